@@ -1,0 +1,212 @@
+"""What the use cases take and give: plain structs, no I/O, no HTTP.
+
+Times are milliseconds, money is US dollars, offsets are code points, scores are finite.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from indexing.filters import Filter
+
+Mode = Literal["hybrid", "dense", "sparse"]
+Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
+AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "unsupported"]
+
+
+class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is to rank. None means: the settings' default."""
+
+    strategy: Strategy = "auto"
+    depth: int | None = None
+    deadline_ms: int | None = None
+    on_failure: Literal["degrade", "fail"] = "degrade"
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """One search. Ranges are those of api.md, checked at the door. `backend` None: the settings' default."""
+
+    text: str
+    collection: str = "default"
+    limit: int = 10
+    candidates: int = 50
+    mode: Mode = "hybrid"
+    filter: Filter | None = None
+    backend: str | None = None
+    ranking: RankingOptions = RankingOptions()
+    min_score: float = 0.0
+    group_by_document: bool = False
+    include_text: bool = True
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hit's evidence; a side that did not find it is None. `grade` is a model's, in [0,1]."""
+
+    dense: float | None = None
+    sparse: float | None = None
+    fused: float | None = None
+    grade: float | None = None
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that was found. `score` in [0,1]. `ranked_by` is a backend's name, or "none"."""
+
+    id: str
+    document_id: str
+    score: float
+    text: str | None
+    title: str
+    source: str
+    page: int | None
+    heading: tuple[str, ...]
+    start: int
+    end: int
+    metadata: Mapping[str, Any]
+    scores: Scores
+    ranked_by: str = "none"
+    flags: tuple[str, ...] = ()
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend that was tried and did not serve, and why (a stable code, never a provider's raw text)."""
+
+    backend: str
+    reason: str
+
+
+class BackendUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Who was asked for and who did it. `model` is None where no model is behind it."""
+
+    requested: str
+    used: str
+    model: str | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+
+
+class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Model calls of one stage."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum over the stages, and each stage that made a call."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    by_stage: Mapping[str, StageUsage] = {}
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of /search. `timings_ms` holds embed, retrieve, rank (those that ran) and total."""
+
+    query: str
+    collection: str
+    results: tuple[Hit, ...]
+    backend: BackendUse
+    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    timings_ms: Mapping[str, float] = {}
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """An earlier turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """One /answer. `search` is the retrieval part; None means: the settings' default."""
+
+    search: Query
+    messages: tuple[Turn, ...] = ()
+    answer_backend: str | None = None
+    max_output_tokens: int = 1024
+    temperature: float = 0.0
+    context_tokens: int = 6000
+    min_relevance: float | None = None
+    check_citations: Literal["structural", "model"] = "structural"
+    instructions: str = ""
+    language: str | None = None
+
+
+class Citation(msgspec.Struct, frozen=True, kw_only=True):
+    """A marker in the answer and what it stands for.
+
+    `quote` is the stored text at [start, end) of the document; [answer_start, answer_end) is the sentence of the answer
+    that carries the marker, without the marker.
+    """
+
+    marker: int
+    result_id: str
+    document_id: str
+    source: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    answer_start: int
+    answer_end: int
+    support: Literal["structural", "model"] = "structural"
+    verified: bool = True
+
+
+class UnsupportedSpan(msgspec.Struct, frozen=True):
+    """A part of the answer, [start, end), that no citation supports."""
+
+    start: int
+    end: int
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of /answer. When `answerable` is false, `answer` says so in the question's language."""
+
+    answer: str
+    answerable: bool
+    abstain_reason: AbstainReason | None
+    citations: tuple[Citation, ...]
+    unsupported: tuple[UnsupportedSpan, ...]
+    results: tuple[Hit, ...]
+    backend: BackendUse
+    answer_backend: BackendUse
+    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    timings_ms: Mapping[str, float] = {}
+
+
+class SourcesFound(msgspec.Struct, frozen=True):
+    """First event of a streamed answer: the passages given to the answerer."""
+
+    results: tuple[Hit, ...]
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+class CitationMade(msgspec.Struct, frozen=True):
+    """A marker in the text so far has been resolved."""
+
+    citation: Citation
+
+
+class AnswerDone(msgspec.Struct, frozen=True):
+    """Last event: the whole answer; `answer.answer` equals the concatenated deltas."""
+
+    answer: Answer
+
+
+AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone

@@ -1,0 +1,151 @@
+"""The shapes that pass through the pipeline, and the payload codec.
+
+Offsets are Unicode code points (Python `str` indices) into `Document.text`, end exclusive, everywhere.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+BlockKind = Literal["heading", "paragraph", "list_item", "table_row", "code", "quote"]
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """A half-open range [start, end) of code points."""
+
+    start: int
+    end: int
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One structural unit of a document's text.
+
+    Blocks come in order, do not overlap, and only white space lies between them.
+    `level` is 1..6 for headings, 0 otherwise. A table is a run of `table_row` blocks; its first row is the header row
+    when `header` is true.
+    """
+
+    kind: BlockKind
+    start: int
+    end: int
+    level: int = 0
+    header: bool = False
+
+
+class PageStart(msgspec.Struct, frozen=True):
+    """Page `number` (1-based; a slide or a sheet counts as a page) begins at offset `start`."""
+
+    start: int
+    number: int
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A document as text with its structure.
+
+    `key` tells records of one source apart (a line of a JSONL file); "" for a source that is one document.
+    For formats that are text already (txt, md, json, csv ...) `text` is the decoded file itself, unchanged, so that
+    offsets are valid in the file; for the others it is what the reader extracted.
+    """
+
+    text: str
+    title: str = ""
+    key: str = ""
+    media_type: str = "text/plain"
+    blocks: tuple[Block, ...] = ()
+    pages: tuple[PageStart, ...] = ()
+    metadata: Mapping[str, Any] = {}
+
+    def content_hash(self) -> str:
+        """32 hex digits over everything that a passage is made from."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.text, self.title, self.media_type):
+            digest.update(part.encode("utf-8", "surrogatepass"))
+            digest.update(b"\0")
+        digest.update(msgspec.json.encode((self.blocks, self.pages, self.metadata), order="sorted"))
+        return digest.hexdigest()
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage: `text == document.text[start:end]`, with where it stands.
+
+    `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are pages.
+    """
+
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    page: int | None = None
+    heading: tuple[str, ...] = ()
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk as it lies in the store, with its document's fields beside it.
+
+    `version` is the content hash of the document that it was cut from.
+    """
+
+    id: str
+    document_id: str
+    version: str
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    source: str = ""
+    title: str = ""
+    page: int | None = None
+    heading: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = {}
+
+
+_PASSAGE_NAMESPACE = uuid.UUID("6f6a7e0e-6d0c-5d0e-9a5c-77696e6e6f77")
+
+
+def passage_id(document_id: str, version: str, ordinal: int) -> str:
+    """A UUID (version 5) that is the same on every machine for the same content."""
+    return str(uuid.uuid5(_PASSAGE_NAMESPACE, f"{document_id}\0{version}\0{ordinal}"))
+
+
+def to_payload(passage: Passage) -> dict[str, Any]:
+    """The passage as a store keeps it, without its id. Empty optional fields are left out."""
+    payload: dict[str, Any] = {
+        "document_id": passage.document_id,
+        "version": passage.version,
+        "ordinal": passage.ordinal,
+        "start": passage.start,
+        "end": passage.end,
+        "text": passage.text,
+    }
+    if passage.source:
+        payload["source"] = passage.source
+    if passage.title:
+        payload["title"] = passage.title
+    if passage.page is not None:
+        payload["page"] = passage.page
+    if passage.heading:
+        payload["heading"] = list(passage.heading)
+    if passage.metadata:
+        payload["metadata"] = dict(passage.metadata)
+    return payload
+
+
+def from_payload(point_id: str, payload: Mapping[str, Any]) -> Passage:
+    """The inverse of `to_payload`."""
+    return Passage(
+        id=point_id,
+        document_id=payload["document_id"],
+        version=payload["version"],
+        ordinal=payload["ordinal"],
+        start=payload["start"],
+        end=payload["end"],
+        text=payload["text"],
+        source=payload.get("source", ""),
+        title=payload.get("title", ""),
+        page=payload.get("page"),
+        heading=tuple(payload.get("heading", ())),
+        metadata=payload.get("metadata", {}),
+    )

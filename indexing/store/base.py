@@ -1,0 +1,136 @@
+"""The one contract of a vector store; `tests/contract/test_store.py` holds every implementation to it.
+
+A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical index. A rebuild fills a
+new generation beside the one being read and then switches, so readers never see half an index.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from indexing.documents import Passage
+from indexing.filters import Filter
+
+Vector = NDArray[np.float32]
+Distance = Literal["cosine", "dot", "euclid"]
+
+
+class SparseVector(msgspec.Struct, frozen=True):
+    """Token ids (unique) and their weights, same length, at least one."""
+
+    indices: list[int]
+    values: list[float]
+
+
+class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of a collection. `embedder` is the fingerprint of what made its dense vectors.
+
+    `notes` are facts measured while indexing that retrieval needs (`indexing.fusion`); they may be rewritten later.
+    """
+
+    dimension: int
+    embedder: str
+    distance: Distance = "cosine"
+    notes: dict[str, Any] = {}
+
+
+class CollectionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a collection. `bytes` is its size on disk, None where the store does not tell."""
+
+    name: str
+    generation: str
+    spec: CollectionSpec
+    passages: int
+    bytes: int | None = None
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage with its vectors. `sparse` is None for a text without a single token."""
+
+    passage: Passage
+    dense: Vector
+    sparse: SparseVector | None
+
+
+class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
+    """What to look for. A side that is None is not searched. `limit` counts candidates of each side, 1..1000."""
+
+    dense: Vector | None = None
+    sparse: SparseVector | None = None
+    limit: int = 50
+    filter: Filter | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A passage with the score of the side that found it (cosine similarity, or BM25 with the collection's idf)."""
+
+    passage: Passage
+    score: float
+
+
+class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
+    """Both sides, each by descending score, ties by passage id."""
+
+    dense: list[Candidate] = []
+    sparse: list[Candidate] = []
+
+
+class VectorStore(Protocol):
+    """Collections of passages. All methods raise StoreUnavailable when the store does not answer.
+
+    A write is visible to the next read, and survives a kill of the process, once its call has returned.
+    """
+
+    async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
+        """Create, or return the existing one when dimension and distance agree; else CollectionConflict.
+
+        An existing collection keeps its spec: whether `embedder` fits is the caller's question.
+        """
+
+    async def list(self) -> list[CollectionInfo]:
+        """All collections by name; generations under construction are not among them."""
+
+    async def info(self, name: str) -> CollectionInfo:
+        """Raises CollectionNotFound."""
+
+    async def annotate(self, name: str, notes: dict[str, Any]) -> None:
+        """Replace the notes of the collection (or generation) `name`."""
+
+    async def drop(self, name: str) -> None:
+        """Delete the collection with every generation of it. Raises CollectionNotFound."""
+
+    async def begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
+        """Start an empty generation beside the live one; returns the name under which to write to it.
+
+        An unfinished generation of an earlier, killed rebuild is discarded.
+        """
+
+    async def finish_rebuild(self, name: str, generation: str) -> None:
+        """Make `generation` the live one, atomically for readers, and delete the one before."""
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Insert or replace by passage id."""
+
+    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
+        """Delete every passage of these documents."""
+
+    async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
+        """For every document id in `versions`, delete its passages of any other version than the one given."""
+
+    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+        """The nearest passages of each side. Raises CollectionNotFound."""
+
+    async def passages(self, name: str, document_id: str) -> list[Passage]:
+        """All passages of a document by ordinal; [] when there are none."""
+
+    def scan(self, name: str) -> AsyncIterator[Passage]:
+        """Every passage of the collection, in no particular order."""
+
+    async def optimize(self, name: str) -> None:
+        """Build what makes searches fast (graph indexes), if enough has changed to be worth it. May take long."""
+
+    async def close(self) -> None:
+        """Let go of everything; nothing written is lost."""
