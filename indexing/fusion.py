@@ -1,16 +1,51 @@
-"""One ranking from the dense and the sparse side. Pure."""
+"""One ranking from the dense and the sparse side, never worse than the better of the two. Pure.
 
-from collections.abc import Mapping
-from typing import Any
+Reciprocal ranks trust both sides alike, so an embedder that cannot read a language drags the lexical side down with it
+(measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it says:
+
+    dense_j  = (cos_j - cos_r) / unit           cos_r: the similarity at rank REFERENCE_RANK of this query, and `unit`:
+                                                what this embedder puts between a question and its answer on the one hand,
+                                                a question and an unrelated passage on the other (`indexing.embedding`)
+    sparse_j = bm25_j / max(bm25_top, FLOOR * bound)    bound: the highest BM25 score that this query could reach
+    fused_j  = clip(dense_j) + clip(sparse_j)           both clipped to [0,1], a side that did not find j adds 0
+
+An embedder that finds all passages of a foreign script alike has a flat list, hence dense terms near 0; a query whose words
+the collection does not know stays below FLOOR of its bound, hence small sparse terms. Nothing is scaled by the query's own
+minimum, so a lone weak match does not become a perfect one.
+"""
+
+import math
 
 import msgspec
 
 from indexing.documents import Passage
-from indexing.store.base import Retrieved
+from indexing.store.base import Candidate, Retrieved
+
+REFERENCE_RANK = 50
+"""Dense similarities count from the one at this rank; retrieve at least as many candidates a side."""
+
+FLOOR = 0.15
+"""The share of its highest possible score below which a best BM25 match counts as weak."""
+
+DEFAULT_DENSE_UNIT = 0.5
+
+BM25_SATURATION = 2.2
+"""The most that term frequency can multiply a term's idf with: k1 + 1 with k1 = 1.2."""
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score >= 0."""
+
+    dense_unit: float = DEFAULT_DENSE_UNIT
+    sparse_bound: float = 0.0
 
 
 class Fused(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate of either side. `fused` >= 0; `score` is `fused` over its own maximum possible value, in [0,1]."""
+    """A candidate of either side.
+
+    `fused` is in [0, 2] when both sides were searched. `score` is the evidence over its own maximum possible value, in
+    [0,1]. A side that did not find the passage is None.
+    """
 
     passage: Passage
     dense: float | None
@@ -19,9 +54,56 @@ class Fused(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
-def fuse(query: str, retrieved: Retrieved, notes: Mapping[str, Any]) -> list[Fused]:
-    """By descending score, ties by passage id. A side that was not searched counts for nothing.
+def sparse_bound(terms: int, passages: int) -> float:
+    """The highest BM25 score that a query of `terms` distinct tokens can reach among `passages` passages.
 
-    `notes` are the collection's (`CollectionSpec.notes`).
+    A token in a single passage has the highest idf, ln(1 + (N - 0.5) / 1.5) (Robertson's, as Qdrant's idf modifier
+    computes it).
     """
-    raise NotImplementedError
+    return terms * BM25_SATURATION * math.log1p(max(passages - 0.5, 0.0) / 1.5)
+
+
+def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
+    """Both sides as one list, by descending `fused`, ties by the sum of raw evidence, then by passage id."""
+    dense = _dense_evidence(retrieved.dense, scale.dense_unit)
+    sparse = _sparse_evidence(retrieved.sparse, scale.sparse_bound)
+    dense_scores = {c.passage.id: c.score for c in retrieved.dense}
+    sparse_scores = {c.passage.id: c.score for c in retrieved.sparse}
+    passages = {c.passage.id: c.passage for c in (*retrieved.dense, *retrieved.sparse)}
+    fused = [
+        _fused(passage, dense_scores.get(key), sparse_scores.get(key), _clip(dense.get(key, 0)) + _clip(sparse.get(key, 0)))
+        for key, passage in passages.items()
+    ]
+    return sorted(fused, key=lambda f: (-f.fused, -dense.get(f.passage.id, 0.0) - sparse.get(f.passage.id, 0.0), f.passage.id))
+
+
+def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[Fused]:
+    """A ranking of one side alone: the cosine itself, or BM25 over its bound, as the score."""
+    result = []
+    for found in candidates:
+        score = _clip(found.score if side == "dense" else found.score / scale.sparse_bound if scale.sparse_bound else 0.0)
+        dense, sparse = (found.score, None) if side == "dense" else (None, found.score)
+        result.append(Fused(passage=found.passage, dense=dense, sparse=sparse, fused=found.score, score=score))
+    return result
+
+
+def _dense_evidence(found: list[Candidate], unit: float) -> dict[str, float]:
+    if not found:
+        return {}
+    reference = found[min(REFERENCE_RANK, len(found)) - 1].score
+    return {c.passage.id: (c.score - reference) / unit for c in found}
+
+
+def _sparse_evidence(found: list[Candidate], bound: float) -> dict[str, float]:
+    if not found:
+        return {}
+    top = max(found[0].score, FLOOR * bound)
+    return {c.passage.id: c.score / top if top > 0 else 0.0 for c in found}
+
+
+def _fused(passage: Passage, dense: float | None, sparse: float | None, evidence: float) -> Fused:
+    return Fused(passage=passage, dense=dense, sparse=sparse, fused=evidence, score=evidence / 2)
+
+
+def _clip(value: float) -> float:
+    return min(1.0, max(0.0, value))

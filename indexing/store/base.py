@@ -90,7 +90,7 @@ class VectorStore(Protocol):
         An existing collection keeps its spec: whether `embedder` fits is the caller's question.
         """
 
-    async def list(self) -> list[CollectionInfo]:
+    async def collections(self) -> list[CollectionInfo]:
         """All collections by name; generations under construction are not among them."""
 
     async def info(self, name: str) -> CollectionInfo:
