@@ -1,7 +1,7 @@
 """The one contract of a vector store; `tests/contract/test_store.py` holds every implementation to it.
 
-A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical index. A rebuild fills a
-new generation beside the one being read and then switches, so readers never see half an index.
+A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical
+index. A rebuild fills a new generation beside the one being read and then switches, so readers never see half an index.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -90,9 +90,6 @@ class VectorStore(Protocol):
         An existing collection keeps its spec: whether `embedder` fits is the caller's question.
         """
 
-    async def list(self) -> list[CollectionInfo]:
-        """All collections by name; generations under construction are not among them."""
-
     async def info(self, name: str) -> CollectionInfo:
         """Raises CollectionNotFound."""
 
@@ -131,6 +128,9 @@ class VectorStore(Protocol):
 
     async def optimize(self, name: str) -> None:
         """Build what makes searches fast (graph indexes), if enough has changed to be worth it. May take long."""
+
+    async def list(self) -> list[CollectionInfo]:
+        """All collections by name; generations under construction are not among them."""
 
     async def close(self) -> None:
         """Let go of everything; nothing written is lost."""
