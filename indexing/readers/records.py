@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import POSITION, Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.archives import corrupt
 from indexing.readers.covering import covering, line_spans, trimmed
@@ -29,7 +29,7 @@ def read_json(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         # JSON lines are often called .json.
         return read_json_lines(data, name, limits)
     if isinstance(value, list) and value and all(_is_record(item) for item in value):
-        return _documents([(str(number), item) for number, item in enumerate(value, 1)])
+        return _documents([(f"{POSITION}{number}", item) for number, item in enumerate(value, 1)])
     block = trimmed(text, 0, len(text), "code")
     return [Document(text=text, blocks=(block,) if block else (), media_type="application/json")]
 
@@ -38,7 +38,7 @@ def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document
     """A document per line if the lines are records; else one: the decoded file, a block a line."""
     text = decode(data)
     lines = line_spans(text)
-    values = [(str(number), value) for number, value in _values(text, lines)]
+    values = [(f"{POSITION}{number}", value) for number, value in _values(text, lines)]
     if values and all(_is_record(value) for _, value in values):
         return _documents(values)
     blocks = (trimmed(text, start, end, "paragraph") for start, end in lines)
