@@ -79,5 +79,7 @@ def _rst_blocks(text: str) -> Iterator[Block]:
         style = underline[0] * (1 + overlined)
         if style not in styles:
             styles.append(style)
-        if block := trimmed(text, above[0] if overlined else start, below[1], "heading", min(6, styles.index(style) + 1)):
+        if block := trimmed(
+            text, above[0] if overlined else start, below[1], "heading", min(6, styles.index(style) + 1)
+        ):
             yield block

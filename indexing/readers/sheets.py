@@ -37,7 +37,18 @@ def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         workbook.close()
 
 
-_DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, OSError, EOFError, zipfile.BadZipFile, OverflowError)
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    SyntaxError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    OverflowError,
+)
 
 
 def _open(data: bytes) -> Any:

@@ -23,8 +23,12 @@ from indexing.readers.equations import equation_text
 from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import TextWriter, one_line, tidy
 
-_HEADING_STYLE = re.compile(r"(?:heading|überschrift|titre|título|titolo|kop|заголовок|标题|見出し)\s*([1-9])$", re.IGNORECASE)
-_CODE_STYLE = re.compile(r"^(source code|code|code block|html preformatted|preformatted( text)?|macro|plain code)$", re.IGNORECASE)
+_HEADING_STYLE = re.compile(
+    r"(?:heading|überschrift|titre|título|titolo|kop|заголовок|标题|見出し)\s*([1-9])$", re.IGNORECASE
+)
+_CODE_STYLE = re.compile(
+    r"^(source code|code|code block|html preformatted|preformatted( text)?|macro|plain code)$", re.IGNORECASE
+)
 _QUOTE_STYLE = re.compile(r"^(intense )?quote$|^block ?text$", re.IGNORECASE)
 _BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-", "softHyphen": "", "ptab": "\t"}
 _PASSED_OVER = frozenset("del moveFrom pPr rPr instrText fldChar commentReference annotationRef delText sectPr".split())
@@ -48,7 +52,9 @@ class _Paragraph(msgspec.Struct, frozen=True):
 def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document. Footnotes and endnotes follow the body."""
     package = Package(data, limits)
-    main = next((part for kind, part in relationships(package, "").values() if kind == "officeDocument"), "word/document.xml")
+    main = next(
+        (part for kind, part in relationships(package, "").values() if kind == "officeDocument"), "word/document.xml"
+    )
     if main not in package:
         raise corrupt("It has no main document part.")
     body = child(package.xml(main), "body")
@@ -227,7 +233,9 @@ class _BodyReader:
                 parts.extend(", ".join(row) for row in rows if nesting < 5)
             else:
                 parts.append(self._understood(element).text)
-                parts.extend(" ".join(self._understood(inner).text for inner in _flat(box)) for box in _text_boxes(element))
+                parts.extend(
+                    " ".join(self._understood(inner).text for inner in _flat(box)) for box in _text_boxes(element)
+                )
         return "\n".join(part for part in parts if part.strip())
 
 
@@ -238,7 +246,10 @@ def _flat(container: etree._Element, *wanted: str, depth: int = 0) -> Iterator[e
         name = local(element)
         if name in names:
             yield element
-        elif name in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice") and depth < _DEPTH:
+        elif (
+            name in ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag", "AlternateContent", "Choice")
+            and depth < _DEPTH
+        ):
             yield from _flat(element, *names, depth=depth + 1)
 
 
