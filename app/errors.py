@@ -1,24 +1,24 @@
 """What can go wrong in the service. No HTTP here: `app.api` alone knows status codes.
 
-    WinnowError
-    ├ ConfigError                    start-up only; the process exits with one clear line
-    ├ InvalidRequest                 the caller's mistake; `problems` point at the fields
-    │ ├ UnknownBackend
-    │ ├ MissingCapability
-    │ ├ NotFound
-    │ ├ Conflict
-    │ └ TooLarge
-    ├ NotAuthenticated, NotAllowed
-    ├ RateLimited                    `retry_after` seconds
-    ├ BudgetExceeded
-    ├ Overloaded                     our own queues are full; `retry_after` seconds
-    └ UpstreamError                  `service` did not deliver
-      ├ UpstreamTimeout              retryable
-      ├ UpstreamUnavailable          retryable
-      ├ UpstreamRateLimited          retryable; `retry_after` seconds
-      ├ UpstreamRejected
-      ├ UpstreamBadReply
-      └ Refused                      a safety block
+WinnowError
+├ ConfigError                    start-up only; the process exits with one clear line
+├ InvalidRequest                 the caller's mistake; `problems` point at the fields
+│ ├ UnknownBackend
+│ ├ MissingCapability
+│ ├ NotFound
+│ ├ Conflict
+│ └ TooLarge
+├ NotAuthenticated, NotAllowed
+├ RateLimited                    `retry_after` seconds
+├ BudgetExceeded
+├ Overloaded                     our own queues are full; `retry_after` seconds
+└ UpstreamError                  `service` did not deliver
+  ├ UpstreamTimeout              retryable
+  ├ UpstreamUnavailable          retryable
+  ├ UpstreamRateLimited          retryable; `retry_after` seconds
+  ├ UpstreamRejected
+  ├ UpstreamBadReply
+  └ Refused                      a safety block
 """
 
 import msgspec
