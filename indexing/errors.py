@@ -3,6 +3,7 @@
     IndexingError
     ├ UnreadableDocument      one document cannot be read; the run goes on (reason: a stable code)
     ├ InvalidFilter           a filter that the grammar does not know (pointer: JSON pointer of the bad part)
+    ├ InvalidName             a collection cannot be called that
     ├ CollectionNotFound      no collection of that name
     ├ CollectionConflict      a collection of that name exists with another shape
     ├ EmbedderMismatch        the collection was embedded by another model; says which command rebuilds it
@@ -42,6 +43,10 @@ class InvalidFilter(IndexingError):
         super().__init__(detail)
         self.pointer = pointer
         self.detail = detail
+
+
+class InvalidName(IndexingError):
+    """A collection cannot be called that; the text says what it may be called."""
 
 
 class CollectionNotFound(IndexingError):

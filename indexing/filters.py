@@ -1,14 +1,24 @@
-"""The filter grammar of api.md: from JSON to conditions that a store can translate. Pure."""
+"""The filter grammar of api.md: from JSON to conditions that a store can translate. Pure.
 
+Numbers are compared as numbers (3 equals 3.0); true and false are never numbers; dates are compared as moments.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+
+from indexing.errors import InvalidFilter
 
 Scalar: TypeAlias = str | int | float | bool
 
 BUILT_IN = ("document_id", "source", "title", "page")
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
+MAX_VALUES = 1024
 
 
 class OneOf(msgspec.Struct, frozen=True, tag=True):
@@ -36,7 +46,7 @@ class NumberRange(msgspec.Struct, frozen=True, tag=True):
 
 
 class DateRange(msgspec.Struct, frozen=True, tag=True):
-    """The RFC 3339 date or date-time lies within every given bound (RFC 3339 strings, validated)."""
+    """The RFC 3339 date or date-time lies within every given bound (RFC 3339 date-times in UTC)."""
 
     field: str
     gt: str | None = None
@@ -71,9 +81,177 @@ Filter: TypeAlias = OneOf | NoneOf | NumberRange | DateRange | HasText | Exists 
 
 def parse_filter(raw: Any) -> Filter | None:
     """None for an empty object. Raises InvalidFilter naming the bad part by JSON pointer."""
-    raise NotImplementedError
+    if isinstance(raw, Mapping) and not raw:
+        return None
+    return _Parser().parse_object(raw, "", 1)
 
 
 def payload_path(field: str) -> str:
-    """Where a filter's field lies in the payload (`indexing.documents.to_payload`)."""
-    return field if field in BUILT_IN else f"metadata.{field}"
+    """Where a filter's field lies in the payload (`indexing.documents.to_payload`), as a JSON path of Qdrant."""
+    path = field if field in BUILT_IN else f"metadata.{field}"
+    return ".".join(part if _PLAIN_KEY.fullmatch(part) else f'"{part}"' for part in path.split("."))
+
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_GROUPS = ("and", "or", "not")
+_BOUNDS = ("gt", "gte", "lt", "lte")
+_OPERATORS = ("ne", "nin", *_BOUNDS, "text", "exists")
+_DATE = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2}))?",
+    re.ASCII,
+)
+
+
+class _Parser:
+    """One run over one filter; counts the conditions it meets."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+
+    def parse_object(self, raw: Any, pointer: str, depth: int) -> Filter:
+        if not isinstance(raw, Mapping):
+            raise InvalidFilter(pointer, "a filter is a JSON object")
+        if not raw:
+            raise InvalidFilter(pointer, "an empty filter is allowed only at the top")
+        if depth > MAX_DEPTH:
+            raise InvalidFilter(pointer, f"filters may be nested at most {MAX_DEPTH} deep")
+        return _all([part for key, value in raw.items() for part in self._parse_entry(key, value, pointer, depth)])
+
+    def _parse_entry(self, key: Any, value: Any, pointer: str, depth: int) -> list[Filter]:
+        here = f"{pointer}/{_escape(str(key))}"
+        if key in _GROUPS:
+            return [self._parse_group(key, value, here, depth)]
+        _check_field(key, here)
+        parts = _parse_field(key, value, here)
+        self._conditions += len(parts)
+        if self._conditions > MAX_CONDITIONS:
+            raise InvalidFilter(here, f"a filter has at most {MAX_CONDITIONS} conditions")
+        return parts
+
+    def _parse_group(self, op: Literal["and", "or", "not"], value: Any, pointer: str, depth: int) -> Filter:
+        if op == "not":
+            return Group(op="not", conditions=(self.parse_object(value, pointer, depth + 1),))
+        if not isinstance(value, list) or not value:
+            raise InvalidFilter(pointer, f"{op!r} takes a list of at least one filter")
+        parts = [self.parse_object(item, f"{pointer}/{i}", depth + 1) for i, item in enumerate(value)]
+        return parts[0] if len(parts) == 1 else Group(op=op, conditions=tuple(parts))
+
+
+def _all(parts: list[Filter]) -> Filter:
+    return parts[0] if len(parts) == 1 else Group(op="and", conditions=tuple(parts))
+
+
+def _escape(key: str) -> str:
+    """A key as a token of a JSON pointer (RFC 6901, section 3)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _check_field(key: Any, pointer: str) -> None:
+    if not isinstance(key, str) or not all(key.split(".")):
+        raise InvalidFilter(pointer, "a field is named by keys with dots between them")
+    if set(key) & set('"\\') or not _is_text(key):
+        raise InvalidFilter(pointer, "quotes, backslashes and lone surrogates cannot be part of a field's name")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8, which lone surrogates cannot."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _parse_field(field: str, value: Any, pointer: str) -> list[Filter]:
+    if isinstance(value, Mapping):
+        return _parse_operators(field, value, pointer)
+    if isinstance(value, list):
+        return [OneOf(field=field, values=_scalars(value, pointer))]
+    return [OneOf(field=field, values=(_scalar(value, pointer),))]
+
+
+def _parse_operators(field: str, operators: Mapping[Any, Any], pointer: str) -> list[Filter]:
+    known = ", ".join(_OPERATORS)
+    if not operators:
+        raise InvalidFilter(pointer, f"give at least one of the operators {known}")
+    for name in operators:
+        if name not in _OPERATORS:
+            raise InvalidFilter(f"{pointer}/{_escape(str(name))}", f"unknown operator {name!r}; known are {known}")
+    bounds = {name: operators[name] for name in _BOUNDS if name in operators}
+    parts = [_parse_range(field, bounds, pointer)] if bounds else []
+    return parts + [_OTHERS[name](field, operators[name], f"{pointer}/{name}") for name in _OTHERS if name in operators]
+
+
+def _parse_ne(field: str, value: Any, pointer: str) -> Filter:
+    return NoneOf(field=field, values=(_scalar(value, pointer),))
+
+
+def _parse_nin(field: str, value: Any, pointer: str) -> Filter:
+    if not isinstance(value, list):
+        raise InvalidFilter(pointer, "'nin' takes a list of values")
+    return NoneOf(field=field, values=_scalars(value, pointer))
+
+
+def _parse_text(field: str, value: Any, pointer: str) -> Filter:
+    if not isinstance(value, str) or not _is_text(value) or not any(char.isalnum() for char in value):
+        raise InvalidFilter(pointer, "'text' takes a string with at least one word")
+    return HasText(field=field, text=value)
+
+
+def _parse_exists(field: str, value: Any, pointer: str) -> Filter:
+    if not isinstance(value, bool):
+        raise InvalidFilter(pointer, "'exists' takes true or false")
+    return Exists(field=field, present=value)
+
+
+_OTHERS = {"ne": _parse_ne, "nin": _parse_nin, "text": _parse_text, "exists": _parse_exists}
+
+
+def _parse_range(field: str, bounds: dict[str, Any], pointer: str) -> Filter:
+    if all(isinstance(value, str) for value in bounds.values()):
+        return DateRange(field=field, **{name: _date(value, f"{pointer}/{name}") for name, value in bounds.items()})
+    return NumberRange(field=field, **{name: _number(value, f"{pointer}/{name}") for name, value in bounds.items()})
+
+
+def _number(value: Any, pointer: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidFilter(pointer, "a range is bounded by numbers, or by dates, not by a mixture or anything else")
+    try:
+        number = float(value)
+    except OverflowError as exc:
+        raise InvalidFilter(pointer, "the number is too large") from exc
+    if not math.isfinite(number):
+        raise InvalidFilter(pointer, "a number must be finite")
+    return number
+
+
+def _date(value: str, pointer: str) -> str:
+    """The moment in UTC; a plain date is its first moment in UTC."""
+    try:
+        if not _DATE.fullmatch(value):
+            raise ValueError(value)
+        moment = datetime.fromisoformat(value.upper())
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidFilter(
+            pointer, "a date is written as 2026-01-31, or as 2026-01-31T12:00:00Z with its time zone (RFC 3339)"
+        ) from exc
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _scalars(values: list[Any], pointer: str) -> tuple[Scalar, ...]:
+    if not values:
+        raise InvalidFilter(pointer, "a list of values needs at least one")
+    if len(values) > MAX_VALUES:
+        raise InvalidFilter(pointer, f"a list of values has at most {MAX_VALUES}")
+    return tuple(_scalar(value, f"{pointer}/{i}") for i, value in enumerate(values))
+
+
+def _scalar(value: Any, pointer: str) -> Scalar:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidFilter(pointer, "a whole number must fit in 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidFilter(pointer, "a number must be finite")
+    if isinstance(value, str) and not _is_text(value):
+        raise InvalidFilter(pointer, "lone surrogates are not text")
+    if not isinstance(value, str | int | float):
+        raise InvalidFilter(pointer, "a value is a string, a number, true or false; ask for null with 'exists'")
+    return value

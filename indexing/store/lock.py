@@ -1,0 +1,49 @@
+"""One process at a time on a directory."""
+
+import os
+from pathlib import Path
+from typing import IO
+
+import portalocker
+
+from indexing.errors import IndexBusy
+
+_LOOK_AGAIN = 0.1
+
+
+class DirectoryLock:
+    """Held from construction to `release`, or to the end of the process, however it ends."""
+
+    def __init__(self, directory: Path, wait: float) -> None:
+        """Waits up to `wait` seconds for another process to let go; then IndexBusy."""
+        path = directory / "lock"
+        lock = portalocker.Lock(
+            path,
+            mode="a+",
+            timeout=wait,
+            check_interval=_LOOK_AGAIN,
+            flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING,
+        )
+        try:
+            file = lock.acquire()
+        except portalocker.LockException as exc:
+            raise IndexBusy(_message(path, directory, wait)) from exc
+        self._lock = lock
+        _sign(file)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _sign(file: IO[str]) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+
+
+def _message(path: Path, directory: Path, wait: float) -> str:
+    holder = path.read_text(encoding="utf-8", errors="replace").strip()
+    who = f"process {holder}" if holder.isdecimal() else "another process"
+    waited = f" and did not let go within {wait:g} s" if wait else ""
+    return f"{who} holds the index in {directory}{waited}; stop it, or work through the service that it runs"
