@@ -6,6 +6,9 @@ from typing import Literal
 
 import structlog
 
+# Without local variables: they hold queries, passages and keys.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure_logging(form: Literal["auto", "json", "text"], level: str) -> None:
     """For the whole process, to standard error. "auto" is text on a terminal and JSON elsewhere."""
@@ -17,9 +20,9 @@ def configure_logging(form: Literal["auto", "json", "text"], level: str) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *last],

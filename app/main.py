@@ -11,21 +11,21 @@ from litestar.di import Provide
 from app.api.answer import answer
 from app.api.bodies import BodyRequest
 from app.api.collections import list_collections, show_collection
-from app.api.documentation import openapi_config
+from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.door import Door
 from app.api.operations import installed_version, live, ready, show_backends, show_version
 from app.api.problems import on_error
 from app.api.search import search
 from app.logs import configure_logging
 from app.settings import Settings
-from app.wiring import Services, build_services
+from app.wiring import Services
 
 ROUTES = (search, answer, live, ready, show_version, show_backends, list_collections, show_collection)
 
 
-def create_app(settings: Settings, services: Services | None = None) -> Litestar:
-    """The ASGI application. It starts and closes the services, given ones too, with its lifespan."""
-    services = services or build_services(settings)
+def create_app(settings: Settings, services: Services) -> Litestar:
+    """The ASGI application. It starts and closes the services with its lifespan."""
+    shapes = StructShapes()
     app = Litestar(
         ROUTES,
         lifespan=[_lifetime(services)],
@@ -34,18 +34,21 @@ def create_app(settings: Settings, services: Services | None = None) -> Litestar
         openapi_config=openapi_config(installed_version()),
         request_class=BodyRequest,
         request_max_body_size=settings.service.max_body_bytes,
+        response_headers=[REQUEST_ID],
+        plugins=[shapes],
         logging_config=None,
     )
+    app.openapi_schema.components.schemas = shapes.shapes()
     app.asgi_handler = Door(app.asgi_handler, settings.service)
     return app
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, services: Services) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way and return. A second signal cuts it short."""
     service = settings.service
     configure_logging(service.log_format, service.log_level)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, services),
         host=service.host,
         port=service.port,
         loop="uvloop",

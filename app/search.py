@@ -17,7 +17,10 @@ NO_WORDS = "the query holds no word that the sparse side could look up"
 
 
 class Searcher:
-    """Finds passages. The store is asked for with each search, so that it can be opened late."""
+    """Finds passages. The store is asked for with each search, so that it can be opened late.
+
+    `fingerprint` is that of the embedder behind `queries`, as collections carry it.
+    """
 
     def __init__(
         self,
@@ -25,11 +28,13 @@ class Searcher:
         queries: QueryEmbedder,
         lexical: Lexical,
         backends: Backends,
+        fingerprint: str,
     ) -> None:
         self._store = store
         self._queries = queries
         self._lexical = lexical
         self._backends = backends
+        self._fingerprint = fingerprint
 
     async def search(self, query: Query) -> SearchResult:
         """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors."""
@@ -55,10 +60,9 @@ class Searcher:
     async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
         if query.mode == "sparse":
             return None
+        if collection.spec.embedder != self._fingerprint:
+            raise EmbedderMismatch(mismatch(collection, self._fingerprint))
         with watch.stage("embed"):
-            embedder = await self._queries.embedder()
-            if embedder.fingerprint != collection.spec.embedder:
-                raise EmbedderMismatch(mismatch(collection, embedder.model_id))
             return await self._queries.embed(text)
 
     def _sparse(self, query: Query, text: str) -> SparseVector | None:
@@ -70,10 +74,11 @@ def clean(text: str) -> str:
     return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
 
 
-def mismatch(collection: CollectionInfo, model_id: str) -> str:
+def mismatch(collection: CollectionInfo, fingerprint: str) -> str:
     """What to do about vectors that cannot be compared."""
     return (
-        f"the collection {collection.name!r} was embedded by {collection.spec.embedder}, the service runs {model_id}; "
+        f"the collection {collection.name!r} was indexed with [{collection.spec.embedder}], but [{fingerprint}] is "
+        "configured: "
         f'`winnow index --rebuild --collection {collection.name}` embeds it anew, and mode "sparse" works meanwhile'
     )
 

@@ -1,7 +1,7 @@
 """Builds the services from settings and owns their lifetime. Heavy packages are imported here, when first needed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -53,12 +53,23 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class EmbedderSource(Protocol):
+    """An embedder that can be asked for its fingerprint before it is loaded."""
+
+    @property
+    def fingerprint(self) -> str:
+        """As collections carry it."""
+
+    async def get(self) -> Embedder:
+        """Raises EmbedderUnavailable; a later call tries again."""
+
+
 class Answering(Protocol):
     """`app.answer.Answerer`, as the routes see it."""
 
     async def answer(self, question: Question) -> Answer: ...
 
-    def stream(self, question: Question) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
         """Ends in AnswerDone, or raises."""
 
 
@@ -72,15 +83,18 @@ class Services:
         self,
         settings: Settings,
         open_store: Callable[[], Awaitable[VectorStore]],
-        load_embedder: Callable[[], Embedder],
-        make_answerer: Callable[[Searcher], Answering],
+        embedder: EmbedderSource,
+        make_answerer: Callable[[Searcher, QueryEmbedder], Answering],
     ) -> None:
         self.settings = settings
         self.backends = Backends(default=settings.service.backend)
         self.store = Resource(open_store)
-        self.queries = QueryEmbedder(load_embedder, cache=settings.embedding.query_cache)
-        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends)
-        self.answerer = make_answerer(self.searcher)
+        self.embedder = embedder
+        # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
+        self.model = Resource(embedder.get)
+        self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
+        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends, embedder.fingerprint)
+        self.answerer = make_answerer(self.searcher, self.queries)
         self._warming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,7 +103,7 @@ class Services:
 
     async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
         """Try each dependency; one that needs longer than `timeout_s` is not ready."""
-        attempts = (("store", self._ask_store), ("embedder", self.queries.embedder))
+        attempts = (("store", self._ask_store), ("embedder", self.model.get))
         return list(await asyncio.gather(*(_try(name, attempt, timeout_s) for name, attempt in attempts)))
 
     async def _warm(self) -> None:
@@ -125,8 +139,3 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
 
 def _failed(future: "asyncio.Future[T]") -> bool:
     return future.cancelled() or future.exception() is not None
-
-
-def build_services(settings: Settings) -> Services:
-    """The real ones. Nothing is opened or loaded yet."""
-    raise NotImplementedError

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,43 +16,47 @@ class QueryEmbedder:
     """Embeds queries for many callers at once.
 
     A text asked for before is answered from memory, and one that is just being embedded is not embedded twice. What
-    arrives while the model is busy goes to it together in the next call; when it is idle nothing waits. The model is
-    loaded by the first who needs it (blocking `load` runs in a thread); after a failure the next caller tries again.
+    arrives while the model is busy goes to it together in the next call; when it is idle nothing waits.
 
-    `cache` vectors are remembered (0: none). `threads` model calls run at once, each of up to `batch` queries; `queue`
-    more may wait.
+    `embedder` gives the model, and may have to load it first. `cache` vectors are remembered (0: none). `threads` model
+    calls run at once, each of up to `batch` queries; `queue` more may wait.
     """
 
     def __init__(
-        self, load: Callable[[], Embedder], *, cache: int = 10_000, batch: int = 32, queue: int = 1024, threads: int = 1
+        self,
+        embedder: Callable[[], Awaitable[Embedder]],
+        *,
+        cache: int = 10_000,
+        batch: int = 32,
+        queue: int = 1024,
+        threads: int = 1,
     ) -> None:
-        self._load = load
+        self._embedder = embedder
         self._cache, self._batch, self._queue, self._parallel = cache, batch, queue, threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="embed-query")
-        self._embedder: asyncio.Future[Embedder] | None = None
         self._remembered: OrderedDict[str, Vector] = OrderedDict()
         self._underway: dict[str, asyncio.Future[Vector]] = {}
         self._waiting: list[str] = []
+        self._together = 0
         self._calls: set[asyncio.Task[None]] = set()
-
-    async def embedder(self) -> Embedder:
-        """The model, loaded. Raises EmbedderUnavailable."""
-        if self._embedder is None or (self._embedder.done() and self._embedder.exception() is not None):
-            self._embedder = asyncio.get_running_loop().run_in_executor(self._threads, self._load)
-        return await asyncio.shield(self._embedder)
-
-    def loaded(self) -> Embedder | None:
-        """The model, if it is loaded already."""
-        done = self._embedder is not None and self._embedder.done() and self._embedder.exception() is None
-        return self._embedder.result() if done and self._embedder else None
 
     async def embed(self, text: str) -> Vector:
         """A unit vector, shape (dimension,); do not write to it. Raises EmbedderUnavailable, EmbedderBusy."""
         if (vector := self._remembered.get(text)) is not None:
             self._remembered.move_to_end(text)
             return vector
-        await self.embedder()
+        await self._embedder()
         return await asyncio.shield(self._underway.get(text) or self._enqueue(text))
+
+    async def embed_together(self, texts: Sequence[str]) -> Vectors:
+        """Texts to compare with one another, in one call, not remembered; one row each. Errors: as `embed`."""
+        if self._together >= self._queue:
+            raise EmbedderBusy(f"{self._together} requests are waiting for the embedding model; try again shortly")
+        self._together += 1
+        try:
+            return await self._in_thread(texts)
+        finally:
+            self._together -= 1
 
     async def close(self) -> None:
         """Wait for the calls under way, then end the threads."""
@@ -80,9 +84,7 @@ class QueryEmbedder:
 
     async def _call(self, batch: list[str]) -> None:
         try:
-            embedder = await self.embedder()
-            work = asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, batch)
-            vectors = _checked(await work, embedder.model_id)
+            vectors = await self._in_thread(batch)
         except Exception as exc:  # noqa: BLE001 - a background task: whatever it is belongs to those who wait
             for text in batch:
                 self._underway.pop(text).set_exception(exc)
@@ -90,6 +92,11 @@ class QueryEmbedder:
         for text, vector in zip(batch, vectors, strict=True):
             self._remember(text, vector)
             self._underway.pop(text).set_result(vector)
+
+    async def _in_thread(self, texts: Sequence[str]) -> Vectors:
+        embedder = await self._embedder()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, texts)
+        return _checked(await work, embedder.model_id)
 
     def _remember(self, text: str, vector: Vector) -> None:
         if self._cache:

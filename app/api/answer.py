@@ -1,6 +1,5 @@
 """POST /answer, as JSON or as server-sent events."""
 
-from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from app.api.disconnect import while_connected
 from app.api.documentation import problems
 from app.api.problems import request_id
 from app.api.schemas import AnswerRequest
-from app.domain import Answer, AnswerEvent, Question
+from app.domain import Answer, Question
 from app.wiring import Services
 
 
@@ -57,10 +56,6 @@ async def answer(request: Request, data: AnswerRequest, services: NamedDependenc
 async def _streamed(request: Request, question: Question, services: Services) -> Response[Any]:  # type: ignore[type-arg]
     """The first event is awaited before the response begins, so that early failures keep their status."""
     stream = services.answerer.stream(question)
-    first = await while_connected(request, _first(stream))
+    first = await while_connected(request, anext(stream))
     body = events.event_stream(first, stream, request_id(request.scope), services.settings.service.ping_s)
     return Stream(body, media_type=events.MEDIA_TYPE, headers=events.HEADERS, status_code=200)
-
-
-def _first(stream: AsyncGenerator[AnswerEvent, None]) -> Coroutine[Any, Any, AnswerEvent]:
-    return stream.__anext__()

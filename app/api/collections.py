@@ -16,8 +16,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A collection as users see it.
 
     `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
-    `winnow index --rebuild` first; "unknown" that the service's model is not loaded yet. `bytes` is null where the
-    store does not tell.
+    `winnow index --rebuild` first. `bytes` is null where the store does not tell.
     """
 
     name: str
@@ -26,7 +25,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str
     vector_size: int
     distance: Distance
-    status: Literal["ready", "other embedder", "unknown"]
+    status: Literal["ready", "other embedder"]
 
 
 class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +62,5 @@ def _shown(info: CollectionInfo, services: Services) -> Collection:
         embedder=info.spec.embedder,
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
-        status=_status(info, services),
+        status="ready" if info.spec.embedder == services.embedder.fingerprint else "other embedder",
     )
-
-
-def _status(info: CollectionInfo, services: Services) -> Literal["ready", "other embedder", "unknown"]:
-    embedder = services.queries.loaded()
-    if embedder is None:
-        return "unknown"
-    return "ready" if embedder.fingerprint == info.spec.embedder else "other embedder"

@@ -1,8 +1,8 @@
 """Work for a client that hung up is not worth finishing."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from litestar import Request
 
@@ -11,7 +11,7 @@ from app.api.problems import ClientGone
 T = TypeVar("T")
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:  # type: ignore[type-arg]
+async def while_connected(request: Request, work: Awaitable[T]) -> T:  # type: ignore[type-arg]
     """The result of `work`, which is cancelled when the client goes away (ClientGone) or this call is cancelled.
 
     Litestar does not cancel a handler on disconnect. The body must have been read: after it, `receive` has nothing but

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from itertools import count
 from typing import Any
 
@@ -25,19 +24,21 @@ def wants_events(accept: str | None) -> bool:
 
 
 async def event_stream(
-    first: AnswerEvent, rest: AsyncGenerator[AnswerEvent, None], instance: str, ping_s: float
+    first: AnswerEvent, rest: AsyncIterator[AnswerEvent], instance: str, ping_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events on the wire, numbered from 1. It ends in `done` or `error`; closing it closes `rest`."""
     numbers = count(1)
-    async with aclosing(rest):
+    try:
         yield _event(next(numbers), *_payload(first))
-        try:
-            async for event in _with_silence(rest, ping_s):
-                yield PING if event is None else _event(next(numbers), *_payload(event))
-        except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
-            problem = problem_of(exc, instance)
-            note_failure(problem, exc)
-            yield _event(next(numbers), "error", problem)
+        async for event in _with_silence(rest, ping_s):
+            yield PING if event is None else _event(next(numbers), *_payload(event))
+    except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
+        problem = problem_of(exc, instance)
+        note_failure(problem, exc)
+        yield _event(next(numbers), "error", problem)
+    finally:
+        if isinstance(rest, AsyncGenerator):
+            await rest.aclose()
 
 
 async def _with_silence(events: AsyncIterator[AnswerEvent], after_s: float) -> AsyncGenerator[AnswerEvent | None, None]:

@@ -40,6 +40,7 @@ STATUS: Mapping[type[Exception], int] = {
     IndexingError: 500,
     indexing_errors.UnreadableDocument: 422,
     indexing_errors.InvalidFilter: 400,
+    indexing_errors.InvalidName: 400,
     indexing_errors.CollectionNotFound: 404,
     indexing_errors.CollectionConflict: 409,
     indexing_errors.EmbedderMismatch: 409,
@@ -134,7 +135,7 @@ def _from_http(exc: HTTPException, instance: str) -> Problem:
     return Problem(
         type=_urn(status.phrase.lower().replace(" ", "-")),
         title=status.phrase,
-        status=status,
+        status=status.value,
         detail=detail,
         instance=instance,
     )
