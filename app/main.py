@@ -38,7 +38,7 @@ def create_app(settings: Settings, services: Services) -> Litestar:
         plugins=[shapes],
         logging_config=None,
     )
-    app.openapi_schema.components.schemas = shapes.shapes()
+    shapes.describe(app.openapi_schema)
     app.asgi_handler = Door(app.asgi_handler, settings.service)
     return app
 

@@ -7,7 +7,7 @@ import msgspec
 from litestar.datastructures import ResponseHeader
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import License
+from litestar.openapi.spec import License, OpenAPI
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
@@ -19,7 +19,9 @@ DESCRIPTION = """Finds passages, lets a model judge them, and answers with citat
 Times are milliseconds, money is US dollars, offsets are Unicode code points, scores are finite. Every error is a
 problem detail (RFC 9457, `application/problem+json`); every response carries `X-Request-Id`."""
 
-REQUEST_ID = ResponseHeader(name="X-Request-Id", description="Yours, if it was sane.", documentation_only=True)
+REQUEST_ID = ResponseHeader(
+    name="X-Request-Id", value="", description="Yours, if it was sane.", documentation_only=True
+)
 
 
 class StructShapes(OpenAPISchemaPlugin):
@@ -36,16 +38,16 @@ class StructShapes(OpenAPISchemaPlugin):
         return isinstance(value, type) and issubclass(value, msgspec.Struct)
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Any:
-        """A reference under the class's name; `shapes` gives what it refers to."""
+        """A reference under the class's name; `describe` adds what it refers to."""
         self._seen.add(field_definition.annotation)
         registry = schema_creator.schema_registry
         registry.get_schema_for_field_definition(field_definition)
         return registry.get_reference_for_field_definition(field_definition)
 
-    def shapes(self) -> dict[str, Any]:
-        """JSON Schema by name of every struct that was referred to, and of those within."""
+    def describe(self, api: OpenAPI) -> None:
+        """Put every struct that `api` refers to, and those within, into its components."""
         kinds = sorted(self._seen, key=lambda kind: kind.__name__)
-        return msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")[1]
+        api.components.schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")[1]
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:

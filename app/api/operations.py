@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 
 from app.backends.registry import AUTO, Backend
 from app.wiring import Dependency, Services
@@ -22,6 +23,9 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Literal["ready", "not ready"]
     dependencies: list[Dependency]
+
+
+NOT_READY = ResponseSpec(Readiness, description="Not ready", generate_examples=False)
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +49,7 @@ async def live() -> Alive:
     return Alive()
 
 
-@get("/health/ready", operation_id="ready", summary="Can requests be served?", raises=[])
+@get("/health/ready", operation_id="ready", summary="Can requests be served?", responses={503: NOT_READY})
 async def ready(services: NamedDependency[Services]) -> Response[Readiness]:
     """For a load balancer: 503 with the dependency that is missing."""
     dependencies = await services.readiness()
