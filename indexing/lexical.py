@@ -17,9 +17,7 @@ class Lexical:
     """Sparse vectors of documents and queries. Thread-safe."""
 
     def __init__(self) -> None:
-        self._bm25 = Bm25(
-            Bm25Config(tokenizer=TokenizerType.Multilingual, language="english", ascii_folding=True)
-        )
+        self._bm25 = Bm25(Bm25Config(tokenizer=TokenizerType.Multilingual, language="english", ascii_folding=True))
 
     def document(self, text: str) -> SparseVector | None:
         """Term weights of a passage; None for a text without a token."""

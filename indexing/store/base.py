@@ -1,7 +1,7 @@
 """The one contract of a vector store; `tests/contract/test_store.py` holds every implementation to it.
 
-A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical index. A rebuild fills a
-new generation beside the one being read and then switches, so readers never see half an index.
+A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical index. A rebuild
+fills a new generation beside the one being read and then switches, so readers never see half an index.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -28,11 +28,14 @@ class SparseVector(msgspec.Struct, frozen=True):
 class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The shape of a collection. `embedder` is the fingerprint of what made its dense vectors.
 
-    `notes` are facts measured while indexing that retrieval needs (`indexing.fusion`); they may be rewritten later.
+    `lineage` names this filling of the collection: whoever creates it or begins a rebuild gives a new one, and what is
+    recorded about its content elsewhere (`indexing.manifest`) is recorded under it. `notes` are facts measured while
+    indexing that retrieval needs (`indexing.fusion`); they may be rewritten later.
     """
 
     dimension: int
     embedder: str
+    lineage: str = ""
     distance: Distance = "cosine"
     notes: dict[str, Any] = {}
 

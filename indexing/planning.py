@@ -1,0 +1,105 @@
+"""What a run has to do: the files found against the manifest, by content hash."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import msgspec
+
+from indexing.documents import POSITION, Document
+from indexing.manifest import DocumentRecord, SourceRecord
+from indexing.sources import Source
+
+_BLOCK = 1 << 20
+
+
+class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A file to read, with its hash. `known` says that an earlier version of it is in the index."""
+
+    source: Source
+    hash: str
+    bytes: int
+    known: bool
+
+    def record(self) -> SourceRecord:
+        """What the manifest keeps of it."""
+        return SourceRecord(path=str(self.source.path), name=self.source.name, hash=self.hash, bytes=self.bytes)
+
+    def document_record(self, document: Document) -> DocumentRecord:
+        """What the manifest keeps of a document in it. A record's own id is its document id."""
+        own = document.key if document.key and not document.key.startswith(POSITION) else ""
+        return DocumentRecord(
+            id=own or file_document_id(self.source.path, document.key),
+            path=str(self.source.path),
+            source=self.source.name,
+            title=document.title,
+            version=document.content_hash(),
+            passages=0,
+        )
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`work` in the order of the sources; `gone` are paths to delete; `unreadable` could not even be opened."""
+
+    work: tuple[PlannedSource, ...]
+    unchanged: tuple[Source, ...]
+    gone: tuple[str, ...]
+    unreadable: tuple[tuple[Source, OSError], ...]
+
+
+def make_plan(
+    sources: Sequence[Source],
+    known: Mapping[str, SourceRecord],
+    indexed: AbstractSet[str],
+    covers: Callable[[Path], bool],
+    unfinished: AbstractSet[str] = frozenset(),
+) -> Plan:
+    """Compare. `known` are finished sources; `indexed` every path that left documents, finished or not.
+
+    A path is gone when no file is there any more and the run covers it, or a killed run left it `unfinished`. A file
+    that is there and cannot be opened is not gone.
+    """
+    work, unchanged, unreadable = [], [], []
+    for source in sources:
+        try:
+            digest, size = hash_file(source.path)
+        except OSError as exc:
+            unreadable.append((source, exc))
+            continue
+        record = known.get(str(source.path))
+        if record is not None and record.hash == digest:
+            unchanged.append(source)
+        else:
+            work.append(PlannedSource(source=source, hash=digest, bytes=size, known=record is not None))
+    found = {str(source.path) for source in sources}
+    gone = {p for p in {*known, *indexed} - found if covers(Path(p)) or (p in unfinished and not Path(p).exists())}
+    return Plan(work=tuple(work), unchanged=tuple(unchanged), gone=tuple(sorted(gone)), unreadable=tuple(unreadable))
+
+
+def plan_rebuild(sources: Sequence[Source], earlier: AbstractSet[str]) -> Plan:
+    """All of the sources, and every earlier file that is still there; the others are gone."""
+    plan = make_plan(with_files(sources, earlier), {}, frozenset(), lambda _: False)
+    gone = earlier - {str(work.source.path) for work in plan.work}
+    return msgspec.structs.replace(plan, gone=tuple(sorted(gone)))
+
+
+def with_files(sources: Sequence[Source], paths: AbstractSet[str]) -> list[Source]:
+    """The sources, and those of `paths` that are files and not among them."""
+    listed = {str(source.path) for source in sources}
+    return [*sources, *(Source.at(Path(path)) for path in sorted(paths - listed) if Path(path).is_file())]
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """Content hash (32 hex digits) and size in bytes."""
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def file_document_id(path: Path, key: str) -> str:
+    """The id of a document that came from a file and has none of its own: the same for the same absolute path."""
+    return hashlib.blake2b(f"{path}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,82 @@
+"""What a run of the pipeline tells while it goes on, and at its end. Plain data, fit for a wire."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+Change = Literal["created", "updated", "unchanged", "deleted", "failed"]
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
+    """What there is to do. Sources are files; `bytes` is the size of the new and changed ones."""
+
+    new: int
+    changed: int
+    unchanged: int
+    gone: int
+    bytes: int
+
+
+class LoadingModel(msgspec.Struct, frozen=True, kw_only=True, tag="loading_model"):
+    """The embedding model is being loaded, which takes seconds (or a download)."""
+
+    model: str
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """A source, or a record in it, that was not indexed. The run goes on.
+
+    `kept` says that an earlier version of it stays in the index.
+    """
+
+    source: str
+    reason: str
+    detail: str
+    kept: bool = False
+
+
+class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
+    """Totals so far: bytes of sources that are in the store, their documents and passages."""
+
+    bytes: int
+    documents: int
+    passages: int
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
+    """Another run holds the index; this one goes on when it lets go."""
+
+    detail: str
+
+
+class Finishing(msgspec.Struct, frozen=True, kw_only=True, tag="finishing"):
+    """Everything is written; `step` is under way (optimising, switching)."""
+
+    step: str
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
+    """The end of a run. `passages` counts those written by this run, `total_*` what the collection holds now."""
+
+    collection: str
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    refused: tuple[Refused, ...] = ()
+    passages: int = 0
+    total_documents: int = 0
+    total_passages: int = 0
+    seconds: float = 0.0
+    embed_seconds: float = 0.0
+    rebuilt: bool = False
+
+
+Event = Planned | LoadingModel | Refused | Advanced | Waiting | Finishing | Summary
+
+Report = Callable[[Event], None]
+
+
+def say_nothing(_: Event) -> None:
+    """For callers who do not listen."""

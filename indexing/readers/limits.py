@@ -1,0 +1,32 @@
+"""What a reader may spend on one file, and the codes with which it refuses."""
+
+import msgspec
+
+REASONS = {
+    "not_found": "there is no such file",
+    "permission": "the file may not be opened",
+    "not_a_file": "it is no regular file",
+    "too_large": "the file has more bytes than allowed",
+    "too_many_pages": "it has more pages, slides or sheets than allowed",
+    "zip_bomb": "it unpacks to far more than it weighs",
+    "timeout": "reading took longer than allowed",
+    "memory": "reading took more memory than allowed",
+    "crashed": "a library fell over while reading it",
+    "password": "it is encrypted",
+    "no_text_layer": "it holds pictures of text, but no text",
+    "empty": "it holds no text at all",
+    "binary": "it is no text and no known document format",
+    "unsupported": "it is a known format that is not read here",
+    "corrupt": "it is cut short or damaged",
+}
+
+
+class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds for one file. Bytes, pages (slides, sheets), seconds; `max_ratio` is unpacked over packed bytes of a zip."""
+
+    max_bytes: int = 100 * 2**20
+    max_pages: int = 5000
+    max_seconds: float = 120.0
+    max_expanded_bytes: int = 2**30
+    max_ratio: float = 200.0
+    max_memory_bytes: int = 4 * 2**30

@@ -1,0 +1,112 @@
+"""Excel (xlsx, xlsm) -> text: a page per sheet, a line per row."""
+
+import datetime
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.readers.archives import Package, corrupt
+from indexing.readers.limits import ReadLimits
+from indexing.readers.writing import TextWriter, one_line
+
+_MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+_CELL_CHARACTERS = 32_767
+# Beyond this many rows a table's empty columns are judged by its first rows alone.
+_TABLE_ROWS = 5_000
+
+
+def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+    """One document. Formulas count as the value that was last computed; hidden sheets are read as well."""
+    Package(data, limits)
+    workbook = _open(data)
+    try:
+        if len(workbook.worksheets) > limits.max_pages:
+            raise UnreadableDocument(
+                "too_many_pages", f"It has {len(workbook.worksheets)} sheets; at most {limits.max_pages} are read."
+            )
+        return [_written(workbook)]
+    except UnreadableDocument:
+        raise
+    except _DAMAGE as exc:
+        raise corrupt("One of its sheets cannot be read.") from exc
+    finally:
+        workbook.close()
+
+
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    SyntaxError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    OverflowError,
+)
+
+
+def _open(data: bytes) -> Any:
+    import openpyxl  # 0.2 s that only a workbook is worth
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+    except (*_DAMAGE, openpyxl.utils.exceptions.InvalidFileException) as exc:
+        raise corrupt("Its workbook part cannot be read.") from exc
+
+
+def _written(workbook: Any) -> Document:
+    writer = TextWriter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, sheet in enumerate(workbook.worksheets, 1):
+            writer.page(number)
+            tables = list(_tables(sheet))
+            if tables:
+                writer.add("heading", sheet.title, level=1)
+            for table in tables:
+                writer.add_table(table, header=len(table) > 1)
+    properties = workbook.properties
+    metadata = {
+        "author": properties.creator if properties.creator != "openpyxl" else "",
+        "created": properties.created.isoformat() if properties.created else "",
+        "modified": properties.modified.isoformat() if properties.modified else "",
+        "lang": properties.language,
+        "sheets": [sheet.title for sheet in workbook.worksheets],
+    }
+    return writer.document(title=properties.title or " ", media_type=_MEDIA_TYPE, metadata=metadata)
+
+
+def _tables(sheet: Any) -> Iterator[list[list[str]]]:
+    """Runs of rows without an empty row between them."""
+    # Files often declare wrong dimensions, and openpyxl would pad or cut every row to them.
+    sheet.reset_dimensions()
+    table: list[list[str]] = []
+    for row in sheet.iter_rows(values_only=True):
+        cells = [_cell_text(value) for value in row] if row else []
+        if any(cells):
+            table.append(cells)
+        if table and (not any(cells) or len(table) >= _TABLE_ROWS):
+            yield table
+            table = []
+    if table:
+        yield table
+
+
+def _cell_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.12g}"
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
+    return one_line(str(value)[:_CELL_CHARACTERS])

@@ -1,0 +1,121 @@
+"""How a reader writes a document down: text that grows block by block, with its offsets."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from indexing.documents import Block, BlockKind, Document, PageStart
+
+_DROPPED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u00ad\u200b\ufeff\ufffe\uffff\ud800-\udfff]")
+_LINE_BREAKS = re.compile("\r\n?|[\u2028\u2029\x85\x0b\x0c]")
+_BLANKS = re.compile("[ \t\xa0\u2000-\u200a\u202f\u205f]+")
+_AROUND_BREAK = re.compile(" ?\n ?")
+_MANY_BREAKS = re.compile("\n{2,}")
+_CLOSE_TOGETHER = ("list_item", "table_row")
+
+
+def tidy(text: str) -> str:
+    """Prose with single spaces, plain line breaks and nothing invisible in it."""
+    text = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text))
+    return _MANY_BREAKS.sub("\n", _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text))).strip()
+
+
+def one_line(text: str) -> str:
+    """The text on a single line: for titles and table cells."""
+    return tidy(text).replace("\n", " ")
+
+
+def tidy_code(text: str) -> str:
+    """Code keeps its indentation and its empty lines."""
+    lines = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text)).split("\n")
+    return textwrap.dedent("\n".join(line.rstrip() for line in lines)).strip("\n")
+
+
+def row_text(cells: list[str]) -> str:
+    """One table row on one line, `a | b | c`; "" when all cells are empty."""
+    lines = [one_line(cell) for cell in cells]
+    return " | ".join(lines).strip() if any(lines) else ""
+
+
+def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
+    """The table without the columns that hold nothing: spacers of a layout, or the margin of a sheet."""
+    used = {column for row in rows for column, cell in enumerate(row) if cell.strip()}
+    width = max(used, default=-1) + 1
+    if len(used) == width:
+        return [row[:width] for row in rows]
+    return [[cell for column, cell in enumerate(row) if column in used] for row in rows]
+
+
+class TextWriter:
+    """Collects blocks and page starts; keeps the invariants of `documents.Block`."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self._blocks: list[Block] = []
+        self._pages: list[PageStart] = []
+        self._waiting_pages: list[int] = []
+
+    def add(self, kind: BlockKind, text: str, level: int = 0, *, header: bool = False, indent: int = 0) -> None:
+        """Appends a block; blank text is left out. `indent` spaces before it belong to no block."""
+        text = tidy_code(text) if kind == "code" else tidy(text)
+        if not text:
+            return
+        self._separate(kind, indent)
+        self._start_waiting_pages()
+        start = self._length
+        self._append(text)
+        if kind != "heading":
+            level = 0
+        self._blocks.append(Block(kind, start, self._length, level=min(level, 6), header=header))
+
+    def add_table(self, rows: list[list[str]], *, header: bool) -> None:
+        """Appends rows; the first one that is not blank is the header row when `header` is true."""
+        for cells in without_empty_columns(rows):
+            if text := row_text(cells):
+                self.add("table_row", text, header=header)
+                header = False
+
+    def page(self, number: int) -> None:
+        """Whatever is added next stands on page `number`."""
+        self._waiting_pages.append(number)
+
+    def first_heading(self) -> str:
+        """The first heading of the lowest level number, or ""."""
+        headings = [block for block in self._blocks if block.kind == "heading"]
+        if not headings:
+            return ""
+        best = min(headings, key=lambda block: block.level)
+        return one_line("".join(self._parts)[best.start : best.end])
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was written yet."""
+        return not self._blocks
+
+    def document(self, *, title: str, media_type: str, metadata: Mapping[str, Any]) -> Document:
+        """The finished document. An empty title is replaced by the first heading."""
+        self._start_waiting_pages()
+        return Document(
+            text="".join(self._parts),
+            title=one_line(title) or self.first_heading(),
+            media_type=media_type,
+            blocks=tuple(self._blocks),
+            pages=tuple(self._pages),
+            metadata={key: value for key, value in metadata.items() if value not in ("", None, [])},
+        )
+
+    def _separate(self, kind: BlockKind, indent: int) -> None:
+        if self._blocks:
+            close = kind in _CLOSE_TOGETHER and self._blocks[-1].kind == kind
+            self._append("\n" if close else "\n\n")
+            self._append(" " * indent)
+
+    def _start_waiting_pages(self) -> None:
+        self._pages.extend(PageStart(self._length, number) for number in self._waiting_pages)
+        self._waiting_pages.clear()
+
+    def _append(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
