@@ -8,6 +8,7 @@
     ├ CollectionConflict      a collection of that name exists with another shape
     ├ EmbedderMismatch        the collection was embedded by another model; says which command rebuilds it
     ├ EmbedderUnavailable     the embedding model cannot be loaded; says which extra or setting mends it
+    ├ EmbedderBusy            too many queries wait for the embedding model (retryable, `retry_after` seconds)
     ├ IndexBusy               another process holds the index
     └ StoreUnavailable        the vector store does not answer or refuses (retryable)
 
@@ -66,6 +67,14 @@ class EmbedderMismatch(IndexingError):
 
 class EmbedderUnavailable(IndexingError):
     """The embedding model cannot be loaded."""
+
+
+class EmbedderBusy(IndexingError):
+    """Too many queries wait for the embedding model."""
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class IndexBusy(IndexingError):

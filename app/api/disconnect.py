@@ -1,0 +1,35 @@
+"""Work for a client that hung up is not worth finishing."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from litestar import Request
+
+from app.api.problems import ClientGone
+
+T = TypeVar("T")
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:  # type: ignore[type-arg]
+    """The result of `work`, which is cancelled when the client goes away (ClientGone) or this call is cancelled.
+
+    Litestar does not cancel a handler on disconnect. The body must have been read: after it, `receive` has nothing but
+    the disconnect to tell.
+    """
+    job = asyncio.ensure_future(work)
+    hang_up = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((job, hang_up), return_when=asyncio.FIRST_COMPLETED)
+        if job.done():
+            return job.result()
+        raise ClientGone
+    finally:
+        job.cancel()
+        hang_up.cancel()
+        await asyncio.gather(job, hang_up, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:  # type: ignore[type-arg]
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,80 @@
+"""Whether the service lives, is ready, and what it is."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+
+from app.backends.registry import AUTO, Backend
+from app.wiring import Dependency, Services
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether requests can be served, and which dependency is in the way if not."""
+
+    status: Literal["ready", "not ready"]
+    dependencies: list[Dependency]
+
+
+NOT_READY = ResponseSpec(Readiness, description="Not ready", generate_examples=False)
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs here."""
+
+    name: str
+    version: str
+
+
+class BackendList(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends by name, and which one "auto" and a request that names none lead to."""
+
+    default: str
+    auto: str
+    backends: list[Backend]
+
+
+@get("/health/live", operation_id="live", summary="Does the process answer?")
+async def live() -> Alive:
+    """For a supervisor that restarts what hangs."""
+    return Alive()
+
+
+@get("/health/ready", operation_id="ready", summary="Can requests be served?", responses={503: NOT_READY})
+async def ready(services: NamedDependency[Services]) -> Response[Readiness]:
+    """For a load balancer: 503 with the dependency that is missing."""
+    dependencies = await services.readiness()
+    if all(dependency.ready for dependency in dependencies):
+        return Response(Readiness(status="ready", dependencies=dependencies))
+    return Response(Readiness(status="not ready", dependencies=dependencies), status_code=503)
+
+
+@get("/version", operation_id="version", summary="What runs here?")
+async def show_version() -> Version:
+    """Name and version."""
+    return Version(name="winnow", version=installed_version())
+
+
+@get("/backends", operation_id="backends", summary="Who can rank and answer?")
+async def show_backends(services: NamedDependency[Services]) -> BackendList:
+    """Every name that `backend` and `answer_backend` take. No secrets."""
+    backends = services.backends
+    auto = backends.for_ranking(AUTO).used
+    return BackendList(default=backends.default, auto=auto, backends=list(backends))
+
+
+def installed_version() -> str:
+    """Of the distribution; "0" in a tree that was never installed."""
+    try:
+        return version("winnow")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,112 @@
+"""The bodies of our own endpoints, with their ranges, and what they become."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from app.domain import Mode, Query, Question, RankingOptions, Strategy, Turn
+from app.errors import FieldProblem, InvalidRequest
+from indexing.errors import InvalidFilter
+from indexing.filters import Filter, parse_filter
+
+MAX_CANDIDATES = 1000
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+QueryText = Annotated[
+    str, Meta(min_length=1, max_length=8192, pattern=r"\S", description="What to look for; not only white space.")
+]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is to rank."""
+
+    strategy: Strategy = "auto"
+    depth: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="How many candidates a model reads.")] | None = None
+    deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+    on_failure: Literal["degrade", "fail"] = "degrade"
+
+    def options(self) -> RankingOptions:
+        """What the use case takes."""
+        return RankingOptions(
+            strategy=self.strategy, depth=self.depth, deadline_ms=self.deadline_ms, on_failure=self.on_failure
+        )
+
+
+class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /search. Only `query` is required."""
+
+    query: QueryText
+    collection: Name = "default"
+    limit: Annotated[int, Meta(ge=1, le=100, description="Results returned.")] = 10
+    candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="Retrieved before ranking.")] = 50
+    mode: Mode = "hybrid"
+    filter: Annotated[dict[str, Any], Meta(description='As in {"lang": "en", "year": {"gte": 2020}}.')] | None = None
+    backend: Annotated[Name, Meta(description='Who ranks: a configured name, "auto", or "none".')] | None = None
+    ranking: RankingBody = RankingBody()
+    min_score: Fraction = 0.0
+    group_by_document: Annotated[bool, Meta(description="Only the best passage of each document.")] = False
+    include_text: bool = True
+
+    def to_query(self) -> Query:
+        """Raises InvalidRequest pointing into the filter."""
+        return Query(
+            text=self.query,
+            collection=self.collection,
+            limit=self.limit,
+            candidates=max(self.candidates, self.limit),
+            mode=self.mode,
+            filter=read_filter(self.filter),
+            backend=self.backend,
+            ranking=self.ranking.options(),
+            min_score=self.min_score,
+            group_by_document=self.group_by_document,
+            include_text=self.include_text,
+        )
+
+
+class TurnBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An earlier turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Meta(min_length=1, max_length=100_000)]
+
+
+class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /answer: a search, and how to answer from it."""
+
+    messages: Annotated[list[TurnBody], Meta(max_length=50)] = []
+    stream: bool = False
+    answer_backend: Annotated[Name, Meta(description="Who answers; default: `backend`.")] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=8192)] = 1024
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    context_tokens: Annotated[int, Meta(ge=256, le=1_000_000)] = 6000
+    min_relevance: Annotated[Fraction, Meta(description="Below it, no answer is tried.")] | None = None
+    check_citations: Literal["structural", "model"] = "structural"
+    instructions: Annotated[str, Meta(max_length=4000)] = ""
+    language: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
+
+    def to_question(self) -> Question:
+        """Raises InvalidRequest pointing into the filter."""
+        return Question(
+            search=self.to_query(),
+            messages=tuple(Turn(turn.role, turn.content) for turn in self.messages),
+            answer_backend=self.answer_backend,
+            max_output_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            context_tokens=self.context_tokens,
+            min_relevance=self.min_relevance,
+            check_citations=self.check_citations,
+            instructions=self.instructions,
+            language=self.language,
+        )
+
+
+def read_filter(raw: dict[str, Any] | None) -> Filter | None:
+    """Raises InvalidRequest whose pointer counts from the body."""
+    try:
+        return None if raw is None else parse_filter(raw)
+    except InvalidFilter as exc:
+        problem = FieldProblem(f"/filter{exc.pointer}", exc.detail)
+        raise InvalidRequest(f"{problem.pointer}: {exc.detail}", (problem,)) from exc

@@ -1,0 +1,27 @@
+"""POST /search."""
+
+from litestar import Request, post
+from litestar.di import NamedDependency
+
+from app.api.bodies import StrictJSON
+from app.api.disconnect import while_connected
+from app.api.documentation import problems
+from app.api.schemas import SearchRequest
+from app.domain import SearchResult
+from app.wiring import Services
+
+
+@post(
+    "/search",
+    dto=StrictJSON[SearchRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="search",
+    summary="Find passages",
+    responses=problems(400, 403, 404, 409, 413, 415, 422, 503),
+)
+async def search(request: Request, data: SearchRequest, services: NamedDependency[Services]) -> SearchResult:  # type: ignore[type-arg]
+    """The best passages for a query, with the evidence for each and the time of every stage."""
+    result = await while_connected(request, services.searcher.search(data.to_query()))
+    request.scope["state"]["timings"] = result.timings_ms
+    return result

@@ -1,0 +1,67 @@
+"""Which backends there are, and which one a request means."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from app.domain import BackendUse
+from app.errors import ConfigError, MissingCapability, UnknownBackend
+
+Capability = Literal["rank", "answer"]
+
+AUTO = "auto"
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone who ranks or answers. `model` is None where no language model is behind it."""
+
+    name: str
+    kind: Literal["none", "extractive"]
+    model: str | None = None
+    capabilities: tuple[Capability, ...] = ()
+
+
+NONE = Backend(name="none", kind="none")
+EXTRACTIVE = Backend(name="extractive", kind="extractive", capabilities=("answer",))
+
+
+class Backends:
+    """The backends by name; `none` and `extractive` are always there.
+
+    `default` serves the requests that name none. Raises ConfigError when it is not a backend that can serve a search.
+    """
+
+    def __init__(self, configured: Sequence[Backend] = (), default: str = AUTO) -> None:
+        self._by_name = {backend.name: backend for backend in (NONE, EXTRACTIVE, *configured)}
+        self.default = default
+        try:
+            self.for_ranking(default)
+        except (UnknownBackend, MissingCapability) as exc:
+            raise ConfigError(f"backend = {default!r} in [service] cannot serve searches: {exc}") from exc
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(self._by_name.values())
+
+    def named(self, name: str) -> Backend:
+        """Raises UnknownBackend, listing the names."""
+        if name not in self._by_name:
+            raise UnknownBackend(f"there is no backend {name!r}; known are {', '.join((AUTO, *self._by_name))}")
+        return self._by_name[name]
+
+    def for_ranking(self, requested: str | None) -> BackendUse:
+        """Who ranks. "none" keeps the retrieval order. Raises UnknownBackend, MissingCapability."""
+        wanted = requested if requested is not None else self.default
+        chosen = self._first_ranker() if wanted == AUTO else self.named(wanted)
+        if chosen is not NONE and "rank" not in chosen.capabilities:
+            raise MissingCapability(
+                f"the backend {wanted!r} cannot rank passages; it can {' and '.join(chosen.capabilities)}. "
+                f"Rankers are {', '.join((AUTO, *self._rankers()))}"
+            )
+        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+
+    def _rankers(self) -> list[str]:
+        return [b.name for b in self if b is NONE or "rank" in b.capabilities]
+
+    def _first_ranker(self) -> Backend:
+        return next((b for b in self if "rank" in b.capabilities), NONE)

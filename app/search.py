@@ -1,0 +1,137 @@
+"""Use case: embed -> retrieve -> rank -> trim."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+
+from app.backends.registry import Backends
+from app.domain import Hit, Mode, Query, Scores, SearchResult
+from app.duplicates import collapse
+from app.stopwatch import Stopwatch
+from indexing.errors import EmbedderMismatch
+from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
+from indexing.lexical import Lexical
+from indexing.query_embedding import QueryEmbedder
+from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
+
+NO_WORDS = "the query holds no word that the sparse side could look up"
+
+
+class Searcher:
+    """Finds passages. The store is asked for with each search, so that it can be opened late.
+
+    `fingerprint` is that of the embedder behind `queries`, as collections carry it.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[], Awaitable[VectorStore]],
+        queries: QueryEmbedder,
+        lexical: Lexical,
+        backends: Backends,
+        fingerprint: str,
+    ) -> None:
+        self._store = store
+        self._queries = queries
+        self._lexical = lexical
+        self._backends = backends
+        self._fingerprint = fingerprint
+
+    async def search(self, query: Query) -> SearchResult:
+        """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors."""
+        backend = self._backends.for_ranking(query.backend)
+        watch = Stopwatch()
+        text = clean(query.text)
+        store = await self._store()
+        with watch.stage("retrieve"):
+            collection = await store.info(query.collection)
+        dense, sparse = await self._dense(query, text, collection, watch), self._sparse(query, text)
+        with watch.stage("retrieve"):
+            retrieved = await _retrieve(store, query, dense, sparse)
+        ranking = _rank(query.mode, collapse(retrieved), _scale(collection, sparse))
+        return SearchResult(
+            query=text,
+            collection=query.collection,
+            results=tuple(_hit(found, query, backend.used) for found in _trim(ranking, query)),
+            backend=backend,
+            warnings=(NO_WORDS,) if query.mode == "sparse" and sparse is None else (),
+            timings_ms=watch.timings_ms(),
+        )
+
+    async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
+        if query.mode == "sparse":
+            return None
+        if collection.spec.embedder != self._fingerprint:
+            raise EmbedderMismatch(mismatch(collection, self._fingerprint))
+        with watch.stage("embed"):
+            return await self._queries.embed(text)
+
+    def _sparse(self, query: Query, text: str) -> SparseVector | None:
+        return None if query.mode == "dense" else self._lexical.query(text)
+
+
+def clean(text: str) -> str:
+    """The text without what no index and no JSON can carry: NUL characters and lone surrogates."""
+    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+
+
+def mismatch(collection: CollectionInfo, fingerprint: str) -> str:
+    """What to do about vectors that cannot be compared."""
+    return (
+        f"the collection {collection.name!r} was indexed with [{collection.spec.embedder}], but [{fingerprint}] is "
+        "configured: "
+        f'`winnow index --rebuild --collection {collection.name}` embeds it anew, and mode "sparse" works meanwhile'
+    )
+
+
+async def _retrieve(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Retrieved:
+    if dense is None and sparse is None:
+        return Retrieved()
+    limit = max(query.candidates, query.limit, REFERENCE_RANK)
+    return await store.retrieve(
+        query.collection, Retrieval(dense=dense, sparse=sparse, limit=limit, filter=query.filter)
+    )
+
+
+def _scale(collection: CollectionInfo, sparse: SparseVector | None) -> Scale:
+    return Scale(
+        dense_unit=collection.spec.notes.get("dense_unit", DEFAULT_DENSE_UNIT),
+        sparse_bound=sparse_bound(len(sparse.indices), collection.passages) if sparse else 0.0,
+    )
+
+
+def _rank(mode: Mode, retrieved: Retrieved, scale: Scale) -> list[Fused]:
+    if mode == "hybrid":
+        return fuse(retrieved, scale)
+    return one_sided(getattr(retrieved, mode), side=mode, scale=scale)
+
+
+def _trim(ranking: Iterable[Fused], query: Query) -> Iterator[Fused]:
+    good = (found for found in ranking if found.score >= query.min_score)
+    return islice(_best_of_each_document(good) if query.group_by_document else good, query.limit)
+
+
+def _best_of_each_document(ranking: Iterable[Fused]) -> Iterator[Fused]:
+    seen: set[str] = set()
+    for found in ranking:
+        if found.passage.document_id not in seen:
+            seen.add(found.passage.document_id)
+            yield found
+
+
+def _hit(found: Fused, query: Query, ranked_by: str) -> Hit:
+    passage = found.passage
+    return Hit(
+        id=passage.id,
+        document_id=passage.document_id,
+        score=found.score,
+        text=passage.text if query.include_text else None,
+        title=passage.title,
+        source=passage.source,
+        page=passage.page,
+        heading=passage.heading,
+        start=passage.start,
+        end=passage.end,
+        metadata=passage.metadata,
+        scores=Scores(dense=found.dense, sparse=found.sparse, fused=found.fused),
+        ranked_by=ranked_by,
+    )

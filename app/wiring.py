@@ -1,0 +1,141 @@
+"""Builds the services from settings and owns their lifetime. Heavy packages are imported here, when first needed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from app.backends.registry import Backends
+from app.domain import Answer, AnswerEvent, Question
+from app.errors import WinnowError
+from app.search import Searcher
+from app.settings import Settings
+from indexing.embedding import Embedder
+from indexing.errors import IndexingError
+from indexing.lexical import Lexical
+from indexing.query_embedding import QueryEmbedder
+from indexing.store.base import VectorStore
+
+T = TypeVar("T")
+
+PROBE_S = 2.0
+"""How long a readiness probe waits for a dependency."""
+
+log = structlog.get_logger()
+
+
+class Resource(Generic[T]):
+    """Something that is opened once, by whoever needs it first. After a failure the next one tries again."""
+
+    def __init__(self, open_it: Callable[[], Awaitable[T]]) -> None:
+        self._open = open_it
+        self._opening: asyncio.Future[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what opening raises."""
+        if self._opening is None or (self._opening.done() and _failed(self._opening)):
+            self._opening = asyncio.ensure_future(self._open())
+        return await asyncio.shield(self._opening)
+
+    def opened(self) -> T | None:
+        """It, if it is open already."""
+        done = self._opening is not None and self._opening.done() and not _failed(self._opening)
+        return self._opening.result() if done and self._opening else None
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the service cannot do without. `detail` says what is wrong and the fix; "" when ready."""
+
+    name: str
+    ready: bool
+    detail: str = ""
+
+
+class EmbedderSource(Protocol):
+    """An embedder that can be asked for its fingerprint before it is loaded."""
+
+    @property
+    def fingerprint(self) -> str:
+        """As collections carry it."""
+
+    async def get(self) -> Embedder:
+        """Raises EmbedderUnavailable; a later call tries again."""
+
+
+class Answering(Protocol):
+    """`app.answer.Answerer`, as the routes see it."""
+
+    async def answer(self, question: Question) -> Answer: ...
+
+    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+        """Ends in AnswerDone, or raises."""
+
+
+class Services:
+    """What the routes use. `start` before the first request, `close` after the last.
+
+    An indexer is to be built here from the same `store` and `embedder`, since one process owns the embedded store.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        open_store: Callable[[], Awaitable[VectorStore]],
+        embedder: EmbedderSource,
+        make_answerer: Callable[[Searcher, QueryEmbedder], Answering],
+    ) -> None:
+        self.settings = settings
+        self.backends = Backends(default=settings.service.backend)
+        self.store = Resource(open_store)
+        self.embedder = embedder
+        # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
+        self.model = Resource(embedder.get)
+        self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
+        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends, embedder.fingerprint)
+        self.answerer = make_answerer(self.searcher, self.queries)
+        self._warming: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to open the store and to load the model, without waiting: `readiness` tells when they are there."""
+        self._warming = asyncio.create_task(self._warm())
+
+    async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
+        """Try each dependency; one that needs longer than `timeout_s` is not ready."""
+        attempts = (("store", self._ask_store), ("embedder", self.model.get))
+        return list(await asyncio.gather(*(_try(name, attempt, timeout_s) for name, attempt in attempts)))
+
+    async def _warm(self) -> None:
+        for dependency in await self.readiness(timeout_s=None):
+            if dependency.ready:
+                log.info("ready", dependency=dependency.name)
+            else:
+                log.error("not ready", dependency=dependency.name, detail=dependency.detail)
+
+    async def close(self) -> None:
+        """Let go of everything that was opened."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        await self.queries.close()
+        if (store := self.store.opened()) is not None:
+            await store.close()
+
+    async def _ask_store(self) -> None:
+        await (await self.store.get()).collections()
+
+
+async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: float | None) -> Dependency:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await attempt()
+    except TimeoutError:
+        return Dependency(name=name, ready=False, detail="it is still starting, or does not answer")
+    except (WinnowError, IndexingError) as exc:
+        return Dependency(name=name, ready=False, detail=str(exc))
+    return Dependency(name=name, ready=True)
+
+
+def _failed(future: "asyncio.Future[T]") -> bool:
+    return future.cancelled() or future.exception() is not None

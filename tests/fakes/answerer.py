@@ -1,0 +1,58 @@
+"""An answerer that plays a script."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from app.domain import Answer, AnswerDone, AnswerEvent, BackendUse, Question
+from app.errors import UnknownBackend
+
+DONE = AnswerDone(
+    Answer(
+        answer="Yes.",
+        answerable=True,
+        abstain_reason=None,
+        citations=(),
+        unsupported=(),
+        results=(),
+        backend=BackendUse(requested="auto", used="none"),
+        answer_backend=BackendUse(requested="auto", used="extractive"),
+        timings_ms={"total": 1.0},
+    )
+)
+
+
+class ScriptedAnswerer:
+    """Yields the script's events; an exception in it is raised, a number is that many seconds of silence.
+
+    `cancelled` tells whether a run was stopped before its end. An answer backend called "nobody" is unknown.
+    """
+
+    def __init__(self, script: Sequence[AnswerEvent | Exception | float] = (DONE,)) -> None:
+        self.script = script
+        self.questions: list[Question] = []
+        self.cancelled = asyncio.Event()
+
+    async def answer(self, question: Question) -> Answer:
+        async for event in self.stream(question):
+            if isinstance(event, AnswerDone):
+                return event.answer
+        raise AssertionError("the script does not end in AnswerDone")
+
+    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+        if question.answer_backend == "nobody":
+            raise UnknownBackend("there is no backend 'nobody'; known are extractive")
+        self.questions.append(question)
+        return self._play()
+
+    async def _play(self) -> AsyncIterator[AnswerEvent]:
+        try:
+            for step in self.script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, float | int):
+                    await asyncio.sleep(step)
+                else:
+                    yield step
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
