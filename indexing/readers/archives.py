@@ -124,7 +124,10 @@ def relationships(package: Package, part: str) -> dict[str, tuple[str, str]]:
     if root is None:
         return {}
     return {
-        relation.get("Id", ""): (relation.get("Type", "").rpartition("/")[2], resolve(folder, relation.get("Target", "")))
+        relation.get("Id", ""): (
+            relation.get("Type", "").rpartition("/")[2],
+            resolve(folder, relation.get("Target", "")),
+        )
         for relation in root
         if local(relation) == "Relationship" and relation.get("TargetMode") != "External"
     }

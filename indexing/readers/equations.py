@@ -70,7 +70,9 @@ def _function(element: etree._Element, depth: int) -> str:
 
 def _matrix(element: etree._Element, depth: int) -> str:
     rows = [row for row in element if local(row) in ("mr", "e")]
-    cells = [[_inner(cell, depth + 1) for cell in row] if local(row) == "mr" else [_inner(row, depth + 1)] for row in rows]
+    cells = [
+        [_inner(cell, depth + 1) for cell in row] if local(row) == "mr" else [_inner(row, depth + 1)] for row in rows
+    ]
     return "; ".join(", ".join(row) for row in cells)
 
 

@@ -23,7 +23,9 @@ _BLOCKS = frozenset(
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer form "
     "header hr html legend li main menu ol p pre section summary table tbody td tfoot th thead tr ul".split()
 )
-_BOILERPLATE_ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"})
+_BOILERPLATE_ROLES = frozenset(
+    {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"}
+)
 _BOILERPLATE_NAMES = re.compile(
     r"(^|[-_\s])(cookie(s|-?(banner|consent|notice|bar|law))?|consent|gdpr|nav(bar|igation|box)?|menu|breadcrumbs?|sidebar|"
     r"site-?(header|footer)|skip-?link|share-?(bar|buttons)?|social(-?(links|share|media))?|related(-?posts)?|advert(s|isement)?|"
@@ -220,7 +222,11 @@ def inline_text(element: Any, *, keep_space: bool = False) -> str:
                 parts.append("\n" if tag in _BLOCKS and tag != "td" and inner is not element else "")
                 parts.append((inner.tail or "") if inner is not element else "")
             continue
-        if skipped is None and inner is not element and (tag in _NEVER_CONTENT or "mw-editsection" in (inner.get("class") or "")):
+        if (
+            skipped is None
+            and inner is not element
+            and (tag in _NEVER_CONTENT or "mw-editsection" in (inner.get("class") or ""))
+        ):
             skipped = inner
         elif skipped is None:
             parts.append(_opening(inner, tag))
@@ -245,7 +251,9 @@ def _math_text(element: Any) -> str:
 def _is_data_table(table: Any) -> bool:
     """False for tables that only lay a page out: one column, or whole sections inside their cells."""
     if table.get("role") == "presentation" or table.find(".//table") is not None:
-        return table.find(".//th") is not None and not any(inner.find(".//p") is not None for inner in table.iter("table"))
+        return table.find(".//th") is not None and not any(
+            inner.find(".//p") is not None for inner in table.iter("table")
+        )
     rows = list(table.iter("tr"))
     if not rows or max(len(list(_cells(row))) for row in rows) < 2:
         return table.find(".//th") is not None

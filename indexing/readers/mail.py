@@ -23,7 +23,9 @@ def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     writer = TextWriter()
     for part in _bodies(message):
         _write_part(part, writer)
-    return [writer.document(title=_header(message, "subject"), media_type="message/rfc822", metadata=_metadata(message))]
+    return [
+        writer.document(title=_header(message, "subject"), media_type="message/rfc822", metadata=_metadata(message))
+    ]
 
 
 def _bodies(message: EmailMessage) -> list[EmailMessage]:

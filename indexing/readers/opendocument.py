@@ -10,7 +10,9 @@ from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import TextWriter, tidy
 
 _BREAKS = {"line-break": "\n", "tab": "\t"}
-_PASSED_OVER = frozenset({"annotation", "annotation-end", "tracked-changes", "change", "note-citation", "sequence-decls", "forms"})
+_PASSED_OVER = frozenset(
+    {"annotation", "annotation-end", "tracked-changes", "change", "note-citation", "sequence-decls", "forms"}
+)
 _DEPTH = 60
 
 

@@ -7,7 +7,16 @@ from lxml import etree
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
-from indexing.readers.archives import Package, attribute, child, core_properties, corrupt, descendants, local, relationships
+from indexing.readers.archives import (
+    Package,
+    attribute,
+    child,
+    core_properties,
+    corrupt,
+    descendants,
+    local,
+    relationships,
+)
 from indexing.readers.equations import equation_text
 from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import TextWriter, tidy
@@ -32,7 +41,11 @@ def read_pptx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         _write_slide(package, part, writer)
     metadata: dict[str, Any] = dict(core_properties(package))
     title = metadata.pop("title", "")
-    return [writer.document(title="" if title == "PowerPoint Presentation" else title, media_type=_MEDIA_TYPE, metadata=metadata)]
+    return [
+        writer.document(
+            title="" if title == "PowerPoint Presentation" else title, media_type=_MEDIA_TYPE, metadata=metadata
+        )
+    ]
 
 
 def _slides(package: Package, main: str) -> list[str]:
@@ -83,7 +96,9 @@ def _is_title(shape: etree._Element) -> bool:
     return _placeholder(shape) in ("title", "ctrTitle")
 
 
-def _write_shape(package: Package, parts: dict[str, tuple[str, str]], shape: etree._Element, writer: TextWriter) -> None:
+def _write_shape(
+    package: Package, parts: dict[str, tuple[str, str]], shape: etree._Element, writer: TextWriter
+) -> None:
     if local(shape) != "graphicFrame":
         if _placeholder(shape) not in _FURNITURE:
             _write_text(shape, writer, heading=_is_title(shape))
@@ -133,7 +148,11 @@ def _paragraph_text(paragraph: etree._Element) -> str:
 
 def _table_rows(table: etree._Element) -> list[list[str]]:
     return [
-        [" ".join(_paragraph_text(paragraph) for paragraph in descendants(cell, "p")) for cell in row if local(cell) == "tc"]
+        [
+            " ".join(_paragraph_text(paragraph) for paragraph in descendants(cell, "p"))
+            for cell in row
+            if local(cell) == "tc"
+        ]
         for row in table
         if local(row) == "tr"
     ]
@@ -164,4 +183,6 @@ def _points(series: etree._Element, name: str) -> list[str]:
 def _write_diagram(package: Package, part: str, writer: TextWriter) -> None:
     root = package.xml_if_there(part)
     for point in descendants(root, "pt") if root is not None else ():
-        writer.add("list_item", text) if (text := "".join(inner.text or "" for inner in descendants(point, "t"))) else None
+        writer.add("list_item", text) if (
+            text := "".join(inner.text or "" for inner in descendants(point, "t"))
+        ) else None
