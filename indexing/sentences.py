@@ -1,0 +1,142 @@
+"""Where sentences begin and end, in any script. Pure.
+
+The rules and abbreviations of some 300 languages come from `sentencex`; here are added the language to ask for, the
+structure of lines (lists, tables, blank lines), and sentences that it takes for one: long quotations and prose without
+capitals.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+
+import sentencex
+
+from indexing.documents import Span
+
+_WINDOW = 2_000  # code points; sentencex takes quadratic time in a paragraph that is not ASCII
+_LONG = 400  # a "sentence" beyond this is looked at again: sentencex never cuts within quotes or brackets
+
+_LINE = re.compile(r"[^\n]*\n?")
+_OWN_LINE = re.compile(r"\s*(?:[-*+•‣◦–—#>|]|\(?\d{1,3}[.)])\s|\s*\||.*(?:\s\|\s|\t\S)")
+_UNDERLINE = re.compile(r"\s*(?:=+|-+|\*{3,}|_{3,}|[-:| ]{3,})\s*$")
+_FULL_STOP = re.compile(r"""(\b\w+|[)%\]])[.!?]+["'”’»)\]]*\s+(?=["'“‘«(\[]?[^\W\d_])""")
+_RUN_ON = re.compile(r"""[」』”"][とのをがはにでもへやっな]""")
+_NOT_YET = re.compile(r"\s*(?:[-*+•|]\s*)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*|(?:.*\s)?[ء-ي]\.\s*", re.DOTALL)
+_LETTER_PAIR = re.compile(r"[^\W\d_]{2}")
+
+_SCRIPTS = (
+    ("ja", re.compile(r"[ぁ-ヿ]")),
+    ("zh", re.compile(r"[㐀-鿿]")),
+    ("ko", re.compile(r"[가-힣]")),
+    ("ar", re.compile(r"[؀-ۿ]")),
+    ("hi", re.compile(r"[ऀ-ॿ]")),
+    ("ru", re.compile(r"[Ѐ-ӿ]")),
+    ("el", re.compile(r"[Ͱ-Ͽ]")),
+)
+_FUNCTION_WORDS = {
+    "en": "the of and to in is was for that with on are it as by at from be this",
+    "de": "der die das und ist von den mit nicht ein eine für auf im dem des zu sich auch siehe",
+    "fr": "le les des et est une dans que pour du qui sur pas au par avec cette",
+    "es": "el los las y es una en que por del con para se como al su",
+    "it": "il gli di che è una per del della con non sono nel alla",
+    "pt": "o os as e é uma em que para do da com não na no ao",
+    "nl": "het een van en is dat op te voor met niet zijn aan ook",
+}
+_LANGUAGE_OF_WORD = {
+    word: [language for language, words in _FUNCTION_WORDS.items() if word in words.split()]
+    for words in _FUNCTION_WORDS.values()
+    for word in words.split()
+}
+_ABBREVIATION = re.compile(
+    r"(?i:etc|inc|corp|ltd|approx|dept|est|figs?|vol|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|usw|bzw|evtl|inkl"
+    r"|prof|abs|str|nos|pag|art|sec|eds|min|max|cit|ibid)"
+)
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """The sentences of `text`: in order, none empty or blank, only white space between and around them.
+
+    A list item, a table row and a heading begin a sentence of their own. Linear time.
+    """
+    encodable = text.encode("utf-8", "replace").decode("utf-8")  # one "?" per lone surrogate: offsets stay
+    language = _language(encodable)
+    spans: list[Span] = []
+    for start, end in _pieces(encodable):
+        cuts = [start, *_cuts(encodable, start, end, language), end]
+        spans.extend(_trimmed(encodable, a, b) for a, b in pairwise(cuts))
+    return [span for span in spans if span.start < span.end]
+
+
+def _language(text: str) -> str:
+    """The language whose abbreviations fit best, judged by the first 4,000 code points."""
+    sample = text[:4_000]
+    letters = max(1, sum(map(str.isalpha, sample)))
+    for language, script in _SCRIPTS:
+        if len(script.findall(sample)) > letters * 0.1:
+            return language
+    votes = dict.fromkeys(_FUNCTION_WORDS, 0)
+    for word in sample.lower().split():
+        for language in _LANGUAGE_OF_WORD.get(word, ()):
+            votes[language] += 1
+    return max(votes, key=lambda language: votes[language])
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    """Runs of lines that a sentence cannot leave: paragraphs, list items, table rows, headings."""
+    start = end = 0
+    alone = True  # the line before ends what it says
+    for match in _LINE.finditer(text):
+        line = match.group()
+        ends_itself = not line.strip() or bool(_UNDERLINE.match(line)) or line.lstrip().startswith("#")
+        own = bool(_OWN_LINE.match(line))
+        if (alone or own or ends_itself) and start < end:
+            yield start, end
+            start = end
+        # A table row ends with its line; the text of a list item may go on in the next.
+        alone = ends_itself or (own and ("|" in line or "\t" in line))
+        end = match.end()
+    if start < end:
+        yield start, end
+
+
+def _cuts(text: str, start: int, end: int, language: str) -> Iterator[int]:
+    """Offsets inside (start, end) at which a sentence ends, rising."""
+    while start < end:
+        stop = min(start + _WINDOW, end)
+        cuts = [cut for cut in _window_cuts(text, start, stop, language) if start < cut < stop]
+        yield from cuts
+        start = cuts[-1] if cuts and stop < end else stop
+
+
+def _window_cuts(text: str, start: int, stop: int, language: str) -> Iterator[int]:
+    last = start
+    for found in sentencex.get_sentence_boundaries(language, text[start:stop]):
+        cut = start + found["end_index"]
+        if cut < stop and not _ends_well(text, last, cut):
+            continue
+        yield from _full_stops(text, last, cut)
+        yield cut
+        last = cut
+
+
+def _full_stops(text: str, start: int, end: int) -> Iterator[int]:
+    """Plain full stops within what sentencex takes for one sentence, where it is too long or has no capitals."""
+    if end - start <= _LONG and not text[start:end].islower():
+        return
+    for match in _FULL_STOP.finditer(text, start, end):
+        word = match.group(1)
+        if not _ABBREVIATION.fullmatch(word) and (not word.isalpha() or _LETTER_PAIR.search(word)):
+            yield match.end()
+
+
+def _ends_well(text: str, start: int, cut: int) -> bool:
+    """Whether text[start:cut] is more than a list marker or an initial, and what follows can begin a sentence."""
+    if unicodedata.category(text[cut]) in ("Mn", "Mc", "Me", "Cf"):  # a mark of the character before
+        return False
+    return not (_RUN_ON.match(text, cut - 1) or _NOT_YET.fullmatch(text, start, cut))
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    piece = text[start:end]
+    return Span(start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
