@@ -5,10 +5,9 @@ Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or c
 130 interrupted.
 """
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,11 +17,10 @@ from rich.console import Console
 
 from app.console import IndexingView, show_answer, show_results, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
-from app.presence import find_service
-from app.remote import RemoteService
 from app.settings import Settings, load_settings
 from indexing.errors import IndexingError
-from indexing.progress import Report, Summary, say_nothing
+from indexing.pipeline import SyncRequest
+from indexing.progress import Summary
 
 T = TypeVar("T")
 
@@ -85,11 +83,11 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option("--collection", default="default", help="Collection to write to; created if it is not there.")
 @click.option("--no-delete", is_flag=True, help="Keep documents whose files are gone.")
 @click.option("--rebuild", is_flag=True, help="Embed everything anew beside the live index, then switch.")
-@click.option("--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format.")
+@click.option(
+    "--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-def index(
-    paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool
-) -> None:
+def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
     """Bring a collection in line with files, directories, globs, or standard input (-).
 
     Unchanged files are skipped, changed ones replaced, and documents whose files are gone from within PATH deleted.
@@ -98,12 +96,17 @@ def index(
 
     if not paths and not rebuild:
         raise click.UsageError("name at least one PATH, or - for standard input")
+    if "-" in paths and (len(paths) > 1 or rebuild):
+        raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
     settings = _settings()
     with IndexingView(err) as view:
         if paths == ("-",):
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
         else:
-            summary = index_files(settings, paths, collection, not no_delete, rebuild, view.show)
+            request = SyncRequest(
+                inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
+            )
+            summary = index_files(settings, request, view.show)
     _finish_index(summary, as_json)
 
 

@@ -56,7 +56,9 @@ class RemoteService:
 
     def sync(self, request: SyncRequest) -> Iterator[Event]:
         """The events of an indexing run inside the service; leaving early stops the run. Raises ServiceRefused."""
-        with self._client.stream("POST", "/internal/sync", content=msgspec.json.encode(request), headers=_JSON) as reply:
+        with self._client.stream(
+            "POST", "/internal/sync", content=msgspec.json.encode(request), headers=_JSON
+        ) as reply:
             self._check(reply)
             for line in reply.iter_lines():
                 event = _EVENTS.decode(line)

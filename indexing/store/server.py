@@ -174,7 +174,7 @@ class ServerStore:
         """Servers do this by themselves, in the background."""
         await self._physical(name)
 
-    async def list(self) -> list[CollectionInfo]:
+    async def collections(self) -> list[CollectionInfo]:
         aliases = await self._aliases()
         return [await self._describe(name, aliases[name]) for name in sorted(aliases)]
 
