@@ -1,15 +1,12 @@
 """Chunks: nothing lost, nothing invented, nothing that the model would not read, and cut where a reader would."""
 
 import re
-import time
-from itertools import pairwise
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexing.chunking import ChunkOptions, chunk, embedding_text
-from indexing.documents import Block, BlockKind, Chunk, Document, PageStart
+from indexing.documents import Block, BlockKind, Document, PageStart
 
 Spans = list[tuple[int, int]]
 
