@@ -1,7 +1,7 @@
 """The application over a real store, a fake embedder and a scripted answerer, called in-process."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -33,11 +33,27 @@ def embedder() -> HashEmbedder:
     return HashEmbedder()
 
 
+class SharedStore(EmbeddedStore):
+    """Outlives the services that use it: making a store takes a second. Tests that write use collections of their own."""
+
+    async def close(self) -> None:
+        """Not yet."""
+
+    async def close_at_last(self) -> None:
+        await super().close()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStore]:
+    store = SharedStore(tmp_path_factory.mktemp("index"))
+    asyncio.run(fill(store))
+    yield store
+    asyncio.run(store.close_at_last())
+
+
 @pytest.fixture
-def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswerer, tmp_path: Path) -> Services:
+def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswerer, store: SharedStore) -> Services:
     async def open_store() -> VectorStore:
-        store = EmbeddedStore(tmp_path / "index")
-        await fill(store)
         return store
 
     return Services(settings, open_store, GivenEmbedder(embedder), lambda _searcher, _queries: answerer)

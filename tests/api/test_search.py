@@ -117,9 +117,11 @@ async def test_grouping_keeps_the_best_passage_of_each_document(client: httpx.As
 
 async def test_new_passages_appear_in_the_next_search(client: httpx.AsyncClient, services: Services) -> None:
     """The index may change while the service runs."""
-    await search(client)
-    await fill(await services.store.get(), [passage("new", "dental cover abroad")])
-    assert "new" in {hit["document_id"] for hit in (await search(client))["results"]}
+    store = await services.store.get()
+    await fill(store, [passage("old", "dental cover")], name="growing")
+    await search(client, collection="growing")
+    await fill(store, [passage("new", "dental cover abroad")], name="growing")
+    assert "new" in {hit["document_id"] for hit in (await search(client, collection="growing"))["results"]}
 
 
 async def test_an_empty_collection_is_an_empty_result(client: httpx.AsyncClient, services: Services) -> None:
