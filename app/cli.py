@@ -1,0 +1,191 @@
+"""`winnow`: serve, index, search, answer, doctor.
+
+While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
+Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
+130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+
+from app.console import IndexingView, show_answer, show_results, summary_line
+from app.errors import ConfigError, InvalidRequest, WinnowError
+from app.settings import Settings, load_settings
+from indexing.errors import IndexingError
+from indexing.pipeline import SyncRequest
+from indexing.progress import Summary
+
+T = TypeVar("T")
+
+REFUSED, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="winnow", prog_name="winnow")
+def cli() -> None:
+    """Finds passages in your documents and answers from them, with citations that are true."""
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        err.print("interrupted")
+        sys.exit(INTERRUPTED)
+    except (ConfigError, InvalidRequest) as exc:
+        _die(exc, USAGE)
+    except (WinnowError, IndexingError) as exc:
+        _die(exc, FAILED)
+    sys.exit(0)
+
+
+def _die(exc: Exception, status: int) -> NoReturn:
+    err.print(f"winnow: {exc}", style="red", markup=False, highlight=False)
+    sys.exit(status)
+
+
+def _settings() -> Settings:
+    return load_settings(os.environ, Path.cwd())
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes any.  [default: 8000]")
+@click.option("--samples", is_flag=True, help="Index the sample documents if the index is empty.")
+def serve(host: str | None, port: int | None, samples: bool) -> None:
+    """Run the service until SIGTERM or Ctrl-C; then finish what is under way."""
+    from app.main import serve as run
+
+    settings = _settings()
+    changed = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    service = msgspec.structs.replace(settings.service, **changed)
+    run(msgspec.structs.replace(settings, service=service), samples=samples)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, metavar="PATH...")
+@click.option("--collection", default="default", help="Collection to write to; created if it is not there.")
+@click.option("--no-delete", is_flag=True, help="Keep documents whose files are gone.")
+@click.option("--rebuild", is_flag=True, help="Embed everything anew beside the live index, then switch.")
+@click.option(
+    "--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
+    """Bring a collection in line with files, directories, globs, or standard input (-).
+
+    Unchanged files are skipped, changed ones replaced, and documents whose files are gone from within PATH deleted.
+    """
+    from app.desk import index_files, index_stdin
+
+    if not paths and not rebuild:
+        raise click.UsageError("name at least one PATH, or - for standard input")
+    if "-" in paths and (len(paths) > 1 or rebuild):
+        raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
+    settings = _settings()
+    with IndexingView(err) as view:
+        if paths == ("-",):
+            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
+        else:
+            request = SyncRequest(
+                inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
+            )
+            summary = index_files(settings, request, view.show)
+    _finish_index(summary, as_json)
+
+
+def _finish_index(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        _print_json(msgspec.to_builtins(summary))
+    else:
+        err.print(summary_line(summary), highlight=False)
+    if summary.refused:
+        raise click.exceptions.Exit(REFUSED)
+
+
+def _searching(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `search` and `answer` share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the response as JSON."),
+        click.option("--filter", "filter_json", metavar="JSON", help='As in {"lang": "en"}.'),
+        click.option("--mode", type=click.Choice(["hybrid", "dense", "sparse"]), default="hybrid"),
+        click.option("--backend", help="Who ranks: a configured name, auto, or none."),
+        click.option("--limit", type=click.IntRange(1, 100), default=5, help="Passages."),
+        click.option("--collection", default="default"),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("query")
+@_searching
+def search(query: str, as_json: bool, **options: Any) -> None:
+    """Find passages for QUERY."""
+    from app.desk import search as find
+
+    found = find(_settings(), _body(query, options))
+    if as_json:
+        _print_json(found)
+    else:
+        show_results(out, found)
+
+
+@cli.command()
+@click.argument("query")
+@_searching
+@click.option("--stream", is_flag=True, help="Print the answer as it is made.")
+def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
+    """Answer QUERY from the documents, with numbered sources."""
+    from app.desk import answer as reply
+
+    answered = reply(_settings(), _body(query, options))
+    if as_json:
+        _print_json(answered)
+    else:
+        show_answer(out, answered)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what is configured, reachable and missing, and how to mend it."""
+    from app.doctor import examine, show
+
+    findings = examine(os.environ, Path.cwd())
+    if as_json:
+        _print_json(msgspec.to_builtins(findings))
+    else:
+        show(out, findings)
+    if any(finding.state == "broken" for finding in findings):
+        raise click.exceptions.Exit(FAILED)
+
+
+def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
+    body = {"query": query, **{key: value for key, value in options.items() if value is not None}}
+    if "filter_json" in body:
+        try:
+            body["filter"] = msgspec.json.decode(body.pop("filter_json"))
+        except msgspec.DecodeError as exc:
+            raise click.UsageError(f"--filter is not JSON: {exc}") from exc
+    return body
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
