@@ -51,10 +51,12 @@ class Resource(Generic[T]):
             self._opening = asyncio.ensure_future(self._open())
         return await asyncio.shield(self._opening)
 
-    def opened(self) -> T | None:
-        """It, if it is open already."""
-        done = self._opening is not None and self._opening.done() and not _failed(self._opening)
-        return self._opening.result() if done and self._opening else None
+    async def settled(self) -> T | None:
+        """It, once an opening that is under way has ended; None if nobody asked for it, or it failed."""
+        if self._opening is None:
+            return None
+        await asyncio.wait((self._opening,))
+        return None if _failed(self._opening) else self._opening.result()
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,9 +147,9 @@ class Services:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
         await self.queries.close()
-        if (bench := self.bench.opened()) is not None:
+        if (bench := await self.bench.settled()) is not None:
             bench.manifest.close()
-        if (store := self.store.opened()) is not None:
+        if (store := await self.store.settled()) is not None:
             await store.close()
 
     async def _open_bench(self) -> Workbench:
