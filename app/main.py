@@ -124,9 +124,7 @@ def _local_url(listening: socket) -> str:
     return f"http://{address}:{port}" if address.version == 4 else f"http://[{address}]:{port}"
 
 
-def _lifetime(
-    services: Services, samples: Path | None
-) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def _lifetime(services: Services, samples: Path | None) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncGenerator[None, None]:
         await services.start(samples)

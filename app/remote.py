@@ -79,7 +79,7 @@ class RemoteService:
 
 
 _JSON = {"Content-Type": "application/json"}
-_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)  # type: ignore[arg-type]
+_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
 
 
 def _problem(reply: httpx.Response) -> str:

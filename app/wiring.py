@@ -23,9 +23,9 @@ from indexing.embedding import Vectors
 from indexing.errors import IndexingError
 from indexing.lexical import Lexical
 from indexing.manifest import Manifest
+from indexing.pipeline import SyncRequest
 from indexing.query_embedding import QueryEmbedder
 from indexing.readers import ReadLimits
-from indexing.pipeline import SyncRequest
 from indexing.store.base import VectorStore
 
 T = TypeVar("T")
@@ -155,9 +155,7 @@ class Services:
     async def _open_bench(self) -> Workbench:
         store = await self.store.get()
         manifest = await asyncio.to_thread(Manifest, self.settings.index.home / MANIFEST_FILE)
-        return Workbench(
-            store=store, manifest=manifest, embedder=self.embedder, limits=ReadLimits(), lexical=Lexical()
-        )
+        return Workbench(store=store, manifest=manifest, embedder=self.embedder, limits=ReadLimits(), lexical=Lexical())
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
@@ -195,10 +193,10 @@ def build_services(settings: Settings) -> Services:
 
 def open_store(settings: Settings) -> VectorStore:
     """The server's store if one is configured, else the embedded one. Blocks. Raises IndexBusy."""
-    if settings.store.url:
+    told = settings.store
+    if told.url:
         from indexing.store.server import ServerOptions, ServerStore
 
-        told = settings.store
         options = ServerOptions(
             timeout=math.ceil(told.timeout_s),
             shard_number=told.shard_number,
