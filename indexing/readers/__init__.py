@@ -32,7 +32,8 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
         raise UnreadableDocument("memory", "Reading it takes more memory than allowed.") from exc
     except RecursionError as exc:
         raise UnreadableDocument("corrupt", "The file is damaged: its parts are nested too deeply.") from exc
-    except Exception as exc:  # noqa: BLE001 - the one seam towards a dozen parsers, which raise anything on hostile bytes
+    except Exception as exc:
+        # The one seam towards a dozen parsers, which raise anything on hostile bytes.
         raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
 
 

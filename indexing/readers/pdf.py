@@ -13,7 +13,8 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.archives import corrupt
 from indexing.readers.limits import ReadLimits
-from indexing.readers.pdf_layout import HYPHEN, Glyph, Page, fragments_of_line, write_pages
+from indexing.readers.pdf_layout import write_pages
+from indexing.readers.pdf_lines import HYPHEN, Glyph, Page, fragments_of_line
 from indexing.readers.writing import TextWriter
 
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?")
@@ -21,8 +22,10 @@ _BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
 _SCANNED_CHARACTERS_PER_PAGE = 15
 _CHARACTERS_PER_PAGE = 200_000
 _NOT_SAID = re.compile(
-    r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation|microsoft (word|powerpoint) - .*|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
-    re.I,
+    r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation"
+    r"|microsoft (word|powerpoint) - .*"
+    r"|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
+    re.IGNORECASE,
 )
 
 
@@ -113,7 +116,7 @@ _LINE_ENDS = _DIVIDING | {10, 13}
 
 
 def _lines(text: Any, turned: _Turn) -> Iterator[list[Glyph]]:
-    """Glyphs (character, left, top, right, bottom, index) of each line, in PDFium's order: that of the content stream."""
+    """The glyphs of each line, in PDFium's order: that of the content stream."""
     get_unicode, get_box = pdfium_c.FPDFText_GetUnicode, pdfium_c.FPDFText_GetLooseCharBox
     box = pdfium_c.FS_RECTF()
     pointer = ctypes.byref(box)

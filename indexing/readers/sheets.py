@@ -53,12 +53,13 @@ _DAMAGE = (
 
 def _open(data: bytes) -> Any:
     import openpyxl  # 0.2 s that only a workbook is worth
+    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-    except (*_DAMAGE, openpyxl.utils.exceptions.InvalidFileException) as exc:
+    except (*_DAMAGE, InvalidFileException) as exc:
         raise corrupt("Its workbook part cannot be read.") from exc
 
 
