@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 
 from indexing.readers.pdf_lines import CJK, HYPHEN, Page, Row, joined, rows_of
-from indexing.readers.pdf_order import in_columns, without_running_margins
+from indexing.readers.pdf_order import downwards, in_columns, without_running_margins
 from indexing.readers.pdf_tables import table_at
 from indexing.readers.writing import TextWriter
 
@@ -25,7 +25,7 @@ _HEADING_CHARACTERS = 160
 
 def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
     """Writes every page in reading order, without running headers and footers."""
-    rows_by_page = [rows_of(page) for page in pages]
+    rows_by_page = [downwards(rows_of(page)) for page in pages]
     rows_by_page = without_running_margins(rows_by_page, [page.height for page in pages])
     scale = _Scale(row for rows in rows_by_page for row in rows)
     for number, (page, rows) in enumerate(zip(pages, rows_by_page, strict=True), 1):

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 from indexing.readers.pdf_lines import Fragment, Row
 
@@ -45,6 +46,12 @@ def _margin_key(row: Row, height: float) -> tuple[str, int]:
 def _times_seen(seen: Counter[tuple[str, int]], key: tuple[str, int]) -> int:
     text, place = key
     return sum(seen[text, nearby] for nearby in (place - 1, place, place + 1))
+
+
+def downwards(rows: list[Row]) -> list[Row]:
+    """The rows as they are, or turned round when nearly every one of them stands above the one before it."""
+    steps = [below.top - above.top for above, below in pairwise(rows)]
+    return rows[::-1] if sum(step < 0 for step in steps) > 0.7 * len(steps) else rows
 
 
 def in_columns(rows: list[Row], width: float) -> list[Row]:

@@ -45,7 +45,10 @@ def test_content_stays_and_navigation_goes() -> None:
 
 def test_a_page_that_is_all_boilerplate_is_read_after_all() -> None:
     """Where the rules would leave nothing, nothing is left out."""
-    assert read_one(b'<div class="menu"><p>Soup of the day: lentils.</p></div>', "a.html").text == "Soup of the day: lentils."
+    assert (
+        read_one(b'<div class="menu"><p>Soup of the day: lentils.</p></div>', "a.html").text
+        == "Soup of the day: lentils."
+    )
 
 
 def test_a_layout_table_is_read_as_text() -> None:
