@@ -139,8 +139,8 @@ def _print_questions(console: Console, data: Path, outcomes: list[Outcome]) -> N
             shares.append(_share(question, documents[question["file"]]))
     if shares:
         console.print(
-            f"{len(shares)} page questions: {sum(shares) / len(shares):.3f} of the answers' longer words stand on the page"
-            f" (or next to it); at least half of them for {sum(share >= 0.5 for share in shares)}"
+            f"{len(shares)} page questions: {sum(shares) / len(shares):.3f} of the answers' longer words stand on the"
+            f" page or next to it; at least half of them for {sum(share >= 0.5 for share in shares)}"
         )
 
 
