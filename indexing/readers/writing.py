@@ -39,9 +39,11 @@ def stem(name: str) -> str:
 
 
 def row_text(cells: list[str]) -> str:
-    """One table row on one line, `a | b | c`; "" when all cells are empty."""
+    """One table row on one line, `a | b | c`, without the empty cells at its end."""
     lines = [one_line(cell) for cell in cells]
-    return " | ".join(lines) if any(lines) else ""
+    while lines and not lines[-1]:
+        lines.pop()
+    return " | ".join(lines)
 
 
 def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:

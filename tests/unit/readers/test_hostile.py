@@ -213,7 +213,8 @@ def test_huge_cells_are_cut() -> None:
             "[Content_Types].xml": _content_types(),
             "_rels/.rels": _relation("officeDocument", "xl/workbook.xml"),
             "xl/workbook.xml": f'<workbook xmlns="{SCHEMA}/spreadsheetml/2006/main" '
-            f'xmlns:r="{SCHEMA}/officeDocument/2006/relationships"><sheets><sheet name="S" sheetId="1" r:id="r1"/></sheets></workbook>',
+            f'xmlns:r="{SCHEMA}/officeDocument/2006/relationships"><sheets>'
+            '<sheet name="S" sheetId="1" r:id="r1"/></sheets></workbook>',
             "xl/_rels/workbook.xml.rels": _relation("worksheet", "worksheets/sheet1.xml"),
             "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{SCHEMA}/spreadsheetml/2006/main"><sheetData>'
             f'<row r="1"><c r="A1" t="inlineStr"><is><t>{"word " * 100_000}</t></is></c></row></sheetData></worksheet>',

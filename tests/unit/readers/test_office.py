@@ -19,6 +19,7 @@ from indexing.readers import ReadLimits, read
 
 from .making import odt, read_one, slides, texts, word, workbook
 
+NUMBERED = '<a:buAutoNum xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" type="arabicPeriod"/>'
 MATH = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
 
 
@@ -200,3 +201,23 @@ def test_open_document() -> None:
     assert texts(document) == ["Ducks", "Two words\nand more (aside)", "- one", "- deep", "a | b | b", "1"]
     assert document.blocks[0].level == 2
     assert document.title == "Minutes"
+
+
+def test_tables_side_by_side() -> None:
+    """Two tables in the same rows are read one after the other."""
+    rows = [("a", "b", None, "c", "d"), (1, 2, None, 3, 4), (None, None, None, 5, 6)]
+    assert texts(read_one(workbook(S=rows), "s.xlsx"))[1:] == ["a | b", "1 | 2", "c | d", "3 | 4", "5 | 6"]
+
+
+def test_lists_in_text_boxes() -> None:
+    """Outside the body placeholder a paragraph is a list item when it asks for a bullet or a number."""
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    inch = pptx.util.Inches(1)
+    frame = slide.shapes.add_textbox(inch, inch, inch, inch).text_frame
+    frame.text = "Steps:\nrinse\nrepeat"
+    for paragraph in frame.paragraphs[1:]:
+        paragraph._p.get_or_add_pPr().append(parse_xml(NUMBERED))
+    file = io.BytesIO()
+    deck.save(file)
+    assert texts(read_one(file.getvalue(), "l.pptx")) == ["Steps:", "1. rinse", "2. repeat"]
