@@ -37,7 +37,8 @@ _BOILERPLATE_NAMES = re.compile(
 )
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"\n\s*\n")
-_DEPTH = 300
+# Below this depth text is gathered without its structure. A level takes up to four stack frames.
+_DEPTH = 150
 
 
 def read_html(data: bytes, name: str, limits: ReadLimits) -> list[Document]:

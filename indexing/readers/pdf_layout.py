@@ -6,7 +6,7 @@ kept; geometry only decides what belongs together, finds columns that were writt
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
@@ -21,6 +21,8 @@ _TERMINATED = re.compile(r"[.!?:;。！？：؟۔…][\"'”’)\]]*$")
 _LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _LETTER = re.compile(r"[^\W\d_]")
 _HEADING_CHARACTERS = 160
+# Lines that begin within about this many points of each other belong to one column.
+_NEAR = 40
 
 
 def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
@@ -78,13 +80,17 @@ class _PageWriter:
         self._scale = scale
         self._lines: list[Row] = []
         self._pitch = 0.0
-        self._page: list[Row] = []
+        self._ends: defaultdict[int, list[float]] = defaultdict(list)
+        self._edges: dict[int, float] = {}
 
     def write(self, rows: list[Row]) -> None:
         """Writes one page."""
         steps = [below.top - above.top for above, below in pairwise(rows) if 0 < below.top - above.top < 4 * below.size]
         self._pitch = median(steps) if steps else 0.0
-        self._page = rows
+        self._ends.clear()
+        self._edges.clear()
+        for row in rows:
+            self._ends[int(row.left // _NEAR)].append(row.right)
         position = 0
         while position < len(rows):
             table, after = table_at(rows, position)
@@ -120,13 +126,19 @@ class _PageWriter:
 
     def _has_room(self, above: Row, row: Row) -> bool:
         """True when the first word of `row` would have fitted behind `above`: someone broke the line on purpose."""
-        near = 4 * above.size
-        edges = sorted((line.right for line in self._page if abs(line.left - above.left) < near), reverse=True)
-        # A few lines run on over the next column: titles, tables.
-        edge = edges[len(edges) // 8] if edges else above.right
+        edge = self._edge(above)
         text = row.text.strip()
         word = 1 if CJK.match(text) else len(text.split(" ", 1)[0])
         return edge - above.right > 1.1 * (word + 1) * (row.right - row.left) / max(1, len(text))
+
+    def _edge(self, row: Row) -> float:
+        """Where the column ends on the right: the far end of lines that begin about where `row` does."""
+        place = int(row.left // _NEAR)
+        if place not in self._edges:
+            ends = sorted((end for near in (place - 1, place, place + 1) for end in self._ends[near]), reverse=True)
+            # A few lines run on over the next column: titles, tables.
+            self._edges[place] = ends[len(ends) // 8]
+        return self._edges[place]
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []

@@ -18,6 +18,9 @@ _CLOSE_TOGETHER = ("list_item", "table_row")
 
 def tidy(text: str) -> str:
     """Prose with single spaces, plain line breaks and nothing invisible in it."""
+    # Most texts are tidy: `isprintable` is false for every odd space, break and invisible character.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     text = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text))
     return _MANY_BREAKS.sub("\n", _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text))).strip()
 
