@@ -54,7 +54,9 @@ KINDS: list[BlockKind] = ["heading", "paragraph", "list_item", "table_row", "cod
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     """Random texts with random but lawful blocks over all, some or none of them, and random pages."""
-    text, blocks, pages = "", [], []
+    text = ""
+    blocks: list[Block] = []
+    pages: list[PageStart] = []
     for _ in range(draw(st.integers(0, 12))):
         content = "".join(draw(st.lists(PIECES, max_size=6)))
         trimmed = content.strip()
@@ -101,7 +103,8 @@ def paragraph(sentences: int, about: str = "rivers") -> str:
 
 def markdown(*blocks: tuple[BlockKind, str]) -> Document:
     """A document of these blocks; a heading's level is the number of its marks."""
-    text, found = "", []
+    text = ""
+    found: list[Block] = []
     for kind, content in blocks:
         level = len(content) - len(content.lstrip("#")) if kind == "heading" else 0
         header = kind == "table_row" and (not found or found[-1].kind != "table_row")
