@@ -71,7 +71,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A passage: `text == document.text[start:end]`, with where it stands.
 
-    `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are pages.
+    `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are
+    pages. `lead` is the text right before it (white space between them included) that is embedded with it, not stored.
     """
 
     ordinal: int
@@ -80,6 +81,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     page: int | None = None
     heading: tuple[str, ...] = ()
+    lead: str = ""
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):

@@ -257,11 +257,11 @@ def test_long_headings_leave_the_context_before_the_text_is_cut() -> None:
     options = ChunkOptions(max_tokens=300, target=250, minimum=20)
     pieces = chunk(document, byte_tokens, options)
     assert any(not piece.heading for piece in pieces)
-    assert max(len(piece.text) for piece in pieces) > 200
+    assert max(len(piece.text) for piece in pieces) > 170
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_tokens": 64}, {"target": 0}, {"minimum": 200}, {"target": 300}, {"minimum": 0}]
+    "options", [{"max_tokens": 64}, {"target": 0}, {"minimum": 200}, {"lead": -1}, {"minimum": 0}]
 )
 def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
     """Sizes that contradict one another are an error at once."""
