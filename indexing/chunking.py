@@ -57,7 +57,7 @@ class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 256
     target: int = 144
     minimum: int = 48
-    lead: int = 48
+    lead: int = 64
 
     def __post_init__(self) -> None:
         if self.max_tokens < 128 or not 0 < self.minimum <= self.target or self.lead < 0:
