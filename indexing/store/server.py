@@ -25,7 +25,7 @@ from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, IndexKi
 from indexing.store.server_requests import (
     DENSE,
     SPARSE,
-    WITHOUT_WORDS,
+    WITHOUT_MIRRORS,
     batches,
     by_documents,
     of_documents,
@@ -45,6 +45,7 @@ _KINDS = {
     "integer": models.PayloadSchemaType.INTEGER,
     "number": models.PayloadSchemaType.FLOAT,
     "flag": models.PayloadSchemaType.BOOL,
+    "date": models.PayloadSchemaType.DATETIME,
 }
 
 
@@ -273,7 +274,7 @@ class ServerStore:
         condition: models.Filter | None,
         fields: Sequence[str] | None = None,
     ) -> AsyncIterator[models.Record]:
-        selector = WITHOUT_WORDS if fields is None else models.PayloadSelectorInclude(include=[*fields])
+        selector = WITHOUT_MIRRORS if fields is None else models.PayloadSelectorInclude(include=[*fields])
         offset = None
         while True:
             scrolling = self._client.scroll(
