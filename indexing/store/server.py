@@ -8,6 +8,7 @@ without indexes, for tests.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -298,6 +299,10 @@ class ServerStore:
                 return await asyncio.to_thread(asyncio.run, call)
         except (ApiException, QdrantException, grpc.RpcError) as exc:
             raise _translated(name, exc) from exc
+        except json.JSONDecodeError as exc:
+            raise StoreUnavailable(
+                "the vector store does not answer in JSON: is the address a Qdrant server's?"
+            ) from exc
         except ValueError as exc:
             if self._local is None or await self._client.collection_exists(name):
                 raise
