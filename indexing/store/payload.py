@@ -6,6 +6,7 @@ an index Edge and the local client take a run of Chinese for one word and keep a
 that dates need a place of their own to be found exactly, and fast.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,7 +49,7 @@ def encode(passage: Passage) -> dict[str, Any]:
 
 def words(text: str) -> list[str]:
     """Lower-case words without accents, each once; of scripts without spaces every character and every pair."""
-    return list(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
+    return list(_words(text))
 
 
 def sought_words(text: str) -> list[str]:
@@ -69,6 +70,11 @@ def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKi
             if _mirror(value, _dates):
                 found.setdefault(f"{DATES}.{path}", "date")
     return found
+
+
+@functools.lru_cache(maxsize=1024)  # the passages of a document repeat its title and its source
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
 
 
 def _mirror(value: Any, read: Callable[[str], list[str]]) -> Any:
