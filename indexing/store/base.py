@@ -88,7 +88,7 @@ class VectorStore(Protocol):
     """
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
-        """Create, or return the existing one when dimension and distance agree; else CollectionConflict. Or InvalidName.
+        """Create, or return the existing one when dimension and distance agree (CollectionConflict, InvalidName).
 
         An existing collection keeps its spec: whether `embedder` fits is the caller's question.
         """
