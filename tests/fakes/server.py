@@ -1,8 +1,9 @@
 """`python -m tests.fakes.server HOME`: the real server over fakes, in a process of its own, on a free port.
 
-The answerer says one event, is silent for as long as the question's query says ("0.5"), and is done.
+The answerer says one event, is silent for as long as the query says if that is a number of seconds, and is done.
 """
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,7 @@ class PatientAnswerer(ScriptedAnswerer):
     """Takes the time that the question names; says on standard output when it is cut short."""
 
     def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
-        self.script = (SourcesFound(()), float(question.search.text), TextDelta("Yes."), DONE)
+        self.script = (SourcesFound(()), _seconds(question.search.text), TextDelta("Yes."), DONE)
         return self._told(super().stream(question))
 
     async def _told(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
@@ -34,6 +35,10 @@ class PatientAnswerer(ScriptedAnswerer):
             sys.stdout.write("cut short\n")
             sys.stdout.flush()
             raise
+
+
+def _seconds(text: str) -> float:
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0.0
 
 
 def main(home: Path) -> None:
