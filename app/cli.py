@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import rich_click as click
+from click.exceptions import Exit
 from rich.console import Console
 
 from app.console import IndexingView, show_answer, show_results, summary_line
@@ -40,7 +41,7 @@ def main() -> NoReturn:
     """The console script."""
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Exit as exc:
+    except Exit as exc:
         sys.exit(exc.exit_code)
     except click.ClickException as exc:
         exc.show()
@@ -71,11 +72,13 @@ def _settings() -> Settings:
 def serve(host: str | None, port: int | None, samples: bool) -> None:
     """Run the service until SIGTERM or Ctrl-C; then finish what is under way."""
     from app.main import serve as run
+    from app.wiring import build_services
 
     settings = _settings()
     changed = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     service = msgspec.structs.replace(settings.service, **changed)
-    run(msgspec.structs.replace(settings, service=service), samples=samples)
+    settings = msgspec.structs.replace(settings, service=service)
+    run(settings, build_services(settings), samples=samples)
 
 
 @cli.command()
@@ -101,7 +104,7 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
     settings = _settings()
     with IndexingView(err) as view:
         if paths == ("-",):
-            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
+            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection)
         else:
             request = SyncRequest(
                 inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
@@ -116,7 +119,7 @@ def _finish_index(summary: Summary, as_json: bool) -> None:
     else:
         err.print(summary_line(summary), highlight=False)
     if summary.refused:
-        raise click.exceptions.Exit(REFUSED)
+        raise Exit(REFUSED)
 
 
 def _searching(command: Callable[..., None]) -> Callable[..., None]:
@@ -174,7 +177,7 @@ def doctor(as_json: bool) -> None:
     else:
         show(out, findings)
     if any(finding.state == "broken" for finding in findings):
-        raise click.exceptions.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:

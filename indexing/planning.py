@@ -33,9 +33,8 @@ class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
 
     def document_record(self, document: Document) -> DocumentRecord:
         """What the manifest keeps of a document in it. A record's own id is its document id."""
-        own = document.key if document.key and not document.key.startswith(POSITION) else ""
         return DocumentRecord(
-            id=own or file_document_id(str(self.source.path), document.key),
+            id=own_id(document) or file_document_id(str(self.source.path), document.key),
             path=str(self.source.path),
             source=self.source.name,
             title=document.title,
@@ -107,6 +106,11 @@ def hash_file(path: Path | None) -> tuple[str, int]:
             digest.update(block)
             size += len(block)
     return digest.hexdigest(), size
+
+
+def own_id(document: Document) -> str:
+    """The id that a record brought with it; "" for a document without one."""
+    return "" if document.key.startswith(POSITION) else document.key
 
 
 def file_document_id(path: str, key: str) -> str:
