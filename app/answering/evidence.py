@@ -130,10 +130,15 @@ def judge(question: Reading, sentences: Sequence[Sentence], clues: Scores, cosin
     """`clues`, shape (sentences, 5), and `cosines`, shape (sentences,), in the order of `sentences`; at least one."""
     scores: Scores = clues @ _LEXICAL + WEIGHTS["closeness"] * cosines
     best = int(np.argmax(scores))
-    evidence = (
-        RELEVANCE["bias"]
-        + RELEVANCE["context"] * _share(dict.fromkeys(question.terms, 1.0), sentences[best].context)
-        + RELEVANCE["passage"] * clues[best, _PASSAGE]
-        + RELEVANCE["closeness"] * cosines[best]
-    )
+    found = relevance_clues(question, sentences[best], clues[best], float(cosines[best]))
+    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[clue] * value for clue, value in found.items())
     return Judgement(scores=scores, relevance=1 / (1 + math.exp(-evidence)))
+
+
+def relevance_clues(question: Reading, best: Sentence, clues: Scores, cosine: float) -> dict[str, float]:
+    """What `relevance` is made from; `clues` has shape (5,)."""
+    return {
+        "context": _share(dict.fromkeys(question.terms, 1.0), best.context),
+        "passage": float(clues[_PASSAGE]),
+        "closeness": cosine,
+    }
