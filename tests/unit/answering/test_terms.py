@@ -19,6 +19,12 @@ def test_inflected_words_share_their_term() -> None:
     assert terms("invented") == terms("invention")
 
 
+@pytest.mark.parametrize(("one", "other"), [("last", "lasts"), ("day", "days"), ("week", "weeks"), ("año", "años")])
+def test_short_words_share_their_term_with_their_plural(one: str, other: str) -> None:
+    """The ending that truncation leaves on short words is taken off."""
+    assert terms(one) == terms(other)
+
+
 def test_numbers_are_compared_whole() -> None:
     """Numbers that begin alike are not alike."""
     assert terms("1234567") != terms("1234599")
