@@ -24,8 +24,10 @@ from app.answering.questions import read
 from app.domain import Answer, Query, Question
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer, reads
 from benchmarks.answers_fit import fit
+from indexing.embedding import Vectors
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LATENCY_QUESTIONS = 25
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -94,10 +96,25 @@ async def report(data: DataSet, others: Sequence[DataSet], vectorizer: Vectorize
         groups["unanswerable, about the same passage"] = await ask(corpus, vectorizer, data.unanswerable[:count])
     groups["article absent from the corpus"] = await ask(half, vectorizer, data.without_article(questions))
     for other in others:
-        groups[f"off-topic, of {other.name}"] = await ask(corpus, vectorizer, other.answerable[: count // 2])
+        groups[f"off-topic, of {other.name}"] = await ask(corpus, vectorizer, other.questions[: count // 2])
     print(f"\nretrieval: {'BM25 + dense, RRF' if hybrid else 'BM25 alone, the embedder cannot read these passages'}")
     report_quality(data.name, asked, {passage["_id"]: passage["text"] for passage in data.passages})
     report_curve(groups)
+    await report_latency(corpus, vectorizer, questions[:LATENCY_QUESTIONS])
+
+
+async def report_latency(corpus: Corpus, vectorizer: Vectorizer, records: Sequence[dict[str, Any]]) -> None:
+    """Of the use case after its search: with every sentence embedded anew, and with all vectors known."""
+
+    async def embed_anew(texts: Sequence[str]) -> Vectors:
+        return np.asarray(await asyncio.to_thread(vectorizer.encode, texts), dtype=np.float32)
+
+    for name, embed in (("with embedding", embed_anew), ("without", vectorizer.embed)):
+        answerer = Answerer(corpus, embed, AnswerSettings())
+        answers = [await answerer.answer(Question(search=Query(text=record["text"]))) for record in records]
+        spent = [answer.timings_ms["answer"] for answer in answers[5:]]
+        p50, p95 = np.quantile(spent, 0.5), np.quantile(spent, 0.95)
+        print(f"  milliseconds to answer, {name + ',':15} p50, p95 {p50:7.1f} {p95:7.1f}  ({len(spent)} questions)")
 
 
 def share(part: int, whole: int) -> str:

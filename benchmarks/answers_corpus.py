@@ -47,12 +47,16 @@ class Vectorizer:
         """Rows of unit length, in order."""
         return self.vectors(texts)
 
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Rows of unit length, in order, made by the model whether known or not."""
+        made = self.model.encode(list(texts), batch_size=32, normalize_embeddings=True)
+        return np.asarray(made, dtype=np.float32)
+
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if new:
-            made = self.model.encode(list(new.values()), batch_size=32, normalize_embeddings=True)
-            self._known.update(zip(new, made, strict=True))
+            self._known.update(zip(new, self.encode(list(new.values())), strict=True))
         return np.array([self._known[key] for key in keys], dtype=np.float32)
 
     def save(self) -> None:
@@ -68,8 +72,10 @@ class DataSet:
         self.name = "/".join(directory.parts[-2:]) if directory.parent.name == "xquad" else directory.name
         self.passages = lines(directory / "corpus.jsonl")
         gold = dict(row.split("\t")[:2] for row in (directory / "qrels.tsv").read_text().splitlines()[1:])
-        asked = [{**record, "gold": gold[record["_id"]]} for record in lines(directory / "queries.jsonl")]
-        self.answerable = _shuffled([record for record in asked if record.get("answers")], seed)
+        asked = lines(directory / "queries.jsonl")
+        self.questions = _shuffled(asked, seed)
+        with_answers = [{**record, "gold": gold[record["_id"]]} for record in asked if record.get("answers")]
+        self.answerable = _shuffled(with_answers, seed)
         unanswerable = lines(directory / "unanswerable.jsonl") if (directory / "unanswerable.jsonl").exists() else []
         self.unanswerable = _shuffled([r for r in unanswerable if r["label_source"] == "gold"], seed)
 
@@ -142,7 +148,7 @@ class Corpus:
 
 
 def reads(vectorizer: Vectorizer, passages: Sequence[dict[str, Any]]) -> bool:
-    """Whether the embedder can read these: in a sample, neighbours' mean cosine is below 0.3 (English .2, Chinese .6)."""
+    """Whether the embedder can read these: neighbours' mean cosine in a sample below 0.3 (English .2, Chinese .6)."""
     sample = vectorizer.vectors([passage["text"] for passage in passages[:: max(1, len(passages) // 100)]])
     return float(np.mean(np.sum(sample[1:] * sample[:-1], axis=1))) < 0.3
 
@@ -165,6 +171,8 @@ def _hit(passage: dict[str, Any]) -> Hit:
     )
 
 
-def _shuffled(records: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    random.Random(seed).shuffle(records)
-    return records
+def _shuffled(records: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """A copy in seeded order; the order decides what is fitted and what is reported."""
+    copy = list(records)
+    random.Random(seed).shuffle(copy)
+    return copy
