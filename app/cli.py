@@ -5,24 +5,23 @@ Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or c
 130 interrupted.
 """
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import rich_click as click
+from click.exceptions import Exit
 from rich.console import Console
 
 from app.console import IndexingView, show_answer, show_results, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
-from app.presence import find_service
-from app.remote import RemoteService
 from app.settings import Settings, load_settings
 from indexing.errors import IndexingError
-from indexing.progress import Report, Summary, say_nothing
+from indexing.pipeline import SyncRequest
+from indexing.progress import Summary
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ def main() -> NoReturn:
     """The console script."""
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Exit as exc:
+    except Exit as exc:
         sys.exit(exc.exit_code)
     except click.ClickException as exc:
         exc.show()
@@ -73,11 +72,13 @@ def _settings() -> Settings:
 def serve(host: str | None, port: int | None, samples: bool) -> None:
     """Run the service until SIGTERM or Ctrl-C; then finish what is under way."""
     from app.main import serve as run
+    from app.wiring import build_services
 
     settings = _settings()
     changed = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     service = msgspec.structs.replace(settings.service, **changed)
-    run(msgspec.structs.replace(settings, service=service), samples=samples)
+    settings = msgspec.structs.replace(settings, service=service)
+    run(settings, build_services(settings), samples=samples)
 
 
 @cli.command()
@@ -85,11 +86,11 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option("--collection", default="default", help="Collection to write to; created if it is not there.")
 @click.option("--no-delete", is_flag=True, help="Keep documents whose files are gone.")
 @click.option("--rebuild", is_flag=True, help="Embed everything anew beside the live index, then switch.")
-@click.option("--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format.")
+@click.option(
+    "--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-def index(
-    paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool
-) -> None:
+def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
     """Bring a collection in line with files, directories, globs, or standard input (-).
 
     Unchanged files are skipped, changed ones replaced, and documents whose files are gone from within PATH deleted.
@@ -98,12 +99,17 @@ def index(
 
     if not paths and not rebuild:
         raise click.UsageError("name at least one PATH, or - for standard input")
+    if "-" in paths and (len(paths) > 1 or rebuild):
+        raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
     settings = _settings()
     with IndexingView(err) as view:
         if paths == ("-",):
-            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
+            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection)
         else:
-            summary = index_files(settings, paths, collection, not no_delete, rebuild, view.show)
+            request = SyncRequest(
+                inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
+            )
+            summary = index_files(settings, request, view.show)
     _finish_index(summary, as_json)
 
 
@@ -113,7 +119,7 @@ def _finish_index(summary: Summary, as_json: bool) -> None:
     else:
         err.print(summary_line(summary), highlight=False)
     if summary.refused:
-        raise click.exceptions.Exit(REFUSED)
+        raise Exit(REFUSED)
 
 
 def _searching(command: Callable[..., None]) -> Callable[..., None]:
@@ -171,7 +177,7 @@ def doctor(as_json: bool) -> None:
     else:
         show(out, findings)
     if any(finding.state == "broken" for finding in findings):
-        raise click.exceptions.Exit(FAILED)
+        raise Exit(FAILED)
 
 
 def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,9 @@ class IndexingView:
     def _planned(self, plan: Planned) -> None:
         self._bytes = plan.bytes
         parts = [f"{plan.new} new", f"{plan.changed} changed", f"{plan.unchanged} unchanged"]
-        self._console.print("files: " + ", ".join([*parts, f"{plan.gone} gone"] if plan.gone else parts), highlight=False)
+        self._console.print(
+            "files: " + ", ".join([*parts, f"{plan.gone} gone"] if plan.gone else parts), highlight=False
+        )
         self._begun = self._last_line = self._clock()
         if plan.bytes:
             self._task = self._bar.add_task("indexing", total=plan.bytes, rate="")
@@ -143,7 +145,9 @@ def show_answer(console: Console, answer: dict[str, Any]) -> None:
         console.print()
     for citation in answer["citations"]:
         page = f", page {citation['page']}" if citation["page"] else ""
-        place = f"{citation['source'] or citation['document_id']}{page}, characters {citation['start']}-{citation['end']}"
+        place = (
+            f"{citation['source'] or citation['document_id']}{page}, characters {citation['start']}-{citation['end']}"
+        )
         console.print(Text.assemble((f"[{citation['marker']}] ", "cyan"), (place, "bold")))
         console.print(Text(f"    “{' '.join(citation['quote'].split())}”", "dim"))
     if not answer["answerable"]:

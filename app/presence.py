@@ -48,7 +48,10 @@ def find_service(home: Path) -> Presence | None:
         return None
     try:
         reply = httpx.get(
-            f"{presence.url}/internal/presence", headers={TOKEN_HEADER: presence.token}, timeout=_PROBE_S, trust_env=False
+            f"{presence.url}/internal/presence",
+            headers={TOKEN_HEADER: presence.token},
+            timeout=_PROBE_S,
+            trust_env=False,
         )
     except httpx.HTTPError:
         return None

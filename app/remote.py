@@ -9,7 +9,7 @@ import msgspec
 from app.errors import WinnowError
 from app.presence import TOKEN_HEADER, Presence
 from indexing.pipeline import SyncRequest
-from indexing.progress import Event
+from indexing.progress import Event, Summary
 
 _TIMEOUT = httpx.Timeout(10.0, read=None)
 """A search on a busy machine, or a step of a long indexing run, may take its time; the user can interrupt it."""
@@ -56,13 +56,21 @@ class RemoteService:
 
     def sync(self, request: SyncRequest) -> Iterator[Event]:
         """The events of an indexing run inside the service; leaving early stops the run. Raises ServiceRefused."""
-        with self._client.stream("POST", "/internal/sync", content=msgspec.json.encode(request), headers=_JSON) as reply:
+        with self._client.stream(
+            "POST", "/internal/sync", content=msgspec.json.encode(request), headers=_JSON
+        ) as reply:
             self._check(reply)
             for line in reply.iter_lines():
                 event = _EVENTS.decode(line)
                 if isinstance(event, Failed):
                     raise ServiceRefused(event.detail)
                 yield event
+
+    def put(self, data: bytes, name: str, collection: str) -> Summary:
+        """Index a document in the service. Raises ServiceRefused."""
+        reply = self._client.post("/internal/document", params={"name": name, "collection": collection}, content=data)
+        self._check(reply)
+        return msgspec.json.decode(reply.content, type=Summary)
 
     def _check(self, reply: httpx.Response) -> None:
         if reply.is_error:
@@ -71,7 +79,7 @@ class RemoteService:
 
 
 _JSON = {"Content-Type": "application/json"}
-_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)  # type: ignore[arg-type]
+_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
 
 
 def _problem(reply: httpx.Response) -> str:

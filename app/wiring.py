@@ -1,24 +1,36 @@
 """Builds the services from settings and owns their lifetime. Heavy packages are imported here, when first needed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 import structlog
 
+from app.answer import Answerer
+from app.answer import AnswerSettings as Answers
 from app.backends.registry import Backends
 from app.domain import Answer, AnswerEvent, Question
 from app.errors import WinnowError
+from app.library import Library
+from app.presence import Presence
 from app.search import Searcher
 from app.settings import Settings
-from indexing.embedding import Embedder
+from indexing.collections import EmbedderSource, LazyEmbedder, Workbench
+from indexing.embedding import Vectors
 from indexing.errors import IndexingError
 from indexing.lexical import Lexical
+from indexing.manifest import Manifest
+from indexing.pipeline import SyncRequest
 from indexing.query_embedding import QueryEmbedder
+from indexing.readers import ReadLimits
 from indexing.store.base import VectorStore
 
 T = TypeVar("T")
+
+MANIFEST_FILE = "manifest.sqlite3"
 
 PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
@@ -39,10 +51,12 @@ class Resource(Generic[T]):
             self._opening = asyncio.ensure_future(self._open())
         return await asyncio.shield(self._opening)
 
-    def opened(self) -> T | None:
-        """It, if it is open already."""
-        done = self._opening is not None and self._opening.done() and not _failed(self._opening)
-        return self._opening.result() if done and self._opening else None
+    async def settled(self) -> T | None:
+        """It, once an opening that is under way has ended; None if nobody asked for it, or it failed."""
+        if self._opening is None:
+            return None
+        await asyncio.wait((self._opening,))
+        return None if _failed(self._opening) else self._opening.result()
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,17 +65,6 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     ready: bool
     detail: str = ""
-
-
-class EmbedderSource(Protocol):
-    """An embedder that can be asked for its fingerprint before it is loaded."""
-
-    @property
-    def fingerprint(self) -> str:
-        """As collections carry it."""
-
-    async def get(self) -> Embedder:
-        """Raises EmbedderUnavailable; a later call tries again."""
 
 
 class Answering(Protocol):
@@ -76,7 +79,7 @@ class Answering(Protocol):
 class Services:
     """What the routes use. `start` before the first request, `close` after the last.
 
-    An indexer is to be built here from the same `store` and `embedder`, since one process owns the embedded store.
+    Searching and writing share `store` and `embedder`: one process owns the embedded index.
     """
 
     def __init__(
@@ -95,23 +98,48 @@ class Services:
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends, embedder.fingerprint)
         self.answerer = make_answerer(self.searcher, self.queries)
+        self.bench = Resource(self._open_bench)
+        self.library = Library(self.bench.get)
         self._warming: asyncio.Task[None] | None = None
+        self._samples: Path | None = None
+        self.presence: Presence | None = None
 
-    async def start(self) -> None:
-        """Begin to open the store and to load the model, without waiting: `readiness` tells when they are there."""
+    async def start(self, samples: Path | None = None) -> None:
+        """Begin to open the store and to load the model, without waiting: `readiness` tells when they are there.
+
+        `samples` is a directory to index first if there is no collection at all.
+        """
+        self._samples = samples
         self._warming = asyncio.create_task(self._warm())
 
     async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
         """Try each dependency; one that needs longer than `timeout_s` is not ready."""
         attempts = (("store", self._ask_store), ("embedder", self.model.get))
-        return list(await asyncio.gather(*(_try(name, attempt, timeout_s) for name, attempt in attempts)))
+        found = list(await asyncio.gather(*(_try(name, attempt, timeout_s) for name, attempt in attempts)))
+        if self._samples is not None:
+            found.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
+        return found
 
     async def _warm(self) -> None:
         for dependency in await self.readiness(timeout_s=None):
+            if dependency.name == "samples":
+                continue
             if dependency.ready:
                 log.info("ready", dependency=dependency.name)
             else:
                 log.error("not ready", dependency=dependency.name, detail=dependency.detail)
+        if self._samples is not None:
+            await self._index_samples(self._samples)
+
+    async def _index_samples(self, samples: Path) -> None:
+        try:
+            if not await (await self.store.get()).collections():
+                summary = await self.library.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
+                log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
+        except (WinnowError, IndexingError) as exc:
+            log.error("the samples were not indexed", detail=str(exc))
+        finally:
+            self._samples = None
 
     async def close(self) -> None:
         """Let go of everything that was opened."""
@@ -119,8 +147,15 @@ class Services:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
         await self.queries.close()
-        if (store := self.store.opened()) is not None:
+        if (bench := await self.bench.settled()) is not None:
+            bench.manifest.close()
+        if (store := await self.store.settled()) is not None:
             await store.close()
+
+    async def _open_bench(self) -> Workbench:
+        store = await self.store.get()
+        manifest = await asyncio.to_thread(Manifest, self.settings.index.home / MANIFEST_FILE)
+        return Workbench(store=store, manifest=manifest, embedder=self.embedder, limits=ReadLimits(), lexical=Lexical())
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
@@ -139,3 +174,41 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
 
 def _failed(future: "asyncio.Future[T]") -> bool:
     return future.cancelled() or future.exception() is not None
+
+
+def build_services(settings: Settings) -> Services:
+    """The real ones. Nothing is opened or loaded yet."""
+    embedder = LazyEmbedder(settings.embedding)
+
+    async def embed_sentences(texts: Sequence[str]) -> Vectors:
+        return await asyncio.to_thread((await embedder.get()).embed_documents, texts)
+
+    return Services(
+        settings,
+        lambda: asyncio.to_thread(open_store, settings),
+        embedder,
+        lambda searcher, _: Answerer(searcher, embed_sentences, _answers(settings)),
+    )
+
+
+def open_store(settings: Settings) -> VectorStore:
+    """The server's store if one is configured, else the embedded one. Blocks. Raises IndexBusy."""
+    told = settings.store
+    if told.url:
+        from indexing.store.server import ServerOptions, ServerStore
+
+        options = ServerOptions(
+            timeout=math.ceil(told.timeout_s),
+            shard_number=told.shard_number,
+            replication_factor=told.replication_factor,
+            write_consistency_factor=told.write_consistency_factor,
+        )
+        return ServerStore.connect(told.url, told.api_key, options)
+    from indexing.store.embedded import EmbeddedStore
+
+    return EmbeddedStore(settings.index.home / "index")
+
+
+def _answers(settings: Settings) -> Answers:
+    minimum = settings.answer.min_relevance
+    return Answers() if minimum is None else Answers(min_relevance=minimum)

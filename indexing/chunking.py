@@ -130,7 +130,7 @@ def _atoms(document: Document, ruler: _Ruler, options: ChunkOptions) -> Iterator
                 columns=columns,
             )
         if block.header:
-            columns = _clipped(" ".join(document.text[block.start : block.end].split()), _HEADING_BYTES)
+            columns = _heading_text(document.text[block.start : block.end].partition("\n")[0])
         before = block
 
 

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -17,6 +18,17 @@ from indexing.readability import dense_unit
 from indexing.readers.limits import ReadLimits
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionInfo, CollectionSpec, VectorStore
+
+
+class EmbedderSource(Protocol):
+    """An embedder whose fingerprint is known before it is loaded."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What a collection's vectors depend on."""
+
+    async def get(self, report: Report = say_nothing) -> Embedder:
+        """The embedder, loaded once. Raises EmbedderUnavailable; a later call tries again."""
 
 
 class LazyEmbedder:
@@ -53,7 +65,7 @@ class Workbench(msgspec.Struct, frozen=True, kw_only=True):
 
     store: VectorStore
     manifest: Manifest
-    embedder: LazyEmbedder
+    embedder: EmbedderSource
     limits: ReadLimits
     lexical: Lexical
 

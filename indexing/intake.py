@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -65,7 +64,7 @@ class Intake:
 
     async def _put(self, writer: Writer, target: Target, item: Handed) -> Outcome:
         version = item.document.content_hash()
-        document_id = item.id or file_document_id(Path(item.source or version), item.document.key)
+        document_id = item.id or file_document_id(item.source or version, item.document.key)
         earlier = self._bench.manifest.document(target.lineage, document_id)
         if earlier is not None and earlier.path is not None:
             detail = f"the id is taken by a document of the file {earlier.source}"

@@ -79,11 +79,9 @@ class Manifest:
         """The documents of a source: id -> version."""
         return dict(self._all("SELECT id, version FROM documents WHERE lineage=? AND path=?", lineage, path))
 
-    def paths(self, lineage: str) -> set[str]:
-        """Every file that documents came from, finished or not."""
-        return {
-            r[0] for r in self._all("SELECT DISTINCT path FROM documents WHERE lineage=? AND path NOT NULL", lineage)
-        }
+    def paths(self, lineage: str) -> dict[str, str]:
+        """Every file that documents came from, finished or not: path -> the name that users see."""
+        return dict(self._all("SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL", lineage))
 
     def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
         """One document with its body, if it has one."""

@@ -27,7 +27,7 @@ from indexing.manifest import DocumentRecord, SourceRecord
 from indexing.planning import Plan, PlannedSource, make_plan, plan_rebuild, with_files
 from indexing.progress import Advanced, Finishing, Planned, Refused, Report, Summary, say_nothing
 from indexing.readers.worker import ReaderPool
-from indexing.sources import Found, find_sources
+from indexing.sources import Found, Problem, discover
 from indexing.store.base import CollectionInfo
 from indexing.writing import Prepared, Writer, Written, prepare
 
@@ -73,7 +73,7 @@ class _Sync:
 
     async def run(self) -> Summary:
         """Plan, write, delete, and say what was done."""
-        found = await asyncio.to_thread(find_sources, self._request.inputs, Path(self._request.cwd))
+        found = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
         if self._request.rebuild:
             await self._rebuild(found)
         else:
@@ -97,15 +97,13 @@ class _Sync:
         """Everything that the collection holds and that can still be had, into a fresh generation, then switch."""
         live = await self._live()
         lineage = live.spec.lineage if live else ""
-        earlier = self._bench.manifest.paths(lineage) if live else set()
-        plan = await asyncio.to_thread(plan_rebuild, found.sources, earlier)
-        self._announce(plan)
+        plan = await asyncio.to_thread(plan_rebuild, found.sources, self._bench.manifest.paths(lineage))
+        self._announce(plan, found.problems)
         spec = await new_spec(self._bench, self._report)
         if live is None:
             await self._bench.store.create(self._request.collection, spec)
         name = await self._bench.store.begin_rebuild(self._request.collection, spec)
-        handed = list(self._bench.manifest.handed_over(lineage)) if live else []
-        await self._write(plan, Target(name, spec.lineage), handed)
+        await self._write(plan, Target(name, spec.lineage), list(self._bench.manifest.handed_over(lineage)))
         self._deleted = len(plan.gone)
         self._report(Finishing(step="optimising and switching to the new index"))
         await self._bench.store.optimize(name)
@@ -120,16 +118,18 @@ class _Sync:
     async def _plan(self, found: Found, target: Target | None) -> Plan:
         """Compare with the manifest; what a killed run left unfinished belongs to this one, wherever it lies."""
         manifest, lineage = self._bench.manifest, target.lineage if target else ""
-        unfinished = {record.path for record in manifest.unfinished(lineage) if record.path}
+        unfinished = {record.path: record.source for record in manifest.unfinished(lineage) if record.path}
+        indexed = manifest.paths(lineage)
         covers = found.covers if self._request.delete else (lambda _: False)
         sources = await asyncio.to_thread(with_files, found.sources, unfinished)
         plan = await asyncio.to_thread(
-            make_plan, sources, manifest.sources(lineage), manifest.paths(lineage), covers, unfinished
+            make_plan, sources, manifest.sources(lineage), indexed.keys(), covers, unfinished.keys()
         )
-        self._announce(plan)
+        merely_gone = {p for p in found.problems if p.reason == "not_found" and any(map(p.scope.covers, indexed))}
+        self._announce(plan, [p for p in found.problems if p not in merely_gone])
         return plan
 
-    def _announce(self, plan: Plan) -> None:
+    def _announce(self, plan: Plan, problems: Sequence[Problem]) -> None:
         changed = sum(work.known for work in plan.work)
         self._report(
             Planned(
@@ -142,7 +142,9 @@ class _Sync:
         )
         for source, error in plan.unreadable:
             reason = UnreadableDocument("permission", f"it cannot be opened: {error.strerror}")
-            self._refuse(source.name, reason, kept=True)
+            self._refuse(source.name, reason, kept=not self._request.rebuild)
+        for problem in problems:
+            self._refuse(problem.name, problem.error(), kept=problem.reason == "permission")
 
     async def _write(self, plan: Plan, target: Target, handed: Sequence[DocumentRecord] = ()) -> None:
         embedder = await self._bench.embedder.get(self._report)
@@ -172,7 +174,7 @@ class _Sync:
         async with ReaderPool(self._bench.limits) as pool:
             for planned in work:
                 try:
-                    documents = await pool.read(planned.source.path, planned.source.name)
+                    documents = await pool.read(planned.path, planned.source.name)
                 except UnreadableDocument as exc:
                     self._refuse(planned.source.name, exc, kept=planned.known)
                     continue

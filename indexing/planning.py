@@ -9,7 +9,7 @@ import msgspec
 
 from indexing.documents import POSITION, Document
 from indexing.manifest import DocumentRecord, SourceRecord
-from indexing.sources import Source
+from indexing.sources import Scope, Source
 
 _BLOCK = 1 << 20
 
@@ -22,15 +22,19 @@ class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     known: bool
 
+    @property
+    def path(self) -> Path:
+        """Where it is; only standard input has no path, and that is handed over."""
+        return Path(self.source.path or "")
+
     def record(self) -> SourceRecord:
         """What the manifest keeps of it."""
         return SourceRecord(path=str(self.source.path), name=self.source.name, hash=self.hash, bytes=self.bytes)
 
     def document_record(self, document: Document) -> DocumentRecord:
         """What the manifest keeps of a document in it. A record's own id is its document id."""
-        own = document.key if document.key and not document.key.startswith(POSITION) else ""
         return DocumentRecord(
-            id=own or file_document_id(self.source.path, document.key),
+            id=own_id(document) or file_document_id(str(self.source.path), document.key),
             path=str(self.source.path),
             source=self.source.name,
             title=document.title,
@@ -77,21 +81,25 @@ def make_plan(
     return Plan(work=tuple(work), unchanged=tuple(unchanged), gone=tuple(sorted(gone)), unreadable=tuple(unreadable))
 
 
-def plan_rebuild(sources: Sequence[Source], earlier: AbstractSet[str]) -> Plan:
-    """All of the sources, and every earlier file that is still there; the others are gone."""
-    plan = make_plan(with_files(sources, earlier), {}, frozenset(), lambda _: False)
-    gone = earlier - {str(work.source.path) for work in plan.work}
+def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str]) -> Plan:
+    """All of the sources, and every earlier file (path -> name) that is still there; the others are gone."""
+    together = with_files(sources, earlier)
+    plan = make_plan(together, {}, frozenset(), lambda _: False)
+    gone = set(earlier) - {str(source.path) for source in together}
     return msgspec.structs.replace(plan, gone=tuple(sorted(gone)))
 
 
-def with_files(sources: Sequence[Source], paths: AbstractSet[str]) -> list[Source]:
-    """The sources, and those of `paths` that are files and not among them."""
+def with_files(sources: Sequence[Source], paths: Mapping[str, str]) -> list[Source]:
+    """The sources, and those of `paths` (path -> name) that are files and not among them."""
     listed = {str(source.path) for source in sources}
-    return [*sources, *(Source.at(Path(path)) for path in sorted(paths - listed) if Path(path).is_file())]
+    more = (Path(path) for path in sorted(paths) if path not in listed)
+    return [*sources, *(Source(path, paths[str(path)], Scope("file", str(path))) for path in more if path.is_file())]
 
 
-def hash_file(path: Path) -> tuple[str, int]:
+def hash_file(path: Path | None) -> tuple[str, int]:
     """Content hash (32 hex digits) and size in bytes."""
+    if path is None:
+        raise ValueError("standard input is handed over, not planned")
     digest, size = hashlib.blake2b(digest_size=16), 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -100,6 +108,11 @@ def hash_file(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def file_document_id(path: Path, key: str) -> str:
+def own_id(document: Document) -> str:
+    """The id that a record brought with it; "" for a document without one."""
+    return "" if document.key.startswith(POSITION) else document.key
+
+
+def file_document_id(path: str, key: str) -> str:
     """The id of a document that came from a file and has none of its own: the same for the same absolute path."""
     return hashlib.blake2b(f"{path}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

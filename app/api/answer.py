@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from litestar import Request, Response, post
+from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
+from litestar.params import JSONBody
 from litestar.response import Stream
 
 from app.api import events
-from app.api.bodies import StrictJSON
+from app.api.bodies import BodyRequest, StrictJSON
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
 from app.api.problems import request_id
@@ -40,7 +41,9 @@ class AnswerOperation(Operation):
     summary="Answer from the passages",
     responses=problems(400, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
-async def answer(request: Request, data: AnswerRequest, services: NamedDependency[Services]) -> Response[Answer]:  # type: ignore[type-arg]
+async def answer(
+    request: BodyRequest, data: JSONBody[AnswerRequest], services: NamedDependency[Services]
+) -> Response[Answer]:
     """An answer whose every citation is a verbatim quote; or a refusal to answer, when nothing relevant is found.
 
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events.
@@ -53,7 +56,7 @@ async def answer(request: Request, data: AnswerRequest, services: NamedDependenc
     return Response(result)
 
 
-async def _streamed(request: Request, question: Question, services: Services) -> Response[Any]:  # type: ignore[type-arg]
+async def _streamed(request: BodyRequest, question: Question, services: Services) -> Response[Any]:
     """The first event is awaited before the response begins, so that early failures keep their status."""
     stream = services.answerer.stream(question)
     first = await while_connected(request, anext(stream))

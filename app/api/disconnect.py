@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from litestar import Request
 
@@ -11,7 +11,7 @@ from app.api.problems import ClientGone
 T = TypeVar("T")
 
 
-async def while_connected(request: Request, work: Awaitable[T]) -> T:  # type: ignore[type-arg]
+async def while_connected(request: Request[Any, Any, Any], work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client goes away (ClientGone) or this call is cancelled.
 
     Litestar does not cancel a handler on disconnect. The body must have been read: after it, `receive` has nothing but
@@ -30,6 +30,6 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:  # type: i
         await asyncio.gather(job, hang_up, return_exceptions=True)
 
 
-async def _disconnected(request: Request) -> None:  # type: ignore[type-arg]
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
@@ -112,7 +113,7 @@ def headers_of(exc: Exception) -> dict[str, str]:
     return headers
 
 
-def on_error(request: Request, exc: Exception) -> Response[Problem]:  # type: ignore[type-arg]
+def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Problem]:
     """Litestar's exception handler for everything."""
     if isinstance(exc, ClientGone) or getattr(exc, "detail", "") == "client disconnected prematurely":
         return Response(content=_gone(request), status_code=CLIENT_GONE, media_type=MEDIA_TYPE)
@@ -141,7 +142,7 @@ def _from_http(exc: HTTPException, instance: str) -> Problem:
     )
 
 
-def _gone(request: Request) -> Problem:  # type: ignore[type-arg]
+def _gone(request: Request[Any, Any, Any]) -> Problem:
     return Problem(
         type=_urn("client-gone"),
         title="Client gone",

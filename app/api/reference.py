@@ -23,7 +23,7 @@ td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }
 class ReferencePage(OpenAPIRenderPlugin):
     """Renders every operation with its body, its answers and their shapes."""
 
-    def render(self, request: Request, openapi_schema: dict[str, Any]) -> bytes:  # type: ignore[type-arg]
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The whole page, UTF-8."""
         return "".join(_page(openapi_schema)).encode()
 

@@ -1,9 +1,10 @@
 """POST /search."""
 
-from litestar import Request, post
+from litestar import post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
-from app.api.bodies import StrictJSON
+from app.api.bodies import BodyRequest, StrictJSON
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
 from app.api.schemas import SearchRequest
@@ -20,7 +21,9 @@ from app.wiring import Services
     summary="Find passages",
     responses=problems(400, 403, 404, 409, 413, 415, 422, 503),
 )
-async def search(request: Request, data: SearchRequest, services: NamedDependency[Services]) -> SearchResult:  # type: ignore[type-arg]
+async def search(
+    request: BodyRequest, data: JSONBody[SearchRequest], services: NamedDependency[Services]
+) -> SearchResult:
     """The best passages for a query, with the evidence for each and the time of every stage."""
     result = await while_connected(request, services.searcher.search(data.to_query()))
     request.scope["state"]["timings"] = result.timings_ms

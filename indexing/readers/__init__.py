@@ -1,0 +1,70 @@
+"""Bytes -> documents, for every format that is read.
+
+`read` runs where it is called; `indexing.readers.worker.ReaderPool` runs it in a process that may be killed.
+Importing this package imports no format library.
+"""
+
+from typing import Any
+
+import msgspec
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.readers.limits import REASONS, ReadLimits
+from indexing.readers.registry import FORMATS, detect
+from indexing.readers.writing import stem
+
+__all__ = ["FORMATS", "REASONS", "ReadLimits", "read"]
+
+_METADATA_CHARACTERS = 2000
+
+
+def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document]:
+    """The documents in a file: one, or one per record of a file of records. Never none.
+
+    Raises UnreadableDocument, and nothing else, whatever the bytes are.
+    """
+    try:
+        return _finished(parse(data, name, limits, media_type), name)
+    except UnreadableDocument:
+        raise
+    except MemoryError as exc:
+        raise UnreadableDocument("memory", "Reading it takes more memory than allowed.") from exc
+    except RecursionError as exc:
+        raise UnreadableDocument("corrupt", "The file is damaged: its parts are nested too deeply.") from exc
+    except Exception as exc:
+        raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
+
+
+def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document]:
+    """What the format's reader makes of the data; foreign errors pass through."""
+    if len(data) > limits.max_bytes:
+        raise too_large(len(data), limits)
+    if not data.strip(b"\0 \t\r\n"):
+        raise UnreadableDocument("empty", "The file is empty.")
+    return detect(data, name, media_type).load()(data, name, limits)
+
+
+def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:
+    """The refusal of a file that is too big to be opened."""
+    return UnreadableDocument(
+        "too_large", f"It has {size / 2**20:.1f} MiB; at most {limits.max_bytes / 2**20:.0f} MiB are read."
+    )
+
+
+def _finished(documents: list[Document], name: str) -> list[Document]:
+    """Documents with text, a title and metadata that any store can keep."""
+    with_text = [document for document in documents if document.text.strip()]
+    if not with_text:
+        raise UnreadableDocument("empty", "There is no text in it.")
+    return [_with_title(document, name) for document in with_text]
+
+
+def _with_title(document: Document, name: str) -> Document:
+    title = document.title or ("" if document.key else stem(name))
+    metadata = {str(key): _short(value) for key, value in document.metadata.items()}
+    return msgspec.structs.replace(document, title=title[:500], metadata=metadata)
+
+
+def _short(value: Any) -> Any:
+    return value[:_METADATA_CHARACTERS] if isinstance(value, str) else value

@@ -15,13 +15,11 @@ from indexing.readers.writing import TextWriter, one_line, tidy
 _META_CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _NEVER_CONTENT = frozenset(
-    "script style noscript template svg canvas iframe object embed applet map nav button select option datalist input "
-    "textarea dialog audio video head link meta title".split()
+    ["script", "style", "noscript", "template", "svg", "canvas", "iframe", "object", "embed", "applet", "map", "nav", "button", "select", "option", "datalist", "input", "textarea", "dialog", "audio", "video", "head", "link", "meta", "title"]
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer form "
-    "header hr html legend li main menu ol p pre section summary table tbody td tfoot th thead tr ul".split()
+    ["address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "menu", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"]
 )
 _BOILERPLATE_ROLES = frozenset(
     {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"}

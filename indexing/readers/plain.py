@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from indexing.documents import Block, Document
 from indexing.readers.covering import covering, line_spans, trimmed
@@ -11,7 +10,6 @@ from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import one_line
 
 _ASCIIDOC_HEADING = re.compile(r"(={1,6})[ \t]+\S")
-_ASCIIDOC_CELL = re.compile(r"\|")
 _ADORNMENT = re.compile(r"([=\-`:.'\"~^_*+#])\1{2,}\s*$")
 _BULLET = re.compile(r"[ \t]*(?:[-*+•]|\*{1,5}|\.{1,5}|\d{1,3}[.)])[ \t]+\S")
 
@@ -32,11 +30,6 @@ def read_rst(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file; a line with an underline of punctuation is a heading."""
     text = decode(data)
     return [_structured(text, _rst_blocks(text), "text/x-rst")]
-
-
-def stem(name: str) -> str:
-    """The file's name without folder and suffix: the title of last resort."""
-    return PurePath(name.replace("\\", "/")).stem
 
 
 def _structured(text: str, found: Iterator[Block], media_type: str) -> Document:

@@ -9,9 +9,9 @@ from typing import Any
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
-from indexing.readers.archives import Package, corrupt
+from indexing.readers.archives import Package, core_properties, corrupt
 from indexing.readers.limits import ReadLimits
-from indexing.readers.writing import TextWriter, one_line
+from indexing.readers.writing import TextWriter, one_line, stem
 
 _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _CELL_CHARACTERS = 32_767
@@ -21,14 +21,14 @@ _TABLE_ROWS = 5_000
 
 def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document. Formulas count as the value that was last computed; hidden sheets are read as well."""
-    Package(data, limits)
+    properties = core_properties(Package(data, limits))
     workbook = _open(data)
     try:
         if len(workbook.worksheets) > limits.max_pages:
             raise UnreadableDocument(
                 "too_many_pages", f"It has {len(workbook.worksheets)} sheets; at most {limits.max_pages} are read."
             )
-        return [_written(workbook)]
+        return [_written(workbook, properties, name)]
     except UnreadableDocument:
         raise
     except _DAMAGE as exc:
@@ -62,7 +62,7 @@ def _open(data: bytes) -> Any:
         raise corrupt("Its workbook part cannot be read.") from exc
 
 
-def _written(workbook: Any) -> Document:
+def _written(workbook: Any, properties: dict[str, str], name: str) -> Document:
     writer = TextWriter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -73,15 +73,9 @@ def _written(workbook: Any) -> Document:
                 writer.add("heading", sheet.title, level=1)
             for table in tables:
                 writer.add_table(table, header=len(table) > 1)
-    properties = workbook.properties
-    metadata = {
-        "author": properties.creator if properties.creator != "openpyxl" else "",
-        "created": properties.created.isoformat() if properties.created else "",
-        "modified": properties.modified.isoformat() if properties.modified else "",
-        "lang": properties.language,
-        "sheets": [sheet.title for sheet in workbook.worksheets],
-    }
-    return writer.document(title=properties.title or " ", media_type=_MEDIA_TYPE, metadata=metadata)
+    metadata: dict[str, Any] = {**properties, "sheets": [sheet.title for sheet in workbook.worksheets]}
+    title = metadata.pop("title", "") or stem(name)
+    return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata)
 
 
 def _tables(sheet: Any) -> Iterator[list[list[str]]]:

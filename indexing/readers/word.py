@@ -30,8 +30,9 @@ _CODE_STYLE = re.compile(
     r"^(source code|code|code block|html preformatted|preformatted( text)?|macro|plain code)$", re.IGNORECASE
 )
 _QUOTE_STYLE = re.compile(r"^(intense )?quote$|^block ?text$", re.IGNORECASE)
+_CODE_MARKS = re.compile(r"[=;{}<>()\[\]]|^\s*(?:def|import|return|SELECT|\$) ")
 _BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-", "softHyphen": "", "ptab": "\t"}
-_PASSED_OVER = frozenset("del moveFrom pPr rPr instrText fldChar commentReference annotationRef delText sectPr".split())
+_PASSED_OVER = frozenset(["del", "moveFrom", "pPr", "rPr", "instrText", "fldChar", "commentReference", "annotationRef", "delText", "sectPr"])
 _DEPTH = 60
 
 
@@ -125,23 +126,37 @@ class _BodyReader:
         self._styles = styles
         self._formats = formats
         self._counters: defaultdict[str, list[int]] = defaultdict(list)
+        self._code: list[str] = []
         self.title = ""
 
     def read(self, container: etree._Element) -> None:
         """Writes every paragraph and table of a body, a note or a text box."""
         for element in _flat(container):
             if local(element) == "tbl":
+                self._end_code()
                 self._table(element)
             else:
                 self._paragraph(element)
+        self._end_code()
 
     def _paragraph(self, element: etree._Element) -> None:
         paragraph = self._understood(element)
+        if paragraph.kind == "code":
+            self._code.append(paragraph.text)
+            return
+        self._end_code()
         if self._style_name(element).lower() == "title" and not self.title:
             self.title = one_line(paragraph.text)
         self._writer.add(paragraph.kind, paragraph.text, level=paragraph.level, indent=2 * paragraph.depth)
         for box in _text_boxes(element):
             self.read(box)
+
+    def _end_code(self) -> None:
+        """Lines of code are paragraphs to Word; typewriter face without a mark of code is prose."""
+        lines, self._code = self._code, []
+        looks_like_code = any(_CODE_MARKS.search(line) for line in lines)
+        for block in ["\n".join(lines)] if looks_like_code else lines:
+            self._writer.add("code" if looks_like_code else "paragraph", block)
 
     def _understood(self, element: etree._Element) -> _Paragraph:
         text = inline_text(element)
@@ -150,7 +165,7 @@ class _BodyReader:
         style = self._style_name(element)
         if level := self._heading_level(element, style):
             return _Paragraph("heading", one_line(self._mark(element)[0].replace("- ", "") + text), level=level)
-        if _CODE_STYLE.match(style) or _is_code(element, text):
+        if _CODE_STYLE.match(style) or _is_typewritten(element):
             return _Paragraph("code", text)
         if _QUOTE_STYLE.match(style):
             return _Paragraph("quote", text)
@@ -285,10 +300,7 @@ def inline_text(element: etree._Element, depth: int = 0) -> str:
     return "".join(parts)
 
 
-def _is_code(paragraph: etree._Element, text: str) -> bool:
-    """Every run set in a typewriter face, and marks that prose seldom has."""
-    if not re.search(r"[=;{}<>()\[\]]|^\s*(?:def|import|return|SELECT|\$) ", text):
-        return False
+def _is_typewritten(paragraph: etree._Element) -> bool:
     runs = [run for run in descendants(paragraph, "r") if any(True for _ in descendants(run, "t"))]
     return bool(runs) and all(_is_typewriter(run) for run in runs)
 

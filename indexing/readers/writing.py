@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from indexing.documents import Block, BlockKind, Document, PageStart
@@ -32,10 +33,15 @@ def tidy_code(text: str) -> str:
     return textwrap.dedent("\n".join(line.rstrip() for line in lines)).strip("\n")
 
 
+def stem(name: str) -> str:
+    """A file's name without folder and suffix: the title of last resort."""
+    return PurePath(name.replace("\\", "/")).stem
+
+
 def row_text(cells: list[str]) -> str:
     """One table row on one line, `a | b | c`; "" when all cells are empty."""
     lines = [one_line(cell) for cell in cells]
-    return " | ".join(lines).strip() if any(lines) else ""
+    return " | ".join(lines) if any(lines) else ""
 
 
 def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
@@ -45,6 +51,12 @@ def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
     if len(used) == width:
         return [row[:width] for row in rows]
     return [[cell for column, cell in enumerate(row) if column in used] for row in rows]
+
+
+def _is_caption(rows: list[list[str]]) -> bool:
+    """True when the first row is one cell over a table of several columns."""
+    filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
+    return filled[0] == 1 and filled[1] > 1 and bool(rows[0][0].strip())
 
 
 class TextWriter:
@@ -72,7 +84,10 @@ class TextWriter:
 
     def add_table(self, rows: list[list[str]], *, header: bool) -> None:
         """Appends rows; the first one that is not blank is the header row when `header` is true."""
-        for cells in without_empty_columns(rows):
+        rows = [row for row in without_empty_columns(rows) if any(cell.strip() for cell in row)]
+        if header and len(rows) > 2 and _is_caption(rows):
+            self.add("paragraph", row_text(rows.pop(0)))
+        for cells in rows:
             if text := row_text(cells):
                 self.add("table_row", text, header=header)
                 header = False

@@ -11,7 +11,6 @@ the store is opened. Searching below 20,000 points without a graph costs 1 to 3 
 import asyncio
 import contextlib
 import functools
-import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -28,19 +27,14 @@ from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
 from indexing.store.lock import DirectoryLock
 from indexing.store.names import check_name, generation_name, new_generation, split_generation
+from indexing.store.pointer import Pointer, read_pointer, remove_pointer, size_on_disk, write_pointer
 
 R = TypeVar("R")
 
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all."""
 
-_POINTER = "current.json"
 _READERS, _WRITERS = 4, 8
-
-
-class _Pointer(msgspec.Struct, frozen=True):
-    generation: str
-    spec: CollectionSpec
 
 
 class _Entry:
@@ -56,7 +50,7 @@ class _Entry:
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
         if self.live:
-            _replace(self.generation.directory.parent / _POINTER, _Pointer(self.generation.id, self.spec))
+            write_pointer(self.generation.directory.parent, Pointer(self.generation.id, self.spec))
 
 
 class EmbeddedStore:
@@ -151,7 +145,7 @@ class EmbeddedStore:
         passages = self._with_shard(name, EdgeShard.count)
         directory = entry.generation.directory
         return CollectionInfo(
-            name=name, generation=entry.generation.id, spec=entry.spec, passages=passages, bytes=_size(directory)
+            name=name, generation=entry.generation.id, spec=entry.spec, passages=passages, bytes=size_on_disk(directory)
         )
 
     def _list(self) -> Iterator[CollectionInfo]:
@@ -173,7 +167,7 @@ class EmbeddedStore:
                 raise CollectionNotFound(name)
             gone = [self._entries.pop(key) for key in self._family(name)]
             # Without its pointer the collection is gone even if the process is killed now.
-            (self._directory / name / _POINTER).unlink()
+            remove_pointer(self._directory / name)
         for entry in gone:
             entry.generation.retire(remove=True)
         shutil.rmtree(self._directory / name, ignore_errors=True)
@@ -294,9 +288,8 @@ class EmbeddedStore:
 
 def _found(directory: Path) -> _Entry | None:
     """The collection in a directory, after deleting what a killed process left half done."""
-    try:
-        pointer = msgspec.json.decode((directory / _POINTER).read_bytes(), type=_Pointer)
-    except FileNotFoundError:
+    pointer = read_pointer(directory)
+    if pointer is None:
         shutil.rmtree(directory, ignore_errors=True)
         return None
     for left_over in directory.iterdir():
@@ -304,31 +297,3 @@ def _found(directory: Path) -> _Entry | None:
             shutil.rmtree(left_over, ignore_errors=True)
     generation = Generation(directory / pointer.generation, pointer.spec)
     return _Entry(directory.name, pointer.spec, generation, live=True)
-
-
-def _replace(path: Path, pointer: _Pointer) -> None:
-    """Write so that after a crash at any moment the file is the old one or the new one."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(pointer))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _size(directory: Path) -> int:
-    """Bytes on disk, as blocks: the engine's files are sparse."""
-    total = 0
-    for path in directory.rglob("*"):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:  # the engine replaces files while we look
-            continue
-        total += getattr(status, "st_blocks", status.st_size // 512) * 512
-    return total

@@ -1,0 +1,62 @@
+"""Which language a question is in, and how to say in it that there is no answer."""
+
+from functools import cache
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from app.domain import AbstainReason
+
+DEFAULT = "en"
+
+_NOT_FOUND = {
+    "ar": "لم أجد في المستندات إجابة عن هذا السؤال.",
+    "de": "In den Dokumenten habe ich keine Antwort auf diese Frage gefunden.",
+    "en": "I found no answer to this question in the documents.",
+    "es": "No he encontrado en los documentos una respuesta a esta pregunta.",
+    "fr": "Je n'ai pas trouvé de réponse à cette question dans les documents.",
+    "it": "Non ho trovato nei documenti una risposta a questa domanda.",
+    "ja": "文書の中に、この質問への答えは見つかりませんでした。",
+    "ko": "문서에서 이 질문에 대한 답을 찾지 못했습니다.",
+    "nl": "Ik heb in de documenten geen antwoord op deze vraag gevonden.",
+    "pt": "Não encontrei nos documentos uma resposta a esta pergunta.",
+    "ru": "В документах не нашлось ответа на этот вопрос.",
+    "zh": "在文档中没有找到这个问题的答案。",
+}
+_UNSUPPORTED = {
+    "ar": "تتناول المستندات هذا الموضوع، لكن لا توجد فيها جملة تجيب عن السؤال.",
+    "de": "Die Dokumente behandeln das Thema, aber kein Satz darin beantwortet die Frage.",
+    "en": "The documents touch on this, but no sentence in them answers the question.",
+    "es": "Los documentos tratan el tema, pero ninguna de sus frases responde a la pregunta.",
+    "fr": "Les documents abordent ce sujet, mais aucune de leurs phrases ne répond à la question.",
+    "it": "I documenti trattano l'argomento, ma nessuna loro frase risponde alla domanda.",
+    "ja": "文書はこの話題に触れていますが、質問に答える文はありませんでした。",
+    "ko": "문서에서 이 주제를 다루지만 질문에 답하는 문장은 없습니다.",
+    "nl": "De documenten gaan over dit onderwerp, maar geen zin erin beantwoordt de vraag.",
+    "pt": "Os documentos tratam do tema, mas nenhuma frase deles responde à pergunta.",
+    "ru": "Документы затрагивают эту тему, но ни одно предложение в них не отвечает на вопрос.",
+    "zh": "文档涉及这个主题，但没有句子回答这个问题。",
+}
+LANGUAGES = tuple(_NOT_FOUND)
+
+
+def detect_language(text: str) -> str:
+    """One of `LANGUAGES`. English for a text without letters. The first call takes about a second."""
+    if not any(character.isalpha() for character in text):
+        return DEFAULT
+    language: str = _identifier().classify(text)[0]
+    return language
+
+
+def refusal(reason: AbstainReason, language: str) -> str:
+    """What an abstaining answer says. `language` is a BCP 47 tag; English where we have no words for it."""
+    primary = language.replace("_", "-").split("-", 1)[0].lower()
+    texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND
+    return texts.get(primary, texts[DEFAULT])
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    """Restricted to what we can reply in: a short question has too few letters to tell 97 languages apart."""
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier

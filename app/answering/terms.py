@@ -1,0 +1,60 @@
+"""The words of a text, made comparable, in any script. Pure."""
+
+import re
+import unicodedata
+
+from app.answering.words import FUNCTION_STRINGS, FUNCTION_WORDS
+
+STEM_LENGTH = 5
+"""Words are cut to this length. Truncation at 5 letters does as well as stemmers over European languages (McNamee and
+Mayfield, "Character n-gram tokenization for European language text retrieval", 2004) and needs no language."""
+
+# Scripts written without spaces, and Hangul, whose particles stick to the word: compared by pairs of characters.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
+
+
+def fold(text: str) -> str:
+    """Lower case, compatibility forms unified, accents gone."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
+    return unicodedata.normalize("NFC", kept)
+
+
+def terms(text: str) -> frozenset[str]:
+    """All that a text offers for matching: stems, numbers, characters and pairs of characters of unspaced scripts."""
+    found: set[str] = set()
+    for word in _WORD.findall(fold(text)):
+        if _UNSPACED_RUN.match(word):
+            found.update(word)
+            found.update(_pairs(word))
+        else:
+            found.add(_stem(word))
+    return frozenset(found)
+
+
+def content_terms(question: str, language: str) -> frozenset[str]:
+    """What a question is about: its terms without function and question words. Empty when it has only those."""
+    folded = fold(question)
+    for string in FUNCTION_STRINGS.get(language, ()):
+        folded = folded.replace(string, " ")
+    skipped = FUNCTION_WORDS.get(language, frozenset())
+    found: set[str] = set()
+    for word in _WORD.findall(folded):
+        if _UNSPACED_RUN.match(word):
+            found.update(_pairs(word) or (word,))
+        elif word not in skipped:
+            found.add(_stem(word))
+    return frozenset(found)
+
+
+def _stem(word: str) -> str:
+    return word if word.isdigit() else word[:STEM_LENGTH]
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[position : position + 2] for position in range(len(run) - 1)]

@@ -1,0 +1,105 @@
+"""The reader process: takes requests from its standard input until that closes.
+
+It is started by `worker`, imports format libraries when a file needs them, and ends when its parent does.
+"""
+
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from indexing.errors import UnreadableDocument
+from indexing.readers import read, too_large
+from indexing.readers.framing import LENGTH, Greeting, Reply, Request, framed
+from indexing.readers.limits import ReadLimits
+
+_PARENT_POLL_SECONDS = 1.0
+# The parent kills a child that is late; the alarm is for the case that there is no parent any more.
+_ALARM_GRACE_SECONDS = 10.0
+
+
+def main() -> None:
+    """Serves until the parent closes the pipe."""
+    requests, replies = _private_pipes()
+    limits = msgspec.msgpack.decode(_frame(requests) or b"", type=Greeting).limits
+    _confine(limits)
+    replies.write(framed(Reply()))
+    replies.flush()
+    while (body := _frame(requests)) is not None:
+        _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
+        reply = _answer(msgspec.msgpack.decode(body, type=Request), limits)
+        _set_alarm(0.0)
+        replies.write(reply)
+        replies.flush()
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes, out of reach of libraries that print."""
+    requests, replies = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
+
+
+def _frame(pipe: BinaryIO) -> bytes | None:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(head)
+    body = pipe.read(length)
+    return body if len(body) == length else None
+
+
+def _confine(limits: ReadLimits) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limits.max_memory_bytes, limits.max_memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed parent says no goodbye, and a busy child does not see its pipe close."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    os._exit(0)
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _answer(request: Request, limits: ReadLimits) -> bytes:
+    try:
+        data = request.data if request.data is not None else _file(request.path or b"", limits)
+        return framed(Reply(documents=read(data, request.name, limits, request.media_type)))
+    except UnreadableDocument as refusal:
+        return framed(Reply(reason=refusal.reason, detail=refusal.detail))
+    except MemoryError:
+        return framed(Reply(reason="memory", detail="Reading it takes more memory than allowed."))
+
+
+def _file(path: bytes, limits: ReadLimits) -> bytes:
+    """The file's bytes. Pipes and devices are not opened: they might never end."""
+    file = Path(os.fsdecode(path))
+    try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise UnreadableDocument("not_a_file", "It is a directory, a pipe or a device, not a file.")
+        if about.st_size > limits.max_bytes:
+            raise too_large(about.st_size, limits)
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise UnreadableDocument("not_found", "There is no such file.") from exc
+    except PermissionError as exc:
+        raise UnreadableDocument("permission", "The file may not be opened; check its permissions.") from exc
+    except OSError as exc:
+        raise UnreadableDocument("corrupt", f"The file cannot be read from its disk: {exc.strerror}.") from exc

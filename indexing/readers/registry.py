@@ -1,0 +1,159 @@
+"""Which reader reads what: by the first bytes, then media type, then extension, then a look at the text."""
+
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import PurePath
+
+import msgspec
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.readers.limits import ReadLimits
+
+Reader = Callable[[bytes, str, ReadLimits], list[Document]]
+
+_HTML_START = re.compile(
+    rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
+)
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A family member: its reader as "module:function" (imported when first needed) and what it is known by."""
+
+    name: str
+    reader: str
+    extensions: tuple[str, ...]
+    media_types: tuple[str, ...]
+
+    def load(self) -> Reader:
+        """The reader. Format libraries are imported here, not before."""
+        module, _, function = self.reader.partition(":")
+        reader: Reader = getattr(importlib.import_module(f"indexing.readers.{module}"), function)
+        return reader
+
+
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("text", "plain:read_text", ("txt", "text", "log"), ("text/plain",)),
+        Format("asciidoc", "plain:read_asciidoc", ("adoc", "asciidoc", "asc"), ("text/asciidoc",)),
+        Format("rst", "plain:read_rst", ("rst",), ("text/x-rst",)),
+        Format("markdown", "markdown:read_markdown", ("md", "markdown", "mdown", "mkd", "mdx"), ("text/markdown",)),
+        Format("html", "html:read_html", ("html", "htm", "xhtml"), ("text/html", "application/xhtml+xml")),
+        Format("csv", "delimited:read_csv", ("csv",), ("text/csv",)),
+        Format("tsv", "delimited:read_tsv", ("tsv", "tab"), ("text/tab-separated-values",)),
+        Format("json", "records:read_json", ("json",), ("application/json",)),
+        Format(
+            "jsonl",
+            "records:read_json_lines",
+            ("jsonl", "ndjson"),
+            ("application/x-ndjson", "application/jsonl", "application/jsonlines"),
+        ),
+        Format("pdf", "pdf:read_pdf", ("pdf",), ("application/pdf",)),
+        Format("docx", "word:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
+        Format("pptx", "slides:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
+        Format("xlsx", "sheets:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
+        Format("odt", "opendocument:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
+        Format("epub", "epub:read_epub", ("epub",), ("application/epub+zip",)),
+        Format("eml", "mail:read_mail", ("eml",), ("message/rfc822",)),
+    )
+}
+_BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}
+_BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
+_ZIPPED = frozenset({"docx", "pptx", "xlsx", "odt", "epub"})
+# Known by name, not read, and how to mend it.
+_LEGACY = {
+    "doc": "docx",
+    "dot": "docx",
+    "rtf": "docx",
+    "pages": "docx",
+    "ppt": "pptx",
+    "odp": "pptx",
+    "key": "pptx",
+    "xls": "xlsx",
+    "xlsb": "xlsx",
+    "ods": "xlsx",
+    "numbers": "xlsx",
+    "msg": "eml",
+    "mobi": "epub",
+    "azw3": "epub",
+}
+
+
+def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
+    """The format of the data. What the bytes say for certain beats what the name says.
+
+    Raises UnreadableDocument: "unsupported", "password", "corrupt", "binary".
+    """
+    extension = PurePath(name).suffix.lower().removeprefix(".")
+    if data.startswith(_ZIP_STARTS):
+        return _zip_format(data, extension)
+    if data.startswith(_OLE):
+        raise _ole_refusal(data, extension)
+    if b"%PDF-" in data[:1024]:
+        return FORMATS["pdf"]
+    if extension in _LEGACY:
+        raise _legacy_refusal(extension)
+    stated = _BY_MEDIA_TYPE.get((media_type or "").partition(";")[0].strip().lower())
+    if stated in (None, FORMATS["text"]):
+        stated = _BY_EXTENSION.get(extension) or stated
+    if stated and (stated.name in _ZIPPED or stated.name == "pdf"):
+        raise UnreadableDocument(
+            "corrupt", f"The file is damaged or incomplete. It does not begin as a {stated.name} file does."
+        )
+    return stated or _sniffed(data)
+
+
+def _zip_format(data: bytes, extension: str) -> Format:
+    known = _BY_EXTENSION.get(extension)
+    if known and known.name in _ZIPPED:
+        return known
+    # The central directory at the end and the first entries at the start carry the member names uncompressed.
+    names = data[:4096] + data[-65536:]
+    for mark, format_name in (
+        (b"word/document.xml", "docx"),
+        (b"ppt/presentation.xml", "pptx"),
+        (b"xl/workbook.xml", "xlsx"),
+        (b"application/epub+zip", "epub"),
+        (b"application/vnd.oasis.opendocument.textPK", "odt"),
+    ):
+        if mark in names:
+            return FORMATS[format_name]
+    if extension in _LEGACY:
+        raise _legacy_refusal(extension)
+    raise UnreadableDocument("unsupported", "It is an archive; unpack it and index the files in it.")
+
+
+def _ole_refusal(data: bytes, extension: str) -> UnreadableDocument:
+    if _ENCRYPTED_OFFICE in data:
+        return UnreadableDocument("password", "It is encrypted; save it without a password and index it again.")
+    if extension in _LEGACY:
+        return _legacy_refusal(extension)
+    return UnreadableDocument(
+        "unsupported", "It is in an Office format from before 2007; save it as docx, pptx or xlsx."
+    )
+
+
+def _legacy_refusal(extension: str) -> UnreadableDocument:
+    return UnreadableDocument(
+        "unsupported", f"Files of type {extension} are not read; save it as {_LEGACY[extension]}."
+    )
+
+
+def _sniffed(data: bytes) -> Format:
+    """For names that say nothing: HTML and JSON give themselves away, other text is text."""
+    if _HTML_START.match(data[:2048]):
+        return FORMATS["html"]
+    if data.lstrip()[:1] in (b"{", b"["):
+        try:
+            msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return FORMATS["text"]
+        return FORMATS["json"]
+    # Whether it is text at all is found out when it is decoded.
+    return FORMATS["text"]

@@ -1,0 +1,320 @@
+"""A Qdrant server or cluster behind the store contract.
+
+    collection <name>--<generation>      the physical index; its metadata holds the collection's spec
+    alias      <name>                    the generation that is live, switched atomically by a rebuild
+
+Needs Qdrant 1.16 or later (collection metadata). `ServerStore.in_memory` runs the client's own emulation instead: slow,
+without indexes, for tests.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import msgspec
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
+
+from indexing.documents import Passage
+from indexing.errors import CollectionConflict, CollectionNotFound, IndexingError, StoreUnavailable
+from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved
+from indexing.store.names import check_name, generation_name, new_generation, split_generation
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, IndexKind, indexable_fields
+from indexing.store.server_requests import (
+    DENSE,
+    SPARSE,
+    WITHOUT_WORDS,
+    batches,
+    by_documents,
+    of_documents,
+    passage,
+    rank,
+    sides,
+)
+
+R = TypeVar("R")
+
+_METADATA = "winnow"
+_PAGE = 512
+
+_DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
+_KINDS = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "number": models.PayloadSchemaType.FLOAT,
+    "flag": models.PayloadSchemaType.BOOL,
+}
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach a server, and how it spreads a collection over a cluster (None: the server's default).
+
+    `timeout` is in whole seconds, for every single call.
+    """
+
+    timeout: int = 30
+    prefer_grpc: bool = True
+    shard_number: int | None = None
+    replication_factor: int | None = None
+    write_consistency_factor: int | None = None
+
+
+class ServerStore:
+    """A `VectorStore` on a server."""
+
+    def __init__(self, client: AsyncQdrantClient, options: ServerOptions, *, local: bool = False) -> None:
+        """Takes the client over: `close` closes it. `local` says that it is the client's own emulation."""
+        self._client = client
+        self._options = options
+        self._local = asyncio.Lock() if local else None
+        self._indexed: dict[str, set[str]] = {}
+        self._signs: dict[str, float] = {}
+        self._closed = False
+
+    @classmethod
+    def connect(cls, url: str, api_key: str | None = None, options: ServerOptions | None = None) -> "ServerStore":
+        """Opens nothing yet: the first call does."""
+        options = options or ServerOptions()
+        client = AsyncQdrantClient(
+            url=url,
+            api_key=api_key,
+            prefer_grpc=options.prefer_grpc,
+            timeout=options.timeout,
+            check_compatibility=False,  # would call the server, blocking, before anything can catch its errors
+        )
+        return cls(client, options)
+
+    @classmethod
+    def in_memory(cls) -> "ServerStore":
+        return cls(AsyncQdrantClient(location=":memory:"), ServerOptions(), local=True)
+
+    async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
+        check_name(name)
+        aliases = await self._aliases()
+        if name not in aliases:
+            physical = await self._create_generation(name, spec)
+            await self._point_alias(name, physical)
+        info = await self.info(name)
+        if (info.spec.dimension, info.spec.distance) != (spec.dimension, spec.distance):
+            raise CollectionConflict(
+                f"collection {name!r} holds vectors of {info.spec.dimension} dimensions by {info.spec.distance}, "
+                f"not of {spec.dimension} by {spec.distance}"
+            )
+        return info
+
+    async def info(self, name: str) -> CollectionInfo:
+        return await self._describe(name, await self._physical(name))
+
+    async def annotate(self, name: str, notes: dict[str, Any]) -> None:
+        physical = await self._physical(name)
+        spec = msgspec.structs.replace(await self._spec(physical), notes=notes)
+        await self._call(name, self._client.update_collection(physical, metadata=_metadata(spec)))
+
+    async def drop(self, name: str) -> None:
+        if name not in await self._aliases():
+            raise CollectionNotFound(name)
+        await self._discard_generations(name, but=None)
+
+    async def begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
+        check_name(name)
+        await self._discard_generations(name, but=(await self._aliases()).get(name))
+        return await self._create_generation(name, spec)
+
+    async def finish_rebuild(self, name: str, generation: str) -> None:
+        if (split_generation(generation) or ("",))[0] != name or generation not in await self._generations(name):
+            raise CollectionNotFound(generation)
+        await self._point_alias(name, generation)
+        await self._discard_generations(name, but=generation)
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        for batch in batches(points):
+            rows = [row for row, _ in batch]
+            await self._call(name, self._client.upsert(name, points=rows, wait=True))
+            await self._index(name, indexable_fields(payload for _, payload in batch))
+
+    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
+        for condition in by_documents(document_ids):
+            selector = models.FilterSelector(filter=condition)
+            await self._call(name, self._client.delete(name, points_selector=selector, wait=True))
+
+    async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
+        for condition in by_documents(list(versions)):
+            stale = [
+                record.id
+                async for record in self._scroll(name, condition, ["document_id", "version"])
+                if record.payload and versions[record.payload["document_id"]] != record.payload["version"]
+            ]
+            if stale:
+                selector = models.PointIdsList(points=stale)
+                await self._call(name, self._client.delete(name, points_selector=selector, wait=True))
+
+    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+        """Both sides with their payloads in one round trip."""
+        queries = sides(retrieval)
+        if not queries:
+            await self._physical(name)
+            return Retrieved()
+        responses = await self._call(name, self._client.query_batch_points(name, requests=list(queries.values())))
+        signs = {DENSE: await self._dense_sign(name), SPARSE: 1.0}
+        ranked = {side: rank(response.points, signs[side]) for side, response in zip(queries, responses, strict=True)}
+        return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
+
+    async def passages(self, name: str, document_id: str) -> list[Passage]:
+        condition = of_documents([document_id])
+        found = [passage(record) async for record in self._scroll(name, condition)]
+        return sorted(found, key=lambda passage: passage.ordinal)
+
+    async def scan(self, name: str) -> AsyncIterator[Passage]:
+        async for record in self._scroll(name, None):
+            yield passage(record)
+
+    async def optimize(self, name: str) -> None:
+        """Servers do this by themselves, in the background."""
+        await self._physical(name)
+
+    async def collections(self) -> list[CollectionInfo]:
+        aliases = await self._aliases()
+        return [await self._describe(name, aliases[name]) for name in sorted(aliases)]
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._client.close()
+
+    async def _create_generation(self, name: str, spec: CollectionSpec) -> str:
+        physical = generation_name(name, new_generation())
+        params = models.VectorParams(size=spec.dimension, distance=_DISTANCES[spec.distance])
+        creating = self._client.create_collection(
+            physical,
+            vectors_config={DENSE: params},
+            sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            shard_number=self._options.shard_number,
+            replication_factor=self._options.replication_factor,
+            write_consistency_factor=self._options.write_consistency_factor,
+            metadata=_metadata(spec),
+        )
+        await self._call(physical, creating)
+        await self._index(physical, BUILT_IN_INDEXES)
+        return physical
+
+    async def _point_alias(self, name: str, physical: str) -> None:
+        alias = models.CreateAlias(collection_name=physical, alias_name=name)
+        change = models.CreateAliasOperation(create_alias=alias)
+        await self._call(name, self._client.update_collection_aliases([change]))
+        self._forget(name)
+
+    async def _discard_generations(self, name: str, but: str | None) -> None:
+        for physical in await self._generations(name):
+            if physical != but:
+                await self._call(physical, self._client.delete_collection(physical))
+                self._forget(physical)
+        if but is None:
+            self._forget(name)
+
+    async def _generations(self, name: str) -> tuple[str, ...]:
+        response = await self._call(name, self._client.get_collections())
+        names = [collection.name for collection in response.collections]
+        return tuple(physical for physical in names if (split_generation(physical) or ("",))[0] == name)
+
+    async def _aliases(self) -> dict[str, str]:
+        """From the names of collections to their live generations; aliases that are not ours are left out."""
+        response = await self._call("", self._client.get_aliases())
+        pairs = [(alias.alias_name, alias.collection_name) for alias in response.aliases]
+        return {name: physical for name, physical in pairs if (split_generation(physical) or ("",))[0] == name}
+
+    async def _physical(self, name: str) -> str:
+        """The generation that a name stands for: itself, or the live one."""
+        split = split_generation(name)
+        known = await self._generations(split[0]) if split else ()
+        physical = name if name in known else (await self._aliases()).get(name)
+        if physical is None:
+            raise CollectionNotFound(name)
+        return physical
+
+    async def _describe(self, name: str, physical: str) -> CollectionInfo:
+        _, generation = split_generation(physical) or ("", "")
+        spec = await self._spec(physical)
+        count = await self._call(name, self._client.count(physical, exact=True))
+        return CollectionInfo(name=name, generation=generation, spec=spec, passages=count.count)
+
+    async def _spec(self, physical: str) -> CollectionSpec:
+        info = await self._call(physical, self._client.get_collection(physical))
+        raw = (info.config.metadata or {}).get(_METADATA)
+        if raw is None:
+            raise StoreUnavailable(
+                f"{physical} has lost its description; collection metadata needs Qdrant 1.16 or later"
+            )
+        return msgspec.json.decode(raw, type=CollectionSpec)
+
+    async def _dense_sign(self, name: str) -> float:
+        """-1 where the engine gives distances (smaller is nearer), so that a larger score is always nearer."""
+        if name not in self._signs:
+            spec = await self._spec(await self._physical(name))
+            self._signs[name] = -1.0 if spec.distance == "euclid" else 1.0
+        return self._signs[name]
+
+    def _forget(self, name: str) -> None:
+        self._indexed.pop(name, None)
+        self._signs.pop(name, None)
+
+    async def _index(self, name: str, fields: dict[str, IndexKind]) -> None:
+        """Make filters on these fields fast. The client's emulation has no indexes."""
+        indexed = self._indexed.setdefault(name, set())
+        for path, kind in fields.items():
+            if self._local is None and path not in indexed and len(indexed) < MAX_INDEXED_FIELDS:
+                await self._call(name, self._client.create_payload_index(name, path, field_schema=_KINDS[kind]))
+                indexed.add(path)
+
+    async def _scroll(
+        self,
+        name: str,
+        condition: models.Filter | None,
+        fields: Sequence[str] | None = None,
+    ) -> AsyncIterator[models.Record]:
+        selector = WITHOUT_WORDS if fields is None else models.PayloadSelectorInclude(include=[*fields])
+        offset = None
+        while True:
+            scrolling = self._client.scroll(
+                name, scroll_filter=condition, limit=_PAGE, offset=offset, with_payload=selector
+            )
+            records, offset = await self._call(name, scrolling)
+            for record in records:
+                yield record
+            if offset is None:
+                return
+
+    async def _call(self, name: str, call: Coroutine[Any, Any, R]) -> R:
+        """The one seam for foreign errors. A missing collection is reported under `name`."""
+        if self._closed:
+            call.close()
+            raise StoreUnavailable("the connection to the vector store has been closed")
+        try:
+            if self._local is None:
+                return await call
+            async with self._local:  # blocks, and bears one caller at a time
+                return await asyncio.to_thread(asyncio.run, call)
+        except (ApiException, QdrantException, grpc.RpcError) as exc:
+            raise _translated(name, exc) from exc
+        except ValueError as exc:
+            if self._local is None or await self._client.collection_exists(name):
+                raise
+            raise CollectionNotFound(name) from exc
+
+
+def _translated(name: str, exc: Exception) -> IndexingError:
+    if isinstance(exc, grpc.aio.AioRpcError):
+        if exc.code() is grpc.StatusCode.NOT_FOUND:
+            return CollectionNotFound(name)
+        return StoreUnavailable(f"the vector store fails: {exc.code().name} {exc.details() or ''}".rstrip())
+    if isinstance(exc, UnexpectedResponse):
+        if exc.status_code == 404:
+            return CollectionNotFound(name)
+        return StoreUnavailable(f"the vector store refuses: {exc.status_code} {exc.reason_phrase}".rstrip())
+    return StoreUnavailable(f"the vector store does not answer: {exc}")
+
+
+def _metadata(spec: CollectionSpec) -> dict[str, str]:
+    # As one string: servers merge objects into what is there, and notes are to be replaced.
+    return {_METADATA: msgspec.json.encode(spec).decode()}

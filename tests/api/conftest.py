@@ -1,0 +1,76 @@
+"""The application over a real store, a fake embedder and a scripted answerer, called in-process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from app.main import create_app
+from app.settings import Settings
+from app.wiring import Services
+from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.corpus import fill
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+@pytest.fixture
+def answerer() -> ScriptedAnswerer:
+    return ScriptedAnswerer()
+
+
+@pytest.fixture
+def embedder() -> HashEmbedder:
+    return HashEmbedder()
+
+
+class SharedStore(EmbeddedStore):
+    """Outlives the services that use it: making a store takes a second. Tests that write use collections of their own."""
+
+    async def close(self) -> None:
+        """Not yet."""
+
+    async def close_at_last(self) -> None:
+        await super().close()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStore]:
+    store = SharedStore(tmp_path_factory.mktemp("index"))
+    asyncio.run(fill(store))
+    yield store
+    asyncio.run(store.close_at_last())
+
+
+@pytest.fixture
+def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswerer, store: SharedStore) -> Services:
+    async def open_store() -> VectorStore:
+        return store
+
+    return Services(settings, open_store, GivenEmbedder(embedder), lambda _searcher, _queries: answerer)
+
+
+@pytest.fixture
+def app(settings: Settings, services: Services) -> Litestar:
+    return create_app(settings, services)
+
+
+@pytest.fixture
+async def client(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.lifespan(), local_client(app) as client:
+        yield client
+
+
+def local_client(app: Litestar, host: str = "127.0.0.1") -> httpx.AsyncClient:
+    """A client whose address is `host`. An error of the application's is answered, not raised."""
+    transport = httpx.ASGITransport(app=app, client=(host, 50000), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
