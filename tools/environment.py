@@ -143,6 +143,7 @@ def _make_room(wanted: Stamp, have: Stamp | None, interrupted: bool) -> None:
         raise InstallFailed(NO_VENV.format(python=sys.executable))
     afresh = " afresh: the last installation was interrupted" if interrupted else ""
     print(f"Making the environment .venv with Python {wanted.python}{afresh}.", flush=True)
+    print("This takes a few minutes: torch alone is 0.2 GB, or 3 GB where it comes with CUDA.", flush=True)
     with _marked():
         _create()
 
@@ -157,11 +158,9 @@ def _create() -> None:
 def _fill(torch: str, extras: tuple[str, ...]) -> None:
     STAMP.unlink(missing_ok=True)
     with _marked():
-        print("Installing torch. This is the big one: 0.2 GB, or 3 GB with CUDA.", flush=True)
         pins = _pins_beside(torch)
         pip_install(_python(), ["--constraint", str(pins), "--upgrade", "pip"], progress="off")
         pip_install(_python(), ["--constraint", str(pins), torch or "torch"])
-        print("Installing Winnow and the libraries that it stands on.", flush=True)
         place = f"{ROOT}[{','.join(extras)}]"
         pip_install(_python(), ["--constraint", str(pins), "--build-constraint", str(pins), "--editable", place])
 
