@@ -8,7 +8,7 @@ import pytest
 from litestar import Litestar
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings import ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -20,7 +20,7 @@ from tests.fakes.source import GivenEmbedder
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings()
+    return Settings(service=ServiceSettings(ping_s=0.1))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def embedder() -> HashEmbedder:
 
 
 class SharedStore(EmbeddedStore):
-    """Outlives the services that use it: making a store takes a second. Tests that write use collections of their own."""
+    """Outlives the services that use it: making one takes a second. Tests that write use collections of their own."""
 
     async def close(self) -> None:
         """Not yet."""

@@ -176,7 +176,8 @@ def test_candidates_are_raised_to_the_limit() -> None:
 def test_a_question_carries_everything_over() -> None:
     """No field of the body is lost on the way to the use case."""
     body = (
-        b'{"query": "q", "collection": "c", "limit": 3, "candidates": 7, "mode": "dense", "filter": {"a": 1}, "backend": "b",'
+        b'{"query": "q", "collection": "c", "limit": 3, "candidates": 7, "mode": "dense", "filter": {"a": 1},'
+        b'"backend": "b",'
         b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "on_failure": "fail"}, "min_score": 0.1,'
         b'"group_by_document": true, "include_text": false, "messages": [{"role": "user", "content": "m"}],'
         b'"answer_backend": "extractive", "max_output_tokens": 2, "temperature": 1, "context_tokens": 300,'

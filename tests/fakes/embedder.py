@@ -15,7 +15,7 @@ WORD = re.compile(r"\w+")
 class HashEmbedder:
     """Hashed bags of words as unit vectors: texts that share words are near. Counts its calls.
 
-    A query call waits for `gate` when one is given, and raises `failure` when one is set.
+    A query call sets `called`, waits for `gate` when one is given, and raises `failure` when one is set.
     """
 
     model_id = "hash-words"
@@ -25,6 +25,7 @@ class HashEmbedder:
         self.dimension = dimension
         self.fingerprint = f"hash-words:{dimension}"
         self.gate = gate
+        self.called = threading.Event()
         self.failure: Exception | None = None
         self.query_calls: list[list[str]] = []
 
@@ -33,6 +34,7 @@ class HashEmbedder:
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         self.query_calls.append(list(texts))
+        self.called.set()
         if self.gate is not None:
             self.gate.wait(timeout=10)
         if self.failure is not None:

@@ -1,0 +1,136 @@
+"""Health, version, backends, collections, and the description of it all."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from app.wiring import Services
+from indexing.errors import EmbedderUnavailable, IndexBusy
+from indexing.store.base import VectorStore
+from tests.api.conftest import SharedStore, local_client
+from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.corpus import fill
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_process_lives(client: httpx.AsyncClient) -> None:
+    """Liveness needs no dependency."""
+    response = await client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
+
+
+async def test_ready_when_everything_is_there(client: httpx.AsyncClient) -> None:
+    """Both dependencies are named and ready."""
+    response = await client.get("/health/ready")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ready",
+        "dependencies": [
+            {"name": "store", "ready": True, "detail": ""},
+            {"name": "embedder", "ready": True, "detail": ""},
+        ],
+    }
+
+
+async def test_not_ready_names_what_is_missing(settings: Settings) -> None:
+    """A store that is held and a model that is missing are told apart, each with its reason."""
+
+    async def busy() -> VectorStore:
+        raise IndexBusy("another process holds the index")
+
+    failing = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("install it"),))
+    services = Services(settings, busy, failing, lambda _searcher, _queries: ScriptedAnswerer())
+    async with local_client(create_app(settings, services)) as client:
+        response = await client.get("/health/ready")
+    assert response.status_code == 503
+    details = {found["name"]: found["detail"] for found in response.json()["dependencies"]}
+    assert details == {"store": "another process holds the index", "embedder": "install it"}
+
+
+async def test_version_names_the_product(client: httpx.AsyncClient) -> None:
+    """Name and version."""
+    found = (await client.get("/version")).json()
+    assert found["name"] == "winnow"
+    assert re.match(r"\d", found["version"])
+
+
+async def test_backends_are_listed_with_what_they_can(client: httpx.AsyncClient) -> None:
+    """Without a model, `auto` leads to "none"."""
+    found = (await client.get("/backends")).json()
+    assert (found["default"], found["auto"]) == ("auto", "none")
+    assert {backend["name"]: backend["capabilities"] for backend in found["backends"]} == {
+        "none": [],
+        "extractive": ["answer"],
+    }
+
+
+async def test_collections_tell_what_they_hold(client: httpx.AsyncClient, store: SharedStore) -> None:
+    """Counts, the embedder, and whether it is the one that runs."""
+    await fill(store, name="elsewhere", fingerprint="another model")
+    listed = {found["name"]: found for found in (await client.get("/collections")).json()["collections"]}
+    assert (listed["default"]["passages"], listed["default"]["status"]) == (4, "ready")
+    assert (listed["elsewhere"]["embedder"], listed["elsewhere"]["status"]) == ("another model", "other embedder")
+    assert (await client.get("/collections/default")).json() == listed["default"]
+
+
+async def test_an_unknown_collection_is_not_found(client: httpx.AsyncClient) -> None:
+    """404, with its name."""
+    response = await client.get("/collections/nope")
+    assert response.status_code == 404
+    assert "nope" in response.json()["detail"]
+
+
+async def test_the_description_says_what_the_decoder_enforces(client: httpx.AsyncClient) -> None:
+    """OpenAPI 3.1 with ranges, closed objects, both forms of an answer, and problems for errors."""
+    api = (await client.get("/schema/openapi.json")).json()
+    shape = api["components"]["schemas"]["SearchRequest"]
+    answered = api["paths"]["/answer"]["post"]["responses"]
+    assert api["openapi"].startswith("3.1")
+    assert shape["additionalProperties"] is False
+    assert shape["properties"]["limit"] == {
+        "description": "Results returned.",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100,
+        "default": 10,
+    }
+    assert set(answered["200"]["content"]) == {"application/json", "text/event-stream"}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert answered["400"]["content"] == problem
+
+
+async def test_every_reference_in_the_description_leads_somewhere(client: httpx.AsyncClient) -> None:
+    """No shape is missing."""
+    api = (await client.get("/schema/openapi.json")).json()
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
+    assert names == set(api["components"]["schemas"])
+
+
+@pytest.mark.parametrize("path", ["/schema", "/schema/openapi.yaml"])
+async def test_the_description_can_be_read(client: httpx.AsyncClient, path: str) -> None:
+    """As a page and as YAML, and the page asks nothing of a foreign host."""
+    response = await client.get(path)
+    assert response.status_code == 200
+    assert "group_by_document" in response.text
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", response.text)
+
+
+def test_the_page_escapes_what_it_shows() -> None:
+    """A description is text, not markup."""
+    from app.api.reference import ReferencePage
+
+    api: dict[str, Any] = {
+        "info": {"title": "<T>", "version": "1", "description": "<script>"},
+        "paths": {},
+        "components": {"schemas": {"A": {"description": "<b>", "properties": {"x": {"type": "string"}}}}},
+    }
+    page = ReferencePage(path="/").render(None, api).decode()  # type: ignore[arg-type]
+    assert "<script>" not in page
+    assert "&lt;b&gt;" in page

@@ -1,0 +1,98 @@
+"""The real server on a real socket: disconnects, events as they happen, and how it ends."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fakes.running import RunningServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    running = RunningServer(tmp_path)
+    yield running
+    running.close()
+
+
+def test_it_serves_logs_and_ends_well(server: RunningServer) -> None:
+    """Ready, a search, JSON lines in the log, and SIGTERM is exit status 0."""
+    for _ in range(100):
+        if httpx.get(f"{server.url}/health/ready").status_code == 200:
+            break
+        time.sleep(0.1)
+    found = httpx.post(f"{server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"})
+    assert found.json()["results"][0]["document_id"] == "dental"
+    assert "server" not in found.headers
+    server.wait_for(r'"id": "mine".*"status": 200')
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=20) == 0
+    server.wait_for("shutdown complete")
+
+
+def test_events_arrive_as_they_happen(server: RunningServer) -> None:
+    """The sources come at once, pings bridge the silence, and the rest follows."""
+    started = time.monotonic()
+    seen: dict[str, float] = {}
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.0", "stream": True}) as response:
+        for line in response.iter_lines():
+            seen.setdefault(line, time.monotonic() - started)
+    assert seen["event: sources"] < 0.8
+    assert ": ping" in seen
+    assert seen["event: done"] >= 1.0
+
+
+def test_hanging_up_stops_an_answer(server: RunningServer) -> None:
+    """A client that goes away ends what was being done for it."""
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/answer", json={"query": "30"}, timeout=0.5)
+    server.wait_for("cut short", seconds=5)
+
+
+def test_hanging_up_stops_a_stream(server: RunningServer) -> None:
+    """A client that stops listening ends the stream's work."""
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "30", "stream": True}) as response:
+        assert next(response.iter_lines()) == "id: 1"
+    server.wait_for("cut short", seconds=5)
+
+
+def test_a_running_answer_is_finished_before_the_end(server: RunningServer) -> None:
+    """SIGTERM lets a stream come to its `done`."""
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.5", "stream": True}) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "id: 1"
+        server.process.send_signal(signal.SIGTERM)
+        assert "event: done" in list(lines)
+    assert server.process.wait(timeout=10) == 0
+
+
+def test_a_second_signal_does_not_wait(server: RunningServer) -> None:
+    """Who asks twice means it."""
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "60", "stream": True}) as response:
+        assert next(response.iter_lines()) == "id: 1"
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("Shutting down")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        b"GET /version HTTP/1.1\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+)
+def test_broken_requests_do_no_harm(server: RunningServer, sent: bytes) -> None:
+    """Half a body, half a head or no HTTP at all, then nothing: the service goes on, without an error in the log."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(sent)
+        time.sleep(0.1)
+    assert httpx.get(f"{server.url}/health/live").status_code == 200
+    assert not any("unexpected error" in line for line in server.lines)

@@ -1,0 +1,48 @@
+"""A server in a process of its own, for tests that need a real socket and real signals."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+ROOT = Path(__file__).parents[2]
+
+
+class RunningServer:
+    """A server process, and what it has said."""
+
+    def __init__(self, home: Path) -> None:
+        command = [sys.executable, "-m", "tests.fakes.server", str(home)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+        self.lines: list[str] = []
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+        self.url = self.wait_for(r"running on (http://[\d.:]+)")
+
+    def wait_for(self, pattern: str, seconds: float = 30) -> str:
+        """The last group of the first line that matches."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if match := re.search(pattern, line):
+                    return match[match.re.groups]
+            time.sleep(0.01)
+        raise AssertionError(f"{pattern} was not said:\n{''.join(self.lines)}")
+
+    def close(self) -> None:
+        """Whatever happened, nothing stays."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=10)
+        self._reader.join(timeout=10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)

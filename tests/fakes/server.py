@@ -1,0 +1,57 @@
+"""`python -m tests.fakes.server HOME`: the real server over fakes, in a process of its own, on a free port.
+
+The answerer says one event, is silent for as long as the query says if that is a number of seconds, and is done.
+"""
+
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from app.domain import AnswerEvent, Question, SourcesFound, TextDelta
+from app.main import serve
+from app.settings import IndexSection, ServiceSettings, Settings
+from app.wiring import Services
+from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.answerer import DONE, ScriptedAnswerer
+from tests.fakes.corpus import fill
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+
+class PatientAnswerer(ScriptedAnswerer):
+    """Takes the time that the question names; says on standard output when it is cut short."""
+
+    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+        self.script = (SourcesFound(()), _seconds(question.search.text), TextDelta("Yes."), DONE)
+        return self._told(super().stream(question))
+
+    async def _told(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
+        try:
+            async for event in events:
+                yield event
+        except BaseException:
+            sys.stdout.write("cut short\n")
+            sys.stdout.flush()
+            raise
+
+
+def _seconds(text: str) -> float:
+    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0.0
+
+
+def main(home: Path) -> None:
+    """Serve until told to stop."""
+
+    async def open_store() -> VectorStore:
+        store = EmbeddedStore(home / "index")
+        await fill(store)
+        return store
+
+    settings = Settings(service=ServiceSettings(port=0, ping_s=0.2), index=IndexSection(home=home))
+    serve(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _s, _q: PatientAnswerer()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,46 @@
+"""Which backend a request means."""
+
+import pytest
+
+from app.backends.registry import Backend, Backends
+from app.errors import ConfigError, MissingCapability, UnknownBackend
+
+GEMMA = Backend(name="gemma", kind="none", model="gemma-3-4b", capabilities=("rank", "answer"))
+
+
+@pytest.mark.parametrize("requested", [None, "auto", "none"])
+def test_without_a_model_nobody_ranks(requested: str | None) -> None:
+    """No name, "auto" and "none" keep the retrieval order, and say what was asked for."""
+    use = Backends().for_ranking(requested)
+    assert (use.requested, use.used, use.model) == (requested or "auto", "none", None)
+
+
+def test_auto_takes_the_first_that_can_rank() -> None:
+    """A configured ranker serves "auto" and unnamed requests, with its model's name."""
+    backends = Backends([GEMMA])
+    assert [backends.for_ranking(name).used for name in (None, "auto", "none")] == ["gemma", "gemma", "none"]
+    assert backends.for_ranking("gemma").model == "gemma-3-4b"
+
+
+def test_the_settings_choose_who_serves_unnamed_requests() -> None:
+    """The default backend stands in for a missing name."""
+    assert Backends([GEMMA], default="none").for_ranking(None).used == "none"
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """The refusal helps."""
+    with pytest.raises(UnknownBackend, match="auto, none, extractive, gemma"):
+        Backends([GEMMA]).for_ranking("gpt")
+
+
+def test_extractive_cannot_rank() -> None:
+    """It answers, and is refused before any work."""
+    with pytest.raises(MissingCapability, match="cannot rank"):
+        Backends().for_ranking("extractive")
+
+
+@pytest.mark.parametrize("default", ["gpt", "extractive"])
+def test_a_default_that_cannot_serve_stops_the_start(default: str) -> None:
+    """A wrong setting is told at start, not with every request."""
+    with pytest.raises(ConfigError, match=default):
+        Backends(default=default)

@@ -1,0 +1,91 @@
+"""The services' lifetime."""
+
+import asyncio
+
+import pytest
+
+from app.settings import Settings
+from app.wiring import Resource, Services
+from indexing.errors import EmbedderUnavailable, IndexBusy
+from indexing.store.base import VectorStore
+from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+pytestmark = pytest.mark.anyio
+
+
+async def no_store() -> VectorStore:
+    raise IndexBusy("held")
+
+
+def services(embedder: GivenEmbedder) -> Services:
+    return Services(Settings(), no_store, embedder, lambda _searcher, _queries: ScriptedAnswerer())
+
+
+async def test_a_resource_is_opened_once() -> None:
+    """Everyone who asks at once shares one opening."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.01)
+    resource = Resource(source.get)
+    first, second = await asyncio.gather(resource.get(), resource.get())
+    assert first is second
+    assert source.loads == 1
+
+
+async def test_a_failed_opening_is_tried_again() -> None:
+    """The next who asks gets a fresh try."""
+    source = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("not yet"),))
+    resource = Resource(source.get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert isinstance(await resource.get(), HashEmbedder)
+
+
+async def test_giving_up_does_not_stop_the_opening() -> None:
+    """A caller who is cancelled leaves it to the others."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.02)
+    resource = Resource(source.get)
+    impatient = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert isinstance(await resource.get(), HashEmbedder)
+    assert source.loads == 1
+
+
+async def test_settling_waits_for_an_opening_under_way() -> None:
+    """What is just being opened is not lost when the service closes."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), delay_s=0.01).get)
+    assert await resource.settled() is None
+    asking = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    assert isinstance(await resource.settled(), HashEmbedder)
+    await asking
+
+
+async def test_settling_after_a_failure_is_nothing() -> None:
+    """There is nothing to close."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),)).get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert await resource.settled() is None
+
+
+async def test_a_probe_does_not_wait_for_a_slow_start() -> None:
+    """A dependency that is still loading is not ready, and goes on loading."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.1)
+    given = services(source)
+    _, embedder = await given.readiness(timeout_s=0.01)
+    assert (embedder.ready, embedder.detail) == (False, "it is still starting, or does not answer")
+    _, embedder = await given.readiness(timeout_s=5)
+    assert embedder.ready
+    assert source.loads == 1
+    await given.close()
+
+
+async def test_a_start_that_fails_does_not_stop_the_service() -> None:
+    """The reasons are told by readiness; closing works."""
+    given = services(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),) * 3))
+    await given.start()
+    details = [dependency.detail for dependency in await given.readiness()]
+    assert details == ["held", "no"]
+    await given.close()
