@@ -95,7 +95,9 @@ async def _measure(settings: Settings, data: Path, sets: Sequence[Set], limit: i
         for chosen in sets:
             for mode in MODES:
                 rows.append(await _run(services, data, chosen, mode, limit))
-                print(f"  {rows[-1].set:16} {mode:7} nDCG@10 {rows[-1].ndcg:.4f}  R@100 {rows[-1].recall:.4f}", flush=True)
+                print(
+                    f"  {rows[-1].set:16} {mode:7} nDCG@10 {rows[-1].ndcg:.4f}  R@100 {rows[-1].recall:.4f}", flush=True
+                )
     finally:
         await services.close()
     return rows
@@ -110,7 +112,9 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
             SyncRequest(inputs=(str(source),), cwd=folder, collection=collection, delete=False)
         )
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
-    print(f"{collection}: {summary.total_documents} documents, {summary.total_passages} passages, {rate:.0f} passages/s")
+    print(
+        f"{collection}: {summary.total_documents} documents, {summary.total_passages} passages, {rate:.0f} passages/s"
+    )
 
 
 async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: int) -> Row:
