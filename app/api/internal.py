@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import structlog
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import FromQuery
+from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
-from app.api.bodies import StrictJSON
+from app.api.bodies import BodyRequest, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.presence import TOKEN_HEADER
 from app.remote import Failed
@@ -26,13 +26,13 @@ log = structlog.get_logger()
 
 
 @get("/internal/presence", status_code=204, include_in_schema=False)
-async def confirm_presence(request: Request, services: NamedDependency[Services]) -> None:  # type: ignore[type-arg]
+async def confirm_presence(request: BodyRequest, services: NamedDependency[Services]) -> None:
     """That it is this service which wrote the file."""
     _check_token(request, services)
 
 
 @post("/internal/sync", dto=StrictJSON[SyncRequest], return_dto=None, status_code=200, include_in_schema=False)
-async def sync_files(request: Request, data: SyncRequest, services: NamedDependency[Services]) -> Stream:  # type: ignore[type-arg]
+async def sync_files(request: BodyRequest, data: JSONBody[SyncRequest], services: NamedDependency[Services]) -> Stream:
     """Index files of this machine; answers with the run's events, one JSON object a line, as they happen."""
     _check_token(request, services)
     return Stream(_events(services, data), media_type="application/x-ndjson")
@@ -40,7 +40,7 @@ async def sync_files(request: Request, data: SyncRequest, services: NamedDepende
 
 @post("/internal/document", status_code=200, include_in_schema=False, request_max_body_size=MAX_DOCUMENT_BYTES)
 async def put_document(
-    request: Request,  # type: ignore[type-arg]
+    request: BodyRequest,
     name: FromQuery[str],
     collection: FromQuery[str],
     services: NamedDependency[Services],
@@ -50,7 +50,7 @@ async def put_document(
     return await services.library.put_bytes(await request.body(), name, collection)
 
 
-def _check_token(request: Request, services: Services) -> None:  # type: ignore[type-arg]
+def _check_token(request: BodyRequest, services: Services) -> None:
     expected = services.presence.token if services.presence else ""
     given = request.headers.get(TOKEN_HEADER, "")
     if not expected or not secrets.compare_digest(given.encode(), expected.encode()):
