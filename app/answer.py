@@ -133,20 +133,18 @@ class _Draft(msgspec.Struct, kw_only=True):
 
 def _who_answers(question: Question) -> BackendUse:
     """Before any work: whether someone can do what is asked, and who."""
-    requested = question.answer_backend
-    if requested is None:
-        requested = question.search.backend or EXTRACTIVE
-        if requested == NONE:
-            requested = EXTRACTIVE
-    elif requested == NONE:
+    if question.answer_backend == NONE:
         raise _problem(MissingCapability, "/answer_backend", 'Backend "none" cannot answer; use "extractive".')
+    requested, pointer = question.answer_backend, "/answer_backend"
+    if requested is None:
+        requested, pointer = question.search.backend, "/backend"
+    if requested is None or requested == NONE:
+        requested = EXTRACTIVE
     if requested not in ANSWERERS:
-        names = ", ".join(ANSWERERS)
-        raise _problem(UnknownBackend, "/answer_backend", f"No backend {requested!r} answers; there are: {names}.")
+        raise _problem(UnknownBackend, pointer, f"No backend {requested!r} answers; there are: {', '.join(ANSWERERS)}.")
     if question.check_citations == "model":
-        raise _problem(
-            MissingCapability, "/check_citations", 'No model is configured to check citations; use "structural".'
-        )
+        detail = 'No model is configured to check citations; use "structural".'
+        raise _problem(MissingCapability, "/check_citations", detail)
     return BackendUse(requested=requested, used=EXTRACTIVE)
 
 

@@ -192,3 +192,7 @@ def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

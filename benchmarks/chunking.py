@@ -17,13 +17,13 @@ from statistics import fmean, quantiles
 
 import msgspec
 import numpy as np
+from indexing.readers.limits import ReadLimits
+from indexing.readers.markdown import read_markdown
 from numpy.typing import NDArray
 
 from benchmarks.chunking_metrics import measure, read_gold
 from indexing.chunking import ChunkOptions, chunk, embedding_text
 from indexing.documents import Chunk, Document
-from indexing.readers.limits import ReadLimits
-from indexing.readers.markdown import read_markdown
 
 Vectors = NDArray[np.float32]
 
@@ -120,10 +120,8 @@ def cut(folder: Path, names: Sequence[str], model: Model, arguments: argparse.Na
 def describe(chunks: Mapping[str, Sequence[Chunk]]) -> None:
     for name, found in chunks.items():
         sizes = [len(piece.text) for piece in found]
-        deciles = quantiles(sizes, n=10)
-        print(
-            f"{name:20} {len(sizes):5} chunks, {fmean(sizes):5.0f} characters (10 %: {deciles[0]:.0f}, 90 %: {deciles[-1]:.0f})"
-        )
+        low, *_, high = quantiles(sizes, n=10)
+        print(f"{name:20} {len(sizes):5} chunks, {fmean(sizes):5.0f} characters (10 %: {low:.0f}, 90 %: {high:.0f})")
 
 
 def main() -> None:

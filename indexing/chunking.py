@@ -49,17 +49,29 @@ _LEFTOVER = 0.5  # what it costs to leave less than the minimum for the rest of 
 class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes in tokens of the embedding model.
 
-    `max_tokens`: what the model reads, heading context included (at least 128). `target`: what a chunk's text should
-    measure. `minimum`: below this, sections and remainders join their neighbours where they can.
+    `max_tokens`: what the model reads, context and lead included (at least 128). `target`: what a chunk's text should
+    measure. `minimum`: below this, sections and remainders join their neighbours where they can. `lead`: how much of
+    the text before a chunk, in whole sentences of the same section, is embedded with it.
     """
 
     max_tokens: int = 256
-    target: int = 128
+    target: int = 144
     minimum: int = 48
+    lead: int = 64
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 128 or not 0 < self.minimum <= self.target <= self.max_tokens:
-            raise ValueError("chunk sizes need 0 < minimum <= target <= max_tokens and max_tokens >= 128")
+        if self.max_tokens < 128 or not 0 < self.minimum <= self.target or self.lead < 0:
+            raise ValueError("chunk sizes need max_tokens >= 128, 0 < minimum <= target and lead >= 0")
+
+    @property
+    def aim(self) -> int:
+        """The target, or what a model with a small window has room for."""
+        return min(self.target, self.max_tokens * 9 // 16)
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of text that are put into one chunk; the rest is left for the context."""
+        return self.max_tokens * 3 // 4
 
 
 def chunk(document: Document, tokens: TokenSpans, options: ChunkOptions) -> list[Chunk]:
@@ -70,17 +82,23 @@ def chunk(document: Document, tokens: TokenSpans, options: ChunkOptions) -> list
     ruler = _Ruler(tokens(document.text))
     grouping = _Grouping(list(_atoms(document, ruler, options)), ruler, options)
     fitter = _Fitter(document, tokens, ruler, options.max_tokens)
-    chunks = [piece for group in grouping.groups() for piece in fitter.fit(group)]
+    chunks = [piece for group, lead_start in grouping.groups() for piece in fitter.fit(group, lead_start)]
     return [msgspec.structs.replace(piece, ordinal=ordinal) for ordinal, piece in enumerate(chunks)]
 
 
 def embedding_text(title: str, chunk: Chunk) -> str:
-    """What is embedded and what BM25 reads: title and headings as far as the text does not say them, then the text."""
+    """What is embedded and what BM25 reads: title and headings as far as the text does not say them, lead, text."""
+    context = _context(title, chunk)
+    body = chunk.lead + chunk.text
+    return f"{context}\n{body}" if context else body
+
+
+def _context(title: str, chunk: Chunk) -> str:
     title = _clipped(title, _TITLE_BYTES)
-    context = [part for part in dict.fromkeys((title, *chunk.heading)) if part and part not in chunk.text]
-    while len(" > ".join(context).encode("utf-8", "replace")) > _CONTEXT_BYTES:
-        context.pop(1 if context[0] == title and len(context) > 1 else 0)
-    return " > ".join(context) + "\n" + chunk.text if context else chunk.text
+    parts = [part for part in dict.fromkeys((title, *chunk.heading)) if part and part not in chunk.text]
+    while len(" > ".join(parts).encode("utf-8", "replace")) > _CONTEXT_BYTES:
+        parts.pop(1 if parts[0] == title else 0)
+    return " > ".join(parts)
 
 
 class _Ruler:
@@ -147,18 +165,12 @@ def _rank(before: Block | None, block: Block, page_starts: Sequence[int]) -> Ran
 
 def _parts(text: str, block: Block, rank: Rank, ruler: _Ruler, options: ChunkOptions) -> Iterator[Part]:
     """A block whole if it is small or one thing, otherwise its sentences (its lines, if it is code)."""
-    limit = _limit(options)
     ranges = [(block.start, block.end)]
     if block.kind not in ("heading", "table_row") and ruler.size(block.start, block.end) > options.minimum:
         ranges = (lines if block.kind == "code" else sentences)(text, block.start, block.end)
     for start, end in ranges:
-        yield from parts_of(text, Part(start, end, rank), lambda a, b: ruler.size(a, b) <= limit)
+        yield from parts_of(text, Part(start, end, rank), lambda a, b: ruler.size(a, b) <= options.limit)
         rank = Rank.SENTENCE
-
-
-def _limit(options: ChunkOptions) -> int:
-    """The most tokens of text that are put into one chunk: what is left with room for the context."""
-    return max(options.target, options.max_tokens * 3 // 4)
 
 
 def _heading_text(raw: str) -> str:
@@ -180,12 +192,22 @@ class _Grouping:
         self._options = options
         self._rest = _rest_of_section(atoms)
 
-    def groups(self) -> Iterator[Sequence[_Atom]]:
+    def groups(self) -> Iterator[tuple[Sequence[_Atom], int]]:
+        """The atoms of each chunk, and where its lead begins."""
         first = 0
         while first < len(self._atoms):
             end = self._end(first)
-            yield self._atoms[first:end]
+            yield self._atoms[first:end], self._lead_start(first)
             first = end
+
+    def _lead_start(self, first: int) -> int:
+        """A few whole atoms before the chunk; none before a heading or a row whose header is its context."""
+        begin, stop = first, self._atoms[first].start
+        while begin and self._atoms[begin].rank != Rank.SECTION and not self._atoms[begin - 1].heading:
+            if self._atoms[first].columns or self._ruler.size(self._atoms[begin - 1].start, stop) > self._options.lead:
+                break
+            begin -= 1
+        return self._atoms[begin].start
 
     def _end(self, first: int) -> int:
         """The index after the last atom of the chunk that begins at `first`."""
@@ -193,7 +215,7 @@ class _Grouping:
         for end in range(first + 1, len(self._atoms) + 1):
             size = self._ruler.size(self._atoms[first].start, self._atoms[end - 1].end)
             after_heading = self._atoms[end - 1].heading  # never a place to cut, unless nothing else is left
-            if size > _limit(self._options) and end > first + 1 and (best_score > -inf or after_heading):
+            if size > self._options.limit and end > first + 1 and (best_score > -inf or after_heading):
                 break
             closes = end == len(self._atoms) or self._closes(first, end, size)
             if closes or not (after_heading or self._atoms[end].rank == Rank.SECTION):
@@ -201,7 +223,7 @@ class _Grouping:
                 best, best_score = max((best, best_score), (end, score), key=itemgetter(1))
             elif best_score == -inf:
                 best = end
-            if closes or (size > self._options.target * _REACH and best_score > -inf):
+            if closes or (size > self._options.aim * _REACH and best_score > -inf):
                 break
         return best
 
@@ -214,12 +236,12 @@ class _Grouping:
         if opens.rank != Rank.SECTION or self._atoms[index - 1].heading:
             return False
         whole = first == 0 or begins.rank == Rank.SECTION
-        small = size < self._options.minimum and size + self._rest[index] <= self._options.target
+        small = size < self._options.minimum and size + self._rest[index] <= self._options.aim
         return not (whole and small and opens.level >= begins.level)
 
     def _score(self, rank: Rank, size: int, index: int) -> float:
         """How well a chunk of that size ends before the atom at `index` (0: at the end of a section)."""
-        score = _ATTRACTION[rank] - abs(size - self._options.target) / self._options.target
+        score = _ATTRACTION[rank] - abs(size - self._options.aim) / self._options.aim
         if size < self._options.minimum:
             score -= _TOO_SMALL
         if index and self._rest[index] < self._options.minimum:
@@ -245,20 +267,23 @@ class _Fitter:
         self._tokens = tokens
         self._max_tokens = max_tokens
         self._page_starts = [page.start for page in document.pages]
+        self._context_sizes: dict[str, int] = {}
 
-    def fit(self, atoms: Sequence[_Atom]) -> list[Chunk]:
-        """The atoms as one chunk; where it is too long, its headings go first, then it is cut."""
-        chunk = self._chunk(atoms)
-        if self._surely_fits(chunk):
+    def fit(self, atoms: Sequence[_Atom], lead_start: int) -> list[Chunk]:
+        """The atoms as one chunk; where it is too long, its lead goes first, then its headings, then it is cut."""
+        chunk = self._chunk(atoms, lead_start)
+        if self._surely_fits(chunk, atoms):
             return [chunk]
-        for outermost in range(len(chunk.heading) + 1):
-            shorter = msgspec.structs.replace(chunk, heading=chunk.heading[outermost:])
+        for shorter in _shortened(chunk):
             if len(self._tokens(embedding_text(self._document.title, shorter))) <= self._max_tokens:
                 return [shorter]
         halves = self._halves(atoms)
-        return [piece for half in halves for piece in self.fit(half)] if len(halves) > 1 else [shorter]
+        if len(halves) == 1:
+            return [msgspec.structs.replace(chunk, lead="", heading=())]
+        (left, right), start = halves, halves[1][0].start
+        return self.fit(left, lead_start) + self.fit(right, start)
 
-    def _chunk(self, atoms: Sequence[_Atom]) -> Chunk:
+    def _chunk(self, atoms: Sequence[_Atom], lead_start: int) -> Chunk:
         start, end = atoms[0].start, atoms[-1].end
         page = bisect_right(self._page_starts, start) - 1
         heading = _common_path([atom.path for atom in atoms if not atom.heading] or [atoms[-1].path])
@@ -269,13 +294,19 @@ class _Fitter:
             text=self._document.text[start:end],
             page=self._document.pages[page].number if page >= 0 else None,
             heading=(*heading, atoms[0].columns) if atoms[0].columns else heading,
+            lead=self._document.text[lead_start:start],
         )
 
-    def _surely_fits(self, chunk: Chunk) -> bool:
-        """Whether there is room even if cutting made a third more tokens, and every byte of the context one."""
-        context = len(embedding_text(self._document.title, chunk)) - len(chunk.text)
-        size = self._ruler.size(chunk.start, chunk.end)
-        return size * 4 // 3 + context * 4 <= self._max_tokens
+    def _surely_fits(self, chunk: Chunk, atoms: Sequence[_Atom]) -> bool:
+        """Whether the tokens counted once in the whole text tell enough: room to spare, and no word cut."""
+        begin = chunk.start - len(chunk.lead)
+        size = self._ruler.size(begin, chunk.end)
+        if min(atom.rank for atom in atoms) < Rank.WORD or size * _CHARACTERS_PER_TOKEN < chunk.end - begin + 8:
+            return False
+        context = _context(self._document.title, chunk)
+        if context not in self._context_sizes:
+            self._context_sizes[context] = len(self._tokens(context))
+        return size * 9 // 8 + self._context_sizes[context] + 4 <= self._max_tokens
 
     def _halves(self, atoms: Sequence[_Atom]) -> list[Sequence[_Atom]]:
         """Two parts of about the same length, the first not ending in a heading; or one, if there is nothing to cut."""
@@ -295,6 +326,13 @@ class _Fitter:
         half = (atom.end - atom.start) / 2
         parts = parts_of(self._document.text, Part(*atom[:3]), lambda start, end: end - start <= half)
         return [atom._replace(start=part.start, end=part.end, rank=part.rank, heading=False) for part in parts]
+
+
+def _shortened(chunk: Chunk) -> Iterator[Chunk]:
+    """The chunk with less and less around its text."""
+    yield chunk
+    for outermost in range(len(chunk.heading) + 1):
+        yield msgspec.structs.replace(chunk, lead="", heading=chunk.heading[outermost:])
 
 
 def _common_path(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

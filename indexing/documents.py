@@ -76,7 +76,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A passage: `text == document.text[start:end]`, with where it stands.
 
     `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are
-    pages.
+    pages. `lead` is the text right before it (white space between them included) that is embedded with it, not stored.
     """
 
     ordinal: int
@@ -85,6 +85,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     page: int | None = None
     heading: tuple[str, ...] = ()
+    lead: str = ""
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):

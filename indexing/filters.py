@@ -92,12 +92,27 @@ def payload_path(field: str) -> str:
     return ".".join(part if _PLAIN_KEY.fullmatch(part) else f'"{part}"' for part in path.split("."))
 
 
+def read_moment(text: str) -> str | None:
+    """A date or date-time (RFC 3339) in one spelling: in UTC, ending in Z. None for any other text.
+
+    A plain date is its first moment; what says no time zone is in UTC.
+    """
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _GROUPS = ("and", "or", "not")
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _OPERATORS = ("ne", "nin", *_BOUNDS, "text", "exists")
 _DATE = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2}))?",
+    r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})?)?",
     re.ASCII,
 )
 
@@ -142,7 +157,8 @@ def _all(parts: list[Filter]) -> Filter:
 
 
 def _escape(key: str) -> str:
-    """A key as a token of a JSON pointer (RFC 6901, section 3)."""
+    """A key as a token of a JSON pointer (RFC 6901, section 3), fit to be written as UTF-8."""
+    key = key.encode("utf-8", "replace").decode()
     return key.replace("~", "~0").replace("/", "~1")
 
 
@@ -222,17 +238,13 @@ def _number(value: Any, pointer: str) -> float:
 
 
 def _date(value: str, pointer: str) -> str:
-    """The moment in UTC; a plain date is its first moment in UTC."""
-    try:
-        if not _DATE.fullmatch(value):
-            raise ValueError(value)
-        moment = datetime.fromisoformat(value.upper())
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as exc:
+    moment = read_moment(value)
+    if moment is None:
         raise InvalidFilter(
-            pointer, "a date is written as 2026-01-31, or as 2026-01-31T12:00:00Z with its time zone (RFC 3339)"
-        ) from exc
-    return moment.isoformat().replace("+00:00", "Z")
+            pointer,
+            "a date is written as 2026-01-31, or as 2026-01-31T12:00:00Z with or without its time zone (RFC 3339)",
+        )
+    return moment
 
 
 def _scalars(values: list[Any], pointer: str) -> tuple[Scalar, ...]:

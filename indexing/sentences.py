@@ -69,8 +69,8 @@ def sentence_spans(text: str) -> list[Span]:
 
 
 def _language(text: str) -> str:
-    """The language whose abbreviations fit best, judged by the first 4,000 code points."""
-    sample = text[:4_000]
+    """The language whose abbreviations fit best, judged by the first 2,000 code points."""
+    sample = text[:2_000]
     letters = max(1, sum(map(str.isalpha, sample)))
     for language, script in _SCRIPTS:
         if len(script.findall(sample)) > letters * 0.1:

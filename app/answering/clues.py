@@ -14,7 +14,7 @@ _TIME_WORDS = (
     "jan feb mar apr may mai jun jul aug sep oct okt nov dec dez ene centur jahrhundert siecle siglo secol decade year "
     "jahr day tag week woche month monat"
 )
-_NUMBER = re.compile(rf"\d[\d.,]*|\b(?:{_NUMBER_WORDS.replace(' ', '|')})\b|[一二两三四五六七八九十百千万亿]+")
+_NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|\b(?:{_NUMBER_WORDS.replace(' ', '|')})\b|[一二两三四五六七八九十百千万亿]+")
 _TIME = re.compile(
     rf"\b(?:1\d{{3}}|20\d\d)\b|\b\d+(?:st|nd|rd|th)\b|\b(?:{_TIME_WORDS.replace(' ', '|')})|\d*[年月日]|世纪"
 )

@@ -2,27 +2,31 @@
 
 import re
 import unicodedata
+from functools import cache
 
 from app.answering.words import FUNCTION_STRINGS, FUNCTION_WORDS
 
 STEM_LENGTH = 5
 """Words are cut to this length. Truncation at 5 letters does as well as stemmers over European languages (McNamee and
-Mayfield, "Character n-gram tokenization for European language text retrieval", 2004) and needs no language."""
+Mayfield, "Character n-gram tokenization for European language text retrieval", 2004) and needs no language. It leaves
+the endings of short words, of which the most frequent, -s, is taken off first: "last" and "lasts" are one."""
+_SHORT = 3
 
-# Scripts written without spaces, and Hangul, whose particles stick to the word: compared by pairs of characters.
+# Scripts written without spaces; Hangul, whose particles stick to the word; Indic ones, whose vowel signs are not
+# letters to `re`. All are compared by pairs of characters.
 _UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff"
+    "\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 )
+_ACCENT = re.compile(r"[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 
 def fold(text: str) -> str:
-    """Lower case, compatibility forms unified, accents gone."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    kept = "".join(character for character in decomposed if unicodedata.category(character) != "Mn")
-    return unicodedata.normalize("NFC", kept)
+    """Lower case, compatibility forms unified, accents and vowel points gone."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
 
 
 def terms(text: str) -> frozenset[str]:
@@ -42,7 +46,7 @@ def content_terms(question: str, language: str) -> frozenset[str]:
     folded = fold(question)
     for string in FUNCTION_STRINGS.get(language, ()):
         folded = folded.replace(string, " ")
-    skipped = FUNCTION_WORDS.get(language, frozenset())
+    skipped = _function_words(language)
     found: set[str] = set()
     for word in _WORD.findall(folded):
         if _UNSPACED_RUN.match(word):
@@ -52,8 +56,16 @@ def content_terms(question: str, language: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
+def _function_words(language: str) -> frozenset[str]:
+    return frozenset(map(fold, FUNCTION_WORDS.get(language, ())))
+
+
 def _stem(word: str) -> str:
-    return word if word.isdigit() else word[:STEM_LENGTH]
+    if word.isdigit():
+        return word
+    bare = word[:-1] if len(word) > _SHORT and word.endswith("s") else word
+    return bare[:STEM_LENGTH]
 
 
 def _pairs(run: str) -> list[str]:

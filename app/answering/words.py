@@ -1,6 +1,6 @@
 """Closed word classes of the languages that we know: function words, question words, words that point back.
 
-Keys are ISO 639-1 codes. All is written as `terms.fold` leaves it: lower case, no accents.
+Keys are ISO 639-1 codes. Words are lower case and may lack their accents: they are folded before they are compared.
 """
 
 import re

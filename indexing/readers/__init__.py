@@ -33,6 +33,7 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
     except RecursionError as exc:
         raise UnreadableDocument("corrupt", "The file is damaged: its parts are nested too deeply.") from exc
     except Exception as exc:
+        # The one seam towards a dozen parsers, which raise anything on hostile bytes.
         raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
 
 

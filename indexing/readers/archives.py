@@ -4,7 +4,6 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import cast
 
 from lxml import etree
 
@@ -86,6 +85,11 @@ def parse_xml(data: bytes) -> etree._Element:
     return root
 
 
+def tags(names: str) -> frozenset[str]:
+    """A set of tag names, written with spaces between them."""
+    return frozenset(names.split())
+
+
 def local(element: etree._Element) -> str:
     """The tag without its namespace; "" for entities and the like."""
     tag = element.tag
@@ -94,8 +98,9 @@ def local(element: etree._Element) -> str:
 
 def attribute(element: etree._Element, name: str) -> str | None:
     """The attribute of that local name, whatever its namespace."""
-    if (value := element.get(name)) is not None:
-        return value
+    plain = element.get(name)
+    if plain is not None:
+        return plain
     for key, value in element.attrib.items():
         if str(key).endswith("}" + name):
             return str(value)
@@ -114,7 +119,7 @@ def child(element: etree._Element, *path: str) -> etree._Element | None:
 
 def descendants(element: etree._Element, *names: str) -> Iterator[etree._Element]:
     """All descendants with one of the local names, in document order."""
-    return cast("Iterator[etree._Element]", element.iter(*(f"{{*}}{name}" for name in names)))
+    return element.iter(*(f"{{*}}{name}" for name in names))
 
 
 def relationships(package: Package, part: str) -> dict[str, tuple[str, str]]:

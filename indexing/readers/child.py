@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,8 +25,9 @@ _PARENT_POLL_SECONDS = 1.0
 _ALARM_GRACE_SECONDS = 10.0
 
 
-def main() -> None:
-    """Serves until the parent closes the pipe."""
+def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
+    """Serves until the parent closes the pipe. `answer` makes a reply of a request; by default it reads the file."""
+    answer = answer or read_request
     requests, replies = _private_pipes()
     limits = msgspec.msgpack.decode(_frame(requests) or b"", type=Greeting).limits
     _confine(limits)
@@ -33,7 +35,7 @@ def main() -> None:
     replies.flush()
     while (body := _frame(requests)) is not None:
         _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
-        reply = _answer(msgspec.msgpack.decode(body, type=Request), limits)
+        reply = _framed_reply(answer, msgspec.msgpack.decode(body, type=Request), limits)
         _set_alarm(0.0)
         replies.write(reply)
         replies.flush()
@@ -77,10 +79,15 @@ def _set_alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _answer(request: Request, limits: ReadLimits) -> bytes:
+def read_request(request: Request, limits: ReadLimits) -> Reply:
+    """The documents asked for."""
+    data = request.data if request.data is not None else _file(request.path or b"", limits)
+    return Reply(documents=read(data, request.name, limits, request.media_type))
+
+
+def _framed_reply(answer: Callable[[Request, ReadLimits], Reply], request: Request, limits: ReadLimits) -> bytes:
     try:
-        data = request.data if request.data is not None else _file(request.path or b"", limits)
-        return framed(Reply(documents=read(data, request.name, limits, request.media_type)))
+        return framed(answer(request, limits))
     except UnreadableDocument as refusal:
         return framed(Reply(reason=refusal.reason, detail=refusal.detail))
     except MemoryError:

@@ -32,7 +32,7 @@ def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[Bl
 
 
 def covering(text: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """The blocks, with paragraphs for whatever text they leave out; a block that overlaps an earlier one is cut or dropped."""
+    """The blocks, with paragraphs for whatever they leave out; one that overlaps an earlier one is cut or dropped."""
     whole: list[Block] = []
     position = 0
     for block in blocks:

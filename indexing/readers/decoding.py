@@ -114,7 +114,7 @@ def _guess(data: bytes) -> str:
 
 
 def _western_or_central(sample: bytes) -> str:
-    """The two Windows code pages of Latin Europe read each other's letters without complaint: count the plausible ones."""
+    """The two Windows code pages of Latin Europe read each other's letters: count the plausible ones."""
     western, central = sample.decode("cp1252", "replace"), sample.decode("cp1250", "replace")
     differing = [(w, c) for w, c in zip(western, central, strict=True) if w != c]
     votes_western = sum(w in _WESTERN_LETTERS for w, _ in differing)

@@ -8,18 +8,22 @@ from lxml import etree
 from lxml import html as lxml_html
 
 from indexing.documents import Document
+from indexing.readers.archives import tags
 from indexing.readers.decoding import decode
 from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import TextWriter, one_line, tidy
 
 _META_CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-_NEVER_CONTENT = frozenset(
-    ["script", "style", "noscript", "template", "svg", "canvas", "iframe", "object", "embed", "applet", "map", "nav", "button", "select", "option", "datalist", "input", "textarea", "dialog", "audio", "video", "head", "link", "meta", "title"]
+_NEVER_CONTENT = tags(
+    "script style noscript template svg canvas iframe object embed applet map nav button select option "
+    "datalist input textarea dialog audio video head link meta title"
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_BLOCKS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "menu", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"]
+_BLOCKS = tags(
+    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure "
+    "footer form header hr html legend li main menu ol p pre section summary table tbody td tfoot th thead tr "
+    "ul"
 )
 _BOILERPLATE_ROLES = frozenset(
     {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"}
@@ -33,7 +37,8 @@ _BOILERPLATE_NAMES = re.compile(
 )
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"\n\s*\n")
-_DEPTH = 300
+# Below this depth text is gathered without its structure. A level takes up to four stack frames.
+_DEPTH = 150
 
 
 def read_html(data: bytes, name: str, limits: ReadLimits) -> list[Document]:

@@ -22,7 +22,7 @@ REASONS = {
 
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds for one file. Bytes, pages (slides, sheets), seconds; `max_ratio` is unpacked over packed bytes of a zip."""
+    """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip."""
 
     max_bytes: int = 100 * 2**20
     max_pages: int = 5000

@@ -4,7 +4,7 @@ import email
 import email.policy
 import email.utils
 from email.message import EmailMessage
-from typing import Any, cast
+from typing import Any
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
@@ -19,7 +19,7 @@ _PARTS = 1000
 def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document; the subject is its title, attachments are named in the metadata."""
     refuse_binary(data)
-    message = cast(EmailMessage, email.message_from_bytes(data.lstrip(b"\r\n\t "), policy=email.policy.default))
+    message = email.message_from_bytes(data.lstrip(b"\r\n\t "), policy=email.policy.default)
     writer = TextWriter()
     for part in _bodies(message):
         _write_part(part, writer)
@@ -30,7 +30,7 @@ def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 def _bodies(message: EmailMessage) -> list[EmailMessage]:
     """The parts to read: plain text rather than HTML where the message offers both."""
-    leaves = [cast(EmailMessage, part) for part in message.walk() if not part.is_multipart()]
+    leaves = [part for part in message.walk() if not part.is_multipart()]
     if len(leaves) > _PARTS:
         raise UnreadableDocument("too_many_pages", f"It has {len(leaves)} parts; at most {_PARTS} are read.")
     shown = [part for part in leaves if part.get_content_disposition() != "attachment"]

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,8 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.archives import corrupt
 from indexing.readers.limits import ReadLimits
-from indexing.readers.pdf_layout import HYPHEN, Glyph, Page, fragments_of_line, write_pages
+from indexing.readers.pdf_layout import write_pages
+from indexing.readers.pdf_lines import HYPHEN, Glyph, Page, fragments_of_line
 from indexing.readers.writing import TextWriter
 
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?")
@@ -21,8 +24,10 @@ _BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
 _SCANNED_CHARACTERS_PER_PAGE = 15
 _CHARACTERS_PER_PAGE = 200_000
 _NOT_SAID = re.compile(
-    r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation|microsoft (word|powerpoint) - .*|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
-    re.I,
+    r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation"
+    r"|microsoft (word|powerpoint) - .*"
+    r"|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
+    re.IGNORECASE,
 )
 
 
@@ -78,7 +83,7 @@ def _page(pdf: Any, number: int) -> Page:
         if not text:
             return Page(width, height, ())
         try:
-            turned = _Turn(page)
+            turned = _Turn(page, text)
             fragments = [
                 fragment for line in _lines(text, turned) for fragment in fragments_of_line(line, _is_bold(text, line))
             ]
@@ -88,12 +93,14 @@ def _page(pdf: Any, number: int) -> Page:
 
 
 class _Turn:
-    """Page coordinates -> what a reader sees: origin at the top left, y downwards, rotation undone."""
+    """Page coordinates -> those of a reader of the text: origin at the top left, y downwards, text upright.
 
-    def __init__(self, page: Any) -> None:
-        left, bottom, right, top = page.get_bbox()
-        self._box = (left, bottom, right, top)
-        self._rotation = page.get_rotation() % 360
+    How the page itself is turned does not matter, only how most of its text runs.
+    """
+
+    def __init__(self, page: Any, text: Any) -> None:
+        self._box = page.get_bbox()
+        self._rotation = _direction(text)
 
     def __call__(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
         """(left, top, right, bottom)."""
@@ -112,8 +119,17 @@ _DIVIDING = frozenset({2, 0xFFFE})
 _LINE_ENDS = _DIVIDING | {10, 13}
 
 
+def _direction(text: Any) -> int:
+    """Degrees counter-clockwise, a multiple of 90, by which most of the text is turned; judged by a sample."""
+    count = pdfium_c.FPDFText_CountChars(text)
+    sample = range(0, count, max(1, count // 25))
+    angles = [math.degrees(pdfium_c.FPDFText_GetCharAngle(text, index)) for index in sample]
+    turns = Counter(-round(angle / 90) * 90 % 360 for angle in angles if angle >= 0)
+    return turns.most_common(1)[0][0] if turns else 0
+
+
 def _lines(text: Any, turned: _Turn) -> Iterator[list[Glyph]]:
-    """Glyphs (character, left, top, right, bottom, index) of each line, in PDFium's order: that of the content stream."""
+    """The glyphs of each line, in PDFium's order: that of the content stream."""
     get_unicode, get_box = pdfium_c.FPDFText_GetUnicode, pdfium_c.FPDFText_GetLooseCharBox
     box = pdfium_c.FS_RECTF()
     pointer = ctypes.byref(box)

@@ -35,7 +35,8 @@ def read_rst(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 def _structured(text: str, found: Iterator[Block], media_type: str) -> Document:
     blocks = covering(text, found)
     first = next((block for block in blocks if block.kind == "heading"), None)
-    title = one_line(text[first.start : first.end].splitlines()[0].strip("= \t")) if first else ""
+    lines = text[first.start : first.end].splitlines() if first else []
+    title = next((one_line(line.strip("= \t")) for line in lines if not _ADORNMENT.match(line)), "")
     return Document(text=text, title=title, blocks=blocks, media_type=media_type)
 
 

@@ -17,6 +17,8 @@ _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet
 _CELL_CHARACTERS = 32_767
 # Beyond this many rows a table's empty columns are judged by its first rows alone.
 _TABLE_ROWS = 5_000
+# Wider sheets are not searched for tables side by side.
+_WIDTH = 1_000
 
 
 def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
@@ -53,12 +55,13 @@ _DAMAGE = (
 
 def _open(data: bytes) -> Any:
     import openpyxl  # 0.2 s that only a workbook is worth
+    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-    except (*_DAMAGE, openpyxl.utils.exceptions.InvalidFileException) as exc:
+    except (*_DAMAGE, InvalidFileException) as exc:
         raise corrupt("Its workbook part cannot be read.") from exc
 
 
@@ -72,7 +75,8 @@ def _written(workbook: Any, properties: dict[str, str], name: str) -> Document:
             if tables:
                 writer.add("heading", sheet.title, level=1)
             for table in tables:
-                writer.add_table(table, header=len(table) > 1)
+                for part in side_by_side(table):
+                    writer.add_table(part, header=len(part) > 1)
     metadata: dict[str, Any] = {**properties, "sheets": [sheet.title for sheet in workbook.worksheets]}
     title = metadata.pop("title", "") or stem(name)
     return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata)
@@ -92,6 +96,25 @@ def _tables(sheet: Any) -> Iterator[list[list[str]]]:
             table = []
     if table:
         yield table
+
+
+def side_by_side(table: list[list[str]]) -> list[list[list[str]]]:
+    """The tables that stand next to one another in the same rows: an empty column parts two of two columns or more."""
+    width = max((len(row) for row in table), default=0)
+    if width > _WIDTH:
+        return [table]
+    filled = [any(column < len(row) and row[column] for row in table) for column in range(width)]
+    groups: list[list[int]] = [[]]
+    for column in range(width):
+        if filled[column]:
+            groups[-1].append(column)
+        elif groups[-1]:
+            groups.append([])
+    groups = [group for group in groups if group]
+    if any(len(group) < 2 for group in groups):
+        return [table]
+    parts = [[[row[column] if column < len(row) else "" for column in group] for row in table] for group in groups]
+    return [[row for row in part if any(row)] for part in parts]
 
 
 def _cell_text(value: Any) -> str:

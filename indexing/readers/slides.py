@@ -121,16 +121,34 @@ def _write_text(shape: etree._Element, writer: TextWriter, *, heading: bool) -> 
     if heading:
         writer.add("heading", " ".join(_paragraph_text(paragraph) for paragraph in paragraphs), level=1)
         return
-    listed = sum(bool(_paragraph_text(paragraph).strip()) for paragraph in paragraphs) > 1
+    # The layout gives the paragraphs of a body bullets, which they may decline; elsewhere they ask for them.
+    several = sum(bool(_paragraph_text(paragraph).strip()) for paragraph in paragraphs) > 1
+    number = 0
     for paragraph in paragraphs:
-        properties = child(paragraph, "pPr")
-        plain = properties is not None and child(properties, "buNone") is not None
-        level = (attribute(properties, "lvl") if properties is not None else None) or "0"
         text = tidy(_paragraph_text(paragraph))
-        if not text or plain or not listed or _placeholder(shape) != "body":
-            writer.add("paragraph", text)
+        mark = _mark(paragraph, by_default=several and _placeholder(shape) == "body")
+        number = number + 1 if mark == "#" and text else 0
+        if text and mark:
+            writer.add("list_item", f"{f'{number}.' if number else mark} {text}", indent=2 * _level(paragraph))
         else:
-            writer.add("list_item", f"- {text}", indent=2 * min(int(level) if level.isdigit() else 0, 8))
+            writer.add("paragraph", text)
+
+
+def _mark(paragraph: etree._Element, *, by_default: bool) -> str:
+    """A hyphen for a bullet, "#" for a number, "" for neither."""
+    properties = child(paragraph, "pPr")
+    own = {local(element) for element in properties} if properties is not None else set()
+    if "buNone" in own:
+        return ""
+    if "buAutoNum" in own:
+        return "#"
+    return "-" if by_default or "buChar" in own else ""
+
+
+def _level(paragraph: etree._Element) -> int:
+    properties = child(paragraph, "pPr")
+    level = (attribute(properties, "lvl") if properties is not None else None) or "0"
+    return min(int(level), 8) if level.isdigit() and len(level) < 4 else 0
 
 
 def _paragraph_text(paragraph: etree._Element) -> str:
@@ -147,15 +165,23 @@ def _paragraph_text(paragraph: etree._Element) -> str:
 
 
 def _table_rows(table: etree._Element) -> list[list[str]]:
-    return [
-        [
-            " ".join(_paragraph_text(paragraph) for paragraph in descendants(cell, "p"))
-            for cell in row
-            if local(cell) == "tc"
-        ]
-        for row in table
-        if local(row) == "tr"
-    ]
+    """Cell texts; a cell that spans rows is repeated in each of them."""
+    rows: list[list[str]] = []
+    for row in table:
+        if local(row) != "tr":
+            continue
+        texts: list[str] = []
+        for cell in row:
+            if local(cell) != "tc":
+                continue
+            above = rows[-1][len(texts)] if rows and len(texts) < len(rows[-1]) else ""
+            texts.append(above if attribute(cell, "vMerge") in ("1", "true") else _cell_text(cell))
+        rows.append(texts)
+    return rows
+
+
+def _cell_text(cell: etree._Element) -> str:
+    return " ".join(_paragraph_text(paragraph) for paragraph in descendants(cell, "p"))
 
 
 def _write_chart(chart: etree._Element, writer: TextWriter) -> None:

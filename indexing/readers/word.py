@@ -32,7 +32,9 @@ _CODE_STYLE = re.compile(
 _QUOTE_STYLE = re.compile(r"^(intense )?quote$|^block ?text$", re.IGNORECASE)
 _CODE_MARKS = re.compile(r"[=;{}<>()\[\]]|^\s*(?:def|import|return|SELECT|\$) ")
 _BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-", "softHyphen": "", "ptab": "\t"}
-_PASSED_OVER = frozenset(["del", "moveFrom", "pPr", "rPr", "instrText", "fldChar", "commentReference", "annotationRef", "delText", "sectPr"])
+_PASSED_OVER = frozenset(
+    ["del", "moveFrom", "pPr", "rPr", "instrText", "fldChar", "commentReference", "annotationRef", "delText", "sectPr"]
+)
 _DEPTH = 60
 
 

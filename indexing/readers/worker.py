@@ -17,22 +17,21 @@ from indexing.readers.limits import ReadLimits
 
 _START_SECONDS = 60.0
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-# -P keeps the working directory, where a stray email.py may lie, off the import path.
-_COMMAND = (
-    sys.executable,
-    "-P",
-    "-c",
-    "import sys; sys.path.insert(0, sys.argv[1]); from indexing.readers.child import main; main()",
-    _PACKAGE_ROOT,
-)
+
+
+def _command(child: str) -> tuple[str, ...]:
+    # -P keeps the working directory, where a stray email.py may lie, off the import path.
+    start = f"import sys; sys.path.insert(0, sys.argv[1]); from {child} import main; main()"
+    return (sys.executable, "-P", "-c", start, _PACKAGE_ROOT)
 
 
 class ReaderPool:
     """`size` reader processes, started when first needed and kept. Use as an async context manager."""
 
-    def __init__(self, limits: ReadLimits | None = None, size: int = 1, command: tuple[str, ...] = _COMMAND) -> None:
+    def __init__(self, limits: ReadLimits | None = None, size: int = 1, child: str = "indexing.readers.child") -> None:
+        """`child` is the module whose `main` serves in the process."""
         self._limits = limits or ReadLimits()
-        self._seats = [_Seat(self._limits, command) for _ in range(max(1, size))]
+        self._seats = [_Seat(self._limits, _command(child)) for _ in range(max(1, size))]
         self._idle: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
         for seat in self._seats:
             self._idle.put_nowait(seat)
@@ -68,6 +67,7 @@ class _Seat:
         self._limits = limits
         self._command = command
         self._process: Process | None = None
+        self._burials: set[asyncio.Future[object]] = set()
 
     async def ask(self, request: Request) -> Reply:
         """One request, one reply. Any failure, a cancellation too, leaves the seat empty."""
@@ -83,22 +83,28 @@ class _Seat:
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
             raise await self._crash_report() from exc
         except BaseException:
-            await self.clear()
+            self.drop()
             raise
 
-    async def clear(self) -> None:
-        """Ends the process, if there is one, and waits for it."""
+    def drop(self) -> None:
+        """Kills the process, if there is one. Does not wait: it must work while the caller is being cancelled."""
         process, self._process = self._process, None
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        if process.stdin is not None:
-            process.stdin.close()
-        await process.wait()
+        self._burials.add(asyncio.ensure_future(process.communicate()))
+
+    async def clear(self) -> None:
+        """Kills the process and waits until all that were ever dropped are gone, with their pipes."""
+        self.drop()
+        await asyncio.gather(*self._burials, return_exceptions=True)
+        self._burials.clear()
 
     async def _started(self) -> Process:
-        if self._process is None or self._process.returncode is not None:
+        if self._process is not None and self._process.returncode is not None:
+            self.drop()
+        if self._process is None:
             # A session of its own: Ctrl-C at the terminal is for the parent, which decides what becomes of us.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
@@ -110,7 +116,7 @@ class _Seat:
     async def _crash_report(self) -> UnreadableDocument:
         process = self._process
         code = await process.wait() if process is not None else None
-        await self.clear()
+        self.drop()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return UnreadableDocument(
             "crashed", f"The reader fell over while reading it ({cause}); the file may be damaged."

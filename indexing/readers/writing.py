@@ -18,6 +18,9 @@ _CLOSE_TOGETHER = ("list_item", "table_row")
 
 def tidy(text: str) -> str:
     """Prose with single spaces, plain line breaks and nothing invisible in it."""
+    # Most texts are tidy: `isprintable` is false for every odd space, break and invisible character.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
     text = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text))
     return _MANY_BREAKS.sub("\n", _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text))).strip()
 
@@ -39,9 +42,11 @@ def stem(name: str) -> str:
 
 
 def row_text(cells: list[str]) -> str:
-    """One table row on one line, `a | b | c`; "" when all cells are empty."""
+    """One table row on one line, `a | b | c`, without the empty cells at its end."""
     lines = [one_line(cell) for cell in cells]
-    return " | ".join(lines) if any(lines) else ""
+    while lines and not lines[-1]:
+        lines.pop()
+    return " | ".join(lines)
 
 
 def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:

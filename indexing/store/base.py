@@ -68,7 +68,10 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A passage with the score of the side that found it (cosine similarity, or BM25 with the collection's idf)."""
+    """A passage with the score of the side that found it (cosine similarity, or BM25 with the collection's idf).
+
+    A larger score is nearer with every distance: Euclidean distances are negated.
+    """
 
     passage: Passage
     score: float
@@ -88,7 +91,7 @@ class VectorStore(Protocol):
     """
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
-        """Create, or return the existing one when dimension and distance agree; else CollectionConflict.
+        """Create, or return the existing one when dimension and distance agree (CollectionConflict, InvalidName).
 
         An existing collection keeps its spec: whether `embedder` fits is the caller's question.
         """
@@ -106,7 +109,7 @@ class VectorStore(Protocol):
         """Delete the collection with every generation of it. Raises CollectionNotFound."""
 
     async def begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
-        """Start an empty generation beside the live one; returns the name under which to write to it.
+        """Start an empty generation beside the live one, if any; returns the name under which to write to it.
 
         An unfinished generation of an earlier, killed rebuild is discarded.
         """

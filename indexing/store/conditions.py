@@ -15,7 +15,7 @@ from indexing.filters import (
     Scalar,
     payload_path,
 )
-from indexing.store.payload import WORDS, sought_words
+from indexing.store.payload import DATES, WORDS, sought_words
 
 C = TypeVar("C")
 
@@ -52,7 +52,7 @@ def translate(condition: Filter, dialect: Dialect[C]) -> C:
         case NumberRange():
             return dialect.numbers(payload_path(condition.field), condition)
         case DateRange():
-            return dialect.dates(payload_path(condition.field), condition)
+            return dialect.dates(f"{DATES}.{payload_path(condition.field)}", condition)
         case HasText():
             return _has_text(condition, dialect)
         case Exists():

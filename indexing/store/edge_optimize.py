@@ -9,7 +9,7 @@ import sys
 
 from qdrant_edge import EdgeShard
 
-_NICENESS = 10
+_NICENESS = 5
 
 
 def main(directory: str) -> None:

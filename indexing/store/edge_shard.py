@@ -16,7 +16,7 @@ from indexing.errors import StoreUnavailable
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import Candidate, CollectionSpec, Distance, Point, Retrieval, Retrieved, SparseVector, Vector
 from indexing.store.conditions import translate
-from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, WORDS, IndexKind, encode, indexable_fields
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, MIRRORS, IndexKind, encode, indexable_fields
 
 DENSE, SPARSE = "dense", "sparse"
 
@@ -35,8 +35,9 @@ _KINDS = {
     "integer": edge.PayloadSchemaType.Integer,
     "number": edge.PayloadSchemaType.Float,
     "flag": edge.PayloadSchemaType.Bool,
+    "date": edge.PayloadSchemaType.Datetime,
 }
-_WITHOUT_WORDS = edge.PayloadSelector.Exclude([WORDS])
+_WITHOUT_MIRRORS = edge.PayloadSelector.Exclude(MIRRORS)
 
 
 @contextmanager
@@ -103,7 +104,6 @@ class EdgeShard:
         with engine_errors():
             shard = cls(edge.EdgeShard.create(str(directory), _config(spec.dimension, spec.distance)), spec)
             shard._index(BUILT_IN_INDEXES)
-            shard.flush()
             return shard
 
     @classmethod
@@ -155,7 +155,7 @@ class EdgeShard:
 
     def page(self, offset: str | None) -> tuple[list[Passage], str | None]:
         """Some passages from `offset` on (None: the beginning), and where the next page begins (None: nowhere)."""
-        records, following = self._page(None, _WITHOUT_WORDS, offset)
+        records, following = self._page(None, _WITHOUT_MIRRORS, offset)
         return [from_payload(str(point_id), payload) for point_id, payload in records], following
 
     def count(self) -> int:
@@ -197,11 +197,11 @@ class EdgeShard:
             self._shard.update(edge.UpdateOperation.delete_points_by_filter(condition))
 
     def _read(self, ids: set[UUID | int | str]) -> dict[UUID | int | str, Passage]:
-        records = self._shard.retrieve(list(ids), _WITHOUT_WORDS, False)
+        records = self._shard.retrieve(list(ids), _WITHOUT_MIRRORS, False)
         return {record.id: from_payload(str(record.id), record.payload or {}) for record in records}
 
     def _scroll(
-        self, condition: edge.Filter, fields: edge.WithPayloadType = _WITHOUT_WORDS
+        self, condition: edge.Filter, fields: edge.WithPayloadType = _WITHOUT_MIRRORS
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         offset = None
         while True:

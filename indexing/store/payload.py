@@ -2,20 +2,24 @@
 
 `words` mirrors the filterable text fields as word lists, because the engines' own full-text matching disagrees: without
 an index Edge and the local client take a run of Chinese for one word and keep accents; with one, they differ again.
+`dates` mirrors what reads as a date, in one spelling: an index over numbers answers date ranges too, and wrongly, so
+that dates need a place of their own to be found exactly, and fast.
 """
 
+import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from indexing.documents import Passage, to_payload
-from indexing.filters import payload_path
+from indexing.filters import payload_path, read_moment
 
-IndexKind = Literal["keyword", "integer", "number", "flag"]
+IndexKind = Literal["keyword", "integer", "number", "flag", "date"]
 
-WORDS = "words"
-MAX_INDEXED_FIELDS = 64
+WORDS, DATES = "words", "dates"
+MIRRORS = [WORDS, DATES]
+MAX_INDEXED_FIELDS = 96
 BUILT_IN_INDEXES: dict[str, IndexKind] = {
     "document_id": "keyword",
     "source": "keyword",
@@ -37,13 +41,15 @@ def encode(passage: Passage) -> dict[str, Any]:
     """The payload as a store keeps it; `indexing.documents.from_payload` reads it back."""
     payload = to_payload(passage)
     mirrored = {key: payload[key] for key in ("document_id", "source", "title", "metadata") if key in payload}
-    payload[WORDS] = _mirror(mirrored)
+    for name, read in ((WORDS, words), (DATES, _dates)):
+        if mirror := _mirror(mirrored, read):
+            payload[name] = mirror
     return payload
 
 
 def words(text: str) -> list[str]:
     """Lower-case words without accents, each once; of scripts without spaces every character and every pair."""
-    return list(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
+    return list(_words(text))
 
 
 def sought_words(text: str) -> list[str]:
@@ -61,21 +67,31 @@ def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKi
                 continue
             path = payload_path(field)
             found.setdefault(path, kind)
-            if kind == "keyword":
-                found.setdefault(f"{WORDS}.{path}", kind)
+            if _mirror(value, _dates):
+                found.setdefault(f"{DATES}.{path}", "date")
     return found
 
 
-def _mirror(value: Any) -> Any:
-    """The same object with every string replaced by its words, and without what holds no string."""
+@functools.lru_cache(maxsize=1024)  # the passages of a document repeat its title and its source
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
+
+
+def _mirror(value: Any, read: Callable[[str], list[str]]) -> Any:
+    """The same object with every string replaced by what `read` makes of it, and without what then is empty."""
     if isinstance(value, str):
-        return words(value)
+        return read(value)
     if isinstance(value, Mapping):
-        parts = {key: _mirror(item) for key, item in value.items()}
+        parts = {key: _mirror(item, read) for key, item in value.items()}
         return {key: part for key, part in parts.items() if part}
     if isinstance(value, list | tuple):
-        return list(dict.fromkeys(word for item in value if isinstance(item, str) for word in words(item)))
+        return list(dict.fromkeys(found for item in value if isinstance(item, str) for found in read(item)))
     return None
+
+
+def _dates(text: str) -> list[str]:
+    moment = read_moment(text)
+    return [] if moment is None else [moment]
 
 
 def _runs(text: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ without indexes, for tests.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, IndexKi
 from indexing.store.server_requests import (
     DENSE,
     SPARSE,
-    WITHOUT_WORDS,
+    WITHOUT_MIRRORS,
     batches,
     by_documents,
     of_documents,
@@ -45,6 +46,7 @@ _KINDS = {
     "integer": models.PayloadSchemaType.INTEGER,
     "number": models.PayloadSchemaType.FLOAT,
     "flag": models.PayloadSchemaType.BOOL,
+    "date": models.PayloadSchemaType.DATETIME,
 }
 
 
@@ -273,7 +275,7 @@ class ServerStore:
         condition: models.Filter | None,
         fields: Sequence[str] | None = None,
     ) -> AsyncIterator[models.Record]:
-        selector = WITHOUT_WORDS if fields is None else models.PayloadSelectorInclude(include=[*fields])
+        selector = WITHOUT_MIRRORS if fields is None else models.PayloadSelectorInclude(include=[*fields])
         offset = None
         while True:
             scrolling = self._client.scroll(
@@ -297,6 +299,10 @@ class ServerStore:
                 return await asyncio.to_thread(asyncio.run, call)
         except (ApiException, QdrantException, grpc.RpcError) as exc:
             raise _translated(name, exc) from exc
+        except json.JSONDecodeError as exc:
+            raise StoreUnavailable(
+                "the vector store does not answer in JSON: is the address a Qdrant server's?"
+            ) from exc
         except ValueError as exc:
             if self._local is None or await self._client.collection_exists(name):
                 raise

@@ -10,10 +10,10 @@ from indexing.documents import Passage, from_payload
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import Candidate, Point, Retrieval
 from indexing.store.conditions import translate
-from indexing.store.payload import WORDS, encode
+from indexing.store.payload import MIRRORS, encode
 
 DENSE, SPARSE = "dense", "sparse"
-WITHOUT_WORDS = models.PayloadSelectorExclude(exclude=[WORDS])
+WITHOUT_MIRRORS = models.PayloadSelectorExclude(exclude=MIRRORS)
 
 _DOCUMENTS_PER_DELETE = 1000
 _BATCH_POINTS = 512
@@ -107,7 +107,7 @@ def sides(retrieval: Retrieval) -> dict[str, models.QueryRequest]:
     condition = _filter(retrieval.filter)
     return {
         side: models.QueryRequest(
-            query=query, using=side, limit=retrieval.limit, filter=condition, with_payload=WITHOUT_WORDS
+            query=query, using=side, limit=retrieval.limit, filter=condition, with_payload=WITHOUT_MIRRORS
         )
         for side, query in queries.items()
     }

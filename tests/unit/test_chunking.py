@@ -54,7 +54,9 @@ KINDS: list[BlockKind] = ["heading", "paragraph", "list_item", "table_row", "cod
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
     """Random texts with random but lawful blocks over all, some or none of them, and random pages."""
-    text, blocks, pages = "", [], []
+    text = ""
+    blocks: list[Block] = []
+    pages: list[PageStart] = []
     for _ in range(draw(st.integers(0, 12))):
         content = "".join(draw(st.lists(PIECES, max_size=6)))
         trimmed = content.strip()
@@ -101,7 +103,8 @@ def paragraph(sentences: int, about: str = "rivers") -> str:
 
 def markdown(*blocks: tuple[BlockKind, str]) -> Document:
     """A document of these blocks; a heading's level is the number of its marks."""
-    text, found = "", []
+    text = ""
+    found: list[Block] = []
     for kind, content in blocks:
         level = len(content) - len(content.lstrip("#")) if kind == "heading" else 0
         header = kind == "table_row" and (not found or found[-1].kind != "table_row")
@@ -174,7 +177,7 @@ def test_a_tiny_section_does_not_swallow_the_next() -> None:
     assert [piece.heading for piece in cut(document)][:2] == [("One",), ("Two",)]
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(1, 60)), min_size=1, max_size=12))
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 12), st.integers(1, 12)), min_size=1, max_size=10))
 @settings(deadline=None)
 def test_a_heading_stays_with_its_text(sections: list[tuple[int, int, int]]) -> None:
     """No chunk ends in a heading, unless nothing but headings follows."""
@@ -186,7 +189,29 @@ def test_a_heading_stays_with_its_text(sections: list[tuple[int, int, int]]) -> 
     text_ends = max((block.end for block in document.blocks if block.kind != "heading"), default=0)
     heading_ends = {block.end for block in document.blocks if block.kind == "heading"}
     for piece in cut(document):
-        assert piece.end not in heading_ends or piece.end > text_ends or set(piece.text.split()) <= {"#", "Part"}
+        assert piece.end not in heading_ends or piece.end > text_ends
+
+
+def test_a_long_heading_goes_with_the_start_of_its_text() -> None:
+    """Where a heading and its first sentence are too long together, the sentence is cut, not the two apart."""
+    document = markdown(("heading", "# " + "Part " * 150), ("paragraph", "word " * 180))
+    first, *_ = cut(document, target=140)
+    assert first.text.startswith("# Part")
+    assert first.text.endswith("word")
+
+
+def test_the_lead_is_what_stands_before() -> None:
+    """A chunk is embedded with the sentences of its section right before it; the first of a section has none."""
+    document = markdown(
+        ("heading", "# One"), ("paragraph", paragraph(14)), ("heading", "# Two"), ("paragraph", paragraph(14))
+    )  # fmt: skip
+    pieces = cut(document)
+    assert [bool(piece.lead) for piece in pieces] == [False, True, False, True]
+    for piece in pieces:
+        assert document.text[: piece.start].endswith(piece.lead)
+        assert len(word_tokens(piece.lead)) <= ChunkOptions().lead
+        assert piece.lead.startswith("Sentence") or not piece.lead
+        assert piece.lead + piece.text in embedding_text("", piece)
 
 
 def test_rows_carry_the_header_of_their_table() -> None:
@@ -254,12 +279,10 @@ def test_long_headings_leave_the_context_before_the_text_is_cut() -> None:
     options = ChunkOptions(max_tokens=300, target=250, minimum=20)
     pieces = chunk(document, byte_tokens, options)
     assert any(not piece.heading for piece in pieces)
-    assert max(len(piece.text) for piece in pieces) > 200
+    assert max(len(piece.text) for piece in pieces) > 170
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_tokens": 64}, {"target": 0}, {"minimum": 200}, {"target": 300}, {"minimum": 0}]
-)
+@pytest.mark.parametrize("options", [{"max_tokens": 64}, {"target": 0}, {"minimum": 200}, {"lead": -1}, {"minimum": 0}])
 def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
     """Sizes that contradict one another are an error at once."""
     with pytest.raises(ValueError, match="chunk sizes"):
@@ -286,7 +309,7 @@ def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
 def test_takes_linear_time(unit: str) -> None:
     """100,000 characters of anything are cut in a moment."""
     text = unit * (100_000 // len(unit))
-    started = time.perf_counter()
+    started = time.process_time()
     pieces = chunk(Document(text=text), word_tokens, ChunkOptions())
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())

@@ -86,6 +86,6 @@ def test_nothing_but_white_space_is_left_out(text: str) -> None:
 @pytest.mark.parametrize("unit", ["汉字。", "x", "汉", '"a. ', "(a.) ", "\n", ". ", "1. ", "| a", "“Ä. ", "- b\n"])
 def test_takes_linear_time(unit: str) -> None:
     """200,000 characters of anything take well under a few seconds."""
-    started = time.perf_counter()
+    started = time.process_time()
     sentence_spans(unit * (200_000 // len(unit)))
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

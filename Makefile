@@ -1,0 +1,61 @@
+# Winnow on a bare machine: Python 3.11 or newer and make are all it takes. `make` alone lists the commands.
+
+PYTHON ?= python3
+TORCH  ?=
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test slow check format bench constraints clean environment development python
+
+help:
+	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
+	@echo 'make test            runs the tests; ARGS="tests/unit -k filters" runs some of them'
+	@echo 'make slow            runs the slow tests, among them the commands of the README in a fresh clone'
+	@echo 'make check           checks format, lint, types, and who may import whom'
+	@echo 'make format          puts the code into its one format'
+	@echo 'make bench           lists the benchmarks'
+	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
+	@echo 'make clean           removes the environment and caches; the index in .winnow stays'
+	@echo
+	@echo 'PYTHON=python3.12    the Python to use, 3.11 or newer (python3)'
+	@echo 'TORCH=REQUIREMENT    another build of torch than the one that constraints.txt pins'
+
+run: environment
+	@exec .venv/bin/winnow serve --samples
+
+test: development
+	@exec .venv/bin/python -m pytest -m 'not slow' $(ARGS)
+
+slow: development
+	@exec .venv/bin/python -m pytest -m slow $(ARGS)
+
+check: development
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: development
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+bench: environment
+	@exec .venv/bin/python -m benchmarks
+
+constraints: python
+	@exec '$(PYTHON)' -m tools.constraints
+
+clean:
+	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .coverage
+
+environment: python
+	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart
+
+development: python
+	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart dev
+
+python:
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Winnow needs Python 3.11 or newer, and $(PYTHON) is not one: name another, as in  make run PYTHON=python3.11' >&2; \
+	  exit 1; }

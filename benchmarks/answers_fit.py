@@ -1,0 +1,101 @@
+"""The constants of app/answering/evidence.py, fitted. Called by `python -m benchmarks.answers --fit`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+
+from app.answering.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
+from app.answering.questions import Reading, read
+from app.domain import Query
+from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer, reads
+
+PER_SET = 1500
+_RIDGE = 1e-3
+_CLUES = ("context", "passage", "closeness")
+
+
+class Case:
+    """One question with the clues of all its sentences, shape (sentences, 6), and which of them answer."""
+
+    def __init__(self, question: Reading, sentences: list[Sentence], clues: Any, right: Any, weight: float) -> None:
+        self.question, self.sentences, self.weight = question, sentences, weight
+        self.clues: NDArray[np.float64] = clues
+        self.right: NDArray[np.bool_] = right
+
+
+async def fit(sets: Sequence[DataSet], vectorizer: Vectorizer) -> None:
+    """Prints WEIGHTS and RELEVANCE. The sets weigh the same, whatever their sizes."""
+    there: list[Case] = []
+    absent: list[Case] = []
+    for data in sets:
+        hybrid = reads(vectorizer, data.passages)
+        questions = data.to_fit(PER_SET)
+        there += await _cases(Corpus(data.passages, vectorizer, hybrid=hybrid), vectorizer, questions)
+        half = Corpus(data.half(), vectorizer, hybrid=hybrid)
+        absent += await _cases(half, vectorizer, data.without_article(questions))
+    weights = _order(there)
+    print("WEIGHTS  ", {clue: round(float(value), 2) for clue, value in zip(WEIGHTS, weights, strict=True)})
+    print("RELEVANCE", _relevance(there, absent, weights))
+
+
+async def _cases(corpus: Corpus, vectorizer: Vectorizer, records: Sequence[dict[str, Any]]) -> list[Case]:
+    cases = []
+    for record in records:
+        question = read(record["text"])
+        hits = (await corpus.search(Query(text=question.text))).results
+        sentences = split(hits)
+        if not sentences:
+            continue
+        cosines = vectorizer.vectors([s.text for s in sentences]) @ vectorizer.vectors([question.text])[0]
+        clues = np.column_stack([lexical_clues(question, sentences), cosines])
+        right = [_is_right(record, hits[s.hit].id, s.text) for s in sentences]
+        cases.append(Case(question, sentences, clues, np.array(right), 1 / len(records)))
+    return cases
+
+
+def _is_right(record: dict[str, Any], passage: str, sentence: str) -> bool:
+    return passage == record["gold"] and any(answer in sentence for answer in record["answers"])
+
+
+def _order(cases: Sequence[Case]) -> NDArray[np.float64]:
+    """Weights under which, by softmax, the sentences that answer are likeliest."""
+    usable = [case for case in cases if case.right.any()]
+    total = sum(case.weight for case in usable)
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, gradient = _RIDGE * weights @ weights, 2 * _RIDGE * weights
+        for case in usable:
+            scores = case.clues @ weights
+            chance = np.exp(scores - scores.max())
+            chance /= chance.sum()
+            hope = chance[case.right].sum()
+            value -= case.weight / total * np.log(hope)
+            expected = chance[case.right] @ case.clues[case.right] / hope
+            gradient -= case.weight / total * (expected - chance @ case.clues)
+        return float(value), gradient
+
+    found = minimize(loss, np.zeros(len(WEIGHTS)), jac=True, method="L-BFGS-B")
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def _relevance(there: Sequence[Case], absent: Sequence[Case], weights: NDArray[np.float64]) -> dict[str, float]:
+    """A logistic regression: questions whose passage is in the corpus against those whose article is not."""
+    rows = [_best_clues(case, weights) for case in (*there, *absent)]
+    labels = [True] * len(there) + [False] * len(absent)
+    share = np.array([case.weight for case in (*there, *absent)])
+    model = LogisticRegression(C=1e3, max_iter=2000).fit(rows, labels, sample_weight=share / share.mean())
+    return {
+        **{clue: round(float(value), 2) for clue, value in zip(_CLUES, model.coef_[0], strict=True)},
+        "bias": round(float(model.intercept_[0]), 2),
+    }
+
+
+def _best_clues(case: Case, weights: NDArray[np.float64]) -> list[float]:
+    best = int(np.argmax(case.clues @ weights))
+    *clues, cosine = case.clues[best]
+    found = relevance_clues(case.question, case.sentences[best], np.array(clues), float(cosine))
+    return [found[clue] for clue in _CLUES]

@@ -1,0 +1,165 @@
+"""Reads every file of a folder and says what came of it.
+
+    python -m benchmarks.reading --data DIR
+
+DIR holds files/, manifest.jsonl, and optionally groundtruth/NAME.md and questions.jsonl. Printed per file: documents or
+the reason of refusal, blocks, pages, characters, milliseconds; where there is a reference, how much of it we have
+(token F1, order left aside) and in how far in the same order (LCS over the longer of the two). The reference's
+Markdown syntax is taken off first. Exit status 1 if a file is neither read nor refused with a known reason.
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+import time
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rapidfuzz.distance import LCSseq
+from rich.console import Console
+from rich.table import Table
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.readers import REASONS
+from indexing.readers.worker import ReaderPool
+
+_MARKUP = re.compile(
+    r"<!--.*?-->|!?\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)|&(?:amp|lt|gt|quot);|[*_`#|\\$~]+|^\s*[-:| ]+$",
+    re.MULTILINE,
+)
+_TOKEN = re.compile(r"[^\W_]+")
+_COLUMNS = ("file", "result", "blocks", "pages", "chars", "ms", "F1", "order")
+
+
+class Outcome(msgspec.Struct):
+    """What came of one file. `f1` and `order` are in [0,1]."""
+
+    path: str
+    result: str
+    documents: list[Document] = []
+    milliseconds: float = 0.0
+    f1: float | None = None
+    order: float | None = None
+
+
+def main() -> int:
+    """Command line entry point; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--dump", type=Path, help="also write each text there")
+    options = parser.parse_args()
+    outcomes = asyncio.run(_read_all(options.data))
+    console = Console(width=150 if not sys.stdout.isatty() else None)
+    console.print(_table(outcomes))
+    _print_summary(console, outcomes)
+    _print_questions(console, options.data, outcomes)
+    if options.dump:
+        _dump(options.dump, outcomes)
+    return int(any(outcome.result not in ("read", *REASONS) for outcome in outcomes))
+
+
+async def _read_all(data: Path) -> list[Outcome]:
+    outcomes = []
+    async with ReaderPool() as pool:
+        await pool.read(b"warm up", "start.txt")
+        for line in (data / "manifest.jsonl").read_text().splitlines():
+            outcomes.append(await _outcome(pool, data, msgspec.json.decode(line)["path"]))
+    return outcomes
+
+
+async def _outcome(pool: ReaderPool, data: Path, path: str) -> Outcome:
+    started = time.perf_counter()
+    outcome = Outcome(path, "read")
+    try:
+        outcome.documents = await pool.read(data / path, Path(path).name)
+    except UnreadableDocument as refusal:
+        outcome.result = refusal.reason
+    outcome.milliseconds = 1000 * (time.perf_counter() - started)
+    reference = data / "groundtruth" / f"{Path(path).name}.md"
+    if reference.exists() and outcome.documents:
+        ours = _tokens(" ".join(document.text for document in outcome.documents))
+        outcome.f1, outcome.order = similarity(ours, _tokens(reference.read_text()))
+    return outcome
+
+
+def _tokens(text: str) -> list[str]:
+    plain = _MARKUP.sub(lambda match: f" {match[1] or ''} ", unicodedata.normalize("NFKC", text))
+    return [token.lower() for token in _TOKEN.findall(plain)]
+
+
+def similarity(ours: list[str], reference: list[str]) -> tuple[float, float]:
+    """Token F1 as bags, and the longest common subsequence over the longer side."""
+    common = sum((Counter(ours) & Counter(reference)).values())
+    f1 = 2 * common / (len(ours) + len(reference)) if ours or reference else 1.0
+    return f1, LCSseq.normalized_similarity(ours, reference)
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(*_COLUMNS)
+    for outcome in outcomes:
+        documents = outcome.documents
+        numbers = [
+            str(sum(len(document.blocks) for document in documents)),
+            str(sum(len(document.pages) for document in documents)),
+            str(sum(len(document.text) for document in documents)),
+            f"{outcome.milliseconds:.0f}",
+            "" if outcome.f1 is None else f"{outcome.f1:.3f}",
+            "" if outcome.order is None else f"{outcome.order:.3f}",
+        ]
+        table.add_row(outcome.path, outcome.result, *numbers)
+    return table
+
+
+def _print_summary(console: Console, outcomes: list[Outcome]) -> None:
+    results = Counter(outcome.result for outcome in outcomes)
+    console.print(f"{len(outcomes)} files: " + ", ".join(f"{count} {result}" for result, count in results.items()))
+    compared = [outcome for outcome in outcomes if outcome.f1 is not None]
+    if compared:
+        f1 = sum(outcome.f1 or 0.0 for outcome in compared) / len(compared)
+        order = sum(outcome.order or 0.0 for outcome in compared) / len(compared)
+        console.print(f"against {len(compared)} references: token F1 {f1:.3f}, order {order:.3f}")
+    slowest = sorted(outcomes, key=lambda outcome: -outcome.milliseconds)[:5]
+    console.print("slowest: " + ", ".join(f"{Path(one.path).name} {one.milliseconds:.0f} ms" for one in slowest))
+
+
+def _print_questions(console: Console, data: Path, outcomes: list[Outcome]) -> None:
+    """How much of each answer's wording stands on the page that it is said to come from, or a page beside it."""
+    if not (data / "questions.jsonl").exists():
+        return
+    documents = {outcome.path: outcome.documents[0] for outcome in outcomes if outcome.documents}
+    shares = []
+    for line in (data / "questions.jsonl").read_text().splitlines():
+        question = msgspec.json.decode(line)
+        if question["file"] in documents and question["pages"]:
+            shares.append(_share(question, documents[question["file"]]))
+    if shares:
+        console.print(
+            f"{len(shares)} page questions: {sum(shares) / len(shares):.3f} of the answers' longer words stand on the"
+            f" page or next to it; at least half of them for {sum(share >= 0.5 for share in shares)}"
+        )
+
+
+def _share(question: dict[str, Any], document: Document) -> float:
+    evidence = question["evidence"] or question["answers"]
+    wanted = {token for text in evidence for token in _tokens(str(text)) if len(token) > 4}
+    starts = [page.start for page in document.pages] + [len(document.text)]
+    nearby = " ".join(
+        document.text[starts[max(0, page - 2)] : starts[min(len(starts) - 1, page + 1)]] for page in question["pages"]
+    )
+    return len(wanted & set(_tokens(nearby))) / max(1, len(wanted))
+
+
+def _dump(folder: Path, outcomes: list[Outcome]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for outcome in outcomes:
+        text = "\n\n".join(f"# {document.title}\n\n{document.text}" for document in outcome.documents)
+        (folder / f"{Path(outcome.path).name}.txt").write_text(text or outcome.result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""What the embedded store promises beyond the contract: one process, a directory, kills."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexing.errors import CollectionNotFound, IndexBusy
+from indexing.filters import parse_filter
+from indexing.store.base import CollectionSpec, Retrieval, SparseVector
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.points import SPEC, passage, point, vector
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING = Retrieval(dense=vector(1.0), limit=1000)
+
+
+async def documents(store: EmbeddedStore, name: str = "docs") -> set[str]:
+    return {candidate.passage.document_id for candidate in (await store.retrieve(name, EVERYTHING)).dense}
+
+
+def child(program: str, *arguments: str) -> subprocess.Popen[str]:
+    """Python that prints a line when it has come to the interesting place."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    """Passages, spec, notes, generation, filters and sparse side survive closing and opening again."""
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", CollectionSpec(dimension=4, embedder="model-a", notes={"n": 1}))
+    await store.upsert("docs", [point("d1", sparse={1: 2.0}, metadata={"lang": "zh"}), point("d2")])
+    await store.annotate("docs", {"n": 2})
+    before = await store.info("docs")
+    await store.close()
+
+    store = EmbeddedStore(tmp_path)
+    after = await store.info("docs")
+    assert (after.generation, after.spec, after.passages) == (before.generation, before.spec, 2)
+    assert after.spec.notes == {"n": 2}
+    condition = parse_filter({"lang": "zh"})
+    retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition))
+    assert [c.passage for c in retrieved.dense] == [passage("d1", metadata={"lang": "zh"})]
+    assert len((await store.retrieve("docs", Retrieval(sparse=SparseVector([1], [1.0])))).sparse) == 1
+    await store.close()
+
+
+async def test_size_on_disk_is_told(tmp_path: Path) -> None:
+    """`bytes` grows with what is written, and counts no holes of sparse files."""
+    store = EmbeddedStore(tmp_path)
+    empty = (await store.create("docs", SPEC)).bytes
+    await store.upsert("docs", [point(f"d{i}", text="x" * 5000) for i in range(400)])
+    full = (await store.info("docs")).bytes
+    await store.close()
+    assert empty is not None
+    assert full is not None
+    assert 0 < empty < full
+    assert full - empty >= 400 * 5000 / 10  # the engine compresses
+    assert full < 50_000_000
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.points import SPEC, point
+
+async def main():
+    store = EmbeddedStore(Path(sys.argv[1]))
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point(f"d{i}", metadata={"n": i}) for i in range(300)])
+    await store.delete_documents("docs", [f"d{i}" for i in range(100)])
+    await store.annotate("docs", {"kept": True})
+    generation = await store.begin_rebuild("docs", SPEC)
+    await store.upsert(generation, [point("half")])
+    print("written", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_writes_survive_a_kill(tmp_path: Path) -> None:
+    """What a call has returned for is there after SIGKILL; the unfinished generation is gone, and its directory too."""
+    process = child(WRITER, str(tmp_path))
+    assert wait_for_line(process) == "written"
+    kill(process)
+    store = EmbeddedStore(tmp_path)
+    assert await documents(store) == {f"d{i}" for i in range(100, 300)}
+    assert (await store.info("docs")).spec.notes == {"kept": True}
+    generation = (await store.info("docs")).generation
+    assert [path.name for path in (tmp_path / "collections" / "docs").iterdir() if path.is_dir()] == [generation]
+    condition = parse_filter({"n": {"gte": 290}})
+    assert len((await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition))).dense) == 10
+    await store.close()
+
+
+async def test_half_made_collection_is_forgotten(tmp_path: Path) -> None:
+    """A directory without a pointer, left by a kill, is no collection and stands in nobody's way."""
+    (tmp_path / "collections" / "docs" / "0123456789ab" / "segments").mkdir(parents=True)
+    store = EmbeddedStore(tmp_path)
+    assert await store.list() == []
+    await store.create("docs", SPEC)
+    await store.close()
+
+
+async def test_second_process_is_told_who_holds_the_index(tmp_path: Path) -> None:
+    """While one process has the index open another gets IndexBusy with its number, and the index after its end."""
+    process = child(WRITER, str(tmp_path))
+    wait_for_line(process)
+    try:
+        with pytest.raises(IndexBusy, match=f"process {process.pid} holds the index"):
+            EmbeddedStore(tmp_path)
+        began = time.monotonic()
+        with pytest.raises(IndexBusy, match=r"within 0\.3 s"):
+            EmbeddedStore(tmp_path, wait=0.3)
+        assert 0.25 <= time.monotonic() - began < 5
+        waiting = asyncio.create_task(asyncio.to_thread(EmbeddedStore, tmp_path, wait=20))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+    finally:
+        kill(process)
+    await (await waiting).close()
+
+
+async def test_closing_lets_go(tmp_path: Path) -> None:
+    """A closed store holds the directory no longer, even in the same process."""
+    for _ in range(2):
+        store = EmbeddedStore(tmp_path)
+        await store.create("docs", SPEC)
+        with pytest.raises(IndexBusy):
+            EmbeddedStore(tmp_path)
+        await store.close()
+
+
+async def test_optimizing_switches_generations(tmp_path: Path) -> None:
+    """With enough new points a graph is built in a new generation; without, nothing happens; reopening keeps it."""
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point(f"d{i}") for i in range(199)])
+    first = (await store.info("docs")).generation
+    await store.optimize("docs")
+    assert (await store.info("docs")).generation == first
+    await store.upsert("docs", [point(f"d{i}") for i in range(199, 300)])
+    await store.optimize("docs")
+    second = await store.info("docs")
+    assert second.generation != first
+    assert [path.name for path in (tmp_path / "collections" / "docs").iterdir() if path.is_dir()] == [second.generation]
+    await store.close()
+    store = EmbeddedStore(tmp_path)
+    assert (await store.info("docs")).generation == second.generation
+    assert len(await documents(store)) == 300
+    await store.close()
+
+
+async def filled(root: Path) -> EmbeddedStore:
+    """Enough for a graph that takes a second or two to build."""
+    store = EmbeddedStore(root, optimize_from=1000)
+    await store.create("docs", CollectionSpec(dimension=64, embedder="model-a"))
+    rows = np.random.default_rng(3).standard_normal((12_000, 64)).astype(np.float32)
+    for start in range(0, len(rows), 2000):
+        batch = [point(f"d{start + i}", dense=row) for i, row in enumerate(rows[start : start + 2000])]
+        await store.upsert("docs", batch)
+    return store
+
+
+@pytest.mark.slow
+async def test_searches_and_writes_around_optimizing(tmp_path: Path) -> None:
+    """Searches go on while a graph is built; a write waits for it and is not lost."""
+    store = await filled(tmp_path)
+    query = Retrieval(dense=np.ones(64, dtype=np.float32), limit=5)
+    optimizing = asyncio.create_task(store.optimize("docs"))
+    await asyncio.sleep(0.2)
+    writing = asyncio.create_task(store.upsert("docs", [point("late", dense=query.dense)]))
+    searches = 0
+    while not optimizing.done():
+        assert len((await store.retrieve("docs", query)).dense) == 5
+        searches += 1
+    await asyncio.gather(optimizing, writing)
+    assert searches > 20
+    assert (await store.retrieve("docs", query)).dense[0].passage.document_id == "late"
+    assert (await store.info("docs")).passages == 12_001
+    await store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["drop", "close"])
+async def test_optimizing_does_not_hold_up_the_end(tmp_path: Path, end: str) -> None:
+    """Dropping or closing ends a running optimisation at once, which then raises nothing and leaves nothing."""
+    store = await filled(tmp_path)
+    optimizing = asyncio.create_task(store.optimize("docs"))
+    await asyncio.sleep(0.5)
+    began = time.monotonic()
+    await (store.drop("docs") if end == "drop" else store.close())
+    assert time.monotonic() - began < 5
+    await optimizing
+    await store.close()
+    store = EmbeddedStore(tmp_path)
+    assert [info.passages for info in await store.list()] == ([] if end == "drop" else [12_000])
+    await store.close()
+
+
+async def test_dropping_waits_for_running_searches(tmp_path: Path) -> None:
+    """Searches in flight when the collection is dropped answer, or find no collection; nothing else."""
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point(f"d{i}") for i in range(1000)])
+    searches = [asyncio.create_task(store.retrieve("docs", EVERYTHING)) for _ in range(20)]
+    await asyncio.sleep(0)
+    await store.drop("docs")
+    outcomes = await asyncio.gather(*searches, return_exceptions=True)
+    assert all(isinstance(outcome, CollectionNotFound) or len(outcome.dense) == 1000 for outcome in outcomes)  # type: ignore[union-attr]
+    await store.close()

@@ -1,0 +1,103 @@
+"""What the server store makes of servers that fail, and how it cuts its requests. No Qdrant server needed."""
+
+import socket
+
+import msgspec
+import numpy as np
+import pytest
+
+from indexing.errors import CollectionNotFound, StoreUnavailable
+from indexing.filters import parse_filter
+from indexing.store.base import Retrieval, SparseVector
+from indexing.store.server import ServerOptions, ServerStore
+from indexing.store.server_requests import batches, sides
+from tests.fakes.http_server import answering
+from tests.fakes.points import point, vector
+
+pytestmark = pytest.mark.anyio
+
+REST = ServerOptions(prefer_grpc=False, timeout=1)
+QUERY = Retrieval(dense=vector(1.0))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (401, b'{"status":{"error":"Invalid API key"}}', "refuses: 401"),
+        (403, b"forbidden", "refuses: 403"),
+        (400, b'{"status":{"error":"Wrong input"}}', "refuses: 400"),
+        (500, b"<html>oops</html>", "refuses: 500"),
+        (503, b"", "refuses: 503"),
+        (200, b"<html>a login page</html>", "does not answer"),
+        (200, b'{"result":"of another kind"}', "does not answer"),
+        (429, b'{"status":{"error":"Too many requests"}}', "the vector store"),
+    ],
+)
+async def test_refusals_become_store_unavailable(status: int, body: bytes, message: str) -> None:
+    """Whatever a server or a proxy answers instead of a result is StoreUnavailable, saying what came."""
+    with answering(status, body, headers={"Retry-After": "1"}) as url:
+        store = ServerStore.connect(url, options=REST)
+        for call in (store.retrieve("docs", QUERY), store.list(), store.upsert("docs", [point("d1")])):
+            with pytest.raises(StoreUnavailable, match=message):
+                await call
+        await store.close()
+
+
+async def test_missing_collection_over_the_wire() -> None:
+    """A 404 for a collection is CollectionNotFound by the name that was asked for."""
+    with answering(404, b'{"status":{"error":"Not found: Collection `docs` does not exist!"}}') as url:
+        store = ServerStore.connect(url, options=REST)
+        with pytest.raises(CollectionNotFound, match="'docs'"):
+            await store.retrieve("docs", QUERY)
+        await store.close()
+
+
+async def test_slow_server_is_given_up() -> None:
+    """A server that does not answer within the timeout is StoreUnavailable."""
+    with answering(200, delay=1.5) as url:
+        store = ServerStore.connect(url, options=REST)
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await store.list()
+        await store.close()
+
+
+@pytest.mark.parametrize("prefer_grpc", [True, False])
+async def test_nobody_listens(prefer_grpc: bool) -> None:
+    """A port where nobody listens is StoreUnavailable, by either protocol."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        options = ServerOptions(prefer_grpc=prefer_grpc, timeout=1)
+        store = ServerStore.connect(f"http://127.0.0.1:{port}", options=options)
+        with pytest.raises(StoreUnavailable):
+            await store.retrieve("docs", QUERY)
+        await store.close()
+
+
+def test_batches_stay_below_the_request_limit() -> None:
+    """Large passages are sent in several requests, each far below 32 MB; all are sent, in order."""
+    points = [point(f"d{i}", text="牙" * 400_000) for i in range(20)]
+    sizes, sent = [], []
+    for batch in batches(points):
+        sizes.append(sum(len(msgspec.json.encode(payload)) for _, payload in batch))
+        sent += [payload["document_id"] for _, payload in batch]
+    assert sent == [f"d{i}" for i in range(20)]
+    assert len(sizes) > 1
+    assert max(sizes) < 16 * 2**20
+
+
+def test_batches_are_limited_by_number() -> None:
+    """Small passages come 512 to a request; none at all make no request."""
+    assert [len(batch) for batch in batches([point(f"d{i}") for i in range(1100)])] == [512, 512, 76]
+    assert list(batches([])) == []
+
+
+def test_both_sides_go_out_in_one_batch() -> None:
+    """Each side of a retrieval is one query with the same limit and filter, and neither brings mirrors back."""
+    retrieval = Retrieval(
+        dense=np.ones(4, dtype=np.float32), sparse=SparseVector([3], [2.0]), limit=7, filter=parse_filter({"page": 1})
+    )
+    queries = sides(retrieval)
+    assert [(query.using, query.limit) for query in queries.values()] == [("dense", 7), ("sparse", 7)]
+    assert queries["dense"].filter == queries["sparse"].filter is not None
+    assert all(query.with_payload.exclude == ["words", "dates"] for query in queries.values())  # type: ignore[union-attr]

@@ -1,0 +1,63 @@
+"""Writes constraints.txt: the newest versions that fit together, in an environment of its own."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from tools.environment import CONSTRAINTS, ROOT
+from tools.pip import InstallFailed, pip_install
+
+EXTRAS = "quickstart,dev"
+TORCH = re.compile(r"^torch==[^+\s]+", re.MULTILINE)
+
+PREFACE = """\
+# Every library that Winnow runs and is tested with, each in the one version that it is tested with. Written by
+# `make constraints`; holds for Python 3.11 to 3.13 on Linux and macOS.
+#
+# torch is pinned by its public version, which each of its builds satisfies (2.13.0, 2.13.0+cpu, 2.13.0+cu130). On Linux
+# the package index gives the CUDA build: 0.5 GB, and 2.5 GB of libraries that torch itself pins. Without a GPU the CPU
+# build does the same in 0.2 GB: tell pip where PyTorch keeps it (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS) and pip prefers
+# it. For another version of torch:  make run TORCH=torch==2.14.0
+"""
+
+_CUDA = re.compile(r"(nvidia|cuda)-|triton==")
+
+
+def main() -> int:
+    """Exit status 1 when pip fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "bin" / "python"
+        venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
+        try:
+            pip_install(python, ["--upgrade", "pip", "setuptools"], progress="off")
+            pip_install(python, [pinned_torch(CONSTRAINTS.read_text(encoding="utf-8"))])
+            pip_install(python, ["--editable", f"{ROOT}[{EXTRAS}]"])
+        except InstallFailed as exc:
+            print(exc, file=sys.stderr)
+            return 1
+        CONSTRAINTS.write_text(PREFACE + pins(_freeze(python)), encoding="utf-8")
+    return 0
+
+
+def pinned_torch(constraints: str) -> str:
+    """The one version that a person chooses: newer ones are written into constraints.txt by hand."""
+    found = TORCH.search(constraints)
+    return found[0] if found else "torch"
+
+
+def pins(frozen: str) -> str:
+    """What `pip freeze --all` says, as constraints: no local versions, no addresses, none of torch's own CUDA pins."""
+    lines = (line.split("+")[0] for line in frozen.splitlines() if "==" in line and not _CUDA.match(line))
+    return "".join(f"{line}\n" for line in sorted(lines, key=str.lower))
+
+
+def _freeze(python: Path) -> str:
+    command = [str(python), "-m", "pip", "freeze", "--all", "--exclude-editable"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
