@@ -95,7 +95,13 @@ class BodyRequest(Request[Any, Any, Any]):
     """A request whose empty body reaches the DTO (Litestar skips it), so that `decode` can say what is missing."""
 
     async def body(self) -> bytes:
-        return await super().body() or b" "
+        body = await super().body()
+        return b" " if not body and _reads_json(self) else body
+
+
+def _reads_json(request: BodyRequest) -> bool:
+    dto = request.route_handler.resolve_data_dto()
+    return dto is not None and issubclass(dto, StrictJSON)
 
 
 @cache

@@ -6,9 +6,17 @@ from typing import Any
 import httpx
 import pytest
 
+from app.answer import Answerer, AnswerSettings
 from app.domain import Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import Refused, UpstreamRateLimited, UpstreamTimeout
+from app.main import create_app
+from app.settings import Settings
+from app.wiring import Services
+from indexing.store.base import VectorStore
+from tests.api.conftest import SharedStore, local_client
 from tests.fakes.answerer import DONE, ScriptedAnswerer
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
 
@@ -111,9 +119,9 @@ async def test_a_programmers_error_tells_nothing(
     client: httpx.AsyncClient, answerer: ScriptedAnswerer, stream: bool
 ) -> None:
     """The text of an unexpected exception never reaches the client."""
-    answerer.script = (SourcesFound(()), ValueError("the secret is 42"))
+    answerer.script = (SourcesFound(()), ValueError("the secret is swordfish"))
     response = await client.post("/answer", json={"query": "x", "stream": stream})
-    assert "42" not in response.text
+    assert "swordfish" not in response.text
     assert response.headers["x-request-id"] in response.text
     assert response.status_code == (200 if stream else 500)
 
@@ -123,3 +131,29 @@ async def test_a_refusal_is_the_upstreams(client: httpx.AsyncClient, answerer: S
     answerer.script = (Refused("gemini", "gemini declined for safety"),)
     response = await client.post("/answer", json={"query": "x"})
     assert (response.status_code, response.json()["detail"]) == (502, "gemini declined for safety")
+
+
+async def test_the_real_answerer_says_the_same_streamed_or_not(settings: Settings, store: SharedStore) -> None:
+    """The concatenated deltas are the answer, and quotes are verbatim, over the whole way from query to events."""
+
+    async def open_store() -> VectorStore:
+        return store
+
+    services = Services(
+        settings,
+        open_store,
+        GivenEmbedder(HashEmbedder()),
+        lambda searcher, queries: Answerer(searcher, queries.embed_together, AnswerSettings(min_relevance=0.0)),
+    )
+    app = create_app(settings, services)
+    question = {"query": "When does dental cover start?", "backend": "extractive"}
+    async with app.lifespan(), local_client(app) as client:
+        whole = (await client.post("/answer", json=question)).json()
+        events = read_events((await client.post("/answer", json={**question, "stream": True})).text)
+    assert whole["answerable"]
+    assert "first day" in whole["answer"]
+    assert "".join(data["text"] for _, name, data in events if name == "delta") == whole["answer"]
+    assert [data for _, name, data in events if name == "citation"] == whole["citations"]
+    for citation in whole["citations"]:
+        text = next(hit["text"] for hit in whole["results"] if hit["id"] == citation["result_id"])
+        assert text[citation["start"] : citation["end"]] == citation["quote"]

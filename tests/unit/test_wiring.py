@@ -1,6 +1,9 @@
 """The services' lifetime."""
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from indexing.store.base import VectorStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.anyio
 
@@ -89,3 +94,11 @@ async def test_a_start_that_fails_does_not_stop_the_service() -> None:
     details = [dependency.detail for dependency in await given.readiness()]
     assert details == ["held", "no"]
     await given.close()
+
+
+def test_importing_the_service_imports_no_heavy_package() -> None:
+    """The start is quick: models, servers' clients and readers are imported when they are needed."""
+    program = "import sys, app.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    heavy = {"torch", "transformers", "sentence_transformers", "qdrant_client", "sklearn", "scipy", "pandas"}
+    assert not heavy & set(done.stdout.split())
