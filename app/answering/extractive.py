@@ -17,8 +17,8 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 """Texts to vectors, one row each; must not block the event loop."""
 
 EMBEDDED = 12
-"""Sentences that are embedded per question, those with the best lexical clues. Of 3,700 sentences chosen for questions of
-four sets, one had a lexical rank beyond."""
+"""Sentences that are embedded per question, those with the best lexical clues. Of 3,700 sentences chosen for questions
+of four sets, one had a lexical rank beyond."""
 _MARKER_TOKENS = 2  # " [1]"
 
 
