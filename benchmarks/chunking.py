@@ -17,13 +17,13 @@ from statistics import fmean, quantiles
 
 import msgspec
 import numpy as np
-from indexing.readers.limits import ReadLimits
-from indexing.readers.markdown import read_markdown
 from numpy.typing import NDArray
 
 from benchmarks.chunking_metrics import measure, read_gold
 from indexing.chunking import ChunkOptions, chunk, embedding_text
 from indexing.documents import Chunk, Document
+from indexing.readers.limits import ReadLimits
+from indexing.readers.markdown import read_markdown
 
 Vectors = NDArray[np.float32]
 
