@@ -43,6 +43,7 @@ class _Style(msgspec.Struct, frozen=True):
     based_on: str | None
     outline: int | None
     numbering: str | None
+    depth: int | None
 
 
 class _Paragraph(msgspec.Struct, frozen=True):
@@ -86,6 +87,7 @@ def _styles(package: Package, parts: dict[str, str]) -> dict[str, _Style]:
             based_on=_value(style, "basedOn"),
             outline=_integer(_value(style, "pPr", "outlineLvl")),
             numbering=_value(style, "pPr", "numPr", "numId"),
+            depth=_integer(_value(style, "pPr", "numPr", "ilvl")),
         )
         for style in (root if root is not None else ())
         if local(style) == "style"
@@ -209,7 +211,10 @@ class _BodyReader:
         formats = self._formats.get(number or "")
         if not number or number == "0" or not formats:
             return "", 0
-        depth = min(_integer(_value(element, "pPr", "numPr", "ilvl")) or 0, len(formats) - 1, 8)
+        stated = _integer(_value(element, "pPr", "numPr", "ilvl"))
+        if stated is None:
+            stated = next((style.depth for style in self._lineage(element) if style.depth is not None), 0)
+        depth = min(stated, len(formats) - 1, 8)
         if formats[depth] == "bullet":
             return "- ", depth
         counters = self._counters[number]

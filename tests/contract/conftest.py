@@ -15,7 +15,7 @@ from indexing.store.server import ServerStore
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorStore]:
     """Empty, and closed afterwards. A server is one that the tests may empty."""
     opened = _open(request.param, tmp_path)
-    for info in await opened.list():
+    for info in await opened.collections():
         await opened.drop(info.name)
     yield opened
     await opened.close()

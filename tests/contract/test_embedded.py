@@ -119,7 +119,7 @@ async def test_half_made_collection_is_forgotten(tmp_path: Path) -> None:
     """A directory without a pointer, left by a kill, is no collection and stands in nobody's way."""
     (tmp_path / "collections" / "docs" / "0123456789ab" / "segments").mkdir(parents=True)
     store = EmbeddedStore(tmp_path)
-    assert await store.list() == []
+    assert await store.collections() == []
     await store.create("docs", SPEC)
     await store.close()
 
@@ -216,7 +216,7 @@ async def test_optimizing_does_not_hold_up_the_end(tmp_path: Path, end: str) -> 
     await optimizing
     await store.close()
     store = EmbeddedStore(tmp_path)
-    assert [info.passages for info in await store.list()] == ([] if end == "drop" else [12_000])
+    assert [info.passages for info in await store.collections()] == ([] if end == "drop" else [12_000])
     await store.close()
 
 

@@ -32,14 +32,14 @@ class TestCollections:
         created = await store.create("docs", SPEC)
         assert (created.name, created.spec, created.passages) == ("docs", SPEC, 0)
         assert created.generation
-        assert [info.name for info in await store.list()] == ["docs"]
+        assert [info.name for info in await store.collections()] == ["docs"]
         assert (await store.retrieve("docs", EVERYTHING)).dense == []
 
     async def test_list_is_sorted_by_name(self, store: VectorStore) -> None:
         """Collections come by name, whatever the order of their creation."""
         for name in ("b", "a.x", "C"):
             await store.create(name, SPEC)
-        assert [info.name for info in await store.list()] == ["C", "a.x", "b"]
+        assert [info.name for info in await store.collections()] == ["C", "a.x", "b"]
 
     async def test_creating_again_keeps_what_is_there(self, store: VectorStore) -> None:
         """The same shape again returns the existing collection with its own spec and passages."""
@@ -66,7 +66,7 @@ class TestCollections:
             await store.create(name, SPEC)
         with pytest.raises(InvalidName):
             await store.begin_rebuild(name, SPEC)
-        assert await store.list() == []
+        assert await store.collections() == []
 
     async def test_notes_are_replaced(self, store: VectorStore) -> None:
         """Annotating replaces the notes as a whole and nothing else."""
@@ -82,7 +82,7 @@ class TestCollections:
         await store.create("docs", SPEC)
         await store.upsert("docs", [point("d1")])
         await store.drop("docs")
-        assert await store.list() == []
+        assert await store.collections() == []
         await _raises_not_found_everywhere(store, "docs")
         other = CollectionSpec(dimension=7, embedder="model-b", distance="dot")
         assert (await store.create("docs", other)).spec == other
@@ -99,7 +99,7 @@ class TestCollections:
         with pytest.raises(StoreUnavailable):
             await store.retrieve("docs", EVERYTHING)
         with pytest.raises(StoreUnavailable):
-            await store.list()
+            await store.collections()
 
 
 async def _raises_not_found_everywhere(store: VectorStore, name: str) -> None:
@@ -311,7 +311,7 @@ class TestRebuilding:
         await store.upsert(generation, [new])
         await store.annotate(generation, {"measured": 1})
         assert await found(store) == {("old", "v1")}
-        assert [(info.name, info.passages) for info in await store.list()] == [("docs", 1)]
+        assert [(info.name, info.passages) for info in await store.collections()] == [("docs", 1)]
         before = await store.info("docs")
 
         await store.finish_rebuild("docs", generation)
@@ -320,7 +320,7 @@ class TestRebuilding:
         assert info.generation != before.generation
         retrieved = await store.retrieve("docs", Retrieval(dense=np.array([1.0, 0.0], dtype=np.float32)))
         assert documents(retrieved) == ["new"]
-        assert [info.name for info in await store.list()] == ["docs"]
+        assert [info.name for info in await store.collections()] == ["docs"]
 
     async def test_generation_answers_every_call_by_its_name(self, store: VectorStore) -> None:
         """A generation under construction can be written, read, counted and cleaned like a collection."""
@@ -368,7 +368,7 @@ class TestRebuilding:
         for wrong in ("docs", generation, "docs--000000000000"):
             with pytest.raises(CollectionNotFound):
                 await store.finish_rebuild("docs", wrong)
-        assert [info.name for info in await store.list()] == ["docs", "other"]
+        assert [info.name for info in await store.collections()] == ["docs", "other"]
 
     async def test_drop_takes_unfinished_generations_along(self, store: VectorStore) -> None:
         """Nothing of a dropped collection can be written to any more."""

@@ -221,3 +221,21 @@ def test_lists_in_text_boxes() -> None:
     file = io.BytesIO()
     deck.save(file)
     assert texts(read_one(file.getvalue(), "l.pptx")) == ["Steps:", "1. rinse", "2. repeat"]
+
+
+def test_numbered_headings_keep_their_numbers() -> None:
+    """A style may say which list its headings count in, and at which depth."""
+
+    def build(document: WordDocument) -> None:
+        numbering = document.part.numbering_part.element
+        levels = "".join(f'<w:lvl w:ilvl="{depth}"><w:numFmt w:val="decimal"/></w:lvl>' for depth in range(2))
+        abstract = f'<w:abstractNum {nsdecls("w")} w:abstractNumId="77">{levels}</w:abstractNum>'
+        numbering.insert(0, parse_xml(abstract))
+        numbering.append(parse_xml(f'<w:num {nsdecls("w")} w:numId="77"><w:abstractNumId w:val="77"/></w:num>'))
+        for depth in range(2):
+            counted = f'<w:numPr {nsdecls("w")}><w:ilvl w:val="{depth}"/><w:numId w:val="77"/></w:numPr>'
+            document.styles[f"Heading {depth + 1}"].element.get_or_add_pPr().append(parse_xml(counted))
+        for level, text in ((1, "Ducks"), (2, "Mallard"), (2, "Teal"), (1, "Geese")):
+            document.add_heading(text, level)
+
+    assert texts(read_one(word(build), "n.docx")) == ["1. Ducks", "1.1 Mallard", "1.2 Teal", "2. Geese"]

@@ -112,21 +112,21 @@ def test_tsv() -> None:
 
 
 def test_json_lines_records_become_documents() -> None:
-    """Each record is a document with its id as key, its title, and its other fields as metadata."""
+    """Each record is a document with its id (or its place) as key, its title, and its other fields as metadata."""
     source = (
         b'{"_id": "d1", "title": "T", "text": "First.", "year": 2020, "metadata": {"lang": "en"}, "nested": {"x": 1}}\n'
         b'\n{"text": "Second.", "tags": ["a", "b"]}\n'
     )
     first, second = read(source, "corpus.jsonl", ReadLimits())
     assert (first.key, first.title, first.text, first.metadata) == ("d1", "T", "First.", {"year": 2020, "lang": "en"})
-    assert (second.key, second.title, second.metadata) == ("3", "", {"tags": ["a", "b"]})
+    assert (second.key, second.title, second.metadata) == ("#3", "", {"tags": ["a", "b"]})
     check_blocks(first)
 
 
 def test_a_json_array_of_records_becomes_documents() -> None:
     """So does a top-level array."""
     documents = read(b'[{"id": 7, "text": "A"}, {"content": "B"}]', "a.json", ReadLimits())
-    assert [(document.key, document.text) for document in documents] == [("7", "A"), ("2", "B")]
+    assert [(document.key, document.text) for document in documents] == [("7", "A"), ("#2", "B")]
 
 
 def test_other_json_stands_as_it_is() -> None:

@@ -37,7 +37,7 @@ async def test_refusals_become_store_unavailable(status: int, body: bytes, messa
     """Whatever a server or a proxy answers instead of a result is StoreUnavailable, saying what came."""
     with answering(status, body, headers={"Retry-After": "1"}) as url:
         store = ServerStore.connect(url, options=REST)
-        for call in (store.retrieve("docs", QUERY), store.list(), store.upsert("docs", [point("d1")])):
+        for call in (store.retrieve("docs", QUERY), store.collections(), store.upsert("docs", [point("d1")])):
             with pytest.raises(StoreUnavailable, match=message):
                 await call
         await store.close()
@@ -57,7 +57,7 @@ async def test_slow_server_is_given_up() -> None:
     with answering(200, delay=1.5) as url:
         store = ServerStore.connect(url, options=REST)
         with pytest.raises(StoreUnavailable, match="does not answer"):
-            await store.list()
+            await store.collections()
         await store.close()
 
 
