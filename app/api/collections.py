@@ -9,7 +9,7 @@ from litestar.params import FromPath
 
 from app.api.documentation import problems
 from app.wiring import Services
-from indexing.store.base import CollectionInfo, Distance
+from indexing.store.base import CollectionInfo, Distance, VectorStore
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
 async def list_collections(services: NamedDependency[Services]) -> CollectionList:
     """Counts, sizes, and what embedded them."""
     store = await services.store.get()
-    return CollectionList(collections=[_shown(info, services) for info in await store.collections()])
+    return CollectionList(collections=[await _shown(info, store, services) for info in await store.collections()])
 
 
 @get(
@@ -51,14 +51,14 @@ async def list_collections(services: NamedDependency[Services]) -> CollectionLis
 async def show_collection(name: FromPath[str], services: NamedDependency[Services]) -> Collection:
     """Count, size, and what embedded it."""
     store = await services.store.get()
-    return _shown(await store.info(name), services)
+    return await _shown(await store.info(name), store, services)
 
 
-def _shown(info: CollectionInfo, services: Services) -> Collection:
+async def _shown(info: CollectionInfo, store: VectorStore, services: Services) -> Collection:
     return Collection(
         name=info.name,
         passages=info.passages,
-        bytes=info.bytes,
+        bytes=await store.bytes_on_disk(info.name),
         embedder=info.spec.embedder,
         vector_size=info.spec.dimension,
         distance=info.spec.distance,

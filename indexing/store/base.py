@@ -41,13 +41,12 @@ class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CollectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a collection. `bytes` is its size on disk, None where the store does not tell."""
+    """What is known of a collection at little cost: every search asks for it."""
 
     name: str
     generation: str
     spec: CollectionSpec
     passages: int
-    bytes: int | None = None
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +100,9 @@ class VectorStore(Protocol):
 
     async def info(self, name: str) -> CollectionInfo:
         """Raises CollectionNotFound."""
+
+    async def bytes_on_disk(self, name: str) -> int | None:
+        """The space that the collection takes; None where the store does not tell. Raises CollectionNotFound."""
 
     async def annotate(self, name: str, notes: dict[str, Any]) -> None:
         """Replace the notes of the collection (or generation) `name`."""

@@ -76,6 +76,9 @@ class EmbeddedStore:
     async def info(self, name: str) -> CollectionInfo:
         return await self._in_reader(self._info, name)
 
+    async def bytes_on_disk(self, name: str) -> int | None:
+        return await self._in_reader(lambda: size_on_disk(self._find(name).generation.directory))
+
     async def annotate(self, name: str, notes: dict[str, Any]) -> None:
         await self._in_writer(self._annotate, name, notes)
 
@@ -143,10 +146,7 @@ class EmbeddedStore:
     def _info(self, name: str) -> CollectionInfo:
         entry = self._find(name)
         passages = self._with_shard(name, EdgeShard.count)
-        directory = entry.generation.directory
-        return CollectionInfo(
-            name=name, generation=entry.generation.id, spec=entry.spec, passages=passages, bytes=size_on_disk(directory)
-        )
+        return CollectionInfo(name=name, generation=entry.generation.id, spec=entry.spec, passages=passages)
 
     def _list(self) -> Iterator[CollectionInfo]:
         with self._table:

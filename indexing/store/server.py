@@ -109,6 +109,11 @@ class ServerStore:
     async def info(self, name: str) -> CollectionInfo:
         return await self._describe(name, await self._physical(name))
 
+    async def bytes_on_disk(self, name: str) -> int | None:
+        """Servers do not tell."""
+        await self._physical(name)
+        return None
+
     async def annotate(self, name: str, notes: dict[str, Any]) -> None:
         physical = await self._physical(name)
         spec = msgspec.structs.replace(await self._spec(physical), notes=notes)

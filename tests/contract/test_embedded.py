@@ -66,11 +66,12 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
 
 
 async def test_size_on_disk_is_told(tmp_path: Path) -> None:
-    """`bytes` grows with what is written, and counts no holes of sparse files."""
+    """It grows with what is written, and counts no holes of sparse files."""
     store = EmbeddedStore(tmp_path)
-    empty = (await store.create("docs", SPEC)).bytes
+    await store.create("docs", SPEC)
+    empty = await store.bytes_on_disk("docs")
     await store.upsert("docs", [point(f"d{i}", text="x" * 5000) for i in range(400)])
-    full = (await store.info("docs")).bytes
+    full = await store.bytes_on_disk("docs")
     await store.close()
     assert empty is not None
     assert full is not None
