@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -25,9 +24,8 @@ import msgspec
 from ir_measures import R, nDCG
 
 from app.domain import Mode, Query
-from app.settings import Settings, load_settings
-from app.wiring import Services, build_services
-from indexing.pipeline import SyncRequest
+from app.wiring import Services
+from benchmarks.indexed import index_folder, services_at
 
 MODES: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
 MEASURES = (nDCG @ 10, R @ 100)
@@ -75,42 +73,28 @@ def main() -> int:
     parser.add_argument("--home", type=Path, help="keep the index here")
     parser.add_argument("--queries", type=int, default=0, help="only the first so many queries of each set")
     args = parser.parse_args()
-    home = args.home or Path(tempfile.mkdtemp(prefix="winnow-retrieval-"))
-    try:
-        chosen = [s for s in SETS if not args.sets or s.name in args.sets]
-        settings = load_settings({"WINNOW_HOME": str(home.resolve())}, Path.cwd())
-        rows = asyncio.run(_measure(settings, args.data, chosen, args.queries))
-    finally:
-        if not args.home:
-            shutil.rmtree(home, ignore_errors=True)
+    chosen = [s for s in SETS if not args.sets or s.name in args.sets]
+    rows = asyncio.run(_measure(args.home, args.data, chosen, args.queries))
     return _judge(chosen, {(row.set, row.mode): row for row in rows})
 
 
-async def _measure(settings: Settings, data: Path, sets: Sequence[Set], limit: int) -> list[Row]:
-    services = build_services(settings)
+async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: int) -> list[Row]:
     rows = []
-    try:
+    async with services_at(home) as services:
         for corpus in dict.fromkeys(s.corpus for s in sets):
             await _index(services, data / corpus / "corpus.jsonl", _collection(corpus))
         for chosen in sets:
             for mode in MODES:
-                rows.append(await _run(services, data, chosen, mode, limit))
-                print(
-                    f"  {rows[-1].set:16} {mode:7} nDCG@10 {rows[-1].ndcg:.4f}  R@100 {rows[-1].recall:.4f}", flush=True
-                )
-    finally:
-        await services.close()
+                row = await _run(services, data, chosen, mode, limit)
+                rows.append(row)
+                print(f"  {row.set:16} {mode:7} nDCG@10 {row.ndcg:.4f}  R@100 {row.recall:.4f}", flush=True)
     return rows
 
 
 async def _index(services: Services, corpus: Path, collection: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "corpus.jsonl"
-        source.write_bytes(_read(corpus))
-        # Kept apart by content, so that an index kept with --home is recognised wherever the copy lies.
-        summary = await services.library.sync(
-            SyncRequest(inputs=(str(source),), cwd=folder, collection=collection, delete=False)
-        )
+        (Path(folder) / "corpus.jsonl").write_bytes(_read(corpus))
+        summary = await index_folder(services, Path(folder), collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
     print(
         f"{collection}: {summary.total_documents} documents, {summary.total_passages} passages, {rate:.0f} passages/s"
