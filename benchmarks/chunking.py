@@ -46,8 +46,8 @@ async def _run(data: Path, home: Path | None) -> int:
             result = measure(found, gold)
             length = fmean(end - start for ranges in found.values() for _, start, end in ranges)
             print(
-                f"{mode:7} recall@{TOP} {result.recall:.4f}  precision@{TOP} {result.precision:.4f}  IoU {result.iou:.4f}"
-                f"  mean passage {length:.0f} characters"
+                f"{mode:7} recall@{TOP} {result.recall:.4f}  precision@{TOP} {result.precision:.4f}"
+                f"  IoU {result.iou:.4f}  mean passage {length:.0f} characters"
             )
     return int(result.recall < REQUIRED_RECALL or result.precision < REQUIRED_PRECISION)
 

@@ -13,7 +13,6 @@ import asyncio
 import gzip
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,9 +91,11 @@ async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: in
 
 
 async def _index(services: Services, corpus: Path, collection: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "corpus.jsonl").write_bytes(_read(corpus))
-        summary = await index_folder(services, Path(folder), collection)
+    # A copy in the home, unpacked: an index kept with --home finds its file again.
+    folder = services.settings.index.home / "corpora" / collection
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    (folder / "corpus.jsonl").write_bytes(_read(corpus))
+    summary = await index_folder(services, folder, collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
     print(
         f"{collection}: {summary.total_documents} documents, {summary.total_passages} passages, {rate:.0f} passages/s"
