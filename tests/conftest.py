@@ -1,6 +1,10 @@
 """Fixtures for every test."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("winnow", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("winnow")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a filter means, said plainly over payloads: the judge of both stores. Knows nothing of Qdrant."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -83,5 +84,5 @@ def _plain(text: str) -> str:
 
 
 def _has_word(text: str, word: str) -> bool:
-    """Chinese is not written in words: there it is enough that the characters follow one another."""
-    return word in _plain(text).split() if word.isascii() else word in _plain(text)
+    """`dental.pdf` has the word dental. Chinese is not written in words: there the characters need only follow."""
+    return word in re.split(r"\W+", _plain(text)) if word.isascii() else word in _plain(text)
