@@ -17,7 +17,7 @@ from app.api.collections import list_collections, show_collection
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.door import Door
 from app.api.internal import confirm_presence, put_document, sync_files
-from app.api.operations import installed_version, live, ready, show_backends, show_version
+from app.api.operations import front_door, installed_version, live, ready, show_backends, show_version
 from app.api.problems import on_error
 from app.api.search import search
 from app.logs import configure_logging
@@ -26,6 +26,7 @@ from app.settings import Settings
 from app.wiring import Services
 
 ROUTES = (
+    front_door,
     search,
     answer,
     live,

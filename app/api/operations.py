@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.response import Redirect
 from litestar.openapi import ResponseSpec
 
 from app.backends.registry import AUTO, Backend
@@ -41,6 +42,12 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     auto: str
     backends: list[Backend]
+
+
+@get("/", include_in_schema=False)
+async def front_door() -> Redirect:
+    """Whoever opens the service in a browser finds out what it can do."""
+    return Redirect("/schema")
 
 
 @get("/health/live", operation_id="live", summary="Does the process answer?")
