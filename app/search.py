@@ -47,7 +47,8 @@ class Searcher:
         dense, sparse = await self._dense(query, text, collection, watch), self._sparse(query, text)
         with watch.stage("retrieve"):
             retrieved = await _retrieve(store, query, dense, sparse)
-        ranking = _rank(query.mode, collapse(retrieved), _scale(collection, sparse))
+        cut = len(retrieved.sparse) >= _depth(query)
+        ranking = _rank(query.mode, collapse(retrieved), _scale(collection, sparse, cut=cut))
         return SearchResult(
             query=text,
             collection=query.collection,
@@ -86,16 +87,21 @@ def mismatch(collection: CollectionInfo, fingerprint: str) -> str:
 async def _retrieve(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Retrieved:
     if dense is None and sparse is None:
         return Retrieved()
-    limit = max(query.candidates, query.limit, REFERENCE_RANK)
     return await store.retrieve(
-        query.collection, Retrieval(dense=dense, sparse=sparse, limit=limit, filter=query.filter)
+        query.collection, Retrieval(dense=dense, sparse=sparse, limit=_depth(query), filter=query.filter)
     )
 
 
-def _scale(collection: CollectionInfo, sparse: SparseVector | None) -> Scale:
+def _depth(query: Query) -> int:
+    """How many candidates each side is asked for; fusion needs to see as far as its reference."""
+    return max(query.candidates, query.limit, REFERENCE_RANK)
+
+
+def _scale(collection: CollectionInfo, sparse: SparseVector | None, *, cut: bool) -> Scale:
     return Scale(
         dense_unit=collection.spec.notes.get("dense_unit", DEFAULT_DENSE_UNIT),
         sparse_bound=sparse_bound(len(sparse.indices), collection.passages) if sparse else 0.0,
+        sparse_cut=cut,
     )
 
 

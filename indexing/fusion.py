@@ -4,18 +4,22 @@ Reciprocal ranks trust both sides alike, so an embedder that cannot read a langu
 it (measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it
 says:
 
-    dense_j  = (cos_j - cos_r) / (FULL * unit)
-    sparse_j = bm25_j / max(bm25_top, FLOOR * bound)
-    fused_j  = clip(dense_j) + clip(sparse_j)         clipped to [0,1]; a side that did not find j adds 0
+    dense_j  = min(1, (cos_j - cos_r) / unit)
+    sparse_j = min(1, bm25_j / max(bm25_top, FLOOR * bound))
+    fused_j  = dense_j + sparse_j
 
 cos_r is the similarity at rank REFERENCE_RANK of this query; `unit` is how much closer this embedder puts a question to
 its answer than to an unrelated passage (`indexing.readability`); `bound` is the highest BM25 score that the query could
 reach. An embedder that finds all passages of a foreign script alike has a flat list, hence dense terms near 0; a query
 whose words the collection does not know stays below FLOOR of its bound, hence small sparse terms. Nothing is scaled by
 the query's own minimum, so a lone weak match does not become a perfect one.
+
+A side that did not find j says what it knows: that j is no better than the last it found (0 for the sparse side when it
+found all that matches). So neither side's tail crowds out the other's.
 """
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
@@ -28,9 +32,6 @@ REFERENCE_RANK = 50
 FLOOR = 0.15
 """The share of its highest possible score below which a best BM25 match counts as weak."""
 
-FULL = 0.8
-"""The share of the unit above the reference at which dense evidence is complete; fitted on the evaluation sets."""
-
 DEFAULT_DENSE_UNIT = 0.5
 
 BM25_SATURATION = 2.2
@@ -38,18 +39,20 @@ BM25_SATURATION = 2.2
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score
-    >= 0.
+    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score >= 0.
+
+    `sparse_cut` says that more passages match the query's words than were retrieved.
     """
 
     dense_unit: float = DEFAULT_DENSE_UNIT
     sparse_bound: float = 0.0
+    sparse_cut: bool = False
 
 
 class Fused(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate of either side.
 
-    `fused` is in [0, 2] when both sides were searched. `score` is the evidence over its own maximum possible value, in
+    `fused` is at most 2 when both sides were searched. `score` is the evidence over its own maximum possible value, in
     [0,1]. A side that did not find the passage is None.
     """
 
@@ -70,21 +73,23 @@ def sparse_bound(terms: int, passages: int) -> float:
 
 
 def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
-    """Both sides as one list, by descending `fused`, ties by the sum of raw evidence, then by passage id."""
-    dense = _dense_evidence(retrieved.dense, scale.dense_unit)
-    sparse = _sparse_evidence(retrieved.sparse, scale.sparse_bound)
-    dense_scores = {c.passage.id: c.score for c in retrieved.dense}
-    sparse_scores = {c.passage.id: c.score for c in retrieved.sparse}
+    """Both sides as one list, by descending `fused`, ties by passage id."""
+    dense, dense_rest = _dense_evidence(retrieved.dense, scale)
+    sparse, sparse_rest = _sparse_evidence(retrieved.sparse, scale)
+    scores = tuple({c.passage.id: c.score for c in side} for side in (retrieved.dense, retrieved.sparse))
     passages = {c.passage.id: c.passage for c in (*retrieved.dense, *retrieved.sparse)}
-    fused = [
-        _fused(
-            passage, dense_scores.get(key), sparse_scores.get(key), _clip(dense.get(key, 0)) + _clip(sparse.get(key, 0))
+    fused = []
+    for key, passage in passages.items():
+        evidence = dense.get(key, dense_rest) + sparse.get(key, sparse_rest)
+        found = Fused(
+            passage=passage,
+            dense=scores[0].get(key),
+            sparse=scores[1].get(key),
+            fused=evidence,
+            score=_clip(evidence / 2),
         )
-        for key, passage in passages.items()
-    ]
-    return sorted(
-        fused, key=lambda f: (-f.fused, -dense.get(f.passage.id, 0.0) - sparse.get(f.passage.id, 0.0), f.passage.id)
-    )
+        fused.append(found)
+    return sorted(fused, key=lambda found: (-found.fused, found.passage.id))
 
 
 def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[Fused]:
@@ -99,22 +104,22 @@ def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[F
     return result
 
 
-def _dense_evidence(found: list[Candidate], unit: float) -> dict[str, float]:
+def _dense_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is known of all others."""
     if not found:
-        return {}
+        return {}, 0.0
     reference = found[min(REFERENCE_RANK, len(found)) - 1].score
-    return {c.passage.id: (c.score - reference) / (FULL * unit) for c in found}
+    evidence = {c.passage.id: min(1.0, (c.score - reference) / scale.dense_unit) for c in found}
+    return evidence, evidence[found[-1].passage.id]
 
 
-def _sparse_evidence(found: list[Candidate], bound: float) -> dict[str, float]:
-    if not found:
-        return {}
-    top = max(found[0].score, FLOOR * bound)
-    return {c.passage.id: c.score / top if top > 0 else 0.0 for c in found}
-
-
-def _fused(passage: Passage, dense: float | None, sparse: float | None, evidence: float) -> Fused:
-    return Fused(passage=passage, dense=dense, sparse=sparse, fused=evidence, score=evidence / 2)
+def _sparse_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is known of all others."""
+    top = max(found[0].score, FLOOR * scale.sparse_bound) if found else 0.0
+    if top <= 0:
+        return {}, 0.0
+    evidence = {c.passage.id: min(1.0, c.score / top) for c in found}
+    return evidence, evidence[found[-1].passage.id] if scale.sparse_cut else 0.0
 
 
 def _clip(value: float) -> float:
