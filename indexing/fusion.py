@@ -39,7 +39,7 @@ BM25_SATURATION = 2.2
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """What a unit of either side means: `dense_unit` a difference of similarities > 0, `sparse_bound` a BM25 score >= 0.
+    """What a unit of either side means: `dense_unit` a difference of cosines > 0, `sparse_bound` a BM25 score >= 0.
 
     `sparse_cut` says that more passages match the query's words than were retrieved.
     """

@@ -6,8 +6,8 @@ from typing import Literal
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
-from litestar.response import Redirect
 from litestar.openapi import ResponseSpec
+from litestar.response import Redirect
 
 from app.backends.registry import AUTO, Backend
 from app.wiring import Dependency, Services
