@@ -66,20 +66,13 @@ class SentenceTransformerEmbedder:
         self._bulk_lock = threading.Lock()
         self._prompt_lock = threading.Lock()
         self._token_lock = threading.Lock()
+        # Asked for once: a tokeniser that another thread encodes with must not be touched.
+        self.dimension = int(model.get_embedding_dimension() or 0)
+        self.max_tokens = self._room_for_text(model)
 
     @property
     def model_id(self) -> str:
         return self._settings.model
-
-    @property
-    def dimension(self) -> int:
-        return int(self._bulk.get_embedding_dimension() or 0)
-
-    @property
-    def max_tokens(self) -> int:
-        special = int(self._bulk.tokenizer.num_special_tokens_to_add())
-        prompt = self._bulk.prompts.get("document") or ""
-        return int(self._bulk.max_seq_length or 512) - special - len(self.token_spans(prompt))
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         few = len(texts) <= self._settings.batch_size
@@ -94,6 +87,11 @@ class SentenceTransformerEmbedder:
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         with self._token_lock:
             return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def _room_for_text(self, model: "SentenceTransformer") -> int:
+        special = int(model.tokenizer.num_special_tokens_to_add())
+        prompt = model.prompts.get("document") or ""
+        return int(model.max_seq_length or 512) - special - len(self.token_spans(prompt))
 
     def _options(self) -> dict[str, Any]:
         return {
