@@ -28,9 +28,7 @@ def workbench(
     return Workbench(store=store, manifest=manifest, embedder=source, limits=ReadLimits(), lexical=Lexical())
 
 
-async def index(
-    bench: Workbench, folder: Path, *inputs: str, report: Report = say_nothing, **options: Any
-) -> Summary:
+async def index(bench: Workbench, folder: Path, *inputs: str, report: Report = say_nothing, **options: Any) -> Summary:
     """A run over `folder`, or over these inputs in it."""
     return await sync(bench, SyncRequest(inputs=inputs or (".",), cwd=str(folder), **options), report)
 
