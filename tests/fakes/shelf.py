@@ -7,22 +7,7 @@ from pathlib import Path
 
 import docx
 
-WORDS = [
-    "garden",
-    "river",
-    "winter",
-    "copper",
-    "engine",
-    "letter",
-    "harbour",
-    "silver",
-    "market",
-    "window",
-    "doctor",
-    "bridge",
-    "island",
-    "pepper",
-]
+WORDS = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "silver", "market", "window", "doctor")
 
 
 class Shelf:
