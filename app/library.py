@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from indexing.collections import Workbench
-from indexing.errors import IndexingError, UnreadableDocument
+from indexing.errors import UnreadableDocument
 from indexing.intake import Handed, Intake, Outcome
 from indexing.pipeline import SyncRequest, sync
 from indexing.planning import own_id
@@ -26,10 +26,7 @@ class Library:
         if self._syncing.locked():
             report(Waiting(detail="another run is writing to the index; this one starts when it has finished"))
         async with self._syncing:
-            try:
-                return await sync(await self._bench(), request, report)
-            except* IndexingError as group:
-                raise group.exceptions[0] from None
+            return await sync(await self._bench(), request, report)
 
     async def put(self, collection: str, documents: Sequence[Handed]) -> list[Outcome]:
         """Index documents that are handed over."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import msgspec
@@ -60,14 +60,45 @@ class LazyEmbedder:
             return self._embedder
 
 
+Claim = Callable[[str, str], str | None]
+"""(document id, owner) -> None, or the other owner that is writing this document just now."""
+
+
+class Claims:
+    """Who is writing which document: two writers of the same one would delete each other's passages."""
+
+    def __init__(self) -> None:
+        self._owners: dict[tuple[str, str], str] = {}
+
+    @contextmanager
+    def of(self, lineage: str) -> Iterator[Claim]:
+        """Claims that hold until the block ends."""
+        mine: set[tuple[str, str]] = set()
+
+        def claim(document_id: str, owner: str) -> str | None:
+            key = (lineage, document_id)
+            holder = self._owners.setdefault(key, owner)
+            if holder == owner:
+                mine.add(key)
+            return None if holder == owner else holder
+
+        try:
+            yield claim
+        finally:
+            for key in mine:
+                del self._owners[key]
+
+
 class Workbench(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that writers share."""
+    """The parts that writers share. Whoever changes documents that were handed over holds `handing`."""
 
     store: VectorStore
     manifest: Manifest
     embedder: EmbedderSource
     limits: ReadLimits
     lexical: Lexical
+    claims: Claims = msgspec.field(default_factory=Claims)
+    handing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -120,5 +151,5 @@ async def new_spec(bench: Workbench, report: Report = say_nothing) -> Collection
 
 
 async def forget_lost_lineages(bench: Workbench) -> None:
-    """Clear the manifest of what no collection holds any more."""
+    """Clear the manifest of what no collection holds any more. Not while a rebuild is under way."""
     bench.manifest.keep_lineages([info.spec.lineage for info in await bench.store.collections()])

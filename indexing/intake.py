@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from indexing.collections import Target, Workbench, ensure_collection, forget_lost_lineages, live_target
+from indexing.collections import Claim, Workbench, ensure_collection, live_target
 from indexing.documents import Document
 from indexing.manifest import DocumentRecord
 from indexing.planning import file_document_id
-from indexing.writing import Writer, prepare
+from indexing.writing import Writer, delete, prepare
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,48 +41,66 @@ class Intake:
     async def put(self, collection: str, handed: Sequence[Handed]) -> list[Outcome]:
         """Index these documents; searchable on return. One outcome each, in order; a failed one stops nothing."""
         bench = self._bench
-        embedder = await bench.embedder.get()
-        target = live_target(await ensure_collection(bench, collection))
-        writer = Writer(bench, embedder, target)
-        outcomes = [await self._put(writer, target, item) for item in handed]
-        await writer.flush()
+        async with bench.handing:
+            target = live_target(await ensure_collection(bench, collection))
+            writer = Writer(bench, target)
+            with bench.claims.of(target.lineage) as claim:
+                outcomes = [await self._put(writer, claim, item) for item in handed]
+                await writer.flush()
         return outcomes
 
     async def delete(self, collection: str, document_id: str) -> bool:
-        """Remove a document with its passages; False when there is none of that id."""
+        """Remove a document with its passages; False when there is none of that id.
+
+        One that came from a file comes back with the next run over that file.
+        """
         bench = self._bench
-        target = live_target(await bench.store.info(collection))
-        if bench.manifest.document(target.lineage, document_id) is None:
-            return False
-        await bench.store.delete_documents(target.name, [document_id])
-        bench.manifest.forget(target.lineage, [document_id])
+        async with bench.handing:
+            target = live_target(await bench.store.info(collection))
+            if bench.manifest.document(target.lineage, document_id) is None:
+                return False
+            await delete(bench, target, [document_id])
         return True
 
     async def drop(self, collection: str) -> None:
         """Delete a collection and all that is known of it. Raises CollectionNotFound."""
-        await self._bench.store.drop(collection)
-        await forget_lost_lineages(self._bench)
+        bench = self._bench
+        async with bench.handing:
+            lineage = (await bench.store.info(collection)).spec.lineage
+            await bench.store.drop(collection)
+            bench.manifest.forget_lineage(lineage)
 
-    async def _put(self, writer: Writer, target: Target, item: Handed) -> Outcome:
-        version = item.document.content_hash()
-        document_id = item.id or file_document_id(item.source or version, item.document.key)
-        earlier = self._bench.manifest.document(target.lineage, document_id)
-        if earlier is not None and earlier.path is not None:
-            detail = f"the id is taken by a document of the file {earlier.source}"
-            return Outcome(id=document_id, status="failed", reason="duplicate_id", detail=detail)
-        if earlier is not None and earlier.version == version:
-            return Outcome(id=document_id, status="unchanged", passages=earlier.passages)
-        record = DocumentRecord(
-            id=document_id,
-            path=None,
-            source=item.source,
-            title=item.document.title,
-            version=version,
-            passages=0,
-            body=item.document,
-        )
-        prepared = await asyncio.to_thread(prepare, item.document, record, writer.embedder)
+    async def _put(self, writer: Writer, claim: Claim, item: Handed) -> Outcome:
+        manifest, lineage = self._bench.manifest, writer.target.lineage
+        record = _record(item)
+        if writer.holds(record.id):  # the same id twice: the later one counts
+            await writer.flush()
+        earlier = manifest.document(lineage, record.id)
+        if (owner := claim(record.id, "")) or (earlier is not None and earlier.path is not None):
+            return _taken(record.id, Path(owner).name if owner else earlier.source if earlier else "")
+        if earlier is not None and earlier.version == record.version:
+            return Outcome(id=record.id, status="unchanged", passages=earlier.passages)
+        embedder = await self._bench.embedder.get()
+        prepared = await asyncio.to_thread(prepare, item.document, record, embedder)
         if not prepared.passages:
-            return Outcome(id=document_id, status="failed", reason="empty", detail="there is no text in it")
+            return Outcome(id=record.id, status="failed", reason="empty", detail="there is no text in it")
         await writer.add(prepared)
-        return Outcome(id=document_id, status="updated" if earlier else "created", passages=len(prepared.passages))
+        return Outcome(id=record.id, status="updated" if earlier else "created", passages=len(prepared.passages))
+
+
+def _record(item: Handed) -> DocumentRecord:
+    version = item.document.content_hash()
+    return DocumentRecord(
+        id=item.id or file_document_id(item.source or version, item.document.key),
+        path=None,
+        source=item.source,
+        title=item.document.title,
+        version=version,
+        passages=0,
+        body=item.document,
+    )
+
+
+def _taken(document_id: str, source: str) -> Outcome:
+    detail = f"the id is taken by a document of the file {source}"
+    return Outcome(id=document_id, status="failed", reason="duplicate_id", detail=detail)

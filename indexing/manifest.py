@@ -2,8 +2,8 @@
 
 One SQLite file (WAL) beside the index. Rows belong to a *lineage*, one filling of a collection (`CollectionSpec`), so
 that switching to a rebuilt index switches the manifest with it. A document is announced before its first passage is
-written and committed after its last: after a kill, what was announced and never committed is known, and the next run
-finishes or removes it.
+written and committed after its last, and announced again before its passages are deleted: after a kill, what was
+announced and never committed or forgotten is known, and the next run finishes or removes it.
 """
 
 import sqlite3
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from indexing.documents import Document
+from indexing.errors import StoreUnavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
@@ -26,6 +27,7 @@ CREATE TABLE IF NOT EXISTS documents (
   lineage TEXT NOT NULL, id TEXT NOT NULL, path TEXT, source TEXT NOT NULL, title TEXT NOT NULL, version TEXT,
   passages INTEGER NOT NULL, indexed_at REAL NOT NULL, body BLOB, PRIMARY KEY (lineage, id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS documents_by_path ON documents (lineage, path);
+CREATE INDEX IF NOT EXISTS documents_unfinished ON documents (lineage) WHERE version IS NULL;
 """
 
 
@@ -56,15 +58,17 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest:
-    """Thread-safe; several processes may read while one writes."""
+    """Thread-safe; several processes may read while one writes. Raises StoreUnavailable when the file fails."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        with self._using():
+            self._db = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         with self._lock:
@@ -84,28 +88,36 @@ class Manifest:
         return dict(self._all("SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL", lineage))
 
     def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
-        """One document with its body, if it has one."""
+        """One document without its body."""
         rows = self._all(f"{_SELECT} WHERE lineage=? AND id=?", lineage, document_id)
         return _record(rows[0]) if rows else None
 
+    def document_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
+        """One document as it was handed over, its version that of its body; no body if it came from a file, or is
+        being deleted.
+        """
+        record = self.document(lineage, document_id)
+        rows = self._all("SELECT body FROM documents WHERE lineage=? AND id=?", lineage, document_id)
+        body = _unpack(rows[0][0]) if rows else None
+        if record is None or body is None:
+            return record
+        return msgspec.structs.replace(record, body=body, version=body.content_hash())
+
     def documents(self, lineage: str, *, after: str = "", limit: int = 100) -> list[DocumentRecord]:
-        """Finished documents by id, those after `after`."""
+        """Finished documents by id, those after `after`, without their bodies."""
         where = "WHERE lineage=? AND id>? AND version IS NOT NULL ORDER BY id LIMIT ?"
         return [_record(r) for r in self._all(f"{_SELECT} {where}", lineage, after, limit)]
 
-    def handed_over(self, lineage: str) -> Iterator[DocumentRecord]:
-        """Documents without a file, with their bodies."""
-        for (document_id,) in self._all("SELECT id FROM documents WHERE lineage=? AND path IS NULL", lineage):
-            record = self.document(lineage, document_id)
-            if record is not None:
-                yield record
+    def handed_over(self, lineage: str) -> dict[str, str | None]:
+        """Documents without a file: id -> version."""
+        return dict(self._all("SELECT id, version FROM documents WHERE lineage=? AND path IS NULL", lineage))
 
     def count(self, lineage: str) -> int:
         """Finished documents."""
         return int(self._all("SELECT count(*) FROM documents WHERE lineage=? AND version NOT NULL", lineage)[0][0])
 
     def unfinished(self, lineage: str) -> list[DocumentRecord]:
-        """Announced and never committed: what a killed run left behind."""
+        """Announced and never committed or forgotten: what a killed run left behind. Without bodies."""
         return [_record(r) for r in self._all(f"{_SELECT} WHERE lineage=? AND version IS NULL", lineage)]
 
     def announce(self, lineage: str, documents: Sequence[DocumentRecord]) -> None:
@@ -117,6 +129,17 @@ class Manifest:
         with self._transaction():
             self._db.executemany("DELETE FROM sources WHERE lineage=? AND path=?", paths)
             self._db.executemany("INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)", rows)
+
+    def announce_deletion(self, lineage: str, document_ids: Sequence[str]) -> None:
+        """Passages of these documents are about to be deleted: from now on neither they nor their sources count."""
+        rows = [(lineage, document_id) for document_id in document_ids]
+        path = "SELECT path FROM documents WHERE lineage=? AND id=?"
+        with self._transaction():
+            self._db.executemany(
+                f"DELETE FROM sources WHERE lineage=? AND path=({path})",  # noqa: S608
+                [(lineage, *row) for row in rows],
+            )
+            self._db.executemany("UPDATE documents SET version=NULL, body=NULL WHERE lineage=? AND id=?", rows)
 
     def commit(
         self, lineage: str, documents: Iterable[DocumentRecord], sources: Iterable[SourceRecord], now: float
@@ -144,9 +167,15 @@ class Manifest:
             for table in ("sources", "documents"):
                 self._db.execute(f"DELETE FROM {table} WHERE lineage NOT IN ({marks})", kept)  # noqa: S608
 
+    def forget_lineage(self, lineage: str) -> None:
+        """Drop the rows of a lineage that is no more."""
+        with self._transaction():
+            for table in ("sources", "documents"):
+                self._db.execute(f"DELETE FROM {table} WHERE lineage=?", (lineage,))  # noqa: S608
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
+        with self._lock, self._using():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -156,17 +185,24 @@ class Manifest:
             self._db.execute("COMMIT")
 
     def _all(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with self._lock:
+        with self._lock, self._using():
             return self._db.execute(sql, parameters).fetchall()
 
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """The one seam for SQLite's errors."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"the manifest {self._path} cannot be used: {exc}") from exc
 
-_SELECT = "SELECT id, path, source, title, version, passages, body, indexed_at FROM documents"
+
+_COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 
 
 def _record(row: tuple[Any, ...]) -> DocumentRecord:
-    fields = dict(zip(("id", "path", "source", "title", "version", "passages", "body", "indexed_at"), row, strict=True))
-    fields["body"] = _unpack(fields["body"])
-    return DocumentRecord(**fields)
+    return DocumentRecord(**dict(zip(_COLUMNS, row, strict=True)))
 
 
 def _pack(document: Document | None) -> bytes | None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import msgspec
 
 from indexing.documents import POSITION, Document
+from indexing.errors import UnreadableDocument
 from indexing.manifest import DocumentRecord, SourceRecord
+from indexing.readers.limits import ReadLimits
+from indexing.readers.opening import opened
 from indexing.sources import Scope, Source
 
 _BLOCK = 1 << 20
@@ -49,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     work: tuple[PlannedSource, ...]
     unchanged: tuple[Source, ...]
     gone: tuple[str, ...]
-    unreadable: tuple[tuple[Source, OSError], ...]
+    unreadable: tuple[tuple[Source, UnreadableDocument], ...]
 
 
 def make_plan(
@@ -57,7 +60,8 @@ def make_plan(
     known: Mapping[str, SourceRecord],
     indexed: AbstractSet[str],
     covers: Callable[[Path], bool],
-    unfinished: AbstractSet[str] = frozenset(),
+    unfinished: AbstractSet[str],
+    limits: ReadLimits,
 ) -> Plan:
     """Compare. `known` are finished sources; `indexed` every path that left documents, finished or not.
 
@@ -67,24 +71,24 @@ def make_plan(
     work, unchanged, unreadable = [], [], []
     for source in sources:
         try:
-            digest, size = hash_file(source.path)
-        except OSError as exc:
+            digest, size = hash_file(source.path, limits)
+        except UnreadableDocument as exc:
             unreadable.append((source, exc))
             continue
         record = known.get(str(source.path))
         if record is not None and record.hash == digest:
             unchanged.append(source)
         else:
-            work.append(PlannedSource(source=source, hash=digest, bytes=size, known=record is not None))
+            work.append(PlannedSource(source=source, hash=digest, bytes=size, known=str(source.path) in indexed))
     found = {str(source.path) for source in sources}
     gone = {p for p in {*known, *indexed} - found if covers(Path(p)) or (p in unfinished and not Path(p).exists())}
     return Plan(work=tuple(work), unchanged=tuple(unchanged), gone=tuple(sorted(gone)), unreadable=tuple(unreadable))
 
 
-def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str]) -> Plan:
+def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str], limits: ReadLimits) -> Plan:
     """All of the sources, and every earlier file (path -> name) that is still there; the others are gone."""
     together = with_files(sources, earlier)
-    plan = make_plan(together, {}, frozenset(), lambda _: False)
+    plan = make_plan(together, {}, frozenset(), lambda _: False, frozenset(), limits)
     gone = set(earlier) - {str(source.path) for source in together}
     return msgspec.structs.replace(plan, gone=tuple(sorted(gone)))
 
@@ -96,12 +100,12 @@ def with_files(sources: Sequence[Source], paths: Mapping[str, str]) -> list[Sour
     return [*sources, *(Source(path, paths[str(path)], Scope("file", str(path))) for path in more if path.is_file())]
 
 
-def hash_file(path: Path | None) -> tuple[str, int]:
-    """Content hash (32 hex digits) and size in bytes."""
+def hash_file(path: Path | None, limits: ReadLimits) -> tuple[str, int]:
+    """Content hash (32 hex digits) and size in bytes. Raises UnreadableDocument."""
     if path is None:
         raise ValueError("standard input is handed over, not planned")
     digest, size = hashlib.blake2b(digest_size=16), 0
-    with path.open("rb") as file:
+    with opened(path, limits) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 
 from indexing.embedding import Embedder
-from indexing.fusion import DEFAULT_DENSE_UNIT
 
 MIN_UNIT = 0.05
 """A smaller unit would blow noise up into evidence."""
@@ -77,7 +76,7 @@ PAIRS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 def dense_unit(embedder: Embedder) -> float:
     """Mean cosine of question and answer less that of question and other answers, in the best language; in (0, 2]."""
     gaps = [_gap(embedder, pairs) for pairs in PAIRS.values()]
-    return max(MIN_UNIT, *gaps) if gaps else DEFAULT_DENSE_UNIT
+    return max(MIN_UNIT, *gaps)
 
 
 def _gap(embedder: Embedder, pairs: tuple[tuple[str, str], ...]) -> float:

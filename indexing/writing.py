@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,11 +12,17 @@ from indexing.chunking import ChunkOptions, chunk, embedding_text
 from indexing.collections import Target, Workbench
 from indexing.documents import Document, Passage, passage_id
 from indexing.embedding import Embedder, Vectors
+from indexing.errors import EmbedderUnavailable
 from indexing.manifest import DocumentRecord, SourceRecord
 from indexing.store.base import Point
 
 WINDOW = 512
-"""Passages that are embedded together (sorted by length inside) and stored before the manifest is committed."""
+"""Passages that are embedded together (sorted by length) and stored before the manifest is committed."""
+
+_AT_ONCE = 64
+"""Texts in one call of the model: a run that is cancelled waits for no more than this."""
+
+T = TypeVar("T")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,15 +81,14 @@ class Writer:
     def __init__(
         self,
         bench: Workbench,
-        embedder: Embedder,
         target: Target,
         on_written: Callable[[Written], None] = lambda _: None,
     ) -> None:
         self._store = bench.store
         self._manifest = bench.manifest
         self._lexical = bench.lexical
-        self.embedder = embedder
-        self._target = target
+        self._embedder = bench.embedder
+        self.target = target
         self._on_written = on_written
         self._documents: list[Prepared] = []
         self._sources: list[SourceRecord] = []
@@ -96,6 +102,10 @@ class Writer:
         if self._buffered >= WINDOW:
             await self.flush()
 
+    def holds(self, document_id: str) -> bool:
+        """Whether a document of this id waits to be written."""
+        return any(prepared.record.id == document_id for prepared in self._documents)
+
     def finish_source(self, source: SourceRecord) -> None:
         """Every document of this source has been added; it is committed with the last of them."""
         self._sources.append(source)
@@ -105,12 +115,13 @@ class Writer:
         documents, sources = self._documents, self._sources
         self._documents, self._sources, self._buffered = [], [], 0
         if documents:
-            await asyncio.to_thread(self._manifest.announce, self._target.lineage, [d.record for d in documents])
+            await asyncio.to_thread(self._manifest.announce, self.target.lineage, [d.record for d in documents])
             await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
-            await self._store.delete_stale(self._target.name, {d.record.id: d.record.version or "" for d in documents})
+            versions = {d.record.id: d.record.version or "" for d in documents}
+            await finished(self._store.delete_stale(self.target.name, versions))
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
-            await asyncio.to_thread(self._manifest.commit, self._target.lineage, records, sources, time.time())
+            await asyncio.to_thread(self._manifest.commit, self.target.lineage, records, sources, time.time())
         self.written.documents += len(documents)
         self.written.bytes += sum(d.weight for d in documents)
         self._on_written(self.written)
@@ -119,26 +130,50 @@ class Writer:
         for start in range(0, len(passages), WINDOW):
             window = passages[start : start + WINDOW]
             begun = time.perf_counter()
-            points = await asyncio.to_thread(self._points, window)
+            vectors = await embed_distinct(await self._embedder.get(), [text for _, text in window])
             self.written.embed_seconds += time.perf_counter() - begun
-            await self._store.upsert(self._target.name, points)
+            points = await asyncio.to_thread(self._points, window, vectors)
+            await finished(self._store.upsert(self.target.name, points))
             self.written.passages += len(window)
             if start + WINDOW < len(passages):
                 self._on_written(self.written)
 
-    def _points(self, window: Sequence[tuple[Passage, str]]) -> list[Point]:
-        vectors = embed_distinct(self.embedder, [text for _, text in window])
+    def _points(self, window: Sequence[tuple[Passage, str]], vectors: Vectors) -> list[Point]:
         return [
             Point(passage=passage, dense=vector, sparse=self._lexical.document(text))
             for (passage, text), vector in zip(window, vectors, strict=True)
         ]
 
 
-def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
-    """Vectors of `texts`, embedding equal texts once (boilerplate repeats)."""
-    distinct = list(dict.fromkeys(texts))
-    vectors = embedder.embed_documents(distinct)
-    if len(distinct) == len(texts):
-        return vectors
+async def delete(bench: Workbench, target: Target, document_ids: Sequence[str]) -> None:
+    """Delete these documents from the store and from the manifest; what a kill interrupts, the next run completes."""
+    if document_ids:
+        await asyncio.to_thread(bench.manifest.announce_deletion, target.lineage, document_ids)
+        await finished(bench.store.delete_documents(target.name, document_ids))
+        await asyncio.to_thread(bench.manifest.forget, target.lineage, document_ids)
+
+
+async def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    """Vectors of `texts`, embedding equal texts once (boilerplate repeats), those of about the same length together.
+
+    Raises EmbedderUnavailable when the model's numbers mean nothing.
+    """
+    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    slices = [distinct[start : start + _AT_ONCE] for start in range(0, len(distinct), _AT_ONCE)]
+    vectors = np.concatenate([await finished(asyncio.to_thread(embedder.embed_documents, part)) for part in slices])
+    if not np.isfinite(vectors).all():
+        raise EmbedderUnavailable(
+            f"the embedding model {embedder.model_id} returned values that are not finite numbers"
+        )
     row = {text: i for i, text in enumerate(distinct)}
     return np.asarray(vectors[[row[text] for text in texts]], dtype=np.float32)
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """Await work in a thread that cannot be stopped: when cancelled, still wait, so that nothing goes on behind us."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise

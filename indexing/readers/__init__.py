@@ -11,6 +11,7 @@ import msgspec
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import REASONS, ReadLimits
+from indexing.readers.opening import too_large
 from indexing.readers.registry import FORMATS, detect
 from indexing.readers.writing import stem
 
@@ -44,13 +45,6 @@ def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = N
     if not data.strip(b"\0 \t\r\n"):
         raise UnreadableDocument("empty", "The file is empty.")
     return detect(data, name, media_type).load()(data, name, limits)
-
-
-def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:
-    """The refusal of a file that is too big to be opened."""
-    return UnreadableDocument(
-        "too_large", f"It has {size / 2**20:.1f} MiB; at most {limits.max_bytes / 2**20:.0f} MiB are read."
-    )
 
 
 def _finished(documents: list[Document], name: str) -> list[Document]:

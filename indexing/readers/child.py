@@ -5,7 +5,6 @@ It is started by `worker`, imports format libraries when a file needs them, and 
 
 import os
 import signal
-import stat
 import sys
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import BinaryIO
 import msgspec
 
 from indexing.errors import UnreadableDocument
-from indexing.readers import read, too_large
+from indexing.readers import read
 from indexing.readers.framing import LENGTH, Greeting, Reply, Request, framed
 from indexing.readers.limits import ReadLimits
+from indexing.readers.opening import opened
 
 _PARENT_POLL_SECONDS = 1.0
 # The parent kills a child that is late; the alarm is for the case that there is no parent any more.
@@ -81,7 +81,10 @@ def _set_alarm(seconds: float) -> None:
 
 def read_request(request: Request, limits: ReadLimits) -> Reply:
     """The documents asked for."""
-    data = request.data if request.data is not None else _file(request.path or b"", limits)
+    data = request.data
+    if data is None:
+        with opened(Path(os.fsdecode(request.path or b"")), limits) as file:
+            data = file.read()
     return Reply(documents=read(data, request.name, limits, request.media_type))
 
 
@@ -92,21 +95,3 @@ def _framed_reply(answer: Callable[[Request, ReadLimits], Reply], request: Reque
         return framed(Reply(reason=refusal.reason, detail=refusal.detail))
     except MemoryError:
         return framed(Reply(reason="memory", detail="Reading it takes more memory than allowed."))
-
-
-def _file(path: bytes, limits: ReadLimits) -> bytes:
-    """The file's bytes. Pipes and devices are not opened: they might never end."""
-    file = Path(os.fsdecode(path))
-    try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise UnreadableDocument("not_a_file", "It is a directory, a pipe or a device, not a file.")
-        if about.st_size > limits.max_bytes:
-            raise too_large(about.st_size, limits)
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise UnreadableDocument("not_found", "There is no such file.") from exc
-    except PermissionError as exc:
-        raise UnreadableDocument("permission", "The file may not be opened; check its permissions.") from exc
-    except OSError as exc:
-        raise UnreadableDocument("corrupt", f"The file cannot be read from its disk: {exc.strerror}.") from exc

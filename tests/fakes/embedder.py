@@ -13,7 +13,7 @@ WORD = re.compile(r"\w+")
 
 
 class HashEmbedder:
-    """Hashed bags of words as unit vectors: texts that share words are near. Counts its calls.
+    """Hashed bags of words as unit vectors: texts that share words are near. Remembers what it embedded.
 
     A query call sets `called`, waits for `gate` when one is given, and raises `failure` when one is set.
     """
@@ -28,8 +28,10 @@ class HashEmbedder:
         self.called = threading.Event()
         self.failure: Exception | None = None
         self.query_calls: list[list[str]] = []
+        self.embedded: list[str] = []
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        self.embedded += texts
         return np.stack([self._vector(text) for text in texts])
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
@@ -39,7 +41,7 @@ class HashEmbedder:
             self.gate.wait(timeout=10)
         if self.failure is not None:
             raise self.failure
-        return self.embed_documents(texts)
+        return np.stack([self._vector(text) for text in texts])
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         return [match.span() for match in WORD.finditer(text)]

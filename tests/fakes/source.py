@@ -3,6 +3,7 @@
 import asyncio
 
 from indexing.embedding import Embedder
+from indexing.progress import LoadingModel, Report, say_nothing
 
 
 class GivenEmbedder:
@@ -21,8 +22,9 @@ class GivenEmbedder:
         self._failures = list(failures)
         self._delay_s = delay_s
 
-    async def get(self) -> Embedder:
+    async def get(self, report: Report = say_nothing) -> Embedder:
         self.loads += 1
+        report(LoadingModel(model=self._embedder.model_id))
         await asyncio.sleep(self._delay_s)
         if self._failures:
             raise self._failures.pop(0)

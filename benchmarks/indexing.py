@@ -1,0 +1,188 @@
+"""What indexing costs beside the bare encoder, what a run with nothing to do costs, and what a huge file needs.
+
+    python -m benchmarks.indexing --data PATH [--passages 600] [--repeat 3]    throughput over the bare encoder
+    python -m benchmarks.indexing --unchanged 5000                             a second run with nothing to do
+    python -m benchmarks.indexing --megabytes 30                               peak memory of one file of so many MB
+
+Throughput: PATH is a folder of files, or a corpus.jsonl of which as many records as `--passages` are taken. The whole
+pipeline (files on disk -> embedded store) and `SentenceTransformer.encode_document` with its default batch size, on the
+very texts that the pipeline embedded, take turns; the ratio is that of the medians. Exit status 1 below 0.85.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from indexing.collections import LazyEmbedder, Workbench, ensure_collection
+from indexing.embedding import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
+from indexing.lexical import Lexical
+from indexing.manifest import Manifest
+from indexing.pipeline import SyncRequest, sync
+from indexing.progress import Summary
+from indexing.readers.limits import ReadLimits
+from indexing.settings import EmbeddingSettings
+from indexing.store.embedded import EmbeddedStore
+
+GOAL_RATIO, GOAL_SECONDS = 0.85, 3.0
+SETTINGS = EmbeddingSettings()
+WORDS = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "silver", "market", "window", "doctor")
+
+
+class RecordingEmbedder(SentenceTransformerEmbedder):
+    """The real one, remembering what it embedded; with `pretend` it makes up the vectors."""
+
+    def __init__(self, model: SentenceTransformer, *, pretend: bool = False) -> None:
+        super().__init__(model, SETTINGS)
+        self.texts: list[str] = []
+        self._pretend = pretend
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        self.texts += texts
+        if self._pretend:
+            rows = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dimension))
+            return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+        return super().embed_documents(texts)
+
+
+def main() -> int:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--passages", type=int, default=600)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--unchanged", type=int, metavar="FILES")
+    parser.add_argument("--megabytes", type=int)
+    args = parser.parse_args()
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory(prefix="winnow-indexing-") as scratch:
+        right = True
+        if args.data:
+            right &= asyncio.run(_throughput(Path(scratch), args.data, args.passages, args.repeat))
+        if args.unchanged:
+            right &= _unchanged(Path(scratch), args.unchanged)
+        if args.megabytes:
+            asyncio.run(_memory(Path(scratch), args.megabytes))
+    return 0 if right else 1
+
+
+async def _throughput(scratch: Path, data: Path, passages: int, repeat: int) -> bool:
+    folder = _chosen(data, passages, scratch)
+    embedder = RecordingEmbedder(load_embedder(SETTINGS)._bulk)
+    bare = SentenceTransformer(check_model(SETTINGS))
+    bench = _bench(scratch, embedder)
+    piped, encoded = [], []
+    for turn in range(repeat):
+        summary = await _index(bench, folder, f"turn-{turn}")
+        texts = list(embedder.texts)
+        begun = time.perf_counter()
+        bare.encode_document(texts, show_progress_bar=False)
+        encoded.append(len(texts) / (time.perf_counter() - begun))
+        piped.append(len(texts) / summary.seconds)
+        print(
+            f"turn {turn + 1}: {summary.total_documents} documents, {len(texts)} texts; pipeline {piped[-1]:.1f}/s "
+            f"(of its {summary.seconds:.1f} s the model took {summary.embed_seconds:.1f}), encoder {encoded[-1]:.1f}/s",
+            flush=True,
+        )
+    ratio = statistics.median(piped) / statistics.median(encoded)
+    print(f"pipeline over bare encoder: {ratio:.3f} (at least {GOAL_RATIO})")
+    await _close(bench)
+    return ratio >= GOAL_RATIO
+
+
+async def _index(bench: Workbench, folder: Path, collection: str) -> Summary:
+    """The collection is made before, with the embedder's scale measured: that is done once, not for each run."""
+    await ensure_collection(bench, collection)
+    embedder = await bench.embedder.get()
+    assert isinstance(embedder, RecordingEmbedder)
+    embedder.texts.clear()
+    return await sync(bench, SyncRequest(inputs=(str(folder),), cwd=str(folder.parent), collection=collection))
+
+
+def _chosen(data: Path, passages: int, scratch: Path) -> Path:
+    if data.is_dir():
+        return data
+    with data.open(encoding="utf-8") as lines:
+        chosen = "".join(itertools.islice(lines, passages))
+    few = scratch / "corpus.jsonl"
+    few.write_text(chosen, encoding="utf-8")
+    return few
+
+
+def _bench(scratch: Path, embedder: RecordingEmbedder) -> Workbench:
+    return Workbench(
+        store=EmbeddedStore(scratch / "index"),
+        manifest=Manifest(scratch / "manifest.sqlite3"),
+        embedder=LazyEmbedder(SETTINGS, lambda _: embedder),
+        limits=ReadLimits(),
+        lexical=Lexical(),
+    )
+
+
+async def _close(bench: Workbench) -> None:
+    bench.manifest.close()
+    await bench.store.close()
+
+
+def _unchanged(scratch: Path, files: int) -> bool:
+    folder, dice = scratch / "files", random.Random(1)
+    folder.mkdir()
+    for number in range(files):
+        (folder / f"{number:05}.txt").write_text(f"Document {number}: {' '.join(dice.choices(WORDS, k=8))}.")
+    seconds, summary = _run(folder, scratch / "home")
+    print(f"first run: {summary['created']} documents in {seconds:.1f} s", flush=True)
+    times = []
+    for _ in range(3):
+        taken, summary = _run(folder, scratch / "home")
+        assert (summary["passages"], summary["embed_seconds"], summary["unchanged"]) == (0, 0, files)
+        times.append(taken)
+    print(f"unchanged runs: {', '.join(f'{taken:.2f}' for taken in times)} s, no embedding (under {GOAL_SECONDS:g} s)")
+    return statistics.median(times) < GOAL_SECONDS
+
+
+def _run(folder: Path, home: Path) -> tuple[float, dict[str, Any]]:
+    command = [sys.executable, "-m", "app.cli", "index", str(folder), "--json"]
+    begun = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, "WINNOW_HOME": str(home)}, capture_output=True, check=True)
+    seconds = time.perf_counter() - begun
+    loaded = b"loading the embedding model" in done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout)
+    assert loaded == (summary["passages"] > 0)
+    return seconds, summary
+
+
+async def _memory(scratch: Path, megabytes: int) -> None:
+    file, dice = scratch / "huge.txt", random.Random(1)
+    with file.open("w") as out:
+        while out.tell() < megabytes * 10**6:
+            out.write(" ".join(dice.choices(WORDS, k=12)).capitalize() + dice.choice((". ", ". ", ".\n\n")))
+    bench = _bench(scratch, RecordingEmbedder(load_embedder(SETTINGS)._bulk, pretend=True))
+    before = _peak()
+    summary = await sync(bench, SyncRequest(inputs=(str(file),), cwd=str(scratch)))
+    print(
+        f"{megabytes} MB of text: {summary.total_passages} passages in {summary.seconds:.0f} s but for the model's "
+        f"work; peak {_peak():.0f} MB, {before:.0f} MB of it before"
+    )
+    await _close(bench)
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
+
+
+if __name__ == "__main__":
+    sys.exit(main())
