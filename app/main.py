@@ -1,13 +1,14 @@
 """The composition root: the application and the server."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AI_PASSIVE, SOCK_STREAM, SocketType, create_server, getaddrinfo, socket
 from types import FrameType
 
+import structlog
 import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
@@ -26,6 +27,8 @@ from app.logs import configure_logging
 from app.presence import announce, withdraw
 from app.settings import ServiceSettings, Settings
 from app.wiring import Services, ensured
+
+log = structlog.get_logger()
 
 ROUTES = (
     search,
@@ -132,7 +135,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             home = self._services.settings.index.home
-            self._services.presence = announce(home, _local_url(self.servers[0].sockets[0]))
+            url = _local_url(self.servers[0].sockets[0])
+            self._services.presence = announce(home, url)
+            self._say_where(url)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drain; the command line no longer sends anything here."""
@@ -146,12 +151,12 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
-    def _log_started_message(self, listeners: Sequence[SocketType]) -> None:
-        """uvicorn's line is for logs. A person gets one that says where, and how to stop."""
+    def _say_where(self, url: str) -> None:
+        """A person gets a line that says how to stop it, a log an event."""
         if sys.stderr.isatty():
-            sys.stderr.write(f"{_invitation(self._services.settings.service, _local_url(listeners[0]))}\n")
+            sys.stderr.write(f"{_invitation(self._services.settings.service, url)}\n")
         else:
-            super()._log_started_message(listeners)
+            log.info(f"running on {url}")
 
 
 def _invitation(service: ServiceSettings, url: str) -> str:
