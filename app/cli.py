@@ -6,24 +6,26 @@ Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or c
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import msgspec
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
 
-from app.console import IndexingView, show_answer, show_results, summary_line
+from app.console import IndexingView, LoadingView, clean, show_answer, show_results, show_sources, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
 from app.settings import Settings, load_settings
-from indexing.errors import IndexingError
+from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
 from indexing.progress import Summary
-
-T = TypeVar("T")
 
 REFUSED, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -31,34 +33,73 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 
+def _version() -> str:
+    try:
+        return version("winnow")
+    except PackageNotFoundError:
+        return "0"
+
+
+_PLAIN: dict[str, Any] = {"style": "red", "markup": False, "highlight": False}
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="winnow", prog_name="winnow")
+@click.version_option(_version(), prog_name="winnow")
 def cli() -> None:
     """Finds passages in your documents and answers from them, with citations that are true."""
 
 
 def main() -> NoReturn:
     """The console script."""
+    _print_whatever_comes()
     try:
-        cli(standalone_mode=False)
-    except Exit as exc:
-        sys.exit(exc.exit_code)
+        # Without its standalone mode click returns the status that an Exit carries.
+        status = cli(prog_name="winnow", standalone_mode=False)
     except click.ClickException as exc:
-        exc.show()
-        sys.exit(USAGE)
+        _die_of_usage(exc)
     except (KeyboardInterrupt, click.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
-    except (ConfigError, InvalidRequest) as exc:
+    except (ConfigError, InvalidRequest, InvalidFilter, InvalidName) as exc:
         _die(exc, USAGE)
     except (WinnowError, IndexingError) as exc:
         _die(exc, FAILED)
-    sys.exit(0)
+    sys.exit(status or 0)
 
 
 def _die(exc: Exception, status: int) -> NoReturn:
-    err.print(f"winnow: {exc}", style="red", markup=False, highlight=False)
+    err.print(f"winnow: {clean(str(exc))}", **_PLAIN)
     sys.exit(status)
+
+
+def _die_of_usage(exc: click.ClickException) -> NoReturn:
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    help_of = context.command_path if context else "winnow"
+    err.print(f"winnow: {clean(exc.format_message())} ({help_of} --help tells more)", **_PLAIN)
+    sys.exit(USAGE)
+
+
+def _print_whatever_comes() -> None:
+    """A terminal that knows fewer characters than a document has gets a question mark, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def _ending_at_once(view: IndexingView | LoadingView, line: str) -> Iterator[None]:
+    """Ctrl-C does not wait for the batch that a thread is embedding: the index stands being killed at any moment."""
+
+    def end(*_: object) -> None:
+        view.stop()
+        err.print(f"interrupted{line}", highlight=False)
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _settings() -> Settings:
@@ -102,9 +143,9 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
     if "-" in paths and (len(paths) > 1 or rebuild):
         raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
     settings = _settings()
-    with IndexingView(err) as view:
+    with IndexingView(err) as view, _ending_at_once(view, "; what is indexed stays, and the next run does the rest"):
         if paths == ("-",):
-            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection)
+            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
         else:
             request = SyncRequest(
                 inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
@@ -117,7 +158,7 @@ def _finish_index(summary: Summary, as_json: bool) -> None:
     if as_json:
         _print_json(msgspec.to_builtins(summary))
     else:
-        err.print(summary_line(summary), highlight=False)
+        err.print(summary_line(summary), markup=False, highlight=False)
     if summary.refused:
         raise Exit(REFUSED)
 
@@ -143,7 +184,8 @@ def search(query: str, as_json: bool, **options: Any) -> None:
     """Find passages for QUERY."""
     from app.desk import search as find
 
-    found = find(_settings(), _body(query, options))
+    with LoadingView(err) as view, _ending_at_once(view, ""):
+        found = find(_settings(), _body(query, options), view.show)
     if as_json:
         _print_json(found)
     else:
@@ -157,12 +199,37 @@ def search(query: str, as_json: bool, **options: Any) -> None:
 def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
     """Answer QUERY from the documents, with numbered sources."""
     from app.desk import answer as reply
+    from app.desk import stream_answer
 
-    answered = reply(_settings(), _body(query, options))
+    settings, body = _settings(), _body(query, options)
+    with LoadingView(err) as view, _ending_at_once(view, ""):
+        if stream:
+            stream_answer(settings, body, _EventPrinter(view, as_json=as_json), view.show)
+            return
+        answered = reply(settings, body, view.show)
     if as_json:
         _print_json(answered)
     else:
         show_answer(out, answered)
+
+
+class _EventPrinter:
+    """Prints a streamed answer: its text as it comes, then its sources. As JSON: an object a line for each event."""
+
+    def __init__(self, view: LoadingView, *, as_json: bool) -> None:
+        self._view = view
+        self._as_json = as_json
+
+    def __call__(self, name: str, data: dict[str, Any]) -> None:
+        self._view.stop()
+        if self._as_json:
+            _write(msgspec.json.encode({"event": name, "data": data}))
+        elif name == "delta":
+            out.print(clean(data["text"]), end="", markup=False, highlight=False)
+        elif name == "done":
+            out.print()
+            show_sources(out, data)
+        sys.stdout.flush()
 
 
 @cli.command()
@@ -181,17 +248,28 @@ def doctor(as_json: bool) -> None:
 
 
 def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
+    if not query.strip():
+        raise click.UsageError("QUERY is empty")
+    # What the shell handed over in another encoding cannot be looked up, but must not break anything either.
+    query = query.encode("utf-8", "replace").decode()
     body = {"query": query, **{key: value for key, value in options.items() if value is not None}}
     if "filter_json" in body:
         try:
-            body["filter"] = msgspec.json.decode(body.pop("filter_json"))
+            body["filter"] = msgspec.json.decode(body.pop("filter_json"), type=dict[str, Any])
         except msgspec.DecodeError as exc:
-            raise click.UsageError(f"--filter is not JSON: {exc}") from exc
+            raise click.UsageError(f"--filter is no JSON object: {exc}") from exc
     return body
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    _write(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def _write(line: bytes) -> None:
+    """JSON is UTF-8, whatever the terminal is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

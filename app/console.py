@@ -1,11 +1,12 @@
 """What the command line shows to a person: progress, results, answers. Plain lines where no terminal is listening."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 from rich.text import Text
 
 from indexing.progress import (
@@ -31,6 +33,12 @@ from indexing.progress import (
 
 _PLAIN_EVERY_S = 5.0
 _SNIPPET = 320
+_CONTEXT = 140
+"""Characters shown on either side of a quote."""
+
+# Documents and file names are data: an escape sequence in them must not reach the terminal.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_WORD = re.compile(r"\w{4,}")
 
 
 class IndexingView:
@@ -45,7 +53,7 @@ class IndexingView:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
@@ -53,6 +61,7 @@ class IndexingView:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            expand=True,
             speed_estimate_period=120,
         )
 
@@ -62,7 +71,12 @@ class IndexingView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def show(self, event: Event) -> None:
         """One event of the run."""
@@ -74,7 +88,7 @@ class IndexingView:
             case Refused():
                 self._console.print(refusal(event))
             case Waiting(detail=detail):
-                self._console.print(Text(detail, "yellow"))
+                self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
                 self._advanced(event)
             case Finishing(step=step):
@@ -85,34 +99,63 @@ class IndexingView:
     def _planned(self, plan: Planned) -> None:
         self._bytes = plan.bytes
         parts = [f"{plan.new} new", f"{plan.changed} changed", f"{plan.unchanged} unchanged"]
-        self._console.print(
-            "files: " + ", ".join([*parts, f"{plan.gone} gone"] if plan.gone else parts), highlight=False
-        )
+        parts += [f"{plan.gone} gone"] if plan.gone else []
+        self._console.print(Text(f"files: {', '.join(parts)}"))
         self._begun = self._last_line = self._clock()
         if plan.bytes:
-            self._task = self._bar.add_task("indexing", total=plan.bytes, rate="")
+            self._task = self._bar.add_task("reading", total=plan.bytes, rate="")
 
     def _advanced(self, so_far: Advanced) -> None:
         seconds = max(self._clock() - self._begun, 1e-6)
         rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description="indexing", completed=so_far.bytes, rate=rate)
-        elif self._clock() - self._last_line >= _PLAIN_EVERY_S:
+        elif so_far.passages and self._clock() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = self._clock()
             share = so_far.bytes / self._bytes if self._bytes else 1.0
-            left = f", about {seconds / share * (1 - share):.0f} s left" if 0 < share < 1 else ""
-            self._console.print(f"{share:.0%}: {rate}{left}", highlight=False)
+            left = f", about {_duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
+            self._console.print(Text(f"{share:.0%}: {rate}{left}"))
 
     def _say(self, step: str) -> None:
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description=step)
         else:
-            self._console.print(step, highlight=False)
+            self._console.print(Text(clean(step)))
+
+
+class LoadingView:
+    """Says on a terminal why a search has not begun yet; use as a context manager. Elsewhere it is silent."""
+
+    def __init__(self, console: Console) -> None:
+        self._status = Status("", console=console)
+        self._terminal = console.is_terminal
+
+    def __enter__(self) -> "LoadingView":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def show(self, event: Event) -> None:
+        """An event while the command gets ready."""
+        if isinstance(event, LoadingModel) and self._terminal:
+            self._status.update(Text(f"loading the embedding model {clean(event.model)}"))
+            self._status.start()
+
+    def stop(self) -> None:
+        """Take it off the terminal."""
+        self._status.stop()
+
+
+def clean(text: str) -> str:
+    """The text without control characters, but for the line feed."""
+    return _CONTROL.sub(" ", text)
 
 
 def refusal(refused: Refused) -> Text:
     """One line: which file, why, and what of it stays."""
-    line = Text.assemble(("refused ", "red"), (refused.source, "bold"), f" [{refused.reason}] {refused.detail}")
+    source, detail = _flat(refused.source), _flat(refused.detail)
+    line = Text.assemble(("refused ", "red"), (source, "bold"), f" [{refused.reason}] {detail}")
     return line.append(" The earlier version stays in the index.", "dim") if refused.kept else line
 
 
@@ -123,15 +166,16 @@ def summary_line(summary: Summary) -> str:
     parts += [f"{len(summary.refused)} refused"] if summary.refused else []
     rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
     held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
-    return f"documents: {', '.join(parts)} in {summary.seconds:.1f} s{rate}; {held}"
+    return f"documents: {', '.join(parts)} in {_duration(summary.seconds)}{rate}; {held}"
 
 
 def show_results(console: Console, found: dict[str, Any]) -> None:
     """The body of a /search response."""
+    words = sorted(set(_WORD.findall(found["query"])))
     for number, hit in enumerate(found["results"], 1):
         console.print(_hit_header(number, hit))
         if hit.get("text"):
-            console.print(Text(_snippet(hit["text"])), soft_wrap=False)
+            _indented(console, _snippet(hit["text"], words))
         console.print()
     if not found["results"]:
         console.print("nothing found")
@@ -140,38 +184,89 @@ def show_results(console: Console, found: dict[str, Any]) -> None:
 
 def show_answer(console: Console, answer: dict[str, Any]) -> None:
     """The body of an /answer response: the answer, then its numbered sources with their quotes."""
-    console.print(Text(answer["answer"], "bold" if answer["answerable"] else "yellow"))
-    if answer["citations"]:
-        console.print()
+    console.print(Text(clean(answer["answer"]), "bold" if answer["answerable"] else "yellow"), soft_wrap=_soft(console))
+    show_sources(console, answer)
+
+
+def show_sources(console: Console, answer: dict[str, Any]) -> None:
+    """What follows the text of an answer: a streamed one is on the screen by then."""
+    texts = {hit["id"]: hit for hit in answer["results"]}
     for citation in answer["citations"]:
-        page = f", page {citation['page']}" if citation["page"] else ""
-        place = (
-            f"{citation['source'] or citation['document_id']}{page}, characters {citation['start']}-{citation['end']}"
-        )
-        console.print(Text.assemble((f"[{citation['marker']}] ", "cyan"), (place, "bold")))
-        console.print(Text(f"    “{' '.join(citation['quote'].split())}”", "dim"))
+        console.print()
+        console.print(_source_header(citation))
+        _indented(console, _quote(citation, texts.get(citation["result_id"])))
     if not answer["answerable"]:
-        console.print(f"[dim]abstained: {escape(str(answer['abstain_reason']))}[/dim]")
+        console.print(Text(f"abstained: {str(answer['abstain_reason']).replace('_', ' ')}", "dim"))
+    console.print()
     _show_notes(console, answer)
 
 
 def _hit_header(number: int, hit: dict[str, Any]) -> Text:
     where = hit["source"] or hit["document_id"]
     page = f", page {hit['page']}" if hit["page"] else ""
-    path = f"  {' > '.join(hit['heading'])}" if hit["heading"] else ""
+    path = f"  {_flat(' > '.join(hit['heading']))}" if hit["heading"] else ""
     return Text.assemble(
-        (f"{number}. ", "cyan"), (f"{hit['score']:.3f} ", "green"), (f"{where}{page}", "bold"), (path, "dim")
+        (f"{number}. ", "cyan"),
+        (f"{hit['score']:.3f} ", "green"),
+        (_flat(f"{where}{page}"), "bold"),
+        (path, "dim"),
     )
 
 
-def _snippet(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…"
+def _source_header(citation: dict[str, Any]) -> Text:
+    page = f", page {citation['page']}" if citation["page"] else ""
+    where = _flat(f"{citation['source'] or citation['document_id']}{page}")
+    span = f"  characters {citation['start']}-{citation['end']}"
+    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (where, "bold"), (span, "dim"))
+
+
+def _quote(citation: dict[str, Any], hit: dict[str, Any] | None) -> Text:
+    """The quoted sentence in quotation marks, amid what stands around it."""
+    quote = (f"“{_flat(citation['quote'])}”", "green")
+    if hit is None or not hit.get("text"):
+        return Text.assemble(quote)
+    start, end = citation["start"] - hit["start"], citation["end"] - hit["start"]
+    before, after = hit["text"][:start], hit["text"][end:]
+    lead = "…" + _flat(before[-_CONTEXT:].partition(" ")[2]) if len(before) > _CONTEXT else _flat(before)
+    tail = _flat(after[:_CONTEXT].rpartition(" ")[0]) + "…" if len(after) > _CONTEXT else _flat(after)
+    return Text.assemble((f"{lead} " if lead else "", "dim"), quote, (f" {tail}" if tail else "", "dim"))
+
+
+def _snippet(text: str, words: Sequence[str]) -> Text:
+    flat = _flat(text)
+    shown = Text(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
+    if words:
+        shown.highlight_words(words, "bold", case_sensitive=False)
+    return shown
+
+
+def _indented(console: Console, text: Text) -> None:
+    """Wrapped to the terminal; one line for a program."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 4)), soft_wrap=False)
+    else:
+        console.print(Text("    ").append_text(text))
+
+
+def _soft(console: Console) -> bool:
+    return not console.is_terminal
 
 
 def _show_notes(console: Console, body: dict[str, Any]) -> None:
     for note in (*body["warnings"], *body["degraded"]):
-        console.print(Text(note, "yellow"))
-    timings = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in body["timings_ms"].items())
-    cost = body["usage"]["cost_usd"]
-    console.print(f"[dim]{escape(timings)}; cost ${cost:.4f}[/dim]", highlight=False)
+        console.print(Text(clean(note), "yellow"))
+    times = {**body["timings_ms"]}
+    stages = [*(stage for stage in times if stage != "total"), *(["total"] if "total" in times else [])]
+    timings = ", ".join(f"{stage} {times[stage]:.1f} ms" for stage in stages)
+    console.print(Text(f"{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
+
+
+def _flat(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

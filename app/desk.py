@@ -2,90 +2,151 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from app.api.bodies import decode
+from app.api.events import payload
 from app.api.schemas import AnswerRequest, SearchRequest
+from app.domain import Query, Question
 from app.presence import find_service
-from app.remote import RemoteService, ServiceRefused
+from app.remote import RemoteService
 from app.settings import Settings
 from app.wiring import Services, build_services
 from indexing.errors import IndexBusy
 from indexing.pipeline import SyncRequest
-from indexing.progress import Report, Summary, Waiting
+from indexing.progress import LoadingModel, Report, Summary, Waiting, say_nothing
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_S = 1.0
+ShowEvent = Callable[[str, dict[str, Any]], None]
+"""Gets the name and the data of an event of a streamed answer."""
+
+_LOOK_AGAIN_S = 0.5
 
 
-def search(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
-    """A /search with this body; the response's body."""
-    if presence := find_service(settings.index.home):
-        return RemoteService(presence).post("/search", body)
+def search(settings: Settings, body: dict[str, Any], report: Report = say_nothing) -> dict[str, Any]:
+    """A /search with this body; the response's body. `report` hears that the model is being loaded."""
+    if service := _service(settings):
+        return service.post("/search", body)
     query = decode(msgspec.json.encode(body), SearchRequest).to_query()
-    return _here(settings, lambda services: services.searcher.search(query))
+
+    async def find(services: Services) -> Any:
+        await _prepare(services, query, report, model=query.mode != "sparse")
+        return msgspec.to_builtins(await services.searcher.search(query))
+
+    found: dict[str, Any] = _run(settings, find)
+    return found
 
 
-def answer(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+def answer(settings: Settings, body: dict[str, Any], report: Report = say_nothing) -> dict[str, Any]:
     """An /answer with this body; the response's body."""
-    if presence := find_service(settings.index.home):
-        return RemoteService(presence).post("/answer", body)
-    question = decode(msgspec.json.encode(body), AnswerRequest).to_question()
-    return _here(settings, lambda services: services.answerer.answer(question))
+    if service := _service(settings):
+        return service.post("/answer", body)
+    question = _question(body)
+
+    async def reply(services: Services) -> Any:
+        await _prepare(services, question.search, report)
+        return msgspec.to_builtins(await services.answerer.answer(question))
+
+    answered: dict[str, Any] = _run(settings, reply)
+    return answered
+
+
+def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
+    """An /answer with this body; `show` gets the events of api.md as they come, the last one is "done"."""
+    if service := _service(settings):
+        for name, data in service.stream_answer(body):
+            show(name, data)
+        return
+    question = _question(body)
+
+    async def reply(services: Services) -> None:
+        await _prepare(services, question.search, report)
+        async for event in services.answerer.stream(question):
+            name, data = payload(event)
+            show(name, msgspec.to_builtins(data))
+
+    _run(settings, reply)
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
     """Run the pipeline, in the service if there is one; while another run holds the index, wait."""
+    return _when_free(
+        settings,
+        lambda service: _index_remotely(service, request, report),
+        lambda services: services.library.sync(request, report),
+        report,
+    )
+
+
+def index_stdin(settings: Settings, data: bytes, name: str, collection: str, report: Report = say_nothing) -> Summary:
+    """Index what came from standard input, as a file called `name` would be."""
+
+    async def put(services: Services) -> Summary:
+        await services.bench.get()
+        await _load_model(services, report)
+        return await services.library.put_bytes(data, name, collection)
+
+    return _when_free(settings, lambda service: service.put(data, name, collection), put, report)
+
+
+def _when_free(
+    settings: Settings,
+    there: Callable[[RemoteService], T],
+    here: Callable[[Services], Awaitable[T]],
+    report: Report,
+) -> T:
     told = False
     while True:
-        if presence := find_service(settings.index.home):
-            return _index_remotely(RemoteService(presence), request, report)
+        if service := _service(settings):
+            return there(service)
         try:
-            return _run(settings, lambda services: services.library.sync(request, report))
+            return _run(settings, here)
         except IndexBusy as exc:
             if not told:
-                report(Waiting(detail=f"waiting: {exc}"))
+                report(Waiting(detail=f"waiting until the index is free: {exc}"))
             told = True
             time.sleep(_LOOK_AGAIN_S)
 
 
-def index_stdin(settings: Settings, data: bytes, name: str, collection: str) -> Summary:
-    """Index what came from standard input, as a file called `name` would be."""
-    if presence := find_service(settings.index.home):
-        return RemoteService(presence).put(data, name, collection)
-    return _run(settings, lambda services: services.library.put_bytes(data, name, collection))
-
-
 def _index_remotely(service: RemoteService, request: SyncRequest, report: Report) -> Summary:
+    summary = Summary(collection=request.collection)
     for event in service.sync(request):
         report(event)
-        if isinstance(event, Summary):
-            return event
-    raise ServiceRefused("the service stopped before the run was complete; run the command again to finish it")
+        summary = event if isinstance(event, Summary) else summary
+    return summary
 
 
-def _here(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.to_builtins(_run(settings, work))
-    return body
+def _service(settings: Settings) -> RemoteService | None:
+    presence = find_service(settings.index.home)
+    return RemoteService(presence) if presence else None
+
+
+def _question(body: dict[str, Any]) -> Question:
+    return decode(msgspec.json.encode(body), AnswerRequest).to_question()
+
+
+async def _prepare(services: Services, query: Query, report: Report, *, model: bool = True) -> None:
+    """What a running service has done long before: else the times told would be those of the start."""
+    await (await services.store.get()).info(query.collection)
+    if model:
+        await _load_model(services, report)
+
+
+async def _load_model(services: Services, report: Report) -> None:
+    report(LoadingModel(model=services.settings.embedding.model))
+    await services.model.get()
 
 
 def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
     async def run() -> T:
-        async with _services(settings) as services:
+        services = build_services(settings)
+        try:
             return await work(services)
+        finally:
+            await services.close()
 
     return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _services(settings: Settings) -> AsyncIterator[Services]:
-    services = build_services(settings)
-    try:
-        yield services
-    finally:
-        await services.close()

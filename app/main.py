@@ -1,12 +1,14 @@
 """The composition root: the application and the server."""
 
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from socket import socket
+from socket import AF_INET, AF_INET6, AI_PASSIVE, SOCK_STREAM, SocketType, create_server, getaddrinfo, socket
 from types import FrameType
 
+import structlog
 import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
@@ -15,15 +17,18 @@ from app.api.answer import answer
 from app.api.bodies import BodyRequest
 from app.api.collections import list_collections, show_collection
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
-from app.api.door import Door
+from app.api.door import Door, is_loopback
 from app.api.internal import confirm_presence, put_document, sync_files
 from app.api.operations import front_door, installed_version, live, ready, show_backends, show_version
 from app.api.problems import on_error
 from app.api.search import search
+from app.errors import WinnowError
 from app.logs import configure_logging
 from app.presence import announce, withdraw
-from app.settings import Settings
-from app.wiring import Services
+from app.settings import ServiceSettings, Settings
+from app.wiring import Services, ensured
+
+log = structlog.get_logger()
 
 ROUTES = (
     front_door,
@@ -67,11 +72,34 @@ SAMPLES = Path(__file__).with_name("samples")
 def serve(settings: Settings, services: Services, *, samples: bool = False) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way and return. A second signal cuts it short.
 
-    With `samples`, an index without a collection gets the sample documents first.
+    With `samples`, an index without a collection gets the sample documents first. Raises CannotListen and IndexBusy
+    before anything is served.
     """
     service = settings.service
     configure_logging(service.log_format, service.log_level)
-    config = uvicorn.Config(
+    with bind(service.host, service.port) as listening:
+        Server(_server_config(settings, services, samples=samples), services).run([listening])
+
+
+class CannotListen(WinnowError):
+    """The address is taken, or not ours."""
+
+
+def bind(host: str, port: int) -> socket:
+    """A listening socket; IPv4 where a name stands for both. Raises CannotListen."""
+    try:
+        found = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
+        family, *_, address = min(info for info in found if info[0] in (AF_INET, AF_INET6))
+        return create_server(address[:2], family=family, backlog=2048)
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        detail = f"cannot listen on {host}:{port}: {reason}; choose with --host and --port (0 takes any free port)"
+        raise CannotListen(detail) from exc
+
+
+def _server_config(settings: Settings, services: Services, *, samples: bool) -> uvicorn.Config:
+    service = settings.service
+    return uvicorn.Config(
         create_app(settings, services, SAMPLES if samples else None),
         host=service.host,
         port=service.port,
@@ -84,30 +112,39 @@ def serve(settings: Settings, services: Services, *, samples: bool = False) -> N
         log_config=None,
         timeout_graceful_shutdown=max(1, round(service.shutdown_grace_s)),
     )
-    Server(config, services).run()
 
 
 class Server(uvicorn.Server):
     """Ends well: exit status 0 after a drain, and any second signal forces the end, not only SIGINT.
 
-    While it listens, the command line can find it through the home directory.
+    While it listens, the command line can find it through the home directory. It owns the index first: a second one
+    on the same home raises IndexBusy.
     """
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
 
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        """Until told to stop."""
+        ensured(self._services.settings.index.home)
+        await self._services.store.get()
+        await super().serve(sockets)
+
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen, then say where."""
         await super().startup(sockets)
         if self.started:
             home = self._services.settings.index.home
-            self._services.presence = announce(home, _local_url(self.servers[0].sockets[0]))
+            url = _local_url(self.servers[0].sockets[0])
+            self._services.presence = announce(home, url)
+            self._say_where(url)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drain; the command line no longer sends anything here."""
         if self._services.presence is not None:
             withdraw(self._services.settings.index.home, self._services.presence)
+        self._services.stopping.set()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -115,8 +152,27 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
+    def _say_where(self, url: str) -> None:
+        """A person gets a line that says how to stop it, a log an event."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"{_invitation(self._services.settings.service, url)}\n")
+        else:
+            log.info(f"running on {url}")
 
-def _local_url(listening: socket) -> str:
+
+def _invitation(service: ServiceSettings, url: str) -> str:
+    line = f"Winnow is listening on {url} (API reference: {url}/schema); Ctrl-C stops it."
+    if is_loopback(service.host):
+        return line
+    whom = (
+        "all who reach it"
+        if service.allow_anonymous
+        else "programs on this machine; WINNOW_ALLOW_ANONYMOUS=1 lets others in"
+    )
+    return f"{line}\nIt listens on {service.host} and serves {whom}."
+
+
+def _local_url(listening: SocketType) -> str:
     """How a program on this machine reaches a listening socket."""
     host, port = listening.getsockname()[:2]
     address = ip_address(host)

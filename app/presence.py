@@ -61,5 +61,5 @@ def find_service(home: Path) -> Presence | None:
 def _read(home: Path) -> Presence | None:
     try:
         return msgspec.json.decode((home / _FILE).read_bytes(), type=Presence)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None

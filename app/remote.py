@@ -1,12 +1,13 @@
 """The command line's way to a running service."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import msgspec
 
-from app.errors import WinnowError
+from app.errors import InvalidRequest, WinnowError
 from app.presence import TOKEN_HEADER, Presence
 from indexing.pipeline import SyncRequest
 from indexing.progress import Event, Summary
@@ -14,9 +15,12 @@ from indexing.progress import Event, Summary
 _TIMEOUT = httpx.Timeout(10.0, read=None)
 """A search on a busy machine, or a step of a long indexing run, may take its time; the user can interrupt it."""
 
+_JSON = {"Content-Type": "application/json"}
+_CALLERS_MISTAKE = (400, 413, 422)
+
 
 class ServiceRefused(WinnowError):
-    """The service answered with a problem; its text is the problem's."""
+    """The service answered with a problem, or broke off; the text says which."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -25,61 +29,103 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     detail: str
 
 
+_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
+
+
 class RemoteService:
-    """Talks to the service that a `Presence` names."""
+    """Talks to the service that a `Presence` names. Every call raises ServiceRefused, or InvalidRequest."""
 
     def __init__(self, presence: Presence) -> None:
         headers = {TOKEN_HEADER: presence.token}
         self._client = httpx.Client(base_url=presence.url, headers=headers, timeout=_TIMEOUT, trust_env=False)
 
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON body of the reply, whatever its status."""
+        with self._translated():
+            body: dict[str, Any] = self._client.get(path).json()
+            return body
+
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON body of the reply. Raises ServiceRefused."""
-        try:
+        """The JSON body of the reply."""
+        with self._translated():
             reply = self._client.post(path, json=body)
-        except httpx.HTTPError as exc:
-            raise ServiceRefused(f"the service at {self._client.base_url} broke off: {type(exc).__name__}") from exc
-        if reply.is_error:
-            raise ServiceRefused(_problem(reply))
-        decoded: dict[str, Any] = reply.json()
-        return decoded
+            _check(reply)
+            decoded: dict[str, Any] = reply.json()
+            return decoded
 
     def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The server-sent events of /answer as (name, data). Raises ServiceRefused."""
-        with self._client.stream("POST", "/answer", json={**body, "stream": True}) as reply:
-            self._check(reply)
-            name = ""
-            for line in reply.iter_lines():
-                if line.startswith("event:"):
-                    name = line[6:].strip()
-                elif line.startswith("data:"):
-                    yield name, msgspec.json.decode(line[5:])
+        """The events of /answer as (name, data); the last one is "done"."""
+        with (
+            self._translated(),
+            self._client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
+        ):
+            _check(reply)
+            for name, data in _server_sent(reply.iter_lines()):
+                if name == "error":
+                    raise ServiceRefused(str(data.get("detail")))
+                yield name, data
+                if name == "done":
+                    return
+            raise ServiceRefused("the service broke off in the middle of the answer")
 
     def sync(self, request: SyncRequest) -> Iterator[Event]:
-        """The events of an indexing run inside the service; leaving early stops the run. Raises ServiceRefused."""
-        with self._client.stream(
-            "POST", "/internal/sync", content=msgspec.json.encode(request), headers=_JSON
-        ) as reply:
-            self._check(reply)
+        """The events of an indexing run inside the service, up to its summary; leaving early stops the run."""
+        body = _encoded(request)
+        with (
+            self._translated(),
+            self._client.stream("POST", "/internal/sync", content=body, headers=_JSON) as reply,
+        ):
+            _check(reply)
             for line in reply.iter_lines():
                 event = _EVENTS.decode(line)
                 if isinstance(event, Failed):
                     raise ServiceRefused(event.detail)
                 yield event
+                if isinstance(event, Summary):
+                    return
+            raise ServiceRefused("the service broke off")
 
     def put(self, data: bytes, name: str, collection: str) -> Summary:
-        """Index a document in the service. Raises ServiceRefused."""
-        reply = self._client.post("/internal/document", params={"name": name, "collection": collection}, content=data)
-        self._check(reply)
-        return msgspec.json.decode(reply.content, type=Summary)
+        """Index a document in the service."""
+        with self._translated():
+            where = {"name": name, "collection": collection}
+            reply = self._client.post("/internal/document", params=where, content=data)
+            _check(reply)
+            return msgspec.json.decode(reply.content, type=Summary)
 
-    def _check(self, reply: httpx.Response) -> None:
-        if reply.is_error:
-            reply.read()
-            raise ServiceRefused(_problem(reply))
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one seam for what httpx and the decoding of replies raise."""
+        try:
+            yield
+        except (httpx.HTTPError, ValueError) as exc:  # msgspec's and json's errors are ValueErrors
+            raise ServiceRefused(
+                f"the service at {self._client.base_url} broke off ({type(exc).__name__}); what it has written stays, "
+                "and running the command again does the rest"
+            ) from exc
 
 
-_JSON = {"Content-Type": "application/json"}
-_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
+def _encoded(request: SyncRequest) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("a path that is not UTF-8 cannot be sent to the service; name its folder instead") from exc
+
+
+def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in lines:
+        if line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            yield name, msgspec.json.decode(line[5:])
+
+
+def _check(reply: httpx.Response) -> None:
+    if reply.is_error:
+        reply.read()
+        kind = InvalidRequest if reply.status_code in _CALLERS_MISTAKE else ServiceRefused
+        raise kind(_problem(reply))
 
 
 def _problem(reply: httpx.Response) -> str:

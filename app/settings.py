@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from app.errors import ConfigError
+from indexing.readers.limits import ReadLimits
 from indexing.settings import EmbeddingSettings, IndexSettings, StoreSettings
 
 CONFIG_FILE = "winnow.toml"
@@ -73,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     service: ServiceSettings = ServiceSettings()
     index: IndexSection = IndexSection()
+    reading: ReadLimits = ReadLimits()
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     answer: AnswerSettings = AnswerSettings()

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -13,20 +13,19 @@ from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
 from app.backends.registry import Backends
 from app.domain import Answer, AnswerEvent, Question
-from app.errors import WinnowError
+from app.errors import ConfigError, WinnowError
 from app.library import Library
 from app.presence import Presence
 from app.search import Searcher
 from app.settings import Settings
 from indexing.collections import EmbedderSource, LazyEmbedder, Workbench
-from indexing.embedding import Vectors
 from indexing.errors import IndexingError
 from indexing.lexical import Lexical
 from indexing.manifest import Manifest
 from indexing.pipeline import SyncRequest
 from indexing.query_embedding import QueryEmbedder
-from indexing.readers import ReadLimits
 from indexing.store.base import VectorStore
+from indexing.store.lock import DirectoryLock
 
 T = TypeVar("T")
 
@@ -102,7 +101,10 @@ class Services:
         self.library = Library(self.bench.get)
         self._warming: asyncio.Task[None] | None = None
         self._samples: Path | None = None
+        self._writing: DirectoryLock | None = None
         self.presence: Presence | None = None
+        self.stopping = asyncio.Event()
+        """Set when the service has been told to end: long work stops, and says so."""
 
     async def start(self, samples: Path | None = None) -> None:
         """Begin to open the store and to load the model, without waiting: `readiness` tells when they are there.
@@ -149,13 +151,23 @@ class Services:
         await self.queries.close()
         if (bench := await self.bench.settled()) is not None:
             bench.manifest.close()
+        if self._writing is not None:
+            self._writing.release()
         if (store := await self.store.settled()) is not None:
             await store.close()
 
     async def _open_bench(self) -> Workbench:
-        store = await self.store.get()
-        manifest = await asyncio.to_thread(Manifest, self.settings.index.home / MANIFEST_FILE)
-        return Workbench(store=store, manifest=manifest, embedder=self.embedder, limits=ReadLimits(), lexical=Lexical())
+        store, home = await self.store.get(), self.settings.index.home
+        if self.settings.store.url and self._writing is None:
+            # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
+            self._writing = DirectoryLock(ensured(home), wait=0)
+        return Workbench(
+            store=store,
+            manifest=await asyncio.to_thread(Manifest, home / MANIFEST_FILE),
+            embedder=self.embedder,
+            limits=self.settings.reading,
+            lexical=Lexical(),
+        )
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
@@ -178,21 +190,16 @@ def _failed(future: "asyncio.Future[T]") -> bool:
 
 def build_services(settings: Settings) -> Services:
     """The real ones. Nothing is opened or loaded yet."""
-    embedder = LazyEmbedder(settings.embedding)
-
-    async def embed_sentences(texts: Sequence[str]) -> Vectors:
-        return await asyncio.to_thread((await embedder.get()).embed_documents, texts)
-
     return Services(
         settings,
         lambda: asyncio.to_thread(open_store, settings),
-        embedder,
-        lambda searcher, _: Answerer(searcher, embed_sentences, _answers(settings)),
+        LazyEmbedder(settings.embedding),
+        lambda searcher, queries: Answerer(searcher, queries.embed_together, _answers(settings)),
     )
 
 
 def open_store(settings: Settings) -> VectorStore:
-    """The server's store if one is configured, else the embedded one. Blocks. Raises IndexBusy."""
+    """The server's store if one is configured, else the embedded one. Blocks. Raises IndexBusy, ConfigError."""
     told = settings.store
     if told.url:
         from indexing.store.server import ServerOptions, ServerStore
@@ -206,7 +213,16 @@ def open_store(settings: Settings) -> VectorStore:
         return ServerStore.connect(told.url, told.api_key, options)
     from indexing.store.embedded import EmbeddedStore
 
-    return EmbeddedStore(settings.index.home / "index")
+    return EmbeddedStore(ensured(settings.index.home / "index"))
+
+
+def ensured(directory: Path) -> Path:
+    """It, made if it was not there. Raises ConfigError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"{directory} cannot be made: {exc.strerror}; WINNOW_HOME names another place") from exc
+    return directory
 
 
 def _answers(settings: Settings) -> Answers:

@@ -53,7 +53,8 @@ class CollectionNotFound(IndexingError):
     """No collection of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no collection {name!r}")
+        option = "" if name == "default" else f" --collection {name}"
+        super().__init__(f"there is no collection {name!r}: `winnow index PATH{option}` makes it")
         self.name = name
 
 

@@ -29,9 +29,9 @@ async def event_stream(
     """The events on the wire, numbered from 1. It ends in `done` or `error`; closing it closes `rest`."""
     numbers = count(1)
     try:
-        yield _event(next(numbers), *_payload(first))
+        yield _event(next(numbers), *payload(first))
         async for event in _with_silence(rest, ping_s):
-            yield PING if event is None else _event(next(numbers), *_payload(event))
+            yield PING if event is None else _event(next(numbers), *payload(event))
     except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
         problem = problem_of(exc, instance)
         note_failure(problem, exc)
@@ -63,7 +63,8 @@ async def _next(events: AsyncIterator[AnswerEvent]) -> AnswerEvent | None:
     return await anext(events, None)
 
 
-def _payload(event: AnswerEvent) -> tuple[str, Any]:
+def payload(event: AnswerEvent) -> tuple[str, Any]:
+    """An event's name and data."""
     match event:
         case SourcesFound():
             return "sources", event

@@ -58,9 +58,12 @@ def _check_token(request: BodyRequest, services: Services) -> None:
 
 
 async def _events(services: Services, request: SyncRequest) -> AsyncIterator[bytes]:
-    """Closing this early, as when the caller goes away, stops the run; what is written stays."""
+    """Closing this early, as when the caller goes away, stops the run; so does the service's end.
+
+    What is written stays.
+    """
     events: asyncio.Queue[Event | Failed] = asyncio.Queue()
-    run = asyncio.create_task(_run(services, request, events))
+    tasks = [asyncio.create_task(work(services, request, events)) for work in (_run, _stop)]
     try:
         while True:
             event = await events.get()
@@ -68,11 +71,12 @@ async def _events(services: Services, request: SyncRequest) -> AsyncIterator[byt
             if isinstance(event, Summary | Failed):
                 return
     finally:
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run(services: Services, request: SyncRequest, events: "asyncio.Queue[Event | Failed]") -> None:
+async def _run(services: Services, request: SyncRequest, events: asyncio.Queue[Event | Failed]) -> None:
     try:
         await services.library.sync(request, events.put_nowait)
     except (WinnowError, IndexingError) as exc:
@@ -80,3 +84,8 @@ async def _run(services: Services, request: SyncRequest, events: "asyncio.Queue[
     except Exception:
         log.exception("indexing failed")
         events.put_nowait(Failed(detail="indexing failed inside the service; its log says more"))
+
+
+async def _stop(services: Services, _: SyncRequest, events: asyncio.Queue[Event | Failed]) -> None:
+    await services.stopping.wait()
+    events.put_nowait(Failed(detail="the service is stopping; run the command again to finish what is left"))

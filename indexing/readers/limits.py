@@ -1,6 +1,9 @@
 """What a reader may spend on one file, and the codes with which it refuses."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 REASONS = {
     "not_found": "there is no such file",
@@ -21,12 +24,16 @@ REASONS = {
 }
 
 
-class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
+Count = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(gt=0)]
+
+
+class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip."""
 
-    max_bytes: int = 100 * 2**20
-    max_pages: int = 5000
-    max_seconds: float = 120.0
-    max_expanded_bytes: int = 2**30
-    max_ratio: float = 200.0
-    max_memory_bytes: int = 4 * 2**30
+    max_bytes: Count = 100 * 2**20
+    max_pages: Count = 5000
+    max_seconds: Amount = 120.0
+    max_expanded_bytes: Count = 2**30
+    max_ratio: Amount = 200.0
+    max_memory_bytes: Count = 4 * 2**30
