@@ -88,7 +88,7 @@ def id_problem(document_id: str) -> str:
 def _examined(offer: Handed) -> Examined:
     document, source = offer.document, clean(offer.source)
     if offer.id and (problem := id_problem(offer.id)):
-        return Rejected(reason="invalid_id", detail=problem, source=source)
+        return Rejected(reason="invalid_id", detail=problem, id=offer.id[:MAX_ID_CHARACTERS], source=source)
     try:
         metadata = _fit_metadata(document.metadata)
     except _Unfit as exc:

@@ -3,6 +3,7 @@
 import asyncio
 
 from indexing.embedding import Embedder
+from indexing.progress import Report, say_nothing
 
 
 class GivenEmbedder:
@@ -21,7 +22,7 @@ class GivenEmbedder:
         self._failures = list(failures)
         self._delay_s = delay_s
 
-    async def get(self) -> Embedder:
+    async def get(self, report: Report = say_nothing) -> Embedder:
         self.loads += 1
         await asyncio.sleep(self._delay_s)
         if self._failures:
