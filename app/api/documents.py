@@ -17,7 +17,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.bodies import BodyRequest
 from app.api.documentation import problems
-from app.api.uploads import MAX_UPLOAD_BYTES, Upload, read_upload, request_body
+from app.api.uploads import Upload, read_upload, request_body
 from app.catalogue import no_document
 from app.errors import InvalidRequest, NotFound
 from app.jobs import Job, Progress
@@ -104,7 +104,7 @@ class DocumentOperation(Operation):
     operation_id="put_documents",
     operation_class=UploadOperation,
     summary="Index documents",
-    request_max_body_size=MAX_UPLOAD_BYTES,
+    request_max_body_size=None,  # `read_upload` has a limit for each form
     responses={
         202: ResponseSpec(Job, description="A job has been queued", generate_examples=False),
         **problems(400, 403, 409, 413, 415, 503),

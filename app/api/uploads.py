@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from litestar.datastructures import UploadFile
-from litestar.exceptions import ClientException
 from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Schema
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest, decode, require_json
+from app.api.forms import MEDIA_TYPE as MULTIPART
+from app.api.forms import Part, read_form
 from app.api.problems import UnsupportedMediaType
 from app.api.schemas import Name
 from app.cleaning import clean
@@ -23,7 +22,6 @@ from indexing.intake import Handed
 MAX_DOCUMENTS = 1000
 MAX_UPLOAD_BYTES = 100_000_000
 MAX_SOURCE_CHARACTERS = 2048
-MULTIPART = "multipart/form-data"
 
 _REF = "#/components/schemas/"
 _ESCAPE = re.compile(
@@ -142,41 +140,27 @@ def _mended(body: bytes) -> bytes:
 
 
 async def _from_form(request: BodyRequest) -> Upload:
-    fields = await _form(request)
-    names = {name for name, _ in fields}
-    if unknown := names - {"files", "collection"}:
+    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1)
+    if unknown := {part.name for part in parts} - {"files", "collection"}:
         raise _refused(*((name, "this field is not known; known are files, collection") for name in sorted(unknown)))
-    collections = [value for name, value in fields if name == "collection"] or ["default"]
-    if len(collections) > 1 or not isinstance(collections[0], str) or not 1 <= len(collections[0]) <= 255:
-        raise _refused(("collection", "one text of 1 to 255 characters is expected"))
-    uploads = [value for name, value in fields if name == "files"]
-    if not uploads:
-        raise _refused(("files", "this field is required; it takes one or more files"))
-    files = [value for value in uploads if isinstance(value, UploadFile)]
-    if len(files) < len(uploads):
+    files = [part for part in parts if part.name == "files"]
+    if not 1 <= len(files) <= MAX_DOCUMENTS:
+        raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
+    if not all(file.filename for file in files):
         raise _refused(("files", "every part must be a file with a filename"))
-    offers: list[Offer] = [await _file(file) for file in files]
-    size = sum(len(offer.data) for offer in offers if isinstance(offer, OfferedFile))
-    return Upload(collection=clean(collections[0]), offers=offers, size=size)
+    offers: list[Offer] = [
+        OfferedFile(name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type)
+        for file in files
+    ]
+    return Upload(collection=_collection(parts), offers=offers, size=sum(len(file.data) for file in files))
 
 
-async def _form(request: BodyRequest) -> Sequence[tuple[str, Any]]:
-    """Fields in order. The one seam to the parser of forms."""
-    try:
-        return list((await request.form()).multi_items())
-    except ClientException as exc:
-        if exc.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            detail = f"files may have {MAX_UPLOAD_BYTES} bytes together; send them in several requests"
-            raise TooLarge(detail) from exc
-        raise InvalidRequest(f"the body is no {MULTIPART} that can be read: {exc.detail}") from exc
-    except (UnicodeError, LookupError) as exc:
-        raise InvalidRequest("a text field of the form is not in the charset that it names (UTF-8 by default)") from exc
-
-
-async def _file(file: UploadFile) -> OfferedFile:
-    """Read now: the parser's temporary files end with the request."""
-    name = clean(file.filename)[:MAX_SOURCE_CHARACTERS]
-    return OfferedFile(name=name, data=await file.read(), media_type=file.content_type)
+def _collection(parts: Sequence[Part]) -> str:
+    named = [part for part in parts if part.name == "collection"]
+    name = named[0].text() if named else "default"
+    if len(named) > 1 or any(part.filename is not None for part in named) or not 1 <= len(name) <= 255:
+        raise _refused(("collection", "one text of 1 to 255 characters is expected"))
+    return clean(name)
 
 
 def _refused(*found: tuple[str, str]) -> InvalidRequest:
