@@ -1,17 +1,47 @@
-"""Use cases around what is indexed: bring a collection in line with files, take and give up documents."""
+"""Use cases that write: create and drop collections, bring them in line with files, take and give up documents.
+
+A rebuild carries over what had been handed over when it began, and then switches: a document put or deleted meanwhile
+would be lost, or come back. So it holds its collection; others are told to try again, or wait if they can.
+"""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from weakref import WeakValueDictionary
 
-from indexing.collections import Workbench
+import msgspec
+
+from app.errors import Conflict, FieldProblem, Overloaded
+from app.offers import Examined, Offer, OfferedFile, Rejected, Result, examined, rejection, result_of
+from indexing.collections import Workbench, ensure_collection, find_collection
 from indexing.errors import UnreadableDocument
 from indexing.intake import Handed, Intake, Outcome
 from indexing.pipeline import SyncRequest, sync
 from indexing.planning import own_id
 from indexing.progress import Refused, Report, Summary, Waiting, say_nothing
 from indexing.readers.worker import ReaderPool
+from indexing.store.base import CollectionInfo
+from indexing.store.names import check_name
+
+MAX_AT_ONCE = 64
+"""Uploads that may be under way; each holds its documents in memory."""
+
+_SLICE = 64
+"""Documents that are indexed before another put to the same collection gets its turn."""
+
+_READERS = 2
+_RETRY_AFTER_S = 5.0
+_RETRY_AFTER_REBUILD_S = 30.0
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller expects of a collection; None where anything will do."""
+
+    embedding_model: str | None = None
+    vector_size: int | None = None
+    distance: str | None = None
 
 
 class Library:
@@ -20,17 +50,96 @@ class Library:
     def __init__(self, bench: Callable[[], Awaitable[Workbench]]) -> None:
         self._bench = bench
         self._syncing = asyncio.Lock()
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._rebuilding: str | None = None
+        self._uploads = 0
+        self._readers: ReaderPool | None = None
+
+    async def close(self) -> None:
+        """Let go of the reader processes."""
+        if self._readers is not None:
+            await self._readers.__aexit__(None, None, None)
 
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
         """One run at a time; a second one says that it waits. Raises the errors of `indexing`."""
         if self._syncing.locked():
             report(Waiting(detail="another run is writing to the index; this one starts when it has finished"))
         async with self._syncing:
-            return await sync(await self._bench(), request, report)
+            if not request.rebuild:
+                return await sync(await self._bench(), request, report)
+            async with self._rebuild(request.collection):
+                return await sync(await self._bench(), request, report)
 
-    async def put(self, collection: str, documents: Sequence[Handed]) -> list[Outcome]:
-        """Index documents that are handed over."""
-        return await Intake(await self._bench()).put(collection, documents)
+    async def create(self, name: str, shape: Shape, model: str) -> tuple[CollectionInfo, bool]:
+        """The collection, and whether it is new. `model` is the configured embedding model.
+
+        Raises InvalidName, EmbedderMismatch, and Conflict where `shape` is another.
+        """
+        check_name(name)
+        bench = await self._bench()
+        async with self._write(name, patient=False):
+            found = await find_collection(bench, name)
+            size = found.spec.dimension if found else (await bench.embedder.get()).dimension
+            actual = {
+                "embedding_model": model,
+                "vector_size": size,
+                "distance": found.spec.distance if found else "cosine",
+            }
+            _agree(name, shape, actual)
+            return found or await ensure_collection(bench, name), found is None
+
+    async def drop(self, name: str) -> None:
+        """Delete a collection with its documents. Raises CollectionNotFound."""
+        async with self._write(name, patient=False):
+            await Intake(await self._bench()).drop(name)
+
+    async def admit(self, collection: str) -> None:
+        """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch, Overloaded."""
+        check_name(collection)
+        self._check_rebuild(collection)
+        await find_collection(await self._bench(), collection)
+
+    @contextmanager
+    def uploading(self) -> Iterator[None]:
+        """Around work for a caller who waits. Raises Overloaded."""
+        if self._uploads >= MAX_AT_ONCE:
+            raise Overloaded("too many uploads are under way; try again later", _RETRY_AFTER_S)
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
+
+    async def read(self, offers: Sequence[Offer]) -> list[Examined]:
+        """The documents of all offers in order, each with its id, or why it cannot be indexed."""
+        found = [document for offer in offers for document in await self._read(offer)]
+        return await asyncio.to_thread(examined, found)
+
+    async def index(
+        self,
+        collection: str,
+        documents: Sequence[Examined],
+        tell: Callable[[Sequence[Result]], None] = lambda _: None,
+        *,
+        patient: bool = False,
+    ) -> list[Result]:
+        """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told.
+
+        While a rebuild holds the collection, wait if `patient`, or else raise Overloaded.
+        """
+        results: list[Result] = []
+        for start in range(0, len(documents), _SLICE):
+            part = documents[start : start + _SLICE]
+            done = await self._index(collection, part, patient=patient)
+            tell(done)
+            results.extend(done)
+        return results
+
+    async def put(self, collection: str, documents: Sequence[Handed], *, patient: bool = True) -> list[Outcome]:
+        """Index documents that are handed over; each has its id."""
+        bench = await self._bench()
+        async with self._write(collection, patient=patient):
+            return await Intake(bench).put(collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
         """Read a document that is not a file of ours, as if it were called `name`, and index it."""
@@ -44,6 +153,11 @@ class Library:
         handed = [Handed(document=document, id=own_id(document), source=name) for document in documents]
         outcomes = await self.put(collection, handed)
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
+
+    async def delete(self, collection: str, document_id: str) -> bool:
+        """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
+        async with self._write(collection, patient=False):
+            return await Intake(await self._bench()).delete(collection, document_id)
 
     async def _summary(self, collection: str, name: str, outcomes: Sequence[Outcome], seconds: float) -> Summary:
         bench = await self._bench()
@@ -63,6 +177,55 @@ class Library:
             seconds=round(seconds, 3),
         )
 
-    async def delete(self, collection: str, document_id: str) -> bool:
-        """Remove a document; False when there is none of that id."""
-        return await Intake(await self._bench()).delete(collection, document_id)
+    async def _read(self, offer: Offer) -> list[Examined]:
+        if not isinstance(offer, OfferedFile):
+            return [offer]
+        if self._readers is None:
+            self._readers = ReaderPool((await self._bench()).limits, _READERS)
+        try:
+            documents = await self._readers.read(offer.data, offer.name, offer.media_type)
+        except UnreadableDocument as exc:
+            return [Rejected(reason=exc.reason, detail=exc.detail, source=offer.name)]
+        return [Handed(document=document, id=own_id(document), source=offer.name) for document in documents]
+
+    async def _index(self, collection: str, part: Sequence[Examined], *, patient: bool) -> list[Result]:
+        good = [offer for offer in part if isinstance(offer, Handed)]
+        outcomes = iter(await self.put(collection, good, patient=patient) if good else ())
+        return [
+            result_of(offer.source, next(outcomes)) if isinstance(offer, Handed) else rejection(offer) for offer in part
+        ]
+
+    @asynccontextmanager
+    async def _write(self, collection: str, *, patient: bool) -> AsyncIterator[None]:
+        """One writer of handed-over documents at a time: two of the same document would leave each other's passages."""
+        if not patient:
+            self._check_rebuild(collection)
+        lock = self._writing.setdefault(collection, asyncio.Lock())
+        async with lock:
+            yield
+
+    @asynccontextmanager
+    async def _rebuild(self, collection: str) -> AsyncIterator[None]:
+        self._rebuilding = collection
+        try:
+            async with self._write(collection, patient=True):
+                yield
+        finally:
+            self._rebuilding = None
+
+    def _check_rebuild(self, collection: str) -> None:
+        if self._rebuilding == collection:
+            detail = f"the collection {collection!r} is being rebuilt; try again when that has finished"
+            raise Overloaded(detail, _RETRY_AFTER_REBUILD_S)
+
+
+def _agree(name: str, shape: Shape, actual: dict[str, object]) -> None:
+    wanted = {field: value for field, value in msgspec.structs.asdict(shape).items() if value is not None}
+    problems = tuple(
+        FieldProblem(f"/{field}", f"it is {actual[field]!r} here, not {value!r}")
+        for field, value in wanted.items()
+        if value != actual[field]
+    )
+    if problems:
+        said = "; ".join(f"{problem.pointer[1:]}: {problem.detail}" for problem in problems)
+        raise Conflict(f"the collection {name!r} cannot have that shape: {said}", problems)

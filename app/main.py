@@ -15,13 +15,16 @@ from litestar.di import Provide
 
 from app.api.answer import answer
 from app.api.bodies import BodyRequest
-from app.api.collections import list_collections, show_collection
+from app.api.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
+from app.api.documents import delete_document, list_documents, put_documents, show_document
 from app.api.door import Door, is_loopback
 from app.api.internal import confirm_presence, put_document, sync_files
+from app.api.jobs import show_job
 from app.api.operations import front_door, installed_version, live, ready, show_backends, show_version
 from app.api.problems import on_error
 from app.api.search import search
+from app.api.uploads import DocumentBody, DocumentsRequest
 from app.errors import WinnowError
 from app.logs import configure_logging
 from app.presence import announce, withdraw
@@ -39,7 +42,14 @@ ROUTES = (
     show_version,
     show_backends,
     list_collections,
+    create_collection,
     show_collection,
+    delete_collection,
+    put_documents,
+    list_documents,
+    show_document,
+    delete_document,
+    show_job,
     confirm_presence,
     sync_files,
     put_document,
@@ -48,7 +58,7 @@ ROUTES = (
 
 def create_app(settings: Settings, services: Services, samples: Path | None = None) -> Litestar:
     """The ASGI application. It starts and closes the services with its lifespan; see `Services.start` for `samples`."""
-    shapes = StructShapes()
+    shapes = StructShapes(DocumentsRequest, DocumentBody)
     app = Litestar(
         ROUTES,
         lifespan=[_lifetime(services, samples)],

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 
 from app.backends.registry import Backends
+from app.cleaning import clean
 from app.domain import Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.stopwatch import Stopwatch
@@ -68,11 +69,6 @@ class Searcher:
 
     def _sparse(self, query: Query, text: str) -> SparseVector | None:
         return None if query.mode == "dense" else self._lexical.query(text)
-
-
-def clean(text: str) -> str:
-    """The text without what no index and no JSON can carry: NUL characters and lone surrogates."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
 
 
 def mismatch(collection: CollectionInfo, fingerprint: str) -> str:

@@ -12,8 +12,10 @@ import structlog
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
 from app.backends.registry import Backends
+from app.catalogue import Catalogue
 from app.domain import Answer, AnswerEvent, Question
 from app.errors import ConfigError, WinnowError
+from app.jobs import Jobs
 from app.library import Library
 from app.presence import Presence
 from app.search import Searcher
@@ -99,6 +101,8 @@ class Services:
         self.answerer = make_answerer(self.searcher, self.queries)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)
+        self.catalogue = Catalogue(self.bench.get)
+        self.jobs = Jobs()
         self._warming: asyncio.Task[None] | None = None
         self._samples: Path | None = None
         self._writing: DirectoryLock | None = None
@@ -148,6 +152,8 @@ class Services:
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
+        await self.jobs.close()
+        await self.library.close()
         await self.queries.close()
         if (bench := await self.bench.settled()) is not None:
             bench.manifest.close()

@@ -91,6 +91,13 @@ class StrictJSON(AbstractDTO[T]):
         return False
 
 
+class OptionalJSON(StrictJSON[T]):
+    """As StrictJSON, and no body at all is an empty object."""
+
+    def decode_bytes(self, value: bytes) -> T:
+        return super().decode_bytes(value) if value.strip() else decode(b"{}", self.model_type)
+
+
 class BodyRequest(Request[Any, Any, Any]):
     """A request whose empty body reaches the DTO (Litestar skips it), so that `decode` can say what is missing."""
 

@@ -30,8 +30,9 @@ class StructShapes(OpenAPISchemaPlugin):
     Litestar's own description leaves out closed objects and stumbles over defaults that cannot be hashed.
     """
 
-    def __init__(self) -> None:
-        self._seen: set[type[msgspec.Struct]] = set()
+    def __init__(self, *more: type[msgspec.Struct]) -> None:
+        """`more` are structs that the description refers to by hand."""
+        self._seen: set[type[msgspec.Struct]] = {*more}
 
     @staticmethod
     def is_plugin_supported_type(value: Any) -> bool:

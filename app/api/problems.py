@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 
 from app import errors as app_errors
 from app.errors import FieldProblem, InvalidRequest, WinnowError
@@ -132,7 +132,7 @@ def note_failure(problem: Problem, exc: Exception) -> None:
 
 def _from_http(exc: HTTPException, instance: str) -> Problem:
     status = HTTPStatus(exc.status_code)
-    detail = _HTTP_DETAIL.get(status, exc.detail if status < HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase)
+    detail = _HTTP_DETAIL.get(status, _said(exc) if status < HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase)
     return Problem(
         type=_urn(status.phrase.lower().replace(" ", "-")),
         title=status.phrase,
@@ -140,6 +140,14 @@ def _from_http(exc: HTTPException, instance: str) -> Problem:
         detail=detail,
         instance=instance,
     )
+
+
+def _said(exc: HTTPException) -> str:
+    """Litestar's words; for parameters, which of them and why."""
+    if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
+        wrong = (f"{found.get('key', 'it')}: {found.get('message', '')}" for found in exc.extra)
+        return "; ".join(wrong).replace("`", "").replace("Expected", "expected")
+    return exc.detail
 
 
 def _gone(request: Request[Any, Any, Any]) -> Problem:

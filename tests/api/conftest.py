@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from litestar import Litestar
 
 from app.main import create_app
-from app.settings import ServiceSettings, Settings
+from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -19,8 +20,8 @@ from tests.fakes.source import GivenEmbedder
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(service=ServiceSettings(ping_s=0.1))
+def settings(tmp_path: Path) -> Settings:
+    return Settings(service=ServiceSettings(ping_s=0.1), index=IndexSection(home=tmp_path))
 
 
 @pytest.fixture

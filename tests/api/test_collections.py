@@ -1,0 +1,95 @@
+"""PUT, GET and DELETE /collections/{name}."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from app.wiring import Services
+from tests.fakes.corpus import fill
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_collection_is_created_once(client: httpx.AsyncClient) -> None:
+    """201, then 200 with the same body; it is empty and searchable."""
+    created, again = await client.put("/collections/fresh"), await client.put("/collections/fresh", json={})
+    assert (created.status_code, again.status_code) == (201, 200)
+    assert created.json() == again.json() == (await client.get("/collections/fresh")).json()
+    shown = created.json()
+    assert (shown["documents"], shown["passages"], shown["vector_size"], shown["distance"]) == (0, 0, 64, "cosine")
+    assert (shown["status"], shown["embedder"]) == ("ready", "hash-words")
+    found = await client.post("/search", json={"query": "dental", "collection": "fresh"})
+    assert (found.status_code, found.json()["results"]) == (200, [])
+
+
+async def test_the_shape_may_be_said(client: httpx.AsyncClient, settings: Settings) -> None:
+    """A body that agrees with the configured embedder creates, and finds again."""
+    shape = {"embedding_model": settings.embedding.model, "vector_size": 64, "distance": "cosine"}
+    assert (await client.put("/collections/said", json=shape)).status_code == 201
+    assert (await client.put("/collections/said", json=shape)).status_code == 200
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize(
+    ("field", "value"), [("embedding_model", "other/model"), ("vector_size", 128), ("distance", "dot")]
+)
+async def test_another_shape_is_a_conflict(client: httpx.AsyncClient, field: str, value: Any, exists: bool) -> None:
+    """409 that points at the field and says what it is here; nothing is created."""
+    if exists:
+        await client.put("/collections/shaped")
+    response = await client.put("/collections/shaped", json={field: value})
+    assert (response.status_code, response.json()["errors"][0]["pointer"]) == (409, f"/{field}")
+    assert (await client.delete("/collections/shaped")).status_code == (204 if exists else 404)
+
+
+async def test_a_collection_of_another_model_is_a_conflict(client: httpx.AsyncClient, services: Services) -> None:
+    """What exists and cannot be searched was not created."""
+    await fill(await services.store.get(), name="othermodel", fingerprint="another model")
+    response = await client.put("/collections/othermodel")
+    assert response.status_code == 409
+    assert "--rebuild" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("name", [".hidden", "a%20b", "x" * 65, "a--0123456789ab", "%C3%BC"])
+async def test_a_bad_name_is_refused(client: httpx.AsyncClient, name: str) -> None:
+    """400 that says what a name may be."""
+    response = await client.put(f"/collections/{name}")
+    assert (response.status_code, response.json()["type"]) == (400, "urn:winnow:problem:invalid-name")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [({"vector_size": 0}, "/vector_size"), ({"distance": "far"}, "/distance"), ({"size": 1}, "/size"), ([], "")],
+)
+async def test_a_bad_body_is_refused(client: httpx.AsyncClient, body: Any, pointer: str) -> None:
+    """400 with a pointer."""
+    response = await client.put("/collections/whatever", json=body)
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_a_body_must_say_that_it_is_json(client: httpx.AsyncClient) -> None:
+    """415 for anything else."""
+    assert (await client.put("/collections/whatever", content=b"{}")).status_code == 415
+
+
+async def test_documents_are_counted(client: httpx.AsyncClient) -> None:
+    """The list and the collection tell the same numbers."""
+    documents = [{"id": str(n), "text": f"text {n}"} for n in range(3)]
+    await client.post("/documents", json={"collection": "counted", "documents": documents})
+    shown = (await client.get("/collections/counted")).json()
+    assert (shown["documents"], shown["passages"]) == (3, 3)
+    assert shown in (await client.get("/collections")).json()["collections"]
+
+
+async def test_a_dropped_collection_is_gone(client: httpx.AsyncClient) -> None:
+    """From the list, from search, and with its documents: one of the same name starts empty."""
+    body = {"collection": "dropped", "documents": [{"id": "d", "text": "dental"}]}
+    await client.post("/documents", json=body)
+    assert (await client.delete("/collections/dropped")).status_code == 204
+    search = await client.post("/search", json={"query": "dental", "collection": "dropped"})
+    again, listed = await client.delete("/collections/dropped"), await client.get("/documents?collection=dropped")
+    assert [reply.status_code for reply in (search, again, listed)] == [404, 404, 404]
+    assert (await client.post("/documents", json=body)).json()["created"] == 1
