@@ -25,7 +25,8 @@ _WORDS = {
         viel viele auch nur man noch so ich mich mir mein meine meinen meinem meiner du dich dir dein deine uns
         unser unsere unseren unserem ihnen sie ihn ihm gibt gab es da dass dort hier dann doch mehr sehr etwa
         konnten soll sollen sollte darf durfen muss mussen lassen lasst alle alles denn weil wahrend seit ab
-        welchem worden sowie sondern
+        welchem worden sowie sondern wozu wofur woruber womit wodurch worin woran worauf woraus wobei wovon wovor
+        wonach weshalb inwiefern heisst hiess heissen hiessen genannt beide beiden bezuglich nennen liegt liegen steht stehen
     """,
     "fr": """
         le la les l un une des du de d et ou mais si a au aux en dans sur sous par pour avec sans entre vers
