@@ -4,8 +4,7 @@
     python -m benchmarks.answers --fit --data DIR DIR ...
 
 DIR: corpus.jsonl, queries.jsonl with `answers`, qrels.tsv, perhaps unanswerable.jsonl. The answerer is the service's;
-the search below it is this benchmark's own (BM25 and dense, RRF k=60; BM25 alone where the embedder cannot read the
-passages, which is what the service's fusion comes to). `--fit` prints the constants of app/answering/evidence.py, from
+the search below it is the service's too, over passages in memory. `--fit` prints the constants of app/answering/evidence.py, from
 questions that are never reported.
 """
 
@@ -22,7 +21,7 @@ from app.answer import Answerer, AnswerSettings
 from app.answering.extractive import Limits, choose
 from app.answering.questions import read
 from app.domain import Answer, Query, Question
-from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer, reads
+from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
 from indexing.embedding import Vectors
 
@@ -86,9 +85,8 @@ def report_curve(groups: dict[str, Sequence[Asked]]) -> None:
 
 
 async def report(data: DataSet, others: Sequence[DataSet], vectorizer: Vectorizer, count: int) -> None:
-    hybrid = reads(vectorizer, data.passages)
-    corpus = Corpus(data.passages, vectorizer, hybrid=hybrid)
-    half = Corpus(data.half(), vectorizer, hybrid=hybrid)
+    corpus = Corpus(data.passages, vectorizer)
+    half = Corpus(data.half(), vectorizer)
     questions = data.to_report(count)
     asked = await ask(corpus, vectorizer, questions)
     groups = {"answerable": asked}
@@ -97,7 +95,6 @@ async def report(data: DataSet, others: Sequence[DataSet], vectorizer: Vectorize
     groups["article absent from the corpus"] = await ask(half, vectorizer, data.without_article(questions))
     for other in others:
         groups[f"off-topic, of {other.name}"] = await ask(corpus, vectorizer, other.questions[: count // 2])
-    print(f"\nretrieval: {'BM25 + dense, RRF' if hybrid else 'BM25 alone, the embedder cannot read these passages'}")
     report_quality(data.name, asked, {passage["_id"]: passage["text"] for passage in data.passages})
     report_curve(groups)
     await report_latency(corpus, vectorizer, questions[:LATENCY_QUESTIONS])

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_edge import Bm25, Bm25Config, TokenizerType
 
 from app.domain import BackendUse, Hit, Query, Scores, SearchResult
-
-_POOL = 100
-_RRF_K = 60
+from indexing.documents import Passage
+from indexing.embedding import Vectors
+from indexing.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
+from indexing.lexical import Lexical
+from indexing.readability import dense_unit
+from indexing.store.base import Candidate, Retrieved, SparseVector
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -103,71 +105,87 @@ class DataSet:
         return [question for question in questions if question["gold"] not in there]
 
 
-class Corpus:
-    """Passages to search: BM25 and, with `hybrid`, dense vectors fused by RRF (k=60)."""
+class AsEmbedder:
+    """The vectorizer in the shape that `indexing.readability` measures."""
 
-    def __init__(self, passages: Sequence[dict[str, Any]], vectorizer: Vectorizer, *, hybrid: bool) -> None:
+    dimension = 384
+    max_tokens = 256
+
+    def __init__(self, vectorizer: Vectorizer) -> None:
+        self._vectorizer = vectorizer
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        return self._vectorizer.vectors(texts)
+
+    embed_queries = embed_documents
+
+
+class Corpus:
+    """Passages to search as the service does it: both sides and `indexing.fusion`, held in memory."""
+
+    def __init__(self, passages: Sequence[dict[str, Any]], vectorizer: Vectorizer) -> None:
         self._vectorizer = vectorizer
         texts = [f"{p['title']}\n{p['text']}".strip() for p in passages]
-        self._dense = vectorizer.vectors(texts) if hybrid else None
-        self._hits = [_hit(passage) for passage in passages]
-        config = Bm25Config(tokenizer=TokenizerType.Multilingual, language="english", ascii_folding=True)
-        self._bm25 = Bm25(config)
+        self._dense = vectorizer.vectors(texts)
+        self._unit = dense_unit(AsEmbedder(vectorizer))
+        self._passages = [_passage(record) for record in passages]
+        self._lexical = Lexical()
         self._postings: dict[int, list[tuple[int, float]]] = {}
         for number, text in enumerate(texts):
-            sparse = self._bm25.embed_document(text)
-            for term, weight in zip(sparse.indices, sparse.values, strict=True):
-                self._postings.setdefault(term, []).append((number, weight))
+            if sparse := self._lexical.document(text):
+                for term, weight in zip(sparse.indices, sparse.values, strict=True):
+                    self._postings.setdefault(term, []).append((number, weight))
 
     async def search(self, query: Query) -> SearchResult:
         """The search that the answerer asks for."""
-        found = [self._hits[number] for number in self._ranking(query.text)[: query.limit]]
+        sparse = self._lexical.query(query.text)
+        retrieved = Retrieved(
+            dense=self._best(self._dense @ self._vectorizer.vectors([query.text])[0], -1.0),
+            sparse=self._best(self._bm25(sparse), 0.0) if sparse else [],
+        )
+        bound = sparse_bound(len(sparse.indices), len(self._passages)) if sparse else 0.0
+        found = fuse(retrieved, Scale(dense_unit=self._unit, sparse_bound=bound))[: query.limit]
         use = BackendUse(requested="none", used="none")
-        return SearchResult(query=query.text, collection=query.collection, results=tuple(found), backend=use)
+        hits = tuple(map(_hit, found))
+        return SearchResult(query=query.text, collection=query.collection, results=hits, backend=use)
 
-    def _ranking(self, text: str) -> list[int]:
-        fused = np.zeros(len(self._hits))
-        for side in (self._sparse_order(text), self._dense_order(text)):
-            fused[side] += 1 / (_RRF_K + 1 + np.arange(len(side)))
-        return [int(number) for number in np.argsort(-fused, kind="stable") if fused[number] > 0]
+    def _best(self, scores: NDArray[Any], above: float) -> list[Candidate]:
+        order = np.argsort(-scores, kind="stable")[:REFERENCE_RANK]
+        return [Candidate(self._passages[number], float(scores[number])) for number in order if scores[number] > above]
 
-    def _sparse_order(self, text: str) -> NDArray[np.intp]:
-        scores = np.zeros(len(self._hits))
-        for term in self._bm25.embed_query(text).indices:
+    def _bm25(self, query: SparseVector) -> NDArray[np.float64]:
+        scores = np.zeros(len(self._passages))
+        for term in query.indices:
             postings = self._postings.get(term, [])
-            idf = np.log1p((len(self._hits) - len(postings) + 0.5) / (len(postings) + 0.5))
+            idf = np.log1p((len(scores) - len(postings) + 0.5) / (len(postings) + 0.5))
             for number, weight in postings:
                 scores[number] += weight * idf
-        order = np.argsort(-scores, kind="stable")[:_POOL]
-        return order[scores[order] > 0]
-
-    def _dense_order(self, text: str) -> NDArray[np.intp]:
-        if self._dense is None:
-            return np.zeros(0, dtype=np.intp)
-        return np.argsort(-(self._dense @ self._vectorizer.vectors([text])[0]), kind="stable")[:_POOL]
+        return scores
 
 
-def reads(vectorizer: Vectorizer, passages: Sequence[dict[str, Any]]) -> bool:
-    """Whether the embedder can read these: neighbours' mean cosine in a sample below 0.3 (English .2, Chinese .6)."""
-    sample = vectorizer.vectors([passage["text"] for passage in passages[:: max(1, len(passages) // 100)]])
-    return float(np.mean(np.sum(sample[1:] * sample[:-1], axis=1))) < 0.3
+def _passage(record: dict[str, Any]) -> Passage:
+    text, key = record["text"], record["_id"]
+    title = record["title"]
+    return Passage(
+        id=key, document_id=key, version="", ordinal=0, start=0, end=len(text), text=text, source="", title=title
+    )
 
 
-def _hit(passage: dict[str, Any]) -> Hit:
-    text = passage["text"]
+def _hit(found: Fused) -> Hit:
+    passage = found.passage
     return Hit(
-        id=passage["_id"],
-        document_id=passage["_id"],
-        score=0.0,
-        text=text,
-        title=passage["title"],
-        source="",
+        id=passage.id,
+        document_id=passage.document_id,
+        score=found.score,
+        text=passage.text,
+        title=passage.title,
+        source=passage.source,
         page=None,
         heading=(),
-        start=0,
-        end=len(text),
+        start=passage.start,
+        end=passage.end,
         metadata={},
-        scores=Scores(),
+        scores=Scores(dense=found.dense, sparse=found.sparse, fused=found.fused),
     )
 
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from app.answering.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
 from app.answering.questions import Reading, read
 from app.domain import Query
-from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer, reads
+from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 
 PER_SET = 1500
 _RIDGE = 1e-3
@@ -32,10 +32,9 @@ async def fit(sets: Sequence[DataSet], vectorizer: Vectorizer) -> None:
     there: list[Case] = []
     absent: list[Case] = []
     for data in sets:
-        hybrid = reads(vectorizer, data.passages)
         questions = data.to_fit(PER_SET)
-        there += await _cases(Corpus(data.passages, vectorizer, hybrid=hybrid), vectorizer, questions)
-        half = Corpus(data.half(), vectorizer, hybrid=hybrid)
+        there += await _cases(Corpus(data.passages, vectorizer), vectorizer, questions)
+        half = Corpus(data.half(), vectorizer)
         absent += await _cases(half, vectorizer, data.without_article(questions))
     weights = _order(there)
     print("WEIGHTS  ", {clue: round(float(value), 2) for clue, value in zip(WEIGHTS, weights, strict=True)})

@@ -28,8 +28,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
     """Never fails: a text without any content has no terms. Of `turns` only the user's last one is looked at."""
     language = detect_language(question)
-    about = content_terms(question, language)
-    answer_type = _answer_type(question)
+    answer_type, rest = _answer_type(question)
+    about = content_terms(rest, language) or content_terms(question, language)
     previous = next((turn.content for turn in reversed(turns) if turn.role == "user" and turn.content != question), "")
     if not previous or not _is_elliptic(question, about):
         return Reading(text=question, language=language, terms=about, answer_type=answer_type)
@@ -47,6 +47,13 @@ def _is_elliptic(question: str, about: frozenset[str]) -> bool:
     return not about or (len(about) <= _FEW_TERMS and bool(POINTS_BACK.search(fold(question))))
 
 
-def _answer_type(question: str) -> AnswerType | None:
+def _answer_type(question: str) -> tuple[AnswerType | None, str]:
+    """What shape of answer the question asks for, and the question without the words that say so.
+
+    An answer to "how fast" or "which year" seldom repeats them.
+    """
     folded = question.casefold()
-    return next((kind for kind, pattern in ANSWER_TYPES if pattern.search(folded)), None)
+    for kind, pattern in ANSWER_TYPES:
+        if pattern.search(folded):
+            return kind, pattern.sub(" ", folded, count=1)
+    return None, question

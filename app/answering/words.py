@@ -14,7 +14,7 @@ _WORDS = {
         than is are was were be been being am do does did done has have had having will would shall should
         can could may might must not no it its he his him she her they their them we our us you your i my me
         this that these those there here what which who whom whose when where why how s t also any some such
-        so up out only many much name type kind one
+        so up out only many much name type kind one get gets got go goes let
     """,
     "de": """
         der die das den dem des ein eine einen einem einer eines und oder aber wenn von zu zum zur im in an
@@ -22,7 +22,11 @@ _WORDS = {
         war waren sein wird werden wurde wurden hat haben hatte hatten kann konnen konnte soll muss nicht
         kein keine es er sie wir ihr ihre ihren ihrer sein seine seiner sich dies diese dieser dieses diesem
         jene was wer wen wem wessen wann wo woher wohin warum wieso welche welcher welches welchen welchem
-        viel viele auch nur man noch so
+        viel viele auch nur man noch so ich mich mir mein meine meinen meinem meiner du dich dir dein deine uns
+        unser unsere unseren unserem ihnen sie ihn ihm gibt gab es da dass dort hier dann doch mehr sehr etwa
+        konnten soll sollen sollte darf durfen muss mussen lassen lasst alle alles denn weil wahrend seit ab
+        welchem worden sowie sondern wozu wofur woruber womit wodurch worin woran worauf woraus wobei wovon wovor
+        wonach weshalb inwiefern heisst hiess heissen hiessen genannt beide beiden bezuglich nennen liegt liegen steht stehen
     """,
     "fr": """
         le la les l un une des du de d et ou mais si a au aux en dans sur sous par pour avec sans entre vers
@@ -87,14 +91,22 @@ _STRINGS = {
 FUNCTION_WORDS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 FUNCTION_STRINGS = {language: tuple(strings.split()) for language, strings in _STRINGS.items()}
 
+_MEASURES = (
+    "age|amount|capacity|depth|distance|frequency|height|length|number|percentage|population|power|price|proportion|rate"
+    "|ratio|size|speed|temperature|voltage|volume|weight|width"
+)
+
 ANSWER_TYPES: tuple[tuple[AnswerType, re.Pattern[str]], ...] = (
     (
         "quantity",
         re.compile(
-            r"\bhow (many|much|long|far|old|tall|big|large|often|high)\b"
-            r"|\bwie ?(viele?|lange?|weit|alt|groß|hoch|oft)\b"
+            r"\bhow (many|much|long|far|old|tall|big|large|often|high|fast|quickly|heavy|wide|deep|hot|cold|warm|late"
+            r"|soon|expensive|loud|strong|thick|small|short)\b"
+            rf"|\b(what|which) ({_MEASURES})\b|\bwhat (is|was|are|were) the (\w+ )?(?=({_MEASURES})\b)"
+            r"|\bwie ?(viele?[mnrs]?|lange?|weit|alt|groß|hoch|oft|schnell|schwer|breit|tief|heiß|kalt|warm|spät|teuer"
+            r"|laut|stark|dick|klein|kurz)\b"
             r"|\bcombien\b|\bcu[aá]nt[oa]s?\b|\bquant[aeio]s?\b|\bhoeveel\b|\bсколько\b|\bكم\b"
-            r"|多少|几|いくつ|いくら|何(人|個|回|歳)|얼마|몇"
+            r"|多少|几|多[久长高大重快远深宽厚]|いくつ|いくら|何(人|個|回|歳)|얼마|몇"
         ),
     ),
     (
