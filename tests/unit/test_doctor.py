@@ -56,7 +56,9 @@ def test_a_home_that_cannot_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) -> None:
     """One made by another model is broken until it is rebuilt."""
-    fill(tmp_path / ".winnow", LazyEmbedder(EmbeddingSettings(model="somebody/some-model")).fingerprint if ours else "x")
+    fill(
+        tmp_path / ".winnow", LazyEmbedder(EmbeddingSettings(model="somebody/some-model")).fingerprint if ours else "x"
+    )
     found = findings(tmp_path)["collection default"]
     assert found.state == ("ok" if ours else "broken")
     assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")
