@@ -102,7 +102,8 @@ def bind(host: str, port: int) -> socket:
         family, *_, address = min(info for info in found if info[0] in (AF_INET, AF_INET6))
         return create_server(address[:2], family=family, backlog=2048)
     except OSError as exc:
-        reason = (exc.strerror or str(exc)).lower()
+        # create_server adds the address to its message, in words of its own.
+        reason = (str(exc.strerror or exc)).partition(" (while")[0].lower()
         detail = f"cannot listen on {host}:{port}: {reason}; choose with --host and --port (0 takes any free port)"
         raise CannotListen(detail) from exc
 

@@ -36,19 +36,19 @@ class RemoteService:
     """Talks to the service that a `Presence` names. Every call raises ServiceRefused, or InvalidRequest."""
 
     def __init__(self, presence: Presence) -> None:
-        headers = {TOKEN_HEADER: presence.token}
-        self._client = httpx.Client(base_url=presence.url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        self._url = presence.url
+        self._headers = {TOKEN_HEADER: presence.token}
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON body of the reply, whatever its status."""
-        with self._translated():
-            body: dict[str, Any] = self._client.get(path).json()
+        with self._connected() as client:
+            body: dict[str, Any] = client.get(path).json()
             return body
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON body of the reply."""
-        with self._translated():
-            reply = self._client.post(path, json=body)
+        with self._connected() as client:
+            reply = client.post(path, json=body)
             _check(reply)
             decoded: dict[str, Any] = reply.json()
             return decoded
@@ -56,8 +56,8 @@ class RemoteService:
     def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of /answer as (name, data); the last one is "done"."""
         with (
-            self._translated(),
-            self._client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
+            self._connected() as client,
+            client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
         ):
             _check(reply)
             for name, data in _server_sent(reply.iter_lines()):
@@ -72,8 +72,8 @@ class RemoteService:
         """The events of an indexing run inside the service, up to its summary; leaving early stops the run."""
         body = _encoded(request)
         with (
-            self._translated(),
-            self._client.stream("POST", "/internal/sync", content=body, headers=_JSON) as reply,
+            self._connected() as client,
+            client.stream("POST", "/internal/sync", content=body, headers=_JSON) as reply,
         ):
             _check(reply)
             for line in reply.iter_lines():
@@ -87,20 +87,21 @@ class RemoteService:
 
     def put(self, data: bytes, name: str, collection: str) -> Summary:
         """Index a document in the service."""
-        with self._translated():
+        with self._connected() as client:
             where = {"name": name, "collection": collection}
-            reply = self._client.post("/internal/document", params=where, content=data)
+            reply = client.post("/internal/document", params=where, content=data)
             _check(reply)
             return msgspec.json.decode(reply.content, type=Summary)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one seam for what httpx and the decoding of replies raise."""
+    def _connected(self) -> Iterator[httpx.Client]:
+        """A client for one call, and the one seam for what httpx and the decoding of replies raise."""
         try:
-            yield
+            with httpx.Client(base_url=self._url, headers=self._headers, timeout=_TIMEOUT, trust_env=False) as client:
+                yield client
         except (httpx.HTTPError, ValueError) as exc:  # msgspec's and json's errors are ValueErrors
             raise ServiceRefused(
-                f"the service at {self._client.base_url} broke off ({type(exc).__name__}); what it has written stays, "
+                f"the service at {self._url} broke off ({type(exc).__name__}); what it has written stays, "
                 "and running the command again does the rest"
             ) from exc
 

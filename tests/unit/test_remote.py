@@ -19,7 +19,7 @@ def remote(url: str) -> RemoteService:
 @pytest.mark.parametrize(("status", "error"), [(422, InvalidRequest), (404, ServiceRefused), (503, ServiceRefused)])
 def test_a_problem_keeps_its_words(status: int, error: type[Exception]) -> None:
     """The detail is the message; the caller's mistakes stay the caller's."""
-    with answering(status, b'{"detail": "no such thing"}') as url, pytest.raises(error, match="^no such thing$"):
+    with answering(status, b'{"detail": "no such thing"}') as url, pytest.raises(error, match=r"^no such thing$"):
         remote(url).post("/search", {})
 
 
@@ -47,7 +47,8 @@ def test_a_service_that_is_gone_is_one_clear_error(call: str) -> None:
 
 def test_a_run_ends_with_its_summary() -> None:
     """The events come in order."""
-    lines = b'{"type":"planned","new":1,"changed":0,"unchanged":0,"gone":0,"bytes":1}\n{"type":"summary","collection":"c"}\n'
+    planned_line = b'{"type":"planned","new":1,"changed":0,"unchanged":0,"gone":0,"bytes":1}\n'
+    lines = planned_line + b'{"type":"summary","collection":"c"}\n'
     with answering(200, lines) as url:
         planned, summary = remote(url).sync(SYNC)
     assert isinstance(planned, Planned)

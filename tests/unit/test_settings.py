@@ -139,3 +139,12 @@ def test_settings_cannot_be_changed() -> None:
     """Frozen: a service cannot drift from what it was told."""
     with pytest.raises(AttributeError):
         Settings().service = None  # type: ignore[misc, assignment]
+
+
+def test_what_a_reader_may_spend_can_be_told(tmp_path: Path) -> None:
+    """Section [reading], by file and environment; a bound of nothing is refused."""
+    write(tmp_path, "[reading]\nmax_pages = 7\n")
+    reading = load_settings({"WINNOW_READING_MAX_SECONDS": "1.5"}, tmp_path).reading
+    assert (reading.max_pages, reading.max_seconds) == (7, 1.5)
+    with pytest.raises(ConfigError, match="WINNOW_READING_MAX_BYTES"):
+        load_settings({"WINNOW_READING_MAX_BYTES": "0"}, tmp_path)

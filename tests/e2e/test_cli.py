@@ -1,0 +1,99 @@
+"""The command `winnow`, as a shell starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(cwd: Path, *args: str, **environ: str) -> subprocess.Popen[str]:
+    mine = {key: value for key, value in os.environ.items() if not key.startswith(("WINNOW_", "QDRANT_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", *args],
+        cwd=cwd,
+        env={**mine, "PYTHONPATH": str(ROOT), **environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def winnow(cwd: Path, *args: str, stdin: str = "", **environ: str) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    with start(cwd, *args, **environ) as process:
+        out, err = process.communicate(stdin, timeout=90)
+        return process.returncode, out, err
+
+
+@pytest.mark.parametrize("args", [["--help"], ["index", "-h"], ["--version"]])
+def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
+    """It is status 0, and leaves nothing behind."""
+    status, out, _ = winnow(tmp_path, *args)
+    assert (status, "winnow" in out) == (0, True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["index"], "PATH"),
+        (["index", "-", "docs"], "by itself"),
+        (["search", " "], "QUERY is empty"),
+        (["search", "x", "--filter", "[1]"], "no JSON object"),
+        (["search", "x", "--filter", '{"a": {"bad": 1}}'], "unknown operator"),
+        (["search", "x", "--mode", "bad"], "--mode"),
+    ],
+)
+def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> None:
+    """One line that says what is wrong."""
+    status, out, err = winnow(tmp_path, *args)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_collection_that_is_not_there_is_status_3(tmp_path: Path) -> None:
+    """It says which command makes it, and no model is loaded for that."""
+    status, _, err = winnow(tmp_path, "search", "x")
+    assert (status, err) == (3, "winnow: there is no collection 'default': `winnow index PATH` makes it\n")
+
+
+def test_a_home_that_cannot_be_made_is_status_2(tmp_path: Path) -> None:
+    """One line, no traceback."""
+    (tmp_path / "file").touch()
+    status, _, err = winnow(tmp_path, "search", "x", WINNOW_HOME="file/home")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.slow
+def test_a_life_with_documents(tmp_path: Path) -> None:
+    """Index with a refusal, search, answer, stream, an ASCII terminal, and interrupt; each with its status."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "cover.md").write_text(
+        "# Benefits\n\nDental cover starts on your first day.\n\n电水壶的保修期是三年。"
+    )
+    (tmp_path / "docs" / "noise.txt").write_bytes(bytes(range(256)) * 20)
+    status, out, err = winnow(tmp_path, "index", "docs", "--json")
+    assert (status, json.loads(out)["created"]) == (1, 1)
+    assert "refused noise.txt [binary]" in err
+    status, out, _ = winnow(tmp_path, "search", "保修期", "--mode", "sparse", PYTHONIOENCODING="ascii")
+    assert (status, "cover.md" in out) == (0, True)
+    status, out, err = winnow(tmp_path, "answer", "When does dental cover start?", "--stream")
+    assert (status, err) == (0, "")
+    assert "“Dental cover starts on your first day.”" in out
+    process = start(tmp_path, "index", "-")
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.strip().startswith("interrupted")
