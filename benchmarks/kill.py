@@ -34,7 +34,7 @@ def main() -> int:
     dice = random.Random(args.seed)
     scratch = Path(tempfile.mkdtemp(prefix="winnow-kill-"))
     try:
-        Shelf(scratch / "files", args.seed, files=12, records=60)
+        Shelf(scratch / "files", args.seed, files=6, records=40)
         right = _rounds(scratch, dice, args.rounds)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from indexing.errors import EmbedderUnavailable
 from indexing.settings import QUICKSTART_MODEL, EmbeddingSettings
@@ -118,7 +119,7 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
         model = SentenceTransformer(
             location, device=settings.device, revision=settings.revision, local_files_only=Path(location).is_dir()
         )
-    except (OSError, ValueError, RuntimeError) as exc:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         raise EmbedderUnavailable(
             f"the embedding model {settings.model!r} cannot be loaded: in [embedding] model, name a directory, or a "
             "model id that the hub or its local cache has"

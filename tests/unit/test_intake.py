@@ -104,9 +104,11 @@ async def test_a_dropped_collection_leaves_the_others_alone(bench: Workbench) ->
     await intake.put("default", [note("x", "one")])
     await intake.put("other", [note("x", "two")])
     lineage = (await bench.store.info("other")).spec.lineage
-    bench.manifest.announce("rebuild-under-way", [])
+    (record,) = bench.manifest.documents(lineage)
+    bench.manifest.announce("rebuild-under-way", [record])
     await intake.drop("other")
     assert bench.manifest.count(lineage) == 0
+    assert len(bench.manifest.unfinished("rebuild-under-way")) == 1
     assert await intake.put("default", [note("x", "one")]) == [Outcome(id="x", status="unchanged", passages=1)]
     with pytest.raises(CollectionNotFound):
         await intake.drop("other")
