@@ -96,9 +96,20 @@ def discover(inputs: Sequence[str], base: Path, *, stdin_name: str = "stdin", st
         for item in _look(scope, given):
             if isinstance(item, Problem):
                 problems.append(item)
+            elif not _is_text(str(item.path)):
+                problems.append(Problem(_readable(item.name), "unsupported", "Its name is not UTF-8; rename it.", scope))
             else:
                 sources.setdefault(str(item.path), item)
     return Found(tuple(sources.values()), tuple(scopes), tuple(problems))
+
+
+def _is_text(name: str) -> bool:
+    """Whether every program can be told this name: bytes that are not UTF-8 come as lone surrogates."""
+    return _readable(name) == name
+
+
+def _readable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _scope(given: str, base: Path) -> Scope:

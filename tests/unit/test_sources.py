@@ -131,3 +131,12 @@ def test_a_scope_is_not_fooled_by_a_common_beginning() -> None:
     scope = Scope("directory", "/data/docs")
     assert scope.covers("/data/docs/a")
     assert not scope.covers("/data/docs2/a")
+
+
+def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
+    """Such a file cannot be named to anybody: it is a problem with the fix, and the others are found."""
+    (tmp_path / "good.txt").write_text("text")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.txt")).write_text("text")
+    found = discover([str(tmp_path)], tmp_path)
+    assert [source.name for source in found.sources] == ["good.txt"]
+    assert [(problem.name, problem.reason) for problem in found.problems] == [("b?.txt", "unsupported")]
