@@ -101,7 +101,7 @@ class Library:
 
     @contextmanager
     def uploading(self) -> Iterator[None]:
-        """Around work for a caller who waits. Raises Overloaded."""
+        """Around everything that is done with an upload while its caller waits. Raises Overloaded."""
         if self._uploads >= MAX_AT_ONCE:
             raise Overloaded("too many uploads are under way; try again later", _RETRY_AFTER_S)
         self._uploads += 1
@@ -136,7 +136,7 @@ class Library:
         return results
 
     async def put(self, collection: str, documents: Sequence[Handed], *, patient: bool = True) -> list[Outcome]:
-        """Index documents that are handed over; each has its id."""
+        """Index documents that are handed over. `patient` as in `index`."""
         bench = await self._bench()
         async with self._write(collection, patient=patient):
             return await Intake(bench).put(collection, documents)

@@ -118,11 +118,11 @@ async def put_documents(
     One bad document never fails the rest. More than 5 MB or 200 documents, or `wait=false`, answer 202 with a job that
     `Location` leads to; a client that goes away stops neither.
     """
-    upload = await read_upload(request, services.settings.service.max_body_bytes)
-    await services.library.admit(upload.collection)
-    if not wait or upload.size > LARGE_BYTES or len(upload.offers) > LARGE_COUNT:
-        return _accepted(upload, services)
     with services.library.uploading():
+        upload = await read_upload(request, services.settings.service.max_body_bytes)
+        await services.library.admit(upload.collection)
+        if not wait or upload.size > LARGE_BYTES or len(upload.offers) > LARGE_COUNT:
+            return _accepted(upload, services)
         documents = await services.library.read(upload.offers)
         if len(documents) > LARGE_COUNT:
             return _accepted(msgspec.structs.replace(upload, offers=documents), services)

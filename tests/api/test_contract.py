@@ -34,7 +34,7 @@ def test_the_implementation_keeps_its_description(
     """Any request, valid or not, gets a status, a type and a body that the description allows, and never a 500."""
     for found in api.get_all_operations():
         operation = found.ok()
-        if mode is GenerationMode.NEGATIVE and operation.method.upper() == "GET":
+        if mode is GenerationMode.NEGATIVE and operation.method.upper() in ("GET", "DELETE"):
             continue  # a request without a body has nothing that could be wrong
 
         @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
