@@ -11,6 +11,7 @@ import structlog
 
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
+from app.answering.languages import prepare as prepare_languages
 from app.backends.registry import Backends
 from app.domain import Answer, AnswerEvent, Question
 from app.errors import WinnowError
@@ -121,6 +122,7 @@ class Services:
         return found
 
     async def _warm(self) -> None:
+        await asyncio.to_thread(prepare_languages)
         for dependency in await self.readiness(timeout_s=None):
             if dependency.name == "samples":
                 continue

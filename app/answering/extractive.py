@@ -19,6 +19,8 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 EMBEDDED = 12
 """Sentences that are embedded per question, those with the best lexical clues. Of 3,700 sentences chosen for questions
 of four sets, one had a lexical rank beyond."""
+EMBEDDED_CHARACTERS = 400
+"""A table row or an unbroken list can be as long as its passage, and the longest text sets what the batch costs."""
 _MARKER_TOKENS = 2  # " [1]"
 
 
@@ -49,9 +51,9 @@ async def choose(question: Reading, hits: Sequence[Hit], embed: Embed, limits: L
     if not kept:
         return Choice(abstain_reason="unsupported")
     candidates = [sentences[index] for index in kept]
-    vectors = await embed([question.text, *(sentence.text for sentence in candidates)])
+    vectors = await embed([question.text, *(sentence.text[:EMBEDDED_CHARACTERS] for sentence in candidates)])
     cosines = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
-    judgement = judge(question, candidates, clues[kept], cosines)
+    judgement = judge(question, hits, candidates, clues[kept], cosines)
     if judgement.relevance < limits.min_relevance:
         return Choice(abstain_reason="below_min_relevance", relevance=judgement.relevance)
     return _pick(question, candidates, judgement, limits)
@@ -69,7 +71,9 @@ def _pick(question: Reading, candidates: Sequence[Sentence], judgement: Judgemen
 
 
 def _says_something(sentence: Sentence, asked: frozenset[str]) -> bool:
-    """Not a question itself, and not only the question's own words: a heading that repeats it is no answer."""
+    """Neither a heading nor a question itself, and not only the question's own words."""
+    if sentence.heading:
+        return False
     shown = readable(sentence.text)
     return not shown.endswith(("?", "？", "؟")) and any(map(str.isalnum, shown)) and not sentence.terms <= asked
 
