@@ -30,12 +30,12 @@ from indexing.sentences import sentence_spans
 
 Scores = NDArray[np.float64]
 
-# Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 1,500 questions of SQuAD 2.0 dev, 601 of CMRC
-# 2018 trial, 714 each of XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order:
+# Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 600 questions each of SQuAD 2.0 dev, CMRC 2018
+# trial, XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order:
 # softmax over a question's sentences. The relevance: logistic regression, these questions against those among them
-# whose article is not in the corpus asked, and against questions for other corpora. Rounded.
-WEIGHTS = {"words": 4.4, "context": 3.7, "shape": 1.0, "passage": 1.7, "rank": 2.3, "closeness": 2.4}
-RELEVANCE = {"context": 5.6, "passage": 3.5, "closeness": 2.1, "nearness": 7.2, "lead": 2.6, "bias": -11.0}
+# whose article is not in the corpus asked, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
+WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "closeness": 2.6}
+RELEVANCE = {"context": 4.7, "passage": 4.3, "closeness": 2.6, "nearness": 6.7, "lead": 2.4, "bias": -10.7}
 KINSHIP = 0.5
 """What a near relative of a question's word counts, against the word itself."""
 _LEADERS = 3
@@ -178,7 +178,7 @@ def relevance_clues(
 
 
 def _nearness(hits: Sequence[Hit], number: int, cosine: float) -> float:
-    """The passage's cosine. Was it not among the nearest, the least near one's; without a dense side, the sentence's."""
+    """The passage's cosine; the smallest known if it was not among the nearest; without any, the sentence's own."""
     known = [hit.scores.dense for hit in hits if hit.scores.dense is not None]
     own = hits[number].scores.dense
     return own if own is not None else min(known, default=cosine)
