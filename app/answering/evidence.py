@@ -31,9 +31,9 @@ from indexing.sentences import sentence_spans
 Scores = NDArray[np.float64]
 
 # Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 600 questions each of SQuAD 2.0 dev, CMRC 2018
-# trial, XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order:
-# softmax over a question's sentences. The relevance: logistic regression, these questions against those among them
-# whose article is not in the corpus asked, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
+# trial, XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order: softmax over a
+# question's sentences. The relevance: logistic regression, these questions against those among them whose article is
+# not in the corpus asked, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
 WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "closeness": 2.6}
 RELEVANCE = {"context": 4.7, "passage": 4.3, "closeness": 2.6, "nearness": 6.7, "lead": 2.4, "bias": -10.7}
 KINSHIP = 0.5

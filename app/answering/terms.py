@@ -27,6 +27,8 @@ _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 def fold(text: str) -> str:
     """Lower case, compatibility forms unified, accents and vowel points gone."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
 
