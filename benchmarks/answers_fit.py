@@ -1,7 +1,7 @@
 """The constants of app/answering/evidence.py, fitted. Called by `python -m benchmarks.answers --fit`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,39 +9,51 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from app.answering.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
+from app.answering.extractive import EMBEDDED_CHARACTERS
 from app.answering.questions import Reading, read
-from app.domain import Query
+from app.domain import Hit, Query
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 
-PER_SET = 1500
+PER_SET = 600
+OFF_TOPIC = 250
 _RIDGE = 1e-3
-_CLUES = ("context", "passage", "closeness")
+_CLUES = ("context", "passage", "closeness", "nearness", "lead")
 
 
-class Case:
+class Case(NamedTuple):
     """One question with the clues of all its sentences, shape (sentences, 6), and which of them answer."""
 
-    def __init__(self, question: Reading, sentences: list[Sentence], clues: Any, right: Any, weight: float) -> None:
-        self.question, self.sentences, self.weight = question, sentences, weight
-        self.clues: NDArray[np.float64] = clues
-        self.right: NDArray[np.bool_] = right
+    question: Reading
+    hits: Sequence[Hit]
+    sentences: list[Sentence]
+    clues: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    weight: float
 
 
-async def fit(sets: Sequence[DataSet], vectorizer: Vectorizer) -> None:
+async def fit(sets: Sequence[DataSet], others: Sequence[DataSet], vectorizer: Vectorizer) -> None:
     """Prints WEIGHTS and RELEVANCE. The sets weigh the same, whatever their sizes."""
     there: list[Case] = []
     absent: list[Case] = []
     for data in sets:
         questions = data.to_fit(PER_SET)
-        there += await _cases(Corpus(data.passages, vectorizer), vectorizer, questions)
+        weight = 1 / len(questions)
+        full = Corpus(data.passages, vectorizer)
+        there += await _cases(data, full, vectorizer, questions, weight)
         half = Corpus(data.half(), vectorizer)
-        absent += await _cases(half, vectorizer, data.without_article(questions))
+        absent += await _cases(data, half, vectorizer, data.without_article(questions), weight)
+        for other in others:
+            if other.name != data.name:
+                foreign = other.elsewhere(OFF_TOPIC, fitting=True)
+                absent += await _cases(data, full, vectorizer, foreign, weight)
     weights = _order(there)
     print("WEIGHTS  ", {clue: round(float(value), 2) for clue, value in zip(WEIGHTS, weights, strict=True)})
     print("RELEVANCE", _relevance(there, absent, weights))
 
 
-async def _cases(corpus: Corpus, vectorizer: Vectorizer, records: Sequence[dict[str, Any]]) -> list[Case]:
+async def _cases(
+    data: DataSet, corpus: Corpus, vectorizer: Vectorizer, records: Sequence[dict[str, Any]], weight: float
+) -> list[Case]:
     cases = []
     for record in records:
         question = read(record["text"])
@@ -49,15 +61,18 @@ async def _cases(corpus: Corpus, vectorizer: Vectorizer, records: Sequence[dict[
         sentences = split(hits)
         if not sentences:
             continue
-        cosines = vectorizer.vectors([s.text for s in sentences]) @ vectorizer.vectors([question.text])[0]
+        cosines = (
+            vectorizer.vectors([s.text[:EMBEDDED_CHARACTERS] for s in sentences])
+            @ vectorizer.vectors([question.text])[0]
+        )
         clues = np.column_stack([lexical_clues(question, sentences), cosines])
-        right = [_is_right(record, hits[s.hit].id, s.text) for s in sentences]
-        cases.append(Case(question, sentences, clues, np.array(right), 1 / len(records)))
+        right = [_is_right(data, record, hits[s.hit].id, s.text) for s in sentences]
+        cases.append(Case(question, hits, sentences, clues, np.array(right), weight))
     return cases
 
 
-def _is_right(record: dict[str, Any], passage: str, sentence: str) -> bool:
-    return passage == record["gold"] and any(answer in sentence for answer in record["answers"])
+def _is_right(data: DataSet, record: dict[str, Any], passage: str, sentence: str) -> bool:
+    return passage == data.gold.get(record["_id"]) and any(answer in sentence for answer in record["answers"])
 
 
 def _order(cases: Sequence[Case]) -> NDArray[np.float64]:
@@ -82,7 +97,7 @@ def _order(cases: Sequence[Case]) -> NDArray[np.float64]:
 
 
 def _relevance(there: Sequence[Case], absent: Sequence[Case], weights: NDArray[np.float64]) -> dict[str, float]:
-    """A logistic regression: questions whose passage is in the corpus against those whose article is not."""
+    """A logistic regression: questions whose passage is in the corpus against those whose article or corpus is not."""
     rows = [_best_clues(case, weights) for case in (*there, *absent)]
     labels = [True] * len(there) + [False] * len(absent)
     share = np.array([case.weight for case in (*there, *absent)])
@@ -96,5 +111,5 @@ def _relevance(there: Sequence[Case], absent: Sequence[Case], weights: NDArray[n
 def _best_clues(case: Case, weights: NDArray[np.float64]) -> list[float]:
     best = int(np.argmax(case.clues @ weights))
     *clues, cosine = case.clues[best]
-    found = relevance_clues(case.question, case.sentences[best], np.array(clues), float(cosine))
+    found = relevance_clues(case.question, case.hits, case.sentences[best], np.array(clues), float(cosine))
     return [found[clue] for clue in _CLUES]

@@ -40,11 +40,16 @@ LANGUAGES = tuple(_NOT_FOUND)
 
 
 def detect_language(text: str) -> str:
-    """One of `LANGUAGES`. English for a text without letters. The first call takes about a second."""
+    """One of `LANGUAGES`. English for a text without letters. The first call takes about a second: see `prepare`."""
     if not any(character.isalpha() for character in text):
         return DEFAULT
     language: str = _identifier().classify(text)[0]
     return language
+
+
+def prepare() -> None:
+    """Loads what `detect_language` needs. Blocks for about a second, so that no question has to."""
+    detect_language("Is it loaded?")
 
 
 def refusal(reason: AbstainReason, language: str) -> str:

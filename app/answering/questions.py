@@ -1,6 +1,6 @@
 """What a question asks for. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     language: str
-    terms: frozenset[str]
+    terms: Mapping[str, tuple[frozenset[str], ...]]
     answer_type: AnswerType | None
     leans_back: bool = False
 
@@ -36,13 +36,13 @@ def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
     return Reading(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
         language=language,
-        terms=about | content_terms(previous, detect_language(previous)),
+        terms={**content_terms(previous, detect_language(previous)), **about},
         answer_type=answer_type,
         leans_back=True,
     )
 
 
-def _is_elliptic(question: str, about: frozenset[str]) -> bool:
+def _is_elliptic(question: str, about: Collection[str]) -> bool:
     """Whether it cannot stand alone: "why?", "and when was it built?"."""
     return not about or (len(about) <= _FEW_TERMS and bool(POINTS_BACK.search(fold(question))))
 

@@ -11,6 +11,8 @@ STEM_LENGTH = 5
 Mayfield, "Character n-gram tokenization for European language text retrieval", 2004) and needs no language. It leaves
 the endings of short words, of which the most frequent, -s, is taken off first: "last" and "lasts" are one."""
 _SHORT = 3
+_COMPOUND = 9
+"""Words of this length may be compounds; what they are made of begins at `_SHORT` letters into them at the earliest."""
 
 # Scripts written without spaces; Hangul, whose particles stick to the word; Indic ones, whose vowel signs are not
 # letters to `re`. All are compared by pairs of characters.
@@ -25,12 +27,17 @@ _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 def fold(text: str) -> str:
     """Lower case, compatibility forms unified, accents and vowel points gone."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
 
 
 def terms(text: str) -> frozenset[str]:
-    """All that a text offers for matching: stems, numbers, characters and pairs of characters of unspaced scripts."""
+    """All that a text offers for matching: stems, numbers, characters and pairs of characters of unspaced scripts.
+
+    A long word offers its inner parts as well, marked with "~".
+    """
     found: set[str] = set()
     for word in _WORD.findall(fold(text)):
         if _UNSPACED_RUN.match(word):
@@ -38,22 +45,29 @@ def terms(text: str) -> frozenset[str]:
             found.update(_pairs(word))
         else:
             found.add(_stem(word))
+            found.update(f"~{part}" for part in _parts(word))
     return frozenset(found)
 
 
-def content_terms(question: str, language: str) -> frozenset[str]:
-    """What a question is about: its terms without function and question words. Empty when it has only those."""
+def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str], ...]]:
+    """What a question is about: its terms without function and question words. Empty when it has only those.
+
+    With each term, sets of terms of which any one is nearly the term itself: both characters of a pair, a compound that
+    the word is a part of, a part of the word where that is a compound.
+    """
     folded = fold(question)
     for string in FUNCTION_STRINGS.get(language, ()):
         folded = folded.replace(string, " ")
     skipped = _function_words(language)
-    found: set[str] = set()
+    found: dict[str, tuple[frozenset[str], ...]] = {}
     for word in _WORD.findall(folded):
         if _UNSPACED_RUN.match(word):
-            found.update(_pairs(word) or (word,))
+            found.update({pair: (frozenset(pair),) for pair in _pairs(word) or (word,)})
         elif word not in skipped:
-            found.add(_stem(word))
-    return frozenset(found)
+            stem = _stem(word)
+            kin = (*_parts(word), f"~{stem}") if len(stem) == STEM_LENGTH else ()
+            found[stem] = tuple(frozenset((term,)) for term in kin)
+    return found
 
 
 @cache
@@ -66,6 +80,13 @@ def _stem(word: str) -> str:
         return word
     bare = word[:-1] if len(word) > _SHORT and word.endswith("s") else word
     return bare[:STEM_LENGTH]
+
+
+def _parts(word: str) -> list[str]:
+    """What could be the stem of a word inside a compound."""
+    if len(word) < _COMPOUND or word.isdigit():
+        return []
+    return [word[start : start + STEM_LENGTH] for start in range(_SHORT, len(word) - STEM_LENGTH + 1)]
 
 
 def _pairs(run: str) -> list[str]:

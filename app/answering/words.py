@@ -17,16 +17,16 @@ _WORDS = {
         so up out only many much name type kind one get gets got go goes let
     """,
     "de": """
-        der die das den dem des ein eine einen einem einer eines und oder aber wenn von zu zum zur im in an
-        am auf bei beim fur mit ohne uber unter zwischen als wie aus nach vor um durch gegen bis ist sind
-        war waren sein wird werden wurde wurden hat haben hatte hatten kann konnen konnte soll muss nicht
-        kein keine es er sie wir ihr ihre ihren ihrer sein seine seiner sich dies diese dieser dieses diesem
-        jene was wer wen wem wessen wann wo woher wohin warum wieso welche welcher welches welchen welchem
-        viel viele auch nur man noch so ich mich mir mein meine meinen meinem meiner du dich dir dein deine uns
-        unser unsere unseren unserem ihnen sie ihn ihm gibt gab es da dass dort hier dann doch mehr sehr etwa
-        konnten soll sollen sollte darf durfen muss mussen lassen lasst alle alles denn weil wahrend seit ab
-        welchem worden sowie sondern wozu wofur woruber womit wodurch worin woran worauf woraus wobei wovon wovor
-        wonach weshalb inwiefern heisst hiess heissen hiessen genannt beide beiden bezuglich nennen liegt liegen steht stehen
+        der die das den dem des ein eine einen einem einer eines und oder aber wenn von zu zum zur im in an am auf
+        bei beim fur mit ohne uber unter zwischen als wie aus nach vor um durch gegen bis ist sind war waren sein
+        wird werden wurde wurden hat haben hatte hatten kann konnen konnte soll muss nicht kein keine es er sie wir
+        ihr ihre ihren ihrer seine seiner sich dies diese dieser dieses diesem jene was wer wen wem wessen wann wo
+        woher wohin warum wieso welche welcher welches welchen welchem viel viele auch nur man noch so ich mich mir
+        mein meine meinen meinem meiner du dich dir dein deine uns unser unsere unseren unserem ihnen ihn ihm gibt
+        gab da dass dort hier dann doch mehr sehr etwa konnten sollen sollte darf durfen mussen lassen lasst alle
+        alles denn weil wahrend seit ab worden sowie sondern wozu wofur woruber womit wodurch worin woran worauf
+        woraus wobei wovon wovor wonach weshalb inwiefern heisst hiess heissen hiessen genannt beide beiden
+        bezuglich nennen liegt liegen steht stehen
     """,
     "fr": """
         le la les l un une des du de d et ou mais si a au aux en dans sur sous par pour avec sans entre vers

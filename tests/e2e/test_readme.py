@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 RESTART_S = 30.0
 
-ANSWERED_AT_LEAST = 6
+ANSWERED_AT_LEAST = 9
 """Of the ten sample questions, by the extractive answerer with the quick start's embedder; measured, to be raised."""
 
 

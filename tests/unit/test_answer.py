@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.answer import Answerer, AnswerSettings
@@ -161,6 +161,7 @@ async def test_a_stream_gives_the_sources_then_text_and_citations_then_the_whole
 TEXT = st.text("ab leave 12.?!\n牙科。🙂[]", max_size=50)
 
 
+@settings(deadline=None)  # the first example loads the tables that tell languages apart
 @given(st.lists(TEXT, max_size=4), TEXT, st.booleans())
 async def test_a_stream_is_the_answer_in_pieces(texts: list[str], question: str, eager: bool) -> None:
     """The concatenated deltas, the citations and the sources of a stream are those of the answer."""

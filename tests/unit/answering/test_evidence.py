@@ -1,9 +1,11 @@
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answering.evidence import judge, lexical_clues, promising, split
 from app.answering.questions import read
+from app.domain import Hit, Scores
 from tests.fakes.answering import hit
 
 TEXTS = st.lists(st.text("ab 12.?!\n牙科。", max_size=40), max_size=4)
@@ -56,26 +58,72 @@ def test_the_promising_sentences_are_few_and_in_order(texts: list[str], limit: i
 
 def test_the_sentence_that_answers_scores_best() -> None:
     """With equal vectors the words, the sentence before and the date decide."""
-    sentences = split([hit("Trains are fast. Boats are slow."), hit(PASSAGE, 1)])
+    hits = [hit("Trains are fast. Boats are slow."), hit(PASSAGE, 1)]
+    sentences = split(hits)
     clues = lexical_clues(QUESTION, sentences)
-    scores = judge(QUESTION, sentences, clues, np.full(len(sentences), 0.5)).scores
+    scores = judge(QUESTION, hits, sentences, clues, np.full(len(sentences), 0.5)).scores
     assert sentences[int(np.argmax(scores))].text == "It was built in 1889."
 
 
+def relevance(hits: list[Hit], cosine: float) -> float:
+    sentences = split(hits)
+    clues = lexical_clues(QUESTION, sentences)
+    return judge(QUESTION, hits, sentences, clues, np.full(len(sentences), cosine)).relevance
+
+
+def scored(passage: str, dense: float | None = None, sparse: float | None = None, number: int = 0) -> Hit:
+    return msgspec.structs.replace(hit(passage, number), scores=Scores(dense=dense, sparse=sparse))
+
+
 def test_relevance_rises_with_closeness_and_with_shared_words() -> None:
-    """Both kinds of evidence count, and neither the rank nor the number of passages enters."""
-    near, far = split([hit(PASSAGE)]), split([hit("Bread is baked in 20 minutes.")])
-
-    def relevance(sentences: list, cosine: float) -> float:
-        return judge(QUESTION, sentences, lexical_clues(QUESTION, sentences), np.full(len(sentences), cosine)).relevance
-
-    assert relevance(far, 0.1) < 0.05 < relevance(near, 0.1) < relevance(near, 0.7)
+    """Both kinds of evidence count."""
+    near, far = [hit(PASSAGE)], [hit("Bread is baked in 20 minutes.")]
+    assert relevance(far, 0.1) < 0.01 < relevance(near, 0.1) < 0.1 < relevance(near, 0.7)
     assert relevance(far, 0.1) < relevance(far, 0.7) < relevance(near, 0.7)
+
+
+def test_relevance_rises_with_what_retrieval_found() -> None:
+    """A passage that lies near, and one that leads by its words, are evidence."""
+    assert relevance([scored(PASSAGE, dense=0.2)], 0.2) < relevance([scored(PASSAGE, dense=0.6)], 0.2)
+    assert relevance([scored(PASSAGE, sparse=1.0)], 0.2) < relevance([scored(PASSAGE, sparse=9.0)], 0.2)
+
+
+def test_words_that_all_passages_hold_are_no_lead() -> None:
+    """The same BM25 points count less when passages further down have as many."""
+    first = scored(PASSAGE, sparse=9.0)
+    behind = [scored(f"Passage {number}.", sparse=8.0, number=number) for number in range(1, 6)]
+    assert relevance([first, *behind], 0.2) < relevance([first], 0.2)
+
+
+def test_a_search_without_a_dense_side_costs_no_relevance() -> None:
+    """The sentence's own closeness stands in for its passage's."""
+    assert relevance([scored(PASSAGE)], 0.6) == relevance([scored(PASSAGE, dense=0.6)], 0.6)
+
+
+def test_a_sentence_is_read_in_the_light_of_the_heading_inside_its_passage() -> None:
+    """What follows a heading is about it until the next one; a heading is marked as such."""
+    sentences = split([hit("## Forklifts\n\nDrive slowly. Nobody rides along.\n\n## Fire\n\nLeave at once.")])
+    assert [sentence.heading for sentence in sentences] == [True, False, False, True, False]
+    assert ["forkl" in sentence.context for sentence in sentences] == [True, True, True, False, False]
+
+
+def test_the_title_repeated_in_the_text_is_a_heading() -> None:
+    """Whatever its case and its colon."""
+    assert [sentence.heading for sentence in split([hit("Help desk:\n\nCall us.", title="Help Desk")])] == [True, False]
+
+
+def test_near_relatives_of_a_word_count_in_part() -> None:
+    """A compound that holds the word is better than nothing and less than the word itself."""
+    question = read("Was kostet der Versand?")
+    texts = ("Der Versand.", "Die Eilversandgebühren.", "Die Öffnungszeiten.")
+    exact, kin, none = (float(lexical_clues(question, split([hit(text)]))[0, 3]) for text in texts)
+    assert exact > kin > none == 0
 
 
 def test_a_question_about_nothing_is_not_relevant() -> None:
     """Without content words and closeness there is no evidence."""
     question = read("?")
-    sentences = split([hit(PASSAGE)])
+    hits = [hit(PASSAGE)]
+    sentences = split(hits)
     clues = lexical_clues(question, sentences)
-    assert judge(question, sentences, clues, np.zeros(len(sentences))).relevance < 0.01
+    assert judge(question, hits, sentences, clues, np.zeros(len(sentences))).relevance < 0.01
