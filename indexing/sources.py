@@ -97,7 +97,9 @@ def discover(inputs: Sequence[str], base: Path, *, stdin_name: str = "stdin", st
             if isinstance(item, Problem):
                 problems.append(item)
             elif not _is_text(str(item.path)):
-                problems.append(Problem(_readable(item.name), "unsupported", "Its name is not UTF-8; rename it.", scope))
+                problems.append(
+                    Problem(_readable(item.name), "unsupported", "Its name is not UTF-8; rename it.", scope)
+                )
             else:
                 sources.setdefault(str(item.path), item)
     return Found(tuple(sources.values()), tuple(scopes), tuple(problems))
