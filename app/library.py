@@ -1,15 +1,10 @@
-"""Use cases that write: create and drop collections, bring them in line with files, take and give up documents.
-
-A rebuild carries over what had been handed over when it began, and then switches: a document put or deleted meanwhile
-would be lost, or come back. So it holds its collection; others are told to try again, or wait if they can.
-"""
+"""Use cases that write: create and drop collections, bring them in line with files, take and give up documents."""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from weakref import WeakValueDictionary
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -33,7 +28,6 @@ _SLICE = 64
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
-_RETRY_AFTER_REBUILD_S = 30.0
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +44,6 @@ class Library:
     def __init__(self, bench: Callable[[], Awaitable[Workbench]]) -> None:
         self._bench = bench
         self._syncing = asyncio.Lock()
-        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._rebuilding: str | None = None
         self._uploads = 0
         self._readers: ReaderPool | None = None
 
@@ -65,10 +57,7 @@ class Library:
         if self._syncing.locked():
             report(Waiting(detail="another run is writing to the index; this one starts when it has finished"))
         async with self._syncing:
-            if not request.rebuild:
-                return await sync(await self._bench(), request, report)
-            async with self._rebuild(request.collection):
-                return await sync(await self._bench(), request, report)
+            return await sync(await self._bench(), request, report)
 
     async def create(self, name: str, shape: Shape, model: str) -> tuple[CollectionInfo, bool]:
         """The collection, and whether it is new. `model` is the configured embedding model.
@@ -77,7 +66,7 @@ class Library:
         """
         check_name(name)
         bench = await self._bench()
-        async with self._write(name, patient=False):
+        async with bench.handing:
             found = await find_collection(bench, name)
             size = found.spec.dimension if found else (await bench.embedder.get()).dimension
             actual = {
@@ -90,13 +79,11 @@ class Library:
 
     async def drop(self, name: str) -> None:
         """Delete a collection with its documents. Raises CollectionNotFound."""
-        async with self._write(name, patient=False):
-            await Intake(await self._bench()).drop(name)
+        await Intake(await self._bench()).drop(name)
 
     async def admit(self, collection: str) -> None:
-        """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch, Overloaded."""
+        """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch."""
         check_name(collection)
-        self._check_rebuild(collection)
         await find_collection(await self._bench(), collection)
 
     @contextmanager
@@ -120,26 +107,19 @@ class Library:
         collection: str,
         documents: Sequence[Examined],
         tell: Callable[[Sequence[Result]], None] = lambda _: None,
-        *,
-        patient: bool = False,
     ) -> list[Result]:
-        """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told.
-
-        While a rebuild holds the collection, wait if `patient`, or else raise Overloaded.
-        """
+        """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told."""
         results: list[Result] = []
         for start in range(0, len(documents), _SLICE):
             part = documents[start : start + _SLICE]
-            done = await self._index(collection, part, patient=patient)
+            done = await self._index(collection, part)
             tell(done)
             results.extend(done)
         return results
 
-    async def put(self, collection: str, documents: Sequence[Handed], *, patient: bool = True) -> list[Outcome]:
-        """Index documents that are handed over. `patient` as in `index`."""
-        bench = await self._bench()
-        async with self._write(collection, patient=patient):
-            return await Intake(bench).put(collection, documents)
+    async def put(self, collection: str, documents: Sequence[Handed]) -> list[Outcome]:
+        """Index documents that are handed over."""
+        return await Intake(await self._bench()).put(collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
         """Read a document that is not a file of ours, as if it were called `name`, and index it."""
@@ -156,8 +136,7 @@ class Library:
 
     async def delete(self, collection: str, document_id: str) -> bool:
         """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
-        async with self._write(collection, patient=False):
-            return await Intake(await self._bench()).delete(collection, document_id)
+        return await Intake(await self._bench()).delete(collection, document_id)
 
     async def _summary(self, collection: str, name: str, outcomes: Sequence[Outcome], seconds: float) -> Summary:
         bench = await self._bench()
@@ -188,35 +167,12 @@ class Library:
             return [Rejected(reason=exc.reason, detail=exc.detail, source=offer.name)]
         return [Handed(document=document, id=own_id(document), source=offer.name) for document in documents]
 
-    async def _index(self, collection: str, part: Sequence[Examined], *, patient: bool) -> list[Result]:
+    async def _index(self, collection: str, part: Sequence[Examined]) -> list[Result]:
         good = [offer for offer in part if isinstance(offer, Handed)]
-        outcomes = iter(await self.put(collection, good, patient=patient) if good else ())
+        outcomes = iter(await self.put(collection, good) if good else ())
         return [
             result_of(offer.source, next(outcomes)) if isinstance(offer, Handed) else rejection(offer) for offer in part
         ]
-
-    @asynccontextmanager
-    async def _write(self, collection: str, *, patient: bool) -> AsyncIterator[None]:
-        """One writer of handed-over documents at a time: two of the same document would leave each other's passages."""
-        if not patient:
-            self._check_rebuild(collection)
-        lock = self._writing.setdefault(collection, asyncio.Lock())
-        async with lock:
-            yield
-
-    @asynccontextmanager
-    async def _rebuild(self, collection: str) -> AsyncIterator[None]:
-        self._rebuilding = collection
-        try:
-            async with self._write(collection, patient=True):
-                yield
-        finally:
-            self._rebuilding = None
-
-    def _check_rebuild(self, collection: str) -> None:
-        if self._rebuilding == collection:
-            detail = f"the collection {collection!r} is being rebuilt; try again when that has finished"
-            raise Overloaded(detail, _RETRY_AFTER_REBUILD_S)
 
 
 def _agree(name: str, shape: Shape, actual: dict[str, object]) -> None:

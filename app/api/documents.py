@@ -196,7 +196,7 @@ def _accepted(upload: Upload, services: Services) -> Response[Any]:
     async def work(progress: Progress) -> None:
         documents = await library.read(offers)
         progress.total(len(documents))
-        await library.index(collection, documents, progress.add, patient=True)
+        await library.index(collection, documents, progress.add)
 
     job = services.jobs.submit(collection, work, upload.size)
     return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
