@@ -71,6 +71,7 @@ class ServerStore:
         self._client = client
         self._options = options
         self._local = asyncio.Lock() if local else None
+        self._creating = asyncio.Lock()
         self._indexed: dict[str, set[str]] = {}
         self._signs: dict[str, float] = {}
         self._closed = False
@@ -94,10 +95,10 @@ class ServerStore:
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         check_name(name)
-        aliases = await self._aliases()
-        if name not in aliases:
-            physical = await self._create_generation(name, spec)
-            await self._point_alias(name, physical)
+        async with self._creating:  # two at once would each see no alias, and one would write beside the other's
+            if name not in await self._aliases():
+                physical = await self._create_generation(name, spec)
+                await self._point_alias(name, physical)
         info = await self.info(name)
         if (info.spec.dimension, info.spec.distance) != (spec.dimension, spec.distance):
             raise CollectionConflict(

@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -34,6 +35,12 @@ class TestCollections:
         assert created.generation
         assert [info.name for info in await store.collections()] == ["docs"]
         assert (await store.retrieve("docs", EVERYTHING)).dense == []
+
+    async def test_created_by_two_at_once_it_is_one(self, store: VectorStore) -> None:
+        """Whoever comes first gives the spec, and both are told the same."""
+        specs = [msgspec.structs.replace(SPEC, lineage=f"lineage {n}") for n in range(4)]
+        created = await asyncio.gather(*(store.create("docs", spec) for spec in specs))
+        assert len({(info.generation, info.spec.lineage) for info in created}) == 1
 
     async def test_list_is_sorted_by_name(self, store: VectorStore) -> None:
         """Collections come by name, whatever the order of their creation."""
