@@ -9,7 +9,7 @@ import pytest
 
 from indexing.errors import CollectionConflict, CollectionNotFound, InvalidName, StoreUnavailable
 from indexing.filters import parse_filter
-from indexing.store.base import CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
+from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
 from tests.fakes.points import SPEC, passage, point, vector
 
 pytestmark = pytest.mark.anyio
@@ -38,8 +38,12 @@ class TestCollections:
 
     async def test_created_by_two_at_once_it_is_one(self, store: VectorStore) -> None:
         """Whoever comes first gives the spec, and both are told the same."""
-        specs = [msgspec.structs.replace(SPEC, lineage=f"lineage {n}") for n in range(4)]
-        created = await asyncio.gather(*(store.create("docs", spec) for spec in specs))
+
+        async def create(n: int) -> CollectionInfo:
+            await asyncio.sleep(0.001 * n)
+            return await store.create("docs", msgspec.structs.replace(SPEC, lineage=f"lineage {n}"))
+
+        created = await asyncio.gather(*(create(n) for n in range(12)))
         assert len({(info.generation, info.spec.lineage) for info in created}) == 1
 
     async def test_list_is_sorted_by_name(self, store: VectorStore) -> None:
