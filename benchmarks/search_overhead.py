@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.main import serve
+from app.presence import find_service
 from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.lexical import Lexical
@@ -92,7 +93,7 @@ def measure(home: Path, queries: int, limit: int) -> None:
         command = [sys.executable, "-m", "benchmarks.search_overhead", "--serve", str(home)]
         server = subprocess.Popen(command, stderr=output)
     try:
-        connection = http.client.HTTPConnection(address(log))
+        connection = http.client.HTTPConnection(address(home))
         rng = random.Random(11)
         for _ in range(50):
             ask(connection, words(rng, 8), limit)
@@ -110,13 +111,11 @@ def measure(home: Path, queries: int, limit: int) -> None:
     report("client", [ms for ms, _ in asked])
 
 
-def address(log: Path) -> str:
-    """host:port, once the server has said it."""
-    while True:
-        for line in log.read_text().splitlines():
-            if "running on" in line:
-                return urlsplit(json.loads(line)["event"].split()[3]).netloc
+def address(home: Path) -> str:
+    """host:port, once the server is there."""
+    while (presence := find_service(home)) is None:
         time.sleep(0.05)
+    return urlsplit(presence.url).netloc
 
 
 def ask(connection: http.client.HTTPConnection, query: str, limit: int) -> tuple[float, dict[str, float]]:
