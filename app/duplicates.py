@@ -11,7 +11,8 @@ def collapse(retrieved: Retrieved) -> Retrieved:
     """Both sides with one candidate for each text, under its best score, the order kept.
 
     Both sides show the same passage for a text, so that their evidence meets: the one that stands highest on the dense
-    side, else on the sparse side, ties by passage id. Scores that are not finite are dropped with their candidates.
+    side, else on the sparse side, ties by document and place in it: a text that a document repeats is shown where it
+    stands first. Scores that are not finite are dropped with their candidates.
     """
     dense, sparse = _finite(retrieved.dense), _finite(retrieved.sparse)
     keepers: dict[str, Passage] = {}
@@ -26,7 +27,7 @@ def _finite(side: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _best_first(side: list[Candidate]) -> list[Candidate]:
-    return sorted(side, key=lambda candidate: (-candidate.score, candidate.passage.id))
+    return sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal))
 
 
 def _one_each(side: list[Candidate], keepers: dict[str, Passage]) -> list[Candidate]:

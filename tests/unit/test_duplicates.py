@@ -3,6 +3,7 @@
 import math
 from itertools import permutations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,7 +63,8 @@ def test_copies_meet_even_when_each_side_found_another() -> None:
 
 
 def test_the_choice_does_not_depend_on_the_order() -> None:
-    """Among equals the smallest id stays, however they come."""
-    copies = [Candidate(passage(name, "same"), 0.5) for name in "abc"]
-    kept = {collapse(Retrieved(dense=list(order))).dense[0].passage.id for order in permutations(copies)}
-    assert kept == {min(c.passage.id for c in copies)}
+    """Among equals the one that stands first in the first document stays, however they come."""
+    later = msgspec.structs.replace(passage("a", "same"), id="0", ordinal=7)
+    copies = [Candidate(p, 0.5) for p in (passage("c", "same"), later, passage("a", "same"), passage("b", "same"))]
+    kept = [collapse(Retrieved(dense=list(order))).dense[0].passage for order in permutations(copies)]
+    assert {(p.document_id, p.ordinal) for p in kept} == {("a", 0)}
