@@ -201,6 +201,8 @@ def _import_sentence_transformers() -> type["SentenceTransformer"]:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    # Its account of every retry says nothing that our own error does not.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return SentenceTransformer
 
 
