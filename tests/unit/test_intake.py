@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,24 +7,10 @@ from indexing.collections import Workbench
 from indexing.documents import Document
 from indexing.errors import CollectionNotFound
 from indexing.intake import Handed, Intake, Outcome
-from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
-from tests.fakes.library import index, passages, texts, workbench
+from tests.fakes.library import index, passages, texts
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def embedder() -> HashEmbedder:
-    return HashEmbedder()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, embedder: HashEmbedder) -> AsyncIterator[Workbench]:
-    bench = workbench(ServerStore.in_memory(), tmp_path / "home", embedder)
-    yield bench
-    bench.manifest.close()
-    await bench.store.close()
 
 
 def note(key: str, text: str, source: str = "") -> Handed:

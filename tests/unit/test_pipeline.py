@@ -1,7 +1,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,19 +30,6 @@ def folder(tmp_path: Path) -> Path:
     for name in ("apple", "birch", "cedar"):
         (folder / f"{name}.txt").write_text(f"The {name} stands in the garden.")
     return folder
-
-
-@pytest.fixture
-def embedder() -> HashEmbedder:
-    return HashEmbedder()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, embedder: HashEmbedder) -> AsyncIterator[Workbench]:
-    bench = workbench(ServerStore.in_memory(), tmp_path / "home", embedder)
-    yield bench
-    bench.manifest.close()
-    await bench.store.close()
 
 
 def write_records(path: Path, **records: str) -> None:

@@ -1,8 +1,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,25 +11,11 @@ from indexing.documents import Document
 from indexing.embedding import Vectors
 from indexing.errors import EmbedderUnavailable
 from indexing.manifest import DocumentRecord, SourceRecord
-from indexing.store.server import ServerStore
 from indexing.writing import WINDOW, Prepared, Writer, Written, delete, embed_distinct, finished, prepare
 from tests.fakes.embedder import HashEmbedder
-from tests.fakes.library import texts, workbench
+from tests.fakes.library import texts
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def embedder() -> HashEmbedder:
-    return HashEmbedder()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, embedder: HashEmbedder) -> AsyncIterator[Workbench]:
-    bench = workbench(ServerStore.in_memory(), tmp_path / "home", embedder)
-    yield bench
-    bench.manifest.close()
-    await bench.store.close()
 
 
 @pytest.fixture
