@@ -81,7 +81,7 @@ class Answerer:
         spans = {"answer": (searched, ended), "total": (began, ended)}
         if streamed:
             spans["first_token"] = (began, first)
-        timings = {**found.timings_ms, **{name: (end - start) * 1000 for name, (start, end) in spans.items()}}
+        timings = {**found.timings_ms, **{name: round(1000 * (end - start), 3) for name, (start, end) in spans.items()}}
         yield AnswerDone(draft.finish(choice, found, who, timings, _warnings(question, reading)))
 
     def _limits(self, question: Question) -> Limits:
