@@ -7,8 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.cleaning import clean
-from indexing.intake import Handed, Outcome
-from indexing.planning import file_document_id
+from indexing.intake import Handed, Outcome, handed_id
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
@@ -96,8 +95,8 @@ def _examined(offer: Handed) -> Examined:
     fit = msgspec.structs.replace(
         document, text=clean(document.text), title=clean(document.title), key=clean(document.key), metadata=metadata
     )
-    document_id = offer.id or file_document_id(source or fit.content_hash(), fit.key)
-    return Handed(document=fit, id=document_id, source=source)
+    handed = Handed(document=fit, id=offer.id, source=source)
+    return msgspec.structs.replace(handed, id=handed_id(handed))
 
 
 def _first(offer: Examined, seen: set[str]) -> Examined:

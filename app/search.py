@@ -8,7 +8,7 @@ from app.cleaning import clean
 from app.domain import Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.stopwatch import Stopwatch
-from indexing.errors import EmbedderMismatch
+from indexing.collections import check_embedder
 from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
 from indexing.lexical import Lexical
 from indexing.query_embedding import QueryEmbedder
@@ -62,22 +62,12 @@ class Searcher:
     async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
         if query.mode == "sparse":
             return None
-        if collection.spec.embedder != self._fingerprint:
-            raise EmbedderMismatch(mismatch(collection, self._fingerprint))
+        check_embedder(collection, self._fingerprint)
         with watch.stage("embed"):
             return await self._queries.embed(text)
 
     def _sparse(self, query: Query, text: str) -> SparseVector | None:
         return None if query.mode == "dense" else self._lexical.query(text)
-
-
-def mismatch(collection: CollectionInfo, fingerprint: str) -> str:
-    """What to do about vectors that cannot be compared."""
-    return (
-        f"the collection {collection.name!r} was indexed with [{collection.spec.embedder}], but [{fingerprint}] is "
-        "configured: "
-        f'`winnow index --rebuild --collection {collection.name}` embeds it anew, and mode "sparse" works meanwhile'
-    )
 
 
 async def _retrieve(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Retrieved:

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits
-from indexing.settings import EmbeddingSettings, IndexSettings, StoreSettings
+from indexing.settings import EmbeddingSettings, StoreSettings
 
 CONFIG_FILE = "winnow.toml"
 
@@ -78,10 +78,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     answer: AnswerSettings = AnswerSettings()
-
-    def indexing(self) -> IndexSettings:
-        """What the package `indexing` needs of it."""
-        return IndexSettings(home=self.index.home, store=self.store, embedding=self.embedding)
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {field.name: field.type for field in msgspec.structs.fields(Settings)}

@@ -120,7 +120,8 @@ def check_embedder(info: CollectionInfo, fingerprint: str) -> None:
     if info.spec.embedder != fingerprint:
         raise EmbedderMismatch(
             f"the collection {info.name!r} was indexed with [{info.spec.embedder}], but [{fingerprint}] is configured: "
-            f"run `winnow index --rebuild --collection {info.name}`, or configure the earlier model again"
+            f"run `winnow index --rebuild --collection {info.name}`, or configure the earlier model again; "
+            'searches of mode "sparse" work meanwhile'
         )
 
 

@@ -88,10 +88,15 @@ class Intake:
         return Outcome(id=record.id, status="updated" if earlier else "created", passages=len(prepared.passages))
 
 
+def handed_id(item: Handed) -> str:
+    """Its own id; else one that its source and key give it, or its content where it has no source."""
+    return item.id or file_document_id(item.source or item.document.content_hash(), item.document.key)
+
+
 def _record(item: Handed) -> DocumentRecord:
     version = item.document.content_hash()
     return DocumentRecord(
-        id=item.id or file_document_id(item.source or version, item.document.key),
+        id=handed_id(item),
         path=None,
         source=item.source,
         title=item.document.title,

@@ -1,7 +1,5 @@
 """What this package needs to be told. Plain values: nothing here reads a file or the environment."""
 
-from pathlib import Path
-
 import msgspec
 
 QUICKSTART_MODEL = "all-MiniLM-L6-v2"
@@ -32,11 +30,3 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shard_number: int | None = None
     replication_factor: int | None = None
     write_consistency_factor: int | None = None
-
-
-class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything of this package. `home` holds the index, the manifest and the locks."""
-
-    home: Path
-    store: StoreSettings = StoreSettings()
-    embedding: EmbeddingSettings = EmbeddingSettings()
