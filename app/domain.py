@@ -84,8 +84,25 @@ class BackendUse(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[Fallback, ...] = ()
 
 
+class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of model calls. `cached` is a part of `input`; `thinking` is beside `output`, and billed like it."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    thinking: int = 0
+
+    def __add__(self, other: "TokenCount") -> "TokenCount":
+        return TokenCount(
+            input=self.input + other.input,
+            cached=self.cached + other.cached,
+            output=self.output + other.output,
+            thinking=self.thinking + other.thinking,
+        )
+
+
 class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Model calls of one stage."""
+    """Model calls of one stage. `output_tokens` are all that is billed as such: the thinking ones too."""
 
     requests: int = 0
     input_tokens: int = 0

@@ -10,18 +10,23 @@ WinnowError
 │ └ TooLarge
 ├ NotAuthenticated, NotAllowed
 ├ RateLimited                    `retry_after` seconds
-├ BudgetExceeded
+├ BudgetExceeded                 `retry_after` seconds until the period ends
 ├ Overloaded                     our own queues are full; `retry_after` seconds
-└ UpstreamError                  `service` did not deliver
+└ UpstreamError                  `service` did not deliver; maybe `retry_after` seconds, and what it cost all the same
   ├ UpstreamTimeout              retryable
   ├ UpstreamUnavailable          retryable
-  ├ UpstreamRateLimited          retryable; `retry_after` seconds
-  ├ UpstreamRejected
-  ├ UpstreamBadReply
+  │ └ Resting                    it failed so often that we leave it alone for a while
+  ├ UpstreamRateLimited          retryable; `quota` says which one is spent
+  ├ UpstreamRejected             key, model or request
+  ├ UpstreamBadReply             retryable: the next reply may be whole
   └ Refused                      a safety block
 """
 
+from typing import Literal
+
 import msgspec
+
+from app.domain import TokenCount
 
 
 class FieldProblem(msgspec.Struct, frozen=True):
@@ -32,8 +37,12 @@ class FieldProblem(msgspec.Struct, frozen=True):
 
 
 class WinnowError(Exception):
-    """Base of everything the service raises on purpose; its text is fit for a user to read."""
+    """Base of everything the service raises on purpose; its text is fit for a user to read.
 
+    `code` is the stable word for it in `fallbacks` and in the ledger.
+    """
+
+    code = "failed"
     retryable = False
 
 
@@ -55,6 +64,8 @@ class UnknownBackend(InvalidRequest):
 
 class MissingCapability(InvalidRequest):
     """The backend named cannot do what is asked."""
+
+    code = "cannot"
 
 
 class NotFound(InvalidRequest):
@@ -86,12 +97,19 @@ class RateLimited(WinnowError):
 
 
 class BudgetExceeded(WinnowError):
-    """The budget is spent."""
+    """The budget is spent; the text has the figures. `retry_after` seconds until the next period begins."""
+
+    code = "over_budget"
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class Overloaded(WinnowError):
     """The service's own queues are full."""
 
+    code = "overloaded"
     retryable = True
 
     def __init__(self, detail: str, retry_after: float = 1.0) -> None:
@@ -100,42 +118,76 @@ class Overloaded(WinnowError):
 
 
 class UpstreamError(WinnowError):
-    """A service that we stand on did not deliver."""
+    """A service that we stand on did not deliver.
 
-    def __init__(self, service: str, detail: str) -> None:
+    `retry_after` is in seconds, None when it named no time. `tokens` is what the failed call cost all the same, as far
+    as the service said so. The text never repeats what the service wrote.
+    """
+
+    def __init__(
+        self, service: str, detail: str, retry_after: float | None = None, tokens: TokenCount | None = None
+    ) -> None:
         super().__init__(detail)
         self.service = service
+        self.retry_after = retry_after
+        self.tokens = tokens
 
 
 class UpstreamTimeout(UpstreamError):
     """It did not answer in time."""
 
+    code = "timeout"
     retryable = True
 
 
 class UpstreamUnavailable(UpstreamError):
     """It cannot be reached, or says that it is down."""
 
+    code = "unavailable"
     retryable = True
+
+
+class Resting(UpstreamUnavailable):
+    """It failed so often that it is left alone for `retry_after` seconds."""
+
+    code = "resting"
+
+
+Quota = Literal["minute", "day", "unknown"]
 
 
 class UpstreamRateLimited(UpstreamError):
-    """It wants us to wait."""
+    """It wants us to wait. A quota of the day is not worth waiting for."""
 
+    code = "rate_limited"
     retryable = True
 
-    def __init__(self, service: str, detail: str, retry_after: float | None = None) -> None:
-        super().__init__(service, detail)
-        self.retry_after = retry_after
+    def __init__(
+        self,
+        service: str,
+        detail: str,
+        retry_after: float | None = None,
+        tokens: TokenCount | None = None,
+        quota: Quota = "unknown",
+    ) -> None:
+        super().__init__(service, detail, retry_after, tokens)
+        self.quota = quota
 
 
 class UpstreamRejected(UpstreamError):
     """It refuses our key, model or request."""
 
+    code = "rejected"
+
 
 class UpstreamBadReply(UpstreamError):
     """Its reply cannot be understood."""
 
+    code = "bad_reply"
+    retryable = True
+
 
 class Refused(UpstreamError):
     """It declined for safety."""
+
+    code = "refused"

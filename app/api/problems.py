@@ -34,6 +34,7 @@ STATUS: Mapping[type[Exception], int] = {
     app_errors.UpstreamError: 502,
     app_errors.UpstreamTimeout: 504,
     app_errors.UpstreamUnavailable: 503,
+    app_errors.Resting: 503,
     app_errors.UpstreamRateLimited: 503,
     app_errors.UpstreamRejected: 502,
     app_errors.UpstreamBadReply: 502,

@@ -1,0 +1,86 @@
+"""What can be told about backends, routing and money; read by `app.settings`."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+GEMINI_MODEL = "gemini-3.1-flash-lite"
+"""The configured default of kind "gemini"; a retired model is one setting away from its successor."""
+
+Kind = Literal["gemini", "vllm", "ollama", "openai"]
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dollars per million tokens, in place of the price list's. `output` is that of thinking too; `as_of` a date."""
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    as_of: str = ""
+
+
+class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[backends.NAME]`.
+
+    `model` None: gemini's default, or what the server says it has. `url` is the root of the OpenAI-style API, with its
+    /v1; for gemini it replaces Google's. A Gemini without a key but with `project` is reached through Google Cloud.
+
+    `timeout_s` is for one attempt, `first_token_s` for the first sign of life of a streamed one. `concurrency` calls
+    run at once, `queue` more may wait. `hedge_after_s`: if the first token has not come by then, a second call is made
+    and the slower one given up. `retries` are those after the first attempt.
+    """
+
+    kind: Kind
+    model: str | None = None
+    url: str | None = None
+    api_key: str | None = None
+    project: str | None = None
+    location: str | None = None
+    service_tier: Literal["standard", "flex", "priority"] | None = None
+    timeout_s: Seconds = 60.0
+    first_token_s: Seconds = 30.0
+    connect_timeout_s: Seconds = 5.0
+    retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    hedge_after_s: Seconds | None = None
+    concurrency: Count = 64
+    queue: Annotated[int, Meta(ge=0)] = 1000
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    price: PriceSettings | None = None
+    gpu_usd_per_hour: Dollars | None = None
+    daily_usd: Dollars | None = None
+    monthly_usd: Dollars | None = None
+
+
+class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`auto` is the order of preference; () means: as they are declared.
+
+    After `failures` failures in a row a backend rests for `rest_s`, twice as long each time up to `longest_rest_s`.
+    `deadline_s` is for a whole request that names none.
+    """
+
+    auto: tuple[str, ...] = ()
+    failures: Count = 5
+    rest_s: Seconds = 5.0
+    longest_rest_s: Seconds = 60.0
+    deadline_s: Seconds = 120.0
+
+
+class BudgetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dollars that may be spent in a day and a month (UTC): in total, and by `keys`, "*" for each that is not named."""
+
+    daily_usd: Dollars | None = None
+    monthly_usd: Dollars | None = None
+    keys: dict[str, "KeyBudget"] = {}
+
+
+class KeyBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one caller may spend."""
+
+    daily_usd: Dollars | None = None
+    monthly_usd: Dollars | None = None

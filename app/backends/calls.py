@@ -1,0 +1,107 @@
+"""What goes along with every model call of one request: until when, for whom, and on whose account."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from app.domain import StageUsage, TokenCount, Usage
+
+Clock = Callable[[], float]
+"""Seconds, never going back; the event loop's."""
+
+ANONYMOUS = "anonymous"
+
+
+def loop_time() -> float:
+    """The running event loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
+class Deadline:
+    """A moment after which nothing is worth doing any more."""
+
+    def __init__(self, seconds: float, clock: Clock = loop_time) -> None:
+        self._clock = clock
+        self.at = clock() + seconds
+
+    def left(self) -> float:
+        """Seconds; negative afterwards."""
+        return self.at - self._clock()
+
+
+class Account:
+    """Collects what the model calls of one request used. One per request; not for several threads."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, StageUsage] = {}
+
+    def add(self, stage: str, requests: int, tokens: TokenCount, cost_usd: float) -> None:
+        """Book calls of a stage."""
+        so_far = self._stages.get(stage, StageUsage())
+        self._stages[stage] = StageUsage(
+            requests=so_far.requests + requests,
+            input_tokens=so_far.input_tokens + tokens.input,
+            cached_tokens=so_far.cached_tokens + tokens.cached,
+            output_tokens=so_far.output_tokens + tokens.output + tokens.thinking,
+            cost_usd=so_far.cost_usd + cost_usd,
+        )
+
+    def usage(self) -> Usage:
+        """The sum so far, and each stage."""
+        stages = self._stages.values()
+        return Usage(
+            requests=sum(stage.requests for stage in stages),
+            input_tokens=sum(stage.input_tokens for stage in stages),
+            cached_tokens=sum(stage.cached_tokens for stage in stages),
+            output_tokens=sum(stage.output_tokens for stage in stages),
+            cost_usd=sum(stage.cost_usd for stage in stages),
+            by_stage=dict(self._stages),
+        )
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls a model and why. `stage` is "rank", "answer", "chat", ...; `key` names the API key of the caller."""
+
+    stage: str
+    deadline: Deadline
+    account: Account
+    key: str = ANONYMOUS
+    request_id: str = ""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Which backend a call goes to, and under which model's name."""
+
+    backend: str
+    model: str
+
+
+class Charge(Protocol):
+    """One attempt that is being paid for. Ended exactly once."""
+
+    async def end(
+        self,
+        tokens: TokenCount | None,
+        *,
+        outcome: str,
+        requests: int = 1,
+        estimate: TokenCount | None = None,
+        first_token_s: float | None = None,
+    ) -> None:
+        """Book it: in the ledger, in the budgets, and on the call's account.
+
+        `outcome` is "ok", "cancelled" or the code of the error. `tokens` None: the server did not tell; then `estimate`
+        is booked and marked as an estimate (None: nothing was used, as when it never answered).
+        Returns when the row is safe from a kill of this process, but waits only briefly.
+        """
+        ...
+
+
+class Meter(Protocol):
+    """Lets attempts begin while there is money, and books what they used."""
+
+    def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
+        """Start to pay for an attempt that may use up to `worst` tokens. Raises BudgetExceeded with the figures."""
+        ...

@@ -1,0 +1,1 @@
+"""One backend with its limits, its breaker, its retries and its meter."""

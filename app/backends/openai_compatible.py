@@ -1,0 +1,1 @@
+"""vLLM, Ollama and every other server that speaks OpenAI's protocol, through OpenAI's SDK."""
