@@ -1,9 +1,14 @@
 """What can be told about backends, routing and money; read by `app.settings`."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from app.errors import ConfigError
 
 GEMINI_MODEL = "gemini-3.1-flash-lite"
 """The configured default of kind "gemini"; a retired model is one setting away from its successor."""
@@ -42,7 +47,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     project: str | None = None
     location: str | None = None
     service_tier: Literal["standard", "flex", "priority"] | None = None
-    timeout_s: Seconds = 60.0
+    timeout_s: Seconds = 180.0
     first_token_s: Seconds = 30.0
     connect_timeout_s: Seconds = 5.0
     retries: Annotated[int, Meta(ge=0, le=10)] = 2
@@ -68,7 +73,7 @@ class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     failures: Count = 5
     rest_s: Seconds = 5.0
     longest_rest_s: Seconds = 60.0
-    deadline_s: Seconds = 120.0
+    deadline_s: Seconds = 300.0
 
 
 class BudgetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,3 +89,78 @@ class KeyBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     daily_usd: Dollars | None = None
     monthly_usd: Dollars | None = None
+
+
+RESERVED = ("auto", "none", "extractive")
+
+OLLAMA_URL = "http://127.0.0.1:11434"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_KEY_VARIABLES: Mapping[Kind, tuple[str, ...]] = {
+    "gemini": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    "vllm": ("VLLM_API_KEY",),
+    "ollama": ("OLLAMA_API_KEY",),
+    "openai": (),
+}
+"""No variable for "openai": a key of one service must not travel to another one's URL."""
+
+_URL_VARIABLES: Mapping[Kind, str] = {"vllm": "VLLM_URL", "ollama": "OLLAMA_URL"}
+
+
+def name_problem(name: str) -> str:
+    """Why a backend cannot be called that; "" if it can."""
+    if name in RESERVED:
+        return f"{name!r} is always there and cannot be declared; take another name"
+    if not _NAME.fullmatch(name):
+        return "a backend's name has 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+    return ""
+
+
+def discovered(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The backends that need no configuration, by name: those that the environment has a URL or a key for."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, variable in _URL_VARIABLES.items():
+        if environ.get(variable):
+            found[kind] = {"kind": kind}
+    if _first(environ, _KEY_VARIABLES["gemini"]):
+        found["gemini"] = {"kind": "gemini"}
+    return found
+
+
+def complete(name: str, told: BackendSettings, environ: Mapping[str, str]) -> BackendSettings:
+    """With key, URL and model from where they are known. Raises ConfigError naming what is missing."""
+    variables = _KEY_VARIABLES[told.kind]
+    key = told.api_key or _first(environ, variables)
+    if told.kind == "gemini":
+        if not key and not told.project:
+            raise ConfigError(f"[backends.{name}] needs a key: set GEMINI_API_KEY, or api_key or project there")
+        key = None if told.project and not told.api_key else key
+        model = told.model or GEMINI_MODEL
+        return msgspec.structs.replace(told, api_key=key, model=model, url=told.url and _checked_url(name, told.url))
+    return msgspec.structs.replace(told, api_key=key, url=_url(name, told, environ))
+
+
+def _url(name: str, told: BackendSettings, environ: Mapping[str, str]) -> str:
+    variable = _URL_VARIABLES.get(told.kind, "")
+    url = told.url or environ.get(variable) or (OLLAMA_URL if told.kind == "ollama" else None)
+    if not url:
+        also = f", or set {variable}" if variable else ""
+        raise ConfigError(f'[backends.{name}] needs a url, as in url = "http://127.0.0.1:8001/v1"{also}')
+    url = _checked_url(name, url).rstrip("/")
+    return url if urlsplit(url).path else f"{url}/v1"
+
+
+def _checked_url(name: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ConfigError(f"[backends.{name}]: url {url!r} is not like http://127.0.0.1:8001/v1")
+    return url
+
+
+def _first(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+    return next((environ[variable] for variable in variables if environ.get(variable)), None)

@@ -1,7 +1,8 @@
 """The service's settings: `winnow.toml` and the environment, both handed in; nothing is read on import.
 
 Every key is one line of the file and one environment variable: `port` of `[service]` is WINNOW_SERVICE_PORT by the
-general rule, except for the keys in SHORT_NAMES, which have a shorter name.
+general rule, except for the keys in SHORT_NAMES, which have a shorter name. `model` of `[backends.my-gpu]` is
+WINNOW_BACKENDS_MY_GPU_MODEL, and WINNOW_BACKENDS_MY_GPU_KIND alone declares such a backend, called "my_gpu".
 """
 
 import difflib
@@ -9,11 +10,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits
 from indexing.settings import EmbeddingSettings, StoreSettings
@@ -32,6 +34,8 @@ SHORT_NAMES = {
 # Kubernetes sets these in every pod beside a Service called "winnow"; they are not meant for us.
 _SERVICE_LINK = re.compile(r"WINNOW_SERVICE_(HOST|PORT(_\w+)?)")
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -78,9 +82,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     answer: AnswerSettings = AnswerSettings()
+    routing: RoutingSettings = RoutingSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    backends: dict[str, BackendSettings] = {}
 
 
-SECTIONS: dict[str, type[msgspec.Struct]] = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+BACKENDS = "backends"
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != BACKENDS
+}
 
 
 def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -91,10 +102,14 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
     named = environ.get("WINNOW_CONFIG")
     path = cwd / (named or CONFIG_FILE)
     raw = _read_file(path) if named or path.exists() else {}
-    _refuse_unknown(raw, SECTIONS, f"{path}: unknown section")
-    _refuse_unknown_variables(environ)
-    sections = {name: _section(name, raw.get(name, {}), path, environ, cwd) for name in SECTIONS}
-    return Settings(**sections)
+    _refuse_unknown(raw, (*SECTIONS, BACKENDS), f"{path}: unknown section")
+    reader = _Reader(path, environ, cwd)
+    sections: dict[str, Any] = {name: reader.section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
+    if sections["index"].home == IndexSection().home:
+        sections["index"] = IndexSection(home=cwd / IndexSection().home)
+    backends = reader.backends(raw.get(BACKENDS, {}))
+    reader.refuse_unknown_variables(backends)
+    return Settings(**sections, backends=backends)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -106,31 +121,93 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({exc.strerror}); WINNOW_CONFIG names the file") from exc
 
 
-def _section(name: str, raw: Any, path: Path, environ: Mapping[str, str], cwd: Path) -> Any:
-    kind = SECTIONS[name]
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: {name} must be a section, written [{name}]")
-    keys = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    _refuse_unknown(raw, keys, f"{path}: unknown key in [{name}]:")
-    values = {key: _checked(value, keys[key], f"{path}: {key} in [{name}]", path.parent) for key, value in raw.items()}
-    for key, kind_of_value in keys.items():
-        variable = variable_of(name, key)
-        text = environ.get(variable, "")
-        if text and not _SERVICE_LINK_VALUE.fullmatch(text):
-            values[key] = _checked(_from_text(text, kind_of_value), kind_of_value, variable, cwd, strict=False)
-    if name == "index":
-        values.setdefault("home", cwd / IndexSection().home)
-    return kind(**values)
+class _Reader:
+    """Reads sections out of the file at `path` and the environment."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], cwd: Path) -> None:
+        self._path = path
+        self._environ = environ
+        self._cwd = cwd
+
+    def section(self, name: str, kind: type[T], raw: Any) -> T:
+        """One section, checked; `name` may have dots."""
+        return kind(**self._values(name, kind, raw))
+
+    def backends(self, raw: Any) -> dict[str, BackendSettings]:
+        """Those of the file in their order, then those that only the environment declares."""
+        sections = self._table(BACKENDS, raw)
+        found = discovered(self._environ)
+        for name in (*self._declared_by_variables(sections), *found):
+            sections.setdefault(name, {})
+        return {name: self._backend(name, section, found.get(name, {})) for name, section in sections.items()}
+
+    def refuse_unknown_variables(self, backends: Iterable[str]) -> None:
+        """A misspelt variable is as bad as a misspelt key. Only names that begin like a section's are ours to judge."""
+        kinds: dict[str, type[msgspec.Struct]] = {
+            **SECTIONS,
+            **{f"{BACKENDS}.{name}": BackendSettings for name in backends},
+        }
+        known = {variable_of(name, f.name) for name, kind in kinds.items() for f in msgspec.structs.fields(kind)}
+        prefixes = tuple(f"WINNOW_{name.upper()}_" for name in (*SECTIONS, BACKENDS))
+        ours = [key for key in self._environ if key.startswith(prefixes) and not _SERVICE_LINK.fullmatch(key)]
+        _refuse_unknown(ours, known, "environment: unknown variable")
+
+    def _backend(self, name: str, raw: Any, found: Mapping[str, Any]) -> BackendSettings:
+        where = f"{BACKENDS}.{name}"
+        if problem := name_problem(name):
+            raise ConfigError(f"{self._path}: [{where}]: {problem}")
+        values = {**found, **self._values(where, BackendSettings, raw)}
+        if "kind" not in values:
+            raise ConfigError(f"{self._path}: [{where}] needs a kind: gemini, vllm, ollama or openai")
+        return complete(name, BackendSettings(**values), self._environ)
+
+    def _declared_by_variables(self, declared: Iterable[str]) -> list[str]:
+        taken = {_shouted(name) for name in declared}
+        matches = (re.fullmatch(r"WINNOW_BACKENDS_(\w+)_KIND", key) for key in self._environ)
+        names = [match[1] for match in matches if match]
+        return [name.lower() for name in sorted(names) if name not in taken]
+
+    def _values(self, name: str, kind: type[msgspec.Struct], raw: Any) -> dict[str, Any]:
+        raw = self._table(name, raw)
+        keys = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        _refuse_unknown(raw, keys, f"{self._path}: unknown key in [{name}]:")
+        values = {
+            key: _checked(value, keys[key], f"{self._path}: {key} in [{name}]", self._path.parent)
+            for key, value in raw.items()
+        }
+        for key, kind_of_value in keys.items():
+            variable = variable_of(name, key)
+            text = self._environ.get(variable, "")
+            if text and not _SERVICE_LINK_VALUE.fullmatch(text):
+                told = _from_text(text, kind_of_value, variable)
+                values[key] = _checked(told, kind_of_value, variable, self._cwd, strict=False)
+        return values
+
+    def _table(self, name: str, raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{self._path}: {name} must be a section, written [{name}]")
+        return dict(raw)
 
 
 def variable_of(section: str, key: str) -> str:
     """The environment variable that overrides `key` of `[section]`."""
-    return SHORT_NAMES.get((section, key)) or f"WINNOW_{section}_{key}".upper()
+    return SHORT_NAMES.get((section, key)) or f"WINNOW_{_shouted(section)}_{_shouted(key)}"
 
 
-def _from_text(text: str, kind: Any) -> Any:
-    """A list is written with commas."""
-    return [item.strip() for item in text.split(",") if item.strip()] if kind == tuple[str, ...] else text
+def _shouted(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()
+
+
+def _from_text(text: str, kind: Any, variable: str) -> Any:
+    """A list is written with commas, a table as JSON."""
+    if kind == tuple[str, ...]:
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if text.startswith("{") and kind not in (str, Path):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as exc:
+            raise ConfigError(f"{variable}: this is no JSON object: {exc}") from exc
+    return text
 
 
 def _checked(value: Any, kind: Any, where: str, base: Path, *, strict: bool = True) -> Any:
@@ -156,11 +233,3 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> No
             near = difflib.get_close_matches(key, names, n=1)
             fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
             raise ConfigError(f"{what} {key}; {fix}")
-
-
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    """A misspelt variable is as bad as a misspelt key. Only names that begin like a section's are ours to judge."""
-    known = {variable_of(name, f.name) for name, kind in SECTIONS.items() for f in msgspec.structs.fields(kind)}
-    prefixes = tuple(f"WINNOW_{name.upper()}_" for name in SECTIONS)
-    ours = [key for key in environ if key.startswith(prefixes) and not _SERVICE_LINK.fullmatch(key)]
-    _refuse_unknown(ours, known, "environment: unknown variable")
