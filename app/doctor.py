@@ -12,7 +12,9 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from app.errors import ConfigError, WinnowError
+from app.backend_settings import BackendSettings
+from app.backends.fleet import open_adapter
+from app.errors import ConfigError, UpstreamError, WinnowError
 from app.presence import Presence, find_service
 from app.remote import RemoteService
 from app.settings import CONFIG_FILE, Settings, load_settings
@@ -58,7 +60,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
         _home(settings),
         _embedder(settings),
         *(_service(presence, settings) if presence else _index(settings)),
-        Finding(name="backends", state="ok", detail="none (retrieval order), extractive (answers without a model)"),
+        *_backends(settings),
     ]
 
 
@@ -167,3 +169,31 @@ def _describe(holdings: list[Holding], where: str, fingerprint: str) -> Iterator
             detail = f"{held.passages} passages by [{held.embedder}], but [{fingerprint}] is configured"
             fix = f"winnow index --rebuild --collection {held.name}, or configure the earlier model again"
             yield Finding(name=name, state="broken", detail=detail, fix=fix)
+
+
+def _backends(settings: Settings) -> Iterator[Finding]:
+    """Each configured backend is asked whether it is there and takes our key; no token is spent."""
+    detail = "none (retrieval order), extractive (answers without a model)"
+    if settings.backends:
+        yield Finding(name="backends", state="ok", detail=f"{detail}, {', '.join(settings.backends)}")
+        yield from asyncio.run(_asked(settings.backends))
+    else:
+        fix = "set GEMINI_API_KEY, VLLM_URL or OLLAMA_URL, or declare [backends.NAME] in winnow.toml"
+        yield Finding(name="backends", state="note", detail=f"{detail}; no model is configured", fix=fix)
+
+
+async def _asked(backends: Mapping[str, BackendSettings]) -> list[Finding]:
+    return await asyncio.gather(*(_backend(name, told) for name, told in backends.items()))
+
+
+async def _backend(name: str, told: BackendSettings) -> Finding:
+    adapter = open_adapter(name, told)
+    model = told.model or "the server's model"
+    try:
+        await adapter.ping(PATIENCE_S)
+    except UpstreamError as exc:
+        fix = f"correct [backends.{name}], or start the server"
+        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix=fix)
+    finally:
+        await adapter.aclose()
+    return Finding(name=f"backend {name}", state="ok", detail=f"{told.kind}, {model}: it answers")

@@ -227,3 +227,39 @@ class AnswerDone(msgspec.Struct, frozen=True):
 
 
 AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """On whose behalf models are called: the name of an API key, and the request's id."""
+
+    key: str = "anonymous"
+    request_id: str = ""
+
+
+class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One /chat. The last turn is the user's. `backend` None: the settings' default."""
+
+    messages: tuple[Turn, ...]
+    system: str = ""
+    backend: str | None = None
+    max_output_tokens: int = 1024
+    temperature: float = 0.0
+
+
+class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The reply of /chat. `timings_ms` holds chat, first_token (of a stream) and total."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    backend: BackendUse
+    usage: Usage = Usage()
+    timings_ms: Mapping[str, float] = {}
+
+
+class ChatDone(msgspec.Struct, frozen=True):
+    """Last event: the whole reply; `result.text` equals the concatenated deltas."""
+
+    result: ChatResult
+
+
+ChatEvent = TextDelta | ChatDone

@@ -14,14 +14,16 @@ from litestar import Litestar
 from litestar.di import Provide
 
 from app.api.answer import answer
+from app.api.backends import show_backends
 from app.api.bodies import BodyRequest
+from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
 from app.api.door import Door, is_loopback
 from app.api.internal import confirm_presence, put_document, sync_files
 from app.api.jobs import show_job
-from app.api.operations import front_door, installed_version, live, ready, show_backends, show_version
+from app.api.operations import front_door, installed_version, live, ready, show_version
 from app.api.problems import on_error
 from app.api.search import search
 from app.api.uploads import DocumentBody, DocumentsRequest
@@ -37,6 +39,7 @@ ROUTES = (
     front_door,
     search,
     answer,
+    chat,
     live,
     ready,
     show_version,

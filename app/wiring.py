@@ -12,7 +12,8 @@ import structlog
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
 from app.answering.languages import prepare as prepare_languages
-from app.backends.registry import Backends
+from app.backends.fleet import Fleet, import_sdks
+from app.backends.registry import Backends, declared
 from app.catalogue import Catalogue
 from app.domain import Answer, AnswerEvent, Question
 from app.errors import ConfigError, WinnowError
@@ -21,6 +22,7 @@ from app.library import Library
 from app.presence import Presence
 from app.search import Searcher
 from app.settings import Settings
+from app.tasks import Tasks
 from indexing.collections import EmbedderSource, LazyEmbedder, Workbench
 from indexing.errors import IndexingError
 from indexing.lexical import Lexical
@@ -92,7 +94,10 @@ class Services:
         make_answerer: Callable[[Searcher, QueryEmbedder], Answering],
     ) -> None:
         self.settings = settings
-        self.backends = Backends(default=settings.service.backend)
+        self.backends = Backends(declared(settings.backends), default=settings.service.backend)
+        self.ledger = Resource(self._open_ledger)
+        self.fleet = Resource(self._open_fleet)
+        self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
         self.store = Resource(open_store)
         self.embedder = embedder
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
@@ -176,6 +181,18 @@ class Services:
             limits=self.settings.reading,
             lexical=Lexical(),
         )
+
+    async def _router(self) -> Router:
+        return (await self.fleet.get()).router
+
+    async def _open_fleet(self) -> Fleet:
+        await asyncio.to_thread(import_sdks, self.settings.backends)
+        fleet = Fleet(self.settings.backends, self.settings.routing, await self._meter())
+        fleet.start()
+        return fleet
+
+    async def _open_ledger(self) -> Ledger:
+        return await asyncio.to_thread(Ledger, ensured(self.settings.index.home) / LEDGER_FILE)
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()

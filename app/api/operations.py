@@ -9,7 +9,6 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.response import Redirect
 
-from app.backends.registry import AUTO, Backend
 from app.wiring import Dependency, Services
 
 
@@ -34,14 +33,6 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-
-
-class BackendList(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends by name, and which one "auto" and a request that names none lead to."""
-
-    default: str
-    auto: str
-    backends: list[Backend]
 
 
 @get("/", include_in_schema=False)
@@ -69,14 +60,6 @@ async def ready(services: NamedDependency[Services]) -> Response[Readiness]:
 async def show_version() -> Version:
     """Name and version."""
     return Version(name="winnow", version=installed_version())
-
-
-@get("/backends", operation_id="backends", summary="Who can rank and answer?")
-async def show_backends(services: NamedDependency[Services]) -> BackendList:
-    """Every name that `backend` and `answer_backend` take. No secrets."""
-    backends = services.backends
-    auto = backends.for_ranking(AUTO).used
-    return BackendList(default=backends.default, auto=auto, backends=list(backends))
 
 
 def installed_version() -> str:

@@ -1,29 +1,35 @@
 """Which backends there are, and which one a request means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from app.backend_settings import BackendSettings
 from app.domain import BackendUse
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
-Capability = Literal["rank", "answer"]
+Role = Literal["rank", "answer", "chat"]
 
 AUTO = "auto"
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """Someone who ranks or answers. `model` is None where no language model is behind it."""
+    """Someone who ranks, answers or talks. `model` is None where no language model is behind it, or none is named."""
 
     name: str
-    kind: Literal["none", "extractive"]
+    kind: Literal["none", "extractive", "gemini", "vllm", "ollama", "openai"]
     model: str | None = None
-    capabilities: tuple[Capability, ...] = ()
+    roles: tuple[Role, ...] = ()
 
 
 NONE = Backend(name="none", kind="none")
-EXTRACTIVE = Backend(name="extractive", kind="extractive", capabilities=("answer",))
+EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
+
+
+def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
+    """The configured ones, in their order."""
+    return [Backend(name=name, kind=told.kind, model=told.model, roles=("chat",)) for name, told in backends.items()]
 
 
 class Backends:
@@ -53,15 +59,15 @@ class Backends:
         """Who ranks. "none" keeps the retrieval order. Raises UnknownBackend, MissingCapability."""
         wanted = requested if requested is not None else self.default
         chosen = self._first_ranker() if wanted == AUTO else self.named(wanted)
-        if chosen is not NONE and "rank" not in chosen.capabilities:
+        if chosen is not NONE and "rank" not in chosen.roles:
             raise MissingCapability(
-                f"the backend {wanted!r} cannot rank passages; it can {' and '.join(chosen.capabilities)}. "
+                f"the backend {wanted!r} cannot rank passages; it can {' and '.join(chosen.roles)}. "
                 f"Rankers are {', '.join((AUTO, *self._rankers()))}"
             )
         return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
 
     def _rankers(self) -> list[str]:
-        return [b.name for b in self if b is NONE or "rank" in b.capabilities]
+        return [b.name for b in self if b is NONE or "rank" in b.roles]
 
     def _first_ranker(self) -> Backend:
-        return next((b for b in self if "rank" in b.capabilities), NONE)
+        return next((b for b in self if "rank" in b.roles), NONE)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from app.backends.registry import Backend, Backends
+from app.backend_settings import BackendSettings
+from app.backends.registry import Backend, Backends, declared
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
-GEMMA = Backend(name="gemma", kind="none", model="gemma-3-4b", capabilities=("rank", "answer"))
+GEMMA = Backend(name="gemma", kind="vllm", model="gemma-3-4b", roles=("rank", "answer"))
 
 
 @pytest.mark.parametrize("requested", [None, "auto", "none"])
@@ -44,3 +45,13 @@ def test_a_default_that_cannot_serve_stops_the_start(default: str) -> None:
     """A wrong setting is told at start, not with every request."""
     with pytest.raises(ConfigError, match=default):
         Backends(default=default)
+
+
+def test_a_configured_backend_does_not_rank_by_itself() -> None:
+    """It is known by its name and kind, talks, and is refused as a ranker before any work."""
+    told = BackendSettings(kind="ollama", url="http://127.0.0.1:1/v1", model="gemma3:4b")
+    backends = Backends(declared({"gemma": told}))
+    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=("chat",))
+    assert backends.for_ranking("auto").used == "none"
+    with pytest.raises(MissingCapability, match="'gemma' cannot rank passages; it can chat"):
+        backends.for_ranking("gemma")

@@ -1,0 +1,84 @@
+"""Use cases that need a model and no index: chat."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from app.backends.calls import Account, Call, Deadline
+from app.backends.ports import ChatRequest, Message
+from app.backends.routing import Route, Router
+from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta
+from app.stopwatch import Stopwatch
+
+STAGE = "chat"
+
+
+class Tasks:
+    """Runs tasks on the backends. The router is asked for with each, so that it can be opened late.
+
+    `default` serves those that name no backend, `deadline_s` bounds each.
+    """
+
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float) -> None:
+        self._router = router
+        self._default = default
+        self._deadline_s = deadline_s
+
+    async def chat(self, task: ChatTask, caller: Caller) -> ChatResult:
+        """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
+        route, watch, call = await self._route(task), Stopwatch(), self._call(caller)
+        with watch.stage(STAGE):
+            served = await route.complete(_request(task), call)
+        return ChatResult(
+            text=served.value.text,
+            finish_reason=served.value.finish_reason,
+            backend=served.use,
+            usage=call.account.usage(),
+            timings_ms=watch.timings_ms(),
+        )
+
+    async def stream_chat(self, task: ChatTask, caller: Caller) -> AsyncGenerator[ChatEvent, None]:
+        """The same reply as it is made. Raises the same before the first event, and UpstreamError after it.
+
+        Closing it ends the call upstream.
+        """
+        route, watch, call, text = await self._route(task), Stopwatch(), self._call(caller), ""
+        finish_reason = None
+        with watch.stage(STAGE):
+            with watch.stage("first_token"):
+                served = await route.stream(_request(task), call)
+            try:
+                async for delta in served.value:
+                    finish_reason = delta.finish_reason or finish_reason
+                    if delta.text:
+                        text += delta.text
+                        yield TextDelta(delta.text)
+            finally:
+                await served.value.aclose()
+        yield ChatDone(
+            ChatResult(
+                text=text,
+                finish_reason=finish_reason or "stop",
+                backend=served.use,
+                usage=call.account.usage(),
+                timings_ms=watch.timings_ms(),
+            )
+        )
+
+    async def _route(self, task: ChatTask) -> Route:
+        return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
+
+    def _call(self, caller: Caller) -> Call:
+        return Call(
+            stage=STAGE,
+            deadline=Deadline(self._deadline_s),
+            account=Account(),
+            key=caller.key,
+            request_id=caller.request_id,
+        )
+
+
+def _request(task: ChatTask) -> ChatRequest:
+    system = (Message(role="system", content=task.system),) if task.system else ()
+    turns = tuple(Message(role=turn.role, content=turn.content) for turn in task.messages)
+    return ChatRequest(
+        messages=(*system, *turns), max_output_tokens=task.max_output_tokens, temperature=task.temperature
+    )
