@@ -26,7 +26,7 @@ from typing import Literal
 
 import msgspec
 
-from app.domain import TokenCount
+from app.domain import Fallback, TokenCount
 
 
 class FieldProblem(msgspec.Struct, frozen=True):
@@ -39,11 +39,12 @@ class FieldProblem(msgspec.Struct, frozen=True):
 class WinnowError(Exception):
     """Base of everything the service raises on purpose; its text is fit for a user to read.
 
-    `code` is the stable word for it in `fallbacks` and in the ledger.
+    `code` is the stable word for it in `fallbacks` and in the ledger. `failures` are the backends that were tried.
     """
 
     code = "failed"
     retryable = False
+    failures: tuple[Fallback, ...] = ()
 
 
 class ConfigError(WinnowError):

@@ -1,1 +1,174 @@
 """Which backend serves a request, and which one takes over when it fails."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from app.backend_settings import RoutingSettings
+from app.backends.calls import Call, Clock, Deadline, loop_time
+from app.backends.line import Line
+from app.backends.ports import Capability, ChatRequest, Conversation, Reply, Scoring
+from app.backends.streaming import OpenStream
+from app.domain import BackendUse, Fallback
+from app.errors import (
+    BudgetExceeded,
+    ConfigError,
+    MissingCapability,
+    Overloaded,
+    Refused,
+    Resting,
+    UnknownBackend,
+    UpstreamError,
+    WinnowError,
+)
+
+T = TypeVar("T")
+
+AUTO = "auto"
+
+SHARE = 0.5
+"""The part of the time left that a backend may use while another one could still take over."""
+
+NO_LINE = (
+    "no language model is configured; set GEMINI_API_KEY, VLLM_URL or OLLAMA_URL, or declare one under [backends.NAME]"
+)
+
+
+class Served(msgspec.Struct, Generic[T], frozen=True):
+    """What came back, and from whom."""
+
+    value: T
+    use: BackendUse
+
+
+class Router:
+    """The backends by name, and the order in which "auto" tries them. Raises ConfigError if that is unknown."""
+
+    def __init__(self, lines: Sequence[Line], routing: RoutingSettings, *, clock: Clock = loop_time) -> None:
+        self.lines = {line.name: line for line in lines}
+        self._clock = clock
+        order = routing.auto or tuple(self.lines)
+        if unknown := [name for name in order if name not in self.lines]:
+            known = ", ".join(self.lines) or "none"
+            raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
+        self._auto = [self.lines[name] for name in order]
+
+    def route(self, requested: str, needs: frozenset[Capability]) -> "Route":
+        """Who may serve it. Raises UnknownBackend, MissingCapability, before any work."""
+        among = self._auto if requested == AUTO else [self._named(requested)]
+        able = [line for line in among if line.offers(needs)]
+        if not able:
+            raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
+        return Route(requested, able, self._clock)
+
+    def _named(self, name: str) -> Line:
+        if name not in self.lines:
+            raise UnknownBackend(f"there is no backend {name!r}; known are {', '.join((AUTO, *self.lines))}")
+        return self.lines[name]
+
+
+class Route:
+    """The backends that may serve a request, in order of preference.
+
+    The next one takes over when one fails, rests, is overloaded or over its budget; a refusal is an answer. If none
+    serves, the most useful of their errors is raised: one that may pass before one that will not, with `failures` and
+    the shortest `retry_after`.
+    """
+
+    def __init__(self, requested: str, lines: Sequence[Line], clock: Clock = loop_time) -> None:
+        self.requested, self.lines = requested, tuple(lines)
+        self._clock = clock
+
+    async def complete(self, request: ChatRequest, call: Call) -> Served[Reply]:
+        """The whole reply."""
+        return await self._first(call, lambda line, hurry: line.complete(request, call, hurry))
+
+    async def stream(self, request: ChatRequest, call: Call) -> Served[OpenStream]:
+        """The reply as it arrives; its first delta has come, so nobody takes over any more. Close it."""
+        return await self._first(call, lambda line, hurry: line.stream(request, call, hurry))
+
+    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call) -> Served[Scoring]:
+        """What would follow each of the prompts."""
+        return await self._first(call, lambda line, hurry: line.score(prompts, labels, call, hurry))
+
+    async def _first(self, call: Call, ask: Callable[[Line, Deadline | None], Awaitable[T]]) -> Served[T]:
+        failures: dict[str, WinnowError] = {}
+        # Those that are down come last: the check that said so may be out of date.
+        order = sorted(self.lines, key=lambda line: line.health == "down")
+        for number, line in enumerate(order):
+            if failures and call.deadline.left() <= 0:
+                break
+            try:
+                value = await ask(line, self._hurry(call, order[number + 1 :]))
+            except Refused as exc:
+                exc.failures = self._fallbacks(failures, line)
+                raise
+            except (UpstreamError, Overloaded, BudgetExceeded, MissingCapability) as exc:
+                failures[line.name] = exc
+            else:
+                return Served(value, self._use(line, failures))
+        raise _most_useful(failures)
+
+    def _hurry(self, call: Call, others: Sequence[Line]) -> Deadline | None:
+        if all(line.rests for line in others):
+            return None
+        return Deadline(call.deadline.left() * SHARE, self._clock)
+
+    def _use(self, line: Line, failures: dict[str, WinnowError]) -> BackendUse:
+        fallbacks = self._fallbacks(failures, line)
+        return BackendUse(requested=self.requested, used=line.name, model=line.model or None, fallbacks=fallbacks)
+
+    def _fallbacks(self, failures: dict[str, WinnowError], used: Line) -> tuple[Fallback, ...]:
+        """Those that were tried, and those that were passed over because they are down."""
+        preferred = self.lines[: self.lines.index(used)]
+        passed = {line.name: line.status().last_error or "unavailable" for line in preferred}
+        reasons = passed | {name: failure.code for name, failure in failures.items()}
+        return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
+
+
+def _most_useful(failures: dict[str, WinnowError]) -> WinnowError:
+    """The failure to raise: of a single backend its own, else one of that kind that tells of all."""
+    worst_first = sorted(failures.values(), key=_usefulness)
+    best = worst_first[-1]
+    if len(failures) > 1:
+        text = ", ".join(f"{name} ({failure.code})" for name, failure in failures.items())
+        best = _retold(best, f"no backend could serve this: {text}", _soonest(failures))
+    best.failures = tuple(Fallback(backend=name, reason=failure.code) for name, failure in failures.items())
+    return best
+
+
+def _usefulness(failure: WinnowError) -> tuple[bool, ...]:
+    return (
+        failure.retryable,
+        isinstance(failure, UpstreamError) and not isinstance(failure, Resting),
+        not isinstance(failure, MissingCapability),
+    )
+
+
+def _retold(failure: WinnowError, text: str, retry_after: float | None) -> WinnowError:
+    told: WinnowError
+    if isinstance(failure, UpstreamError):
+        told = type(failure)(failure.service, text, retry_after)
+    elif isinstance(failure, Overloaded):
+        told = Overloaded(text, retry_after or 1.0)
+    elif isinstance(failure, BudgetExceeded):
+        told = BudgetExceeded(text, retry_after)
+    else:
+        told = MissingCapability(text)
+    told.__cause__ = failure
+    return told
+
+
+def _soonest(failures: dict[str, WinnowError]) -> float | None:
+    told = (getattr(failure, "retry_after", None) for failure in failures.values())
+    return min((seconds for seconds in told if seconds is not None), default=None)
+
+
+def _none_offers(lines: Sequence[Line], needs: frozenset[Capability]) -> str:
+    names = ", ".join(repr(line.name) for line in lines)
+    wanted = ", ".join(sorted(needs))
+    if len(lines) > 1:
+        return f"none of the backends {names} offers {wanted} together"
+    able = ", ".join(sorted(lines[0].probed.capabilities)) if lines[0].probed else "less than that"
+    return f"the backend {names} does not offer {wanted}; it offers {able}"

@@ -1,0 +1,75 @@
+"""A second try beside a slow first one, and work that no cancellation stops."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from app.errors import WinnowError
+
+T = TypeVar("T")
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` to its end even if the caller is cancelled meanwhile; the cancellation goes on afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled from (None if task.cancelled() else task.exception())
+    return task.result()
+
+
+async def hedged(
+    first: Coroutine[Any, Any, T],
+    spare: Callable[[], Coroutine[Any, Any, T]],
+    after_s: float,
+    discard: Callable[[T], Awaitable[None]],
+) -> T:
+    """The result of `first`; or, if that takes longer than `after_s`, of whichever of it and `spare` succeeds first.
+
+    The other one is cancelled, and its result, if it has one all the same, discarded. A failure of the spare is no
+    failure; one of the first is, unless it is retryable and the spare is still under way.
+    """
+    tasks = [asyncio.ensure_future(first)]
+    winner: asyncio.Future[T] | None = None
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=after_s)
+        if not done:
+            tasks.append(asyncio.ensure_future(spare()))
+        winner = await _winner(tasks)
+        return winner.result()
+    finally:
+        await finish(_abandon([task for task in tasks if task is not winner], discard))
+
+
+async def _winner(tasks: Sequence[asyncio.Future[T]]) -> asyncio.Future[T]:
+    """The first that succeeded, or the very first if that has failed for good."""
+    first = tasks[0]
+    pending = set(tasks)
+    while True:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if (winner := next((task for task in tasks if task in done and not _failed(task)), None)) is not None:
+            return winner
+        if first.done() and (not pending or not _may_be_saved(first)):
+            return first
+
+
+async def _abandon(tasks: Sequence[asyncio.Future[T]], discard: Callable[[T], Awaitable[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(result, BaseException):
+            await discard(result)
+
+
+def _failed(task: "asyncio.Future[T]") -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _may_be_saved(task: "asyncio.Future[T]") -> bool:
+    failure = None if task.cancelled() else task.exception()
+    return isinstance(failure, WinnowError) and failure.retryable

@@ -1,0 +1,31 @@
+"""Lines over scripted adapters, and the calls made on them."""
+
+from random import Random
+from typing import Any
+
+from app.backend_settings import BackendSettings, RoutingSettings
+from app.backends.calls import Account, Call, Deadline
+from app.backends.line import Line
+from tests.fakes.adapters import ScriptedAdapter
+from tests.fakes.meter import RecordingMeter
+
+
+ROUTING = RoutingSettings()
+
+
+def make_line(
+    adapter: ScriptedAdapter,
+    meter: RecordingMeter | None = None,
+    *,
+    name: str = "gemma",
+    routing: RoutingSettings = ROUTING,
+    **settings: Any,
+) -> Line:
+    """A line of kind "vllm" whose model is configured."""
+    told = BackendSettings(**({"kind": "vllm", "model": "fake-1"} | settings))
+    return Line(name, told, adapter, meter or RecordingMeter(), routing, random=Random(1))
+
+
+def a_call(seconds: float = 100.0) -> Call:
+    """With so much time."""
+    return Call(stage="chat", deadline=Deadline(seconds), account=Account())
