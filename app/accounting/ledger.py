@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from app.accounting.ledger_file import changes_of_others, open_for_writing, read_spending, write
+from app.accounting.ledger_file import changes_of_others, open_for_writing, read_spending, reading, write
 from app.accounting.records import CallRecord
 from app.accounting.spending import Cell, Tally, period_of, tallied
 from app.errors import ConfigError
@@ -89,6 +89,10 @@ class Ledger:
             self._fail(exc)
         with self._stirred:
             self._start()
+
+    def peek(self) -> None:
+        """Read what was spent, without making a file: for who only wants to look. Blocks. Raises StoreUnavailable."""
+        self._file.peek()
 
     async def append(self, call: CallRecord) -> None:
         """Take a row, at once; then wait until it is safe from a kill of this process, but only briefly."""
@@ -203,6 +207,12 @@ class _File:
             self._db = open_for_writing(self._path, self._limits.busy_s)
             self._seen = ()
             self._look(self._db)
+
+    def peek(self) -> None:
+        """Raises StoreUnavailable."""
+        at = self._now()
+        with reading(self._path) as db:
+            self.others = read_spending(db, (period_of(at, "day"), period_of(at, "month"))) if db else {}
 
     def write(self, calls: Sequence[CallRecord]) -> None:
         """Commit them, all or none; now and then look for others'. Raises like `open`."""

@@ -118,7 +118,11 @@ class Prices:
 
     def load(self) -> None:
         """Read the price list (0.3 s), which otherwise the first call waits for."""
-        list_price(Offer(kind="gemini", model=GEMINI_MODEL), datetime.now(UTC))
+        self.listed(Offer(kind="gemini", model=GEMINI_MODEL))
+
+    def listed(self, offer: Offer) -> Price | None:
+        """What the price list says just now, whatever is configured."""
+        return self._lookup(offer, datetime.fromtimestamp(self._now(), UTC))
 
     def _find(self, backend: str, model: str) -> Price:
         settings = self._backends.get(backend)
@@ -140,7 +144,7 @@ class Prices:
         if settings.kind in LOCAL_KINDS:
             return LOCAL
         offer = Offer(kind=settings.kind, model=model, url=settings.url, tier=settings.service_tier)
-        return self._lookup(offer, datetime.fromtimestamp(self._now(), UTC)) or UNKNOWN
+        return self.listed(offer) or UNKNOWN
 
 
 def list_price(offer: Offer, at: datetime) -> Price | None:

@@ -6,6 +6,7 @@ Integers, so that sums are exact whatever their order. A token at 0.025 dollars 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 PICO = 10**12
@@ -35,6 +36,8 @@ class Cell(NamedTuple):
     purse: Purse
 
 
+_DAY_S = 86400
+
 Tally = Mapping[Cell, int]
 """Picodollars."""
 
@@ -56,7 +59,12 @@ def purses_of(backend: str, key: str) -> tuple[Purse, Purse, Purse]:
 
 def period_of(at: float, period: Period) -> str:
     """The name of the period that `at` (seconds since 1970) falls into."""
-    return _utc(at).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
+    return _period(int(at // _DAY_S), period)
+
+
+@lru_cache(8)
+def _period(day: int, period: Period) -> str:
+    return _utc(day * _DAY_S).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
 
 
 def seconds_left(at: float, period: Period) -> float:
