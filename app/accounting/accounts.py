@@ -1,0 +1,106 @@
+"""Everything about money in one place: built from the settings, opened with the service, closed after it."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from app.accounting import reports
+from app.accounting.budgets import Budgets, BudgetState
+from app.accounting.estimator import Estimate, Estimator, Workload
+from app.accounting.ledger import Ledger, LedgerHealth
+from app.accounting.ledger_file import LEDGER_FILE
+from app.accounting.metering import LedgerMeter
+from app.accounting.moments import DEFAULT_SINCE, Span, parse_span
+from app.accounting.prices import Prices
+from app.accounting.reports import GroupBy, UsageRow
+from app.backend_settings import BackendSettings, BudgetSettings
+from app.backends.calls import Clock
+
+MEASURED_OVER = timedelta(days=30)
+"""How far back an estimate looks for measured speeds."""
+
+
+class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used in [since, until), by group and in total, and how the budgets stand now.
+
+    Days come in their order, other groups the dearest first. `unpriced` are the "backend: model" whose calls are counted
+    as free because no price is known. `ledger` tells how the service writes its calls; null where no service runs.
+    """
+
+    since: datetime
+    until: datetime
+    group_by: GroupBy
+    rows: list[UsageRow]
+    total: UsageRow
+    unpriced: list[str]
+    budgets: list[BudgetState]
+    ledger: LedgerHealth | None
+
+
+class Accounts:
+    """The meter for the backends, and what people ask about money. Nothing is opened or read before `open`.
+
+    `clock` times the calls; `now` is seconds since 1970. The methods that say "blocks" want a thread.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        backends: Mapping[str, BackendSettings],
+        budgets: BudgetSettings,
+        clock: Clock = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
+        self._opened = False
+        self._prices = Prices(backends, now)
+        self.ledger = Ledger(home / LEDGER_FILE, now=now)
+        self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now)
+        self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now)
+        self._estimator = Estimator(backends, self._prices)
+
+    def open(self) -> None:
+        """Before the first call: open the ledger, read what was spent, and the price list. Blocks. Raises ConfigError."""
+        self.ledger.open()
+        self._prices.load()
+        self._opened = True
+
+    def close(self) -> None:
+        """After the last call: write what is left. Blocks."""
+        self.ledger.close()
+
+    def usage(self, since: str = DEFAULT_SINCE, until: str | None = None, group_by: GroupBy = "backend") -> UsageReport:
+        """Blocks. Raises InvalidRequest, StoreUnavailable."""
+        span = self._span(since, until)
+        if not self._opened:
+            self.ledger.peek()
+        found = reports.usage(self.ledger.path, span, group_by)
+        return UsageReport(
+            since=span.since,
+            until=span.until,
+            group_by=group_by,
+            rows=found.rows,
+            total=found.total,
+            unpriced=found.unpriced,
+            budgets=self.budgets.states(),
+            ledger=self.ledger.health() if self._opened else None,
+        )
+
+    def export(self, since: str = DEFAULT_SINCE, until: str | None = None) -> Iterator[bytes]:
+        """Pages of JSON lines, one for each call. Each page blocks. Raises InvalidRequest at once, StoreUnavailable."""
+        return reports.export(self.ledger.path, self._span(since, until))
+
+    def estimate(self, month: Workload) -> Estimate:
+        """With the speeds that the ledger measured. Blocks. Raises StoreUnavailable."""
+        now = self._moment()
+        measured = reports.throughput(self.ledger.path, Span(since=now - MEASURED_OVER, until=now))
+        return self._estimator.estimate(month, measured)
+
+    def _span(self, since: str, until: str | None) -> Span:
+        return parse_span(since, until, self._moment())
+
+    def _moment(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), UTC)

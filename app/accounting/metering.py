@@ -1,0 +1,137 @@
+"""Every attempt at a model is let in by the budgets, timed, priced, and booked in the ledger and on its request."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from app.accounting.budgets import Budgets, Reservation
+from app.accounting.gpu import GpuShare
+from app.accounting.ledger import Ledger
+from app.accounting.prices import LOCAL_KINDS, Price, Prices
+from app.accounting.records import CallRecord
+from app.accounting.spending import in_usd
+from app.backend_settings import BackendSettings
+from app.backends.calls import Call, Clock, Target
+from app.domain import TokenCount
+
+_MOST_TOKENS = 10**12
+"""More than that, or less than none, is a server's mistake."""
+
+
+class LedgerMeter:
+    """`app.backends.calls.Meter`: over the ledger, for one event loop.
+
+    `clock` times the calls, in seconds; `now` dates them, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        prices: Prices,
+        budgets: Budgets,
+        backends: Mapping[str, BackendSettings],
+        clock: Clock = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.ledger = ledger
+        self.budgets = budgets
+        self.clock = clock
+        self.now = now
+        self._prices = prices
+        self._kinds = {name: settings.kind for name, settings in backends.items()}
+        self._shares: defaultdict[str, GpuShare] = defaultdict(GpuShare)
+
+    def begin(self, target: Target, call: Call, worst: TokenCount) -> "LedgerCharge":
+        """Raises BudgetExceeded.
+
+        A GPU costs no more when several calls run at once, so each of n calls sets aside the n-th part of what its GPU
+        can cost until the call's deadline.
+        """
+        price = self._prices.of(target.backend, target.model)
+        kind = self._kinds.get(target.backend, "")
+        share = self._shares[target.backend] if kind in LOCAL_KINDS or price.gpu_usd_per_hour else None
+        gpu_s = max(0.0, call.deadline.left()) / (share.running + 1) if share else 0.0
+        reserved = self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s))
+        return LedgerCharge(self, _Attempt(target=target, call=call, kind=kind, price=price), reserved, share)
+
+
+class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a call when it begins."""
+
+    target: Target
+    call: Call
+    kind: str
+    price: Price
+
+
+class LedgerCharge:
+    """`app.backends.calls.Charge`."""
+
+    def __init__(self, meter: LedgerMeter, attempt: _Attempt, reserved: Reservation, share: GpuShare | None) -> None:
+        self._meter = meter
+        self._attempt = attempt
+        self._reserved = reserved
+        self._share = share
+        self._begun = meter.clock()
+        self._mark = share.begin(self._begun) if share else 0.0
+        self._ended = False
+
+    async def end(
+        self,
+        tokens: TokenCount | None,
+        *,
+        outcome: str,
+        requests: int = 1,
+        estimate: TokenCount | None = None,
+        first_token_s: float | None = None,
+    ) -> None:
+        """All is booked before it first waits, so cancelling it loses nothing. Raises RuntimeError when ended twice."""
+        if self._ended:
+            raise RuntimeError("a charge is ended once")
+        self._ended = True
+        used = _plausible(tokens or estimate or TokenCount())
+        record = self._record(used, outcome, requests, estimated=tokens is None and estimate is not None)
+        if first_token_s is not None:
+            record = msgspec.structs.replace(record, first_token_ms=_ms(first_token_s))
+        call = self._attempt.call
+        self._meter.budgets.settle(self._reserved, record.pico, record.at_ms / 1000)
+        call.account.add(call.stage, requests, used, in_usd(record.pico))
+        await self._meter.ledger.append(record)
+
+    def _record(self, used: TokenCount, outcome: str, requests: int, *, estimated: bool) -> CallRecord:
+        ended = self._meter.clock()
+        gpu_s = self._share.end(self._mark, ended) if self._share else None
+        attempt = self._attempt
+        return CallRecord(
+            at_ms=round(self._meter.now() * 1000),
+            request_id=attempt.call.request_id,
+            stage=attempt.call.stage,
+            backend=attempt.target.backend,
+            kind=attempt.kind,
+            model=attempt.target.model,
+            key=attempt.call.key,
+            outcome=outcome,
+            requests=requests,
+            input=used.input,
+            cached=used.cached,
+            output=used.output,
+            thinking=used.thinking,
+            estimated=estimated,
+            pico=attempt.price.pico(used, gpu_s or 0.0),
+            price_source=attempt.price.source,
+            gpu_s=gpu_s,
+            latency_ms=_ms(ended - self._begun),
+            first_token_ms=None,
+        )
+
+
+def _plausible(told: TokenCount) -> TokenCount:
+    """Whatever the server said, counts that can be added up."""
+    counts = {field: min(max(count, 0), _MOST_TOKENS) for field, count in msgspec.structs.asdict(told).items()}
+    return TokenCount(**{**counts, "cached": min(counts["cached"], counts["input"])})
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)
