@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
+from app.backend_settings import RESERVED
 from app.backends.calls import Account, Call, Deadline
 from app.backends.ports import ChatRequest, Message
-from app.backends.routing import Route, Router
+from app.backends.routing import AUTO, Route, Router
 from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta
 from app.stopwatch import Stopwatch
 
@@ -14,12 +15,12 @@ STAGE = "chat"
 class Tasks:
     """Runs tasks on the backends. The router is asked for with each, so that it can be opened late.
 
-    `default` serves those that name no backend, `deadline_s` bounds each.
+    `default` serves those that name no backend ("auto" if it is no model), `deadline_s` bounds each.
     """
 
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float) -> None:
         self._router = router
-        self._default = default
+        self._default = AUTO if default in RESERVED else default
         self._deadline_s = deadline_s
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatResult:

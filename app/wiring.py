@@ -9,11 +9,13 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
+from app.accounting.accounts import Accounts
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
 from app.answering.languages import prepare as prepare_languages
 from app.backends.fleet import Fleet, import_sdks
 from app.backends.registry import Backends, declared
+from app.backends.routing import Router
 from app.catalogue import Catalogue
 from app.domain import Answer, AnswerEvent, Question
 from app.errors import ConfigError, WinnowError
@@ -95,7 +97,7 @@ class Services:
     ) -> None:
         self.settings = settings
         self.backends = Backends(declared(settings.backends), default=settings.service.backend)
-        self.ledger = Resource(self._open_ledger)
+        self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self.fleet = Resource(self._open_fleet)
         self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
         self.store = Resource(open_store)
@@ -121,6 +123,7 @@ class Services:
 
         `samples` is a directory to index first if there is no collection at all.
         """
+        await asyncio.to_thread(self.accounts.open)
         self._samples = samples
         self._warming = asyncio.create_task(self._warm())
 
@@ -133,6 +136,7 @@ class Services:
         return found
 
     async def _warm(self) -> None:
+        await self.fleet.get()
         await asyncio.to_thread(prepare_languages)
         for dependency in await self.readiness(timeout_s=None):
             if dependency.name == "samples":
@@ -168,6 +172,9 @@ class Services:
             self._writing.release()
         if (store := await self.store.settled()) is not None:
             await store.close()
+        if (fleet := await self.fleet.settled()) is not None:
+            await fleet.close()
+        await asyncio.to_thread(self.accounts.close)
 
     async def _open_bench(self) -> Workbench:
         store, home = await self.store.get(), self.settings.index.home
@@ -187,12 +194,9 @@ class Services:
 
     async def _open_fleet(self) -> Fleet:
         await asyncio.to_thread(import_sdks, self.settings.backends)
-        fleet = Fleet(self.settings.backends, self.settings.routing, await self._meter())
+        fleet = Fleet(self.settings.backends, self.settings.routing, self.accounts.meter)
         fleet.start()
         return fleet
-
-    async def _open_ledger(self) -> Ledger:
-        return await asyncio.to_thread(Ledger, ensured(self.settings.index.home) / LEDGER_FILE)
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()

@@ -55,7 +55,7 @@ async def show_backends(services: NamedDependency[Services]) -> BackendList:
         default=backends.default,
         auto=backends.for_ranking(AUTO).used,
         routing=[line.name for line in fleet.router.auto],
-        backends=[_status(backend, fleet.lines) for backend in backends],
+        backends=[_status(backend, fleet.router.lines) for backend in backends],
     )
 
 

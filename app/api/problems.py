@@ -11,6 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from app import errors as app_errors
+from app.domain import Fallback
 from app.errors import FieldProblem, InvalidRequest, WinnowError
 from indexing import errors as indexing_errors
 from indexing.errors import IndexingError
@@ -59,7 +60,10 @@ log = structlog.get_logger()
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem detail. `type` is stable and fit for programs, `detail` for people; `instance` is the request's id."""
+    """A problem detail. `type` is stable and fit for programs, `detail` for people; `instance` is the request's id.
+
+    `fallbacks`: the backends that were tried, and why each did not serve; left out where none was.
+    """
 
     type: str
     title: str
@@ -67,6 +71,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     instance: str
     errors: tuple[FieldProblem, ...] = ()
+    fallbacks: tuple[Fallback, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -100,6 +105,7 @@ def problem_of(exc: Exception, instance: str) -> Problem:
         detail=str(exc),
         instance=instance,
         errors=exc.problems if isinstance(exc, InvalidRequest) else (),
+        fallbacks=getattr(exc, "failures", ()) or msgspec.UNSET,
     )
 
 

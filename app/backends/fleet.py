@@ -16,11 +16,9 @@ class Fleet:
 
     def __init__(self, backends: Mapping[str, BackendSettings], routing: RoutingSettings, meter: Meter) -> None:
         self._adapters = {name: open_adapter(name, told) for name, told in backends.items()}
-        self.lines = {
-            name: Line(name, told, self._adapters[name], meter, routing) for name, told in backends.items()
-        }
-        self.router = Router(tuple(self.lines.values()), routing)
-        self._supervisor = Supervisor(tuple(self.lines.values()))
+        lines = [Line(name, told, self._adapters[name], meter, routing) for name, told in backends.items()]
+        self.router = Router(lines, routing)
+        self._supervisor = Supervisor(lines)
 
     def start(self) -> None:
         """Find out, in the background, who is there and what it can do."""
@@ -38,7 +36,7 @@ def open_adapter(name: str, told: BackendSettings) -> Adapter:
         from app.backends.gemini import open_gemini
 
         return open_gemini(name, told)
-    from app.backends.openai_compatible import open_openai_compatible
+    from app.backends.openai_compatible.adapter import open_openai_compatible
 
     return open_openai_compatible(name, told)
 
@@ -47,6 +45,6 @@ def import_sdks(backends: Mapping[str, BackendSettings]) -> None:
     """The SDKs of these, which takes some 0.5 s each: for a thread, before a Fleet is made."""
     kinds = {told.kind for told in backends.values()}
     if "gemini" in kinds:
-        import app.backends.gemini  # noqa: F401
+        import app.backends.gemini
     if kinds - {"gemini"}:
         import app.backends.openai_compatible  # noqa: F401

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from app.backend_settings import RoutingSettings
+from app.backend_settings import RESERVED, RoutingSettings
 from app.backends.calls import Call, Clock, Deadline, loop_time
 from app.backends.line import Line
 from app.backends.ports import Capability, ChatRequest, Conversation, Reply, Scoring
@@ -52,17 +52,21 @@ class Router:
         if unknown := [name for name in order if name not in self.lines]:
             known = ", ".join(self.lines) or "none"
             raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
-        self._auto = [self.lines[name] for name in order]
+        self.auto = tuple(self.lines[name] for name in order)
 
     def route(self, requested: str, needs: frozenset[Capability]) -> "Route":
         """Who may serve it. Raises UnknownBackend, MissingCapability, before any work."""
-        among = self._auto if requested == AUTO else [self._named(requested)]
+        among = self.auto if requested == AUTO else [self._named(requested)]
         able = [line for line in among if line.offers(needs)]
         if not able:
             raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
         return Route(requested, able, self._clock)
 
     def _named(self, name: str) -> Line:
+        if name in RESERVED:
+            raise MissingCapability(
+                f"the backend {name!r} is no language model; those are {', '.join(self.lines) or 'none'}"
+            )
         if name not in self.lines:
             raise UnknownBackend(f"there is no backend {name!r}; known are {', '.join((AUTO, *self.lines))}")
         return self.lines[name]

@@ -1,0 +1,64 @@
+"""An application whose backends are fake servers on real sockets, through the real SDKs."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
+from app.main import create_app
+from app.settings import IndexSection, ServiceSettings, Settings
+from app.wiring import Services
+from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.gemini_refusals import KEY
+from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.source import GivenEmbedder
+
+BRISK = BackendSettings(kind="vllm", timeout_s=2, first_token_s=2, connect_timeout_s=1, retries=0)
+"""Nothing is tried twice, so that a test sees what one failure does."""
+
+
+def gemini(server: GeminiServer, told: BackendSettings = BRISK) -> BackendSettings:
+    """A backend of this server."""
+    return msgspec.structs.replace(told, kind="gemini", url=server.url, api_key=KEY, model=server.models[0])
+
+
+def openai_style(server: OpenAIServer, told: BackendSettings = BRISK) -> BackendSettings:
+    """A backend of this server."""
+    return msgspec.structs.replace(told, kind=server.dialect, url=server.url, api_key=server.api_key)
+
+
+def services_for(
+    home: Path,
+    backends: Mapping[str, BackendSettings],
+    routing: RoutingSettings | None = None,
+    budgets: BudgetSettings | None = None,
+) -> Services:
+    """The real services over an empty index, with these backends."""
+    settings = Settings(
+        service=ServiceSettings(port=0, ping_s=0.1),
+        index=IndexSection(home=home),
+        backends=dict(backends),
+        routing=routing or RoutingSettings(),
+        budgets=budgets or BudgetSettings(),
+    )
+
+    async def open_store() -> VectorStore:
+        return EmbeddedStore(home / "index")
+
+    return Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _searcher, _queries: ScriptedAnswerer())
+
+
+@asynccontextmanager
+async def client_of(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """The running application, called in-process."""
+    app = create_app(services.settings, services)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
