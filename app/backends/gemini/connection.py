@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx2
 from google import genai
@@ -81,10 +82,10 @@ def _check(name: str, settings: BackendSettings) -> None:
 
 def _is_address(url: str) -> bool:
     try:
-        parsed = httpx2.URL(url)
-    except httpx2.InvalidURL:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
         return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host)
 
 
 def _client(settings: BackendSettings, credentials: Credentials | None, http: httpx2.AsyncClient) -> genai.Client:
