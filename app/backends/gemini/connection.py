@@ -125,6 +125,6 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
 
 
 def _quieten() -> None:
-    """Words that Google adds to its lists are no warning of ours, nor are keys in the environment that we do not use."""
+    """Words that Google adds to its lists are no warning of ours, nor keys in the environment that we do not use."""
     warnings.filterwarnings("ignore", message=".* is not a valid ", category=UserWarning, module=r"google\.genai\.")
     logging.getLogger("google_genai").setLevel(logging.ERROR)
