@@ -91,6 +91,11 @@ class GeminiServer(WireServer):
         """What was asked of a model, in camelCase."""
         return [call.body for call in self.calls if call.body]
 
+    async def asked(self, calls: int = 1) -> None:
+        """Wait until so many calls have come."""
+        while len(self.calls) < calls:  # noqa: ASYNC110 - it may run in another thread
+            await asyncio.sleep(0.001)
+
     async def answer(self, asked: Asked, answering: Answering) -> None:
         path, _, query = asked.path.partition("?")
         model, _, method = path.rpartition("/models/")[2].partition(":")

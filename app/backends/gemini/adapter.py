@@ -102,7 +102,9 @@ class GeminiAdapter:
             raise UpstreamBadReply(self._peer.name, f"{self._peer.name} does not describe its model")
         return model
 
-    def _asking(self, request: ChatRequest) -> tuple[list[types.ContentUnion], types.GenerateContentConfig]:
+    def _asking(
+        self, request: ChatRequest
+    ) -> tuple[types.Content | list[types.ContentUnion], types.GenerateContentConfig]:
         return contents_of(request.messages), config_of(request, self._traits, self._tier)
 
     def _attempt(self) -> Attempt:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx2
 from google import genai
@@ -81,10 +82,10 @@ def _check(name: str, settings: BackendSettings) -> None:
 
 def _is_address(url: str) -> bool:
     try:
-        parsed = httpx2.URL(url)
-    except httpx2.InvalidURL:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
         return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host)
 
 
 def _client(settings: BackendSettings, credentials: Credentials | None, http: httpx2.AsyncClient) -> genai.Client:
@@ -124,6 +125,6 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
 
 
 def _quieten() -> None:
-    """Words that Google adds to its lists are no warning of ours, nor are keys in the environment that we do not use."""
+    """Words that Google adds to its lists are no warning of ours, nor keys in the environment that we do not use."""
     warnings.filterwarnings("ignore", message=".* is not a valid ", category=UserWarning, module=r"google\.genai\.")
     logging.getLogger("google_genai").setLevel(logging.ERROR)

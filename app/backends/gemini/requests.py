@@ -1,6 +1,7 @@
 """What we ask, as Google's SDK wants it."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from google.genai import types
 
@@ -11,13 +12,15 @@ from app.errors import InvalidRequest
 _MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
-def contents_of(messages: Sequence[Message]) -> list[types.ContentUnion]:
+def contents_of(messages: Sequence[Message]) -> types.Content | list[types.ContentUnion]:
     """The turns without the system's. Raises InvalidRequest for a picture that Gemini cannot read."""
-    return [
+    turns: list[types.ContentUnion] = [
         types.Content(role="model" if message.role == "assistant" else "user", parts=_parts(message))
         for message in messages
         if message.role != "system"
     ]
+    # The SDK tries a list as a dozen things first: a fifth of all its work for a short request.
+    return cast(types.Content, turns[0]) if len(turns) == 1 else turns
 
 
 def config_of(request: ChatRequest, traits: Traits, service_tier: str | None) -> types.GenerateContentConfig:

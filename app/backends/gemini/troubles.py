@@ -58,7 +58,7 @@ def translate(exc: Exception, peer: Peer, response: httpx2.Response | None, now:
             )
         case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
             return UpstreamRejected(peer.name, f"{peer.name} cannot be reached under that address; {_url_of(peer)}")
-        case httpx2.DecodingError() | httpx2.TooManyRedirects():
+        case httpx2.DecodingError() | httpx2.SSEError() | httpx2.TooManyRedirects():
             return _unreadable(peer)
         case httpx2.HTTPError():
             return UpstreamUnavailable(peer.name, f"{peer.name} cannot be reached, or broke the connection")
