@@ -81,10 +81,18 @@ class LoopbackServer:
     abandoned: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def root(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    async def all_closed(self) -> None:
+        """Returns when no connection is open any more."""
+        async with asyncio.timeout(5):
+            while self.open_connections:
+                self._closed.clear()
+                await self._closed.wait()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=_BACKLOG)
@@ -111,6 +119,7 @@ class LoopbackServer:
             pass
         finally:
             self.open_connections -= 1
+            self._closed.set()
             self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):

@@ -74,6 +74,7 @@ class OpenAIServer:
     def __post_init__(self) -> None:
         self.http = LoopbackServer(self._handle)
         self._faults: Iterator[Fault] = iter(self.faults)
+        self._changed = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -86,6 +87,13 @@ class OpenAIServer:
     def expect(self, *faults: Fault) -> None:
         """The faults of the coming calls."""
         self._faults = iter(faults)
+
+    async def until_busy(self, calls: int) -> None:
+        """Returns when so many model calls are being worked at."""
+        async with asyncio.timeout(5):
+            while self.busy != calls:
+                self._changed.clear()
+                await self._changed.wait()
 
     async def _handle(self, request: Request, exchange: Exchange) -> None:
         self.requests.append(request)
@@ -164,12 +172,16 @@ class OpenAIServer:
     async def _slot(self) -> AsyncIterator[None]:
         if self.slots is not None and self.busy >= self.slots:
             raise Rejection(503, headers={"Retry-After": "1"})
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
+        self._work(1)
         try:
             yield
         finally:
-            self.busy -= 1
+            self._work(-1)
+
+    def _work(self, more: int) -> None:
+        self.busy += more
+        self.most_busy = max(self.most_busy, self.busy)
+        self._changed.set()
 
     def _check(self, body: Any, conversations: Sequence[Turns]) -> None:
         if body.get("model") != self.model.name and body.get("model") not in self.others:
@@ -177,7 +189,7 @@ class OpenAIServer:
         if self.dialect == "openai":
             self._check_plain(body)
         schema = _schema(body)
-        if schema is not None and ("structured" in self.lacks or "uniqueItems" in json.dumps(schema)):
+        if schema is not None and ("structured" in self.lacks or '"uniqueItems": true' in json.dumps(schema)):
             raise Rejection(400, param="response_format")
         if body.get("logprobs") and ("logprobs" in self.lacks or body.get("top_logprobs", 0) > 20):
             raise Rejection(400, param="logprobs")
@@ -314,7 +326,8 @@ class OpenAIServer:
             await exchange.send(b'data: {"choices": [\n\n')
         if fault is Fault.ERROR_IN_STREAM:
             error = {"message": SECRET, "type": "InternalServerError", "param": None, "code": 500}
-            await exchange.send(b"data: %s\n\n" % json.dumps({"error": error}).encode())
+            await exchange.send(b"data: %s\n\ndata: [DONE]\n\n" % json.dumps({"error": error}).encode())
+            raise Dropped
 
     async def _chunk(self, exchange: Exchange, body: Any, choices: Any, sent: TokenCount, usage: bool = False) -> None:
         running = self.dialect == "vllm" and (body.get("stream_options") or {}).get("continuous_usage_stats")
