@@ -15,7 +15,8 @@ help:
 	@echo 'make check           checks format, lint, types, and who may import whom'
 	@echo 'make format          puts the code into its one format'
 	@echo 'make bench           lists the benchmarks'
-	@echo 'make constraints     pins the newest versions that fit together in constraints.txt; ARGS=vllm: in constraints-vllm.txt'
+	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
+	@echo '                     ARGS=vllm: those of the tests with a real vLLM, in constraints-vllm.txt'
 	@echo 'make clean           removes the environments and caches; the index in .winnow stays'
 	@echo
 	@echo 'PYTHON=python3.12    the Python to use, 3.11 or newer (python3)'
