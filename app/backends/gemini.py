@@ -1,1 +1,0 @@
-"""Gemini through Google's SDK."""

@@ -1,0 +1,128 @@
+"""The calls to Gemini: one attempt each, over connections of our own."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import cast
+
+from google.auth.credentials import Credentials
+from google.genai import types
+
+from app.backend_settings import GEMINI_MODEL, BackendSettings
+from app.backends.gemini.connection import Attempt, connect
+from app.backends.gemini.models import traits_of
+from app.backends.gemini.replies import Reading
+from app.backends.gemini.requests import config_of, contents_of
+from app.backends.gemini.troubles import FOREIGN, Peer, translate
+from app.backends.ports import Capability, ChatRequest, Delta, Probed, Reply
+from app.domain import TokenCount
+from app.errors import UpstreamBadReply
+
+_Chunks = AsyncGenerator[types.GenerateContentResponse, None]
+
+
+def open_gemini(name: str, settings: BackendSettings) -> "GeminiAdapter":
+    """The backend of that name. Raises ConfigError when it cannot work."""
+    return GeminiAdapter(name, settings)
+
+
+class GeminiAdapter:
+    """Gemini by a key of the Developer API; without a key but with a project, through Google Cloud.
+
+    `credentials` are Google Cloud's; None: the environment's, looked for at the first call. `now` tells the seconds
+    since 1970. Raises ConfigError.
+    """
+
+    scorer = None  # it gives no log-probabilities since its third generation
+
+    def __init__(
+        self,
+        name: str,
+        settings: BackendSettings,
+        credentials: Credentials | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        model = settings.model or GEMINI_MODEL
+        self._peer = Peer(name=name, model=model, project=None if settings.api_key else settings.project)
+        self._traits = traits_of(model)
+        self._tier = settings.service_tier
+        self._now = now
+        self._client, self._http = connect(name, settings, credentials)
+        self._sdk = self._client.aio.models
+
+    async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
+        contents, config = self._asking(request)
+        attempt = self._attempt()
+        with self._seam(attempt):
+            async with asyncio.timeout(timeout_s):
+                response = await self._sdk.generate_content(model=self._peer.model, contents=contents, config=config)
+        reading = attempt.reading
+        text = reading.take(response)
+        ending = reading.end(may_be_empty=bool(request.stop))
+        return Reply(text=text, finish_reason=ending, tokens=reading.tokens or TokenCount(), model=reading.model)
+
+    async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
+        contents, config = self._asking(request)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        attempt = self._attempt()
+        # It sends nothing before the first chunk is asked for.
+        asked = self._sdk.generate_content_stream(model=self._peer.model, contents=contents, config=config)
+        async with attempt, aclosing(cast(_Chunks, await asked)) as chunks:
+            while (chunk := await self._next(chunks, attempt, deadline)) is not None:
+                text = attempt.reading.take(chunk)
+                if text or chunk.usage_metadata:
+                    yield Delta(text=text, tokens=attempt.reading.tokens)
+            ending = attempt.reading.end(may_be_empty=bool(request.stop))
+            yield Delta(finish_reason=ending, tokens=attempt.reading.tokens)
+
+    async def probe(self, timeout_s: float) -> Probed:
+        model = await self._described(timeout_s)
+        can: set[Capability] = set()
+        if "generateContent" in (model.supported_actions or ["generateContent"]):
+            can |= {"chat", "structured", "images"}
+        if self._traits.thinks and model.thinking is not False:
+            can.add("thinking")
+        return Probed(model=self._peer.model, capabilities=frozenset(can), context_tokens=model.input_token_limit)
+
+    async def ping(self, timeout_s: float) -> None:
+        await self._described(timeout_s)
+
+    async def aclose(self) -> None:
+        # The SDK leaves clients alone that it was given.
+        await self._client.aio.aclose()
+        self._client.close()
+        await self._http.aclose()
+
+    async def _described(self, timeout_s: float) -> types.Model:
+        with self._seam(self._attempt()):
+            async with asyncio.timeout(timeout_s):
+                model = await self._sdk.get(model=self._peer.model)
+        if not model.name:
+            raise UpstreamBadReply(self._peer.name, f"{self._peer.name} does not describe its model")
+        return model
+
+    def _asking(self, request: ChatRequest) -> tuple[list[types.ContentUnion], types.GenerateContentConfig]:
+        return contents_of(request.messages), config_of(request, self._traits, self._tier)
+
+    def _attempt(self) -> Attempt:
+        return Attempt(Reading(self._peer.name, self._peer.model))
+
+    async def _next(self, chunks: _Chunks, attempt: Attempt, deadline: float) -> types.GenerateContentResponse | None:
+        """The time limit is around each step: around a `yield` it would strike whoever reads the stream."""
+        with self._seam(attempt):
+            async with asyncio.timeout_at(deadline):
+                return await anext(chunks, None)
+
+    @contextmanager
+    def _seam(self, attempt: Attempt) -> Iterator[None]:
+        """Only the SDK's calls belong in here: a TypeError after a reply counts as the reply's fault."""
+        with attempt.under_way():
+            try:
+                yield
+            except FOREIGN as exc:
+                error = translate(exc, self._peer, attempt.response, self._now())
+                if error is None:
+                    raise
+                error.tokens = attempt.reading.tokens
+                raise error from exc
