@@ -1,1 +1,0 @@
-"""vLLM, Ollama and every other server that speaks OpenAI's protocol, through OpenAI's SDK."""

@@ -1,0 +1,115 @@
+"""One OpenAI-style server behind the ports."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from app.backend_settings import BackendSettings
+from app.backends.openai_compatible.bodies import Traits, chat_body, stream_body
+from app.backends.openai_compatible.errors import NoSuchRoute
+from app.backends.openai_compatible.probing import probed
+from app.backends.openai_compatible.replies import Choice, Completion, Models
+from app.backends.openai_compatible.scoring import LogprobScorer
+from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
+from app.backends.openai_compatible.wire import Wire
+from app.backends.ports import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
+from app.domain import TokenCount
+from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
+
+_PLAIN_URL = "https://api.openai.com/v1"
+
+
+def open_openai_compatible(name: str, settings: BackendSettings) -> "OpenAICompatible":
+    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError when a url is missing."""
+    return OpenAICompatible(name, settings)
+
+
+class OpenAICompatible:
+    """An `Adapter`. Before the first probe it answers only if its model is configured, and asks in the plainest way."""
+
+    def __init__(self, name: str, settings: BackendSettings) -> None:
+        if settings.url is None and settings.kind != "openai":
+            raise ConfigError(f"[backends.{name}] needs `url`, such as http://127.0.0.1:8000/v1")
+        self._name = name
+        self._settings = settings
+        self._wire = Wire(name, settings, settings.url or _PLAIN_URL)
+        self._traits = Traits(kind=settings.kind, model=settings.model) if settings.model else None
+        self._scorer: LogprobScorer | None = None
+
+    @property
+    def scorer(self) -> LabelScorer | None:
+        """Reads log-probabilities; None when the server gives none, or before the first probe."""
+        return self._scorer
+
+    async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
+        """One chat completion."""
+        traits = self._known()
+        completion = await self._wire.complete("chat/completions", chat_body(request, traits), timeout_s)
+        tokens = completion.usage.count() if completion.usage else TokenCount()
+        choice = completion.choices[0]
+        return Reply(
+            finish_reason=self._finish(_ended(choice), tokens),
+            text=spoken(choice.message.content or ""),
+            tokens=tokens,
+            model=completion.model or traits.model,
+        )
+
+    async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
+        """One chat completion in pieces; thoughts come as pieces without text."""
+        body = stream_body(request, self._known())
+        thoughts, ended, tokens = ThoughtFilter(), None, None
+        async with aclosing(self._wire.stream("chat/completions", body, timeout_s)) as chunks:
+            try:
+                async for chunk in chunks:
+                    self._wire.check(chunk, tokens)
+                    counted = chunk.usage.count() if chunk.usage else None
+                    piece = _first(chunk)
+                    tokens, ended = counted or tokens, _ended(piece, ended)
+                    text = thoughts.feed(piece.delta.content or "")
+                    if text or counted or piece.delta.thought:
+                        yield Delta(text=text, tokens=counted)
+            except UpstreamError as exc:
+                if ended is None:
+                    exc.tokens = exc.tokens or tokens
+                    raise
+        yield Delta(finish_reason=self._finish(ended, tokens), text=thoughts.end(), tokens=tokens)
+
+    async def probe(self, timeout_s: float) -> Probed:
+        """Asks for the models, and tries out what cannot be asked for with requests of a few tokens."""
+        found, self._traits, self._scorer = await probed(self._wire, self._settings, timeout_s)
+        return found
+
+    async def ping(self, timeout_s: float) -> None:
+        """GET /v1/models. A server that has no such endpoint is there all the same."""
+        try:
+            await self._wire.get("models", Models, timeout_s)
+        except NoSuchRoute:
+            return
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._wire.aclose()
+
+    def _known(self) -> Traits:
+        if self._traits is None:
+            raise UpstreamUnavailable(self._name, f"{self._name} could not be asked for its models yet")
+        return self._traits
+
+    def _finish(self, ended: str | None, tokens: TokenCount | None) -> FinishReason:
+        """Raises where there is no reply."""
+        if ended is None:
+            raise UpstreamBadReply(self._name, f"{self._name} broke off in the middle of its reply", tokens=tokens)
+        if ended == "content_filter":
+            raise Refused(self._name, f"{self._name} declined for its content policy", tokens=tokens)
+        if ended in ("abort", "error"):
+            raise UpstreamUnavailable(self._name, f"{self._name} gave up in the middle of its reply", tokens=tokens)
+        return "length" if ended in ("length", "max_tokens") else "stop"
+
+
+def _first(chunk: Completion) -> Choice:
+    return chunk.choices[0] if chunk.choices else Choice()
+
+
+def _ended(choice: Choice, before: str | None = None) -> str | None:
+    """Why the reply ended; a model's own refusal counts as the filter's, whatever else is said later."""
+    refused = choice.message.refusal or choice.delta.refusal or before == "content_filter"
+    return "content_filter" if refused else choice.finish_reason or before

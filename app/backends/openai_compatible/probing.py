@@ -1,0 +1,267 @@
+"""Finds out what an OpenAI-style server is and can do: asked for where it can be asked for, else tried out.
+
+                    vLLM                                  Ollama            others
+model, context      /v1/models                            /api/show, ps     /v1/models
+thinking            two renderings by /tokenize differ    /api/show         it thinks in a small reply
+images              a small picture                       /api/show         a small picture
+structured          a small reply                         always            a small reply
+log-probabilities   one token, by each method in turn     by its version    one token
+"""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.backend_settings import BackendSettings, Kind
+from app.backends.openai_compatible.bodies import Body, Limit, Traits, asking, messages, response_format
+from app.backends.openai_compatible.errors import NoSuchRoute, listing
+from app.backends.openai_compatible.replies import Completion, Loaded, Model, Models, Shown, Tokens, Version
+from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
+from app.backends.openai_compatible.thoughts import spoken
+from app.backends.openai_compatible.wire import Wire
+from app.backends.ports import Capability, Image, Message, Probed
+from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
+
+_GREETING = (Message(role="user", content="Answer with 1 or 0: 1"),)
+_LABELS = ("0", "1")
+_PICTURE = Image(  # 32 by 32 and white: some models refuse smaller ones
+    data=base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mP4TwAwjCoYVTCqYKQqAAA/aPwuqUTQyAAAAABJRU5ErkJggg=="
+    ),
+    media_type="image/png",
+)
+_OBJECT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+_FEW_TOKENS = 16
+_SWITCHES = ("enable_thinking", "thinking")
+"""What chat templates call it: Qwen and most others; DeepSeek and Granite."""
+_OLLAMA_LOGPROBS = (0, 12, 11)
+_CHAT = "chat/completions"
+_WAYS: Sequence[tuple[bool, Limit]] = (
+    (True, "max_tokens"),
+    (True, "max_completion_tokens"),
+    (False, "max_completion_tokens"),
+    (False, "max_tokens"),
+)
+
+Findings = tuple[Probed, Traits, LogprobScorer | None]
+
+
+async def probed(wire: Wire, settings: BackendSettings, timeout_s: float) -> Findings:
+    """What there is, how to ask it, and its scorer. `timeout_s` is for each request. Raises UpstreamError."""
+    return await _PROBES.get(settings.kind, _Probe)(wire, settings, timeout_s).findings()
+
+
+class _Probe:
+    """A server of which nothing is known beforehand."""
+
+    def __init__(self, wire: Wire, settings: BackendSettings, timeout_s: float) -> None:
+        self._wire = wire
+        self._settings = settings
+        self._timeout_s = timeout_s
+
+    async def findings(self) -> Findings:
+        models = await self._models()
+        model = await self._choose(models)
+        known = self._wire.upstream
+        self._wire.upstream = msgspec.structs.replace(known, model=model, models=tuple(models))
+        context = await self._context(model, models)
+        self._wire.upstream = msgspec.structs.replace(self._wire.upstream, context_tokens=context)
+        server = await self._server()
+        traits = await self._traits(model)
+        scorer = await self._scorer(traits)
+        able = {"chat", *await self._abilities(traits)}
+        able |= {"logprobs"} if scorer else set()
+        able |= {"thinking"} if traits.quiet else set()
+        capabilities = msgspec.convert(able, frozenset[Capability])
+        return Probed(model=model, capabilities=capabilities, context_tokens=context, server=server), traits, scorer
+
+    async def _models(self) -> dict[str, Model]:
+        """Those served, by name; {} when the server does not tell and one is configured."""
+        try:
+            served = (await self._wire.get("models", Models, self._timeout_s)).data or ()
+        except NoSuchRoute:
+            if self._settings.model is None:
+                raise
+            served = ()
+        return {model.id: model for model in served}
+
+    async def _choose(self, models: Mapping[str, Model]) -> str:
+        """The configured model, or the first."""
+        name, wanted = self._wire.upstream.name, self._settings.model
+        if wanted is None:
+            if not models:
+                raise UpstreamRejected(name, f"{name} serves no model yet; {self._remedy('NAME')}")
+            return next(iter(models))
+        if models and wanted not in models:
+            has = listing(tuple(models))
+            raise UpstreamRejected(
+                name, f"{name} does not have the model {wanted!r}; {self._remedy(wanted)}. It has {has}"
+            )
+        return wanted
+
+    def _remedy(self, model: str) -> str:
+        return f"set model in [backends.{self._wire.upstream.name}] to one that it has"
+
+    async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
+        return models[model].max_model_len if model in models else None
+
+    async def _server(self) -> str:
+        return ""
+
+    async def _traits(self, model: str) -> Traits:
+        """Older servers ignore max_completion_tokens, so it comes second; OpenAI's newer models insist on it."""
+        greeting = {"messages": messages(_GREETING)}
+        ways = [Traits(kind=self._settings.kind, model=model, limit=limit, exact=exact) for exact, limit in _WAYS]
+        for traits in ways:
+            try:
+                reply = await self._wire.complete(_CHAT, asking(traits, _FEW_TOKENS) | greeting, self._timeout_s)
+            except NoSuchRoute:
+                raise
+            except UpstreamRejected:
+                if traits is ways[-1]:
+                    raise
+            else:
+                return await self._quietened(traits) if _thinks(reply) else traits
+        raise AssertionError("the last way returns or raises")
+
+    async def _quietened(self, traits: Traits) -> Traits:
+        """The first way to ask that stops it from thinking; as before if none does."""
+        for quiet in _QUIETS:
+            quieter = msgspec.structs.replace(traits, quiet=quiet)
+            reply = await self._tried(asking(quieter, _FEW_TOKENS) | {"messages": messages(_GREETING)})
+            if reply is not None and not _thinks(reply):
+                return quieter
+        return traits
+
+    async def _scorer(self, traits: Traits) -> LogprobScorer | None:
+        for method in self._methods():
+            scorer = LogprobScorer(self._wire, traits, method, self._settings.concurrency)
+            try:
+                scoring = await scorer.score([_GREETING], _LABELS, self._timeout_s)
+            except (UpstreamRejected, UpstreamBadReply, InvalidRequest):
+                continue
+            except UpstreamUnavailable:
+                await self._models()
+                continue
+            told = scoring.scores[0]
+            if told and (not method.by_id or None not in told.logprobs):
+                return scorer
+        return None
+
+    def _methods(self) -> Sequence[Method]:
+        return METHODS[-1:]
+
+    async def _abilities(self, traits: Traits) -> set[str]:
+        """Structured output, pictures."""
+        body = asking(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
+        formed = await self._tried(body | {"response_format": response_format(_OBJECT, traits.kind)})
+        picture = (msgspec.structs.replace(_GREETING[0], images=(_PICTURE,)),)
+        seen = await self._tried(body | {"messages": messages(picture)})
+        able = {"structured"} if formed is not None and self._is_formed(formed) else set()
+        return able | {"images"} if seen is not None else able
+
+    def _is_formed(self, reply: Completion) -> bool:
+        """Whether the server held to the schema: some ignore what they do not know."""
+        return spoken(reply.choices[0].message.content or "").lstrip()[:1] in ("", "{")
+
+    async def _tried(self, body: Body) -> Completion | None:
+        """None when the server does not take it. Some say so with 500, so ask whether it is there."""
+        try:
+            return await self._wire.complete(_CHAT, body, self._timeout_s)
+        except (UpstreamRejected, UpstreamBadReply, Refused):
+            return None
+        except UpstreamUnavailable:
+            await self._models()
+            return None
+
+
+class _VllmProbe(_Probe):
+    """Tells a model's context, and how it would render a conversation."""
+
+    async def _server(self) -> str:
+        try:
+            return f"vLLM {(await self._wire.get('/version', Version, self._timeout_s)).version}"
+        except (UpstreamRejected, UpstreamBadReply):
+            return "vLLM"
+
+    async def _traits(self, model: str) -> Traits:
+        traits = Traits(kind="vllm", model=model)
+        try:
+            loud, quiet = [await self._rendered(model, switched) for switched in (True, False)]
+        except UpstreamRejected:  # a gateway lets only /v1 through, or the template takes no switches
+            return await super()._traits(model)
+        return traits if loud == quiet else msgspec.structs.replace(traits, quiet=_template_switches(on=False))
+
+    async def _rendered(self, model: str, switched: bool) -> tuple[int, ...]:
+        body = {"model": model, "messages": messages(_GREETING), **_template_switches(on=switched)}
+        return (await self._wire.post("/tokenize", body, Tokens, self._timeout_s)).tokens
+
+    def _methods(self) -> Sequence[Method]:
+        return METHODS
+
+    def _is_formed(self, reply: Completion) -> bool:
+        return True
+
+
+class _OllamaProbe(_Probe):
+    """Tells everything without loading the model, which may take minutes and push another one out."""
+
+    async def _choose(self, models: Mapping[str, Model]) -> str:
+        wanted = self._settings.model
+        if wanted is not None:
+            tagged = f"{wanted}:latest"
+            return tagged if tagged in models else await super()._choose(models)
+        for name in models:
+            if "completion" in (await self._shown(name)).capabilities:
+                return name
+        return await super()._choose({})
+
+    def _remedy(self, model: str) -> str:
+        return f"`ollama pull {model}` gets it"
+
+    async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
+        """What it was loaded for; what the model could take says nothing of what Ollama gives it."""
+        loaded = await self._wire.get("/api/ps", Loaded, self._timeout_s)
+        return next((found.context_length for found in loaded.models if found.name == model), None)
+
+    async def _server(self) -> str:
+        return f"Ollama {(await self._wire.get('/api/version', Version, self._timeout_s)).version}"
+
+    async def _traits(self, model: str) -> Traits:
+        thinks = "thinking" in (await self._shown(model)).capabilities
+        return Traits(kind="ollama", model=model, quiet={"reasoning_effort": "none"} if thinks else {})
+
+    async def _scorer(self, traits: Traits) -> LogprobScorer | None:
+        version = tuple(int(number) for number in re.findall(r"\d+", await self._server())[:3])
+        if version < _OLLAMA_LOGPROBS:
+            return None
+        return LogprobScorer(self._wire, traits, METHODS[-1], self._settings.concurrency)
+
+    async def _abilities(self, traits: Traits) -> set[str]:
+        sees = "vision" in (await self._shown(traits.model)).capabilities
+        return {"structured", "images"} if sees else {"structured"}
+
+    async def _shown(self, model: str) -> Shown:
+        return await self._wire.post("/api/show", {"model": model}, Shown, self._timeout_s)
+
+
+def _thinks(reply: Completion) -> bool:
+    said = reply.choices[0].message
+    counted = reply.usage.count().thinking if reply.usage else 0
+    return said.thought or counted > 0 or (said.content or "").lstrip().startswith("<think>")
+
+
+def _template_switches(*, on: bool) -> Body:
+    return {"chat_template_kwargs": dict.fromkeys(_SWITCHES, on)}
+
+
+_QUIETS: Sequence[Body] = ({"reasoning_effort": "none"}, {"reasoning_effort": "minimal"}, _template_switches(on=False))
+_PROBES: Mapping[Kind, type[_Probe]] = {"vllm": _VllmProbe, "ollama": _OllamaProbe}

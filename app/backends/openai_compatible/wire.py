@@ -1,0 +1,147 @@
+"""The one way to an OpenAI-style server: OpenAI's SDK over our own connections."""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+from openai import AsyncOpenAI, AsyncStream, Omit
+
+from app.backend_settings import BackendSettings
+from app.backends.openai_compatible.errors import FOREIGN, Upstream, named_error, translated
+from app.backends.openai_compatible.replies import Completion
+from app.domain import TokenCount
+from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
+
+Body = Mapping[str, Any]
+T = TypeVar("T")
+
+_KEEP_ALIVE_S = 4.0
+"""uvicorn, hence vLLM, closes idle connections after 5 s; using one at that moment would fail."""
+
+_USER_AGENT = "winnow"
+
+
+class _Client(AsyncOpenAI):
+    """Without the headers that the SDK takes from the environment: they are not meant for this server."""
+
+    @property
+    def default_headers(self) -> dict[str, str | Omit]:
+        key = {} if self.api_key else {"Authorization": Omit()}
+        return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _USER_AGENT, **key}
+
+
+class Wire:
+    """Sends one request each and retries nothing. Every call raises UpstreamError."""
+
+    def __init__(self, name: str, settings: BackendSettings, url: str) -> None:
+        self.upstream = Upstream(name=name, model=settings.model)
+        self.root = url.rstrip("/").removesuffix("/v1")
+        self._connect_s = settings.connect_timeout_s
+        self._http = httpx2.AsyncClient(
+            limits=httpx2.Limits(max_keepalive_connections=settings.concurrency, keepalive_expiry=_KEEP_ALIVE_S),
+            trust_env=not is_near(url),
+            follow_redirects=False,  # a redirect would carry texts, maybe the key, to whom nobody named
+        )
+        self._client = _Client(
+            api_key=settings.api_key or "",
+            base_url=url,
+            max_retries=0,
+            http_client=self._http,
+            _enforce_credentials=False,
+        )
+
+    async def get(self, path: str, kind: type[T], timeout_s: float) -> T:
+        """The decoded reply. A path with a leading slash counts from the server's root, another from its /v1."""
+        async with self._seam(timeout_s):
+            reply = await self._client.get(
+                self._address(path), cast_to=httpx2.Response, options=self._options(timeout_s)
+            )
+            return msgspec.json.decode(reply.content, type=kind)
+
+    async def post(self, path: str, body: Body, kind: type[T], timeout_s: float) -> T:
+        """The decoded reply."""
+        content = _encoded(body)
+        async with self._seam(timeout_s):
+            reply = await self._client.post(
+                self._address(path), cast_to=httpx2.Response, content=content, options=self._options(timeout_s)
+            )
+            return msgspec.json.decode(reply.content, type=kind)
+
+    async def complete(self, path: str, body: Body, timeout_s: float) -> Completion:
+        """A completion that says no error and has a choice."""
+        completion = await self.post(path, body, Completion, timeout_s)
+        self.check(completion)
+        if not completion.choices:
+            raise UpstreamBadReply(self.upstream.name, f"{self.upstream.name} sent a reply without a choice")
+        return completion
+
+    async def stream(self, path: str, body: Body, timeout_s: float) -> AsyncGenerator[Completion, None]:
+        """The chunks until the server ends them; closing the generator closes the connection."""
+        until = asyncio.get_running_loop().time() + timeout_s
+        content = _encoded({**body, "stream": True})
+        async with self._seam(timeout_s):
+            chunks = await self._client.post(
+                path,
+                cast_to=object,
+                content=content,
+                options=self._options(timeout_s),
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+        try:
+            while (chunk := await self._next(chunks, until)) is not None:
+                yield chunk
+        finally:
+            await chunks.close()
+
+    def check(self, completion: Completion, tokens: TokenCount | None = None) -> None:
+        """Raise the error that a gateway sent with a status of 200."""
+        if completion.error:
+            raise named_error(completion.error, self.upstream, tokens)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _next(self, chunks: AsyncStream[object], until: float) -> Completion | None:
+        async with self._seam(until - asyncio.get_running_loop().time()):
+            chunk = await anext(chunks, None)
+            return None if chunk is None else msgspec.convert(chunk, Completion)
+
+    @asynccontextmanager
+    async def _seam(self, timeout_s: float) -> AsyncIterator[None]:
+        """`timeout_s` is for all of it: the SDK's own is for each gap between bytes."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except UpstreamError:
+            raise
+        except FOREIGN as exc:
+            raise translated(exc, self.upstream) from exc
+
+    def _address(self, path: str) -> str:
+        return f"{self.root}{path}" if path.startswith("/") else path
+
+    def _options(self, timeout_s: float) -> Any:
+        return {"timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, self._connect_s), pool=None)}
+
+
+def _encoded(body: Body) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("the text holds half of a surrogate pair, which is no character") from exc
+
+
+def is_near(url: str) -> bool:
+    """Whether the host is on this machine or in its private network: no proxy stands between us and it."""
+    host = httpx2.URL(url).host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
+    return address.is_private or address.is_loopback or address.is_link_local
