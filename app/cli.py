@@ -1,4 +1,4 @@
-"""`winnow`: serve, index, search, answer, doctor.
+"""`winnow`: serve, index, search, answer, doctor, vllm.
 
 While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
 Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
@@ -20,6 +20,7 @@ import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
 
+from app.commands.vllm import vllm
 from app.console import IndexingView, LoadingView, clean, show_answer, show_results, show_sources, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
 from app.settings import Settings, load_settings
@@ -270,6 +271,9 @@ def _write(line: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
+
+
+cli.add_command(vllm)
 
 
 if __name__ == "__main__":

