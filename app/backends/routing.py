@@ -133,8 +133,7 @@ class Route:
 
 def _most_useful(failures: dict[str, WinnowError]) -> WinnowError:
     """The failure to raise: of a single backend its own, else one of that kind that tells of all."""
-    worst_first = sorted(failures.values(), key=_usefulness)
-    best = worst_first[-1]
+    best = max(failures.values(), key=_usefulness)
     if len(failures) > 1:
         text = ", ".join(f"{name} ({failure.code})" for name, failure in failures.items())
         best = _retold(best, f"no backend could serve this: {text}", _soonest(failures))

@@ -1,6 +1,7 @@
 """A backend's SDK that plays a script."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
@@ -66,7 +67,7 @@ class ScriptedAdapter:
         self.away: Exception | None = None
         self.begun = self.ended = self.stopped = self.most = 0
         self.tokens = TokenCount()
-        self.times: list[float] = []
+        self.times: deque[float] = deque(maxlen=100)
         self.probes = self.pings = 0
         self._scores, self._deaf = scores, deaf
 

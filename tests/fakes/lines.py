@@ -9,7 +9,6 @@ from app.backends.line import Line
 from tests.fakes.adapters import ScriptedAdapter
 from tests.fakes.meter import RecordingMeter
 
-
 ROUTING = RoutingSettings()
 
 
