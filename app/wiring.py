@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
+from app.accounting.accounts import Accounts
 from app.answer import Answerer
 from app.answer import AnswerSettings as Answers
 from app.answering.languages import prepare as prepare_languages
@@ -93,6 +94,7 @@ class Services:
     ) -> None:
         self.settings = settings
         self.backends = Backends(default=settings.service.backend)
+        self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self.store = Resource(open_store)
         self.embedder = embedder
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
@@ -116,6 +118,7 @@ class Services:
 
         `samples` is a directory to index first if there is no collection at all.
         """
+        await asyncio.to_thread(self.accounts.open)
         self._samples = samples
         self._warming = asyncio.create_task(self._warm())
 
@@ -163,6 +166,7 @@ class Services:
             self._writing.release()
         if (store := await self.store.settled()) is not None:
             await store.close()
+        await asyncio.to_thread(self.accounts.close)
 
     async def _open_bench(self) -> Workbench:
         store, home = await self.store.get(), self.settings.index.home
