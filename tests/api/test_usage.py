@@ -21,6 +21,12 @@ def ledger(settings: Settings) -> Path:
     return settings.index.home / LEDGER_FILE
 
 
+def damage(ledger: Path) -> None:
+    for path in ledger.parent.glob(f"{LEDGER_FILE}*"):
+        path.unlink()
+    ledger.write_bytes(b"no database" * 1000)
+
+
 async def test_without_calls_everything_is_nothing(client: httpx.AsyncClient) -> None:
     """A new service has a report too, with the ledger's health."""
     found = (await client.get("/usage")).json()
@@ -76,9 +82,7 @@ async def test_an_export_of_nothing_is_empty(client: httpx.AsyncClient) -> None:
 
 async def test_a_damaged_ledger_is_unavailable(client: httpx.AsyncClient, ledger: Path) -> None:
     """503 naming the file, not a 500."""
-    for path in ledger.parent.glob(f"{LEDGER_FILE}*"):
-        path.unlink()
-    ledger.write_bytes(b"no database" * 1000)
+    damage(ledger)
     response = await client.get("/usage")
     assert response.status_code == 503
     assert LEDGER_FILE in response.json()["detail"]
