@@ -18,6 +18,7 @@ from app.api.backends import show_backends
 from app.api.bodies import BodyRequest
 from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
+from app.api.cost import estimate_cost
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
 from app.api.door import Door, is_loopback
@@ -27,6 +28,7 @@ from app.api.operations import front_door, installed_version, live, ready, show_
 from app.api.problems import on_error
 from app.api.search import search
 from app.api.uploads import DocumentBody, DocumentsRequest
+from app.api.usage import export_usage, show_usage
 from app.errors import WinnowError
 from app.logs import configure_logging
 from app.presence import announce, withdraw
@@ -53,6 +55,9 @@ ROUTES = (
     show_document,
     delete_document,
     show_job,
+    show_usage,
+    export_usage,
+    estimate_cost,
     confirm_presence,
     sync_files,
     put_document,
@@ -142,6 +147,7 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Until told to stop."""
         ensured(self._services.settings.index.home)
+        self._services.accounts.open()
         await self._services.store.get()
         await super().serve(sockets)
 

@@ -1,6 +1,6 @@
 """The command line's way to a running service."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,20 @@ class RemoteService:
         with self._connected() as client:
             body: dict[str, Any] = client.get(path).json()
             return body
+
+    def ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        """The JSON body of the reply to a GET."""
+        with self._connected() as client:
+            reply = client.get(path, params=params)
+            _check(reply)
+            body: dict[str, Any] = reply.json()
+            return body
+
+    def download(self, path: str, params: Mapping[str, str]) -> Iterator[bytes]:
+        """The body of the reply to a GET, in pieces."""
+        with self._connected() as client, client.stream("GET", path, params=params) as reply:
+            _check(reply)
+            yield from reply.iter_bytes()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The JSON body of the reply."""

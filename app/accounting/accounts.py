@@ -26,8 +26,8 @@ MEASURED_OVER = timedelta(days=30)
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was used in [since, until), by group and in total, and how the budgets stand now.
 
-    Days come in their order, other groups the dearest first. `unpriced` are the "backend: model" whose calls are counted
-    as free because no price is known. `ledger` tells how the service writes its calls; null where no service runs.
+    Days come in their order, other groups the dearest first. `unpriced` are the "backend: model" whose calls are
+    counted as free because no price is known. `ledger` tells how the service writes its calls; null without a service.
     """
 
     since: datetime
@@ -63,7 +63,9 @@ class Accounts:
         self._estimator = Estimator(backends, self._prices)
 
     def open(self) -> None:
-        """Before the first call: open the ledger, read what was spent, and the price list. Blocks. Raises ConfigError."""
+        """Before the first call: open the ledger, read what was spent and the prices. Blocks. Raises ConfigError."""
+        if self._opened:
+            return
         self.ledger.open()
         self._prices.load()
         self._opened = True

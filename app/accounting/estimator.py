@@ -106,7 +106,10 @@ class Assumption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What the month costs in each way, the cheapest first, own GPUs before others; `not_estimated`: what is missing."""
+    """What the month costs in each way, the cheapest first, own GPUs before others.
+
+    `not_estimated` names the backends of which too little is known, and what is missing.
+    """
 
     workload: Workload
     apis: tuple[ApiCost, ...]
