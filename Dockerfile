@@ -11,6 +11,13 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 
+# Which libraries: a file of its own, so that other changes of pyproject.toml do not install them anew.
+FROM ${BASE} AS requirements
+COPY pyproject.toml ./
+RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*project['dependencies'], *project['optional-dependencies']['quickstart'], sep='\n')" > /requirements.txt
+
+
 # The libraries. Nothing of Winnow's own code is in here, so a change of the code leaves this layer alone.
 FROM ${BASE} AS dependencies
 # The package index has torch for Linux with CUDA alone, 3 GB of it. uv knows where PyTorch keeps its other builds:
@@ -23,13 +30,14 @@ WORKDIR /build
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/uv \
  && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check "$UV"
-COPY constraints.txt pyproject.toml ./
+COPY constraints.txt ./
+COPY --from=requirements /requirements.txt ./
 RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     --mount=type=cache,target=/root/.cache/uv \
     /opt/uv/bin/uv venv --python python3 /opt/winnow \
  && /opt/uv/bin/uv pip install --python /opt/winnow/bin/python --compile-bytecode \
     ${TORCH_BACKEND:+--torch-backend="$TORCH_BACKEND"} \
-    --constraints constraints.txt --requirements pyproject.toml --extra quickstart \
+    --constraints constraints.txt --requirements requirements.txt \
  && rm -r /opt/winnow/lib/python3*/site-packages/torch/test /opt/winnow/lib/python3*/site-packages/torch/include
 # Three gigabytes of CUDA are never an accident.
 RUN case "$TORCH_BACKEND" in cu*|auto) ;; *) \
@@ -38,7 +46,7 @@ RUN case "$TORCH_BACKEND" in cu*|auto) ;; *) \
 
 
 FROM dependencies AS wheel
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY indexing indexing
 COPY app app
 RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml \

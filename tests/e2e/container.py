@@ -135,8 +135,7 @@ class Container:
 def image_config() -> dict[str, Any]:
     """What the image says of itself: User, Entrypoint, Cmd, Env, Healthcheck, Volumes, ..."""
     (image,) = json.loads(_said(["podman", "image", "inspect", IMAGE]))
-    config: dict[str, Any] = image["Config"]
-    return config
+    return {"Healthcheck": image["Healthcheck"], **image["Config"]}
 
 
 def _said(command: list[str]) -> str:

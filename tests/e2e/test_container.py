@@ -12,7 +12,7 @@ UID = 10001
 ASKED = {"query": "How fast may a forklift go?", "limit": 1}
 CUDA = "import sys, torch, pathlib; print(torch.version.cuda, [p.name for p in pathlib.Path(sys.prefix).glob("
 CUDA += "'lib/python3*/site-packages/*') if p.name.startswith(('nvidia', 'cuda', 'triton'))])"
-WRITTEN = "find / -xdev -newer /documents/mark -type f -not -path '/proc/*' -not -path '/data/*' -not -path '/tmp/*'"
+WRITTEN = "find / -xdev -newer /data/mark -type f -not -path '/proc/*' -not -path '/data/*' -not -path '/tmp/*'"
 
 pytestmark = [
     pytest.mark.container,
@@ -32,7 +32,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     documents.mkdir()
     for sample in (ROOT / "app" / "samples").iterdir():
         (documents / sample.name).write_bytes(sample.read_bytes())
-    (documents / "mark").touch()
+    (data / "mark").touch()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     made = Container(data, documents, port)

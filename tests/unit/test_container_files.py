@@ -160,7 +160,8 @@ def test_the_image_is_the_processors_and_nobodys() -> None:
 def test_libraries_are_a_layer_below_the_code() -> None:
     """A change of the code does not install torch again."""
     stage = DOCKERFILE[DOCKERFILE.index("AS dependencies") : DOCKERFILE.index("AS wheel")]
-    assert re.findall(r"^COPY (.*)$", stage, re.MULTILINE) == ["constraints.txt pyproject.toml ./"]
+    copied = re.findall(r"^COPY (.*)$", stage, re.MULTILINE)
+    assert copied == ["constraints.txt ./", "--from=requirements /requirements.txt ./"]
 
 
 def test_only_what_the_image_is_made_of_is_sent_to_the_builder() -> None:
