@@ -5,13 +5,14 @@ TORCH  ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow test-vllm check format bench constraints clean environment development python
+.PHONY: help run test slow test-vllm test-container check format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
 	@echo 'make test            runs the tests; ARGS="tests/unit -k filters" runs some of them'
 	@echo 'make slow            runs the slow tests, among them the commands of the README in a fresh clone'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
+	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make check           checks format, lint, types, and who may import whom'
 	@echo 'make format          puts the code into its one format'
 	@echo 'make bench           lists the benchmarks'
@@ -26,14 +27,21 @@ run: environment
 	@exec .venv/bin/winnow serve --samples
 
 test: development
-	@exec .venv/bin/python -m pytest -m 'not slow and not vllm' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'not slow and not vllm and not container' $(ARGS)
 
 slow: development
-	@exec .venv/bin/python -m pytest -m 'slow and not vllm' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'slow and not vllm and not container' $(ARGS)
 
 test-vllm: development
 	@'$(PYTHON)' -m tools.vllm_cpu --torch '$(TORCH)'
 	@exec .venv/bin/python -m pytest -m vllm $(ARGS)
+
+test-container: development
+	@for tool in podman buildah debootstrap; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
+	fi
+	@exec .venv/bin/python -m pytest -m container $(ARGS)
 
 check: development
 	.venv/bin/ruff format --check

@@ -45,8 +45,9 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP side.
 
-    `hosts` are names, besides loopback's, under which browsers and proxies may address the service. `backend` ranks
-    where a request names none. `log_format` "auto" is text on a terminal and JSON elsewhere.
+    `hosts` are names, besides loopback's, under which browsers and proxies may address the service; with
+    `allow_anonymous` all names are fine until some are given. `backend` ranks where a request names none. `log_format`
+    "auto" is text on a terminal and JSON elsewhere.
     """
 
     host: str = "127.0.0.1"

@@ -62,13 +62,14 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
 
     The peer's address counts, never X-Forwarded-For. A web page that the user visits also sends from this machine, but
     under its own name: so Host must be loopback or configured (DNS rebinding), and so must Origin where
-    a browser sends one.
+    a browser sends one. Who lets all in keeps that guard by configuring names: in a container every caller is another
+    machine, also the browser of the machine that runs it.
     """
-    if settings.allow_anonymous:
+    if settings.allow_anonymous and not settings.hosts:
         return
     headers = dict(scope["headers"])
     client = scope.get("client")
-    if client is not None and not is_loopback(client[0]):
+    if not settings.allow_anonymous and client is not None and not is_loopback(client[0]):
         raise NotAllowed(
             f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 lets all in"
         )

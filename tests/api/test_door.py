@@ -126,3 +126,24 @@ def test_all_may_come_in_when_told_so() -> None:
 def test_loopback_is_known_by_name_and_number(host: str, loopback: bool) -> None:
     """RFC 6761 names and the loopback ranges, nothing that merely looks like them."""
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("headers", "welcome"),
+    [
+        ({"host": "winnow:8000"}, True),
+        ({"host": "127.0.0.1:8000"}, True),
+        ({"host": "localhost:8000", "origin": "http://localhost:3000"}, True),
+        ({"host": "rebound.example:8000"}, False),
+        ({"host": "localhost:8000", "origin": "https://evil.example"}, False),
+    ],
+)
+def test_in_a_container_names_are_the_guard(headers: dict[str, str], welcome: bool) -> None:
+    """With names configured, an open door lets other machines in, but no web page under a name of its own."""
+    settings = ServiceSettings(allow_anonymous=True, hosts=("winnow",))
+    caller = scope("172.18.0.1", **headers)
+    if welcome:
+        check_caller(caller, settings)
+    else:
+        with pytest.raises(NotAllowed):
+            check_caller(caller, settings)
