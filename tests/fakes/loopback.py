@@ -81,7 +81,7 @@ class LoopbackServer:
     abandoned: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _closed: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def root(self) -> str:
@@ -89,10 +89,17 @@ class LoopbackServer:
 
     async def all_closed(self) -> None:
         """Returns when no connection is open any more."""
+        await self._until(lambda: self.open_connections == 0)
+
+    async def given_up(self, calls: int) -> None:
+        """Returns when the client has given up so many calls."""
+        await self._until(lambda: self.abandoned == calls)
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while self.open_connections:
-                self._closed.clear()
-                await self._closed.wait()
+            while not reached():
+                self._changed.clear()
+                await self._changed.wait()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=_BACKLOG)
@@ -119,7 +126,7 @@ class LoopbackServer:
             pass
         finally:
             self.open_connections -= 1
-            self._closed.set()
+            self._changed.set()
             self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
@@ -137,12 +144,12 @@ class LoopbackServer:
         try:
             await asyncio.wait({work, listening}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done() and listening.result() == b"":
-                self.abandoned += 1
-                raise Dropped
+                raise ConnectionResetError
             await work
             return listening.result() if listening.done() else b""
         except ConnectionError:
             self.abandoned += 1
+            self._changed.set()
             raise
         finally:
             for task in (work, listening):

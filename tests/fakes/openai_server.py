@@ -53,7 +53,8 @@ class OpenAIServer:
 
     `billed` is what the model calls used, cut ones too: they stop when the client leaves. `lacks` names what an older
     server does not have: "batch", "tokenize", "logprob_token_ids" (refused), "ignored_token_ids" (without effect),
-    "logprobs", "structured", "version", "models", "modern" (max_completion_tokens), "temperature" (other than 1).
+    "logprobs", "structured", "version", "models", "modern" (max_completion_tokens), "temperature" (other than 1),
+    "quiet" (a way not to think).
     """
 
     dialect: Dialect = "vllm"
@@ -66,6 +67,7 @@ class OpenAIServer:
     slow_s: float = 0.25
     slots: int | None = None
     load_s: float = 0.0
+    version: str = "0.32.0"
     requests: list[Request] = field(default_factory=list)
     billed: TokenCount = field(default_factory=TokenCount)
     busy: int = 0
@@ -111,9 +113,13 @@ class OpenAIServer:
     async def _route(self, request: Request, exchange: Exchange) -> None:
         known: dict[str, Any] = {"/v1/models": self._models}
         if self.dialect == "vllm":
-            known |= {"/tokenize": self._tokenize, "/version": lambda _: {"version": "0.32.0"}, "/health": lambda _: ""}
+            known |= {
+                "/tokenize": self._tokenize,
+                "/version": lambda _: {"version": self.version},
+                "/health": lambda _: "",
+            }
         if self.dialect == "ollama":
-            known |= {"/api/version": lambda _: {"version": "0.33.0"}, "/api/show": self._show}
+            known |= {"/api/version": lambda _: {"version": self.version}, "/api/show": self._show}
             known |= {"/api/ps": self._loaded, "/api/tags": lambda _: {"models": [{"name": self.model.name}]}}
         if request.path in known and request.path.rpartition("/")[2] not in self.lacks:
             await exchange.reply(200, json.dumps(known[request.path](request.json())).encode())
@@ -210,7 +216,7 @@ class OpenAIServer:
             raise Rejection(400, param=wrong, code="unsupported_parameter")
         if "temperature" in self.lacks and body.get("temperature", 1) != 1:
             raise Rejection(400, param="temperature", code="unsupported_value")
-        if "reasoning_effort" in body and not self.model.thinks:
+        if "reasoning_effort" in body and ("quiet" in self.lacks or not self.model.thinks):
             raise Rejection(400, param="reasoning_effort", code="unsupported_parameter")
 
     def _produce(self, body: Any, fault: Fault) -> tuple[list[str], list[str], str]:

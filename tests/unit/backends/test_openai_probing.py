@@ -20,7 +20,7 @@ async def probe(server: OpenAIServer, **settings: object) -> Probed:
 
 @pytest.mark.parametrize(
     ("dialect", "name", "context"),
-    [("vllm", "vLLM 0.32.0", 4096), ("ollama", "Ollama 0.33.0", 4096), ("openai", "", None)],
+    [("vllm", "vLLM 0.32.0", 4096), ("ollama", "Ollama 0.32.0", 4096), ("openai", "", None)],
 )
 async def test_a_server_is_asked_who_it_is(dialect: Dialect, name: str, context: int | None) -> None:
     """The first model, its context and the server's name and version are told, as far as the server tells them."""
@@ -152,6 +152,37 @@ async def test_a_server_that_fails_on_pictures_has_none() -> None:
     server = OpenAIServer("openai", faults=faults)
     found = await probe(server)
     assert found.capabilities == {"chat", "structured", "logprobs"}
+
+
+async def test_a_server_that_fails_on_log_probabilities_has_none() -> None:
+    """A server that answers a request for log-probabilities with 500, and still answers, has none."""
+    server = OpenAIServer("openai", faults=(Fault.BAD_REQUEST, Fault.OK, Fault.SERVER_ERROR))
+    assert (await probe(server)).capabilities == {"chat", "structured", "images"}
+
+
+async def test_an_old_ollama_has_no_log_probabilities() -> None:
+    """Ollama tells log-probabilities since 0.12.11."""
+    for version, told in (("0.12.10", False), ("0.12.11", True), ("0.13.0-rc1", True)):
+        found = await probe(OpenAIServer("ollama", version=version))
+        assert ("logprobs" in found.capabilities) is told
+
+
+async def test_a_model_that_cannot_but_think_is_used_as_it_is() -> None:
+    """Where no switch stops the thinking, the model is asked plainly, and nobody claims that it was stopped."""
+    server = OpenAIServer("openai", FakeModel(thinks=True), lacks=frozenset({"quiet"}))
+    async with server.http, opened(server, probe=False) as adapter:
+        assert "thinking" not in (await adapter.probe(TIMEOUT_S)).capabilities
+        reply = await adapter.complete(asking(), TIMEOUT_S)
+    assert reply.text == server.model.answer
+    assert reply.tokens.thinking > 0
+
+
+async def test_a_server_that_refuses_everything_fails_the_probe() -> None:
+    """When no way of asking is taken, the refusal is raised, after every way was tried once."""
+    server = OpenAIServer("openai", faults=(Fault.FORBIDDEN,) * 4)
+    with pytest.raises(UpstreamRejected, match="refuses the key"):
+        await probe(server)
+    assert len(server.bodies()) == 4
 
 
 async def test_an_older_server_is_given_its_own_name_for_the_limit() -> None:
