@@ -1,5 +1,7 @@
 """What can go wrong with a model's server: the names that the fakes, the tests and the storms share."""
 
+import random
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 
@@ -48,3 +50,10 @@ class Fault(StrEnum):
     SLOW_FIRST_BYTE = "slow_first_byte"
     SLOW_TRICKLE = "slow_trickle"
     """the first bytes come at once, the rest takes its time"""
+
+
+def seeded_faults(seed: int, share: float, faults: Sequence[Fault] | None = None) -> Callable[[], Fault]:
+    """A chooser that lets a `share` in [0,1] of the calls go wrong, evenly over `faults` (None: all but OK)."""
+    chance = random.Random(seed)
+    among = [fault for fault in Fault if fault is not Fault.OK] if faults is None else list(faults)
+    return lambda: chance.choice(among) if chance.random() < share else Fault.OK
