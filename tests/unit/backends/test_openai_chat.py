@@ -11,6 +11,7 @@ from app.backends.ports import ChatRequest, Image, Message
 from app.domain import TokenCount
 from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
 from tests.fakes.faults import Fault
+from tests.fakes.http_server import answering
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import Dialect, OpenAIServer
 from tests.unit.backends.openai_opening import TIMEOUT_S, asking, collected, opened
@@ -23,7 +24,7 @@ DIALECTS = pytest.mark.parametrize("dialect", ["vllm", "ollama", "openai"])
 async def test_a_reply_is_the_servers_text_with_its_reason_and_tokens(dialect: Dialect) -> None:
     """A completion gives the text, why it ended, the model's name, and the tokens that the server billed."""
     server = OpenAIServer(dialect)
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         before = server.billed
         reply = await adapter.complete(asking(), TIMEOUT_S)
     assert (reply.text, reply.finish_reason, reply.model) == (server.model.answer, "stop", "tiny")
@@ -36,7 +37,7 @@ async def test_a_reply_is_the_servers_text_with_its_reason_and_tokens(dialect: D
 async def test_the_deltas_make_up_the_reply(dialect: Dialect) -> None:
     """Concatenated deltas are the whole text, and the last one carries the reason and the tokens of a whole reply."""
     server = OpenAIServer(dialect)
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         whole = await adapter.complete(asking(), TIMEOUT_S)
         deltas = await collected(adapter, asking())
     assert "".join(delta.text for delta in deltas) == whole.text
@@ -47,7 +48,7 @@ async def test_the_deltas_make_up_the_reply(dialect: Dialect) -> None:
 async def test_vllm_counts_along() -> None:
     """A vLLM tells the tokens so far with each piece, so that a stream given up is known by what it cost."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         stream = adapter.stream(asking(), TIMEOUT_S)
         first, second = await anext(stream), await anext(stream)
         await stream.aclose()
@@ -67,7 +68,7 @@ async def test_the_request_says_everything_that_was_asked_for(dialect: Dialect) 
         stop=("END",),
         seed=11,
     )
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         await adapter.complete(request, TIMEOUT_S)
     (body,) = server.bodies()
     limit = "max_completion_tokens" if dialect == "openai" else "max_tokens"
@@ -80,7 +81,7 @@ async def test_the_request_says_everything_that_was_asked_for(dialect: Dialect) 
 async def test_a_reply_cut_for_its_length_says_so(dialect: Dialect) -> None:
     """A reply that reaches the limit ends with "length", whole and streamed."""
     server = OpenAIServer(dialect)
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         reply = await adapter.complete(asking(max_output_tokens=2), TIMEOUT_S)
         deltas = await collected(adapter, asking(max_output_tokens=2))
     assert (reply.finish_reason, reply.tokens.output) == ("length", 2)
@@ -97,7 +98,7 @@ async def test_structured_output_fits_its_schema(dialect: Dialect) -> None:
         "required": ["grades", "uniqueItems"],
         "additionalProperties": False,
     }
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         reply = await adapter.complete(asking(schema=schema), TIMEOUT_S)
     assert json.loads(reply.text) == {"grades": [], "uniqueItems": 0}
     sent = server.bodies()[0]["response_format"]["json_schema"]
@@ -110,7 +111,7 @@ async def test_vllms_json_cannot_run_away() -> None:
     bodies = {}
     for dialect in ("vllm", "ollama"):
         server = OpenAIServer(dialect)
-        async with server.http, opened(server) as adapter:
+        async with server, opened(server) as adapter:
             await adapter.complete(asking(schema={"type": "object"}, stop=("END",)), TIMEOUT_S)
         bodies[dialect] = server.bodies()[0]
     assert bodies["ollama"]["stop"] == ["END"]
@@ -118,12 +119,27 @@ async def test_vllms_json_cannot_run_away() -> None:
     assert "\n\n\n" in bodies["vllm"]["stop"]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_json_that_ran_away_was_cut(streamed: bool) -> None:
+    """A document that vLLM stopped for its white space ends with "length": it is not whole."""
+    body = {"choices": [{"message": {"content": "{"}, "finish_reason": "stop", "stop_reason": "\n\n\n"}]}
+    whole = json.dumps(body).encode()
+    with answering(200, b"data: %s\n\ndata: [DONE]\n\n" % whole if streamed else whole) as url:
+        adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
+        if streamed:
+            reason = (await collected(adapter, asking(schema={"type": "object"})))[-1].finish_reason
+        else:
+            reason = (await adapter.complete(asking(schema={"type": "object"}), TIMEOUT_S)).finish_reason
+        await adapter.aclose()
+    assert reason == "length"
+
+
 @DIALECTS
 async def test_pictures_travel_in_the_request(dialect: Dialect) -> None:
     """A picture is sent as a data: URL before the text, and costs its tokens."""
     server = OpenAIServer(dialect)
     picture = Image(data=b"\x89PNG...", media_type="image/png")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         blind = await adapter.complete(asking("What is this?"), TIMEOUT_S)
         request = ChatRequest(messages=(Message(role="user", content="What is this?", images=(picture,)),))
         seen = await adapter.complete(request, TIMEOUT_S)
@@ -139,7 +155,7 @@ async def test_pictures_travel_in_the_request(dialect: Dialect) -> None:
 async def test_a_thinking_model_is_told_not_to(dialect: Dialect, kind: bool | str) -> None:
     """A model that can think does not when asked through us, in the way that its server understands."""
     server = OpenAIServer(dialect, FakeModel(thinks=kind))
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         reply = await adapter.complete(asking(), TIMEOUT_S)
     assert (reply.text, reply.tokens.thinking) == (server.model.answer, 0)
     switch = {"enable_thinking": False, "thinking": False}
@@ -152,7 +168,7 @@ async def test_a_thinking_model_is_told_not_to(dialect: Dialect, kind: bool | st
 async def test_thoughts_never_become_text(kind: bool | str) -> None:
     """What a model thinks all the same, beside the text or between tags in it, is left out of the text."""
     server = OpenAIServer("openai", FakeModel(thinks=kind))
-    async with server.http, opened(server, probe=False, model="tiny") as adapter:
+    async with server, opened(server, probe=False, model="tiny") as adapter:
         server.lacks = frozenset({"modern"})
         reply = await adapter.complete(asking(), TIMEOUT_S)
         deltas = await collected(adapter, asking())
@@ -165,7 +181,7 @@ async def test_thoughts_never_become_text(kind: bool | str) -> None:
 async def test_a_model_that_only_takes_its_own_temperature_is_not_told_one() -> None:
     """Where a server refuses any temperature but its own, none is sent."""
     server = OpenAIServer("openai", lacks=frozenset({"temperature"}))
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         await adapter.complete(asking(), TIMEOUT_S)
     assert "temperature" not in server.bodies()[0]
 
@@ -174,7 +190,7 @@ async def test_a_model_that_only_takes_its_own_temperature_is_not_told_one() -> 
 async def test_out_of_tokens_without_text_is_a_reply(streamed: bool) -> None:
     """A reply whose tokens went before the first word is empty, ends with "length", and its tokens are told."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         server.expect(Fault.OUT_OF_TOKENS)
         if streamed:
             deltas = await collected(adapter, asking(max_output_tokens=3))
@@ -191,7 +207,7 @@ async def test_out_of_tokens_without_text_is_a_reply(streamed: bool) -> None:
 async def test_a_blocked_answer_is_refused_with_what_it_cost(streamed: bool) -> None:
     """An answer cut by a content filter raises Refused, which carries the tokens that were billed."""
     server = OpenAIServer("openai")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         before = server.billed
         server.expect(Fault.BLOCKED_ANSWER)
         with pytest.raises(Refused) as caught:
@@ -204,7 +220,7 @@ async def test_a_blocked_answer_is_refused_with_what_it_cost(streamed: bool) -> 
 async def test_without_a_model_and_a_probe_nothing_can_be_asked() -> None:
     """An adapter that was told no model and could not ask for one says so, as something that may pass."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server, probe=False) as adapter:
+    async with server, opened(server, probe=False) as adapter:
         assert adapter.scorer is None
         with pytest.raises(UpstreamUnavailable, match="models yet"):
             await adapter.complete(asking(), TIMEOUT_S)
@@ -214,12 +230,19 @@ async def test_without_a_model_and_a_probe_nothing_can_be_asked() -> None:
 async def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
     """A text that cannot be encoded never leaves, and is not blamed on the server."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         with pytest.raises(InvalidRequest, match="surrogate"):
             await adapter.complete(asking("\ud800"), TIMEOUT_S)
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http:///v1"])
+def test_an_address_must_be_one_of_http(url: str) -> None:
+    """What is no address of HTTP is refused with an example, before anything is sent."""
+    with pytest.raises(ConfigError, match=r"url in \[backends.gemma\] must be like http://127.0.0.1:8000/v1"):
+        open_openai_compatible("gemma", BackendSettings(kind="vllm", url=url))
+
+
 def test_a_server_without_a_url_is_a_mistake_of_the_settings() -> None:
     """vLLM and Ollama have no address of their own: without `url` the settings are refused."""
-    with pytest.raises(ConfigError, match=r"\[backends.gemma\] needs `url`"):
+    with pytest.raises(ConfigError, match=r"\[backends.gemma\] must be like"):
         open_openai_compatible("gemma", BackendSettings(kind="vllm"))

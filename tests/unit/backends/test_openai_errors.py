@@ -33,10 +33,11 @@ EXPECTED: dict[str, type[UpstreamError]] = {
     **dict.fromkeys(["NetworkError", "ReadError", "WriteError", "CloseError", "ConnectError"], UpstreamUnavailable),
     **dict.fromkeys(["ProtocolError", "LocalProtocolError", "RemoteProtocolError"], UpstreamUnavailable),
     **dict.fromkeys(["ProxyError", "UnsupportedProtocol", "ConnectTimeout", "TooManyRedirects"], UpstreamUnavailable),
-    **dict.fromkeys(["SSEError", "StreamError", "StreamConsumed", "StreamClosed"], UpstreamUnavailable),
+    **dict.fromkeys(["StreamError", "StreamConsumed", "StreamClosed"], UpstreamUnavailable),
     **dict.fromkeys(["ResponseNotRead", "RequestNotRead"], UpstreamUnavailable),
     **dict.fromkeys(["TimeoutException", "ReadTimeout", "WriteTimeout", "PoolTimeout"], UpstreamTimeout),
-    **dict.fromkeys(["DecodingError", "InvalidURL"], UpstreamBadReply),
+    **dict.fromkeys(["DecodingError", "SSEError"], UpstreamBadReply),
+    "InvalidURL": UpstreamRejected,
 }
 NOT_OURS = {"CookieConflict"}
 """We look at no cookies."""

@@ -22,7 +22,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 async def test_two_hundred_calls_at_once_are_all_served() -> None:
     """200 concurrent calls, whole and streamed, get their replies, and every connection is given back."""
     server = OpenAIServer("vllm")
-    async with server.http:
+    async with server:
         async with opened(server) as adapter:
             before = server.billed
             replies = await asyncio.gather(*(adapter.complete(asking(), TIMEOUT_S) for _ in range(100)))
@@ -35,24 +35,24 @@ async def test_two_hundred_calls_at_once_are_all_served() -> None:
             sum((reply.tokens for reply in replies), again.tokens),
         )
         assert before + told == server.billed
-        await server.http.all_closed()
+        await server.settled()
 
 
 async def test_connections_are_used_again() -> None:
     """One call after the other needs one connection, streamed ones too."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server, probe=False, model="tiny") as adapter:
+    async with server, opened(server, probe=False, model="tiny") as adapter:
         for _ in range(5):
             await adapter.complete(asking(), TIMEOUT_S)
             await collected(adapter, asking())
-        assert server.http.connections == 1
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_storm_of_cancelled_calls_leaves_nothing(streamed: bool) -> None:
     """100 calls cancelled in the middle end at the server too, no connection stays, and the next call is served."""
     server = OpenAIServer("vllm", token_s=0.02)
-    async with server.http:
+    async with server:
         async with opened(server, probe=False, model="tiny") as adapter:
             tasks = [
                 asyncio.ensure_future(
@@ -65,34 +65,32 @@ async def test_a_storm_of_cancelled_calls_leaves_nothing(streamed: bool) -> None
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-            await server.until_busy(0)
-            assert server.http.abandoned == 100
+            await server.settled()
             server.token_s = 0.0
             assert (await adapter.complete(asking(), TIMEOUT_S)).text == server.model.answer
-        await server.http.all_closed()
+        await server.settled()
 
 
 async def test_a_stream_that_is_closed_ends_upstream() -> None:
     """Closing the generator after the first piece stops the server's work and returns the connection."""
     server = OpenAIServer("vllm", token_s=0.01)
-    async with server.http, opened(server, probe=False, model="tiny") as adapter:
+    async with server, opened(server, probe=False, model="tiny") as adapter:
         stream = adapter.stream(asking(), TIMEOUT_S)
         await anext(stream)
         await stream.aclose()
-        await server.http.all_closed()
-        assert server.http.abandoned == 1
+        await server.settled()
     assert 0 < server.billed.output < 8
 
 
 async def test_a_stream_that_is_forgotten_ends_upstream() -> None:
     """A generator that nobody closes is closed with the loop's own hooks."""
     server = OpenAIServer("vllm", token_s=0.01)
-    async with server.http, opened(server, probe=False, model="tiny") as adapter:
+    async with server, opened(server, probe=False, model="tiny") as adapter:
         stream = adapter.stream(asking(), TIMEOUT_S)
         await anext(stream)
         del stream
         gc.collect()
-        await server.http.all_closed()
+        await server.settled()
     assert 0 < server.billed.output < 8
 
 
@@ -100,7 +98,7 @@ async def test_cancelled_scoring_ends_upstream() -> None:
     """Scoring that is cancelled stops the batch, or all of its single requests."""
     for dialect in ("vllm", "ollama"):
         server = OpenAIServer(dialect)
-        async with server.http, opened(server) as adapter:
+        async with server, opened(server) as adapter:
             assert adapter.scorer is not None
             await adapter.scorer.score([conversation()], ("0", "1"), TIMEOUT_S)
             server.load_s = 1.0
@@ -110,23 +108,22 @@ async def test_cancelled_scoring_ends_upstream() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             await server.until_busy(0)
-            assert server.http.abandoned > 0
 
 
 async def test_a_timeout_ends_the_call_upstream() -> None:
     """A call whose time is over is given up at the server as well."""
-    server = OpenAIServer("vllm", faults=(Fault.SLOW_FIRST_BYTE,), slow_s=2.0)
-    async with server.http, opened(server, probe=False, model="tiny") as adapter:
+    server = OpenAIServer("vllm", script=(Fault.SLOW_FIRST_BYTE,), slow_s=2.0)
+    async with server, opened(server, probe=False, model="tiny") as adapter:
         with pytest.raises(UpstreamTimeout):
             await adapter.complete(asking(), 0.05)
-        await server.until_busy(0)
-        assert server.http.abandoned == 1
+        await server.settled()
+        assert server.cancelled == 1
 
 
 async def test_a_key_does_not_follow_a_redirect() -> None:
     """A redirect is an error of ours: neither the key nor the prompt is sent to where it points."""
     elsewhere = OpenAIServer("vllm")
-    async with elsewhere.http:
+    async with elsewhere:
         with answering(307, b"", headers={"Location": f"{elsewhere.url}/chat/completions"}) as url:
             settings = BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny", api_key="secret")
             adapter = open_openai_compatible("gemma", settings)
@@ -143,16 +140,16 @@ async def test_proxies_of_the_environment_are_not_for_near_servers(monkeypatch: 
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     server = OpenAIServer("vllm")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         assert (await adapter.complete(asking(), TIMEOUT_S)).text == server.model.answer
 
 
 async def test_proxies_of_the_environment_are_for_far_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server out there is reached through the proxy that the environment names."""
     server = OpenAIServer("openai")
-    async with server.http:
+    async with server:
         for name in PROXIES:
-            monkeypatch.setenv(name, server.http.root)
+            monkeypatch.setenv(name, server.root)
         settings = BackendSettings(kind="openai", url="http://api.example.com/v1", model="tiny")
         adapter = open_openai_compatible("far", settings)
         with pytest.raises(UpstreamRejected):
@@ -194,7 +191,7 @@ async def test_the_sdks_environment_does_not_leak(monkeypatch: pytest.MonkeyPatc
     }.items():
         monkeypatch.setenv(name, value)
     server = OpenAIServer("vllm")
-    async with server.http, opened(server) as adapter:
+    async with server, opened(server) as adapter:
         await adapter.complete(asking(), TIMEOUT_S)
     headers = dict(server.requests[0].headers)
     assert not {"authorization", "openai-organization", "openai-project", "x-secret"} & headers.keys()
@@ -204,7 +201,7 @@ async def test_the_sdks_environment_does_not_leak(monkeypatch: pytest.MonkeyPatc
 async def test_an_idle_stream_does_not_hold_up_others() -> None:
     """A reader that pauses in the middle of its stream keeps nobody else waiting."""
     server = OpenAIServer("vllm")
-    async with server.http, opened(server, probe=False, model="tiny", concurrency=1) as adapter:
+    async with server, opened(server, probe=False, model="tiny", concurrency=1) as adapter:
         stream = adapter.stream(asking(), TIMEOUT_S)
         await anext(stream)
         assert (await adapter.complete(asking(), TIMEOUT_S)).text == server.model.answer
