@@ -112,9 +112,9 @@ class Line:
         return "unknown" if self._health.reachable is None else "up"
 
     @property
-    def rests(self) -> bool:
-        """Whether a call would be turned away at once."""
-        return self._breaker.rest_s > 0
+    def available(self) -> bool:
+        """Whether a call is likely to be served: it is not known to be down, and would not be turned away at once."""
+        return self.health != "down" and self._breaker.rest_s == 0
 
     @property
     def news(self) -> asyncio.Event:
@@ -201,7 +201,12 @@ class Line:
         def worth_waiting(pause_s: float) -> bool:
             return self._breaker.rest_s <= pause_s < errand.left() and pause_s <= errand.patience()
 
-        return await retrying(attempt, self.settings.retries, worth_waiting, self._random)
+        try:
+            return await retrying(attempt, self.settings.retries, worth_waiting, self._random)
+        except UpstreamError as exc:
+            if exc.retry_after is None:
+                exc.retry_after = self._breaker.rest_s or None
+            raise
 
     async def _prepare(self, errand: _Errand) -> None:
         """Refuse what is in vain before anything is taken, and see to it that the server is known well enough."""
@@ -215,7 +220,7 @@ class Line:
             raise MissingCapability(f"the backend {self.name!r} turned out not to offer {_words(errand.needs)}")
 
     async def _get_to_know(self, timeout_s: float) -> None:
-        """Probe it, unless somebody else just did. Counts as an attempt."""
+        """Probe it, unless somebody else just did. Counts as an attempt; a success closes the breaker anyway."""
         if self.probed is not None:
             return
         permit = self._breaker.admit()
@@ -227,11 +232,10 @@ class Line:
         except BaseException:
             permit.dropped()
             raise
-        permit.succeeded()
 
     async def _hedged(self, once: Callable[..., Coroutine[Any, Any, T]], discard: Callable[[T], Awaitable[None]]) -> T:
         after_s = self.settings.hedge_after_s
-        if after_s is None or self._breaker.state != "closed":
+        if after_s is None:
             return await once(spare=False)
         return await hedged(once(spare=False), lambda: once(spare=True), after_s, discard)
 

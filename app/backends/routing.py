@@ -115,7 +115,7 @@ class Route:
         raise _most_useful(failures)
 
     def _hurry(self, call: Call, others: Sequence[Line]) -> Deadline | None:
-        if all(line.rests for line in others):
+        if not any(line.available for line in others):
             return None
         return Deadline(call.deadline.left() * SHARE, self._clock)
 

@@ -53,17 +53,17 @@ class OpenStream:
         """Give the rest of it up, if there is any."""
         self._unread = None
         if not self._over:
-            await finish(self._end(GeneratorExit()))
+            await self._end(GeneratorExit())
 
     async def _receive(self, within_s: float) -> Delta:
         try:
             delta = await self._next(within_s)
         except BaseException as exc:
-            await finish(self._end(exc))
+            await self._end(exc)
             raise
         self._note(delta)
         if delta.finish_reason is not None:
-            await finish(self._end(None))
+            await self._end(None)
         return delta
 
     async def _next(self, within_s: float) -> Delta:
@@ -82,11 +82,14 @@ class OpenStream:
     async def _end(self, failure: BaseException | None) -> None:
         self._over = True
         try:
-            with suppress(WinnowError, TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await self._source.aclose()
+            await finish(self._close())
         finally:
             await self._settle(failure)
+
+    async def _close(self) -> None:
+        with suppress(WinnowError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._source.aclose()
 
     async def _settle(self, failure: BaseException | None) -> None:
         first_token_s = self._first_token_s

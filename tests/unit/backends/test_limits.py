@@ -160,6 +160,18 @@ async def test_patience_ends() -> None:
         assert gate.in_flight == 1
 
 
+async def test_who_gives_up_makes_room_for_the_next() -> None:
+    """When the call at the head of the line goes, the one behind it need not wait for what the first one needed."""
+    gate = gate_of(tokens_per_minute=100)
+    (await gate.enter(50, 1)).leave()
+    large = asyncio.ensure_future(gate.enter(80, 1000))
+    small = asyncio.ensure_future(gate.enter(10, 1000))
+    await asyncio.sleep(2)
+    large.cancel()
+    await small
+    assert asyncio.get_running_loop().time() == 2
+
+
 async def test_a_call_that_was_never_made_does_not_count() -> None:
     """A slot given back unused takes nothing from the minute."""
     gate = gate_of(requests_per_minute=1, tokens_per_minute=10)

@@ -142,12 +142,12 @@ async def test_a_spent_day_is_not_waited_for() -> None:
     """The quota of the day ends the call at once, and the line rests a quarter of an hour before it asks again."""
     adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", quota="day"))])
     line = make_line(adapter)
-    with pytest.raises(UpstreamRateLimited):
+    with pytest.raises(UpstreamRateLimited) as spent:
         await line.complete(ASKED, a_call())
     with pytest.raises(Resting) as resting:
         await line.complete(ASKED, a_call())
-    assert resting.value.retry_after == LONGEST_TOLD_S
-    assert (adapter.begun, line.health, line.rests) == (1, "resting", True)
+    assert (spent.value.retry_after, resting.value.retry_after) == (LONGEST_TOLD_S, LONGEST_TOLD_S)
+    assert (adapter.begun, line.health, line.available) == (1, "resting", False)
     await asyncio.sleep(LONGEST_TOLD_S)
     await line.complete(ASKED, a_call())
     assert line.health == "up"
@@ -161,6 +161,44 @@ async def test_a_line_that_begins_to_rest_says_why() -> None:
         await line.complete(ASKED, a_call())
     assert type(failure.value) is UpstreamUnavailable
     assert adapter.begun == 3
+    assert now() == pytest.approx(adapter.times[-1] + 0.1)
+
+
+async def test_a_line_that_others_sent_to_rest_says_why() -> None:
+    """When the breaker opens while a call pauses before its retry, the call too fails with its own error."""
+    adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 2.0)), Plan(failure=DOWN)])
+    line = make_line(adapter, retries=1, routing=RoutingSettings(failures=2))
+    pausing = asyncio.ensure_future(line.complete(ASKED, a_call()))
+    await asyncio.sleep(1)
+    with pytest.raises(UpstreamUnavailable):
+        await line.complete(ASKED, a_call())
+    with pytest.raises(UpstreamRateLimited):
+        await pausing
+    assert adapter.begun == 2
+
+
+async def test_a_resting_line_is_not_waited_for() -> None:
+    """However full the line is, a call finds out at once that the backend rests."""
+    adapter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1, failure=DOWN), Plan(seconds=50)])
+    line = make_line(adapter, concurrency=2, retries=0, routing=RoutingSettings(failures=1))
+    calls = [asyncio.ensure_future(line.complete(ASKED, a_call())) for _ in range(3)]
+    await asyncio.sleep(2)
+    with pytest.raises(Resting):
+        await line.complete(ASKED, a_call())
+    assert now() == 2
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_cancelled_trial_is_given_back() -> None:
+    """When the caller of a half-open breaker's trial goes away, the next call is the trial."""
+    adapter = ScriptedAdapter([Plan(failure=DOWN), Plan(seconds=50)])
+    line = make_line(adapter, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
+    with pytest.raises(UpstreamUnavailable):
+        await line.complete(ASKED, a_call())
+    await asyncio.sleep(5)
+    await cancelled_after(1, asyncio.ensure_future(line.complete(ASKED, a_call())))
+    await line.complete(ASKED, a_call())
+    assert line.health == "up"
 
 
 async def test_no_time_no_attempt() -> None:
@@ -396,6 +434,18 @@ async def test_a_trial_has_no_company() -> None:
         await line.complete(ASKED, a_call())
     await asyncio.sleep(5)
     await line.complete(ASKED, a_call())
+    assert adapter.begun == 2
+
+
+async def test_a_line_that_fails_gives_no_company() -> None:
+    """A slow call from before the breaker opened is not hedged, even when a trial would be let through."""
+    adapter = ScriptedAdapter([Plan(seconds=20), Plan(failure=DOWN)])
+    line = make_line(adapter, hedge_after_s=10, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
+    slow = asyncio.ensure_future(line.complete(ASKED, a_call()))
+    await asyncio.sleep(1)
+    with pytest.raises(UpstreamUnavailable):
+        await line.complete(ASKED, a_call())
+    await slow
     assert adapter.begun == 2
 
 

@@ -151,13 +151,15 @@ async def test_a_slow_first_leaves_time_for_the_next() -> None:
     assert (await ask([steady], seconds=9)).use.used == "steady"
 
 
-async def test_nobody_is_hurried_for_a_backend_that_rests() -> None:
-    """If no other can take over, a backend may use all the time that is left."""
-    resting = failing(UpstreamTimeout("s", ""), "resting")
+async def test_nobody_is_hurried_for_a_backend_that_is_away() -> None:
+    """If the others rest or are down, a backend may use all the time that is left."""
+    resting, down = failing(UpstreamTimeout("s", ""), "resting"), working("down")
     with suppress(UpstreamTimeout):
         await resting.complete(ASKED, a_call())
+    with suppress(UpstreamTimeout):
+        await down.ping(timeout_s=0)
     steady = make_line(ScriptedAdapter(rest=Plan(seconds=4)), name="steady")
-    assert (await ask([steady, resting], seconds=4.5)).use.used == "steady"
+    assert (await ask([steady, resting, down], seconds=4.5)).use.used == "steady"
 
 
 async def test_a_stream_is_handed_over_until_its_first_token() -> None:
