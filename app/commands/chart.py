@@ -68,13 +68,17 @@ class _Canvas:
     def lines(self) -> list[str]:
         """With dollars at the left."""
         last = len(self._rows) - 1
-        labels = {0: dollars(self._top), last // 2: dollars(self._top * (1 - last // 2 / last)), last: "$0"}
+        labels = {0: _label(self._top), last // 2: _label(self._top * (1 - last // 2 / last)), last: "$0"}
         return [f"{labels.get(n, ''):>{_GUTTER - 1}} |{''.join(row).rstrip()}" for n, row in enumerate(self._rows)]
 
     def _row(self, usd: float) -> int:
         """Negative: above the chart."""
         last = len(self._rows) - 1
         return last - round(min(max(usd / self._top, 0.0), 2.0) * last)
+
+
+def _label(usd: float) -> str:
+    return dollars(usd) if usd < 10_000 else f"${short(usd)}"
 
 
 def _axis(columns: int, right: float, here: float) -> list[str]:

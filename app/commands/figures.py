@@ -23,7 +23,9 @@ def short(count: float) -> str:
 
 
 def dollars(usd: float) -> str:
-    """Cents from a dollar on; below it as many digits as say something."""
+    """Cents from a dollar on, none from a million on; below a dollar as many digits as say something."""
+    if usd >= 1e6:
+        return f"${short(usd)}"
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}" if usd >= 0.0001 else f"${usd:.1e}"
 
 
