@@ -1,4 +1,4 @@
-"""`winnow`: serve, index, search, answer, doctor, vllm.
+"""`winnow`: serve, index, search, answer, usage, cost, doctor, vllm.
 
 While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
 Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
@@ -18,20 +18,18 @@ from typing import Any, NoReturn
 import msgspec
 import rich_click as click
 from click.exceptions import Exit
-from rich.console import Console
 
+from app.commands.cost import cost
+from app.commands.terminal import err, out, print_json, settings_here, write
+from app.commands.usage import usage
 from app.commands.vllm import vllm
 from app.console import IndexingView, LoadingView, clean, show_answer, show_results, show_sources, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
-from app.settings import Settings, load_settings
 from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
 from indexing.progress import Summary
 
 REFUSED, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
-
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
 
 
 def _version() -> str:
@@ -103,10 +101,6 @@ def _ending_at_once(view: IndexingView | LoadingView, line: str) -> Iterator[Non
         signal.signal(signal.SIGINT, before)
 
 
-def _settings() -> Settings:
-    return load_settings(os.environ, Path.cwd())
-
-
 @cli.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes any.  [default: 8000]")
@@ -116,7 +110,7 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
     from app.main import serve as run
     from app.wiring import build_services
 
-    settings = _settings()
+    settings = settings_here()
     changed = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     service = msgspec.structs.replace(settings.service, **changed)
     settings = msgspec.structs.replace(settings, service=service)
@@ -143,7 +137,7 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
         raise click.UsageError("name at least one PATH, or - for standard input")
     if "-" in paths and (len(paths) > 1 or rebuild):
         raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
-    settings = _settings()
+    settings = settings_here()
     with IndexingView(err) as view, _ending_at_once(view, "; what is indexed stays, and the next run does the rest"):
         if paths == ("-",):
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
@@ -157,7 +151,7 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
 
 def _finish_index(summary: Summary, as_json: bool) -> None:
     if as_json:
-        _print_json(msgspec.to_builtins(summary))
+        print_json(msgspec.to_builtins(summary))
     else:
         err.print(summary_line(summary), markup=False, highlight=False)
     if summary.refused:
@@ -186,9 +180,9 @@ def search(query: str, as_json: bool, **options: Any) -> None:
     from app.desk import search as find
 
     with LoadingView(err) as view, _ending_at_once(view, ""):
-        found = find(_settings(), _body(query, options), view.show)
+        found = find(settings_here(), _body(query, options), view.show)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         show_results(out, found)
 
@@ -202,14 +196,14 @@ def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
     from app.desk import answer as reply
     from app.desk import stream_answer
 
-    settings, body = _settings(), _body(query, options)
+    settings, body = settings_here(), _body(query, options)
     with LoadingView(err) as view, _ending_at_once(view, ""):
         if stream:
             stream_answer(settings, body, _EventPrinter(view, as_json=as_json), view.show)
             return
         answered = reply(settings, body, view.show)
     if as_json:
-        _print_json(answered)
+        print_json(answered)
     else:
         show_answer(out, answered)
 
@@ -224,7 +218,7 @@ class _EventPrinter:
     def __call__(self, name: str, data: dict[str, Any]) -> None:
         self._view.stop()
         if self._as_json:
-            _write(msgspec.json.encode({"event": name, "data": data}))
+            write(msgspec.json.encode({"event": name, "data": data}))
         elif name == "delta":
             out.print(clean(data["text"]), end="", markup=False, highlight=False)
         elif name == "done":
@@ -241,7 +235,7 @@ def doctor(as_json: bool) -> None:
 
     findings = examine(os.environ, Path.cwd())
     if as_json:
-        _print_json(msgspec.to_builtins(findings))
+        print_json(msgspec.to_builtins(findings))
     else:
         show(out, findings)
     if any(finding.state == "broken" for finding in findings):
@@ -262,17 +256,8 @@ def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _print_json(value: Any) -> None:
-    _write(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def _write(line: bytes) -> None:
-    """JSON is UTF-8, whatever the terminal is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
-
-
+cli.add_command(usage)
+cli.add_command(cost)
 cli.add_command(vllm)
 
 

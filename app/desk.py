@@ -2,12 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
+from app.accounting.accounts import Accounts, UsageReport
+from app.accounting.estimator import Estimate
 from app.api.bodies import decode
+from app.api.cost import EstimateRequest
 from app.api.events import payload
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.domain import Query, Question
@@ -91,6 +94,32 @@ def index_stdin(settings: Settings, data: bytes, name: str, collection: str, rep
         return await services.library.put_bytes(data, name, collection)
 
     return _when_free(settings, lambda service: service.put(data, name, collection), put, report)
+
+
+def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
+    """A GET /usage with these parameters."""
+    if service := _service(settings):
+        return msgspec.convert(service.ask("/usage", params), UsageReport)
+    return _accounts(settings).usage(**params)  # type: ignore[arg-type] # the command line knows the groups
+
+
+def export_usage(settings: Settings, params: dict[str, str]) -> Iterator[bytes]:
+    """A GET /usage/export with these parameters, in pieces."""
+    if service := _service(settings):
+        return service.download("/usage/export", params)
+    return _accounts(settings).export(**params)
+
+
+def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
+    """A POST /cost/estimate with this body."""
+    if service := _service(settings):
+        return msgspec.convert(service.post("/cost/estimate", body), Estimate)
+    return _accounts(settings).estimate(decode(msgspec.json.encode(body), EstimateRequest).to_workload())
+
+
+def _accounts(settings: Settings) -> Accounts:
+    """To look into: nothing is opened, no file is made."""
+    return Accounts(settings.index.home, settings.backends, settings.budgets)
 
 
 def _when_free(

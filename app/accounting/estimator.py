@@ -12,6 +12,7 @@ import msgspec
 from app.accounting.hardware import GPUS, MODELS, OVERHEAD_GIB, SEED_PRICE, SPEEDS_ON, USABLE, Gpu, conversations, speed
 from app.accounting.prices import Offer, Price, Prices, Rates
 from app.accounting.reports import Throughput
+from app.accounting.spending import rate
 from app.backend_settings import GEMINI_MODEL, BackendSettings
 
 MONTH_H = 730.0
@@ -237,7 +238,7 @@ def self_host_cost(model: str, gpu: Gpu, speeds: Speeds, month: Workload) -> Sel
         gpus=gpus,
         rented_hours=rented,
         usd=usd,
-        formula=f"{work}; {paid} x ${gpu.usd_per_hour:g} = ${usd:,.2f}",
+        formula=f"{work}; {paid} x {rate(gpu.usd_per_hour)} = ${usd:,.2f}",
         break_even=(),
     )
 
@@ -264,7 +265,7 @@ def _break_evens(hosted: SelfHostCost, apis: Sequence[ApiCost], month: Workload)
 def _api_cost(backend: str, model: str, price: Price, rates: Rates, month: Workload) -> ApiCost:
     cached = month.input_tokens * month.cached_share
     usd = api_usd(rates, month)
-    from_cache = f" + {cached:,.0f} cached x ${rates.cached:g}" if cached else ""
+    from_cache = f" + {cached:,.0f} cached x {rate(rates.cached)}" if cached else ""
     return ApiCost(
         backend=backend,
         model=model,
@@ -276,8 +277,8 @@ def _api_cost(backend: str, model: str, price: Price, rates: Rates, month: Workl
         as_of=price.as_of,
         usd=usd,
         formula=(
-            f"({uncached(month):,.0f} input x ${rates.input:g}{from_cache} "
-            f"+ {month.output_tokens:,} output x ${rates.output:g}) / 1,000,000 = ${usd:,.2f}"
+            f"({uncached(month):,.0f} input x {rate(rates.input)}{from_cache} "
+            f"+ {month.output_tokens:,} output x {rate(rates.output)}) / 1,000,000 = ${usd:,.2f}"
         ),
     )
 
@@ -313,7 +314,7 @@ def _assumptions(month: Workload) -> Iterator[Assumption]:
         told = month.gpus is not None and name in month.gpus
         usd = gpu.usd_per_hour if month.gpus is None else month.gpus.get(name)
         if usd is not None:
-            yield Assumption(name=f"{name}, an hour", value=f"${usd:g}", source="yours" if told else SEED_PRICE)
+            yield Assumption(name=f"{name}, an hour", value=f"{rate(usd)}", source="yours" if told else SEED_PRICE)
     others = ", ".join(f"{gpu.name} x {gpu.bandwidth / SPEEDS_ON.bandwidth:.2f}" for gpu in GPUS.values())
     for name, value, source in (
         ("speed of one stream on an RTX 4090", "; ".join(f"{m.name} {m.speed:g}/s" for m in MODELS), "speed_source"),

@@ -155,15 +155,15 @@ def usage(path: Path, span: Span, group_by: GroupBy) -> Groups:
         return Groups(rows=rows, total=total[0] if total else NOTHING, unpriced=[name for (name,) in unpriced])
 
 
-def export(path: Path, span: Span) -> Iterator[bytes]:
+def export(path: Path, span: Span, page: int = PAGE) -> Iterator[bytes]:
     """Pages of JSON lines in the order of time; never the whole ledger in memory. Raises StoreUnavailable."""
     (since, until), last = span.ms(), 0
     while True:
         with reading(path) as db:
-            rows = db.execute(_PAGE, (since, last, until, PAGE)).fetchall() if db else []
+            rows = db.execute(_PAGE, (since, last, until, page)).fetchall() if db else []
         if rows:
             yield b"".join(msgspec.json.encode(_exported(row)) + b"\n" for row in rows)
-        if len(rows) < PAGE:
+        if len(rows) < page:
             return
         since, last = rows[-1][:2]
 

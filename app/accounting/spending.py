@@ -52,6 +52,11 @@ def in_usd(pico: int) -> float:
     return pico / PICO
 
 
+def rate(usd: float) -> str:
+    """A price as people write it: $0.25, $1.50, and as many digits as $0.025 needs."""
+    return f"${usd:.2f}" if round(usd, 2) == usd else f"${usd:g}"
+
+
 def purses_of(backend: str, key: str) -> tuple[Purse, Purse, Purse]:
     """Everyone who pays for a call."""
     return Purse("total"), Purse("backend", backend), Purse("key", key)

@@ -1,1 +1,1 @@
-"""The commands of `winnow` that have a page of their own."""
+"""Commands that have a module of their own."""

@@ -15,7 +15,7 @@ async def test_an_estimate_without_any_configuration(client: httpx.AsyncClient) 
     found = (await client.post("/cost/estimate", json=MONTH)).json()
     (api,) = found["apis"]
     assert (api["backend"], api["reference"], api["usd"]) == ("reference", True, 5.5)
-    assert api["formula"] == "(10,000,000 input x $0.25 + 2,000,000 output x $1.5) / 1,000,000 = $5.50"
+    assert api["formula"] == "(10,000,000 input x $0.25 + 2,000,000 output x $1.50) / 1,000,000 = $5.50"
     assert {row["gpu"] for row in found["self_hosted"]} == {"RTX 3060", "RTX 3080", "RTX 4090"}
     assert all(assumption["source"] for assumption in found["assumptions"])
 

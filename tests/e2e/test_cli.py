@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from app.accounting.ledger_file import LEDGER_FILE
+from app.accounting.spending import PICO
+from tests.fakes.money import record, written
+from tests.fakes.running import RunningServer
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,6 +56,9 @@ def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
         (["search", "x", "--filter", "[1]"], "no JSON object"),
         (["search", "x", "--filter", '{"a": {"bad": 1}}'], "unknown operator"),
         (["search", "x", "--mode", "bad"], "--mode"),
+        (["usage", "--since", "yesterday"], "since: 'yesterday' is none of a date"),
+        (["cost"], "--input"),
+        (["cost", "--input", "1M", "--gpu", "H100"], "known are RTX 3060"),
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> None:
@@ -72,6 +80,38 @@ def test_a_home_that_cannot_be_made_is_status_2(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     status, _, err = winnow(tmp_path, "search", "x", WINNOW_HOME="file/home")
     assert (status, err.count("\n")) == (2, 1)
+
+
+def test_money_without_a_service(tmp_path: Path) -> None:
+    """Usage and its export read the ledger; an estimate needs nothing; none of them makes a file."""
+    assert winnow(tmp_path, "usage")[::2] == (0, "")
+    status, out, _ = winnow(tmp_path, "cost", "--input", "10M", "--output", "2M", "--json")
+    assert (status, json.loads(out)["apis"][0]["usd"]) == (0, 5.5)
+    assert not list(tmp_path.iterdir())
+    written(tmp_path / ".winnow" / LEDGER_FILE, record(time.time() - 60, pico=PICO))
+    status, out, _ = winnow(tmp_path, "usage", "--by", "day", "--json")
+    assert (status, json.loads(out)["total"]["cost_usd"]) == (0, 1.0)
+    status, out, _ = winnow(tmp_path, "usage", "--export", "-")
+    assert (status, json.loads(out)["request_id"]) == (0, "r1")
+    status, _, err = winnow(tmp_path, "usage", "--export", "calls.jsonl")
+    assert (status, err) == (0, "1 calls written to calls.jsonl\n")
+    assert (tmp_path / "calls.jsonl").read_text() == out
+
+
+def test_money_of_a_running_service(tmp_path: Path) -> None:
+    """The commands ask it, and find the same."""
+    running = RunningServer(tmp_path / "home")
+    written(tmp_path / "home" / LEDGER_FILE, record(time.time() - 60, pico=PICO))
+    home = str(tmp_path / "home")
+    try:
+        status, out, _ = winnow(tmp_path, "usage", "--json", WINNOW_HOME=home)
+        assert (status, json.loads(out)["rows"][0]["cost_usd"], json.loads(out)["ledger"]["lost"]) == (0, 1.0, 0)
+        assert json.loads(winnow(tmp_path, "usage", "--export", "-", WINNOW_HOME=home)[1])["cost_usd"] == 1.0
+        assert winnow(tmp_path, "usage", "--since", "?", WINNOW_HOME=home)[0] == 2
+        status, out, _ = winnow(tmp_path, "cost", "--input", "10M", "--gpu", "4090", WINNOW_HOME=home)
+        assert (status, "RTX 4090" in out, "RTX 3060 " in out) == (0, True, True)
+    finally:
+        running.close()
 
 
 @pytest.mark.slow

@@ -37,7 +37,8 @@ calls = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 50)), min_size=1, max
 @given(calls)
 def test_shares_add_up_to_the_busy_time(lives: list[tuple[float, float]]) -> None:
     """However calls overlap, their shares sum to the length of the union of their lives."""
-    share, marks, shares = GpuShare(), {}, []
+    share, shares = GpuShare(), list[float]()
+    marks: dict[int, float] = {}
     events = [(begin, 0, n) for n, (begin, _) in enumerate(lives)]
     events += [(begin + length, 1, n) for n, (begin, length) in enumerate(lives)]
     for at, ends, n in sorted(events):

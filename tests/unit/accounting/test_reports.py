@@ -1,0 +1,159 @@
+"""What the ledger tells."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.accounting import reports
+from app.accounting.ledger_file import open_for_writing, reading
+from app.accounting.moments import Span
+from app.accounting.reports import ExportedCall, Groups, Latency, Throughput
+from app.accounting.spending import PICO
+from indexing.errors import StoreUnavailable
+from tests.fakes.money import NOON, record, written
+
+NOW = datetime.fromtimestamp(NOON, UTC)
+TODAY = Span(since=NOW - timedelta(hours=12), until=NOW + timedelta(hours=12))
+MONTH = Span(since=NOW - timedelta(days=30), until=NOW + timedelta(days=1))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "l.sqlite3"
+
+
+def test_without_a_ledger_there_is_nothing(path: Path) -> None:
+    """And no file is made; the same for one that is still empty."""
+    assert reports.usage(path, TODAY, "backend") == Groups()
+    assert list(reports.export(path, TODAY)) == []
+    assert reports.throughput(path, TODAY) == []
+    assert not path.exists()
+    path.touch()
+    assert reports.usage(path, TODAY, "backend") == Groups()
+
+
+def test_a_group_sums_its_calls(path: Path) -> None:
+    """Failures, tokens by class, dollars, and calls without a price."""
+    written(
+        path,
+        record(pico=PICO, latency_ms=10),
+        record(pico=PICO // 2, latency_ms=30),
+        record(outcome="timeout", latency_ms=9999),
+        record(outcome="cancelled", latency_ms=9999),
+        record(backend="other", price_source="unknown"),
+    )
+    found = reports.usage(path, TODAY, "backend")
+    gemini, other = found.rows
+    assert (gemini.name, gemini.calls, gemini.failed, gemini.requests) == ("gemini", 4, 1, 4)
+    assert (gemini.input_tokens, gemini.cached_tokens, gemini.output_tokens, gemini.thinking_tokens) == (
+        400,
+        160,
+        40,
+        20,
+    )
+    assert (gemini.cost_usd, gemini.unpriced_calls) == (1.5, 0)
+    assert gemini.latency_ms == Latency(p50=10, p95=30, p99=30)
+    assert (other.unpriced_calls, found.unpriced) == (1, ["other: other-model"])
+    assert (found.total.calls, found.total.cost_usd, found.total.latency_ms) == (
+        5,
+        1.5,
+        Latency(p50=10, p95=30, p99=30),
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("day", ["2026-11-21", "2026-11-22"]),
+        ("key", ["b", "a"]),
+        ("stage", ["answer", "rank"]),
+        ("model", ["gemini-model"]),
+    ],
+)
+def test_ways_to_group(path: Path, group: reports.GroupBy, names: list[str]) -> None:
+    """Days in their order, the others the dearest first."""
+    written(path, record(key="a", pico=1), record(NOON - 86400, key="b", stage="answer", pico=2))
+    assert [row.name for row in reports.usage(path, MONTH, group).rows] == names
+
+
+def test_a_span_has_its_beginning_and_not_its_end(path: Path) -> None:
+    """Calls count where they end."""
+    written(path, record(TODAY.since.timestamp()), record(TODAY.until.timestamp()))
+    assert reports.usage(path, TODAY, "backend").total.calls == 1
+    assert len(list(reports.export(path, TODAY))) == 1
+
+
+def test_a_gpus_throughput_is_by_its_busy_seconds(path: Path) -> None:
+    """Output with thinking, and all tokens, over the seconds that the calls shared; API calls do not count."""
+    written(path, record(gpu_s=2.0), record(gpu_s=3.0, outcome="timeout"), record(), record(gpu_s=0.0))
+    (row,) = reports.usage(path, TODAY, "backend").rows
+    assert (row.gpu_seconds, row.output_tokens_per_gpu_second, row.tokens_per_gpu_second) == (5.0, 30 / 5, 230 / 5)
+    assert reports.throughput(path, TODAY) == [
+        Throughput(
+            backend="gemini",
+            model="gemini-model",
+            gpu_seconds=5.0,
+            input_tokens=200,
+            cached_tokens=80,
+            output_tokens=30,
+        )
+    ]
+
+
+def test_pages_of_an_export_miss_nothing_and_repeat_nothing(path: Path) -> None:
+    """Also where many calls ended in the same millisecond, across pages."""
+    written(path, *(record(NOON + n // 5 / 1000, request_id=str(n)) for n in range(17)))
+    pages = list(reports.export(path, TODAY, page=3))
+    calls = [msgspec.json.decode(line, type=ExportedCall) for page in pages for line in page.splitlines()]
+    assert [call.request_id for call in calls] == [str(n) for n in range(17)]
+    assert max(len(page.splitlines()) for page in pages) == 3
+
+
+def test_an_exported_call_is_whole(path: Path) -> None:
+    """Its time in UTC to the millisecond, its dollars, its measured times."""
+    written(path, record(NOON + 0.123, pico=25_000, gpu_s=1.5, request_id="日本"))
+    (page,) = reports.export(path, TODAY)
+    call = msgspec.json.decode(page)
+    assert call["at"] == "2026-11-22T12:00:00.123000Z"
+    assert (call["cost_usd"], call["gpu_seconds"], call["request_id"], call["estimated"]) == (
+        2.5e-8,
+        1.5,
+        "日本",
+        False,
+    )
+
+
+def test_a_reader_sees_a_ledger_that_is_being_written(path: Path) -> None:
+    """Its connections are its own, and read only."""
+    db = open_for_writing(path)
+    db.execute("BEGIN IMMEDIATE")
+    assert reports.usage(path, TODAY, "day") == Groups()
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        forget_everything(path)
+    db.execute("ROLLBACK")
+    db.close()
+
+
+def forget_everything(path: Path) -> None:
+    with reading(path) as reader:
+        assert reader is not None
+        reader.execute("DELETE FROM calls")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1e6)), min_size=1, max_size=60))
+def test_quantiles_are_the_nearest_ranks(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, float]]
+) -> None:
+    """The smallest latency that at least that share of the calls does not exceed."""
+    path = tmp_path_factory.mktemp("q") / "l.sqlite3"
+    written(path, *(record(key=key, latency_ms=ms) for key, ms in calls))
+    for row in reports.usage(path, TODAY, "key").rows:
+        ordered = sorted(ms for key, ms in calls if key == row.name)
+        p50, p95, p99 = (ordered[math.ceil(len(ordered) * q / 100) - 1] for q in (50, 95, 99))
+        assert row.latency_ms == Latency(p50=p50, p95=p95, p99=p99)
