@@ -19,7 +19,7 @@ keep_vllm_running() {
   until vllm serve "${VLLM_MODEL:-google/gemma-3-4b-it}" --host 127.0.0.1 --port "$VLLM_PORT" \
     --max-model-len="${VLLM_MAX_MODEL_LEN:-8192}" \
     --max-num-seqs="${VLLM_MAX_NUM_SEQS:-64}" \
-    --gpu-memory-utilization="${VLLM_GPU_MEMORY_UTILIZATION:-0.90}" \
+    --gpu-memory-utilization="${VLLM_GPU_MEMORY_UTILIZATION:-0.92}" \
     --language-model-only \
     --generation-config=vllm \
     --enable-prompt-tokens-details \
@@ -32,7 +32,7 @@ keep_vllm_running() {
 
 open_the_way_in
 if command -v vllm >/dev/null; then
-  export VLLM_URL="http://127.0.0.1:$VLLM_PORT/v1"
+  export VLLM_NO_USAGE_STATS=1 VLLM_URL="http://127.0.0.1:$VLLM_PORT/v1"
   keep_vllm_running &
 fi
 exec setpriv --reuid=winnow --regid=winnow --init-groups env HOME=/data winnow "${@:-serve}"

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -149,15 +148,19 @@ def _init_of(pid: int, program: str) -> int:
 
 
 def _descendants(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return []
-    return [below for child in map(int, children) for below in (child, *_descendants(child))]
+    """Children of every thread, and theirs."""
+    lists = [_text(path) for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for found in lists for child in found.split()]
+    return [below for child in children for below in (child, *_descendants(child))]
 
 
 def _arguments(pid: int) -> list[str]:
+    return _text(Path(f"/proc/{pid}/cmdline")).split("\0")
+
+
+def _text(path: Path) -> str:
+    """Empty where the process has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
+        return path.read_text(encoding="utf-8")
     except OSError:
-        return [""]
+        return ""

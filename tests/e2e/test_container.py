@@ -13,6 +13,8 @@ ASKED = {"query": "How fast may a forklift go?", "limit": 1}
 CUDA = "import sys, torch, pathlib; print(torch.version.cuda, [p.name for p in pathlib.Path(sys.prefix).glob("
 CUDA += "'lib/python3*/site-packages/*') if p.name.startswith(('nvidia', 'cuda', 'triton'))])"
 WRITTEN = "find / -xdev -newer /data/mark -type f -not -path '/proc/*' -not -path '/data/*' -not -path '/tmp/*'"
+OF_THE_RUNNER = {"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"}
+KNOWN_ENVIRONMENT = {"PATH", "WINNOW_HOME", "WINNOW_HOST", "WINNOW_PORT", "HF_HOME", "PYTHONDONTWRITEBYTECODE"}
 
 pytestmark = [
     pytest.mark.container,
@@ -56,7 +58,7 @@ def test_it_serves_ends_cleanly_and_keeps_its_index(container: Container, tmp_pa
     assert container.run(*health[1:]).returncode != 0
     with container.serving(tmp_path / "second.log"):
         assert container.post("/search", ASKED)["results"][0]["id"] == first["results"][0]["id"]
-    assert container.run("sh", "-c", WRITTEN).stdout == ""
+    assert set(container.run("sh", "-c", WRITTEN).stdout.split()) <= OF_THE_RUNNER
 
 
 def test_it_is_nobody_in_particular(container: Container) -> None:
@@ -79,13 +81,3 @@ def test_it_says_what_it_is() -> None:
     assert config["StopSignal"] == "SIGTERM"
     assert config["Labels"]["org.opencontainers.image.title"] == "winnow"
     assert not [line for line in config["Env"] if line.partition("=")[0] not in KNOWN_ENVIRONMENT]
-
-
-KNOWN_ENVIRONMENT = {
-    "PATH",
-    "WINNOW_HOME",
-    "WINNOW_HOST",
-    "WINNOW_PORT",
-    "HF_HOME",
-    "PYTHONDONTWRITEBYTECODE",
-}
