@@ -220,6 +220,8 @@ class OpenAIServer(WireServer):
         if "logprob_token_ids" in body and "logprob_token_ids" in self.lacks:
             raise Rejection(400, param="logprob_token_ids")
         for turns in conversations:
+            if not turns or not all(_is_turn(turn) for turn in turns):
+                raise Rejection(400, param="messages")
             if not self.model.sees and any(pictures_of(turn) for turn in turns):
                 raise Rejection(400)
             if self.model.prompt_tokens(turns, _thinking(body)) >= self.model.context:
@@ -360,13 +362,12 @@ class OpenAIServer(WireServer):
         return [*({"reasoning": piece} for piece in thoughts), *({"content": piece} for piece in words)]
 
     async def _spoil(self, answering: Answering, fault: Fault) -> None:
-        if fault is Fault.DROPPED_MIDWAY:
-            raise HungUp
         if fault is Fault.MALFORMED_JSON:
             await answering.chunk(b'data: {"choices": [\n\n')
         if fault is Fault.ERROR_IN_STREAM:
             error = {"message": SECRET, "type": "InternalServerError", "param": None, "code": 500}
-            await answering.chunk(b"data: %s\n\ndata: [DONE]\n\n" % json.dumps({"error": error}).encode())
+            await answering.chunk(b"data: %s\n\n" % json.dumps({"error": error}).encode())
+        if fault in (Fault.DROPPED_MIDWAY, Fault.MALFORMED_JSON, Fault.ERROR_IN_STREAM):
             raise HungUp
 
     async def _chunk(
@@ -378,6 +379,12 @@ class OpenAIServer(WireServer):
             chunk["usage"] = self._usage(used[0])
             used[1] = self._tellable(used[0])
         await answering.chunk(b"data: %s\n\n" % json.dumps(chunk).encode())
+
+
+def _is_turn(turn: Any) -> bool:
+    said = turn["content"]
+    good = isinstance(said, str) or (said and all(url.startswith("data:image/") for url in pictures_of(turn)))
+    return bool(good) and turn["role"] in ("system", "user", "assistant")
 
 
 def _schema(body: Any) -> Any:

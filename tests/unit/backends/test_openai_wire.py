@@ -6,12 +6,13 @@ import gc
 import pytest
 
 from app.backend_settings import BackendSettings
-from app.backends.openai_compatible import open_openai_compatible
+from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
 from app.backends.openai_compatible.wire import is_near
-from app.errors import UpstreamRejected, UpstreamTimeout
-from tests.fakes.faults import Fault
+from app.domain import TokenCount
+from app.errors import UpstreamError, UpstreamRejected, UpstreamTimeout
+from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.http_server import answering
-from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.openai_server import Dialect, OpenAIServer
 from tests.unit.backends.openai_opening import TIMEOUT_S, asking, collected, conversation, opened
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +47,30 @@ async def test_connections_are_used_again() -> None:
             await adapter.complete(asking(), TIMEOUT_S)
             await collected(adapter, asking())
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama", "openai"])
+async def test_in_a_storm_of_faults_no_token_is_lost(dialect: Dialect) -> None:
+    """Of 300 calls with 30 % faults, replies and errors carry exactly the tokens that the server told."""
+    server = OpenAIServer(dialect, choose=seeded_faults(7, 0.3), slow_s=0.01)
+    among = asyncio.Semaphore(64)
+
+    async def call(adapter: OpenAICompatible, number: int) -> TokenCount:
+        async with among:
+            try:
+                if number % 2:
+                    return (await adapter.complete(asking(max_output_tokens=5 + number % 5), TIMEOUT_S)).tokens
+                return (await collected(adapter, asking(f"Question {number}")))[-1].tokens or TokenCount()
+            except UpstreamError as exc:
+                return exc.tokens or TokenCount()
+
+    async with server:
+        async with opened(server, probe=False, model="tiny") as adapter:
+            server.lacks = frozenset({"modern"})
+            counted = await asyncio.gather(*(call(adapter, number) for number in range(300)))
+        await server.settled()
+    assert sum(counted, TokenCount()) == server.told
+    assert server.told.output > 1000
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
