@@ -36,11 +36,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     seconds: float = 0.1
-    failure: Exception | None = None
+    failure: Exception | Callable[[], Exception] | None = None
     pieces: tuple[str, ...] = ("It ", "is ", "42.")
     apart: float = 0.01
     finishes: bool = True
     told: bool = True
+
+    def fail(self) -> None:
+        """If that is planned."""
+        if self.failure is not None:
+            raise self.failure if isinstance(self.failure, Exception) else self.failure()
 
 
 FINE = Plan()
@@ -57,14 +62,14 @@ class ScriptedAdapter:
         plans: Sequence[Plan] = (),
         rest: Plan | Callable[[], Plan] = FINE,
         *,
-        probe: Probed | Exception | None = None,
+        probe: Probed | Callable[[], Exception] | None = None,
         scores: bool = True,
         deaf: bool = False,
     ) -> None:
         self.plans = list(plans)
         self.rest = rest
-        self.found: Probed | Exception = probe or Probed(model="fake-1", capabilities=EVERYTHING)
-        self.away: Exception | None = None
+        self.found: Probed | Callable[[], Exception] = probe or Probed(model="fake-1", capabilities=EVERYTHING)
+        self.away: Callable[[], Exception] | None = None
         self.begun = self.ended = self.stopped = self.most = 0
         self.tokens = TokenCount()
         self.times: deque[float] = deque(maxlen=100)
@@ -84,8 +89,7 @@ class ScriptedAdapter:
         plan = self._begin()
         try:
             await self._wait(plan.seconds, timeout_s)
-            if plan.failure is not None:
-                raise plan.failure
+            plan.fail()
         except BaseException as exc:
             self._over(exc)
             raise
@@ -100,8 +104,7 @@ class ScriptedAdapter:
             for piece in plan.pieces:
                 yield Delta(text=piece)
                 await asyncio.sleep(plan.apart)
-            if plan.failure is not None:
-                raise plan.failure
+            plan.fail()
         except BaseException as exc:
             self._over(exc)
             raise
@@ -114,8 +117,7 @@ class ScriptedAdapter:
         plan = self._begin()
         try:
             await self._wait(plan.seconds, timeout_s)
-            if plan.failure is not None:
-                raise plan.failure
+            plan.fail()
         except BaseException as exc:
             self._over(exc)
             raise
@@ -128,16 +130,16 @@ class ScriptedAdapter:
         self.probes += 1
         await asyncio.sleep(0.01)
         if self.away is not None:
-            raise self.away
-        if isinstance(self.found, Exception):
-            raise self.found
+            raise self.away()
+        if not isinstance(self.found, Probed):
+            raise self.found()
         return self.found
 
     async def ping(self, timeout_s: float) -> None:
         self.pings += 1
         await asyncio.sleep(0.01)
         if self.away is not None:
-            raise self.away
+            raise self.away()
 
     async def aclose(self) -> None:
         pass

@@ -44,7 +44,10 @@ PICTURE = msgspec.structs.replace(
     messages=(Message(role="user", content="", images=(Image(data=b"", media_type="image/png"),)),),
 )
 
-DOWN = UpstreamUnavailable("fake", "fake is down")
+
+def down() -> UpstreamUnavailable:
+    """It cannot be reached."""
+    return UpstreamUnavailable("fake", "fake is down")
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ async def test_a_reply_is_passed_on_and_booked() -> None:
 
 async def test_what_may_pass_is_tried_again() -> None:
     """Failures are retried after a pause, each attempt a charge of its own with its outcome."""
-    plans = [Plan(failure=DOWN), Plan(failure=UpstreamBadReply("fake", "", tokens=TOKENS))]
+    plans = [Plan(failure=down), Plan(failure=UpstreamBadReply("fake", "", tokens=TOKENS))]
     adapter, meter = ScriptedAdapter(plans), RecordingMeter()
     await make_line(adapter, meter).complete(ASKED, a_call())
     assert [(b.outcome, b.tokens) for b in meter.booked] == [
@@ -95,7 +98,7 @@ async def test_what_may_pass_is_tried_again() -> None:
 
 async def test_retries_end() -> None:
     """After `retries` more attempts the last error is raised."""
-    adapter = ScriptedAdapter(rest=Plan(failure=DOWN))
+    adapter = ScriptedAdapter(rest=Plan(failure=down))
     with pytest.raises(UpstreamUnavailable):
         await make_line(adapter, retries=3).complete(ASKED, a_call())
     assert adapter.begun == 4
@@ -155,7 +158,7 @@ async def test_a_spent_day_is_not_waited_for() -> None:
 
 async def test_a_line_that_begins_to_rest_says_why() -> None:
     """When the breaker opens during a call's retries, the call fails at once with its own error, not with Resting."""
-    adapter = ScriptedAdapter(rest=Plan(failure=DOWN))
+    adapter = ScriptedAdapter(rest=Plan(failure=down))
     line = make_line(adapter, retries=10, routing=RoutingSettings(failures=3))
     with pytest.raises(UpstreamUnavailable) as failure:
         await line.complete(ASKED, a_call())
@@ -166,7 +169,7 @@ async def test_a_line_that_begins_to_rest_says_why() -> None:
 
 async def test_a_line_that_others_sent_to_rest_says_why() -> None:
     """When the breaker opens while a call pauses before its retry, the call too fails with its own error."""
-    adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 2.0)), Plan(failure=DOWN)])
+    adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 2.0)), Plan(failure=down)])
     line = make_line(adapter, retries=1, routing=RoutingSettings(failures=2))
     pausing = asyncio.ensure_future(line.complete(ASKED, a_call()))
     await asyncio.sleep(1)
@@ -179,7 +182,7 @@ async def test_a_line_that_others_sent_to_rest_says_why() -> None:
 
 async def test_a_resting_line_is_not_waited_for() -> None:
     """However full the line is, a call finds out at once that the backend rests."""
-    adapter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1, failure=DOWN), Plan(seconds=50)])
+    adapter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1, failure=down), Plan(seconds=50)])
     line = make_line(adapter, concurrency=2, retries=0, routing=RoutingSettings(failures=1))
     calls = [asyncio.ensure_future(line.complete(ASKED, a_call())) for _ in range(3)]
     await asyncio.sleep(2)
@@ -191,7 +194,7 @@ async def test_a_resting_line_is_not_waited_for() -> None:
 
 async def test_a_cancelled_trial_is_given_back() -> None:
     """When the caller of a half-open breaker's trial goes away, the next call is the trial."""
-    adapter = ScriptedAdapter([Plan(failure=DOWN), Plan(seconds=50)])
+    adapter = ScriptedAdapter([Plan(failure=down), Plan(seconds=50)])
     line = make_line(adapter, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
         await line.complete(ASKED, a_call())
@@ -258,7 +261,7 @@ async def test_a_spent_budget_costs_nothing() -> None:
 
 async def test_a_trial_over_budget_is_given_back() -> None:
     """When a half-open breaker's trial may not begin, the next call is the trial."""
-    adapter, meter = ScriptedAdapter([Plan(failure=DOWN)]), RecordingMeter()
+    adapter, meter = ScriptedAdapter([Plan(failure=down)]), RecordingMeter()
     line = make_line(adapter, meter, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
         await line.complete(ASKED, a_call())
@@ -354,7 +357,7 @@ async def test_a_reader_that_is_cancelled_ends_the_stream() -> None:
 
 async def test_nothing_is_repeated_after_the_first_token() -> None:
     """A failure in the middle is raised where it happens, and what had come is booked under its code."""
-    adapter, meter = ScriptedAdapter(rest=Plan(failure=DOWN, pieces=("It ",))), RecordingMeter()
+    adapter, meter = ScriptedAdapter(rest=Plan(failure=down, pieces=("It ",))), RecordingMeter()
     line = make_line(adapter, meter)
     stream = await line.stream(ASKED, a_call())
     await anext(stream)
@@ -367,7 +370,7 @@ async def test_nothing_is_repeated_after_the_first_token() -> None:
 
 async def test_before_the_first_token_a_stream_is_repeated() -> None:
     """Failures, silence, and a stream that is empty are tried again; the reader only sees the one that works."""
-    plans = [Plan(failure=DOWN, pieces=()), Plan(seconds=50), Plan(pieces=(), finishes=False)]
+    plans = [Plan(failure=down, pieces=()), Plan(seconds=50), Plan(pieces=(), finishes=False)]
     adapter, meter = ScriptedAdapter(plans), RecordingMeter()
     stream = await make_line(adapter, meter, retries=3, first_token_s=3).stream(ASKED, a_call())
     assert "".join([delta.text async for delta in stream]) == "It is 42."
@@ -428,7 +431,7 @@ async def test_no_company_beyond_the_budget() -> None:
 
 async def test_a_trial_has_no_company() -> None:
     """A backend on trial gets one call, however slow."""
-    adapter = ScriptedAdapter([Plan(failure=DOWN), Plan(seconds=20)])
+    adapter = ScriptedAdapter([Plan(failure=down), Plan(seconds=20)])
     line = make_line(adapter, hedge_after_s=2, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
         await line.complete(ASKED, a_call())
@@ -439,7 +442,7 @@ async def test_a_trial_has_no_company() -> None:
 
 async def test_a_line_that_fails_gives_no_company() -> None:
     """A slow call from before the breaker opened is not hedged, even when a trial would be let through."""
-    adapter = ScriptedAdapter([Plan(seconds=20), Plan(failure=DOWN)])
+    adapter = ScriptedAdapter([Plan(seconds=20), Plan(failure=down)])
     line = make_line(adapter, hedge_after_s=10, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
     slow = asyncio.ensure_future(line.complete(ASKED, a_call()))
     await asyncio.sleep(1)
@@ -461,7 +464,7 @@ async def test_scores_are_passed_on_and_booked() -> None:
 async def test_a_failed_scoring_is_tried_again() -> None:
     """Scorings are retried like completions."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter([Plan(failure=DOWN)]), meter)
+    line = make_line(ScriptedAdapter([Plan(failure=down)]), meter)
     await line.score([ASKED.messages], ("0", "1"), a_call())
     assert meter.story() == ["unavailable", "ok"]
 
@@ -503,7 +506,7 @@ async def test_an_unknown_model_is_found_out_once() -> None:
 
 async def test_a_server_that_cannot_be_asked_has_failed() -> None:
     """A probe that a call depends on is retried and counts like an attempt."""
-    adapter = ScriptedAdapter(probe=DOWN)
+    adapter = ScriptedAdapter(probe=down)
     line = make_line(adapter, model=None, retries=10, routing=RoutingSettings(failures=3))
     with pytest.raises(UpstreamUnavailable):
         await line.complete(ASKED, a_call())
@@ -514,7 +517,11 @@ async def test_a_ping_tells_the_health() -> None:
     """A ping that fails takes the line down, one that succeeds brings it up, one that is rate limited does neither."""
     adapter = ScriptedAdapter()
     line = make_line(adapter)
-    for away, health in ((None, "up"), (UpstreamRateLimited("fake", ""), "up"), (DOWN, "down"), (None, "up")):
+
+    def limited() -> UpstreamRateLimited:
+        return UpstreamRateLimited("fake", "")
+
+    for away, health in ((None, "up"), (limited, "up"), (down, "down"), (None, "up")):
         adapter.away = away
         with suppress(UpstreamError):
             await line.ping()
@@ -524,7 +531,7 @@ async def test_a_ping_tells_the_health() -> None:
 async def test_a_call_that_succeeds_brings_the_line_up() -> None:
     """Traffic knows better than the last check, and whoever watches hears of it."""
     adapter = ScriptedAdapter()
-    adapter.away = DOWN
+    adapter.away = down
     line = make_line(adapter)
     with pytest.raises(UpstreamUnavailable):
         await line.ping()
@@ -548,7 +555,7 @@ def test_whatever_happens_everything_is_given_back(seed: int) -> None:
 
 async def _chaos(random: Random) -> None:
     faults = [
-        DOWN,
+        down(),
         UpstreamTimeout("f", ""),
         UpstreamRateLimited("f", "", 0.5),
         Refused("f", ""),

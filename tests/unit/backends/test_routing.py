@@ -130,7 +130,7 @@ async def test_who_rests_is_skipped() -> None:
 async def test_who_is_down_comes_last() -> None:
     """A backend that the last check found down is only used when no other works, and is named with the reason."""
     adapter = ScriptedAdapter()
-    adapter.away = UpstreamUnavailable("s", "")
+    adapter.away = lambda: UpstreamUnavailable("s", "")
     down = make_line(adapter)
     with suppress(UpstreamError):
         await down.ping()

@@ -20,7 +20,10 @@ pytestmark = pytest.mark.anyio
 
 ROUTING = RoutingSettings(failures=1, rest_s=20)
 
-DOWN = UpstreamUnavailable("fake", "fake is down")
+
+def down() -> UpstreamUnavailable:
+    """It cannot be reached."""
+    return UpstreamUnavailable("fake", "fake is down")
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ async def call(line: Line) -> None:
 
 async def test_every_line_is_probed_at_the_start() -> None:
     """Starting waits for nobody, asks all at once, and one that is down does not keep the others."""
-    adapters = [ScriptedAdapter(), ScriptedAdapter(probe=DOWN), ScriptedAdapter()]
+    adapters = [ScriptedAdapter(), ScriptedAdapter(probe=down), ScriptedAdapter()]
     lines = [make_line(adapter, name=f"line{number}") for number, adapter in enumerate(adapters)]
     async with watched(*lines):
         assert [line.health for line in lines] == ["unknown"] * 3
@@ -68,7 +71,7 @@ async def test_who_is_well_is_left_in_peace() -> None:
 
 async def test_a_server_that_comes_late_is_found() -> None:
     """A probe that fails is repeated, less and less often but at least once a minute, until it succeeds."""
-    adapter = ScriptedAdapter(probe=DOWN)
+    adapter = ScriptedAdapter(probe=down)
     line = make_line(adapter, model=None)
     async with watched(line):
         await asyncio.sleep(600)
@@ -84,7 +87,7 @@ async def test_a_restarted_server_is_asked_anew() -> None:
     line = make_line(adapter, model=None, retries=0, routing=ROUTING)
     async with watched(line):
         await asyncio.sleep(5)
-        adapter.away, adapter.rest = DOWN, Plan(failure=DOWN)
+        adapter.away, adapter.rest = down, Plan(failure=down)
         await call(line)
         await asyncio.sleep(5)
         assert line.health == "down"
@@ -101,7 +104,7 @@ async def test_who_rests_is_pinged_only() -> None:
     line = make_line(adapter, retries=0, routing=ROUTING)
     async with watched(line):
         await asyncio.sleep(5)
-        adapter.plans = [Plan(failure=DOWN)]
+        adapter.plans = [Plan(failure=down)]
         await call(line)
         await asyncio.sleep(300)
         assert (line.health, line.status().breaker) == ("resting", "half_open")
@@ -121,7 +124,7 @@ async def test_a_rejected_key_is_noticed() -> None:
         await call(line)
         await asyncio.sleep(5)
         assert (line.health, adapter.pings) == ("up", 1)
-        adapter.away = UpstreamRejected("fake", "")
+        adapter.away = lambda: UpstreamRejected("fake", "")
         await call(line)
         await asyncio.sleep(5)
         assert (line.health, line.status().last_error) == ("down", "rejected")
@@ -129,7 +132,7 @@ async def test_a_rejected_key_is_noticed() -> None:
 
 async def test_a_rate_limited_check_says_nothing() -> None:
     """A probe that is rate limited takes nobody down, and is repeated."""
-    adapter = ScriptedAdapter(probe=UpstreamRateLimited("fake", ""))
+    adapter = ScriptedAdapter(probe=lambda: UpstreamRateLimited("fake", ""))
     line = make_line(adapter)
     async with watched(line):
         await asyncio.sleep(5)
@@ -146,8 +149,8 @@ async def test_changes_are_told_once() -> None:
     with capture_logs() as logs:
         async with watched(line):
             await asyncio.sleep(5)
-            adapter.away = adapter.found = DOWN
-            adapter.rest = Plan(failure=DOWN)
+            adapter.away = adapter.found = down
+            adapter.rest = Plan(failure=down)
             await call(line)
             await asyncio.sleep(1000)
             adapter.away, adapter.rest = None, FINE
@@ -159,7 +162,7 @@ async def test_changes_are_told_once() -> None:
 
 async def test_a_stumble_does_not_end_the_watch() -> None:
     """An adapter's bug is logged, and the backend is looked at again."""
-    adapter = ScriptedAdapter(probe=KeyError("bug"))
+    adapter = ScriptedAdapter(probe=lambda: KeyError("bug"))
     line = make_line(adapter)
     with capture_logs() as logs:
         async with watched(line):
