@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.accounting.accounts import Accounts, UsageReport
-from app.accounting.estimator import Estimate
+from app.accounting.estimates import Estimate
 from app.api.bodies import decode
 from app.api.cost import EstimateRequest
 from app.api.events import payload

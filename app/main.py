@@ -147,8 +147,8 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Until told to stop."""
         ensured(self._services.settings.index.home)
-        self._services.accounts.open()
         await self._services.store.get()
+        self._services.accounts.open()
         await super().serve(sockets)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:

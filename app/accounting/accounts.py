@@ -9,7 +9,8 @@ import msgspec
 
 from app.accounting import reports
 from app.accounting.budgets import Budgets, BudgetState
-from app.accounting.estimator import Estimate, Estimator, Workload
+from app.accounting.estimates import Estimate, Workload
+from app.accounting.estimator import Estimator
 from app.accounting.ledger import Ledger, LedgerHealth
 from app.accounting.ledger_file import LEDGER_FILE
 from app.accounting.metering import LedgerMeter

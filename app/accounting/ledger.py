@@ -124,7 +124,7 @@ class Ledger:
     def _take(self, call: CallRecord, waiter: _Waiter) -> bool:
         """Whether it is worth waiting."""
         with self._stirred:
-            if len(self._pending) >= self._limits.pending or (self._closing and self._thread is None):
+            if self._closing or len(self._pending) >= self._limits.pending:
                 self._lost += 1
                 return False
             self._pending.append((call, waiter))

@@ -1,12 +1,16 @@
 """What the ledger tells: usage by group, every call as JSON lines, and how fast GPUs worked. Reads only; blocks."""
 
 import sqlite3
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from app.accounting.ledger_file import reading
 from app.accounting.moments import Span
@@ -20,7 +24,6 @@ PAGE = 2000
 _GROUPS = {
     **{name: name for name in ("backend", "model", "stage", "key")},
     "day": "date(at_ms / 1000, 'unixepoch')",
-    "total": "''",
 }
 
 _SUMS = """
@@ -30,14 +33,7 @@ SELECT {group} AS name, count(*), sum(outcome NOT IN ('ok', 'cancelled')), sum(r
   total(iif(gpu_s > 0, output + thinking, 0)), total(iif(gpu_s > 0, input + output + thinking, 0))
 FROM calls WHERE at_ms >= ? AND at_ms < ? GROUP BY name"""
 
-# Nearest rank: the smallest value that at least q of the values do not exceed.
-_QUANTILES = """
-SELECT name, {ranks} FROM (
-  SELECT {group} AS name, latency_ms, count(*) OVER (PARTITION BY {group}) AS n,
-    row_number() OVER (PARTITION BY {group} ORDER BY latency_ms) AS rank
-  FROM calls WHERE at_ms >= ? AND at_ms < ? AND outcome = 'ok')
-GROUP BY name"""
-_RANKS = ", ".join(f"max(iif(rank = (n * {q} + 99) / 100, latency_ms, NULL))" for q in (50, 95, 99))
+_LATENCIES = "SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND outcome = 'ok'"
 
 _PAGE = """
 SELECT at_ms, id, request_id, stage, backend, kind, model, key, outcome, requests, input, cached, output, thinking,
@@ -145,14 +141,14 @@ def usage(path: Path, span: Span, group_by: GroupBy) -> Groups:
     with reading(path) as db:
         if db is None:
             return Groups()
-        db.execute("BEGIN")  # so that rows and total are of one moment
-        rows, total = _rows(db, span, group_by), _rows(db, span, "total")
+        db.execute("BEGIN")  # so that all is of one moment
+        rows, total = _rows(db, span, group_by)
         unpriced = db.execute(
             "SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ? "
             "AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
             span.ms(),
         )
-        return Groups(rows=rows, total=total[0] if total else NOTHING, unpriced=[name for (name,) in unpriced])
+        return Groups(rows=rows, total=total, unpriced=[name for (name,) in unpriced])
 
 
 def export(path: Path, span: Span, page: int = PAGE) -> Iterator[bytes]:
@@ -180,15 +176,30 @@ def throughput(path: Path, span: Span) -> list[Throughput]:
     return [Throughput(**dict(zip(names, row, strict=True))) for row in rows]
 
 
-def _rows(db: sqlite3.Connection, span: Span, group: str) -> list[UsageRow]:
-    by = _GROUPS[group]
-    quantiles = db.execute(_QUANTILES.format(group=by, ranks=_RANKS), span.ms())
-    latency = {name: Latency(p50=p50, p95=p95, p99=p99) for name, p50, p95, p99 in quantiles}
-    found = [_row(values, latency) for values in db.execute(_SUMS.format(group=by), span.ms())]
-    return found if group == "day" else sorted(found, key=lambda row: (-row.cost_usd, -row.calls, row.name))
+def _rows(db: sqlite3.Connection, span: Span, group: str) -> tuple[list[UsageRow], UsageRow]:
+    """The groups' and all together."""
+    sums = db.execute(_SUMS.format(group=_GROUPS[group]), span.ms()).fetchall()
+    if not sums:
+        return [], NOTHING
+    latencies: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
+    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), span.ms()):
+        latencies[name].append(ms)
+    rows = [_row(values, _quantiles(latencies[values[0]])) for values in sums]
+    together = ("", *(sum(column) for column in zip(*(values[1:] for values in sums), strict=True)))
+    total = _row(together, _quantiles(np.concatenate([*latencies.values()])))
+    return rows if group == "day" else sorted(rows, key=lambda row: (-row.cost_usd, -row.calls, row.name)), total
 
 
-def _row(values: tuple[Any, ...], latency: dict[str, Latency]) -> UsageRow:
+def _quantiles(latencies: npt.ArrayLike) -> Latency | None:
+    """By nearest rank: the smallest value that so many percent of the values do not exceed."""
+    ordered = np.sort(latencies)
+    if not ordered.size:
+        return None
+    p50, p95, p99 = (float(ordered[-(-ordered.size * percent // 100) - 1]) for percent in (50, 95, 99))
+    return Latency(p50=p50, p95=p95, p99=p99)
+
+
+def _row(values: tuple[Any, ...], latency: Latency | None) -> UsageRow:
     name, calls, failed, requests, given, cached, output, thinking, estimated, pico, unpriced, *gpu = values
     seconds, made, moved = gpu
     return UsageRow(
@@ -206,7 +217,7 @@ def _row(values: tuple[Any, ...], latency: dict[str, Latency]) -> UsageRow:
         gpu_seconds=round(seconds, 6),
         output_tokens_per_gpu_second=made / seconds if seconds else None,
         tokens_per_gpu_second=moved / seconds if seconds else None,
-        latency_ms=latency.get(name),
+        latency_ms=latency,
     )
 
 

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from app.accounting.estimator import MONTH_H, Estimate, Workload
+from app.accounting.estimates import MONTH_H, Estimate, Workload
 from app.accounting.hardware import GPUS
 from app.api.bodies import StrictJSON
 from app.api.documentation import problems

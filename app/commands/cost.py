@@ -9,14 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.accounting.estimator import (
-    ApiCost,
-    Estimate,
-    SelfHostCost,
-    api_usd_at,
-    break_even,
-    self_host_usd_at,
-)
+from app.accounting.estimates import ApiCost, Estimate, SelfHostCost
+from app.accounting.estimator import api_usd_at, break_even, self_host_usd_at
 from app.accounting.hardware import GPUS
 from app.accounting.spending import rate
 from app.commands.chart import Curve, Mark, draw

@@ -82,6 +82,16 @@ def test_a_home_that_cannot_be_made_is_status_2(tmp_path: Path) -> None:
     assert (status, err.count("\n")) == (2, 1)
 
 
+def test_a_ledger_that_is_none_is_status_2(tmp_path: Path) -> None:
+    """The service does not start; one line names the file and the fix."""
+    (tmp_path / ".winnow").mkdir()
+    (tmp_path / ".winnow" / LEDGER_FILE).write_bytes(b"no database" * 1000)
+    status, _, err = winnow(tmp_path, "serve", "--port", "0")
+    assert (status, err.count("\n")) == (2, 1)
+    assert LEDGER_FILE in err
+    assert "move it away" in err
+
+
 def test_money_without_a_service(tmp_path: Path) -> None:
     """Usage and its export read the ledger; an estimate needs nothing; none of them makes a file."""
     assert winnow(tmp_path, "usage")[::2] == (0, "")

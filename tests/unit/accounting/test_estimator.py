@@ -7,16 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.estimator import (
-    ApiCost,
-    Estimate,
-    Estimator,
-    SelfHostCost,
-    Workload,
-    api_usd_at,
-    break_even,
-    self_host_usd_at,
-)
+from app.accounting.estimates import ApiCost, Estimate, SelfHostCost, Workload
+from app.accounting.estimator import Estimator, api_usd_at, break_even, self_host_usd_at
 from app.accounting.hardware import GPUS, MODELS, conversations
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput

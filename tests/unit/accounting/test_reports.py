@@ -157,3 +157,11 @@ def test_quantiles_are_the_nearest_ranks(
         ordered = sorted(ms for key, ms in calls if key == row.name)
         p50, p95, p99 = (ordered[math.ceil(len(ordered) * q / 100) - 1] for q in (50, 95, 99))
         assert row.latency_ms == Latency(p50=p50, p95=p95, p99=p99)
+
+
+def test_failures_have_no_latency(path: Path) -> None:
+    """A group, or a ledger, without a success has no quantiles."""
+    written(path, record(outcome="timeout"), record(key="b", outcome="rejected"))
+    found = reports.usage(path, TODAY, "key")
+    assert [row.latency_ms for row in (*found.rows, found.total)] == [None, None, None]
+    assert found.total.failed == 2

@@ -6,7 +6,8 @@ import pytest
 import rich_click as click
 from rich.console import Console
 
-from app.accounting.estimator import Estimator, Workload
+from app.accounting.estimates import Workload
+from app.accounting.estimator import Estimator
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
 from app.backend_settings import BackendSettings, PriceSettings
