@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,10 +90,12 @@ def test_the_example_lists_every_variable_with_its_default() -> None:
 
 
 def test_images_are_pinned() -> None:
-    """What is pulled today is pulled tomorrow."""
+    """What is pulled today is pulled tomorrow, and what is built has the version of what it is built from."""
     images = [_filled(service["image"]) for service in SERVICES.values()]
     images += re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert [image for image in images if not re.search(r":v?\d[\w.-]*$", image)] == []
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert {_filled(SERVICES[name]["image"]) for name in OURS} == {f"winnow:{version}"}
     assert re.search(r"^ARG UV=uv==[\d.]+$", DOCKERFILE, re.MULTILINE)
 
 
