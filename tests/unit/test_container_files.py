@@ -188,6 +188,14 @@ def test_both_ways_to_start_vllm_are_the_same() -> None:
     assert set(words[5:]) == ours
 
 
+def test_an_order_publishes_ssh_and_nothing_else() -> None:
+    """The orders in docs/clore.md are JSON, open no port to the public but SSH, and bring the key that it needs."""
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "clore.md").read_text(encoding="utf-8"), re.DOTALL)
+    orders = [json.loads(block) for block in blocks]
+    assert [order["ports"] for order in orders] == [{"22": "tcp"}] * 2
+    assert all("SSH_PUBLIC_KEY" in order["env"] and "command" not in order for order in orders)
+
+
 STUBS = {
     "ssh-keygen": "",
     "sshd": 'echo "$@" > "$HOME/sshd"',
