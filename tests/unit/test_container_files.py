@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,10 +90,12 @@ def test_the_example_lists_every_variable_with_its_default() -> None:
 
 
 def test_images_are_pinned() -> None:
-    """What is pulled today is pulled tomorrow."""
+    """What is pulled today is pulled tomorrow, and what is built has the version of what it is built from."""
     images = [_filled(service["image"]) for service in SERVICES.values()]
     images += re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert [image for image in images if not re.search(r":v?\d[\w.-]*$", image)] == []
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert {_filled(SERVICES[name]["image"]) for name in OURS} == {f"winnow:{version}"}
     assert re.search(r"^ARG UV=uv==[\d.]+$", DOCKERFILE, re.MULTILINE)
 
 
@@ -183,6 +186,14 @@ def test_both_ways_to_start_vllm_are_the_same() -> None:
     assert words[0] == _filled(SERVICES["vllm"]["command"][0].removeprefix("--model="))
     assert words[1:5] == ["--host", "127.0.0.1", "--port", "$VLLM_PORT"]
     assert set(words[5:]) == ours
+
+
+def test_an_order_publishes_ssh_and_nothing_else() -> None:
+    """The orders in docs/clore.md are JSON, open no port to the public but SSH, and bring the key that it needs."""
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "clore.md").read_text(encoding="utf-8"), re.DOTALL)
+    orders = [json.loads(block) for block in blocks]
+    assert [order["ports"] for order in orders] == [{"22": "tcp"}] * 2
+    assert all("SSH_PUBLIC_KEY" in order["env"] and "command" not in order for order in orders)
 
 
 STUBS = {
