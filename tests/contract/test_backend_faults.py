@@ -109,24 +109,25 @@ async def test_no_tokens_left_for_text_is_no_error(fake: FakeSide, adapter: Adap
     assert ended.tokens.output + ended.tokens.thinking > 0
 
 
-@pytest.mark.parametrize(
-    ("fault", "retry_after", "quota"),
-    [
-        (Fault.RATE_LIMITED_WITH_DELAY, 7.0, {"minute"}),
-        (Fault.RATE_LIMITED, None, {"minute"}),
-        (Fault.QUOTA_OF_THE_DAY, None, {"day"}),
-    ],
-)
-async def test_a_limit_says_which_and_until_when(
-    fake: FakeSide, adapter: Adapter, fault: Fault, retry_after: float | None, quota: set[str]
+@HOW
+@pytest.mark.parametrize(("fault", "seconds"), [(Fault.RATE_LIMITED_WITH_DELAY, 7.0), (Fault.RATE_LIMITED, None)])
+async def test_a_limit_of_the_minute_says_until_when(
+    fake: FakeSide, adapter: Adapter, fault: Fault, seconds: float | None, how: str
 ) -> None:
-    """The seconds that the server named, and whether they are worth waiting for."""
+    """The seconds that the server named; None when it named none."""
     fake.expect(fault)
-    error = await error_of(adapter, "complete")
+    error = await error_of(adapter, how)
     assert isinstance(error, UpstreamRateLimited)
-    assert error.quota in quota
-    if fault is not Fault.QUOTA_OF_THE_DAY:
-        assert error.retry_after == retry_after
+    assert (error.quota, error.retry_after) == ("minute", seconds)
+
+
+@HOW
+async def test_a_limit_of_the_day_is_told_from_one_of_the_minute(fake: FakeSide, adapter: Adapter, how: str) -> None:
+    """Whatever it says of seconds: it is not worth waiting for."""
+    fake.expect(Fault.QUOTA_OF_THE_DAY)
+    error = await error_of(adapter, how)
+    assert isinstance(error, UpstreamRateLimited)
+    assert error.quota == "day"
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR_IN_STREAM, Fault.TRUNCATED_STREAM, Fault.DROPPED_MIDWAY])
