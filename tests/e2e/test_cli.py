@@ -51,6 +51,7 @@ def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
         (["search", "x", "--filter", "[1]"], "no JSON object"),
         (["search", "x", "--filter", '{"a": {"bad": 1}}'], "unknown operator"),
         (["search", "x", "--mode", "bad"], "--mode"),
+        (["vllm", "--preset", "rtx3080", "--model", "12b"], "does not fit"),
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> None:
