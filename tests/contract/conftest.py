@@ -1,7 +1,7 @@
 """Every implementation of the store contract, and every server of the backends' contract, one after the other."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -14,7 +14,13 @@ from indexing.store.server import ServerStore
 from tests.contract.sides import FakeSide, Side, VllmSide, gemini_side, openai_side
 
 PLENTY_S = 60.0
-FAKES = ["gemini-camel", "gemini-snake", "openai-vllm", "openai-ollama", "openai-openai"]
+FAKES: dict[str, Callable[[], AbstractAsyncContextManager[FakeSide]]] = {
+    "gemini-camel": lambda: gemini_side("camel"),
+    "gemini-snake": lambda: gemini_side("snake"),
+    "vllm-fake": lambda: openai_side("vllm"),
+    "ollama": lambda: openai_side("ollama"),
+    "openai": lambda: openai_side("openai"),
+}
 REAL = pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(400)])
 
 
@@ -45,14 +51,14 @@ async def side(request: pytest.FixtureRequest) -> AsyncIterator[Side]:
     if request.param == "vllm":
         yield VllmSide(request.getfixturevalue("vllm"))
         return
-    async with _fake(request.param) as opened:
+    async with FAKES[request.param]() as opened:
         yield opened
 
 
 @pytest.fixture(params=FAKES)
 async def fake(request: pytest.FixtureRequest) -> AsyncIterator[FakeSide]:
     """A server that can have bad days; no connection may be left afterwards."""
-    async with _fake(request.param) as opened:
+    async with FAKES[request.param]() as opened:
         yield opened
 
 
@@ -63,8 +69,3 @@ async def adapter(side: Side) -> AsyncIterator[Adapter]:
     await opened.probe(PLENTY_S)
     yield opened
     await opened.aclose()
-
-
-def _fake(name: str) -> AbstractAsyncContextManager[FakeSide]:
-    kind, _, manner = name.partition("-")
-    return gemini_side(manner) if kind == "gemini" else openai_side(manner)

@@ -107,7 +107,7 @@ def real_vllm(folder: Path, environ: Mapping[str, str]) -> Iterator[RunningVllm]
 
     model, log = make_tiny_gemma(folder / "model"), folder / "vllm.log"
     port = _free_port()
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--model", str(model), *OPTIONS],
