@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.domain import TokenCount
 from tests.fakes.faults import Fault
-from tests.fakes.loopback import Dropped, Exchange, LoopbackServer, Request
 from tests.fakes.openai_model import FakeModel, Turns, pictures_of, tokens_of
+from tests.fakes.wire import Answering, Asked, HungUp, WireServer
 
 Dialect = Literal["vllm", "ollama", "openai"]
 
@@ -37,6 +38,11 @@ _STATUS: Mapping[Fault, tuple[int, dict[str, Any], dict[str, str]]] = {
 }
 
 
+_CHUNKED = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+_SPOILT = {Fault.MALFORMED_JSON, Fault.EMPTY_REPLY, Fault.DROPPED_MIDWAY}
+"""A whole reply whose usage nobody can read."""
+
+
 class Rejection(Exception):
     """The server's own answer to a request that it does not take."""
 
@@ -47,74 +53,97 @@ class Rejection(Exception):
         self.headers = headers or {}
 
 
-@dataclass
-class OpenAIServer:
-    """`faults` are those of the coming model calls, one each; afterwards all is well.
+@dataclass(eq=False)
+class OpenAIServer(WireServer):
+    """`script` decides about the next model calls, `choose` about those after it.
 
-    `billed` is what the model calls used, cut ones too: they stop when the client leaves. `lacks` names what an older
+    `billed` is what the model calls used, cut ones too: they stop when the client leaves; `told`, what the clients were
+    told of that. `lacks` names what an older
     server does not have: "batch", "tokenize", "logprob_token_ids" (refused), "ignored_token_ids" (without effect),
-    "logprobs", "structured", "version", "models", "modern" (max_completion_tokens), "temperature" (other than 1).
+    "logprobs", "structured", "version", "models", "modern" (max_completion_tokens), "temperature" (other than 1),
+    "quiet" (a way not to think).
     """
 
     dialect: Dialect = "vllm"
     model: FakeModel = field(default_factory=FakeModel)
     others: tuple[str, ...] = ()
-    faults: Iterable[Fault] = ()
+    script: Iterable[Fault] = ()
+    choose: Callable[[], Fault] = lambda: Fault.OK
     api_key: str | None = None
     lacks: frozenset[str] = frozenset()
     token_s: float = 0.0
     slow_s: float = 0.25
     slots: int | None = None
     load_s: float = 0.0
-    requests: list[Request] = field(default_factory=list)
+    version: str = "0.32.0"
+    requests: list[Asked] = field(default_factory=list)
     billed: TokenCount = field(default_factory=TokenCount)
+    told: TokenCount = field(default_factory=TokenCount)
     busy: int = 0
     most_busy: int = 0
 
     def __post_init__(self) -> None:
-        self.http = LoopbackServer(self._handle)
-        self._faults: Iterator[Fault] = iter(self.faults)
+        super().__init__()
+        self._script = deque(self.script)
+        self._changed = asyncio.Event()
+
+    @property
+    def root(self) -> str:
+        """Without /v1."""
+        return super().url
 
     @property
     def url(self) -> str:
-        return f"{self.http.root}/v1"
+        """What the settings want."""
+        return f"{self.root}/v1"
 
     def bodies(self, path: str = "/v1/chat/completions") -> list[Any]:
         """What was posted there."""
-        return [request.json() for request in self.requests if request.path == path]
+        return [json.loads(asked.body or b"null") for asked in self.requests if asked.path == path]
 
     def expect(self, *faults: Fault) -> None:
         """The faults of the coming calls."""
-        self._faults = iter(faults)
+        self._script = deque(faults)
 
-    async def _handle(self, request: Request, exchange: Exchange) -> None:
-        self.requests.append(request)
+    async def until_busy(self, calls: int) -> None:
+        """Returns when so many model calls are being worked at."""
+        async with asyncio.timeout(5):
+            while self.busy != calls:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def answer(self, asked: Asked, answering: Answering) -> None:
+        self.requests.append(asked)
         try:
-            self._authorise(request)
-            await self._route(request, exchange)
+            self._authorise(asked)
+            await self._route(asked, answering)
         except Rejection as exc:
-            await exchange.reply(exc.status, json.dumps({"error": exc.error}).encode(), headers=exc.headers)
+            await answering.whole(exc.status, json.dumps({"error": exc.error}).encode(), exc.headers)
 
-    def _authorise(self, request: Request) -> None:
-        guarded = request.path.startswith("/v1")
-        if guarded and self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
+    def _authorise(self, asked: Asked) -> None:
+        guarded = asked.path.startswith("/v1")
+        if guarded and self.api_key is not None and asked.headers.get("authorization") != f"Bearer {self.api_key}":
             raise Rejection(401, code="invalid_api_key")
 
-    async def _route(self, request: Request, exchange: Exchange) -> None:
+    async def _route(self, asked: Asked, answering: Answering) -> None:
         known: dict[str, Any] = {"/v1/models": self._models}
         if self.dialect == "vllm":
-            known |= {"/tokenize": self._tokenize, "/version": lambda _: {"version": "0.32.0"}, "/health": lambda _: ""}
+            known |= {
+                "/tokenize": self._tokenize,
+                "/version": lambda _: {"version": self.version},
+                "/health": lambda _: "",
+            }
         if self.dialect == "ollama":
-            known |= {"/api/version": lambda _: {"version": "0.33.0"}, "/api/show": self._show}
+            known |= {"/api/version": lambda _: {"version": self.version}, "/api/show": self._show}
             known |= {"/api/ps": self._loaded, "/api/tags": lambda _: {"models": [{"name": self.model.name}]}}
-        if request.path in known and request.path.rpartition("/")[2] not in self.lacks:
-            await exchange.reply(200, json.dumps(known[request.path](request.json())).encode())
-        elif request.path == "/v1/chat/completions":
-            await self._serve_call(request.json(), exchange)
-        elif request.path == "/v1/chat/completions/batch" and self.dialect == "vllm" and "batch" not in self.lacks:
-            await self._serve_call(request.json(), exchange, batch=True)
+        if asked.path in known and asked.path.rpartition("/")[2] not in self.lacks:
+            await answering.whole(200, json.dumps(known[asked.path](json.loads(asked.body or b"null"))).encode())
+        elif asked.path == "/v1/chat/completions":
+            await self._serve_call(json.loads(asked.body or b"null"), answering)
+        elif asked.path == "/v1/chat/completions/batch" and self.dialect == "vllm" and "batch" not in self.lacks:
+            await self._serve_call(json.loads(asked.body or b"null"), answering, batch=True)
         else:
-            await exchange.reply(404, b'{"detail":"Not Found"}')
+            await answering.whole(404, b'{"detail":"Not Found"}')
 
     def _models(self, _: Any) -> Any:
         extra = {"max_model_len": self.model.context} if self.dialect == "vllm" else {}
@@ -141,12 +170,12 @@ class OpenAIServer:
     def _loaded(self, _: Any) -> Any:
         return {"models": [{"name": self.model.name, "model": self.model.name, "context_length": self.model.context}]}
 
-    async def _serve_call(self, body: Any, exchange: Exchange, *, batch: bool = False) -> None:
-        fault = next(self._faults, Fault.OK)
+    async def _serve_call(self, body: Any, answering: Answering, *, batch: bool = False) -> None:
+        fault = self._script.popleft() if self._script else self.choose()
         if fault is Fault.DROPPED_BEFORE:
-            raise Dropped
+            raise HungUp
         if fault is Fault.HTML_PAGE:
-            return await exchange.reply(502, f"<html>{SECRET}</html>".encode(), media_type="text/html")
+            return await answering.whole(502, f"<html>{SECRET}</html>".encode(), {"content-type": "text/html"})
         if fault in _STATUS:
             status, error, headers = _STATUS[fault]
             raised = Rejection(status, headers=headers)
@@ -157,19 +186,26 @@ class OpenAIServer:
         async with self._slot():
             await asyncio.sleep(self.load_s + (self.slow_s if fault is Fault.SLOW_FIRST_BYTE else 0))
             self._check(body, body["messages"] if batch else [body["messages"]])
-            await (self._stream if body.get("stream") else self._whole)(body, exchange, fault, batch=batch)
+            if body.get("stream"):
+                await self._stream(body, answering, fault)
+            else:
+                await self._whole(body, answering, fault, batch=batch)
         return None
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         if self.slots is not None and self.busy >= self.slots:
             raise Rejection(503, headers={"Retry-After": "1"})
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
+        self._work(1)
         try:
             yield
         finally:
-            self.busy -= 1
+            self._work(-1)
+
+    def _work(self, more: int) -> None:
+        self.busy += more
+        self.most_busy = max(self.most_busy, self.busy)
+        self._changed.set()
 
     def _check(self, body: Any, conversations: Sequence[Turns]) -> None:
         if body.get("model") != self.model.name and body.get("model") not in self.others:
@@ -177,13 +213,15 @@ class OpenAIServer:
         if self.dialect == "openai":
             self._check_plain(body)
         schema = _schema(body)
-        if schema is not None and ("structured" in self.lacks or "uniqueItems" in json.dumps(schema)):
+        if schema is not None and ("structured" in self.lacks or '"uniqueItems": true' in json.dumps(schema)):
             raise Rejection(400, param="response_format")
         if body.get("logprobs") and ("logprobs" in self.lacks or body.get("top_logprobs", 0) > 20):
             raise Rejection(400, param="logprobs")
         if "logprob_token_ids" in body and "logprob_token_ids" in self.lacks:
             raise Rejection(400, param="logprob_token_ids")
         for turns in conversations:
+            if not turns or not all(_is_turn(turn) for turn in turns):
+                raise Rejection(400, param="messages")
             if not self.model.sees and any(pictures_of(turn) for turn in turns):
                 raise Rejection(400)
             if self.model.prompt_tokens(turns, _thinking(body)) >= self.model.context:
@@ -198,7 +236,7 @@ class OpenAIServer:
             raise Rejection(400, param=wrong, code="unsupported_parameter")
         if "temperature" in self.lacks and body.get("temperature", 1) != 1:
             raise Rejection(400, param="temperature", code="unsupported_value")
-        if "reasoning_effort" in body and not self.model.thinks:
+        if "reasoning_effort" in body and ("quiet" in self.lacks or not self.model.thinks):
             raise Rejection(400, param="reasoning_effort", code="unsupported_parameter")
 
     def _produce(self, body: Any, fault: Fault) -> tuple[list[str], list[str], str]:
@@ -219,7 +257,7 @@ class OpenAIServer:
             "content_filter" if fault is Fault.BLOCKED_ANSWER else "length" if cut else "stop",
         )
 
-    async def _whole(self, body: Any, exchange: Exchange, fault: Fault, *, batch: bool) -> None:
+    async def _whole(self, body: Any, answering: Answering, fault: Fault, *, batch: bool) -> None:
         conversations = body["messages"] if batch else [body["messages"]]
         choices, usage = [], TokenCount()
         for index, turns in enumerate(conversations):
@@ -233,22 +271,28 @@ class OpenAIServer:
         self.billed += usage
         reply = json.dumps({"model": body["model"], "choices": choices, "usage": self._usage(usage)}).encode()
         if fault is Fault.SLOW_TRICKLE:
-            await self._trickle(exchange, reply)
+            await self._trickle(answering, reply)
         elif fault is Fault.EMPTY_REPLY:
-            await exchange.reply(200, b"")
+            await answering.whole(200, b"")
         else:
-            half = len(reply) // 2
-            whole = fault is not Fault.MALFORMED_JSON
-            await exchange.reply(
-                200, reply if whole else reply[:half], cut=half if fault is Fault.DROPPED_MIDWAY else None
-            )
+            await self._give(answering, reply, fault)
+        if fault not in _SPOILT:
+            self.told += self._tellable(usage)
 
-    async def _trickle(self, exchange: Exchange, reply: bytes) -> None:
-        await exchange.begin_stream("application/json")
-        await exchange.send(reply[:9])
+    async def _give(self, answering: Answering, reply: bytes, fault: Fault) -> None:
+        half = reply[: len(reply) // 2]
+        if fault is Fault.DROPPED_MIDWAY:
+            await answering.begin(200, {"content-type": "application/json", "content-length": str(len(reply))})
+            await answering.send(half)
+            raise HungUp
+        await answering.whole(200, half if fault is Fault.MALFORMED_JSON else reply)
+
+    async def _trickle(self, answering: Answering, reply: bytes) -> None:
+        await answering.begin(200, _CHUNKED | {"content-type": "application/json"})
+        await answering.chunk(reply[:9])
         await asyncio.sleep(self.slow_s)
-        await exchange.send(reply[9:])
-        await exchange.end_stream()
+        await answering.chunk(reply[9:])
+        await answering.chunk(b"")
 
     def _message(self, thoughts: list[str], words: list[str]) -> dict[str, Any]:
         if self.model.thinks == "inline" and thoughts:
@@ -267,6 +311,12 @@ class OpenAIServer:
             usage["completion_tokens_details"] = {"reasoning_tokens": count.thinking}
         return usage
 
+    def _tellable(self, count: TokenCount) -> TokenCount:
+        """Ollama tells neither what came from its cache nor what was thought."""
+        if self.dialect != "ollama":
+            return count
+        return TokenCount(input=count.input, output=count.output + count.thinking)
+
     def _logprobs(self, body: Any, turns: Turns) -> dict[str, Any]:
         likely = self.model.first_tokens(turns)
         ids = body.get("logprob_token_ids") if "ignored_token_ids" not in self.lacks else None
@@ -277,51 +327,64 @@ class OpenAIServer:
         top = [{"token": token, "logprob": value, "bytes": None} for token, value in named.items()]
         return {"content": [{"token": next(iter(likely)), "logprob": -0.5, "top_logprobs": top}]}
 
-    async def _stream(self, body: Any, exchange: Exchange, fault: Fault, *, batch: bool) -> None:
+    async def _stream(self, body: Any, answering: Answering, fault: Fault) -> None:
+        await answering.begin(200, _CHUNKED)
+        if fault is not Fault.EMPTY_REPLY:
+            used = [TokenCount(), TokenCount()]
+            try:
+                await self._say(body, answering, fault, used)
+            finally:
+                self.billed += used[0]
+                self.told += used[1]
+        await answering.chunk(b"")
+
+    async def _say(self, body: Any, answering: Answering, fault: Fault, used: list[TokenCount]) -> None:
+        """`used` holds what is billed and what was told so far."""
         thoughts, words, why = self._produce(body, fault)
-        await exchange.begin_stream()
-        if fault is Fault.EMPTY_REPLY:
-            return await exchange.end_stream()
-        sent = TokenCount()
-        try:
-            for number, delta in enumerate(self._deltas(thoughts, words)):
-                await asyncio.sleep(self.slow_s if fault is Fault.SLOW_TRICKLE and number == 1 else self.token_s)
-                sent = self._count(
-                    body, body["messages"], min(number + 1, len(thoughts)), max(0, number + 1 - len(thoughts))
-                )
-                await self._chunk(exchange, body, [{"index": 0, "delta": delta, "finish_reason": None}], sent)
-                if number == 1:
-                    await self._spoil(exchange, fault)
-            sent = self._count(body, body["messages"], len(thoughts), len(words))
-            if fault is not Fault.TRUNCATED_STREAM:
-                await self._chunk(exchange, body, [{"index": 0, "delta": {}, "finish_reason": why}], sent)
-                if (body.get("stream_options") or {}).get("include_usage"):
-                    await self._chunk(exchange, body, [], sent, usage=True)
-                await exchange.send(b"data: [DONE]\n\n")
-        finally:
-            self.billed += sent
-        return await exchange.end_stream()
+        for number, delta in enumerate(self._deltas(thoughts, words)):
+            await asyncio.sleep(self.slow_s if fault is Fault.SLOW_TRICKLE and number == 1 else self.token_s)
+            thought = min(number + 1, len(thoughts))
+            used[0] = self._count(body, body["messages"], thought, min(number + 1 - thought, len(words)))
+            await self._chunk(answering, body, [{"index": 0, "delta": delta, "finish_reason": None}], used)
+            if number == 1:
+                await self._spoil(answering, fault)
+        used[0] = self._count(body, body["messages"], len(thoughts), len(words))
+        if fault is Fault.TRUNCATED_STREAM:
+            return
+        await self._chunk(answering, body, [{"index": 0, "delta": {}, "finish_reason": why}], used)
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await self._chunk(answering, body, [], used, last=True)
+        await answering.chunk(b"data: [DONE]\n\n")
 
     def _deltas(self, thoughts: list[str], words: list[str]) -> list[dict[str, str]]:
         if self.model.thinks == "inline" and thoughts:
             return [{"content": piece} for piece in ["<th", "ink>", *thoughts, "</thi", "nk>\n", "\n", *words]]
         return [*({"reasoning": piece} for piece in thoughts), *({"content": piece} for piece in words)]
 
-    async def _spoil(self, exchange: Exchange, fault: Fault) -> None:
-        if fault is Fault.DROPPED_MIDWAY:
-            raise Dropped
+    async def _spoil(self, answering: Answering, fault: Fault) -> None:
         if fault is Fault.MALFORMED_JSON:
-            await exchange.send(b'data: {"choices": [\n\n')
+            await answering.chunk(b'data: {"choices": [\n\n')
         if fault is Fault.ERROR_IN_STREAM:
             error = {"message": SECRET, "type": "InternalServerError", "param": None, "code": 500}
-            await exchange.send(b"data: %s\n\n" % json.dumps({"error": error}).encode())
+            await answering.chunk(b"data: %s\n\n" % json.dumps({"error": error}).encode())
+        if fault in (Fault.DROPPED_MIDWAY, Fault.MALFORMED_JSON, Fault.ERROR_IN_STREAM):
+            raise HungUp
 
-    async def _chunk(self, exchange: Exchange, body: Any, choices: Any, sent: TokenCount, usage: bool = False) -> None:
+    async def _chunk(
+        self, answering: Answering, body: Any, choices: Any, used: list[TokenCount], *, last: bool = False
+    ) -> None:
         running = self.dialect == "vllm" and (body.get("stream_options") or {}).get("continuous_usage_stats")
         chunk: dict[str, Any] = {"model": body["model"], "choices": choices}
-        if usage or running:
-            chunk["usage"] = self._usage(sent)
-        await exchange.send(b"data: %s\n\n" % json.dumps(chunk).encode())
+        if last or running:
+            chunk["usage"] = self._usage(used[0])
+            used[1] = self._tellable(used[0])
+        await answering.chunk(b"data: %s\n\n" % json.dumps(chunk).encode())
+
+
+def _is_turn(turn: Any) -> bool:
+    said = turn["content"]
+    good = isinstance(said, str) or (said and all(url.startswith("data:image/") for url in pictures_of(turn)))
+    return bool(good) and turn["role"] in ("system", "user", "assistant")
 
 
 def _schema(body: Any) -> Any:

@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from app.backend_settings import BackendSettings
-from app.backends.openai_compatible.bodies import Traits, chat_body, stream_body
+from app.backends.openai_compatible.bodies import RUNAWAYS, Traits, chat_body, stream_body
 from app.backends.openai_compatible.errors import NoSuchRoute
 from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.replies import Choice, Completion, Models
 from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
-from app.backends.openai_compatible.wire import Wire
+from app.backends.openai_compatible.wire import Wire, is_http
 from app.backends.ports import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
@@ -19,7 +19,7 @@ _PLAIN_URL = "https://api.openai.com/v1"
 
 
 def open_openai_compatible(name: str, settings: BackendSettings) -> "OpenAICompatible":
-    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError when a url is missing."""
+    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError for a missing or strange url."""
     return OpenAICompatible(name, settings)
 
 
@@ -27,11 +27,9 @@ class OpenAICompatible:
     """An `Adapter`. Before the first probe it answers only if its model is configured, and asks in the plainest way."""
 
     def __init__(self, name: str, settings: BackendSettings) -> None:
-        if settings.url is None and settings.kind != "openai":
-            raise ConfigError(f"[backends.{name}] needs `url`, such as http://127.0.0.1:8000/v1")
         self._name = name
         self._settings = settings
-        self._wire = Wire(name, settings, settings.url or _PLAIN_URL)
+        self._wire = Wire(name, settings, _address(name, settings))
         self._traits = Traits(kind=settings.kind, model=settings.model) if settings.model else None
         self._scorer: LogprobScorer | None = None
 
@@ -105,11 +103,19 @@ class OpenAICompatible:
         return "length" if ended in ("length", "max_tokens") else "stop"
 
 
+def _address(name: str, settings: BackendSettings) -> str:
+    url = settings.url or (_PLAIN_URL if settings.kind == "openai" else "")
+    if not is_http(url):
+        raise ConfigError(f"url in [backends.{name}] must be like http://127.0.0.1:8000/v1")
+    return url
+
+
 def _first(chunk: Completion) -> Choice:
     return chunk.choices[0] if chunk.choices else Choice()
 
 
 def _ended(choice: Choice, before: str | None = None) -> str | None:
-    """Why the reply ended; a model's own refusal counts as the filter's, whatever else is said later."""
-    refused = choice.message.refusal or choice.delta.refusal or before == "content_filter"
-    return "content_filter" if refused else choice.finish_reason or before
+    """Why the reply ended. A model's own refusal counts as the filter's; a document that ran away was cut."""
+    if choice.message.refusal or choice.delta.refusal or before == "content_filter":
+        return "content_filter"
+    return "length" if choice.stop_reason in RUNAWAYS else choice.finish_reason or before

@@ -11,7 +11,7 @@ from app.backends.ports import ChatRequest, Conversation, Image, Message
 
 Body = dict[str, Any]
 
-RUNAWAYS = ("\n\n\n", "\t" * 8, " " * 64)
+RUNAWAYS = ("\n\n\n", "\t" * 16, " " * 64)
 """vLLM's JSON can run away in white space until its tokens are spent; none of these stands in a sane document."""
 
 

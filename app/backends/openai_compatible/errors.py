@@ -32,8 +32,11 @@ from app.errors import (
     UpstreamUnavailable,
 )
 
-FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, ValueError, TimeoutError)
-"""What a call can raise; malformed JSON is a ValueError, of json as of msgspec."""
+_UNREADABLE = (openai.APIResponseValidationError, httpx2.DecodingError, httpx2.SSEError, ValueError, RecursionError)
+"""Malformed JSON is a ValueError, of json as of msgspec; one that is nested without end, a RecursionError."""
+
+FOREIGN = (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, TimeoutError, *_UNREADABLE)
+"""What a call can raise."""
 
 _TIMEOUTS = {408, 504, 524}
 _OVER_QUOTA = {402, 429}
@@ -73,8 +76,10 @@ def translated(exc: Exception, upstream: Upstream) -> UpstreamError:
     name = upstream.name
     if isinstance(exc, openai.APIStatusError):
         return _refusal_of(exc.status_code, _facts(exc), upstream, exc.response.headers)
-    if isinstance(exc, openai.APIResponseValidationError | ValueError | httpx2.DecodingError | httpx2.InvalidURL):
+    if isinstance(exc, _UNREADABLE):
         return UpstreamBadReply(name, f"{name} sent a reply that cannot be read")
+    if isinstance(exc, httpx2.InvalidURL):
+        return UpstreamRejected(name, f"{name} cannot have that address; `url` should be like http://127.0.0.1:8000/v1")
     if isinstance(exc, openai.APIConnectionError | httpx2.HTTPError | httpx2.StreamError | TimeoutError):
         return _connection_error(exc, name)
     if isinstance(exc, openai.APIError):

@@ -11,6 +11,7 @@ log-probabilities   one token, by each method in turn     by its version    one 
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -118,19 +119,16 @@ class _Probe:
 
     async def _traits(self, model: str) -> Traits:
         """Older servers ignore max_completion_tokens, so it comes second; OpenAI's newer models insist on it."""
-        greeting = {"messages": messages(_GREETING)}
         ways = [Traits(kind=self._settings.kind, model=model, limit=limit, exact=exact) for exact, limit in _WAYS]
-        for traits in ways:
-            try:
-                reply = await self._wire.complete(_CHAT, asking(traits, _FEW_TOKENS) | greeting, self._timeout_s)
-            except NoSuchRoute:
-                raise
-            except UpstreamRejected:
-                if traits is ways[-1]:
-                    raise
-            else:
-                return await self._quietened(traits) if _thinks(reply) else traits
-        raise AssertionError("the last way returns or raises")
+        for traits in ways[:-1]:
+            with suppress(UpstreamRejected):
+                return await self._greeted(traits)
+        return await self._greeted(ways[-1])
+
+    async def _greeted(self, traits: Traits) -> Traits:
+        body = asking(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
+        reply = await self._wire.complete(_CHAT, body, self._timeout_s)
+        return await self._quietened(traits) if _thinks(reply) else traits
 
     async def _quietened(self, traits: Traits) -> Traits:
         """The first way to ask that stops it from thinking; as before if none does."""

@@ -73,12 +73,13 @@ class Logprobs(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """An answer, whole (`message`) or a piece (`delta`)."""
+    """An answer, whole (`message`) or a piece (`delta`). vLLM tells the stop word that it met in `stop_reason`."""
 
     index: int = 0
     message: Said = Said()
     delta: Said = Said()
     finish_reason: str | None = None
+    stop_reason: Any = None
     logprobs: Logprobs | None = None
 
 

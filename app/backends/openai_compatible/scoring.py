@@ -50,7 +50,8 @@ class LogprobScorer:
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
         """Raises InvalidRequest for labels that are no single tokens, or the same; UpstreamError when all failed."""
-        if len({label.strip() for label in labels}) < len(labels) or "" in labels:
+        labels = [label.strip() for label in labels]
+        if len(set(labels)) < len(labels) or "" in labels:
             raise InvalidRequest("labels must differ in more than white space, and none may be empty")
         if not prompts:
             return Scoring(scores=(), tokens=TokenCount(), requests=0)

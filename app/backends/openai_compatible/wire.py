@@ -30,8 +30,7 @@ class _Client(AsyncOpenAI):
 
     @property
     def default_headers(self) -> dict[str, str | Omit]:
-        key = {} if self.api_key else {"Authorization": Omit()}
-        return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _USER_AGENT, **key}
+        return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _USER_AGENT}
 
 
 class Wire:
@@ -44,6 +43,7 @@ class Wire:
         self._http = httpx2.AsyncClient(
             limits=httpx2.Limits(max_keepalive_connections=settings.concurrency, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=not is_near(url),
+            verify=not url.startswith("http:"),  # the system's certificates take a tenth of a second to read
             follow_redirects=False,  # a redirect would carry texts, maybe the key, to whom nobody named
         )
         self._client = _Client(
@@ -127,7 +127,11 @@ class Wire:
         return f"{self.root}{path}" if path.startswith("/") else path
 
     def _options(self, timeout_s: float) -> Any:
-        return {"timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, self._connect_s), pool=None)}
+        key = {} if self._client.api_key else {"Authorization": Omit()}
+        return {
+            "headers": key,
+            "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, self._connect_s), pool=None),
+        }
 
 
 def _encoded(body: Body) -> bytes:
@@ -135,6 +139,15 @@ def _encoded(body: Body) -> bytes:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as exc:
         raise InvalidRequest("the text holds half of a surrogate pair, which is no character") from exc
+
+
+def is_http(url: str) -> bool:
+    """Whether a server could be there."""
+    try:
+        address = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return address.scheme in ("http", "https") and bool(address.host)
 
 
 def is_near(url: str) -> bool:
