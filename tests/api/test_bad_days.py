@@ -109,7 +109,7 @@ async def a_day(
             yield Day(client, services, server)
     else:
         vllm = OpenAIServer(dialect=kind, api_key="k")  # type: ignore[arg-type]
-        async with vllm.http, _serving(home, lambda: openai_style(vllm, told), stand_in) as (client, services):
+        async with vllm, _serving(home, lambda: openai_style(vllm, told), stand_in) as (client, services):
             yield Day(client, services, vllm)
 
 

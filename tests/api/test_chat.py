@@ -120,7 +120,7 @@ async def test_auto_moves_on_from_a_spent_budget(server: GeminiServer, tmp_path:
     """A backend over its own budget is passed over for one that costs nothing."""
     local = OpenAIServer(api_key="k")
     told = msgspec.structs.replace(gemini(server), daily_usd=1e-6, price=PriceSettings(input=1, output=1))
-    async with local.http:
+    async with local:
         backends = {"flash": told, "gemma": openai_style(local)}
         async with client_of(services_for(tmp_path, backends)) as client:
             used = [(await client.post("/chat", json={"message": "hello"})).json()["backend"] for _ in range(2)]
@@ -140,7 +140,7 @@ async def test_two_models_of_one_kind_stand_side_by_side(tmp_path: Path) -> None
     """Each name leads to its own server, and the routing's order decides for "auto"."""
     small, large = OpenAIServer(api_key="k"), OpenAIServer(api_key="k")
     small.model.name, large.model.name = "gemma-4b", "gemma-12b"
-    async with small.http, large.http:
+    async with small, large:
         backends = {"small": openai_style(small), "large": openai_style(large)}
         services = services_for(tmp_path, backends, RoutingSettings(auto=("large", "small")))
         async with client_of(services) as client:
@@ -153,7 +153,7 @@ async def test_two_models_of_one_kind_stand_side_by_side(tmp_path: Path) -> None
 async def test_a_queue_that_is_full_is_503_with_a_time(tmp_path: Path) -> None:
     """Beyond concurrency and queue calls are refused at once and told when to come back; the others are served."""
     server = OpenAIServer(api_key="k", token_s=0.02)
-    async with server.http:
+    async with server:
         told = msgspec.structs.replace(openai_style(server), concurrency=2, queue=2)
         async with client_of(services_for(tmp_path, {"gemma": told})) as client:
             await client.post("/chat", json={"message": "hello"})

@@ -59,6 +59,7 @@ def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
         (["usage", "--since", "yesterday"], "since: 'yesterday' is none of a date"),
         (["cost"], "--input"),
         (["cost", "--input", "1M", "--gpu", "H100"], "known are RTX 3060"),
+        (["vllm", "--preset", "rtx3080", "--model", "12b"], "does not fit"),
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> None:

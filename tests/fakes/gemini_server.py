@@ -203,7 +203,7 @@ class GeminiServer(WireServer):
                 return Said(
                     pieces=("",), finish="MAX_TOKENS", thoughts=call.body["generationConfig"]["maxOutputTokens"]
                 )
-        said = self.answers.popleft() if self.answers else Said(pieces=_pieces(_reply_to(call.body)))
+        said = self.answers.popleft() if self.answers else _said_to(call.body)
         return msgspec.structs.replace(said, finish=None) if call.fault is Fault.TRUNCATED_STREAM else said
 
     def _count(self, call: Call, said: Said, pieces: int) -> TokenCount:
@@ -244,6 +244,16 @@ class GeminiServer(WireServer):
             "supportedGenerationMethods": ["generateContent", "countTokens", "batchGenerateContent"],
             "thinking": True,
         }
+
+
+def _said_to(body: dict[str, Any]) -> Said:
+    """Cut where it was asked to be."""
+    config = body.get("generationConfig", {})
+    text = _reply_to(body)
+    stops = [text.find(stop) for stop in config.get("stopSequences", []) if stop in text]
+    pieces = _pieces(text[: min(stops, default=len(text))])
+    limit = config.get("maxOutputTokens", len(pieces))
+    return Said(pieces=pieces[:limit], finish="MAX_TOKENS" if len(pieces) > limit else "STOP")
 
 
 def _reply_to(body: dict[str, Any]) -> str:

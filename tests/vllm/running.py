@@ -71,10 +71,20 @@ class RunningVllm:
         """How many requests it is working on."""
         return int(self.metric("vllm:num_requests_running"))
 
-    def metric(self, name: str) -> float:
-        """The sum over its labels."""
-        lines = self.http.get("/metrics").text.splitlines()
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum over its labels, or over those lines that carry `label`."""
+        lines = (line for line in self.http.get("/metrics").text.splitlines() if label in line)
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    def tokens(self, **body: object) -> list[int]:
+        """What /tokenize makes of a prompt or of messages."""
+        found: list[int] = self.http.post("/tokenize", json={"model": MODEL, **body}).json()["tokens"]
+        return found
+
+    def token(self, text: str) -> int:
+        """The one that `text` is."""
+        (found,) = self.tokens(prompt=text, add_special_tokens=False)
+        return found
 
     def is_up(self) -> bool:
         """Whether it serves."""
@@ -97,7 +107,7 @@ def real_vllm(folder: Path, environ: Mapping[str, str]) -> Iterator[RunningVllm]
 
     model, log = make_tiny_gemma(folder / "model"), folder / "vllm.log"
     port = _free_port()
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--model", str(model), *OPTIONS],
