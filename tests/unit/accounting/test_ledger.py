@@ -16,7 +16,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.accounting.ledger import PATIENCE_S, Ledger, LedgerLimits
+from app.accounting.ledger import Ledger, LedgerLimits
 from app.accounting.ledger_file import MIGRATIONS, open_for_writing
 from app.accounting.spending import Cell, Purse
 from app.errors import ConfigError
@@ -90,17 +90,15 @@ async def test_a_caller_who_goes_away_leaves_its_row(tmp_path: Path) -> None:
     assert len(stored(ledger.path)) == 1
 
 
-async def test_a_disk_that_fails_delays_nobody_for_long_and_loses_nothing(tmp_path: Path) -> None:
-    """Rows wait in memory, the log says so once, and they are written when it works again."""
+async def test_a_disk_that_fails_stops_nobody_and_loses_nothing(tmp_path: Path) -> None:
+    """Calls go on, rows wait in memory, the log says so once, and they are written when it works again."""
     ledger = Ledger(tmp_path / "l.sqlite3", QUICK)
     ledger.open()
     with structlog.testing.capture_logs() as logs, closing(sqlite3.connect(ledger.path)) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
         other.commit()
-        began = time.monotonic()
         for n in range(10):
             await ledger.append(record(request_id=str(n), pico=1))
-        assert time.monotonic() - began < 10 * PATIENCE_S
         wait_for(lambda: ledger.health().failure == "disk is full")
         assert (ledger.health().pending, ledger.health().lost) == (10, 0)
         other.execute("DROP TRIGGER full")
