@@ -194,6 +194,7 @@ class Services:
 
     async def _open_fleet(self) -> Fleet:
         await asyncio.to_thread(import_sdks, self.settings.backends)
+        await asyncio.to_thread(self.accounts.open)  # a command line that calls models has not started the services
         fleet = Fleet(self.settings.backends, self.settings.routing, self.accounts.meter)
         fleet.start()
         return fleet

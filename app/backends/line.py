@@ -11,10 +11,10 @@ import msgspec
 from app.backend_settings import GEMINI_MODEL, BackendSettings, Kind, RoutingSettings
 from app.backends.attempt import Attempt, time_limit
 from app.backends.breaker import Breaker
-from app.backends.calls import Call, Clock, Deadline, Meter, Target, loop_time
+from app.backends.calls import Account, Call, Clock, Deadline, Meter, Target, loop_time
 from app.backends.estimating import total, worst_of_chat, worst_of_scoring
 from app.backends.health import Health, HealthState, LineStatus
-from app.backends.hedging import hedged
+from app.backends.hedging import finish, hedged
 from app.backends.limits import Gate, Slot
 from app.backends.ports import Adapter, Capability, ChatRequest, Conversation, Probed, Reply, Scoring
 from app.backends.retrying import retrying
@@ -178,7 +178,15 @@ class Line:
     async def _probe(self, timeout_s: float) -> Probed:
         self.probed = await self._checked(self.adapter.probe(timeout_s), timeout_s)
         self._breaker.close()
+        await self._book(self.probed)
         return self.probed
+
+    async def _book(self, probed: Probed) -> None:
+        """The little that finding out has cost. It is spent already, so no budget can refuse it."""
+        if probed.requests:
+            call = Call(stage="probe", deadline=Deadline(0.0, self._clock), account=Account())
+            charge = self._meter.begin(Target(backend=self.name, model=probed.model), call, TokenCount())
+            await finish(charge.end(probed.tokens, outcome="ok", requests=probed.requests))
 
     async def _checked(self, question: Coroutine[Any, Any, T], timeout_s: float) -> T:
         try:

@@ -116,13 +116,16 @@ class LabelScorer(Protocol):
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter found out about its server. `model` is the configured one, or the server's only or first one.
 
-    `context_tokens` None: the server does not say. `server` is its own name and version, "" if untold.
+    `context_tokens` None: the server does not say. `server` is its own name and version, "" if untold. Finding out took
+    `requests` calls of the model, and `tokens`.
     """
 
     model: str
     capabilities: frozenset[Capability]
     context_tokens: int | None = None
     server: str = ""
+    requests: int = 0
+    tokens: TokenCount = TokenCount()
 
 
 class Adapter(ChatModel, Protocol):

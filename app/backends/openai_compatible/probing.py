@@ -24,6 +24,7 @@ from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Metho
 from app.backends.openai_compatible.thoughts import spoken
 from app.backends.openai_compatible.wire import Wire
 from app.backends.ports import Capability, Image, Message, Probed
+from app.domain import TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 
 _GREETING = (Message(role="user", content="Answer with 1 or 0: 1"),)
@@ -67,6 +68,7 @@ class _Probe:
         self._wire = wire
         self._settings = settings
         self._timeout_s = timeout_s
+        self._requests, self._tokens = 0, TokenCount()
 
     async def findings(self) -> Findings:
         models = await self._models()
@@ -81,8 +83,15 @@ class _Probe:
         able = {"chat", *await self._abilities(traits)}
         able |= {"logprobs"} if scorer else set()
         able |= {"thinking"} if traits.quiet else set()
-        capabilities = msgspec.convert(able, frozenset[Capability])
-        return Probed(model=model, capabilities=capabilities, context_tokens=context, server=server), traits, scorer
+        found = Probed(
+            model=model,
+            capabilities=msgspec.convert(able, frozenset[Capability]),
+            context_tokens=context,
+            server=server,
+            requests=self._requests,
+            tokens=self._tokens,
+        )
+        return found, traits, scorer
 
     async def _models(self) -> dict[str, Model]:
         """Those served, by name; {} when the server does not tell and one is configured."""
@@ -127,7 +136,7 @@ class _Probe:
 
     async def _greeted(self, traits: Traits) -> Traits:
         body = asking(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
-        reply = await self._wire.complete(_CHAT, body, self._timeout_s)
+        reply = await self._asked(body)
         return await self._quietened(traits) if _thinks(reply) else traits
 
     async def _quietened(self, traits: Traits) -> Traits:
@@ -149,6 +158,7 @@ class _Probe:
             except UpstreamUnavailable:
                 await self._models()
                 continue
+            self._count(scoring.tokens)
             told = scoring.scores[0]
             if told and (not method.by_id or None not in told.logprobs):
                 return scorer
@@ -173,12 +183,21 @@ class _Probe:
     async def _tried(self, body: Body) -> Completion | None:
         """None when the server does not take it. Some say so with 500, so ask whether it is there."""
         try:
-            return await self._wire.complete(_CHAT, body, self._timeout_s)
+            return await self._asked(body)
         except (UpstreamRejected, UpstreamBadReply, Refused):
             return None
         except UpstreamUnavailable:
             await self._models()
             return None
+
+    async def _asked(self, body: Body) -> Completion:
+        reply = await self._wire.complete(_CHAT, body, self._timeout_s)
+        self._count(reply.usage.count() if reply.usage else TokenCount())
+        return reply
+
+    def _count(self, tokens: TokenCount) -> None:
+        self._requests += 1
+        self._tokens += tokens
 
 
 class _VllmProbe(_Probe):

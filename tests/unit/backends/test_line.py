@@ -484,6 +484,16 @@ async def test_a_server_without_logprobs_is_missing_them() -> None:
     assert meter.begun == 0
 
 
+async def test_what_finding_out_cost_is_booked() -> None:
+    """The few calls of a probe are a charge of their own; a probe that called no model is none."""
+    tokens = TokenCount(input=30, output=3)
+    costly = Probed(model="fake-1", capabilities=EVERYTHING, requests=4, tokens=tokens)
+    free, meter = Probed(model="fake-1", capabilities=EVERYTHING), RecordingMeter()
+    for found in (costly, free):
+        await make_line(ScriptedAdapter(probe=found), meter).probe()
+    assert [(b.outcome, b.requests, b.tokens) for b in meter.booked] == [("ok", 4, tokens)]
+
+
 async def test_pictures_are_asked_about_first() -> None:
     """Before the first call that needs more than chat, the server is asked what it can do."""
     adapter = ScriptedAdapter()

@@ -56,10 +56,12 @@ async def test_a_server_that_ignores_a_schema_has_no_structured_output() -> None
 
 @DIALECTS
 async def test_a_probe_costs_a_few_tokens(dialect: Dialect) -> None:
-    """Finding out everything makes the server write fewer than 100 tokens; Ollama's model is not even loaded."""
+    """Finding out all makes the server write few tokens, which are told; Ollama's model is not even loaded."""
     server = OpenAIServer(dialect)
-    await probe(server)
+    found = await probe(server)
     assert server.billed.output < 100
+    assert found.tokens.output == server.told.output
+    assert bool(found.requests) is bool(server.billed.output)
     assert bool(server.billed.output) is (dialect != "ollama")
 
 
