@@ -31,19 +31,21 @@ async def hedged(
 ) -> T:
     """The result of `first`; or, if that takes longer than `after_s`, of whichever of it and `spare` succeeds first.
 
-    The other one is cancelled, and its result, if it has one all the same, discarded. A failure of the spare is no
-    failure; one of the first is, unless it is retryable and the spare is still under way.
+    The other one is cancelled, and its result, if it has one all the same, discarded; if the caller is cancelled, so
+    are both (`discard` may be called twice). A failure of the spare is no failure; one of the first is, unless it is
+    retryable and the spare is still under way.
     """
     tasks = [asyncio.ensure_future(first)]
-    winner: asyncio.Future[T] | None = None
     try:
         done, _ = await asyncio.wait(tasks, timeout=after_s)
         if not done:
             tasks.append(asyncio.ensure_future(spare()))
         winner = await _winner(tasks)
-        return winner.result()
-    finally:
         await finish(_abandon([task for task in tasks if task is not winner], discard))
+    except BaseException:
+        await finish(_abandon(tasks, discard))
+        raise
+    return winner.result()
 
 
 async def _winner(tasks: Sequence[asyncio.Future[T]]) -> asyncio.Future[T]:

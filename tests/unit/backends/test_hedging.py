@@ -21,8 +21,12 @@ class Race:
     """Two tries, each with its time and its end; remembers who was stopped or discarded."""
 
     def __init__(
-        self, first: tuple[float, Exception | None], spare: tuple[float, Exception | None] = (0, None)
+        self,
+        first: tuple[float, Exception | None],
+        spare: tuple[float, Exception | None] = (0, None),
+        stopping_s: float = 0,
     ) -> None:
+        self._stopping_s = stopping_s
         self._plans = {"first": first, "spare": spare}
         self.begun, self.stopped, self.discarded = list[str](), list[str](), list[str]()
 
@@ -36,6 +40,7 @@ class Race:
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
+            await asyncio.sleep(self._stopping_s)
             self.stopped.append(name)
             raise
         if failure is not None:
@@ -103,6 +108,17 @@ async def test_cancelling_stops_both() -> None:
         await waiting
     assert race.stopped == ["first", "spare"]
     assert asyncio.all_tasks() == before
+
+
+async def test_cancelling_lets_go_of_the_winner_too() -> None:
+    """A caller that goes while the loser is being stopped leaves no result behind that nobody holds."""
+    race = Race((5, None), (1, None), stopping_s=3)
+    waiting = asyncio.ensure_future(race.run())
+    await asyncio.sleep(4)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (race.stopped, race.discarded) == (["first"], ["spare"])
 
 
 async def test_what_must_be_finished_is() -> None:
