@@ -175,7 +175,7 @@ class OpenAISide(FakeSide):
         self._server.expect(*faults)
 
     def open_connections(self) -> int:
-        return self._server.http.open_connections
+        return self._server.open_connections
 
 
 class VllmSide(Side):
@@ -250,7 +250,7 @@ async def gemini_side(casing: Any) -> AsyncIterator[GeminiSide]:
 async def openai_side(dialect: Dialect) -> AsyncIterator[OpenAISide]:
     """A fresh server."""
     server = OpenAIServer(dialect, FakeModel(likely={"grade": GRADES}), api_key=KEY, slow_s=60)
-    async with server.http:
+    async with server:
         side = OpenAISide(server)
         yield side
         await until(side.open_connections, 0)
