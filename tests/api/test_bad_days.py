@@ -14,42 +14,19 @@ import pytest
 from app.backend_settings import BackendSettings
 from app.wiring import Services
 from tests.api.test_answer import read_events
-from tests.fakes.faults import Fault
+from tests.fakes.faults import ERRORS, Fault
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.models import BRISK, client_of, gemini, openai_style, services_for
 from tests.fakes.openai_server import SECRET, OpenAIServer
 
 pytestmark = pytest.mark.anyio
 
-REJECTED, BAD_REPLY, REFUSED = (502, "rejected"), (502, "bad_reply"), (502, "refused")
-TIMEOUT, UNAVAILABLE, RATE_LIMITED = (504, "timeout"), (503, "unavailable"), (503, "rate_limited")
+STATUS = {"rejected": 502, "bad_reply": 502, "refused": 502, "timeout": 504, "unavailable": 503, "rate_limited": 503}
 SERVED = (200, "ok")
+SLOW = {Fault.SLOW_FIRST_BYTE, Fault.SLOW_TRICKLE}
 
-BAD_DAYS: dict[Fault, tuple[int, str]] = {
-    Fault.OK: SERVED,
-    Fault.BAD_REQUEST: REJECTED,
-    Fault.UNAUTHORIZED: REJECTED,
-    Fault.FORBIDDEN: REJECTED,
-    Fault.UNKNOWN_MODEL: REJECTED,
-    Fault.REQUEST_TIMEOUT: TIMEOUT,
-    Fault.RATE_LIMITED_WITH_DELAY: RATE_LIMITED,
-    Fault.RATE_LIMITED: RATE_LIMITED,
-    Fault.QUOTA_OF_THE_DAY: RATE_LIMITED,
-    Fault.SERVER_ERROR: UNAVAILABLE,
-    Fault.UNAVAILABLE: UNAVAILABLE,
-    Fault.HTML_PAGE: UNAVAILABLE,
-    Fault.MALFORMED_JSON: BAD_REPLY,
-    Fault.EMPTY_REPLY: BAD_REPLY,
-    Fault.TRUNCATED_STREAM: BAD_REPLY,
-    Fault.ERROR_IN_STREAM: UNAVAILABLE,
-    Fault.BLOCKED_PROMPT: REFUSED,
-    Fault.BLOCKED_ANSWER: REFUSED,
-    Fault.OUT_OF_TOKENS: SERVED,
-    Fault.DROPPED_BEFORE: UNAVAILABLE,
-    Fault.DROPPED_MIDWAY: UNAVAILABLE,
-    Fault.SLOW_FIRST_BYTE: SERVED,
-    Fault.SLOW_TRICKLE: SERVED,
-}
+BAD_DAYS = {fault: (STATUS[error.code], error.code) for fault, error in ERRORS.items() if fault not in SLOW}
+BAD_DAYS |= {fault: SERVED for fault in Fault if fault not in BAD_DAYS}
 """The status and the ledger's word for each; what is only slow is served."""
 
 LATE = {Fault.MALFORMED_JSON, Fault.TRUNCATED_STREAM, Fault.ERROR_IN_STREAM, Fault.DROPPED_MIDWAY, Fault.BLOCKED_ANSWER}
@@ -186,7 +163,7 @@ async def test_auto_moves_on_from_every_bad_day(fault: Fault, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-@pytest.mark.parametrize("fault", [Fault.SLOW_FIRST_BYTE, Fault.SLOW_TRICKLE])
+@pytest.mark.parametrize("fault", sorted(SLOW))
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_too_slow_is_a_timeout(kind: str, fault: Fault, stream: bool, tmp_path: Path) -> None:
     """504 as soon as the time is over, however the bytes are dealt out; the connection is given up."""

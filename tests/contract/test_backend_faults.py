@@ -7,45 +7,17 @@ import pytest
 
 from app.backends.ports import Adapter, Delta, Reply
 from app.errors import (
-    Refused,
-    UpstreamBadReply,
     UpstreamError,
     UpstreamRateLimited,
-    UpstreamRejected,
-    UpstreamTimeout,
-    UpstreamUnavailable,
 )
 from tests.contract.sides import NAME, FakeSide, asking
-from tests.fakes.faults import Fault
+from tests.fakes.faults import ERRORS, Fault
 
 pytestmark = pytest.mark.anyio
 
 PLENTY_S = 20.0
 BRIEF_S = 0.15
 
-ERRORS: dict[Fault, type[UpstreamError]] = {
-    Fault.BAD_REQUEST: UpstreamRejected,
-    Fault.UNAUTHORIZED: UpstreamRejected,
-    Fault.FORBIDDEN: UpstreamRejected,
-    Fault.UNKNOWN_MODEL: UpstreamRejected,
-    Fault.REQUEST_TIMEOUT: UpstreamTimeout,
-    Fault.RATE_LIMITED_WITH_DELAY: UpstreamRateLimited,
-    Fault.RATE_LIMITED: UpstreamRateLimited,
-    Fault.QUOTA_OF_THE_DAY: UpstreamRateLimited,
-    Fault.SERVER_ERROR: UpstreamUnavailable,
-    Fault.UNAVAILABLE: UpstreamUnavailable,
-    Fault.HTML_PAGE: UpstreamUnavailable,
-    Fault.MALFORMED_JSON: UpstreamBadReply,
-    Fault.EMPTY_REPLY: UpstreamBadReply,
-    Fault.TRUNCATED_STREAM: UpstreamBadReply,
-    Fault.ERROR_IN_STREAM: UpstreamUnavailable,
-    Fault.BLOCKED_PROMPT: Refused,
-    Fault.BLOCKED_ANSWER: Refused,
-    Fault.DROPPED_BEFORE: UpstreamUnavailable,
-    Fault.DROPPED_MIDWAY: UpstreamUnavailable,
-    Fault.SLOW_FIRST_BYTE: UpstreamTimeout,
-    Fault.SLOW_TRICKLE: UpstreamTimeout,
-}
 NO_ERROR = {Fault.OK, Fault.OUT_OF_TOKENS}
 
 HOW = pytest.mark.parametrize("how", ["complete", "stream"])

@@ -4,6 +4,16 @@ import random
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+from app.errors import (
+    Refused,
+    UpstreamBadReply,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+
 
 class Fault(StrEnum):
     """How a fake server treats one call. Each speaks its own protocol; the names mean the same everywhere."""
@@ -50,6 +60,32 @@ class Fault(StrEnum):
     SLOW_FIRST_BYTE = "slow_first_byte"
     SLOW_TRICKLE = "slow_trickle"
     """the first bytes come at once, the rest takes its time"""
+
+
+ERRORS: dict[Fault, type[UpstreamError]] = {
+    Fault.BAD_REQUEST: UpstreamRejected,
+    Fault.UNAUTHORIZED: UpstreamRejected,
+    Fault.FORBIDDEN: UpstreamRejected,
+    Fault.UNKNOWN_MODEL: UpstreamRejected,
+    Fault.REQUEST_TIMEOUT: UpstreamTimeout,
+    Fault.RATE_LIMITED_WITH_DELAY: UpstreamRateLimited,
+    Fault.RATE_LIMITED: UpstreamRateLimited,
+    Fault.QUOTA_OF_THE_DAY: UpstreamRateLimited,
+    Fault.SERVER_ERROR: UpstreamUnavailable,
+    Fault.UNAVAILABLE: UpstreamUnavailable,
+    Fault.HTML_PAGE: UpstreamUnavailable,
+    Fault.MALFORMED_JSON: UpstreamBadReply,
+    Fault.EMPTY_REPLY: UpstreamBadReply,
+    Fault.TRUNCATED_STREAM: UpstreamBadReply,
+    Fault.ERROR_IN_STREAM: UpstreamUnavailable,
+    Fault.BLOCKED_PROMPT: Refused,
+    Fault.BLOCKED_ANSWER: Refused,
+    Fault.DROPPED_BEFORE: UpstreamUnavailable,
+    Fault.DROPPED_MIDWAY: UpstreamUnavailable,
+    Fault.SLOW_FIRST_BYTE: UpstreamTimeout,
+    Fault.SLOW_TRICKLE: UpstreamTimeout,
+}
+"""What every adapter makes of each; the slow ones when they are too slow. The others end in a reply."""
 
 
 def seeded_faults(seed: int, share: float, faults: Sequence[Fault] | None = None) -> Callable[[], Fault]:
