@@ -19,7 +19,8 @@ PORT = 8001
 
 NOT_INSTALLED = (
     "vllm is not installed here. It needs an environment of its own, since its versions are not those that Winnow is "
-    "tested with: python3 -m venv vllm && vllm/bin/pip install 'winnow[gpu]' (in a checkout '.[gpu]'), then vllm/bin/winnow vllm --exec ..."
+    "tested with: python3 -m venv vllm && vllm/bin/pip install 'winnow[gpu]' (in a checkout '.[gpu]'), then "
+    "vllm/bin/winnow vllm --exec ..."
 )
 
 
