@@ -194,11 +194,10 @@ async def test_who_leaves_a_stream_ends_the_call_upstream(side: Side, adapter: A
 
     async def read() -> None:
         async with aclosing(adapter.stream(asking(max_output_tokens=FOR_EVER), PLENTY_S)) as pieces:
-            async for piece in pieces:
-                if piece.text:
-                    seen.set()
-                    if how == "closed":
-                        return
+            async for _ in pieces:  # a random model may write for long what is no text
+                seen.set()
+                if how == "closed":
+                    return
 
     reading = asyncio.create_task(read())
     await seen.wait()
