@@ -121,7 +121,7 @@ def _check_bounds(row: Row, told: Told) -> None:
 
 def text_for(request_id: str, number: int = 0) -> str:
     """What a request says; it is the same for all, but for the id and the number of the prompt."""
-    return f"{request_id} prompt {number}: what is covered, and from which day on?"
+    return f"{request_id} prompt {number}: since when?"
 
 
 def check_dollars(rows: list[Row]) -> None:

@@ -15,6 +15,7 @@ from tests.fakes import gemini_server
 from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.gemini_requests import text_of
 from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import Dialect, OpenAIServer
 from tests.fakes.wire import Answering
 
@@ -68,6 +69,7 @@ class StormyOpenAI(OpenAIServer):
     def __init__(self, dialect: Dialect, seed: int) -> None:
         super().__init__(
             dialect=dialect,
+            model=FakeModel(answer="Since the first day."),
             choose=seeded_faults(seed, SHARE, FAULTS),
             api_key="k",
             slow_s=SOON_S,
