@@ -3,17 +3,18 @@
     python -m benchmarks.backends [--only gemini] [--rounds 4] [--seconds 1.5] [--concurrency 32]
     python -m benchmarks.backends --real-vllm http://127.0.0.1:8001/v1 [--key KEY]
 
-The servers are fakes of the wire protocols, in processes of their own on loopback, that reply at once (then only the work
-of our process counts: the worst case) or 50 ms later (what a fast model does at best); a streamed reply has some 25 chunks.
+The servers are fakes of the wire protocols, in processes of their own on loopback, that reply at once (then only the
+work of our process counts: the worst case) or 50 ms later (what a fast model does at best); a streamed reply has some
+25 chunks.
 Three ways take turns, forth and back:
 
 direct    the SDK's own call, over an HTTP client configured like ours
 adapter   our adapter around that SDK
 whole     all of /chat but HTTP: routing, limits, breaker, budgets, and a ledger on disk
 
-Ratios are of the medians of the turns' calls a second; in brackets the lowest and the highest of a single round. CPU is the
-process time of a call, all threads together: the noise of a busy machine touches it less. Required: adapter 0.9 of direct.
-"Added" is what one call waits longer than a direct one when nothing else is going on, by percentile of all calls.
+Ratios are of the medians of the turns' calls a second; in brackets the lowest and the highest of a single round. CPU is
+the process time of a call, all threads together: the noise of a busy machine touches it less. Required: adapter 0.9 of
+direct. "Added" is what one call waits longer than a direct one when nothing else is going on, by percentile.
 """
 
 import argparse
@@ -25,8 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 
@@ -35,7 +36,7 @@ import uvloop
 
 from app.backend_settings import BackendSettings
 from app.logs import configure_logging
-from benchmarks.backends_ways import Ask, Way, ways
+from benchmarks.backends_ways import Ask, ways
 from tests.fakes.faults import Fault
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import MODEL, GeminiServer
@@ -46,7 +47,10 @@ REQUIRED = 0.9
 WAVES = 8
 """A turn has at least so many calls for each that runs at once: its end, where fewer run, must not count much."""
 
-TEXT = "The warranty covers all parts for two years, and the battery for one; who pays for the way back, and how long does it take until then?"
+TEXT = (
+    "The warranty covers all parts for two years, and the battery for one; "
+    "who pays for the way back, and how long does it take until then?"
+)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -210,7 +214,9 @@ async def wait(label: str, asks: Mapping[str, Ask], calls: int) -> None:
 def machine() -> str:
     """What this ran on."""
     cores, load = os.cpu_count(), os.getloadavg()[0]
-    return f"{cores} cores, {platform.machine()}, Python {platform.python_version()}, load average {load:.1f} before it began"
+    return (
+        f"{cores} cores, {platform.machine()}, Python {platform.python_version()}, load average at the start {load:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -5,19 +5,23 @@ A call's text begins with the id of the request that it belongs to; that is how 
 
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
+from app.backend_settings import BackendSettings, PriceSettings
 from app.backends.calls import Call, Charge, Meter, Target
 from app.domain import TokenCount
 from tests.fakes import gemini_server
 from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.gemini_requests import text_of
 from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.models import gemini, openai_style
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import Dialect, OpenAIServer
-from tests.fakes.wire import Answering
+from tests.fakes.wire import Answering, WireServer
 
 SOON_S = 0.02
 """What is slow takes so long, and who is told to come back is told to do it after this."""
@@ -27,12 +31,28 @@ FAULTS = [fault for fault in Fault if fault not in (Fault.OK, Fault.QUOTA_OF_THE
 
 SHARE = 0.1
 
+GPU_USD_PER_HOUR = 3.6
+"""A thousandth of a dollar a second."""
+
 
 class Told(msgspec.Struct):
     """What a server has of one request: model calls, and the tokens that their client was told of."""
 
     calls: int = 0
-    tokens: TokenCount = TokenCount()
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    thinking: int = 0
+
+    def add(self, tokens: TokenCount) -> None:
+        self.input += tokens.input
+        self.cached += tokens.cached
+        self.output += tokens.output
+        self.thinking += tokens.thinking
+
+    @property
+    def tokens(self) -> TokenCount:
+        return TokenCount(input=self.input, cached=self.cached, output=self.output, thinking=self.thinking)
 
 
 Books = defaultdict[str, Told]
@@ -59,7 +79,7 @@ class StormyGemini(GeminiServer):
             if call.body:
                 told = self.books[request_of(text_of(call.body["contents"][-1]))]
                 told.calls += 1
-                told.tokens += call.told
+                told.add(call.told)
             self.calls.clear()
 
 
@@ -79,7 +99,7 @@ class StormyOpenAI(OpenAIServer):
 
     def tell(self, body: Any, tokens: TokenCount) -> None:
         super().tell(body, tokens)
-        self.books[_asker(body)].tokens += tokens
+        self.books[_asker(body)].add(tokens)
 
     async def _serve_call(self, body: Any, answering: Answering, *, batch: bool = False) -> None:
         self.requests.clear()
@@ -133,3 +153,42 @@ class Crowd:
     def leaves_after(self, share: float, typical_s: float) -> float | None:
         """Seconds after which a caller hangs up; None: it stays."""
         return self._random.expovariate(1 / typical_s) if self._random.random() < share else None
+
+
+class Servers:
+    """The three of a storm, by the names of their backends."""
+
+    def __init__(self, seed: int) -> None:
+        self.gemini = StormyGemini(seed)
+        self.vllm = StormyOpenAI("vllm", seed + 1)
+        self.ollama = StormyOpenAI("ollama", seed + 2)
+        self._all: tuple[WireServer, ...] = (self.gemini, self.vllm, self.ollama)
+
+    @asynccontextmanager
+    async def opened(self, told: BackendSettings) -> AsyncIterator[dict[str, BackendSettings]]:
+        """Their settings: one paid by the token, one by the hour, one for nothing."""
+        async with self.gemini, self.vllm, self.ollama:
+            by_token = PriceSettings(input=0.25, cached=0.025, output=1.5)
+            yield {
+                "gemini": gemini(self.gemini, msgspec.structs.replace(told, price=by_token)),
+                "vllm": openai_style(self.vllm, msgspec.structs.replace(told, gpu_usd_per_hour=GPU_USD_PER_HOUR)),
+                "ollama": openai_style(self.ollama, told),
+            }
+
+    @property
+    def books(self) -> dict[str, Books]:
+        return {"gemini": self.gemini.books, "vllm": self.vllm.books, "ollama": self.ollama.books}
+
+    @property
+    def open_connections(self) -> int:
+        return sum(server.open_connections for server in self._all)
+
+    @property
+    def cancelled(self) -> int:
+        """How often a client left in mid-answer."""
+        return sum(server.cancelled for server in self._all)
+
+    async def settled(self, connections: int) -> None:
+        """Wait until each has no more than so many."""
+        for server in self._all:
+            await server.settled(connections)
