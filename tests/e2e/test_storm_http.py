@@ -1,6 +1,7 @@
 """The same storm upon the real service in a process of its own: its clients hang up, its backends fail."""
 
 import asyncio
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -48,8 +49,8 @@ class Storm:
             told = msgspec.json.encode(backends).decode()
             running = await asyncio.to_thread(RunningServer, self._home, "tests.fakes.model_service", told)
             try:
-                limits = httpx.Limits(max_connections=CLIENTS)
-                async with httpx.AsyncClient(base_url=running.url, limits=limits, timeout=30) as self.client:
+                self.address = running.url.removeprefix("http://")
+                async with httpx.AsyncClient(base_url=running.url) as self.client:
                     await self.until(health="up")
                     yield
                 running.process.send_signal(signal.SIGTERM)
@@ -74,27 +75,52 @@ class Storm:
 
         async def client() -> None:
             for _ in todo:
-                call = asyncio.ensure_future(self.chat())
-                if (after_s := self._crowd.leaves_after(HANGING_UP, TYPICALLY_AFTER_S)) is not None:
-                    asyncio.get_running_loop().call_later(after_s, call.cancel)
-                await asyncio.wait((call,))
-                self.ends["hung up" if call.cancelled() else call.result()] += 1
+                self.ends[await self.chat(self._crowd.leaves_after(HANGING_UP, TYPICALLY_AFTER_S))] += 1
 
         await asyncio.gather(*(client() for _ in range(CLIENTS)))
 
-    async def chat(self) -> int:
-        """The status; of a stream, that of its last event."""
+    async def chat(self, patience_s: float | None = None) -> int | str:
+        """The status, of a stream that of its last event; or "hung up" after so many seconds."""
         request_id, stream = f"storm-{next(self._numbers):06}", self._crowd.picks({"": 0.5, "stream": 0.5}) != ""
-        body = {"message": text_for(request_id), "backend": self._crowd.picks(WHOM), "stream": stream}
-        told = {"max_output_tokens": MOST_OUTPUT, **body}
-        response = await self.client.post("/chat", json=told, headers={"X-Request-Id": request_id})
-        assert SECRET not in response.text
-        if response.status_code != 200 or not stream:
-            return response.status_code
-        last = response.text.strip().split("\n")
-        status: int = msgspec.json.decode(last[-1].removeprefix("data: ")).get("status", 200)
-        assert last[-2] == ("event: done" if status == 200 else "event: error")
-        return status
+        told = {"message": text_for(request_id), "backend": self._crowd.picks(WHOM), "stream": stream}
+        request = _post(self.address, {**told, "max_output_tokens": MOST_OUTPUT}, request_id)
+        try:
+            answer = await _answer(self.address, request, patience_s)
+        except TimeoutError:
+            return "hung up"
+        assert SECRET not in answer
+        status = int(answer.split(" ", 2)[1])
+        return _last_status(answer) if stream and status == 200 else status
+
+
+def _post(address: str, body: object, request_id: str) -> bytes:
+    content = msgspec.json.encode(body)
+    headers = {"Host": address, "Content-Type": "application/json", "Content-Length": len(content)}
+    lines = [
+        f"{name}: {value}" for name, value in {**headers, "X-Request-Id": request_id, "Connection": "close"}.items()
+    ]
+    return "\r\n".join(["POST /chat HTTP/1.1", *lines, "", ""]).encode() + content
+
+
+async def _answer(address: str, request: bytes, patience_s: float | None) -> str:
+    """All that comes back. Raises TimeoutError after closing the connection."""
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        async with asyncio.timeout(patience_s):
+            return (await reader.read()).decode()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def _last_status(stream: str) -> int:
+    """Exactly one event ends a stream."""
+    [(name, data)] = re.findall(r"^event: (done|error)\ndata: (.*)$", stream, re.MULTILINE)
+    status: int = msgspec.json.decode(data).get("status", 200)
+    assert (name == "done") == (status == 200)
+    return status
 
 
 async def test_two_thousand_chats(tmp_path: Path) -> None:
