@@ -1,7 +1,6 @@
 """What we ask, as Google's SDK wants it."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import cast
 
 from google.genai import types
@@ -11,8 +10,6 @@ from app.backends.ports import ChatRequest, Image, Message
 from app.errors import InvalidRequest
 
 _MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
-
-_NO_FUNCTIONS = types.AutomaticFunctionCallingConfig(disable=True)
 
 
 def contents_of(messages: Sequence[Message]) -> types.Content | list[types.ContentUnion]:
@@ -27,11 +24,8 @@ def contents_of(messages: Sequence[Message]) -> types.Content | list[types.Conte
 
 
 def config_of(request: ChatRequest, traits: Traits, service_tier: str | None) -> types.GenerateContentConfig:
-    """Everything but the turns: one call, one reply, no tools, as little thinking as the model allows.
-
-    Built without the SDK's checks, which take longer than all that we do: the types are right, Google checks values.
-    """
-    return types.GenerateContentConfig.model_construct(
+    """Everything but the turns: one call, one reply, no tools, as little thinking as the model allows."""
+    return types.GenerateContentConfig(
         system_instruction=next((turn.content for turn in request.messages if turn.role == "system"), None),
         temperature=request.temperature if traits.takes_temperature else None,
         max_output_tokens=request.max_output_tokens,
@@ -42,12 +36,11 @@ def config_of(request: ChatRequest, traits: Traits, service_tier: str | None) ->
         thinking_config=_thinking(traits),
         service_tier=None if service_tier is None else types.ServiceTier(service_tier),
         # By default the SDK may call functions and go on by itself, with several requests for one call of ours.
-        automatic_function_calling=_NO_FUNCTIONS,
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         automatic_continuation=False,
     )
 
 
-@cache
 def _thinking(traits: Traits) -> types.ThinkingConfig | None:
     if not traits.thinks:
         return None
