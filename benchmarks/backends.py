@@ -147,7 +147,7 @@ async def measure(label: str, settings: BackendSettings, plan: Plan) -> list[flo
 async def compare(label: str, asks: Mapping[str, Ask], plan: Plan) -> float:
     """Print a row; the adapter's ratio."""
     calls = await _warm(asks, plan)
-    order = [*asks.items(), *reversed(asks.items())]
+    order = [*asks.items(), *reversed(list(asks.items()))]
     turns: dict[str, list[Turn]] = {name: [] for name in asks}
     for _ in range(plan.rounds):
         for name, ask in order:

@@ -36,7 +36,7 @@ CALLS, CONCURRENCY = 10_000, 64
 TRACED = 600
 """Twice so many calls are watched for memory, which makes them slow; when they begin, everything is warm."""
 
-OUR_GROWTH, GROWTH = 40 * TRACED, 200 * TRACED
+OUR_GROWTH, GROWTH = 64 * TRACED, 250 * TRACED
 """Bytes that the last of them may leave behind in our code, and with the libraries: of each less than an object, and
 less than a reply. Not nothing: a batch of the ledger is kept until the next, and connections come and go."""
 
