@@ -167,9 +167,10 @@ class GeminiServer(WireServer):
         await answering.whole(200, body)
 
     async def _trickle(self, body: bytes, answering: Answering) -> None:
-        for part in (body[:10], body[10:20], body[20:]):
+        for part in (body[:10], body[10:20]):
             await answering.send(part)
             await asyncio.sleep(self.slow_s)
+        await answering.send(body[20:])
 
     async def _stream(self, call: Call, said: Said, answering: Answering) -> None:
         await answering.begin(200, _SSE)

@@ -23,20 +23,23 @@ _PLAIN_FIELDS = frozenset(
     | {"seed", "response_format", "logprobs", "top_logprobs", "reasoning_effort"}
 )
 
-_STATUS: Mapping[Fault, tuple[int, dict[str, Any], dict[str, str]]] = {
-    Fault.BAD_REQUEST: (400, {"type": "BadRequestError", "code": 400}, {}),
-    Fault.UNAUTHORIZED: (401, {"type": "invalid_request_error", "code": "invalid_api_key"}, {}),
-    Fault.FORBIDDEN: (403, {"type": "permission_error", "code": "forbidden"}, {}),
-    Fault.UNKNOWN_MODEL: (404, {"type": "NotFoundError", "code": 404}, {}),
-    Fault.REQUEST_TIMEOUT: (408, {"type": "timeout", "code": None}, {}),
-    Fault.RATE_LIMITED_WITH_DELAY: (429, {"type": "requests", "code": "rate_limit_exceeded"}, {"Retry-After": "7"}),
-    Fault.RATE_LIMITED: (429, {"type": "requests", "code": "rate_limit_exceeded"}, {}),
-    Fault.QUOTA_OF_THE_DAY: (429, {"type": "insufficient_quota", "code": "insufficient_quota"}, {}),
-    Fault.SERVER_ERROR: (500, {"type": "InternalServerError", "code": 500}, {}),
-    Fault.UNAVAILABLE: (503, {"type": "ServiceUnavailableError", "code": 503}, {"Retry-After": "2"}),
-    Fault.BLOCKED_PROMPT: (400, {"type": "invalid_request_error", "code": "content_filter"}, {}),
+_STATUS: Mapping[Fault, tuple[int, dict[str, Any]]] = {
+    Fault.BAD_REQUEST: (400, {"type": "BadRequestError", "code": 400}),
+    Fault.UNAUTHORIZED: (401, {"type": "invalid_request_error", "code": "invalid_api_key"}),
+    Fault.FORBIDDEN: (403, {"type": "permission_error", "code": "forbidden"}),
+    Fault.UNKNOWN_MODEL: (404, {"type": "NotFoundError", "code": 404}),
+    Fault.REQUEST_TIMEOUT: (408, {"type": "timeout", "code": None}),
+    Fault.RATE_LIMITED_WITH_DELAY: (429, {"type": "requests", "code": "rate_limit_exceeded"}),
+    Fault.RATE_LIMITED: (429, {"type": "requests", "code": "rate_limit_exceeded"}),
+    Fault.QUOTA_OF_THE_DAY: (429, {"type": "insufficient_quota", "code": "insufficient_quota"}),
+    Fault.SERVER_ERROR: (500, {"type": "InternalServerError", "code": 500}),
+    Fault.UNAVAILABLE: (503, {"type": "ServiceUnavailableError", "code": 503}),
+    Fault.BLOCKED_PROMPT: (400, {"type": "invalid_request_error", "code": "content_filter"}),
 }
 
+
+_DELAYS = {Fault.RATE_LIMITED_WITH_DELAY: 7.0, Fault.UNAVAILABLE: 2.0}
+"""When to come back, in seconds."""
 
 _CHUNKED = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
 _SPOILT = {Fault.MALFORMED_JSON, Fault.EMPTY_REPLY, Fault.DROPPED_MIDWAY}
@@ -73,6 +76,7 @@ class OpenAIServer(WireServer):
     lacks: frozenset[str] = frozenset()
     token_s: float = 0.0
     slow_s: float = 0.25
+    delays: Mapping[Fault, float] = field(default_factory=lambda: _DELAYS)
     slots: int | None = None
     load_s: float = 0.0
     version: str = "0.32.0"
@@ -170,6 +174,10 @@ class OpenAIServer(WireServer):
     def _loaded(self, _: Any) -> Any:
         return {"models": [{"name": self.model.name, "model": self.model.name, "context_length": self.model.context}]}
 
+    def tell(self, body: Any, tokens: TokenCount) -> None:
+        """A call is over, and its client was told of so many tokens."""
+        self.told += tokens
+
     async def _serve_call(self, body: Any, answering: Answering, *, batch: bool = False) -> None:
         fault = self._script.popleft() if self._script else self.choose()
         if fault is Fault.DROPPED_BEFORE:
@@ -177,8 +185,9 @@ class OpenAIServer(WireServer):
         if fault is Fault.HTML_PAGE:
             return await answering.whole(502, f"<html>{SECRET}</html>".encode(), {"content-type": "text/html"})
         if fault in _STATUS:
-            status, error, headers = _STATUS[fault]
-            raised = Rejection(status, headers=headers)
+            status, error = _STATUS[fault]
+            delay = {"Retry-After": f"{self.delays[fault]:g}"} if fault in self.delays else {}
+            raised = Rejection(status, headers=delay)
             raised.error |= error
             raise raised
         if fault is Fault.ERROR_IN_STREAM and not body.get("stream"):
@@ -277,7 +286,7 @@ class OpenAIServer(WireServer):
         else:
             await self._give(answering, reply, fault)
         if fault not in _SPOILT:
-            self.told += self._tellable(usage)
+            self.tell(body, self._tellable(usage))
 
     async def _give(self, answering: Answering, reply: bytes, fault: Fault) -> None:
         half = reply[: len(reply) // 2]
@@ -335,7 +344,7 @@ class OpenAIServer(WireServer):
                 await self._say(body, answering, fault, used)
             finally:
                 self.billed += used[0]
-                self.told += used[1]
+                self.tell(body, used[1])
         await answering.chunk(b"")
 
     async def _say(self, body: Any, answering: Answering, fault: Fault, used: list[TokenCount]) -> None:
@@ -364,6 +373,7 @@ class OpenAIServer(WireServer):
     async def _spoil(self, answering: Answering, fault: Fault) -> None:
         if fault is Fault.MALFORMED_JSON:
             await answering.chunk(b'data: {"choices": [\n\n')
+            raise HungUp  # what came later, nobody would read
         if fault is Fault.ERROR_IN_STREAM:
             error = {"message": SECRET, "type": "InternalServerError", "param": None, "code": 500}
             await answering.chunk(b"data: %s\n\n" % json.dumps({"error": error}).encode())

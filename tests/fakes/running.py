@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningServer:
-    """A server process, and what it has said."""
+    """A server process, and what it has said. `module` is what runs, with the home and `arguments`."""
 
-    def __init__(self, home: Path) -> None:
-        command = [sys.executable, "-m", "tests.fakes.server", str(home)]
+    def __init__(self, home: Path, module: str = "tests.fakes.server", *arguments: str) -> None:
+        command = [sys.executable, "-m", module, str(home), *arguments]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
         )

@@ -17,7 +17,7 @@ from app.backends.gemini.requests import config_of, contents_of
 from app.backends.gemini.troubles import FOREIGN, Peer, translate
 from app.backends.ports import Capability, ChatRequest, Delta, Probed, Reply
 from app.domain import TokenCount
-from app.errors import UpstreamBadReply
+from app.errors import UpstreamBadReply, UpstreamError
 
 _Chunks = AsyncGenerator[types.GenerateContentResponse, None]
 
@@ -69,10 +69,13 @@ class GeminiAdapter:
         # It sends nothing before the first chunk is asked for.
         asked = self._sdk.generate_content_stream(model=self._peer.model, contents=contents, config=config)
         async with attempt, aclosing(cast(_Chunks, await asked)) as chunks:
-            while (chunk := await self._next(chunks, attempt, deadline)) is not None:
+            with attempt.under_way():
+                chunk = await self._next(chunks, attempt, deadline)
+            while chunk is not None:
                 text = attempt.reading.take(chunk)
                 if text or chunk.usage_metadata:
                     yield Delta(text=text, tokens=attempt.reading.tokens)
+                chunk = await self._next(chunks, attempt, deadline)
             ending = attempt.reading.end(may_be_empty=bool(request.stop))
             yield Delta(finish_reason=ending, tokens=attempt.reading.tokens)
 
@@ -112,9 +115,11 @@ class GeminiAdapter:
 
     async def _next(self, chunks: _Chunks, attempt: Attempt, deadline: float) -> types.GenerateContentResponse | None:
         """The time limit is around each step: around a `yield` it would strike whoever reads the stream."""
-        with self._seam(attempt):
+        try:
             async with asyncio.timeout_at(deadline):
                 return await anext(chunks, None)
+        except FOREIGN as exc:
+            raise self._ours(exc, attempt) from exc
 
     @contextmanager
     def _seam(self, attempt: Attempt) -> Iterator[None]:
@@ -123,8 +128,12 @@ class GeminiAdapter:
             try:
                 yield
             except FOREIGN as exc:
-                error = translate(exc, self._peer, attempt.response, self._now())
-                if error is None:
-                    raise
-                error.tokens = attempt.reading.tokens
-                raise error from exc
+                raise self._ours(exc, attempt) from exc
+
+    def _ours(self, exc: Exception, attempt: Attempt) -> UpstreamError:
+        """Our error for it. Raises it again if it is not the service's fault but a mistake of this program."""
+        error = translate(exc, self._peer, attempt.response, self._now())
+        if error is None:
+            raise exc
+        error.tokens = attempt.reading.tokens
+        return error
