@@ -188,7 +188,6 @@ async def let_go(side: Side, before: TokenCount) -> None:
 @pytest.mark.parametrize("how", ["closed", "cancelled"])
 async def test_who_leaves_a_stream_ends_the_call_upstream(side: Side, adapter: Adapter, how: str) -> None:
     """The server stops working on it, and the adapter is as good as before."""
-    before = await side.counted()
     side.linger()
     seen = asyncio.Event()
 
@@ -205,7 +204,8 @@ async def test_who_leaves_a_stream_ends_the_call_upstream(side: Side, adapter: A
         reading.cancel()
     await asyncio.wait([reading])
     assert reading.cancelled() == (how == "cancelled")
-    await let_go(side, before)
+    # Not since the beginning: a starved vLLM may write a lot before it sends the first piece of it.
+    await let_go(side, await side.counted())
     assert (await adapter.complete(asking(), PLENTY_S)).text
 
 
