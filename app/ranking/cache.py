@@ -67,14 +67,16 @@ class ScoreCache:
         return tuple(read[key] if key in read else self._look(key) for key in keys)
 
     async def fetch(self, keys: Sequence[str], ask: Ask) -> Found:
-        """What is there, what somebody else is just asking for, and the rest by asking. The keys differ."""
+        """What is there, what somebody else is just asking for, and the rest by asking."""
+        await self.known(keys)  # from the shelf into memory
         said: dict[int, Said | None] = {}
         paid: set[int] = set()
         while left := [place for place in range(len(keys)) if place not in said]:
             here = {place: found for place in left if (found := self._look(keys[place])) is not None}
             said.update(here)
-            ours = [place for place in left if place not in here and keys[place] not in self._coming]
-            theirs = {place: self._coming[keys[place]] for place in left if place not in here and place not in ours}
+            away = [place for place in left if place not in here]
+            ours = list({keys[place]: place for place in away if keys[place] not in self._coming}.values())
+            theirs = {place: self._coming[keys[place]] for place in away if keys[place] in self._coming}
             paid.update(ours)
             said.update(await self._ask(keys, ours, ask))
             said.update(await _wait_for(theirs))

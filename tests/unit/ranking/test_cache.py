@@ -56,6 +56,17 @@ def test_what_was_said_is_not_asked_again() -> None:
     run(twice())
 
 
+def test_equal_keys_are_asked_once() -> None:
+    """Two passages that read the same cost as much as one."""
+
+    async def once() -> None:
+        model = Model(["a", "a", "b"])
+        assert await fetch(ScoreCache(10), "a a b", model) == Found(("a!", "a!", "b!"), hits=1)
+        assert sorted(model.asked[0]) == ["a", "b"]
+
+    run(once())
+
+
 def test_a_failed_item_is_not_remembered() -> None:
     """None is nothing that anybody said."""
 
