@@ -34,16 +34,22 @@ def test_a_suspect_is_not_believed_above_its_prior() -> None:
     caught = sheet_of(*honest, evil, a=0.9, b=0.5, c=0.1, evil=1.0)
     scores = {place.id: place.score for place in caught.ranked()}
     assert scores["evil"] == scores["c"]
-    assert order(sheet_of(*honest, passage("evil", 0.9, SUSPECTED_INJECTION), a=0.9, b=0.5, c=0.1, evil=0.0))[-1] == "evil"
+    assert (
+        order(sheet_of(*honest, passage("evil", 0.9, SUSPECTED_INJECTION), a=0.9, b=0.5, c=0.1, evil=0.0))[-1] == "evil"
+    )
 
 
 def test_a_suspect_does_not_speak_for_its_prior() -> None:
-    """What it got does not lift others that were not read."""
+    """A grade that it begged for does not lift others that were not read."""
     honest, unread = [passage("a", 0.9), passage("b", 0.3)], passage("unread", 0.29)
     evil = passage("evil", 0.28, SUSPECTED_INJECTION)
     scores = [
-        next(place.score for place in sheet_of(*honest, evil, unread, a=0.9, b=0.1, evil=e).ranked() if place.id == "unread")
-        for e in (0.0, 1.0)
+        next(
+            place.score
+            for place in sheet_of(*honest, evil, unread, a=0.9, b=0.1, evil=e).ranked()
+            if place.id == "unread"
+        )
+        for e in (0.5, 1.0)
     ]
     assert scores[0] == scores[1]
 
@@ -67,9 +73,7 @@ def test_a_second_look_replaces_the_first() -> None:
     priors=st.lists(st.floats(0, 1), min_size=1, max_size=12),
     grades=st.lists(st.floats(0, 1) | st.none(), min_size=12, max_size=12),
 )
-def test_unread_passages_stand_below_the_last_that_was_read(
-    priors: list[float], grades: list[float | None]
-) -> None:
+def test_unread_passages_stand_below_the_last_that_was_read(priors: list[float], grades: list[float | None]) -> None:
     """By prior, ties by id; every score is in [0,1], and none is above the one before."""
     passages = [passage(f"p{number:02}", prior) for number, prior in enumerate(priors)]
     read = {p.id: grade for p, grade in zip(passages, grades, strict=False) if grade is not None}
