@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ahocorasick_rs import AhoCorasick
+
 from app.answering.terms import fold, terms
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
 
@@ -35,21 +37,22 @@ class Search:
     def __init__(self, query: str) -> None:
         found = (term for term in terms(query) if not term.startswith("~"))
         self.terms = sorted(found, key=lambda term: (-len(term), term))[:_MOST_TERMS]
+        self._inside = [_stands_inside(term) for term in self.terms]
+        self._finder = AhoCorasick(self.terms)
 
     def mentions(self, text: str) -> list[Mention]:
         """By place. Places are about right: folding may change a text's length a little."""
         folded = fold(text)
         scale = len(text) / len(folded) if folded else 1.0
-        return sorted(
-            Mention(int(place * scale), index)
-            for index, term in enumerate(self.terms)
-            for place in _places(term, folded)
-        )
+        return [
+            Mention(int(start * scale), term)
+            for term, start, _ in self._finder.find_matches_as_indexes(folded, overlapping=True)
+            if self._inside[term] or start == 0 or not folded[start - 1].isalnum()
+        ]
 
-    def known(self, text: str) -> frozenset[str]:
+    def known(self, text: str) -> frozenset[int]:
         """The terms that the text holds."""
-        folded = fold(text)
-        return frozenset(term for term in self.terms if next(iter(_places(term, folded)), None) is not None)
+        return frozenset(mention.term for mention in self.mentions(text))
 
     def weights(self, mentioned: Sequence[Sequence[Mention]]) -> list[float]:
         """What each term counts, given its mentions in each text: the fewer texts, the more."""
@@ -59,14 +62,9 @@ class Search:
         ]
 
 
-def _places(term: str, folded: str) -> list[int]:
-    inside = not term[0].isascii() and not term[0].islower()  # letters without case stand without spaces
-    places, place = [], folded.find(term)
-    while place >= 0:
-        if inside or place == 0 or not folded[place - 1].isalnum():
-            places.append(place)
-        place = folded.find(term, place + len(term))
-    return places
+def _stands_inside(term: str) -> bool:
+    """Whether its script has no spaces: letters without case."""
+    return not term[0].isdigit() and term.lower() == term.upper()
 
 
 def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[float]) -> str:

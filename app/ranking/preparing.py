@@ -50,8 +50,8 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = POINTW
 
 
 def _seen(candidate: Candidate) -> _Seen:
-    text, title = visible(candidate.text), " ".join(visible(candidate.title).split())
-    if text[: len(title)].casefold() == title.casefold():
+    text, title = visible(candidate.text).strip(), " ".join(visible(candidate.title).split())
+    if not title or text[: len(title)].casefold() == title.casefold():
         return _Seen(candidate, "", text)
     return _Seen(candidate, _clipped(title), text)
 
@@ -67,7 +67,7 @@ def _twins(texts: Sequence[str], seen: Sequence[_Seen], search: Search) -> dict[
     """Each leader with its twins, by index."""
 
     @cache
-    def facts(index: int) -> tuple[tuple[str, ...], frozenset[str]]:
+    def facts(index: int) -> tuple[tuple[str, ...], frozenset[int]]:
         whole = f"{seen[index].title}\n{texts[index]}"
         return tuple(_NUMBER.findall(whole)), search.known(whole)
 
@@ -94,7 +94,7 @@ def _windows(search: Search, seen: Sequence[_Seen], tokens: int) -> Iterator[str
 def _prepared(seen: _Seen, window: str, twins: tuple[str, ...]) -> Prepared:
     candidate = seen.candidate
     text = f"{seen.title}\n{window}" if seen.title else window
-    hidden = len(seen.text) != len(candidate.text) and hides(candidate.text)
+    hidden = not candidate.text.isascii() and hides(candidate.text)
     return Prepared(
         id=candidate.id,
         text=break_up(text),

@@ -6,7 +6,7 @@ Texts with two neighbouring values in common are compared by the Jaccard index o
 """
 
 import unicodedata
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -21,11 +21,11 @@ _BUCKETS = 16
 _MOST_COMPARED = 8
 """Texts made of one template meet often; then only the first few are compared."""
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
-_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)
+_BASE = 0x9E3779B1
+_NONE = np.uint32(0xFFFFFFFF)
 
 Codes = npt.NDArray[np.uint32]
-Hashes = npt.NDArray[np.uint64]
+Hashes = npt.NDArray[np.uint32]
 
 
 def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[int]:
@@ -38,24 +38,21 @@ def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[
         return []
     letters, starts, ends = _letters(texts)
     fingerprints = _fingerprints(letters, starts, ends)
-    sketches = _sketches(fingerprints)
+    met = _shared_bands(fingerprints)
     equal: dict[bytes, list[int]] = {}
-    meeting: dict[Hashable, list[int]] = {}
+    meeting: dict[int, list[int]] = {}
     first = list(range(len(texts)))
     for index in first:
         whole = letters[starts[index] : ends[index]].tobytes()
-        bands = list(_bands(sketches[index]))
-        alike = (
-            *(other for other in equal.get(whole, ())),
-            *(other for other in _met(bands, meeting) if _jaccard(fingerprints[index], fingerprints[other]) >= NEAR),
-        )
+        near = _met(met.get(index, ()), meeting)
+        alike = [*equal.get(whole, ()), *(other for other in near if _near(fingerprints[other], fingerprints[index]))]
         same = next((other for other in alike if facts(other) == facts(index)), None)
-        if same is not None:
+        if same is None:
+            equal.setdefault(whole, []).append(index)
+            for band in met.get(index, ()):
+                meeting.setdefault(band, []).append(index)
+        else:
             first[index] = same
-            continue
-        equal.setdefault(whole, []).append(index)
-        for band in bands:
-            meeting.setdefault(band, []).append(index)
     return first
 
 
@@ -76,42 +73,41 @@ def _counts() -> npt.NDArray[np.bool_]:
 
 
 def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Hashes]:
-    hashes, base = letters.astype(np.uint64), _BASE
+    hashes, base = letters, _BASE
     for width in (1, 2, 4):
-        hashes = hashes[:-width] * base + hashes[width:]
-        base = base * base  # wraps, as hashes do
-    hashes ^= hashes >> np.uint64(31)
-    hashes *= _BASE
-    hashes ^= hashes >> np.uint64(29)
-    at = np.flatnonzero(hashes % np.uint64(_KEPT) == 0)
+        hashes = hashes[:-width] * np.uint32(base) + hashes[width:]
+        base = base * base & 0xFFFFFFFF
+    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(_BASE)
+    hashes ^= hashes >> np.uint32(13)
+    at = np.flatnonzero((hashes & np.uint32(_KEPT - 1)) == 0)
     kept = hashes[at]
     lows = np.searchsorted(at, starts).tolist()
     highs = np.searchsorted(at, np.array(ends) - _GRAM + 1).tolist()
     return [kept[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
 
 
-def _sketches(fingerprints: list[Hashes]) -> list[list[int]]:
+def _shared_bands(fingerprints: list[Hashes]) -> dict[int, list[int]]:
+    """For each text that has one, the pairs of neighbouring values that another one has as well."""
     sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
-    sizes = [len(hashes) for hashes in fingerprints]
     hashes = np.concatenate(fingerprints)
-    rows = np.repeat(np.arange(len(fingerprints)), sizes) * _BUCKETS
-    np.minimum.at(sketches, rows + (hashes >> np.uint64(60)).astype(np.int64), hashes)
-    return sketches.reshape(-1, _BUCKETS).tolist()  # type: ignore[no-any-return]
+    rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
+    np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
+    values = sketches.reshape(-1, 2).astype(np.uint64)
+    bands = (values[:, 0] << np.uint64(32) | values[:, 1]) + np.tile(
+        np.arange(_BUCKETS // 2, dtype=np.uint64), len(fingerprints)
+    )
+    whole = np.flatnonzero((values != _NONE).all(axis=1))
+    _, which, counts = np.unique(bands[whole], return_inverse=True, return_counts=True)
+    shared: dict[int, list[int]] = {}
+    for place in np.flatnonzero(counts[which] > 1).tolist():
+        shared.setdefault(int(whole[place]) // (_BUCKETS // 2), []).append(int(which[place]))
+    return shared
 
 
-def _bands(sketch: list[int]) -> Iterator[Hashable]:
-    for place in range(0, _BUCKETS, 2):
-        one, two = sketch[place : place + 2]
-        if one != _NONE and two != _NONE:
-            yield place, one, two
-
-
-def _met(bands: list[Hashable], meeting: dict[Hashable, list[int]]) -> list[int]:
+def _met(bands: Iterable[int], meeting: dict[int, list[int]]) -> list[int]:
     return sorted({other for band in bands for other in meeting.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
 
 
-def _jaccard(one: Hashes, two: Hashes) -> float:
-    if min(len(one), len(two)) < NEAR * max(len(one), len(two)):
-        return 0.0  # sets of hashes hardly repeat, so sizes tell; saves the comparison
+def _near(one: Hashes, two: Hashes) -> bool:
     first, second = set(one.tolist()), set(two.tolist())
-    return len(first & second) / len(first | second)
+    return len(first & second) >= NEAR * len(first | second)
