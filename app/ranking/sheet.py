@@ -112,17 +112,12 @@ class Sheet:
 
         A suspicious one is not believed to be better than that.
         """
-        grades, model = self.grades(), self.prior_model()
-        zs = {}
-        for key in self.opened:
-            hoped = fuse(model.expected(self.priors[key]), self._prior_zs[key])
-            if key not in grades:
-                zs[key] = hoped
-                continue
-            zs[key] = self._moved.get(key, fuse(grades[key].expected, self._prior_zs[key]))
-            if key in self._suspects:
-                zs[key] = min(zs[key], hoped)
-        return zs
+        graded = {key: fuse(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
+        hoped = {key: self._hoped(key) for key in self.opened if key not in graded or key in self._suspects}
+        return {key: min(graded.get(key, math.inf), hoped.get(key, math.inf)) for key in self.opened}
+
+    def _hoped(self, key: str) -> float:
+        return fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
 
     def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
         """Those that may be looked at side by side: a suspicious one could speak against its neighbours."""
@@ -130,15 +125,14 @@ class Sheet:
 
     def ranked(self) -> tuple[Ranked, ...]:
         """Everyone once, best first: those that were opened by z, then the others by prior."""
-        grades = self.grades()
         zs = self.zs()
         scores = {key: score_of(zs[key], self._calibration) for key in in_order(zs, self.priors)}
-        rest = self.unopened()
-        model, last = self.prior_model(), min(scores.values(), default=1.0)
-        priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
-        left = unread_scores(priors, prior_zs, model, self._calibration, last)
-        scores |= dict(zip((passage.id for passage in rest), left, strict=True))
-        return tuple(self._everyone(scores, grades))
+        if rest := self.unopened():
+            priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
+            last = min(scores.values(), default=1.0)
+            left = unread_scores(priors, prior_zs, self.prior_model(), self._calibration, last)
+            scores |= dict(zip((passage.id for passage in rest), left, strict=True))
+        return tuple(self._everyone(scores, self.grades()))
 
     def _everyone(self, scores: Mapping[str, float], grades: Mapping[str, Grade]) -> Iterator[Ranked]:
         by_id = {passage.id: passage for passage in self.passages}
