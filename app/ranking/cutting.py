@@ -83,7 +83,7 @@ def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[f
     width = max(1, len(text) * tokens // size)
     first, last = _densest(mentions, weights, width - width // _LEAD)
     wished = min(max(0, first - (width - (last - first)) // _LEAD), max(0, len(text) - width))
-    start = _border_near(text, wished, max(0, last - width + width // _LEAD), first)
+    start = _border_near(text, wished, min(wished, max(0, last - width + width // _LEAD)), first)
     rest = text[start:]
     window = rest.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
     return (window if len(window) == len(rest) else _to_border(window, last - start)).strip()

@@ -55,7 +55,7 @@ _FINDER = AhoCorasick(_LOOKED_FOR, implementation=Implementation.DFA)
 
 
 def is_suspicious(text: str) -> bool:
-    """Whether the text gives orders to whoever ranks it, fakes turns or replies, praises its own rank, or hides text."""
+    """Whether the text gives orders to whoever ranks it, fakes turns or replies, praises itself, or hides text."""
     seen = visible(text)
     return (seen != text and hides(text)) or tells(seen)
 

@@ -72,7 +72,7 @@ def test_prompts_of_one_query_share_all_before_the_passage() -> None:
 
 
 def test_a_prompt_fits_into_gemmas_window() -> None:
-    """A passage and a query of the greatest length leave room in 1,024 tokens for an estimate that is a third too low."""
+    """The longest passage and query leave room in 1,024 tokens for an estimate that is a third too low."""
     prompt = grade_prompt("long " * 2_000, "x" * POINTWISE_TOKENS * 4, FENCE)
     assert tokens_of_prompt(prompt) * 4 / 3 < 1_024
 
