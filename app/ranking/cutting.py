@@ -18,7 +18,7 @@ _AGAIN = 0.02
 """What a term's second mention in a window counts, against its first."""
 
 _LEAD = 3
-"""One part in this many of the room that is left goes before the first mention, the rest after the last."""
+"""One part in this many of a window is kept for what stands around the mentions, and of that as much before them."""
 
 _SENTENCE_END = re.compile(r"[.!?…؟।][\"'”’»)\]]*\s+|[。！？][」』”]*|\n+")
 _SPACE = re.compile(r"\s+")
@@ -35,8 +35,7 @@ class Search:
     """Where texts speak about a query. Words are compared by their stems, unspaced scripts by characters and pairs."""
 
     def __init__(self, query: str) -> None:
-        found = (term for term in terms(query) if not term.startswith("~"))
-        self.terms = sorted(found, key=lambda term: (-len(term), term))[:_MOST_TERMS]
+        self.terms = _looked_for(query)
         self._inside = [_stands_inside(term) for term in self.terms]
         self._finder = AhoCorasick(self.terms)
 
@@ -62,6 +61,12 @@ class Search:
         ]
 
 
+def _looked_for(query: str) -> list[str]:
+    found = {term for term in terms(query) if not term.startswith("~")}
+    paired = {letter for term in found if len(term) == 2 and _stands_inside(term) for letter in term}
+    return sorted(found - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
+
+
 def _stands_inside(term: str) -> bool:
     """Whether its script has no spaces: letters without case."""
     return not term[0].isdigit() and term.lower() == term.upper()
@@ -76,20 +81,23 @@ def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[f
     if size <= tokens:
         return text
     width = max(1, len(text) * tokens // size)
-    first, last = _densest(mentions, weights, width)
-    start = min(max(0, first - (width - (last - first)) // _LEAD), max(0, len(text) - width))
-    start = _next_border(text, start, first) if start else 0
+    first, last = _densest(mentions, weights, width - width // _LEAD)
+    wished = min(max(0, first - (width - (last - first)) // _LEAD), max(0, len(text) - width))
+    start = _border_near(text, wished, min(wished, max(0, last - width + width // _LEAD)), first)
     rest = text[start:]
     window = rest.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
     return (window if len(window) == len(rest) else _to_border(window, last - start)).strip()
 
 
 def _densest(mentions: Sequence[Mention], weights: Sequence[float], width: int) -> tuple[int, int]:
-    """The first and the last place of the mentions within `width` that weigh most together; the first such."""
+    """The first and the last place of mentions within `width` that weigh most together; the first such window.
+
+    Mentions at its ends that repeat others inside are left out.
+    """
     best, span = 0.0, (0, 0)
     inside: Counter[int] = Counter()
     weight, low = 0.0, 0
-    for mention in mentions:
+    for high, mention in enumerate(mentions):
         weight += weights[mention.term] * (_AGAIN if inside[mention.term] else 1.0)
         inside[mention.term] += 1
         while mention.place - mentions[low].place > width:
@@ -98,17 +106,31 @@ def _densest(mentions: Sequence[Mention], weights: Sequence[float], width: int) 
             weight -= weights[gone] * (_AGAIN if inside[gone] else 1.0)
             low += 1
         if weight > best + 1e-9:
-            best, span = weight, (mentions[low].place, mention.place)
-    return span
+            best, span = weight, (low, high)
+    return _core(mentions[span[0] : span[1] + 1])
 
 
-def _next_border(text: str, start: int, before: int) -> int:
-    """The first beginning of a sentence, else of a word, in [start, before]; else `start`."""
+def _core(mentions: Sequence[Mention]) -> tuple[int, int]:
+    times = Counter(mention.term for mention in mentions)
+    low, high = 0, len(mentions) - 1
+    while low < high and times[mentions[high].term] > 1:
+        times[mentions[high].term] -= 1
+        high -= 1
+    while low < high and times[mentions[low].term] > 1:
+        times[mentions[low].term] -= 1
+        low += 1
+    return (mentions[low].place, mentions[high].place) if mentions else (0, 0)
+
+
+def _border_near(text: str, wished: int, least: int, most: int) -> int:
+    """The beginning of a sentence, else of a word, in [least, most]: the first at `wished` or later, else the last."""
+    if wished == 0:
+        return 0
     for border in (_SENTENCE_END, _SPACE):
-        found = border.search(text, max(0, start - 1), before)
-        if found:
-            return found.end()
-    return start
+        starts = [found.end() for found in border.finditer(text, max(0, least - 1), most)]
+        if starts:
+            return next((start for start in starts if start >= wished), starts[-1])
+    return wished
 
 
 def _to_border(window: str, after: int) -> str:

@@ -1,8 +1,8 @@
 """Texts that are (nearly) equal, found without comparing each with each. Pure and deterministic.
 
 Letters and digits alone count. Windows of `_GRAM` of them are hashed, a fixed quarter of the hashes is kept, and the
-least of each of `_BUCKETS` ranges of hash values makes a text's sketch (one-permutation hashing: Li, Owen, Zhang, NeurIPS 2012).
-Texts with two neighbouring values in common are compared by the Jaccard index of all the hashes that were kept.
+least of each of `_BUCKETS` ranges of hash values makes a text's sketch (one-permutation hashing: Li, Owen and Zhang,
+NeurIPS 2012). Texts with two neighbouring values in common are compared: by the Jaccard index of all hashes kept.
 """
 
 import unicodedata
