@@ -18,7 +18,7 @@ AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "
 class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is to rank. None means: the settings' default."""
 
-    strategy: Strategy = "auto"
+    strategy: Strategy | None = None
     depth: int | None = None
     deadline_ms: int | None = None
     on_failure: Literal["degrade", "fail"] = "degrade"
@@ -234,6 +234,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str = "anonymous"
     request_id: str = ""
+
+
+NOBODY = Caller()
+"""In particular."""
 
 
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):

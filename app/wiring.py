@@ -17,11 +17,17 @@ from app.backends.fleet import Fleet, import_sdks
 from app.backends.registry import Backends, declared
 from app.backends.routing import Router
 from app.catalogue import Catalogue
-from app.domain import Answer, AnswerEvent, Question
+from app.domain import Answer, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.jobs import Jobs
 from app.library import Library
 from app.presence import Presence
+from app.rankers import Rankers
+from app.ranking.cache import ScoreCache
+from app.ranking.cache_file import CACHE_FILE, CacheFile
+from app.ranking.fits import FITS_FILE, calibrations
+from app.ranking.reranker import Reranker
+from app.ranking.strategies import Conduct
 from app.search import Searcher
 from app.settings import Settings
 from app.tasks import Tasks
@@ -76,9 +82,9 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 class Answering(Protocol):
     """`app.answer.Answerer`, as the routes see it."""
 
-    async def answer(self, question: Question) -> Answer: ...
+    async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
 
-    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = ...) -> AsyncIterator[AnswerEvent]:
         """Ends in AnswerDone, or raises."""
 
 
@@ -105,7 +111,9 @@ class Services:
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
         self.model = Resource(embedder.get)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
-        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends, embedder.fingerprint)
+        self.reranker = _reranker(settings)
+        self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
+        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer = make_answerer(self.searcher, self.queries)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)
@@ -172,6 +180,7 @@ class Services:
             self._writing.release()
         if (store := await self.store.settled()) is not None:
             await store.close()
+        await self.reranker.close()
         if (fleet := await self.fleet.settled()) is not None:
             await fleet.close()
         await asyncio.to_thread(self.accounts.close)
@@ -253,6 +262,13 @@ def ensured(directory: Path) -> Path:
     except OSError as exc:
         raise ConfigError(f"{directory} cannot be made: {exc.strerror}; WINNOW_HOME names another place") from exc
     return directory
+
+
+def _reranker(settings: Settings) -> Reranker:
+    told = settings.ranking
+    shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
+    fits = calibrations(settings.index.home / FITS_FILE)
+    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), fits)
 
 
 def _answers(settings: Settings) -> Answers:

@@ -1,0 +1,1 @@
+"""The reranker: a graded pass, then a duel window (see `reranker`)."""
