@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick
 
@@ -24,11 +23,8 @@ _SENTENCE_END = re.compile(r"[.!?…؟।][\"'”’»)\]]*\s+|[。！？][」�
 _SPACE = re.compile(r"\s+")
 
 
-class Mention(NamedTuple):
-    """A term of the query, by its index, at a place in a text."""
-
-    place: int
-    term: int
+Mention = tuple[int, int]
+"""A place in a text, and the index of the query's term there. A plain tuple: a long passage has a hundred."""
 
 
 class Search:
@@ -44,18 +40,18 @@ class Search:
         folded = fold(text)
         scale = len(text) / len(folded) if folded else 1.0
         return [
-            Mention(int(start * scale), term)
+            (int(start * scale), term)
             for term, start, _ in self._finder.find_matches_as_indexes(folded, overlapping=True)
             if self._inside[term] or start == 0 or not folded[start - 1].isalnum()
         ]
 
     def known(self, text: str) -> frozenset[int]:
         """The terms that the text holds."""
-        return frozenset(mention.term for mention in self.mentions(text))
+        return frozenset(term for _, term in self.mentions(text))
 
     def weights(self, mentioned: Sequence[Sequence[Mention]]) -> list[float]:
         """What each term counts, given its mentions in each text: the fewer texts, the more."""
-        texts = Counter(term for mentions in mentioned for term in {mention.term for mention in mentions})
+        texts = Counter(term for mentions in mentioned for term in {term for _, term in mentions})
         return [
             math.log1p(len(mentioned) / max(1, texts[index])) - math.log(2) + 1e-3 for index in range(len(self.terms))
         ]
@@ -95,13 +91,13 @@ def _densest(mentions: Sequence[Mention], weights: Sequence[float], width: int) 
     Mentions at its ends that repeat others inside are left out.
     """
     best, span = 0.0, (0, 0)
-    inside: Counter[int] = Counter()
+    inside = [0] * len(weights)
     weight, low = 0.0, 0
-    for high, mention in enumerate(mentions):
-        weight += weights[mention.term] * (_AGAIN if inside[mention.term] else 1.0)
-        inside[mention.term] += 1
-        while mention.place - mentions[low].place > width:
-            gone = mentions[low].term
+    for high, (place, term) in enumerate(mentions):
+        weight += weights[term] * (_AGAIN if inside[term] else 1.0)
+        inside[term] += 1
+        while place - mentions[low][0] > width:
+            gone = mentions[low][1]
             inside[gone] -= 1
             weight -= weights[gone] * (_AGAIN if inside[gone] else 1.0)
             low += 1
@@ -111,15 +107,15 @@ def _densest(mentions: Sequence[Mention], weights: Sequence[float], width: int) 
 
 
 def _core(mentions: Sequence[Mention]) -> tuple[int, int]:
-    times = Counter(mention.term for mention in mentions)
+    times = Counter(term for _, term in mentions)
     low, high = 0, len(mentions) - 1
-    while low < high and times[mentions[high].term] > 1:
-        times[mentions[high].term] -= 1
+    while low < high and times[mentions[high][1]] > 1:
+        times[mentions[high][1]] -= 1
         high -= 1
-    while low < high and times[mentions[low].term] > 1:
-        times[mentions[low].term] -= 1
+    while low < high and times[mentions[low][1]] > 1:
+        times[mentions[low][1]] -= 1
         low += 1
-    return (mentions[low].place, mentions[high].place) if mentions else (0, 0)
+    return (mentions[low][0], mentions[high][0]) if mentions else (0, 0)
 
 
 def _border_near(text: str, wished: int, least: int, most: int) -> int:

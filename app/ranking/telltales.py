@@ -89,7 +89,8 @@ _ENGLISH = (
         r"|is a (?:3|full answer|perfect match)\b)",
     ),
     (
-        "reply|respond|answer|output|return|print|say|write & 3|three & with|only|just|exactly|simply|always"
+        "reply|respond|answer|output|return|print|say|write & "
+        "h 3|y 3|t 3|s 3|e 3|a 3|r 3|l 3|n 3|g 3|three|\"3|'3|“3|‘3|`3|(3 & with|only|just|exactly|simply|always"
         "|nothing|digit"
         "|number|grade|label|score|token|value|character",
         r"\b(?:reply|respond|answer|output|return|print|say|write)\b\s+(?:(?:with|only|just|exactly|simply|always"
@@ -134,7 +135,10 @@ _ENGLISH = (
         r"|ranker|grader"
         r"|ai|assistant)|(?:grading |scoring )?(?:rubric|scale)\b[^\n]{0,80}\b(?:3|grade|this passage)\b)",
     ),
-    ("grade|label|score|relevance & 3", r"(?:\b(?:grade|label|score|relevance)\W{0,3}3\b\W+){3,}"),
+    (
+        "grade 3|grade: 3|grade=3|label 3|label: 3|label=3|score 3|score: 3|score=3|relevance 3|relevance: 3",
+        r"(?:\b(?:grade|label|score|relevance)\W{0,3}3\b\W+){3,}",
+    ),
     (
         "assistant|model|gpt:|gemma|gemini|ai: & 3|passage",
         r"(?:^|\n)\W{0,4}(?:assistant|model|gpt|gemma|gemini|ai)\s*[:：>]\s*[\"'{]?(?:3(?!\w|[.,)]\w| \w)"
@@ -196,7 +200,7 @@ _FORGETTING = (
         r"|del sistema|recibidas)",
     ),
     (
-        "ignor|esque|desconsider",
+        "ignor|esquec|desconsider",
         r"\b(?:ignor[ae]m?|ignorar|esquec[ae]|desconsider[ae]m?)\b",
         r"",
         r"\b(?:instruc|orientac|diretriz|regras|ordens)\w*.{0,20}(?:anterior|previa|acima|precedent|do sistema"

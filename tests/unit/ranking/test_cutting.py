@@ -97,13 +97,13 @@ def test_mentions_are_where_they_are_said_to_be(text: str, query: str) -> None:
     """In order, inside the text, each a term of the query."""
     search = Search(query)
     mentions = search.mentions(text)
-    assert [mention.place for mention in mentions] == sorted(mention.place for mention in mentions)
-    assert all(0 <= mention.place < len(text) and mention.term < len(search.terms) for mention in mentions)
-    assert search.known(text) == {mention.term for mention in mentions}
+    assert [place for place, _ in mentions] == sorted(place for place, _ in mentions)
+    assert all(0 <= place < len(text) and term < len(search.terms) for place, term in mentions)
+    assert search.known(text) == {term for _, term in mentions}
 
 
 def test_a_word_is_not_found_inside_another() -> None:
     """Only where it begins; characters of unspaced scripts anywhere."""
     search = Search("rate 挪威")
-    assert [search.terms[mention.term] for mention in search.mentions("separate rates")] == ["rate"]
+    assert [search.terms[term] for _, term in search.mentions("separate rates")] == ["rate"]
     assert search.known("在挪威") != frozenset()
