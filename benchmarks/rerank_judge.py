@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 
 from app.backends.attempt import time_limit
@@ -23,7 +23,7 @@ LETTER_NATS = 2.0
 GRADINGS = (("0", "1", "2", "3"), ("0", "1", "2"), ("0", "1"), ("no", "yes"))
 """Labels that grade one passage, from the worst up; any others name the passages of a list."""
 
-Values = Sequence[float]
+Values = Mapping[str, float]
 
 
 class SimulatedJudge:
@@ -84,7 +84,8 @@ class SimulatedJudge:
         seen = self._seen(request.messages)
         values = self._opinion.together(seen, self._noise.primacy)
         write = next(write for asks, write in FORMS if asks(request))
-        text, chance = write(values), self._opinion.chance("reply", [s.id for s in seen])
+        named = {one.name or str(place): value for place, (one, value) in enumerate(zip(seen, values, strict=True), 1)}
+        text, chance = write(named), self._opinion.chance("reply", [s.id for s in seen])
         if chance.random() >= self._noise.malformed:
             return text
         return damaged(text, chance, constrained=request.schema is not None)
@@ -110,26 +111,31 @@ class SimulatedJudge:
         return _log_softmax([LETTER_NATS * (value + bias) for value, bias in zip(values, biases, strict=True)])
 
 
-def by_value(values: Values) -> list[int]:
-    """Places from 1, the best first."""
-    return [1 + n for n in sorted(range(len(values)), key=lambda n: -values[n])]
+def by_value(values: Values) -> list[str]:
+    """Names, the best first."""
+    return sorted(values, key=lambda name: -values[name])
 
 
 def write_permutation(values: Values) -> str:
     """RankGPT's form: [2] > [1] > [3]."""
-    return " > ".join(f"[{place}]" for place in by_value(values))
+    return " > ".join(f"[{name}]" for name in by_value(values))
 
 
 def write_choices(values: Values) -> str:
     """LlamaIndex's form: the relevant ones with a score from 1 to 10."""
-    chosen = [place for place in by_value(values) if values[place - 1] > 0.5]
-    return "\n".join(f"Doc: {place}, Relevance: {_within(1 + 3 * values[place - 1], 1, 10)}" for place in chosen)
+    chosen = [name for name in by_value(values) if values[name] > 0.5]
+    return "\n".join(f"Doc: {name}, Relevance: {_within(1 + 3 * values[name], 1, 10)}" for name in chosen)
 
 
 def write_grades(values: Values) -> str:
-    """The product's judge: the places under each grade above 0."""
-    grades = {place: _within(values[place - 1], 0, 3) for place in by_value(values)}
-    return json.dumps({str(g): [place for place in grades if grades[place] == g] for g in (3, 2, 1)})
+    """The names under each grade above 0."""
+    grades = {name: _within(values[name], 0, 3) for name in by_value(values)}
+    return json.dumps({str(g): [int(name) for name in grades if grades[name] == g] for g in (3, 2, 1)})
+
+
+def write_order(values: Values) -> str:
+    """All names in one list."""
+    return json.dumps({"order": [int(name) for name in by_value(values)]})
 
 
 def damaged(text: str, chance: Random, *, constrained: bool) -> str:
@@ -156,11 +162,16 @@ def _says(mark: str) -> Callable[[ChatRequest], bool]:
 
 
 FORMS: tuple[tuple[Callable[[ChatRequest], bool], Callable[[Values], str]], ...] = (
-    (lambda request: request.schema is not None, write_grades),
+    (lambda request: "order" in _fields(request), write_order),
+    (lambda request: "3" in _fields(request), write_grades),
     (_says("Relevance:"), write_choices),
     (_says("] > ["), write_permutation),
 )
 """Which form a request asks for; the first that fits."""
+
+
+def _fields(request: ChatRequest) -> Collection[str]:
+    return (request.schema or {}).get("properties", ())
 
 
 def _within(value: float, low: int, high: int) -> int:

@@ -25,6 +25,9 @@ TOP = 3.0
 UNSEEN = 0.35
 SHINGLE = 4
 
+_NAMED = re.compile(r"(?:\S+ )?\[(\w{1,3})\] ")
+"""The beginning of a line in a list of passages: a fence, if there is one, and a name."""
+
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
     """How a judge errs; lengths are in grades of 0..3.
@@ -66,15 +69,16 @@ SMALL = Noise(
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A passage in a prompt: which, and from which to which of its words."""
+    """A passage in a prompt: which, from which to which of its words, and by which name ("" for none)."""
 
     id: str
     first: int
     last: int
+    name: str = ""
 
 
 class Reader:
-    """Recognises a task's candidates in any text, a line at a time, by runs of four words."""
+    """Recognises a task's candidates in any text, a line at a time, by runs of four words. Remembers lines."""
 
     def __init__(self, task: Task) -> None:
         self._places: dict[tuple[str, ...], tuple[str, int]] = {}
@@ -85,16 +89,18 @@ class Reader:
         self._lines: dict[str, Seen | None] = {}
 
     def read(self, text: str) -> list[Seen]:
-        """In the order of the text. Lines that go on where the one before ended are the same passage."""
+        """In the order of the text. A line without a name that goes on where the one before ended is the same passage."""
         found: list[Seen] = []
         for line in text.split("\n"):
-            seen = self._look_up(re.sub(r"^\W*\w{1,3}\W+", "", line))
+            named = _NAMED.match(line)
+            seen = self._look_up(line[named.end() :] if named else line)
             if seen is None:
                 continue
-            if found and found[-1].id == seen.id and seen.first > found[-1].last:
-                found[-1] = Seen(seen.id, found[-1].first, seen.last)
+            last = found[-1] if found else None
+            if last and not named and last.id == seen.id and seen.first > last.last:
+                found[-1] = msgspec.structs.replace(last, last=seen.last)
             else:
-                found.append(seen)
+                found.append(msgspec.structs.replace(seen, name=named[1]) if named else seen)
         return found
 
     def _look_up(self, line: str) -> Seen | None:

@@ -33,7 +33,10 @@ _PIECE = re.compile(r"\d| ?[^\W\d]+| ?[^\w\s]|\n")
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """`first_s` passes before anything happens. `shared`: the requests' prefills wait for one another."""
+    """`first_s` passes before anything happens. `shared`: the requests' prefills wait for one another.
+
+    `scores`: it gives log-probabilities.
+    """
 
     name: str
     first_s: float
@@ -42,15 +45,16 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     shared: bool
     caches: bool
+    scores: bool
 
 
 RTX_4090 = Speed(
-    name="gpu", first_s=0.015, prefill_per_s=12_000, token_s=0.0105, concurrency=256, shared=True, caches=True
+    name="gpu", first_s=0.015, prefill_per_s=12_000, token_s=0.0105, concurrency=256, shared=True, caches=True, scores=True
 )
 FLASH_LITE = Speed(
-    name="api", first_s=0.35, prefill_per_s=40_000, token_s=1 / 300, concurrency=8, shared=False, caches=False
+    name="api", first_s=0.35, prefill_per_s=40_000, token_s=1 / 300, concurrency=8, shared=False, caches=False, scores=False
 )
-INSTANT = Speed(name="instant", first_s=0, prefill_per_s=1e12, token_s=0, concurrency=256, shared=False, caches=True)
+INSTANT = Speed(name="instant", first_s=0, prefill_per_s=1e12, token_s=0, concurrency=256, shared=False, caches=True, scores=True)
 
 
 def pieces_of(text: str) -> int:

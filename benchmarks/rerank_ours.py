@@ -1,0 +1,176 @@
+"""The product's own steps put together with every knob in reach, so that each can be turned off: for the ablation.
+
+`app.ranking.reranker` is what runs in the service; here are the same prompts, grades, fusion and duel without its
+deadlines, caches and failures.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.backends.ports import Conversation, LabelScores
+from app.ranking.blocks import interleave, windows
+from app.ranking.duelling import duelled, merged, preferences, redealt, window_of
+from app.ranking.fencing import draw_fence
+from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
+from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of, log_evidence, softmax
+from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
+from app.ranking.priors import fit_prior
+from app.ranking.prompts import (
+    LETTERS,
+    blank_prompts,
+    duel_prompt,
+    grade_prompt,
+    judge_request,
+    order_request,
+    window_request,
+)
+from app.ranking.replies import read_grades, read_order
+from app.ranking.settling import worth_reading
+from app.ranking.shapes import LABELS, Grade, Prepared
+from benchmarks.rerank_data import Task
+from benchmarks.rerank_peers import TIMEOUT_S, Ports
+
+FENCE = "qzvkxwjp"
+"""The same each time, so that a run can be repeated."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do with a list. `judge`: structured replies instead of log-probabilities, in blocks of `group`.
+
+    `first` passages are read at once, the others only while one of them may still enter the top `k` (0: all at once).
+    """
+
+    judge: bool = False
+    duel: bool = False
+    windows: bool = False
+    prior_weight: float = PRIOR_WEIGHT
+    beta: float = BETA
+    labels: tuple[str, ...] = LABELS
+    tokens: int = POINTWISE_TOKENS
+    window_tokens: int = WINDOW_TOKENS
+    group: int = 25
+    first: int = 0
+    k: int = 10
+
+
+async def rank(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
+    """All ids, best first."""
+    if recipe.windows:
+        return await _listwise(ports, task, recipe)
+    tokens = recipe.window_tokens if recipe.judge else recipe.tokens
+    prepared = {p.id: p for p in prepare(task.query, task.candidates, tokens=tokens)}
+    grades = await _grades(ports, task, recipe, list(prepared.values()))
+    priors = {p.id: p.prior for p in prepared.values()}
+    prior_zs = dict(zip(priors, prior_scores(list(priors.values())), strict=True))
+    zs = {name: fuse(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
+    if recipe.duel:
+        zs = await _duel(ports, task, recipe, zs, in_order(zs, priors), grades)
+    order = in_order(zs, priors) + by_prior(priors, prepared.keys() - zs.keys())
+    return [name for leader in order for name in (leader, *prepared[leader].twins)]
+
+
+async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    """Of all, or of as many as are worth it."""
+    ask = _judged if recipe.judge else _scored
+    step = recipe.first or len(passages)
+    grades = await ask(ports, task, recipe, passages[:step])
+    priors = {p.id: p.prior for p in passages}
+    while left := {p.id: p.prior for p in passages if p.id not in grades}:
+        model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
+        chosen = set(worth_reading(left, model, grades, recipe.k))
+        if not chosen:
+            break
+        grades |= await ask(ports, task, recipe, [p for p in passages if p.id in chosen])
+    return grades
+
+
+async def _scored(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    blanks = blank_prompts(task.query, FENCE) if recipe.beta else ()
+    prompts = [*blanks, *(grade_prompt(task.query, p.text, FENCE) for p in passages)]
+    scores = await _label_scores(ports, prompts, recipe.labels)
+    bias = bias_of(scores[: len(blanks)]) if recipe.labels == LABELS else UNBIASED
+    found = {}
+    for passage, told in zip(passages, scores[len(blanks) :], strict=True):
+        grade = _grade(told, bias, recipe) if told else None
+        if grade is not None:
+            found[passage.id] = grade
+    return found
+
+
+def _grade(scores: LabelScores, bias: Sequence[float], recipe: Recipe) -> Grade | None:
+    """The product's with its four labels; the same without bias removal for two or three."""
+    if recipe.labels == LABELS:
+        return grade_of(scores, bias, recipe.beta)
+    evidence = log_evidence(scores)
+    if evidence is None:
+        return None
+    shares, top = softmax(evidence), len(recipe.labels) - 1
+    expected = sum(share * grade for grade, share in enumerate(shares)) / top
+    variance = sum(share * (grade / top - expected) ** 2 for grade, share in enumerate(shares))
+    return Grade(expected=min(1.0, expected), variance=min(0.25, variance))
+
+
+async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    blocks = interleave(passages, recipe.group)
+    requests = [judge_request(task.query, [(n, p.text) for n, p in enumerate(b, 1)], FENCE) for b in blocks]
+    replies = await asyncio.gather(*(ports.complete(request, TIMEOUT_S) for request in requests))
+    found: dict[str, Grade] = {}
+    for block, reply in zip(blocks, replies, strict=True):
+        read = read_grades(reply.text, range(1, len(block) + 1))
+        known = range(1, len(block) + 1) if read.complete else [n for row in read.listed.values() for n in row]
+        found |= {block[n - 1].id: grade for n, grade in grades_of(read.listed, known).items()}
+    return found
+
+
+async def _duel(
+    ports: Ports,
+    task: Task,
+    recipe: Recipe,
+    zs: Mapping[str, float],
+    order: Sequence[str],
+    grades: Mapping[str, Grade],
+) -> dict[str, float]:
+    window = window_of(order, grades, recipe.k)
+    if not window:
+        return dict(zs)
+    texts = await _window_texts(task, recipe, window)
+    if recipe.judge:
+        request = order_request(task.query, list(enumerate(texts, 1)), FENCE)
+        reply = await ports.complete(request, TIMEOUT_S)
+        judged = [window[n - 1] for n in read_order(reply.text, range(1, len(window) + 1)).order]
+        return redealt(zs, merged(window, judged))
+    prompts = [duel_prompt(task.query, shown, FENCE) for shown in (texts, texts[::-1])]
+    told = preferences(*await _label_scores(ports, prompts, LETTERS[: len(window)]))
+    return dict(zs) if told is None else duelled(zs, window, told)
+
+
+async def _window_texts(task: Task, recipe: Recipe, window: Sequence[str]) -> list[str]:
+    among = [c for c in task.candidates if c.id in window]
+    texts = {p.id: p.text for p in prepare(task.query, among, tokens=recipe.window_tokens)}
+    return [texts[name] for name in window if name in texts]
+
+
+async def _listwise(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
+    prepared = prepare(task.query, task.candidates, tokens=recipe.window_tokens)
+    for start, end in windows(len(prepared)):
+        shown = prepared[start:end]
+        reply = await ports.complete(
+            window_request(task.query, [(n, p.text) for n, p in enumerate(shown, 1)], FENCE), TIMEOUT_S
+        )
+        prepared[start:end] = [shown[n - 1] for n in read_order(reply.text, range(1, len(shown) + 1)).order]
+    return [name for p in prepared for name in (p.id, *p.twins)]
+
+
+async def _label_scores(
+    ports: Ports, prompts: Sequence[Conversation], labels: Sequence[str]
+) -> tuple[LabelScores | None, ...]:
+    if ports.scorer is None:
+        raise ValueError("this recipe needs log-probabilities")
+    return (await ports.scorer.score(prompts, labels, TIMEOUT_S)).scores
+
+
+def checked_fence(task: Task) -> str:
+    """FENCE, if no text holds it: else a run would have to be told."""
+    return draw_fence([c.text for c in task.candidates], lambda: FENCE)
