@@ -111,8 +111,7 @@ class Bm25Index:
                 postings.setdefault(term, []).append((number, weight))
         self._size = len(texts)
         self._postings: dict[int, tuple[NDArray[np.intp], NDArray[np.float64]]] = {
-            term: (np.array([n for n, _ in found]), np.array([w for _, w in found]))
-            for term, found in postings.items()
+            term: (np.array([n for n, _ in found]), np.array([w for _, w in found])) for term, found in postings.items()
         }
 
     def best(self, query: str, depth: int) -> list[tuple[int, float]]:

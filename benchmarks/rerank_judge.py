@@ -82,7 +82,7 @@ class SimulatedJudge:
     def reply(self, request: ChatRequest) -> str:
         """What it writes."""
         seen = self._seen(request.messages)
-        values = self._opinion.together(seen, self._noise.primacy)
+        values = self._opinion.together(seen, self._noise.crowd, self._noise.primacy)
         write = next(write for asks, write in FORMS if asks(request))
         named = {one.name or str(place): value for place, (one, value) in enumerate(zip(seen, values, strict=True), 1)}
         text, chance = write(named), self._opinion.chance("reply", [s.id for s in seen])
@@ -105,7 +105,8 @@ class SimulatedJudge:
 
     def _letters(self, seen: Sequence[Seen], letters: Sequence[str]) -> list[float]:
         """Of a list; without passages what is left are the pull of the places and the bias of the letters."""
-        values = self._opinion.together(seen, self._noise.letters) or slope(len(letters), self._noise.letters)
+        pull = self._noise.letters
+        values = self._opinion.together(seen, self._noise.letter_crowd, pull) or slope(len(letters), pull)
         values = [*values, *[FLOOR] * len(letters)][: len(letters)]
         biases = [self._noise.letter_bias * self._opinion.bias(letter) for letter in letters]
         return _log_softmax([LETTER_NATS * (value + bias) for value, bias in zip(values, biases, strict=True)])
@@ -183,4 +184,3 @@ def _log_softmax(logits: Iterable[float]) -> list[float]:
     top = max(logits)
     total = top + math.log(math.fsum(math.exp(value - top) for value in logits))
     return [value - total for value in logits]
-

@@ -35,8 +35,8 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     `error` is the standard deviation of its belief, `shared` the part of that variance which all ways of asking have in
     common, `lexical` the correlation of the error with the first stage's score. `crowd` is the noise in a prompt of 20
     passages; it grows with the root of their number, and beyond 25 passages by `lost` for each more. `primacy` is what
-    the first passage of a list gains over the last one, `letters` the same for the first token of a reply, where every
-    letter has a bias of its own too (`letter_bias`). `label_bias` and `label_noise` are nats on each label's logit.
+    the first passage of a list gains over the last one. `letter_crowd` and `letters` are the same two for the first token
+    of a reply, where every letter has a bias of its own too (`letter_bias`). `label_bias` and `label_noise` are nats on each label's logit.
     `malformed` is the share of generated replies that are damaged.
     """
 
@@ -44,6 +44,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     shared: float = 0.7
     lexical: float = 0.3
     crowd: float = 0.0
+    letter_crowd: float = 0.0
     lost: float = 0.0
     primacy: float = 0.0
     letters: float = 0.0
@@ -55,11 +56,12 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
 
 NONE = Noise()
 SMALL = Noise(
-    error=1.0,
-    crowd=0.45,
-    lost=0.02,
-    primacy=0.6,
-    letters=1.2,
+    error=1.4,
+    crowd=0.4,
+    letter_crowd=0.7,
+    lost=0.006,
+    primacy=0.5,
+    letters=1.0,
     letter_bias=0.25,
     label_bias=0.7,
     label_noise=0.4,
@@ -146,10 +148,10 @@ class Opinion:
         shown = evidence is None or seen.first <= evidence <= seen.last
         return self._signal[seen.id] * (1.0 if shown else UNSEEN) + self._error(seen.id, way)
 
-    def together(self, seen: Sequence[Seen], primacy: float) -> list[float]:
+    def together(self, seen: Sequence[Seen], crowd: float, primacy: float) -> list[float]:
         """What it thinks of each when they stand side by side, the first of them pulled up by half of `primacy`."""
         size, chance = len(seen), self.chance("together", [s.id for s in seen])
-        spread = self.noise.crowd * math.sqrt(size / 20) + self.noise.lost * max(0, size - 25)
+        spread = crowd * math.sqrt(size / 20) + self.noise.lost * max(0, size - 25)
         return [
             self.believed(one, "together") + spread * chance.gauss() + pull
             for one, pull in zip(seen, slope(size, primacy), strict=True)

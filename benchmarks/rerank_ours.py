@@ -174,3 +174,42 @@ async def _label_scores(
 def checked_fence(task: Task) -> str:
     """FENCE, if no text holds it: else a run would have to be told."""
     return draw_fence([c.text for c in task.candidates], lambda: FENCE)
+
+
+OURS: Mapping[str, Recipe] = {
+    "graded": Recipe(),
+    "graded, settling early": Recipe(first=40),
+    "duel": Recipe(duel=True),
+    "pointwise": Recipe(prior_weight=0.0),
+    "listwise": Recipe(windows=True),
+    "graded, by the judge": Recipe(judge=True),
+    "duel, by the judge": Recipe(judge=True, duel=True),
+}
+"""The strategies of api.md, on a server that gives log-probabilities."""
+
+OURS_BY_CHAT: Mapping[str, Recipe] = {
+    "graded": Recipe(judge=True),
+    "graded, settling early": Recipe(judge=True, first=50),
+    "duel": Recipe(judge=True, duel=True),
+    "listwise": Recipe(windows=True),
+}
+"""On one that gives none."""
+
+
+def ablation(*, scores: bool) -> dict[str, Recipe]:
+    """One step changed at a time, the whole first."""
+    whole = Recipe(judge=not scores)
+    rows = {"graded": whole, "duel": _but(whole, duel=True)}
+    rows |= {f"fusion c={c}": _but(whole, prior_weight=c) for c in (0.0, 0.5, 1.0)}
+    rows |= {f"read {first} first": _but(whole, first=first) for first in (20, 40, 60)}
+    rows |= {f"duel, read {first} first": _but(whole, first=first, duel=True) for first in (40,)}
+    if not scores:
+        rows |= {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
+        return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (96, 256)}
+    rows |= {f"bias removal beta={beta}": _but(whole, beta=beta) for beta in (0.0, 1.0)}
+    rows |= {"2 labels": _but(whole, labels=LABELS[:2], beta=0.0), "3 labels": _but(whole, labels=LABELS[:3], beta=0.0)}
+    return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (96, 160, 400, 10_000)}
+
+
+def _but(recipe: Recipe, **changed: object) -> Recipe:
+    return msgspec.structs.replace(recipe, **changed)

@@ -111,9 +111,7 @@ async def _slide(task: Task, sort: Sorter) -> list[str]:
         end -= STEP
 
 
-async def _partition(
-    ports: Ports, query: str, candidates: Candidates
-) -> tuple[list[Candidate], list[Candidate], bool]:
+async def _partition(ports: Ports, query: str, candidates: Candidates) -> tuple[list[Candidate], list[Candidate], bool]:
     """(those that may be among the best, the others, whether the former are in order)."""
     head = await _permuted(ports, query, candidates[:WINDOW])
     if len(candidates) <= WINDOW:

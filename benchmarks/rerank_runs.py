@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import ir_measures
 import msgspec
@@ -17,6 +18,8 @@ from benchmarks.rerank_opinion import Noise, Opinion, Reader
 from benchmarks.rerank_peers import Ports, Schedule
 from benchmarks.rerank_server import SimulatedServer, Speed
 from tests.fakes.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
 
 RESAMPLES = 2_000
 
@@ -57,7 +60,7 @@ class CountingPorts:
         self._count(scoring.requests, scoring.tokens)
         return scoring
 
-    async def _during[T](self, call: Awaitable[T]) -> T:
+    async def _during(self, call: Awaitable[T]) -> T:
         self.rounds += self._under_way == 0
         self._under_way += 1
         try:
@@ -84,7 +87,9 @@ async def run(schedule: Schedule, ports: Ports, task: Task) -> Run:
     )
 
 
-def simulate(of: RerankSet, task: Task, schedule: Schedule, reader: Reader, noise: Noise, seed: int, speed: Speed) -> Run:
+def simulate(
+    of: RerankSet, task: Task, schedule: Schedule, reader: Reader, noise: Noise, seed: int, speed: Speed
+) -> Run:
     """One list before a judge and a server of their own, in virtual time."""
 
     async def one() -> Run:

@@ -49,12 +49,28 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RTX_4090 = Speed(
-    name="gpu", first_s=0.015, prefill_per_s=12_000, token_s=0.0105, concurrency=256, shared=True, caches=True, scores=True
+    name="gpu",
+    first_s=0.015,
+    prefill_per_s=12_000,
+    token_s=0.0105,
+    concurrency=256,
+    shared=True,
+    caches=True,
+    scores=True,
 )
 FLASH_LITE = Speed(
-    name="api", first_s=0.35, prefill_per_s=40_000, token_s=1 / 300, concurrency=8, shared=False, caches=False, scores=False
+    name="api",
+    first_s=0.35,
+    prefill_per_s=40_000,
+    token_s=1 / 300,
+    concurrency=8,
+    shared=False,
+    caches=False,
+    scores=False,
 )
-INSTANT = Speed(name="instant", first_s=0, prefill_per_s=1e12, token_s=0, concurrency=256, shared=False, caches=True, scores=True)
+INSTANT = Speed(
+    name="instant", first_s=0, prefill_per_s=1e12, token_s=0, concurrency=256, shared=False, caches=True, scores=True
+)
 
 
 def pieces_of(text: str) -> int:
