@@ -86,7 +86,7 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
 
 
 def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> dict[Key, Grade]:
-    """The grades of all passages that a judge was shown, of which it listed some: each once, best first in its grade."""
+    """The grades of all passages that a judge was shown; it listed some, each once, best first within its grade."""
     expected = {
         passage: (grade - rank / (len(row) + 1)) / TOP_GRADE
         for grade, row in listed.items()

@@ -47,12 +47,12 @@ class PriorModel(msgspec.Struct, frozen=True, kw_only=True):
             return left.expected if self.knots else prior
         right = self.knots[above]
         share = (prior - left.prior) / (right.prior - left.prior)
-        return left.expected + share * (right.expected - left.expected)
+        return min(right.expected, left.expected + share * (right.expected - left.expected))
 
 
 def clip(value: float) -> float:
     """Into [0,1]; what is no number is 0."""
-    return min(1.0, max(0.0, value)) if value == value else 0.0  # noqa: PLR0124
+    return 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
 
 
 def fit_prior(read: Iterable[tuple[float, float]]) -> PriorModel:
@@ -67,28 +67,25 @@ def fit_prior(read: Iterable[tuple[float, float]]) -> PriorModel:
 class _Pool:
     """Neighbouring priors that share one value: the mean of theirs."""
 
-    def __init__(self, prior: float, expected: list[float]) -> None:
+    def __init__(self, prior: float, expected: float) -> None:
         self.first = self.last = prior
-        self.expected = expected
+        self._sum, self._n = expected, 1
 
     @property
     def mean(self) -> float:
-        return math.fsum(self.expected) / len(self.expected)
+        return self._sum / self._n
 
     def swallow(self, later: "_Pool") -> None:
         self.last = later.last
-        self.expected += later.expected
+        self._sum += later._sum
+        self._n += later._n
 
 
 def _isotonic(pairs: list[tuple[float, float]]) -> tuple[Knot, ...]:
-    """Pool adjacent violators (Ayer et al., 1955)."""
+    """Pool adjacent violators (Ayer et al., 1955), of pairs in order; equal priors are one."""
     pools: list[_Pool] = []
     for prior, expected in pairs:
-        pool = _Pool(prior, [expected])
-        if pools and pools[-1].last == prior:
-            pools[-1].swallow(pool)
-        else:
-            pools.append(pool)
-        while len(pools) > 1 and pools[-2].mean >= pools[-1].mean:
+        pools.append(_Pool(prior, expected))
+        while len(pools) > 1 and (pools[-2].last == pools[-1].first or pools[-2].mean >= pools[-1].mean):
             pools[-2].swallow(pools.pop())
-    return tuple(Knot(prior, pool.mean) for pool in pools for prior in dict.fromkeys((pool.first, pool.last)))
+    return tuple(Knot(prior, min(1.0, pool.mean)) for pool in pools for prior in dict.fromkeys((pool.first, pool.last)))

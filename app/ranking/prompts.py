@@ -85,8 +85,8 @@ def judge_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatR
     _check(passages, JUDGE_PASSAGES)
     grades = LABELS[:0:-1]
     asked = (
-        'Reply with JSON: {"3": [...], "2": [...], "1": [...]}. Under each grade stand the numbers of its passages, the '
-        "best first; each number at most once, and those of grade 0 nowhere."
+        'Reply with JSON: {"3": [...], "2": [...], "1": [...]}. Under each grade stand the numbers of its passages, '
+        "the best first; each number at most once, and those of grade 0 nowhere."
     )
     return ChatRequest(
         messages=_conversation(_JUDGE, _listing(query, passages, fence), asked),
@@ -131,8 +131,8 @@ def window_request(query: str, passages: Sequence[Numbered], fence: str) -> Chat
     return ChatRequest(
         messages=_conversation(
             _WINDOW,
-            f"I will provide you with {count} passages, each indicated by a numerical identifier []. Rank them by their "
-            f"relevance to the search query: {shown}\n\nThe passages stand between the two lines {fence}.\n"
+            f"I will provide you with {count} passages, each indicated by a numerical identifier []. Rank them by "
+            f"their relevance to the search query: {shown}\n\nThe passages stand between the two lines {fence}.\n"
             f"{fence}\n{listed}\n{fence}",
             f"Search query: {shown}\nRank the {count} passages above by their relevance to the search query. List all "
             "of them by their identifiers, the most relevant first, in the format [] > [], e.g. [2] > [1]. Reply with "

@@ -1,0 +1,154 @@
+"""What is known of the candidates while they are being read, and the order that follows from it. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import msgspec
+
+from app.backends.ports import LabelScores
+from app.errors import WinnowError
+from app.ranking.fusing import PRIOR_WEIGHT, fuse, in_order, prior_scores, score_of, unread_scores
+from app.ranking.grading import bias_of, grade_of
+from app.ranking.priors import PriorModel, fit_prior
+from app.ranking.shapes import Calibration, Grade, Prepared, Ranked
+from app.ranking.suspicion import SUSPECTED_INJECTION
+
+UNGRADED = "ungraded"
+"""A model was asked, and did not tell: the passage stands where its prior says."""
+
+
+class Tally(msgspec.Struct):
+    """What reading took. `failures` are those of single calls, as they came."""
+
+    rounds: int = 0
+    requests: int = 0
+    hits: int = 0
+    misses: int = 0
+    repairs: Counter[str] = msgspec.field(default_factory=Counter)
+    failures: list[WinnowError] = []
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """What is asked inside is asked at the same time. If all of it was known, it was no round."""
+        asked = self.requests
+        try:
+            yield
+        finally:
+            self.rounds += self.requests > asked
+
+
+class Sheet:
+    """`passages` by falling prior, and what a model made of them.
+
+    `weight` is that of the prior in the score. `opened` are those that a model was asked about.
+    """
+
+    def __init__(self, passages: Sequence[Prepared], calibration: Calibration, weight: float = PRIOR_WEIGHT) -> None:
+        self.passages = sorted(passages, key=lambda passage: (-passage.prior, passage.id))
+        self.tally = Tally()
+        self.opened: set[str] = set()
+        self.blanks: list[LabelScores] = []
+        self._calibration, self._weight = calibration, weight
+        self._scores: dict[str, LabelScores] = {}
+        self._judged: dict[str, Grade] = {}
+        self._moved: dict[str, float] = {}
+
+    @cached_property
+    def priors(self) -> Mapping[str, float]:
+        """By id, best first."""
+        return {passage.id: passage.prior for passage in self.passages}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a model has said anything about any of them."""
+        return bool(self._scores or self._judged)
+
+    def unopened(self) -> list[Prepared]:
+        """Those that no model was asked about."""
+        return [passage for passage in self.passages if passage.id not in self.opened]
+
+    def score(self, scores: Mapping[str, LabelScores]) -> None:
+        """Note what a label scorer said."""
+        self._scores.update(scores)
+
+    def judge(self, grades: Mapping[str, Grade]) -> None:
+        """Note what a judge said."""
+        self._judged.update(grades)
+
+    def move(self, zs: Mapping[str, float]) -> None:
+        """Note a second look: these z replace those of the grades."""
+        self._moved.update(zs)
+
+    def grades(self) -> dict[str, Grade]:
+        """Of those that were read."""
+        bias = bias_of(self.blanks)
+        scored = {key: grade_of(scores, bias) for key, scores in self._scores.items()}
+        return {key: grade for key, grade in scored.items() if grade is not None} | self._judged
+
+    def prior_model(self, grades: Mapping[str, Grade]) -> PriorModel:
+        """What priors say of grades, as far as honest passages tell."""
+        suspects = self._suspects
+        return fit_prior((self.priors[key], grade.expected) for key, grade in grades.items() if key not in suspects)
+
+    def zs(self, grades: Mapping[str, Grade]) -> dict[str, float]:
+        """Of those that were opened; the ones that stayed ungraded have what their prior lets expect.
+
+        A suspicious one is not believed to be better than that.
+        """
+        model = self.prior_model(grades)
+        zs = {}
+        for key in self.opened:
+            hoped = fuse(model.expected(self.priors[key]), self._prior_zs[key])
+            if key not in grades:
+                zs[key] = hoped
+                continue
+            zs[key] = self._moved.get(key, fuse(grades[key].expected, self._prior_zs[key]))
+            if key in self._suspects:
+                zs[key] = min(zs[key], hoped)
+        return zs
+
+    def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
+        """Those that may be looked at side by side: a suspicious one could speak against its neighbours."""
+        return {key: grade for key, grade in grades.items() if key not in self._suspects}
+
+    def ranked(self) -> tuple[Ranked, ...]:
+        """Everyone once, best first: those that were opened by z, then the others by prior."""
+        grades = self.grades()
+        zs = self.zs(grades)
+        scores = {key: score_of(zs[key], self._calibration) for key in in_order(zs, self.priors)}
+        rest = self.unopened()
+        model, last = self.prior_model(grades), min(scores.values(), default=1.0)
+        priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
+        left = unread_scores(priors, prior_zs, model, self._calibration, last)
+        scores |= dict(zip((passage.id for passage in rest), left, strict=True))
+        return tuple(self._everyone(scores, grades))
+
+    def _everyone(self, scores: Mapping[str, float], grades: Mapping[str, Grade]) -> Iterator[Ranked]:
+        by_id = {passage.id: passage for passage in self.passages}
+        for key, score in scores.items():
+            yield from places(by_id[key], score, grades.get(key), failed=key in self.opened and key not in grades)
+
+    @cached_property
+    def _prior_zs(self) -> Mapping[str, float]:
+        zs = prior_scores(list(self.priors.values()))
+        return {key: self._weight / PRIOR_WEIGHT * z for key, z in zip(self.priors, zs, strict=True)}
+
+    @cached_property
+    def _suspects(self) -> frozenset[str]:
+        return frozenset(passage.id for passage in self.passages if SUSPECTED_INJECTION in passage.flags)
+
+
+def places(passage: Prepared, score: float, grade: Grade | None = None, *, failed: bool = False) -> Iterable[Ranked]:
+    """A passage's place, and those of its twins right behind it."""
+    flags = (*passage.flags, *(grade.flags if grade else ()), *((UNGRADED,) if failed else ()))
+    for key in (passage.id, *passage.twins):
+        yield Ranked(
+            id=key,
+            score=score,
+            grade=grade.expected if grade else None,
+            uncertainty=math.sqrt(grade.variance) if grade else None,
+            flags=flags,
+        )
