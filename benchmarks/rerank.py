@@ -16,14 +16,15 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from random import Random
+
+import msgspec
 
 from benchmarks.rerank_data import RerankSet, load_set
 from benchmarks.rerank_opinion import NONE, SMALL, Noise, Reader
-from benchmarks.rerank_ours import OURS, OURS_BY_CHAT, Recipe, ablation
-from benchmarks.rerank_ours import rank as rank_by
+from benchmarks.rerank_ours import ablation, rank_by
 from benchmarks.rerank_peers import NEED_LOGPROBS, PEERS, Schedule
-from benchmarks.rerank_runs import Result, result_of, simulate, table
+from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
+from benchmarks.rerank_runs import Result, Run, result_of, simulate, table
 from benchmarks.rerank_server import FLASH_LITE, RTX_4090, Speed
 
 SERVERS = {speed.name: speed for speed in (RTX_4090, FLASH_LITE)}
@@ -69,25 +70,17 @@ def _arguments() -> argparse.Namespace:
 def schedules_of(speed: Speed, *, ablated: bool) -> Mapping[str, Schedule]:
     """What can run on such a server, by name."""
     if ablated:
-        recipes = ablation(scores=speed.scores)
-    else:
-        recipes = OURS if speed.scores else OURS_BY_CHAT
-    ours = {name: schedule_of(recipe) for name, recipe in recipes.items()}
-    if ablated:
-        return ours
-    return {name: peer for name, peer in PEERS.items() if speed.scores or name not in NEED_LOGPROBS} | ours
-
-
-def schedule_of(recipe: Recipe) -> Schedule:
-    """A recipe as a schedule."""
-    return partial(rank_by, recipe=recipe)
+        return {name: partial(rank_by, recipe=recipe) for name, recipe in ablation(scores=speed.scores).items()}
+    if speed.scores:
+        return {**PEERS, **BY_LABELS}
+    return {name: peer for name, peer in PEERS.items() if name not in NEED_LOGPROBS} | BY_JUDGE
 
 
 def measure(
     of: RerankSet, schedules: Mapping[str, Schedule], noise: Noise, seeds: Sequence[int], speed: Speed
 ) -> dict[str, Result]:
     """Each schedule before the same judges; task by task, since a task's reader remembers what it has read."""
-    runs: dict[str, list[list]] = {name: [[] for _ in seeds] for name in schedules}
+    runs: dict[str, list[list[Run]]] = {name: [[] for _ in seeds] for name in schedules}
     for task in of.tasks:
         reader = Reader(task)
         for name, schedule in schedules.items():
@@ -97,8 +90,6 @@ def measure(
 
 
 def _simulated(of: RerankSet, speed: Speed, args: argparse.Namespace) -> None:
-    import msgspec
-
     noise = (
         NONE
         if args.perfect

@@ -86,7 +86,7 @@ def task_of(task_id: str, query: str, candidates: Sequence[Candidate], grades: M
     for candidate in candidates:
         if grades.get(candidate.id):
             words = words_of(f"{candidate.title} {candidate.text}")
-            chance = Random(f"evidence {task_id} {candidate.id}")  # noqa: S311 - a simulation
+            chance = Random(f"evidence {task_id} {candidate.id}")
             lexical = chance.random() < LEXICAL_EVIDENCE
             evidence[candidate.id] = _densest(words, asked) if lexical else chance.randrange(max(1, len(words)))
     return Task(id=task_id, query=query, candidates=tuple(candidates), grades=grades, evidence=evidence)

@@ -159,11 +159,11 @@ class Opinion:
 
     def bias(self, token: str) -> float:
         """How much this judge likes to say a token, whatever is asked: standard normal."""
-        return Random(f"{self.seed} {token}").gauss()  # noqa: S311 - a simulation
+        return Random(f"{self.seed} {token}").gauss()
 
     def chance(self, *what: object) -> Random:
         """A source of randomness that only this seed, this task and `what` decide."""
-        return Random(f"{self.seed} {self._task.id} {what}")  # noqa: S311 - a simulation
+        return Random(f"{self.seed} {self._task.id} {what}")
 
     def _error(self, passage: str, way: str) -> float:
         key = passage, way

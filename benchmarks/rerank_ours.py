@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from app.backends.ports import Conversation, LabelScores
-from app.ranking.blocks import interleave, windows
+from app.ranking.blocks import interleave
 from app.ranking.duelling import duelled, merged, preferences, redealt, window_of
-from app.ranking.fencing import draw_fence
 from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
 from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of, log_evidence, softmax
 from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
@@ -24,16 +23,13 @@ from app.ranking.prompts import (
     grade_prompt,
     judge_request,
     order_request,
-    window_request,
 )
 from app.ranking.replies import read_grades, read_order
 from app.ranking.settling import worth_reading
 from app.ranking.shapes import LABELS, Grade, Prepared
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports
-
-FENCE = "qzvkxwjp"
-"""The same each time, so that a run can be repeated."""
+from benchmarks.rerank_product import FENCE
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +40,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     judge: bool = False
     duel: bool = False
-    windows: bool = False
     prior_weight: float = PRIOR_WEIGHT
     beta: float = BETA
     labels: tuple[str, ...] = LABELS
@@ -55,10 +50,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     k: int = 10
 
 
-async def rank(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
+async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
     """All ids, best first."""
-    if recipe.windows:
-        return await _listwise(ports, task, recipe)
     tokens = recipe.window_tokens if recipe.judge else recipe.tokens
     prepared = {p.id: p for p in prepare(task.query, task.candidates, tokens=tokens)}
     grades = await _grades(ports, task, recipe, list(prepared.values()))
@@ -152,48 +145,12 @@ async def _window_texts(task: Task, recipe: Recipe, window: Sequence[str]) -> li
     return [texts[name] for name in window if name in texts]
 
 
-async def _listwise(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
-    prepared = prepare(task.query, task.candidates, tokens=recipe.window_tokens)
-    for start, end in windows(len(prepared)):
-        shown = prepared[start:end]
-        reply = await ports.complete(
-            window_request(task.query, [(n, p.text) for n, p in enumerate(shown, 1)], FENCE), TIMEOUT_S
-        )
-        prepared[start:end] = [shown[n - 1] for n in read_order(reply.text, range(1, len(shown) + 1)).order]
-    return [name for p in prepared for name in (p.id, *p.twins)]
-
-
 async def _label_scores(
     ports: Ports, prompts: Sequence[Conversation], labels: Sequence[str]
 ) -> tuple[LabelScores | None, ...]:
     if ports.scorer is None:
         raise ValueError("this recipe needs log-probabilities")
     return (await ports.scorer.score(prompts, labels, TIMEOUT_S)).scores
-
-
-def checked_fence(task: Task) -> str:
-    """FENCE, if no text holds it: else a run would have to be told."""
-    return draw_fence([c.text for c in task.candidates], lambda: FENCE)
-
-
-OURS: Mapping[str, Recipe] = {
-    "graded": Recipe(),
-    "graded, settling early": Recipe(first=40),
-    "duel": Recipe(duel=True),
-    "pointwise": Recipe(prior_weight=0.0),
-    "listwise": Recipe(windows=True),
-    "graded, by the judge": Recipe(judge=True),
-    "duel, by the judge": Recipe(judge=True, duel=True),
-}
-"""The strategies of api.md, on a server that gives log-probabilities."""
-
-OURS_BY_CHAT: Mapping[str, Recipe] = {
-    "graded": Recipe(judge=True),
-    "graded, settling early": Recipe(judge=True, first=50),
-    "duel": Recipe(judge=True, duel=True),
-    "listwise": Recipe(windows=True),
-}
-"""On one that gives none."""
 
 
 def ablation(*, scores: bool) -> dict[str, Recipe]:
