@@ -18,7 +18,7 @@ AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "
 class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is to rank. None means: the settings' default."""
 
-    strategy: Strategy = "auto"
+    strategy: Strategy | None = None
     depth: int | None = None
     deadline_ms: int | None = None
     on_failure: Literal["degrade", "fail"] = "degrade"

@@ -2,11 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
-from app.backends.registry import Backends
+from app.backends.registry import NONE
+from app.backends.routing import Route
 from app.cleaning import clean
-from app.domain import Hit, Mode, Query, Scores, SearchResult
+from app.domain import BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
+from app.rankers import Ordered, Rankers
+from app.ranking.shapes import Candidate, Ranked
 from app.stopwatch import Stopwatch
 from indexing.collections import check_embedder
 from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
@@ -15,6 +19,17 @@ from indexing.query_embedding import QueryEmbedder
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
 NO_WORDS = "the query holds no word that the sparse side could look up"
+
+
+NOBODY = Caller()
+
+
+class Place(NamedTuple):
+    """A passage that was found, its final score, and what a model's ranking says of it."""
+
+    found: Fused
+    score: float
+    ranked: Ranked | None = None
 
 
 class Searcher:
@@ -28,18 +43,21 @@ class Searcher:
         store: Callable[[], Awaitable[VectorStore]],
         queries: QueryEmbedder,
         lexical: Lexical,
-        backends: Backends,
+        rankers: Rankers,
         fingerprint: str,
     ) -> None:
         self._store = store
         self._queries = queries
         self._lexical = lexical
-        self._backends = backends
+        self._rankers = rankers
         self._fingerprint = fingerprint
 
-    async def search(self, query: Query) -> SearchResult:
-        """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors."""
-        backend = self._backends.for_ranking(query.backend)
+    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+        """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors.
+
+        With `on_failure` "fail", also what calls of models raise.
+        """
+        who = await self._rankers.who(query.backend)
         watch = Stopwatch()
         text = clean(query.text)
         store = await self._store()
@@ -49,13 +67,16 @@ class Searcher:
         with watch.stage("retrieve"):
             retrieved = await _retrieve(store, query, dense, sparse)
         cut = len(retrieved.sparse) >= _depth(query)
-        ranking = _rank(query.mode, collapse(retrieved), _scale(collection, sparse, cut=cut))
+        found = _fuse(query.mode, collapse(retrieved), _scale(collection, sparse, cut=cut))
+        ordered = await self._order(who, text, found, query, caller, watch)
         return SearchResult(
             query=text,
             collection=query.collection,
-            results=tuple(_hit(found, query, backend.used) for found in _trim(ranking, query)),
-            backend=backend,
+            results=tuple(_hit(place, query, ordered.use.used) for place in _trim(_placed(found, ordered), query)),
+            backend=ordered.use,
+            degraded=ordered.degraded,
             warnings=(NO_WORDS,) if query.mode == "sparse" and sparse is None else (),
+            usage=ordered.usage,
             timings_ms=watch.timings_ms(),
         )
 
@@ -65,6 +86,15 @@ class Searcher:
         check_embedder(collection, self._fingerprint)
         with watch.stage("embed"):
             return await self._queries.embed(text)
+
+    async def _order(
+        self, who: Route | BackendUse, text: str, found: list[Fused], query: Query, caller: Caller, watch: Stopwatch
+    ) -> Ordered:
+        if isinstance(who, BackendUse):
+            return Ordered(use=who)
+        with watch.stage("rank"):
+            candidates = [_candidate(one) for one in found[: query.candidates]]
+            return await self._rankers.rank(who, text, candidates, query.limit, query.ranking, caller)
 
     def _sparse(self, query: Query, text: str) -> SparseVector | None:
         return None if query.mode == "dense" else self._lexical.query(text)
@@ -91,31 +121,45 @@ def _scale(collection: CollectionInfo, sparse: SparseVector | None, *, cut: bool
     )
 
 
-def _rank(mode: Mode, retrieved: Retrieved, scale: Scale) -> list[Fused]:
+def _fuse(mode: Mode, retrieved: Retrieved, scale: Scale) -> list[Fused]:
     if mode == "hybrid":
         return fuse(retrieved, scale)
     return one_sided(getattr(retrieved, mode), side=mode, scale=scale)
 
 
-def _trim(ranking: Iterable[Fused], query: Query) -> Iterator[Fused]:
-    good = (found for found in ranking if found.score >= query.min_score)
+def _candidate(found: Fused) -> Candidate:
+    passage = found.passage
+    return Candidate(id=passage.id, text=passage.text, title=passage.title, prior=found.score)
+
+
+def _placed(found: list[Fused], ordered: Ordered) -> Iterator[Place]:
+    """In the order of the model, or else of retrieval."""
+    if ordered.ranking is None:
+        return (Place(one, one.score) for one in found)
+    by_id = {one.passage.id: one for one in found}
+    return (Place(by_id[ranked.id], ranked.score, ranked) for ranked in ordered.ranking.order)
+
+
+def _trim(places: Iterable[Place], query: Query) -> Iterator[Place]:
+    good = (place for place in places if place.score >= query.min_score)
     return islice(_best_of_each_document(good) if query.group_by_document else good, query.limit)
 
 
-def _best_of_each_document(ranking: Iterable[Fused]) -> Iterator[Fused]:
+def _best_of_each_document(places: Iterable[Place]) -> Iterator[Place]:
     seen: set[str] = set()
-    for found in ranking:
-        if found.passage.document_id not in seen:
-            seen.add(found.passage.document_id)
-            yield found
+    for place in places:
+        if place.found.passage.document_id not in seen:
+            seen.add(place.found.passage.document_id)
+            yield place
 
 
-def _hit(found: Fused, query: Query, ranked_by: str) -> Hit:
+def _hit(place: Place, query: Query, used: str) -> Hit:
+    found, ranked = place.found, place.ranked
     passage = found.passage
     return Hit(
         id=passage.id,
         document_id=passage.document_id,
-        score=found.score,
+        score=place.score,
         text=passage.text if query.include_text else None,
         title=passage.title,
         source=passage.source,
@@ -124,6 +168,9 @@ def _hit(found: Fused, query: Query, ranked_by: str) -> Hit:
         start=passage.start,
         end=passage.end,
         metadata=passage.metadata,
-        scores=Scores(dense=found.dense, sparse=found.sparse, fused=found.fused),
-        ranked_by=ranked_by,
+        scores=Scores(
+            dense=found.dense, sparse=found.sparse, fused=found.fused, grade=ranked.grade if ranked else None
+        ),
+        ranked_by=used if ranked and ranked.read else NONE.name,
+        flags=ranked.flags if ranked else (),
     )

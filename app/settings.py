@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
+from app.domain import Strategy
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits
 from indexing.settings import EmbeddingSettings, StoreSettings
@@ -68,6 +69,22 @@ class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     home: Path = Path(".winnow")
 
 
+class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How models rank, where a request does not say.
+
+    A model reads the best `depth` candidates, and `deadline_ms` is for all that it does; `block` passages stand in one
+    request to a model that tells no log-probabilities. `cache` keeps the latest `cache_entries` of what models said:
+    "sqlite" also in the home, for the next start and for other processes.
+    """
+
+    strategy: Strategy = "auto"
+    depth: Annotated[int, Meta(ge=1, le=1000)] = 50
+    deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10_000
+    block: Annotated[int, Meta(ge=1, le=25)] = 25
+    cache: Literal["memory", "sqlite"] = "memory"
+    cache_entries: Count = 100_000
+
+
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Answering. Below `min_relevance` it abstains; None: the answerer's own calibrated default."""
 
@@ -82,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reading: ReadLimits = ReadLimits()
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    ranking: RankingSettings = RankingSettings()
     answer: AnswerSettings = AnswerSettings()
     routing: RoutingSettings = RoutingSettings()
     budgets: BudgetSettings = BudgetSettings()

@@ -22,6 +22,11 @@ from app.errors import ConfigError, WinnowError
 from app.jobs import Jobs
 from app.library import Library
 from app.presence import Presence
+from app.rankers import Rankers
+from app.ranking.cache import ScoreCache
+from app.ranking.cache_file import CACHE_FILE, CacheFile
+from app.ranking.reranker import Reranker
+from app.ranking.strategies import Conduct
 from app.search import Searcher
 from app.settings import Settings
 from app.tasks import Tasks
@@ -105,7 +110,9 @@ class Services:
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
         self.model = Resource(embedder.get)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
-        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.backends, embedder.fingerprint)
+        self.reranker = _reranker(settings)
+        rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
+        self.searcher = Searcher(self.store.get, self.queries, Lexical(), rankers, embedder.fingerprint)
         self.answerer = make_answerer(self.searcher, self.queries)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)
@@ -172,6 +179,7 @@ class Services:
             self._writing.release()
         if (store := await self.store.settled()) is not None:
             await store.close()
+        await self.reranker.close()
         if (fleet := await self.fleet.settled()) is not None:
             await fleet.close()
         await asyncio.to_thread(self.accounts.close)
@@ -253,6 +261,12 @@ def ensured(directory: Path) -> Path:
     except OSError as exc:
         raise ConfigError(f"{directory} cannot be made: {exc.strerror}; WINNOW_HOME names another place") from exc
     return directory
+
+
+def _reranker(settings: Settings) -> Reranker:
+    told = settings.ranking
+    shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
+    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block))
 
 
 def _answers(settings: Settings) -> Answers:

@@ -22,7 +22,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a model is to rank."""
 
-    strategy: Strategy = "auto"
+    strategy: Annotated[Strategy, Meta(description="Default: the settings'.")] | None = None
     depth: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="How many candidates a model reads.")] | None = None
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
     on_failure: Literal["degrade", "fail"] = "degrade"

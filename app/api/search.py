@@ -7,8 +7,9 @@ from litestar.params import JSONBody
 from app.api.bodies import BodyRequest, StrictJSON
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
+from app.api.problems import request_id
 from app.api.schemas import SearchRequest
-from app.domain import SearchResult
+from app.domain import Caller, SearchResult
 from app.wiring import Services
 
 
@@ -19,12 +20,13 @@ from app.wiring import Services
     status_code=200,
     operation_id="search",
     summary="Find passages",
-    responses=problems(400, 403, 404, 409, 413, 415, 422, 503),
+    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def search(
     request: BodyRequest, data: JSONBody[SearchRequest], services: NamedDependency[Services]
 ) -> SearchResult:
     """The best passages for a query, with the evidence for each and the time of every stage."""
-    result = await while_connected(request, services.searcher.search(data.to_query()))
+    caller = Caller(request_id=request_id(request.scope))
+    result = await while_connected(request, services.searcher.search(data.to_query(), caller))
     request.scope["state"]["timings"] = result.timings_ms
     return result

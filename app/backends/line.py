@@ -171,6 +171,14 @@ class Line:
         async with self._probing:
             return await self._probe(timeout_s)
 
+    async def known(self, timeout_s: float = PROBE_S) -> Probed:
+        """What it is and can do; found out now if nobody has yet. Raises UpstreamError."""
+        if self.probed is not None:
+            return self.probed
+        self._breaker.check()
+        async with time_limit(self.name, timeout_s), self._probing:
+            return await self._get_to_know(min(timeout_s, PROBE_S))
+
     async def ping(self, timeout_s: float = PROBE_S) -> None:
         """Find out whether it is there. Raises UpstreamError, and then it is down."""
         await self._checked(self.adapter.ping(timeout_s), timeout_s)
@@ -222,18 +230,17 @@ class Line:
             raise UpstreamTimeout(self.name, f"no time was left to ask {self.name}")
         self._breaker.check()
         if self.probed is None and (not self.model or errand.needs != {"chat"}):
-            async with time_limit(self.name, errand.left()), self._probing:
-                await self._get_to_know(min(errand.left(), PROBE_S))
+            await self.known(errand.left())
         if not self.offers(errand.needs):
             raise MissingCapability(f"the backend {self.name!r} turned out not to offer {_words(errand.needs)}")
 
-    async def _get_to_know(self, timeout_s: float) -> None:
+    async def _get_to_know(self, timeout_s: float) -> Probed:
         """Probe it, unless somebody else just did. Counts as an attempt; a success closes the breaker anyway."""
         if self.probed is not None:
-            return
+            return self.probed
         permit = self._breaker.admit()
         try:
-            await self._probe(timeout_s)
+            return await self._probe(timeout_s)
         except UpstreamError as exc:
             permit.failed(exc) if exc.retryable else permit.succeeded()
             raise

@@ -29,7 +29,9 @@ EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
 
 def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
     """The configured ones, in their order."""
-    return [Backend(name=name, kind=told.kind, model=told.model, roles=("chat",)) for name, told in backends.items()]
+    return [
+        Backend(name=name, kind=told.kind, model=told.model, roles=("rank", "chat")) for name, told in backends.items()
+    ]
 
 
 class Backends:

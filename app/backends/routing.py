@@ -54,10 +54,13 @@ class Router:
             raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
         self.auto = tuple(self.lines[name] for name in order)
 
-    def route(self, requested: str, needs: frozenset[Capability]) -> "Route":
-        """Who may serve it. Raises UnknownBackend, MissingCapability, before any work."""
+    def route(self, requested: str, *needs: frozenset[Capability]) -> "Route":
+        """Who may serve it, having all of the first needs, or all of the second. Before any work.
+
+        Raises UnknownBackend, MissingCapability.
+        """
         among = self.auto if requested == AUTO else [self._named(requested)]
-        able = [line for line in among if line.offers(needs)]
+        able = [line for line in among if any(map(line.offers, needs))]
         if not able:
             raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
         return Route(requested, able, self._clock)
@@ -86,17 +89,18 @@ class Route:
 
     async def complete(self, request: ChatRequest, call: Call) -> Served[Reply]:
         """The whole reply."""
-        return await self._first(call, lambda line, hurry: line.complete(request, call, hurry))
+        return await self.first(call, lambda line, hurry: line.complete(request, call, hurry))
 
     async def stream(self, request: ChatRequest, call: Call) -> Served[OpenStream]:
         """The reply as it arrives; its first delta has come, so nobody takes over any more. Close it."""
-        return await self._first(call, lambda line, hurry: line.stream(request, call, hurry))
+        return await self.first(call, lambda line, hurry: line.stream(request, call, hurry))
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call) -> Served[Scoring]:
         """What would follow each of the prompts."""
-        return await self._first(call, lambda line, hurry: line.score(prompts, labels, call, hurry))
+        return await self.first(call, lambda line, hurry: line.score(prompts, labels, call, hurry))
 
-    async def _first(self, call: Call, ask: Callable[[Line, Deadline | None], Awaitable[T]]) -> Served[T]:
+    async def first(self, call: Call, ask: Callable[[Line, Deadline | None], Awaitable[T]]) -> Served[T]:
+        """What the first one that serves it makes of `ask`, which gets by when, if another one could take over."""
         failures: dict[str, WinnowError] = {}
         # Those that are down come last: the check that said so may be out of date.
         order = sorted(self.lines, key=lambda line: line.health == "down")
@@ -168,10 +172,10 @@ def _soonest(failures: dict[str, WinnowError]) -> float | None:
     return min((seconds for seconds in told if seconds is not None), default=None)
 
 
-def _none_offers(lines: Sequence[Line], needs: frozenset[Capability]) -> str:
+def _none_offers(lines: Sequence[Line], needs: Sequence[frozenset[Capability]]) -> str:
     names = ", ".join(repr(line.name) for line in lines)
-    wanted = ", ".join(sorted(needs))
+    wanted = ", or ".join(", ".join(sorted(some)) + (" together" if len(some) > 1 else "") for some in needs)
     if len(lines) > 1:
-        return f"none of the backends {names} offers {wanted} together"
+        return f"none of the backends {names} offers {wanted}"
     able = ", ".join(sorted(lines[0].probed.capabilities)) if lines[0].probed else "less than that"
     return f"the backend {names} does not offer {wanted}; it offers {able}"

@@ -52,12 +52,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate's place. `score` in [0,1] is absolute. `grade` and `uncertainty` (of the score's evidence: the
-    standard deviation of the grade) are None where no model read it.
+    """A candidate's place. `score` in [0,1] is absolute. `read`: a model has seen it, and its place is the model's.
+
+    `grade` and `uncertainty` (of the score's evidence: the standard deviation of the grade) are None where no model
+    graded it.
     """
 
     id: str
     score: float
+    read: bool = False
     grade: float | None = None
     uncertainty: float | None = None
     flags: tuple[str, ...] = ()

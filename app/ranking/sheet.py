@@ -129,7 +129,9 @@ class Sheet:
     def _everyone(self, scores: Mapping[str, float], grades: Mapping[str, Grade]) -> Iterator[Ranked]:
         by_id = {passage.id: passage for passage in self.passages}
         for key, score in scores.items():
-            yield from places(by_id[key], score, grades.get(key), failed=key in self.opened and key not in grades)
+            grade = grades.get(key)
+            flags = (UNGRADED,) if key in self.opened and grade is None else ()
+            yield from places(by_id[key], score, grade, read=grade is not None, flags=flags)
 
     @cached_property
     def _prior_zs(self) -> Mapping[str, float]:
@@ -141,13 +143,16 @@ class Sheet:
         return frozenset(passage.id for passage in self.passages if SUSPECTED_INJECTION in passage.flags)
 
 
-def places(passage: Prepared, score: float, grade: Grade | None = None, *, failed: bool = False) -> Iterable[Ranked]:
+def places(
+    passage: Prepared, score: float, grade: Grade | None = None, *, read: bool, flags: tuple[str, ...] = ()
+) -> Iterable[Ranked]:
     """A passage's place, and those of its twins right behind it."""
-    flags = (*passage.flags, *(grade.flags if grade else ()), *((UNGRADED,) if failed else ()))
+    flags = (*passage.flags, *(grade.flags if grade else ()), *flags)
     for key in (passage.id, *passage.twins):
         yield Ranked(
             id=key,
             score=score,
+            read=read,
             grade=grade.expected if grade else None,
             uncertainty=math.sqrt(grade.variance) if grade else None,
             flags=flags,

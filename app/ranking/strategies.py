@@ -183,11 +183,12 @@ class Listed(_Run):
         """The best order so far. Raises when there is none."""
         if not self.begun:
             raise self.nothing()
-        order = _held_back(self.order, self.readable) + self.sheet.passages[len(self.readable) :]
+        count = len(self.readable)
+        order = _held_back(self.order, self.readable) + self.sheet.passages[count:]
         ranked = [
             place
-            for passage, before in zip(order, self.sheet.passages, strict=True)
-            for place in places(passage, before.prior)
+            for number, (passage, before) in enumerate(zip(order, self.sheet.passages, strict=True))
+            for place in places(passage, before.prior, read=number < count)
         ]
         wrong = late or self.tally.failures
         degraded = f"{self.reader.name} did not order every window ({self.reasons(late=late)})" if wrong else ""
