@@ -1,12 +1,12 @@
 """Orders of 100 passages by a simulated judge: our strategies against the schedules of others, and what each step adds.
 
     python -m benchmarks.rerank --data DIR [--sets noveleval scifact] [--server gpu api] [--seeds 3] [--ablation]
-    python -m benchmarks.rerank --data DIR --wire              the same judge over HTTP, compared with the one in process
+    python -m benchmarks.rerank --data DIR --wire                      the same judge over HTTP, against in process
     python -m benchmarks.rerank --data DIR --real http://127.0.0.1:8000/v1 | gemini      a real model, real seconds
 
 DIR holds BEIR-style sets; the first stage is BM25 (`indexing.lexical`). The judge is a simulation: relevance judgements
-with noise of a stated strength (rerank_opinion), on servers of stated speed (rerank_server), in virtual time. It can say
-which schedule makes more of one and the same judge, and what that costs. It cannot say how good a model is.
+with noise of a stated strength (rerank_opinion), on servers of stated speed (rerank_server), in virtual time. It can
+say which schedule makes more of one and the same judge, and what that costs. It cannot say how good a model is.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def schedules_of(speed: Speed, *, ablated: bool) -> Mapping[str, Schedule]:
         return {name: partial(rank_by, recipe=recipe) for name, recipe in ablation(scores=speed.scores).items()}
     if speed.scores:
         return {**PEERS, **BY_LABELS}
-    return {name: peer for name, peer in PEERS.items() if name not in NEED_LOGPROBS} | BY_JUDGE
+    return {**{name: peer for name, peer in PEERS.items() if name not in NEED_LOGPROBS}, **BY_JUDGE}
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""A simulated judge behind the ports of a model: it reads prompts, and answers with what it believes (rerank_opinion)."""
+"""A simulated judge behind the ports of a model: it reads prompts, and answers with its opinion (rerank_opinion)."""
 
 import json
 import math
@@ -90,6 +90,10 @@ class SimulatedJudge:
             return text
         return damaged(text, chance, constrained=request.schema is not None)
 
+    def passages(self, prompt: Conversation) -> int:
+        """How many it sees there."""
+        return len(self._seen(prompt))
+
     def _seen(self, prompt: Conversation) -> list[Seen]:
         return [seen for turn in prompt if turn.role == "user" for seen in self._reader.read(turn.content)]
 
@@ -140,7 +144,7 @@ def write_order(values: Values) -> str:
 
 
 def damaged(text: str, chance: Random, *, constrained: bool) -> str:
-    """As models fail: a place twice, a place that is not there; if nothing constrains them, cut off, or wrapped in talk."""
+    """As models fail: a wrong number, a number twice; if nothing constrains them, cut off, or wrapped in talk."""
     ways: list[Callable[[], str]] = [
         lambda: _renumbered(text, chance, "99"),
         lambda: _renumbered(text, chance, chance.choice(re.findall(r"\d+", text) or ["1"])),
@@ -172,7 +176,8 @@ FORMS: tuple[tuple[Callable[[ChatRequest], bool], Callable[[Values], str]], ...]
 
 
 def _fields(request: ChatRequest) -> Collection[str]:
-    return (request.schema or {}).get("properties", ())
+    fields: Collection[str] = (request.schema or {}).get("properties", ())
+    return fields
 
 
 def _within(value: float, low: int, high: int) -> int:

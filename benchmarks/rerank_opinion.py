@@ -1,12 +1,12 @@
 """What a simulated judge believes: relevance judgements, with stated errors instead of a model's weights.
 
-It reads the prompt that it is given: whatever prompt shows a candidate's words, cut or reordered, is recognised, and only
-what is shown counts. Per passage it holds a belief
+It reads the prompt that it is given: whatever prompt shows a candidate's words, cut or reordered, is recognised, and
+only what is shown counts. Per passage it holds a belief
 
-    x = top grade * judged grade / highest grade [* UNSEEN when the evidence is cut off] + error
+    x = 3 * judged grade / highest grade [* UNSEEN when the evidence is cut off] + error
 
-on the scale of the labels (0..3). The error is the same whenever this judge reads this passage for this query; a part of
-it is shared by all ways of asking, the rest belongs to reading alone or to comparing. Each reply adds to it what that
+on the scale of the labels (0..3). The error is the same whenever this judge reads this passage for this query; a part
+of it is shared by all ways of asking, the rest belongs to reading alone or to comparing. Each reply adds what that
 prompt brings: noise that grows with the number of passages, and a pull towards the first ones. All of it is drawn from
 the seed and from what is asked, so the same prompt always gets the same reply.
 """
@@ -35,9 +35,9 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
     `error` is the standard deviation of its belief, `shared` the part of that variance which all ways of asking have in
     common, `lexical` the correlation of the error with the first stage's score. `crowd` is the noise in a prompt of 20
     passages; it grows with the root of their number, and beyond 25 passages by `lost` for each more. `primacy` is what
-    the first passage of a list gains over the last one. `letter_crowd` and `letters` are the same two for the first token
-    of a reply, where every letter has a bias of its own too (`letter_bias`). `label_bias` and `label_noise` are nats on each label's logit.
-    `malformed` is the share of generated replies that are damaged.
+    the first passage of a list gains over the last one. `letter_crowd` and `letters` are the same two for the first
+    token of a reply, where every letter has a bias of its own too (`letter_bias`). `label_bias` and `label_noise` are
+    nats on each label's logit. `malformed` is the share of generated replies that are damaged.
     """
 
     error: float = 0.0
@@ -91,7 +91,7 @@ class Reader:
         self._lines: dict[str, Seen | None] = {}
 
     def read(self, text: str) -> list[Seen]:
-        """In the order of the text. A line without a name that goes on where the one before ended is the same passage."""
+        """In the order of the text. A line without a name that goes on where the one before ended belongs to it."""
         found: list[Seen] = []
         for line in text.split("\n"):
             named = _NAMED.match(line)

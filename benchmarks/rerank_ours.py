@@ -11,7 +11,7 @@ import msgspec
 
 from app.backends.ports import Conversation, LabelScores
 from app.ranking.blocks import interleave
-from app.ranking.duelling import duelled, merged, preferences, redealt, window_of
+from app.ranking.duelling import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
 from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
 from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of, log_evidence, softmax
 from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
@@ -25,7 +25,7 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.replies import read_grades, read_order
-from app.ranking.settling import worth_reading
+from app.ranking.settling import settle, worth_reading
 from app.ranking.shapes import LABELS, Grade, Prepared
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports
@@ -47,6 +47,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     window_tokens: int = WINDOW_TOKENS
     group: int = 25
     first: int = 0
+    window: int = WINDOW
+    duel_weight: float = DUEL_WEIGHT
     k: int = 10
 
 
@@ -72,7 +74,7 @@ async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[P
     priors = {p.id: p.prior for p in passages}
     while left := {p.id: p.prior for p in passages if p.id not in grades}:
         model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
-        chosen = set(worth_reading(left, model, grades, recipe.k))
+        chosen = set(worth_reading(left, model, settle(grades, recipe.k)))
         if not chosen:
             break
         grades |= await ask(ports, task, recipe, [p for p in passages if p.id in chosen])
@@ -125,7 +127,7 @@ async def _duel(
     order: Sequence[str],
     grades: Mapping[str, Grade],
 ) -> dict[str, float]:
-    window = window_of(order, grades, recipe.k)
+    window = window_of(order, grades, settle(grades, recipe.k), recipe.window)
     if not window:
         return dict(zs)
     texts = await _window_texts(task, recipe, window)
@@ -135,8 +137,9 @@ async def _duel(
         judged = [window[n - 1] for n in read_order(reply.text, range(1, len(window) + 1)).order]
         return redealt(zs, merged(window, judged))
     prompts = [duel_prompt(task.query, shown, FENCE) for shown in (texts, texts[::-1])]
-    told = preferences(*await _label_scores(ports, prompts, LETTERS[: len(window)]))
-    return dict(zs) if told is None else duelled(zs, window, told)
+    forward, backward = await _label_scores(ports, prompts, LETTERS[: len(window)])
+    told = preferences(forward, backward)
+    return dict(zs) if told is None else duelled(zs, window, [recipe.duel_weight / DUEL_WEIGHT * u for u in told])
 
 
 async def _window_texts(task: Task, recipe: Recipe, window: Sequence[str]) -> list[str]:
@@ -159,10 +162,11 @@ def ablation(*, scores: bool) -> dict[str, Recipe]:
     rows = {"graded": whole, "duel": _but(whole, duel=True)}
     rows |= {f"fusion c={c}": _but(whole, prior_weight=c) for c in (0.0, 0.5, 1.0)}
     rows |= {f"read {first} first": _but(whole, first=first) for first in (20, 40, 60)}
-    rows |= {f"duel, read {first} first": _but(whole, first=first, duel=True) for first in (40,)}
+    rows |= {f"duel of {size}": _but(whole, duel=True, window=size) for size in (6, 10)}
     if not scores:
         rows |= {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
         return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (96, 256)}
+    rows |= {f"duel, weight {w}": _but(whole, duel=True, duel_weight=w) for w in (0.25, 1.0)}
     rows |= {f"bias removal beta={beta}": _but(whole, beta=beta) for beta in (0.0, 1.0)}
     rows |= {"2 labels": _but(whole, labels=LABELS[:2], beta=0.0), "3 labels": _but(whole, labels=LABELS[:3], beta=0.0)}
     return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (96, 160, 400, 10_000)}

@@ -157,8 +157,8 @@ async def _lettered(ports: Ports, query: str, candidates: Candidates) -> list[Ca
 async def _chosen(ports: Ports, query: str, candidates: Candidates) -> dict[str, int]:
     text = (
         f"A list of documents:\n\n{_listed(candidates, map(str, range(1, len(candidates) + 1)))}\n\n"
-        f"Question: {query}\nGive the numbers of the documents that help to answer the question, by relevance, each with "
-        "a score from 1 to 10. Leave out the irrelevant ones. Example:\nDoc: 9, Relevance: 7\nDoc: 3, Relevance: 4"
+        f"Question: {query}\nGive the numbers of the documents that help to answer the question, by relevance, each "
+        "with a score from 1 to 10. Leave out the irrelevant ones. Example:\nDoc: 9, Relevance: 7\nDoc: 3, Relevance: 4"
     )
     reply = await ports.complete(ChatRequest(messages=_ask(text), max_output_tokens=16 * len(candidates)), TIMEOUT_S)
     found: dict[str, int] = {}

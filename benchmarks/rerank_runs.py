@@ -161,16 +161,17 @@ def difference(a: Result, b: Result) -> tuple[float, float, float]:
 
 
 def table(results: Mapping[str, Result], against: str) -> str:
-    """In Markdown."""
-    lines = [
-        f"| schedule | nDCG@10 | - {against} [95 %] | rounds | requests | input tokens | after the cache | output | s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """In Markdown. `fresh` input tokens are those that the prefix cache did not spare; all are means of a list."""
+    heads = ("schedule", "nDCG@10", f"- {against} [95 %]", "rounds", "requests", "input tokens", "fresh", "output", "s")
+    lines = [_row(heads), _row(["---"] * len(heads))]
     for name, result in results.items():
         gain, low, high = difference(result, results[against])
         apart = "" if name == against else f"{gain:+.3f} [{low:+.3f}, {high:+.3f}]"
-        lines.append(
-            f"| {name} | {result.mean:.3f} ± {result.spread:.3f} | {apart} | {result.rounds:.1f} | {result.requests:.1f}"
-            f" | {result.input:,.0f} | {result.fresh:,.0f} | {result.output:,.0f} | {result.seconds:.2f} |"
-        )
+        counts = (f"{result.input:,.0f}", f"{result.fresh:,.0f}", f"{result.output:,.0f}", f"{result.seconds:.2f}")
+        quality = f"{result.mean:.3f} ± {result.spread:.3f}"
+        lines.append(_row((name, quality, apart, f"{result.rounds:.1f}", f"{result.requests:.1f}", *counts)))
     return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
