@@ -96,6 +96,11 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub("", text) if _MAYBE_INVISIBLE.search(text) else text
 
 
+def looking_like(text: str) -> str:
+    """The text in the Latin letters and plain marks that its look-alikes stand for; as long as before."""
+    return text.translate(_ALIKE)
+
+
 def renumber(text: str) -> str:
     """The text with "(12)" for "[12]", which would look like the number of another passage."""
     return _NUMBER.sub(r"(\1)", text)

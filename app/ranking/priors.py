@@ -14,7 +14,9 @@ Nothing read: m(prior) = prior.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 
@@ -65,11 +67,11 @@ def fit_prior(read: Iterable[tuple[float, float]]) -> PriorModel:
 
 
 class _Pool:
-    """Neighbouring priors that share one value: the mean of theirs."""
+    """Neighbouring priors that share one value: the mean of what was found there."""
 
-    def __init__(self, prior: float, expected: float) -> None:
+    def __init__(self, prior: float, found: Sequence[float]) -> None:
         self.first = self.last = prior
-        self._sum, self._n = expected, 1
+        self._sum, self._n = math.fsum(found), len(found)
 
     @property
     def mean(self) -> float:
@@ -82,10 +84,10 @@ class _Pool:
 
 
 def _isotonic(pairs: list[tuple[float, float]]) -> tuple[Knot, ...]:
-    """Pool adjacent violators (Ayer et al., 1955), of pairs in order; equal priors are one."""
+    """Pool adjacent violators (Ayer et al., 1955), of sorted pairs."""
     pools: list[_Pool] = []
-    for prior, expected in pairs:
-        pools.append(_Pool(prior, expected))
-        while len(pools) > 1 and (pools[-2].last == pools[-1].first or pools[-2].mean >= pools[-1].mean):
+    for prior, equals in groupby(pairs, key=itemgetter(0)):
+        pools.append(_Pool(prior, [expected for _, expected in equals]))
+        while len(pools) > 1 and pools[-2].mean >= pools[-1].mean:
             pools[-2].swallow(pools.pop())
     return tuple(Knot(prior, min(1.0, pool.mean)) for pool in pools for prior in dict.fromkeys((pool.first, pool.last)))
