@@ -171,8 +171,9 @@ FORMS: tuple[tuple[Callable[[ChatRequest], bool], Callable[[Values], str]], ...]
     (lambda request: "3" in _fields(request), write_grades),
     (_says("Relevance:"), write_choices),
     (_says("] > ["), write_permutation),
+    (lambda _: True, lambda values: "".join(by_value(values)[:1]) or "0"),
 )
-"""Which form a request asks for; the first that fits."""
+"""Which form a request asks for; the first that fits. If none does, only the best is named."""
 
 
 def _fields(request: ChatRequest) -> Collection[str]:

@@ -16,11 +16,11 @@ from app.backends.fleet import open_adapter
 from app.backends.line import Line
 from app.backends.ports import Adapter, ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
 from benchmarks.rerank_data import RerankSet, Task
-from benchmarks.rerank_judge import GRADINGS, MODEL, SimulatedJudge
+from benchmarks.rerank_judge import GRADINGS, SimulatedJudge
 from benchmarks.rerank_opinion import SMALL, Opinion, Reader
 from benchmarks.rerank_peers import NEED_LOGPROBS, PEERS, Schedule
 from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
-from benchmarks.rerank_runs import Run, result_of, run, table
+from benchmarks.rerank_runs import result_of, run, table
 from benchmarks.rerank_server import FLASH_LITE, INSTANT, SimulatedServer
 from tests.fakes.gemini_server import MODEL as GEMINI_MODEL
 from tests.fakes.gemini_server import Call as GeminiCall
@@ -34,12 +34,13 @@ CONTEXT = 131_072
 
 @dataclass
 class ServedModel(FakeModel):
-    """The model of `OpenAIServer` that answers with a simulated judge's opinion."""
+    """A model for `OpenAIServer` that answers with a simulated judge's opinion."""
 
     judge: SimulatedJudge | None = None
 
     def text(self, schema: Mapping[str, Any] | None, turns: Turns) -> str:
-        assert self.judge is not None
+        if self.judge is None:  # while it is being probed
+            return super().text(schema, turns)
         return self.judge.reply(ChatRequest(messages=_conversation(turns), schema=schema))
 
     def first_tokens(self, turns: Turns) -> dict[str, float]:
@@ -86,15 +87,19 @@ class LinePorts:
 
 async def over_wire(of: RerankSet) -> str:
     """Every strategy by both protocols, against the judge in process."""
-    openai = OpenAIServer(model=ServedModel(context=CONTEXT))
-    gemini = ServedGemini()
+    model, gemini = ServedModel(context=CONTEXT), ServedGemini()
+    openai = OpenAIServer(model=model)
     async with openai, gemini:
         vllm_settings = BackendSettings(kind="vllm", url=openai.url, timeout_s=600)
         gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key="k", model=GEMINI_MODEL, timeout_s=600)
         async with _line("vllm", vllm_settings) as line:
-            by_labels = [await _compared(of, line, openai.model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()]
+            by_labels = [
+                await _compared(of, line, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
+            ]
         async with _line("gemini", gemini_settings) as line:
-            by_judge = [await _compared(of, line, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()]
+            by_judge = [
+                await _compared(of, line, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()
+            ]
     return "over the wire, the same order as in process:\n\n" + "\n".join(
         [*(f"    vllm    {row}" for row in by_labels), *(f"    gemini  {row}" for row in by_judge)]
     )
