@@ -12,12 +12,15 @@ from app.answering.languages import refusal
 from app.answering.packing import pack
 from app.answering.questions import Reading, read
 from app.domain import (
+    NOBODY,
     Answer,
     AnswerDone,
     AnswerEvent,
     BackendUse,
+    Caller,
     Citation,
     CitationMade,
+    Fallback,
     Hit,
     Query,
     Question,
@@ -35,7 +38,7 @@ ANSWERERS = (EXTRACTIVE, "auto")
 class Search(Protocol):
     """What the answerer needs of the search use case."""
 
-    async def search(self, query: Query) -> SearchResult: ...
+    async def search(self, query: Query, caller: Caller) -> SearchResult: ...
 
 
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,20 +57,22 @@ class Answerer:
         self._embed = embed
         self._settings = settings
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
         """The whole answer at once. Errors: UnknownBackend, MissingCapability, and those of the search."""
-        events = self._run(question, _who_answers(question), streamed=False)
+        events = self._run(question, _who_answers(question), caller, streamed=False)
         [done] = [event async for event in events if isinstance(event, AnswerDone)]
         return done.answer
 
-    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
         """The same answer as it is made. UnknownBackend and MissingCapability are raised before the first event."""
-        return self._run(question, _who_answers(question), streamed=True)
+        return self._run(question, _who_answers(question), caller, streamed=True)
 
-    async def _run(self, question: Question, who: BackendUse, *, streamed: bool) -> AsyncIterator[AnswerEvent]:
+    async def _run(
+        self, question: Question, who: BackendUse, caller: Caller, *, streamed: bool
+    ) -> AsyncIterator[AnswerEvent]:
         began = time.perf_counter()
         reading = read(question.search.text, question.messages)
-        found = await self._search.search(_retrieval(question.search, reading.text))
+        found = await self._search.search(_retrieval(question.search, reading.text), caller)
         searched = time.perf_counter()
         hits = pack(found.results, question.context_tokens)
         draft = _Draft(results=hits if question.search.include_text else tuple(map(_without_text, hits)))
@@ -132,20 +137,21 @@ class _Draft(msgspec.Struct, kw_only=True):
 
 
 def _who_answers(question: Question) -> BackendUse:
-    """Before any work: whether someone can do what is asked, and who."""
-    if question.answer_backend == NONE:
+    """Before any work: whether someone can do what is asked, and who. Whether `backend` is known, the search says."""
+    asked = question.answer_backend
+    if asked == NONE:
         raise _problem(MissingCapability, "/answer_backend", 'Backend "none" cannot answer; use "extractive".')
-    requested, pointer = question.answer_backend, "/answer_backend"
-    if requested is None:
-        requested, pointer = question.search.backend, "/backend"
-    if requested is None or requested == NONE:
-        requested = EXTRACTIVE
-    if requested not in ANSWERERS:
-        raise _problem(UnknownBackend, pointer, f"No backend {requested!r} answers; there are: {', '.join(ANSWERERS)}.")
+    if asked is not None and asked not in ANSWERERS:
+        detail = f"No backend {asked!r} answers; there are: {', '.join(ANSWERERS)}."
+        raise _problem(UnknownBackend, "/answer_backend", detail)
     if question.check_citations == "model":
         detail = 'No model is configured to check citations; use "structural".'
         raise _problem(MissingCapability, "/check_citations", detail)
-    return BackendUse(requested=requested, used=EXTRACTIVE)
+    requested = asked or question.search.backend or EXTRACTIVE
+    if requested == NONE:
+        requested = EXTRACTIVE
+    passed_over = () if requested in ANSWERERS else (Fallback(backend=requested, reason=MissingCapability.code),)
+    return BackendUse(requested=requested, used=EXTRACTIVE, fallbacks=passed_over)
 
 
 def _problem(error: type[InvalidRequest], pointer: str, detail: str) -> InvalidRequest:

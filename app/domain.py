@@ -236,6 +236,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
+NOBODY = Caller()
+"""In particular."""
+
+
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
     """One /chat. The last turn is the user's. `backend` None: the settings' default."""
 

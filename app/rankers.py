@@ -26,6 +26,11 @@ NEEDS: dict[Way, frozenset[Capability]] = {
 """What a backend must offer to rank in either way; the first is better."""
 
 
+def can_rank(line: Line) -> bool:
+    """As far as is known of it."""
+    return any(map(line.offers, NEEDS.values()))
+
+
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
     """A ranking, by whom, and what it cost. `ranking` None: the order of retrieval stays."""
 
@@ -60,6 +65,13 @@ class Rankers:
                 raise
             unable = tuple(Fallback(backend=line.name, reason=exc.code) for line in router.auto)
             return BackendUse(requested=AUTO, used=NONE.name, fallbacks=unable)
+
+    async def first(self) -> str:
+        """Who ranks for "auto", as things are: a backend's name or "none"."""
+        who = await self.who(AUTO)
+        if isinstance(who, BackendUse):
+            return who.used
+        return next((line for line in who.lines if line.available), who.lines[0]).name
 
     async def rank(
         self,

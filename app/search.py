@@ -7,7 +7,7 @@ from typing import NamedTuple
 from app.backends.registry import NONE
 from app.backends.routing import Route
 from app.cleaning import clean
-from app.domain import BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.rankers import Ordered, Rankers
 from app.ranking.shapes import Candidate, Ranked
@@ -19,9 +19,6 @@ from indexing.query_embedding import QueryEmbedder
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
 NO_WORDS = "the query holds no word that the sparse side could look up"
-
-
-NOBODY = Caller()
 
 
 class Place(NamedTuple):

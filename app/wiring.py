@@ -17,7 +17,7 @@ from app.backends.fleet import Fleet, import_sdks
 from app.backends.registry import Backends, declared
 from app.backends.routing import Router
 from app.catalogue import Catalogue
-from app.domain import Answer, AnswerEvent, Question
+from app.domain import Answer, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.jobs import Jobs
 from app.library import Library
@@ -81,9 +81,9 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 class Answering(Protocol):
     """`app.answer.Answerer`, as the routes see it."""
 
-    async def answer(self, question: Question) -> Answer: ...
+    async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
 
-    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = ...) -> AsyncIterator[AnswerEvent]:
         """Ends in AnswerDone, or raises."""
 
 
@@ -111,8 +111,8 @@ class Services:
         self.model = Resource(embedder.get)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
         self.reranker = _reranker(settings)
-        rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
-        self.searcher = Searcher(self.store.get, self.queries, Lexical(), rankers, embedder.fingerprint)
+        self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
+        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer = make_answerer(self.searcher, self.queries)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain import BackendUse, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
 from indexing.documents import Passage
 from indexing.embedding import Embedder, load_embedder
 from indexing.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
@@ -133,7 +133,7 @@ class Corpus:
                 for term, weight in zip(sparse.indices, sparse.values, strict=True):
                     self._postings.setdefault(term, []).append((number, weight))
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
         """The search that the answerer asks for."""
         sparse = self._lexical.query(query.text)
         retrieved = Retrieved(

@@ -8,8 +8,9 @@ from app.api import events
 from app.api.bodies import BodyRequest, StrictJSON
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
+from app.api.problems import request_id
 from app.api.schemas import AnswerRequest
-from app.domain import Answer
+from app.domain import Answer, Caller
 from app.wiring import Services
 
 
@@ -21,7 +22,7 @@ from app.wiring import Services
     operation_id="answer",
     operation_class=events.Streamable,
     summary="Answer from the passages",
-    responses=problems(400, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def answer(
     request: BodyRequest, data: JSONBody[AnswerRequest], services: NamedDependency[Services]
@@ -30,9 +31,11 @@ async def answer(
 
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events.
     """
-    question = data.to_question()
+    question, caller = data.to_question(), Caller(request_id=request_id(request.scope))
     if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(request, services.answerer.stream(question), services.settings.service.ping_s)
-    result = await while_connected(request, services.answerer.answer(question))
+        return await events.streamed(
+            request, services.answerer.stream(question, caller), services.settings.service.ping_s
+        )
+    result = await while_connected(request, services.answerer.answer(question, caller))
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)

@@ -7,7 +7,8 @@ from litestar import get
 from litestar.di import NamedDependency
 
 from app.backends.line import Line
-from app.backends.registry import AUTO, Backend
+from app.backends.registry import Backend
+from app.rankers import can_rank
 from app.wiring import Services
 
 
@@ -53,7 +54,7 @@ async def show_backends(services: NamedDependency[Services]) -> BackendList:
     backends, fleet = services.backends, await services.fleet.get()
     return BackendList(
         default=backends.default,
-        auto=backends.for_ranking(AUTO).used,
+        auto=await services.rankers.first(),
         routing=[line.name for line in fleet.router.auto],
         backends=[_status(backend, fleet.router.lines) for backend in backends],
     )
@@ -64,12 +65,13 @@ def _status(backend: Backend, lines: Mapping[str, Line]) -> BackendStatus:
     if line is None:
         return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)
     status, probed = line.status(), line.probed
+    roles = tuple(role for role in backend.roles if role != "rank" or can_rank(line))
     found = sorted(probed.capabilities - {"chat"}) if probed else ()
     return BackendStatus(
         name=backend.name,
         kind=backend.kind,
         model=probed.model if probed else backend.model,
-        capabilities=(*backend.roles, *found),
+        capabilities=(*roles, *found),
         health=status.health,
         breaker=status.breaker,
         latency_ms=status.latency_ms,

@@ -174,8 +174,8 @@ def _soonest(failures: dict[str, WinnowError]) -> float | None:
 
 def _none_offers(lines: Sequence[Line], needs: Sequence[frozenset[Capability]]) -> str:
     names = ", ".join(repr(line.name) for line in lines)
-    wanted = ", or ".join(", ".join(sorted(some)) + (" together" if len(some) > 1 else "") for some in needs)
+    wanted = ", or ".join(", ".join(sorted(some)) for some in needs)
     if len(lines) > 1:
-        return f"none of the backends {names} offers {wanted}"
+        return f"none of the backends {names} offers {wanted} together"
     able = ", ".join(sorted(lines[0].probed.capabilities)) if lines[0].probed else "less than that"
     return f"the backend {names} does not offer {wanted}; it offers {able}"

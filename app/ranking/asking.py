@@ -114,11 +114,14 @@ class Asking:
         _note(items, known, sheet)
         sheet.tally.hits += len(known) - known.count(None)
         left = [item for item, said in zip(items, known, strict=True) if said is None]
+        blanks, rest = [item for item in left if not item.passage], [item for item in left if item.passage]
+        starts = range(0, len(rest), SCORER_BLOCK) or range(1)
 
         async def block(some: Sequence[_Item]) -> None:
             _note(some, await self._scored(some, LABELS, sheet.tally), sheet)
 
-        await _together(block(left[start : start + SCORER_BLOCK]) for start in range(0, len(left), SCORER_BLOCK))
+        blocks = [(blanks if not start else []) + rest[start : start + SCORER_BLOCK] for start in starts]
+        await _together(block(some) for some in blocks if some)
 
     async def _judge(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         numbers = range(1, len(passages) + 1)

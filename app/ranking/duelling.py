@@ -96,9 +96,7 @@ def _beats(grade: Grade, leader: Grade) -> float:
 
 
 def _centred(scores: LabelScores | None) -> list[float] | None:
-    if scores is None or label_mass(scores) < LEAST_MASS:
-        return None
-    evidence = log_evidence(scores)
+    evidence = log_evidence(scores) if scores and label_mass(scores) >= LEAST_MASS else None
     if evidence is None:
         return None
     mean = math.fsum(evidence) / len(evidence)

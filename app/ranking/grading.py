@@ -54,9 +54,9 @@ def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
     missing = told.count(None)
     if missing == len(told):
         return None
-    share = math.log(max((1.0 - label_mass(scores)) / max(missing, 1), _LEAST_MASS_LEFT))
-    bound = max(_LEAST, min(share, scores.floor)) if math.isfinite(scores.floor) else share
-    return tuple(bound if logprob is None else logprob for logprob in told)
+    left = (1.0 - label_mass(scores)) / missing if missing else 0.0
+    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
+    return tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
 
 
 def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:

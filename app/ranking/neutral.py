@@ -69,11 +69,12 @@ _NUMBER = re.compile(r"\[(\d{1,4})\]")
 
 
 def neutralise(text: str) -> str:
-    """The text without invisible characters, and with a space after the first bracket of each control token.
+    """The text without invisible characters and with its control tokens broken up. Doing it twice changes no more."""
+    return break_up(visible(text))
 
-    Doing it twice changes nothing more. Text that holds neither comes back as it is.
-    """
-    text = visible(text)
+
+def break_up(text: str) -> str:
+    """The text with a space after the first bracket of each control token; as it is when it holds none."""
     if text.isascii() or not _DISGUISE.search(text):
         return _CONTROL.sub(r"\g<0> ", text)
     return _break_up_disguised(text)

@@ -190,7 +190,7 @@ def _named(text: str, known: frozenset[int], repairs: Counter[str]) -> list[Valu
         return [int(digits) for digits in _DIGITS.findall(text)]
     found = _values(text, repairs)
     if not found:
-        return [text] if len(text) <= LONGEST and _SEVERAL.fullmatch(text) else []
+        return [text] if len(text) <= LONGEST and _SEVERAL.fullmatch(text) and _DIGITS.search(text) else []
     fullness = [len(set(_numbers([_ordered(each.value)], known, Counter()))) for each in found]
     most = max(fullness)
     if most < 2:

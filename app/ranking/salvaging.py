@@ -37,7 +37,7 @@ _TOKEN = re.compile(
         (?P<bracket>[{}\[\]])
       | (?P<mark>[,:])
       | "(?P<double>(?:[^"\\]|\\.)*)"?
-      | '(?P<single>[^'\\\n{}\[\],:]{0,40})'
+      | '(?P<single>[^'\\\n]{0,40})'(?=\s{0,9}[]},:])
       | (?P<bare>[^\s{}\[\],:"]+)
     )""",
     re.VERBOSE | re.DOTALL,

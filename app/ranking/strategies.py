@@ -15,7 +15,7 @@ from app.ranking.fencing import draw_fence
 from app.ranking.fusing import PRIOR_WEIGHT, in_order
 from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, window_request
-from app.ranking.settling import worth_reading
+from app.ranking.settling import settle, worth_reading
 from app.ranking.shapes import Calibration, Candidate, Prepared, Ranked, Ranking
 from app.ranking.sheet import Sheet, places
 from app.ranking.suspicion import SUSPECTED_INJECTION
@@ -133,7 +133,7 @@ class Graded(_Run):
         if not rest or not grades:
             return []
         priors = {passage.id: passage.prior for passage in rest}
-        worth = set(worth_reading(priors, self.sheet.prior_model(grades), grades, self.task.top))
+        worth = set(worth_reading(priors, self.sheet.prior_model(grades), settle(grades, self.task.top)))
         return [passage for passage in rest if passage.id in worth]
 
     def _duels(self, took_s: float, left_s: float) -> bool:
@@ -144,7 +144,7 @@ class Graded(_Run):
     async def _duel(self) -> None:
         grades = self.sheet.trusted(self.sheet.grades())
         zs = {key: z for key, z in self.sheet.zs(grades).items() if key in grades}
-        names = window_of(in_order(zs, self.sheet.priors), grades, self.task.top)
+        names = window_of(in_order(zs, self.sheet.priors), grades, settle(grades, self.task.top))
         if len(names) > 1:
             moved = await (self._compared(names, zs) if self.alone else self._ordered(names, zs))
             self.sheet.move({name: moved[name] for name in names if name in moved})

@@ -4,14 +4,19 @@ All of it is matched against folded text: lower case, without accents (so и sta
 """
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 
-class Telltale(NamedTuple):
+class Telltale(msgspec.Struct, eq=False):
     """Found where the pattern matches; looked for where one of each group of `needles` stands in the text."""
 
     needles: tuple[frozenset[str], ...]
     pattern: re.Pattern[str]
+
+    def may_stand_among(self, found: set[str]) -> bool:
+        """Whether one needle of each group was found."""
+        return not any(found.isdisjoint(group) for group in self.needles)
 
 
 _ME = r"(?:passage|document|text|snippet|chunk|paragraph|result|candidate|entry|page|article|answer|item|file)"
@@ -195,8 +200,12 @@ def _compiled() -> tuple[Telltale, ...]:
         (_groups(needles), rf"{verb}.{{0,30}}?{whose}.{{0,25}}?(?:{what})")
         for needles, verb, whose, what in _FORGETTING
     ]
-    return tuple(Telltale(needles, re.compile(pattern)) for needles, pattern in (*plain, *forgetting))
+    return tuple(Telltale(needles=needles, pattern=re.compile(pattern)) for needles, pattern in (*plain, *forgetting))
 
 
 TELLTALES = _compiled()
 NEEDLES = frozenset(needle for telltale in TELLTALES for group in telltale.needles for needle in group)
+BY_FIRST_NEEDLE = {
+    needle: tuple(telltale for telltale in TELLTALES if needle in telltale.needles[0]) for needle in sorted(NEEDLES)
+}
+"""The telltales whose first group has the needle."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from app.domain import Answer, AnswerDone, AnswerEvent, BackendUse, Question
+from app.domain import NOBODY, Answer, AnswerDone, AnswerEvent, BackendUse, Caller, Question
 from app.errors import UnknownBackend
 
 DONE = AnswerDone(
@@ -32,13 +32,13 @@ class ScriptedAnswerer:
         self.questions: list[Question] = []
         self.cancelled = asyncio.Event()
 
-    async def answer(self, question: Question) -> Answer:
-        async for event in self.stream(question):
+    async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
+        async for event in self.stream(question, caller):
             if isinstance(event, AnswerDone):
                 return event.answer
         raise AssertionError("the script does not end in AnswerDone")
 
-    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
         if question.answer_backend == "nobody":
             raise UnknownBackend("there is no backend 'nobody'; known are extractive")
         self.questions.append(question)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.answering.terms import terms
-from app.domain import BackendUse, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
 from indexing.embedding import Vectors
 
 _DIMENSION = 64
@@ -37,7 +37,7 @@ class FoundPassages:
         self._hits = tuple(hit(text, number, start=1000 * number) for number, text in enumerate(texts))
         self.queries: list[Query] = []
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
         self.queries.append(query)
         return SearchResult(
             query=query.text,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.answer import Answerer, AnswerSettings
-from app.domain import AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
+from app.domain import AnswerDone, CitationMade, Fallback, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from tests.fakes.answering import FoundPassages, WordVectors
 
@@ -96,16 +96,19 @@ async def test_only_the_passages_that_fit_are_read() -> None:
         ("auto", None, "auto", "auto"),
         ("none", "auto", "auto", "none"),
         ("auto", "extractive", "extractive", "auto"),
+        ("gemma", None, "gemma", "gemma"),
+        ("gemma", "extractive", "extractive", "gemma"),
     ],
 )
 async def test_who_answers_and_who_ranks(
     backend: str | None, answer_backend: str | None, requested: str, ranking: str | None
 ) -> None:
-    """`answer_backend` falls back on `backend`; a search is never asked to rank extractively."""
+    """`answer_backend` falls back on `backend`, which says who ranks; no model answers yet, and it says so."""
     service, search = answerer(*BENEFITS)
     answer = await service.answer(ask("How long is leave?", {"backend": backend}, answer_backend=answer_backend))
     assert (answer.answer_backend.requested, answer.answer_backend.used) == (requested, "extractive")
-    assert answer.answer_backend.model is None
+    passed_over = [Fallback(backend="gemma", reason="cannot")] if requested == "gemma" else []
+    assert (answer.answer_backend.model, list(answer.answer_backend.fallbacks)) == (None, passed_over)
     assert search.queries[0].backend == ranking
 
 
@@ -114,7 +117,6 @@ async def test_who_answers_and_who_ranks(
     [
         ({}, {"answer_backend": "none"}, MissingCapability, "/answer_backend", "extractive"),
         ({}, {"answer_backend": "gpt"}, UnknownBackend, "/answer_backend", "extractive, auto"),
-        ({"backend": "gpt"}, {}, UnknownBackend, "/backend", "extractive, auto"),
         ({}, {"check_citations": "model"}, MissingCapability, "/check_citations", "structural"),
     ],
 )

@@ -47,11 +47,9 @@ def test_a_default_that_cannot_serve_stops_the_start(default: str) -> None:
         Backends(default=default)
 
 
-def test_a_configured_backend_does_not_rank_by_itself() -> None:
-    """It is known by its name and kind, talks, and is refused as a ranker before any work."""
+def test_a_configured_backend_ranks() -> None:
+    """It is known by its name and kind, and ranks and talks as far as anybody knows yet."""
     told = BackendSettings(kind="ollama", url="http://127.0.0.1:1/v1", model="gemma3:4b")
     backends = Backends(declared({"gemma": told}))
-    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=("chat",))
-    assert backends.for_ranking("auto").used == "none"
-    with pytest.raises(MissingCapability, match="'gemma' cannot rank passages; it can chat"):
-        backends.for_ranking("gemma")
+    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=("rank", "chat"))
+    assert backends.for_ranking("auto").used == "gemma"
