@@ -44,7 +44,9 @@ _LOOKS_LIKE = (
 )
 _ALIKE = str.maketrans(_LOOKS_LIKE)
 _DISGUISE = re.compile(f"[{''.join(_LOOKS_LIKE)}]")
-_OPENS = re.compile(r"[<&\[\]＜［］﹤‹〈〈⟨《≺˂ᐸ❮【〔⟦】〕⟧]")
+_BRACKETS = "<&[]"
+_ALL_BRACKETS = _BRACKETS + "".join(letter for letter, meant in _LOOKS_LIKE.items() if meant in _BRACKETS)
+_OPENS = re.compile(f"[{re.escape(_ALL_BRACKETS)}]")
 
 _LONGEST = 100
 """Characters of a control token; the longest known, as entities, have half of them."""
@@ -75,6 +77,8 @@ def neutralise(text: str) -> str:
 
 def break_up(text: str) -> str:
     """The text with a space after the first bracket of each control token; as it is when it holds none."""
+    if not any(bracket in text for bracket in (_BRACKETS if text.isascii() else _ALL_BRACKETS)):
+        return text
     if text.isascii() or not _DISGUISE.search(text):
         return _CONTROL.sub(r"\g<0> ", text)
     return _break_up_disguised(text)

@@ -1,0 +1,113 @@
+"""Texts that are (nearly) equal, found without comparing each with each. Pure and deterministic.
+
+Letters and digits alone count. Windows of `_GRAM` of them are hashed, a fixed quarter of the hashes is kept, and the
+least of each of `_BUCKETS` ranges of hash values makes a text's sketch (one-permutation hashing: Li, Owen, Zhang, NeurIPS 2012).
+Texts with two neighbouring values in common are compared by the Jaccard index of all the hashes that were kept.
+"""
+
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+NEAR = 0.9
+"""Jaccard index from which texts are nearly equal: in a passage of 700 letters, one word may differ."""
+
+_GRAM = 8
+_KEPT = 4
+_BUCKETS = 16
+_MOST_COMPARED = 8
+"""Texts made of one template meet often; then only the first few are compared."""
+
+_BASE = 0x9E3779B1
+_NONE = np.uint32(0xFFFFFFFF)
+
+Codes = npt.NDArray[np.uint32]
+Hashes = npt.NDArray[np.uint32]
+
+
+def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[int]:
+    """For each text the index of the first one that it equals or nearly equals, else its own.
+
+    Texts are equal in their letters and digits, whatever their case. Those whose `facts` differ are never alike. Texts
+    hold no NUL characters.
+    """
+    if not texts:
+        return []
+    letters, starts, ends = _letters(texts)
+    fingerprints = _fingerprints(letters, starts, ends)
+    met = _shared_bands(fingerprints)
+    equal: dict[bytes, list[int]] = {}
+    meeting: dict[int, list[int]] = {}
+    first = list(range(len(texts)))
+    for index in first:
+        whole = letters[starts[index] : ends[index]].tobytes()
+        near = _met(met.get(index, ()), meeting)
+        alike = [*equal.get(whole, ()), *(other for other in near if _near(fingerprints[other], fingerprints[index]))]
+        same = next((other for other in alike if facts(other) == facts(index)), None)
+        if same is None:
+            equal.setdefault(whole, []).append(index)
+            for band in met.get(index, ()):
+                meeting.setdefault(band, []).append(index)
+        else:
+            first[index] = same
+    return first
+
+
+def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
+    """The code points that count, of all texts one after another, and where each text's begin and end."""
+    joined = "\0".join(texts).lower() + "\0"
+    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    kept = codes[_counts()[np.minimum(codes, 0xFFFF)]]
+    ends = np.flatnonzero(kept == 0)
+    return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
+
+
+@cache
+def _counts() -> npt.NDArray[np.bool_]:
+    """Whether a code point counts: no punctuation, separators, controls; NUL does, for it stands between texts."""
+    kinds = (unicodedata.category(chr(code))[0] for code in range(1, 0xFFFF))
+    return np.array([True, *(kind not in "PZC" for kind in kinds), True])
+
+
+def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Hashes]:
+    hashes, base = letters, _BASE
+    for width in (1, 2, 4):
+        hashes = hashes[:-width] * np.uint32(base) + hashes[width:]
+        base = base * base & 0xFFFFFFFF
+    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(_BASE)
+    hashes ^= hashes >> np.uint32(13)
+    at = np.flatnonzero((hashes & np.uint32(_KEPT - 1)) == 0)
+    kept = hashes[at]
+    lows = np.searchsorted(at, starts).tolist()
+    highs = np.searchsorted(at, np.array(ends) - _GRAM + 1).tolist()
+    return [kept[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
+
+
+def _shared_bands(fingerprints: list[Hashes]) -> dict[int, list[int]]:
+    """For each text that has one, the pairs of neighbouring values that another one has as well."""
+    sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
+    hashes = np.concatenate(fingerprints)
+    rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
+    np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
+    values = sketches.reshape(-1, 2).astype(np.uint64)
+    bands = (values[:, 0] << np.uint64(32) | values[:, 1]) + np.tile(
+        np.arange(_BUCKETS // 2, dtype=np.uint64), len(fingerprints)
+    )
+    whole = np.flatnonzero((values != _NONE).all(axis=1))
+    _, which, counts = np.unique(bands[whole], return_inverse=True, return_counts=True)
+    shared: dict[int, list[int]] = {}
+    for place in np.flatnonzero(counts[which] > 1).tolist():
+        shared.setdefault(int(whole[place]) // (_BUCKETS // 2), []).append(int(which[place]))
+    return shared
+
+
+def _met(bands: Iterable[int], meeting: dict[int, list[int]]) -> list[int]:
+    return sorted({other for band in bands for other in meeting.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
+
+
+def _near(one: Hashes, two: Hashes) -> bool:
+    first, second = set(one.tolist()), set(two.tolist())
+    return len(first & second) >= NEAR * len(first | second)
