@@ -71,11 +71,10 @@ SMALL = Noise(
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A passage in a prompt: which, from which to which of its words, and by which name ("" for none)."""
+    """A passage in a prompt: which, the places of its words that are shown, and by which name ("" for none)."""
 
     id: str
-    first: int
-    last: int
+    places: frozenset[int]
     name: str = ""
 
 
@@ -91,7 +90,7 @@ class Reader:
         self._lines: dict[str, Seen | None] = {}
 
     def read(self, text: str) -> list[Seen]:
-        """In the order of the text. A line without a name that goes on where the one before ended belongs to it."""
+        """In the order of the text. A line without a name that shows more of the passage before it belongs to that."""
         found: list[Seen] = []
         for line in text.split("\n"):
             named = _NAMED.match(line)
@@ -99,8 +98,8 @@ class Reader:
             if seen is None:
                 continue
             last = found[-1] if found else None
-            if last and not named and last.id == seen.id and seen.first > last.last:
-                found[-1] = msgspec.structs.replace(last, last=seen.last)
+            if last and not named and last.id == seen.id and not last.places & seen.places:
+                found[-1] = msgspec.structs.replace(last, places=last.places | seen.places)
             else:
                 found.append(msgspec.structs.replace(seen, name=named[1]) if named else seen)
         return found
@@ -119,8 +118,8 @@ class Reader:
         if len(hits) < max(1, len(runs) // 2):
             return None
         best = Counter(name for name, _ in hits).most_common(1)[0][0]
-        places = [place for name, place in hits if name == best]
-        return Seen(best, min(places), max(places) + SHINGLE - 1)
+        starts = [place for name, place in hits if name == best]
+        return Seen(best, frozenset(start + word for start in starts for word in range(SHINGLE)))
 
     def _is_query(self, words: Sequence[str]) -> bool:
         return len(words) <= len(self._query) + 8 and " ".join(self._query) in " ".join(words)
@@ -145,7 +144,7 @@ class Opinion:
     def believed(self, seen: Seen, way: str) -> float:
         """x; `way` is "alone" or "together"."""
         evidence = self._task.evidence.get(seen.id)
-        shown = evidence is None or seen.first <= evidence <= seen.last
+        shown = evidence is None or evidence in seen.places
         return self._signal[seen.id] * (1.0 if shown else UNSEEN) + self._error(seen.id, way)
 
     def together(self, seen: Sequence[Seen], crowd: float, primacy: float) -> list[float]:

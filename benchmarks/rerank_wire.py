@@ -22,6 +22,7 @@ from benchmarks.rerank_peers import NEED_LOGPROBS, PEERS, Schedule
 from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
 from benchmarks.rerank_runs import result_of, run, table
 from benchmarks.rerank_server import FLASH_LITE, INSTANT, SimulatedServer
+from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import MODEL as GEMINI_MODEL
 from tests.fakes.gemini_server import Call as GeminiCall
 from tests.fakes.gemini_server import GeminiServer, Said
@@ -91,7 +92,7 @@ async def over_wire(of: RerankSet) -> str:
     openai = OpenAIServer(model=model)
     async with openai, gemini:
         vllm_settings = BackendSettings(kind="vllm", url=openai.url, timeout_s=600)
-        gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key="k", model=GEMINI_MODEL, timeout_s=600)
+        gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key=KEY, model=GEMINI_MODEL, timeout_s=600)
         async with _line("vllm", vllm_settings) as line:
             by_labels = [
                 await _compared(of, line, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
