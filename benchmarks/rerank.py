@@ -34,7 +34,7 @@ def main() -> int:
     """Run what was asked for and print tables."""
     args = _arguments()
     for name in args.sets:
-        found = load_set(args.data, name, depth=args.depth, limit=args.queries, cache=args.cache)
+        found = load_set(args.data, name, depth=args.depth, limit=args.queries)
         if args.real or args.wire:
             from benchmarks.rerank_wire import over_wire, with_model
 
@@ -60,7 +60,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--error", type=float, default=SMALL.error, help="standard deviation of its belief, in grades")
     parser.add_argument("--shared", type=float, default=SMALL.shared, help="part of it that all ways of asking share")
     parser.add_argument("--lexical", type=float, default=SMALL.lexical, help="its correlation with BM25")
-    parser.add_argument("--cache", type=Path, help="keep the first stage here")
     parser.add_argument("--wire", action="store_true")
     parser.add_argument("--real", help="the address of an OpenAI-style server, or gemini")
     parser.add_argument("--model")

@@ -17,8 +17,12 @@ from indexing.lexical import Lexical
 SATURATED = 2.2
 """What a term's weight tends to in the vectors of `indexing.lexical` (k1 + 1)."""
 
-LEXICAL_EVIDENCE = 0.5
-"""How often what makes a passage relevant stands where the query's words are densest; else it is anywhere."""
+LEXICAL_EVIDENCE = 0.65
+"""How often what makes a passage relevant stands where the query's words are densest; else it is anywhere.
+
+Measured with SQuAD dev's gold answers in passages of at least 1.5 times the cut: `app.ranking.preparing` kept 73, 81 and
+87 % of them in 64, 96 and 160 tokens, where it showed 34, 47 and 52 % of the text: 0.59, 0.64, 0.73.
+"""
 
 WINDOW_WORDS = 30
 
@@ -49,27 +53,16 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def load_set(data: Path, name: str, *, depth: int, limit: int = 0, cache: Path | None = None) -> RerankSet:
-    """`name` is a folder in `data`. With `cache` the first stage is run once and kept there."""
-    kept = cache / f"{name}-{depth}.msgpack" if cache else None
-    if kept is not None and kept.exists():
-        found = msgspec.msgpack.decode(kept.read_bytes(), type=RerankSet)
-    else:
-        found = _load(data / name, name, depth)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(msgspec.msgpack.encode(found))
-    return msgspec.structs.replace(found, tasks=found.tasks[: limit or None])
-
-
-def _load(folder: Path, name: str, depth: int) -> RerankSet:
+def load_set(data: Path, name: str, *, depth: int, limit: int = 0) -> RerankSet:
+    """`name` is a folder in `data`; `limit` takes its first queries only."""
+    folder = data / name
     qrels = read_qrels(folder)
     corpus = {row["_id"]: row for row in read_lines(folder / "corpus.jsonl")}
     index = Bm25Index([f"{row.get('title', '')} {row['text']}" for row in corpus.values()])
     ids = list(corpus)
     queries = [row for row in read_lines(folder / "queries.jsonl") if row["_id"] in qrels]
     tasks = []
-    for row in queries:
+    for row in queries[: limit or None]:
         found = [
             Candidate(id=ids[n], text=corpus[ids[n]]["text"], title=corpus[ids[n]].get("title", ""), prior=score)
             for n, score in index.best(row["text"], depth)

@@ -23,6 +23,8 @@ from benchmarks.rerank_data import Task, words_of
 
 TOP = 3.0
 UNSEEN = 0.35
+"""A full answer (3) that was cut off leaves a passage on the topic (1)."""
+
 SHINGLE = 4
 
 _NAMED = re.compile(r"(?:\S+ )?\[(\w{1,3})\] ")
