@@ -109,7 +109,7 @@ class Asking:
         return [window[number - 1] for number in order] or None
 
     async def _score(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
-        items = [*(self._blanks() if not sheet.blanks else ()), *map(self._item, passages)]
+        items = [*(self._blanks() if not sheet.unbiased else ()), *map(self._item, passages)]
         known = await self._cache.known([item.key for item in items])
         _note(items, known, sheet)
         sheet.tally.hits += len(known) - known.count(None)
@@ -201,8 +201,8 @@ class Asking:
 
 def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> None:
     told = [(item, one) for item, one in zip(items, said, strict=True) if isinstance(one, LabelScores)]
-    sheet.blanks += [one for item, one in told if not item.passage]
-    sheet.score({item.passage: one for item, one in told if item.passage})
+    blanks = [one for item, one in told if not item.passage]
+    sheet.score({item.passage: one for item, one in told if item.passage}, blanks)
 
 
 async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> None:

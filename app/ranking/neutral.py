@@ -65,7 +65,10 @@ _INVISIBLE = re.compile(
     f"|(?<![{_JOINED}])(?<![{_EMOJI}]\ufe0f)[\u200b-\u200d]"
     f"|(?<![{_EMOJI}\u3400-\u9fff\uf900-\ufaff\u1000-\u109f])[{_SELECTORS}](?!\u20e3)"
 )
-_MAYBE_INVISIBLE = re.compile(f"[{_ALWAYS}{_SELECTORS}\u200b-\u200d]")
+# Classes of the basic plane are looked up in a table by `re`, mixed ones range by range.
+_BASIC = "".join(part for part in re.findall(r".-.|.", f"{_ALWAYS}{_SELECTORS}\u200b-\u200d") if part[0] < "\U00010000")
+_MAYBE_INVISIBLE = re.compile(f"[{_BASIC}]")
+_MAYBE_ASTRAL = re.compile("[\U0001bca0-\U000e0fff]")
 
 _NUMBER = re.compile(r"\[(\d{1,4})\]")
 
@@ -98,7 +101,9 @@ def visible(text: str) -> str:
     """The text without characters that nobody sees: controls, tags, directions, joiners and selectors out of place."""
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return _INVISIBLE.sub("", text) if _MAYBE_INVISIBLE.search(text) else text
+    if _MAYBE_INVISIBLE.search(text) or _MAYBE_ASTRAL.search(text):
+        return _INVISIBLE.sub("", text)
+    return text
 
 
 def looking_like(text: str) -> str:

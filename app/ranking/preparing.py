@@ -29,6 +29,7 @@ class _Seen(NamedTuple):
     candidate: Candidate
     title: str
     text: str
+    hidden: bool
 
 
 def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = POINTWISE_TOKENS) -> list[Prepared]:
@@ -50,10 +51,12 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = POINTW
 
 
 def _seen(candidate: Candidate) -> _Seen:
-    text, title = visible(candidate.text).strip(), " ".join(visible(candidate.title).split())
-    if not title or text[: len(title)].casefold() == title.casefold():
-        return _Seen(candidate, "", text)
-    return _Seen(candidate, _clipped(title), text)
+    text, title = visible(candidate.text), " ".join(visible(candidate.title).split())
+    hidden = text != candidate.text and hides(candidate.text)
+    text = text.strip()
+    if title and text[: len(title)].casefold() != title.casefold():
+        return _Seen(candidate, _clipped(title), text, hidden)
+    return _Seen(candidate, "", text, hidden)
 
 
 def _clipped(title: str) -> str:
@@ -94,11 +97,10 @@ def _windows(search: Search, seen: Sequence[_Seen], tokens: int) -> Iterator[str
 def _prepared(seen: _Seen, window: str, twins: tuple[str, ...]) -> Prepared:
     candidate = seen.candidate
     text = f"{seen.title}\n{window}" if seen.title else window
-    hidden = not candidate.text.isascii() and hides(candidate.text)
     return Prepared(
         id=candidate.id,
         text=break_up(text),
         prior=candidate.prior,
         twins=twins,
-        flags=(SUSPECTED_INJECTION,) if hidden or tells(text) else (),
+        flags=(SUSPECTED_INJECTION,) if seen.hidden or tells(text) else (),
     )

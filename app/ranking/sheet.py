@@ -50,11 +50,12 @@ class Sheet:
         self.passages = sorted(passages, key=lambda passage: (-passage.prior, passage.id))
         self.tally = Tally()
         self.opened: set[str] = set()
-        self.blanks: list[LabelScores] = []
         self._calibration, self._weight = calibration, weight
+        self._blanks: list[LabelScores] = []
         self._scores: dict[str, LabelScores] = {}
         self._judged: dict[str, Grade] = {}
         self._moved: dict[str, float] = {}
+        self._grades: dict[str, Grade] | None = None
 
     @cached_property
     def priors(self) -> Mapping[str, float]:
@@ -70,23 +71,33 @@ class Sheet:
         """Those that no model was asked about."""
         return [passage for passage in self.passages if passage.id not in self.opened]
 
-    def score(self, scores: Mapping[str, LabelScores]) -> None:
-        """Note what a label scorer said."""
+    @property
+    def unbiased(self) -> bool:
+        """Whether the label scorer's bias is known."""
+        return bool(self._blanks)
+
+    def score(self, scores: Mapping[str, LabelScores], blanks: Iterable[LabelScores] = ()) -> None:
+        """Note what a label scorer said of passages, and of blanks."""
         self._scores.update(scores)
+        self._blanks += blanks
+        self._grades = None
 
     def judge(self, grades: Mapping[str, Grade]) -> None:
         """Note what a judge said."""
         self._judged.update(grades)
+        self._grades = None
 
     def move(self, zs: Mapping[str, float]) -> None:
         """Note a second look: these z replace those of the grades."""
         self._moved.update(zs)
 
-    def grades(self) -> dict[str, Grade]:
+    def grades(self) -> Mapping[str, Grade]:
         """Of those that were read."""
-        bias = bias_of(self.blanks)
-        scored = {key: grade_of(scores, bias) for key, scores in self._scores.items()}
-        return {key: grade for key, grade in scored.items() if grade is not None} | self._judged
+        if self._grades is None:
+            bias = bias_of(self._blanks)
+            scored = {key: grade_of(scores, bias) for key, scores in self._scores.items()}
+            self._grades = {key: grade for key, grade in scored.items() if grade is not None} | self._judged
+        return self._grades
 
     def prior_model(self, grades: Mapping[str, Grade]) -> PriorModel:
         """What priors say of grades, as far as honest passages tell."""

@@ -129,8 +129,7 @@ class Graded(_Run):
 
     def _worth_reading(self, rest: Sequence[Prepared]) -> list[Prepared]:
         """Those that could still enter the top."""
-        grades = self.sheet.grades()
-        if not rest or not grades:
+        if not rest or not (grades := self.sheet.grades()):
             return []
         priors = {passage.id: passage.prior for passage in rest}
         worth = set(worth_reading(priors, self.sheet.prior_model(grades), settle(grades, self.task.top)))

@@ -18,6 +18,9 @@ NEAR = 0.9
 _GRAM = 8
 _KEPT = 4
 _BUCKETS = 16
+_SKETCHED = 32
+"""Hashes that a text must have for a sketch; a shorter one, of a hundred letters or so, has only equals."""
+
 _MOST_COMPARED = 8
 """Texts made of one template meet often; then only the first few are compared."""
 
@@ -38,21 +41,20 @@ def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[
         return []
     letters, starts, ends = _letters(texts)
     fingerprints = _fingerprints(letters, starts, ends)
-    met = _shared_bands(fingerprints)
-    equal: dict[bytes, list[int]] = {}
-    meeting: dict[int, list[int]] = {}
+    bands = _shared_bands(fingerprints)
+    meeting: dict[Hashable, list[int]] = {}
     first = list(range(len(texts)))
     for index in first:
-        whole = letters[starts[index] : ends[index]].tobytes()
-        near = _met(met.get(index, ()), meeting)
-        alike = [*equal.get(whole, ()), *(other for other in near if _near(fingerprints[other], fingerprints[index]))]
-        same = next((other for other in alike if facts(other) == facts(index)), None)
-        if same is None:
-            equal.setdefault(whole, []).append(index)
-            for band in met.get(index, ()):
-                meeting.setdefault(band, []).append(index)
+        whole = letters[starts[index] : ends[index]]
+        places: list[Hashable] = list(bands[index]) if len(fingerprints[index]) >= _SKETCHED else [whole.tobytes()]
+        for other in _met(places, meeting):
+            same = np.array_equal(letters[starts[other] : ends[other]], whole)
+            if (same or _near(fingerprints[other], fingerprints[index])) and facts(other) == facts(index):
+                first[index] = other
+                break
         else:
-            first[index] = same
+            for place in places:
+                meeting.setdefault(place, []).append(index)
     return first
 
 
@@ -60,7 +62,7 @@ def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
     """The code points that count, of all texts one after another, and where each text's begin and end."""
     joined = "\0".join(texts).lower() + "\0"
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    kept = codes[_counts()[np.minimum(codes, 0xFFFF)]]
+    kept = codes[_counts().take(codes, mode="clip")]
     ends = np.flatnonzero(kept == 0)
     return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
 
@@ -86,25 +88,22 @@ def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Ha
     return [kept[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
 
 
-def _shared_bands(fingerprints: list[Hashes]) -> dict[int, list[int]]:
-    """For each text that has one, the pairs of neighbouring values that another one has as well."""
+def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
+    """For each text the pairs of neighbouring values of its sketch that another one has as well."""
     sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
     hashes = np.concatenate(fingerprints)
     rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
     np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
-    values = sketches.reshape(-1, 2).astype(np.uint64)
-    bands = (values[:, 0] << np.uint64(32) | values[:, 1]) + np.tile(
-        np.arange(_BUCKETS // 2, dtype=np.uint64), len(fingerprints)
-    )
-    whole = np.flatnonzero((values != _NONE).all(axis=1))
-    _, which, counts = np.unique(bands[whole], return_inverse=True, return_counts=True)
-    shared: dict[int, list[int]] = {}
-    for place in np.flatnonzero(counts[which] > 1).tolist():
-        shared.setdefault(int(whole[place]) // (_BUCKETS // 2), []).append(int(which[place]))
+    pairs = sketches.reshape(-1, 2).astype(np.uint64)
+    # A value's upper bits tell its bucket, so that pairs of different places differ.
+    _, which, counts = np.unique(pairs[:, 0] << np.uint64(32) | pairs[:, 1], return_inverse=True, return_counts=True)
+    shared: list[list[int]] = [[] for _ in fingerprints]
+    for place in np.flatnonzero((counts[which] > 1) & (pairs != _NONE).all(axis=1)).tolist():
+        shared[place // (_BUCKETS // 2)].append(int(which[place]))
     return shared
 
 
-def _met(bands: Iterable[int], meeting: dict[int, list[int]]) -> list[int]:
+def _met(bands: Iterable[Hashable], meeting: dict[Hashable, list[int]]) -> list[int]:
     return sorted({other for band in bands for other in meeting.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
 
 
