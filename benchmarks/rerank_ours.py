@@ -67,17 +67,16 @@ async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
 
 
 async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
-    """Of all, or of as many as are worth it."""
+    """Of all, or of as many as are worth it, in two rounds at most; nothing is asked twice."""
     ask = _judged if recipe.judge else _scored
-    step = recipe.first or len(passages)
-    grades = await ask(ports, task, recipe, passages[:step])
+    first = recipe.first or len(passages)
+    grades = await ask(ports, task, recipe, passages[:first])
     priors = {p.id: p.prior for p in passages}
-    while left := {p.id: p.prior for p in passages if p.id not in grades}:
-        model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
-        chosen = set(worth_reading(left, model, settle(grades, recipe.k)))
-        if not chosen:
-            break
-        grades |= await ask(ports, task, recipe, [p for p in passages if p.id in chosen])
+    model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
+    unread = {p.id: p.prior for p in passages[first:]}
+    worth = set(worth_reading(unread, model, settle(grades, recipe.k)))
+    if worth:
+        grades |= await ask(ports, task, recipe, [p for p in passages if p.id in worth])
     return grades
 
 
