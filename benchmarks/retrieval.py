@@ -10,11 +10,9 @@ Prints nDCG@10 and recall@100 (ir_measures) with what is asked of them; exit sta
 
 import argparse
 import asyncio
-import gzip
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ from ir_measures import R, nDCG
 
 from app.domain import Mode, Query
 from app.wiring import Services
+from benchmarks.beir import read_bytes, read_lines, read_qrels
 from benchmarks.indexed import index_folder, services_at
 
 MODES: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
@@ -94,7 +93,7 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
     # A copy in the home, unpacked: an index kept with --home finds its file again.
     folder = services.settings.index.home / "corpora" / collection
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    (folder / "corpus.jsonl").write_bytes(_read(corpus))
+    (folder / "corpus.jsonl").write_bytes(read_bytes(corpus))
     summary = await index_folder(services, folder, collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
     print(
@@ -103,8 +102,8 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
 
 
 async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: int) -> Row:
-    qrels = _qrels(data / chosen.queries)
-    queries = [q for q in _lines(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels]
+    qrels = read_qrels(data / chosen.queries)
+    queries = [q for q in read_lines(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels]
     run: dict[str, dict[str, float]] = {}
     times = []
     for query in queries[: limit or None]:
@@ -142,23 +141,6 @@ def _judge(sets: Sequence[Set], rows: Mapping[tuple[str, str], Row]) -> int:
 
 def _collection(corpus: str) -> str:
     return corpus.replace("/", "-")
-
-
-def _qrels(folder: Path) -> dict[str, dict[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines():
-        query, document, grade = line.split("\t")[:3]
-        if grade.isdecimal() and int(grade) > 0:
-            qrels.setdefault(query, {})[document] = int(grade)
-    return qrels
-
-
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    return map(json.loads, _read(path).decode("utf-8").splitlines())
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
 
 
 if __name__ == "__main__":

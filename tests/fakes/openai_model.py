@@ -48,7 +48,7 @@ class FakeModel:
     def prompt_tokens(self, turns: Turns, thinking: bool) -> int:
         return len(tokens_of(self.render(turns, thinking))) + 16 * sum(len(pictures_of(turn)) for turn in turns)
 
-    def text(self, schema: Mapping[str, Any] | None) -> str:
+    def text(self, schema: Mapping[str, Any] | None, turns: Turns) -> str:
         return self.answer if schema is None else json.dumps(_example(schema))
 
     def first_tokens(self, turns: Turns) -> dict[str, float]:

@@ -248,13 +248,13 @@ class OpenAIServer(WireServer):
         if "reasoning_effort" in body and ("quiet" in self.lacks or not self.model.thinks):
             raise Rejection(400, param="reasoning_effort", code="unsupported_parameter")
 
-    def _produce(self, body: Any, fault: Fault) -> tuple[list[str], list[str], str]:
+    def _produce(self, body: Any, turns: Turns, fault: Fault) -> tuple[list[str], list[str], str]:
         """Thoughts, words and why it ended."""
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or 16
         thoughts = tokens_of(self.model.thoughts) if self.model.thinks and _thinking(body) else []
         if fault is Fault.OUT_OF_TOKENS:
             return tokens_of(self.model.thoughts)[:limit], [], "length"
-        words = tokens_of(self.model.text(_schema(body)))
+        words = tokens_of(self.model.text(_schema(body), turns))
         cut = len(thoughts) + len(words) > limit
         kept = words[: max(0, limit - len(thoughts))]
         for stop in body.get("stop") or ():
@@ -270,7 +270,7 @@ class OpenAIServer(WireServer):
         conversations = body["messages"] if batch else [body["messages"]]
         choices, usage = [], TokenCount()
         for index, turns in enumerate(conversations):
-            thoughts, words, why = self._produce(body, fault)
+            thoughts, words, why = self._produce(body, turns, fault)
             await asyncio.sleep(self.token_s * len(thoughts + words))
             usage += self._count(body, turns, len(thoughts), len(words))
             message = self._message(thoughts, words)
@@ -349,7 +349,7 @@ class OpenAIServer(WireServer):
 
     async def _say(self, body: Any, answering: Answering, fault: Fault, used: list[TokenCount]) -> None:
         """`used` holds what is billed and what was told so far."""
-        thoughts, words, why = self._produce(body, fault)
+        thoughts, words, why = self._produce(body, body["messages"], fault)
         for number, delta in enumerate(self._deltas(thoughts, words)):
             await asyncio.sleep(self.slow_s if fault is Fault.SLOW_TRICKLE and number == 1 else self.token_s)
             thought = min(number + 1, len(thoughts))

@@ -1,0 +1,175 @@
+"""The product's own steps put together with every knob in reach, so that each can be turned off: for the ablation.
+
+`app.ranking.reranker` is what runs in the service; here are the same prompts, grades, fusion and duel without its
+deadlines, caches and failures.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.backends.ports import Conversation, LabelScores
+from app.ranking.blocks import interleave
+from app.ranking.duelling import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
+from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
+from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of, log_evidence, softmax
+from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
+from app.ranking.priors import fit_prior
+from app.ranking.prompts import (
+    LETTERS,
+    blank_prompts,
+    duel_prompt,
+    grade_prompt,
+    judge_request,
+    order_request,
+)
+from app.ranking.replies import read_grades, read_order
+from app.ranking.settling import settle, worth_reading
+from app.ranking.shapes import LABELS, Grade, Prepared
+from benchmarks.rerank_data import Task
+from benchmarks.rerank_peers import TIMEOUT_S, Ports
+from benchmarks.rerank_product import FENCE
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do with a list. `judge`: structured replies instead of log-probabilities, in blocks of `group`.
+
+    `first` passages are read at once, the others only while one of them may still enter the top `k` (0: all at once).
+    """
+
+    judge: bool = False
+    duel: bool = False
+    prior_weight: float = PRIOR_WEIGHT
+    beta: float = BETA
+    labels: tuple[str, ...] = LABELS
+    tokens: int = POINTWISE_TOKENS
+    window_tokens: int = WINDOW_TOKENS
+    group: int = 25
+    first: int = 0
+    window: int = WINDOW
+    duel_weight: float = DUEL_WEIGHT
+    k: int = 10
+
+
+async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
+    """All ids, best first."""
+    tokens = recipe.window_tokens if recipe.judge else recipe.tokens
+    prepared = {p.id: p for p in prepare(task.query, task.candidates, tokens=tokens)}
+    grades = await _grades(ports, task, recipe, list(prepared.values()))
+    priors = {p.id: p.prior for p in prepared.values()}
+    prior_zs = dict(zip(priors, prior_scores(list(priors.values())), strict=True))
+    zs = {name: fuse(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
+    if recipe.duel:
+        zs = await _duel(ports, task, recipe, zs, in_order(zs, priors), grades)
+    order = in_order(zs, priors) + by_prior(priors, prepared.keys() - zs.keys())
+    return [name for leader in order for name in (leader, *prepared[leader].twins)]
+
+
+async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    """Of all, or of as many as are worth it, in two rounds at most; nothing is asked twice."""
+    ask = _judged if recipe.judge else _scored
+    first = recipe.first or len(passages)
+    grades = await ask(ports, task, recipe, passages[:first])
+    priors = {p.id: p.prior for p in passages}
+    model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
+    unread = {p.id: p.prior for p in passages[first:]}
+    worth = set(worth_reading(unread, model, settle(grades, recipe.k)))
+    if worth:
+        grades |= await ask(ports, task, recipe, [p for p in passages if p.id in worth])
+    return grades
+
+
+async def _scored(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    blanks = blank_prompts(task.query, FENCE) if recipe.beta else ()
+    prompts = [*blanks, *(grade_prompt(task.query, p.text, FENCE) for p in passages)]
+    scores = await _label_scores(ports, prompts, recipe.labels)
+    bias = bias_of(scores[: len(blanks)]) if recipe.labels == LABELS else UNBIASED
+    found = {}
+    for passage, told in zip(passages, scores[len(blanks) :], strict=True):
+        grade = _grade(told, bias, recipe) if told else None
+        if grade is not None:
+            found[passage.id] = grade
+    return found
+
+
+def _grade(scores: LabelScores, bias: Sequence[float], recipe: Recipe) -> Grade | None:
+    """The product's with its four labels; the same without bias removal for two or three."""
+    if recipe.labels == LABELS:
+        return grade_of(scores, bias, recipe.beta)
+    evidence = log_evidence(scores)
+    if evidence is None:
+        return None
+    shares, top = softmax(evidence), len(recipe.labels) - 1
+    expected = sum(share * grade for grade, share in enumerate(shares)) / top
+    variance = sum(share * (grade / top - expected) ** 2 for grade, share in enumerate(shares))
+    return Grade(expected=min(1.0, expected), variance=min(0.25, variance))
+
+
+async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+    blocks = interleave(passages, recipe.group)
+    requests = [judge_request(task.query, [(n, p.text) for n, p in enumerate(b, 1)], FENCE) for b in blocks]
+    replies = await asyncio.gather(*(ports.complete(request, TIMEOUT_S) for request in requests))
+    found: dict[str, Grade] = {}
+    for block, reply in zip(blocks, replies, strict=True):
+        read = read_grades(reply.text, range(1, len(block) + 1))
+        known = range(1, len(block) + 1) if read.complete else [n for row in read.listed.values() for n in row]
+        found |= {block[n - 1].id: grade for n, grade in grades_of(read.listed, known).items()}
+    return found
+
+
+async def _duel(
+    ports: Ports,
+    task: Task,
+    recipe: Recipe,
+    zs: Mapping[str, float],
+    order: Sequence[str],
+    grades: Mapping[str, Grade],
+) -> dict[str, float]:
+    window = window_of(order, grades, settle(grades, recipe.k), recipe.window)
+    if not window:
+        return dict(zs)
+    texts = await _window_texts(task, recipe, window)
+    if recipe.judge:
+        request = order_request(task.query, list(enumerate(texts, 1)), FENCE)
+        reply = await ports.complete(request, TIMEOUT_S)
+        judged = [window[n - 1] for n in read_order(reply.text, range(1, len(window) + 1)).order]
+        return redealt(zs, merged(window, judged))
+    prompts = [duel_prompt(task.query, shown, FENCE) for shown in (texts, texts[::-1])]
+    forward, backward = await _label_scores(ports, prompts, LETTERS[: len(window)])
+    told = preferences(forward, backward)
+    return dict(zs) if told is None else duelled(zs, window, [recipe.duel_weight / DUEL_WEIGHT * u for u in told])
+
+
+async def _window_texts(task: Task, recipe: Recipe, window: Sequence[str]) -> list[str]:
+    among = [c for c in task.candidates if c.id in window]
+    texts = {p.id: p.text for p in prepare(task.query, among, tokens=recipe.window_tokens)}
+    return [texts[name] for name in window if name in texts]
+
+
+async def _label_scores(
+    ports: Ports, prompts: Sequence[Conversation], labels: Sequence[str]
+) -> tuple[LabelScores | None, ...]:
+    if ports.scorer is None:
+        raise ValueError("this recipe needs log-probabilities")
+    return (await ports.scorer.score(prompts, labels, TIMEOUT_S)).scores
+
+
+def ablation(*, scores: bool) -> dict[str, Recipe]:
+    """One step changed at a time, the whole first."""
+    whole = Recipe(judge=not scores)
+    rows = {"graded": whole, "duel": _but(whole, duel=True)}
+    rows |= {f"fusion c={c}": _but(whole, prior_weight=c) for c in (0.0, 0.5, 1.0)}
+    rows |= {f"read {first} first": _but(whole, first=first) for first in (20, 40, 60)}
+    rows |= {f"duel of {size}": _but(whole, duel=True, window=size) for size in (6, 10)}
+    if not scores:
+        rows |= {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
+        return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (96, 256)}
+    rows |= {f"duel, weight {w}": _but(whole, duel=True, duel_weight=w) for w in (0.25, 1.0)}
+    rows |= {f"bias removal beta={beta}": _but(whole, beta=beta) for beta in (0.0, 1.0)}
+    rows |= {"2 labels": _but(whole, labels=LABELS[:2], beta=0.0), "3 labels": _but(whole, labels=LABELS[:3], beta=0.0)}
+    return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (96, 160, 400, 10_000)}
+
+
+def _but(recipe: Recipe, **changed: object) -> Recipe:
+    return msgspec.structs.replace(recipe, **changed)

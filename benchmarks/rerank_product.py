@@ -1,0 +1,60 @@
+"""The product's own reranker (`app.ranking.reranker`) as a schedule."""
+
+from collections.abc import Mapping, Sequence
+
+from app.backends.calls import Deadline
+from app.backends.ports import ChatRequest, Conversation, Reply, Scoring
+from app.domain import Strategy
+from app.ranking import strategies
+from app.ranking.asking import Way
+from app.ranking.cache import ScoreCache
+from app.ranking.reranker import Reranker
+from app.ranking.strategies import Conduct
+from benchmarks.rerank_data import Task
+from benchmarks.rerank_peers import TIMEOUT_S, Ports, Schedule
+
+FENCE = "qzvkxwjp"
+"""The same each time, so that a run can be repeated."""
+
+
+class PortsReader:
+    """A backend that reads for one ranking, over bare ports."""
+
+    name = model = "simulated"
+
+    def __init__(self, ports: Ports, way: Way) -> None:
+        self._ports = ports
+        self.way: Way = way
+
+    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring:
+        """Raises ValueError when there are no log-probabilities."""
+        if self._ports.scorer is None:
+            raise ValueError("this needs log-probabilities")
+        return await self._ports.scorer.score(prompts, labels, TIMEOUT_S)
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        """A whole reply."""
+        return await self._ports.complete(request, TIMEOUT_S)
+
+
+def product(strategy: Strategy, way: Way, conduct: Conduct | None = None) -> Schedule:
+    """One strategy with a cold score cache, all candidates within its depth."""
+
+    async def rank(ports: Ports, task: Task) -> list[str]:
+        reranker = Reranker(ScoreCache(1_000), conduct, fence=lambda: FENCE)
+        asked = strategies.Task(
+            query=task.query, candidates=task.candidates, strategy=strategy, depth=len(task.candidates)
+        )
+        ranking = await reranker.rank(asked, PortsReader(ports, way), Deadline(TIMEOUT_S))
+        await reranker.close()
+        return [place.id for place in ranking.order]
+
+    return rank
+
+
+BY_LABELS: Mapping[str, Schedule] = {
+    f"ours: {strategy}": product(strategy, "scorer") for strategy in ("auto", "graded", "duel", "pointwise", "listwise")
+}
+BY_JUDGE: Mapping[str, Schedule] = {
+    f"ours: {strategy}": product(strategy, "judge") for strategy in ("auto", "graded", "duel", "pointwise", "listwise")
+}
