@@ -50,7 +50,7 @@ async def test_what_a_server_lacks_is_found(dialect: Dialect) -> None:
 async def test_a_server_that_ignores_a_schema_has_no_structured_output() -> None:
     """A plain server that takes a schema and answers in prose does not count as able."""
     server = OpenAIServer("openai")
-    server.model.text = lambda schema: "Dental."  # type: ignore[method-assign]
+    server.model.text = lambda schema, turns: "Dental."  # type: ignore[method-assign]
     assert "structured" not in (await probe(server)).capabilities
 
 
