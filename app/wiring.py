@@ -25,6 +25,7 @@ from app.presence import Presence
 from app.rankers import Rankers
 from app.ranking.cache import ScoreCache
 from app.ranking.cache_file import CACHE_FILE, CacheFile
+from app.ranking.fits import FITS_FILE, calibrations
 from app.ranking.reranker import Reranker
 from app.ranking.strategies import Conduct
 from app.search import Searcher
@@ -266,7 +267,8 @@ def ensured(directory: Path) -> Path:
 def _reranker(settings: Settings) -> Reranker:
     told = settings.ranking
     shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
-    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block))
+    fits = calibrations(settings.index.home / FITS_FILE)
+    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), fits)
 
 
 def _answers(settings: Settings) -> Answers:

@@ -52,7 +52,7 @@ _LONGEST = 100
 """Characters of a control token; the longest known, as entities, have half of them."""
 
 # Joiners belong between the letters of Arabic and Indic scripts and in emoji, variation selectors after emoji and Han.
-_EMOJI = "\u203c-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+_EMOJI = "\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _JOINED = f"\u0620-\u0dff\u0e00-\u109f\u1780-\u17d3{_EMOJI}"
 _SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _ALWAYS = (

@@ -56,6 +56,7 @@ class Sheet:
         self._judged: dict[str, Grade] = {}
         self._moved: dict[str, float] = {}
         self._grades: dict[str, Grade] | None = None
+        self._model: PriorModel | None = None
 
     @cached_property
     def priors(self) -> Mapping[str, float]:
@@ -80,12 +81,12 @@ class Sheet:
         """Note what a label scorer said of passages, and of blanks."""
         self._scores.update(scores)
         self._blanks += blanks
-        self._grades = None
+        self._changed()
 
     def judge(self, grades: Mapping[str, Grade]) -> None:
         """Note what a judge said."""
         self._judged.update(grades)
-        self._grades = None
+        self._changed()
 
     def move(self, zs: Mapping[str, float]) -> None:
         """Note a second look: these z replace those of the grades."""
@@ -99,27 +100,24 @@ class Sheet:
             self._grades = {key: grade for key, grade in scored.items() if grade is not None} | self._judged
         return self._grades
 
-    def prior_model(self, grades: Mapping[str, Grade]) -> PriorModel:
+    def prior_model(self) -> PriorModel:
         """What priors say of grades, as far as honest passages tell."""
-        suspects = self._suspects
-        return fit_prior((self.priors[key], grade.expected) for key, grade in grades.items() if key not in suspects)
+        if self._model is None:
+            honest = self.trusted(self.grades())
+            self._model = fit_prior((self.priors[key], grade.expected) for key, grade in honest.items())
+        return self._model
 
-    def zs(self, grades: Mapping[str, Grade]) -> dict[str, float]:
+    def zs(self) -> dict[str, float]:
         """Of those that were opened; the ones that stayed ungraded have what their prior lets expect.
 
         A suspicious one is not believed to be better than that.
         """
-        model = self.prior_model(grades)
-        zs = {}
-        for key in self.opened:
-            hoped = fuse(model.expected(self.priors[key]), self._prior_zs[key])
-            if key not in grades:
-                zs[key] = hoped
-                continue
-            zs[key] = self._moved.get(key, fuse(grades[key].expected, self._prior_zs[key]))
-            if key in self._suspects:
-                zs[key] = min(zs[key], hoped)
-        return zs
+        graded = {key: fuse(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
+        hoped = {key: self._hoped(key) for key in self.opened if key not in graded or key in self._suspects}
+        return {key: min(graded.get(key, math.inf), hoped.get(key, math.inf)) for key in self.opened}
+
+    def _hoped(self, key: str) -> float:
+        return fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
 
     def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
         """Those that may be looked at side by side: a suspicious one could speak against its neighbours."""
@@ -127,15 +125,14 @@ class Sheet:
 
     def ranked(self) -> tuple[Ranked, ...]:
         """Everyone once, best first: those that were opened by z, then the others by prior."""
-        grades = self.grades()
-        zs = self.zs(grades)
+        zs = self.zs()
         scores = {key: score_of(zs[key], self._calibration) for key in in_order(zs, self.priors)}
-        rest = self.unopened()
-        model, last = self.prior_model(grades), min(scores.values(), default=1.0)
-        priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
-        left = unread_scores(priors, prior_zs, model, self._calibration, last)
-        scores |= dict(zip((passage.id for passage in rest), left, strict=True))
-        return tuple(self._everyone(scores, grades))
+        if rest := self.unopened():
+            priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
+            last = min(scores.values(), default=1.0)
+            left = unread_scores(priors, prior_zs, self.prior_model(), self._calibration, last)
+            scores |= dict(zip((passage.id for passage in rest), left, strict=True))
+        return tuple(self._everyone(scores, self.grades()))
 
     def _everyone(self, scores: Mapping[str, float], grades: Mapping[str, Grade]) -> Iterator[Ranked]:
         by_id = {passage.id: passage for passage in self.passages}
@@ -143,6 +140,9 @@ class Sheet:
             grade = grades.get(key)
             flags = (UNGRADED,) if key in self.opened and grade is None else ()
             yield from places(by_id[key], score, grade, read=grade is not None, flags=flags)
+
+    def _changed(self) -> None:
+        self._grades = self._model = None
 
     @cached_property
     def _prior_zs(self) -> Mapping[str, float]:

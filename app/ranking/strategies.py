@@ -132,7 +132,7 @@ class Graded(_Run):
         if not rest or not (grades := self.sheet.grades()):
             return []
         priors = {passage.id: passage.prior for passage in rest}
-        worth = set(worth_reading(priors, self.sheet.prior_model(grades), settle(grades, self.task.top)))
+        worth = set(worth_reading(priors, self.sheet.prior_model(), settle(grades, self.task.top)))
         return [passage for passage in rest if passage.id in worth]
 
     def _duels(self, took_s: float, left_s: float) -> bool:
@@ -142,7 +142,7 @@ class Graded(_Run):
 
     async def _duel(self) -> None:
         grades = self.sheet.trusted(self.sheet.grades())
-        zs = {key: z for key, z in self.sheet.zs(grades).items() if key in grades}
+        zs = {key: z for key, z in self.sheet.zs().items() if key in grades}
         names = window_of(in_order(zs, self.sheet.priors), grades, settle(grades, self.task.top))
         if len(names) > 1:
             moved = await (self._compared(names, zs) if self.alone else self._ordered(names, zs))

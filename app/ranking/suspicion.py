@@ -19,7 +19,7 @@ from app.ranking.telltales import BY_FIRST_NEEDLE, NEEDLES
 
 SUSPECTED_INJECTION = "suspected_injection"
 
-_TAGS = re.compile("(?<!\U0001f3f4)[\U000e0020-\U000e007e]{4,}")
+_TAGS = re.compile("(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0020-\U000e007e]{4,}")
 _SELECTED = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}")
 
 _MIXED_SCRIPTS = re.compile(r"[\u0370-\u052f](?:(?=[a-z])|(?<=[a-z].))")
@@ -55,7 +55,7 @@ _FINDER = AhoCorasick(_LOOKED_FOR, implementation=Implementation.DFA)
 
 
 def is_suspicious(text: str) -> bool:
-    """Whether the text gives orders to whoever ranks it, fakes turns or replies, praises its own rank, or hides text."""
+    """Whether the text gives orders to whoever ranks it, fakes turns or replies, praises itself, or hides text."""
     seen = visible(text)
     return (seen != text and hides(text)) or tells(seen)
 

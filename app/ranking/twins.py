@@ -1,8 +1,8 @@
 """Texts that are (nearly) equal, found without comparing each with each. Pure and deterministic.
 
 Letters and digits alone count. Windows of `_GRAM` of them are hashed, a fixed quarter of the hashes is kept, and the
-least of each of `_BUCKETS` ranges of hash values makes a text's sketch (one-permutation hashing: Li, Owen, Zhang, NeurIPS 2012).
-Texts with two neighbouring values in common are compared by the Jaccard index of all the hashes that were kept.
+least of each of `_BUCKETS` ranges of hash values makes a text's sketch (one-permutation hashing: Li, Owen and Zhang,
+NeurIPS 2012). Texts with two neighbouring values in common are compared: by the Jaccard index of all hashes kept.
 """
 
 import unicodedata
@@ -27,7 +27,7 @@ _MOST_COMPARED = 8
 _BASE = 0x9E3779B1
 _NONE = np.uint32(0xFFFFFFFF)
 
-Codes = npt.NDArray[np.uint32]
+Codes = npt.NDArray[np.uint16]
 Hashes = npt.NDArray[np.uint32]
 
 
@@ -59,23 +59,23 @@ def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[
 
 
 def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
-    """The code points that count, of all texts one after another, and where each text's begin and end."""
+    """The UTF-16 codes that count, of all texts one after another, and where each text's begin and end."""
     joined = "\0".join(texts).lower() + "\0"
-    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    kept = codes[_counts().take(codes, mode="clip")]
+    codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
+    kept = codes[_counts()[codes]]
     ends = np.flatnonzero(kept == 0)
     return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
 
 
 @cache
 def _counts() -> npt.NDArray[np.bool_]:
-    """Whether a code point counts: no punctuation, separators, controls; NUL does, for it stands between texts."""
-    kinds = (unicodedata.category(chr(code))[0] for code in range(1, 0xFFFF))
-    return np.array([True, *(kind not in "PZC" for kind in kinds), True])
+    """Whether a code counts: no punctuation, separators, controls; but NUL between texts, and surrogates."""
+    kinds = (unicodedata.category(chr(code)) for code in range(1, 0x10000))
+    return np.array([True, *(kind == "Cs" or kind[0] not in "PZC" for kind in kinds)])
 
 
 def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Hashes]:
-    hashes, base = letters, _BASE
+    hashes, base = letters.astype(np.uint32), _BASE
     for width in (1, 2, 4):
         hashes = hashes[:-width] * np.uint32(base) + hashes[width:]
         base = base * base & 0xFFFFFFFF

@@ -1,6 +1,7 @@
 """POST /search with models that rank; they are fake servers on real sockets."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,11 @@ import msgspec
 import pytest
 
 from app.backend_settings import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
+from app.ranking.calibrating import Fit
+from app.ranking.fits import FITS_FILE, KeptFit, keep_fit
+from app.ranking.fusing import sigmoid
+from app.ranking.prompts import PROMPT_VERSION
+from app.settings import RankingSettings
 from app.wiring import Services
 from tests.fakes.corpus import fill
 from tests.fakes.faults import Fault
@@ -112,6 +118,34 @@ async def test_a_repeated_search_costs_nothing(tmp_path: Path) -> None:
         first, second = await search(client), await search(client)
         assert second["usage"]["requests"] == 0
         assert second["results"] == first["results"]
+
+
+async def test_the_cache_can_outlive_the_service(tmp_path: Path) -> None:
+    """With `cache = "sqlite"` the next service on the same home asks nothing that was said before."""
+    async with scorer() as server:
+        costs = []
+        for number in range(2):
+            services = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=RankingSettings(cache="sqlite"))
+            async with client_of(services) as client:
+                if not number:
+                    await fill(await services.store.get())
+                costs.append((await search(client))["usage"]["requests"])
+        assert costs == [1, 0]
+
+
+async def test_a_fitted_calibration_moves_the_scores(tmp_path: Path) -> None:
+    """That of the home is applied when model and prompts are its own."""
+    fit = Fit(slope=0.5, offset=-2.0, data_hash="", n=2, positives=1, ece_before=0, ece_after=0, log_loss=0)
+    async with scorer() as server:
+        async with searching(services_for(tmp_path / "plain", {"gemma": openai_style(server)})) as client:
+            plain = await search(client)
+        (tmp_path / "fitted").mkdir()
+        keep_fit(tmp_path / "fitted" / FITS_FILE, KeptFit(model="gemma", prompt_version=PROMPT_VERSION, fit=fit))
+        async with searching(services_for(tmp_path / "fitted", {"gemma": openai_style(server)})) as client:
+            fitted = await search(client)
+    assert names(fitted) == names(plain)
+    before, after = (one["results"][0]["score"] for one in (plain, fitted))
+    assert after == pytest.approx(sigmoid(0.5 * math.log(before / (1 - before)) - 2.0))
 
 
 async def test_only_the_depth_is_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.main import create_app
-from app.settings import IndexSection, ServiceSettings, Settings
+from app.settings import IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -39,6 +39,7 @@ def services_for(
     backends: Mapping[str, BackendSettings],
     routing: RoutingSettings | None = None,
     budgets: BudgetSettings | None = None,
+    ranking: RankingSettings | None = None,
 ) -> Services:
     """The real services over an empty index, with these backends."""
     settings = Settings(
@@ -47,6 +48,7 @@ def services_for(
         backends=dict(backends),
         routing=routing or RoutingSettings(),
         budgets=budgets or BudgetSettings(),
+        ranking=ranking or RankingSettings(),
     )
 
     async def open_store() -> VectorStore:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from app.domain import AnswerEvent, Question, SourcesFound, TextDelta
+from app.domain import NOBODY, AnswerEvent, Caller, Question, SourcesFound, TextDelta
 from app.main import serve
 from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
@@ -23,9 +23,9 @@ from tests.fakes.source import GivenEmbedder
 class PatientAnswerer(ScriptedAnswerer):
     """Takes the time that the question names; says on standard output when it is cut short."""
 
-    def stream(self, question: Question) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
         self.script = (SourcesFound(()), _seconds(question.search.text), TextDelta("Yes."), DONE)
-        return self._told(super().stream(question))
+        return self._told(super().stream(question, caller))
 
     async def _told(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
         try:

@@ -25,13 +25,13 @@ CONTEXT = 8_192
 
 def make_tiny_gemma(folder: Path) -> Path:
     """Write model, tokenizer and chat template to `folder`, the same ones each time."""
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     _model(len(tokenizer)).save_pretrained(folder)
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level: every text has tokens. A digit is a token, as Gemma's are; encoding puts one <bos> in front."""
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
