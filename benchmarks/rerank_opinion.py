@@ -84,15 +84,15 @@ class Reader:
     """Recognises a task's candidates in any text, a line at a time, by runs of four words. Remembers lines."""
 
     def __init__(self, task: Task) -> None:
-        self._places: dict[tuple[str, ...], tuple[str, int]] = {}
+        self._places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
         for candidate in task.candidates:
             for place, run in enumerate(_runs(words_of(f"{candidate.title} {candidate.text}"))):
-                self._places.setdefault(run, (candidate.id, place))
+                self._places.setdefault(run, []).append((candidate.id, place))
         self._query = words_of(task.query)
         self._lines: dict[str, Seen | None] = {}
 
     def read(self, text: str) -> list[Seen]:
-        """In the order of the text. A line without a name that shows more of the passage before it belongs to that."""
+        """In the order of the text. A line without a name that shows the passage before it belongs to that."""
         found: list[Seen] = []
         for line in text.split("\n"):
             named = _NAMED.match(line)
@@ -100,7 +100,7 @@ class Reader:
             if seen is None:
                 continue
             last = found[-1] if found else None
-            if last and not named and last.id == seen.id and not last.places & seen.places:
+            if last and not named and last.id == seen.id:
                 found[-1] = msgspec.structs.replace(last, places=last.places | seen.places)
             else:
                 found.append(msgspec.structs.replace(seen, name=named[1]) if named else seen)
@@ -116,9 +116,9 @@ class Reader:
         if self._is_query(words):
             return None
         runs = _runs(words)
-        hits = [self._places[run] for run in runs if run in self._places]
-        if len(hits) < max(1, len(runs) // 2):
+        if sum(run in self._places for run in runs) < max(1, len(runs) // 2):
             return None
+        hits = [hit for run in runs for hit in self._places.get(run, ())]
         best = Counter(name for name, _ in hits).most_common(1)[0][0]
         starts = [place for name, place in hits if name == best]
         return Seen(best, frozenset(start + word for start in starts for word in range(SHINGLE)))

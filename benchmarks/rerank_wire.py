@@ -4,6 +4,7 @@ Over the wire the clock is the real one, so that its seconds say nothing about a
 gives the same order as in process, through the real adapters, their bodies, their parsing and their label ids.
 """
 
+import os
 import string
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from app.backends.calls import Account, Call, Deadline
 from app.backends.fleet import open_adapter
 from app.backends.line import Line
 from app.backends.ports import Adapter, ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
+from app.errors import WinnowError
 from benchmarks.rerank_data import RerankSet, Task
 from benchmarks.rerank_judge import GRADINGS, SimulatedJudge
 from benchmarks.rerank_opinion import SMALL, Opinion, Reader
@@ -108,24 +110,26 @@ async def over_wire(of: RerankSet) -> str:
 
 async def with_model(of: RerankSet, address: str, model: str | None) -> str:
     """What fits the backend at `address`, or Gemini with the key of the environment. One list after another."""
-    async with _line("real", real_settings(address, model)) as line:
+    async with _line("real", real_settings(address, model, os.environ)) as line:
         ports = LinePorts(line)
         scores = ports.scorer is not None
         peers = {name: peer for name, peer in PEERS.items() if scores or name not in NEED_LOGPROBS}
         schedules = {**peers, **(BY_LABELS if scores else BY_JUDGE)}
-        results = {}
+        results, failed = {}, []
         for name, schedule in schedules.items():
-            results[name] = result_of(name, of, [[await run(schedule, ports, task) for task in of.tasks]])
-    return f"{line.model}: {len(of.tasks)} queries, real seconds\n\n{table(results, next(iter(results)))}"
+            try:
+                results[name] = result_of(name, of, [[await run(schedule, ports, task) for task in of.tasks]])
+            except WinnowError as exc:
+                failed.append(f"{name} failed ({exc.code}): {exc}")
+    shown = [table(results, next(iter(results)))] if results else []
+    return "\n\n".join([f"{line.model}: {len(of.tasks)} queries, real seconds", *shown, *failed])
 
 
-def real_settings(address: str, model: str | None) -> BackendSettings:
+def real_settings(address: str, model: str | None, environ: Mapping[str, str]) -> BackendSettings:
     """`address` is gemini, or the root of an OpenAI-style API with its /v1."""
     if address != "gemini":
         return BackendSettings(kind="vllm", url=address, model=model, timeout_s=600)
-    import os
-
-    key = os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY")
+    key = environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY")
     return BackendSettings(kind="gemini", api_key=key, model=model, concurrency=FLASH_LITE.concurrency)
 
 

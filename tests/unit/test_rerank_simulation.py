@@ -176,6 +176,15 @@ def test_lines_of_a_passage_are_one() -> None:
     assert {0, 19, 20, 39, 40, 59} <= seen.places
 
 
+def test_title_that_the_text_repeats_is_no_passage_of_its_own() -> None:
+    """A title's line and the text below it are one passage, even where the text says the title again."""
+    title = "the grey heron in winter"
+    candidate = Candidate(id="a", title=title, text=f"{words(Random(1), 20)} {title} {words(Random(2), 20)}")
+    task = task_of("t", "q", [candidate], {"a": 3})
+    [seen] = Reader(task).read(f"{title}\n{candidate.text}")
+    assert seen.places >= set(range(25))
+
+
 def test_query_in_a_prompt_is_no_passage() -> None:
     """A line that repeats the query is not taken for the passage that holds the same words."""
     query = "where does the heron nest in winter"
