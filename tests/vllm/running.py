@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -151,7 +151,9 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as place, real_vllm(Path(place), os.environ) as up:
+    # As Ctrl-C does it, so that the server is ended. Blocking the signal, for sigwait, would block it there too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as place, real_vllm(Path(place), os.environ) as up:
         sys.stdout.write(f"{RUNNING}={up.url}  # Ctrl-C ends it; its key is {KEY}\n")
         sys.stdout.flush()
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
