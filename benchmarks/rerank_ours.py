@@ -164,11 +164,11 @@ def ablation(*, scores: bool) -> dict[str, Recipe]:
     rows |= {f"duel of {size}": _but(whole, duel=True, window=size) for size in (6, 10)}
     if not scores:
         rows |= {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
-        return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (96, 256)}
+        return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (256, 400)}
     rows |= {f"duel, weight {w}": _but(whole, duel=True, duel_weight=w) for w in (0.25, 1.0)}
     rows |= {f"bias removal beta={beta}": _but(whole, beta=beta) for beta in (0.0, 1.0)}
     rows |= {"2 labels": _but(whole, labels=LABELS[:2], beta=0.0), "3 labels": _but(whole, labels=LABELS[:3], beta=0.0)}
-    return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (96, 160, 400, 10_000)}
+    return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (160, 400, 10_000)}
 
 
 def _but(recipe: Recipe, **changed: object) -> Recipe:
