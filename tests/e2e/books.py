@@ -62,6 +62,12 @@ def read_rows(ledger: Path) -> list[Row]:
         return [Row(*(row[name] for name in Row._fields)) for row in found]
 
 
+def cost_of_probes(ledger: Path) -> int:
+    """Picodollars."""
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT coalesce(sum(pico), 0) FROM calls WHERE stage = 'probe'").fetchone()[0])
+
+
 class Verdict(msgspec.Struct):
     """How many requests were compared, one backend at a time, and how."""
 

@@ -116,7 +116,7 @@ def _asker(body: Any) -> str:
 
 
 class CountingMeter:
-    """Lets another meter do the work."""
+    """Lets another meter do the work. Probes are not the storm's, and not counted."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -125,6 +125,8 @@ class CountingMeter:
 
     def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
         charge = self._meter.begin(target, call, worst)
+        if call.stage == "probe":
+            return charge
         self.begun += 1
         return CountingCharge(self, charge)
 
