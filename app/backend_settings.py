@@ -91,7 +91,9 @@ class KeyBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     monthly_usd: Dollars | None = None
 
 
-RESERVED = ("auto", "none", "extractive")
+AUTO = "auto"
+
+RESERVED = (AUTO, "none", "extractive")
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 

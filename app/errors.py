@@ -59,6 +59,11 @@ class InvalidRequest(WinnowError):
         self.problems = problems
 
 
+def pointing_at(pointer: str, detail: str) -> InvalidRequest:
+    """The error of one bad field."""
+    return InvalidRequest(f"{pointer}: {detail}", (FieldProblem(pointer, detail),))
+
+
 class UnknownBackend(InvalidRequest):
     """No backend of that name."""
 

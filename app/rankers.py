@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from app.backend_settings import AUTO
 from app.backends.calls import Account, Call, Deadline
 from app.backends.line import Line
 from app.backends.ports import Capability, ChatRequest, Conversation, Reply, Scoring
-from app.backends.registry import AUTO, NONE, Backends
+from app.backends.registry import NONE, Backends
 from app.backends.routing import Route, Router
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError

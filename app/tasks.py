@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from app.backend_settings import RESERVED
+from app.backend_settings import AUTO, RESERVED
 from app.backends.calls import Account, Call, Deadline
 from app.backends.ports import ChatRequest, Message
-from app.backends.routing import AUTO, Route, Router
+from app.backends.routing import Route, Router
 from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta
 from app.stopwatch import Stopwatch
 

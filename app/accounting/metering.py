@@ -92,15 +92,16 @@ class LedgerCharge:
             raise RuntimeError("a charge is ended once")
         self._ended = True
         used = _plausible(tokens or estimate or TokenCount())
-        record = self._record(used, outcome, requests, estimated=tokens is None and estimate is not None)
-        if first_token_s is not None:
-            record = msgspec.structs.replace(record, first_token_ms=_ms(first_token_s))
+        estimated = tokens is None and estimate is not None
+        record = self._record(used, outcome, requests, first_token_s, estimated=estimated)
         call = self._attempt.call
         self._meter.budgets.settle(self._reserved, record.pico, record.at_ms / 1000)
         call.account.add(call.stage, requests, used, in_usd(record.pico))
         await self._meter.ledger.append(record)
 
-    def _record(self, used: TokenCount, outcome: str, requests: int, *, estimated: bool) -> CallRecord:
+    def _record(
+        self, used: TokenCount, outcome: str, requests: int, first_token_s: float | None, *, estimated: bool
+    ) -> CallRecord:
         ended = self._meter.clock()
         gpu_s = self._share.end(self._mark, ended) if self._share else None
         attempt = self._attempt
@@ -123,7 +124,7 @@ class LedgerCharge:
             price_source=attempt.price.source,
             gpu_s=gpu_s,
             latency_ms=_ms(ended - self._begun),
-            first_token_ms=None,
+            first_token_ms=None if first_token_s is None else _ms(first_token_s),
         )
 
 

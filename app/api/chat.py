@@ -15,7 +15,7 @@ from app.api.documentation import problems
 from app.api.problems import request_id
 from app.api.schemas import Name, TurnBody
 from app.domain import Caller, ChatResult, ChatTask, Turn
-from app.errors import FieldProblem, InvalidRequest
+from app.errors import pointing_at
 from app.wiring import Services
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
@@ -44,11 +44,11 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def _turns(self) -> tuple[Turn, ...]:
         if (self.message is None) == (self.messages is None):
-            raise _problem("/message", 'give either "message" or "messages"')
+            raise pointing_at("/message", 'give either "message" or "messages"')
         if self.messages is None:
             return (Turn("user", self.message or ""),)
         if self.messages[-1].role != "user":
-            raise _problem(f"/messages/{len(self.messages) - 1}/role", "the last message must be the user's")
+            raise pointing_at(f"/messages/{len(self.messages) - 1}/role", "the last message must be the user's")
         return tuple(Turn(turn.role, turn.content) for turn in self.messages)
 
 
@@ -77,7 +77,3 @@ async def chat(
     result = await while_connected(request, services.tasks.chat(task, caller))
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)
-
-
-def _problem(pointer: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(f"{pointer}: {detail}", (FieldProblem(pointer, detail),))

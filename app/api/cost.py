@@ -13,7 +13,7 @@ from app.accounting.estimates import MONTH_H, Estimate, Workload
 from app.accounting.hardware import GPUS
 from app.api.bodies import StrictJSON
 from app.api.documentation import problems
-from app.errors import FieldProblem, InvalidRequest
+from app.errors import pointing_at
 from app.wiring import Services
 
 Tokens = Annotated[int, Meta(ge=0, le=10**15, description="In a month.")]
@@ -45,10 +45,10 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def to_workload(self) -> Workload:
         """Raises InvalidRequest."""
         if not self.input_tokens + self.output_tokens:
-            raise _invalid("/input_tokens", "give input_tokens, output_tokens or both: there is nothing to estimate")
+            raise pointing_at("/input_tokens", "give input_tokens, output_tokens or both: there is nothing to estimate")
         for name in self.gpus or ():
             if name not in GPUS:
-                raise _invalid("/gpus", f"{name!r} is not known; known are {', '.join(GPUS)}")
+                raise pointing_at("/gpus", f"{name!r} is not known; known are {', '.join(GPUS)}")
         return Workload(**msgspec.structs.asdict(self))
 
 
@@ -64,7 +64,3 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 async def estimate_cost(data: JSONBody[EstimateRequest], services: NamedDependency[Services]) -> Estimate:
     """Dollars over every API and on GPUs of one's own, the break-even points, and every assumption."""
     return await asyncio.to_thread(services.accounts.estimate, data.to_workload())
-
-
-def _invalid(pointer: str, detail: str) -> InvalidRequest:
-    return InvalidRequest(f"{pointer}: {detail}", (FieldProblem(pointer, detail),))

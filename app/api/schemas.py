@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from app.domain import Mode, Query, Question, RankingOptions, Strategy, Turn
-from app.errors import FieldProblem, InvalidRequest
+from app.errors import pointing_at
 from indexing.errors import InvalidFilter
 from indexing.filters import Filter, parse_filter
 
@@ -108,5 +108,4 @@ def read_filter(raw: dict[str, Any] | None) -> Filter | None:
     try:
         return None if raw is None else parse_filter(raw)
     except InvalidFilter as exc:
-        problem = FieldProblem(f"/filter{exc.pointer}", exc.detail)
-        raise InvalidRequest(f"{problem.pointer}: {exc.detail}", (problem,)) from exc
+        raise pointing_at(f"/filter{exc.pointer}", exc.detail) from exc

@@ -5,13 +5,11 @@ from typing import Literal
 
 import msgspec
 
-from app.backend_settings import BackendSettings
+from app.backend_settings import AUTO, BackendSettings
 from app.domain import BackendUse
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
 Role = Literal["rank", "answer", "chat"]
-
-AUTO = "auto"
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):

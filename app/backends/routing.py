@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from app.backend_settings import RESERVED, RoutingSettings
+from app.backend_settings import AUTO, RESERVED, RoutingSettings
 from app.backends.calls import Call, Clock, Deadline, loop_time
 from app.backends.line import Line
 from app.backends.ports import Capability, ChatRequest, Conversation, Reply, Scoring
@@ -24,8 +24,6 @@ from app.errors import (
 )
 
 T = TypeVar("T")
-
-AUTO = "auto"
 
 SHARE = 0.5
 """The part of the time left that a backend may use while another one could still take over."""

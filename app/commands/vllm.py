@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 import rich_click as click
 
+from app.commands.terminal import print_json
 from app.errors import ConfigError
 from app.vllm_presets import CARDS, CONTEXT, MODELS, TYPICAL, Preset, explanation, preset
 
@@ -51,7 +52,7 @@ def vllm(
     chosen = preset(card, model, checkpoint)
     command = [*chosen.command(port), *others]
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(_described(chosen, command, port)), indent=2))
+        print_json(_described(chosen, command, port))
     elif not start_it:
         click.echo("\n".join([*(f"# {line}" for line in _comments(chosen, port, explain)), written(command)]))
     if start_it:
