@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from app.backend_settings import AUTO
-from app.backends.calls import Account, Call, Deadline
+from app.backends.calls import Call, Deadline, call_of
 from app.backends.line import Line
 from app.backends.ports import Capability, ChatRequest, Conversation, Reply, Scoring
 from app.backends.registry import NONE, Backends
@@ -84,7 +84,7 @@ class Rankers:
         caller: Caller,
     ) -> Ordered:
         """The best order by the deadline. Raises what the models' calls raise, where that is what the caller wants."""
-        call = self._call(options, caller)
+        call = call_of(STAGE, (options.deadline_ms or self._settings.deadline_ms) / 1000, caller)
         try:
             task = self._task(query, candidates, top, options)
             served = await who.first(call, lambda line, hurry: self._read(task, line, call, hurry))
@@ -115,10 +115,6 @@ class Rankers:
             depth=options.depth or self._settings.depth,
             top=top,
         )
-
-    def _call(self, options: RankingOptions, caller: Caller) -> Call:
-        deadline = Deadline((options.deadline_ms or self._settings.deadline_ms) / 1000)
-        return Call(stage=STAGE, deadline=deadline, account=Account(), key=caller.key, request_id=caller.request_id)
 
 
 class LineReader:

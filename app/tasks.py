@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from app.backend_settings import AUTO, RESERVED
-from app.backends.calls import Account, Call, Deadline
+from app.backends.calls import call_of
 from app.backends.ports import ChatRequest, Message
 from app.backends.routing import Route, Router
 from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta
@@ -25,7 +25,7 @@ class Tasks:
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatResult:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self._route(task), Stopwatch(), self._call(caller)
+        route, watch, call = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
         with watch.stage(STAGE):
             served = await route.complete(_request(task), call)
         return ChatResult(
@@ -41,7 +41,7 @@ class Tasks:
 
         Closing it ends the call upstream.
         """
-        route, watch, call, text = await self._route(task), Stopwatch(), self._call(caller), ""
+        route, watch, call, text = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
         finish_reason = None
         with watch.stage(STAGE):
             with watch.stage("first_token"):
@@ -66,15 +66,6 @@ class Tasks:
 
     async def _route(self, task: ChatTask) -> Route:
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
-
-    def _call(self, caller: Caller) -> Call:
-        return Call(
-            stage=STAGE,
-            deadline=Deadline(self._deadline_s),
-            account=Account(),
-            key=caller.key,
-            request_id=caller.request_id,
-        )
 
 
 def _request(task: ChatTask) -> ChatRequest:

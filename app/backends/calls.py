@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.domain import StageUsage, TokenCount, Usage
+from app.domain import Caller, StageUsage, TokenCount, Usage
 
 Clock = Callable[[], float]
 """Seconds, never going back; the event loop's."""
@@ -69,6 +69,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     account: Account
     key: str = ANONYMOUS
     request_id: str = ""
+
+
+def call_of(stage: str, seconds: float, caller: Caller) -> Call:
+    """A call of this caller's, from now on for so many seconds, on an account of its own."""
+    return Call(
+        stage=stage, deadline=Deadline(seconds), account=Account(), key=caller.key, request_id=caller.request_id
+    )
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
