@@ -6,8 +6,8 @@ from functools import cache
 from typing import NamedTuple
 
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
+from app.quoting.neutral import break_up, visible
 from app.ranking.cutting import Search, cut
-from app.ranking.neutral import break_up, visible
 from app.ranking.shapes import Candidate, Prepared
 from app.ranking.suspicion import SUSPECTED_INJECTION, hides, tells
 from app.ranking.twins import first_alike

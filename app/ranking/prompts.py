@@ -11,8 +11,8 @@ from typing import Any
 
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
 from app.backends.ports import ChatRequest, Conversation, Message
-from app.ranking.fencing import check_fence
-from app.ranking.neutral import neutralise, renumber
+from app.quoting.fencing import check_fence
+from app.quoting.neutral import neutralise, renumber
 from app.ranking.shapes import LABELS
 
 PROMPT_VERSION = "1"

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from app.backends.calls import Deadline
+from app.quoting.fencing import random_fence
 from app.ranking.asking import Reader
 from app.ranking.cache import ScoreCache
-from app.ranking.fencing import random_fence
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.shapes import Calibration, Ranking
 from app.ranking.strategies import Conduct, Graded, Listed, Task

@@ -7,11 +7,11 @@ import msgspec
 from app.backends.calls import Deadline
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
+from app.quoting.fencing import draw_fence
 from app.ranking.asking import Asking, Reader
 from app.ranking.blocks import windows
 from app.ranking.cache import ScoreCache
 from app.ranking.duelling import duelled, merged, redealt, window_of
-from app.ranking.fencing import draw_fence
 from app.ranking.fusing import PRIOR_WEIGHT, in_order
 from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, window_request

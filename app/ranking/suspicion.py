@@ -14,7 +14,7 @@ from itertools import chain, product
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from app.answering.terms import fold
-from app.ranking.neutral import looking_like, visible
+from app.quoting.neutral import looking_like, visible
 from app.ranking.telltales import BY_FIRST_NEEDLE, NEEDLES
 
 SUSPECTED_INJECTION = "suspected_injection"

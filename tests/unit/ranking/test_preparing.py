@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.estimating import tokens_of
-from app.ranking.neutral import neutralise
+from app.quoting.neutral import neutralise
 from app.ranking.preparing import TITLE_TOKENS, prepare
 from app.ranking.shapes import Candidate, Prepared
 from app.ranking.suspicion import SUSPECTED_INJECTION

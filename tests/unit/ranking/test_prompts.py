@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.backends.estimating import tokens_of, tokens_of_prompt
 from app.backends.ports import ChatRequest, Conversation
-from app.ranking.neutral import neutralise
+from app.quoting.neutral import neutralise
 from app.ranking.preparing import POINTWISE_TOKENS
 from app.ranking.prompts import (
     BLANKS,

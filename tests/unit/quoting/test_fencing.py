@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.fencing import FENCE_LENGTH, check_fence, draw_fence, random_fence
+from app.quoting.fencing import FENCE_LENGTH, check_fence, draw_fence, random_fence
 
 
 def test_a_fence_that_a_text_holds_is_drawn_again() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from app.ranking.neutral import looking_like, neutralise, renumber, visible
+from app.quoting.neutral import looking_like, neutralise, renumber, visible
 from tests.unit.ranking.injections import ATTACKS
 from tests.vllm.tiny_gemma import make_tokenizer
 
