@@ -1,15 +1,13 @@
 """The sentences of a text that speak most about a query. Pure."""
 
-import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, groupby, pairwise
 
 from ahocorasick_rs import AhoCorasick
 
-from app.answering.terms import fold, terms
+from app.answering.terms import STEM_LENGTH, fold, terms
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
 
 _MOST_TERMS = 32
@@ -31,10 +29,14 @@ Mention = tuple[int, int]
 
 
 class Search:
-    """Where texts speak about a query. Words are compared by their stems, unspaced scripts by characters and pairs."""
+    """Where texts speak about a query. Words are compared by their stems, unspaced scripts by characters and pairs.
+
+    A text is searched for itself alone, so that what is shown of it does not depend on other texts.
+    """
 
     def __init__(self, query: str) -> None:
         self.terms = _looked_for(query)
+        self.weights = [_weight(term) for term in self.terms]
         self._inside = [_stands_inside(term) for term in self.terms]
         self._finder = AhoCorasick(self.terms)
 
@@ -52,13 +54,6 @@ class Search:
         """The terms that the text holds."""
         return frozenset(term for _, term in self.mentions(text))
 
-    def weights(self, mentioned: Sequence[Sequence[Mention]]) -> list[float]:
-        """What each term counts, given its mentions in each text: the fewer texts, the more."""
-        texts = Counter(term for mentions in mentioned for term in {term for _, term in mentions})
-        return [
-            math.log1p(len(mentioned) / max(1, texts[index])) - math.log(2) + 1e-3 for index in range(len(self.terms))
-        ]
-
 
 def _looked_for(query: str) -> list[str]:
     found = {term for term in terms(query) if not term.startswith("~")}
@@ -71,7 +66,14 @@ def _stands_inside(term: str) -> bool:
     return not term[0].isdigit() and term.lower() == term.upper()
 
 
-def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[float]) -> str:
+def _weight(term: str) -> float:
+    """The longer, the rarer: nearly as good as how few texts hold it, and the same whatever else was found."""
+    if _stands_inside(term):
+        return STEM_LENGTH**2 if len(term) > 1 else STEM_LENGTH
+    return STEM_LENGTH**2 if term.isdigit() else len(term) ** 2
+
+
+def cut(search: Search, text: str, tokens: int) -> str:
     """The text if it has at most `tokens` (estimated), else as many of its sentences, in their order, with … for gaps.
 
     One after another, those are taken that say most of the query: each term by its weight, less if it is shown already,
@@ -82,7 +84,7 @@ def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[f
         return text
     sentences = list(_sentences(text, len(text) * tokens // size or 1))
     sizes = [len(text[start:end].encode("utf-8", "replace")) for start, end in sentences]
-    shown = _chosen(sizes, _said(sentences, mentions), tokens * BYTES_PER_TOKEN, weights)
+    shown = _chosen(sizes, _said(sentences, search.mentions(text)), tokens * BYTES_PER_TOKEN, search.weights)
     if not shown:  # a single sentence, in letters of more bytes than the text's others
         return text.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
     runs = groupby(enumerate(shown), lambda found: found[1] - found[0])
