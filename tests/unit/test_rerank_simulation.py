@@ -80,7 +80,7 @@ def test_a_first_stage_that_knows_nothing_costs_little(name: str) -> None:
     """Fused with it, a judge without errors loses a few hundredths, the more the heavier it weighs."""
     task = make_task()
     ndcg = ndcg_of([task], [simulated(task, SCHEDULES[name], NONE).order])[0]
-    assert (0.9 if "c=1.0" in name else 0.97) < ndcg <= 1.0
+    assert (0.9 if "c=1.0" in name else 0.95) < ndcg <= 1.0
     assert ndcg < 1.0 or "c=1.0" not in name
 
 
