@@ -15,7 +15,7 @@ from app.ranking.blocks import interleave
 from app.ranking.duelling import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
 from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
 from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of
-from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
+from app.ranking.preparing import PASSAGE_TOKENS, prepare
 from app.ranking.priors import fit_prior
 from app.ranking.prompts import (
     LETTERS,
@@ -44,8 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     prior_weight: float = PRIOR_WEIGHT
     beta: float = BETA
     labels: tuple[str, ...] = LABELS
-    tokens: int = POINTWISE_TOKENS
-    window_tokens: int = WINDOW_TOKENS
+    tokens: int = PASSAGE_TOKENS
     group: int = 25
     first: int = 0
     window: int = WINDOW
@@ -55,14 +54,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
     """All ids, best first."""
-    tokens = recipe.window_tokens if recipe.judge else recipe.tokens
-    prepared = {p.id: p for p in prepare(task.query, task.candidates, tokens=tokens)}
+    prepared = {p.id: p for p in prepare(task.query, task.candidates, tokens=recipe.tokens)}
     grades = await _grades(ports, task, recipe, list(prepared.values()))
     priors = {p.id: p.prior for p in prepared.values()}
     prior_zs = dict(zip(priors, prior_scores(list(priors.values())), strict=True))
     zs = {name: fuse(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
-    if recipe.duel:
-        zs = await _duel(ports, task, recipe, zs, in_order(zs, priors), grades)
+    window = window_of(in_order(zs, priors), grades, settle(grades, recipe.k), recipe.window) if recipe.duel else []
+    if window:
+        zs = await _duel(ports, task, recipe, zs, [prepared[name] for name in window])
     order = in_order(zs, priors) + by_prior(priors, prepared.keys() - zs.keys())
     return [name for leader in order for name in (leader, *prepared[leader].twins)]
 
@@ -120,17 +119,9 @@ async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[P
 
 
 async def _duel(
-    ports: Ports,
-    task: Task,
-    recipe: Recipe,
-    zs: Mapping[str, float],
-    order: Sequence[str],
-    grades: Mapping[str, Grade],
+    ports: Ports, task: Task, recipe: Recipe, zs: Mapping[str, float], passages: Sequence[Prepared]
 ) -> dict[str, float]:
-    window = window_of(order, grades, settle(grades, recipe.k), recipe.window)
-    if not window:
-        return dict(zs)
-    texts = await _window_texts(task, recipe, window)
+    window, texts = [p.id for p in passages], [p.text for p in passages]
     if recipe.judge:
         request = order_request(task.query, list(enumerate(texts, 1)), FENCE)
         reply = await ports.complete(request, TIMEOUT_S)
@@ -140,12 +131,6 @@ async def _duel(
     forward, backward = await _label_scores(ports, prompts, LETTERS[: len(window)])
     told = preferences(forward, backward)
     return dict(zs) if told is None else duelled(zs, window, [recipe.duel_weight / DUEL_WEIGHT * u for u in told])
-
-
-async def _window_texts(task: Task, recipe: Recipe, window: Sequence[str]) -> list[str]:
-    among = [c for c in task.candidates if c.id in window]
-    texts = {p.id: p.text for p in prepare(task.query, among, tokens=recipe.window_tokens)}
-    return [texts[name] for name in window if name in texts]
 
 
 async def _label_scores(
@@ -160,16 +145,15 @@ def ablation(*, scores: bool) -> dict[str, Recipe]:
     """One step changed at a time, the whole first."""
     whole = Recipe(judge=not scores)
     rows = {"graded": whole, "duel": _but(whole, duel=True)}
-    rows |= {f"fusion c={c}": _but(whole, prior_weight=c) for c in (0.0, 0.5, 1.0)}
-    rows |= {f"read {first} first": _but(whole, first=first) for first in (20, 40, 60)}
-    rows |= {f"duel of {size}": _but(whole, duel=True, window=size) for size in (6, 10)}
+    rows |= {f"fusion c={c}": _but(whole, prior_weight=c) for c in (0.0, 0.25, 1.0)}
+    rows |= {f"read {first} first": _but(whole, first=first) for first in (20, 50, 80)}
+    rows |= {f"duel of {size}": _but(whole, duel=True, window=size) for size in (6, 15)}
+    rows |= {f"cut at {n}": _but(whole, tokens=n) for n in (160, 256, 10_000)}
     if not scores:
-        rows |= {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
-        return rows | {f"cut at {n}": _but(whole, window_tokens=n) for n in (256, 400)}
+        return rows | {f"groups of {size}": _but(whole, group=size) for size in (8, 12, 16)}
     rows |= {f"duel, weight {w}": _but(whole, duel=True, duel_weight=w) for w in (0.25, 1.0)}
     rows |= {f"bias removal beta={beta}": _but(whole, beta=beta) for beta in (0.0, 1.0)}
-    rows |= {"2 labels": _but(whole, labels=LABELS[:2], beta=0.0), "3 labels": _but(whole, labels=LABELS[:3], beta=0.0)}
-    return rows | {f"cut at {n}": _but(whole, tokens=n) for n in (160, 400, 10_000)}
+    return rows | {f"{n} labels": _but(whole, labels=LABELS[:n], beta=0.0) for n in (2, 3)}
 
 
 def _but(recipe: Recipe, **changed: object) -> Recipe:

@@ -14,7 +14,7 @@ _LEAST = math.log(_LEAST_MASS_LEFT)
 
 def label_mass(scores: LabelScores) -> float:
     """The probability that the first token is one of the labels, as far as it was told; in [0,1]."""
-    return min(1.0, math.fsum(math.exp(logprob) for logprob in map(_told, scores.logprobs) if logprob is not None))
+    return mass_and_evidence(scores)[0]
 
 
 def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
@@ -23,25 +23,32 @@ def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
     A label that was not told is below `floor`, and all such labels together have no more than what the others left of
     the probability: it is put at the lower of `floor` and an even share of that.
     """
-    told = [_told(logprob) for logprob in scores.logprobs]
+    return mass_and_evidence(scores)[1]
+
+
+def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | None]:
+    """`label_mass` and `log_evidence` in one look: a ranking asks for both, of every passage."""
+    told = _told(scores)
+    mass = min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
     missing = told.count(None)
     if missing == len(told):
-        return None
-    left = (1.0 - label_mass(scores)) / missing if missing else 0.0
+        return mass, None
+    left = (1.0 - mass) / missing if missing else 0.0
     bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
-    return tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
+    return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
 
 
 def softmax(logs: Sequence[float]) -> list[float]:
     """Probabilities that sum to 1, of finite logs."""
     top = max(logs)
     weights = [math.exp(log - top) for log in logs]
-    whole = math.fsum(weights)
+    whole = sum(weights)
     return [weight / whole for weight in weights]
 
 
-def _told(logprob: float | None) -> float | None:
+def _told(scores: LabelScores) -> list[float | None]:
     """In [ln 1e-9, 0]; servers round, and a sum over spellings may exceed 1 by a hair."""
-    if logprob is None or not math.isfinite(logprob):
-        return None
-    return max(_LEAST, min(0.0, logprob))
+    return [
+        None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
+        for logprob in scores.logprobs
+    ]

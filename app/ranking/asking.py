@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from app.backends.estimating import tokens_of
 from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.blocks import interleave
@@ -30,6 +31,9 @@ from app.ranking.sheet import Sheet, Tally
 SCORER_BLOCK = 25
 """Passages in one request to a label scorer: few enough that some are there when time runs out. A server that batches
 works through all of the requests together, so that small ones cost it nothing."""
+
+JUDGE_TOKENS = 6_000
+"""Of all passages in one request to a judge: so that it fits into a context of 8,000."""
 
 Way = Literal["scorer", "judge"]
 
@@ -68,13 +72,14 @@ class Asking:
     """What one ranking asks of its reader. What comes back is noted as soon as it is there.
 
     A call that fails is noted too, and leaves its passages ungraded; nothing is asked twice. `most` is the size of a
-    judge's blocks.
+    judge's blocks (less for long passages).
     """
 
     def __init__(self, reader: Reader, cache: ScoreCache, query: str, fence: str, most: int) -> None:
         self._reader, self._cache = reader, cache
         self._query, self._fence = query, fence
         self._most = most
+        self._asked = (reader.name, reader.model, PROMPT_VERSION, " ".join(query.split()))
 
     async def grade(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         """One round of calls side by side."""
@@ -83,7 +88,7 @@ class Asking:
             if self._reader.way == "scorer":
                 await self._score(passages, sheet)
             else:
-                await _together(self._judge(block, sheet) for block in interleave(passages, self._most))
+                await _together(self._judge(block, sheet) for block in interleave(passages, self._block(passages)))
 
     async def compare(self, window: Sequence[Prepared], tally: Tally) -> tuple[float, ...] | None:
         """u of each in the window, from its letters in both directions. None: it could not be told."""
@@ -107,6 +112,11 @@ class Asking:
         with tally.round():
             await self._completed(listing, [passage.text for passage in window], read, tally)
         return [window[number - 1] for number in order] or None
+
+    def _block(self, passages: Sequence[Prepared]) -> int:
+        """How many a judge may grade in one request."""
+        tokens = sum(tokens_of(passage.text) for passage in passages)
+        return max(1, min(self._most, JUDGE_TOKENS * len(passages) // max(tokens, 1)))
 
     async def _score(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         items = [*(self._blanks() if not sheet.unbiased else ()), *map(self._item, passages)]
@@ -195,8 +205,7 @@ class Asking:
         return _Item("", self._key("duel", *texts), duel_prompt(self._query, texts, self._fence))
 
     def _key(self, kind: str, *texts: str) -> str:
-        query = " ".join(self._query.split())
-        return key_of(self._reader.name, self._reader.model, PROMPT_VERSION, kind, query, *texts)
+        return key_of(*self._asked, kind, *texts)
 
 
 def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> None:

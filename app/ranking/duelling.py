@@ -20,7 +20,7 @@ from app.backends.ports import LabelScores
 from app.ranking.settling import RISK, Settlement, phi, sigma_of
 from app.ranking.shapes import Grade
 
-WINDOW = 15
+WINDOW = 10
 DUEL_WEIGHT = 0.5
 FARTHEST = 3.0
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from app.ranking.priors import PriorModel, clip
 from app.ranking.shapes import Calibration
 
-PRIOR_WEIGHT = 0.25
+PRIOR_WEIGHT = 0.5
 
 LEAST = 0.01
 """No grade is surer than this: logit(0.01) = -4.6."""

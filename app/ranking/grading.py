@@ -14,9 +14,10 @@ say how sure it is: V is that of an even spread over one third, and of a slip in
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from operator import mul
 from typing import TypeVar
 
-from app.backends.labels import LEAST_MASS, label_mass, log_evidence, softmax
+from app.backends.labels import LEAST_MASS, log_evidence, mass_and_evidence, softmax
 from app.backends.ports import LabelScores
 from app.ranking.shapes import LABELS, TOP_GRADE, Grade
 
@@ -32,6 +33,7 @@ SLIP = 0.2
 
 JUDGE_VARIANCE = (1 / 12 + SLIP) / TOP_GRADE**2
 
+_STEPS = tuple(grade / TOP_GRADE for grade in range(TOP_GRADE + 1))
 UNBIASED = (-math.log(len(LABELS)),) * len(LABELS)
 
 
@@ -51,13 +53,13 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
 
     It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
     """
-    evidence = log_evidence(scores)
+    mass, evidence = mass_and_evidence(scores)
     if evidence is None:
         return None
     shares = softmax([logprob - beta * b for logprob, b in zip(evidence, bias, strict=True)])
-    expected = min(1.0, math.fsum(share * grade for grade, share in enumerate(shares)) / TOP_GRADE)
-    variance = math.fsum(share * (grade / TOP_GRADE - expected) ** 2 for grade, share in enumerate(shares))
-    flags = (UNRELIABLE,) if label_mass(scores) < LEAST_MASS else ()
+    expected = min(1.0, sum(map(mul, shares, _STEPS)))
+    variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
+    flags = (UNRELIABLE,) if mass < LEAST_MASS else ()
     return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
 
 

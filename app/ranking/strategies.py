@@ -1,6 +1,6 @@
 """What a model is asked in which order: grades in one round or two, a second look, or windows alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from app.ranking.blocks import windows
 from app.ranking.cache import ScoreCache
 from app.ranking.duelling import duelled, merged, redealt, window_of
 from app.ranking.fusing import PRIOR_WEIGHT, in_order
-from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
+from app.ranking.preparing import PASSAGE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, window_request
 from app.ranking.settling import settle, worth_reading
 from app.ranking.shapes import Calibration, Candidate, Prepared, Ranked, Ranking
@@ -60,9 +60,9 @@ class _Run:
     ) -> None:
         self.task, self.reader, self.conduct = task, reader, conduct
         ranked = sorted(task.candidates, key=lambda candidate: (-candidate.prior, candidate.id))
-        self.deepest, rest = ranked[: task.depth], ranked[task.depth :]
-        self.alone = reader.way == "scorer" and task.strategy != "listwise"
-        read = prepare(task.query, self.deepest, tokens=POINTWISE_TOKENS if self.alone else WINDOW_TOKENS)
+        deepest, rest = ranked[: task.depth], ranked[task.depth :]
+        tokens = WINDOW_TOKENS if task.strategy == "listwise" else PASSAGE_TOKENS
+        read = prepare(task.query, deepest, tokens=tokens)
         unread = [Prepared(id=candidate.id, text="", prior=candidate.prior) for candidate in rest]
         weight = 0.0 if task.strategy == "pointwise" else PRIOR_WEIGHT
         self.sheet = Sheet([*read, *unread], calibration, weight)
@@ -70,7 +70,7 @@ class _Run:
         # All of them are readable before any other: their priors are the highest.
         self.readable = self.sheet.passages[: len(read)]
         self.asking = Asking(
-            reader, cache, task.query, draw_fence(_texts(task.query, self.deepest, read), fence), conduct.block
+            reader, cache, task.query, draw_fence(_texts(task.query, deepest, read), fence), conduct.block
         )
 
     def result(self, order: Sequence[Ranked], degraded: str) -> Ranking:
@@ -145,20 +145,21 @@ class Graded(_Run):
         zs = {key: z for key, z in self.sheet.zs().items() if key in grades}
         names = window_of(in_order(zs, self.sheet.priors), grades, settle(grades, self.task.top))
         if len(names) > 1:
-            moved = await (self._compared(names, zs) if self.alone else self._ordered(names, zs))
+            ask = self._compared if self.reader.way == "scorer" else self._ordered
+            moved = await ask(names, zs)
             self.sheet.move({name: moved[name] for name in names if name in moved})
 
-    async def _compared(self, names: Sequence[str], zs: dict[str, float]) -> dict[str, float]:
-        """A passage that was read alone is cut shorter to stand among others."""
-        among = [candidate for candidate in self.deepest if candidate.id in names]
-        short = {key: p for p in prepare(self.task.query, among, tokens=WINDOW_TOKENS) for key in (p.id, *p.twins)}
-        preferred = await self.asking.compare([short[name] for name in names], self.tally)
+    async def _compared(self, names: Sequence[str], zs: Mapping[str, float]) -> dict[str, float]:
+        preferred = await self.asking.compare(self._called(names), self.tally)
         return duelled(zs, names, preferred) if preferred else {}
 
-    async def _ordered(self, names: Sequence[str], zs: dict[str, float]) -> dict[str, float]:
-        by_id = {passage.id: passage for passage in self.readable}
-        judged = await self.asking.order([by_id[name] for name in names], self.tally)
+    async def _ordered(self, names: Sequence[str], zs: Mapping[str, float]) -> dict[str, float]:
+        judged = await self.asking.order(self._called(names), self.tally)
         return redealt(zs, merged(names, [passage.id for passage in judged])) if judged else {}
+
+    def _called(self, names: Sequence[str]) -> list[Prepared]:
+        by_id = {passage.id: passage for passage in self.readable}
+        return [by_id[name] for name in names]
 
 
 class Listed(_Run):

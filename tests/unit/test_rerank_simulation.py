@@ -64,22 +64,24 @@ SCHEDULES = {
 }
 
 
-STUBBORN = {f"ablated, fusion c={c}" for c in (0.5, 1.0)}
+PURE = {*PEERS, *(name for name in SCHEDULES if "pointwise" in name or "listwise" in name or "c=0.0" in name)}
+"""Those in which the first stage has no say."""
 
 
-@pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - STUBBORN))
+@pytest.mark.parametrize("name", sorted(PURE))
 def test_no_noise_is_the_ideal_order(name: str) -> None:
-    """A judge without errors lets every schedule, with every knob, put the best ten first."""
+    """A judge without errors lets every schedule that asks it alone put the best ten first."""
     task = make_task()
-    done = simulated(task, SCHEDULES[name], NONE)
-    assert ndcg_of([task], [done.order]) == [1.0]
+    assert ndcg_of([task], [simulated(task, SCHEDULES[name], NONE).order]) == [1.0]
 
 
-@pytest.mark.parametrize("name", sorted(STUBBORN))
-def test_heavy_prior_overrules_even_a_perfect_judge(name: str) -> None:
-    """Fusion with a first stage that knows nothing costs quality once its weight is high."""
+@pytest.mark.parametrize("name", sorted(SCHEDULES.keys() - PURE))
+def test_a_first_stage_that_knows_nothing_costs_little(name: str) -> None:
+    """Fused with it, a judge without errors loses a few hundredths, the more the heavier it weighs."""
     task = make_task()
-    assert ndcg_of([task], [simulated(task, SCHEDULES[name], NONE).order])[0] < 0.99
+    ndcg = ndcg_of([task], [simulated(task, SCHEDULES[name], NONE).order])[0]
+    assert (0.9 if "c=1.0" in name else 0.95) < ndcg <= 1.0
+    assert ndcg < 1.0 or "c=1.0" not in name
 
 
 @pytest.mark.parametrize("name", ["rankgpt", "first", "groups", "yes_no", "ours: duel, labels", "ours: graded, judge"])

@@ -36,9 +36,9 @@ def test_odd_priors_give_numbers_all_the_same() -> None:
 
 @given(UNIT, st.integers(-300, 300), CALIBRATIONS)
 def test_a_score_follows_the_formula(expected: float, prior_z: int, calibration: Calibration) -> None:
-    """sigmoid(A (logit(0.01 + 0.98 E) + z_prior / 4) + B)."""
+    """sigmoid(A (logit(0.01 + 0.98 E) + z_prior / 2) + B)."""
     squeezed = 0.01 + 0.98 * expected
-    z = np.log(squeezed) - np.log1p(-squeezed) + 0.25 * prior_z / 100
+    z = np.log(squeezed) - np.log1p(-squeezed) + 0.5 * prior_z / 100
     assert fuse(expected, prior_z / 100) == pytest.approx(z)
     assert score_of(z, calibration) == pytest.approx(1 / (1 + np.exp(-(calibration.slope * z + calibration.offset))))
 

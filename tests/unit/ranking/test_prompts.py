@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.backends.estimating import tokens_of, tokens_of_prompt
 from app.backends.ports import ChatRequest, Conversation
 from app.quoting.neutral import neutralise
-from app.ranking.preparing import POINTWISE_TOKENS
+from app.ranking.preparing import PASSAGE_TOKENS
 from app.ranking.prompts import (
     BLANKS,
     JUDGE_PASSAGES,
@@ -26,7 +26,7 @@ from app.ranking.prompts import (
     window_request,
 )
 from app.ranking.shapes import LABELS
-from tests.unit.ranking.injections import ATTACKS, Attack
+from tests.attacks.injections import ATTACKS, Attack
 
 FENCE = "mxkqzvbw"
 QUERY = "How long do parcels take?"
@@ -73,7 +73,7 @@ def test_prompts_of_one_query_share_all_before_the_passage() -> None:
 
 def test_a_prompt_fits_into_gemmas_window() -> None:
     """The longest passage and query leave room in 1,024 tokens for an estimate that is a third too low."""
-    prompt = grade_prompt("long " * 2_000, "x" * POINTWISE_TOKENS * 4, FENCE)
+    prompt = grade_prompt("long " * 2_000, "x" * PASSAGE_TOKENS * 4, FENCE)
     assert tokens_of_prompt(prompt) * 4 / 3 < 1_024
 
 
