@@ -19,6 +19,7 @@ import msgspec
 import rich_click as click
 from click.exceptions import Exit
 
+from app.commands.calibrate import calibrate
 from app.commands.cost import cost
 from app.commands.terminal import err, out, print_json, settings_here, write
 from app.commands.usage import usage
@@ -258,6 +259,7 @@ def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
 
 cli.add_command(usage)
 cli.add_command(cost)
+cli.add_command(calibrate)
 cli.add_command(vllm)
 
 
