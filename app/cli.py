@@ -26,6 +26,7 @@ from app.commands.usage import usage
 from app.commands.vllm import vllm
 from app.console import IndexingView, LoadingView, clean, show_answer, show_results, show_sources, summary_line
 from app.errors import ConfigError, InvalidRequest, WinnowError
+from app.logs import configure_logging
 from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
 from indexing.progress import Summary
@@ -52,6 +53,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script."""
     _print_whatever_comes()
+    configure_logging("text", "warning")  # standard output belongs to what was asked for; `serve` has its own settings
     try:
         # Without its standalone mode click returns the status that an Exit carries.
         status = cli(prog_name="winnow", standalone_mode=False)

@@ -14,7 +14,7 @@ from app.commands.asking_view import AskingView
 from app.commands.figures import dollars
 from app.commands.terminal import err, out, print_json, settings_here
 from app.console import clean, duration
-from app.evaluating.calibration import Calibrated, CalibrateOptions
+from app.evaluating.shapes import Calibrated, CalibrateOptions
 from app.ranking.calibrating import Bin
 
 _BAR = 22
@@ -48,25 +48,25 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
     fit is kept for the model and the version of the prompts, and used from the next start of the service on.
     """
     with AskingView(err) as view:
-        found = asyncio.run(_calibrate(data, options, view))
+        found = asyncio.run(_calibrate(data, CalibrateOptions(**options), view))
     if as_json:
         print_json(found)
     else:
         show_calibrated(out, found)
 
 
-async def _calibrate(folder: Path, told: dict[str, Any], view: AskingView) -> "Calibrated":
+async def _calibrate(folder: Path, options: CalibrateOptions, view: AskingView) -> Calibrated:
     from app.evaluating.apart import folder_of, services_apart
     from app.evaluating.calibration import calibrate as run
     from app.evaluating.data import DataSet
 
-    settings, data, options = settings_here(), DataSet(folder), CalibrateOptions(**told)
+    settings, data = settings_here(), DataSet(folder)
     kept = folder_of(settings, data)
     async with services_apart(settings, None if options.collection else kept, fits={}) as services:
         return await run(services, data, options, kept, view.show)
 
 
-def show_calibrated(console: Console, found: "Calibrated") -> None:
+def show_calibrated(console: Console, found: Calibrated) -> None:
     """The fit, what it is worth, and a reliability diagram; fits 80 columns."""
     fit = found.fit
     _say(console, f"{clean(found.model)} ({clean(found.backend)}), prompts {found.prompt_version}", "bold")
@@ -81,7 +81,7 @@ def show_calibrated(console: Console, found: "Calibrated") -> None:
     _say(console, "A service that is running uses it after its next start.")
 
 
-def _figures(found: "Calibrated") -> Table:
+def _figures(found: Calibrated) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, head in enumerate(("", "documents", "calibration error", "log loss")):
         table.add_column(head, justify="right" if column else "left")
@@ -102,7 +102,7 @@ def _figures(found: "Calibrated") -> Table:
     return table
 
 
-def _notes(found: "Calibrated") -> list[str]:
+def _notes(found: Calibrated) -> list[str]:
     notes = []
     if found.held_out is None:
         notes.append(
@@ -117,7 +117,7 @@ def _notes(found: "Calibrated") -> list[str]:
     return notes
 
 
-def diagram(before: "Sequence[Bin]", after: "Sequence[Bin]") -> list[str]:
+def diagram(before: Sequence[Bin], after: Sequence[Bin]) -> list[str]:
     """A line for each bin of the score, without and with the calibration beside it."""
     lines = [f"{'score':<9}{'before':<{_BAR + 11}}after"]
     by_low = [{bin.low: bin for bin in bins} for bins in (before, after)]
@@ -127,7 +127,7 @@ def diagram(before: "Sequence[Bin]", after: "Sequence[Bin]") -> list[str]:
     return lines
 
 
-def _bar(bin: "Bin | None") -> str:
+def _bar(bin: Bin | None) -> str:
     if bin is None:
         return " " * (_BAR + 8)
     cells = ["#" if place < round(bin.relevant * _BAR) else "." for place in range(_BAR)]

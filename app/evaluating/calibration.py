@@ -14,8 +14,8 @@ from app.evaluating.asking import Record, ask_all, failing_softly, index_documen
 from app.evaluating.data import Asked, DataSet, SourceDocument, digest_of, sample
 from app.evaluating.journal import Journal
 from app.evaluating.progress import Tell, tell_nobody
+from app.evaluating.shapes import Calibrated, CalibrateOptions, HeldOut
 from app.ranking.calibrating import (
-    Bin,
     Fit,
     calibration_error,
     fit_calibration,
@@ -34,19 +34,6 @@ CALLER = Caller(key="calibrate")
 _DEADLINE_MS = 60_000
 
 
-class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`queries` are asked, drawn by `seed`, of at most `passages` documents; a model reads the best `depth` of each."""
-
-    backend: str
-    queries: int = 100
-    depth: int = 50
-    passages: int = 2000
-    seed: int = 1
-    at_once: int = 4
-    fresh: bool = False
-    collection: str | None = None
-
-
 class Graded(Record, frozen=True, kw_only=True):
     """What a model said of one query's documents: z before calibration, and whether the document is relevant."""
 
@@ -54,38 +41,6 @@ class Graded(Record, frozen=True, kw_only=True):
     zs: tuple[float, ...] = ()
     relevant: tuple[bool, ...] = ()
     unread: int = 0
-
-
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A fit on one half of the queries, seen on the other half. Log losses in nats per document."""
-
-    n: int
-    ece_before: float
-    ece_after: float
-    log_loss_before: float
-    log_loss_after: float
-
-
-class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
-    """The fit that is now kept, and how far to trust it. `held_out` None: too few queries to hold some out.
-
-    `before` and `after` are the reliability of all documents, in bins of the score.
-    """
-
-    backend: str
-    model: str
-    prompt_version: str
-    fit: Fit
-    held_out: HeldOut | None
-    before: tuple[Bin, ...]
-    after: tuple[Bin, ...]
-    queries: int
-    failed: int
-    unread: int
-    requests: int
-    cost_usd: float
-    seconds: float
-    kept_in: str
 
 
 async def calibrate(

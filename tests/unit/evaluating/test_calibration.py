@@ -13,9 +13,10 @@ from app.backend_settings import BudgetSettings, PriceSettings
 from app.domain import Query, SearchResult
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluating.asking import Ended
-from app.evaluating.calibration import Calibrated, CalibrateOptions, Graded, calibrate, held_out
+from app.evaluating.calibration import Graded, calibrate, held_out
 from app.evaluating.data import DataSet
 from app.evaluating.progress import Progress
+from app.evaluating.shapes import Calibrated, CalibrateOptions
 from app.ranking.fits import FITS_FILE, read_fits
 from app.ranking.fusing import score_of
 from app.ranking.prompts import PROMPT_VERSION
