@@ -1,4 +1,4 @@
-"""`winnow`: serve, index, search, answer, usage, cost, doctor, vllm.
+"""`winnow`: serve, index, search, answer, eval, calibrate, usage, cost, doctor, vllm.
 
 While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
 Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
@@ -21,6 +21,7 @@ from click.exceptions import Exit
 
 from app.commands.calibrate import calibrate
 from app.commands.cost import cost
+from app.commands.evaluate import evaluate
 from app.commands.terminal import err, out, print_json, settings_here, write
 from app.commands.usage import usage
 from app.commands.vllm import vllm
@@ -262,6 +263,7 @@ def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
 cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
+cli.add_command(evaluate)
 cli.add_command(vllm)
 
 

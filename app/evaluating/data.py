@@ -97,6 +97,11 @@ class DataSet:
         gold = {key: row for key, row in rows.items() if row.label_source in (None, "gold")}
         return {key: Asked(id=key, text=row.text, answerable=False) for key, row in gold.items()}
 
+    @property
+    def has_grades(self) -> bool:
+        """Whether there are judgements."""
+        return any(_packed_or_not(self.folder / name) for name in QRELS)
+
     @cached_property
     def grades(self) -> Grades:
         """What the judgements say."""
