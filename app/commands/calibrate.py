@@ -105,9 +105,7 @@ def _figures(found: Calibrated) -> Table:
 def _notes(found: Calibrated) -> list[str]:
     notes = []
     if found.held_out is None:
-        notes.append(
-            "too few relevant documents to hold half of the queries out: nobody knows how well this carries over"
-        )
+        notes.append("too little to hold half of the queries out: how well this carries over is not known")
     elif found.held_out.log_loss_after > found.held_out.log_loss_before:
         notes.append("on queries it was not fitted on, the scores got worse: give it more --queries")
     if found.failed:

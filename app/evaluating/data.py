@@ -171,8 +171,12 @@ def _judgement(path: Path, number: int, line: str) -> tuple[str, str, int]:
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a .jsonl, or of the .gz beside it. Raises InvalidRequest."""
-    found = _found(path.parent, (path.name,), "JSON objects, one a line")
-    return (row for _, row in _rows(found, dict[str, Any]))
+    return (row for _, row in _rows(_one_of_both(path), dict[str, Any]))
+
+
+def read_packed(path: Path) -> bytes:
+    """What is in the file, or in the .gz beside it. Raises InvalidRequest."""
+    return _bytes(_one_of_both(path))
 
 
 def _by_id(path: Path, kind: type[Row]) -> dict[str, Row]:
@@ -223,6 +227,10 @@ def _found(folder: Path, names: Sequence[str], what: str) -> Path:
         if path := _packed_or_not(folder / name):
             return path
     raise InvalidRequest(f"{folder} has no {' or '.join(names)}; it holds {what}")
+
+
+def _one_of_both(path: Path) -> Path:
+    return _found(path.parent, (path.name,), "JSON objects, one a line")
 
 
 def _packed_or_not(path: Path) -> Path | None:
