@@ -1,8 +1,8 @@
 """Asks many questions, a few at once, and keeps what came of each as soon as it is known."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -50,32 +50,48 @@ async def ask_all(
     `ask` raises what ends everything. Raises Ended when that is a spent budget, after what is under way has ended.
     """
     wanted = {asked.id for asked in questions}
-    found = {record.id: record for record in journal.begin(fresh=fresh) if record.id in wanted and not record.error}
-    left = iter([asked for asked in questions if asked.id not in found])
-    spent: list[BudgetExceeded] = []
+    known = {record.id: record for record in journal.begin(fresh=fresh) if record.id in wanted and not record.error}
+    run = _Run(step, len(questions), journal, known, tell)
+    left = iter([asked for asked in questions if asked.id not in known])
+    await together(run.work(left, ask) for _ in range(at_once))
+    if run.spent:
+        raise _ended(run.spent, len(run.found), len(questions))
+    return run.found
 
-    def report() -> None:
-        usd = sum(record.usage.cost_usd for record in found.values())
-        failed = sum(bool(record.error) for record in found.values())
-        tell(Progress(step=step, done=len(found), total=len(questions), usd=usd, failed=failed))
 
-    async def work() -> None:
+class _Run(Generic[R]):
+    """What has come of the questions so far."""
+
+    def __init__(self, step: str, total: int, journal: Journal[R], known: dict[str, R], tell: Tell) -> None:
+        self._progress = Progress(step=step, done=0, total=total)
+        self._journal, self._tell = journal, tell
+        self.found: dict[str, R] = {}
+        self.spent: BudgetExceeded | None = None
+        self._note(*known.values())
+
+    async def work(self, left: Iterator[Asked], ask: Callable[[Asked], Awaitable[R]]) -> None:
+        """Ask one after another, as long as there are some and the budget allows it."""
         for asked in left:
             try:
                 record = await ask(asked)
             except BudgetExceeded as exc:
-                spent.append(exc)
-            if spent:
+                self.spent = exc
+            else:
+                self._journal.append(record)
+                self._note(record)
+            if self.spent:
                 return
-            journal.append(record)
-            found[record.id] = record
-            report()
 
-    report()
-    await together(work() for _ in range(at_once))
-    if spent:
-        raise _ended(spent[0], len(found), len(questions))
-    return found
+    def _note(self, *records: R) -> None:
+        self.found |= {record.id: record for record in records}
+        before = self._progress
+        self._progress = msgspec.structs.replace(
+            before,
+            done=len(self.found),
+            usd=before.usd + sum(record.usage.cost_usd for record in records),
+            failed=before.failed + sum(bool(record.error) for record in records),
+        )
+        self._tell(self._progress)
 
 
 async def together(works: Iterable[Awaitable[None]]) -> None:
@@ -110,16 +126,18 @@ def check_budget(use: BackendUse) -> None:
 
 async def index_documents(
     services: Services, collection: str, documents: Sequence[SourceDocument], tell: Tell = tell_nobody
-) -> None:
-    """Put them in an index of one's own; those that are there are not embedded again."""
+) -> int:
+    """Put them in an index of one's own, where those that are there are not embedded again. How many cannot be."""
+    failed = 0
     for start in range(0, len(documents), SLICE):
-        tell(Progress(step="indexing", done=start, total=len(documents)))
-        some = documents[start : start + SLICE]
-        await services.library.put(
-            collection,
-            [Handed(document=Document(text=one.text, title=one.title), id=one.id) for one in some],
-        )
-    tell(Progress(step="indexing", done=len(documents), total=len(documents)))
+        tell(Progress(step="indexing", done=start, total=len(documents), failed=failed))
+        some = [
+            Handed(document=Document(text=one.text, title=one.title), id=one.id)
+            for one in documents[start : start + SLICE]
+        ]
+        failed += sum(outcome.status == "failed" for outcome in await services.library.put(collection, some))
+    tell(Progress(step="indexing", done=len(documents), total=len(documents), failed=failed))
+    return failed
 
 
 def _ended(cause: BudgetExceeded, done: int, total: int) -> Ended:

@@ -133,11 +133,10 @@ class DataSet:
 
 
 def sample(questions: Sequence[Asked], count: int, seed: int) -> tuple[Asked, ...]:
-    """At most `count` of them, drawn by the seed, in their own order."""
-    if len(questions) <= count:
-        return tuple(questions)
-    places = Random(f"questions {seed}").sample(range(len(questions)), count)  # noqa: S311
-    return tuple(questions[place] for place in sorted(places))
+    """At most `count` of them, drawn by the seed, in their own order. A larger sample holds the smaller ones."""
+    places = list(range(len(questions)))
+    Random(f"questions {seed}").shuffle(places)  # noqa: S311
+    return tuple(questions[place] for place in sorted(places[:count]))
 
 
 def digest_of(*parts: Any) -> str:

@@ -95,8 +95,9 @@ async def _planned(services: Services, data: DataSet, options: EvalOptions, tell
         await (await services.store.get()).info(options.collection)
         return _Plan(asked=asked, grades=grades, collection=options.collection, notes=())
     collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
-    await index_documents(services, collection, list(data.documents.values()), tell)
-    return _Plan(asked=asked, grades=grades, collection=collection, notes=tuple(_notes(data, grades, answerable)))
+    failed = await index_documents(services, collection, list(data.documents.values()), tell)
+    notes = tuple(_notes(data, grades, answerable, failed))
+    return _Plan(asked=asked, grades=grades, collection=collection, notes=notes)
 
 
 def _answerable(data: DataSet, options: EvalOptions) -> tuple[Asked, ...]:
@@ -108,7 +109,9 @@ def _answerable(data: DataSet, options: EvalOptions) -> tuple[Asked, ...]:
     return judged or data.judged
 
 
-def _notes(data: DataSet, grades: Grades, questions: Sequence[Asked]) -> Iterator[str]:
+def _notes(data: DataSet, grades: Grades, questions: Sequence[Asked], failed: int) -> Iterator[str]:
+    if failed:
+        yield f"{failed} of {len(data.documents)} documents have no text, and are not indexed"
     wanted = {document for asked in questions for document in grades.get(asked.id, ())}
     if missing := wanted - data.documents.keys():
         yield f"{len(missing)} of {len(wanted)} relevant documents are not in the corpus: nobody can find them"
@@ -215,7 +218,7 @@ def _report(
     ranked = [outcome.rank_ms for outcome in good if outcome.rank_ms is not None]
     return BackendReport(
         backend=name,
-        model=next((outcome.model for outcome in good if outcome.model), None),
+        model=", ".join(sorted({outcome.model for outcome in good if outcome.model})) or None,
         questions=len(good),
         failed=Counter(outcome.error for outcome in outcomes.values() if outcome.error),
         measures={measure: found for measure, found in measures.items() if found},

@@ -93,6 +93,24 @@ async def test_a_spent_budget_ends_the_run_and_keeps_what_is_there(tmp_path: Pat
     assert len(journal(tmp_path).begin(fresh=False)) == 5
 
 
+async def test_what_was_paid_for_is_kept_at_the_end(tmp_path: Path) -> None:
+    """A question that was under way when another found the budget spent counts."""
+    under_way, spent = asyncio.Event(), asyncio.Event()
+
+    async def ask(asked: Asked) -> Record:
+        if asked.id == "0":
+            under_way.set()
+            await spent.wait()
+            return Record(id="0")
+        await under_way.wait()
+        spent.set()
+        raise BudgetExceeded("the budget is spent")
+
+    with pytest.raises(Ended, match="1 of 10"):
+        await ask_all("asking", QUESTIONS, ask, journal(tmp_path), at_once=2)
+    assert journal(tmp_path).begin(fresh=False) == [Record(id="0")]
+
+
 async def test_what_no_question_can_change_ends_the_run(tmp_path: Path) -> None:
     """A backend that is not there is not asked ten times; nothing goes on in the background."""
     oracle = Oracle({"1": UnknownBackend("no backend 'x'")})

@@ -92,12 +92,13 @@ def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_drawn_by_its_seed() -> None:
-    """The same for the same seed, in the questions' own order; all of few."""
+    """The same for the same seed, in the questions' own order; all of few; and a larger one holds it."""
     questions = [Asked(id=str(number), text="x") for number in range(50)]
     drawn = sample(questions, 10, seed=1)
     assert drawn == sample(questions, 10, seed=1) != sample(questions, 10, seed=2)
     assert [int(asked.id) for asked in drawn] == sorted(int(asked.id) for asked in drawn)
     assert len(set(drawn)) == 10
+    assert set(drawn) < set(sample(questions, 20, seed=1))
     assert sample(questions, 50, seed=1) == tuple(questions)
 
 
