@@ -1,4 +1,4 @@
-"""`winnow`: serve, index, search, answer, usage, cost, doctor, vllm.
+"""`winnow`: serve, index, search, answer, eval, calibrate, usage, cost, doctor, vllm.
 
 While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
 Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
@@ -19,7 +19,9 @@ import msgspec
 import rich_click as click
 from click.exceptions import Exit
 
+from app.commands.calibrate import calibrate
 from app.commands.cost import cost
+from app.commands.evaluate import evaluate
 from app.commands.terminal import err, out, print_json, settings_here, write
 from app.commands.usage import usage
 from app.commands.vllm import vllm
@@ -34,6 +36,7 @@ from app.console import (
     summary_line,
 )
 from app.errors import ConfigError, InvalidRequest, WinnowError
+from app.logs import configure_logging
 from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
 from indexing.progress import Summary
@@ -60,6 +63,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The console script."""
     _print_whatever_comes()
+    configure_logging("text", "warning")  # standard output belongs to what was asked for; `serve` has its own settings
     try:
         # Without its standalone mode click returns the status that an Exit carries.
         status = cli(prog_name="winnow", standalone_mode=False)
@@ -275,6 +279,8 @@ def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
 
 cli.add_command(usage)
 cli.add_command(cost)
+cli.add_command(calibrate)
+cli.add_command(evaluate)
 cli.add_command(vllm)
 
 

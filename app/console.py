@@ -114,7 +114,7 @@ class IndexingView:
         elif so_far.passages and self._clock() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = self._clock()
             share = so_far.bytes / self._bytes if self._bytes else 1.0
-            left = f", about {_duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
+            left = f", about {duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
             self._console.print(Text(f"{share:.0%}: {rate}{left}"))
 
     def _say(self, step: str) -> None:
@@ -167,7 +167,7 @@ def summary_line(summary: Summary) -> str:
     parts += [f"{len(summary.refused)} refused"] if summary.refused else []
     rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
     held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
-    return f"documents: {', '.join(parts)} in {_duration(summary.seconds)}{rate}; {held}"
+    return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}"
 
 
 def show_results(console: Console, found: dict[str, Any]) -> None:
@@ -295,7 +295,8 @@ def _flat(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As people say it."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

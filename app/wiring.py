@@ -25,7 +25,7 @@ from app.presence import Presence
 from app.rankers import Rankers
 from app.ranking.cache import ScoreCache
 from app.ranking.cache_file import CACHE_FILE, CacheFile
-from app.ranking.fits import FITS_FILE, calibrations
+from app.ranking.fits import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
 from app.ranking.strategies import Conduct
 from app.search import Searcher
@@ -91,7 +91,8 @@ class Answering(Protocol):
 class Services:
     """What the routes use. `start` before the first request, `close` after the last.
 
-    Searching and writing share `store` and `embedder`: one process owns the embedded index.
+    Searching and writing share `store` and `embedder`: one process owns the embedded index. `index_home` is where the
+    index lies if not in the home, and `fits` are the calibrations if not the home's.
     """
 
     def __init__(
@@ -100,8 +101,12 @@ class Services:
         open_store: Callable[[], Awaitable[VectorStore]],
         embedder: EmbedderSource,
         make_answerer: "Callable[[Services], Answering] | None" = None,
+        *,
+        index_home: Path | None = None,
+        fits: Fits | None = None,
     ) -> None:
         self.settings = settings
+        self._index_home = index_home or settings.index.home
         self.backends = Backends(declared(settings.backends), default=settings.service.backend)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self.fleet = Resource(self._open_fleet)
@@ -111,7 +116,7 @@ class Services:
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
         self.model = Resource(embedder.get)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
-        self.reranker = _reranker(settings)
+        self.reranker = _reranker(settings, fits)
         self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
@@ -186,7 +191,7 @@ class Services:
         await asyncio.to_thread(self.accounts.close)
 
     async def _open_bench(self) -> Workbench:
-        store, home = await self.store.get(), self.settings.index.home
+        store, home = await self.store.get(), self._index_home
         if self.settings.store.url and self._writing is None:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             self._writing = DirectoryLock(ensured(home), wait=0)
@@ -232,19 +237,27 @@ def _failed(future: "asyncio.Future[T]") -> bool:
     return future.cancelled() or future.exception() is not None
 
 
-def build_services(settings: Settings) -> Services:
-    """The real ones. Nothing is opened or loaded yet."""
+def build_services(settings: Settings, *, index_home: Path | None = None, fits: Fits | None = None) -> Services:
+    """The real ones. Nothing is opened or loaded yet.
+
+    With `index_home` they have an embedded index of their own there; ledger, budgets and backends stay the home's.
+    """
     return Services(
         settings,
-        lambda: asyncio.to_thread(open_store, settings),
+        lambda: asyncio.to_thread(open_store, settings, index_home),
         LazyEmbedder(settings.embedding),
+        index_home=index_home,
+        fits=fits,
     )
 
 
-def open_store(settings: Settings) -> VectorStore:
-    """The server's store if one is configured, else the embedded one. Blocks. Raises IndexBusy, ConfigError."""
+def open_store(settings: Settings, index_home: Path | None = None) -> VectorStore:
+    """The server's store if one is configured and no place named, else the embedded one.
+
+    Blocks. Raises IndexBusy, ConfigError.
+    """
     told = settings.store
-    if told.url:
+    if told.url and index_home is None:
         from indexing.store.server import ServerOptions, ServerStore
 
         options = ServerOptions(
@@ -256,7 +269,7 @@ def open_store(settings: Settings) -> VectorStore:
         return ServerStore.connect(told.url, told.api_key, options)
     from indexing.store.embedded import EmbeddedStore
 
-    return EmbeddedStore(ensured(settings.index.home / "index"))
+    return EmbeddedStore(ensured((index_home or settings.index.home) / "index"))
 
 
 def ensured(directory: Path) -> Path:
@@ -268,8 +281,8 @@ def ensured(directory: Path) -> Path:
     return directory
 
 
-def _reranker(settings: Settings) -> Reranker:
+def _reranker(settings: Settings, fits: Fits | None) -> Reranker:
     told = settings.ranking
     shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
-    fits = calibrations(settings.index.home / FITS_FILE)
-    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), fits)
+    known = calibrations(settings.index.home / FITS_FILE) if fits is None else fits
+    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), known)

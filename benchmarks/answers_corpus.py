@@ -1,8 +1,6 @@
 """A data set of ../shared/data as something to search and ask: its own small index, apart from the service's."""
 
-import gzip
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
+from app.evaluating.data import read_qrels, read_rows
 from indexing.documents import Passage
 from indexing.embedding import Embedder, load_embedder
 from indexing.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
@@ -20,13 +19,6 @@ from indexing.lexical import Lexical
 from indexing.readability import dense_unit
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import Candidate, Retrieved, SparseVector
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file, or of the .gz beside it."""
-    packed = path.with_name(path.name + ".gz")
-    text = path.read_text("utf-8") if path.exists() else gzip.decompress(packed.read_bytes()).decode("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 class Vectorizer:
@@ -71,22 +63,24 @@ class DataSet:
     def __init__(self, directory: Path, seed: int) -> None:
         self.name = "/".join(directory.parts[-2:]) if directory.parent.name == "xquad" else directory.name
         self._directory = directory
-        asked = lines(directory / "queries.jsonl")
+        asked = list(read_rows(directory / "queries.jsonl"))
         self.questions = _shuffled(asked, seed)
         with_answers = [record for record in asked if record.get("answers")]
         self.answerable = _shuffled(with_answers, seed)
-        unanswerable = lines(directory / "unanswerable.jsonl") if (directory / "unanswerable.jsonl").exists() else []
+        unanswerable = (
+            list(read_rows(directory / "unanswerable.jsonl")) if (directory / "unanswerable.jsonl").exists() else []
+        )
         self.unanswerable = _shuffled([r for r in unanswerable if r["label_source"] == "gold"], seed)
 
     @cached_property
     def passages(self) -> list[dict[str, Any]]:
         """All of them."""
-        return lines(self._directory / "corpus.jsonl")
+        return list(read_rows(self._directory / "corpus.jsonl"))
 
     @cached_property
     def gold(self) -> dict[str, str]:
         """The passage that answers, by question."""
-        return dict(row.split("\t")[:2] for row in (self._directory / "qrels.tsv").read_text().splitlines()[1:])
+        return {query: next(reversed(grades)) for query, grades in read_qrels(self._directory).items()}
 
     def elsewhere(self, count: int, *, fitting: bool) -> list[dict[str, Any]]:
         """Questions to ask of a corpus that has nothing on them, one half for fitting and the other for reporting."""

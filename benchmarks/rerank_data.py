@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluating.data import read_qrels, read_rows
 from app.ranking.shapes import Candidate
-from benchmarks.beir import read_lines, read_qrels
 from indexing.lexical import Lexical
 
 SATURATED = 2.2
@@ -69,10 +69,10 @@ def load_set(data: Path, name: str, *, depth: int, limit: int = 0, part: Part = 
     """`name` is a folder in `data`; `limit` takes its first queries only, `part` every other one of them."""
     folder = data / name
     qrels = read_qrels(folder)
-    corpus = {row["_id"]: row for row in read_lines(folder / "corpus.jsonl")}
+    corpus = {row["_id"]: row for row in read_rows(folder / "corpus.jsonl")}
     index = Bm25Index([f"{row.get('title', '')} {row['text']}" for row in corpus.values()])
     ids = list(corpus)
-    queries = [row for row in read_lines(folder / "queries.jsonl") if row["_id"] in qrels]
+    queries = [row for row in read_rows(folder / "queries.jsonl") if row["_id"] in qrels]
     tasks = []
     for row in queries[: limit or None][PARTS[part]]:
         found = [

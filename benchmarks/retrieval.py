@@ -14,19 +14,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import NamedTuple
 
-import ir_measures
 import msgspec
-from ir_measures import R, nDCG
 
 from app.domain import Mode, Query
+from app.evaluating.data import read_packed, read_qrels, read_rows
+from app.evaluating.records import Outcome, retrieval
 from app.wiring import Services
-from benchmarks.beir import read_bytes, read_lines, read_qrels
 from benchmarks.indexed import index_folder, services_at
 
 MODES: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
-MEASURES = (nDCG @ 10, R @ 100)
 ALLOWED_LOSS = 0.01
 
 
@@ -93,7 +92,7 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
     # A copy in the home, unpacked: an index kept with --home finds its file again.
     folder = services.settings.index.home / "corpora" / collection
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    (folder / "corpus.jsonl").write_bytes(read_bytes(corpus))
+    (folder / "corpus.jsonl").write_bytes(read_packed(corpus))
     summary = await index_folder(services, folder, collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
     print(
@@ -103,8 +102,8 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
 
 async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: int) -> Row:
     qrels = read_qrels(data / chosen.queries)
-    queries = [q for q in read_lines(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels]
-    run: dict[str, dict[str, float]] = {}
+    queries = [q for q in read_rows(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels]
+    run: dict[str, Outcome] = {}
     times = []
     for query in queries[: limit or None]:
         begun = time.perf_counter()
@@ -115,11 +114,11 @@ async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: i
             )
         )  # fmt: skip
         times.append(time.perf_counter() - begun)
-        # By rank: scores may tie, and the order is part of what is measured.
-        run[query["_id"]] = {hit.document_id: -float(rank) for rank, hit in enumerate(found.results)}
-    measured = ir_measures.calc_aggregate(MEASURES, {q: qrels[q] for q in run}, run)
-    times.sort()
-    return Row(chosen.name, mode, measured[nDCG @ 10], measured[R @ 100], 1000 * times[len(times) // 2])
+        documents = tuple(hit.document_id for hit in found.results)
+        run[query["_id"]] = Outcome(id=query["_id"], documents=documents)
+    measured = retrieval(run, qrels, k=100)
+    ndcg, recall = (fmean(measured[name].values()) for name in ("nDCG@10", "recall@100"))
+    return Row(chosen.name, mode, ndcg, recall, 1000 * median(times))
 
 
 def _judge(sets: Sequence[Set], rows: Mapping[tuple[str, str], Row]) -> int:

@@ -11,6 +11,9 @@ from app.ranking.shapes import Calibration
 
 FITS_FILE = "calibration.json"
 
+Fits = Mapping[tuple[str, str], Calibration]
+"""By model and prompt version."""
+
 
 class KeptFit(msgspec.Struct, frozen=True, kw_only=True):
     """A fit and whose it is."""
@@ -38,8 +41,8 @@ def keep_fit(path: Path, fit: KeptFit) -> None:
     draft.replace(path)
 
 
-def calibrations(path: Path) -> Mapping[tuple[str, str], Calibration]:
-    """By model and prompt version. Raises ConfigError."""
+def calibrations(path: Path) -> Fits:
+    """What the file holds. Raises ConfigError."""
     return {_whose(kept): kept.fit.calibration for kept in read_fits(path)}
 
 

@@ -1,0 +1,36 @@
+"""Services for an evaluation: the home's backends, ledger and budgets, over an index that is not the user's."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from app.evaluating.data import DataSet
+from app.ranking.fits import Fits
+from app.settings import Settings
+from app.wiring import Services, build_services
+
+FOLDER = "evals"
+
+
+def folder_of(settings: Settings, data: DataSet) -> Path:
+    """Where in the home the index of this data and what was found out are kept, for the next run."""
+    return settings.index.home / FOLDER / data.digest[:16]
+
+
+@asynccontextmanager
+async def services_apart(
+    settings: Settings, index_home: Path | None, fits: Fits | None = None
+) -> AsyncIterator[Services]:
+    """With an index in `index_home`; None: over the user's own. Scores are remembered within this run alone.
+
+    A score that an earlier request has paid for would seem to cost nothing.
+    """
+    ranking = msgspec.structs.replace(settings.ranking, cache="memory")
+    settings = msgspec.structs.replace(settings, ranking=ranking)
+    services = build_services(settings, index_home=index_home, fits=fits)
+    try:
+        yield services
+    finally:
+        await services.close()
