@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from operator import ge, gt, le, lt
+from operator import eq, ge, gt, le, lt
 from typing import Any, Literal
 
 import msgspec
@@ -29,7 +29,8 @@ from indexing.filters import (
 )
 
 Operator = Literal[
-    "=", "≠", ">", "<", "≥", "≤", "in", "not in", "contains", "not contains", "start with", "end with", "empty", "not empty"
+    "=", "≠", ">", "<", "≥", "≤", "in", "not in",
+    "contains", "not contains", "start with", "end with", "empty", "not empty",
 ]  # fmt: skip
 Values = tuple[Scalar, ...]
 Compare = Callable[[Any, Any], bool]
@@ -126,8 +127,9 @@ _WITHIN: Mapping[str, Callable[[str, str], bool]] = {
 
 
 def _equals(items: Sequence[Any], value: Scalar) -> bool:
+    """Also as texts: "2024" may stand in a list beside numbers."""
     sought = _text(value)
-    return any(_text(item) == sought for item in items) or _ordered(items, value, lambda one, other: bool(one == other))
+    return any(_text(item) == sought for item in items) or _ordered(items, value, eq)
 
 
 def _ordered(items: Sequence[Any], value: Scalar, compare: Compare) -> bool:
@@ -178,12 +180,17 @@ def _narrowed(field: str, condition: Condition) -> Filter | None:
 def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
     if isinstance(value, str) and (moment := read_moment(value)) is not None:
         return _date_filter(field, operator, moment)
-    if (number := _number(value)) is not None:
-        return _number_filter(field, operator, number)
-    text = _text(value)
-    if operator in _ORDER or text in ("true", "false") or not any(char.isalnum() for char in text):
-        return None
-    return HasText(field=field, text=text)
+    number, text = _number(value), _same_text(field, _text(value))
+    if number is None:
+        return None if operator in _ORDER else text
+    in_range = _number_filter(field, operator, number)
+    return in_range if operator in _ORDER else _any_of((in_range, text))
+
+
+def _same_text(field: str, text: str) -> Filter | None:
+    """Equal texts have equal words. A truth is no text to the store."""
+    is_words = text not in ("true", "false") and any(char.isalnum() for char in text)
+    return HasText(field=field, text=text) if is_words else None
 
 
 def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
@@ -196,5 +203,6 @@ def _number_filter(field: str, operator: Operator, number: float) -> Filter:
     """A number in range; or no number at all, that is a text which may spell one."""
     bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
     a_number = NumberRange(field=field, gte=-sys.float_info.max)
-    spelt = Group(op="and", conditions=(Exists(field=field, present=True), Group(op="not", conditions=(a_number,))))
+    no_number = Group(op="not", conditions=(a_number,))
+    spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
     return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))

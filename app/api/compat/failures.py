@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.types import ExceptionHandler
 
 from app.api.problems import CLIENT_GONE, Problem, headers_of, on_error
 
@@ -15,8 +14,10 @@ log = structlog.get_logger()
 Shape = Callable[[Problem, Exception], tuple[int, msgspec.Struct]]
 """The status and the body that a client understands for a problem."""
 
+Handler = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
 
-def shaped(shape: Shape) -> dict[int | type[Exception], ExceptionHandler[Any]]:
+
+def shaped(shape: Shape) -> dict[int | type[Exception], Handler]:
     """The `exception_handlers` of a route.
 
     Every refusal gets its line in the log: these clients show their users an empty result, and no reason.

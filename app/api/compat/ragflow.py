@@ -9,7 +9,7 @@ import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import FromQuery, JSONBody
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
@@ -35,8 +35,9 @@ Threshold = Annotated[float, Meta(description="On `similarity`.")]
 
 
 class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /api/v1/retrieval. `dataset_ids` are collections' names, or `collection@backend`; `rerank_id` names who ranks
-    in all of them.
+    """POST /api/v1/retrieval. `dataset_ids` are collections' names, or `collection@backend`.
+
+    `rerank_id` names who ranks in all of them: `gemma`, or `winnow-rerank@gemma` as GET /v1/models has it.
 
     `vector_similarity_weight` 0 searches by words alone and 1 by meaning alone; in between, both are fused as /search
     does it. `keyword`, `cross_languages`, `use_kg` and `toc_enhance` are ignored like every field that is not known.
@@ -90,7 +91,6 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.dataset_ids
 
     def _ranker(self) -> str | None:
-        """`gemma`, or `winnow-rerank@gemma` as GET /v1/models has it."""
         return (self.rerank_id or "").rpartition("@")[2].strip().removeprefix("winnow-rerank") or None
 
 
@@ -240,13 +240,13 @@ async def ragflow_dify_retrieval_by_get(
     request: BodyRequest,
     services: NamedDependency[Services],
     knowledge_id: FromQuery[str] = "",
-    query: FromQuery[str] = "",
+    question: Annotated[str, QueryParameter(name="query")] = "",
     top_k: FromQuery[int | None] = None,
     score_threshold: FromQuery[float | None] = None,
 ) -> Records:
     """The same by parameters."""
     setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
-    asked = DifyRequest(knowledge_id=knowledge_id, query=query, retrieval_setting=setting)
+    asked = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
     return await find_records(request, services, asked.to_query(MAX_CANDIDATES, RankingOptions()))
 
 
@@ -274,9 +274,9 @@ async def _search(services: Services, queries: Sequence[Query], caller: Caller) 
 
 
 def _mode(weight: float | None) -> Mode:
-    return (
-        "sparse" if weight is not None and weight <= 0 else "dense" if weight is not None and weight >= 1 else "hybrid"
-    )
+    if weight is None or 0 < weight < 1:
+        return "hybrid"
+    return "dense" if weight >= 1 else "sparse"
 
 
 def _documents(ids: Sequence[str] | None) -> Filter | None:
