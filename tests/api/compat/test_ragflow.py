@@ -157,7 +157,8 @@ async def test_an_empty_question_finds_nothing(client: httpx.AsyncClient) -> Non
         ({"dataset_ids": "default"}, "/dataset_ids: expected array"),
         ({"dataset_ids": ["default", "nope"]}, "no collection 'nope'"),
         ({"top_k": 0}, "`top_k` must be greater than 0"),
-        ({"rerank_id": "bge-reranker-v2-m3@Xinference"}, "there is no backend 'Xinference'; known are"),
+        ({"rerank_id": "winnow-rerank@nobody"}, "there is no backend 'nobody'; known are"),
+        ({"dataset_ids": ["default@nobody"]}, "there is no backend 'nobody'; known are"),
         ({"metadata_condition": {"conditions": [{"name": "a", "comparison_operator": "~"}]}}, "unknown operator"),
     ],
 )
@@ -166,6 +167,14 @@ async def test_refusals_are_code_102_in_http_200(client: httpx.AsyncClient, body
     reply = await ask(client, **body)
     assert reply["code"] == 102
     assert says in reply["message"]
+
+
+async def test_a_foreign_rerank_id_is_no_error(client: httpx.AsyncClient) -> None:
+    """Who comes from RAGFlow with a model of its own gets the default, and a message that says so."""
+    reply = await ask(client, rerank_id="bge-reranker-v2-m3@Xinference")
+    assert (reply["code"], reply["data"]["total"]) == (0, 4)
+    assert "bge-reranker-v2-m3@Xinference" in reply["message"]
+    assert "message" not in await ask(client)
 
 
 async def test_what_is_no_json_is_refused_alike(client: httpx.AsyncClient) -> None:
