@@ -14,7 +14,7 @@ from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
-from app.api.compat.dify import MAX_QUERY_CHARACTERS, within
+from app.api.compat.dify import MAX_QUERY_CHARACTERS, told, within
 from app.api.compat.failures import shaped
 from app.api.compat.lenient import LenientJSON
 from app.api.disconnect import while_connected
@@ -132,6 +132,7 @@ async def openwebui_search(
     caller = Caller(request_id=request_id(request.scope))
     result = await while_connected(request, services.searcher.search(query, caller))
     request.scope["state"]["timings"] = result.timings_ms
+    told(caller, *result.degraded, *result.warnings)
     here = str(request.base_url).rstrip("/")
     return [_web_result(hit, f"{here}/documents/{{}}?collection={quote(collection)}") for hit in result.results]
 

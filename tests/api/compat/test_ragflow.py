@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.compat.ragflow import MAX_DATASETS
+from app.api.compat.ragflow import MAX_DATASETS, POOL
 from app.main import create_app
 from app.settings import Settings
 from app.wiring import Services
@@ -85,6 +85,15 @@ async def test_pages_follow_one_another(client: httpx.AsyncClient) -> None:
     assert [chunk["document_id"] for page in pages for chunk in page["data"]["chunks"]] == whole
     assert {page["data"]["total"] for page in pages} == {4}
     assert pages[2]["data"]["chunks"] == []
+
+
+async def test_late_pages_are_reached(client: httpx.AsyncClient, services: Services) -> None:
+    """Beyond the pool of the first pages, as far as there is something."""
+    await fill(await services.store.get(), [passage(f"n{n:03}", f"water {n}") for n in range(POOL + 50)], name="many")
+    asked: dict[str, Any] = {"dataset_ids": ["many"], "question": "water", "page_size": 30}
+    first, last = await ask(client, **asked), await ask(client, **asked, page=9)
+    assert (first["data"]["total"], last["data"]["total"]) == (POOL, POOL + 50)
+    assert (len(first["data"]["chunks"]), len(last["data"]["chunks"])) == (30, 10)
 
 
 async def test_thresholds_and_ids_narrow(client: httpx.AsyncClient) -> None:
