@@ -38,6 +38,7 @@ Compare = Callable[[Any, Any], bool]
 _ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
 _BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
 _NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
+_LARGEST = sys.float_info.max
 _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
@@ -145,9 +146,11 @@ def _numbers(items: Sequence[Any]) -> Iterator[float]:
 def _number(value: Scalar) -> float | None:
     if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # as Python would have it in 1_000
         return None
+    if isinstance(value, int):
+        return float(max(-_LARGEST, min(value, _LARGEST)))
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
     return number if math.isfinite(number) else None
 
@@ -195,7 +198,7 @@ def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
     """A number in range; or no number at all, that is a text which may spell one."""
     bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
-    a_number = NumberRange(field=field, gte=-sys.float_info.max)
+    a_number = NumberRange(field=field, gte=-_LARGEST)
     no_number = Group(op="not", conditions=(a_number,))
     spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
     return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))

@@ -75,10 +75,10 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
             conditions=conditions_of(self.metadata_condition),
             min_score=within(0.0, threshold, 1.0),
         )
-        targets = [target_of(name) for name in dict.fromkeys(self._datasets())]
+        targets = {target.collection: target for target in reversed([target_of(name) for name in self._datasets()])}
         return [
             msgspec.structs.replace(shared, collection=target.collection, backend=ranker or target.backend)
-            for target in targets
+            for target in reversed(targets.values())
         ]
 
     def window(self) -> tuple[int, int]:
