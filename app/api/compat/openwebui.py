@@ -9,7 +9,7 @@ import msgspec
 from litestar import post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
@@ -82,7 +82,8 @@ class FileOperation(Operation):
     """The body is the file, and no handler argument that Litestar could describe."""
 
     def __post_init__(self) -> None:
-        self.request_body = RequestBody(required=True, content={"application/octet-stream": OpenAPIMediaType()})
+        file = OpenAPIMediaType(schema=Schema(type="string", format="binary"))  # type: ignore[arg-type]
+        self.request_body = RequestBody(required=True, content={"application/octet-stream": file})
 
 
 @put(
