@@ -9,7 +9,7 @@ import msgspec
 
 from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.main import create_app
-from app.settings import IndexSection, RankingSettings, ServiceSettings, Settings
+from app.settings import CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -40,6 +40,7 @@ def services_for(
     routing: RoutingSettings | None = None,
     budgets: BudgetSettings | None = None,
     ranking: RankingSettings | None = None,
+    compat: CompatSettings | None = None,
 ) -> Services:
     """The real services over an empty index, with these backends."""
     settings = Settings(
@@ -49,6 +50,7 @@ def services_for(
         routing=routing or RoutingSettings(),
         budgets=budgets or BudgetSettings(),
         ranking=ranking or RankingSettings(),
+        compat=compat or CompatSettings(),
     )
 
     async def open_store() -> VectorStore:
