@@ -7,18 +7,40 @@ from typing import NamedTuple
 from app.backends.registry import NONE
 from app.backends.routing import Route
 from app.cleaning import clean
+from app.conditions import Conditions, all_of, meets, narrowing
 from app.domain import NOBODY, BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.rankers import Ordered, Rankers
 from app.ranking.shapes import Candidate, Ranked
 from app.stopwatch import Stopwatch
 from indexing.collections import check_embedder
+from indexing.filters import Filter
 from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
 from indexing.lexical import Lexical
 from indexing.query_embedding import QueryEmbedder
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
 NO_WORDS = "the query holds no word that the sparse side could look up"
+
+
+MAX_LOOKED_THROUGH = 1000
+"""Passages of each side that are held against conditions which the store cannot check."""
+
+NOT_ALL_LOOKED_THROUGH = (
+    f"only the {MAX_LOOKED_THROUGH} best passages of each side were held against the conditions; "
+    "there may be more that meet them"
+)
+
+
+class Catch(NamedTuple):
+    """What retrieval found and the conditions let through.
+
+    `cut`: the sparse side had more to give. `short`: a side had more to give, and too little of it was let through.
+    """
+
+    kept: Retrieved
+    cut: bool = False
+    short: bool = False
 
 
 class Place(NamedTuple):
@@ -67,9 +89,8 @@ class Searcher:
             collection = await store.info(query.collection)
         dense, sparse = await self._dense(query, text, collection, watch), self._sparse(query, text)
         with watch.stage("retrieve"):
-            retrieved = await _retrieve(store, query, dense, sparse)
-        cut = len(retrieved.sparse) >= _depth(query)
-        found = _fuse(query.mode, collapse(retrieved), _scale(collection, sparse, cut=cut))
+            catch = await _look(store, query, dense, sparse)
+        found = _fuse(query.mode, collapse(catch.kept), _scale(collection, sparse, cut=catch.cut))
         ordered = await self._order(who, text, found, query, caller, watch)
         return SearchResult(
             query=text,
@@ -77,7 +98,7 @@ class Searcher:
             results=tuple(_hit(place, query, ordered.use.used) for place in _trim(_placed(found, ordered), query)),
             backend=ordered.use,
             degraded=ordered.degraded,
-            warnings=(NO_WORDS,) if query.mode == "sparse" and sparse is None else (),
+            warnings=tuple(_warnings(query, sparse, catch)),
             usage=ordered.usage,
             timings_ms=watch.timings_ms(),
         )
@@ -102,12 +123,49 @@ class Searcher:
         return None if query.mode == "dense" else self._lexical.query(text)
 
 
-async def _retrieve(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Retrieved:
+async def _look(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Catch:
+    """Further down, and then more slowly, as long as too few passages meet the conditions."""
+    catch = Catch(Retrieved())
     if dense is None and sparse is None:
-        return Retrieved()
-    return await store.retrieve(
-        query.collection, Retrieval(dense=dense, sparse=sparse, limit=_depth(query), filter=query.filter)
+        return catch
+    wanted = _depth(query)
+    for narrowed, limit in _rounds(query.conditions, wanted):
+        asked = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=all_of((query.filter, narrowed)))
+        catch = _sift(await store.retrieve(query.collection, asked), query.conditions, wanted, limit)
+        if not catch.short:
+            break
+    return catch
+
+
+def _rounds(conditions: Conditions | None, wanted: int) -> Iterator[tuple[Filter | None, int]]:
+    """What the store is asked to check, and how many passages it is asked for."""
+    if conditions is None:
+        yield None, wanted
+        return
+    quick, slow = narrowing(conditions, words=False), narrowing(conditions, words=True)
+    yield from ((quick, limit) for limit in dict.fromkeys((wanted, MAX_LOOKED_THROUGH)))
+    if slow != quick:
+        yield slow, MAX_LOOKED_THROUGH
+
+
+def _sift(found: Retrieved, conditions: Conditions | None, wanted: int, limit: int) -> Catch:
+    cut = len(found.sparse) >= limit
+    if conditions is None:
+        return Catch(found, cut=cut)
+    kept = Retrieved(
+        dense=[one for one in found.dense if meets(conditions, one.passage)],
+        sparse=[one for one in found.sparse if meets(conditions, one.passage)],
     )
+    sides = ((found.dense, kept.dense), (found.sparse, kept.sparse))
+    short = any(len(side) >= limit and len(left) < wanted for side, left in sides)
+    return Catch(kept, cut=cut, short=short)
+
+
+def _warnings(query: Query, sparse: SparseVector | None, catch: Catch) -> Iterator[str]:
+    if query.mode == "sparse" and sparse is None:
+        yield NO_WORDS
+    if catch.short:
+        yield NOT_ALL_LOOKED_THROUGH
 
 
 def _depth(query: Query) -> int:
