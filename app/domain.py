@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.conditions import Conditions
 from indexing.filters import Filter
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -25,7 +26,10 @@ class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """One search. Ranges are those of api.md, checked at the door. `backend` None: the settings' default."""
+    """One search. Ranges are those of api.md, checked at the door. `backend` None: the settings' default.
+
+    Of `conditions`, what the store cannot check is checked on the best `app.search.MAX_LOOKED_THROUGH` of each side.
+    """
 
     text: str
     collection: str = "default"
@@ -33,6 +37,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int = 50
     mode: Mode = "hybrid"
     filter: Filter | None = None
+    conditions: Conditions | None = None
     backend: str | None = None
     ranking: RankingOptions = RankingOptions()
     min_score: float = 0.0

@@ -4,9 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
+
 from app.backends.registry import NONE
 from app.backends.routing import Route
 from app.cleaning import clean
+from app.conditions import Conditions, all_of, meets, narrowing
 from app.domain import NOBODY, BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.rankers import Ordered, Rankers
@@ -19,6 +22,26 @@ from indexing.query_embedding import QueryEmbedder
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
 NO_WORDS = "the query holds no word that the sparse side could look up"
+
+
+MAX_LOOKED_THROUGH = 1000
+"""Passages of each side that are held against conditions which the store cannot check."""
+
+NOT_ALL_LOOKED_THROUGH = (
+    f"only the {MAX_LOOKED_THROUGH} best passages of each side were held against the conditions; "
+    "there may be more that meet them"
+)
+
+
+class Catch(NamedTuple):
+    """What retrieval found and the conditions let through.
+
+    `cut`: the sparse side had more to give. `short`: a side had more to give, and some of what it gave was dropped.
+    """
+
+    kept: Retrieved
+    cut: bool = False
+    short: bool = False
 
 
 class Place(NamedTuple):
@@ -67,9 +90,8 @@ class Searcher:
             collection = await store.info(query.collection)
         dense, sparse = await self._dense(query, text, collection, watch), self._sparse(query, text)
         with watch.stage("retrieve"):
-            retrieved = await _retrieve(store, query, dense, sparse)
-        cut = len(retrieved.sparse) >= _depth(query)
-        found = _fuse(query.mode, collapse(retrieved), _scale(collection, sparse, cut=cut))
+            catch = await _look(store, query, dense, sparse)
+        found = _fuse(query.mode, collapse(catch.kept), _scale(collection, sparse, cut=catch.cut))
         ordered = await self._order(who, text, found, query, caller, watch)
         return SearchResult(
             query=text,
@@ -77,7 +99,7 @@ class Searcher:
             results=tuple(_hit(place, query, ordered.use.used) for place in _trim(_placed(found, ordered), query)),
             backend=ordered.use,
             degraded=ordered.degraded,
-            warnings=(NO_WORDS,) if query.mode == "sparse" and sparse is None else (),
+            warnings=tuple(_warnings(query, sparse, catch)),
             usage=ordered.usage,
             timings_ms=watch.timings_ms(),
         )
@@ -102,12 +124,38 @@ class Searcher:
         return None if query.mode == "dense" else self._lexical.query(text)
 
 
-async def _retrieve(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Retrieved:
+async def _look(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Catch:
+    """Further down, where so few of what the store gives meet the conditions that a side falls short."""
     if dense is None and sparse is None:
-        return Retrieved()
-    return await store.retrieve(
-        query.collection, Retrieval(dense=dense, sparse=sparse, limit=_depth(query), filter=query.filter)
+        return Catch(Retrieved())
+    narrowed = None if query.conditions is None else narrowing(query.conditions)
+    asked = Retrieval(dense=dense, sparse=sparse, limit=_depth(query), filter=all_of((query.filter, narrowed)))
+    catch = _sift(await store.retrieve(query.collection, asked), query.conditions, asked.limit)
+    if catch.short:
+        asked = msgspec.structs.replace(asked, limit=MAX_LOOKED_THROUGH)
+        catch = _sift(await store.retrieve(query.collection, asked), query.conditions, asked.limit)
+    return catch
+
+
+def _sift(found: Retrieved, conditions: Conditions | None, limit: int) -> Catch:
+    cut = len(found.sparse) >= limit
+    if conditions is None:
+        return Catch(found, cut=cut)
+    kept = Retrieved(
+        dense=[one for one in found.dense if meets(conditions, one.passage)],
+        sparse=[one for one in found.sparse if meets(conditions, one.passage)],
     )
+    short = any(
+        len(side) >= limit > len(left) for side, left in ((found.dense, kept.dense), (found.sparse, kept.sparse))
+    )
+    return Catch(kept, cut=cut, short=short)
+
+
+def _warnings(query: Query, sparse: SparseVector | None, catch: Catch) -> Iterator[str]:
+    if query.mode == "sparse" and sparse is None:
+        yield NO_WORDS
+    if catch.short:
+        yield NOT_ALL_LOOKED_THROUGH
 
 
 def _depth(query: Query) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 from app.answering.words import FUNCTION_STRINGS, FUNCTION_WORDS
@@ -68,6 +69,31 @@ def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str
             kin = (*_parts(word), f"~{stem}") if len(stem) == STEM_LENGTH else ()
             found[stem] = tuple(frozenset((term,)) for term in kin)
     return found
+
+
+def occurrences(text: str, wanted: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Where words with a wanted term stand in the text: [start, end) in order, apart from each other."""
+    for match in _WORD.finditer(text):
+        word, start = match[0], match.start()
+        if not _UNSPACED_RUN.match(word):
+            if not terms(word).isdisjoint(wanted):
+                yield match.span()
+            continue
+        hits = [at for at in range(len(word)) if fold(word[at : at + 2]) in wanted]
+        covered = sorted({at + step for at in hits for step in (0, 1) if at + step < len(word)})
+        yield from ((start + run[0], start + run[-1] + 1) for run in _runs(covered))
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Rising numbers, cut where one is missing."""
+    run: list[int] = []
+    for number in numbers:
+        if run and number > run[-1] + 1:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
 
 
 @cache

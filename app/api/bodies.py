@@ -27,12 +27,15 @@ _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
-def decode(body: bytes, kind: type[T]) -> T:
-    """The body as `kind`. Raises InvalidRequest with a pointer to the field, or the position of the syntax error."""
+def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
+    """The body as `kind`. Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
+
+    Not `strict`: "3", "true" and "null" are also taken for what they spell, where that is expected.
+    """
     if not body.strip():
         raise InvalidRequest(f"the body is empty; send a JSON object with {_fields(kind)}")
     try:
-        decoded: T = _decoder(kind).decode(body)
+        decoded: T = _decoder(kind, strict).decode(body)
         return decoded
     except msgspec.ValidationError as exc:
         problem = field_problem(str(exc), kind)
@@ -112,8 +115,8 @@ def _reads_json(request: BodyRequest) -> bool:
 
 
 @cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    return msgspec.json.Decoder(kind, strict=True)
+def _decoder(kind: type[T], strict: bool) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind, strict=strict)
 
 
 def _at(kind: type[msgspec.Struct], pointer: str) -> type[msgspec.Struct] | None:

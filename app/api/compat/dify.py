@@ -1,0 +1,156 @@
+"""POST /retrieval: an external knowledge base of Dify."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import JSONBody
+
+from app.api.bodies import BodyRequest
+from app.api.compat.conditions import MetadataCondition, conditions_of
+from app.api.compat.failures import shaped
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.naming import target_of
+from app.api.disconnect import while_connected
+from app.api.problems import Problem, request_id
+from app.api.schemas import MAX_CANDIDATES
+from app.domain import Caller, Hit, Query, RankingOptions
+from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at
+from app.wiring import Services
+from indexing.errors import CollectionNotFound
+
+TOP_K = 10
+"""Where Dify does not say."""
+
+DEADLINE_MS = 3500
+"""Dify hangs up 5 s after it has asked, and then shows an empty result: an order of retrieval is better."""
+
+MAX_QUERY_CHARACTERS = 8192
+
+NO_SUCH_KNOWLEDGE = 2001
+NOT_AUTHENTICATED = 1002
+
+_TOLERATED: Mapping[int, int] = {403: 401, 404: 400, 502: 500}
+"""What Dify takes for a wrong address when it checks the settings, and what it is told instead."""
+
+
+_CODES: Mapping[tuple[type[Exception], ...], int] = {
+    (NotAuthenticated, NotAllowed): NOT_AUTHENTICATED,
+    (CollectionNotFound, UnknownBackend, MissingCapability): NO_SUCH_KNOWLEDGE,
+}
+
+
+class RetrievalSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records, and from which score on."""
+
+    top_k: int | None = None
+    score_threshold: float | None = None
+
+
+class DifyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /retrieval. `knowledge_id` is a collection's name, or `collection@backend`."""
+
+    knowledge_id: str
+    query: str
+    retrieval_setting: RetrievalSetting | None = None
+    metadata_condition: MetadataCondition | None = None
+
+    def to_query(self, default_top_k: int, ranking: RankingOptions) -> Query:
+        """Raises InvalidRequest. A longer query is cut; numbers out of their range are brought into it."""
+        setting, target = self.retrieval_setting or RetrievalSetting(), target_of(self.knowledge_id)
+        if not self.query.strip():
+            raise pointing_at("/query", "there is nothing to look for")
+        limit = within(1, default_top_k if setting.top_k is None else setting.top_k, MAX_CANDIDATES)
+        return Query(
+            text=self.query[:MAX_QUERY_CHARACTERS],
+            collection=target.collection,
+            backend=target.backend,
+            limit=limit,
+            candidates=max(limit, Query(text="").candidates),
+            conditions=conditions_of(self.metadata_condition),
+            ranking=ranking,
+            min_score=within(0.0, setting.score_threshold or 0.0, 1.0),
+        )
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage. `score` is that of /search; `metadata` also says where it stands."""
+
+    content: str
+    score: float
+    title: str
+    metadata: Mapping[str, Any]
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """By descending score."""
+
+    records: list[Record]
+
+
+class DifyError(msgspec.Struct, frozen=True, kw_only=True):
+    """`error_code` 1002: the key is not known; 2001: no such collection or backend; else the HTTP status."""
+
+    error_code: int
+    error_msg: str
+
+
+def within(lowest: Any, value: Any, highest: Any) -> Any:
+    """The value, or the bound that it passes; the lowest for what is no number."""
+    return min(highest, max(lowest, value))
+
+
+def dify_error(problem: Problem, exc: Exception) -> tuple[int, DifyError]:
+    """The shape of a refusal."""
+    status = _TOLERATED.get(problem.status, problem.status)
+    code = next((code for kinds, code in _CODES.items() if isinstance(exc, kinds)), status)
+    return status, DifyError(error_code=code, error_msg=problem.detail)
+
+
+async def find_records(request: BodyRequest, services: Services, query: Query) -> Records:
+    """A search in Dify's words."""
+    caller = Caller(request_id=request_id(request.scope))
+    result = await while_connected(request, services.searcher.search(query, caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    return Records(records=[_record(hit) for hit in result.results])
+
+
+@post(
+    "/retrieval",
+    dto=LenientJSON[DifyRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="dify_retrieval",
+    summary="External knowledge for Dify",
+    tags=["compatibility"],
+    exception_handlers=shaped(dify_error),
+    responses={
+        status: ResponseSpec(DifyError, description="Refused", generate_examples=False)
+        for status in (400, 401, 402, 409, 413, 415, 422, 500, 503, 504)
+    },
+)
+async def dify_retrieval(
+    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
+) -> Records:
+    """What /search finds, in time for Dify: in the order of retrieval where no model has ranked by then."""
+    deadline_ms = min(DEADLINE_MS, services.settings.ranking.deadline_ms)
+    return await find_records(request, services, data.to_query(TOP_K, RankingOptions(deadline_ms=deadline_ms)))
+
+
+def _record(hit: Hit) -> Record:
+    place = {
+        "document_id": hit.document_id,
+        "source": hit.source,
+        "page": hit.page,
+        "heading": " > ".join(hit.heading),
+        "start": hit.start,
+        "end": hit.end,
+        "chunk_id": hit.id,
+        "ranked_by": hit.ranked_by,
+    }
+    known = {key: value for key, value in place.items() if value not in (None, "")}
+    title = hit.title or hit.source or hit.document_id
+    return Record(content=hit.text or "", score=hit.score, title=title, metadata={**hit.metadata, **known})

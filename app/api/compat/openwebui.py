@@ -1,0 +1,162 @@
+"""Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+import msgspec
+from litestar import post, put
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromQuery, JSONBody
+from msgspec import Meta
+
+from app.api.bodies import BodyRequest
+from app.api.compat.dify import MAX_QUERY_CHARACTERS, within
+from app.api.compat.failures import shaped
+from app.api.compat.lenient import LenientJSON
+from app.api.disconnect import while_connected
+from app.api.problems import Problem, request_id
+from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
+from app.cleaning import clean
+from app.domain import Caller, Hit, Query
+from app.errors import TooLarge
+from app.offers import OfferedFile
+from app.wiring import Services
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.intake import Handed
+
+NOTHING = "No extractable text"
+"""Upon these words Open WebUI tries its own readers."""
+
+_NOT_OURS = ("empty", "no_text_layer", "unsupported", "binary")
+"""Why its own readers may still succeed; they should be spared a file that is hostile, too large or damaged."""
+
+MAX_COUNT = 100
+
+
+class LoadedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document, or a page of one. `page` in the metadata counts from 0: Open WebUI adds one."""
+
+    page_content: str
+    metadata: Mapping[str, Any]
+
+
+class WebSearchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /openwebui/search."""
+
+    query: Annotated[str, Meta(min_length=1, pattern=r"\S")]
+    count: int | None = None
+
+
+class WebResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage as a page of the web."""
+
+    link: str
+    title: str
+    snippet: str
+
+
+class OpenWebUIError(msgspec.Struct, frozen=True, kw_only=True):
+    """What it shows."""
+
+    detail: str
+
+
+def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIError]:
+    """A file that others may be able to read is said to have no text."""
+    if isinstance(exc, UnreadableDocument) and exc.reason in _NOT_OURS:
+        return 422, OpenWebUIError(detail=f"{NOTHING}: {exc.detail}")
+    return problem.status, OpenWebUIError(detail=problem.detail)
+
+
+def _refusals(*statuses: int) -> dict[int, ResponseSpec]:
+    return {status: ResponseSpec(OpenWebUIError, description="Refused", generate_examples=False) for status in statuses}
+
+
+@put(
+    "/process",
+    status_code=200,
+    operation_id="openwebui_process",
+    summary="Read a document for Open WebUI",
+    tags=["compatibility"],
+    request_max_body_size=None,  # `_body` has the limit of uploads
+    exception_handlers=shaped(openwebui_error),
+    responses=_refusals(400, 403, 413, 422, 503),
+)
+async def openwebui_process(request: BodyRequest, services: NamedDependency[Services]) -> list[LoadedDocument]:
+    """The text of the file that is the body, called what `X-Filename` says (URL-encoded), of the type `Content-Type`.
+
+    One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
+    """
+    name = clean(unquote(request.headers.get("x-filename", ""), errors="replace"))[:MAX_SOURCE_CHARACTERS]
+    with services.library.uploading():
+        offer = OfferedFile(name=name, data=await _body(request), media_type=request.headers.get("content-type"))
+        found = await while_connected(request, services.library.read([offer]))
+    return [loaded for one in found for loaded in _loaded(one, name)]
+
+
+@post(
+    "/openwebui/search",
+    dto=LenientJSON[WebSearchRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="openwebui_search",
+    summary="Web search for Open WebUI",
+    tags=["compatibility"],
+    exception_handlers=shaped(openwebui_error),
+    responses=_refusals(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+)
+async def openwebui_search(
+    request: BodyRequest,
+    data: JSONBody[WebSearchRequest],
+    services: NamedDependency[Services],
+    collection: FromQuery[str] = "default",
+    backend: FromQuery[str | None] = None,
+) -> list[WebResult]:
+    """The passages of a collection. A document that has no web address of its own is linked to as it is kept here."""
+    limit = within(1, Query(text="").limit if data.count is None else data.count, MAX_COUNT)
+    query = Query(text=data.query[:MAX_QUERY_CHARACTERS], collection=collection, backend=backend, limit=limit)
+    caller = Caller(request_id=request_id(request.scope))
+    result = await while_connected(request, services.searcher.search(query, caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    here = str(request.base_url).rstrip("/")
+    return [_web_result(hit, f"{here}/documents/{{}}?collection={quote(collection)}") for hit in result.results]
+
+
+async def _body(request: BodyRequest) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_UPLOAD_BYTES:
+            raise TooLarge(f"a file may have {MAX_UPLOAD_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _loaded(one: Any, name: str) -> Iterator[LoadedDocument]:
+    """The pages of a document, or all of it. Raises UnreadableDocument."""
+    if not isinstance(one, Handed):
+        raise UnreadableDocument(one.reason, one.detail)
+    document, known = one.document, {**one.document.metadata, "source": name, "title": one.document.title}
+    for start, end, page in _pages(document):
+        text = document.text[start:end].strip()
+        place = {} if page is None else {"page": page - 1, "page_label": str(page)}
+        if text:
+            yield LoadedDocument(page_content=text, metadata={**known, **place})
+
+
+def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
+    """[start, end) of each page and its number, from 1; the whole text where there are no pages."""
+    starts: list[tuple[int, int | None]] = [(page.start, page.number) for page in document.pages]
+    if not starts or starts[0][0] > 0:
+        starts.insert(0, (0, None))
+    ends = [start for start, _ in starts[1:]] + [len(document.text)]
+    return ((start, end, page) for (start, page), end in zip(starts, ends, strict=True))
+
+
+def _web_result(hit: Hit, here: str) -> WebResult:
+    is_web = hit.source.startswith(("https://", "http://"))
+    link = hit.source if is_web else here.format(quote(hit.document_id, safe=""))
+    return WebResult(link=link, title=hit.title or hit.source or hit.document_id, snippet=hit.text or "")

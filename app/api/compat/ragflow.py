@@ -1,0 +1,310 @@
+"""RAGFlow's retrieval API, for clients that were written for it: POST /api/v1/retrieval, and its form for Dify."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromQuery, JSONBody, QueryParameter
+from msgspec import Meta
+
+from app.api.bodies import BodyRequest
+from app.api.compat.conditions import MetadataCondition, conditions_of
+from app.api.compat.dify import MAX_QUERY_CHARACTERS, DifyRequest, Records, RetrievalSetting, find_records, within
+from app.api.compat.failures import shaped
+from app.api.compat.highlighting import highlighted, share, sought
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.naming import target_of
+from app.api.disconnect import while_connected
+from app.api.problems import Problem, request_id
+from app.api.schemas import MAX_CANDIDATES
+from app.domain import Caller, Hit, Mode, Query, RankingOptions
+from app.errors import InvalidRequest, NotAllowed, NotAuthenticated, UpstreamError
+from app.wiring import Services
+from indexing.errors import CollectionNotFound, StoreUnavailable
+from indexing.filters import Filter, OneOf
+
+MAX_DATASETS = 32
+MAX_DOCUMENT_IDS = 1024
+
+Threshold = Annotated[float, Meta(description="On `similarity`.")]
+
+
+class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /api/v1/retrieval. `dataset_ids` are collections' names, or `collection@backend`.
+
+    `rerank_id` names who ranks in all of them: `gemma`, or `winnow-rerank@gemma` as GET /v1/models has it.
+
+    `vector_similarity_weight` 0 searches by words alone and 1 by meaning alone; in between, both are fused as /search
+    does it. `keyword`, `cross_languages`, `use_kg` and `toc_enhance` are ignored like every field that is not known.
+    """
+
+    question: str | None = None
+    dataset_ids: list[str] | None = None
+    document_ids: Annotated[list[str], Meta(max_length=MAX_DOCUMENT_IDS)] | None = None
+    page: int | None = None
+    page_size: int | None = None
+    similarity_threshold: Threshold | None = None
+    vector_similarity_weight: float | None = None
+    top_k: int | None = None
+    rerank_id: str | None = None
+    highlight: bool | None = None
+    metadata_condition: MetadataCondition | None = None
+
+    def queries(self) -> list[Query]:
+        """One for each collection. Raises InvalidRequest."""
+        top_k = 1024 if self.top_k is None else self.top_k
+        if top_k < 1:
+            raise InvalidRequest("`top_k` must be greater than 0")
+        pool = min(top_k, MAX_CANDIDATES)
+        threshold = 0.2 if self.similarity_threshold is None else self.similarity_threshold
+        shared = Query(
+            text=(self.question or "").strip()[:MAX_QUERY_CHARACTERS],
+            limit=pool,
+            candidates=pool,
+            mode=_mode(self.vector_similarity_weight),
+            filter=_documents(self.document_ids),
+            conditions=conditions_of(self.metadata_condition),
+            min_score=within(0.0, threshold, 1.0),
+        )
+        targets = [target_of(name) for name in dict.fromkeys(self._datasets())]
+        return [
+            msgspec.structs.replace(shared, collection=target.collection, backend=self._ranker() or target.backend)
+            for target in targets
+        ]
+
+    def window(self) -> tuple[int, int]:
+        """[start, end) of the hits that are shown."""
+        page = max(1, 1 if self.page is None else self.page)
+        size = within(1, 30 if self.page_size is None else self.page_size, MAX_CANDIDATES)
+        return (page - 1) * size, page * size
+
+    def _datasets(self) -> list[str]:
+        if not self.dataset_ids:
+            raise InvalidRequest("`dataset_ids` is required.")
+        if len(self.dataset_ids) > MAX_DATASETS:
+            raise InvalidRequest(f"at most {MAX_DATASETS} `dataset_ids` can be searched at once")
+        return self.dataset_ids
+
+    def _ranker(self) -> str | None:
+        return (self.rerank_id or "").rpartition("@")[2].strip().removeprefix("winnow-rerank") or None
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage. `similarity` is the score of /search. `vector_similarity` is what a model gave it, or its cosine;
+    `term_similarity` the share of the question's content words that it has.
+    """
+
+    id: str
+    content: str
+    document_id: str
+    document_keyword: str
+    document_name: str
+    dataset_id: str
+    kb_id: str
+    similarity: float
+    vector_similarity: float
+    term_similarity: float
+    document_metadata: dict[str, Any]
+    positions: list[list[int]] = []
+    highlight: str | msgspec.UnsetType = msgspec.UNSET
+    content_ltks: str = ""
+    image_id: str = ""
+    important_keywords: list[str] = []
+    tag_kwd: list[str] = []
+    doc_type: str = ""
+    doc_type_kwd: str = ""
+    mom_id: str = ""
+    url: str = ""
+    row_id: str | None = None
+
+
+class DocumentCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the found passages a document has."""
+
+    doc_name: str
+    doc_id: str
+    count: int
+
+
+class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of what was found. `total` counts what reached the threshold; `doc_aggs` is `{}` for an empty question."""
+
+    total: int
+    chunks: list[Chunk]
+    doc_aggs: list[DocumentCount] | dict[str, int]
+
+
+class RetrievalReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`code` 0, and the data."""
+
+    data: Retrieval
+    code: int = 0
+
+
+class RagflowError(msgspec.Struct, frozen=True, kw_only=True):
+    """One of RAGFlow's codes: 102 a request that cannot be served, 105 a service that is away, 100 anything else."""
+
+    code: int
+    message: str
+
+
+class Healthy(msgspec.Struct, frozen=True, kw_only=True):
+    """It answers."""
+
+    code: int = 0
+    message: str = "success"
+    data: bool = True
+
+
+def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
+    """HTTP 200 as RAGFlow has it, but for who may not come in."""
+    if isinstance(exc, NotAuthenticated | NotAllowed):
+        return problem.status, RagflowError(code=problem.status, message=problem.detail)
+    if problem.status < 500:
+        return 200, RagflowError(code=102, message=problem.detail)
+    away = isinstance(exc, UpstreamError | StoreUnavailable)
+    return 200, RagflowError(code=105 if away else 100, message=problem.detail)
+
+
+def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
+    """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
+    if isinstance(exc, CollectionNotFound):
+        return 404, RagflowError(code=404, message=problem.detail)
+    code = 101 if problem.status in (400, 413, 415, 422) else 100 if problem.status >= 500 else problem.status
+    return problem.status, RagflowError(code=code, message=problem.detail)
+
+
+_DIFY_REFUSALS = {
+    status: ResponseSpec(RagflowError, description="Refused", generate_examples=False)
+    for status in (400, 401, 402, 403, 404, 409, 413, 415, 422, 500, 502, 503, 504)
+}
+
+
+@post(
+    "/api/v1/retrieval",
+    dto=LenientJSON[RetrievalRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="ragflow_retrieval",
+    summary="Retrieve chunks, as RAGFlow",
+    tags=["compatibility"],
+    exception_handlers=shaped(ragflow_error),
+)
+async def ragflow_retrieval(
+    request: BodyRequest, data: JSONBody[RetrievalRequest], services: NamedDependency[Services]
+) -> RetrievalReply | RagflowError:
+    """Several collections are searched side by side, and their passages merged by score."""
+    queries = data.queries()
+    if not queries[0].text:
+        return RetrievalReply(data=Retrieval(total=0, chunks=[], doc_aggs={}))
+    caller = Caller(request_id=request_id(request.scope))
+    found = await while_connected(request, _search(services, queries, caller))
+    wanted = sought(queries[0].text)
+    start, end = data.window()
+    chunks = [_chunk(hit, collection, wanted, mark=bool(data.highlight)) for collection, hit in found[start:end]]
+    return RetrievalReply(data=Retrieval(total=len(found), chunks=chunks, doc_aggs=_documents_of(found)))
+
+
+@post(
+    "/api/v1/dify/retrieval",
+    dto=LenientJSON[DifyRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="ragflow_dify_retrieval",
+    summary="External knowledge for Dify, as RAGFlow",
+    tags=["compatibility"],
+    exception_handlers=shaped(ragflow_dify_error),
+    responses=_DIFY_REFUSALS,
+)
+async def ragflow_dify_retrieval(
+    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
+) -> Records:
+    """As POST /retrieval, with RAGFlow's errors, and all that it finds where `top_k` is not given."""
+    return await find_records(request, services, data.to_query(MAX_CANDIDATES, RankingOptions()))
+
+
+@get(
+    "/api/v1/dify/retrieval",
+    operation_id="ragflow_dify_retrieval_by_get",
+    summary="External knowledge for Dify, as RAGFlow",
+    tags=["compatibility"],
+    exception_handlers=shaped(ragflow_dify_error),
+    responses=_DIFY_REFUSALS,
+)
+async def ragflow_dify_retrieval_by_get(
+    request: BodyRequest,
+    services: NamedDependency[Services],
+    knowledge_id: FromQuery[str] = "",
+    question: Annotated[str, QueryParameter(name="query")] = "",
+    top_k: FromQuery[int | None] = None,
+    score_threshold: FromQuery[float | None] = None,
+) -> Records:
+    """The same by parameters."""
+    setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
+    asked = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
+    return await find_records(request, services, asked.to_query(MAX_CANDIDATES, RankingOptions()))
+
+
+@get(
+    "/api/v1/dify/retrieval/health",
+    operation_id="ragflow_dify_health",
+    summary="Whether retrieval for Dify answers, as RAGFlow",
+    tags=["compatibility"],
+)
+async def ragflow_dify_health() -> Healthy:
+    """It does."""
+    return Healthy()
+
+
+async def _search(services: Services, queries: Sequence[Query], caller: Caller) -> list[tuple[str, Hit]]:
+    """Hits with their collections, by descending score."""
+    searches = [asyncio.ensure_future(services.searcher.search(query, caller)) for query in queries]
+    try:
+        results = await asyncio.gather(*searches)
+    finally:
+        for search in searches:
+            search.cancel()
+    hits = [(result.collection, hit) for result in results for hit in result.results]
+    return sorted(hits, key=lambda one: -one[1].score)
+
+
+def _mode(weight: float | None) -> Mode:
+    if weight is None or 0 < weight < 1:
+        return "hybrid"
+    return "dense" if weight >= 1 else "sparse"
+
+
+def _documents(ids: Sequence[str] | None) -> Filter | None:
+    return OneOf(field="document_id", values=tuple(ids)) if ids else None
+
+
+def _chunk(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool) -> Chunk:
+    text = hit.text or ""
+    meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
+    name = hit.source or hit.title or hit.document_id
+    return Chunk(
+        id=hit.id,
+        content=text,
+        document_id=hit.document_id,
+        document_keyword=name,
+        document_name=name,
+        dataset_id=collection,
+        kb_id=collection,
+        similarity=hit.score,
+        vector_similarity=within(0.0, meaning or 0.0, 1.0),
+        term_similarity=share(wanted, text),
+        document_metadata={**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
+        highlight=highlighted(wanted, text) if mark else msgspec.UNSET,
+    )
+
+
+def _documents_of(found: Sequence[tuple[str, Hit]]) -> list[DocumentCount]:
+    """By falling count, then in the order of their best passages."""
+    counts = Counter(hit.document_id for _, hit in found)
+    names = {hit.document_id: hit.source or hit.title or hit.document_id for _, hit in reversed(found)}
+    return [DocumentCount(doc_name=names[one], doc_id=one, count=count) for one, count in counts.most_common()]

@@ -1,0 +1,208 @@
+"""Conditions on passages in the words of RAGFlow and Dify: what the filter grammar says, and more, but less exactly.
+
+Case does not count, "2024" is the number 2024, and texts are compared by what they contain, start and end with. No
+store can do that, so it is done here, on what retrieval finds; `narrowing` gives the store as much of it as it can do.
+Pure.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import eq, ge, gt, le, lt
+from typing import Any, Literal
+
+import msgspec
+
+from indexing.documents import Passage
+from indexing.filters import (
+    BUILT_IN,
+    DateRange,
+    Exists,
+    Filter,
+    Group,
+    HasText,
+    NumberRange,
+    OneOf,
+    Scalar,
+    read_moment,
+)
+
+Operator = Literal[
+    "=", "≠", ">", "<", "≥", "≤", "in", "not in",
+    "contains", "not contains", "start with", "end with", "empty", "not empty",
+]  # fmt: skip
+Values = tuple[Scalar, ...]
+Compare = Callable[[Any, Any], bool]
+
+_ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
+_BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
+_NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
+_UNSET: tuple[Any, ...] = (None, "", [], ())
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """At least one of `fields` stands to one of `values` as `operator` says; "empty" and "not empty" take no value.
+
+    A list counts by its items. A field that is not there meets no operator but "empty": not "≠" either.
+    """
+
+    fields: tuple[str, ...]
+    operator: Operator
+    values: Values = ()
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """All of `conditions` (`every`), or at least one of them. At least one is there."""
+
+    conditions: tuple[Condition, ...]
+    every: bool = True
+
+
+def meets(conditions: Conditions, passage: Passage) -> bool:
+    """Whether the passage is one of those that are meant."""
+    decide = all if conditions.every else any
+    return decide(_meets(condition, passage) for condition in conditions.conditions)
+
+
+def narrowing(conditions: Conditions) -> Filter | None:
+    """A filter that lets everything through that meets the conditions, and little else; None where there is none."""
+    parts = [
+        _any_of([_narrowed(field, condition) for field in condition.fields]) for condition in conditions.conditions
+    ]
+    return all_of(parts) if conditions.every else _any_of(parts)
+
+
+def all_of(filters: Sequence[Filter | None]) -> Filter | None:
+    """What all of them let through; None lets everything through."""
+    parts = tuple(part for part in filters if part is not None)
+    return parts[0] if len(parts) == 1 else Group(op="and", conditions=parts) if parts else None
+
+
+def _any_of(filters: Sequence[Filter | None]) -> Filter | None:
+    parts = tuple(part for part in filters if part is not None)
+    if len(parts) < len(filters):
+        return None
+    return parts[0] if len(parts) == 1 else Group(op="or", conditions=parts)
+
+
+def _meets(condition: Condition, passage: Passage) -> bool:
+    return any(_holds(condition, value_of(passage, field)) for field in condition.fields)
+
+
+def value_of(passage: Passage, field: str) -> Any:
+    """A built-in field, or one of the metadata, which dots reach into; None where there is none."""
+    if field in BUILT_IN:
+        return getattr(passage, field)
+    found: Any = passage.metadata
+    for key in field.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _holds(condition: Condition, value: Any) -> bool:
+    if condition.operator == "empty":
+        return value in _UNSET
+    if value in _UNSET or condition.operator == "not empty":
+        return value not in _UNSET
+    items = value if isinstance(value, list | tuple) else [value]
+    return _compares(condition.operator, [item for item in items if isinstance(item, Scalar)], condition.values)
+
+
+def _compares(operator: Operator, items: Sequence[Any], values: Values) -> bool:
+    if operator in _NEGATED:
+        return not _compares(_NEGATED[operator], items, values)
+    if operator in _ORDER:
+        return any(_ordered(items, value, _ORDER[operator]) for value in values)
+    if operator in ("=", "in"):
+        return any(_equals(items, value) for value in values)
+    return any(_WITHIN[operator](_text(item), _text(value)) for item in items for value in values)
+
+
+_WITHIN: Mapping[str, Callable[[str, str], bool]] = {
+    "contains": lambda text, part: part in text,
+    "start with": str.startswith,
+    "end with": str.endswith,
+}
+
+
+def _equals(items: Sequence[Any], value: Scalar) -> bool:
+    """Also as texts: "2024" may stand in a list beside numbers."""
+    sought = _text(value)
+    return any(_text(item) == sought for item in items) or _ordered(items, value, eq)
+
+
+def _ordered(items: Sequence[Any], value: Scalar, compare: Compare) -> bool:
+    """As dates where the value is one, else as numbers, else as texts."""
+    if (moment := _moment(value)) is not None:
+        return any(compare(found, moment) for found in map(_moment, items) if found is not None)
+    if (number := _number(value)) is not None:
+        return any(compare(found, number) for found in _numbers(items))
+    return any(compare(_text(item), _text(value)) for item in items)
+
+
+def _numbers(items: Sequence[Any]) -> Iterator[float]:
+    """The numbers among the items; texts are read as numbers where there are none."""
+    real = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
+    return (found for found in map(_number, real or items) if found is not None)
+
+
+def _number(value: Scalar) -> float | None:
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # as Python would have it in 1_000
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _moment(value: Any) -> datetime | None:
+    moment = read_moment(value) if isinstance(value, str) else None
+    return None if moment is None else datetime.fromisoformat(moment)
+
+
+def _text(value: Any) -> str:
+    return str(value).casefold()
+
+
+def _narrowed(field: str, condition: Condition) -> Filter | None:
+    if not all(field.split(".")) or set(field) & set('"\\'):
+        return None
+    there = Exists(field=field, present=True)
+    if condition.operator == "empty":
+        return Group(op="or", conditions=(Exists(field=field, present=False), OneOf(field=field, values=("",))))
+    if condition.operator in ("=", "in", *_ORDER):
+        return _any_of([_compared(field, condition.operator, value) or there for value in condition.values])
+    return there
+
+
+def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
+    if isinstance(value, str) and (moment := read_moment(value)) is not None:
+        return _date_filter(field, operator, moment)
+    number, text = _number(value), _same_text(field, _text(value))
+    if number is None:
+        return None if operator in _ORDER else text
+    in_range = _number_filter(field, operator, number)
+    return in_range if operator in _ORDER else _any_of((in_range, text))
+
+
+def _same_text(field: str, text: str) -> Filter | None:
+    """Equal texts have equal words. A truth is no text to the store."""
+    is_words = text not in ("true", "false") and any(char.isalnum() for char in text)
+    return HasText(field=field, text=text) if is_words else None
+
+
+def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
+    if operator in _BOUND:
+        return DateRange(field=field, **{_BOUND[operator]: moment})
+    return DateRange(field=field, gte=moment, lte=moment)
+
+
+def _number_filter(field: str, operator: Operator, number: float) -> Filter:
+    """A number in range; or no number at all, that is a text which may spell one."""
+    bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
+    a_number = NumberRange(field=field, gte=-sys.float_info.max)
+    no_number = Group(op="not", conditions=(a_number,))
+    spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
+    return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))
