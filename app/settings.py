@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -91,6 +91,22 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_relevance: Fraction | None = None
 
 
+class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoints in other products' formats.
+
+    `rerank_aliases` are model names that clients send, and the backend that each stands for. A model reads the best
+    `rerank_depth` texts of a call; `rerank_deadline_ms` is for the whole of it, by default less than the 10 s that
+    RAGFlow's "Verify" waits. Up to `rerank_embedded` texts are matched by their vectors too, more by their words alone.
+    `embed_aliases` are further names of the embedding model.
+    """
+
+    rerank_aliases: dict[str, str] = {}
+    rerank_depth: Annotated[int, Meta(ge=1, le=1000)] = 100
+    rerank_deadline_ms: Annotated[int, Meta(ge=1, le=25_000)] = 9_000
+    rerank_embedded: Annotated[int, Meta(ge=0)] = 32
+    embed_aliases: tuple[str, ...] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be told, by section of the file."""
 
@@ -101,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     embedding: EmbeddingSettings = EmbeddingSettings()
     ranking: RankingSettings = RankingSettings()
     answer: AnswerSettings = AnswerSettings()
+    compat: CompatSettings = CompatSettings()
     routing: RoutingSettings = RoutingSettings()
     budgets: BudgetSettings = BudgetSettings()
     backends: dict[str, BackendSettings] = {}
@@ -219,7 +236,7 @@ def _shouted(name: str) -> str:
 
 def _from_text(text: str, kind: Any, variable: str) -> Any:
     """A list is written with commas, a table as JSON."""
-    if kind == tuple[str, ...]:
+    if get_origin(kind) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()]
     if text.startswith("{") and kind not in (str, Path):
         try:

@@ -18,9 +18,11 @@ from app.backends.registry import Backends, declared
 from app.backends.routing import Router
 from app.catalogue import Catalogue
 from app.domain import Answer, AnswerEvent, Caller, Question
+from app.embeddings import Embeddings
 from app.errors import ConfigError, WinnowError
 from app.jobs import Jobs
 from app.library import Library
+from app.model_names import ModelNames, public_name
 from app.presence import Presence
 from app.rankers import Rankers
 from app.ranking.cache import ScoreCache
@@ -28,6 +30,7 @@ from app.ranking.cache_file import CACHE_FILE, CacheFile
 from app.ranking.fits import FITS_FILE, calibrations
 from app.ranking.reranker import Reranker
 from app.ranking.strategies import Conduct
+from app.reranking import TextRanker
 from app.search import Searcher
 from app.settings import Settings
 from app.tasks import Tasks
@@ -39,6 +42,7 @@ from indexing.pipeline import SyncRequest
 from indexing.query_embedding import QueryEmbedder
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
+from indexing.text_embedding import TextEmbedder
 
 T = TypeVar("T")
 
@@ -115,6 +119,10 @@ class Services:
         self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
+        self.names = _names(settings, self.backends)
+        self.texts = TextEmbedder(self.model.get)
+        self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
+        self.text_ranker = TextRanker(self.rankers, Lexical(), self.texts, self.model.get, settings.compat)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)
         self.catalogue = Catalogue(self.bench.get)
@@ -174,6 +182,7 @@ class Services:
         await self.jobs.close()
         await self.library.close()
         await self.queries.close()
+        await self.texts.close()
         if (bench := await self.bench.settled()) is not None:
             bench.manifest.close()
         if self._writing is not None:
@@ -266,6 +275,12 @@ def ensured(directory: Path) -> Path:
     except OSError as exc:
         raise ConfigError(f"{directory} cannot be made: {exc.strerror}; WINNOW_HOME names another place") from exc
     return directory
+
+
+def _names(settings: Settings, backends: Backends) -> ModelNames:
+    told = settings.compat
+    embedder = settings.embedding.model
+    return ModelNames(backends, told.rerank_aliases, (embedder, public_name(embedder), *told.embed_aliases))
 
 
 def _reranker(settings: Settings) -> Reranker:

@@ -8,7 +8,8 @@
     ├ CollectionConflict      a collection of that name exists with another shape
     ├ EmbedderMismatch        the collection was embedded by another model; says which command rebuilds it
     ├ EmbedderUnavailable     the embedding model cannot be loaded; says which extra or setting mends it
-    ├ EmbedderBusy            too many queries wait for the embedding model (retryable, `retry_after` seconds)
+    ├ EmbedderBusy            too many texts wait for the embedding model (retryable, `retry_after` seconds)
+    ├ UnknownTokens           token ids that cannot be turned into text here
     ├ IndexBusy               another process holds the index
     └ StoreUnavailable        the vector store does not answer or refuses (retryable)
 
@@ -71,11 +72,15 @@ class EmbedderUnavailable(IndexingError):
 
 
 class EmbedderBusy(IndexingError):
-    """Too many queries wait for the embedding model."""
+    """Too many texts wait for the embedding model."""
 
     def __init__(self, detail: str, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class UnknownTokens(IndexingError):
+    """Token ids that cannot be turned into text here; says what to send instead."""
 
 
 class IndexBusy(IndexingError):

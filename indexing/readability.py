@@ -4,7 +4,7 @@ Embedders differ in scale (unrelated texts have a cosine of 0.05 for one model a
 questions with their answers, in several languages, tell the scale of the model at hand, in its best language.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -73,16 +73,28 @@ PAIRS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 
 
+class Contrast(NamedTuple):
+    """Cosines: `unrelated` is that of a question and the answer to another one, `unit` how much closer its own is."""
+
+    unrelated: float
+    unit: float
+
+
 def dense_unit(embedder: Embedder) -> float:
     """Mean cosine of question and answer less that of question and other answers, in the best language; in (0, 2]."""
-    gaps = [_gap(embedder, pairs) for pairs in PAIRS.values()]
-    return max(MIN_UNIT, *gaps)
+    return contrast(embedder).unit
 
 
-def _gap(embedder: Embedder, pairs: tuple[tuple[str, str], ...]) -> float:
+def contrast(embedder: Embedder) -> Contrast:
+    """In the language in which the unit is largest; it is at least MIN_UNIT."""
+    best = max((_contrast(embedder, pairs) for pairs in PAIRS.values()), key=lambda found: found.unit)
+    return Contrast(best.unrelated, max(MIN_UNIT, best.unit))
+
+
+def _contrast(embedder: Embedder, pairs: tuple[tuple[str, str], ...]) -> Contrast:
     questions = embedder.embed_queries([q for q, _ in pairs])
     answers = embedder.embed_documents([a for _, a in pairs])
     similarity = questions @ answers.T
     matched = float(np.trace(similarity)) / len(pairs)
     others = (float(similarity.sum()) - matched * len(pairs)) / (len(pairs) * (len(pairs) - 1))
-    return matched - others
+    return Contrast(others, matched - others)

@@ -11,6 +11,7 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     `model` is the quick start's name, a model id of the Hugging Face hub, or a directory. `device` None lets
     torch choose. `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the model's own limit).
+    `sizes` are those to which vectors may be cut for others (Matryoshka); the index always has all of them.
     """
 
     model: str = QUICKSTART_MODEL
@@ -19,6 +20,7 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     batch_size: int = 32
     max_tokens: int | None = None
     query_cache: int = 10_000
+    sizes: tuple[int, ...] = ()
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import structlog
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
@@ -41,6 +42,9 @@ _CODES: Mapping[tuple[type[Exception], ...], int] = {
     (NotAuthenticated, NotAllowed): NOT_AUTHENTICATED,
     (CollectionNotFound, UnknownBackend, MissingCapability): NO_SUCH_KNOWLEDGE,
 }
+
+
+log = structlog.get_logger()
 
 
 class RetrievalSetting(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,11 +114,20 @@ def dify_error(problem: Problem, exc: Exception) -> tuple[int, DifyError]:
     return status, DifyError(error_code=code, error_msg=problem.detail)
 
 
+def told(caller: Caller, *notes: str) -> list[str]:
+    """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
+    found = [note for note in dict.fromkeys(notes) if note]
+    if found:
+        log.warning("not as asked", id=caller.request_id, notes=found)
+    return found
+
+
 async def find_records(request: BodyRequest, services: Services, query: Query) -> Records:
     """A search in Dify's words."""
     caller = Caller(request_id=request_id(request.scope))
     result = await while_connected(request, services.searcher.search(query, caller))
     request.scope["state"]["timings"] = result.timings_ms
+    told(caller, *result.degraded, *result.warnings)
     return Records(records=[_record(hit) for hit in result.results])
 
 

@@ -1,6 +1,7 @@
 """Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -8,6 +9,7 @@ import msgspec
 from litestar import post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
@@ -21,7 +23,7 @@ from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.cleaning import clean
 from app.domain import Caller, Hit, Query
 from app.errors import TooLarge
-from app.offers import OfferedFile
+from app.offers import Examined, OfferedFile
 from app.wiring import Services
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
@@ -75,10 +77,19 @@ def _refusals(*statuses: int) -> dict[int, ResponseSpec]:
     return {status: ResponseSpec(OpenWebUIError, description="Refused", generate_examples=False) for status in statuses}
 
 
+@dataclass
+class FileOperation(Operation):
+    """The body is the file, and no handler argument that Litestar could describe."""
+
+    def __post_init__(self) -> None:
+        self.request_body = RequestBody(required=True, content={"application/octet-stream": OpenAPIMediaType()})
+
+
 @put(
     "/process",
     status_code=200,
     operation_id="openwebui_process",
+    operation_class=FileOperation,
     summary="Read a document for Open WebUI",
     tags=["compatibility"],
     request_max_body_size=None,  # `_body` has the limit of uploads
@@ -135,7 +146,7 @@ async def _body(request: BodyRequest) -> bytes:
     return b"".join(pieces)
 
 
-def _loaded(one: Any, name: str) -> Iterator[LoadedDocument]:
+def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:
     """The pages of a document, or all of it. Raises UnreadableDocument."""
     if not isinstance(one, Handed):
         raise UnreadableDocument(one.reason, one.detail)

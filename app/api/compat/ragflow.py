@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from app.api.bodies import BodyRequest
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.dify import MAX_QUERY_CHARACTERS, DifyRequest, Records, RetrievalSetting, find_records, within
+from app.api.compat.dify import MAX_QUERY_CHARACTERS, DifyRequest, Records, RetrievalSetting, find_records, told, within
 from app.api.compat.failures import shaped
 from app.api.compat.highlighting import highlighted, share, sought
 from app.api.compat.lenient import LenientJSON
@@ -22,7 +22,7 @@ from app.api.compat.naming import target_of
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
 from app.api.schemas import MAX_CANDIDATES
-from app.domain import Caller, Hit, Mode, Query, RankingOptions
+from app.domain import Caller, Hit, Mode, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest, NotAllowed, NotAuthenticated, UpstreamError
 from app.wiring import Services
 from indexing.errors import CollectionNotFound, StoreUnavailable
@@ -37,7 +37,7 @@ Threshold = Annotated[float, Meta(description="On `similarity`.")]
 class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /api/v1/retrieval. `dataset_ids` are collections' names, or `collection@backend`.
 
-    `rerank_id` names who ranks in all of them: `gemma`, or `winnow-rerank@gemma` as GET /v1/models has it.
+    `rerank_id` names who ranks in all of them, as `model` of /v1/rerank does.
 
     `vector_similarity_weight` 0 searches by words alone and 1 by meaning alone; in between, both are fused as /search
     does it. `keyword`, `cross_languages`, `use_kg` and `toc_enhance` are ignored like every field that is not known.
@@ -55,8 +55,8 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     highlight: bool | None = None
     metadata_condition: MetadataCondition | None = None
 
-    def queries(self) -> list[Query]:
-        """One for each collection. Raises InvalidRequest."""
+    def queries(self, ranker: str | None) -> list[Query]:
+        """One for each collection; `ranker` comes before its own. Raises InvalidRequest."""
         top_k = 1024 if self.top_k is None else self.top_k
         if top_k < 1:
             raise InvalidRequest("`top_k` must be greater than 0")
@@ -73,7 +73,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
         targets = [target_of(name) for name in dict.fromkeys(self._datasets())]
         return [
-            msgspec.structs.replace(shared, collection=target.collection, backend=self._ranker() or target.backend)
+            msgspec.structs.replace(shared, collection=target.collection, backend=ranker or target.backend)
             for target in targets
         ]
 
@@ -89,9 +89,6 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.dataset_ids) > MAX_DATASETS:
             raise InvalidRequest(f"at most {MAX_DATASETS} `dataset_ids` can be searched at once")
         return self.dataset_ids
-
-    def _ranker(self) -> str | None:
-        return (self.rerank_id or "").rpartition("@")[2].strip().removeprefix("winnow-rerank") or None
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,10 +137,11 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrievalReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`code` 0, and the data."""
+    """`code` 0, and the data. `message` is there when something did not go as asked."""
 
     data: Retrieval
     code: int = 0
+    message: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RagflowError(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,15 +197,15 @@ async def ragflow_retrieval(
     request: BodyRequest, data: JSONBody[RetrievalRequest], services: NamedDependency[Services]
 ) -> RetrievalReply | RagflowError:
     """Several collections are searched side by side, and their passages merged by score."""
-    queries = data.queries()
+    lines = (await services.fleet.get()).router.lines
+    ranker = services.names.ranker(data.rerank_id or "", lines.values())
+    queries = data.queries(ranker.backend)
     if not queries[0].text:
         return RetrievalReply(data=Retrieval(total=0, chunks=[], doc_aggs={}))
     caller = Caller(request_id=request_id(request.scope))
-    found = await while_connected(request, _search(services, queries, caller))
-    wanted = sought(queries[0].text)
-    start, end = data.window()
-    chunks = [_chunk(hit, collection, wanted, mark=bool(data.highlight)) for collection, hit in found[start:end]]
-    return RetrievalReply(data=Retrieval(total=len(found), chunks=chunks, doc_aggs=_documents_of(found)))
+    results = await while_connected(request, _search(services, queries, caller))
+    notes = told(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
+    return RetrievalReply(data=_page(data, queries[0].text, results), message="; ".join(notes) or msgspec.UNSET)
 
 
 @post(
@@ -261,16 +259,24 @@ async def ragflow_dify_health() -> Healthy:
     return Healthy()
 
 
-async def _search(services: Services, queries: Sequence[Query], caller: Caller) -> list[tuple[str, Hit]]:
-    """Hits with their collections, by descending score."""
+async def _search(services: Services, queries: Sequence[Query], caller: Caller) -> list[SearchResult]:
+    """All of them, side by side; the first error ends the others."""
     searches = [asyncio.ensure_future(services.searcher.search(query, caller)) for query in queries]
     try:
-        results = await asyncio.gather(*searches)
+        return await asyncio.gather(*searches)
     finally:
         for search in searches:
             search.cancel()
+
+
+def _page(asked: RetrievalRequest, question: str, results: Sequence[SearchResult]) -> Retrieval:
+    """Of the hits of all collections, by descending score."""
     hits = [(result.collection, hit) for result in results for hit in result.results]
-    return sorted(hits, key=lambda one: -one[1].score)
+    hits.sort(key=lambda one: -one[1].score)
+    wanted = sought(question)
+    start, end = asked.window()
+    chunks = [_chunk(hit, collection, wanted, mark=bool(asked.highlight)) for collection, hit in hits[start:end]]
+    return Retrieval(total=len(hits), chunks=chunks, doc_aggs=_documents_of(hits))
 
 
 def _mode(weight: float | None) -> Mode:

@@ -1,0 +1,97 @@
+"""What clients may type as a model, where they speak another product's protocol."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from app.backend_settings import AUTO
+from app.backends.line import Line
+from app.backends.registry import Backends
+from app.errors import ConfigError, MissingCapability, UnknownBackend
+
+RERANK = "winnow-rerank"
+EMBED = "winnow-embed"
+ANSWER = "winnow"
+
+OURS = "winnow"
+
+Serves = Literal["rerank", "embed", "answer", "chat"]
+
+
+class Offered(NamedTuple):
+    """A model in the list. RAGFlow guesses from the id what a model is for: "rerank" and "embed" must stand in it."""
+
+    id: str
+    serves: Serves
+    owner: str
+    context_tokens: int | None = None
+
+
+class Ranker(NamedTuple):
+    """Who ranks, None for the default; and what the client should hear of that."""
+
+    backend: str | None
+    warning: str = ""
+
+
+class ModelNames:
+    """The names, by what the settings say. Raises ConfigError for an alias of a backend that cannot rank."""
+
+    def __init__(self, backends: Backends, aliases: Mapping[str, str], embedders: Iterable[str]) -> None:
+        self._backends, self._aliases = backends, aliases
+        self._embedders = frozenset(embedders)
+        for alias, backend in aliases.items():
+            try:
+                backends.for_ranking(backend)
+            except (UnknownBackend, MissingCapability) as exc:
+                raise ConfigError(f"rerank_aliases in [compat]: {alias!r} cannot stand for {backend!r}: {exc}") from exc
+
+    def ranker(self, model: str, lines: Iterable[Line]) -> Ranker:
+        """Whom `winnow-rerank`, `winnow-rerank@NAME`, an alias, a backend's name or its model mean.
+
+        Clients send all kinds of names (some cannot leave it out), so another one means the default, and a warning.
+        A NAME after our own prefix may be unknown or unable: that is for the ranking to say.
+        """
+        name = model.strip()
+        ours, _, backend = name.partition("@")
+        if ours == RERANK or not name:
+            return Ranker(backend or None)
+        if name in self._aliases:
+            return Ranker(self._aliases[name])
+        for line in lines:
+            if name in (line.name, line.model):
+                return Ranker(line.name)
+        return Ranker(
+            None, f"there is no model {name[:100]!r} here: {RERANK} ranked; [compat] rerank_aliases names others"
+        )
+
+    def embeds(self, model: str) -> bool:
+        """Whether it means the one embedding model that there is. Vectors of two models must not be mixed."""
+        return model.strip() in (EMBED, *self._embedders)
+
+    def offered(
+        self, lines: Sequence[Line], collections: Iterable[str], embedder: str, reads: int | None
+    ) -> list[Offered]:
+        """What GET /v1/models lists: ours, then the backends' own models, each once."""
+        rankers = [name for name in (AUTO, *(backend.name for backend in self._backends if "rank" in backend.roles))]
+        ours = [
+            Offered(RERANK, "rerank", OURS),
+            *(Offered(f"{RERANK}@{name}", "rerank", name) for name in rankers),
+            Offered(EMBED, "embed", OURS, reads),
+            Offered(ANSWER, "answer", OURS),
+            *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
+        ]
+        theirs = [
+            Offered(embedder, "embed", OURS, reads),
+            *(Offered(line.model, "chat", line.name, _context(line)) for line in lines if line.model),
+        ]
+        return list({found.id: found for found in reversed([*ours, *theirs])}.values())[::-1]
+
+
+def public_name(model: str) -> str:
+    """An embedding model's id; of a directory, which is nobody's business, its last part."""
+    return Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model
+
+
+def _context(line: Line) -> int | None:
+    return line.probed.context_tokens if line.probed else None

@@ -1,0 +1,70 @@
+"""The vocabulary of OpenAI's embedding models (cl100k_base): clients made for these send token ids instead of text."""
+
+import base64
+import hashlib
+import importlib.util
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from indexing.errors import UnknownTokens
+
+PACKAGE = "quicktok"
+"""Carries the vocabulary. Of its code nothing is run."""
+
+SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+"""Of cl100k_base.tiktoken, as OpenAI published it."""
+
+_HOW = "send text; LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False"
+
+
+class Vocabulary:
+    """The bytes of each token, by its id."""
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        self._tokens = tokens
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the ids spell; a character that was cut in two is replaced. Raises UnknownTokens."""
+        try:
+            return b"".join(self._tokens[_natural(number)] for number in ids).decode("utf-8", "replace")
+        except IndexError as exc:
+            raise UnknownTokens(
+                f"the token ids are not all of cl100k_base (0 to {len(self._tokens) - 1}); {_HOW}"
+            ) from exc
+
+
+@cache
+def openai_vocabulary() -> Vocabulary:
+    """It, read once in some 0.2 s. Raises UnknownTokens where it is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnknownTokens(f"token ids cannot be read here: pip install 'winnow[quickstart]', or {_HOW}")
+    tokens = list(_read(Path(spec.submodule_search_locations[0], "data", "cl100k.vocab")))
+    if _digest(tokens) != SHA256:
+        raise UnknownTokens(f"the vocabulary in the package {PACKAGE} is not OpenAI's cl100k_base; {_HOW}")
+    return Vocabulary(tokens)
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    """By rising id. The file: how many there are, then each one's length, bytes and id."""
+    data = path.read_bytes() if path.exists() else b""
+    at = 4
+    while at < len(data):
+        (length,) = struct.unpack_from("<H", data, at)
+        yield data[at + 2 : at + 2 + length]
+        at += length + 6
+
+
+def _digest(tokens: Sequence[bytes]) -> str:
+    """Of the vocabulary as OpenAI writes it."""
+    lines = (base64.b64encode(token) + b" %d\n" % number for number, token in enumerate(tokens))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _natural(number: int) -> int:
+    """A negative index would count from the end."""
+    if number < 0:
+        raise IndexError(number)
+    return number
