@@ -20,7 +20,7 @@ async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     """Raises InvalidRequest; NotFound for a model that is not there."""
     body.check()
     lines = (await services.fleet.get()).router.lines
-    meant = meant_by(body.model, lines)
+    meant = await meant_by(body.model, lines)
     if isinstance(meant, Straight):
         return body.to_task(meant.backend, meant.tokens)
     if not is_chore(body):

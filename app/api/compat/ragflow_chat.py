@@ -126,7 +126,6 @@ class RagflowChunks:
     dto=LenientJSON[RagflowChatBody],
     return_dto=None,
     status_code=200,
-    operation_id="ragflow_chat_completions",
     operation_class=events.Streamable,
     summary="Answer, as RAGFlow's form of OpenAI",
     tags=["compatibility"],

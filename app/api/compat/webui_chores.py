@@ -14,7 +14,7 @@ TITLE_CHARACTERS = 60
 
 _TASK = "### Task:"
 _HISTORY = re.compile(r"<chat_history>\s*(?P<turns>.*?)\s*</chat_history>", re.DOTALL)
-_USER_TURN = re.compile(r"^USER:\s*(?P<said>.*\S)", re.MULTILINE)
+_USER_TURN = re.compile(r"^USER:[^\S\n]*(?P<said>.*\S)", re.MULTILINE)
 _WANTED = re.compile(r'\{\s*"(?P<key>title|tags|follow_ups|queries|text|prompt)"\s*:')
 _UNFENCED = (
     "Your task is to reflect the speaker's likely facial expression through a fitting emoji.",
