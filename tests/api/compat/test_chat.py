@@ -49,9 +49,9 @@ def ask(text: str = "Does it?", model: str = "winnow", **more: Any) -> dict[str,
 @pytest.fixture
 async def models(tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, OpenAIServer]]:
     """A client of a service with one backend, called "gemma", whose model is "tiny"."""
-    async with OpenAIServer(api_key="k") as server:
-        async with client_of(services_for(tmp_path, {"gemma": openai_style(server)})) as client:
-            yield client, server
+    server = OpenAIServer(api_key="k")
+    async with server, client_of(services_for(tmp_path, {"gemma": openai_style(server)})) as client:
+        yield client, server
 
 
 def asked_of(server: OpenAIServer) -> Any:
