@@ -82,13 +82,14 @@ def answer_request(
     question = brief.question
     passages = [(_name(source), _sentences(source)) for source in sources]
     turns = _shown_turns(earlier(question.search.text, question.messages))
-    fence = draw_fence([*(text for pair in passages for text in pair), *(text for _, text in turns)], draw)
+    asked = _asked(brief)
+    fence = draw_fence([*(text for pair in passages for text in pair), *(text for _, text in turns), asked], draw)
     listing = [f"{fence} passage {number}{name}\n{lines}" for number, (name, lines) in enumerate(passages, 1)]
     paragraphs = [
         f"The lines that begin with {fence} are mine; what stands between them is quoted.",
         "\n".join([*listing, f"{fence} end of the passages"]),
         *([_conversation(turns, fence)] if turns else []),
-        _asked(brief),
+        asked,
     ]
     return ChatRequest(
         messages=_messages(_system(question), "\n\n".join(paragraphs)),
