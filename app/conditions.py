@@ -38,6 +38,7 @@ Compare = Callable[[Any, Any], bool]
 _ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
 _BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
 _NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
+_LARGEST = sys.float_info.max
 _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
@@ -65,11 +66,12 @@ def meets(conditions: Conditions, passage: Passage) -> bool:
     return decide(_meets(condition, passage) for condition in conditions.conditions)
 
 
-def narrowing(conditions: Conditions) -> Filter | None:
-    """A filter that lets everything through that meets the conditions, and little else; None where there is none."""
-    parts = [
-        _any_of([_narrowed(field, condition) for field in condition.fields]) for condition in conditions.conditions
-    ]
+def narrowing(conditions: Conditions, *, words: bool) -> Filter | None:
+    """A filter that lets everything through that meets the conditions, and little else; None where there is none.
+
+    With `words` equal texts must have equal words: it lets much less through, but a store has no index for that.
+    """
+    parts = [_any_of([_narrowed(field, part, words) for field in part.fields]) for part in conditions.conditions]
     return all_of(parts) if conditions.every else _any_of(parts)
 
 
@@ -115,7 +117,7 @@ def _compares(operator: Operator, items: Sequence[Any], values: Values) -> bool:
     if operator in _ORDER:
         return any(_ordered(items, value, _ORDER[operator]) for value in values)
     if operator in ("=", "in"):
-        return any(_equals(items, value) for value in values)
+        return any(_ordered(items, value, eq) for value in values)
     return any(_WITHIN[operator](_text(item), _text(value)) for item in items for value in values)
 
 
@@ -124,12 +126,6 @@ _WITHIN: Mapping[str, Callable[[str, str], bool]] = {
     "start with": str.startswith,
     "end with": str.endswith,
 }
-
-
-def _equals(items: Sequence[Any], value: Scalar) -> bool:
-    """Also as texts: "2024" may stand in a list beside numbers."""
-    sought = _text(value)
-    return any(_text(item) == sought for item in items) or _ordered(items, value, eq)
 
 
 def _ordered(items: Sequence[Any], value: Scalar, compare: Compare) -> bool:
@@ -150,9 +146,11 @@ def _numbers(items: Sequence[Any]) -> Iterator[float]:
 def _number(value: Scalar) -> float | None:
     if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # as Python would have it in 1_000
         return None
+    if isinstance(value, int):
+        return float(max(-_LARGEST, min(value, _LARGEST)))
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
     return number if math.isfinite(number) else None
 
@@ -166,29 +164,27 @@ def _text(value: Any) -> str:
     return str(value).casefold()
 
 
-def _narrowed(field: str, condition: Condition) -> Filter | None:
+def _narrowed(field: str, condition: Condition, words: bool) -> Filter | None:
     if not all(field.split(".")) or set(field) & set('"\\'):
         return None
     there = Exists(field=field, present=True)
     if condition.operator == "empty":
         return Group(op="or", conditions=(Exists(field=field, present=False), OneOf(field=field, values=("",))))
     if condition.operator in ("=", "in", *_ORDER):
-        return _any_of([_compared(field, condition.operator, value) or there for value in condition.values])
+        return _any_of([_compared(field, condition.operator, value, words) or there for value in condition.values])
     return there
 
 
-def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
+def _compared(field: str, operator: Operator, value: Scalar, words: bool) -> Filter | None:
     if isinstance(value, str) and (moment := read_moment(value)) is not None:
         return _date_filter(field, operator, moment)
-    number, text = _number(value), _same_text(field, _text(value))
-    if number is None:
-        return None if operator in _ORDER else text
-    in_range = _number_filter(field, operator, number)
-    return in_range if operator in _ORDER else _any_of((in_range, text))
+    if (number := _number(value)) is not None:
+        return _number_filter(field, operator, number)
+    return _same_words(field, _text(value)) if words and operator not in _ORDER else None
 
 
-def _same_text(field: str, text: str) -> Filter | None:
-    """Equal texts have equal words. A truth is no text to the store."""
+def _same_words(field: str, text: str) -> Filter | None:
+    """None where the store has no words: a truth is no text to it."""
     is_words = text not in ("true", "false") and any(char.isalnum() for char in text)
     return HasText(field=field, text=text) if is_words else None
 
@@ -202,7 +198,7 @@ def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
     """A number in range; or no number at all, that is a text which may spell one."""
     bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
-    a_number = NumberRange(field=field, gte=-sys.float_info.max)
+    a_number = NumberRange(field=field, gte=-_LARGEST)
     no_number = Group(op="not", conditions=(a_number,))
     spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
     return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))

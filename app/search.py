@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-import msgspec
-
 from app.backends.registry import NONE
 from app.backends.routing import Route
 from app.cleaning import clean
@@ -16,6 +14,7 @@ from app.rankers import Ordered, Rankers
 from app.ranking.shapes import Candidate, Ranked
 from app.stopwatch import Stopwatch
 from indexing.collections import check_embedder
+from indexing.filters import Filter
 from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
 from indexing.lexical import Lexical
 from indexing.query_embedding import QueryEmbedder
@@ -36,7 +35,7 @@ NOT_ALL_LOOKED_THROUGH = (
 class Catch(NamedTuple):
     """What retrieval found and the conditions let through.
 
-    `cut`: the sparse side had more to give. `short`: a side had more to give, and some of what it gave was dropped.
+    `cut`: the sparse side had more to give. `short`: a side had more to give, and too little of it was let through.
     """
 
     kept: Retrieved
@@ -125,19 +124,31 @@ class Searcher:
 
 
 async def _look(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Catch:
-    """Further down, where so few of what the store gives meet the conditions that a side falls short."""
+    """Further down, and then more slowly, as long as too few passages meet the conditions."""
+    catch = Catch(Retrieved())
     if dense is None and sparse is None:
-        return Catch(Retrieved())
-    narrowed = None if query.conditions is None else narrowing(query.conditions)
-    asked = Retrieval(dense=dense, sparse=sparse, limit=_depth(query), filter=all_of((query.filter, narrowed)))
-    catch = _sift(await store.retrieve(query.collection, asked), query.conditions, asked.limit)
-    if catch.short:
-        asked = msgspec.structs.replace(asked, limit=MAX_LOOKED_THROUGH)
-        catch = _sift(await store.retrieve(query.collection, asked), query.conditions, asked.limit)
+        return catch
+    wanted = _depth(query)
+    for narrowed, limit in _rounds(query.conditions, wanted):
+        asked = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=all_of((query.filter, narrowed)))
+        catch = _sift(await store.retrieve(query.collection, asked), query.conditions, wanted, limit)
+        if not catch.short:
+            break
     return catch
 
 
-def _sift(found: Retrieved, conditions: Conditions | None, limit: int) -> Catch:
+def _rounds(conditions: Conditions | None, wanted: int) -> Iterator[tuple[Filter | None, int]]:
+    """What the store is asked to check, and how many passages it is asked for."""
+    if conditions is None:
+        yield None, wanted
+        return
+    quick, slow = narrowing(conditions, words=False), narrowing(conditions, words=True)
+    yield from ((quick, limit) for limit in dict.fromkeys((wanted, MAX_LOOKED_THROUGH)))
+    if slow != quick:
+        yield slow, MAX_LOOKED_THROUGH
+
+
+def _sift(found: Retrieved, conditions: Conditions | None, wanted: int, limit: int) -> Catch:
     cut = len(found.sparse) >= limit
     if conditions is None:
         return Catch(found, cut=cut)
@@ -145,9 +156,8 @@ def _sift(found: Retrieved, conditions: Conditions | None, limit: int) -> Catch:
         dense=[one for one in found.dense if meets(conditions, one.passage)],
         sparse=[one for one in found.sparse if meets(conditions, one.passage)],
     )
-    short = any(
-        len(side) >= limit > len(left) for side, left in ((found.dense, kept.dense), (found.sparse, kept.sparse))
-    )
+    sides = ((found.dense, kept.dense), (found.sparse, kept.sparse))
+    short = any(len(side) >= limit and len(left) < wanted for side, left in sides)
     return Catch(kept, cut=cut, short=short)
 
 

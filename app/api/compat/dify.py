@@ -37,12 +37,10 @@ NOT_AUTHENTICATED = 1002
 _TOLERATED: Mapping[int, int] = {403: 401, 404: 400, 502: 500}
 """What Dify takes for a wrong address when it checks the settings, and what it is told instead."""
 
-
 _CODES: Mapping[tuple[type[Exception], ...], int] = {
     (NotAuthenticated, NotAllowed): NOT_AUTHENTICATED,
     (CollectionNotFound, UnknownBackend, MissingCapability): NO_SUCH_KNOWLEDGE,
 }
-
 
 log = structlog.get_logger()
 

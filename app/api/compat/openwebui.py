@@ -9,12 +9,12 @@ import msgspec
 from litestar import post, put
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
-from app.api.compat.dify import MAX_QUERY_CHARACTERS, within
+from app.api.compat.dify import MAX_QUERY_CHARACTERS, told, within
 from app.api.compat.failures import shaped
 from app.api.compat.lenient import LenientJSON
 from app.api.disconnect import while_connected
@@ -82,7 +82,8 @@ class FileOperation(Operation):
     """The body is the file, and no handler argument that Litestar could describe."""
 
     def __post_init__(self) -> None:
-        self.request_body = RequestBody(required=True, content={"application/octet-stream": OpenAPIMediaType()})
+        file = OpenAPIMediaType(schema=Schema(type="string", format="binary"))  # type: ignore[arg-type]
+        self.request_body = RequestBody(required=True, content={"application/octet-stream": file})
 
 
 @put(
@@ -132,6 +133,7 @@ async def openwebui_search(
     caller = Caller(request_id=request_id(request.scope))
     result = await while_connected(request, services.searcher.search(query, caller))
     request.scope["state"]["timings"] = result.timings_ms
+    told(caller, *result.degraded, *result.warnings)
     here = str(request.base_url).rstrip("/")
     return [_web_result(hit, f"{here}/documents/{{}}?collection={quote(collection)}") for hit in result.results]
 

@@ -28,6 +28,10 @@ from app.wiring import Services
 from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.filters import Filter, OneOf
 
+POOL = 200
+"""Passages of each collection that are looked at, and counted in `total`, at least; more if a later page needs them.
+RAGFlow's 1024 take seven times as long to retrieve (120 ms instead of 17 over 20,000 passages)."""
+
 MAX_DATASETS = 32
 MAX_DOCUMENT_IDS = 1024
 
@@ -60,7 +64,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         top_k = 1024 if self.top_k is None else self.top_k
         if top_k < 1:
             raise InvalidRequest("`top_k` must be greater than 0")
-        pool = min(top_k, MAX_CANDIDATES)
+        pool = min(top_k, MAX_CANDIDATES, max(POOL, self.window()[1]))
         threshold = 0.2 if self.similarity_threshold is None else self.similarity_threshold
         shared = Query(
             text=(self.question or "").strip()[:MAX_QUERY_CHARACTERS],
@@ -71,10 +75,10 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
             conditions=conditions_of(self.metadata_condition),
             min_score=within(0.0, threshold, 1.0),
         )
-        targets = [target_of(name) for name in dict.fromkeys(self._datasets())]
+        targets = {target.collection: target for target in reversed([target_of(name) for name in self._datasets()])}
         return [
             msgspec.structs.replace(shared, collection=target.collection, backend=ranker or target.backend)
-            for target in targets
+            for target in reversed(targets.values())
         ]
 
     def window(self) -> tuple[int, int]:

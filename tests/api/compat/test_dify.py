@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.dify import DEADLINE_MS
 from app.domain import NOBODY, BackendUse, Caller, Query, SearchResult
+from app.search import MAX_LOOKED_THROUGH, NOT_ALL_LOOKED_THROUGH
 from app.wiring import Services
 from tests.api.test_search_ranked import scorer, searching
 from tests.fakes.corpus import fill, passage
@@ -147,6 +150,19 @@ async def test_a_rare_match_is_found_far_down(client: httpx.AsyncClient, service
     )
     asked = {"conditions": [{"name": "code", "comparison_operator": "contains", "value": "NEEDLE"}]}
     assert await found(client, knowledge_id="crowd", query="water", metadata_condition=asked) == ["rare"]
+
+
+async def test_equal_texts_are_found_in_any_depth(client: httpx.AsyncClient, services: Services) -> None:
+    """Where words must be equal the store is asked for them, so that no depth hides a match."""
+    crowd = [passage(f"d{n}", f"water {n}", {"code": f"x{n}"}) for n in range(MAX_LOOKED_THROUGH + 1)]
+    rare = passage("rare", "nothing in common", {"code": "Needle"})
+    await fill(await services.store.get(), [*crowd, rare], name="deep")
+    equals = {"conditions": [{"name": "code", "comparison_operator": "is", "value": "needle"}]}
+    assert await found(client, knowledge_id="deep", query="water", metadata_condition=equals) == ["rare"]
+    inside = {"conditions": [{"name": "code", "comparison_operator": "contains", "value": "needl"}]}
+    assert await found(client, knowledge_id="deep", query="water", metadata_condition=inside) == []
+    query = Query(text="water", collection="deep", conditions=conditions_of(msgspec.convert(inside, MetadataCondition)))
+    assert (await services.searcher.search(query)).warnings == (NOT_ALL_LOOKED_THROUGH,)
 
 
 @pytest.mark.parametrize(

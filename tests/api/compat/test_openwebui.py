@@ -145,6 +145,6 @@ async def test_refusals_are_in_its_shape(client: httpx.AsyncClient) -> None:
 
 async def test_any_collection_can_be_searched(client: httpx.AsyncClient, services: Services) -> None:
     """It and who ranks are parameters of the address."""
-    await fill(await services.store.get(), [passage("other", "elsewhere")], name="elsewhere")
-    [result] = await search(client, "elsewhere", collection="elsewhere", backend="none")
+    await fill(await services.store.get(), [passage("other", "elsewhere")], name="annex")
+    [result] = await search(client, "elsewhere", collection="annex", backend="none")
     assert result["title"] == "Other"

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.compat.ragflow import MAX_DATASETS
+from app.api.compat.ragflow import MAX_DATASETS, POOL
 from app.main import create_app
 from app.settings import Settings
 from app.wiring import Services
@@ -87,6 +87,15 @@ async def test_pages_follow_one_another(client: httpx.AsyncClient) -> None:
     assert pages[2]["data"]["chunks"] == []
 
 
+async def test_late_pages_are_reached(client: httpx.AsyncClient, services: Services) -> None:
+    """Beyond the pool of the first pages, as far as there is something."""
+    await fill(await services.store.get(), [passage(f"n{n:03}", f"water {n}") for n in range(POOL + 50)], name="many")
+    asked: dict[str, Any] = {"dataset_ids": ["many"], "question": "water", "page_size": 30}
+    first, last = await ask(client, **asked), await ask(client, **asked, page=9)
+    assert (first["data"]["total"], last["data"]["total"]) == (POOL, POOL + 50)
+    assert (len(first["data"]["chunks"]), len(last["data"]["chunks"])) == (30, 10)
+
+
 async def test_thresholds_and_ids_narrow(client: httpx.AsyncClient) -> None:
     """`similarity_threshold` cuts by `similarity`, `document_ids` by document, `top_k` by number."""
     chunks = (await ask(client, similarity_threshold=0.5))["data"]["chunks"]
@@ -135,7 +144,8 @@ async def test_conditions_select(client: httpx.AsyncClient, manuals: str) -> Non
 
 async def test_datasets_are_searched_together(client: httpx.AsyncClient, manuals: str) -> None:
     """Passages of several collections come in one list by similarity, each with the collection it is from."""
-    chunks = (await ask(client, question="water office", dataset_ids=["default", manuals, manuals]))["data"]["chunks"]
+    asked = ["default", manuals, f"{manuals}@none"]
+    chunks = (await ask(client, question="water office", dataset_ids=asked))["data"]["chunks"]
     assert {chunk["dataset_id"] for chunk in chunks} == {"default", manuals}
     assert len({chunk["id"] for chunk in chunks}) == len(chunks) == 8
     similar = [chunk["similarity"] for chunk in chunks]
