@@ -161,11 +161,19 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float] = {}
 
 
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
+
+    data: bytes
+    media_type: str
+
+
 class Turn(msgspec.Struct, frozen=True):
-    """An earlier turn of the conversation."""
+    """A turn of the conversation. Pictures stand before the text, and only in a user's turn."""
 
     role: Literal["user", "assistant"]
     content: str
+    images: tuple[Image, ...] = ()
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,13 +275,19 @@ NOBODY = Caller()
 
 
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One /chat. The last turn is the user's. `backend` None: the settings' default."""
+    """One /chat. The last turn is the user's. `backend` None: the settings' default.
+
+    `schema` is a JSON Schema that the reply should fit; it ends before any of `stop`.
+    """
 
     messages: tuple[Turn, ...]
     system: str = ""
     backend: str | None = None
     max_output_tokens: int = 1024
     temperature: float = 0.0
+    schema: Mapping[str, Any] | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 class ChatResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from app.api.backends import show_backends
 from app.api.bodies import BodyRequest
 from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
+from app.api.compat.chat import openai_chat
 from app.api.compat.dify import dify_retrieval
 from app.api.compat.embeddings import embeddings
 from app.api.compat.models import list_models, show_model
@@ -28,6 +29,7 @@ from app.api.compat.ragflow import (
     ragflow_dify_retrieval_by_get,
     ragflow_retrieval,
 )
+from app.api.compat.ragflow_chat import ragflow_chat
 from app.api.compat.ragflow_datasets import ragflow_datasets, ragflow_documents
 from app.api.compat.rerank import rerank, rerank_as_tei
 from app.api.cost import estimate_cost
@@ -87,6 +89,8 @@ ROUTES = (
     ragflow_documents,
     openwebui_process,
     openwebui_search,
+    openai_chat,
+    ragflow_chat,
 )
 
 

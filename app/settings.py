@@ -47,14 +47,16 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The HTTP side.
 
     `hosts` are names, besides loopback's, under which browsers and proxies may address the service; with
-    `allow_anonymous` all names are fine until some are given. `backend` ranks where a request names none. `log_format`
-    "auto" is text on a terminal and JSON elsewhere.
+    `allow_anonymous` all names are fine until some are given. `public_url` is where users' browsers find the service,
+    if programs find it elsewhere: links in citations begin with it. `backend` ranks where a request names none.
+    `log_format` "auto" is text on a terminal and JSON elsewhere.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     hosts: tuple[str, ...] = ()
     allow_anonymous: bool = False
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
     backend: Annotated[str, Meta(min_length=1)] = "auto"
     max_body_bytes: Count = 10_000_000
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -70,7 +70,12 @@ class Tasks:
 
 def _request(task: ChatTask) -> ChatRequest:
     system = (Message(role="system", content=task.system),) if task.system else ()
-    turns = tuple(Message(role=turn.role, content=turn.content) for turn in task.messages)
+    turns = tuple(Message(role=turn.role, content=turn.content, images=turn.images) for turn in task.messages)
     return ChatRequest(
-        messages=(*system, *turns), max_output_tokens=task.max_output_tokens, temperature=task.temperature
+        messages=(*system, *turns),
+        max_output_tokens=task.max_output_tokens,
+        temperature=task.temperature,
+        schema=task.schema,
+        stop=task.stop,
+        seed=task.seed,
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from litestar import Response
@@ -13,7 +13,7 @@ from litestar.response import Stream
 
 from app.api.bodies import BodyRequest
 from app.api.disconnect import while_connected
-from app.api.problems import note_failure, problem_of, request_id
+from app.api.problems import Problem, note_failure, problem_of, request_id
 from app.domain import AnswerDone, AnswerEvent, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
 
 Event = AnswerEvent | ChatEvent
@@ -36,10 +36,55 @@ class Streamable(Operation):
             success.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(description=description))
 
 
+class Wire(Protocol):
+    """How a stream is written. One for each stream: it may remember what it has said."""
+
+    def say(self, event: Event) -> bytes:
+        """b"" where there is nothing to say."""
+        ...
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """The end of a stream that cannot go on."""
+        ...
+
+
 async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
     """The first event is awaited before the response begins, so that early failures keep their status."""
-    first = await while_connected(request, anext(stream))
-    body = event_stream(first, stream, request_id(request.scope), ping_s)
+    wire = OwnWire()
+    opening = wire.say(await while_connected(request, anext(stream)))
+    return _response(request, opening, with_silence(stream, ping_s), wire)
+
+
+async def streamed_as(wire: Wire, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
+    """In other words. It begins when there is something to say, so that early failures keep their status; but also
+    after `ping_s` seconds of silence, which proxies do not bear for long."""
+    events = with_silence(stream, ping_s)
+    opening = await while_connected(request, _opening(events, wire))
+    return _response(request, opening, events, wire)
+
+
+def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]:
+    """A stream that says nothing but why it cannot be, for clients that look nowhere else."""
+    problem = problem_of(exc, request_id(request.scope))
+    note_failure(problem, exc)
+    return Response(wire.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
+
+
+async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire) -> bytes:
+    async for event in events:
+        if said := _said(event, wire):
+            return said
+    return b""
+
+
+def _said(event: Event | None, wire: Wire) -> bytes:
+    return PING if event is None else wire.say(event)
+
+
+def _response(
+    request: BodyRequest, opening: bytes, events: AsyncGenerator[Event | None, None], wire: Wire
+) -> Response[Any]:
+    body = _body(opening, events, wire, request_id(request.scope))
     return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
 
 
@@ -49,26 +94,43 @@ def wants_events(accept: str | None) -> bool:
     return MEDIA_TYPE in kinds
 
 
-async def event_stream(
-    first: Event, rest: AsyncIterator[Event], instance: str, ping_s: float
+class OwnWire:
+    """Ours: events with names, numbered from 1, JSON data. It ends in `done` or `error`."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def say(self, event: Event) -> bytes:
+        """Every event is told."""
+        return self._event(*payload(event))
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """`error`, with the problem."""
+        return self._event("error", problem)
+
+    def _event(self, name: str, data: Any) -> bytes:
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (next(self._numbers), name.encode(), msgspec.json.encode(data))
+
+
+async def _body(
+    opening: bytes, events: AsyncGenerator[Event | None, None], wire: Wire, instance: str
 ) -> AsyncGenerator[bytes, None]:
-    """The events on the wire, numbered from 1. It ends in `done` or `error`; closing it closes `rest`."""
-    numbers = count(1)
+    """What is sent. Closing it closes `events`."""
     try:
-        yield _event(next(numbers), *payload(first))
-        async for event in _with_silence(rest, ping_s):
-            yield PING if event is None else _event(next(numbers), *payload(event))
+        yield opening
+        async for event in events:
+            if said := _said(event, wire):
+                yield said
     except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
         problem = problem_of(exc, instance)
         note_failure(problem, exc)
-        yield _event(next(numbers), "error", problem)
+        yield wire.fail(problem, exc)
     finally:
-        if isinstance(rest, AsyncGenerator):
-            await rest.aclose()
+        await events.aclose()
 
 
-async def _with_silence(events: AsyncIterator[Event], after_s: float) -> AsyncGenerator[Event | None, None]:
-    """The events, and None for every `after_s` seconds without one."""
+async def with_silence(events: AsyncIterator[Event], after_s: float) -> AsyncGenerator[Event | None, None]:
+    """The events, and None for every `after_s` seconds without one. Closing it closes `events`."""
     upcoming = asyncio.ensure_future(_next(events))
     try:
         while True:
@@ -83,6 +145,8 @@ async def _with_silence(events: AsyncIterator[Event], after_s: float) -> AsyncGe
     finally:
         upcoming.cancel()
         await asyncio.gather(upcoming, return_exceptions=True)
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:
@@ -106,7 +170,3 @@ def payload(event: Event) -> tuple[str, Any]:
 
 def _without(whole: msgspec.Struct, text: str) -> dict[str, Any]:
     return {name: getattr(whole, name) for name in whole.__struct_fields__ if name != text}
-
-
-def _event(number: int, name: str, data: Any) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), msgspec.json.encode(data))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from app.domain import TokenCount
+from app.domain import Image, TokenCount
 
 Role = Literal["system", "user", "assistant"]
 
@@ -18,13 +18,6 @@ FinishReason = Literal["stop", "length"]
 
 Capability = Literal["chat", "structured", "images", "logprobs", "thinking"]
 """`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is told not to."""
-
-
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
-
-    data: bytes
-    media_type: str
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -279,7 +279,7 @@ def _page(asked: RetrievalRequest, question: str, results: Sequence[SearchResult
     hits.sort(key=lambda one: -one[1].score)
     wanted = sought(question)
     start, end = asked.window()
-    chunks = [_chunk(hit, collection, wanted, mark=bool(asked.highlight)) for collection, hit in hits[start:end]]
+    chunks = [chunk_of(hit, collection, wanted, mark=bool(asked.highlight)) for collection, hit in hits[start:end]]
     return Retrieval(total=len(hits), chunks=chunks, doc_aggs=_documents_of(hits))
 
 
@@ -293,7 +293,8 @@ def _documents(ids: Sequence[str] | None) -> Filter | None:
     return OneOf(field="document_id", values=tuple(ids)) if ids else None
 
 
-def _chunk(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool) -> Chunk:
+def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> Chunk:
+    """`wanted` are the terms that `term_similarity` is about, and `mark` puts <em> around."""
     text = hit.text or ""
     meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
     name = hit.source or hit.title or hit.document_id

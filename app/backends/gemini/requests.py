@@ -6,7 +6,8 @@ from typing import cast
 from google.genai import types
 
 from app.backends.gemini.models import Traits
-from app.backends.ports import ChatRequest, Image, Message
+from app.backends.ports import ChatRequest, Message
+from app.domain import Image
 from app.errors import InvalidRequest
 
 _MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from app.backend_settings import Kind
-from app.backends.ports import ChatRequest, Conversation, Image, Message
+from app.backends.ports import ChatRequest, Conversation, Message
+from app.domain import Image
 
 Body = dict[str, Any]
 

@@ -23,8 +23,8 @@ from app.backends.openai_compatible.replies import Completion, Loaded, Model, Mo
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
 from app.backends.openai_compatible.thoughts import spoken
 from app.backends.openai_compatible.wire import Wire
-from app.backends.ports import Capability, Image, Message, Probed
-from app.domain import TokenCount
+from app.backends.ports import Capability, Message, Probed
+from app.domain import Image, TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 
 _GREETING = (Message(role="user", content="Answer with 1 or 0: 1"),)

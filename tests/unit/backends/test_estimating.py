@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.estimating import tokens_of, tokens_of_prompt, worst_of_chat, worst_of_scoring
-from app.backends.ports import ChatRequest, Image, Message
-from app.domain import TokenCount
+from app.backends.ports import ChatRequest, Message
+from app.domain import Image, TokenCount
 
 
 @given(st.text(), st.text())

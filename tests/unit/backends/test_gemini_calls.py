@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from app.backends.ports import ChatRequest, Image, Message, Reply
-from app.domain import TokenCount
+from app.backends.ports import ChatRequest, Message, Reply
+from app.domain import Image, TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamError
 from tests.fakes.faults import Fault
 from tests.fakes.gemini_server import MODEL, Canned, GeminiServer, Said

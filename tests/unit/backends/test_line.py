@@ -13,8 +13,8 @@ from app.backend_settings import RoutingSettings
 from app.backends.breaker import LONGEST_TOLD_S
 from app.backends.calls import Deadline
 from app.backends.line import HURRY_WAIT_S, needs_of
-from app.backends.ports import Image, Message, Probed
-from app.domain import TokenCount
+from app.backends.ports import Message, Probed
+from app.domain import Image, TokenCount
 from app.errors import (
     BudgetExceeded,
     MissingCapability,

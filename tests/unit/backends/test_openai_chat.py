@@ -7,8 +7,8 @@ import pytest
 
 from app.backend_settings import BackendSettings
 from app.backends.openai_compatible import open_openai_compatible
-from app.backends.ports import ChatRequest, Image, Message
-from app.domain import TokenCount
+from app.backends.ports import ChatRequest, Message
+from app.domain import Image, TokenCount
 from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
 from tests.fakes.faults import Fault
 from tests.fakes.http_server import answering

@@ -1,0 +1,67 @@
+"""POST /v1/chat/completions, as OpenAI offers it: answers from a collection, or a backend's own model."""
+
+import time
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import JSONBody
+
+from app.api import events
+from app.api.bodies import BodyRequest
+from app.api.compat.chat_bodies import ChatCompletionBody
+from app.api.compat.chat_jobs import Job, job_of, stream, whole
+from app.api.compat.chat_models import DEFAULT_COLLECTION
+from app.api.compat.chat_replies import ChatCompletion, Chunks, Heading, completion
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.links import Links
+from app.api.compat.openai_errors import OpenAIFailure, openai_handlers
+from app.api.disconnect import while_connected
+from app.api.problems import request_id
+from app.domain import Caller, Question
+from app.wiring import Services
+
+REFUSALS = {
+    status: ResponseSpec(OpenAIFailure, description="Refused", generate_examples=False)
+    for status in (400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504)
+}
+
+
+@post(
+    "/v1/chat/completions",
+    dto=LenientJSON[ChatCompletionBody],
+    return_dto=None,
+    status_code=200,
+    operation_id="openai_chat_completions",
+    operation_class=events.Streamable,
+    summary="Answer, or chat, as OpenAI",
+    tags=["compatibility"],
+    exception_handlers=openai_handlers(),
+    responses=REFUSALS,
+)
+async def openai_chat(
+    request: BodyRequest, data: JSONBody[ChatCompletionBody], services: NamedDependency[Services]
+) -> Response[ChatCompletion]:
+    """`model` "winnow", "winnow:COLLECTION" or "winnow:COLLECTION@BACKEND" answers from the documents, with citations
+    as annotations; a backend's name or its model's id is that model alone. GET /v1/models lists them.
+    """
+    job, caller = await job_of(data, services), Caller(request_id=request_id(request.scope))
+    heading = Heading(id=f"chatcmpl-{caller.request_id}", created=int(time.time()), model=data.model)
+    links = Links(_base(request, services), _collection(job))
+    if data.stream:
+        counts = bool(data.stream_options and data.stream_options.include_usage)
+        wire = Chunks(heading, links, counts=counts)
+        ping_s = services.settings.service.ping_s
+        return await events.streamed_as(wire, request, stream(job, services, caller), ping_s)
+    result = await while_connected(request, whole(job, services, caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    return Response(completion(heading, result, links))
+
+
+def _base(request: BodyRequest, services: Services) -> str:
+    """What links begin with: the address that users know, or else the one that was asked."""
+    return (services.settings.service.public_url or str(request.base_url)).rstrip("/")
+
+
+def _collection(job: Job) -> str:
+    return job.search.collection if isinstance(job, Question) else DEFAULT_COLLECTION

@@ -1,0 +1,158 @@
+"""Answers and chats as OpenAI's chat completions, whole and in chunks."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from app.api.compat.links import Links
+from app.api.compat.openai_errors import openai_error
+from app.api.events import Event
+from app.api.problems import Problem
+from app.domain import Answer, AnswerDone, ChatDone, ChatResult, CitationMade, SourcesFound, TextDelta, Usage
+
+DONE = b"data: [DONE]\n\n"
+
+_ELSEWHERE = ("answer", "text", "results", "finish_reason")
+"""What a completion says in its own words, and the passages, which are long."""
+
+
+class Heading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a completion and each of its chunks begin with. `created` is Unix time in seconds."""
+
+    id: str
+    created: int
+    model: str
+
+
+class CachedTokens(msgspec.Struct, frozen=True):
+    """A part of the prompt's."""
+
+    cached_tokens: int
+
+
+class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """All model calls together: of an answer, the ranking too."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class CompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`."""
+
+    content: str
+    annotations: list[dict[str, Any]]
+    winnow: dict[str, Any]
+    role: str = "assistant"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """The only one."""
+
+    message: CompletionMessage
+    finish_reason: Literal["stop", "length"]
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole reply."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+    object: str = "chat.completion"
+
+
+def completion(heading: Heading, result: Answer | ChatResult, links: Links) -> ChatCompletion:
+    """The whole reply at once."""
+    message = CompletionMessage(content=text_of(result), annotations=_annotations(result, links), winnow=about(result))
+    return ChatCompletion(
+        id=heading.id,
+        created=heading.created,
+        model=heading.model,
+        choices=[Choice(message=message, finish_reason=finish_of(result))],
+        usage=usage_of(result.usage),
+    )
+
+
+def text_of(result: Answer | ChatResult) -> str:
+    """What is said."""
+    return result.answer if isinstance(result, Answer) else result.text
+
+
+def finish_of(result: Answer | ChatResult) -> Literal["stop", "length"]:
+    """Why it ended."""
+    return "stop" if isinstance(result, Answer) else result.finish_reason
+
+
+def about(result: Answer | ChatResult) -> dict[str, Any]:
+    """As /answer and /chat tell it: whether it could be answered and why not, citations with their quotes and offsets,
+    who served it, usage with its cost, timings.
+    """
+    return {name: getattr(result, name) for name in result.__struct_fields__ if name not in _ELSEWHERE}
+
+
+def usage_of(usage: Usage) -> CompletionUsage:
+    """In OpenAI's words."""
+    return CompletionUsage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        prompt_tokens_details=CachedTokens(usage.cached_tokens),
+    )
+
+
+class Chunks:
+    """`app.api.events.Wire`: chat.completion.chunk events. `counts`: the last one tells the usage, and no other."""
+
+    def __init__(self, heading: Heading, links: Links, *, counts: bool) -> None:
+        self._heading, self._links, self._counts = heading, links, counts
+        self._begun = False
+
+    def say(self, event: Event) -> bytes:
+        """The sources are known by their citations."""
+        match event:
+            case SourcesFound(results=hits):
+                self._links.learn(hits)
+                return b""
+            case TextDelta(text=text):
+                return self._delta({"content": text})
+            case CitationMade(citation=citation):
+                return self._delta({"annotations": [self._links.annotation(citation)]})
+            case AnswerDone(answer=result) | ChatDone(result=result):
+                return self._end(result)
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """The error in place of a chunk, which OpenAI's clients raise."""
+        return as_data(openai_error(problem, exc)[1]) + DONE
+
+    def _end(self, result: Answer | ChatResult) -> bytes:
+        last = self._delta({"winnow": about(result)}, finish_of(result))
+        usage = self._chunk([], usage=usage_of(result.usage)) if self._counts else b""
+        return last + usage + DONE
+
+    def _delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        role = {} if self._begun else {"role": "assistant"}
+        self._begun = True
+        return self._chunk([{"index": 0, "delta": role | delta, "logprobs": None, "finish_reason": finish_reason}])
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        heading = msgspec.structs.asdict(self._heading)
+        return as_data({**heading, "object": "chat.completion.chunk", "choices": choices, **more})
+
+
+def as_data(content: Any) -> bytes:
+    """An event without a name."""
+    return b"data: %s\n\n" % msgspec.json.encode(content)
+
+
+def _annotations(result: Answer | ChatResult, links: Links) -> list[dict[str, Any]]:
+    if isinstance(result, ChatResult):
+        return []
+    links.learn(result.results)
+    return [links.annotation(citation) for citation in result.citations]

@@ -1,0 +1,92 @@
+"""Errors as OpenAI's clients read them, and as those clients' users are helped: RAGFlow decides by words in the text
+whether to ask again, for minutes; OpenAI's SDK by the status, and by a header that can say no.
+"""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+
+from app.api.compat.failures import Handler, shaped
+from app.api.problems import CLIENT_GONE, Problem
+from app.errors import (
+    BudgetExceeded,
+    NotFound,
+    Refused,
+    UnknownBackend,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+)
+from indexing.errors import CollectionNotFound
+
+SHOULD_RETRY = "x-should-retry"
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
+    """`type` and `code` are stable words; `param` is the bad field, as in "messages.0.content"."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIFailure(msgspec.Struct, frozen=True):
+    """The body of a refusal, and the chunk that ends a broken stream."""
+
+    error: OpenAIError
+
+
+def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
+    """The status and the body. A safety block is 400 as with Azure: nothing that asking again would change."""
+    missing = isinstance(exc, NotFound | CollectionNotFound | UnknownBackend)
+    status = 404 if missing else 400 if isinstance(exc, Refused) else problem.status
+    spent = _is_spent(exc)
+    error = OpenAIError(
+        message=f"insufficient quota: {problem.detail}" if spent else problem.detail,
+        type="insufficient_quota" if spent else _type(status, exc),
+        param="model" if missing else _param(problem),
+        code=_code(problem, exc, missing=missing, spent=spent),
+    )
+    return status, OpenAIFailure(error)
+
+
+def openai_handlers() -> dict[int | type[Exception], Handler]:
+    """The `exception_handlers` of a route."""
+    handle = shaped(openai_error)[Exception]
+
+    def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
+        response = handle(request, exc)
+        if response.status_code != CLIENT_GONE and _is_final(exc):
+            response.headers[SHOULD_RETRY] = "false"
+        return response
+
+    return {Exception: on_failure}
+
+
+def _is_spent(exc: Exception) -> bool:
+    return isinstance(exc, BudgetExceeded) or (isinstance(exc, UpstreamRateLimited) and exc.quota == "day")
+
+
+def _is_final(exc: Exception) -> bool:
+    """Whether it is of no use to ask again, although the status may not tell."""
+    return _is_spent(exc) or (isinstance(exc, UpstreamError) and not exc.retryable)
+
+
+def _type(status: int, exc: Exception) -> str:
+    if isinstance(exc, UpstreamRejected):
+        return "invalid_upstream_request"
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+def _code(problem: Problem, exc: Exception, *, missing: bool, spent: bool) -> str:
+    if missing or spent:
+        return "model_not_found" if missing else "insufficient_quota"
+    return "content_filter" if isinstance(exc, Refused) else problem.type.rpartition(":")[2].replace("-", "_")
+
+
+def _param(problem: Problem) -> str | None:
+    return problem.errors[0].pointer.strip("/").replace("/", ".") or None if problem.errors else None

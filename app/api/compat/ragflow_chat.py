@@ -1,0 +1,180 @@
+"""RAGFlow's own form of OpenAI's chat completions, under its path and the older one."""
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from app.api import events
+from app.api.bodies import BodyRequest
+from app.api.compat.chat_bodies import MessageBody, question_of
+from app.api.compat.chat_replies import Heading, as_data, usage_of
+from app.api.compat.conditions import MetadataCondition, conditions_of
+from app.api.compat.failures import shaped
+from app.api.compat.highlighting import sought
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.naming import target_of
+from app.api.compat.ragflow import Chunk, RagflowError, chunk_of, ragflow_error
+from app.api.compat.ragflow_markers import Renumbering, renumbered
+from app.api.disconnect import while_connected
+from app.api.events import Event
+from app.api.problems import Problem, request_id
+from app.domain import Answer, AnswerDone, Caller, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
+from app.errors import InvalidRequest, WinnowError
+from app.wiring import Services
+
+DONE = b"data:[DONE]\n\n"
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the body, not what OpenAI's SDK calls so. `reference`: whether to tell the passages."""
+
+    reference: bool | None = None
+    metadata_condition: MetadataCondition | None = None
+
+
+class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
+    """`chat_id` is a collection's name, or `collection@backend`; `model`, which says who answers there, is ignored.
+
+    What the system says is not told to the model, as in RAGFlow, where it is the assistant's to say.
+    """
+
+    messages: list[MessageBody] | None = None
+    model: str = "model"
+    stream: bool | None = None
+    reference: bool | None = None
+    extra_body: Extras | None = None
+
+    @property
+    def refers(self) -> bool:
+        """Whether the passages are told."""
+        return bool(self.reference or (self.extra_body and self.extra_body.reference))
+
+    def to_question(self, chat_id: str) -> Question:
+        """Raises InvalidRequest, in RAGFlow's words where it has some."""
+        if not self.messages:
+            raise InvalidRequest("You have to provide messages.")
+        if self.messages[-1].role != "user":
+            raise InvalidRequest("The last content of this conversation is not from user.")
+        target = target_of(chat_id)
+        asked, earlier = question_of(self.messages)
+        condition = self.extra_body.metadata_condition if self.extra_body else None
+        search = Query(
+            text=asked,
+            collection=target.collection,
+            backend=target.backend,
+            conditions=conditions_of(condition),
+        )
+        return Question(search=search, messages=earlier)
+
+
+class RagflowChunks:
+    """`app.api.events.Wire`: RAGFlow's chunks, in which every delta has all of its fields."""
+
+    def __init__(self, heading: Heading, question: Question, *, refers: bool) -> None:
+        self._heading, self._question, self._refers = heading, question, refers
+        self._markers = Renumbering()
+        self._said = ""
+
+    def say(self, event: Event) -> bytes:
+        """A marker is told when it is known which passage it means."""
+        match event:
+            case SourcesFound(results=hits):
+                self._markers.learn(hits)
+                return b""
+            case TextDelta(text=text):
+                return self._text(self._markers.feed(text))
+            case CitationMade(citation=citation):
+                return self._text(self._markers.cite(citation))
+            case AnswerDone(answer=answer):
+                rest = self._text(self._markers.finish())
+                references = _references(answer, self._question) if self._refers else None
+                return rest + self._end(answer.usage, references)
+        raise AssertionError(f"no answer has a {type(event).__name__}")
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """The error as text, which RAGFlow's clients look for."""
+        rest = self._text(self._markers.finish())
+        return rest + self._text(f"**ERROR**: {problem.detail}") + self._end(Usage(), [] if self._refers else None)
+
+    def _text(self, text: str) -> bytes:
+        self._said += text
+        return self._chunk({"content": text}) if text else b""
+
+    def _end(self, usage: Usage, references: list[Chunk] | None) -> bytes:
+        told = {} if references is None else {"reference": references, "final_content": self._said}
+        return self._chunk({"content": None, **told}, "stop", usage) + DONE
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, usage: Usage | None = None) -> bytes:
+        always = {"role": "assistant", "function_call": None, "tool_calls": None, "reasoning_content": None}
+        choice = {"delta": always | delta, "finish_reason": finish_reason, "index": 0, "logprobs": None}
+        chunk = {
+            **msgspec.structs.asdict(self._heading),
+            "object": "chat.completion.chunk",
+            "system_fingerprint": "",
+            "choices": [choice],
+            "usage": None if usage is None else usage_of(usage),
+        }
+        return as_data(chunk).replace(b"data: ", b"data:", 1)
+
+
+@post(
+    ["/api/v1/openai/{chat_id:str}/chat/completions", "/api/v1/chats_openai/{chat_id:str}/chat/completions"],
+    dto=LenientJSON[RagflowChatBody],
+    return_dto=None,
+    status_code=200,
+    operation_class=events.Streamable,
+    summary="Answer, as RAGFlow's form of OpenAI",
+    tags=["compatibility"],
+    exception_handlers=shaped(ragflow_error),
+)
+async def ragflow_chat(
+    request: BodyRequest,
+    chat_id: FromPath[str],
+    data: JSONBody[RagflowChatBody],
+    services: NamedDependency[Services],
+) -> Response[dict[str, Any] | RagflowError]:
+    """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
+    question, caller = data.to_question(chat_id), Caller(request_id=request_id(request.scope))
+    heading = Heading(id=f"chatcmpl-{chat_id}", created=int(time.time()), model=data.model)
+    if data.stream:
+        wire = RagflowChunks(heading, question, refers=data.refers)
+        ping_s = services.settings.service.ping_s
+        try:
+            return await events.streamed_as(wire, request, services.answerer.stream(question, caller), ping_s)
+        except InvalidRequest:
+            raise
+        except WinnowError as exc:
+            return events.failed_as(wire, request, exc)
+    answer = await while_connected(request, services.answerer.answer(question, caller))
+    request.scope["state"]["timings"] = answer.timings_ms
+    return Response(_completion(heading, answer, _references(answer, question) if data.refers else None))
+
+
+def _completion(heading: Heading, answer: Answer, references: list[Chunk] | None) -> dict[str, Any]:
+    told = {} if references is None else {"reference": references}
+    content = renumbered(answer.answer, answer.results, answer.citations)
+    usage = usage_of(answer.usage)
+    details = {
+        "reasoning_tokens": 0,
+        "accepted_prediction_tokens": usage.completion_tokens,
+        "rejected_prediction_tokens": 0,
+    }
+    message = {"role": "assistant", "content": content, **told}
+    return {
+        **msgspec.structs.asdict(heading),
+        "object": "chat.completion",
+        "choices": [{"message": message, "logprobs": None, "finish_reason": "stop", "index": 0}],
+        "usage": {**msgspec.structs.asdict(usage), "completion_tokens_details": details},
+    }
+
+
+def _references(answer: Answer, question: Question) -> list[Chunk]:
+    """The passages by which the markers count; none where nothing was answered from them."""
+    if not answer.answerable:
+        return []
+    wanted = sought(question.search.text)
+    return [chunk_of(hit, question.search.collection, wanted) for hit in answer.results]

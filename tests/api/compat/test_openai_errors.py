@@ -1,0 +1,109 @@
+"""Errors in OpenAI's shape, and what RAGFlow makes of their texts."""
+
+from app.api.compat.openai_errors import openai_error
+from app.api.problems import problem_of
+from app.errors import (
+    BudgetExceeded,
+    InvalidRequest,
+    MissingCapability,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    Refused,
+    Resting,
+    UnknownBackend,
+    UpstreamBadReply,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    WinnowError,
+    pointing_at,
+)
+from indexing.errors import CollectionNotFound, EmbedderBusy, StoreUnavailable
+
+_WORDS = (
+    ("spent", ("quota", "capacity", "credit", "billing", "balance")),
+    ("wait", ("rate limit", "429", "tpm limit", "too many requests", "requests per minute")),
+    ("key", ("auth", "key", "apikey", "401", "forbidden", "permission")),
+    ("invalid", ("invalid", "bad request", "400", "format", "malformed", "parameter")),
+    ("wait", ("server", "503", "502", "504", "500", "unavailable")),
+)
+"""The order in which RAGFlow looks for words in the text of an exception; "wait" is asked again, minutes later."""
+
+PASSING = (
+    UpstreamTimeout("g", "gemma did not answer in time"),
+    UpstreamUnavailable("g", "gemma cannot be reached; is it running, and is `url` right?"),
+    UpstreamUnavailable("g", "gemma cannot serve now (503)", 3.0),
+    Resting("g", "gemma has failed 5 times in a row and rests for 5 s", 5.0),
+    UpstreamRateLimited("g", "gemini wants us to wait: too many requests or tokens", 7.0, quota="minute"),
+    UpstreamBadReply("g", "gemma broke its reply off"),
+    Overloaded("gemma is busy, and 12 calls wait for it", 2.0),
+    Overloaded("gemma has had all that its limits per minute allow", 20.0),
+    StoreUnavailable("the store does not answer"),
+    EmbedderBusy("too many texts wait to be embedded"),
+    RateLimited("slow down", 1.0),
+)
+LASTING = (
+    BudgetExceeded("the budget of $500 a day in total is spent", 3600.0),
+    UpstreamRateLimited("g", "gemini: the quota of the day is spent", quota="day"),
+    UpstreamRejected("g", "gemma refuses the key (401); set api_key in [backends.gemma]"),
+    UpstreamRejected("g", "the prompt is too long for the context of 4096 tokens of gemma"),
+    UpstreamRejected("g", "gemma refuses the request (500)"),
+    Refused("g", "gemma declined for its content policy"),
+    NotFound("there is no model 'x' to chat with"),
+    CollectionNotFound("there is no collection 'x'"),
+    UnknownBackend("there is no backend 'server'"),
+    MissingCapability("the backend 'server' does not offer images"),
+    InvalidRequest("the body is empty"),
+    pointing_at("/messages/0/content", "there is nothing to answer"),
+)
+
+
+def as_the_sdk_says(exc: Exception) -> str:
+    """`str` of what OpenAI's SDK raises."""
+    status, failure = openai_error(problem_of(exc, "id"), exc)
+    error = {name: getattr(failure.error, name) for name in failure.error.__struct_fields__}
+    return f"Error code: {status} - { ({'error': error}) }".lower()
+
+
+def ragflow_does(text: str) -> str:
+    return next((what for what, words in _WORDS if any(word in text for word in words)), "other")
+
+
+def test_ragflow_asks_again_where_it_helps() -> None:
+    """No word in the text of a failure that may pass keeps RAGFlow from asking again."""
+    assert {ragflow_does(as_the_sdk_says(exc)) for exc in PASSING} == {"wait"}
+
+
+def test_ragflow_does_not_ask_again_where_it_is_no_use() -> None:
+    """No number or word in the text of a failure that stays makes RAGFlow ask for minutes."""
+    again = [as_the_sdk_says(exc) for exc in LASTING if ragflow_does(as_the_sdk_says(exc)) == "wait"]
+    assert again == []
+
+
+def test_a_spent_budget_is_told_in_the_text_too() -> None:
+    """The message of a chunk is all that RAGFlow sees of it, and its figures may look like a status."""
+    _, failure = openai_error(problem_of(LASTING[0], "id"), LASTING[0])
+    assert ragflow_does(failure.error.message.lower()) == "spent"
+    assert (failure.error.type, failure.error.code) == ("insufficient_quota", "insufficient_quota")
+
+
+def test_what_is_not_there_is_the_model() -> None:
+    """A model, collection or backend that is not there is 404 model_not_found, as OpenAI has it."""
+    missing: tuple[WinnowError | CollectionNotFound, ...] = (LASTING[6], LASTING[7], LASTING[8])  # type: ignore[assignment]
+    for exc in missing:
+        status, failure = openai_error(problem_of(exc, "id"), exc)
+        assert (status, failure.error.code, failure.error.param) == (404, "model_not_found", "model")
+
+
+def test_a_bad_field_is_named() -> None:
+    """`param` is the path of the field with dots."""
+    status, failure = openai_error(problem_of(LASTING[-1], "id"), LASTING[-1])
+    assert (status, failure.error.type, failure.error.param) == (400, "invalid_request_error", "messages.0.content")
+
+
+def test_a_safety_block_is_the_requests_fault() -> None:
+    """400 content_filter, as Azure has it: clients do not ask again."""
+    status, failure = openai_error(problem_of(LASTING[5], "id"), LASTING[5])
+    assert (status, failure.error.code) == (400, "content_filter")
