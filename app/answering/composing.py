@@ -102,7 +102,9 @@ class Composer:
     def _take_marker(self, marker: Marker) -> None:
         self._look_no_further()
         if self._tail.refs and "\n" in self._tail.gap:
+            gap = self._tail.gap
             self._settle("")
+            self._tail.gap = gap
         self._tail.add(marker.refs)
 
     def _take(self, character: str, code: bool) -> None:

@@ -61,6 +61,7 @@ _DATE = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
 _DOTTED = re.compile(r"(?<!\d)(\d{1,2})\.(\d{1,2})\.(\d{4}|\d{2})(?!\d)")
 _SLASHED = re.compile(r"(?<!\d)(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?!\d)")
 _CJK_MONTH = re.compile(r"(\d{1,2})\s?[月월]")
+_CJK_DECADE = re.compile(r"(\d{1,2})\s?世[纪紀]\s?(\d0)\s?年代")
 _SPAN = re.compile(r"(?<!\d)(\d{2})(\d{2})\s?[-–—/]\s?(\d{2})(?!\d)")
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?:[ \u202f]\d{3})+(?!\d)|\d+(?:[.,'’]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -100,7 +101,8 @@ def _plain(text: str) -> str:
     text = fold(text.translate(_SEPARATORS))
     if text.isascii():
         return text
-    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).translate(_SEPARATORS)
+    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).translate(_SEPARATORS)
+    return _CJK_DECADE.sub(lambda found: f"{int(found[1]) - 1}{found[2]}年代", text)
 
 
 def _dates(plain: str) -> Iterator[Figure]:

@@ -5,6 +5,7 @@ in its quotation marks. German writes every noun with a capital: there only two 
 """
 
 import re
+from collections import Counter
 from functools import cache
 from itertools import groupby
 
@@ -26,6 +27,7 @@ _OPENING = re.compile(
     r"""|es|fue|era|tiene|è|ha|fu|é|foi|heeft|werd|[a-z]+(?:ed|s))\b"""
 )
 _BEGINS = frozenset(':“"«„‘(–—•')
+_AFTER_LATIN = "\u0370"
 _LEAST_PREFIX = 4
 _LONGEST_ACRONYM = 6
 
@@ -37,9 +39,15 @@ class Quoted:
         self.text = fold(text)
         self.words = frozenset(_POSSESSIVE.sub("", word) for word in _WORD.findall(self.text))
         self._initials = "".join(word[0] for word in _WORD.findall(text) if word[0].isupper()).lower()
+        scripts = Counter(map(_script, filter(str.isalpha, self.text)))
+        self._script = max(scripts, key=lambda script: scripts[script], default="")
         self._by_prefix: dict[str, list[str]] = {}
         for word in self.words:
             self._by_prefix.setdefault(word[:_LEAST_PREFIX], []).append(word)
+
+    def shares_script(self, name: Name) -> bool:
+        """Whether the name would be spelled alike here: 北京 is not to be found in a text of Latin letters."""
+        return _script(name[0][0]) == self._script
 
     def holds(self, name: Name) -> bool:
         """All of its words in some form, or its acronym, or what it is the acronym of."""
@@ -107,6 +115,10 @@ def _runs(claim: str) -> list[list[tuple[str, bool]]]:
 
 def _is_acronym(word: str) -> bool:
     return sum(map(str.isupper, word)) > 1 and len(word) <= _LONGEST_ACRONYM
+
+
+def _script(letter: str) -> str:
+    return "unspaced" if _UNSPACED.match(letter) else "Latin" if letter < _AFTER_LATIN else "other"
 
 
 def _akin(word: str, other: str) -> bool:

@@ -121,6 +121,8 @@ def test_hundreds_of_hostile_replies_are_survived() -> None:
         ("Cover starts [1.1] .", "Cover starts [1]."),
         ("[1.1] Cover starts. [1.2] It costs nothing.", "Cover starts [1]. It costs nothing [2]."),
         ("- [1.1] Cover starts\n- [1.2] It costs nothing.", "- Cover starts [1]\n- It costs nothing [2]."),
+        ("Cover starts. [1.1]\n[1.2] It costs nothing.", "Cover starts [1].\nIt costs nothing [2]."),
+        ("Cover starts.\n\n[1.1]\n[1.2]\n\nMore.", "Cover starts [1].\n\nMore."),
         ("1. [1.1] Cover starts.", "1. Cover starts [1]."),
         ("保险从第一天开始【1.1】。它免费。[1.2]", "保险从第一天开始 [1]。它免费 [2]。"),
         ('He said "no." [1.1] Then he left.', 'He said "no." [1] Then he left.'),

@@ -38,6 +38,7 @@ def supported(claim: str, quote: str, context: str = "") -> bool:
         ("二〇二一年 2021", "二〇二一年"),
         ("1995", "1990–95"),
         ("the 1990s", "in 1990"),
+        ("20世纪90年代", "the 1990s"),
         ("COVID-19", "covid 19"),
         ("version 2.3.1", "2.3.1"),
     ],
@@ -139,6 +140,8 @@ NORSE = "The Norse leader was Rollo, who swore fealty to King Charles III in 911
         ("柏林有370万人口。", "Berlin has 3.7 million people."),
         ("Berlin has 3.7 million people.", "柏林有370万人口。"),
         ("柏林是德国的首都。", "柏林是德国的首都和最大城市。"),
+        ("Its capital is Beijing, says Li Wei.", "李伟说首都是北京。"),
+        ("The Danube flows through Vienna to Budapest.", "Die Donau fließt durch Wien nach Budapest."),
         ("برلين هي عاصمة ألمانيا.", "برلين هي عاصمة ألمانيا وأكبر مدنها."),
         ("Die Abdeckung beginnt am 3. Mai 2021.", "Am 03.05.2021 beginnt die Abdeckung."),
         ("保険は5月3日に始まります。", "保険の開始は2021年5月3日です。"),
@@ -159,6 +162,8 @@ def test_true_claims_are_verified(claim: str, quote: str) -> None:
         ("Cheese melts slowly in warm ovens.", NORSE),
         ("Berlin has 3.7 million people.", "柏林有360万人口。"),
         ("柏林有370万人口。", "Berlin has 3.6 million people."),
+        ("The Rhine flows through Cologne to Rotterdam.", "Die Donau fließt durch Wien nach Budapest."),
+        ("他从一九九〇年起在IBM工作。", "他从一九九〇年起在谷歌工作。"),
         ("苹果很好吃。", "柏林是德国的首都。"),
         ("Die Abdeckung beginnt am 3. Juni 2021.", "Am 03.05.2021 beginnt die Abdeckung."),
         ("Five days are free.", "6 days are free."),
@@ -183,6 +188,7 @@ def test_quotations_support_a_claim_together() -> None:
     assert verify(claim, [capital, people]) == (True, True)
     assert verify(claim, [capital, people, other]) == (True, True, False)
     assert verify(claim, [capital, other]) == (False, False)
+    assert verify("柏林是德国的首都。", [capital, people]) == (True, True)
     assert verify(claim, []) == ()
 
 
