@@ -33,7 +33,7 @@ class Tally(msgspec.Struct):
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """What is asked inside, in rounds inside too, is asked at the same time. If all of it was known, it was none."""
+        """What is asked inside, in rounds inside too, is asked at the same time. If all was known, it was none."""
         asked, outer, self.open = self.requests, self.open, True
         try:
             yield
