@@ -107,12 +107,6 @@ def _prepared(seen: _Seen, shown: str, twins: tuple[str, ...]) -> Prepared:
     )
 
 
-def forget() -> None:
-    """All texts that were looked through, as if none had been."""
-    _visible.cache_clear()
-    _harmless.cache_clear()
-
-
 @lru_cache(maxsize=_REMEMBERED)
 def _harmless(text: str) -> tuple[str, bool]:
     """The text with control tokens broken up, and whether it shows a telltale."""
