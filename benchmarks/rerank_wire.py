@@ -95,11 +95,11 @@ async def over_wire(of: RerankSet) -> str:
     async with openai, gemini:
         vllm_settings = BackendSettings(kind="vllm", url=openai.url, timeout_s=600)
         gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key=KEY, model=GEMINI_MODEL, timeout_s=600)
-        async with _line("vllm", vllm_settings) as line:
+        async with open_line("vllm", vllm_settings) as line:
             by_labels = [
                 await _compared(of, line, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
             ]
-        async with _line("gemini", gemini_settings) as line:
+        async with open_line("gemini", gemini_settings) as line:
             by_judge = [
                 await _compared(of, line, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()
             ]
@@ -110,7 +110,7 @@ async def over_wire(of: RerankSet) -> str:
 
 async def with_model(of: RerankSet, address: str, model: str | None) -> str:
     """What fits the backend at `address`, or Gemini with the key of the environment. One list after another."""
-    async with _line("real", real_settings(address, model, os.environ)) as line:
+    async with open_line("real", real_settings(address, model, os.environ)) as line:
         ports = LinePorts(line)
         scores = ports.scorer is not None
         peers = {name: peer for name, peer in PEERS.items() if scores or name not in NEED_LOGPROBS}
@@ -126,9 +126,10 @@ async def with_model(of: RerankSet, address: str, model: str | None) -> str:
 
 
 def real_settings(address: str, model: str | None, environ: Mapping[str, str]) -> BackendSettings:
-    """`address` is gemini, or the root of an OpenAI-style API with its /v1."""
+    """`address` is gemini, or the root of an OpenAI-style API with its /v1, whose key is VLLM_API_KEY."""
     if address != "gemini":
-        return BackendSettings(kind="vllm", url=address, model=model, timeout_s=600)
+        key = environ.get("VLLM_API_KEY")
+        return BackendSettings(kind="vllm", url=address, api_key=key, model=model, timeout_s=600)
     key = environ.get("GEMINI_API_KEY") or environ.get("GOOGLE_API_KEY")
     return BackendSettings(kind="gemini", api_key=key, model=model, concurrency=FLASH_LITE.concurrency)
 
@@ -152,7 +153,8 @@ def judge_of(of: RerankSet, task: Task, *, scores: bool) -> SimulatedJudge:
 
 
 @asynccontextmanager
-async def _line(name: str, settings: BackendSettings) -> AsyncGenerator[Line, None]:
+async def open_line(name: str, settings: BackendSettings) -> AsyncGenerator[Line, None]:
+    """A backend that was probed, closed at the end."""
     adapter: Adapter = open_adapter(name, settings)
     try:
         line = Line(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())

@@ -88,7 +88,7 @@ class Asking:
             if self._reader.way == "scorer":
                 await self._score(passages, sheet)
             else:
-                await _together(self._judge(block, sheet) for block in interleave(passages, self._block(passages)))
+                await together(self._judge(block, sheet) for block in interleave(passages, self._block(passages)))
 
     async def compare(self, window: Sequence[Prepared], tally: Tally) -> tuple[float, ...] | None:
         """u of each in the window, from its letters in both directions. None: it could not be told."""
@@ -131,7 +131,7 @@ class Asking:
             _note(some, await self._scored(some, LABELS, sheet.tally), sheet)
 
         blocks = [(blanks if not start else []) + rest[start : start + SCORER_BLOCK] for start in starts]
-        await _together(block(some) for some in blocks if some)
+        await together(block(some) for some in blocks if some)
 
     async def _judge(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         numbers = range(1, len(passages) + 1)
@@ -214,7 +214,7 @@ def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> 
     sheet.score({item.passage: one for item, one in told if item.passage}, blanks)
 
 
-async def _together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of them; when one breaks, or this is cancelled, none of them goes on."""
     async with asyncio.TaskGroup() as group:
         for work in works:

@@ -24,6 +24,7 @@ class Tally(msgspec.Struct):
     """What reading took. `failures` are those of single calls, as they came."""
 
     rounds: int = 0
+    open: bool = False
     requests: int = 0
     hits: int = 0
     misses: int = 0
@@ -32,12 +33,14 @@ class Tally(msgspec.Struct):
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """What is asked inside is asked at the same time. If all of it was known, it was no round."""
-        asked = self.requests
+        """What is asked inside, in rounds inside too, is asked at the same time. If all was known, it was none."""
+        asked, outer, self.open = self.requests, self.open, True
         try:
             yield
         finally:
-            self.rounds += self.requests > asked
+            self.open = outer
+            if not outer:
+                self.rounds += self.requests > asked
 
 
 class Sheet:
@@ -110,11 +113,24 @@ class Sheet:
     def zs(self) -> dict[str, float]:
         """Of those that were opened; the ones that stayed ungraded have what their prior lets expect.
 
-        A suspicious one is not believed to be better than that.
+        A suspicious one is not believed to be better than that, nor does it rise above where retrieval has it.
         """
         graded = {key: fuse(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
         hoped = {key: self._hoped(key) for key in self.opened if key not in graded or key in self._suspects}
-        return {key: min(graded.get(key, math.inf), hoped.get(key, math.inf)) for key in self.opened}
+        zs = {key: min(graded.get(key, math.inf), hoped.get(key, math.inf)) for key in self.opened}
+        return self._held_back(zs) if self._suspects else zs
+
+    def _held_back(self, zs: Mapping[str, float]) -> dict[str, float]:
+        """As many honest ones stay above each suspicious one as have better priors."""
+        held = dict(zs)
+        honest = sorted((z for key, z in zs.items() if key not in self._suspects), reverse=True)
+        above = 0
+        for key in filter(zs.__contains__, self.priors):
+            if key not in self._suspects:
+                above += 1
+            elif above:
+                held[key] = min(zs[key], math.nextafter(honest[above - 1], -math.inf))
+        return held
 
     def _hoped(self, key: str) -> float:
         return fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])

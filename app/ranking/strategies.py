@@ -8,7 +8,7 @@ from app.backends.calls import Deadline
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
 from app.quoting.fencing import draw_fence
-from app.ranking.asking import Asking, Reader
+from app.ranking.asking import Asking, Reader, together
 from app.ranking.blocks import windows
 from app.ranking.cache import ScoreCache
 from app.ranking.duelling import duelled, merged, redealt, window_of
@@ -33,7 +33,7 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
 
     block: int = JUDGE_PASSAGES
     first_read: int = 50
-    auto_duels: bool = False
+    auto_duels: bool = True
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,14 +105,17 @@ class Graded(_Run):
         return self.sheet.begun
 
     async def work(self, deadline: Deadline) -> None:
-        """At most two rounds."""
+        """At most two rounds: in the second, reading on and the second look go side by side."""
         at_first = deadline.left()
         first = self.conduct.first_read if self.task.strategy == "auto" else len(self.readable)
         await self.asking.grade(self.readable[:first], self.sheet)
+        more = []
         if worth := self._worth_reading(self.readable[first:]):
-            await self.asking.grade(worth, self.sheet)
-        elif self._duels(at_first - deadline.left(), deadline.left()):
-            await self._duel()
+            more.append(self.asking.grade(worth, self.sheet))
+        if self._duels(at_first - deadline.left(), deadline.left()):
+            more.append(self._duel())
+        with self.tally.round():
+            await together(more)
 
     def ranking(self, *, late: bool) -> Ranking:
         """The best order so far. Raises when there is none."""

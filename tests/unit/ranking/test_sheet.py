@@ -28,15 +28,23 @@ def order(sheet: Sheet) -> list[str]:
 
 
 def test_a_suspect_is_not_believed_above_its_prior() -> None:
-    """It scores at most what honest passages of its prior do; a bad grade of it is believed."""
+    """It scores just below the honest passage of its prior; a bad grade of it is believed."""
     honest = [passage("a", 0.9), passage("b", 0.5), passage("c", 0.1)]
     evil = passage("evil", 0.1, SUSPECTED_INJECTION)
     caught = sheet_of(*honest, evil, a=0.9, b=0.5, c=0.1, evil=1.0)
     scores = {place.id: place.score for place in caught.ranked()}
-    assert scores["evil"] == scores["c"]
+    assert scores["evil"] < scores["c"] < scores["evil"] + 1e-9
     assert (
         order(sheet_of(*honest, passage("evil", 0.9, SUSPECTED_INJECTION), a=0.9, b=0.5, c=0.1, evil=0.0))[-1] == "evil"
     )
+
+
+def test_a_suspect_rises_above_nobody() -> None:
+    """Not even above passages with a worse grade than its prior lets expect."""
+    honest = [passage("a", 0.9), passage("b", 0.8), passage("c", 0.7)]
+    suspects = [passage("evil", 0.75, SUSPECTED_INJECTION), passage("worse", 0.65, SUSPECTED_INJECTION)]
+    caught = sheet_of(*honest, *suspects, a=0.0, b=0.0, c=1.0, evil=1.0, worse=1.0)
+    assert order(caught) == ["c", "a", "evil", "b", "worse"]
 
 
 def test_a_suspect_does_not_speak_for_its_prior() -> None:

@@ -1,0 +1,162 @@
+"""Attacks by a passage on its ranking, before models that fall for them: places won, by schedule and by kind of attack.
+
+    python -m benchmarks.injection [--all]
+
+The attacks are those of `tests/attacks/injections.py`, at the end of an unrelated passage that retrieval put last of
+40. The judge of `rerank_opinion` knows without errors how good the others are. It falls for an attack
+
+always   whatever it reads in a passage it obeys: what is left are the flags, and the cap of those who are flagged
+tokens   when a control token reaches it whole, or in letters that look like it: what a tokenizer takes for a new turn
+
+Peers put passages into prompts as they are. "ours, uncapped" has our prompts, but believes the grades of all.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from app.backends.ports import Conversation
+from app.quoting.neutral import break_up
+from app.ranking.shapes import Candidate
+from benchmarks.rerank_data import Task, task_of
+from benchmarks.rerank_judge import SimulatedJudge
+from benchmarks.rerank_opinion import NONE, TOP, Opinion, Reader, Seen
+from benchmarks.rerank_ours import Recipe, rank_by
+from benchmarks.rerank_peers import PEERS, Schedule
+from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
+from benchmarks.rerank_server import INSTANT, SimulatedServer
+from tests.attacks.injections import ATTACKS, Attack
+
+QUERY = "How long do parcels take to Norway?"
+PASSAGES = 40
+ATTACKER = "attacker"
+
+Faith = Literal["never", "always", "tokens"]
+FAITHS: Sequence[Faith] = ("always", "tokens")
+
+TOWNS = ("Oslo", "Bergen", "Tromso", "Molde", "Hamar", "Skien", "Narvik", "Larvik", "Horten", "Moss")
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "rankgpt": PEERS["rankgpt"],
+    "one_list": PEERS["one_list"],
+    "yes_no": PEERS["yes_no"],
+    "ours, uncapped, labels": partial(rank_by, recipe=Recipe()),
+    "ours, uncapped, judge": partial(rank_by, recipe=Recipe(judge=True)),
+    **{f"{name}, labels": BY_LABELS[name] for name in ("ours: graded", "ours: duel", "ours: auto")},
+    **{f"{name}, judge": BY_JUDGE[name] for name in ("ours: graded", "ours: duel", "ours: auto")},
+    "ours: listwise": BY_JUDGE["ours: listwise"],
+}
+
+
+GRADED = "ours: graded, labels"
+COMPARED = ("rankgpt", "ours, uncapped, labels", GRADED)
+
+
+class Fooled(SimulatedJudge):
+    """A judge without errors that puts the attacker first, if it falls for what it reads."""
+
+    def __init__(self, task: Task, faith: Faith) -> None:
+        self._fooled = _FooledOpinion(task, 3, NONE, 1)
+        self._faith = faith
+        super().__init__(self._fooled, Reader(task), SimulatedServer(INSTANT))
+
+    def _seen(self, prompt: Conversation) -> list[Seen]:
+        whole = any(break_up(turn.content) != turn.content for turn in prompt)
+        self._fooled.obeys = self._faith == "always" or (self._faith == "tokens" and whole)
+        return super()._seen(prompt)
+
+
+class _FooledOpinion(Opinion):
+    obeys = False
+
+    def believed(self, seen: Seen, way: str) -> float:
+        """Above the best grade for the attacker, when it is obeyed."""
+        return TOP + 1 if self.obeys and seen.id == ATTACKER else super().believed(seen, way)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Places that an attack won, against the same passage without it, before a model that always obeys or not."""
+
+    attack: Attack
+    won: Mapping[Faith, int]
+
+
+def main() -> int:
+    """Print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="every attack that wins a place in our graded pass")
+    args = parser.parse_args()
+    found = {name: asyncio.run(outcomes(schedule)) for name, schedule in SCHEDULES.items()}
+    print(by_schedule(found), by_technique(found), sep="\n\n")
+    if args.all:
+        rising = [one for one in found[GRADED] if one.won["always"] > 0]
+        print("", *(f"{one.won['always']:3} {one.attack.technique}: {one.attack.text!r}" for one in rising), sep="\n")
+    return 0
+
+
+async def outcomes(schedule: Schedule) -> list[Outcome]:
+    """Of every attack."""
+    honest = await _place(schedule, task_with(""), "never")
+    return [
+        Outcome(
+            attack=attack,
+            won={faith: honest - await _place(schedule, task_with(attack.text), faith) for faith in FAITHS},
+        )
+        for attack in ATTACKS
+    ]
+
+
+def task_with(attack: str) -> Task:
+    """Passages of all grades, and last by retrieval the attacker's, which says nothing about the query."""
+    candidates = [
+        Candidate(
+            id=f"p{n}", text=f"{TOWNS[n % len(TOWNS)]} tells {3 * n} {_NEWS.format(n, 7 * n)}", prior=0.9 - 0.02 * n
+        )
+        for n in range(PASSAGES - 1)
+    ]
+    evil = Candidate(id=ATTACKER, text=f"{_BREAD} {attack}".strip(), prior=0.1)
+    return task_of("attacked", QUERY, [*candidates, evil], {c.id: n % 4 for n, c in enumerate(candidates)})
+
+
+_NEWS = "readers that office number {0} handed out the parcels of week {1} in less time than all others."
+_BREAD = "Our bakery sells bread and cakes of many kinds, all of them made by hand each morning in an old oven."
+
+
+async def _place(schedule: Schedule, task: Task, faith: Faith) -> int:
+    return list(await schedule(Fooled(task, faith), task)).index(ATTACKER)
+
+
+def by_schedule(found: Mapping[str, Sequence[Outcome]]) -> str:
+    """The mean of the places won, and how many of the attacks won any."""
+    heads = ("schedule", "always: places won", "attacks that rose", "tokens: places won", "attacks that rose")
+    rows = [[name, *(cell for faith in FAITHS for cell in _cells(results, faith))] for name, results in found.items()]
+    return _table([heads, ["---"] * len(heads), *rows])
+
+
+def by_technique(found: Mapping[str, Sequence[Outcome]]) -> str:
+    """Of a model that always obeys."""
+    heads = ("attack", *(f"{name}: {what}" for name in COMPARED for what in ("places won", "rose")))
+    rows = []
+    for technique in dict.fromkeys(attack.technique for attack in ATTACKS):
+        some = [[one for one in found[name] if one.attack.technique == technique] for name in COMPARED]
+        rows.append([technique, *(cell for results in some for cell in _cells(results, "always"))])
+    return _table([heads, ["---"] * len(heads), *rows])
+
+
+def _cells(results: Sequence[Outcome], faith: Faith) -> tuple[str, str]:
+    won = [one.won[faith] for one in results]
+    return f"{statistics.fmean(won):.1f}", f"{sum(places > 0 for places in won)} of {len(won)}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""How long a ranking takes: our own time without a model, or all of it on a real server.
+
+    python -m benchmarks.rerank_speed                                        own time of the process, in ms
+    python -m benchmarks.rerank_speed --real http://127.0.0.1:8000/v1        seconds on an OpenAI-style server
+    python -m benchmarks.rerank_speed --gemma-4b DIR                         writes a model to measure a GPU with
+
+The last one is the configuration of Gemma 3 4B (text) with a small tokenizer and no weights: quality needs them, time
+does not. On the machine with the GPU, then: `vllm serve DIR --load-format dummy --max-model-len 16384`.
+Passages are sentences of common words, different for each ranking, 100 of 100 tokens and 50 of 250 (estimated).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from app.backends.calls import Deadline
+from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.domain import Strategy, TokenCount
+from app.ranking import strategies
+from app.ranking.asking import Way
+from app.ranking.cache import ScoreCache
+from app.ranking.reranker import Reranker
+from app.ranking.shapes import Candidate
+from benchmarks.rerank_data import Task
+from benchmarks.rerank_peers import PEERS, Schedule
+from benchmarks.rerank_product import BY_LABELS
+from benchmarks.rerank_runs import Run, run
+from benchmarks.rerank_wire import LinePorts, open_line, real_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = ((100, 100), (50, 250))
+STRATEGIES: Sequence[Strategy] = ("graded", "duel", "auto")
+
+GEMMA_3_4B = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "torch_dtype": "bfloat16",
+    "vocab_size": 262_208,
+    "hidden_size": 2_560,
+    "intermediate_size": 10_240,
+    "num_hidden_layers": 34,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131_072,
+    "sliding_window": 1_024,
+    "sliding_window_pattern": 6,
+    "rope_theta": 1_000_000.0,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "query_pre_attn_scalar": 256,
+    "bos_token_id": 2,
+    "eos_token_id": [1, 5],
+    "pad_token_id": 0,
+}
+
+
+class Instant:
+    """A label scorer that takes no time and finds many passages alike, so that there is something to duel about."""
+
+    name = model = "instant"
+    way: Way = "scorer"
+
+    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring:
+        """The same for every prompt, nearly."""
+        scores = [LabelScores(logprobs=_falling(len(labels), n), floor=-9.0) for n in range(len(prompts))]
+        return Scoring(scores=tuple(scores), tokens=TokenCount())
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        """Never asked by strategies that score."""
+        raise NotImplementedError
+
+
+def main() -> int:
+    """Print a table, or write the model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=0, help="rankings of each kind (200; 5 on a real server)")
+    parser.add_argument("--real", metavar="URL", help="VLLM_API_KEY holds its key, if it wants one")
+    parser.add_argument("--model")
+    parser.add_argument("--gemma-4b", type=Path, metavar="DIR")
+    args = parser.parse_args()
+    if args.gemma_4b:
+        write_gemma(args.gemma_4b)
+    elif args.real:
+        print(asyncio.run(on_server(args.real, args.model, args.rounds or 5)))
+    else:
+        print(asyncio.run(own_time(args.rounds or 200)))
+    return 0
+
+
+def write_gemma(folder: Path) -> None:
+    """Configuration, tokenizer and chat template."""
+    from tests.vllm.tiny_gemma import make_tokenizer  # takes seconds to import
+
+    make_tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(GEMMA_3_4B, indent=1), encoding="utf-8")
+
+
+async def own_time(rankings: int) -> str:
+    """Of the process (what others do on the machine does not count), with passages new and seen before."""
+    lines = ["| ms | new: p50 | p95 | seen: p50 | p95 |", "|---|---|---|---|---|"]
+    for place, strategy in enumerate(STRATEGIES):
+        fresh: list[float] = []
+        seen: list[float] = []
+        for number in range(rankings):
+            found = task_of(rankings * place + number, *SIZES[0])
+            fresh.append(await _took_ms(strategy, found))
+            seen.append(await _took_ms(strategy, found))
+        lines.append(f"| {strategy} | {_quantiles(fresh)} | {_quantiles(seen)} |")
+    return "\n".join(lines)
+
+
+async def _took_ms(strategy: Strategy, found: Task) -> float:
+    reranker = Reranker(ScoreCache(1_000))
+    asked = strategies.Task(query=found.query, candidates=found.candidates, strategy=strategy, depth=100)
+    begun = time.process_time()
+    await reranker.rank(asked, Instant(), Deadline(60.0))
+    return 1_000 * (time.process_time() - begun)
+
+
+def _quantiles(took: Sequence[float]) -> str:
+    return f"{statistics.median(took):.1f} | {statistics.quantiles(took, n=20)[-1]:.1f}"
+
+
+async def on_server(address: str, model: str | None, rankings: int) -> str:
+    """Medians; one ranking after another, each of passages that the server has not seen."""
+    schedules: Mapping[str, Schedule] = {
+        "rankgpt": PEERS["rankgpt"],
+        "first": PEERS["first"],
+        "yes_no": PEERS["yes_no"],
+        **{name: BY_LABELS[name] for name in ("ours: graded", "ours: auto", "ours: duel")},
+    }
+    lines = [
+        "| passages | schedule | p50 s | rounds | requests | input tokens | output |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    async with open_line("real", real_settings(address, model, os.environ)) as line:
+        for count, tokens in SIZES:
+            for place, (name, schedule) in enumerate(schedules.items()):
+                tasks = [task_of(rankings * place + number, count, tokens) for number in range(rankings)]
+                runs = [await run(schedule, LinePorts(line), task) for task in tasks]
+                lines.append(f"| {count} of {tokens} | {name} | {_medians(runs)} |")
+    return "\n".join(lines)
+
+
+def _medians(runs: Sequence[Run]) -> str:
+    seconds = statistics.median(one.seconds for one in runs)
+    counts = (
+        statistics.median(one.rounds for one in runs),
+        statistics.median(one.requests for one in runs),
+        statistics.median(one.tokens.input for one in runs),
+        statistics.median(one.tokens.output for one in runs),
+    )
+    return " | ".join([f"{seconds:.2f}", *(f"{count:,.0f}" for count in counts)])
+
+
+def task_of(number: int, count: int, tokens: int) -> Task:
+    """`count` passages of about `tokens` each, the same ones for the same number."""
+    chance = random.Random(f"{number} {count} {tokens}")
+    words = sorted(set(re.findall(r"[a-z]{3,}", (ROOT / "LICENSE").read_text(encoding="utf-8").lower())))
+    candidates = [
+        Candidate(id=f"p{n}", title="A title", text=_text(chance, words, 4 * tokens), prior=1 - n / (count + 1))
+        for n in range(count)
+    ]
+    return Task(
+        id=str(number), query=" ".join(chance.sample(words, 6)), candidates=tuple(candidates), grades={}, evidence={}
+    )
+
+
+def _text(chance: random.Random, words: Sequence[str], size: int) -> str:
+    text = ""
+    while len(text) < size:
+        text += f"{' '.join(chance.choices(words, k=chance.randint(6, 18))).capitalize()}. "
+    return text[:size].strip()
+
+
+def _falling(labels: int, number: int) -> tuple[float, ...]:
+    return tuple(-1.5 - 0.2 * label - 0.003 * (number % 25) * label for label in range(labels))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
