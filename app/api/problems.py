@@ -49,6 +49,7 @@ STATUS: Mapping[type[Exception], int] = {
     indexing_errors.EmbedderMismatch: 409,
     indexing_errors.EmbedderUnavailable: 503,
     indexing_errors.EmbedderBusy: 503,
+    indexing_errors.UnknownTokens: 400,
     indexing_errors.IndexBusy: 503,
     indexing_errors.StoreUnavailable: 503,
 }

@@ -29,9 +29,11 @@ class HashEmbedder:
         self.failure: Exception | None = None
         self.query_calls: list[list[str]] = []
         self.embedded: list[str] = []
+        self.document_calls = 0
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
         self.embedded += texts
+        self.document_calls += 1
         return np.stack([self._vector(text) for text in texts])
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:

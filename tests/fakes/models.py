@@ -9,7 +9,7 @@ import msgspec
 
 from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.main import create_app
-from app.settings import AnswerSettings, IndexSection, RankingSettings, ServiceSettings, Settings
+from app.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -41,6 +41,7 @@ def services_for(
     ranking: RankingSettings | None = None,
     answer: AnswerSettings | None = None,
     store: VectorStore | None = None,
+    compat: CompatSettings | None = None,
 ) -> Services:
     """The real services over an empty index, or over `store`, with these backends."""
     settings = Settings(
@@ -51,6 +52,7 @@ def services_for(
         budgets=budgets or BudgetSettings(),
         ranking=ranking or RankingSettings(),
         answer=answer or AnswerSettings(),
+        compat=compat or CompatSettings(),
     )
 
     async def open_store() -> VectorStore:

@@ -96,12 +96,19 @@ def test_pins_carry_no_builds_and_no_addresses() -> None:
     assert pins(frozen) == "anyio==2\nFaker==1\ntorch==2.13.0\n"
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "constraints-vllm.txt"])
-def test_constraints_of_this_repository_pin_torch_once_and_name_no_host(name: str) -> None:
-    """They are names and versions only."""
+@pytest.mark.parametrize(
+    ("name", "torch"),
+    [
+        ("constraints.txt", "torch==2.13.0"),
+        ("constraints-vllm.txt", "torch==2.13.0"),
+        ("constraints-clients.txt", "torch"),
+    ],
+)
+def test_constraints_of_this_repository_pin_torch_once_and_name_no_host(name: str, torch: str) -> None:
+    """They are names and versions only; the clients need no torch."""
     text = (ROOT / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    assert pinned_torch(text) == "torch==2.13.0"
+    assert pinned_torch(text) == torch
     assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in lines)
 
 

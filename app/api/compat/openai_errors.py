@@ -4,10 +4,9 @@ whether to ask again, for minutes; OpenAI's SDK by the status, and by a header t
 
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 
-from app.api.compat.failures import Handler, shaped
+from app.api.compat.failures import Handler, OpenAIError, OpenAIFailure, shaped
 from app.api.problems import CLIENT_GONE, Problem
 from app.errors import (
     BudgetExceeded,
@@ -23,21 +22,6 @@ from indexing.errors import CollectionNotFound
 SHOULD_RETRY = "x-should-retry"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
-    """`type` and `code` are stable words; `param` is the bad field, as in "messages.0.content"."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class OpenAIFailure(msgspec.Struct, frozen=True):
-    """The body of a refusal, and the chunk that ends a broken stream."""
-
-    error: OpenAIError
 
 
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:

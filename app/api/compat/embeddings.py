@@ -1,0 +1,98 @@
+"""POST /v1/embeddings, as OpenAI offers it."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from app.api.bodies import BodyRequest
+from app.api.compat.failures import failing_as, openai_failure
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.texts import inputs
+from app.api.disconnect import while_connected
+from app.embeddings import TextsToEmbed
+from app.model_names import EMBED
+from app.wiring import Services
+from indexing.store.base import Vector
+
+TRUNCATED = "X-Winnow-Truncated"
+"""This header counts the inputs that are longer than what the model reads."""
+
+QUERY_TYPES = ("query", "search_query")
+
+
+class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts of POST /v1/embeddings. `input_type` is not OpenAI's: "query" for what looks for something."""
+
+    input: Any
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    input_type: str | None = None
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True):
+    """A unit vector: numbers, or their bytes (float32, little-endian) in base64."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens that the model read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
+    """In the order of the inputs. `truncated`, which is ours, lists those that the model read only in part."""
+
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    truncated: tuple[int, ...] = ()
+    object: str = "list"
+
+
+@post(
+    "/v1/embeddings",
+    dto=LenientJSON[EmbeddingsBody],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    exception_handlers=failing_as(openai_failure),
+)
+async def embeddings(
+    request: BodyRequest, data: JSONBody[EmbeddingsBody], services: NamedDependency[Services]
+) -> Response[EmbeddingList]:
+    """Vectors of texts."""
+    model = data.model or EMBED
+    task = TextsToEmbed(
+        model=model,
+        inputs=inputs(data.input),
+        dimensions=data.dimensions,
+        queries=data.input_type in QUERY_TYPES,
+    )
+    found = await while_connected(request, services.embeddings.embed(task))
+    encoded = _base64 if data.encoding_format == "base64" else _numbers
+    content = EmbeddingList(
+        data=[Embedding(index=index, embedding=encoded(vector)) for index, vector in enumerate(found.vectors)],
+        model=model,
+        usage=EmbeddingUsage(prompt_tokens=found.tokens, total_tokens=found.tokens),
+        truncated=found.truncated,
+    )
+    return Response(content, headers={TRUNCATED: str(len(found.truncated))} if found.truncated else None)
+
+
+def _numbers(vector: Vector) -> list[float]:
+    numbers: list[float] = vector.tolist()
+    return numbers
+
+
+def _base64(vector: Vector) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,68 @@
+"""GET /v1/models, as OpenAI offers it."""
+
+import asyncio
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from app.api.compat.failures import failing_as, openai_failure
+from app.errors import NotFound
+from app.model_names import Offered, public_name
+from app.wiring import PROBE_S, Services
+from indexing.errors import IndexingError
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it."""
+
+    id: str
+    owned_by: str
+    object: str = msgspec.field(default_factory=lambda: "model")
+    created: int = msgspec.field(default_factory=lambda: 0)
+    max_model_len: int | None = None
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a request may name."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+@get("/v1/models", include_in_schema=False, exception_handlers=failing_as(openai_failure))
+async def list_models(services: NamedDependency[Services]) -> ModelList:
+    """Ours, and those of the backends."""
+    return ModelList(data=[_model(found) for found in await _offered(services)])
+
+
+@get("/v1/models/{model:path}", include_in_schema=False, exception_handlers=failing_as(openai_failure))
+async def show_model(model: FromPath[str], services: NamedDependency[Services]) -> Model:
+    """One of them."""
+    name = model.removeprefix("/")
+    for found in await _offered(services):
+        if found.id == name:
+            return _model(found)
+    raise NotFound(f"there is no model {name[:100]!r}; GET /v1/models lists them")
+
+
+async def _offered(services: Services) -> list[Offered]:
+    lines = (await services.fleet.get()).router.lines.values()
+    embedder = services.model.opened
+    name = public_name(services.settings.embedding.model)
+    reads = embedder.max_tokens if embedder else None
+    return services.names.offered(list(lines), await _collections(services), name, reads)
+
+
+async def _collections(services: Services) -> list[str]:
+    """None while the store cannot say: the other models are there all the same."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return [found.name for found in await (await services.store.get()).collections()]
+    except (TimeoutError, IndexingError):
+        return []
+
+
+def _model(found: Offered) -> Model:
+    return Model(id=found.id, owned_by=found.owner, max_model_len=found.context_tokens)

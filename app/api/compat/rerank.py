@@ -1,0 +1,188 @@
+"""Reranking as Cohere (v1 and v2), Jina, vLLM, Xinference, LocalAI and Infinity offer it, and as TEI does."""
+
+from typing import Any
+
+import msgspec
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from app.api.bodies import BodyRequest
+from app.api.compat.failures import failing_as, rerank_failure, tei_failure
+from app.api.compat.lenient import LenientJSON
+from app.api.compat.texts import document_texts, query_text
+from app.api.disconnect import while_connected
+from app.api.problems import request_id
+from app.domain import Caller
+from app.model_names import RERANK
+from app.reranking import RankedText, RankedTexts, TextsToRank
+from app.wiring import Services
+
+DOCUMENTS_PER_UNIT = 100
+"""In a "search unit", in which Cohere bills."""
+
+
+class RerankBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts of POST /v1/rerank; nothing else does."""
+
+    query: Any
+    documents: Any
+    model: str | None = None
+    top_n: int | None = None
+    return_documents: bool | None = None
+    rank_fields: list[str] | None = None
+
+
+class TeiBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts of POST /tei/rerank."""
+
+    query: Any
+    texts: Any
+    return_text: bool | None = None
+
+
+class DocumentText(msgspec.Struct, frozen=True):
+    """An object, because clients of Cohere break on a string."""
+
+    text: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """`document` is there if it was asked for."""
+
+    index: int
+    relevance_score: float
+    document: DocumentText | msgspec.UnsetType = msgspec.UNSET
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Jina's clients read these."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ApiVersion(msgspec.Struct, frozen=True):
+    """Cohere's."""
+
+    version: str
+
+
+class BilledUnits(msgspec.Struct, frozen=True):
+    """Cohere's."""
+
+    search_units: int
+
+
+class MetaTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients of Cohere read these."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """Cohere's; and what only we tell: who ranked, what that cost, how long it took.
+
+    `warnings` say why no model's opinion, or not all of it, is in the scores.
+    """
+
+    api_version: ApiVersion
+    billed_units: BilledUnits
+    tokens: MetaTokens
+    warnings: list[str]
+    backend: str
+    cost_usd: float
+    timings_ms: dict[str, float]
+
+
+class Reranked(msgspec.Struct, frozen=True, kw_only=True):
+    """What every one of these clients understands."""
+
+    id: str
+    model: str
+    results: list[Result]
+    usage: Tokens
+    meta: Meta
+    object: str = "rerank"
+
+
+class TeiResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`text` is there if it was asked for."""
+
+    index: int
+    score: float
+    text: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@post(
+    ["/v1/rerank", "/v2/rerank", "/rerank"],
+    dto=LenientJSON[RerankBody],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    exception_handlers=failing_as(rerank_failure),
+)
+async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: NamedDependency[Services]) -> Reranked:
+    """The caller's documents by relevance; `top_n` of them, or all."""
+    texts = document_texts(data.documents, data.rank_fields)
+    top = data.top_n if data.top_n is not None and data.top_n > 0 else None
+    ranked, warning = await _ranked(request, services, data.model or "", query_text(data.query), texts, top)
+    tokens = ranked.input_tokens
+    results = [_result(place, texts if data.return_documents else None) for place in ranked.results[:top]]
+    return Reranked(
+        id=request_id(request.scope),
+        model=data.model or RERANK,
+        results=results,
+        usage=Tokens(prompt_tokens=tokens, total_tokens=tokens + ranked.usage.output_tokens),
+        meta=Meta(
+            api_version=ApiVersion("2" if request.url.path.startswith("/v2") else "1"),
+            billed_units=BilledUnits(-(-len(texts) // DOCUMENTS_PER_UNIT)),
+            tokens=MetaTokens(input_tokens=tokens, output_tokens=ranked.usage.output_tokens),
+            warnings=[*warning, *ranked.degraded, *ranked.warnings],
+            backend=ranked.use.used,
+            cost_usd=ranked.usage.cost_usd,
+            timings_ms=ranked.timings_ms,
+        ),
+    )
+
+
+@post(
+    "/tei/rerank",
+    dto=LenientJSON[TeiBody],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    exception_handlers=failing_as(tei_failure),
+)
+async def rerank_as_tei(
+    request: BodyRequest, data: JSONBody[TeiBody], services: NamedDependency[Services]
+) -> list[TeiResult]:
+    """The same for clients of Text Embeddings Inference, which name no model."""
+    texts = document_texts(data.texts, pointer="/texts")
+    ranked, _ = await _ranked(request, services, "", query_text(data.query), texts, None)
+    return [
+        TeiResult(
+            index=place.index,
+            score=place.score,
+            text=texts[place.index] if data.return_text else msgspec.UNSET,
+        )
+        for place in ranked.results
+    ]
+
+
+async def _ranked(
+    request: BodyRequest, services: Services, model: str, query: str, texts: list[str], top: int | None
+) -> tuple[RankedTexts, list[str]]:
+    lines = (await services.fleet.get()).router.lines.values()
+    ranker = services.names.ranker(model, lines)
+    task = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top)
+    work = services.text_ranker.rank(task, Caller(request_id=request_id(request.scope)))
+    ranked = await while_connected(request, work)
+    request.scope["state"]["timings"] = ranked.timings_ms
+    return ranked, [ranker.warning] if ranker.warning else []
+
+
+def _result(place: RankedText, texts: list[str] | None) -> Result:
+    document = DocumentText(texts[place.index]) if texts is not None else msgspec.UNSET
+    return Result(index=place.index, relevance_score=place.score, document=document)
