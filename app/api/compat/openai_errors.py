@@ -21,19 +21,27 @@ from indexing.errors import CollectionNotFound
 
 SHOULD_RETRY = "x-should-retry"
 
+SPENT = "insufficient_quota"
+REJECTED = "invalid_upstream_request"
+
+_TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
+"""What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+
+_STATUS = {422: 400}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """The status and the body. A safety block is 400 as with Azure: nothing that asking again would change."""
     missing = isinstance(exc, NotFound | CollectionNotFound | UnknownBackend)
-    status = 404 if missing else 400 if isinstance(exc, Refused) else problem.status
-    spent = _is_spent(exc)
+    status = 404 if missing else 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
+    kind = _type(status, exc)
+    first = "invalid model: " if missing else _TOLD.get(kind, "")
     error = OpenAIError(
-        message=f"insufficient quota: {problem.detail}" if spent else problem.detail,
-        type="insufficient_quota" if spent else _type(status, exc),
+        message=f"{first}{problem.detail}",
+        type=kind,
         param="model" if missing else _param(problem),
-        code=_code(problem, exc, missing=missing, spent=spent),
+        code="model_not_found" if missing else _code(problem, exc),
     )
     return status, OpenAIFailure(error)
 
@@ -61,14 +69,16 @@ def _is_final(exc: Exception) -> bool:
 
 
 def _type(status: int, exc: Exception) -> str:
+    if _is_spent(exc):
+        return SPENT
     if isinstance(exc, UpstreamRejected):
-        return "invalid_upstream_request"
+        return REJECTED
     return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
-def _code(problem: Problem, exc: Exception, *, missing: bool, spent: bool) -> str:
-    if missing or spent:
-        return "model_not_found" if missing else "insufficient_quota"
+def _code(problem: Problem, exc: Exception) -> str:
+    if _is_spent(exc):
+        return SPENT
     return "content_filter" if isinstance(exc, Refused) else problem.type.rpartition(":")[2].replace("-", "_")
 
 
