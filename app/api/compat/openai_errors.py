@@ -2,6 +2,7 @@
 whether to ask again, for minutes; OpenAI's SDK by the status, and by a header that can say no.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 from litestar import Request, Response
@@ -52,7 +53,8 @@ def openai_handlers() -> dict[int | type[Exception], Handler]:
 
     def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
         response = handle(request, exc)
-        if response.status_code != CLIENT_GONE and _is_final(exc):
+        status = response.status_code or HTTPStatus.INTERNAL_SERVER_ERROR
+        if status != CLIENT_GONE and _is_final(exc, status):
             response.headers[SHOULD_RETRY] = "false"
         return response
 
@@ -63,9 +65,11 @@ def _is_spent(exc: Exception) -> bool:
     return isinstance(exc, BudgetExceeded) or (isinstance(exc, UpstreamRateLimited) and exc.quota == "day")
 
 
-def _is_final(exc: Exception) -> bool:
-    """Whether it is of no use to ask again, although the status may not tell."""
-    return _is_spent(exc) or (isinstance(exc, UpstreamError) and not exc.retryable)
+def _is_final(exc: Exception, status: int) -> bool:
+    """Whether it is of no use to ask again, although the status may not tell: the SDK thinks better of 409 and 5xx."""
+    if _is_spent(exc) or (status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS):
+        return True
+    return isinstance(exc, UpstreamError) and not exc.retryable
 
 
 def _type(status: int, exc: Exception) -> str:
