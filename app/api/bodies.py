@@ -28,14 +28,14 @@ _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
 def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
-    """The body as `kind`. Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
+    """The body as `kind`; if not `strict`, "1" is a number, too.
 
-    Not `strict`: "3", "true" and "null" are also taken for what they spell, where that is expected.
+    Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
     """
     if not body.strip():
         raise InvalidRequest(f"the body is empty; send a JSON object with {_fields(kind)}")
     try:
-        decoded: T = _decoder(kind, strict).decode(body)
+        decoded: T = _decoder(kind, strict=strict).decode(body)
         return decoded
     except msgspec.ValidationError as exc:
         problem = field_problem(str(exc), kind)
@@ -115,7 +115,7 @@ def _reads_json(request: BodyRequest) -> bool:
 
 
 @cache
-def _decoder(kind: type[T], strict: bool) -> msgspec.json.Decoder[T]:
+def _decoder(kind: type[T], *, strict: bool) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(kind, strict=strict)
 
 

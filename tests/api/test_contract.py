@@ -37,7 +37,7 @@ def test_the_implementation_keeps_its_description(
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and operation.method.upper() in ("GET", "DELETE"):
             continue  # a request without a body has nothing that could be wrong
-        if mode is GenerationMode.NEGATIVE and COMPATIBILITY in operation.tags:
+        if mode is GenerationMode.NEGATIVE and COMPATIBILITY in (operation.tags or ()):
             continue  # these take much that is not as described, on purpose
 
         @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)

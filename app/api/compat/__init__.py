@@ -1,1 +1,3 @@
-"""Endpoints in the shapes of other products, over the same use cases as our own."""
+"""Endpoints in the formats of other products, for clients that were made for these. Not described at /schema: their
+own products do that; docs/integrations.md says what to type where.
+"""

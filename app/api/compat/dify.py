@@ -11,10 +11,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.failures import shaped
-from app.api.compat.lenient import LenientJSON
 from app.api.compat.naming import target_of
+from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
 from app.api.schemas import MAX_CANDIDATES

@@ -9,8 +9,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.failures import failing_as, openai_failure
-from app.api.compat.lenient import LenientJSON
 from app.api.compat.texts import inputs
 from app.api.disconnect import while_connected
 from app.embeddings import TextsToEmbed

@@ -1,38 +1,14 @@
-"""Errors in the shapes of foreign clients."""
+"""Errors in the shapes that other products' clients read."""
 
 from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-import structlog
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 
-from app.api.problems import CLIENT_GONE, Problem, headers_of, on_error
+from app.api.problems import Problem, on_error
 
-log = structlog.get_logger()
-
-Shape = Callable[[Problem, Exception], tuple[int, msgspec.Struct]]
-"""The status and the body that a client understands for a problem."""
-
-Handler = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
-
-
-def shaped(shape: Shape) -> dict[int | type[Exception], Handler]:
-    """The `exception_handlers` of a route.
-
-    Every refusal gets its line in the log: these clients show their users an empty result, and no reason.
-    """
-
-    def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
-        ours = on_error(request, exc)
-        if ours.status_code == CLIENT_GONE:
-            return ours
-        problem: Problem = ours.content
-        status, body = shape(problem, exc)
-        log.warning("refused", id=problem.instance, path=request.url.path, status=status, detail=problem.detail)
-        return Response(body, status_code=status, headers=headers_of(exc), media_type="application/json")
-
-    return {Exception: on_failure}
+Handlers = dict[type[Exception] | int, Callable[[Request[Any, Any, Any], Any], Response[Any]]]
 
 
 class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +42,19 @@ class TeiFailure(msgspec.Struct, frozen=True):
     error_type: Literal["Validation", "Overloaded", "Backend"]
 
 
-def failing_as(shape: Callable[[Problem], msgspec.Struct]) -> dict[int | type[Exception], Handler]:
-    """As `shaped`, where the problem alone tells all, and keeps its status."""
-    return shaped(lambda problem, _: (problem.status, shape(problem)))
+def failing_as(shape: Callable[[Problem], object]) -> Handlers:
+    """The `exception_handlers` of routes whose clients expect errors of this shape."""
+
+    def handle(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
+        response = on_error(request, exc)
+        return Response(
+            content=shape(response.content),
+            status_code=response.status_code,
+            headers=response.headers,
+            media_type=MediaType.JSON,
+        )
+
+    return {Exception: handle}
 
 
 def openai_failure(problem: Problem) -> OpenAIFailure:

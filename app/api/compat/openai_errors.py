@@ -7,7 +7,8 @@ from typing import Any
 
 from litestar import Request, Response
 
-from app.api.compat.failures import Handler, OpenAIError, OpenAIFailure, shaped
+from app.api.compat.failures import OpenAIError, OpenAIFailure
+from app.api.compat.refusals import Handler, shaped
 from app.api.problems import CLIENT_GONE, Problem
 from app.errors import (
     BudgetExceeded,

@@ -14,9 +14,9 @@ from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.dify import MAX_QUERY_CHARACTERS, told, within
-from app.api.compat.failures import shaped
-from app.api.compat.lenient import LenientJSON
+from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
 from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES

@@ -13,12 +13,12 @@ from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.dify import MAX_QUERY_CHARACTERS, DifyRequest, Records, RetrievalSetting, find_records, told, within
-from app.api.compat.failures import shaped
 from app.api.compat.highlighting import highlighted, share, sought
-from app.api.compat.lenient import LenientJSON
 from app.api.compat.naming import target_of
+from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
 from app.api.schemas import MAX_CANDIDATES

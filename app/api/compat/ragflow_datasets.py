@@ -8,8 +8,8 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.api.compat.failures import shaped
 from app.api.compat.ragflow import RagflowError, ragflow_error
+from app.api.compat.refusals import shaped
 from app.errors import NotFound
 from app.wiring import Services
 from indexing.manifest import DocumentRecord

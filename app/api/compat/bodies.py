@@ -1,4 +1,4 @@
-"""JSON bodies of foreign clients: unknown fields are ignored, and "3" and "true" are a number and a truth."""
+"""JSON bodies as other products' clients send them: unknown fields are ignored, "true" is true and "3" is 3."""
 
 from typing import TypeVar
 
@@ -10,7 +10,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class LenientJSON(StrictJSON[T]):
-    """`dto=LenientJSON[Body]`. A body that is empty is said to be so first: probes come without a type."""
+    """`dto=LenientJSON[RerankBody]` gives the handler its `data`.
+
+    A body that is empty is said to be so first: Dify's probe comes without a type, and wants a 400.
+    """
 
     def decode_bytes(self, value: bytes) -> T:
         if value.strip():

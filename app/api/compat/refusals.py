@@ -1,0 +1,35 @@
+"""Refusals of retrieval in the shapes of other products, whose statuses are not ours; each has its line in the log."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+
+from app.api.problems import CLIENT_GONE, Problem, headers_of, on_error
+
+log = structlog.get_logger()
+
+Shape = Callable[[Problem, Exception], tuple[int, msgspec.Struct]]
+"""The status and the body that a client understands for a problem."""
+
+Handler = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
+
+
+def shaped(shape: Shape) -> dict[int | type[Exception], Handler]:
+    """The `exception_handlers` of a route.
+
+    Every refusal gets its line in the log: these clients show their users an empty result, and no reason.
+    """
+
+    def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
+        ours = on_error(request, exc)
+        if ours.status_code == CLIENT_GONE:
+            return ours
+        problem: Problem = ours.content
+        status, body = shape(problem, exc)
+        log.warning("refused", id=problem.instance, path=request.url.path, status=status, detail=problem.detail)
+        return Response(body, status_code=status, headers=headers_of(exc), media_type="application/json")
+
+    return {Exception: on_failure}
