@@ -88,7 +88,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Answering. Below `min_relevance` it abstains; None: the answerer's own calibrated default."""
+    """Answering. Below `min_relevance` nobody is asked; None: a default for quoting, and a lower one for models."""
 
     min_relevance: Fraction | None = None
 

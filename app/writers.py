@@ -28,9 +28,10 @@ from app.stopwatch import Stopwatch
 CHECK = "check"
 
 MIN_SCORE = 0.1
-MIN_RELEVANCE = 0.1
+MIN_RELEVANCE = 0.2
 """Below these it is not worth asking a model: the score of the best passage where a model ranked, else the relevance
-that the extractive answerer would see. Lenient, since a model can decline by itself."""
+that the extractive answerer would see. Lenient, since a model can decline by itself. At .2, of 100 questions of SQuAD
+2.0 dev that can be answered 98 reach the model, and of 100 about something else 4."""
 
 
 class Draft(msgspec.Struct, frozen=True):

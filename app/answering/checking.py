@@ -33,6 +33,9 @@ LEAST_SUPPORT = 0.6
 _TOP = len(VERDICTS) - 1
 
 
+Way = Literal["scorer", "judge"]
+
+
 class Reader(Protocol):
     """A backend that reads statements for one answer. Its calls raise WinnowErrors, and may be cancelled.
 
@@ -43,7 +46,7 @@ class Reader(Protocol):
     def name(self) -> str: ...
 
     @property
-    def way(self) -> Literal["scorer", "judge"]: ...
+    def way(self) -> Way: ...
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring: ...
 

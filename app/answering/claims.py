@@ -5,21 +5,34 @@ import re
 from app.answering.languages import DEFAULT
 from app.answering.terms import content_terms, fold
 
-BULLET = re.compile(r"\s*(?:(?:[-*+•‣◦–—>|]+|#{1,6}|\(?\d{1,3}[.)])(?=\s|$)\s*)+")
+BULLET = re.compile(r"\s*(?:(?:[-*+•‣◦–—>|]+|#{1,6})(?=\s|$)\s*)*(?:\(?\d{1,3}[.)](?=\s|$)\s*)?")
+"""The mark of a list item, a quotation or a heading; it may be empty."""
+
+_HEADING = re.compile(r"\s*#{1,6}\s|\s*(\*\*|__)[^*_]*[^*_.!?。！？؟]\1\s*$")
 _EMPHASIS = "*_`~ "
-_GREETING = re.compile(
-    r"(?:hello|hi|hey|sure|certainly|of course|yes|no|ok(?:ay)?|thank(?:s| you)|you're welcome|great question"
-    r"|i hope (?:this|that) helps|let me know|based on|according to|in summary|in conclusion|however|therefore"
-    r"|hallo|guten tag|gern(?:e)?|sicher|natürlich|ja|nein|danke|ich hoffe|zusammenfassend"
-    r"|你好|您好|好的|当然|谢谢|是的|不|希望|こんにちは|はい|いいえ|もちろん|ありがとう"
-    r"|مرحبا|اهلا|نعم|لا|شكرا|بالطبع)\b"
+_MARKS = re.compile(r"[\s,.!;:…，。！；：、،]+")
+# Folded, without the marks.
+_COURTESIES = frozenset(
+    """
+    hello|hi|hi there|hey|sure|certainly|of course|absolutely|yes|no|ok|okay|thanks|thank you|you're welcome
+    |great question|however|therefore|in summary|in conclusion|also
+    |hallo|guten tag|gern|gerne|sicher|naturlich|klar|ja|nein|danke|bitte|zusammenfassend|bonjour|oui|non|merci
+    |hola|si|gracias|ciao|grazie|obrigado|sim|nao|да|нет|спасибо
+    |你好|您好|好的|当然|谢谢|是的|不是|こんにちは|はい|いいえ|もちろん|ありがとうございます|안녕하세요|네|아니요
+    |مرحبا|اهلا|نعم|لا|شكرا|بالطبع
+    """.replace("\n", "")
+    .replace("    ", "")
+    .split("|")
+)
+_OFFER = re.compile(
+    r"(?:i )?hope (?:this|that|it) helps|(?:please )?(?:let me know|feel free)\b|ich hoffe,? das hilft|希望.{0,6}帮"
 )
 
 
-def states_something(sentence: str, heading: bool = False) -> bool:
-    """Whether a sentence would need support: no question, heading, greeting or announcement of a list."""
+def states_something(sentence: str) -> bool:
+    """Whether a sentence would need support: it is no question, heading, courtesy or announcement of a list."""
     text = BULLET.sub("", sentence, count=1).strip(_EMPHASIS)
-    if heading or not text or text.endswith(("?", "？", "؟", ":", "：")):
+    if _HEADING.match(sentence) or text.endswith(("?", "？", "؟", ":", "：")) or not content_terms(text, DEFAULT):
         return False
-    about = content_terms(text, DEFAULT)
-    return bool(about) and not (len(about) <= 4 and _GREETING.match(fold(text)))
+    folded = fold(text)
+    return _MARKS.sub(" ", folded).strip() not in _COURTESIES and not _OFFER.match(folded)

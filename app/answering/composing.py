@@ -217,7 +217,7 @@ class Composer:
         sentence, self._sentence = self._sentence, Sentence()
         said = "".join(sentence.words)
         bullet = BULLET.match(said)
-        skipped = bullet.end() if bullet else 0
+        skipped = bullet.end() if bullet and sentence.start + bullet.end() < sentence.end else 0
         text = said[skipped:].strip()
         if not sentence.cited and not any(map(str.isalnum, text)):
             return

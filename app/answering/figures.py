@@ -64,7 +64,7 @@ _CJK_MONTH = re.compile(r"(\d{1,2})\s?[月월]")
 _SPAN = re.compile(r"(?<!\d)(\d{2})(\d{2})\s?[-–—/]\s?(\d{2})(?!\d)")
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?:[ \u202f]\d{3})+(?!\d)|\d+(?:[.,'’]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+")
-_CJK_NUMBER = re.compile("[〇零一二两三四五六七八九十百]+")
+_CJK_NUMBER = re.compile("[〇零一二两三四五六七八九十百]{1,12}")
 _CJK_DIGITS = {"〇": 0, "零": 0, "一": 1, "二": 2, "两": 2} | dict(zip("三四五六七八九", range(3, 10), strict=True))
 _SEPARATORS = str.maketrans({"٫": ".", "٬": ",", "\u00a0": " ", "’": "'"})
 

@@ -7,7 +7,6 @@ number of the answer's own.
 
 import re
 import unicodedata
-from collections.abc import Iterator
 
 import msgspec
 
@@ -16,6 +15,7 @@ CLOSING = "]］】〕"
 LONGEST = 48
 """Characters between the brackets of a marker; what is longer is none, so that nothing is held back for ever."""
 
+_MOST_PASSAGES = 999
 _JOINER = "\u200c\u200d\ufe0f"
 _JOINERS = re.compile(f"[{_JOINER}]")
 _NOUN = r"(?:(?:passages?|sources?|documents?|docs?|refs?|texts?|quellen?|文档|文書|来源|出典|段落?|第)[ .:]*)?[#^§]?"
@@ -47,31 +47,28 @@ def read_marker(body: str) -> tuple[Ref, ...]:
     at = 0
     while at < len(text):
         found = _LINK.match(text, at)
-        if not found or not int(found[2]):
+        if not found or not int(found[2]) or (found["link"] and not refs):
             return ()
-        refs.extend(_linked(refs, found))
+        refs = _linked(refs, found)
         at = found.end()
     return () if any(_is_a_number(ref) for ref in refs) else tuple(refs)
 
 
-def _linked(refs: list[Ref], found: re.Match[str]) -> Iterator[Ref]:
-    """The reference, or what a range adds: it takes its beginning off `refs`."""
+def _linked(refs: list[Ref], found: re.Match[str]) -> list[Ref]:
+    """`refs` and the next one, or with their last one widened to a range."""
     one, two = int(found[2]), int(found[3] or 0)
-    if (found["link"] or "").lower() not in _RANGES or not refs:
-        yield Ref(one, two, two)
-        return
-    begin = refs.pop()
+    if (found["link"] or "").lower() not in _RANGES:
+        return [*refs, Ref(one, two, two)]
+    *before, begin = refs
     if begin.first and (not two or one == begin.passage):  # [2.3-5], [2.3-2.5]
-        yield Ref(begin.passage, begin.first, max(begin.first, two or one))
-        return
-    yield begin
-    yield from (Ref(passage) for passage in range(begin.passage + 1, min(one, begin.passage + LONGEST)))
-    yield Ref(one, two, two)
+        return [*before, Ref(begin.passage, begin.first, max(begin.first, two or one))]
+    between = range(begin.passage + 1, min(one, begin.passage + LONGEST))
+    return [*refs, *map(Ref, between), Ref(one, two, two)]
 
 
 def _is_a_number(ref: Ref) -> bool:
     """[2019] is a year rather than a passage."""
-    return not ref.first and ref.passage > 999
+    return not ref.first and ref.passage > _MOST_PASSAGES
 
 
 def without_marker(text: str) -> str:

@@ -5,7 +5,6 @@ in its quotation marks. German writes every noun with a capital: there only two 
 """
 
 import re
-from collections.abc import Iterable
 from functools import cache
 from itertools import groupby
 
@@ -16,10 +15,11 @@ from app.answering.words import FUNCTION_WORDS
 Name = tuple[str, ...]
 """Its words, folded."""
 
-_WORD = re.compile(r"[^\W\d_](?:[\w.'’]*\w)?")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[^\W\d_{_CJK}](?:[^\W{_CJK}]|[.'’](?=[^\W{_CJK}]))*")
 _KATAKANA = re.compile(r"[ァ-ヺー]{3,}(?:・[ァ-ヺー]+)*")
 _TITLE = re.compile(r"[《『「“]([^《》『』「」“”]{2,30})[》』」”]")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
+_UNSPACED = re.compile(f"[{_CJK}]")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _OPENING = re.compile(
     r"""["“«*_]*([^\W\d_]{3,}) (?:is|was|has|had|does|did|can|could|will|would|may|might|must|should|est|était|fut|a"""
@@ -27,6 +27,7 @@ _OPENING = re.compile(
 )
 _BEGINS = frozenset(':“"«„‘(–—•')
 _LEAST_PREFIX = 4
+_LONGEST_ACRONYM = 6
 
 
 class Quoted:
@@ -34,8 +35,8 @@ class Quoted:
 
     def __init__(self, text: str) -> None:
         self.text = fold(text)
-        self.words = frozenset(_POSSESSIVE.sub("", word) for word in _split(self.text))
-        self._initials = "".join(word[0] for word in _split(text) if word[0].isupper()).lower()
+        self.words = frozenset(_POSSESSIVE.sub("", word) for word in _WORD.findall(self.text))
+        self._initials = "".join(word[0] for word in _WORD.findall(text) if word[0].isupper()).lower()
         self._by_prefix: dict[str, list[str]] = {}
         for word in self.words:
             self._by_prefix.setdefault(word[:_LEAST_PREFIX], []).append(word)
@@ -44,12 +45,11 @@ class Quoted:
         """All of its words in some form, or its acronym, or what it is the acronym of."""
         if all(map(self._has, name)):
             return True
-        initials = "".join(word[0] for word in name)
         if "".join(name) in self.words:  # AppleTalk, Apple Talk
             return True
-        if len(name) == 1:
-            return len(name[0]) > 1 and name[0] in self._initials and name[0].isalpha() and len(name[0]) <= 6
-        return len(initials) > 1 and initials in self.words
+        if len(name) > 1:
+            return "".join(word[0] for word in name) in self.words
+        return 1 < len(name[0]) <= _LONGEST_ACRONYM and name[0] in self._initials
 
     def _has(self, word: str) -> bool:
         if word in self.words:
@@ -95,7 +95,7 @@ def _runs(claim: str) -> list[list[tuple[str, bool]]]:
     number, end = 0, 0
     for match in _WORD.finditer(claim):
         between = claim[end : match.start()]
-        begins = not marked or bool(_BEGINS & set(between)) or bool(re.search(r"[.!?]\s", between))
+        begins = not _BEGINS.isdisjoint(between) or not (marked or any(map(str.isalnum, between)))
         word = _POSSESSIVE.sub("", match.group())
         capital = word[0].isupper() and (begins or fold(word) not in _function_words())
         number += bool(between.strip(" -‐‑\u00a0") or begins)
@@ -106,7 +106,7 @@ def _runs(claim: str) -> list[list[tuple[str, bool]]]:
 
 
 def _is_acronym(word: str) -> bool:
-    return sum(map(str.isupper, word)) > 1 and len(word) <= 6
+    return sum(map(str.isupper, word)) > 1 and len(word) <= _LONGEST_ACRONYM
 
 
 def _akin(word: str, other: str) -> bool:
@@ -114,10 +114,6 @@ def _akin(word: str, other: str) -> bool:
     shorter = min(len(word), len(other))
     same = next((at for at in range(shorter) if word[at] != other[at]), shorter)
     return same >= max(_LEAST_PREFIX, shorter - 1)
-
-
-def _split(text: str) -> Iterable[str]:
-    return _WORD.findall(text)
 
 
 @cache

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from app.answering.languages import detect_language
 from app.answering.markers import Ref
 from app.answering.shapes import Source
-from app.answering.terms import terms
+from app.answering.terms import content_terms, terms
 from indexing.documents import Span
 
 _WIDEST = 3
@@ -51,7 +52,7 @@ class Resolver:
     def _closest(self, source: Source, claim: str) -> range:
         """The run of sentences that shares most with the claim; the whole passage if that is short, or none does."""
         count = len(source.sentences)
-        wanted, offered = terms(claim), self._offered(source)
+        wanted, offered = frozenset(content_terms(claim, detect_language(claim))), self._offered(source)
         if count <= 1 or not any(wanted & some for some in offered):
             return range(count)
         runs = [range(at, at + width) for width in range(1, _WIDEST + 1) for at in range(count - width + 1)]

@@ -23,7 +23,8 @@ class Marker(msgspec.Struct, frozen=True):
 class Scanner:
     """Holds back what may become a marker: from an opening bracket on, `LONGEST` characters at most.
 
-    Within code a bracketed number is an index: it is kept, with spaces, so that it does not look like a marker.
+    Within code a bracketed number is an index: it is kept, with spaces, so that it does not look like a marker. In a
+    block of code there are no markers at all.
     """
 
     def __init__(self) -> None:
@@ -68,9 +69,10 @@ class Scanner:
         text, self._held = self._held, ""
         width = 2 if text[1] in OPENING else 1
         body = text[width:-width]
-        if self._block or self._inline:
-            shown = f"{text[:width]} {body} {text[-width:]}" if body.strip().isdecimal() else text
-            return [self._words(shown)]
+        if (self._block or self._inline) and body.strip().isdecimal():
+            return [self._words(f"{text[:width]} {body} {text[-width:]}")]
+        if self._block:
+            return [self._words(text)]
         refs = read_marker(body)
         return [Marker(refs)] if refs else [self._words(without_marker(text))]
 

@@ -12,7 +12,7 @@ from app.answering.shapes import Source
 from indexing.documents import Span
 from indexing.sentences import sentence_spans
 
-CONTEXT = 600
+CONTEXT = 300
 """Characters of a line that tell whether a sentence ends after them."""
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 

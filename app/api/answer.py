@@ -29,7 +29,9 @@ async def answer(
 ) -> Response[Answer]:
     """An answer whose every citation is a verbatim quote; or a refusal to answer, when nothing relevant is found.
 
-    `"stream": true`, or the header `Accept: text/event-stream`, gives the events.
+    A model, or without one the passages' own sentences. Nothing is said before a first citation holds.
+    `"stream": true`, or the header `Accept: text/event-stream`, gives the events `sources`, `delta`, `citation`, and
+    `done` or `error`.
     """
     question, caller = data.to_question(), Caller(request_id=request_id(request.scope))
     if data.stream or events.wants_events(request.headers.get("accept")):

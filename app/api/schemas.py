@@ -78,14 +78,22 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
 
     messages: Annotated[list[TurnBody], Meta(max_length=50)] = []
     stream: bool = False
-    answer_backend: Annotated[Name, Meta(description="Who answers; default: `backend`.")] | None = None
+    answer_backend: (
+        Annotated[
+            Name, Meta(description='Who answers: a configured name, "auto", or "extractive". Default: `backend`.')
+        ]
+        | None
+    ) = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=8192)] = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
-    context_tokens: Annotated[int, Meta(ge=256, le=1_000_000)] = 6000
+    context_tokens: Annotated[int, Meta(ge=256, le=1_000_000, description="Of passages shown to who answers.")] = 6000
     min_relevance: Annotated[Fraction, Meta(description="Below it, no answer is tried.")] | None = None
-    check_citations: Literal["structural", "model"] = "structural"
-    instructions: Annotated[str, Meta(max_length=4000)] = ""
-    language: Annotated[str, Meta(min_length=2, max_length=35)] | None = None
+    check_citations: Annotated[
+        Literal["structural", "model"],
+        Meta(description='"model": nothing is said before a model has confirmed a citation.'),
+    ] = "structural"
+    instructions: Annotated[str, Meta(max_length=4000, description="Yours, not your users': tone, form, scope.")] = ""
+    language: Annotated[str, Meta(min_length=2, max_length=35, description="Default: the question's.")] | None = None
 
     def to_question(self) -> Question:
         """Raises InvalidRequest pointing into the filter."""

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from app.answering.shapes import Source
 from app.answering.terms import terms
 from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
 from indexing.embedding import Vectors
+from indexing.sentences import sentence_spans
 
 _DIMENSION = 64
 
@@ -27,6 +29,13 @@ def hit(text: str, number: int = 0, start: int = 0, title: str = "") -> Hit:
         end=start + len(text),
         metadata={},
         scores=Scores(fused=0.5),
+    )
+
+
+def source(text: str, number: int, title: str = "") -> Source:
+    """Passage `number` as a model sees it; it stands at 100 times its number in its document."""
+    return Source(
+        number=number, hit=hit(text, number, start=100 * number, title=title), sentences=tuple(sentence_spans(text))
     )
 
 
