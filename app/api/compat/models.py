@@ -14,14 +14,14 @@ from app.wiring import PROBE_S, Services
 from indexing.errors import IndexingError
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Model(msgspec.Struct, frozen=True, kw_only=True):
     """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it."""
 
     id: str
     owned_by: str
-    object: str = msgspec.field(default_factory=lambda: "model")
-    created: int = msgspec.field(default_factory=lambda: 0)
-    max_model_len: int | None = None
+    object: str = "model"
+    created: int = 0
+    max_model_len: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,4 +65,4 @@ async def _collections(services: Services) -> list[str]:
 
 
 def _model(found: Offered) -> Model:
-    return Model(id=found.id, owned_by=found.owner, max_model_len=found.context_tokens)
+    return Model(id=found.id, owned_by=found.owner, max_model_len=found.context_tokens or msgspec.UNSET)
