@@ -9,13 +9,14 @@ from litestar.params import JSONBody
 
 from app.api import events
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import ChatCompletionBody
 from app.api.compat.chat_jobs import Job, job_of, stream, whole
 from app.api.compat.chat_models import DEFAULT_COLLECTION
 from app.api.compat.chat_replies import ChatCompletion, Chunks, Heading, completion
-from app.api.compat.lenient import LenientJSON
+from app.api.compat.failures import OpenAIFailure
 from app.api.compat.links import Links
-from app.api.compat.openai_errors import OpenAIFailure, openai_handlers
+from app.api.compat.openai_errors import openai_handlers
 from app.api.disconnect import while_connected
 from app.api.problems import request_id
 from app.domain import Caller, Question

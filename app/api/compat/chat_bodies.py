@@ -124,9 +124,9 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
         raise pointing_at("/response_format", 'give "text", "json_object", or "json_schema" with a json_schema.schema')
 
     def tokens(self, default: int, most: int) -> int:
-        """How many the reply may have: what is asked, within what we give."""
-        asked = self.max_completion_tokens or self.max_tokens
-        return default if asked is None else max(1, min(asked, most))
+        """How many the reply may have: what is asked, within what we give. -1 is Ollama's word for the default."""
+        asked = self.max_completion_tokens or self.max_tokens or 0
+        return min(asked, most) if asked > 0 else default
 
     def to_question(self, collection: str, backend: str | None) -> Question:
         """The last user message is asked, with what was said before it. Raises InvalidRequest."""
@@ -153,7 +153,7 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
             max_output_tokens=self.tokens(tokens, MAX_CHAT_TOKENS),
             temperature=OPENAI_TEMPERATURE if self.temperature is None else self.temperature,
             schema=self.schema(),
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            stop=tuple(filter(None, [self.stop] if isinstance(self.stop, str) else self.stop or ())),
             seed=self.seed,
         )
 

@@ -2,12 +2,13 @@
 whether to ask again, for minutes; OpenAI's SDK by the status, and by a header that can say no.
 """
 
+from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 
-from app.api.compat.failures import Handler, shaped
+from app.api.compat.failures import OpenAIError, OpenAIFailure
+from app.api.compat.refusals import Handler, shaped
 from app.api.problems import CLIENT_GONE, Problem
 from app.errors import (
     BudgetExceeded,
@@ -22,34 +23,27 @@ from indexing.errors import CollectionNotFound
 
 SHOULD_RETRY = "x-should-retry"
 
+SPENT = "insufficient_quota"
+REJECTED = "invalid_upstream_request"
+
+_TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
+"""What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+
+_STATUS = {422: 400}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
-    """`type` and `code` are stable words; `param` is the bad field, as in "messages.0.content"."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class OpenAIFailure(msgspec.Struct, frozen=True):
-    """The body of a refusal, and the chunk that ends a broken stream."""
-
-    error: OpenAIError
 
 
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """The status and the body. A safety block is 400 as with Azure: nothing that asking again would change."""
     missing = isinstance(exc, NotFound | CollectionNotFound | UnknownBackend)
-    status = 404 if missing else 400 if isinstance(exc, Refused) else problem.status
-    spent = _is_spent(exc)
+    status = 404 if missing else 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
+    kind = _type(status, exc)
+    first = "invalid model: " if missing else _TOLD.get(kind, "")
     error = OpenAIError(
-        message=f"insufficient quota: {problem.detail}" if spent else problem.detail,
-        type="insufficient_quota" if spent else _type(status, exc),
+        message=f"{first}{problem.detail}",
+        type=kind,
         param="model" if missing else _param(problem),
-        code=_code(problem, exc, missing=missing, spent=spent),
+        code="model_not_found" if missing else _code(problem, exc),
     )
     return status, OpenAIFailure(error)
 
@@ -60,7 +54,8 @@ def openai_handlers() -> dict[int | type[Exception], Handler]:
 
     def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
         response = handle(request, exc)
-        if response.status_code != CLIENT_GONE and _is_final(exc):
+        status = response.status_code or HTTPStatus.INTERNAL_SERVER_ERROR
+        if status != CLIENT_GONE and _is_final(exc, status):
             response.headers[SHOULD_RETRY] = "false"
         return response
 
@@ -71,20 +66,24 @@ def _is_spent(exc: Exception) -> bool:
     return isinstance(exc, BudgetExceeded) or (isinstance(exc, UpstreamRateLimited) and exc.quota == "day")
 
 
-def _is_final(exc: Exception) -> bool:
-    """Whether it is of no use to ask again, although the status may not tell."""
-    return _is_spent(exc) or (isinstance(exc, UpstreamError) and not exc.retryable)
+def _is_final(exc: Exception, status: int) -> bool:
+    """Whether it is of no use to ask again, although the status may not tell: the SDK thinks better of 409 and 5xx."""
+    if _is_spent(exc) or (status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS):
+        return True
+    return isinstance(exc, UpstreamError) and not exc.retryable
 
 
 def _type(status: int, exc: Exception) -> str:
+    if _is_spent(exc):
+        return SPENT
     if isinstance(exc, UpstreamRejected):
-        return "invalid_upstream_request"
+        return REJECTED
     return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
-def _code(problem: Problem, exc: Exception, *, missing: bool, spent: bool) -> str:
-    if missing or spent:
-        return "model_not_found" if missing else "insufficient_quota"
+def _code(problem: Problem, exc: Exception) -> str:
+    if _is_spent(exc):
+        return SPENT
     return "content_filter" if isinstance(exc, Refused) else problem.type.rpartition(":")[2].replace("-", "_")
 
 

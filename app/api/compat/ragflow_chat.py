@@ -10,15 +10,15 @@ from litestar.params import FromPath, JSONBody
 
 from app.api import events
 from app.api.bodies import BodyRequest
+from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import MessageBody, question_of
-from app.api.compat.chat_replies import Heading, as_data, usage_of
+from app.api.compat.chat_replies import CompletionUsage, Heading, as_data, usage_of
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.failures import shaped
 from app.api.compat.highlighting import sought
-from app.api.compat.lenient import LenientJSON
 from app.api.compat.naming import target_of
 from app.api.compat.ragflow import Chunk, RagflowError, chunk_of, ragflow_error
 from app.api.compat.ragflow_markers import Renumbering, renumbered
+from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.events import Event
 from app.api.problems import Problem, request_id
@@ -69,6 +69,48 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
             conditions=conditions_of(condition),
         )
         return Question(search=search, messages=earlier)
+
+
+class RagflowMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """`reference` where it was asked for."""
+
+    content: str
+    role: str = "assistant"
+    reference: list[Chunk] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RagflowChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The only one."""
+
+    message: RagflowMessage
+    finish_reason: str = "stop"
+    index: int = 0
+    logprobs: None = None
+
+
+class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody thinks here, and nothing is predicted."""
+
+    accepted_prediction_tokens: int
+    reasoning_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class RagflowUsage(CompletionUsage, frozen=True, kw_only=True):
+    """With what RAGFlow adds."""
+
+    completion_tokens_details: TokenDetails
+
+
+class RagflowCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[RagflowChoice]
+    usage: RagflowUsage
+    object: str = "chat.completion"
 
 
 class RagflowChunks:
@@ -136,7 +178,7 @@ async def ragflow_chat(
     chat_id: FromPath[str],
     data: JSONBody[RagflowChatBody],
     services: NamedDependency[Services],
-) -> Response[dict[str, Any] | RagflowError]:
+) -> Response[RagflowCompletion | RagflowError]:
     """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
     question, caller = data.to_question(chat_id), Caller(request_id=request_id(request.scope))
     heading = Heading(id=f"chatcmpl-{chat_id}", created=int(time.time()), model=data.model)
@@ -154,22 +196,18 @@ async def ragflow_chat(
     return Response(_completion(heading, answer, _references(answer, question) if data.refers else None))
 
 
-def _completion(heading: Heading, answer: Answer, references: list[Chunk] | None) -> dict[str, Any]:
-    told = {} if references is None else {"reference": references}
-    content = renumbered(answer.answer, answer.results, answer.citations)
+def _completion(heading: Heading, answer: Answer, references: list[Chunk] | None) -> RagflowCompletion:
     usage = usage_of(answer.usage)
-    details = {
-        "reasoning_tokens": 0,
-        "accepted_prediction_tokens": usage.completion_tokens,
-        "rejected_prediction_tokens": 0,
-    }
-    message = {"role": "assistant", "content": content, **told}
-    return {
+    details = TokenDetails(accepted_prediction_tokens=usage.completion_tokens)
+    message = RagflowMessage(
+        content=renumbered(answer.answer, answer.results, answer.citations),
+        reference=msgspec.UNSET if references is None else references,
+    )
+    return RagflowCompletion(
         **msgspec.structs.asdict(heading),
-        "object": "chat.completion",
-        "choices": [{"message": message, "logprobs": None, "finish_reason": "stop", "index": 0}],
-        "usage": {**msgspec.structs.asdict(usage), "completion_tokens_details": details},
-    }
+        choices=[RagflowChoice(message=message)],
+        usage=RagflowUsage(**msgspec.structs.asdict(usage), completion_tokens_details=details),
+    )
 
 
 def _references(answer: Answer, question: Question) -> list[Chunk]:

@@ -23,12 +23,18 @@ _UNFENCED = (
 )
 """How its prompts without a heading begin: for an emoji, to merge several models' answers, to choose a tool."""
 
+_TASKS = (
+    *("title_generation", "tags_generation", "follow_up_generation", "emoji_generation", "query_generation"),
+    *("image_prompt_generation", "autocomplete_generation", "function_calling", "moa_response_generation"),
+)
+"""Its names for them, which it keeps to itself, but pipelines before us may pass on."""
+
 _EMPTY: Mapping[str, Any] = {"tags": ["General"], "follow_ups": [], "queries": [], "text": "", "prompt": ""}
 
 
 def is_chore(body: ChatCompletionBody) -> bool:
     """By its form, which users may change but seldom do, or by the name of the task where one is told."""
-    if isinstance(body.metadata, dict) and body.metadata.get("task"):
+    if isinstance(body.metadata, dict) and body.metadata.get("task") in _TASKS:
         return True
     first, last = body.messages[0].text.lstrip(), body.messages[-1].text.lstrip()
     if first.startswith(_UNFENCED) or last.startswith(_UNFENCED):

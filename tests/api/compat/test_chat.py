@@ -12,6 +12,7 @@ import pytest
 from app.domain import AnswerDone, CitationMade, SourcesFound, TextDelta, Turn, Usage
 from app.errors import Overloaded, Refused, UpstreamRateLimited, UpstreamTimeout
 from app.settings import Settings
+from indexing.errors import EmbedderMismatch
 from tests.api.compat import webui_prompts
 from tests.api.test_answer import CITATION
 from tests.fakes.answerer import DONE, ScriptedAnswerer
@@ -218,6 +219,7 @@ async def test_what_cannot_be_done_is_said(client: httpx.AsyncClient, wrong: dic
         {"n": 1, "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto"},
         {"n": None, "stop": None, "max_tokens": None, "temperature": None, "stream": None, "stream_options": None},
         {"temperature": "0.7", "stream": "false", "max_completion_tokens": "20"},
+        {"max_tokens": -1, "stop": ["", "END"]},
         {"response_format": {"type": "text"}, "logprobs": True, "top_p": 0.1, "user": "u", "metadata": {"a": "b"}},
     ],
 )
@@ -238,10 +240,11 @@ async def test_an_early_failure_keeps_its_status(client: httpx.AsyncClient, answ
 async def test_what_stays_as_it_is_need_not_be_asked_again(
     client: httpx.AsyncClient, answerer: ScriptedAnswerer
 ) -> None:
-    """OpenAI's SDK asks again after every 5xx unless it is told that this is of no use."""
-    answerer.script = (UpstreamRateLimited("g", "spent", quota="day"),)
-    response = await client.post(PATH, json=ask())
-    assert (response.status_code, response.headers["x-should-retry"]) == (503, "false")
+    """OpenAI's SDK asks again after 409 and 5xx unless it is told that this is of no use."""
+    for exc, status in ((UpstreamRateLimited("g", "spent", quota="day"), 503), (EmbedderMismatch("rebuild it"), 409)):
+        answerer.script = (exc,)
+        response = await client.post(PATH, json=ask())
+        assert (response.status_code, response.headers["x-should-retry"]) == (status, "false")
 
 
 async def test_a_late_failure_is_an_error_chunk(client: httpx.AsyncClient, answerer: ScriptedAnswerer) -> None:

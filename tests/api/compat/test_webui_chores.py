@@ -36,9 +36,9 @@ def test_questions_of_people_are_not(text: str) -> None:
 
 
 def test_a_task_that_is_told_is_one() -> None:
-    """`metadata.task` says so where a pipeline passes it on; other metadata says nothing."""
+    """`metadata.task` says so where a pipeline passes it on; other metadata is its sender's own."""
     assert is_chore(asking("Name this chat", {"task": "title_generation"}))
-    assert not is_chore(asking("Name this chat", {"user_id": "7"}))
+    assert not is_chore(asking("Name this chat", {"user_id": "7", "task": "support"}))
 
 
 @pytest.mark.parametrize(
