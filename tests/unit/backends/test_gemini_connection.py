@@ -183,7 +183,7 @@ async def test_a_closed_stream_ends_on_the_server() -> None:
         stream = b.gemini.stream(asking(), PLENTY_S)
         await anext(stream)
         await stream.aclose()
-        assert await failure(b.gemini, "complete", timeout_s=1) is None
+        assert await failure(b.gemini, "complete") is None
         assert b.server.cancelled == 1
 
 
