@@ -110,6 +110,15 @@ class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     cost_usd: float = 0.0
 
+    def __add__(self, other: "StageUsage") -> "StageUsage":
+        return StageUsage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_usd=self.cost_usd + other.cost_usd,
+        )
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The sum over the stages, and each stage that made a call."""
@@ -120,6 +129,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     cost_usd: float = 0.0
     by_stage: Mapping[str, StageUsage] = {}
+
+    def __add__(self, other: "Usage") -> "Usage":
+        stages = dict(self.by_stage)
+        for name, stage in other.by_stage.items():
+            stages[name] = stages.get(name, StageUsage()) + stage
+        return usage_of(stages)
+
+
+def usage_of(stages: Mapping[str, StageUsage]) -> Usage:
+    """Their sum, and each of them."""
+    total = sum(stages.values(), StageUsage())
+    return Usage(**msgspec.structs.asdict(total), by_stage=stages)
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,6 +49,11 @@ class Searcher:
         self._rankers = rankers
         self._fingerprint = fingerprint
 
+    async def check(self, query: Query) -> None:
+        """Raises what `search` would raise before any work."""
+        await self._rankers.who(query.backend)
+        await (await self._store()).info(query.collection)
+
     async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
         """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors.
 

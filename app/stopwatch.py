@@ -21,6 +21,10 @@ class Stopwatch:
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + perf_counter() - started
 
+    def mark(self, name: str) -> None:
+        """Note the time since the start, the first time that this is called with this name."""
+        self._stages.setdefault(name, perf_counter() - self._started)
+
     def timings_ms(self) -> dict[str, float]:
         """The stages in the order in which they first ran, then "total"; microseconds are the last digit."""
         seconds = self._stages | {"total": perf_counter() - self._started}

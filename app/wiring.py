@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -11,7 +11,7 @@ import structlog
 
 from app.accounting.accounts import Accounts
 from app.answer import Answerer
-from app.answer import AnswerSettings as Answers
+from app.answerers import Answerers
 from app.answering.languages import prepare as prepare_languages
 from app.backends.fleet import Fleet, import_sdks
 from app.backends.registry import Backends, declared
@@ -84,7 +84,7 @@ class Answering(Protocol):
 
     async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
 
-    def stream(self, question: Question, caller: Caller = ...) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = ...) -> AsyncGenerator[AnswerEvent, None]:
         """Ends in AnswerDone, or raises."""
 
 
@@ -99,7 +99,7 @@ class Services:
         settings: Settings,
         open_store: Callable[[], Awaitable[VectorStore]],
         embedder: EmbedderSource,
-        make_answerer: Callable[[Searcher, QueryEmbedder], Answering],
+        make_answerer: "Callable[[Services], Answering] | None" = None,
     ) -> None:
         self.settings = settings
         self.backends = named_backends(settings)
@@ -114,7 +114,7 @@ class Services:
         self.reranker = _reranker(settings)
         self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
-        self.answerer = make_answerer(self.searcher, self.queries)
+        self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.bench = Resource(self._open_bench)
         self.library = Library(self.bench.get)
         self.catalogue = Catalogue(self.bench.get)
@@ -192,6 +192,11 @@ class Services:
             lexical=Lexical(),
         )
 
+    def _answerer(self) -> Answerer:
+        told = self.settings
+        answerers = Answerers(self.backends, self._router, self.queries.embed_together, told.answer.min_relevance)
+        return Answerer(self.searcher, answerers, told.routing.deadline_s)
+
     async def _router(self) -> Router:
         return (await self.fleet.get()).router
 
@@ -245,7 +250,6 @@ def build_services(settings: Settings) -> Services:
         settings,
         lambda: asyncio.to_thread(open_store, settings),
         LazyEmbedder(settings.embedding),
-        lambda searcher, queries: Answerer(searcher, queries.embed_together, _answers(settings)),
     )
 
 
@@ -281,8 +285,3 @@ def _reranker(settings: Settings) -> Reranker:
     shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
     fits = calibrations(settings.index.home / FITS_FILE)
     return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), fits)
-
-
-def _answers(settings: Settings) -> Answers:
-    minimum = settings.answer.min_relevance
-    return Answers() if minimum is None else Answers(min_relevance=minimum)

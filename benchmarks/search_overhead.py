@@ -83,7 +83,7 @@ def run_server(home: Path) -> None:
 
     settings = Settings(service=ServiceSettings(port=0, log_format="json"), index=IndexSection(home=home))
     embedder = GivenEmbedder(HashEmbedder(DIMENSION))
-    serve(settings, Services(settings, open_store, embedder, lambda _s, _q: ScriptedAnswerer()))
+    serve(settings, Services(settings, open_store, embedder, lambda _services: ScriptedAnswerer()))
 
 
 def measure(home: Path, queries: int, limit: int) -> None:

@@ -7,14 +7,15 @@ import msgspec
 
 from app.answering.evidence import Sentence
 from app.domain import Citation, Hit
+from indexing.documents import Span
 
 _JOINERS = r"[\s\u200c\u200d\ufe0f]*"
 _FOOTNOTE = re.compile(rf"\s?[\[［【〔]{_JOINERS}\d{{1,3}}(?:\s?[,;–-]\s?\d{{1,3}})*{_JOINERS}[\]］】〕]")
 _MARKER = re.compile(rf"[\[［【〔]{_JOINERS}(\d[\d\s,;–-]*){_JOINERS}[\]］】〕]")
-_INVISIBLE = re.compile(
+INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
 )
-_STOPS = ".!?。！？؟।…"
+STOPS = ".!?。！？؟।…"
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -32,13 +33,16 @@ def cite(hits: Sequence[Hit], sentences: Sequence[Sentence]) -> Iterator[Piece]:
         body, stop = _before_stop(readable(sentence.text))
         start = offset + len(gap)
         text = f"{gap}{body} [{marker}]{stop}"
-        yield Piece(text, _citation(marker, hits[sentence.hit], sentence, start, start + len(body)))
+        yield Piece(
+            text,
+            citation_of(marker, hits[sentence.hit], Span(sentence.start, sentence.end), Span(start, start + len(body))),
+        )
         offset += len(text)
 
 
 def readable(sentence: str) -> str:
     """The sentence on one line, without footnote numbers, invisible characters and whatever looks like a marker."""
-    text = " ".join(_INVISIBLE.sub("", sentence).split())
+    text = " ".join(INVISIBLE.sub("", sentence).split())
     while (shorter := _FOOTNOTE.sub("", text)) != text:
         text = shorter
     return _MARKER.sub(r"(\1)", text).strip()
@@ -46,20 +50,21 @@ def readable(sentence: str) -> str:
 
 def _before_stop(text: str) -> tuple[str, str]:
     """The sentence and its full stop, for the marker to go between; the stop is "" where there is none to split off."""
-    body = text.rstrip(_STOPS)
+    body = text.rstrip(STOPS)
     return (body, text[len(body) :]) if body else (text, "")
 
 
-def _citation(marker: int, hit: Hit, sentence: Sentence, answer_start: int, answer_end: int) -> Citation:
+def citation_of(marker: int, hit: Hit, cited: Span, stated: Span) -> Citation:
+    """`cited` are offsets in the passage's text, `stated` in the answer's. The quote is cut from the passage."""
     return Citation(
         marker=marker,
         result_id=hit.id,
         document_id=hit.document_id,
         source=hit.source,
         page=hit.page,
-        start=hit.start + sentence.start,
-        end=hit.start + sentence.end,
-        quote=sentence.text,
-        answer_start=answer_start,
-        answer_end=answer_end,
+        start=hit.start + cited.start,
+        end=hit.start + cited.end,
+        quote=(hit.text or "")[cited.start : cited.end],
+        answer_start=stated.start,
+        answer_end=stated.end,
     )

@@ -1,17 +1,20 @@
 """Answers in the passages' own sentences, without a model."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from app.answering.citing import readable
+from app.answering.citing import cite, readable
 from app.answering.evidence import Judgement, Scores, Sentence, judge, lexical_clues, promising, split
-from app.answering.packing import clip, estimate_tokens
+from app.answering.languages import refusal
+from app.answering.packing import clip, estimate_tokens, pack
 from app.answering.questions import Reading
+from app.answering.shapes import Brief, Claim, WritingEvent, Written
 from app.answering.terms import terms
-from app.domain import AbstainReason, Hit
+from app.domain import AbstainReason, BackendUse, CitationMade, Hit, Question, SourcesFound, TextDelta
+from app.stopwatch import Stopwatch
 from indexing.embedding import Vectors
 
 Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
@@ -23,6 +26,51 @@ EMBEDDED = 8
 EMBEDDED_CHARACTERS = 400
 """A table row or an unbroken list can be as long as its passage, and the longest text sets what the batch costs."""
 _MARKER_TOKENS = 2  # " [1]"
+
+_NO_INSTRUCTIONS = "instructions: the extractive answerer quotes its sources and follows none."
+
+
+class Quoting(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults of quoting. `min_relevance` in [0,1]: benchmarks/answers.py prints what each value costs and saves."""
+
+    min_relevance: float = 0.45
+    max_sentences: int = 3
+    margin: float = 1.0
+
+
+class Extractive:
+    """A writer that quotes."""
+
+    def __init__(self, embed: Embed, quoting: Quoting, use: BackendUse) -> None:
+        self._embed, self._quoting, self._use = embed, quoting, use
+
+    async def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
+        """See `Writer`."""
+        with watch.stage("answer"):
+            sources = await asyncio.to_thread(pack, brief.found.results, brief.question.context_tokens)
+            hits = tuple(source.hit for source in sources)
+            yield SourcesFound(hits)
+            choice = await choose(brief.reading, hits, self._embed, self._limits(brief.question))
+            claims: list[Claim] = []
+            for event in _events(choice, hits, brief.language):
+                if isinstance(event, CitationMade):
+                    claims.append(_claim(event, len(claims)))
+                yield event
+        yield Written(
+            use=self._use,
+            abstain_reason=choice.abstain_reason,
+            claims=tuple(claims),
+            warnings=(_NO_INSTRUCTIONS,) if brief.question.instructions else (),
+        )
+
+    def _limits(self, question: Question) -> "Limits":
+        asked = question.min_relevance
+        return Limits(
+            min_relevance=self._quoting.min_relevance if asked is None else asked,
+            max_tokens=question.max_output_tokens,
+            max_sentences=self._quoting.max_sentences,
+            margin=self._quoting.margin,
+        )
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,15 +94,23 @@ async def choose(question: Reading, hits: Sequence[Hit], embed: Embed, limits: L
     """The fewest sentences of `hits` that answer `question`. One call of `embed`, with `EMBEDDED` + 1 texts at most."""
     if not hits:
         return Choice(abstain_reason="no_results")
-    candidates, clues = await asyncio.to_thread(_candidates, question, hits)
-    if not candidates:
+    found = await assess(question, hits, embed)
+    if found is None:
         return Choice(abstain_reason="unsupported")
-    vectors = await embed([question.text, *(sentence.text[:EMBEDDED_CHARACTERS] for sentence in candidates)])
-    cosines = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
-    judgement = judge(question, hits, candidates, clues, cosines)
+    candidates, judgement = found
     if judgement.relevance < limits.min_relevance:
         return Choice(abstain_reason="below_min_relevance", relevance=judgement.relevance)
     return _pick(question, candidates, judgement, limits)
+
+
+async def assess(question: Reading, hits: Sequence[Hit], embed: Embed) -> tuple[list[Sentence], Judgement] | None:
+    """The most promising sentences, and how well they answer; None without any sentence. One call of `embed`."""
+    candidates, clues = await asyncio.to_thread(_candidates, question, hits)
+    if not candidates:
+        return None
+    vectors = await embed([question.text, *(sentence.text[:EMBEDDED_CHARACTERS] for sentence in candidates)])
+    cosines = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
+    return candidates, judge(question, hits, candidates, clues, cosines)
 
 
 def _candidates(question: Reading, hits: Sequence[Hit]) -> tuple[list[Sentence], Scores]:
@@ -105,3 +161,18 @@ def _in_order(sentences: Sequence[Sentence]) -> tuple[Sentence, ...]:
     """Passages by their best sentence, the sentences of each as they stand in it."""
     place = {hit: number for number, hit in enumerate(dict.fromkeys(sentence.hit for sentence in sentences))}
     return tuple(sorted(sentences, key=lambda sentence: (place[sentence.hit], sentence.start)))
+
+
+def _events(choice: Choice, hits: Sequence[Hit], language: str) -> Iterator[TextDelta | CitationMade]:
+    if choice.abstain_reason is not None:
+        yield TextDelta(refusal(choice.abstain_reason, language))
+        return
+    for piece in cite(hits, choice.sentences):
+        yield TextDelta(piece.text)
+        yield CitationMade(piece.citation)
+
+
+def _claim(made: CitationMade, place: int) -> Claim:
+    """Each sentence quotes one source; its quote is what it claims."""
+    citation = made.citation
+    return Claim(start=citation.answer_start, end=citation.answer_end, text=citation.quote, citations=(place,))

@@ -1,5 +1,6 @@
 """What a question asks for. Pure."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
@@ -11,11 +12,14 @@ from app.domain import Turn
 
 _FEW_TERMS = 2
 
+_NAME = re.compile(r"(?<=\w )[^\W\d_a-zß-öø-ÿ]\w+")
+
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A question, read. `text` is what to look for: the question, with the previous one if it leans on that.
 
     `language` is an ISO 639-1 code; `terms` is what it is about; `answer_type` the shape of its answer, if known.
+    `stands_alone`: nobody needs earlier turns to understand it, as far as its words tell.
     """
 
     text: str
@@ -23,6 +27,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     terms: Mapping[str, tuple[frozenset[str], ...]]
     answer_type: AnswerType | None
     leans_back: bool = False
+    stands_alone: bool = True
 
 
 def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
@@ -30,21 +35,38 @@ def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
     language = detect_language(question)
     answer_type, rest = _answer_type(question)
     about = content_terms(rest, language) or content_terms(question, language)
-    previous = next((turn.content for turn in reversed(turns) if turn.role == "user" and turn.content != question), "")
+    before = earlier(question, turns)
+    asked = (turn.content for turn in reversed(before) if turn.role == "user" and turn.content != question)
+    previous = next(asked, "")
     if not previous or not _is_elliptic(question, about):
-        return Reading(text=question, language=language, terms=about, answer_type=answer_type)
+        alone = not before or _names_its_subject(question, language, about)
+        return Reading(text=question, language=language, terms=about, answer_type=answer_type, stands_alone=alone)
     return Reading(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
         language=language,
         terms={**content_terms(previous, detect_language(previous)), **about},
         answer_type=answer_type,
         leans_back=True,
+        stands_alone=False,
     )
+
+
+def earlier(question: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns before the question; some clients send it as the last one of them too."""
+    repeated = bool(turns) and turns[-1].role == "user" and turns[-1].content.strip() == question.strip()
+    return tuple(turns[:-1] if repeated else turns)
 
 
 def _is_elliptic(question: str, about: Collection[str]) -> bool:
     """Whether it cannot stand alone: "why?", "and when was it built?"."""
     return not about or (len(about) <= _FEW_TERMS and bool(POINTS_BACK.search(fold(question))))
+
+
+def _names_its_subject(question: str, language: str, about: Collection[str]) -> bool:
+    """Whether it is unlikely to need the turns before it. In German every noun looks like a name."""
+    if POINTS_BACK.search(fold(question)):
+        return False
+    return len(about) > _FEW_TERMS or (language != "de" and bool(_NAME.search(question)))
 
 
 def _answer_type(question: str) -> tuple[AnswerType | None, str]:

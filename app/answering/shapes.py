@@ -1,8 +1,23 @@
 """What the parts of answering hand to one another."""
 
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
 import msgspec
 
-from app.domain import Hit
+from app.answering.questions import Reading
+from app.domain import (
+    AbstainReason,
+    BackendUse,
+    CitationMade,
+    Hit,
+    Question,
+    SearchResult,
+    SourcesFound,
+    TextDelta,
+    UnsupportedSpan,
+)
+from app.stopwatch import Stopwatch
 from indexing.documents import Span
 
 
@@ -29,3 +44,39 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     citations: tuple[int, ...] = ()
     factual: bool = True
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be answered, and from what. `standalone` is the question by itself, "" where it is as it was asked."""
+
+    question: Question
+    reading: Reading
+    found: SearchResult
+    standalone: str = ""
+
+    @property
+    def language(self) -> str:
+        """In which to answer, as a BCP 47 tag."""
+        return self.question.language or self.reading.language
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """How the writing of an answer ended. `abstain_reason` None: there is one."""
+
+    use: BackendUse
+    abstain_reason: AbstainReason | None = None
+    claims: tuple[Claim, ...] = ()
+    unsupported: tuple[UnsupportedSpan, ...] = ()
+    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+WritingEvent = SourcesFound | TextDelta | CitationMade | Written
+
+
+class Writer(Protocol):
+    """Writes one answer: first the sources, then text and citations, Written in the end."""
+
+    def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
+        """The concatenated deltas are the answer. Raises what models' calls raise; closing it ends them."""
+        ...

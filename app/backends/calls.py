@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.domain import Caller, StageUsage, TokenCount, Usage
+from app.domain import Caller, StageUsage, TokenCount, Usage, usage_of
 
 Clock = Callable[[], float]
 """Seconds, never going back; the event loop's."""
@@ -39,26 +39,18 @@ class Account:
 
     def add(self, stage: str, requests: int, tokens: TokenCount, cost_usd: float) -> None:
         """Book calls of a stage."""
-        so_far = self._stages.get(stage, StageUsage())
-        self._stages[stage] = StageUsage(
-            requests=so_far.requests + requests,
-            input_tokens=so_far.input_tokens + tokens.input,
-            cached_tokens=so_far.cached_tokens + tokens.cached,
-            output_tokens=so_far.output_tokens + tokens.output + tokens.thinking,
-            cost_usd=so_far.cost_usd + cost_usd,
+        used = StageUsage(
+            requests=requests,
+            input_tokens=tokens.input,
+            cached_tokens=tokens.cached,
+            output_tokens=tokens.output + tokens.thinking,
+            cost_usd=cost_usd,
         )
+        self._stages[stage] = self._stages.get(stage, StageUsage()) + used
 
     def usage(self) -> Usage:
         """The sum so far, and each stage."""
-        stages = self._stages.values()
-        return Usage(
-            requests=sum(stage.requests for stage in stages),
-            input_tokens=sum(stage.input_tokens for stage in stages),
-            cached_tokens=sum(stage.cached_tokens for stage in stages),
-            output_tokens=sum(stage.output_tokens for stage in stages),
-            cost_usd=sum(stage.cost_usd for stage in stages),
-            by_stage=dict(self._stages),
-        )
+        return usage_of(dict(self._stages))
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,8 @@ EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
 def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
     """The configured ones, in their order."""
     return [
-        Backend(name=name, kind=told.kind, model=told.model, roles=("rank", "chat")) for name, told in backends.items()
+        Backend(name=name, kind=told.kind, model=told.model, roles=("rank", "answer", "chat"))
+        for name, told in backends.items()
     ]
 
 
@@ -71,8 +72,30 @@ class Backends:
             )
         return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
 
+    def for_answering(self, requested: str | None, ranks: str | None = None) -> BackendUse:
+        """Who answers: whoever is `requested`, else who `ranks`, else the default; "none" of these two means quoting.
+
+        Raises UnknownBackend, MissingCapability.
+        """
+        wanted = requested or ranks or self.default
+        if wanted == NONE.name and requested is None:
+            wanted = EXTRACTIVE.name
+        chosen = self._first_answerer() if wanted == AUTO else self.named(wanted)
+        if "answer" not in chosen.roles:
+            raise MissingCapability(
+                f"the backend {wanted!r} cannot answer; those that can are {', '.join((AUTO, *self._able('answer')))}"
+            )
+        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+
+    def _able(self, role: Role) -> list[str]:
+        return [backend.name for backend in self if role in backend.roles]
+
     def _rankers(self) -> list[str]:
-        return [b.name for b in self if b is NONE or "rank" in b.roles]
+        return [NONE.name, *self._able("rank")]
 
     def _first_ranker(self) -> Backend:
         return next((b for b in self if "rank" in b.roles), NONE)
+
+    def _first_answerer(self) -> Backend:
+        """A model before the one that needs none."""
+        return next((b for b in self if "answer" in b.roles and b is not EXTRACTIVE), EXTRACTIVE)

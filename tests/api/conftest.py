@@ -57,7 +57,7 @@ def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswe
     async def open_store() -> VectorStore:
         return store
 
-    return Services(settings, open_store, GivenEmbedder(embedder), lambda _searcher, _queries: answerer)
+    return Services(settings, open_store, GivenEmbedder(embedder), lambda _services: answerer)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from app.answer import Answerer, AnswerSettings
 from app.domain import Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import Refused, UpstreamRateLimited, UpstreamTimeout
 from app.main import create_app
@@ -139,14 +138,8 @@ async def test_the_real_answerer_says_the_same_streamed_or_not(settings: Setting
     async def open_store() -> VectorStore:
         return store
 
-    services = Services(
-        settings,
-        open_store,
-        GivenEmbedder(HashEmbedder()),
-        lambda searcher, queries: Answerer(searcher, queries.embed_together, AnswerSettings(min_relevance=0.0)),
-    )
-    app = create_app(settings, services)
-    question = {"query": "When does dental cover start?", "backend": "extractive"}
+    app = create_app(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder())))
+    question = {"query": "When does dental cover start?", "backend": "extractive", "min_relevance": 0}
     async with app.lifespan(), local_client(app) as client:
         whole = (await client.post("/answer", json=question)).json()
         events = read_events((await client.post("/answer", json={**question, "stream": True})).text)

@@ -47,7 +47,7 @@ async def test_not_ready_names_what_is_missing(settings: Settings) -> None:
         raise IndexBusy("another process holds the index")
 
     failing = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("install it"),))
-    services = Services(settings, busy, failing, lambda _searcher, _queries: ScriptedAnswerer())
+    services = Services(settings, busy, failing, lambda _services: ScriptedAnswerer())
     async with local_client(create_app(settings, services)) as client:
         response = await client.get("/health/ready")
     assert response.status_code == 503

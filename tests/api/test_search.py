@@ -175,7 +175,7 @@ async def test_a_store_that_is_down_is_unavailable(settings: Settings, answerer:
     async def away() -> VectorStore:
         raise StoreUnavailable("the store is away")
 
-    services = Services(settings, away, GivenEmbedder(HashEmbedder()), lambda _searcher, _queries: answerer)
+    services = Services(settings, away, GivenEmbedder(HashEmbedder()), lambda _services: answerer)
     async with local_client(create_app(settings, services)) as client:
         response = await client.post("/search", json={"query": "dental"})
     assert response.status_code == 503

@@ -16,6 +16,7 @@ from app.domain import TokenCount
 from tests.fakes.faults import Fault
 from tests.fakes.gemini_refusals import Refusal, check_key, error_body, refuse
 from tests.fakes.gemini_requests import camel, check_request, json_for, prompt_tokens, snake, text_of
+from tests.fakes.mind import Mind, no_mind
 from tests.fakes.wire import Answering, Asked, HungUp, WireServer
 
 MODEL = "gemini-3.1-flash-lite"
@@ -55,8 +56,8 @@ class Call(msgspec.Struct, kw_only=True):
 class GeminiServer(WireServer):
     """`script` decides about the next calls, `choose` about those after it; `model_faults` about GET models/{m}.
 
-    `canned` and `answers` go before what it would say itself. `slow_s` is the pause before a slow first byte, and
-    between the bytes of a trickle; `retry_after_s` the delay that its 429 and 503 name.
+    `canned`, `answers` and `mind` go before what it would say itself. `slow_s` is the pause before a slow first byte,
+    and between the bytes of a trickle; `retry_after_s` the delay that its 429 and 503 name.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class GeminiServer(WireServer):
         self.model_faults: deque[Fault] = deque()
         self.canned: deque[Canned] = deque()
         self.answers: deque[Said] = deque()
+        self.mind: Mind = no_mind
         self.calls: list[Call] = []
         self.models = models
         self.slow_s = slow_s
@@ -204,8 +206,18 @@ class GeminiServer(WireServer):
                 return Said(
                     pieces=("",), finish="MAX_TOKENS", thoughts=call.body["generationConfig"]["maxOutputTokens"]
                 )
-        said = self.answers.popleft() if self.answers else _said_to(call.body)
+        said = self.answers.popleft() if self.answers else self._said_to(call.body)
         return msgspec.structs.replace(said, finish=None) if call.fault is Fault.TRUNCATED_STREAM else said
+
+    def _said_to(self, body: dict[str, Any]) -> Said:
+        """Cut where it was asked to be."""
+        config = body.get("generationConfig", {})
+        text = self.mind(_turns(body), config.get("responseJsonSchema"))
+        text = _reply_to(body) if text is None else text
+        stops = [text.find(stop) for stop in config.get("stopSequences", []) if stop in text]
+        pieces = _pieces(text[: min(stops, default=len(text))])
+        limit = config.get("maxOutputTokens", len(pieces))
+        return Said(pieces=pieces[:limit], finish="MAX_TOKENS" if len(pieces) > limit else "STOP")
 
     def _count(self, call: Call, said: Said, pieces: int) -> TokenCount:
         """The call's tokens when so many pieces are out."""
@@ -247,14 +259,10 @@ class GeminiServer(WireServer):
         }
 
 
-def _said_to(body: dict[str, Any]) -> Said:
-    """Cut where it was asked to be."""
-    config = body.get("generationConfig", {})
-    text = _reply_to(body)
-    stops = [text.find(stop) for stop in config.get("stopSequences", []) if stop in text]
-    pieces = _pieces(text[: min(stops, default=len(text))])
-    limit = config.get("maxOutputTokens", len(pieces))
-    return Said(pieces=pieces[:limit], finish="MAX_TOKENS" if len(pieces) > limit else "STOP")
+def _turns(body: dict[str, Any]) -> list[tuple[str, str]]:
+    system = [("system", text_of(body["systemInstruction"]))] if "systemInstruction" in body else []
+    roles = {"model": "assistant"}
+    return system + [(roles.get(turn["role"], turn["role"]), text_of(turn)) for turn in body["contents"]]
 
 
 def _reply_to(body: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ from app.settings import IndexSection, RankingSettings, ServiceSettings, Setting
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
-from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import GeminiServer
@@ -54,7 +53,7 @@ def services_for(
     async def open_store() -> VectorStore:
         return EmbeddedStore(home / "index")
 
-    return Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _searcher, _queries: ScriptedAnswerer())
+    return Services(settings, open_store, GivenEmbedder(HashEmbedder()))
 
 
 @asynccontextmanager

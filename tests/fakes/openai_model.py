@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.mind import Mind, no_mind
+
 _TOKEN = re.compile(r" ?[^\W\d]+| ?\d|\s|[^\w\s]|_")
 
 Turns = Sequence[Mapping[str, Any]]
@@ -21,7 +23,8 @@ def tokens_of(text: str) -> list[str]:
 class FakeModel:
     """What it says, and how. Pictures cost 16 tokens each.
 
-    `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities. `thinks`: it
+    `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities. `mind` goes
+    before `answer` where it has something to say. `thinks`: it
     thinks before it speaks, unless it is told not to; "inline": between tags, as a part of the answer.
     """
 
@@ -32,6 +35,7 @@ class FakeModel:
     thinks: bool | str = False
     sees: bool = True
     likely: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    mind: Mind = no_mind
     _ids: dict[str, int] = field(default_factory=dict)
 
     def token_id(self, token: str) -> int:
@@ -49,6 +53,9 @@ class FakeModel:
         return len(tokens_of(self.render(turns, thinking))) + 16 * sum(len(pictures_of(turn)) for turn in turns)
 
     def text(self, schema: Mapping[str, Any] | None, turns: Turns) -> str:
+        said = self.mind([(turn["role"], text_of(turn)) for turn in turns], schema)
+        if said is not None:
+            return said
         return self.answer if schema is None else json.dumps(_example(schema))
 
     def first_tokens(self, turns: Turns) -> dict[str, float]:

@@ -55,7 +55,7 @@ def main(home: Path) -> None:
         return store
 
     settings = Settings(service=ServiceSettings(port=0, ping_s=0.2), index=IndexSection(home=home))
-    serve(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _s, _q: PatientAnswerer()))
+    serve(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _services: PatientAnswerer()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.answer import Answerer, AnswerSettings
-from app.domain import AnswerDone, CitationMade, Fallback, Query, Question, SourcesFound, TextDelta, Turn
+from app.answer import Answerer
+from app.answerers import Answerers
+from app.backend_settings import RoutingSettings
+from app.backends.registry import Backends
+from app.backends.routing import Router
+from app.domain import AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from tests.fakes.answering import FoundPassages, WordVectors
 
@@ -19,7 +23,11 @@ def ask(text: str, query: dict[str, Any] | None = None, **fields: Any) -> Questi
 
 def answerer(*passages: str) -> tuple[Answerer, FoundPassages]:
     search = FoundPassages(*passages)
-    return Answerer(search, WordVectors().embed, AnswerSettings(min_relevance=0.5)), search
+    return Answerer(search, Answerers(Backends(), no_models, WordVectors().embed, least=0.5), deadline_s=10), search
+
+
+async def no_models() -> Router:
+    return Router((), RoutingSettings())
 
 
 async def test_an_answer_quotes_its_source_and_says_where_it_stands() -> None:
@@ -90,25 +98,22 @@ async def test_only_the_passages_that_fit_are_read() -> None:
 @pytest.mark.parametrize(
     ("backend", "answer_backend", "requested", "ranking"),
     [
-        (None, None, "extractive", None),
+        (None, None, "auto", None),
         ("none", None, "extractive", "none"),
         ("extractive", None, "extractive", "none"),
         ("auto", None, "auto", "auto"),
         ("none", "auto", "auto", "none"),
         ("auto", "extractive", "extractive", "auto"),
-        ("gemma", None, "gemma", "gemma"),
-        ("gemma", "extractive", "extractive", "gemma"),
     ],
 )
 async def test_who_answers_and_who_ranks(
     backend: str | None, answer_backend: str | None, requested: str, ranking: str | None
 ) -> None:
-    """`answer_backend` falls back on `backend`, which says who ranks; no model answers yet, and it says so."""
+    """`answer_backend` falls back on `backend`, which says who ranks; without a model "auto" means quoting."""
     service, search = answerer(*BENEFITS)
     answer = await service.answer(ask("How long is leave?", {"backend": backend}, answer_backend=answer_backend))
     assert (answer.answer_backend.requested, answer.answer_backend.used) == (requested, "extractive")
-    passed_over = [Fallback(backend="gemma", reason="cannot")] if requested == "gemma" else []
-    assert (answer.answer_backend.model, list(answer.answer_backend.fallbacks)) == (None, passed_over)
+    assert (answer.answer_backend.model, answer.answer_backend.fallbacks) == (None, ())
     assert search.queries[0].backend == ranking
 
 
@@ -116,8 +121,9 @@ async def test_who_answers_and_who_ranks(
     ("query", "fields", "error", "pointer", "says"),
     [
         ({}, {"answer_backend": "none"}, MissingCapability, "/answer_backend", "extractive"),
-        ({}, {"answer_backend": "gpt"}, UnknownBackend, "/answer_backend", "extractive, auto"),
-        ({}, {"check_citations": "model"}, MissingCapability, "/check_citations", "structural"),
+        ({}, {"answer_backend": "gpt"}, UnknownBackend, "/answer_backend", "auto, none, extractive"),
+        ({"backend": "gpt"}, {}, UnknownBackend, "/backend", "extractive"),
+        ({}, {"check_citations": "model"}, MissingCapability, "/check_citations", "no language model"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_before_any_work(
@@ -128,7 +134,7 @@ async def test_what_cannot_be_done_is_refused_before_any_work(
     with pytest.raises(error, match=says) as caught:
         await service.answer(ask("How long is leave?", query, **fields))
     with pytest.raises(error):
-        service.stream(ask("How long is leave?", query, **fields))
+        await anext(service.stream(ask("How long is leave?", query, **fields)))
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
     assert search.queries == []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.backend_settings import BackendSettings
-from app.backends.registry import Backend, Backends, declared
+from app.backends.registry import Backend, Backends, Role, declared
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
 GEMMA = Backend(name="gemma", kind="vllm", model="gemma-3-4b", roles=("rank", "answer"))
@@ -60,5 +60,35 @@ def test_a_configured_backend_ranks() -> None:
     """It is known by its name and kind, and ranks and talks as far as anybody knows yet."""
     told = BackendSettings(kind="ollama", url="http://127.0.0.1:1/v1", model="gemma3:4b")
     backends = Backends(declared({"gemma": told}))
-    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=("rank", "chat"))
+    roles: tuple[Role, ...] = ("rank", "answer", "chat")
+    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=roles)
     assert backends.for_ranking("auto").used == "gemma"
+
+
+@pytest.mark.parametrize(
+    ("requested", "ranks", "default", "meant", "used"),
+    [
+        ("gemma", None, "auto", "gemma", "gemma"),
+        ("extractive", "gemma", "auto", "extractive", "extractive"),
+        (None, "gemma", "none", "gemma", "gemma"),
+        (None, "none", "auto", "extractive", "extractive"),
+        (None, None, "none", "extractive", "extractive"),
+        (None, None, "auto", "auto", "gemma"),
+        ("auto", "none", "none", "auto", "gemma"),
+    ],
+)
+def test_who_answers(requested: str | None, ranks: str | None, default: str, meant: str, used: str) -> None:
+    """Whoever is asked to, else who ranks, else the default; where nobody ranks, quoting is what is meant."""
+    use = Backends([GEMMA], default=default).for_answering(requested, ranks)
+    assert (use.requested, use.used) == (meant, used)
+
+
+def test_without_a_model_answers_are_quotes() -> None:
+    """Auto finds the one that is always there."""
+    assert Backends().for_answering(None).used == "extractive"
+
+
+def test_who_cannot_answer_is_refused() -> None:
+    """By name "none" is nobody; the refusal lists who can."""
+    with pytest.raises(MissingCapability, match="auto, extractive, gemma"):
+        Backends([GEMMA]).for_answering("none")

@@ -27,7 +27,7 @@ async def no_store() -> VectorStore:
 
 
 def services(embedder: GivenEmbedder) -> Services:
-    return Services(Settings(), no_store, embedder, lambda _searcher, _queries: ScriptedAnswerer())
+    return Services(Settings(), no_store, embedder, lambda _services: ScriptedAnswerer())
 
 
 async def test_a_resource_is_opened_once() -> None:

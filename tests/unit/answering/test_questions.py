@@ -71,3 +71,27 @@ def test_the_answer_type_is_that_of_the_follow_up() -> None:
 def test_without_an_earlier_question_there_is_nothing_to_lean_on() -> None:
     """A client that repeats the question as the last turn, or sends no user turn, changes nothing."""
     assert not read("and when?", (Turn("user", "and when?"), Turn("assistant", "It was 1889."))).leans_back
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "and when?",
+        "Why?",
+        "What does the price of its repair in the year after the storm depend on?",
+        "How long?",
+        "Was kostet der Eintritt?",
+        "什么时候开始？",
+    ],
+)
+def test_a_question_that_may_need_its_conversation_is_no_question_by_itself(question: str) -> None:
+    """Few words of its own, or one that points somewhere: whoever can reword it had better do so."""
+    assert not read(question, TURNS).stands_alone
+    assert read(question).stands_alone
+    assert read(question, (Turn("user", f" {question} "),)).stands_alone
+
+
+@pytest.mark.parametrize("question", ["Who is Marie Curie?", "How many days of parental leave do fathers get?"])
+def test_a_question_with_a_subject_of_its_own_needs_nobody(question: str) -> None:
+    """A name, or enough words."""
+    assert read(question, TURNS).stands_alone

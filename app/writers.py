@@ -1,0 +1,200 @@
+"""Writers that need a model: one that lets it write, and one that lets it check what was written."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from app.answering.checking import check
+from app.answering.composing import Composer
+from app.answering.extractive import Embed, assess
+from app.answering.languages import refusal
+from app.answering.packing import pack
+from app.answering.prompting import answer_request, room
+from app.answering.releasing import Release
+from app.answering.shapes import Brief, Claim, Source, Writer, WritingEvent, Written
+from app.backends.calls import Call, Deadline
+from app.backends.line import Line
+from app.backends.ports import ChatRequest, Delta
+from app.backends.registry import NONE
+from app.backends.routing import Route, Served
+from app.backends.streaming import OpenStream
+from app.domain import AbstainReason, BackendUse, Citation, CitationMade, SourcesFound, TextDelta, UnsupportedSpan
+from app.errors import WinnowError
+from app.rankers import LineReader
+from app.stopwatch import Stopwatch
+
+CHECK = "check"
+
+MIN_SCORE = 0.1
+MIN_RELEVANCE = 0.1
+"""Below these it is not worth asking a model: the score of the best passage where a model ranked, else the relevance
+that the extractive answerer would see. Lenient, since a model can decline by itself."""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """An answer that a model has begun: what it was shown, and what it says."""
+
+    sources: tuple[Source, ...]
+    reply: OpenStream | AsyncGenerator[Delta, None]
+
+
+class Generated:
+    """A writer that lets a model write, and lets out what stands on its sources.
+
+    `least` replaces the default thresholds. `streamed`: the reply is asked for piece by piece.
+    """
+
+    def __init__(self, route: Route, call: Call, embed: Embed, least: float | None, *, streamed: bool) -> None:
+        self._route, self._call, self._embed = route, call, embed
+        self._least, self._streamed = least, streamed
+
+    async def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
+        """See `Writer`."""
+        with watch.stage(self._call.stage):
+            reason = await self._hopeless(brief)
+            events = self._ask(brief) if reason is None else self._abstain(brief, reason)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def _abstain(self, brief: Brief, reason: AbstainReason) -> AsyncGenerator[WritingEvent, None]:
+        sources = await asyncio.to_thread(pack, brief.found.results, brief.question.context_tokens)
+        yield SourcesFound(tuple(source.hit for source in sources))
+        yield TextDelta(refusal(reason, brief.language))
+        yield Written(use=BackendUse(requested=self._route.requested, used=NONE.name), abstain_reason=reason)
+
+    async def _ask(self, brief: Brief) -> AsyncGenerator[WritingEvent, None]:
+        served = await self._begun(brief)
+        draft, cut = served.value, False
+        composer = Composer(draft.sources)
+        release = Release(composer)
+        async with aclosing(draft.reply):
+            yield SourcesFound(tuple(source.hit for source in draft.sources))
+            async for delta in draft.reply:
+                cut = cut or delta.finish_reason == "length"
+                for piece in release.feed(delta.text):
+                    yield piece
+        for piece in release.finish():
+            yield piece
+        if release.reason is not None:
+            yield TextDelta(refusal(release.reason, brief.language))
+        yield _written(served.use, composer, release.reason, cut=cut)
+
+    async def _hopeless(self, brief: Brief) -> AbstainReason | None:
+        hits = brief.found.results
+        if not hits:
+            return "no_results"
+        asked = self._least if brief.question.min_relevance is None else brief.question.min_relevance
+        if asked == 0:
+            return None
+        scores = [hit.score for hit in hits if hit.ranked_by != NONE.name]
+        if scores:
+            return "below_min_relevance" if max(scores) < (MIN_SCORE if asked is None else asked) else None
+        found = await assess(brief.reading, hits, self._embed)
+        if found is None:
+            return "no_results"
+        return "below_min_relevance" if found[1].relevance < (MIN_RELEVANCE if asked is None else asked) else None
+
+    async def _begun(self, brief: Brief) -> Served[Draft]:
+        """By the first backend that begins; each is shown as much as it can read."""
+
+        async def ask(line: Line, hurry: Deadline | None) -> Draft:
+            probed = await line.known((hurry or self._call.deadline).left())
+            sources, request = await asyncio.to_thread(_request, brief, probed.context_tokens)
+            if self._streamed:
+                return Draft(sources, await line.stream(request, self._call, hurry))
+            reply = await line.complete(request, self._call, hurry)
+            return Draft(sources, _at_once(Delta(text=reply.text, finish_reason=reply.finish_reason)))
+
+        return await self._route.first(self._call, ask)
+
+
+class Checked:
+    """Holds back what another writer writes until a model has checked its citations.
+
+    `strict`: a check that fails is an error; else the answer goes out as it is, and says so.
+    """
+
+    def __init__(self, writer: Writer, route: Route, call: Call, *, strict: bool) -> None:
+        self._writer, self._route, self._strict = writer, route, strict
+        self._call = msgspec.structs.replace(call, stage=CHECK)
+
+    async def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
+        """See `Writer`."""
+        held: list[WritingEvent] = []
+        async with aclosing(self._writer.write(brief, watch)) as events:
+            async for event in events:
+                if isinstance(event, SourcesFound):
+                    yield event
+                else:
+                    held.append(event)
+        if any(isinstance(event, CitationMade) for event in held):
+            with watch.stage(CHECK):
+                held = await self._checked(held, brief)
+        for event in held:
+            yield event
+
+    async def _checked(self, held: list[WritingEvent], brief: Brief) -> list[WritingEvent]:
+        written = held[-1]
+        assert isinstance(written, Written)  # noqa: S101 - the protocol of writers
+        try:
+            citations = await self._check([one.citation for one in held if isinstance(one, CitationMade)], written)
+        except WinnowError as exc:
+            if self._strict:
+                raise
+            note = f"the citations were not checked by a model ({exc.code})"
+            return [*held[:-1], msgspec.structs.replace(written, degraded=(*written.degraded, note))]
+        if not any(citation.verified for citation in citations):
+            ending = msgspec.structs.replace(written, abstain_reason="unsupported", claims=(), unsupported=())
+            return [TextDelta(refusal("unsupported", brief.language)), ending]
+        told = iter(citations)
+        replayed = [CitationMade(next(told)) if isinstance(one, CitationMade) else one for one in held[:-1]]
+        return [*replayed, msgspec.structs.replace(written, unsupported=_unsupported(written.claims, citations))]
+
+    async def _check(self, citations: list[Citation], written: Written) -> tuple[Citation, ...]:
+        """By the backend that wrote, if a model did."""
+        lines = [line for line in self._route.lines if line.name == written.use.used] or self._route.lines
+
+        async def ask(line: Line, hurry: Deadline | None) -> tuple[Citation, ...]:
+            probed = await line.known((hurry or self._call.deadline).left())
+            way = "scorer" if "logprobs" in probed.capabilities else "judge"
+            return await check(written.claims, citations, LineReader(line, way, self._call))
+
+        return (await Route(self._route.requested, lines).first(self._call, ask)).value
+
+
+def _request(brief: Brief, window: int | None) -> tuple[tuple[Source, ...], ChatRequest]:
+    """For a model that reads and writes `window` tokens together."""
+    passages, output = room(brief, window)
+    sources = pack(brief.found.results, passages)
+    return sources, answer_request(brief, sources, output)
+
+
+async def _at_once(delta: Delta) -> AsyncGenerator[Delta, None]:
+    yield delta
+
+
+def _written(use: BackendUse, composer: Composer, reason: AbstainReason | None, *, cut: bool) -> Written:
+    warnings = []
+    if composer.unknown:
+        warnings.append(f"Markers that name no passage were removed: {composer.unknown}.")
+    if cut:
+        warnings.append("The answer was cut off: it used up max_output_tokens.")
+    return Written(
+        use=use,
+        abstain_reason=reason,
+        claims=composer.claims if reason is None else (),
+        unsupported=composer.unsupported if reason is None else (),
+        warnings=tuple(warnings),
+    )
+
+
+def _unsupported(claims: tuple[Claim, ...], citations: tuple[Citation, ...]) -> tuple[UnsupportedSpan, ...]:
+    """The statements that no verified citation supports."""
+    return tuple(
+        UnsupportedSpan(claim.start, claim.end)
+        for claim in claims
+        if claim.factual and not any(citations[place].verified for place in claim.citations)
+    )

@@ -1,0 +1,79 @@
+"""A simulated model that answers from the passages in its prompt, as it was told to: in their words, with markers.
+
+It reads the real prompts as a model does: the fence tells whose lines are whose. It is a mind for the fake servers.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from app.answering.prompting import DECLINE
+from app.answering.questions import read
+from app.answering.terms import terms
+
+_FENCE = re.compile(r"^The lines that begin with (\w+) are mine", re.MULTILINE)
+_SENTENCE = re.compile(r"^\[(\d+\.\d+)\] (.*)$", re.MULTILINE)
+_QUESTION = re.compile(r"^Question: (.*)$", re.MULTILINE)
+_IN_FULL = re.compile(r"^That is: (.*)$", re.MULTILINE)
+_LAST_QUESTION = re.compile(r"^The last question: (.*)$", re.MULTILINE)
+_USER_TURN = re.compile(r"^user: (.*)$", re.MULTILINE)
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What a prompt asks for an answer: the question (in full, if it says so) and the sentences by their markers."""
+
+    question: str
+    sentences: dict[str, str]
+
+
+def shown_in(turns: Sequence[tuple[str, str]]) -> Shown | None:
+    """None for a prompt that asks for something else."""
+    prompt = turns[-1][1]
+    if not (fence := _FENCE.search(prompt)):
+        return None
+    listing, _, after = prompt.rpartition(f"{fence[1]} end of the passages")
+    asked = _IN_FULL.search(after) or _QUESTION.search(after)
+    assert asked, "a prompt without a question"
+    return Shown(asked[1], dict(_SENTENCE.findall(listing)))
+
+
+class AnsweringModel:
+    """Answers with the `most` sentences that share the largest part of the question's words, `least` of them at least.
+
+    Else it declines. `dress` makes the reply of the sentences, by their markers; what it was asked is in `asked`.
+    """
+
+    def __init__(
+        self, least: float = 0.5, most: int = 1, dress: Callable[[Mapping[str, str]], str] | None = None
+    ) -> None:
+        self.least, self.most = least, most
+        self.dress = dress or plain
+        self.asked: list[Sequence[tuple[str, str]]] = []
+
+    def __call__(self, turns: Sequence[tuple[str, str]], schema: Mapping[str, Any] | None) -> str | None:
+        """None where it is asked for something else than an answer or a standalone question."""
+        if schema is not None:
+            return None
+        self.asked.append(turns)
+        if (shown := shown_in(turns)) is not None:
+            return self._answer(shown)
+        if last := _LAST_QUESTION.search(turns[-1][1]):
+            return " ".join([last[1], *_USER_TURN.findall(turns[-1][1])])
+        return None
+
+    def _answer(self, shown: Shown) -> str:
+        wanted = read(shown.question).terms
+        shares = {
+            marker: sum(term in terms(text) for term in wanted) / max(1, len(wanted))
+            for marker, text in shown.sentences.items()
+        }
+        best = sorted((marker for marker in shares if shares[marker] >= self.least), key=lambda one: -shares[one])
+        chosen = {marker: shown.sentences[marker] for marker in best[: self.most]}
+        return self.dress(chosen) if chosen else DECLINE
+
+
+def plain(sentences: Mapping[str, str]) -> str:
+    """Each sentence with its marker before the full stop."""
+    return " ".join(f"{text.rstrip('.。')} [{marker}]." for marker, text in sentences.items())
