@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.rerank_data import RerankSet, load_set
+from benchmarks.rerank_data import PARTS, RerankSet, load_set
 from benchmarks.rerank_opinion import NONE, SMALL, Noise, Reader
 from benchmarks.rerank_ours import ablation, rank_by
 from benchmarks.rerank_peers import NEED_LOGPROBS, PEERS, Schedule
@@ -34,7 +34,7 @@ def main() -> int:
     """Run what was asked for and print tables."""
     args = _arguments()
     for name in args.sets:
-        found = load_set(args.data, name, depth=args.depth, limit=args.queries)
+        found = load_set(args.data, name, depth=args.depth, limit=args.queries, part=args.part)
         if args.real or args.wire:
             from benchmarks.rerank_wire import over_wire, with_model
 
@@ -53,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--server", nargs="*", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--queries", type=int, default=0, help="only the first so many of each set")
+    parser.add_argument("--part", choices=PARTS, default="all", help="every other query")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="schedules, as in the table")
     parser.add_argument("--ablation", action="store_true", help="our steps one by one instead of the peers")
@@ -99,7 +100,9 @@ def _simulated(of: RerankSet, speed: Speed, args: argparse.Namespace) -> None:
     begun = time.perf_counter()
     results = measure(of, chosen, noise, range(1, args.seeds + 1), speed)
     queries = f"{len(of.tasks)} queries, {args.seeds} seeds, in {time.perf_counter() - begun:.0f} s"
-    print(f"\n### {of.name}, {speed.name}: {queries}\n\n{table(results, next(iter(results)))}", flush=True)
+    print(
+        f"\n### {of.name} ({args.part}), {speed.name}: {queries}\n\n{table(results, next(iter(results)))}", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.ranking.preparing import prepare
 from app.ranking.shapes import Candidate
 from benchmarks.beir import read_lines, read_qrels
 from indexing.lexical import Lexical
@@ -18,17 +19,24 @@ from indexing.lexical import Lexical
 SATURATED = 2.2
 """What a term's weight tends to in the vectors of `indexing.lexical` (k1 + 1)."""
 
-LEXICAL_EVIDENCE = 0.6
-"""How often what makes a passage relevant stands where the product's cut looks for it; else it is anywhere.
+SAYS, BESIDE = 8.0, 3.0
+"""Where the evidence of a relevant passage stands: in sentence i with a probability in proportion to
 
-Measured with SQuAD dev's gold answers in passages of 1.5 times the cut or more: `app.ranking.preparing` kept 73, 81 and
-87 % of them in 64, 96 and 160 tokens, where it showed 34, 47 and 52 % of the text: 0.59, 0.64, 0.73 of the way from a
-cut at random to one that knows.
+    exp(SAYS * g_i + BESIDE * max(g_(i-1), g_(i+1))),   g = the share of the query's words in it, each by its rarity.
+
+The likeliest values for the gold spans of chunking_eval in passages of 380 tokens (SQuAD's answers say 12 and 3: they
+stand even closer to the query's words). `benchmarks.rerank_cut` fits them, and compares what follows with the truth.
 """
 
-RUN = 4
-CUTS = (160, 256)
-"""What the product's cut shows at both of these lengths is where it looks."""
+STEM = 5
+"""Letters of a word that count."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+Part = Literal["all", "even", "odd"]
+PARTS: Mapping[Part, slice] = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+"""What was chosen on one half is to be shown on the other."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +65,8 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def load_set(data: Path, name: str, *, depth: int, limit: int = 0) -> RerankSet:
-    """`name` is a folder in `data`; `limit` takes its first queries only."""
+def load_set(data: Path, name: str, *, depth: int, limit: int = 0, part: Part = "all") -> RerankSet:
+    """`name` is a folder in `data`; `limit` takes its first queries only, `part` every other one of them."""
     folder = data / name
     qrels = read_qrels(folder)
     corpus = {row["_id"]: row for row in read_lines(folder / "corpus.jsonl")}
@@ -66,7 +74,7 @@ def load_set(data: Path, name: str, *, depth: int, limit: int = 0) -> RerankSet:
     ids = list(corpus)
     queries = [row for row in read_lines(folder / "queries.jsonl") if row["_id"] in qrels]
     tasks = []
-    for row in queries[: limit or None]:
+    for row in queries[: limit or None][PARTS[part]]:
         found = [
             Candidate(id=ids[n], text=corpus[ids[n]]["text"], title=corpus[ids[n]].get("title", ""), prior=score)
             for n, score in index.best(row["text"], depth)
@@ -78,25 +86,41 @@ def load_set(data: Path, name: str, *, depth: int, limit: int = 0) -> RerankSet:
 
 def task_of(task_id: str, query: str, candidates: Sequence[Candidate], grades: Mapping[str, int]) -> Task:
     """With a place for the evidence of each relevant candidate, the same one every time."""
-    evidence = {}
+    rarity, evidence = rarity_of(query, [candidate.text for candidate in candidates]), {}
     for candidate in candidates:
         if grades.get(candidate.id):
-            words = words_of(f"{candidate.title} {candidate.text}")
             chance = Random(f"evidence {task_id} {candidate.id}")
-            lexical = _core(query, candidate, words, chance) if chance.random() < LEXICAL_EVIDENCE else None
-            evidence[candidate.id] = chance.randrange(max(1, len(words))) if lexical is None else lexical
+            sentences = [sentence for sentence in sentences_of(candidate.text) if words_of(sentence)] or [""]
+            drawn = chance.choices(range(len(sentences)), likelihoods(sentences, rarity))[0]
+            before = len(words_of(f"{candidate.title} {' '.join(sentences[:drawn])}"))
+            evidence[candidate.id] = before + chance.randrange(max(1, len(words_of(sentences[drawn]))))
     return Task(id=task_id, query=query, candidates=tuple(candidates), grades=grades, evidence=evidence)
 
 
-def _core(query: str, candidate: Candidate, words: Sequence[str], chance: Random) -> int | None:
-    """A place in the text that the cut shows at both lengths; None where there is none."""
-    text = range(len(words_of(candidate.title)), len(words) - RUN + 1)
-    core = set(text)
-    for tokens in CUTS:
-        shown = words_of(prepare(query, [candidate], tokens=tokens)[0].text)
-        runs = {tuple(shown[start : start + RUN]) for start in range(len(shown) - RUN + 1)}
-        core &= {place for place in text if tuple(words[place : place + RUN]) in runs}
-    return chance.choice(sorted(core)) if core else None
+def rarity_of(query: str, texts: Sequence[str]) -> dict[str, float]:
+    """What each word of the query counts: the fewer texts hold it, the more; 1 in sum."""
+    holding = Counter(stem for text in texts for stem in _stems(text))
+    counts = {stem: max(0.0, math.log((len(texts) + 1) / (holding[stem] + 0.5))) for stem in _stems(query)}
+    total = math.fsum(counts.values()) or 1.0
+    return {stem: count / total for stem, count in counts.items()}
+
+
+def sentences_of(text: str) -> list[str]:
+    """By their final marks and by lines."""
+    return _SENTENCE_END.split(text)
+
+
+def likelihoods(
+    sentences: Sequence[str], rarity: Mapping[str, float], says: float = SAYS, beside: float = BESIDE
+) -> list[float]:
+    """How likely each holds the evidence, against the others."""
+    g = [math.fsum(rarity.get(stem, 0.0) for stem in _stems(sentence)) for sentence in sentences]
+    near = [max(pair) for pair in zip([0.0, *g], [*g[1:], 0.0], strict=False)]
+    return [math.exp(says * one + beside * other) for one, other in zip(g, near, strict=True)]
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:STEM] for word in words_of(text)}
 
 
 class Bm25Index:

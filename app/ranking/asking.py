@@ -75,6 +75,7 @@ class Asking:
         self._reader, self._cache = reader, cache
         self._query, self._fence = query, fence
         self._most = most
+        self._asked = (reader.name, reader.model, PROMPT_VERSION, " ".join(query.split()))
 
     async def grade(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         """One round of calls side by side."""
@@ -195,8 +196,7 @@ class Asking:
         return _Item("", self._key("duel", *texts), duel_prompt(self._query, texts, self._fence))
 
     def _key(self, kind: str, *texts: str) -> str:
-        query = " ".join(self._query.split())
-        return key_of(self._reader.name, self._reader.model, PROMPT_VERSION, kind, query, *texts)
+        return key_of(*self._asked, kind, *texts)
 
 
 def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> None:

@@ -1,9 +1,11 @@
-"""The part of a text that speaks most about a query. Pure."""
+"""The sentences of a text that speak most about a query. Pure."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import chain, groupby, pairwise
 
 from ahocorasick_rs import AhoCorasick
 
@@ -13,15 +15,16 @@ from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
 _MOST_TERMS = 32
 """Of a long query the longest terms are looked for."""
 
-_AGAIN = 0.02
-"""What a term's second mention in a window counts, against its first."""
+_AGAIN = 0.5
+"""What a term counts in a sentence, for each sentence with it that is shown already."""
 
-_LEAD = 3
-"""One part in this many of a window is kept for what stands around the mentions, and of that as much before them."""
+_BESIDE = 0.3
+"""What a sentence gets of each neighbour's terms: an answer often stands beside what the question repeats."""
 
-_SENTENCE_END = re.compile(r"[.!?…؟।][\"'”’»)\]]*\s+|[。！？][」』”]*|\n+")
-_SPACE = re.compile(r"\s+")
+_GAP = " … "
+_GAP_BYTES = len(_GAP.encode())
 
+_SENTENCE_END = re.compile(r"[.!?…؟।][\"'”’»)\]]*\s+|[。！？][」』”]*\s*|\n\s*")
 
 Mention = tuple[int, int]
 """A place in a text, and the index of the query's term there. A plain tuple: a long passage has a hundred."""
@@ -69,70 +72,65 @@ def _stands_inside(term: str) -> bool:
 
 
 def cut(text: str, tokens: int, mentions: Sequence[Mention], weights: Sequence[float]) -> str:
-    """The text if it has at most `tokens` (estimated), else the window of that size that mentions most.
+    """The text if it has at most `tokens` (estimated), else as many of its sentences, in their order, with … for gaps.
 
-    Windows begin and end between sentences if they can, else between words. A text without a mention keeps its head.
+    One after another, those are taken that say most of the query: each term by its weight, less if it is shown already,
+    and a share of what the neighbours say. Among equals the first, so that a text without a mention keeps its head.
     """
     size = tokens_of(text)
     if size <= tokens:
         return text
-    width = max(1, len(text) * tokens // size)
-    first, last = _densest(mentions, weights, width - width // _LEAD)
-    wished = min(max(0, first - (width - (last - first)) // _LEAD), max(0, len(text) - width))
-    start = _border_near(text, wished, min(wished, max(0, last - width + width // _LEAD)), first)
-    rest = text[start:]
-    window = rest.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
-    return (window if len(window) == len(rest) else _to_border(window, last - start)).strip()
+    sentences = list(_sentences(text, len(text) * tokens // size or 1))
+    sizes = [len(text[start:end].encode("utf-8", "replace")) for start, end in sentences]
+    shown = _chosen(sizes, _said(sentences, mentions), tokens * BYTES_PER_TOKEN, weights)
+    if not shown:  # a single sentence, in letters of more bytes than the text's others
+        return text.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
+    runs = groupby(enumerate(shown), lambda found: found[1] - found[0])
+    return _GAP.join("".join(text[slice(*sentences[at])] for _, at in run).strip() for _, run in runs)
 
 
-def _densest(mentions: Sequence[Mention], weights: Sequence[float], width: int) -> tuple[int, int]:
-    """The first and the last place of mentions within `width` that weigh most together; the first such window.
-
-    Mentions at its ends that repeat others inside are left out.
-    """
-    best, span = 0.0, (0, 0)
-    inside = [0] * len(weights)
-    weight, low = 0.0, 0
-    for high, (place, term) in enumerate(mentions):
-        weight += weights[term] * (_AGAIN if inside[term] else 1.0)
-        inside[term] += 1
-        while place - mentions[low][0] > width:
-            gone = mentions[low][1]
-            inside[gone] -= 1
-            weight -= weights[gone] * (_AGAIN if inside[gone] else 1.0)
-            low += 1
-        if weight > best + 1e-9:
-            best, span = weight, (low, high)
-    return _core(mentions[span[0] : span[1] + 1])
+def _sentences(text: str, most: int) -> Iterator[tuple[int, int]]:
+    """Where they begin and end, one after another; one of more than `most` characters is taken apart between words."""
+    ends = (found.end() for found in _SENTENCE_END.finditer(text))
+    for start, end in pairwise(chain((0,), ends, (len(text),))):
+        while end - start > most:
+            space = text.rfind(" ", start + most // 2, start + most) + 1
+            yield start, space or start + most
+            start = space or start + most
+        if start < end:
+            yield start, end
 
 
-def _core(mentions: Sequence[Mention]) -> tuple[int, int]:
-    times = Counter(term for _, term in mentions)
-    low, high = 0, len(mentions) - 1
-    while low < high and times[mentions[high][1]] > 1:
-        times[mentions[high][1]] -= 1
-        high -= 1
-    while low < high and times[mentions[low][1]] > 1:
-        times[mentions[low][1]] -= 1
-        low += 1
-    return (mentions[low][0], mentions[high][0]) if mentions else (0, 0)
+def _said(sentences: Sequence[tuple[int, int]], mentions: Sequence[Mention]) -> list[set[int]]:
+    """The terms in each sentence."""
+    said: list[set[int]] = [set() for _ in sentences]
+    at = 0
+    for place, term in mentions:
+        while place >= sentences[at][1] and at + 1 < len(sentences):
+            at += 1
+        said[at].add(term)
+    return said
 
 
-def _border_near(text: str, wished: int, least: int, most: int) -> int:
-    """The beginning of a sentence, else of a word, in [least, most]: the first at `wished` or later, else the last."""
-    if wished == 0:
-        return 0
-    for border in (_SENTENCE_END, _SPACE):
-        starts = [found.end() for found in border.finditer(text, max(0, least - 1), most)]
-        if starts:
-            return next((start for start in starts if start >= wished), starts[-1])
-    return wished
+def _chosen(sizes: Sequence[int], said: Sequence[set[int]], room: int, weights: Sequence[float]) -> list[int]:
+    """Sentences by index. Hopes only fall, so that only the best one need be looked at anew (lazy greedy choice)."""
+    worth = list(weights)
 
+    def hope(at: int) -> float:
+        near = chain(*said[max(0, at - 1) : at], *said[at + 1 : at + 2])
+        return sum(worth[term] for term in said[at]) + _BESIDE * sum(worth[term] for term in near)
 
-def _to_border(window: str, after: int) -> str:
-    """The window up to its last end of a sentence behind `after`, else of a word."""
-    for border in (_SENTENCE_END, _SPACE):
-        ends = [found.end() for found in border.finditer(window, max(0, min(after, len(window))))]
-        if ends:
-            return window[: ends[-1]]
-    return window
+    hopes = [(-hope(at), at) for at in range(len(said))]
+    heapify(hopes)
+    chosen: set[int] = set()
+    while hopes:
+        _, at = heappop(hopes)
+        size = sizes[at] + (_GAP_BYTES if chosen and chosen.isdisjoint((at - 1, at + 1)) else 0)
+        if (now := -hope(at)) > (hopes[0][0] if hopes else now):
+            heappush(hopes, (now, at))
+        elif size <= room:
+            room -= size
+            chosen.add(at)
+            for term in said[at]:
+                worth[term] *= _AGAIN
+    return sorted(chosen)

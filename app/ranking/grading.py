@@ -14,6 +14,7 @@ say how sure it is: V is that of an even spread over one third, and of a slip in
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from operator import mul
 from typing import TypeVar
 
 from app.backends.ports import LabelScores
@@ -34,6 +35,7 @@ SLIP = 0.2
 
 JUDGE_VARIANCE = (1 / 12 + SLIP) / TOP_GRADE**2
 
+_STEPS = tuple(grade / TOP_GRADE for grade in range(TOP_GRADE + 1))
 _LEAST_MASS_LEFT = 1e-9
 _LEAST = math.log(_LEAST_MASS_LEFT)
 UNBIASED = (-math.log(len(LABELS)),) * len(LABELS)
@@ -41,7 +43,7 @@ UNBIASED = (-math.log(len(LABELS)),) * len(LABELS)
 
 def label_mass(scores: LabelScores) -> float:
     """The probability that the first token is one of the labels, as far as it was told; in [0,1]."""
-    return min(1.0, math.fsum(math.exp(logprob) for logprob in map(_told, scores.logprobs) if logprob is not None))
+    return _mass(_told(scores))
 
 
 def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
@@ -50,13 +52,7 @@ def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
     A label that was not told is below `floor`, and all such labels together have no more than what the others left of
     the probability: it is put at the lower of `floor` and an even share of that.
     """
-    told = [_told(logprob) for logprob in scores.logprobs]
-    missing = told.count(None)
-    if missing == len(told):
-        return None
-    left = (1.0 - label_mass(scores)) / missing if missing else 0.0
-    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
-    return tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
+    return _evidence(_told(scores), scores.floor)
 
 
 def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:
@@ -75,13 +71,14 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
 
     It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
     """
-    evidence = log_evidence(scores)
+    told = _told(scores)
+    evidence = _evidence(told, scores.floor)
     if evidence is None:
         return None
     shares = softmax([logprob - beta * b for logprob, b in zip(evidence, bias, strict=True)])
-    expected = min(1.0, math.fsum(share * grade for grade, share in enumerate(shares)) / TOP_GRADE)
-    variance = math.fsum(share * (grade / TOP_GRADE - expected) ** 2 for grade, share in enumerate(shares))
-    flags = (UNRELIABLE,) if label_mass(scores) < LEAST_MASS else ()
+    expected = min(1.0, sum(map(mul, shares, _STEPS)))
+    variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
+    flags = (UNRELIABLE,) if _mass(told) < LEAST_MASS else ()
     return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
 
 
@@ -100,12 +97,26 @@ def softmax(logs: Sequence[float]) -> list[float]:
     """Probabilities that sum to 1, of finite logs."""
     top = max(logs)
     weights = [math.exp(log - top) for log in logs]
-    whole = math.fsum(weights)
+    whole = sum(weights)
     return [weight / whole for weight in weights]
 
 
-def _told(logprob: float | None) -> float | None:
+def _told(scores: LabelScores) -> list[float | None]:
     """In [ln 1e-9, 0]; servers round, and a sum over spellings may exceed 1 by a hair."""
-    if logprob is None or not math.isfinite(logprob):
+    return [
+        None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
+        for logprob in scores.logprobs
+    ]
+
+
+def _mass(told: Sequence[float | None]) -> float:
+    return min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
+
+
+def _evidence(told: Sequence[float | None], floor: float) -> tuple[float, ...] | None:
+    missing = told.count(None)
+    if missing == len(told):
         return None
-    return max(_LEAST, min(0.0, logprob))
+    left = (1.0 - _mass(told)) / missing if missing else 0.0
+    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), floor if math.isfinite(floor) else 0.0)
+    return tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)

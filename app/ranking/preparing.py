@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
@@ -19,6 +19,9 @@ WINDOW_TOKENS = 160
 """Of a passage that is read beside others."""
 
 TITLE_TOKENS = 24
+
+_REMEMBERED = 2_000
+"""Texts that were looked through: popular passages come again with every query that finds them."""
 
 _NUMBER = re.compile(r"\d+")
 
@@ -51,12 +54,17 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = POINTW
 
 
 def _seen(candidate: Candidate) -> _Seen:
-    text, title = visible(candidate.text), " ".join(visible(candidate.title).split())
-    hidden = text != candidate.text and hides(candidate.text)
-    text = text.strip()
-    if title and text[: len(title)].casefold() != title.casefold():
-        return _Seen(candidate, _clipped(title), text, hidden)
-    return _Seen(candidate, "", text, hidden)
+    return _Seen(candidate, *_visible(candidate.title, candidate.text))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _visible(title: str, text: str) -> tuple[str, str, bool]:
+    """Title and text without what nobody sees, and whether letters were hidden there. No title that the text repeats."""
+    shown, title = visible(text), " ".join(visible(title).split())
+    hidden = shown != text and hides(text)
+    shown = shown.strip()
+    repeated = shown[: len(title)].casefold() == title.casefold()
+    return "" if repeated else _clipped(title), shown, hidden
 
 
 def _clipped(title: str) -> str:
@@ -96,11 +104,17 @@ def _windows(search: Search, seen: Sequence[_Seen], tokens: int) -> Iterator[str
 
 def _prepared(seen: _Seen, window: str, twins: tuple[str, ...]) -> Prepared:
     candidate = seen.candidate
-    text = f"{seen.title}\n{window}" if seen.title else window
+    text, suspicious = _harmless(f"{seen.title}\n{window}" if seen.title else window)
     return Prepared(
         id=candidate.id,
-        text=break_up(text),
+        text=text,
         prior=candidate.prior,
         twins=twins,
-        flags=(SUSPECTED_INJECTION,) if seen.hidden or tells(text) else (),
+        flags=(SUSPECTED_INJECTION,) if seen.hidden or suspicious else (),
     )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _harmless(text: str) -> tuple[str, bool]:
+    """The text with control tokens broken up, and whether it shows a telltale."""
+    return break_up(text), tells(text)

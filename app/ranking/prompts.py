@@ -6,6 +6,7 @@ ValueError if a passage holds the fence (see `fencing.draw_fence`).
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
@@ -163,6 +164,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+@lru_cache(maxsize=16)
 def _shown(query: str) -> str:
     """The query on one line, control tokens broken up; of a very long one the beginning and the end."""
     line = _line(neutralise(query))

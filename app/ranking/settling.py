@@ -22,7 +22,8 @@ RISK = 0.02
 """What is less likely than this does not happen; what is likelier than 1 - RISK is settled."""
 
 _FAR = 9.0  # sigmas: beyond, Phi is 0 or 1 in floating point
-_CLOSE = 1e-7  # of t: far below LEAST_SIGMA
+_CLOSE = 1e-6  # of t: far below LEAST_SIGMA
+_ROOT2 = math.sqrt(2)
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ def worth_reading(
 
 def phi(x: float) -> float:
     """The standard normal distribution function."""
-    return math.erfc(-x / math.sqrt(2)) / 2
+    return math.erfc(-x / _ROOT2) / 2
 
 
 def sigma_of(grade: Grade) -> float:
@@ -81,9 +82,10 @@ def _cut(bells: list[tuple[float, float]], k: int) -> float:
     """By bisection: the sum falls from the number of bells to 0 as t rises."""
     low = min(expected - _FAR * sigma for expected, sigma in bells)
     high = max(expected + _FAR * sigma for expected, sigma in bells)
+    scaled = [(expected, 1 / (sigma * _ROOT2)) for expected, sigma in bells]
     while high - low > _CLOSE:
         t = (low + high) / 2
-        if math.fsum(phi((expected - t) / sigma) for expected, sigma in bells) > k:
+        if math.fsum([math.erfc((t - expected) * scale) for expected, scale in scaled]) > 2 * k:
             low = t
         else:
             high = t

@@ -6,7 +6,7 @@ from app.backends.ports import Conversation
 from app.ranking.preparing import prepare
 from app.ranking.prompts import LETTERS, duel_prompt, grade_prompt
 from app.ranking.shapes import LABELS, Candidate
-from tests.unit.ranking.injections import ATTACKS
+from tests.attacks.injections import ATTACKS
 from tests.vllm.running import MODEL, RunningVllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

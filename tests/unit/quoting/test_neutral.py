@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from app.quoting.neutral import looking_like, neutralise, renumber, visible
-from tests.unit.ranking.injections import ATTACKS
+from tests.attacks.injections import ATTACKS
 from tests.vllm.tiny_gemma import make_tokenizer
 
 TOKENS = (

@@ -11,7 +11,7 @@ from app.quoting.neutral import neutralise
 from app.ranking.preparing import TITLE_TOKENS, prepare
 from app.ranking.shapes import Candidate, Prepared
 from app.ranking.suspicion import SUSPECTED_INJECTION
-from tests.unit.ranking.injections import ATTACKS, Attack
+from tests.attacks.injections import ATTACKS, Attack
 from tests.unit.ranking.test_twins import prose
 
 QUERY = "How long do parcels take to Norway?"

@@ -26,7 +26,7 @@ from app.ranking.prompts import (
     window_request,
 )
 from app.ranking.shapes import LABELS
-from tests.unit.ranking.injections import ATTACKS, Attack
+from tests.attacks.injections import ATTACKS, Attack
 
 FENCE = "mxkqzvbw"
 QUERY = "How long do parcels take?"

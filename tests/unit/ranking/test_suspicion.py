@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.suspicion import is_suspicious
-from tests.unit.ranking.injections import ATTACKS, Attack
+from tests.attacks.injections import ATTACKS, Attack
 
 ORDINARY = (
     "Please ignore the noise from the pump; all instructions for the filter are on page 3.",

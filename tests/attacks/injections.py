@@ -1,4 +1,4 @@
-"""Attacks on the reranker, ours: passages that want to be lifted by other means than by what they say."""
+"""Attacks on whoever reads passages, ours: texts that want to be lifted by other means than by what they say."""
 
 import base64
 from typing import NamedTuple
