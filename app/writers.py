@@ -180,6 +180,8 @@ def _written(use: BackendUse, composer: Composer, reason: AbstainReason | None, 
     warnings = []
     if composer.unknown:
         warnings.append(f"Markers that name no passage were removed: {composer.unknown}.")
+    if composer.unlinked:
+        warnings.append(f"Addresses that stand in no passage were removed: {composer.unlinked}.")
     if cut:
         warnings.append("The answer was cut off: it used up max_output_tokens.")
     return Written(

@@ -12,6 +12,7 @@ import msgspec
 
 from app.answering.citing import INVISIBLE, STOPS, citation_of
 from app.answering.claims import BULLET, states_something
+from app.answering.links import Unlinked
 from app.answering.markers import CLOSING, Ref, would_close
 from app.answering.opening import Opening
 from app.answering.resolving import Resolver
@@ -65,6 +66,7 @@ class Composer:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._resolver = Resolver(sources)
+        self._unlinked = Unlinked(sources)
         self._opening, self._scanner = Opening(), Scanner()
         self._tail = _Tail()
         self._ahead: list[Words] = []
@@ -99,6 +101,11 @@ class Composer:
         return self._resolver.unknown
 
     @property
+    def unlinked(self) -> int:
+        """Addresses that were removed, since no passage has them."""
+        return self._unlinked.removed
+
+    @property
     def supported(self) -> bool:
         """Whether anything that the answer says is known to be supported."""
         return any(citation.verified for citation in self._citations)
@@ -110,11 +117,12 @@ class Composer:
 
     def feed(self, text: str) -> list[TextDelta | CitationMade]:
         """What has become certain with the next piece of the model's text."""
-        self._read(self._opening.read(clean(INVISIBLE.sub("", text))))
+        self._read(self._opening.read(self._unlinked.feed(clean(INVISIBLE.sub("", text)))))
         return self._told()
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
+        self._read(self._opening.read(self._unlinked.finish()))
         self._read(self._opening.finish())
         self._take_all(self._scanner.finish())
         self._look_no_further()
@@ -272,6 +280,8 @@ class Composer:
             gap = tail.before
         if not self._length:
             return
+        if not gap and tail.refs and not placed and _would_join(self._recent[-1], ahead[0]):
+            gap = " "
         self._write(gap)
         if self._sentence.words:
             self._sentence.words.append(gap)
@@ -323,6 +333,11 @@ class Composer:
             self._events[-1] = TextDelta(last.text + text)
         else:
             self._events.append(TextDelta(text))
+
+
+def _would_join(before: str, after: str) -> bool:
+    """Whether a marker that is removed would make one word of what stood on both sides: "ht[9.9]tps://"."""
+    return (before + after).isascii() and not before.isspace() and after not in ",;)"
 
 
 def unsupported(claims: Iterable[Claim], citations: Sequence[Citation]) -> tuple[UnsupportedSpan, ...]:
