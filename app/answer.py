@@ -78,13 +78,14 @@ class Answerer:
         async with aclosing(writer.write(brief, watch)) as events:
             async for event in events:
                 if isinstance(event, Written):
-                    yield AnswerDone(draft.finish(event, found, understood, call.account.usage(), watch))
+                    draft.written = event
                     continue
                 shown = _without_texts(event) if not question.search.include_text else event
                 draft.add(shown)
                 if streamed and isinstance(event, TextDelta):
                     watch.mark("first_token")
                 yield shown
+        yield AnswerDone(draft.finish(found, understood, call.account.usage(), watch))
 
     async def _understand(self, question: Question, staff: Staff, call: Call, watch: Stopwatch) -> Understood:
         """Before it costs anything: whether the search can work at all."""
@@ -100,6 +101,7 @@ class _Draft(msgspec.Struct, kw_only=True):
     results: tuple[Hit, ...] = ()
     text: str = ""
     citations: tuple[Citation, ...] = ()
+    written: Written | None = None
 
     def add(self, event: SourcesFound | TextDelta | CitationMade) -> None:
         match event:
@@ -110,9 +112,9 @@ class _Draft(msgspec.Struct, kw_only=True):
             case CitationMade(citation=citation):
                 self.citations += (citation,)
 
-    def finish(
-        self, written: Written, found: SearchResult, understood: Understood, usage: Usage, watch: Stopwatch
-    ) -> Answer:
+    def finish(self, found: SearchResult, understood: Understood, usage: Usage, watch: Stopwatch) -> Answer:
+        written = self.written
+        assert written is not None  # noqa: S101 - the protocol of writers
         return Answer(
             answer=self.text,
             answerable=written.abstain_reason is None,

@@ -42,7 +42,7 @@ def shown_in(turns: Sequence[tuple[str, str]]) -> Shown | None:
 class AnsweringModel:
     """Answers with the `most` sentences that share the largest part of the question's words, `least` of them at least.
 
-    Else it declines. `dress` makes the reply of the sentences, by their markers; what it was asked is in `asked`.
+    Else it declines. `dress` makes the reply of the sentences, by their markers. `asked` are the prompts it knew.
     """
 
     def __init__(
@@ -54,12 +54,11 @@ class AnsweringModel:
 
     def __call__(self, turns: Sequence[tuple[str, str]], schema: Mapping[str, Any] | None) -> str | None:
         """None where it is asked for something else than an answer or a standalone question."""
-        if schema is not None:
-            return None
-        self.asked.append(turns)
         if (shown := shown_in(turns)) is not None:
+            self.asked.append(turns)
             return self._answer(shown)
         if last := _LAST_QUESTION.search(turns[-1][1]):
+            self.asked.append(turns)
             return " ".join([last[1], *_USER_TURN.findall(turns[-1][1])])
         return None
 

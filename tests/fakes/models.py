@@ -39,8 +39,9 @@ def services_for(
     routing: RoutingSettings | None = None,
     budgets: BudgetSettings | None = None,
     ranking: RankingSettings | None = None,
+    store: VectorStore | None = None,
 ) -> Services:
-    """The real services over an empty index, with these backends."""
+    """The real services over an empty index, or over `store`, with these backends."""
     settings = Settings(
         service=ServiceSettings(port=0, ping_s=0.1),
         index=IndexSection(home=home),
@@ -51,7 +52,7 @@ def services_for(
     )
 
     async def open_store() -> VectorStore:
-        return EmbeddedStore(home / "index")
+        return store or EmbeddedStore(home / "index")
 
     return Services(settings, open_store, GivenEmbedder(HashEmbedder()))
 
