@@ -13,7 +13,7 @@ from app.backends.registry import EXTRACTIVE, Backends
 from app.backends.routing import Route, Router
 from app.domain import BackendUse, Fallback, Question
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend
-from app.writers import Checked, Generated
+from app.writers import Checking, Generated
 
 CHAT: frozenset[Capability] = frozenset(("chat",))
 
@@ -68,7 +68,7 @@ class Answerers:
             writer = Generated(staff.answers, call, self._embed, self._least, streamed=streamed)
         if staff.checks is None:
             return writer
-        return Checked(writer, staff.checks, call, strict=question.search.ranking.on_failure == "fail")
+        return Checking(writer, staff.checks, call, strict=question.search.ranking.on_failure == "fail")
 
     async def _who_answers(self, question: Question, needs: tuple[frozenset[Capability], ...]) -> Route | BackendUse:
         use = self._backends.for_answering(question.answer_backend, question.search.backend)

@@ -23,7 +23,16 @@ from app.commands.cost import cost
 from app.commands.terminal import err, out, print_json, settings_here, write
 from app.commands.usage import usage
 from app.commands.vllm import vllm
-from app.console import IndexingView, LoadingView, clean, show_answer, show_results, show_sources, summary_line
+from app.console import (
+    IndexingView,
+    LoadingView,
+    answer_text,
+    clean,
+    show_answer,
+    show_results,
+    show_sources,
+    summary_line,
+)
 from app.errors import ConfigError, InvalidRequest, WinnowError
 from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
@@ -191,6 +200,12 @@ def search(query: str, as_json: bool, **options: Any) -> None:
 @click.argument("query")
 @_searching
 @click.option("--stream", is_flag=True, help="Print the answer as it is made.")
+@click.option("--answer-backend", help="Who answers: a configured name, auto, or extractive.  [default: who ranks]")
+@click.option(
+    "--check", "check_citations", type=click.Choice(["structural", "model"]), help="Who checks what is cited."
+)
+@click.option("--language", help="Language of the answer, as in en or pt-BR.  [default: the question's]")
+@click.option("--instructions", help="For tone and form, as in 'one sentence, formal'.")
 def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
     """Answer QUERY from the documents, with numbered sources."""
     from app.desk import answer as reply
@@ -214,16 +229,18 @@ class _EventPrinter:
     def __init__(self, view: LoadingView, *, as_json: bool) -> None:
         self._view = view
         self._as_json = as_json
+        self._text = ""
 
     def __call__(self, name: str, data: dict[str, Any]) -> None:
         self._view.stop()
         if self._as_json:
             write(msgspec.json.encode({"event": name, "data": data}))
         elif name == "delta":
-            out.print(clean(data["text"]), end="", markup=False, highlight=False)
+            self._text += data["text"]
+            out.print(answer_text(data["text"]), end="")
         elif name == "done":
             out.print()
-            show_sources(out, data)
+            show_sources(out, {**data, "answer": self._text})
         sys.stdout.flush()
 
 

@@ -39,6 +39,7 @@ _CONTEXT = 140
 # Documents and file names are data: an escape sequence in them must not reach the terminal.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _WORD = re.compile(r"\w{4,}")
+_MARKER = r"\[\d{1,3}\]"
 
 
 class IndexingView:
@@ -184,17 +185,28 @@ def show_results(console: Console, found: dict[str, Any]) -> None:
 
 def show_answer(console: Console, answer: dict[str, Any]) -> None:
     """The body of an /answer response: the answer, then its numbered sources with their quotes."""
-    console.print(Text(clean(answer["answer"]), "bold" if answer["answerable"] else "yellow"), soft_wrap=_soft(console))
+    text = answer_text(answer["answer"], "bold" if answer["answerable"] else "yellow")
+    console.print(text, soft_wrap=_soft(console))
     show_sources(console, answer)
+
+
+def answer_text(text: str, style: str = "") -> Text:
+    """A piece of an answer, its markers in the colour of the sources."""
+    shown = Text(clean(text), style)
+    shown.highlight_regex(_MARKER, "cyan")
+    return shown
 
 
 def show_sources(console: Console, answer: dict[str, Any]) -> None:
     """What follows the text of an answer: a streamed one is on the screen by then."""
     texts = {hit["id"]: hit for hit in answer["results"]}
-    for citation in answer["citations"]:
+    for citation in _by_marker(answer["citations"]):
         console.print()
         console.print(_source_header(citation))
         _indented(console, _quote(citation, texts.get(citation["result_id"])))
+    for span in answer["unsupported"]:
+        statement = _flat(answer["answer"][span["start"] : span["end"]])
+        console.print(Text(f"no source was found to say: “{statement}”", "yellow"))
     if not answer["answerable"]:
         console.print(Text(f"abstained: {str(answer['abstain_reason']).replace('_', ' ')}", "dim"))
     console.print()
@@ -213,11 +225,20 @@ def _hit_header(number: int, hit: dict[str, Any]) -> Text:
     )
 
 
+def _by_marker(citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each source once, in the order of the numbers. It is verified if it is for one of the statements that cite it."""
+    first: dict[int, dict[str, Any]] = {}
+    for citation in sorted(citations, key=lambda one: (one["marker"], not one["verified"])):
+        first.setdefault(citation["marker"], citation)
+    return list(first.values())
+
+
 def _source_header(citation: dict[str, Any]) -> Text:
     page = f", page {citation['page']}" if citation["page"] else ""
     where = _flat(f"{citation['source'] or citation['document_id']}{page}")
     span = f"  characters {citation['start']}-{citation['end']}"
-    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (where, "bold"), (span, "dim"))
+    doubt = "" if citation["verified"] else "  does not say all of this"
+    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (where, "bold"), (span, "dim"), (doubt, "yellow"))
 
 
 def _quote(citation: dict[str, Any], hit: dict[str, Any] | None) -> Text:
@@ -258,7 +279,16 @@ def _show_notes(console: Console, body: dict[str, Any]) -> None:
     times = {**body["timings_ms"]}
     stages = [*(stage for stage in times if stage != "total"), *(["total"] if "total" in times else [])]
     timings = ", ".join(f"{stage} {times[stage]:.1f} ms" for stage in stages)
-    console.print(Text(f"{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
+    console.print(Text(f"{_by_whom(body)}{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
+
+
+def _by_whom(body: dict[str, Any]) -> str:
+    """Whose answer it is, and who was asked before; nothing where no model was wanted or needed."""
+    use = body.get("answer_backend")
+    if use is None or not use["model"]:
+        return ""
+    before = "".join(f" after {one['backend']} ({one['reason']})" for one in use["fallbacks"])
+    return f"answered by {_flat(use['used'])} ({_flat(use['model'])}){before}; "
 
 
 def _flat(text: str) -> str:

@@ -6,23 +6,23 @@ from contextlib import aclosing
 
 import msgspec
 
-from app.answering.checking import check
+from app.answering.checking import Checked, check
 from app.answering.composing import Composer
 from app.answering.extractive import Embed, assess
 from app.answering.languages import refusal
 from app.answering.packing import pack
 from app.answering.prompting import answer_request, room
-from app.answering.releasing import Release
-from app.answering.shapes import Brief, Claim, Source, Writer, WritingEvent, Written
+from app.answering.releasing import Piece, Release
+from app.answering.shapes import Brief, Source, Writer, WritingEvent, Written
 from app.backends.calls import Call, Deadline
 from app.backends.line import Line
 from app.backends.ports import ChatRequest, Delta
 from app.backends.registry import NONE
 from app.backends.routing import Route, Served
 from app.backends.streaming import OpenStream
-from app.domain import AbstainReason, BackendUse, Citation, CitationMade, SourcesFound, TextDelta, UnsupportedSpan
-from app.errors import WinnowError
-from app.rankers import LineReader
+from app.domain import AbstainReason, BackendUse, Citation, CitationMade, SourcesFound, TextDelta
+from app.errors import MissingCapability, WinnowError
+from app.rankers import NEEDS, LineReader
 from app.stopwatch import Stopwatch
 
 CHECK = "check"
@@ -80,7 +80,7 @@ class Generated:
             yield piece
         if release.reason is not None:
             yield TextDelta(refusal(release.reason, brief.language))
-        yield _written(served.use, composer, release.reason, cut=cut)
+        yield _written(served, composer, release.reason, cut=cut)
 
     async def _hopeless(self, brief: Brief) -> AbstainReason | None:
         hits = brief.found.results
@@ -111,10 +111,10 @@ class Generated:
         return await self._route.first(self._call, ask)
 
 
-class Checked:
+class Checking:
     """Holds back what another writer writes until a model has checked its citations.
 
-    `strict`: a check that fails is an error; else the answer goes out as it is, and says so.
+    `strict`: a check that fails is an error; else the structural verdicts stay, and the answer says so.
     """
 
     def __init__(self, writer: Writer, route: Route, call: Call, *, strict: bool) -> None:
@@ -123,46 +123,60 @@ class Checked:
 
     async def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
         """See `Writer`."""
-        held: list[WritingEvent] = []
+        held: list[Piece] = []
+        written = None
         async with aclosing(self._writer.write(brief, watch)) as events:
             async for event in events:
-                if isinstance(event, SourcesFound):
-                    yield event
-                else:
-                    held.append(event)
+                match event:
+                    case SourcesFound():
+                        yield event
+                    case Written():
+                        written = event
+                    case _:
+                        held.append(event)
+        assert written is not None  # noqa: S101 - the protocol of writers
         if any(isinstance(event, CitationMade) for event in held):
             with watch.stage(CHECK):
-                held = await self._checked(held, brief)
-        for event in held:
-            yield event
+                held, written = await self._checked(held, written, brief)
+        for piece in held:
+            yield piece
+        yield written
 
-    async def _checked(self, held: list[WritingEvent], brief: Brief) -> list[WritingEvent]:
-        written = held[-1]
-        assert isinstance(written, Written)  # noqa: S101 - the protocol of writers
+    async def _checked(self, held: list[Piece], written: Written, brief: Brief) -> tuple[list[Piece], Written]:
         try:
-            citations = await self._check([one.citation for one in held if isinstance(one, CitationMade)], written)
+            found = await self._check([one.citation for one in held if isinstance(one, CitationMade)], written)
         except WinnowError as exc:
             if self._strict:
                 raise
-            note = f"the citations were not checked by a model ({exc.code})"
-            return [*held[:-1], msgspec.structs.replace(written, degraded=(*written.degraded, note))]
-        if not any(citation.verified for citation in citations):
-            ending = msgspec.structs.replace(written, abstain_reason="unsupported", claims=(), unsupported=())
-            return [TextDelta(refusal("unsupported", brief.language)), ending]
-        told = iter(citations)
-        replayed = [CitationMade(next(told)) if isinstance(one, CitationMade) else one for one in held[:-1]]
-        return [*replayed, msgspec.structs.replace(written, unsupported=_unsupported(written.claims, citations))]
+            return held, _noting(written, exc)
+        if not any(citation.verified for citation in found.citations):
+            ending = msgspec.structs.replace(written, abstain_reason="unsupported", unsupported=())
+            return [TextDelta(refusal("unsupported", brief.language))], ending
+        told = iter(found.citations)
+        replayed = [CitationMade(next(told)) if isinstance(one, CitationMade) else one for one in held]
+        written = msgspec.structs.replace(written, unsupported=found.unsupported)
+        return replayed, _noting(written, found.failures[0]) if found.failures else written
 
-    async def _check(self, citations: list[Citation], written: Written) -> tuple[Citation, ...]:
-        """By the backend that wrote, if a model did."""
+    async def _check(self, citations: list[Citation], written: Written) -> Checked:
+        """By the backend that wrote, if a model did. Raises what failed, where nothing could be checked."""
         lines = [line for line in self._route.lines if line.name == written.use.used] or self._route.lines
 
-        async def ask(line: Line, hurry: Deadline | None) -> tuple[Citation, ...]:
+        async def ask(line: Line, hurry: Deadline | None) -> Checked:
             probed = await line.known((hurry or self._call.deadline).left())
-            way = "scorer" if "logprobs" in probed.capabilities else "judge"
-            return await check(written.claims, citations, LineReader(line, way, self._call))
+            failure: WinnowError = MissingCapability(f"the backend {line.name!r} cannot check citations")
+            for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):
+                found = await check(written.claims, citations, written.sources, LineReader(line, way, self._call))
+                if not found.failures or self._is_worth_something(found, written):
+                    return found
+                failure = found.failures[0]
+                if not isinstance(failure, MissingCapability):
+                    break
+            raise failure
 
         return (await Route(self._route.requested, lines).first(self._call, ask)).value
+
+    def _is_worth_something(self, found: Checked, written: Written) -> bool:
+        return not self._strict and found.unchecked < sum(bool(claim.citations) for claim in written.claims)
 
 
 def _request(brief: Brief, window: int | None) -> tuple[tuple[Source, ...], ChatRequest]:
@@ -176,7 +190,7 @@ async def _at_once(delta: Delta) -> AsyncGenerator[Delta, None]:
     yield delta
 
 
-def _written(use: BackendUse, composer: Composer, reason: AbstainReason | None, *, cut: bool) -> Written:
+def _written(served: Served[Draft], composer: Composer, reason: AbstainReason | None, *, cut: bool) -> Written:
     warnings = []
     if composer.unknown:
         warnings.append(f"Markers that name no passage were removed: {composer.unknown}.")
@@ -185,18 +199,15 @@ def _written(use: BackendUse, composer: Composer, reason: AbstainReason | None, 
     if cut:
         warnings.append("The answer was cut off: it used up max_output_tokens.")
     return Written(
-        use=use,
+        use=served.use,
         abstain_reason=reason,
+        sources=served.value.sources,
         claims=composer.claims if reason is None else (),
         unsupported=composer.unsupported if reason is None else (),
         warnings=tuple(warnings),
     )
 
 
-def _unsupported(claims: tuple[Claim, ...], citations: tuple[Citation, ...]) -> tuple[UnsupportedSpan, ...]:
-    """The statements that no verified citation supports."""
-    return tuple(
-        UnsupportedSpan(claim.start, claim.end)
-        for claim in claims
-        if claim.factual and not any(citations[place].verified for place in claim.citations)
-    )
+def _noting(written: Written, failure: WinnowError) -> Written:
+    note = f"not all citations were checked by a model ({failure.code})"
+    return msgspec.structs.replace(written, degraded=(*written.degraded, note))

@@ -17,9 +17,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.answer import Answerer, AnswerSettings
-from app.answering.extractive import Limits, choose
+from app.answer import Answerer
+from app.answerers import Answerers
+from app.answering.extractive import Embed, Limits, Quoting, choose
 from app.answering.questions import read
+from app.backend_settings import RoutingSettings
+from app.backends.registry import Backends
+from app.backends.routing import Router
 from app.domain import Answer, Query, Question
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
@@ -37,11 +41,20 @@ class Asked(msgspec.Struct, frozen=True):
     relevance: float
 
 
+def quoting_answerer(corpus: Corpus, embed: Embed) -> Answerer:
+    """The use case without any model."""
+
+    async def no_models() -> Router:
+        return Router((), RoutingSettings())
+
+    return Answerer(corpus, Answerers(Backends(), no_models, embed), deadline_s=60)
+
+
 async def ask(corpus: Corpus, vectorizer: Vectorizer, records: Iterable[dict[str, Any]]) -> list[Asked]:
     """Through the service's own use case; `choose` is asked once more for the relevance that it hides."""
-    settings = AnswerSettings()
-    answerer = Answerer(corpus, vectorizer.embed, settings)
-    limits = Limits(min_relevance=0, max_tokens=1024, max_sentences=settings.max_sentences, margin=settings.margin)
+    quoting = Quoting()
+    answerer = quoting_answerer(corpus, vectorizer.embed)
+    limits = Limits(min_relevance=0, max_tokens=1024, max_sentences=quoting.max_sentences, margin=quoting.margin)
     asked = []
     for record in records:
         query = Query(text=record["text"])
@@ -66,7 +79,7 @@ def report_quality(name: str, asked: Sequence[Asked], texts: dict[str, str]) -> 
     quotes = [citation.quote for one in answered for citation in one.answer.citations]
     true = [flag for one in answered for flag in verbatim(one, texts)]
     right = sum(map(holds_answer, answered))
-    print(f"\n{name}: {len(asked)} answerable questions, threshold {AnswerSettings().min_relevance}")
+    print(f"\n{name}: {len(asked)} answerable questions, threshold {Quoting().min_relevance}")
     print(f"  answered                                  {share(len(answered), len(asked))}")
     print(f"  gold answer in a quote, of the answered   {share(right, len(answered))}")
     print(f"  gold answer in a quote, of all            {share(right, len(asked))}")
@@ -109,7 +122,7 @@ async def report_latency(corpus: Corpus, vectorizer: Vectorizer, records: Sequen
         return np.asarray(await asyncio.to_thread(vectorizer.encode, texts), dtype=np.float32)
 
     for name, embed in (("with embedding", embed_anew), ("without", vectorizer.embed)):
-        answerer = Answerer(corpus, embed, AnswerSettings())
+        answerer = quoting_answerer(corpus, embed)
         answers = [await answerer.answer(Question(search=Query(text=record["text"]))) for record in records]
         spent = [answer.timings_ms["answer"] for answer in answers[5:]]
         p50, p95 = np.quantile(spent, 0.5), np.quantile(spent, 0.95)

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from app.backends.labels import log_evidence, softmax
 from app.backends.ports import Conversation, LabelScores
 from app.ranking.blocks import interleave
 from app.ranking.duelling import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
 from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
-from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of, log_evidence, softmax
+from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of
 from app.ranking.preparing import POINTWISE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.priors import fit_prior
 from app.ranking.prompts import (

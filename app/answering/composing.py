@@ -5,85 +5,50 @@ may still change is held back: white space and full stops, until the next word i
 What is done depends on the text alone, never on the pieces in which it comes.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from app.answering.citing import INVISIBLE, STOPS, citation_of
+from app.answering.citing import INVISIBLE, citation_of
 from app.answering.claims import BULLET, states_something
 from app.answering.links import Unlinked
-from app.answering.markers import CLOSING, Ref, would_close
+from app.answering.markers import Ref
 from app.answering.opening import Opening
+from app.answering.page import Page
 from app.answering.resolving import Resolver
 from app.answering.scanning import Marker, Scanner, Words
+from app.answering.sentence import CONTEXT, UNSPACED, Key, Sentence, Tail, says_nothing
 from app.answering.shapes import Claim, Source
 from app.answering.supporting import Evidence, verify
 from app.cleaning import clean
 from app.domain import Citation, CitationMade, TextDelta, UnsupportedSpan
 from indexing.documents import Span
-from indexing.sentences import sentence_spans
 
-_CLOSERS = "\"'”’»)）」』*_"
-_CONTEXT = 600
-"""Characters of a line that tell whether a sentence ends after them."""
 _WORD = 12
 """Characters of the next word that are waited for, to know whether a full stop ends a sentence: "3. Mai"."""
-_RECENT = 64
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
-
-
-class _Tail(msgspec.Struct):
-    """What follows the last word: stops, white space, and markers after `before`, with white space again."""
-
-    stops: str = ""
-    before: str = ""
-    refs: list[Ref] = []
-    gap: str = ""
-    split: bool = False
-    """The markers came after the stops."""
-
-    def may_end(self) -> bool:
-        """Whether the next word decides if a sentence ends here."""
-        return bool(self.stops) and (bool(self.gap) or self.split or any(stop in "。！？" for stop in self.stops))
-
-    def breaks(self) -> bool:
-        return "\n" in self.before or "\n" in self.gap
-
-
-class _Sentence(msgspec.Struct):
-    """The sentence that is being said: its words without markers, where they are in the answer, what it cites."""
-
-    start: int
-    end: int
-    words: list[str] = []
-    cited: dict[tuple[int, Span], tuple[Source, int]] = {}
-    code: bool = False
 
 
 class Composer:
-    """Turns a model's text, as it arrives, into the answer's text and its citations."""
+    """Turns a model's text, as it arrives, into the answer's text and its citations.
+
+    Markers that a model puts before its sentences are carried to the ends of these.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._resolver = Resolver(sources)
-        self._unlinked = Unlinked(sources)
-        self._opening, self._scanner = Opening(), Scanner()
-        self._tail = _Tail()
+        self._resolver, self._unlinked = Resolver(sources), Unlinked(sources)
+        self._opening, self._scanner, self._page = Opening(), Scanner(), Page()
+        self._sentence, self._tail = Sentence(), Tail()
         self._ahead: list[Words] = []
         self._line, self._line_led = "", False
         self._led: list[Ref] = []
-        self._sentence = _Sentence(0, 0)
-        self._numbers: dict[tuple[int, Span], int] = {}
-        self._parts: list[str] = []
-        self._length, self._recent = 0, ""
-        self._events: list[TextDelta | CitationMade] = []
+        self._numbers: dict[Key, int] = {}
         self._citations: list[Citation] = []
         self._claims: list[Claim] = []
 
     @property
     def text(self) -> str:
         """The answer so far: all deltas."""
-        return "".join(self._parts)
+        return self._page.text
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -118,7 +83,7 @@ class Composer:
     def feed(self, text: str) -> list[TextDelta | CitationMade]:
         """What has become certain with the next piece of the model's text."""
         self._read(self._opening.read(self._unlinked.feed(clean(INVISIBLE.sub("", text)))))
-        return self._told()
+        return self._page.told()
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
@@ -127,7 +92,7 @@ class Composer:
         self._take_all(self._scanner.finish())
         self._look_no_further()
         self._settle("")
-        return self._told()
+        return self._page.told()
 
     def _read(self, text: str) -> None:
         for character in text:
@@ -141,19 +106,11 @@ class Composer:
                 for character in token.text:
                     self._take(character, token.code)
 
-    def _told(self) -> list[TextDelta | CitationMade]:
-        told, self._events = self._events, []
-        return told
-
     def _take_marker(self, marker: Marker) -> None:
         self._look_no_further()
         if self._tail.refs and "\n" in self._tail.gap:
             self._settle("")
-        tail = self._tail
-        if not tail.refs:
-            tail.before, tail.split = tail.gap, bool(tail.stops)
-        tail.gap = ""
-        tail.refs.extend(marker.refs)
+        self._tail.add(marker.refs)
 
     def _take(self, character: str, code: bool) -> None:
         tail = self._tail
@@ -161,21 +118,13 @@ class Composer:
             self._look(character, code)
         elif character.isspace():
             tail.gap += character
-        elif not code and self._prolongs(character):
-            tail.gap = ""
-            tail.stops += character
+        elif not code and tail.takes(character):
+            tail.stops, tail.gap = tail.stops + character, ""
         elif not code and tail.may_end():
             self._look(character, code)
         else:
             self._settle(character)
             self._say(character, code)
-
-    def _prolongs(self, character: str) -> bool:
-        """Whether it belongs to the full stop rather than to the next word."""
-        tail = self._tail
-        if character in STOPS:
-            return not tail.breaks() and not tail.split and (not tail.gap or (bool(tail.refs) and not tail.stops))
-        return character in _CLOSERS and bool(tail.stops) and not tail.gap and not tail.refs
 
     def _look(self, character: str, code: bool) -> None:
         """Gathers the word after a full stop."""
@@ -184,7 +133,7 @@ class Composer:
             self._take(character, code)
             return
         self._ahead.append(Words(character, code))
-        if len(self._ahead) == _WORD or _UNSPACED.match(character):
+        if len(self._ahead) == _WORD or UNSPACED.match(character):
             self._look_no_further()
 
     def _look_no_further(self) -> None:
@@ -198,141 +147,109 @@ class Composer:
 
     def _say(self, character: str, code: bool) -> None:
         """A character of a word."""
-        sentence = self._sentence
-        if not sentence.words:
-            sentence.start = self._length
-        sentence.code = sentence.code or code
+        self._sentence.code = self._sentence.code or code
         self._utter(character)
-        sentence.end = self._length
+        self._sentence.end = self._page.length
+
+    def _utter(self, text: str) -> None:
+        if not self._sentence.words:
+            self._sentence.start = self._page.length
+        said = "".join(map(self._page.utter, text))
+        self._sentence.add(said)
+        self._line = (self._line + said)[-CONTEXT:]
 
     def _settle(self, ahead: str) -> None:
         """Decides what is to become of the tail, now that the next word is known; "" at the end."""
-        tail, self._tail = self._tail, _Tail()
+        tail, self._tail = self._tail, Tail()
         leads = bool(tail.refs) and self._leads(tail, ahead)
-        ends = not ahead or tail.breaks() or (tail.may_end() and self._ends(tail, ahead))
+        ends = not ahead or tail.breaks() or (tail.may_end() and tail.ends(self._line, ahead))
         here = [*(self._led if ends else ()), *(() if leads else tail.refs)]
-        if ends:
-            self._led = []
         placed = self._punctuate(tail, here, ends)
         if ends:
+            self._led = []
             self._close()
         if leads:
             self._led.extend(tail.refs)
-            self._line_led = True
-        self._space(tail, ahead, leads, placed)
+        gap = tail.before if leads or (not tail.gap and not placed and ahead[:1].isalnum()) else tail.gap
+        if ahead and self._page.length:
+            self._space(gap or " " * (bool(tail.refs) and not placed and _would_join(self._page.last, ahead[0])))
+        if tail.breaks():
+            self._line, self._line_led = "", leads
+        self._line_led = self._line_led or leads
 
-    def _leads(self, tail: _Tail, ahead: str) -> bool:
+    def _leads(self, tail: Tail, ahead: str) -> bool:
         """Whether the markers stand before the sentence that they belong to."""
         if not ahead or "\n" in tail.gap:
             return False
-        begins = "\n" in tail.before or not BULLET.sub("", self._line + tail.stops, count=1).strip()
-        return begins or (self._line_led and tail.split)
+        return "\n" in tail.before or says_nothing(self._line + tail.stops) or (self._line_led and tail.split)
 
-    def _ends(self, tail: _Tail, ahead: str) -> bool:
-        """Whether a sentence ends with the stops."""
-        context = self._line + tail.stops
-        stops = range(len(self._line) + 1, len(context) + 1)
-        return any(span.end in stops for span in sentence_spans(f"{context}{tail.gap or tail.before or ' '}{ahead}"))
-
-    def _punctuate(self, tail: _Tail, refs: Sequence[Ref], ends: bool) -> bool:
-        """The stops, and the markers before them where the sentence ends; whether there are any markers."""
-        sentence = self._sentence
-        first = ends and not tail.stops.strip(STOPS)
-        stated = "".join(sentence.words)[-_CONTEXT:]
-        if first or not tail.split:
-            placed = self._place(refs, stated)
-            self._mark(tail.stops, keep_end=placed)
+    def _punctuate(self, tail: Tail, refs: Sequence[Ref], ends: bool) -> bool:
+        """The stops, and the markers before them if the sentence ends there; whether there are any markers."""
+        if (tail.refs and not tail.split) or (ends and tail.is_plain()):
+            placed = self._place(refs)
+            self._utter(tail.stops)
         else:
-            self._mark(tail.stops, keep_end=False)
-            placed = self._place(refs, stated)
+            self._utter(tail.stops)
+            self._sentence.end = self._page.length
+            placed = self._place(refs)
+        if not placed:
+            self._sentence.end = self._page.length
         return placed
 
-    def _mark(self, stops: str, keep_end: bool) -> None:
-        if not stops:
-            return
-        if not self._sentence.words:
-            self._sentence.start = self._length
-        self._utter(stops)
-        if not keep_end:
-            self._sentence.end = self._length
-
-    def _place(self, refs: Sequence[Ref], stated: str) -> bool:
-        """Our markers for what `refs` name."""
-        markers: list[int] = []
-        if not any(map(str.isalnum, BULLET.sub("", stated, count=1))):
-            refs = ()  # there is nothing that they could support
+    def _place(self, refs: Sequence[Ref]) -> bool:
+        """Our markers for what `refs` name, and whether there are any."""
+        size = self._sentence.size
+        stated = self._line[-size:] if size else ""
+        if not refs or says_nothing(stated):
+            return False
+        markers = []
         for source, span in self._resolver.resolve(refs, stated):
             key = (source.number, span)
             number = self._numbers.setdefault(key, len(self._numbers) + 1)
             self._sentence.cited[key] = (source, number)
-            markers.append(number)
+            markers.append(f"[{number}]")
         if markers:
-            gap = " " if self._recent and not self._recent[-1].isspace() and self._recent[-1] not in "([（" else ""
-            self._write(gap + "".join(f"[{number}]" for number in markers))
+            gap = "" if self._page.last.isspace() or self._page.last in "([（" else " "
+            self._page.write(gap + "".join(markers))
         return bool(markers)
 
-    def _space(self, tail: _Tail, ahead: str, leads: bool, placed: bool) -> None:
-        """The white space before the next word."""
-        if not ahead:
-            return
-        gap = tail.gap
-        if leads or (tail.refs and not gap and not placed and ahead[0].isalnum()):
-            gap = tail.before
-        if not self._length:
-            return
-        if not gap and tail.refs and not placed and _would_join(self._recent[-1], ahead[0]):
-            gap = " "
-        self._write(gap)
+    def _space(self, gap: str) -> None:
+        self._page.write(gap)
         if self._sentence.words:
-            self._sentence.words.append(gap)
+            self._sentence.add(gap)
         self._line += gap
-        if tail.breaks():
-            self._line, self._line_led = "", leads
 
     def _close(self) -> None:
         """The sentence is complete."""
-        sentence, self._sentence = self._sentence, _Sentence(0, 0)
+        sentence, self._sentence = self._sentence, Sentence()
         said = "".join(sentence.words)
         bullet = BULLET.match(said)
-        skipped = bullet.end() if bullet else len(said) - len(said.lstrip())
+        skipped = bullet.end() if bullet else 0
         text = said[skipped:].strip()
         if not sentence.cited and not any(map(str.isalnum, text)):
             return
         stated = Span(sentence.start + skipped, sentence.end)
         places = self._cite(sentence, text, stated)
         factual = not sentence.code and states_something(said)
-        self._claims.append(Claim(start=stated.start, end=stated.end, text=text, citations=places, factual=factual))
+        claim = Claim(start=stated.start, end=stated.end, text=text, citations=places, factual=factual)
+        self._claims.append(claim)
 
-    def _cite(self, sentence: _Sentence, text: str, stated: Span) -> tuple[int, ...]:
+    def _cite(self, sentence: Sentence, text: str, stated: Span) -> tuple[int, ...]:
+        """The citations of a sentence, and their places among all of them."""
         cited = [(source, span, number) for (_, span), (source, number) in sentence.cited.items()]
         made = [citation_of(number, source.hit, span, stated) for source, span, number in cited]
-        about = [" ".join((source.hit.title, *source.hit.heading)) for source, _, _ in cited]
-        evidence = [Evidence(citation.quote, above) for citation, above in zip(made, about, strict=True)]
+        verdicts = verify(text, [_evidence(source, span) for source, span, _ in cited])
         first = len(self._citations)
-        for citation, verified in zip(made, verify(text, evidence), strict=True):
+        for citation, verified in zip(made, verdicts, strict=True):
             checked = msgspec.structs.replace(citation, verified=verified)
             self._citations.append(checked)
-            self._events.append(CitationMade(checked))
+            self._page.tell(CitationMade(checked))
         return tuple(range(first, len(self._citations)))
 
-    def _utter(self, text: str) -> None:
-        """The model's own characters; none of them completes what would look like a marker of ours."""
-        for character in text:
-            fake = character in CLOSING and would_close(self._recent)
-            said = ")" if fake else character
-            self._write(said)
-            self._sentence.words.append(said)
-            self._line = (self._line + said)[-_CONTEXT:]
 
-    def _write(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
-        self._recent = (self._recent + text)[-_RECENT:]
-        last = self._events[-1] if self._events else None
-        if isinstance(last, TextDelta):
-            self._events[-1] = TextDelta(last.text + text)
-        else:
-            self._events.append(TextDelta(text))
+def _evidence(source: Source, span: Span) -> Evidence:
+    hit, text = source.hit, source.hit.text or ""
+    return Evidence(text[span.start : span.end], "\n".join((hit.title, *hit.heading, text[: span.start])))
 
 
 def _would_join(before: str, after: str) -> bool:

@@ -59,6 +59,7 @@ class Extractive:
         yield Written(
             use=self._use,
             abstain_reason=choice.abstain_reason,
+            sources=sources,
             claims=tuple(claims),
             warnings=(_NO_INSTRUCTIONS,) if brief.question.instructions else (),
         )

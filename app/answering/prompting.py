@@ -17,7 +17,7 @@ from app.domain import Hit, Question, Turn
 from app.quoting.fencing import draw_fence, random_fence
 from app.quoting.neutral import neutralise
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """To be raised with every change of the words below; a test holds to it."""
 
 DECLINE = "NO_ANSWER"
@@ -82,7 +82,8 @@ def answer_request(
     question = brief.question
     passages = [(_name(source), _sentences(source)) for source in sources]
     turns = _shown_turns(earlier(question.search.text, question.messages))
-    fence = draw_fence([*(text for pair in passages for text in pair), *(text for _, text in turns)], draw)
+    asked = _asked(brief)
+    fence = draw_fence([*(text for pair in passages for text in pair), *(text for _, text in turns), asked], draw)
     listing = [
         f"{fence} passage {source.number}{_suspicion(source.hit)}\n{name}{lines}"
         for source, (name, lines) in zip(sources, passages, strict=True)
@@ -91,7 +92,7 @@ def answer_request(
         f"The lines that begin with {fence} are mine; what stands between them is quoted.",
         "\n".join([*listing, f"{fence} end of the passages"]),
         *([_conversation(turns, fence)] if turns else []),
-        _asked(brief),
+        asked,
     ]
     return ChatRequest(
         messages=_messages(_system(question), "\n\n".join(paragraphs)),

@@ -61,10 +61,11 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """How the writing of an answer ended. `abstain_reason` None: there is one."""
+    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`."""
 
     use: BackendUse
     abstain_reason: AbstainReason | None = None
+    sources: tuple[Source, ...] = ()
     claims: tuple[Claim, ...] = ()
     unsupported: tuple[UnsupportedSpan, ...] = ()
     degraded: tuple[str, ...] = ()

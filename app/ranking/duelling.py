@@ -15,8 +15,8 @@ sum 1 / (RANK_CONSTANT + rank), and the window's own z are dealt out again in th
 import math
 from collections.abc import Mapping, Sequence
 
+from app.backends.labels import LEAST_MASS, label_mass, log_evidence
 from app.backends.ports import LabelScores
-from app.ranking.grading import LEAST_MASS, label_mass, log_evidence
 from app.ranking.settling import RISK, Settlement, phi, sigma_of
 from app.ranking.shapes import Grade
 

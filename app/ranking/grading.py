@@ -17,6 +17,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from operator import mul
 from typing import TypeVar
 
+from app.backends.labels import LEAST_MASS, label_mass, log_evidence, softmax
 from app.backends.ports import LabelScores
 from app.ranking.shapes import LABELS, TOP_GRADE, Grade
 
@@ -24,9 +25,6 @@ Key = TypeVar("Key", bound=Hashable)
 
 BETA = 0.5
 """How much of the bias is taken off: it is measured on blank passages, which are rightly graded low."""
-
-LEAST_MASS = 0.3
-"""Below this the model wanted to say something else than a label."""
 
 UNRELIABLE = "unreliable"
 
@@ -36,23 +34,7 @@ SLIP = 0.2
 JUDGE_VARIANCE = (1 / 12 + SLIP) / TOP_GRADE**2
 
 _STEPS = tuple(grade / TOP_GRADE for grade in range(TOP_GRADE + 1))
-_LEAST_MASS_LEFT = 1e-9
-_LEAST = math.log(_LEAST_MASS_LEFT)
 UNBIASED = (-math.log(len(LABELS)),) * len(LABELS)
-
-
-def label_mass(scores: LabelScores) -> float:
-    """The probability that the first token is one of the labels, as far as it was told; in [0,1]."""
-    return _mass(_told(scores))
-
-
-def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
-    """The labels' log-probabilities in [ln 1e-9, 0], all finite. None when not one of them was told.
-
-    A label that was not told is below `floor`, and all such labels together have no more than what the others left of
-    the probability: it is put at the lower of `floor` and an even share of that.
-    """
-    return _evidence(_told(scores), scores.floor)
 
 
 def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:
@@ -71,14 +53,13 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
 
     It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
     """
-    told = _told(scores)
-    evidence = _evidence(told, scores.floor)
+    evidence = log_evidence(scores)
     if evidence is None:
         return None
     shares = softmax([logprob - beta * b for logprob, b in zip(evidence, bias, strict=True)])
     expected = min(1.0, sum(map(mul, shares, _STEPS)))
     variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
-    flags = (UNRELIABLE,) if _mass(told) < LEAST_MASS else ()
+    flags = (UNRELIABLE,) if label_mass(scores) < LEAST_MASS else ()
     return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
 
 
@@ -91,32 +72,3 @@ def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> d
         for rank, passage in enumerate(row, start=1)
     }
     return {passage: Grade(expected=expected.get(passage, 0.0), variance=JUDGE_VARIANCE) for passage in passages}
-
-
-def softmax(logs: Sequence[float]) -> list[float]:
-    """Probabilities that sum to 1, of finite logs."""
-    top = max(logs)
-    weights = [math.exp(log - top) for log in logs]
-    whole = sum(weights)
-    return [weight / whole for weight in weights]
-
-
-def _told(scores: LabelScores) -> list[float | None]:
-    """In [ln 1e-9, 0]; servers round, and a sum over spellings may exceed 1 by a hair."""
-    return [
-        None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
-        for logprob in scores.logprobs
-    ]
-
-
-def _mass(told: Sequence[float | None]) -> float:
-    return min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
-
-
-def _evidence(told: Sequence[float | None], floor: float) -> tuple[float, ...] | None:
-    missing = told.count(None)
-    if missing == len(told):
-        return None
-    left = (1.0 - _mass(told)) / missing if missing else 0.0
-    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), floor if math.isfinite(floor) else 0.0)
-    return tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from app.ranking.salvaging import Found, Pairs, Value, salvage, strict_json
+from app.backends.salvaging import Found, Pairs, Value, salvage, strict_json
 from app.ranking.shapes import LABELS, TOP_GRADE
 
 LONGEST = 16_384

@@ -34,7 +34,7 @@ CONTROL = re.compile(
 )
 """As tokenizers of Gemma, Qwen, Llama, Mistral, DeepSeek and Phi know them."""
 
-MARKER = re.compile(r"[\[［【〔⟦]\s?(?:passage |source |quelle |段落)?[0-9０-９]", re.IGNORECASE)
+MARKER = re.compile(r"[\[［【〔⟦][^\[\]［］【】〔〕⟦⟧()]*[0-9０-９][^\[\]［］【】〔〕⟦⟧()]*[\]］】〕⟧]")
 
 LIVE = re.compile(r"!\[|<[a-z/!?]|\]\(|(?:https?://|www\.|mailto:)\w", re.IGNORECASE)
 

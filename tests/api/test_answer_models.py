@@ -12,9 +12,8 @@ import pytest
 from app.backend_settings import BudgetSettings, PriceSettings
 from tests.api.conftest import SharedStore
 from tests.fakes.answering_model import AnsweringModel
-from tests.fakes.answering_service import KINDS, AnsweringService, answering_service, server_of, text_of
+from tests.fakes.answering_service import KINDS, PATIENT, AnsweringService, answering_service, server_of, text_of
 from tests.fakes.faults import Fault
-from tests.fakes.models import BRISK
 from tests.fakes.openai_server import SECRET, OpenAIServer
 
 pytestmark = pytest.mark.anyio
@@ -304,7 +303,7 @@ async def test_who_cannot_answer_is_refused_before_any_work(
 
 async def test_a_spent_budget_is_402(answering: Answering) -> None:
     """Streamed or not, before the first word."""
-    told = msgspec.structs.replace(BRISK, price=PriceSettings(input=1000.0, output=1000.0))
+    told = msgspec.structs.replace(PATIENT, price=PriceSettings(input=1000.0, output=1000.0))
     budgets = BudgetSettings(daily_usd=1e-6)
     async with answering(model(), told=told, budgets=budgets) as service:
         assert "$" in (await service.ask(DENTAL, status=402))["detail"]

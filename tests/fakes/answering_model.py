@@ -3,6 +3,7 @@
 It reads the real prompts as a model does: the fence tells whose lines are whose. It is a mind for the fake servers.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ _SENTENCE = re.compile(r"^\[(\d+\.\d+)\] (.*)$", re.MULTILINE)
 _QUESTION = re.compile(r"^Question: (.*)$", re.MULTILINE)
 _IN_FULL = re.compile(r"^That is: (.*)$", re.MULTILINE)
 _LAST_QUESTION = re.compile(r"^The last question: (.*)$", re.MULTILINE)
+_STATEMENT = re.compile(r"^\w+ \[(\d+)\]\nstatement: (.*)$", re.MULTILINE)
 _USER_TURN = re.compile(r"^user: (.*)$", re.MULTILINE)
 
 
@@ -42,18 +44,25 @@ def shown_in(turns: Sequence[tuple[str, str]]) -> Shown | None:
 class AnsweringModel:
     """Answers with the `most` sentences that share the largest part of the question's words, `least` of them at least.
 
-    Else it declines. `dress` makes the reply of the sentences, by their markers. `asked` are the prompts it knew.
+    Else it declines. `dress` makes the reply of the sentences, by their markers. As a judge it believes each statement
+    that holds none of the words in `doubts`. `asked` are the prompts for answers and questions that it knew.
     """
 
     def __init__(
-        self, least: float = 0.5, most: int = 1, dress: Callable[[Mapping[str, str]], str] | None = None
+        self,
+        least: float = 0.5,
+        most: int = 1,
+        dress: Callable[[Mapping[str, str]], str] | None = None,
+        doubts: Sequence[str] = (),
     ) -> None:
-        self.least, self.most = least, most
+        self.least, self.most, self.doubts = least, most, doubts
         self.dress = dress or plain
         self.asked: list[Sequence[tuple[str, str]]] = []
 
     def __call__(self, turns: Sequence[tuple[str, str]], schema: Mapping[str, Any] | None) -> str | None:
-        """None where it is asked for something else than an answer or a standalone question."""
+        """None where it is asked for something else than an answer, a standalone question or verdicts."""
+        if schema is not None and "0" in schema.get("properties", {}):
+            return self._judge(_STATEMENT.findall(turns[-1][1]))
         if (shown := shown_in(turns)) is not None:
             self.asked.append(turns)
             return self._answer(shown)
@@ -61,6 +70,13 @@ class AnsweringModel:
             self.asked.append(turns)
             return " ".join([last[1], *_USER_TURN.findall(turns[-1][1])])
         return None
+
+    def _judge(self, statements: Sequence[tuple[str, str]]) -> str:
+        verdicts: dict[str, list[int]] = {"2": [], "1": [], "0": []}
+        for number, statement in statements:
+            doubtful = any(word in statement for word in self.doubts)
+            verdicts["0" if doubtful else "2"].append(int(number))
+        return json.dumps(verdicts)
 
     def _answer(self, shown: Shown) -> str:
         wanted = read(shown.question).terms

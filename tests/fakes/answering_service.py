@@ -20,6 +20,9 @@ from tests.fakes.openai_server import OpenAIServer
 
 KINDS = ("gemini", "vllm", "ollama", "openai")
 
+PATIENT = msgspec.structs.replace(BRISK, timeout_s=60, first_token_s=60, connect_timeout_s=10)
+"""No test of answering is about time; and simulated models think on the event loop."""
+
 ModelServer = GeminiServer | OpenAIServer
 
 
@@ -32,7 +35,7 @@ def server_of(kind: str, mind: Mind, **fields: Any) -> ModelServer:
     return OpenAIServer(dialect=kind, model=FakeModel(name="tiny", context=8192, mind=mind), **fields)  # type: ignore[arg-type]
 
 
-def backend_of(server: ModelServer, told: BackendSettings = BRISK) -> BackendSettings:
+def backend_of(server: ModelServer, told: BackendSettings = PATIENT) -> BackendSettings:
     """A backend of this server."""
     return gemini(server, told) if isinstance(server, GeminiServer) else openai_style(server, told)
 
@@ -86,7 +89,7 @@ async def answering_service(
     home: Path,
     servers: dict[str, ModelServer],
     passages: Sequence[Passage] = (),
-    told: BackendSettings = BRISK,
+    told: BackendSettings = PATIENT,
     **settings: Any,
 ) -> AsyncIterator[AnsweringService]:
     """The servers run, as backends of these names; the passages, or HANDBOOK, are indexed unless there is a `store`."""

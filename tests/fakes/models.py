@@ -9,7 +9,7 @@ import msgspec
 
 from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.main import create_app
-from app.settings import IndexSection, RankingSettings, ServiceSettings, Settings
+from app.settings import AnswerSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -39,6 +39,7 @@ def services_for(
     routing: RoutingSettings | None = None,
     budgets: BudgetSettings | None = None,
     ranking: RankingSettings | None = None,
+    answer: AnswerSettings | None = None,
     store: VectorStore | None = None,
 ) -> Services:
     """The real services over an empty index, or over `store`, with these backends."""
@@ -49,6 +50,7 @@ def services_for(
         routing=routing or RoutingSettings(),
         budgets=budgets or BudgetSettings(),
         ranking=ranking or RankingSettings(),
+        answer=answer or AnswerSettings(),
     )
 
     async def open_store() -> VectorStore:

@@ -35,6 +35,7 @@ CITATION = {
     "start": 118,
     "end": 155,
     "quote": TEXT[18:55],
+    "verified": True,
 }
 ANSWER: dict[str, Any] = {
     **NOTES,
@@ -42,6 +43,8 @@ ANSWER: dict[str, Any] = {
     "answerable": True,
     "abstain_reason": None,
     "citations": [CITATION],
+    "unsupported": [],
+    "answer_backend": {"requested": "auto", "used": "extractive", "model": None, "fallbacks": []},
     "results": [HIT],
 }
 
@@ -118,6 +121,38 @@ def test_an_answer_shows_the_quote_amid_its_passage(width: int) -> None:
         "",
         "embed 1.0 ms, total 3.0 ms; cost $0.0000",
     ]
+
+
+def test_an_answer_says_whose_it_is_and_what_nobody_says() -> None:
+    """The model that wrote it, who failed before it, each source once, and doubts where there are any."""
+    on = console(width=200)
+    use = {
+        "requested": "auto",
+        "used": "gemma",
+        "model": "gemma-3",
+        "fallbacks": [{"backend": "flash", "reason": "timeout"}],
+    }
+    doubted = {**CITATION, "marker": 2, "verified": False}
+    citations = [CITATION, {**CITATION, "verified": False}, doubted]
+    text = "Dental cover starts on your first day [1]. So they say [1][2]. It is grand."
+    show_answer(
+        on,
+        {
+            **ANSWER,
+            "answer": text,
+            "citations": citations,
+            "answer_backend": use,
+            "unsupported": [{"start": 63, "end": 75}],
+        },
+    )
+    lines = shown(on).splitlines()
+    assert lines[0] == text
+    assert [line for line in lines if line.startswith("[")] == [
+        "[1] handbook.pdf, page 3  characters 118-155",
+        "[2] handbook.pdf, page 3  characters 118-155  does not say all of this",
+    ]
+    assert "no source was found to say: “It is grand.”" in lines
+    assert lines[-1].startswith("answered by gemma (gemma-3) after flash (timeout); embed")
 
 
 def test_an_answer_without_texts_still_quotes() -> None:

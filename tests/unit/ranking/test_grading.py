@@ -6,17 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.backends.labels import label_mass, log_evidence
 from app.backends.ports import LabelScores
-from app.ranking.grading import (
-    JUDGE_VARIANCE,
-    UNBIASED,
-    UNRELIABLE,
-    bias_of,
-    grade_of,
-    grades_of,
-    label_mass,
-    log_evidence,
-)
+from app.ranking.grading import JUDGE_VARIANCE, UNBIASED, UNRELIABLE, bias_of, grade_of, grades_of
 from tests.unit.ranking.drawn import LOGS, label_scores
 
 TOLD = label_scores(LOGS)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.backends.salvaging import DEEPEST, salvage, strict_json
 from app.ranking.replies import LONGEST, GradesRead, OrderRead, read_grades, read_order
-from app.ranking.salvaging import DEEPEST, salvage, strict_json
 from tests.unit.ranking.written_replies import spoil, write_grades
 
 KINDS = {
