@@ -59,7 +59,7 @@ def _seen(candidate: Candidate) -> _Seen:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _visible(title: str, text: str) -> tuple[str, str, bool]:
-    """Title and text without what nobody sees, and whether letters were hidden there. No title that the text repeats."""
+    """Title and text without what nobody sees, and whether letters were hidden. No title that the text repeats."""
     shown, title = visible(text), " ".join(visible(title).split())
     hidden = shown != text and hides(text)
     shown = shown.strip()

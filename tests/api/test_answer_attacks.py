@@ -18,6 +18,7 @@ from tests.attacks.injections import ATTACKS
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import AnsweringService, answering_service, server_of, text_of
 from tests.fakes.corpus import passage
+from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.obedient_model import ObedientModel, quoted
 
 pytestmark = pytest.mark.anyio
@@ -108,7 +109,9 @@ async def test_no_attack_in_a_document_is_obeyed(tmp_path: Path, kind: str) -> N
         for turns in mind.asked:
             check_prompt(turns)
         assert len(mind.asked) == len(ALL) + 1
-        assert not keys(server.bodies()) & TOOLS
+        bodies = server.bodies if isinstance(server, GeminiServer) else server.bodies()
+        assert len(bodies) >= len(ALL)
+        assert not keys(bodies) & TOOLS
 
 
 @pytest.mark.parametrize("where", ["title", "source", "heading", "metadata"])
