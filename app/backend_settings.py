@@ -97,6 +97,10 @@ RESERVED = (AUTO, "none", "extractive")
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 
+_KEY = re.compile(r"\s*[!-~]+\s*")
+
+_ADDRESS = re.compile(r"https?://[^\s\\^|`<>\"{}\x00-\x1f\x7f]+")
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _KEY_VARIABLES: Mapping[Kind, tuple[str, ...]] = {
@@ -134,6 +138,8 @@ def complete(name: str, told: BackendSettings, environ: Mapping[str, str]) -> Ba
     """With key, URL and model from where they are known. Raises ConfigError naming what is missing."""
     variables = _KEY_VARIABLES[told.kind]
     key = told.api_key or _first(environ, variables)
+    if key and not _KEY.fullmatch(key):
+        raise ConfigError(f"[backends.{name}]: its key has characters that no key has; look at {_places(variables)}")
     if told.kind == "gemini":
         if not key and not told.project:
             raise ConfigError(f"[backends.{name}] needs a key: set GEMINI_API_KEY, or api_key or project there")
@@ -154,14 +160,19 @@ def _url(name: str, told: BackendSettings, environ: Mapping[str, str]) -> str:
 
 
 def _checked_url(name: str, url: str) -> str:
+    """The one place that says what an address is: adapters take it as it stands."""
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        fine = _ADDRESS.fullmatch(url) and parts.hostname and parts.port != 0
     except ValueError:
         fine = False
     if not fine:
         raise ConfigError(f"[backends.{name}]: url {url!r} is not like http://127.0.0.1:8001/v1")
     return url
+
+
+def _places(variables: tuple[str, ...]) -> str:
+    return " and ".join(("api_key", *variables))
 
 
 def _first(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from app.errors import ConfigError, UpstreamError, WinnowError
 from app.presence import Presence, find_service
 from app.remote import RemoteService
 from app.settings import CONFIG_FILE, Settings, load_settings
-from app.wiring import open_store
+from app.wiring import named_backends, open_store
 from indexing.collections import LazyEmbedder
 from indexing.embedding import check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy, IndexingError
@@ -52,6 +53,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
     """Look at everything; nothing is changed, and no model is loaded."""
     try:
         settings = load_settings(environ, cwd)
+        named_backends(settings)
     except ConfigError as exc:
         return [Finding(name="configuration", state="broken", detail=str(exc), fix="correct that place")]
     presence = find_service(settings.index.home)
@@ -187,13 +189,13 @@ async def _asked(backends: Mapping[str, BackendSettings]) -> list[Finding]:
 
 
 async def _backend(name: str, told: BackendSettings) -> Finding:
-    adapter = open_adapter(name, told)
     model = told.model or "the server's model"
     try:
-        await adapter.ping(PATIENCE_S)
+        async with aclosing(open_adapter(name, told)) as adapter:
+            await adapter.ping(PATIENCE_S)
+    except ConfigError as exc:
+        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix="correct that place")
     except UpstreamError as exc:
         fix = f"correct [backends.{name}], or start the server"
         return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix=fix)
-    finally:
-        await adapter.aclose()
     return Finding(name=f"backend {name}", state="ok", detail=f"{told.kind}, {model}: it answers")

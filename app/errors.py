@@ -13,7 +13,7 @@ WinnowError
 ├ BudgetExceeded                 `retry_after` seconds until the period ends
 ├ Overloaded                     our own queues are full; `retry_after` seconds
 └ UpstreamError                  `service` did not deliver; maybe `retry_after` seconds, and what it cost all the same
-  ├ UpstreamTimeout              retryable
+  ├ UpstreamTimeout              retryable; `sent` if it may have read the prompt all the same
   ├ UpstreamUnavailable          retryable
   │ └ Resting                    it failed so often that we leave it alone for a while
   ├ UpstreamRateLimited          retryable; `quota` says which one is spent
@@ -140,10 +140,22 @@ class UpstreamError(WinnowError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """It did not answer in time."""
+    """It did not answer in time. `sent`: we stopped waiting, as far as we know after the request had left."""
 
     code = "timeout"
     retryable = True
+
+    def __init__(
+        self,
+        service: str,
+        detail: str,
+        retry_after: float | None = None,
+        tokens: TokenCount | None = None,
+        *,
+        sent: bool = False,
+    ) -> None:
+        super().__init__(service, detail, retry_after, tokens)
+        self.sent = sent
 
 
 class UpstreamUnavailable(UpstreamError):

@@ -117,7 +117,7 @@ class Services:
     ) -> None:
         self.settings = settings
         self._index_home = index_home or settings.index.home
-        self.backends = Backends(declared(settings.backends), default=settings.service.backend)
+        self.backends = named_backends(settings)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self.fleet = Resource(self._open_fleet)
         self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
@@ -142,6 +142,7 @@ class Services:
         self._samples: Path | None = None
         self._writing: DirectoryLock | None = None
         self.presence: Presence | None = None
+        self._needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.fleet.get}
         self.stopping = asyncio.Event()
         """Set when the service has been told to end: long work stops, and says so."""
 
@@ -156,22 +157,15 @@ class Services:
 
     async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
         """Try each dependency; one that needs longer than `timeout_s` is not ready."""
-        attempts = (("store", self._ask_store), ("embedder", self.model.get))
-        found = list(await asyncio.gather(*(_try(name, attempt, timeout_s) for name, attempt in attempts)))
+        found = list(await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items())))
         if self._samples is not None:
             found.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
         return found
 
     async def _warm(self) -> None:
-        await self.fleet.get()
-        await asyncio.to_thread(prepare_languages)
-        for dependency in await self.readiness(timeout_s=None):
-            if dependency.name == "samples":
-                continue
-            if dependency.ready:
-                log.info("ready", dependency=dependency.name)
-            else:
-                log.error("not ready", dependency=dependency.name, detail=dependency.detail)
+        """All at once, each telling when it is there: what fails keeps nobody else from getting ready."""
+        needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
+        await asyncio.gather(*(_told(name, need) for name, need in needs))
         if self._samples is not None:
             await self._index_samples(self._samples)
 
@@ -248,8 +242,26 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
     return Dependency(name=name, ready=True)
 
 
+async def _told(name: str, attempt: Callable[[], Awaitable[object]]) -> None:
+    """Try it, for the log."""
+    try:
+        dependency = await _try(name, attempt, timeout_s=None)
+    except Exception:
+        log.exception("not ready", dependency=name)
+        return
+    if dependency.ready:
+        log.info("ready", dependency=name)
+    else:
+        log.error("not ready", dependency=name, detail=dependency.detail)
+
+
 def _failed(future: "asyncio.Future[T]") -> bool:
     return future.cancelled() or future.exception() is not None
+
+
+def named_backends(settings: Settings) -> Backends:
+    """Those of the settings. Raises ConfigError for a setting that names one which is not there."""
+    return Backends(declared(settings.backends), settings.service.backend, settings.routing.auto)
 
 
 def build_services(settings: Settings, *, index_home: Path | None = None, fits: Fits | None = None) -> Services:

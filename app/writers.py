@@ -195,6 +195,8 @@ def _written(served: Served[Draft], composer: Composer, reason: AbstainReason | 
     warnings = []
     if composer.unknown:
         warnings.append(f"Markers that name no passage were removed: {composer.unknown}.")
+    if composer.unlinked:
+        warnings.append(f"Addresses that stand in no passage were removed: {composer.unlinked}.")
     if cut:
         warnings.append("The answer was cut off: it used up max_output_tokens.")
     return Written(

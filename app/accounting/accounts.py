@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -56,7 +57,7 @@ class Accounts:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
-        self._opened = False
+        self._opened, self._opening = False, Lock()
         self._prices = Prices(backends, now)
         self.ledger = Ledger(home / LEDGER_FILE, now=now)
         self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now)
@@ -64,12 +65,15 @@ class Accounts:
         self._estimator = Estimator(backends, self._prices)
 
     def open(self) -> None:
-        """Before the first call: open the ledger, read what was spent and the prices. Blocks. Raises ConfigError."""
-        if self._opened:
-            return
-        self.ledger.open()
-        self._prices.load()
-        self._opened = True
+        """Before the first call: open the ledger, read what was spent and the prices. Blocks. Raises ConfigError.
+
+        Whoever needs it may ask, from any thread: it is done once.
+        """
+        with self._opening:
+            if not self._opened:
+                self.ledger.open()
+                self._prices.load()
+                self._opened = True
 
     def close(self) -> None:
         """After the last call: write what is left. Blocks."""

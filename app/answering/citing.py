@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from app.answering.evidence import Sentence
+from app.answering.links import without_images
 from app.domain import Citation, Hit
 from indexing.documents import Span
 
@@ -41,11 +42,11 @@ def cite(hits: Sequence[Hit], sentences: Sequence[Sentence]) -> Iterator[Piece]:
 
 
 def readable(sentence: str) -> str:
-    """The sentence on one line, without footnote numbers, invisible characters and whatever looks like a marker."""
+    """The sentence on one line, without footnote numbers, invisible characters, images, tags and look-alike markers."""
     text = " ".join(INVISIBLE.sub("", sentence).split())
     while (shorter := _FOOTNOTE.sub("", text)) != text:
         text = shorter
-    return _MARKER.sub(r"(\1)", text).strip()
+    return without_images(_MARKER.sub(r"(\1)", text)).strip()
 
 
 def _before_stop(text: str) -> tuple[str, str]:

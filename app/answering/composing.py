@@ -11,6 +11,7 @@ import msgspec
 
 from app.answering.citing import INVISIBLE, citation_of
 from app.answering.claims import BULLET, states_something
+from app.answering.links import Unlinked
 from app.answering.markers import Ref
 from app.answering.opening import Opening
 from app.answering.page import Page
@@ -34,7 +35,7 @@ class Composer:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._resolver = Resolver(sources)
+        self._resolver, self._unlinked = Resolver(sources), Unlinked(sources)
         self._opening, self._scanner, self._page = Opening(), Scanner(), Page()
         self._sentence, self._tail = Sentence(), Tail()
         self._ahead: list[Words] = []
@@ -65,6 +66,11 @@ class Composer:
         return self._resolver.unknown
 
     @property
+    def unlinked(self) -> int:
+        """Addresses that were removed, since no passage has them."""
+        return self._unlinked.removed
+
+    @property
     def supported(self) -> bool:
         """Whether anything that the answer says is known to be supported."""
         return any(citation.verified for citation in self._citations)
@@ -76,11 +82,12 @@ class Composer:
 
     def feed(self, text: str) -> list[TextDelta | CitationMade]:
         """What has become certain with the next piece of the model's text."""
-        self._read(self._opening.read(clean(INVISIBLE.sub("", text))))
+        self._read(self._opening.read(self._unlinked.feed(clean(INVISIBLE.sub("", text)))))
         return self._page.told()
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
+        self._read(self._opening.read(self._unlinked.finish()))
         self._read(self._opening.finish())
         self._take_all(self._scanner.finish())
         self._look_no_further()
@@ -167,7 +174,7 @@ class Composer:
             self._led.extend(tail.refs)
         gap = tail.before if leads or (not tail.gap and not placed and ahead[:1].isalnum()) else tail.gap
         if ahead and self._page.length:
-            self._space(gap)
+            self._space(gap or " " * (bool(tail.refs) and not placed and _would_join(self._page.last, ahead[0])))
         if tail.breaks():
             self._line, self._line_led = "", leads
         self._line_led = self._line_led or leads
@@ -245,6 +252,11 @@ class Composer:
 def _evidence(source: Source, span: Span) -> Evidence:
     hit, text = source.hit, source.hit.text or ""
     return Evidence(text[span.start : span.end], "\n".join((hit.title, *hit.heading, text[: span.start])))
+
+
+def _would_join(before: str, after: str) -> bool:
+    """Whether a marker that is removed would make one word of what stood on both sides: "ht[9.9]tps://"."""
+    return (before + after).isascii() and not before.isspace() and after not in ",;)"
 
 
 def unsupported(claims: Iterable[Claim], citations: Sequence[Citation]) -> tuple[UnsupportedSpan, ...]:

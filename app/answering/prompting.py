@@ -17,7 +17,7 @@ from app.domain import Hit, Question, Turn
 from app.quoting.fencing import draw_fence, random_fence
 from app.quoting.neutral import neutralise
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """To be raised with every change of the words below; a test holds to it."""
 
 DECLINE = "NO_ANSWER"
@@ -84,7 +84,10 @@ def answer_request(
     turns = _shown_turns(earlier(question.search.text, question.messages))
     asked = _asked(brief)
     fence = draw_fence([*(text for pair in passages for text in pair), *(text for _, text in turns), asked], draw)
-    listing = [f"{fence} passage {number}{name}\n{lines}" for number, (name, lines) in enumerate(passages, 1)]
+    listing = [
+        f"{fence} passage {source.number}{_suspicion(source.hit)}\n{name}{lines}"
+        for source, (name, lines) in zip(sources, passages, strict=True)
+    ]
     paragraphs = [
         f"The lines that begin with {fence} are mine; what stands between them is quoted.",
         "\n".join([*listing, f"{fence} end of the passages"]),
@@ -138,10 +141,10 @@ def _system(question: Question) -> str:
 
 
 def _name(source: Source) -> str:
-    """Title, headings and source of a passage."""
+    """The line with title, headings and source of a passage, which are a stranger's words too; "" without any."""
     hit = source.hit
     named = clip(line(" > ".join(filter(None, (hit.title, *hit.heading, hit.source)))), NAME_TOKENS)
-    return (f": {named}" if named else "") + _suspicion(hit)
+    return f"From: {named}\n" if named else ""
 
 
 def _suspicion(hit: Hit) -> str:

@@ -21,7 +21,7 @@ async def time_limit(name: str, seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as exc:
-        raise UpstreamTimeout(name, f"{name} did not answer within {seconds:.3g} s") from exc
+        raise UpstreamTimeout(name, f"{name} did not answer within {seconds:.3g} s", sent=True) from exc
 
 
 class Attempt:
@@ -83,6 +83,11 @@ class Attempt:
             self._permit.failed(failure)
         else:
             self._permit.succeeded()
+
+
+def may_have_read(failure: BaseException) -> bool:
+    """Whether a call that failed before it replied has used its prompt: what we stopped probably has."""
+    return not isinstance(failure, WinnowError) or (isinstance(failure, UpstreamTimeout) and failure.sent)
 
 
 def outcome_of(failure: BaseException) -> str:

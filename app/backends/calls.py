@@ -92,7 +92,7 @@ class Charge(Protocol):
         """Book it: in the ledger, in the budgets, and on the call's account.
 
         `outcome` is "ok", "cancelled" or the code of the error. `tokens` None: the server did not tell; then `estimate`
-        is booked and marked as an estimate (None: nothing was used, as when it never answered).
+        is booked and marked as an estimate (None: nothing was used, as when it was never reached).
         Returns when the row is safe from a kill of this process, but waits only briefly.
         """
         ...

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.backend_settings import GEMINI_MODEL, BackendSettings, Kind, RoutingSettings
-from app.backends.attempt import Attempt, time_limit
+from app.backends.attempt import Attempt, may_have_read, time_limit
 from app.backends.breaker import Breaker
 from app.backends.calls import Account, Call, Clock, Deadline, Meter, Target, loop_time
 from app.backends.estimating import total, worst_of_chat, worst_of_scoring
@@ -310,9 +310,7 @@ class Line:
         return slot
 
     async def _failed(self, attempt: Attempt, failure: BaseException, errand: _Errand) -> None:
-        """What we stopped has probably read the prompt; what failed before it replied has used what it says."""
-        stopped = not isinstance(failure, UpstreamError)
-        await attempt.failed(failure, TokenCount(input=errand.worst.input) if stopped else None)
+        await attempt.failed(failure, TokenCount(input=errand.worst.input) if may_have_read(failure) else None)
 
 
 async def _let_go(_: object) -> None:

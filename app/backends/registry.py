@@ -36,12 +36,17 @@ def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
 class Backends:
     """The backends by name; `none` and `extractive` are always there.
 
-    `default` serves the requests that name none. Raises ConfigError when it is not a backend that can serve a search.
+    `default` serves the requests that name none; `auto` is the order of [routing]. Raises ConfigError when the first
+    cannot serve a search, or the second names one that is not configured: at the start, without any SDK.
     """
 
-    def __init__(self, configured: Sequence[Backend] = (), default: str = AUTO) -> None:
+    def __init__(self, configured: Sequence[Backend] = (), default: str = AUTO, auto: Sequence[str] = ()) -> None:
         self._by_name = {backend.name: backend for backend in (NONE, EXTRACTIVE, *configured)}
         self.default = default
+        names = [backend.name for backend in configured]
+        if unknown := [name for name in auto if name not in names]:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
         try:
             self.for_ranking(default)
         except (UnknownBackend, MissingCapability) as exc:

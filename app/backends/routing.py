@@ -13,7 +13,6 @@ from app.backends.streaming import OpenStream
 from app.domain import BackendUse, Fallback
 from app.errors import (
     BudgetExceeded,
-    ConfigError,
     MissingCapability,
     Overloaded,
     Refused,
@@ -41,16 +40,12 @@ class Served(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Router:
-    """The backends by name, and the order in which "auto" tries them. Raises ConfigError if that is unknown."""
+    """The backends by name, and the order in which "auto" tries them; whoever read the settings has checked it."""
 
     def __init__(self, lines: Sequence[Line], routing: RoutingSettings, *, clock: Clock = loop_time) -> None:
         self.lines = {line.name: line for line in lines}
         self._clock = clock
-        order = routing.auto or tuple(self.lines)
-        if unknown := [name for name in order if name not in self.lines]:
-            known = ", ".join(self.lines) or "none"
-            raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
-        self.auto = tuple(self.lines[name] for name in order)
+        self.auto = tuple(self.lines[name] for name in routing.auto or self.lines)
 
     def route(self, requested: str, *needs: frozenset[Capability]) -> "Route":
         """Who may serve it, having all of the first needs, or all of the second. Before any work.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-from app.backends.attempt import Attempt, time_limit
+from app.backends.attempt import Attempt, may_have_read, time_limit
 from app.backends.estimating import tokens_of
 from app.backends.hedging import finish
 from app.backends.ports import Delta
@@ -96,7 +96,7 @@ class OpenStream:
         if failure is None:
             await self._attempt.succeeded(self._told, estimate=self._estimate(), first_token_s=first_token_s)
             return
-        began = first_token_s is not None or not isinstance(failure, WinnowError)
+        began = first_token_s is not None or may_have_read(failure)
         await self._attempt.failed(failure, self._estimate() if began else None, first_token_s)
 
     def _estimate(self) -> TokenCount:

@@ -74,11 +74,14 @@ async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient) -> None:
 async def test_a_full_queue_says_when_to_come_back(client: httpx.AsyncClient, services: Services) -> None:
     """503 with Retry-After, and nothing of it is indexed."""
 
+    running = asyncio.Event()
+
     async def never(_: object) -> None:
+        running.set()
         await asyncio.Event().wait()
 
     services.jobs.submit("full", never, 1)
-    await asyncio.sleep(0.01)  # it runs, and leaves the queue
+    await running.wait()  # it has left the queue
     for _ in range(100):
         services.jobs.submit("full", never, 1)
     response = await client.post("/documents?wait=false", json={"collection": "full", "documents": [{"text": "x"}]})

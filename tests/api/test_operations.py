@@ -27,7 +27,7 @@ async def test_the_process_lives(client: httpx.AsyncClient) -> None:
 
 
 async def test_ready_when_everything_is_there(client: httpx.AsyncClient) -> None:
-    """Both dependencies are named and ready."""
+    """All dependencies are named and ready."""
     response = await client.get("/health/ready")
     assert response.status_code == 200
     assert response.json() == {
@@ -35,6 +35,7 @@ async def test_ready_when_everything_is_there(client: httpx.AsyncClient) -> None
         "dependencies": [
             {"name": "store", "ready": True, "detail": ""},
             {"name": "embedder", "ready": True, "detail": ""},
+            {"name": "backends", "ready": True, "detail": ""},
         ],
     }
 
@@ -51,7 +52,7 @@ async def test_not_ready_names_what_is_missing(settings: Settings) -> None:
         response = await client.get("/health/ready")
     assert response.status_code == 503
     details = {found["name"]: found["detail"] for found in response.json()["dependencies"]}
-    assert details == {"store": "another process holds the index", "embedder": "install it"}
+    assert details == {"store": "another process holds the index", "embedder": "install it", "backends": ""}
 
 
 async def test_version_names_the_product(client: httpx.AsyncClient) -> None:

@@ -21,10 +21,8 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
 
 def test_it_serves_logs_and_ends_well(server: RunningServer) -> None:
     """Ready, a search, JSON lines in the log, and SIGTERM is exit status 0."""
-    for _ in range(100):
-        if httpx.get(f"{server.url}/health/ready").status_code == 200:
-            break
-        time.sleep(0.1)
+    while httpx.get(f"{server.url}/health/ready", timeout=60).status_code != 200:
+        time.sleep(0.05)
     found = httpx.post(f"{server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"})
     assert found.json()["results"][0]["document_id"] == "dental"
     assert "server" not in found.headers
@@ -36,48 +34,49 @@ def test_it_serves_logs_and_ends_well(server: RunningServer) -> None:
 
 def test_events_arrive_as_they_happen(server: RunningServer) -> None:
     """The sources come at once, pings bridge the silence, and the rest follows."""
-    started = time.monotonic()
-    seen: dict[str, float] = {}
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.0", "stream": True}) as response:
-        for line in response.iter_lines():
-            seen.setdefault(line, time.monotonic() - started)
-    assert seen["event: sources"] < 0.8
-    assert ": ping" in seen
-    assert seen["event: done"] >= 1.0
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.0", "stream": True}, timeout=60) as response:
+        seen = [line for line in response.iter_lines() if line.startswith(("event", ":"))]
+    pings = len(seen) - 3
+    assert seen == ["event: sources", *[": ping"] * pings, "event: delta", "event: done"]
+    assert pings >= 1
 
 
 def test_hanging_up_stops_an_answer(server: RunningServer) -> None:
     """A client that goes away ends what was being done for it."""
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/answer", json={"query": "30"}, timeout=0.5)
-    server.wait_for("cut short", seconds=5)
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    body = b'{"query": "300"}'
+    head = b"POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head % len(body) + body)
+        server.wait_for("asked")
+    server.wait_for("cut short")
 
 
 def test_hanging_up_stops_a_stream(server: RunningServer) -> None:
     """A client that stops listening ends the stream's work."""
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "30", "stream": True}) as response:
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "300", "stream": True}, timeout=60) as response:
         assert next(response.iter_lines()) == "id: 1"
-    server.wait_for("cut short", seconds=5)
+    server.wait_for("cut short")
 
 
 def test_a_running_answer_is_finished_before_the_end(server: RunningServer) -> None:
     """SIGTERM lets a stream come to its `done`."""
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.5", "stream": True}) as response:
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.5", "stream": True}, timeout=60) as response:
         lines = response.iter_lines()
         assert next(lines) == "id: 1"
         server.process.send_signal(signal.SIGTERM)
         assert "event: done" in list(lines)
-    assert server.process.wait(timeout=10) == 0
+    assert server.process.wait(timeout=60) == 0
 
 
 def test_a_second_signal_does_not_wait(server: RunningServer) -> None:
     """Who asks twice means it."""
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "60", "stream": True}) as response:
+    with httpx.stream("POST", f"{server.url}/answer", json={"query": "300", "stream": True}, timeout=60) as response:
         assert next(response.iter_lines()) == "id: 1"
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("Shutting down")
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(timeout=10)
+        server.process.wait(timeout=60)
 
 
 @pytest.mark.parametrize(

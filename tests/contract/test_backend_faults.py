@@ -16,7 +16,7 @@ from tests.fakes.faults import ERRORS, Fault
 pytestmark = pytest.mark.anyio
 
 PLENTY_S = 20.0
-BRIEF_S = 0.15
+BRIEF_S = 0.4
 
 NO_ERROR = {Fault.OK, Fault.OUT_OF_TOKENS}
 

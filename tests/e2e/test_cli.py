@@ -17,6 +17,9 @@ from tests.fakes.running import RunningServer
 
 ROOT = Path(__file__).parents[2]
 
+MORE_THAN_A_PIPE = 4_000_000
+"""Characters. Linux holds up to one megabyte for a reader."""
+
 
 def start(cwd: Path, *args: str, **environ: str) -> subprocess.Popen[str]:
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("WINNOW_", "QDRANT_"))}
@@ -97,6 +100,13 @@ def test_a_ledger_that_is_none_is_status_2(tmp_path: Path) -> None:
     assert "move it away" in err
 
 
+def test_an_order_that_names_nobody_is_status_2(tmp_path: Path) -> None:
+    """The service does not start; one line names the setting, what it says, and what it could say."""
+    status, _, err = winnow(tmp_path, "serve", "--port", "0", GEMINI_API_KEY="k", WINNOW_ROUTING_AUTO="gema")
+    assert (status, err) == (2, "winnow: auto in [routing] names gema; the backends declared are gemini\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_money_without_a_service(tmp_path: Path) -> None:
     """Usage and its export read the ledger; an estimate needs nothing; none of them makes a file."""
     assert winnow(tmp_path, "usage")[::2] == (0, "")
@@ -146,7 +156,8 @@ def test_a_life_with_documents(tmp_path: Path) -> None:
     assert (status, err) == (0, "")
     assert "“Dental cover starts on your first day.”" in out
     process = start(tmp_path, "index", "-")
-    time.sleep(2)
+    assert process.stdin is not None
+    process.stdin.write("a" * MORE_THAN_A_PIPE)  # returns when somebody is reading
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130

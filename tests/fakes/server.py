@@ -21,20 +21,25 @@ from tests.fakes.source import GivenEmbedder
 
 
 class PatientAnswerer(ScriptedAnswerer):
-    """Takes the time that the question names; says on standard output when it is cut short."""
+    """Takes the time that the question names; says on standard output when it is asked, and when it is cut short."""
 
     def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
         self.script = (SourcesFound(()), _seconds(question.search.text), TextDelta("Yes."), DONE)
         return self._told(super().stream(question, caller))
 
     async def _told(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent]:
+        _say("asked")
         try:
             async for event in events:
                 yield event
         except BaseException:
-            sys.stdout.write("cut short\n")
-            sys.stdout.flush()
+            _say("cut short")
             raise
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _seconds(text: str) -> float:

@@ -47,6 +47,19 @@ def test_a_bad_configuration(tmp_path: Path) -> None:
     assert (found.state, "did you mean port?" in found.detail) == ("broken", True)
 
 
+def test_an_order_that_names_nobody(tmp_path: Path) -> None:
+    """What would stop the start is found without starting."""
+    [found] = examine({"WINNOW_ROUTING_AUTO": "gema", "GEMINI_API_KEY": "k"}, tmp_path)
+    assert (found.state, "the backends declared are gemini" in found.detail) == ("broken", True)
+
+
+def test_a_backend_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told beside the rest."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    found = findings(tmp_path, {"GEMINI_API_KEY": "k"})["backend gemini"]
+    assert (found.state, "ALL_PROXY" in found.detail) == ("broken", True)
+
+
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:
     """A file is in its place."""
     (tmp_path / "file").touch()

@@ -47,6 +47,15 @@ def test_a_default_that_cannot_serve_stops_the_start(default: str) -> None:
         Backends(default=default)
 
 
+@pytest.mark.parametrize(
+    ("configured", "name", "known"), [([GEMMA], "gema", "gemma"), ([GEMMA], "none", "gemma"), ([], "gemma", "none")]
+)
+def test_an_unknown_name_in_the_order_stops_the_start(configured: list[Backend], name: str, known: str) -> None:
+    """A misspelt backend in [routing], or one that is no model, is told at start with the names that there are."""
+    with pytest.raises(ConfigError, match=rf"auto in \[routing\] names {name}; the backends declared are {known}$"):
+        Backends(configured, auto=("gemma", name) if configured else (name,))
+
+
 def test_a_configured_backend_ranks() -> None:
     """It is known by its name and kind, and ranks and talks as far as anybody knows yet."""
     told = BackendSettings(kind="ollama", url="http://127.0.0.1:1/v1", model="gemma3:4b")

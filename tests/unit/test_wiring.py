@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings
+from app.backend_settings import BackendSettings
+from app.settings import IndexSection, Settings
 from app.wiring import Resource, Services
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
@@ -79,9 +81,9 @@ async def test_a_probe_does_not_wait_for_a_slow_start() -> None:
     """A dependency that is still loading is not ready, and goes on loading."""
     source = GivenEmbedder(HashEmbedder(), delay_s=0.1)
     given = services(source)
-    _, embedder = await given.readiness(timeout_s=0.01)
+    _, embedder, _ = await given.readiness(timeout_s=0.01)
     assert (embedder.ready, embedder.detail) == (False, "it is still starting, or does not answer")
-    _, embedder = await given.readiness(timeout_s=5)
+    _, embedder, _ = await given.readiness(timeout_s=5)
     assert embedder.ready
     assert source.loads == 1
     await given.close()
@@ -92,8 +94,33 @@ async def test_a_start_that_fails_does_not_stop_the_service() -> None:
     given = services(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),) * 3))
     await given.start()
     details = [dependency.detail for dependency in await given.readiness()]
-    assert details == ["held", "no"]
+    assert details == ["held", "no", ""]
     await given.close()
+
+
+async def test_backends_that_cannot_be_opened_keep_nobody_from_getting_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples are indexed, searching works, and readiness says what is wrong with the backends."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    (tmp_path / "a.txt").write_text("Parcels arrive within two days.")
+    settings = Settings(
+        index=IndexSection(home=tmp_path / "home"), backends={"flash": BackendSettings(kind="gemini", api_key="k")}
+    )
+    store = EmbeddedStore(tmp_path / "index")
+    given = Services(settings, lambda: _given(store), GivenEmbedder(HashEmbedder()), lambda *_: ScriptedAnswerer())
+    await given.start(tmp_path / "a.txt")
+    async with asyncio.timeout(30):
+        while "samples" in (names := {need.name: need for need in await given.readiness()}):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert "ALL_PROXY" in names["backends"].detail
+    assert (names["backends"].ready, names["store"].ready, names["embedder"].ready) == (False, True, True)
+    assert [info.passages for info in await store.collections()] == [1]
+    await given.close()
+
+
+async def _given(store: VectorStore) -> VectorStore:
+    return store
 
 
 def test_importing_the_service_imports_no_heavy_package() -> None:

@@ -1,8 +1,6 @@
 """What goes wrong between us and Gemini, as our errors. None of the texts repeats what the server wrote."""
 
-import math
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
@@ -10,6 +8,7 @@ import msgspec
 from google.auth import exceptions as auth
 from google.genai.errors import APIError
 
+from app.backends.retrying import pause_of, told_pause_s
 from app.errors import (
     Quota,
     UpstreamBadReply,
@@ -48,9 +47,9 @@ def translate(exc: Exception, peer: Peer, response: httpx2.Response | None, now:
     match exc:
         case APIError():
             return _from_status(exc.code, exc.details, response, peer, now)
-        case TimeoutError() | httpx2.TimeoutException() | auth.TimeoutError():
-            return UpstreamTimeout(peer.name, f"{peer.name} did not answer in time")
-        case auth.TransportError():
+        case TimeoutError() | httpx2.ReadTimeout() | httpx2.WriteTimeout():
+            return UpstreamTimeout(peer.name, f"{peer.name} did not answer in time", sent=True)
+        case auth.TransportError() | auth.TimeoutError():
             return UpstreamUnavailable(peer.name, f"{peer.name}: Google Cloud's sign-in cannot be reached")
         case auth.GoogleAuthError():
             return UpstreamRejected(
@@ -116,34 +115,15 @@ def _quota(listed: list[dict[str, Any]]) -> Quota:
 def _retry_after(listed: list[dict[str, Any]], headers: Mapping[str, str], now: float) -> float | None:
     """Seconds: from Google's RetryInfo, or else from the header."""
     told = [_duration(detail["retryDelay"]) for detail in listed if "retryDelay" in detail]
-    return next((wait for wait in told if wait is not None), None) or _from_header(headers.get("retry-after", ""), now)
+    return next((wait for wait in told if wait is not None), None) or told_pause_s(headers, now)
 
 
 def _duration(value: Any) -> float | None:
     """Of "3.5s", or {"seconds": 3, "nanos": 500000000}."""
     if isinstance(value, dict):
-        seconds, nanos = _number(value.get("seconds", 0)), _number(value.get("nanos", 0))
+        seconds, nanos = pause_of(value.get("seconds", 0)), pause_of(value.get("nanos", 0))
         return None if seconds is None or nanos is None else seconds + nanos / 1e9
-    return _number(str(value).removesuffix("s"))
-
-
-def _from_header(value: str, now: float) -> float | None:
-    """Of a number of seconds, or a date."""
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return pause_of(str(value).removesuffix("s"))
 
 
 def _details(body: Any) -> Iterator[dict[str, Any]]:

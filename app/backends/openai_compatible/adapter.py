@@ -10,16 +10,14 @@ from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.replies import Choice, Completion, Models
 from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
-from app.backends.openai_compatible.wire import Wire, is_http
+from app.backends.openai_compatible.wire import Wire
 from app.backends.ports import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 
-_PLAIN_URL = "https://api.openai.com/v1"
-
 
 def open_openai_compatible(name: str, settings: BackendSettings) -> "OpenAICompatible":
-    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError for a missing or strange url."""
+    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError without a url."""
     return OpenAICompatible(name, settings)
 
 
@@ -104,10 +102,9 @@ class OpenAICompatible:
 
 
 def _address(name: str, settings: BackendSettings) -> str:
-    url = settings.url or (_PLAIN_URL if settings.kind == "openai" else "")
-    if not is_http(url):
-        raise ConfigError(f"url in [backends.{name}] must be like http://127.0.0.1:8000/v1")
-    return url
+    if settings.url is None:
+        raise ConfigError(f"[backends.{name}] needs a url, as in http://127.0.0.1:8000/v1")
+    return settings.url
 
 
 def _first(chunk: Completion) -> Choice:

@@ -10,16 +10,15 @@ a reply that cannot be read                     UpstreamBadReply
 an error inside a stream or a reply             by the status or the type that it names
 """
 
-import math
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
 import msgspec
 import openai
 
+from app.backends.retrying import told_pause_s
 from app.domain import TokenCount
 from app.errors import (
     Quota,
@@ -102,13 +101,13 @@ def _connection_error(exc: Exception, name: str) -> UpstreamError:
     if isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.ProxyError | httpx2.UnsupportedProtocol):
         return UpstreamUnavailable(name, f"{name} cannot be reached; is it running, and is `url` right?")
     if isinstance(exc, openai.APITimeoutError | TimeoutError | httpx2.TimeoutException):
-        return UpstreamTimeout(name, f"{name} did not answer in time")
+        return UpstreamTimeout(name, f"{name} did not answer in time", sent=True)
     return UpstreamUnavailable(name, f"{name} dropped the connection")
 
 
 def _refusal_of(status: int, facts: frozenset[str], upstream: Upstream, headers: Mapping[str, str]) -> UpstreamError:
     name = upstream.name
-    after = retry_after(headers)
+    after = told_pause_s(headers, time.time())
     if facts & _REFUSALS:
         return Refused(name, f"{name} declined for its content policy")
     if status in _OVER_QUOTA:
@@ -169,25 +168,3 @@ def _spoken(error: Mapping[Any, Any]) -> set[str]:
     message = str(error.get("message", "")).lower()
     long = "context length" in message or "context size" in message or "context window" in message
     return ({"input_tokens"} if long else set()) | ({"per day"} if "per day" in message else set())
-
-
-def retry_after(headers: Mapping[str, str], wall_clock: float | None = None) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date. None: not told, or nonsense."""
-    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        seconds = _number(headers.get(header))
-        if seconds is not None:
-            return max(0.0, seconds / unit)
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    now = time.time() if wall_clock is None else wall_clock
-    return max(0.0, date.timestamp() - now)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -141,15 +141,6 @@ def _encoded(body: Body) -> bytes:
         raise InvalidRequest("the text holds half of a surrogate pair, which is no character") from exc
 
 
-def is_http(url: str) -> bool:
-    """Whether a server could be there."""
-    try:
-        address = httpx2.URL(url)
-    except httpx2.InvalidURL:
-        return False
-    return address.scheme in ("http", "https") and bool(address.host)
-
-
 def is_near(url: str) -> bool:
     """Whether the host is on this machine or in its private network: no proxy stands between us and it."""
     host = httpx2.URL(url).host

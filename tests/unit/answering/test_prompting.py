@@ -16,8 +16,8 @@ from app.answering.shapes import Brief
 from app.backends.ports import ChatRequest
 from app.domain import BackendUse, Hit, Query, Question, SearchResult, Turn
 from app.quoting.neutral import neutralise
+from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.answering import hit
-from tests.unit.ranking.injections import ATTACKS, Attack
 
 FENCE = "mxkqzvbw"
 TURNS = (Turn("user", "Is there dental cover?"), Turn("assistant", "Yes [1]."))
@@ -53,7 +53,7 @@ def test_the_version_is_that_of_the_words() -> None:
         condense_request("and when?", TURNS, lambda: FENCE),
     )
     digest = hashlib.sha256(msgspec.json.encode(requests)).hexdigest()[:16]
-    assert digest == {"1": "e971c46b4eafa065"}[PROMPT_VERSION]
+    assert digest == {"2": "f1e92bec0fb60603"}[PROMPT_VERSION]
 
 
 def test_what_requests_share_comes_first() -> None:
@@ -68,11 +68,13 @@ def test_what_requests_share_comes_first() -> None:
 
 def test_each_sentence_is_a_line_after_its_marker() -> None:
     """Whatever breaks a sentence into lines in its document."""
-    assert prompt(brief()).splitlines()[2:8] == [
-        f"{FENCE} passage 1: Handbook > 0.txt",
+    assert prompt(brief()).splitlines()[2:10] == [
+        f"{FENCE} passage 1",
+        "From: Handbook > 0.txt",
         "[1.1] Dental cover starts on day one.(3)",
         "[1.2] It is free.",
-        f"{FENCE} passage 2: 1.txt",
+        f"{FENCE} passage 2",
+        "From: 1.txt",
         "[2.1] Ask HR.",
         f"{FENCE} end of the passages",
     ]
@@ -121,7 +123,7 @@ def test_no_text_can_leave_its_line(text: str, title: str, turn: str, query: str
     request = answer_request(told, pack(told.found.results, 6000), 100, lambda: next(fences))
     shown = request.messages[1].content
     fence = shown.split()[5]
-    ours = rf"The lines |{fence} |\[1\.\d+\] |user: |Question: |That is: |Answer in |$"
+    ours = rf"The lines |{fence} |\[1\.\d+\] |From: |user: |Question: |That is: |Answer in |$"
     assert all(re.match(ours, one) for one in shown.split("\n"))
     markers = [int(found) for found in re.findall(r"^\[1\.(\d+)\]", shown, re.MULTILINE)]
     assert markers == list(range(1, len(markers) + 1))

@@ -4,14 +4,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from google.oauth2.credentials import Credentials
 
 from app.backend_settings import BackendSettings
 from app.backends.gemini import GeminiAdapter, open_gemini
-from app.errors import ConfigError, UpstreamRejected, UpstreamTimeout
+from app.errors import ConfigError, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import MODEL, GeminiServer
@@ -77,25 +76,12 @@ async def test_keys_and_switches_in_the_environment_do_not_win(
     assert caplog.records == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({}, "api_key"),
-        ({"api_key": ""}, "api_key"),
-        ({"api_key": "clé"}, "api_key"),
-        ({"api_key": "two\nlines"}, "api_key"),
-        ({"api_key": KEY, "url": "localhost:8080"}, "url"),
-        ({"api_key": KEY, "url": "http://[bad"}, "url"),
-        ({"api_key": KEY, "url": "http://host:port"}, "url"),
-    ],
-)
-def test_what_cannot_work_is_said_at_the_start(
-    settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A key in the environment is no key of this backend: whoever reads the settings hands it over, or nobody."""
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_key_in_the_environment_is_no_key_of_this_backend(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the settings hands it over, or nobody."""
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
-    with pytest.raises(ConfigError, match=words):
-        open_gemini(NAME, BackendSettings(kind="gemini", **settings))
+    with pytest.raises(ConfigError, match="api_key"):
+        open_gemini(NAME, BackendSettings(kind="gemini", api_key=key))
 
 
 def test_a_proxy_that_cannot_be_used_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +156,10 @@ def unresponsive() -> Iterator[str]:
 
 @BOTH_WAYS
 async def test_connecting_has_its_own_time_limit(how: str, unresponsive: str) -> None:
-    """The SDK's "no limit" for each request does not undo it."""
+    """The SDK's "no limit" for each request does not undo it; nothing was sent, so nothing is billed."""
     async with bench(url=unresponsive, connect_timeout_s=0.1) as b:
         async with asyncio.timeout(5):
-            assert isinstance(await failure(b.gemini, how, timeout_s=60), UpstreamTimeout)
+            assert isinstance(await failure(b.gemini, how, timeout_s=60), UpstreamUnavailable)
 
 
 @BOTH_WAYS
@@ -197,7 +183,7 @@ async def test_a_closed_stream_ends_on_the_server() -> None:
         stream = b.gemini.stream(asking(), PLENTY_S)
         await anext(stream)
         await stream.aclose()
-        assert await failure(b.gemini, "complete", timeout_s=1) is None
+        assert await failure(b.gemini, "complete") is None
         assert b.server.cancelled == 1
 
 

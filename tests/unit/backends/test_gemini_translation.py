@@ -23,11 +23,11 @@ TRANSLATED: dict[type[Exception], type[UpstreamError] | None] = {
     sdk.UnsupportedFunctionError: UpstreamBadReply,
     sdk.FunctionInvocationError: UpstreamBadReply,
     sdk.ContinuationInterruptedError: None,  # of interactions, which we do not use
-    httpx2.ConnectTimeout: UpstreamTimeout,
+    httpx2.ConnectTimeout: UpstreamUnavailable,
     httpx2.ReadTimeout: UpstreamTimeout,
     httpx2.WriteTimeout: UpstreamTimeout,
-    httpx2.PoolTimeout: UpstreamTimeout,
-    httpx2.TimeoutException: UpstreamTimeout,
+    httpx2.PoolTimeout: UpstreamUnavailable,
+    httpx2.TimeoutException: UpstreamUnavailable,
     httpx2.ConnectError: UpstreamUnavailable,
     httpx2.ReadError: UpstreamUnavailable,
     httpx2.WriteError: UpstreamUnavailable,
@@ -54,7 +54,7 @@ TRANSLATED: dict[type[Exception], type[UpstreamError] | None] = {
     httpx2.ResponseNotRead: None,
     httpx2.RequestNotRead: None,
     auth.TransportError: UpstreamUnavailable,
-    auth.TimeoutError: UpstreamTimeout,
+    auth.TimeoutError: UpstreamUnavailable,
 }
 
 

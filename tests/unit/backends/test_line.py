@@ -215,12 +215,31 @@ async def test_no_time_no_attempt() -> None:
 @pytest.mark.parametrize("deaf", [False, True])
 @pytest.mark.parametrize(("timeout_s", "deadline_s", "ends_at"), [(5, 100, 5), (50, 8, 8)])
 async def test_no_attempt_outlives_its_time(deaf: bool, timeout_s: float, deadline_s: float, ends_at: float) -> None:
-    """An attempt ends after `timeout_s` or at the deadline, whatever the adapter does about it."""
+    """An attempt ends after `timeout_s` or at the deadline, whatever the adapter does; its prompt is booked."""
     adapter, meter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=deaf), RecordingMeter()
     with pytest.raises(UpstreamTimeout):
         await make_line(adapter, meter, timeout_s=timeout_s, retries=0).complete(ASKED, a_call(deadline_s))
     assert now() == pytest.approx(ends_at)
-    assert (meter.story(), adapter.under_way) == (["timeout"], 0)
+    assert adapter.under_way == 0
+    assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, PROMPT)]
+
+
+async def test_a_stream_that_never_began_has_read_its_prompt() -> None:
+    """Nobody told what it used, and a bill may come: the prompt is booked as an estimate."""
+    meter = RecordingMeter()
+    line = make_line(ScriptedAdapter(rest=Plan(seconds=1000)), meter, first_token_s=3, retries=0)
+    with pytest.raises(UpstreamTimeout):
+        await line.stream(ASKED, a_call())
+    assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, PROMPT)]
+
+
+async def test_a_server_that_says_it_gave_up_has_used_nothing() -> None:
+    """Its 504 is an answer, and no bill follows it."""
+    meter = RecordingMeter()
+    adapter = ScriptedAdapter([Plan(failure=UpstreamTimeout("fake", "fake gave up waiting (504)"))])
+    with pytest.raises(UpstreamTimeout):
+        await make_line(adapter, meter, retries=0).complete(ASKED, a_call())
+    assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, None)]
 
 
 async def test_a_caller_that_goes_cancels_the_call() -> None:

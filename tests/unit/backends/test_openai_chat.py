@@ -235,14 +235,7 @@ async def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
             await adapter.complete(asking("\ud800"), TIMEOUT_S)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "ftp://host/v1", "http://", "http://[::1/v1", "http:///v1"])
-def test_an_address_must_be_one_of_http(url: str) -> None:
-    """What is no address of HTTP is refused with an example, before anything is sent."""
-    with pytest.raises(ConfigError, match=r"url in \[backends.gemma\] must be like http://127.0.0.1:8000/v1"):
-        open_openai_compatible("gemma", BackendSettings(kind="vllm", url=url))
-
-
 def test_a_server_without_a_url_is_a_mistake_of_the_settings() -> None:
     """vLLM and Ollama have no address of their own: without `url` the settings are refused."""
-    with pytest.raises(ConfigError, match=r"\[backends.gemma\] must be like"):
+    with pytest.raises(ConfigError, match=r"\[backends.gemma\] needs a url"):
         open_openai_compatible("gemma", BackendSettings(kind="vllm"))

@@ -1,13 +1,12 @@
 """The seam between OpenAI's SDK and our errors."""
 
 import inspect
-from email.utils import formatdate
 
 import httpx2
 import openai
 import pytest
 
-from app.backends.openai_compatible.errors import FOREIGN, Upstream, retry_after, translated
+from app.backends.openai_compatible.errors import FOREIGN, Upstream, translated
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
@@ -86,28 +85,6 @@ def test_every_foreign_exception_is_translated(name: str) -> None:
 def test_programmers_errors_pass_through(cls: type[Exception]) -> None:
     """What only a mistake of ours can raise is not blamed on the server."""
     assert not isinstance(cls(), FOREIGN)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "-3"}, 0.0),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after": formatdate(1_000_030, usegmt=True)}, 30.0),
-        ({"retry-after": formatdate(999_000, usegmt=True)}, 0.0),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
-    ],
-)
-def test_a_delay_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds, seconds and dates are delays, never negative; nonsense is none."""
-    assert retry_after(headers, wall_clock=1_000_000) == seconds
 
 
 @pytest.mark.parametrize(

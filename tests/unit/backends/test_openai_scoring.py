@@ -173,7 +173,7 @@ async def test_a_batch_that_fails_raises(fault: Fault) -> None:
 
 async def test_no_more_than_the_allowed_requests_run_at_once() -> None:
     """A server that scores one conversation at a time is asked by at most `concurrency` requests at once."""
-    server = OpenAIServer("ollama", model(), load_s=0.002, slots=3)
+    server = OpenAIServer("ollama", model(), load_s=0.02, slots=3)
     async with server, opened(server, concurrency=3) as adapter:
         scoring = await scorer_of(adapter).score([conversation("dental")] * 40, LABELS, TIMEOUT_S)
     assert None not in scoring.scores
@@ -184,7 +184,7 @@ async def test_what_was_scored_in_time_counts() -> None:
     """At the deadline the conversations that were scored keep their scores, and the rest is None."""
     server = OpenAIServer("ollama", model(), load_s=0.04)
     async with server, opened(server, concurrency=1) as adapter:
-        scoring = await scorer_of(adapter).score([conversation("dental")] * 30, LABELS, 0.25)
+        scoring = await scorer_of(adapter).score([conversation("dental")] * 30, LABELS, 0.8)
         with pytest.raises(UpstreamTimeout):
             await scorer_of(adapter).score([conversation("dental")] * 3, LABELS, 0.01)
     assert scoring.scores[0] is not None

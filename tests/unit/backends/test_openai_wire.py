@@ -137,10 +137,10 @@ async def test_cancelled_scoring_ends_upstream() -> None:
 
 async def test_a_timeout_ends_the_call_upstream() -> None:
     """A call whose time is over is given up at the server as well."""
-    server = OpenAIServer("vllm", script=(Fault.SLOW_FIRST_BYTE,), slow_s=2.0)
+    server = OpenAIServer("vllm", script=(Fault.SLOW_FIRST_BYTE,), slow_s=60.0)
     async with server, opened(server, probe=False, model="tiny") as adapter:
         with pytest.raises(UpstreamTimeout):
-            await adapter.complete(asking(), 0.05)
+            await adapter.complete(asking(), 0.5)
         await server.settled()
         assert server.cancelled == 1
 

@@ -16,7 +16,6 @@ from app.backends.routing import Router, Served
 from app.domain import BackendUse, Fallback
 from app.errors import (
     BudgetExceeded,
-    ConfigError,
     MissingCapability,
     Overloaded,
     Refused,
@@ -245,12 +244,6 @@ async def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     """Asking for a backend that is not there says which are."""
     with pytest.raises(UnknownBackend, match="'nobody'; known are auto, gemma, flash"):
         Router([working("gemma"), working("flash")], RoutingSettings()).route("nobody", CHAT)
-
-
-async def test_an_unknown_name_in_the_order_stops_the_start() -> None:
-    """A misspelt backend in [routing] is found at once."""
-    with pytest.raises(ConfigError, match=r"\[routing\] names gema; the backends declared are gemma"):
-        Router([working("gemma")], RoutingSettings(auto=("gema",)))
 
 
 async def test_what_nobody_offers_is_refused_before_any_work() -> None:
