@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from app.answering import check_prompts, prompting
 from app.backends.registry import EXTRACTIVE, NONE
-from app.domain import BackendUse, Caller, Query, Question, Usage
+from app.domain import BackendUse, Caller, Query, Question
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluating.asking import (
     ask_all,
@@ -22,7 +23,7 @@ from app.evaluating.journal import Journal
 from app.evaluating.progress import Tell, tell_nobody
 from app.evaluating.records import UNCOMPARED, Outcome, measured, outcome_of, replied
 from app.evaluating.shapes import BackendReport, EvalOptions, Latency, Report
-from app.ranking.prompts import PROMPT_VERSION
+from app.ranking import prompts as ranking
 from app.wiring import Services
 
 CALLER = Caller(key="eval")
@@ -131,7 +132,8 @@ class _Asking:
         told = settings.backends.get(self._backend)
         return digest_of(
             data.digest, options.answers, options.check, options.k, info.spec.embedder, info.spec.lineage,
-            told and (told.kind, told.model, told.url), settings.ranking, settings.answer, PROMPT_VERSION,
+            told and (told.kind, told.model, told.url), settings.ranking, settings.answer,
+            ranking.PROMPT_VERSION, prompting.PROMPT_VERSION, check_prompts.CHECK_PROMPT_VERSION,
         )  # fmt: skip
 
     async def ask(self, asked: Asked) -> Outcome:
@@ -168,7 +170,7 @@ class _Asking:
         spent = answer.timings_ms.get("answer", 0.0) + answer.timings_ms.get("check", 0.0)
         return msgspec.structs.replace(
             outcome,
-            usage=_sum(outcome.usage, answer.usage),
+            usage=outcome.usage + answer.usage,
             degraded=outcome.degraded or bool(answer.degraded),
             total_ms=outcome.total_ms + spent,
             reply=replied(answer),
@@ -181,17 +183,6 @@ def check_served(use: BackendUse) -> None:
     reasons = {fallback.reason for fallback in use.fallbacks if fallback.backend == use.requested}
     if passing := sorted(reasons - OWN_DOING - {MissingCapability.code}):
         raise Passed(passing[0])
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    """Without the stages."""
-    return Usage(
-        requests=one.requests + other.requests,
-        input_tokens=one.input_tokens + other.input_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cost_usd=one.cost_usd + other.cost_usd,
-    )
 
 
 def _reports(runs: Mapping[str, Mapping[str, Outcome]], plan: _Plan, options: EvalOptions) -> Iterator[BackendReport]:

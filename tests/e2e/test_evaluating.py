@@ -10,6 +10,7 @@ import pytest
 from app.evaluating.data import DataSet
 from app.ranking.fits import FITS_FILE
 from tests.e2e.test_cli import start, winnow
+from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import KNOWING, beir_folder
 from tests.fakes.faults import Fault
 from tests.fakes.openai_model import FakeModel
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def scorer() -> OpenAIServer:
-    return OpenAIServer(model=FakeModel(name="gemma-3", likely=KNOWING))
+    return OpenAIServer(model=FakeModel(name="gemma-3", likely=KNOWING, mind=AnsweringModel()))
 
 
 def grading(server: OpenAIServer) -> int:
@@ -39,6 +40,7 @@ async def test_a_backend_is_chosen(tmp_path: Path) -> None:
         status, out, err = await run(*arguments, "--output", "r.json", "--markdown", "r.md")
         assert status == 0, err
         none, gemma = json.loads(out)["backends"]
+        assert not gemma["failed"], gemma["failed"]
         assert gemma["measures"]["nDCG@10"]["mean"] > 0.9
         assert (none["questions"], gemma["questions"]) == (12, 12)
         assert json.loads((tmp_path / "r.json").read_text()) == json.loads(out)

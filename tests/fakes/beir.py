@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from app.answer import Answerer, AnswerSettings
 from app.backend_settings import BackendSettings, BudgetSettings
 from app.ranking.fits import Fits
-from app.settings import IndexSection, Settings
+from app.settings import AnswerSettings, IndexSection, RankingSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -63,9 +62,13 @@ async def evaluating(
     fits: Fits | None = None,
     embedder: HashEmbedder | None = None,
 ) -> AsyncIterator[Services]:
-    """The real services over an index in `home`/apart, with the real answerer."""
+    """The real services over an index in `home`/apart. Models are asked once a question, for grades."""
     settings = Settings(
-        index=IndexSection(home=home), backends=dict(backends or {}), budgets=budgets or BudgetSettings()
+        index=IndexSection(home=home),
+        backends=dict(backends or {}),
+        budgets=budgets or BudgetSettings(),
+        answer=AnswerSettings(min_relevance=0.3),
+        ranking=RankingSettings(strategy="graded"),
     )
 
     async def open_store() -> VectorStore:
@@ -75,7 +78,6 @@ async def evaluating(
         settings,
         open_store,
         GivenEmbedder(embedder or HashEmbedder()),
-        lambda searcher, queries: Answerer(searcher, queries.embed_together, AnswerSettings(min_relevance=0.3)),
         index_home=home / "apart",
         fits=fits,
     )

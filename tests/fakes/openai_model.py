@@ -23,9 +23,9 @@ def tokens_of(text: str) -> list[str]:
 class FakeModel:
     """What it says, and how. Pictures cost 16 tokens each.
 
-    `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities. `mind` goes
-    before `answer` where it has something to say. `thinks`: it
-    thinks before it speaks, unless it is told not to; "inline": between tags, as a part of the answer.
+    `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities; every other
+    token has `unlikely`. `mind` goes before `answer` where it has something to say. `thinks`: it thinks before it
+    speaks, unless it is told not to; "inline": between tags, as a part of the answer.
     """
 
     name: str = "tiny"
@@ -35,6 +35,7 @@ class FakeModel:
     thinks: bool | str = False
     sees: bool = True
     likely: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    unlikely: float = -18.0
     mind: Mind = no_mind
     _ids: dict[str, int] = field(default_factory=dict)
 

@@ -330,7 +330,7 @@ class OpenAIServer(WireServer):
         likely = self.model.first_tokens(turns)
         ids = body.get("logprob_token_ids") if "ignored_token_ids" not in self.lacks else None
         if ids is not None and self.dialect == "vllm":
-            named = {f"token_id:{number}": likely.get(self.model.token(number), -9999.0) for number in ids}
+            named = {f"token_id:{number}": likely.get(self.model.token(number), self.model.unlikely) for number in ids}
         else:
             named = dict(list(likely.items())[: body.get("top_logprobs", 0)])
         top = [{"token": token, "logprob": value, "bytes": None} for token, value in named.items()]

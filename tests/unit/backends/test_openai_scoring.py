@@ -23,6 +23,9 @@ from tests.unit.backends.openai_opening import TIMEOUT_S, conversation, opened
 
 pytestmark = pytest.mark.anyio
 
+MINUS_INFINITY = -9999.0
+"""How vLLM writes it."""
+
 LABELS = ("0", "1", "2", "3")
 BATCH = "/v1/chat/completions/batch"
 GOOD = {"3": -0.1, "2": -3.0, "1": -5.0, "0": -7.0}
@@ -30,7 +33,7 @@ POOR = {"0": -0.2, "1": -2.5, "2": -4.5, "3": -6.5}
 
 
 def model(**more: Any) -> FakeModel:
-    return FakeModel(likely={"dental": GOOD, "parking": POOR}, **more)
+    return FakeModel(likely={"dental": GOOD, "parking": POOR}, unlikely=MINUS_INFINITY, **more)
 
 
 def scorer_of(adapter: OpenAICompatible) -> LabelScorer:

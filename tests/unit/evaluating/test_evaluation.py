@@ -18,6 +18,7 @@ from app.evaluating.evaluation import Passed, check_served, evaluate
 from app.evaluating.progress import Progress, Tell, tell_nobody
 from app.evaluating.shapes import BackendReport, EvalOptions, Report
 from indexing.errors import CollectionNotFound
+from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, beir_folder, evaluating
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.faults import Fault
@@ -35,7 +36,7 @@ ANSWERED = EvalOptions(answers=True, at_once=1)
 
 
 def scorer(**fields: object) -> OpenAIServer:
-    return OpenAIServer(model=FakeModel(name="gemma-3", likely=KNOWING), **fields)  # type: ignore[arg-type]
+    return OpenAIServer(model=FakeModel(name="gemma-3", likely=KNOWING, mind=AnsweringModel()), **fields)  # type: ignore[arg-type]
 
 
 async def run(
@@ -90,9 +91,9 @@ async def test_answers_are_judged(tmp_path: Path) -> None:
         assert measures["exact match"] == 0.0 < measures["F1"] < 1.0
         assert measures["gold in a quote"] > 0.5
         assert {"abstained, answerable", "abstained, unanswerable"} <= measures.keys()
-        assert gemma.answered_by == {"extractive": 12}
+        assert gemma.answered_by == {"gemma": 12}
         # The answer's own search is not paid for again.
-        assert gemma.requests == 12
+        assert gemma.requests == 24
 
 
 async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
