@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 from litestar import Response
+from litestar.background_tasks import BackgroundTask
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.response import Stream
 
@@ -50,17 +51,14 @@ class Wire(Protocol):
 
 async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
     """The first event is awaited before the response begins, so that early failures keep their status."""
-    wire = OwnWire()
-    opening = wire.say(await while_connected(request, anext(stream)))
-    return _response(request, opening, with_silence(stream, ping_s), wire)
+    return await _streamed(OwnWire(), request, with_silence(stream, ping_s), patient=True)
 
 
 async def streamed_as(wire: Wire, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
     """In other words. It begins when there is something to say, so that early failures keep their status; but also
-    after `ping_s` seconds of silence, which proxies do not bear for long."""
-    events = with_silence(stream, ping_s)
-    opening = await while_connected(request, _opening(events, wire))
-    return _response(request, opening, events, wire)
+    after `ping_s` seconds of silence, which proxies do not bear for long.
+    """
+    return await _streamed(wire, request, with_silence(stream, ping_s), patient=False)
 
 
 def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]:
@@ -70,22 +68,30 @@ def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]
     return Response(wire.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
 
 
-async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire) -> bytes:
+async def _streamed(
+    wire: Wire, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
+) -> Response[Any]:
+    opening = await while_connected(request, _opening(events, wire, patient=patient))
+    body = _body(opening, events, wire, request_id(request.scope))
+    # Litestar does not close what it iterates when a client leaves that has not taken all that was sent.
+    closing = BackgroundTask(_close, events)
+    return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200, background=closing)
+
+
+async def _close(events: AsyncGenerator[Event | None, None]) -> None:
+    await events.aclose()
+
+
+async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire, *, patient: bool) -> bytes:
+    """The first thing to say; a ping is one unless the wait is `patient`."""
     async for event in events:
-        if said := _said(event, wire):
+        if (event is not None or not patient) and (said := _said(event, wire)):
             return said
     return b""
 
 
 def _said(event: Event | None, wire: Wire) -> bytes:
     return PING if event is None else wire.say(event)
-
-
-def _response(
-    request: BodyRequest, opening: bytes, events: AsyncGenerator[Event | None, None], wire: Wire
-) -> Response[Any]:
-    body = _body(opening, events, wire, request_id(request.scope))
-    return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
 
 
 def wants_events(accept: str | None) -> bool:

@@ -1,10 +1,12 @@
 """POST /answer, whole and as events."""
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
+from litestar import Litestar
 
 from app.domain import Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import Refused, UpstreamRateLimited, UpstreamTimeout
@@ -31,6 +33,7 @@ CITATION = Citation(
     answer_start=0,
     answer_end=4,
 )
+_CHAT = {"model": "winnow", "messages": [{"role": "user", "content": "x"}]}
 SCRIPT = (SourcesFound(()), TextDelta("Ye"), TextDelta("s."), CitationMade(CITATION), DONE)
 
 
@@ -150,3 +153,43 @@ async def test_the_real_answerer_says_the_same_streamed_or_not(settings: Setting
     for citation in whole["citations"]:
         text = next(hit["text"] for hit in whole["results"] if hit["id"] == citation["result_id"])
         assert text[citation["start"] : citation["end"]] == citation["quote"]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/answer", {"query": "x"}), ("/v1/chat/completions", _CHAT)])
+async def test_a_client_that_leaves_at_the_first_event_stops_the_work(
+    app: Litestar, answerer: ScriptedAnswerer, path: str, body: dict[str, Any]
+) -> None:
+    """Also when it never took that event, so that nobody has asked for the next one."""
+    answerer.script = (TextDelta("Ye"), 60.0, DONE)
+    taken = asyncio.Event()
+    sent = iter([{"type": "http.request", "body": json.dumps({**body, "stream": True}).encode(), "more_body": False}])
+
+    async def receive() -> Any:
+        if (request := next(sent, None)) is not None:
+            return request
+        await taken.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            taken.set()
+            await asyncio.Event().wait()
+
+    scope: Any = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("localhost", 80),
+        "state": {},
+    }
+    async with app.lifespan():
+        await app(scope, receive, send)
+        async with asyncio.timeout(5):
+            await answerer.cancelled.wait()

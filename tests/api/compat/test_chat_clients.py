@@ -103,6 +103,18 @@ async def test_a_stream_is_the_completion(running: Running) -> None:
             assert about.get("citations") == message.model_extra["winnow"].get("citations")
 
 
+async def test_markers_count_the_links(running: Running) -> None:
+    """[2] is the second link of the answer: Open WebUI takes one URL for one source, and counts them."""
+    reply = await running.whole("When does dental cover start and when does the office open?", "winnow:default@gemma")
+    message = reply.choices[0].message
+    links = [one.url_citation.url for one in message.annotations or ()]
+    order = list(dict.fromkeys(links))
+    assert len(order) == 2
+    assert message.model_extra is not None
+    markers = [citation["marker"] for citation in message.model_extra["winnow"]["citations"]]
+    assert [order.index(link) + 1 for link in links] == markers
+
+
 async def test_citations_lead_to_the_text(running: Running) -> None:
     """An annotation's link is this service's document, whose passage has the quote where the link says."""
     reply = await running.whole(QUESTIONS[0], "winnow@extractive")

@@ -200,7 +200,7 @@ async def test_a_store_that_is_away_is_code_105(settings: Settings, answerer: Sc
     async def away() -> VectorStore:
         raise StoreUnavailable("the store is away")
 
-    services = Services(settings, away, GivenEmbedder(HashEmbedder()), lambda _searcher, _queries: answerer)
+    services = Services(settings, away, GivenEmbedder(HashEmbedder()), lambda _services: answerer)
     async with local_client(create_app(settings, services)) as client:
         assert await ask(client) == {"code": 105, "message": "the store is away"}
 
