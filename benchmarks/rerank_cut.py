@@ -18,8 +18,8 @@ from random import Random
 import msgspec
 
 from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
+from app.evaluating.data import read_qrels, read_rows
 from app.ranking.cutting import Search, cut
-from benchmarks.beir import read_lines, read_qrels
 from benchmarks.rerank_data import PARTS, likelihoods, rarity_of, sentences_of
 
 LONG = 380
@@ -124,10 +124,10 @@ def _middle(sentence: str) -> str:
 def _from_paragraphs(folder: Path) -> Iterator[Case]:
     qrels = read_qrels(folder)
     whole: dict[str, tuple[str, str]] = {}
-    for _, rows in groupby(read_lines(folder / "corpus.jsonl"), lambda row: row.get("title", "")):
+    for _, rows in groupby(read_rows(folder / "corpus.jsonl"), lambda row: row.get("title", "")):
         for passage in _joined(list(rows)):
             whole |= {row["_id"]: (row["text"], "\n".join(one["text"] for one in passage)) for row in passage}
-    for query in read_lines(folder / "queries.jsonl"):
+    for query in read_rows(folder / "queries.jsonl"):
         own, text = whole[next(iter(qrels[query["_id"]]))]
         answer = (query.get("answers") or [""])[0]
         if own.count(answer) == 1:
