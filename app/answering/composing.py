@@ -12,7 +12,7 @@ import msgspec
 from app.answering.citing import INVISIBLE, citation_of
 from app.answering.claims import BULLET, states_something
 from app.answering.links import Unlinked
-from app.answering.markers import Ref
+from app.answering.markers import OPENING, Ref
 from app.answering.opening import Opening
 from app.answering.page import Page
 from app.answering.resolving import Resolver
@@ -82,13 +82,13 @@ class Composer:
 
     def feed(self, text: str) -> list[TextDelta | CitationMade]:
         """What has become certain with the next piece of the model's text."""
-        self._read(self._opening.read(self._unlinked.feed(clean(INVISIBLE.sub("", text)))))
+        self._read(self._unlinked.feed(self._opening.read(clean(INVISIBLE.sub("", text)))))
         return self._page.told()
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
-        self._read(self._opening.read(self._unlinked.finish()))
-        self._read(self._opening.finish())
+        self._read(self._unlinked.feed(self._opening.finish()))
+        self._read(self._unlinked.finish())
         self._take_all(self._scanner.finish())
         self._look_no_further()
         self._settle("")
@@ -256,7 +256,7 @@ def _evidence(source: Source, span: Span) -> Evidence:
 
 def _would_join(before: str, after: str) -> bool:
     """Whether a marker that is removed would make one word of what stood on both sides: "ht[9.9]tps://"."""
-    return (before + after).isascii() and not before.isspace() and after not in ",;)"
+    return (before + after).isascii() and not before.isspace() and before not in OPENING and after not in ",;)"
 
 
 def unsupported(claims: Iterable[Claim], citations: Sequence[Citation]) -> tuple[UnsupportedSpan, ...]:

@@ -16,14 +16,17 @@ REMOVED = "<…>"
 _BODY = r"[!#-;=?-Z\\^_a-z{|}~]"
 """What may follow in an address: visible ASCII without quotes, angles and square brackets."""
 
-_ADDRESS = rf"(?:[a-z][a-z0-9+.-]*://|www\d*\.|mailto:|xmpp:|data:(?=[a-z]+/|[,;])){_BODY}*"
+_SCHEME = r"[a-z][a-z0-9+.-]{0,31}"
+"""Bounded, so that no word is held back for ever."""
+
+_ADDRESS = rf"(?:{_SCHEME}://|www\d*\.|mailto:|xmpp:|data:(?=[a-z]+/|[,;])){_BODY}*"
 _WITHIN = r"[^()\n]*(?:\([^()\n]*\)[^()\n]*)*"
 
 _LIVE = (
     rf"(?P<image>!+(?=\[)) | (?P<tag><(?=[a-z/!?])) | \]\((?P<target>{_WITHIN})\) | (?P<open>\](?=\())"
     rf"| (?P<address>{_ADDRESS})"
 )
-_UNDECIDED = rf"!+ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | [a-z][a-z0-9+.-]*(?::[a-z/]*)?"
+_UNDECIDED = rf"!+ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | {_SCHEME}(?::[a-z/]*)?"
 
 _ALL = re.compile(_LIVE, re.IGNORECASE | re.VERBOSE)
 _SO_FAR = re.compile(rf"(?P<undecided>(?:{_UNDECIDED})\Z) | {_LIVE}", re.IGNORECASE | re.VERBOSE)

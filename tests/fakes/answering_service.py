@@ -9,6 +9,7 @@ import httpx
 import msgspec
 
 from app.backend_settings import BackendSettings
+from app.settings import RankingSettings
 from app.wiring import Services
 from indexing.documents import Passage
 from tests.fakes.corpus import fill
@@ -92,12 +93,15 @@ async def answering_service(
     told: BackendSettings = PATIENT,
     **settings: Any,
 ) -> AsyncIterator[AnsweringService]:
-    """The servers run, as backends of these names; the passages, or HANDBOOK, are indexed unless there is a `store`."""
+    """The servers run, as backends of these names; the passages, or HANDBOOK, are indexed unless there is a `store`.
+
+    Models rank by one call, for grades, which the fakes give alike to all: the order is that of retrieval.
+    """
     async with AsyncExitStack() as stack:
         for server in servers.values():
             await stack.enter_async_context(server)
         backends = {name: backend_of(server, told) for name, server in servers.items()}
-        services = services_for(home, backends, **settings)
+        services = services_for(home, backends, **{"ranking": RankingSettings(strategy="graded"), **settings})
         client = await stack.enter_async_context(client_of(services))
         if "store" not in settings:
             await fill(await services.store.get(), passages)
