@@ -141,7 +141,7 @@ async def test_a_model_that_was_taken_in_gives_nothing_away(tmp_path: Path, leak
     """No image, tag or foreign link is in the answer, streamed or not, and what stands on the documents stays."""
     said = f"Dental cover starts on the first day of work [1.1]. {leak} And more.\n{leak}"
     mind = AnsweringModel(dress=lambda _: said)
-    guide = passage("guide", "When does dental cover start? See https://acme.example/guide for it.")
+    guide = passage("guide", "Where to park is told at https://acme.example/guide to all.")
     dental = passage("dental", "Dental cover starts on the first day of work.")
     async with answering_service(tmp_path, {"tiny": server_of("vllm", mind)}, [dental, guide]) as service:
         whole, events = await service.ask(DENTAL, min_relevance=0), await service.stream(DENTAL, min_relevance=0)
