@@ -18,20 +18,7 @@ from app.api.backends import show_backends
 from app.api.bodies import BodyRequest
 from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
-from app.api.compat.chat import openai_chat
-from app.api.compat.dify import dify_retrieval
-from app.api.compat.embeddings import embeddings
-from app.api.compat.models import list_models, show_model
-from app.api.compat.openwebui import openwebui_process, openwebui_search
-from app.api.compat.ragflow import (
-    ragflow_dify_health,
-    ragflow_dify_retrieval,
-    ragflow_dify_retrieval_by_get,
-    ragflow_retrieval,
-)
-from app.api.compat.ragflow_chat import ragflow_chat
-from app.api.compat.ragflow_datasets import ragflow_datasets, ragflow_documents
-from app.api.compat.rerank import rerank, rerank_as_tei
+from app.api.compat.routes import compatibility
 from app.api.cost import estimate_cost
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
@@ -72,25 +59,10 @@ ROUTES = (
     show_usage,
     export_usage,
     estimate_cost,
-    rerank,
-    rerank_as_tei,
-    embeddings,
-    list_models,
-    show_model,
     confirm_presence,
     sync_files,
     put_document,
-    dify_retrieval,
-    ragflow_retrieval,
-    ragflow_dify_retrieval,
-    ragflow_dify_retrieval_by_get,
-    ragflow_dify_health,
-    ragflow_datasets,
-    ragflow_documents,
-    openwebui_process,
-    openwebui_search,
-    openai_chat,
-    ragflow_chat,
+    compatibility,
 )
 
 

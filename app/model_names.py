@@ -53,14 +53,13 @@ class ModelNames:
         A NAME after our own prefix may be unknown or unable: that is for the ranking to say.
         """
         name = model.strip()
-        ours, _, backend = name.partition("@")
+        ours, backend = at_backend(name)
         if ours == RERANK or not name:
-            return Ranker(backend or None)
+            return Ranker(backend)
         if name in self._aliases:
             return Ranker(self._aliases[name])
-        for line in lines:
-            if name in (line.name, line.model):
-                return Ranker(line.name)
+        if line := line_called(name, lines):
+            return Ranker(line.name)
         return Ranker(
             None, f"there is no model {name[:100]!r} here: {RERANK} ranked; [compat] rerank_aliases names others"
         )
@@ -72,7 +71,10 @@ class ModelNames:
     def offered(
         self, lines: Sequence[Line], collections: Iterable[str], embedder: str, reads: int | None
     ) -> list[Offered]:
-        """What GET /v1/models lists: ours, then the backends' own models, each once."""
+        """What GET /v1/models lists: ours, then the embedder and the backends' own models, each once.
+
+        An embedder that would be taken for a chat model is not listed, but may be called by its id.
+        """
         rankers = [name for name in (AUTO, *(backend.name for backend in self._backends if "rank" in backend.roles))]
         ours = [
             Offered(RERANK, "rerank", OURS),
@@ -82,15 +84,33 @@ class ModelNames:
             *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
         ]
         theirs = [
-            Offered(embedder, "embed", OURS, reads),
+            *([Offered(embedder, "embed", OURS, reads)] if _says_what_it_is(embedder) else []),
             *(Offered(line.model, "chat", line.name, _context(line)) for line in lines if line.model),
         ]
         return list({found.id: found for found in reversed([*ours, *theirs])}.values())[::-1]
 
 
+def at_backend(text: str) -> tuple[str, str | None]:
+    """`handbook@gemma`: a name of ours, none of which has an @ in it, and who ranks; None: the settings' default."""
+    name, _, backend = text.strip().partition("@")
+    return name, backend or None
+
+
+def line_called(name: str, lines: Iterable[Line]) -> Line | None:
+    """The backend of that name, or else the first whose model has it."""
+    known = list(lines)
+    return next((line for line in known if line.name == name), None) or next(
+        (line for line in known if line.model == name), None
+    )
+
+
 def public_name(model: str) -> str:
     """An embedding model's id; of a directory, which is nobody's business, its last part."""
     return Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model
+
+
+def _says_what_it_is(embedder: str) -> bool:
+    return any(word in embedder.lower() for word in ("embed", "bge"))
 
 
 def _context(line: Line) -> int | None:

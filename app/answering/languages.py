@@ -1,12 +1,25 @@
 """Which language a question is in, and how to say in it that there is no answer."""
 
+import re
 from functools import cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from app.answering.terms import fold
+from app.answering.words import FUNCTION_WORDS
 from app.domain import AbstainReason
 
 DEFAULT = "en"
+
+FEW_LETTERS = 6
+"""Fewer of the Latin script are no evidence of a language; only function words are: "Wer?", but not "Hi" or "GPU"."""
+
+_NO_EVIDENCE = -1e30
+"""The logarithm of a likelihood that stands for none."""
+
+_WORD = re.compile(r"\w+")
+_LETTER = re.compile(r"[^\W\d_]")
+_LATIN = re.compile(r"[A-Za-z\u00aa-\u024f\u1e00-\u1eff]")
 
 _NOT_FOUND = {
     "ar": "لم أجد في المستندات إجابة عن هذا السؤال.",
@@ -40,11 +53,19 @@ LANGUAGES = tuple(_NOT_FOUND)
 
 
 def detect_language(text: str) -> str:
-    """One of `LANGUAGES`. English for a text without letters. The first call takes about a second: see `prepare`."""
-    if not any(character.isalpha() for character in text):
+    """One of `LANGUAGES`. English for a text without letters, and for a few Latin ones that no language is known by.
+
+    The first call takes about a second: see `prepare`.
+    """
+    letters = _LETTER.findall(text)
+    if not letters:
         return DEFAULT
-    language: str = _identifier().classify(text)[0]
-    return language
+    language, evidence = _identifier().classify(text)
+    if not all(map(_LATIN.match, letters)):
+        return str(language)
+    if len(letters) < FEW_LETTERS:
+        return _by_function_words(text, language)
+    return DEFAULT if evidence <= _NO_EVIDENCE else str(language)
 
 
 def prepare() -> None:
@@ -57,6 +78,15 @@ def refusal(reason: AbstainReason, language: str) -> str:
     primary = language.replace("_", "-").split("-", 1)[0].lower()
     texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND
     return texts.get(primary, texts[DEFAULT])
+
+
+def _by_function_words(text: str, guess: str) -> str:
+    """The language that has most of the words for its own; the guess decides between several."""
+    words = set(_WORD.findall(fold(text)))
+    known = {language: len(words & theirs) for language, theirs in FUNCTION_WORDS.items()}
+    most = max(known.values())
+    candidates = [language for language, count in known.items() if count == most > 0]
+    return guess if guess in candidates else (candidates or [DEFAULT])[0]
 
 
 @cache

@@ -14,7 +14,6 @@ from tests.fakes.running import RunningServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EXAMPLES = 25
-COMPATIBILITY = "compatibility"
 
 # Valid JSON need not be a valid filter: its grammar is checked by `indexing.filters`, which answers 400.
 EXCLUDED = [positive_data_acceptance]
@@ -37,8 +36,6 @@ def test_the_implementation_keeps_its_description(
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and operation.method.upper() in ("GET", "DELETE"):
             continue  # a request without a body has nothing that could be wrong
-        if mode is GenerationMode.NEGATIVE and COMPATIBILITY in (operation.tags or ()):
-            continue  # these take much that is not as described, on purpose
 
         @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         @given(case=operation.as_strategy(generation_mode=mode))

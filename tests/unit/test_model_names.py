@@ -42,6 +42,13 @@ def test_an_embedder_has_its_own_names_only(model: str, known: bool) -> None:
     assert NAMES.embeds(model) is known
 
 
+@pytest.mark.parametrize(("embedder", "listed"), [("BAAI/bge-m3", True), ("nomic-Embed", True), ("minilm", False)])
+def test_an_embedder_is_listed_if_its_id_says_what_it_is(embedder: str, listed: bool) -> None:
+    """RAGFlow would take any other id for a chat model."""
+    ids = [found.id for found in NAMES.offered([], [], embedder, None)]
+    assert (embedder in ids, "winnow-embed" in ids) == (listed, True)
+
+
 def test_a_directory_is_known_by_its_last_part(tmp_path: Path) -> None:
     """Where it lies is nobody's business; an id of the hub stays whole."""
     assert public_name(str(tmp_path / "my-model")) == "my-model"

@@ -4,7 +4,6 @@ import time
 
 from litestar import Response, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from app.api import events
@@ -14,18 +13,13 @@ from app.api.compat.chat_bodies import ChatCompletionBody
 from app.api.compat.chat_jobs import Job, job_of, stream, whole
 from app.api.compat.chat_models import DEFAULT_COLLECTION
 from app.api.compat.chat_replies import ChatCompletion, Chunks, Heading, completion
-from app.api.compat.failures import OpenAIFailure
-from app.api.compat.links import Links
-from app.api.compat.openai_errors import openai_handlers
+from app.api.compat.links import Links, base_of
+from app.api.compat.openai_errors import openai_error, retry_hints
+from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.problems import request_id
 from app.domain import Caller, Question
 from app.wiring import Services
-
-REFUSALS = {
-    status: ResponseSpec(OpenAIFailure, description="Refused", generate_examples=False)
-    for status in (400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504)
-}
 
 
 @post(
@@ -33,12 +27,7 @@ REFUSALS = {
     dto=LenientJSON[ChatCompletionBody],
     return_dto=None,
     status_code=200,
-    operation_id="openai_chat_completions",
-    operation_class=events.Streamable,
-    summary="Answer, or chat, as OpenAI",
-    tags=["compatibility"],
-    exception_handlers=openai_handlers(),
-    responses=REFUSALS,
+    exception_handlers=shaped(openai_error, retry_hints),
 )
 async def openai_chat(
     request: BodyRequest, data: JSONBody[ChatCompletionBody], services: NamedDependency[Services]
@@ -48,7 +37,7 @@ async def openai_chat(
     """
     job, caller = await job_of(data, services), Caller(request_id=request_id(request.scope))
     heading = Heading(id=f"chatcmpl-{caller.request_id}", created=int(time.time()), model=data.model)
-    links = Links(_base(request, services), _collection(job))
+    links = Links(base_of(request, services), _collection(job))
     if data.stream:
         counts = bool(data.stream_options and data.stream_options.include_usage)
         wire = Chunks(heading, links, counts=counts)
@@ -57,11 +46,6 @@ async def openai_chat(
     result = await while_connected(request, whole(job, services, caller))
     request.scope["state"]["timings"] = result.timings_ms
     return Response(completion(heading, result, links))
-
-
-def _base(request: BodyRequest, services: Services) -> str:
-    """What links begin with: the address that users know, or else the one that was asked."""
-    return (services.settings.service.public_url or str(request.base_url)).rstrip("/")
 
 
 def _collection(job: Job) -> str:

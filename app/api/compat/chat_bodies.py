@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from app.api.compat.dify import MAX_QUERY_CHARACTERS
+from app.api.compat.searching import MAX_QUERY_CHARACTERS
 from app.domain import ChatTask, Image, Query, Question, Turn
 from app.errors import pointing_at
 

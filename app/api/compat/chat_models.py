@@ -5,18 +5,24 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from app.api.compat.naming import Target, target_of
 from app.backend_settings import AUTO
 from app.backends.line import Line
 from app.domain import Query
 from app.errors import NotFound, WinnowError
-from app.model_names import ANSWER
+from app.model_names import ANSWER, at_backend, line_called
 from app.wiring import PROBE_S
 
 DEFAULT_COLLECTION = Query(text="").collection
 
 CHAT_TOKENS = 4096
 """What a reply may have where nobody says, if the model's context has twice the room."""
+
+
+class Target(NamedTuple):
+    """A collection, and who ranks and writes; None: the settings' default."""
+
+    collection: str
+    backend: str | None
 
 
 class Straight(NamedTuple):
@@ -33,24 +39,20 @@ async def meant_by(model: str, lines: Mapping[str, Line]) -> Target | Straight:
     """
     name = model.strip()
     if name == ANSWER or name.startswith((f"{ANSWER}:", f"{ANSWER}@")):
-        target = target_of(name.removeprefix(ANSWER).removeprefix(":"))
-        return Target(target.collection or DEFAULT_COLLECTION, target.backend)
+        collection, backend = at_backend(name.removeprefix(ANSWER).removeprefix(":"))
+        return Target(collection or DEFAULT_COLLECTION, backend)
     if name == AUTO:
         return Straight(AUTO)
-    line = _line(name, lines) or await _line_found_out(name, lines)
+    line = line_called(name, lines.values()) or await _line_found_out(name, lines)
     if line is None:
         raise NotFound(f"there is no model {name[:100]!r} to chat with; {_known(lines)}; GET /v1/models lists them")
     return Straight(line.name, _tokens(line))
 
 
-def _line(name: str, lines: Mapping[str, Line]) -> Line | None:
-    return lines.get(name) or next((line for line in lines.values() if line.model == name), None)
-
-
 async def _line_found_out(name: str, lines: Mapping[str, Line]) -> Line | None:
     """Just after the start some may not have said yet which model they have."""
     await asyncio.gather(*(_ask(line) for line in lines.values() if line.probed is None))
-    return _line(name, lines)
+    return line_called(name, lines.values())
 
 
 async def _ask(line: Line) -> None:

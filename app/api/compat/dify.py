@@ -4,22 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import structlog
 from litestar import post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.naming import target_of
 from app.api.compat.refusals import shaped
-from app.api.disconnect import while_connected
-from app.api.problems import Problem, request_id
+from app.api.compat.searching import MAX_QUERY_CHARACTERS, found, title_of, within
+from app.api.problems import Problem
 from app.api.schemas import MAX_CANDIDATES
-from app.domain import Caller, Hit, Query, RankingOptions
+from app.domain import Hit, Query, RankingOptions
 from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at
+from app.model_names import at_backend
 from app.wiring import Services
 from indexing.errors import CollectionNotFound
 
@@ -28,8 +26,6 @@ TOP_K = 10
 
 DEADLINE_MS = 3500
 """Dify hangs up 5 s after it has asked, and then shows an empty result: an order of retrieval is better."""
-
-MAX_QUERY_CHARACTERS = 8192
 
 NO_SUCH_KNOWLEDGE = 2001
 NOT_AUTHENTICATED = 1002
@@ -41,8 +37,6 @@ _CODES: Mapping[tuple[type[Exception], ...], int] = {
     (NotAuthenticated, NotAllowed): NOT_AUTHENTICATED,
     (CollectionNotFound, UnknownBackend, MissingCapability): NO_SUCH_KNOWLEDGE,
 }
-
-log = structlog.get_logger()
 
 
 class RetrievalSetting(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,14 +56,15 @@ class DifyRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_query(self, default_top_k: int, ranking: RankingOptions) -> Query:
         """Raises InvalidRequest. A longer query is cut; numbers out of their range are brought into it."""
-        setting, target = self.retrieval_setting or RetrievalSetting(), target_of(self.knowledge_id)
+        setting = self.retrieval_setting or RetrievalSetting()
+        collection, backend = at_backend(self.knowledge_id)
         if not self.query.strip():
             raise pointing_at("/query", "there is nothing to look for")
         limit = within(1, default_top_k if setting.top_k is None else setting.top_k, MAX_CANDIDATES)
         return Query(
             text=self.query[:MAX_QUERY_CHARACTERS],
-            collection=target.collection,
-            backend=target.backend,
+            collection=collection,
+            backend=backend,
             limit=limit,
             candidates=max(limit, Query(text="").candidates),
             conditions=conditions_of(self.metadata_condition),
@@ -100,11 +95,6 @@ class DifyError(msgspec.Struct, frozen=True, kw_only=True):
     error_msg: str
 
 
-def within(lowest: Any, value: Any, highest: Any) -> Any:
-    """The value, or the bound that it passes; the lowest for what is no number."""
-    return min(highest, max(lowest, value))
-
-
 def dify_error(problem: Problem, exc: Exception) -> tuple[int, DifyError]:
     """The shape of a refusal."""
     status = _TOLERATED.get(problem.status, problem.status)
@@ -112,20 +102,9 @@ def dify_error(problem: Problem, exc: Exception) -> tuple[int, DifyError]:
     return status, DifyError(error_code=code, error_msg=problem.detail)
 
 
-def told(caller: Caller, *notes: str) -> list[str]:
-    """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
-    found = [note for note in dict.fromkeys(notes) if note]
-    if found:
-        log.warning("not as asked", id=caller.request_id, notes=found)
-    return found
-
-
 async def find_records(request: BodyRequest, services: Services, query: Query) -> Records:
     """A search in Dify's words."""
-    caller = Caller(request_id=request_id(request.scope))
-    result = await while_connected(request, services.searcher.search(query, caller))
-    request.scope["state"]["timings"] = result.timings_ms
-    told(caller, *result.degraded, *result.warnings)
+    result = await found(request, services, query)
     return Records(records=[_record(hit) for hit in result.results])
 
 
@@ -134,14 +113,7 @@ async def find_records(request: BodyRequest, services: Services, query: Query) -
     dto=LenientJSON[DifyRequest],
     return_dto=None,
     status_code=200,
-    operation_id="dify_retrieval",
-    summary="External knowledge for Dify",
-    tags=["compatibility"],
     exception_handlers=shaped(dify_error),
-    responses={
-        status: ResponseSpec(DifyError, description="Refused", generate_examples=False)
-        for status in (400, 401, 402, 409, 413, 415, 422, 500, 503, 504)
-    },
 )
 async def dify_retrieval(
     request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
@@ -163,5 +135,4 @@ def _record(hit: Hit) -> Record:
         "ranked_by": hit.ranked_by,
     }
     known = {key: value for key, value in place.items() if value not in (None, "")}
-    title = hit.title or hit.source or hit.document_id
-    return Record(content=hit.text or "", score=hit.score, title=title, metadata={**hit.metadata, **known})
+    return Record(content=hit.text or "", score=hit.score, title=title_of(hit), metadata={**hit.metadata, **known})

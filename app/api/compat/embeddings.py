@@ -10,7 +10,8 @@ from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
-from app.api.compat.failures import failing_as, openai_failure
+from app.api.compat.openai_errors import openai_failure
+from app.api.compat.refusals import shaped
 from app.api.compat.texts import inputs
 from app.api.disconnect import while_connected
 from app.embeddings import TextsToEmbed
@@ -64,8 +65,7 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
     dto=LenientJSON[EmbeddingsBody],
     return_dto=None,
     status_code=200,
-    include_in_schema=False,
-    exception_handlers=failing_as(openai_failure),
+    exception_handlers=shaped(openai_failure),
 )
 async def embeddings(
     request: BodyRequest, data: JSONBody[EmbeddingsBody], services: NamedDependency[Services]

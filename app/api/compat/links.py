@@ -4,10 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from app.api.bodies import BodyRequest
 from app.domain import Citation, Hit
+from app.wiring import Services
 
 MAX_QUOTED = 200
 _WORDS_EACH_END = 5
+
+
+def base_of(request: BodyRequest, services: Services) -> str:
+    """What links begin with: the address that users know, or else the one that was asked."""
+    return (services.settings.service.public_url or str(request.base_url)).rstrip("/")
 
 
 class Links:
@@ -20,6 +27,10 @@ class Links:
     def learn(self, hits: Iterable[Hit]) -> None:
         """The passages that citations may name."""
         self._hits.update({hit.id: hit for hit in hits})
+
+    def document(self, document_id: str) -> str:
+        """As it is kept in this service."""
+        return f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
 
     def annotation(self, citation: Citation) -> dict[str, Any]:
         """[start_index, end_index) is the sentence that the citation belongs to."""
@@ -36,11 +47,10 @@ class Links:
 
         Each quote has its own: Open WebUI takes one URL for one source, and would count wrongly.
         """
-        if _is_web(citation.source):
+        if is_web(citation.source):
             joint = ":~:" if "#" in citation.source else "#:~:"
             return f"{citation.source}{joint}text={_fragment(citation.quote)}"
-        document, collection = quote(citation.document_id, safe=""), quote(self._collection, safe="")
-        return f"{self._base}/documents/{document}?collection={collection}#char={citation.start},{citation.end}"
+        return f"{self.document(citation.document_id)}#char={citation.start},{citation.end}"
 
     def _title(self, citation: Citation) -> str:
         hit = self._hits.get(citation.result_id)
@@ -48,7 +58,8 @@ class Links:
         return name if citation.page is None else f"{name}, p. {citation.page}"
 
 
-def _is_web(source: str) -> bool:
+def is_web(source: str) -> bool:
+    """Whether browsers can open it."""
     try:
         parts = urlsplit(source)
     except ValueError:

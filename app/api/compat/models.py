@@ -7,11 +7,15 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.api.compat.failures import failing_as, openai_failure
+from app.api.compat.openai_errors import openai_failure
+from app.api.compat.refusals import shaped
 from app.errors import NotFound
 from app.model_names import Offered, public_name
 from app.wiring import PROBE_S, Services
 from indexing.errors import IndexingError
+
+CREATED = 1_767_225_600
+"""2026-01-01, for all: clients show it, and nobody knows better."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +24,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     owned_by: str
     object: str = "model"
-    created: int = 0
+    created: int = CREATED
     max_model_len: int | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -31,13 +35,13 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "list"
 
 
-@get("/v1/models", include_in_schema=False, exception_handlers=failing_as(openai_failure))
+@get("/v1/models", exception_handlers=shaped(openai_failure))
 async def list_models(services: NamedDependency[Services]) -> ModelList:
     """Ours, and those of the backends."""
     return ModelList(data=[_model(found) for found in await _offered(services)])
 
 
-@get("/v1/models/{model:path}", include_in_schema=False, exception_handlers=failing_as(openai_failure))
+@get("/v1/models/{model:path}", exception_handlers=shaped(openai_failure))
 async def show_model(model: FromPath[str], services: NamedDependency[Services]) -> Model:
     """One of them."""
     name = model.removeprefix("/")

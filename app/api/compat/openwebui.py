@@ -1,27 +1,25 @@
 """Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 from litestar import post, put
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
-from app.api.compat.dify import MAX_QUERY_CHARACTERS, told, within
+from app.api.compat.links import Links, base_of, is_web
 from app.api.compat.refusals import shaped
+from app.api.compat.searching import MAX_QUERY_CHARACTERS, found, title_of, within
 from app.api.disconnect import while_connected
-from app.api.problems import Problem, request_id
+from app.api.problems import Problem
 from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.cleaning import clean
-from app.domain import Caller, Hit, Query
+from app.domain import Hit, Query
 from app.errors import TooLarge
 from app.offers import Examined, OfferedFile
 from app.wiring import Services
@@ -73,29 +71,11 @@ def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIErr
     return problem.status, OpenWebUIError(detail=problem.detail)
 
 
-def _refusals(*statuses: int) -> dict[int, ResponseSpec]:
-    return {status: ResponseSpec(OpenWebUIError, description="Refused", generate_examples=False) for status in statuses}
-
-
-@dataclass
-class FileOperation(Operation):
-    """The body is the file, and no handler argument that Litestar could describe."""
-
-    def __post_init__(self) -> None:
-        file = OpenAPIMediaType(schema=Schema(type="string", format="binary"))  # type: ignore[arg-type]
-        self.request_body = RequestBody(required=True, content={"application/octet-stream": file})
-
-
 @put(
     "/process",
     status_code=200,
-    operation_id="openwebui_process",
-    operation_class=FileOperation,
-    summary="Read a document for Open WebUI",
-    tags=["compatibility"],
     request_max_body_size=None,  # `_body` has the limit of uploads
     exception_handlers=shaped(openwebui_error),
-    responses=_refusals(400, 403, 413, 422, 503),
 )
 async def openwebui_process(request: BodyRequest, services: NamedDependency[Services]) -> list[LoadedDocument]:
     """The text of the file that is the body, called what `X-Filename` says (URL-encoded), of the type `Content-Type`.
@@ -105,8 +85,8 @@ async def openwebui_process(request: BodyRequest, services: NamedDependency[Serv
     name = clean(unquote(request.headers.get("x-filename", ""), errors="replace"))[:MAX_SOURCE_CHARACTERS]
     with services.library.uploading():
         offer = OfferedFile(name=name, data=await _body(request), media_type=request.headers.get("content-type"))
-        found = await while_connected(request, services.library.read([offer]))
-    return [loaded for one in found for loaded in _loaded(one, name)]
+        read = await while_connected(request, services.library.read([offer]))
+    return [loaded for one in read for loaded in _loaded(one, name)]
 
 
 @post(
@@ -114,11 +94,7 @@ async def openwebui_process(request: BodyRequest, services: NamedDependency[Serv
     dto=LenientJSON[WebSearchRequest],
     return_dto=None,
     status_code=200,
-    operation_id="openwebui_search",
-    summary="Web search for Open WebUI",
-    tags=["compatibility"],
     exception_handlers=shaped(openwebui_error),
-    responses=_refusals(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def openwebui_search(
     request: BodyRequest,
@@ -130,12 +106,9 @@ async def openwebui_search(
     """The passages of a collection. A document that has no web address of its own is linked to as it is kept here."""
     limit = within(1, Query(text="").limit if data.count is None else data.count, MAX_COUNT)
     query = Query(text=data.query[:MAX_QUERY_CHARACTERS], collection=collection, backend=backend, limit=limit)
-    caller = Caller(request_id=request_id(request.scope))
-    result = await while_connected(request, services.searcher.search(query, caller))
-    request.scope["state"]["timings"] = result.timings_ms
-    told(caller, *result.degraded, *result.warnings)
-    here = str(request.base_url).rstrip("/")
-    return [_web_result(hit, f"{here}/documents/{{}}?collection={quote(collection)}") for hit in result.results]
+    links = Links(base_of(request, services), collection)
+    result = await found(request, services, query)
+    return [_web_result(hit, links) for hit in result.results]
 
 
 async def _body(request: BodyRequest) -> bytes:
@@ -169,7 +142,6 @@ def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
     return ((start, end, page) for (start, page), end in zip(starts, ends, strict=True))
 
 
-def _web_result(hit: Hit, here: str) -> WebResult:
-    is_web = hit.source.startswith(("https://", "http://"))
-    link = hit.source if is_web else here.format(quote(hit.document_id, safe=""))
-    return WebResult(link=link, title=hit.title or hit.source or hit.document_id, snippet=hit.text or "")
+def _web_result(hit: Hit, links: Links) -> WebResult:
+    link = hit.source if is_web(hit.source) else links.document(hit.document_id)
+    return WebResult(link=link, title=title_of(hit), snippet=hit.text or "")

@@ -1,31 +1,31 @@
-"""RAGFlow's retrieval API, for clients that were written for it: POST /api/v1/retrieval, and its form for Dify."""
+"""RAGFlow's retrieval, for clients that were written for it: POST /api/v1/retrieval."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import get, post
+from litestar import post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
-from litestar.params import FromQuery, JSONBody, QueryParameter
+from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.dify import MAX_QUERY_CHARACTERS, DifyRequest, Records, RetrievalSetting, find_records, told, within
-from app.api.compat.highlighting import highlighted, share, sought
-from app.api.compat.naming import target_of
+from app.api.compat.highlighting import sought
+from app.api.compat.ragflow_chunks import Chunk, chunk_of, file_of
+from app.api.compat.ragflow_errors import RagflowError, ragflow_error
 from app.api.compat.refusals import shaped
+from app.api.compat.searching import MAX_QUERY_CHARACTERS, told, within
 from app.api.disconnect import while_connected
-from app.api.problems import Problem, request_id
+from app.api.problems import request_id
 from app.api.schemas import MAX_CANDIDATES
-from app.domain import Caller, Hit, Mode, Query, RankingOptions, SearchResult
-from app.errors import InvalidRequest, NotAllowed, NotAuthenticated, UpstreamError
+from app.domain import Caller, Hit, Mode, Query, SearchResult
+from app.errors import InvalidRequest
+from app.model_names import at_backend
 from app.wiring import Services
-from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.filters import Filter, OneOf
 
 POOL = 200
@@ -34,8 +34,6 @@ RAGFlow's 1024 take seven times as long to retrieve (120 ms instead of 17 over 2
 
 MAX_DATASETS = 32
 MAX_DOCUMENT_IDS = 1024
-
-Threshold = Annotated[float, Meta(description="On `similarity`.")]
 
 
 class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +50,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     document_ids: Annotated[list[str], Meta(max_length=MAX_DOCUMENT_IDS)] | None = None
     page: int | None = None
     page_size: int | None = None
-    similarity_threshold: Threshold | None = None
+    similarity_threshold: float | None = None
     vector_similarity_weight: float | None = None
     top_k: int | None = None
     rerank_id: str | None = None
@@ -75,10 +73,12 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
             conditions=conditions_of(self.metadata_condition),
             min_score=within(0.0, threshold, 1.0),
         )
-        targets = {target.collection: target for target in reversed([target_of(name) for name in self._datasets()])}
+        targets: dict[str, str | None] = {}
+        for collection, backend in map(at_backend, self._datasets()):
+            targets.setdefault(collection, backend)
         return [
-            msgspec.structs.replace(shared, collection=target.collection, backend=ranker or target.backend)
-            for target in reversed(targets.values())
+            msgspec.structs.replace(shared, collection=collection, backend=ranker or backend)
+            for collection, backend in targets.items()
         ]
 
     def window(self) -> tuple[int, int]:
@@ -93,35 +93,6 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.dataset_ids) > MAX_DATASETS:
             raise InvalidRequest(f"at most {MAX_DATASETS} `dataset_ids` can be searched at once")
         return self.dataset_ids
-
-
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage. `similarity` is the score of /search. `vector_similarity` is what a model gave it, or its cosine;
-    `term_similarity` the share of the question's content words that it has.
-    """
-
-    id: str
-    content: str
-    document_id: str
-    document_keyword: str
-    document_name: str
-    dataset_id: str
-    kb_id: str
-    similarity: float
-    vector_similarity: float
-    term_similarity: float
-    document_metadata: dict[str, Any]
-    positions: list[list[int]] = []
-    highlight: str | msgspec.UnsetType = msgspec.UNSET
-    content_ltks: str = ""
-    image_id: str = ""
-    important_keywords: list[str] = []
-    tag_kwd: list[str] = []
-    doc_type: str = ""
-    doc_type_kwd: str = ""
-    mom_id: str = ""
-    url: str = ""
-    row_id: str | None = None
 
 
 class DocumentCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,53 +119,11 @@ class RetrievalReply(msgspec.Struct, frozen=True, kw_only=True):
     message: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class RagflowError(msgspec.Struct, frozen=True, kw_only=True):
-    """One of RAGFlow's codes: 102 a request that cannot be served, 105 a service that is away, 100 anything else."""
-
-    code: int
-    message: str
-
-
-class Healthy(msgspec.Struct, frozen=True, kw_only=True):
-    """It answers."""
-
-    code: int = 0
-    message: str = "success"
-    data: bool = True
-
-
-def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
-    """HTTP 200 as RAGFlow has it, but for who may not come in."""
-    if isinstance(exc, NotAuthenticated | NotAllowed):
-        return problem.status, RagflowError(code=problem.status, message=problem.detail)
-    if problem.status < 500:
-        return 200, RagflowError(code=102, message=problem.detail)
-    away = isinstance(exc, UpstreamError | StoreUnavailable)
-    return 200, RagflowError(code=105 if away else 100, message=problem.detail)
-
-
-def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
-    """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
-    if isinstance(exc, CollectionNotFound):
-        return 404, RagflowError(code=404, message=problem.detail)
-    code = 101 if problem.status in (400, 413, 415, 422) else 100 if problem.status >= 500 else problem.status
-    return problem.status, RagflowError(code=code, message=problem.detail)
-
-
-_DIFY_REFUSALS = {
-    status: ResponseSpec(RagflowError, description="Refused", generate_examples=False)
-    for status in (400, 401, 402, 403, 404, 409, 413, 415, 422, 500, 502, 503, 504)
-}
-
-
 @post(
     "/api/v1/retrieval",
     dto=LenientJSON[RetrievalRequest],
     return_dto=None,
     status_code=200,
-    operation_id="ragflow_retrieval",
-    summary="Retrieve chunks, as RAGFlow",
-    tags=["compatibility"],
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_retrieval(
@@ -210,57 +139,6 @@ async def ragflow_retrieval(
     results = await while_connected(request, _search(services, queries, caller))
     notes = told(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
     return RetrievalReply(data=_page(data, queries[0].text, results), message="; ".join(notes) or msgspec.UNSET)
-
-
-@post(
-    "/api/v1/dify/retrieval",
-    dto=LenientJSON[DifyRequest],
-    return_dto=None,
-    status_code=200,
-    operation_id="ragflow_dify_retrieval",
-    summary="External knowledge for Dify, as RAGFlow",
-    tags=["compatibility"],
-    exception_handlers=shaped(ragflow_dify_error),
-    responses=_DIFY_REFUSALS,
-)
-async def ragflow_dify_retrieval(
-    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
-) -> Records:
-    """As POST /retrieval, with RAGFlow's errors, and all that it finds where `top_k` is not given."""
-    return await find_records(request, services, data.to_query(MAX_CANDIDATES, RankingOptions()))
-
-
-@get(
-    "/api/v1/dify/retrieval",
-    operation_id="ragflow_dify_retrieval_by_get",
-    summary="External knowledge for Dify, as RAGFlow",
-    tags=["compatibility"],
-    exception_handlers=shaped(ragflow_dify_error),
-    responses=_DIFY_REFUSALS,
-)
-async def ragflow_dify_retrieval_by_get(
-    request: BodyRequest,
-    services: NamedDependency[Services],
-    knowledge_id: FromQuery[str] = "",
-    question: Annotated[str, QueryParameter(name="query")] = "",
-    top_k: FromQuery[int | None] = None,
-    score_threshold: FromQuery[float | None] = None,
-) -> Records:
-    """The same by parameters."""
-    setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
-    asked = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
-    return await find_records(request, services, asked.to_query(MAX_CANDIDATES, RankingOptions()))
-
-
-@get(
-    "/api/v1/dify/retrieval/health",
-    operation_id="ragflow_dify_health",
-    summary="Whether retrieval for Dify answers, as RAGFlow",
-    tags=["compatibility"],
-)
-async def ragflow_dify_health() -> Healthy:
-    """It does."""
-    return Healthy()
 
 
 async def _search(services: Services, queries: Sequence[Query], caller: Caller) -> list[SearchResult]:
@@ -293,29 +171,8 @@ def _documents(ids: Sequence[str] | None) -> Filter | None:
     return OneOf(field="document_id", values=tuple(ids)) if ids else None
 
 
-def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> Chunk:
-    """`wanted` are the terms that `term_similarity` is about, and `mark` puts <em> around."""
-    text = hit.text or ""
-    meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
-    name = hit.source or hit.title or hit.document_id
-    return Chunk(
-        id=hit.id,
-        content=text,
-        document_id=hit.document_id,
-        document_keyword=name,
-        document_name=name,
-        dataset_id=collection,
-        kb_id=collection,
-        similarity=hit.score,
-        vector_similarity=within(0.0, meaning or 0.0, 1.0),
-        term_similarity=share(wanted, text),
-        document_metadata={**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
-        highlight=highlighted(wanted, text) if mark else msgspec.UNSET,
-    )
-
-
 def _documents_of(found: Sequence[tuple[str, Hit]]) -> list[DocumentCount]:
     """By falling count, then in the order of their best passages."""
     counts = Counter(hit.document_id for _, hit in found)
-    names = {hit.document_id: hit.source or hit.title or hit.document_id for _, hit in reversed(found)}
+    names = {hit.document_id: file_of(hit) for _, hit in reversed(found)}
     return [DocumentCount(doc_name=names[one], doc_id=one, count=count) for one, count in counts.most_common()]

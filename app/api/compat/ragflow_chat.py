@@ -15,8 +15,8 @@ from app.api.compat.chat_bodies import MessageBody, question_of
 from app.api.compat.chat_replies import CompletionUsage, Heading, as_data, usage_of
 from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.highlighting import sought
-from app.api.compat.naming import target_of
-from app.api.compat.ragflow import Chunk, RagflowError, chunk_of, ragflow_error
+from app.api.compat.ragflow_chunks import Chunk, chunk_of
+from app.api.compat.ragflow_errors import RagflowError, ragflow_error
 from app.api.compat.ragflow_markers import Renumbering, renumbered
 from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
@@ -24,6 +24,7 @@ from app.api.events import Event
 from app.api.problems import Problem, request_id
 from app.domain import Answer, AnswerDone, Caller, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
+from app.model_names import at_backend
 from app.wiring import Services
 
 DONE = b"data:[DONE]\n\n"
@@ -59,13 +60,13 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest("You have to provide messages.")
         if self.messages[-1].role != "user":
             raise InvalidRequest("The last content of this conversation is not from user.")
-        target = target_of(chat_id)
+        collection, backend = at_backend(chat_id)
         asked, earlier = question_of(self.messages)
         condition = self.extra_body.metadata_condition if self.extra_body else None
         search = Query(
             text=asked,
-            collection=target.collection,
-            backend=target.backend,
+            collection=collection,
+            backend=backend,
             conditions=conditions_of(condition),
         )
         return Question(search=search, messages=earlier)
@@ -168,9 +169,6 @@ class RagflowChunks:
     dto=LenientJSON[RagflowChatBody],
     return_dto=None,
     status_code=200,
-    operation_class=events.Streamable,
-    summary="Answer, as RAGFlow's form of OpenAI",
-    tags=["compatibility"],
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_chat(

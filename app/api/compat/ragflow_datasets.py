@@ -8,7 +8,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.api.compat.ragflow import RagflowError, ragflow_error
+from app.api.compat.ragflow_errors import RagflowError, ragflow_error
 from app.api.compat.refusals import shaped
 from app.errors import NotFound
 from app.wiring import Services
@@ -76,9 +76,6 @@ class DocumentsReply(msgspec.Struct, frozen=True, kw_only=True):
 
 @get(
     "/api/v1/datasets",
-    operation_id="ragflow_datasets",
-    summary="Collections, as RAGFlow's datasets",
-    tags=["compatibility"],
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_datasets(
@@ -98,9 +95,6 @@ async def ragflow_datasets(
 
 @get(
     "/api/v1/datasets/{dataset_id:str}/documents",
-    operation_id="ragflow_documents",
-    summary="Documents of a collection, as RAGFlow",
-    tags=["compatibility"],
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_documents(

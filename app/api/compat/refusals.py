@@ -1,6 +1,6 @@
-"""Refusals of retrieval in the shapes of other products, whose statuses are not ours; each has its line in the log."""
+"""Refusals in the shapes of other products, whose statuses are not always ours; each has its line in the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,13 +14,20 @@ log = structlog.get_logger()
 Shape = Callable[[Problem, Exception], tuple[int, msgspec.Struct]]
 """The status and the body that a client understands for a problem."""
 
+Hints = Callable[[int, Exception], Mapping[str, str]]
+"""Headers that tell a client more than the status does."""
+
 Handler = Callable[[Request[Any, Any, Any], Exception], Response[Any]]
 
 
-def shaped(shape: Shape) -> dict[int | type[Exception], Handler]:
+def _no_hints(_status: int, _exc: Exception) -> Mapping[str, str]:
+    return {}
+
+
+def shaped(shape: Shape, hints: Hints = _no_hints) -> dict[int | type[Exception], Handler]:
     """The `exception_handlers` of a route.
 
-    Every refusal gets its line in the log: these clients show their users an empty result, and no reason.
+    Every refusal gets its line in the log: many clients show their users an empty result, and no reason.
     """
 
     def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[Any]:
@@ -30,6 +37,7 @@ def shaped(shape: Shape) -> dict[int | type[Exception], Handler]:
         problem: Problem = ours.content
         status, body = shape(problem, exc)
         log.warning("refused", id=problem.instance, path=request.url.path, status=status, detail=problem.detail)
-        return Response(body, status_code=status, headers=headers_of(exc), media_type="application/json")
+        headers = {**headers_of(exc), **hints(status, exc)}
+        return Response(body, status_code=status, headers=headers, media_type="application/json")
 
     return {Exception: on_failure}

@@ -1,6 +1,6 @@
 """Reranking as Cohere (v1 and v2), Jina, vLLM, Xinference, LocalAI and Infinity offer it, and as TEI does."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import post
@@ -9,10 +9,11 @@ from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
-from app.api.compat.failures import failing_as, rerank_failure, tei_failure
+from app.api.compat.openai_errors import OpenAIError, openai_failure
+from app.api.compat.refusals import shaped
 from app.api.compat.texts import document_texts, query_text
 from app.api.disconnect import while_connected
-from app.api.problems import request_id
+from app.api.problems import Problem, request_id
 from app.domain import Caller
 from app.model_names import RERANK
 from app.reranking import RankedText, RankedTexts, TextsToRank
@@ -115,13 +116,42 @@ class TeiResult(msgspec.Struct, frozen=True, kw_only=True):
     text: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class RerankFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Cohere's clients read `message`, Jina's `detail`, those of vLLM `error`; who is calling nobody can tell."""
+
+    id: str
+    message: str
+    detail: str
+    error: OpenAIError
+
+
+class TeiFailure(msgspec.Struct, frozen=True):
+    """Text Embeddings Inference's."""
+
+    error: str
+    error_type: Literal["Validation", "Overloaded", "Backend"]
+
+
+def rerank_failure(problem: Problem, exc: Exception) -> tuple[int, RerankFailure]:
+    """The status is ours."""
+    status, failure = openai_failure(problem, exc)
+    told = RerankFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
+    return status, told
+
+
+def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
+    """The status is ours."""
+    if problem.status in (429, 503):
+        return problem.status, TeiFailure(problem.detail, "Overloaded")
+    return problem.status, TeiFailure(problem.detail, "Validation" if problem.status < 500 else "Backend")
+
+
 @post(
     ["/v1/rerank", "/v2/rerank", "/rerank"],
     dto=LenientJSON[RerankBody],
     return_dto=None,
     status_code=200,
-    include_in_schema=False,
-    exception_handlers=failing_as(rerank_failure),
+    exception_handlers=shaped(rerank_failure),
 )
 async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: NamedDependency[Services]) -> Reranked:
     """The caller's documents by relevance; `top_n` of them, or all."""
@@ -152,8 +182,7 @@ async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: Nam
     dto=LenientJSON[TeiBody],
     return_dto=None,
     status_code=200,
-    include_in_schema=False,
-    exception_handlers=failing_as(tei_failure),
+    exception_handlers=shaped(tei_failure),
 )
 async def rerank_as_tei(
     request: BodyRequest, data: JSONBody[TeiBody], services: NamedDependency[Services]

@@ -44,7 +44,6 @@ async def test_every_name_is_listed_once(tmp_path: Path) -> None:
         "winnow-embed",
         "winnow",
         "winnow:default",
-        "all-MiniLM-L6-v2",
         "google/gemma-3",
     ]
     assert len(found) == len(reply["data"])

@@ -46,3 +46,22 @@ def test_a_language_without_words_of_ours_is_refused_in_english() -> None:
 def test_a_text_without_letters_counts_as_english(text: str) -> None:
     """Without letters there is nothing to detect."""
     assert detect_language(text) == "en"
+
+
+@pytest.mark.parametrize("text", ["Hi", "ok", "Hello", "GPU", "IBM?", "PTO", "dental"])
+def test_a_few_latin_letters_count_as_english(text: str) -> None:
+    """They are evidence of no language, and must not be answered in Arabic."""
+    assert detect_language(text) == "en"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        *(("Wer?", "de"), ("Wann", "de"), ("Qui ?", "fr"), ("Où ?", "fr"), ("¿Qué?", "es"), ("¿Quién?", "es")),
+        *(("Chi?", "it"), ("Waar?", "nl"), ("Onde?", "pt"), ("Why?", "en"), ("Who?", "en")),
+        *(("为什么", "zh"), ("谁", "zh"), ("なぜ？", "ja"), ("왜?", "ko"), ("من؟", "ar"), ("Кто", "ru"), ("я", "ru")),
+    ],
+)
+def test_a_question_word_is_enough(text: str, language: str) -> None:
+    """It is known in the Latin script by itself, in others by their letters."""
+    assert detect_language(text) == language
