@@ -82,13 +82,12 @@ class Composer:
 
     def feed(self, text: str) -> list[TextDelta | CitationMade]:
         """What has become certain with the next piece of the model's text."""
-        self._read(self._opening.read(self._unlinked.feed(clean(INVISIBLE.sub("", text)))))
+        self._read(self._unlinked.feed(self._opening.read(clean(INVISIBLE.sub("", text)))))
         return self._page.told()
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
-        self._read(self._opening.read(self._unlinked.finish()))
-        self._read(self._opening.finish())
+        self._read(self._unlinked.feed(self._opening.finish()) + self._unlinked.finish())
         self._take_all(self._scanner.finish())
         self._look_no_further()
         self._settle("")
