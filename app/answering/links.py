@@ -16,8 +16,7 @@ REMOVED = "<…>"
 _BODY = r"[!#-;=?-Z\\^_a-z{|}~]"
 """What may follow in an address: visible ASCII without quotes, angles and square brackets."""
 
-# All that begins somewhere is bounded, or begins where no run of the same does: a reply of one long word would else take
-# time quadratic in its length.
+# What can begin anywhere in a run is bounded, or begins where the run does: else one long word takes quadratic time.
 _SCHEME = "[a-z][a-z0-9+.-]{0,31}"
 _ADDRESS = rf"(?:{_SCHEME}://|www\d{{0,9}}\.|mailto:|xmpp:|data:(?=[a-z]{{1,31}}/|[,;])){_BODY}*"
 _WITHIN = r"[^()\n]*(?:\([^()\n]*\)[^()\n]*)*"
@@ -26,9 +25,7 @@ _LIVE = (
     rf"(?P<image>(?<!!)!++(?=\[)) | (?P<tag><(?=[a-z/!?])) | \]\((?P<target>{_WITHIN})\) | (?P<open>\](?=\())"
     rf"| (?P<address>{_ADDRESS})"
 )
-_UNDECIDED = (
-    rf"(?<!!)!++ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | {_SCHEME}(?::[a-z/]{{0,31}})?"
-)
+_UNDECIDED = rf"(?<!!)!++ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | {_SCHEME}(?::[a-z/]{{0,31}})?"
 
 _ALL = re.compile(_LIVE, re.IGNORECASE | re.VERBOSE)
 _SO_FAR = re.compile(rf"(?P<undecided>(?:{_UNDECIDED})\Z) | {_LIVE}", re.IGNORECASE | re.VERBOSE)

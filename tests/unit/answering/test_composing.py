@@ -273,7 +273,9 @@ def test_words_flow_at_once() -> None:
     assert composer.feed(" is")[1:2] == [CitationMade(composer.citations[0])]
 
 
-@pytest.mark.parametrize("piece", ["[", "[1", "a. ", "[1.1]", "a [2] ", "“a", "`[1]", "一", "1,", "a[1.1]\n", "a", "a.b", "www1", "!", "](a"])
+@pytest.mark.parametrize(
+    "piece", ["[", "[1", "a. ", "[1.1]", "a [2] ", "“a", "`[1]", "一", "1,", "a[1.1]\n", "a", "a.b", "www1", "!", "](a"]
+)
 def test_long_replies_take_no_more_than_linear_time(piece: str) -> None:
     """32,000 characters of the same are no burden; quadratic time would run into the suite's limit."""
     composed(piece * (32_000 // len(piece)) + " end [1.1].")
