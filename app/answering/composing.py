@@ -87,8 +87,7 @@ class Composer:
 
     def finish(self) -> list[TextDelta | CitationMade]:
         """The rest, when nothing more comes."""
-        self._read(self._unlinked.feed(self._opening.finish()))
-        self._read(self._unlinked.finish())
+        self._read(self._unlinked.feed(self._opening.finish()) + self._unlinked.finish())
         self._take_all(self._scanner.finish())
         self._look_no_further()
         self._settle("")

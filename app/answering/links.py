@@ -16,24 +16,23 @@ REMOVED = "<…>"
 _BODY = r"[!#-;=?-Z\\^_a-z{|}~]"
 """What may follow in an address: visible ASCII without quotes, angles and square brackets."""
 
-_SCHEME = r"[a-z][a-z0-9+.-]{0,31}"
-"""Bounded, so that no word is held back for ever."""
-
-_ADDRESS = rf"(?:{_SCHEME}://|www\d*\.|mailto:|xmpp:|data:(?=[a-z]+/|[,;])){_BODY}*"
+# What can begin anywhere in a run is bounded, or begins where the run does: else one long word takes quadratic time.
+_SCHEME = "[a-z][a-z0-9+.-]{0,31}"
+_ADDRESS = rf"(?:{_SCHEME}://|www\d{{0,9}}\.|mailto:|xmpp:|data:(?=[a-z]{{1,31}}/|[,;])){_BODY}*"
 _WITHIN = r"[^()\n]*(?:\([^()\n]*\)[^()\n]*)*"
 
 _LIVE = (
-    rf"(?P<image>!+(?=\[)) | (?P<tag><(?=[a-z/!?])) | \]\((?P<target>{_WITHIN})\) | (?P<open>\](?=\())"
+    rf"(?P<image>(?<!!)!++(?=\[)) | (?P<tag><(?=[a-z/!?])) | \]\((?P<target>{_WITHIN})\) | (?P<open>\](?=\())"
     rf"| (?P<address>{_ADDRESS})"
 )
-_UNDECIDED = rf"!+ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | {_SCHEME}(?::[a-z/]*)?"
+_UNDECIDED = rf"(?<!!)!++ | [<\]] | \]\({_WITHIN}(?:\)|\([^()\n]*)? | {_ADDRESS} | {_SCHEME}(?::[a-z/]{{0,31}})?"
 
 _ALL = re.compile(_LIVE, re.IGNORECASE | re.VERBOSE)
 _SO_FAR = re.compile(rf"(?P<undecided>(?:{_UNDECIDED})\Z) | {_LIVE}", re.IGNORECASE | re.VERBOSE)
-_QUOTED = re.compile(r"!+(?=\[)|<(?=[A-Za-z/!?])")
+_QUOTED = re.compile(r"(?<!!)!++(?=\[)|<(?=[A-Za-z/!?])")
 _TARGET = re.compile(r"\s*<?([^\s<>]*)")
-_LEADS_AWAY = re.compile(r"[a-z][a-z0-9+.-]*:|//|www\d*\.", re.IGNORECASE)
-_MAY_BE_LINKED = re.compile(r"(?:https?://|www\d*\.|mailto:)[^\W_]", re.IGNORECASE)
+_LEADS_AWAY = re.compile(r"[a-z][a-z0-9+.-]*:|//|www\d{0,9}\.", re.IGNORECASE)
+_MAY_BE_LINKED = re.compile(r"(?:https?://|www\d{0,9}\.|mailto:)[^\W_]", re.IGNORECASE)
 _AFTER = ".,;:!?'*_~|)}"
 """Belongs to the sentence rather than to the address before it."""
 

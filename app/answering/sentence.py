@@ -79,6 +79,8 @@ class Tail(msgspec.Struct):
 
     def ends(self, line: str, ahead: str) -> bool:
         """Whether the sentence ends here, with `line` before the stops and the word `ahead` after them."""
+        if len(self.stops) > CONTEXT:
+            return True
         context = line + self.stops
         word = _LETTERS.match(ahead)
         if _ORDINAL.search(context) and word and is_month(word.group()):  # am 3. Mai

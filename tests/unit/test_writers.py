@@ -130,3 +130,21 @@ async def test_the_backend_that_fails_is_followed_by_the_next() -> None:
     assert isinstance(done, AnswerDone)
     assert [one.backend for one in done.answer.answer_backend.fallbacks] == ["one"]
     assert done.answer.answer_backend.used == "two"
+
+
+async def test_others_get_their_turn_while_a_long_reply_is_read() -> None:
+    """A reply that comes as a whole is read in small pieces, between which the event loop goes on."""
+    turns = found = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    reply = SAYS + " And it is free [1.2]." * 300
+    counting = asyncio.create_task(count())
+    async for event in answerer(make_line(talking(reply))).stream(question()):
+        found = turns if isinstance(event, SourcesFound) else found
+    counting.cancel()
+    assert turns - found > len(reply) / 64
