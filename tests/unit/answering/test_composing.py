@@ -181,7 +181,7 @@ def test_many_spellings_of_a_marker_are_understood(marker: str, cited: list[str]
         ("It costs (2.1) euros.", "It costs (2.1) euros.", 0),
         ("A word [sic] and a [link](https://example.org).", "A word [sic] and a [link].", 0),
         ("Never closed [1.1", "Never closed [1.1", 0),
-        ("[[9]4] nested", "[ 4] nested", 1),
+        ("[[9]4] nested", "[4) nested", 1),
         ("```\nx[1] = [2.1]\n```", "```\nx[ 1 ] = [2.1]\n```", 0),
         ("So `x[1]` works.", "So `x[ 1 ]` works.", 0),
         ("[1.1]", "", 0),
