@@ -16,7 +16,7 @@ from app.quoting.fencing import check_fence
 from app.quoting.neutral import neutralise, renumber
 from app.ranking.shapes import LABELS
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """To be raised with every change of the words below; a test holds to it."""
 
 JUDGE_PASSAGES = 25
@@ -28,7 +28,7 @@ LETTERS = tuple(ascii_uppercase[:15])
 QUERY_TOKENS = 200
 """The most of a query that is shown, so that a prompt for one passage stays within Gemma 3's window of 1,024."""
 
-BLANKS = ("N/A", "...", "no text")
+BLANKS = ("N/A", "no text")
 """Passages that say nothing: what the model makes of them is its bias towards each grade."""
 
 Numbered = tuple[int, str]

@@ -141,7 +141,7 @@ def test_graded_pass_is_one_round(name: str) -> None:
     """It writes one token for each passage and for each blank one."""
     done = simulated(make_task(size=100), BY_LABELS[name], SMALL)
     assert done.rounds == 1
-    assert done.tokens.output == 103
+    assert done.tokens.output == 102
 
 
 def test_product_and_ablation_agree() -> None:
@@ -165,7 +165,7 @@ def test_reader_recognises_what_is_shown() -> None:
         assert [one.id for one in seen] == [c.id for c in task.candidates]
         assert [int(one.name) for one in seen] == list(range(12, 0, -1))
     assert [one.id for one in reader.read(grade_prompt(task.query, texts[5], FENCE)[-1].content)] == ["p005"]
-    assert [reader.read(blank[-1].content) for blank in blank_prompts(task.query, FENCE)] == [[], [], []]
+    assert not any(reader.read(blank[-1].content) for blank in blank_prompts(task.query, FENCE))
 
 
 def test_lines_of_a_passage_are_one() -> None:
@@ -221,7 +221,7 @@ def test_labels_of_a_perfect_judge() -> None:
 def test_blanks_show_the_bias_of_labels() -> None:
     """Without a passage, what a judge says is its bias: none if it has none, else the same for every blank."""
     task = make_task(size=4)
-    [blank, other, _] = blank_prompts(task.query, FENCE)
+    [blank, other] = blank_prompts(task.query, FENCE)
     assert judge_of(task, NONE).first_tokens(blank, LABELS) == [-math.log(4)] * 4
     biased = judge_of(task, Noise(label_bias=1.0))
     assert biased.first_tokens(blank, LABELS) == biased.first_tokens(other, LABELS) != [-math.log(4)] * 4

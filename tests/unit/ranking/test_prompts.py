@@ -50,7 +50,7 @@ def test_the_version_is_that_of_the_words() -> None:
         duel_prompt(QUERY, ["Two days.", "It depends."], FENCE),
         *(ask(QUERY, PASSAGES, FENCE) for ask in (judge_request, order_request, window_request)),
     )
-    assert hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16] == {"1": "6f7143781fbbaa7b"}[PROMPT_VERSION]
+    assert hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16] == {"2": "2f9e180433e1a44f"}[PROMPT_VERSION]
 
 
 def test_a_grade_is_asked_for_before_and_after_the_fenced_passage() -> None:
