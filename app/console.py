@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TaskProgressColumn,
@@ -42,6 +43,24 @@ _WORD = re.compile(r"\w{4,}")
 _MARKER = r"\[\d{1,3}\]"
 
 
+def progress_bar(console: Console, amount: ProgressColumn) -> Progress:
+    """For long work, gone when it is done. Its tasks have a `note`; `amount` says how much is done."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        amount,
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        expand=True,
+        speed_estimate_period=120,
+    )
+
+
 class IndexingView:
     """Shows a run of the pipeline; use as a context manager and hand `show` to the run as its report."""
 
@@ -51,20 +70,7 @@ class IndexingView:
         self._begun = self._last_line = clock()
         self._bytes = 0
         self._task: TaskID | None = None
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            expand=True,
-            speed_estimate_period=120,
-        )
+        self._bar = progress_bar(console, TaskProgressColumn())
 
     def __enter__(self) -> "IndexingView":
         if self._console.is_terminal:
@@ -104,13 +110,13 @@ class IndexingView:
         self._console.print(Text(f"files: {', '.join(parts)}"))
         self._begun = self._last_line = self._clock()
         if plan.bytes:
-            self._task = self._bar.add_task("reading", total=plan.bytes, rate="")
+            self._task = self._bar.add_task("reading", total=plan.bytes, note="")
 
     def _advanced(self, so_far: Advanced) -> None:
         seconds = max(self._clock() - self._begun, 1e-6)
         rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
         if self._task is not None and self._console.is_terminal:
-            self._bar.update(self._task, description="indexing", completed=so_far.bytes, rate=rate)
+            self._bar.update(self._task, description="indexing", completed=so_far.bytes, note=rate)
         elif so_far.passages and self._clock() - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = self._clock()
             share = so_far.bytes / self._bytes if self._bytes else 1.0

@@ -4,22 +4,11 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bar,
-)
+from rich.progress import MofNCompleteColumn, TaskID
 from rich.text import Text
 
 from app.commands.figures import dollars
-from app.console import clean
+from app.console import clean, progress_bar
 from app.evaluating.progress import Progress
 
 _PLAIN_EVERY_S = 5.0
@@ -32,20 +21,7 @@ class AskingView:
         self._console, self._clock = console, clock
         self._tasks: dict[str, TaskID] = {}
         self._said_at: dict[str, float] = {}
-        self._bar = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            expand=True,
-            speed_estimate_period=120,
-        )
+        self._bar = progress_bar(console, MofNCompleteColumn())
 
     def __enter__(self) -> "AskingView":
         if self._console.is_terminal:
