@@ -22,6 +22,7 @@ from click.exceptions import Exit
 from app.commands.calibrate import calibrate
 from app.commands.cost import cost
 from app.commands.evaluate import evaluate
+from app.commands.interrupting import INTERRUPTED
 from app.commands.terminal import err, out, print_json, settings_here, write
 from app.commands.usage import usage
 from app.commands.vllm import vllm
@@ -41,7 +42,7 @@ from indexing.errors import IndexingError, InvalidFilter, InvalidName
 from indexing.pipeline import SyncRequest
 from indexing.progress import Summary
 
-REFUSED, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
+REFUSED, USAGE, FAILED = 1, 2, 3
 
 
 def _version() -> str:

@@ -1,6 +1,5 @@
 """`winnow calibrate`: makes a backend's scores mean what they say."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from app.commands.asking_view import AskingView
 from app.commands.figures import dollars
+from app.commands.interrupting import run
 from app.commands.terminal import err, out, print_json, settings_here
 from app.console import clean, duration
 from app.evaluating.shapes import Calibrated, CalibrateOptions
@@ -48,7 +48,7 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
     fit is kept for the model and the version of the prompts, and used from the next start of the service on.
     """
     with AskingView(err) as view:
-        found = asyncio.run(_calibrate(data, CalibrateOptions(**options), view))
+        found = run(_calibrate(data, CalibrateOptions(**options), view))
     if as_json:
         print_json(found)
     else:
@@ -57,13 +57,13 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
 
 async def _calibrate(folder: Path, options: CalibrateOptions, view: AskingView) -> Calibrated:
     from app.evaluating.apart import folder_of, services_apart
-    from app.evaluating.calibration import calibrate as run
+    from app.evaluating.calibration import calibrate as fit
     from app.evaluating.data import DataSet
 
     settings, data = settings_here(), DataSet(folder)
     kept = folder_of(settings, data)
     async with services_apart(settings, None if options.collection else kept, fits={}) as services:
-        return await run(services, data, options, kept, view.show)
+        return await fit(services, data, options, kept, view.show)
 
 
 def show_calibrated(console: Console, found: Calibrated) -> None:

@@ -1,6 +1,5 @@
 """`winnow eval`: which backend is best for one's own documents, and at what price."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.commands.asking_view import AskingView
+from app.commands.interrupting import run
 from app.commands.terminal import err, out, print_json, settings_here
 from app.console import clean
 from app.evaluating.shapes import EvalOptions, Report
@@ -53,7 +53,7 @@ def evaluate(
     for path in filter(None, (output, markdown)):
         _check_writable(path)
     with AskingView(err) as view:
-        report = asyncio.run(_evaluate(data, EvalOptions(fresh=not resume, **options), view))
+        report = run(_evaluate(data, EvalOptions(fresh=not resume, **options), view))
     _write(report, output, markdown)
     if as_json:
         print_json(report)
@@ -64,12 +64,12 @@ def evaluate(
 async def _evaluate(folder: Path, options: EvalOptions, view: AskingView) -> Report:
     from app.evaluating.apart import folder_of, services_apart
     from app.evaluating.data import DataSet
-    from app.evaluating.evaluation import evaluate as run
+    from app.evaluating.evaluation import evaluate as compare
 
     settings, data = settings_here(), DataSet(folder)
     kept = folder_of(settings, data)
     async with services_apart(settings, None if options.collection else kept) as services:
-        return await run(services, data, options, kept, view.show)
+        return await compare(services, data, options, kept, view.show)
 
 
 def _check_writable(path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Ctrl-C during long work that keeps what it has done."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from threading import Timer
+from typing import Any, TypeVar
+
+from app.commands.terminal import err
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+LET_END_S = 8.0
+"""How long calls, connections and threads may take to end."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run. At Ctrl-C the work is cancelled, and ends in good order: then it raises KeyboardInterrupt.
+
+    When that takes longer than LET_END_S, and at a second Ctrl-C, the process ends as it is.
+    """
+    interrupted = False
+
+    async def interruptible() -> T:
+        task = asyncio.ensure_future(work)
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if interrupted:
+                _end()
+            interrupted = True
+            timer = Timer(LET_END_S, _end)
+            timer.daemon = True
+            timer.start()
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        return await task
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _end() -> None:
+    err.print("interrupted")
+    os._exit(INTERRUPTED)
