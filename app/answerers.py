@@ -11,7 +11,7 @@ from app.backends.calls import Call
 from app.backends.ports import Capability
 from app.backends.registry import EXTRACTIVE, Backends
 from app.backends.routing import Route, Router
-from app.domain import BackendUse, Fallback, Question
+from app.domain import BackendUse, Question
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend
 from app.writers import Checking, Generated
 
@@ -74,14 +74,7 @@ class Answerers:
         use = self._backends.for_answering(question.answer_backend, question.search.backend)
         if use.used == EXTRACTIVE.name:
             return use
-        router = await self._router()
-        try:
-            return router.route(use.requested, *needs)
-        except MissingCapability as exc:
-            if use.requested != AUTO:
-                raise
-            unable = tuple(Fallback(backend=line.name, reason=exc.code) for line in router.auto)
-            return BackendUse(requested=AUTO, used=EXTRACTIVE.name, fallbacks=unable)
+        return (await self._router()).route_or(EXTRACTIVE.name, use.requested, *needs)
 
     async def _who_checks(self, answers: Route | BackendUse) -> Route:
         return answers if isinstance(answers, Route) else (await self._router()).route(AUTO, *CHECKS)

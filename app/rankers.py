@@ -58,14 +58,7 @@ class Rankers:
         use = self._backends.for_ranking(requested)
         if use.used == NONE.name:
             return use
-        router = await self._router()
-        try:
-            return router.route(use.requested, *NEEDS.values())
-        except MissingCapability as exc:
-            if use.requested != AUTO:
-                raise
-            unable = tuple(Fallback(backend=line.name, reason=exc.code) for line in router.auto)
-            return BackendUse(requested=AUTO, used=NONE.name, fallbacks=unable)
+        return (await self._router()).route_or(NONE.name, use.requested, *NEEDS.values())
 
     async def first(self) -> str:
         """Who ranks for "auto", as things are: a backend's name or "none"."""

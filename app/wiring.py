@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from app.answer import Answerer
 from app.answerers import Answerers
 from app.answering.languages import prepare as prepare_languages
 from app.backends.fleet import Fleet, import_sdks
+from app.backends.line import Line
 from app.backends.registry import Backends, declared
 from app.backends.routing import Router
 from app.catalogue import Catalogue
@@ -216,6 +217,10 @@ class Services:
         told = self.settings
         answerers = Answerers(self.backends, self._router, self.queries.embed_together, told.answer.min_relevance)
         return Answerer(self.searcher, answerers, told.routing.deadline_s)
+
+    async def lines(self) -> Mapping[str, Line]:
+        """The backends that are models, by name."""
+        return (await self._router()).lines
 
     async def _router(self) -> Router:
         return (await self.fleet.get()).router

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from app.evaluating.apart import folder_of, services_apart
+from app.evaluating.apart import services_apart
 from app.evaluating.asking import index_documents
 from app.evaluating.data import Asked, DataSet, digest_of, sample
 from app.settings import IndexSection, Settings
@@ -83,7 +83,7 @@ async def run(data: DataSet, questions: Sequence[Asked], home: Path) -> bool:
     """Whether all is as it should be."""
     async with server_of("vllm", AnsweringModel(least=0.3, most=3)) as server:
         settings = Settings(index=IndexSection(home=home), backends={MODEL: backend_of(server)})
-        async with services_apart(settings, folder_of(settings, data)) as services, client_of(services) as client:
+        async with services_apart(settings, data.folder, None) as (services, _, _), client_of(services) as client:
             collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
             await index_documents(services, collection, list(data.documents.values()))
             return all(

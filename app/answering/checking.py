@@ -21,7 +21,7 @@ from app.answering.check_prompts import (
 from app.answering.composing import unsupported
 from app.answering.shapes import Claim, Source
 from app.answering.verdicts import read_verdicts
-from app.backends.labels import LEAST_MASS, label_mass, log_evidence, softmax
+from app.backends.labels import meant_evidence, softmax
 from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
 from app.domain import Citation, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
@@ -151,8 +151,8 @@ class _Asking:
 
 def _expected(scores: LabelScores | None) -> float | None:
     """None where the model told no label, or wanted to say something else."""
-    evidence = log_evidence(scores) if scores else None
-    if scores is None or evidence is None or label_mass(scores) < LEAST_MASS:
+    evidence = meant_evidence(scores)
+    if evidence is None:
         return None
     return math.fsum(share * verdict for verdict, share in enumerate(softmax(evidence))) / _TOP
 

@@ -6,11 +6,11 @@ from litestar.params import JSONBody
 
 from app.api import events
 from app.api.bodies import BodyRequest, StrictJSON
+from app.api.callers import caller_of
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
-from app.api.problems import request_id
 from app.api.schemas import AnswerRequest
-from app.domain import Answer, Caller
+from app.domain import Answer
 from app.wiring import Services
 
 
@@ -33,7 +33,7 @@ async def answer(
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `sources`, `delta`, `citation`, and
     `done` or `error`.
     """
-    question, caller = data.to_question(), Caller(request_id=request_id(request.scope))
+    question, caller = data.to_question(), caller_of(request)
     if data.stream or events.wants_events(request.headers.get("accept")):
         return await events.streamed(
             request, services.answerer.stream(question, caller), services.settings.service.ping_s

@@ -17,7 +17,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.typing import FieldDefinition
 
 from app.api.problems import UnsupportedMediaType
-from app.errors import FieldProblem, InvalidRequest
+from app.errors import FieldProblem, InvalidRequest, TooLarge
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -107,6 +107,17 @@ class BodyRequest(Request[Any, Any, Any]):
     async def body(self) -> bytes:
         body = await super().body()
         return b" " if not body and _reads_json(self) else body
+
+
+async def limited(request: Request[Any, Any, Any], limit: int, refusal: str) -> bytes:
+    """The body, of a route that lets larger ones in. Raises TooLarge, saying `refusal`, as soon as it is longer."""
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(refusal)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _reads_json(request: BodyRequest) -> bool:

@@ -10,11 +10,11 @@ from msgspec import Meta
 
 from app.api import events
 from app.api.bodies import BodyRequest, StrictJSON
+from app.api.callers import caller_of
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
-from app.api.problems import request_id
 from app.api.schemas import Name, TurnBody
-from app.domain import Caller, ChatResult, ChatTask, Turn
+from app.domain import ChatResult, ChatTask, Turn
 from app.errors import pointing_at
 from app.wiring import Services
 
@@ -69,7 +69,7 @@ async def chat(
 
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `delta`, and `done` or `error`.
     """
-    task, caller = data.to_task(), Caller(request_id=request_id(request.scope))
+    task, caller = data.to_task(), caller_of(request)
     if data.stream or events.wants_events(request.headers.get("accept")):
         return await events.streamed(
             request, services.tasks.stream_chat(task, caller), services.settings.service.ping_s

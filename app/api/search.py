@@ -5,11 +5,11 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest, StrictJSON
+from app.api.callers import caller_of
 from app.api.disconnect import while_connected
 from app.api.documentation import problems
-from app.api.problems import request_id
 from app.api.schemas import SearchRequest
-from app.domain import Caller, SearchResult
+from app.domain import SearchResult
 from app.wiring import Services
 
 
@@ -26,7 +26,7 @@ async def search(
     request: BodyRequest, data: JSONBody[SearchRequest], services: NamedDependency[Services]
 ) -> SearchResult:
     """The best passages for a query, with the evidence for each and the time of every stage."""
-    caller = Caller(request_id=request_id(request.scope))
+    caller = caller_of(request)
     result = await while_connected(request, services.searcher.search(data.to_query(), caller))
     request.scope["state"]["timings"] = result.timings_ms
     return result

@@ -8,13 +8,13 @@ import msgspec
 from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Schema
 from msgspec import Meta
 
-from app.api.bodies import BodyRequest, decode, require_json
+from app.api.bodies import BodyRequest, decode, limited, require_json
 from app.api.forms import MEDIA_TYPE as MULTIPART
 from app.api.forms import Part, read_form
 from app.api.problems import UnsupportedMediaType
 from app.api.schemas import Name
 from app.cleaning import clean
-from app.errors import FieldProblem, InvalidRequest, TooLarge
+from app.errors import FieldProblem, InvalidRequest
 from app.offers import Offer, OfferedFile, Rejected
 from indexing.documents import Document
 from indexing.intake import Handed
@@ -84,7 +84,8 @@ async def read_upload(request: BodyRequest, max_json_bytes: int) -> Upload:
         require_json(content_type)
     except UnsupportedMediaType as exc:
         raise UnsupportedMediaType(f"{exc}; or send files as {MULTIPART}") from exc
-    return _from_json(await _limited(request, max_json_bytes))
+    refusal = f"a JSON body may have {max_json_bytes} bytes; send several requests, or files as {MULTIPART}"
+    return _from_json(await limited(request, max_json_bytes, refusal))
 
 
 def request_body() -> RequestBody:
@@ -105,17 +106,6 @@ def request_body() -> RequestBody:
             MULTIPART: OpenAPIMediaType(schema=form),
         },
     )
-
-
-async def _limited(request: BodyRequest, limit: int) -> bytes:
-    """The route lets larger bodies in, for files."""
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise TooLarge(f"a JSON body may have {limit} bytes; send several requests, or files as {MULTIPART}")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _from_json(body: bytes) -> Upload:

@@ -12,11 +12,6 @@ _LEAST_MASS_LEFT = 1e-9
 _LEAST = math.log(_LEAST_MASS_LEFT)
 
 
-def label_mass(scores: LabelScores) -> float:
-    """The probability that the first token is one of the labels, as far as it was told; in [0,1]."""
-    return mass_and_evidence(scores)[0]
-
-
 def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
     """The labels' log-probabilities in [ln 1e-9, 0], all finite. None when not one of them was told.
 
@@ -26,8 +21,14 @@ def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
     return mass_and_evidence(scores)[1]
 
 
+def meant_evidence(scores: LabelScores | None) -> tuple[float, ...] | None:
+    """`log_evidence`; None also of no scores, and where the model wanted to say something else than a label."""
+    mass, evidence = mass_and_evidence(scores) if scores else (0.0, None)
+    return evidence if mass >= LEAST_MASS else None
+
+
 def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | None]:
-    """`label_mass` and `log_evidence` in one look: a ranking asks for both, of every passage."""
+    """The probability in [0,1] that the first token is a label, as far as it was told; and `log_evidence`."""
     told = _told(scores)
     mass = min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
     missing = told.count(None)

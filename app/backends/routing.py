@@ -58,6 +58,19 @@ class Router:
             raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
         return Route(requested, able, self._clock)
 
+    def route_or(self, without: str, requested: str, *needs: frozenset[Capability]) -> "Route | BackendUse":
+        """As `route`; but where "auto" finds nobody able, whoever does it `without` a model.
+
+        Raises UnknownBackend, MissingCapability.
+        """
+        try:
+            return self.route(requested, *needs)
+        except MissingCapability as exc:
+            if requested != AUTO:
+                raise
+            unable = tuple(Fallback(backend=line.name, reason=exc.code) for line in self.auto)
+            return BackendUse(requested=AUTO, used=without, fallbacks=unable)
+
     def _named(self, name: str) -> Line:
         if name in RESERVED:
             raise MissingCapability(

@@ -56,13 +56,10 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
 
 
 async def _calibrate(folder: Path, options: CalibrateOptions, view: AskingView) -> Calibrated:
-    from app.evaluating.apart import folder_of, services_apart
+    from app.evaluating.apart import services_apart
     from app.evaluating.calibration import calibrate as fit
-    from app.evaluating.data import DataSet
 
-    settings, data = settings_here(), DataSet(folder)
-    kept = folder_of(settings, data)
-    async with services_apart(settings, None if options.collection else kept, fits={}) as services:
+    async with services_apart(settings_here(), folder, options.collection, fits={}) as (services, data, kept):
         return await fit(services, data, options, kept, view.show)
 
 

@@ -62,13 +62,10 @@ def evaluate(
 
 
 async def _evaluate(folder: Path, options: EvalOptions, view: AskingView) -> Report:
-    from app.evaluating.apart import folder_of, services_apart
-    from app.evaluating.data import DataSet
+    from app.evaluating.apart import services_apart
     from app.evaluating.evaluation import evaluate as compare
 
-    settings, data = settings_here(), DataSet(folder)
-    kept = folder_of(settings, data)
-    async with services_apart(settings, None if options.collection else kept) as services:
+    async with services_apart(settings_here(), folder, options.collection) as (services, data, kept):
         return await compare(services, data, options, kept, view.show)
 
 

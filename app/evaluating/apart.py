@@ -21,16 +21,19 @@ def folder_of(settings: Settings, data: DataSet) -> Path:
 
 @asynccontextmanager
 async def services_apart(
-    settings: Settings, index_home: Path | None, fits: Fits | None = None
-) -> AsyncIterator[Services]:
-    """With an index in `index_home`; None: over the user's own. Scores are remembered within this run alone.
+    settings: Settings, folder: Path, collection: str | None, fits: Fits | None = None
+) -> AsyncIterator[tuple[Services, DataSet, Path]]:
+    """With the data in `folder`, and where what is found out of it is kept.
 
-    A score that an earlier request has paid for would seem to cost nothing.
+    The index is a new one of that data, or with a `collection` the user's own. Scores are remembered within this run
+    alone: one that an earlier request has paid for would seem to cost nothing.
     """
+    data = DataSet(folder)
+    kept = folder_of(settings, data)
     ranking = msgspec.structs.replace(settings.ranking, cache="memory")
     settings = msgspec.structs.replace(settings, ranking=ranking)
-    services = build_services(settings, index_home=index_home, fits=fits)
+    services = build_services(settings, index_home=None if collection else kept, fits=fits)
     try:
-        yield services
+        yield services, data, kept
     finally:
         await services.close()

@@ -15,7 +15,7 @@ sum 1 / (RANK_CONSTANT + rank), and the window's own z are dealt out again in th
 import math
 from collections.abc import Mapping, Sequence
 
-from app.backends.labels import LEAST_MASS, label_mass, log_evidence
+from app.backends.labels import meant_evidence
 from app.backends.ports import LabelScores
 from app.ranking.settling import RISK, Settlement, phi, sigma_of
 from app.ranking.shapes import Grade
@@ -96,7 +96,7 @@ def _beats(grade: Grade, leader: Grade) -> float:
 
 
 def _centred(scores: LabelScores | None) -> list[float] | None:
-    evidence = log_evidence(scores) if scores and label_mass(scores) >= LEAST_MASS else None
+    evidence = meant_evidence(scores)
     if evidence is None:
         return None
     mean = math.fsum(evidence) / len(evidence)

@@ -8,6 +8,7 @@ from litestar.params import JSONBody
 
 from app.api import events
 from app.api.bodies import BodyRequest
+from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import ChatCompletionBody
 from app.api.compat.chat_jobs import Job, job_of, stream, whole
@@ -17,8 +18,7 @@ from app.api.compat.links import Links, base_of
 from app.api.compat.openai_errors import openai_error, retry_hints
 from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
-from app.api.problems import request_id
-from app.domain import Caller, Question
+from app.domain import Question
 from app.wiring import Services
 
 
@@ -35,7 +35,7 @@ async def openai_chat(
     """`model` "winnow", "winnow:COLLECTION" or "winnow:COLLECTION@BACKEND" answers from the documents, with citations
     as annotations; a backend's name or its model's id is that model alone. GET /v1/models lists them.
     """
-    job, caller = await job_of(data, services), Caller(request_id=request_id(request.scope))
+    job, caller = await job_of(data, services), caller_of(request)
     heading = Heading(id=f"chatcmpl-{caller.request_id}", created=int(time.time()), model=data.model)
     links = Links(base_of(request, services), _collection(job))
     if data.stream:

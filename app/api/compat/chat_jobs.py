@@ -19,7 +19,7 @@ Job = Question | ChatTask | ChatResult
 async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     """Raises InvalidRequest; NotFound for a model that is not there."""
     body.check()
-    lines = (await services.fleet.get()).router.lines
+    lines = await services.lines()
     meant = await meant_by(body.model, lines)
     if isinstance(meant, Straight):
         return body.to_task(meant.backend, meant.tokens)

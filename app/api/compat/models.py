@@ -52,7 +52,7 @@ async def show_model(model: FromPath[str], services: NamedDependency[Services]) 
 
 
 async def _offered(services: Services) -> list[Offered]:
-    lines = (await services.fleet.get()).router.lines.values()
+    lines = (await services.lines()).values()
     embedder = services.model.opened
     name = public_name(services.settings.embedding.model)
     reads = embedder.max_tokens if embedder else None

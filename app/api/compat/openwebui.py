@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
-from app.api.bodies import BodyRequest
+from app.api.bodies import BodyRequest, limited
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.links import Links, base_of, is_web
 from app.api.compat.refusals import shaped
@@ -20,7 +20,6 @@ from app.api.problems import Problem
 from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.cleaning import clean
 from app.domain import Hit, Query
-from app.errors import TooLarge
 from app.offers import Examined, OfferedFile
 from app.wiring import Services
 from indexing.documents import Document
@@ -34,6 +33,8 @@ _NOT_OURS = ("empty", "no_text_layer", "unsupported", "binary")
 """Why its own readers may still succeed; they should be spared a file that is hostile, too large or damaged."""
 
 MAX_COUNT = 100
+
+TOO_LARGE = f"a file may have {MAX_UPLOAD_BYTES} bytes"
 
 
 class LoadedDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,7 @@ def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIErr
 @put(
     "/process",
     status_code=200,
-    request_max_body_size=None,  # `_body` has the limit of uploads
+    request_max_body_size=None,  # `limited` has the limit of uploads
     exception_handlers=shaped(openwebui_error),
 )
 async def openwebui_process(request: BodyRequest, services: NamedDependency[Services]) -> list[LoadedDocument]:
@@ -84,7 +85,11 @@ async def openwebui_process(request: BodyRequest, services: NamedDependency[Serv
     """
     name = clean(unquote(request.headers.get("x-filename", ""), errors="replace"))[:MAX_SOURCE_CHARACTERS]
     with services.library.uploading():
-        offer = OfferedFile(name=name, data=await _body(request), media_type=request.headers.get("content-type"))
+        offer = OfferedFile(
+            name=name,
+            data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
+            media_type=request.headers.get("content-type"),
+        )
         read = await while_connected(request, services.library.read([offer]))
     return [loaded for one in read for loaded in _loaded(one, name)]
 
@@ -109,16 +114,6 @@ async def openwebui_search(
     links = Links(base_of(request, services), collection)
     result = await found(request, services, query)
     return [_web_result(hit, links) for hit in result.results]
-
-
-async def _body(request: BodyRequest) -> bytes:
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_UPLOAD_BYTES:
-            raise TooLarge(f"a file may have {MAX_UPLOAD_BYTES} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:

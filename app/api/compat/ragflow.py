@@ -12,6 +12,7 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api.bodies import BodyRequest
+from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.highlighting import sought
@@ -20,7 +21,6 @@ from app.api.compat.ragflow_errors import RagflowError, ragflow_error
 from app.api.compat.refusals import shaped
 from app.api.compat.searching import MAX_QUERY_CHARACTERS, told, within
 from app.api.disconnect import while_connected
-from app.api.problems import request_id
 from app.api.schemas import MAX_CANDIDATES
 from app.domain import Caller, Hit, Mode, Query, SearchResult
 from app.errors import InvalidRequest
@@ -130,12 +130,12 @@ async def ragflow_retrieval(
     request: BodyRequest, data: JSONBody[RetrievalRequest], services: NamedDependency[Services]
 ) -> RetrievalReply | RagflowError:
     """Several collections are searched side by side, and their passages merged by score."""
-    lines = (await services.fleet.get()).router.lines
+    lines = await services.lines()
     ranker = services.names.ranker(data.rerank_id or "", lines.values())
     queries = data.queries(ranker.backend)
     if not queries[0].text:
         return RetrievalReply(data=Retrieval(total=0, chunks=[], doc_aggs={}))
-    caller = Caller(request_id=request_id(request.scope))
+    caller = caller_of(request)
     results = await while_connected(request, _search(services, queries, caller))
     notes = told(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
     return RetrievalReply(data=_page(data, queries[0].text, results), message="; ".join(notes) or msgspec.UNSET)

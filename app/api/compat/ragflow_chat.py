@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from app.api import events
 from app.api.bodies import BodyRequest
+from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import MessageBody, question_of
 from app.api.compat.chat_replies import CompletionUsage, Heading, as_data, usage_of
@@ -21,8 +22,8 @@ from app.api.compat.ragflow_markers import Renumbering, renumbered
 from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.events import Event
-from app.api.problems import Problem, request_id
-from app.domain import Answer, AnswerDone, Caller, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
+from app.api.problems import Problem
+from app.domain import Answer, AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
 from app.model_names import at_backend
 from app.wiring import Services
@@ -178,7 +179,7 @@ async def ragflow_chat(
     services: NamedDependency[Services],
 ) -> Response[RagflowCompletion | RagflowError]:
     """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
-    question, caller = data.to_question(chat_id), Caller(request_id=request_id(request.scope))
+    question, caller = data.to_question(chat_id), caller_of(request)
     heading = Heading(id=f"chatcmpl-{chat_id}", created=int(time.time()), model=data.model)
     if data.stream:
         wire = RagflowChunks(heading, question, refers=data.refers)

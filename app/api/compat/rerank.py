@@ -8,13 +8,13 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
+from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.openai_errors import OpenAIError, openai_failure
 from app.api.compat.refusals import shaped
 from app.api.compat.texts import document_texts, query_text
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
-from app.domain import Caller
 from app.model_names import RERANK
 from app.reranking import RankedText, RankedTexts, TextsToRank
 from app.wiring import Services
@@ -203,10 +203,10 @@ async def rerank_as_tei(
 async def _ranked(
     request: BodyRequest, services: Services, model: str, query: str, texts: list[str], top: int | None
 ) -> tuple[RankedTexts, list[str]]:
-    lines = (await services.fleet.get()).router.lines.values()
+    lines = (await services.lines()).values()
     ranker = services.names.ranker(model, lines)
     task = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top)
-    work = services.text_ranker.rank(task, Caller(request_id=request_id(request.scope)))
+    work = services.text_ranker.rank(task, caller_of(request))
     ranked = await while_connected(request, work)
     request.scope["state"]["timings"] = ranked.timings_ms
     return ranked, [ranker.warning] if ranker.warning else []

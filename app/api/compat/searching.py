@@ -5,8 +5,8 @@ from typing import Any
 import structlog
 
 from app.api.bodies import BodyRequest
+from app.api.callers import caller_of
 from app.api.disconnect import while_connected
-from app.api.problems import request_id
 from app.domain import Caller, Hit, Query, SearchResult
 from app.wiring import Services
 
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 async def found(request: BodyRequest, services: Services, query: Query) -> SearchResult:
     """A search that ends when the client leaves. Raises what the search raises."""
-    caller = Caller(request_id=request_id(request.scope))
+    caller = caller_of(request)
     result = await while_connected(request, services.searcher.search(query, caller))
     request.scope["state"]["timings"] = result.timings_ms
     told(caller, *result.degraded, *result.warnings)
