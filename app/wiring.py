@@ -140,6 +140,8 @@ class Services:
         self.catalogue = Catalogue(self.bench.get)
         self.jobs = Jobs()
         self._warming: asyncio.Task[None] | None = None
+        self.warmed = asyncio.Event()
+        """Set when each dependency has been opened and loaded, or has failed."""
         self._samples: Path | None = None
         self._writing: DirectoryLock | None = None
         self.presence: Presence | None = None
@@ -167,6 +169,7 @@ class Services:
         """All at once, each telling when it is there: what fails keeps nobody else from getting ready."""
         needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
         await asyncio.gather(*(_told(name, need) for name, need in needs))
+        self.warmed.set()
         if self._samples is not None:
             await self._index_samples(self._samples)
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from app.presence import find_service
@@ -77,33 +78,67 @@ async def measure(address: tuple[str, int], args: argparse.Namespace) -> list[fl
 
 
 async def _one_by_one(address: tuple[str, int], requests: list[list[str]]) -> float:
-    reader, writer = await asyncio.open_connection(*address)
+    asked = [_request(texts) for texts in requests]
+    connection = await _connect(address)
     started = time.perf_counter()
-    for texts in requests:
-        await _ask(reader, writer, texts)
+    for request in asked:
+        await connection.ask(request)
     taken = time.perf_counter() - started
-    writer.close()
+    connection.close()
     return sum(map(len, requests)) / taken
 
 
 async def _at_once(address: tuple[str, int], texts: list[str]) -> float:
-    connections = [await asyncio.open_connection(*address) for _ in texts]
+    asked = [_request([text]) for text in texts]
+    connections = [await _connect(address) for _ in texts]
     started = time.perf_counter()
-    await asyncio.gather(*(_ask(*pair, [text]) for pair, text in zip(connections, texts, strict=True)))
+    for answered in [connection.ask(request) for connection, request in zip(connections, asked, strict=True)]:
+        await answered
     taken = time.perf_counter() - started
-    for _, writer in connections:
-        writer.close()
+    for connection in connections:
+        connection.close()
     return len(texts) / taken
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, texts: list[str]) -> None:
-    """HTTP by hand: a client library would take as long as the model."""
+async def _connect(address: tuple[str, int]) -> "Connection":
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, *address)
+    return connection
+
+
+class Connection(asyncio.Protocol):
+    """HTTP by hand, and as little of it as will do: a client library would take as long as the model."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport, self._received = cast(asyncio.Transport, transport), b""
+
+    def ask(self, request: bytes) -> asyncio.Future[None]:
+        self._answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._answered
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, blank, body = self._received.partition(b"\r\n\r\n")
+        if not blank:
+            return
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        if len(body) == length:
+            assert head.lower().startswith(b"http/1.1 200"), self._received
+            assert b'"embedding"' in body
+            self._received = b""
+            self._answered.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answered.done():
+            self._answered.set_exception(ConnectionError("the service hung up"))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def _request(texts: list[str]) -> bytes:
     body = json.dumps({"model": "winnow-embed", "input": texts, "encoding_format": "base64"}).encode()
-    writer.write(HEAD % len(body) + body)
-    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-    assert answer.startswith(b"http/1.1 200"), answer
-    length = int(answer.split(b"content-length:")[1].split(b"\r\n")[0])
-    assert b'"embedding"' in await reader.readexactly(length)
+    return HEAD % len(body) + body
 
 
 def _text(rng: random.Random, words: int) -> str:

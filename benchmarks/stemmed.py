@@ -7,7 +7,8 @@ lemmas of WordNet. Needs `pip install nltk`. nDCG@10:
 
 first stage   the order that the texts arrive in
 words         matches by words, of more than [compat] rerank_embedded texts all that there is without a model
-both          matches by words and by the vectors of the beginnings
+vectors       matches by the vectors of the beginnings: the one neural reader that is at hand
+both          by words and vectors
 
 `share` is the part of a relevant text's match that is left after stemming: what a threshold on scores would notice.
 """
@@ -28,7 +29,7 @@ from app.reranking import EMBEDDED_CHARACTERS
 from benchmarks.rerank_data import Task, load_set
 from indexing.embedding import Embedder, load_embedder
 from indexing.lexical import Lexical
-from indexing.readability import contrast
+from indexing.readability import Contrast, contrast
 from indexing.settings import EmbeddingSettings
 
 CUT = 10
@@ -49,7 +50,10 @@ def main() -> int:
     _show("words", [(task, *_by_words(task)) for task in tasks])
     if args.embedded:
         embedder = load_embedder(EmbeddingSettings())
-        _show("both", [(task, *_by_both(task, embedder)) for task in tasks[: args.embedded]])
+        scale = contrast(embedder)
+        found = [(task, *_by_vectors(task, embedder, scale)) for task in tasks[: args.embedded]]
+        _show("vectors", found)
+        _show("both", [(task, *_by_both(task, vectors)) for task, *vectors in found])
     return 0
 
 
@@ -78,13 +82,18 @@ def _by_words(task: Task) -> tuple[list[float], list[float]]:
     return whole, soup
 
 
-def _by_both(task: Task, embedder: Embedder) -> tuple[list[float], list[float]]:
-    query, scale = embedder.embed_queries([task.query])[0], contrast(embedder)
-    found = []
-    for texts, words in zip(_texts(task), _by_words(task), strict=True):
-        rows = embedder.embed_documents([text[:EMBEDDED_CHARACTERS] for text in texts])
-        found.append(both(words, match_vectors(query, rows, scale)))
-    return found[0], found[1]
+def _by_vectors(task: Task, embedder: Embedder, scale: Contrast) -> tuple[list[float], list[float]]:
+    query = embedder.embed_queries([task.query])[0]
+    whole, soup = (
+        match_vectors(query, embedder.embed_documents([text[:EMBEDDED_CHARACTERS] for text in texts]), scale)
+        for texts in _texts(task)
+    )
+    return whole, soup
+
+
+def _by_both(task: Task, vectors: Sequence[list[float]]) -> tuple[list[float], list[float]]:
+    whole, soup = (both(by_words, by_vectors) for by_words, by_vectors in zip(_by_words(task), vectors, strict=True))
+    return whole, soup
 
 
 def _show(name: str, found: Sequence[tuple[Task, list[float], list[float]]]) -> None:

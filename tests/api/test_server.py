@@ -32,6 +32,11 @@ def test_it_serves_logs_and_ends_well(server: RunningServer) -> None:
     server.wait_for("shutdown complete")
 
 
+def test_what_was_loaded_is_spared_from_garbage_collection(server: RunningServer) -> None:
+    """Once everything has been opened, the collector has nothing old to walk through."""
+    assert int(server.wait_for(r'"objects": (\d+)', 60)) > 50_000
+
+
 def test_events_arrive_as_they_happen(server: RunningServer) -> None:
     """The sources come at once, pings bridge the silence, and the rest follows."""
     with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.0", "stream": True}, timeout=60) as response:
