@@ -61,7 +61,10 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`."""
+    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`.
+
+    `cut`: more tokens might have said more.
+    """
 
     use: BackendUse
     abstain_reason: AbstainReason | None = None
@@ -70,6 +73,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: tuple[UnsupportedSpan, ...] = ()
     degraded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    cut: bool = False
 
 
 WritingEvent = SourcesFound | TextDelta | CitationMade | Written
