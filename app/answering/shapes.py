@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from app.answering.languages import detect_language
 from app.answering.questions import Reading
 from app.domain import (
     AbstainReason,
@@ -56,8 +57,9 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def language(self) -> str:
-        """In which to answer, as a BCP 47 tag."""
-        return self.question.language or self.reading.language
+        """In which to refuse, as a BCP 47 tag: the question's, or what the user spoke before "Hi" or "GPU"."""
+        said = (turn.content for turn in reversed(self.question.messages) if turn.role == "user")
+        return self.question.language or detect_language(self.question.search.text, *said)
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
