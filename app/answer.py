@@ -52,13 +52,17 @@ class Answerer:
         self._search, self._answerers, self._deadline_s = search, answerers, deadline_s
 
     async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
-        """The whole answer at once.
+        """The whole answer at once. Raises what `whole` raises."""
+        return (await self.whole(question, caller)).answer
+
+    async def whole(self, question: Question, caller: Caller = NOBODY) -> AnswerDone:
+        """The same, and how it ended.
 
         Raises UnknownBackend, MissingCapability, what the search raises, and what models' calls raise.
         """
         events = self._run(question, caller, streamed=False)
         [done] = [event async for event in events if isinstance(event, AnswerDone)]
-        return done.answer
+        return done
 
     def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncGenerator[AnswerEvent, None]:
         """The same answer as it is made. Before the first event the same is raised, after it what models' calls raise.
@@ -85,7 +89,7 @@ class Answerer:
                 if streamed and isinstance(event, TextDelta):
                     watch.mark("first_token")
                 yield shown
-        yield AnswerDone(draft.finish(found, understood, call.account.usage(), watch))
+        yield draft.finish(found, understood, call.account.usage(), watch)
 
     async def _understand(self, question: Question, staff: Staff, call: Call, watch: Stopwatch) -> Understood:
         """Before it costs anything: whether the search can work at all."""
@@ -112,10 +116,10 @@ class _Draft(msgspec.Struct, kw_only=True):
             case CitationMade(citation=citation):
                 self.citations += (citation,)
 
-    def finish(self, found: SearchResult, understood: Understood, usage: Usage, watch: Stopwatch) -> Answer:
+    def finish(self, found: SearchResult, understood: Understood, usage: Usage, watch: Stopwatch) -> AnswerDone:
         written = self.written
         assert written is not None  # noqa: S101 - the protocol of writers
-        return Answer(
+        answer = Answer(
             answer=self.text,
             answerable=written.abstain_reason is None,
             abstain_reason=written.abstain_reason,
@@ -129,6 +133,7 @@ class _Draft(msgspec.Struct, kw_only=True):
             usage=found.usage + usage,
             timings_ms=_timings(found, watch),
         )
+        return AnswerDone(answer, cut=written.cut)
 
 
 def _rewording(staff: Staff, call: Call, watch: Stopwatch) -> Complete | None:

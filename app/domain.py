@@ -255,9 +255,13 @@ class CitationMade(msgspec.Struct, frozen=True):
 
 
 class AnswerDone(msgspec.Struct, frozen=True):
-    """Last event: the whole answer; `answer.answer` equals the concatenated deltas."""
+    """Last event: the whole answer; `answer.answer` equals the concatenated deltas.
+
+    `cut`: the model that wrote it reached `max_output_tokens`; /answer says so in a warning.
+    """
 
     answer: Answer
+    cut: bool = False
 
 
 AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone

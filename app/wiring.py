@@ -18,7 +18,7 @@ from app.backends.line import Line
 from app.backends.registry import Backends, declared
 from app.backends.routing import Router
 from app.catalogue import Catalogue
-from app.domain import Answer, AnswerEvent, Caller, Question
+from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.embeddings import Embeddings
 from app.errors import ConfigError, WinnowError
 from app.jobs import Jobs
@@ -94,6 +94,8 @@ class Answering(Protocol):
     """`app.answer.Answerer`, as the routes see it."""
 
     async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
+
+    async def whole(self, question: Question, caller: Caller = ...) -> AnswerDone: ...
 
     def stream(self, question: Question, caller: Caller = ...) -> AsyncGenerator[AnswerEvent, None]:
         """Ends in AnswerDone, or raises."""

@@ -88,7 +88,7 @@ class Generated:
             yield piece
         if release.reason is not None:
             yield TextDelta(refusal(release.reason, brief.language))
-        yield _written(served, composer, release.reason, cut=cut)
+        yield _written(served, composer, release.reason, cut=cut and not release.declined)
 
     async def _hopeless(self, brief: Brief) -> AbstainReason | None:
         hits = brief.found.results
@@ -213,6 +213,7 @@ def _written(served: Served[Draft], composer: Composer, reason: AbstainReason | 
         claims=composer.claims if reason is None else (),
         unsupported=composer.unsupported if reason is None else (),
         warnings=tuple(warnings),
+        cut=cut,
     )
 
 

@@ -6,13 +6,14 @@ from functools import cache
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from app.answering.terms import fold
-from app.answering.words import FUNCTION_WORDS
+from app.answering.words import FUNCTION_WORDS, GREETINGS
 from app.domain import AbstainReason
 
 DEFAULT = "en"
 
 FEW_LETTERS = 6
-"""Fewer of the Latin script are no evidence of a language; only function words are: "Wer?", but not "Hi" or "GPU"."""
+"""Fewer of the Latin script are no evidence of a language; only words of closed classes are: "Wer?", "Hallo", but not
+"Hi" or "GPU"."""
 
 _NO_EVIDENCE = -1e30
 """The logarithm of a likelihood that stands for none."""
@@ -52,20 +53,13 @@ _UNSUPPORTED = {
 LANGUAGES = tuple(_NOT_FOUND)
 
 
-def detect_language(text: str) -> str:
-    """One of `LANGUAGES`. English for a text without letters, and for a few Latin ones that no language is known by.
+def detect_language(*texts: str) -> str:
+    """Of the first text that tells one of `LANGUAGES`; English if none does.
 
-    The first call takes about a second: see `prepare`.
+    None is told without letters, or by a few Latin ones that no language is known by. The first call takes about a
+    second: see `prepare`.
     """
-    letters = _LETTER.findall(text)
-    if not letters:
-        return DEFAULT
-    language, evidence = _identifier().classify(text)
-    if not all(map(_LATIN.match, letters)):
-        return str(language)
-    if len(letters) < FEW_LETTERS:
-        return _by_function_words(text, language)
-    return DEFAULT if evidence <= _NO_EVIDENCE else str(language)
+    return next(filter(None, map(_told, texts)), DEFAULT)
 
 
 def prepare() -> None:
@@ -80,13 +74,31 @@ def refusal(reason: AbstainReason, language: str) -> str:
     return texts.get(primary, texts[DEFAULT])
 
 
-def _by_function_words(text: str, guess: str) -> str:
+def _told(text: str) -> str | None:
+    letters = _LETTER.findall(text)
+    if not letters:
+        return None
+    language, evidence = _identifier().classify(text)
+    if not all(map(_LATIN.match, letters)):
+        return str(language)
+    if len(letters) < FEW_LETTERS:
+        return _by_closed_words(text, language)
+    return None if evidence <= _NO_EVIDENCE else str(language)
+
+
+def _by_closed_words(text: str, guess: str) -> str | None:
     """The language that has most of the words for its own; the guess decides between several."""
     words = set(_WORD.findall(fold(text)))
-    known = {language: len(words & theirs) for language, theirs in FUNCTION_WORDS.items()}
+    known = {language: len(words & theirs) for language, theirs in _closed_words().items()}
     most = max(known.values())
     candidates = [language for language, count in known.items() if count == most > 0]
-    return guess if guess in candidates else (candidates or [DEFAULT])[0]
+    return guess if guess in candidates else next(iter(candidates), None)
+
+
+@cache
+def _closed_words() -> dict[str, frozenset[str]]:
+    greetings = {language: frozenset(map(fold, words.split())) for language, words in GREETINGS.items()}
+    return {language: words | greetings.get(language, frozenset()) for language, words in FUNCTION_WORDS.items()}
 
 
 @cache

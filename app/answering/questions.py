@@ -18,12 +18,11 @@ _NAME = re.compile(r"(?<=\w )[^\W\d_a-zß-öø-ÿ]\w+")
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A question, read. `text` is what to look for: the question, with the previous one if it leans on that.
 
-    `language` is an ISO 639-1 code; `terms` is what it is about; `answer_type` the shape of its answer, if known.
+    `terms` is what it is about; `answer_type` the shape of its answer, if known.
     `stands_alone`: nobody needs earlier turns to understand it, as far as its words tell.
     """
 
     text: str
-    language: str
     terms: Mapping[str, tuple[frozenset[str], ...]]
     answer_type: AnswerType | None
     leans_back: bool = False
@@ -40,10 +39,9 @@ def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
     previous = next(asked, "")
     if not previous or not _is_elliptic(question, about):
         alone = not before or _names_its_subject(question, language, about)
-        return Reading(text=question, language=language, terms=about, answer_type=answer_type, stands_alone=alone)
+        return Reading(text=question, terms=about, answer_type=answer_type, stands_alone=alone)
     return Reading(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
-        language=language,
         terms={**content_terms(previous, detect_language(previous)), **about},
         answer_type=answer_type,
         leans_back=True,

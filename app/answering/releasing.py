@@ -41,13 +41,18 @@ class Release:
         return self._released()
 
     @property
+    def declined(self) -> bool:
+        """After the end: whether the model said that there is no answer."""
+        return self._declines() or (self._said_decline and not self._composer.supported)
+
+    @property
     def reason(self) -> AbstainReason | None:
         """After the end: why there is no answer; None if there is one."""
-        if self._declines():
+        if self.declined:
             return "model_declined"
         if self._composer.supported:
             return None
-        return "model_declined" if self._said_decline or not self._spoke else "unsupported"
+        return "unsupported" if self._spoke else "model_declined"
 
     def _released(self) -> list[Piece]:
         if not self._composer.supported or self._declines():

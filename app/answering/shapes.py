@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from app.answering.languages import detect_language
 from app.answering.questions import Reading
 from app.domain import (
     AbstainReason,
@@ -56,12 +57,16 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def language(self) -> str:
-        """In which to answer, as a BCP 47 tag."""
-        return self.question.language or self.reading.language
+        """In which to refuse, as a BCP 47 tag: the question's, or what the user spoke before "Hi" or "GPU"."""
+        said = (turn.content for turn in reversed(self.question.messages) if turn.role == "user")
+        return self.question.language or detect_language(self.question.search.text, *said)
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`."""
+    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`.
+
+    `cut`: more tokens might have said more.
+    """
 
     use: BackendUse
     abstain_reason: AbstainReason | None = None
@@ -70,6 +75,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: tuple[UnsupportedSpan, ...] = ()
     degraded: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    cut: bool = False
 
 
 WritingEvent = SourcesFound | TextDelta | CitationMade | Written

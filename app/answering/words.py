@@ -1,4 +1,4 @@
-"""Closed word classes of the languages that we know: function words, question words, words that point back.
+"""Closed word classes of the languages that we know: function words, greetings, question words, what points back.
 
 Keys are ISO 639-1 codes. Words are lower case and may lack their accents: they are folded before they are compared.
 """
@@ -90,6 +90,17 @@ _STRINGS = {
 
 FUNCTION_WORDS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 FUNCTION_STRINGS = {language: tuple(strings.split()) for language, strings in _STRINGS.items()}
+
+GREETINGS = {
+    "en": "hello bye",
+    "de": "hallo moin danke bitte",
+    "fr": "salut merci",
+    "es": "hola adios",
+    "it": "ciao salve",
+    "pt": "ola oi tchau",
+    "nl": "hoi dag",
+}
+"""Of fewer letters than tell a language by themselves, and of one language rather than of many, as "hi" is."""
 
 _MEASURES = (
     "age|amount|capacity|depth|distance|frequency|height|length|number|percentage|population|power|price|proportion|rate"

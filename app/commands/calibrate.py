@@ -47,20 +47,20 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
     The model grades what retrieval finds for the queries; a document without a judgement counts as not relevant. The
     fit is kept for the model and the version of the prompts, and used from the next start of the service on.
     """
-    with AskingView(err) as view:
-        found = run(_calibrate(data, CalibrateOptions(**options), view))
+    found = run(_calibrate(data, CalibrateOptions(**options)))
     if as_json:
         print_json(found)
     else:
         show_calibrated(out, found)
 
 
-async def _calibrate(folder: Path, options: CalibrateOptions, view: AskingView) -> Calibrated:
+async def _calibrate(folder: Path, options: CalibrateOptions) -> Calibrated:
     from app.evaluating.apart import services_apart
     from app.evaluating.calibration import calibrate as fit
 
-    async with services_apart(settings_here(), folder, options.collection, fits={}) as (services, data, kept):
-        return await fit(services, data, options, kept, view.show)
+    with AskingView(err) as view:
+        async with services_apart(settings_here(), folder, options.collection, fits={}) as (services, data, kept):
+            return await fit(services, data, options, kept, view.show)
 
 
 def show_calibrated(console: Console, found: Calibrated) -> None:

@@ -52,8 +52,7 @@ def evaluate(
     """
     for path in filter(None, (output, markdown)):
         _check_writable(path)
-    with AskingView(err) as view:
-        report = run(_evaluate(data, EvalOptions(fresh=not resume, **options), view))
+    report = run(_evaluate(data, EvalOptions(fresh=not resume, **options)))
     _write(report, output, markdown)
     if as_json:
         print_json(report)
@@ -61,12 +60,13 @@ def evaluate(
         show_report(out, report)
 
 
-async def _evaluate(folder: Path, options: EvalOptions, view: AskingView) -> Report:
+async def _evaluate(folder: Path, options: EvalOptions) -> Report:
     from app.evaluating.apart import services_apart
     from app.evaluating.evaluation import evaluate as compare
 
-    async with services_apart(settings_here(), folder, options.collection) as (services, data, kept):
-        return await compare(services, data, options, kept, view.show)
+    with AskingView(err) as view:
+        async with services_apart(settings_here(), folder, options.collection) as (services, data, kept):
+            return await compare(services, data, options, kept, view.show)
 
 
 def _check_writable(path: Path) -> None:

@@ -13,13 +13,14 @@ T = TypeVar("T")
 
 INTERRUPTED = 130
 LET_END_S = 8.0
-"""How long calls, connections and threads may take to end."""
+"""How long calls and connections may take to end."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """As asyncio.run. At Ctrl-C the work is cancelled, and ends in good order: then it raises KeyboardInterrupt.
+    """As asyncio.run. At Ctrl-C the work is cancelled, and when it has ended in good order, the process ends.
 
-    When that takes longer than LET_END_S, and at a second Ctrl-C, the process ends as it is.
+    It waits for no thread, for none can be stopped: one that loads an embedding model would take its time. When the
+    work takes longer than LET_END_S to end, and at a second Ctrl-C, the process ends as it is.
     """
     interrupted = False
 
@@ -37,14 +38,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
-        return await task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if interrupted:
+                _end()
+            raise
 
-    try:
-        return asyncio.run(interruptible())
-    except asyncio.CancelledError:
-        if interrupted:
-            raise KeyboardInterrupt from None
-        raise
+    return asyncio.run(interruptible())
 
 
 def _end() -> None:

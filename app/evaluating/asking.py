@@ -1,7 +1,6 @@
 """Asks many questions, a few at once, and keeps what came of each as soon as it is known."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,6 +10,7 @@ from app.errors import BudgetExceeded, MissingCapability, UnknownBackend, Winnow
 from app.evaluating.data import Asked, SourceDocument
 from app.evaluating.journal import Journal
 from app.evaluating.progress import Progress, Tell, tell_nobody
+from app.together import together
 from app.wiring import Services
 from indexing.documents import Document
 from indexing.errors import IndexingError
@@ -92,17 +92,6 @@ class _Run(Generic[R]):
             failed=before.failed + sum(bool(record.error) for record in records),
         )
         self._tell(self._progress)
-
-
-async def together(works: Iterable[Awaitable[None]]) -> None:
-    """All of them. When one breaks or this is cancelled, none goes on; the first error is raised as it is."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def failing_softly(work: Awaitable[R], failed: Callable[[str], R]) -> R:

@@ -1,8 +1,7 @@
 """Asking a model about passages: what is asked together, what the cache already knows, what becomes of a failure."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -27,6 +26,7 @@ from app.ranking.prompts import (
 from app.ranking.replies import read_grades, read_order
 from app.ranking.shapes import LABELS, Prepared
 from app.ranking.sheet import Sheet, Tally
+from app.together import together
 
 SCORER_BLOCK = 25
 """Passages in one request to a label scorer: few enough that some are there when time runs out. A server that batches
@@ -212,10 +212,3 @@ def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> 
     told = [(item, one) for item, one in zip(items, said, strict=True) if isinstance(one, LabelScores)]
     blanks = [one for item, one in told if not item.passage]
     sheet.score({item.passage: one for item, one in told if item.passage}, blanks)
-
-
-async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of them; when one breaks, or this is cancelled, none of them goes on."""
-    async with asyncio.TaskGroup() as group:
-        for work in works:
-            group.create_task(work)

@@ -8,7 +8,7 @@ from app.backends.calls import Deadline
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
 from app.quoting.fencing import draw_fence
-from app.ranking.asking import Asking, Reader, together
+from app.ranking.asking import Asking, Reader
 from app.ranking.blocks import windows
 from app.ranking.cache import ScoreCache
 from app.ranking.duelling import duelled, merged, redealt, window_of
@@ -19,6 +19,7 @@ from app.ranking.settling import settle, worth_reading
 from app.ranking.shapes import Calibration, Candidate, Prepared, Ranked, Ranking
 from app.ranking.sheet import Sheet, places
 from app.ranking.suspicion import SUSPECTED_INJECTION
+from app.together import together
 
 ROOM = 2.0
 """A second look may begin when so many times the duration of the first one is left."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from app.backend_settings import BudgetSettings, PriceSettings
+from app.domain import Answer
 from tests.api.conftest import SharedStore
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import KINDS, PATIENT, AnsweringService, answering_service, server_of, text_of
@@ -58,6 +59,16 @@ async def test_a_model_answers_in_every_dialect(answering: Answering, kind: str)
         assert answer["usage"]["input_tokens"] > 100
         assert answer["timings_ms"].keys() == {"embed", "retrieve", "answer", "total"}
         assert (answer["warnings"], answer["degraded"], answer["unsupported"]) == ([], [], [])
+
+
+async def test_a_cut_answer_says_so_in_a_warning(answering: Answering) -> None:
+    """Whole and streamed, and in no field of its own."""
+    endless = saying("Dental cover starts on the first day of work [1.1]. It is" + " so" * 99)
+    async with answering(model(mind=endless)) as service:
+        whole = await service.ask(DENTAL, max_output_tokens=50)
+        done = (await service.stream(DENTAL, max_output_tokens=50))[-1][1]
+        assert whole["warnings"] == done["warnings"] == ["The answer was cut off: it used up max_output_tokens."]
+        assert {*whole} == {*done, "answer"} == {*Answer.__struct_fields__}
 
 
 @pytest.mark.parametrize("kind", KINDS)

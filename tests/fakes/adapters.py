@@ -11,6 +11,7 @@ from app.backends.ports import (
     ChatRequest,
     Conversation,
     Delta,
+    FinishReason,
     LabelScorer,
     LabelScores,
     Message,
@@ -32,7 +33,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of an attempt: after `seconds` a failure, if there is one, else a reply.
 
     A stream gives its first piece after `seconds`, the next ones each `apart` seconds later, and fails, if it does,
-    after `pieces` of them; `finishes` False: it just ends. `told` False: it says no tokens.
+    after `pieces` of them; `finishes` False: it just ends. `told` False: it says no tokens. `reason` is
+    why the reply ended.
     """
 
     seconds: float = 0.1
@@ -41,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     apart: float = 0.01
     finishes: bool = True
     told: bool = True
+    reason: FinishReason = "stop"
 
     def fail(self) -> None:
         """If that is planned."""
@@ -95,7 +98,7 @@ class ScriptedAdapter:
             raise
         self._over(None)
         self.tokens = self.tokens + TOKENS
-        return Reply(text="".join(plan.pieces), finish_reason="stop", tokens=TOKENS, model="fake-1")
+        return Reply(text="".join(plan.pieces), finish_reason=plan.reason, tokens=TOKENS, model="fake-1")
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
         plan = self._begin()
@@ -111,7 +114,7 @@ class ScriptedAdapter:
         self._over(None)
         if plan.finishes:
             self.tokens = self.tokens + (TOKENS if plan.told else TokenCount())
-            yield Delta(finish_reason="stop", tokens=TOKENS if plan.told else None)
+            yield Delta(finish_reason=plan.reason, tokens=TOKENS if plan.told else None)
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
         plan = self._begin()

@@ -33,9 +33,12 @@ class ScriptedAnswerer:
         self.cancelled = asyncio.Event()
 
     async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
+        return (await self.whole(question, caller)).answer
+
+    async def whole(self, question: Question, caller: Caller = NOBODY) -> AnswerDone:
         async for event in self.stream(question, caller):
             if isinstance(event, AnswerDone):
-                return event.answer
+                return event
         raise AssertionError("the script does not end in AnswerDone")
 
     def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:

@@ -71,6 +71,24 @@ async def test_an_abstention_is_in_the_language_of_the_question_or_the_one_asked
     assert len(answer.results) == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        ((), "I found no answer"),
+        ((Turn("user", "Wann ist Urlaub im Jahr?"), Turn("assistant", "In May."), Turn("user", "GPU")), "In den Dok"),
+        ((Turn("user", "Wann ist Urlaub im Jahr?"), Turn("user", "Où est le parking ?")), "Je n'ai pas trouvé"),
+    ],
+)
+async def test_a_few_letters_are_in_the_language_that_the_user_spoke_before(
+    before: tuple[Turn, ...], says: str
+) -> None:
+    """Not in the assistant's; the latest turn that tells one counts."""
+    service, _ = answerer(*BENEFITS)
+    answer = await service.answer(ask("Hi", messages=before))
+    assert not answer.answerable
+    assert answer.answer.startswith(says)
+
+
 async def test_the_threshold_of_the_request_goes_before_the_settings() -> None:
     """`min_relevance` of the request decides when it is given, also when it is 0."""
     service, _ = answerer(*BENEFITS)

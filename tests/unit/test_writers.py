@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Literal
 
+import msgspec
 import pytest
 
 from app.answer import Answerer
@@ -130,6 +132,32 @@ async def test_the_backend_that_fails_is_followed_by_the_next() -> None:
     assert isinstance(done, AnswerDone)
     assert [one.backend for one in done.answer.answer_backend.fallbacks] == ["one"]
     assert done.answer.answer_backend.used == "two"
+
+
+@pytest.mark.parametrize(
+    ("reply", "checked", "reason", "cut"),
+    [
+        (SAYS, "structural", None, True),
+        (SAYS + " And it", "structural", None, True),
+        (SAYS + " NO_ANSWER", "structural", None, True),
+        (SAYS, "model", "unsupported", True),
+        ("As far as I can", "structural", "unsupported", True),
+        ("", "structural", "model_declined", True),
+        ("NO_ANSWER: the passages", "structural", "model_declined", False),
+        ("Let me see. NO_ANSWER, since", "structural", "model_declined", False),
+    ],
+)
+async def test_an_answer_that_was_cut_says_so(
+    reply: str, checked: Literal["structural", "model"], reason: str | None, cut: bool
+) -> None:
+    """Whole and streamed, with a warning, whatever is left of it; not where the model said that there is none."""
+    service = answerer(make_line(ScriptedAdapter(rest=Plan(seconds=0, apart=0, pieces=(reply,), reason="length"))))
+    asked = msgspec.structs.replace(question(), check_citations=checked)
+    [*_, streamed] = [event async for event in service.stream(asked)]
+    for done in (await service.whole(asked), streamed):
+        assert isinstance(done, AnswerDone)
+        assert (done.answer.abstain_reason, done.cut) == (reason, cut)
+        assert done.answer.warnings == cut * ("The answer was cut off: it used up max_output_tokens.",)
 
 
 async def test_others_get_their_turn_while_a_long_reply_is_read() -> None:

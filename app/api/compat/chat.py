@@ -13,7 +13,7 @@ from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import ChatCompletionBody
 from app.api.compat.chat_jobs import Job, job_of, stream, whole
 from app.api.compat.chat_models import DEFAULT_COLLECTION
-from app.api.compat.chat_replies import ChatCompletion, Chunks, Heading, completion
+from app.api.compat.chat_replies import ChatCompletion, Chunks, Heading, completion, result_of
 from app.api.compat.links import Links, base_of
 from app.api.compat.openai_errors import openai_error, retry_hints
 from app.api.compat.refusals import shaped
@@ -43,9 +43,9 @@ async def openai_chat(
         wire = Chunks(heading, links, counts=counts)
         ping_s = services.settings.service.ping_s
         return await events.streamed_as(wire, request, stream(job, services, caller), ping_s)
-    result = await while_connected(request, whole(job, services, caller))
-    request.scope["state"]["timings"] = result.timings_ms
-    return Response(completion(heading, result, links))
+    done = await while_connected(request, whole(job, services, caller))
+    request.scope["state"]["timings"] = result_of(done).timings_ms
+    return Response(completion(heading, done, links))
 
 
 def _collection(job: Job) -> str:

@@ -7,7 +7,7 @@ from app.api.compat.chat_models import Straight, meant_by
 from app.api.compat.webui_chores import is_chore, without_a_model
 from app.api.events import Event
 from app.backends.registry import EXTRACTIVE, NONE
-from app.domain import Answer, BackendUse, Caller, ChatDone, ChatResult, ChatTask, Question, TextDelta
+from app.domain import AnswerDone, BackendUse, Caller, ChatDone, ChatResult, ChatTask, Question, TextDelta
 from app.wiring import Services
 
 CHORE_TOKENS = 1000
@@ -31,15 +31,15 @@ async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     return ChatResult(text=without_a_model(body), finish_reason="stop", backend=use)
 
 
-async def whole(job: Job, services: Services, caller: Caller) -> Answer | ChatResult:
+async def whole(job: Job, services: Services, caller: Caller) -> AnswerDone | ChatDone:
     """All of it at once. Raises what the use cases raise."""
     match job:
         case Question():
-            return await services.answerer.answer(job, caller)
+            return await services.answerer.whole(job, caller)
         case ChatTask():
-            return await services.tasks.chat(job, caller)
+            return ChatDone(await services.tasks.chat(job, caller))
         case ChatResult():
-            return job
+            return ChatDone(job)
 
 
 def stream(job: Job, services: Services, caller: Caller) -> AsyncIterator[Event]:

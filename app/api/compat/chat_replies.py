@@ -1,6 +1,6 @@
 """Answers and chats as OpenAI's chat completions, whole and in chunks."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -8,6 +8,7 @@ from app.api.compat.links import Links
 from app.api.compat.openai_errors import openai_error
 from app.api.events import Event
 from app.api.problems import Problem
+from app.backends.ports import FinishReason
 from app.domain import Answer, AnswerDone, ChatDone, ChatResult, CitationMade, SourcesFound, TextDelta, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -52,7 +53,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """The only one."""
 
     message: CompletionMessage
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     index: int = 0
     logprobs: None = None
 
@@ -68,14 +69,15 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
 
 
-def completion(heading: Heading, result: Answer | ChatResult, links: Links) -> ChatCompletion:
+def completion(heading: Heading, done: AnswerDone | ChatDone, links: Links) -> ChatCompletion:
     """The whole reply at once."""
+    result = result_of(done)
     message = CompletionMessage(content=text_of(result), annotations=_annotations(result, links), winnow=about(result))
     return ChatCompletion(
         id=heading.id,
         created=heading.created,
         model=heading.model,
-        choices=[Choice(message=message, finish_reason=finish_of(result))],
+        choices=[Choice(message=message, finish_reason=finish_of(done))],
         usage=usage_of(result.usage),
     )
 
@@ -85,9 +87,18 @@ def text_of(result: Answer | ChatResult) -> str:
     return result.answer if isinstance(result, Answer) else result.text
 
 
-def finish_of(result: Answer | ChatResult) -> Literal["stop", "length"]:
+def result_of(done: AnswerDone | ChatDone) -> Answer | ChatResult:
+    """What was made."""
+    return done.answer if isinstance(done, AnswerDone) else done.result
+
+
+def finish_of(done: AnswerDone | ChatDone) -> FinishReason:
     """Why it ended."""
-    return "stop" if isinstance(result, Answer) else result.finish_reason
+    match done:
+        case AnswerDone(cut=cut):
+            return "length" if cut else "stop"
+        case ChatDone(result=result):
+            return result.finish_reason
 
 
 def about(result: Answer | ChatResult) -> dict[str, Any]:
@@ -124,15 +135,16 @@ class Chunks:
                 return self._delta({"content": text})
             case CitationMade(citation=citation):
                 return self._delta({"annotations": [self._links.annotation(citation)]})
-            case AnswerDone(answer=result) | ChatDone(result=result):
-                return self._end(result)
+            case AnswerDone() | ChatDone():
+                return self._end(event)
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
         """The error in place of a chunk, which OpenAI's clients raise."""
         return as_data(openai_error(problem, exc)[1]) + DONE
 
-    def _end(self, result: Answer | ChatResult) -> bytes:
-        last = self._delta({"winnow": about(result)}, finish_of(result))
+    def _end(self, done: AnswerDone | ChatDone) -> bytes:
+        result = result_of(done)
+        last = self._delta({"winnow": about(result)}, finish_of(done))
         usage = self._chunk([], usage=usage_of(result.usage)) if self._counts else b""
         return last + usage + DONE
 

@@ -1,6 +1,5 @@
 """RAGFlow's retrieval, for clients that were written for it: POST /api/v1/retrieval."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,9 +21,10 @@ from app.api.compat.refusals import shaped
 from app.api.compat.searching import MAX_QUERY_CHARACTERS, told, within
 from app.api.disconnect import while_connected
 from app.api.schemas import MAX_CANDIDATES
-from app.domain import Caller, Hit, Mode, Query, SearchResult
+from app.domain import Hit, Mode, Query, SearchResult
 from app.errors import InvalidRequest
 from app.model_names import at_backend
+from app.together import together
 from app.wiring import Services
 from indexing.filters import Filter, OneOf
 
@@ -136,19 +136,10 @@ async def ragflow_retrieval(
     if not queries[0].text:
         return RetrievalReply(data=Retrieval(total=0, chunks=[], doc_aggs={}))
     caller = caller_of(request)
-    results = await while_connected(request, _search(services, queries, caller))
+    searches = together(services.searcher.search(query, caller) for query in queries)
+    results = await while_connected(request, searches)
     notes = told(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
     return RetrievalReply(data=_page(data, queries[0].text, results), message="; ".join(notes) or msgspec.UNSET)
-
-
-async def _search(services: Services, queries: Sequence[Query], caller: Caller) -> list[SearchResult]:
-    """All of them, side by side; the first error ends the others."""
-    searches = [asyncio.ensure_future(services.searcher.search(query, caller)) for query in queries]
-    try:
-        return await asyncio.gather(*searches)
-    finally:
-        for search in searches:
-            search.cancel()
 
 
 def _page(asked: RetrievalRequest, question: str, results: Sequence[SearchResult]) -> Retrieval:

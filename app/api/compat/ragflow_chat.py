@@ -13,7 +13,7 @@ from app.api.bodies import BodyRequest
 from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.chat_bodies import MessageBody, question_of
-from app.api.compat.chat_replies import CompletionUsage, Heading, as_data, usage_of
+from app.api.compat.chat_replies import CompletionUsage, Heading, as_data, finish_of, usage_of
 from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.highlighting import sought
 from app.api.compat.ragflow_chunks import Chunk, chunk_of
@@ -23,6 +23,7 @@ from app.api.compat.refusals import shaped
 from app.api.disconnect import while_connected
 from app.api.events import Event
 from app.api.problems import Problem
+from app.backends.ports import FinishReason
 from app.domain import Answer, AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
 from app.model_names import at_backend
@@ -85,7 +86,7 @@ class RagflowChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The only one."""
 
     message: RagflowMessage
-    finish_reason: str = "stop"
+    finish_reason: FinishReason
     index: int = 0
     logprobs: None = None
 
@@ -136,7 +137,7 @@ class RagflowChunks:
             case AnswerDone(answer=answer):
                 rest = self._text(self._markers.finish())
                 references = _references(answer, self._question) if self._refers else None
-                return rest + self._end(answer.usage, references)
+                return rest + self._end(answer.usage, references, finish_of(event))
         raise AssertionError(f"no answer has a {type(event).__name__}")
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
@@ -148,11 +149,13 @@ class RagflowChunks:
         self._said += text
         return self._chunk({"content": text}) if text else b""
 
-    def _end(self, usage: Usage, references: list[Chunk] | None) -> bytes:
+    def _end(self, usage: Usage, references: list[Chunk] | None, finish_reason: FinishReason = "stop") -> bytes:
         told = {} if references is None else {"reference": references, "final_content": self._said}
-        return self._chunk({"content": None, **told}, "stop", usage) + DONE
+        return self._chunk({"content": None, **told}, finish_reason, usage) + DONE
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, usage: Usage | None = None) -> bytes:
+    def _chunk(
+        self, delta: dict[str, Any], finish_reason: FinishReason | None = None, usage: Usage | None = None
+    ) -> bytes:
         always = {"role": "assistant", "function_call": None, "tool_calls": None, "reasoning_content": None}
         choice = {"delta": always | delta, "finish_reason": finish_reason, "index": 0, "logprobs": None}
         chunk = {
@@ -190,12 +193,13 @@ async def ragflow_chat(
             raise
         except WinnowError as exc:
             return events.failed_as(wire, request, exc)
-    answer = await while_connected(request, services.answerer.answer(question, caller))
-    request.scope["state"]["timings"] = answer.timings_ms
-    return Response(_completion(heading, answer, _references(answer, question) if data.refers else None))
+    done = await while_connected(request, services.answerer.whole(question, caller))
+    request.scope["state"]["timings"] = done.answer.timings_ms
+    return Response(_completion(heading, done, _references(done.answer, question) if data.refers else None))
 
 
-def _completion(heading: Heading, answer: Answer, references: list[Chunk] | None) -> RagflowCompletion:
+def _completion(heading: Heading, done: AnswerDone, references: list[Chunk] | None) -> RagflowCompletion:
+    answer = done.answer
     usage = usage_of(answer.usage)
     details = TokenDetails(accepted_prediction_tokens=usage.completion_tokens)
     message = RagflowMessage(
@@ -204,7 +208,7 @@ def _completion(heading: Heading, answer: Answer, references: list[Chunk] | None
     )
     return RagflowCompletion(
         **msgspec.structs.asdict(heading),
-        choices=[RagflowChoice(message=message)],
+        choices=[RagflowChoice(message=message, finish_reason=finish_of(done))],
         usage=RagflowUsage(**msgspec.structs.asdict(usage), completion_tokens_details=details),
     )
 

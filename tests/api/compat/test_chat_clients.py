@@ -25,6 +25,7 @@ from tests.fakes.openai_server import OpenAIServer
 pytestmark = pytest.mark.anyio
 
 QUESTIONS = ("When does dental cover start?", "Where is parking free?", "Wann ist Urlaub im Jahr?", "Hi")
+EXTRACTS = "winnow@extractive"
 STREAMS, LEAVING = 100, 30
 MOST = 1024
 
@@ -101,6 +102,18 @@ async def test_a_stream_is_the_completion(running: Running) -> None:
             assert usage.completion_tokens == about["usage"]["output_tokens"]
             assert message.model_extra is not None
             assert about.get("citations") == message.model_extra["winnow"].get("citations")
+
+
+@pytest.mark.parametrize("model", ["winnow", "winnow:default@gemma"])
+async def test_a_cut_answer_says_so(running: Running, model: str) -> None:
+    """finish_reason length, streamed or not; stop where the model came to its end, and where there was none."""
+    endless, modest = f"endless: {QUESTIONS[0]}", QUESTIONS[0]
+    for question, writer, reason in ((endless, model, "length"), (modest, model, "stop"), (endless, EXTRACTS, "stop")):
+        whole = await running.whole(question, writer, max_tokens=100)
+        chunks = await running.chunks(question, writer, max_tokens=100)
+        assert said(chunks) == whole.choices[0].message.content
+        assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == reason
+        assert whole.choices[0].finish_reason == reason
 
 
 async def test_markers_count_the_links(running: Running) -> None:

@@ -91,6 +91,14 @@ async def test_the_stream_is_ragflows(client: httpx.AsyncClient, answerer: Scrip
     assert [chunk["content"] for chunk in choice["delta"]["reference"]] == ["No.", "Yes."]
 
 
+async def test_a_cut_answer_says_so(client: httpx.AsyncClient, answerer: ScriptedAnswerer) -> None:
+    """finish_reason length, streamed or not."""
+    answerer.script = (*SCRIPT[:-1], AnswerDone(ANSWER, cut=True))
+    whole = (await client.post(PATH, json=ask())).json()
+    chunks = read_chunks((await client.post(PATH, json=ask(stream=True))).text, "data:")
+    assert whole["choices"][0]["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "length"
+
+
 async def test_a_plain_stream_has_no_references(client: httpx.AsyncClient, answerer: ScriptedAnswerer) -> None:
     """Neither them nor the final content."""
     answerer.script = SCRIPT

@@ -48,6 +48,33 @@ def test_a_text_without_letters_counts_as_english(text: str) -> None:
     assert detect_language(text) == "en"
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        *(
+            ("Hallo", "de"),
+            ("Moin!", "de"),
+            ("danke", "de"),
+            ("Guten Morgen", "de"),
+            ("Salut", "fr"),
+            ("Bonjour", "fr"),
+        ),
+        *(("¡Hola!", "es"), ("Adiós", "es"), ("Ciao", "it"), ("Olá", "pt"), ("Oi", "pt"), ("Hoi", "nl")),
+        *(("Hello!", "en"), ("Thanks", "en")),
+    ],
+)
+def test_a_greeting_is_enough(text: str, language: str) -> None:
+    """Whoever says no more than that is understood, too."""
+    assert detect_language(text) == language
+
+
+def test_what_was_said_before_tells_the_language_of_a_few_letters() -> None:
+    """The first text that is evidence decides; where none is, it is English."""
+    assert detect_language("Hi", "GPU?", QUESTIONS["de"], QUESTIONS["fr"]) == "de"
+    assert detect_language(QUESTIONS["fr"], QUESTIONS["de"]) == "fr"
+    assert detect_language("Hi", "GPU?", "42") == detect_language() == "en"
+
+
 @pytest.mark.parametrize("text", ["Hi", "ok", "Hello", "GPU", "IBM?", "PTO", "dental"])
 def test_a_few_latin_letters_count_as_english(text: str) -> None:
     """They are evidence of no language, and must not be answered in Arabic."""
