@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from app.api.compat.rerank import tei_failure
 from app.api.problems import problem_of
+from app.backend_settings import BudgetSettings, PriceSettings
 from app.errors import ConfigError, Overloaded, RateLimited, TooLarge, UpstreamTimeout
 from app.settings import CompatSettings
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.faults import Fault
-from tests.fakes.models import client_of, openai_style, services_for
+from tests.fakes.models import BRISK, client_of, openai_style, services_for
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
 
@@ -105,6 +107,15 @@ async def test_a_failing_model_is_a_degraded_200(ranked: httpx.AsyncClient, mode
     assert order(reply)[0] == 1
     assert "not ranked by gemma" in reply["meta"]["warnings"][0]
     assert "EVIL" not in str(reply)
+
+
+async def test_a_spent_budget_is_a_degraded_200(model: OpenAIServer, tmp_path: Path) -> None:
+    """Money that is not there ranks nothing, and the matches still come."""
+    told = openai_style(model, msgspec.structs.replace(BRISK, price=PriceSettings(input=1000.0, output=1000.0)))
+    async with client_of(services_for(tmp_path, {"gemma": told}, budgets=BudgetSettings(daily_usd=1e-6))) as client:
+        reply = await post(client)
+    assert order(reply)[0] == 1
+    assert "not ranked by gemma (over_budget)" in reply["meta"]["warnings"][0]
 
 
 async def test_a_model_that_hangs_does_not_hold_the_client(model: OpenAIServer, tmp_path: Path) -> None:
