@@ -6,8 +6,8 @@ rarity does). In [0,1]; nothing is scaled by the best or the worst of the list.
     words_j   = 1 - exp(-sum_t idf_t * weight_tj / sum_t idf_t)        t: the query's words; weight: BM25's
     vectors_j = min(1, max(0, (cos_j - unrelated) / unit))             see indexing.readability
 
-A word's rarity is that among the texts and BACKGROUND more that do not hold it, so that a
-short list says little about it.
+A word's rarity is that among the texts and BACKGROUND more that do not hold it, so that a short list
+says little about it.
 """
 
 import math
@@ -53,11 +53,9 @@ def both(words: Sequence[float], vectors: Sequence[float]) -> list[float]:
 
 def _weights(lexical: Lexical, text: str, terms: frozenset[int]) -> dict[int, float]:
     found = lexical.document(text)
-    return (
-        {term: weight for term, weight in zip(found.indices, found.values, strict=True) if term in terms}
-        if found
-        else {}
-    )
+    if found is None:
+        return {}
+    return {term: weight for term, weight in zip(found.indices, found.values, strict=True) if term in terms}
 
 
 def _idf(texts: int, holding: int) -> float:

@@ -60,9 +60,8 @@ class ModelNames:
             return Ranker(self._aliases[name])
         if line := line_called(name, lines):
             return Ranker(line.name)
-        return Ranker(
-            None, f"there is no model {name[:100]!r} here: {RERANK} ranked; [compat] rerank_aliases names others"
-        )
+        warning = f"there is no model {name[:100]!r} here: {RERANK} ranked; [compat] rerank_aliases names others"
+        return Ranker(None, warning)
 
     def embeds(self, model: str) -> bool:
         """Whether it means the one embedding model that there is. Vectors of two models must not be mixed."""
@@ -87,7 +86,10 @@ class ModelNames:
             *([Offered(embedder, "embed", OURS, reads)] if _says_what_it_is(embedder) else []),
             *(Offered(line.model, "chat", line.name, _context(line)) for line in lines if line.model),
         ]
-        return list({found.id: found for found in reversed([*ours, *theirs])}.values())[::-1]
+        first: dict[str, Offered] = {}
+        for found in (*ours, *theirs):
+            first.setdefault(found.id, found)
+        return list(first.values())
 
 
 def at_backend(text: str) -> tuple[str, str | None]:

@@ -58,7 +58,7 @@ class RankedTexts(msgspec.Struct, frozen=True, kw_only=True):
     """Every text once, best first, ties by index. `degraded`: why no model's opinion is in it, or not all of it.
 
     `input_tokens` are those that a model read; an estimate, never 0, where none did. `timings_ms` holds match, rank
-    (if a model was asked) and total.
+    and total.
     """
 
     results: tuple[RankedText, ...]

@@ -69,12 +69,12 @@ class Batches(Generic[V]):
 
     async def _call(self, batch: list[str]) -> None:
         try:
-            values = await self._work(batch)
+            values = dict(zip(batch, await self._work(batch), strict=True))
         except Exception as exc:  # noqa: BLE001 - a background task: whatever it is belongs to those who wait
             for text in batch:
                 self._underway.pop(text).set_exception(exc)
             return
-        for text, value in zip(batch, values, strict=True):
+        for text, value in values.items():
             self._remember(text, value)
             self._underway.pop(text).set_result(value)
 

@@ -1,6 +1,8 @@
 """POST /v1/embeddings, as OpenAI offers it."""
 
+import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,6 +24,8 @@ from indexing.store.base import Vector
 TRUNCATED = "X-Winnow-Truncated"
 """This header counts the inputs that are longer than what the model reads."""
 
+Encoding = Literal["float", "base64"]
+
 QUERY_TYPES = ("query", "search_query")
 
 
@@ -30,16 +34,16 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
 
     input: Any
     model: str | None = None
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Encoding | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
     input_type: str | None = None
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True):
-    """A unit vector: numbers, or their bytes (float32, little-endian) in base64."""
+    """A unit vector as JSON: numbers, or their bytes (float32, little-endian) in base64."""
 
     index: int
-    embedding: list[float] | str
+    embedding: msgspec.Raw
     object: str = "embedding"
 
 
@@ -79,9 +83,8 @@ async def embeddings(
         queries=data.input_type in QUERY_TYPES,
     )
     found = await while_connected(request, services.embeddings.embed(task))
-    encoded = _base64 if data.encoding_format == "base64" else _numbers
     content = EmbeddingList(
-        data=[Embedding(index=index, embedding=encoded(vector)) for index, vector in enumerate(found.vectors)],
+        data=await asyncio.to_thread(_encoded, found.vectors, data.encoding_format or "float"),
         model=model,
         usage=EmbeddingUsage(prompt_tokens=found.tokens, total_tokens=found.tokens),
         truncated=found.truncated,
@@ -89,10 +92,15 @@ async def embeddings(
     return Response(content, headers={TRUNCATED: str(len(found.truncated))} if found.truncated else None)
 
 
-def _numbers(vector: Vector) -> list[float]:
-    numbers: list[float] = vector.tolist()
-    return numbers
+def _encoded(vectors: Sequence[Vector], encoding: Encoding) -> list[Embedding]:
+    """Takes a while for thousands of them, hence in a thread, and piece by piece, so that others get their turn."""
+    encode = _base64 if encoding == "base64" else _numbers
+    return [Embedding(index=index, embedding=msgspec.Raw(encode(vector))) for index, vector in enumerate(vectors)]
 
 
-def _base64(vector: Vector) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+def _numbers(vector: Vector) -> bytes:
+    return msgspec.json.encode(vector.tolist())
+
+
+def _base64(vector: Vector) -> bytes:
+    return b'"%s"' % base64.b64encode(vector.astype("<f4").tobytes())

@@ -60,7 +60,7 @@ async def _offered(services: Services) -> list[Offered]:
 
 
 async def _collections(services: Services) -> list[str]:
-    """None while the store cannot say: the other models are there all the same."""
+    """Empty while the store cannot say: the other models are there all the same."""
     try:
         async with asyncio.timeout(PROBE_S):
             return [found.name for found in await (await services.store.get()).collections()]

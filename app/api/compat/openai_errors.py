@@ -10,6 +10,7 @@ import msgspec
 from app.api.problems import Problem
 from app.errors import (
     BudgetExceeded,
+    MissingCapability,
     NotFound,
     Refused,
     UnknownBackend,
@@ -46,13 +47,14 @@ class OpenAIFailure(msgspec.Struct, frozen=True):
     error: OpenAIError
 
 
-def openai_failure(problem: Problem, _exc: Exception) -> tuple[int, OpenAIFailure]:
-    """A problem as it is, in these words."""
-    pointer = problem.errors[0].pointer if problem.errors else ""
+def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
+    """A problem as it is, in these words. What is not there is the model."""
+    if isinstance(exc, NotFound):
+        return _no_model(problem.detail)
     error = OpenAIError(
         message=problem.detail,
         type=_type(problem.status),
-        param=pointer.strip("/").replace("/", ".") or None,
+        param=_param(problem, exc),
         code=problem.type.rpartition(":")[2].replace("-", "_"),
     )
     return problem.status, OpenAIFailure(error)
@@ -60,11 +62,9 @@ def openai_failure(problem: Problem, _exc: Exception) -> tuple[int, OpenAIFailur
 
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
-    plain = openai_failure(problem, exc)[1].error
     if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
-        message = f"invalid model: {problem.detail}"
-        missing = OpenAIError(message=message, type=_type(404), param="model", code="model_not_found")
-        return 404, OpenAIFailure(missing)
+        return _no_model(f"invalid model: {problem.detail}")
+    plain = openai_failure(problem, exc)[1].error
     status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
     kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)
     code = SPENT if _is_spent(exc) else "content_filter" if isinstance(exc, Refused) else plain.code
@@ -79,6 +79,18 @@ def retry_hints(status: int, exc: Exception) -> Mapping[str, str]:
     final = status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
     lasting = isinstance(exc, UpstreamError) and not exc.retryable
     return {SHOULD_RETRY: "false"} if final or lasting or _is_spent(exc) else {}
+
+
+def _no_model(message: str) -> tuple[int, OpenAIFailure]:
+    return 404, OpenAIFailure(OpenAIError(message=message, type=_type(404), param="model", code="model_not_found"))
+
+
+def _param(problem: Problem, exc: Exception) -> str | None:
+    """A backend that is unknown, or cannot do it, is in the model's name."""
+    if isinstance(exc, UnknownBackend | MissingCapability):
+        return "model"
+    pointer = problem.errors[0].pointer if problem.errors else ""
+    return pointer.strip("/").replace("/", ".") or None
 
 
 def _is_spent(exc: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Refusals in the shapes of other products, whose statuses are not always ours; each has its line in the log."""
+"""Refusals in the shapes of other products, whose statuses are not always ours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -12,6 +12,7 @@ from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
 from app.api.compat.openai_errors import OpenAIError, openai_failure
 from app.api.compat.refusals import shaped
+from app.api.compat.searching import told
 from app.api.compat.texts import document_texts, query_text
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, request_id
@@ -135,8 +136,8 @@ class TeiFailure(msgspec.Struct, frozen=True):
 def rerank_failure(problem: Problem, exc: Exception) -> tuple[int, RerankFailure]:
     """The status is ours."""
     status, failure = openai_failure(problem, exc)
-    told = RerankFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
-    return status, told
+    body = RerankFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
+    return status, body
 
 
 def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
@@ -157,7 +158,7 @@ async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: Nam
     """The caller's documents by relevance; `top_n` of them, or all."""
     texts = document_texts(data.documents, data.rank_fields)
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
-    ranked, warning = await _ranked(request, services, data.model or "", query_text(data.query), texts, top)
+    ranked, notes = await _ranked(request, services, data.model or "", query_text(data.query), texts, top)
     tokens = ranked.input_tokens
     results = [_result(place, texts if data.return_documents else None) for place in ranked.results[:top]]
     return Reranked(
@@ -169,7 +170,7 @@ async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: Nam
             api_version=ApiVersion("2" if request.url.path.startswith("/v2") else "1"),
             billed_units=BilledUnits(-(-len(texts) // DOCUMENTS_PER_UNIT)),
             tokens=MetaTokens(input_tokens=tokens, output_tokens=ranked.usage.output_tokens),
-            warnings=[*warning, *ranked.degraded, *ranked.warnings],
+            warnings=notes,
             backend=ranked.use.used,
             cost_usd=ranked.usage.cost_usd,
             timings_ms=ranked.timings_ms,
@@ -189,7 +190,7 @@ async def rerank_as_tei(
 ) -> list[TeiResult]:
     """The same for clients of Text Embeddings Inference, which name no model."""
     texts = document_texts(data.texts, pointer="/texts")
-    ranked, _ = await _ranked(request, services, "", query_text(data.query), texts, None)
+    ranked, _ = await _ranked(request, services, "", query_text(data.query), texts, top=None)
     return [
         TeiResult(
             index=place.index,
@@ -203,13 +204,12 @@ async def rerank_as_tei(
 async def _ranked(
     request: BodyRequest, services: Services, model: str, query: str, texts: list[str], top: int | None
 ) -> tuple[RankedTexts, list[str]]:
-    lines = (await services.lines()).values()
-    ranker = services.names.ranker(model, lines)
-    task = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top)
-    work = services.text_ranker.rank(task, caller_of(request))
-    ranked = await while_connected(request, work)
+    """The texts by relevance, and what did not go as asked."""
+    ranker = services.names.ranker(model, (await services.lines()).values())
+    task, caller = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top), caller_of(request)
+    ranked = await while_connected(request, services.text_ranker.rank(task, caller))
     request.scope["state"]["timings"] = ranked.timings_ms
-    return ranked, [ranker.warning] if ranker.warning else []
+    return ranked, told(caller, ranker.warning, *ranked.degraded, *ranked.warnings)
 
 
 def _result(place: RankedText, texts: list[str] | None) -> Result:

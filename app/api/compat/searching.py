@@ -1,6 +1,6 @@
 """What the searches of all these products have in common."""
 
-from typing import Any
+from typing import TypeVar
 
 import structlog
 
@@ -12,6 +12,8 @@ from app.wiring import Services
 
 MAX_QUERY_CHARACTERS = 8192
 """A longer one is cut: most of these products send whatever a user, or a model, has written."""
+
+N = TypeVar("N", int, float)
 
 log = structlog.get_logger()
 
@@ -27,14 +29,14 @@ async def found(request: BodyRequest, services: Services, query: Query) -> Searc
 
 def told(caller: Caller, *notes: str) -> list[str]:
     """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
-    found = [note for note in dict.fromkeys(notes) if note]
-    if found:
-        log.warning("not as asked", id=caller.request_id, notes=found)
-    return found
+    once = [note for note in dict.fromkeys(notes) if note]
+    if once:
+        log.warning("not as asked", id=caller.request_id, notes=once)
+    return once
 
 
-def within(lowest: Any, value: Any, highest: Any) -> Any:
-    """The value, or the bound that it passes; the lowest for what is no number."""
+def within(lowest: N, value: N, highest: N) -> N:
+    """The value, or the bound that it passes; the lowest for NaN."""
     return min(highest, max(lowest, value))
 
 

@@ -1,6 +1,6 @@
 """What clients send for a query, for documents and for inputs, as texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.errors import pointing_at
@@ -44,21 +44,16 @@ def inputs(value: Any) -> list[str | list[int]]:
 
 
 def _document(value: Any, fields: Sequence[str] | None, pointer: str) -> str:
-    if isinstance(value, dict):
-        if text := _joined(value, fields):
-            return text
-        raise pointing_at(pointer, "this object has no text; only texts can be ranked")
-    if value is not None and not isinstance(value, str):
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, dict):
         raise pointing_at(pointer, "expected a string or an object with a text")
-    return value or ""
-
-
-def _joined(document: Mapping[str, Any], fields: Sequence[str] | None) -> str | None:
-    """None: there is nothing of that kind."""
-    if fields is None and isinstance(document.get("text"), str):
-        return str(document["text"]) or " "
-    chosen = {key: document[key] for key in fields or document if isinstance(document.get(key), str | int | float)}
-    return "\n".join(f"{key}: {value}" for key, value in chosen.items()) or None
+    if fields is None and isinstance(value.get("text"), str):
+        return str(value["text"])
+    chosen = [key for key in fields or value if isinstance(value.get(key), str | int | float)]
+    if not chosen:
+        raise pointing_at(pointer, "this object has no text; only texts can be ranked")
+    return "\n".join(f"{key}: {value[key]}" for key in chosen)
 
 
 def _are_ids(value: list[Any]) -> bool:

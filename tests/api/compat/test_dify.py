@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.dify import DEADLINE_MS
+from app.api.compat.dify import DEADLINE_MS, dify_error
+from app.api.problems import STATUS, Problem
 from app.domain import NOBODY, BackendUse, Caller, Query, SearchResult
 from app.search import MAX_LOOKED_THROUGH, NOT_ALL_LOOKED_THROUGH
 from app.wiring import Services
@@ -176,28 +177,42 @@ async def test_the_check_on_saving_passes(client: httpx.AsyncClient, sent: bytes
     assert set(response.json()) == {"error_code", "error_msg"}
 
 
+ONE = "/metadata_condition/conditions/0"
+
+
+def one_condition(logic: str = "and", **condition: Any) -> dict[str, Any]:
+    return {"metadata_condition": {"logical_operator": logic, "conditions": [{"name": "author", **condition}]}}
+
+
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("body", "status", "code", "says"),
     [
-        ({"knowledge_id": "nope"}, 400, 2001),
-        ({"knowledge_id": "default@nobody"}, 422, 2001),
-        ({"query": "  "}, 400, 400),
-        ({"retrieval_setting": {"top_k": "many"}}, 400, 400),
-        ({"metadata_condition": {"conditions": [{"name": "a", "comparison_operator": "like", "value": 1}]}}, 400, 400),
-        ({"metadata_condition": {"conditions": [{"name": "a", "comparison_operator": "is"}]}}, 400, 400),
-        ({"metadata_condition": {"conditions": [{"name": "a", "comparison_operator": "in", "value": []}]}}, 400, 400),
-        ({"metadata_condition": {"logical_operator": "xor", "conditions": [
-            {"name": "a", "comparison_operator": "empty"}]}}, 400, 400),
+        ({"knowledge_id": "nope"}, 400, 2001, "no collection 'nope'"),
+        ({"knowledge_id": "default@nobody"}, 422, 2001, "no backend 'nobody'; known are"),
+        ({"query": "  "}, 400, 400, "/query: "),
+        ({"retrieval_setting": {"top_k": "many"}}, 400, 400, "/retrieval_setting/top_k: "),
+        (one_condition(comparison_operator="like", value=1), 400, 400, f"{ONE}/comparison_operator: unknown operator"),
+        (one_condition(comparison_operator="is"), 400, 400, f"{ONE}/value: '=' takes a text"),
+        (one_condition(comparison_operator="in", value=[]), 400, 400, f"{ONE}/value: 'in' takes"),
+        (one_condition("xor", comparison_operator="empty"), 400, 400, "/metadata_condition/logical_operator: "),
     ],
-)  # fmt: skip
+)
 async def test_refusals_are_in_its_shape(
-    client: httpx.AsyncClient, body: dict[str, Any], status: int, code: int
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, code: int, says: str
 ) -> None:
-    """An error code and a sentence; never one of the statuses that mean a wrong address."""
+    """An error code, and a sentence that says what and where."""
     response = await ask(client, **body)
     assert (response.status_code, response.json()["error_code"]) == (status, code)
     assert response.headers["content-type"] == "application/json"
-    assert response.json()["error_msg"]
+    assert says in response.json()["error_msg"]
+
+
+@pytest.mark.parametrize("ours", sorted(set(STATUS.values())))
+def test_no_error_is_taken_for_a_wrong_address(ours: int) -> None:
+    """Of all statuses that our errors have none becomes 403, 404 or 502, and each stays an error."""
+    told, _ = dify_error(Problem(type="", title="", status=ours, detail="", instance=""), Exception())
+    assert told >= 400
+    assert told not in (403, 404, 502)
 
 
 async def test_a_model_ranks_where_it_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.settings import Settings
+from app.settings import CompatSettings, Settings
 from app.wiring import Services
 from indexing.embedding import Vectors
 from indexing.errors import EmbedderUnavailable
@@ -71,23 +71,31 @@ async def test_what_is_too_long_is_cut_and_said(client: httpx.AsyncClient, embed
     assert response.json()["usage"]["prompt_tokens"] == 1 + embedder.max_tokens + 1
 
 
-@pytest.mark.parametrize("name", ["winnow-embed", "all-MiniLM-L6-v2", None])
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_thousands_of_texts_in_one_call(client: httpx.AsyncClient, embedder: HashEmbedder, encoding: str) -> None:
+    """As many as OpenAI takes: AnythingLLM sends hundreds, and none may be missing."""
+    reply = await post(client, input=[f"text {number}" for number in range(2048)], encoding_format=encoding)
+    assert [item["index"] for item in reply["data"]] == list(range(2048))
+    assert len(embedder.embedded) == 2048
+
+
+@pytest.mark.parametrize("name", ["winnow-embed", "all-MiniLM-L6-v2", "text-embedding-ada-002", None])
 async def test_the_models_names(client: httpx.AsyncClient, name: str | None) -> None:
-    """Ours, the embedding model's own, and none."""
+    """Ours, the embedding model's own, an alias from the settings, and none."""
     assert (await post(client, model=name, input="a"))["data"]
 
 
 @pytest.mark.parametrize(
     ("fields", "status", "param", "says"),
     [
-        ({"input": "a", "model": "text-embedding-3-small"}, 404, None, "ask for 'winnow-embed'"),
+        ({"input": "a", "model": "text-embedding-3-small"}, 404, "model", "ask for 'winnow-embed'"),
         ({}, 400, "input", "required"),
         ({"input": []}, 400, "input", "nothing to embed"),
         ({"input": None}, 400, "input", "expected a string"),
         ({"input": ["a", 1]}, 400, "input.1", "expected a string"),
         ({"input": ["a", [True]]}, 400, "input.1", "expected a string"),
-        ({"input": [200_000]}, 400, None, "check_embedding_ctx_length=False"),
-        ({"input": [-1]}, 400, None, "not all of cl100k_base"),
+        ({"input": [200_000]}, 400, "input", "check_embedding_ctx_length=False"),
+        ({"input": [-1]}, 400, "input", "not all of cl100k_base"),
         ({"input": ["a"] * 2049}, 413, None, "2048"),
         ({"input": "a", "dimensions": 48}, 400, "dimensions", "32, 64"),
         ({"input": "a", "dimensions": 0}, 400, "dimensions", ">= 1"),
@@ -145,5 +153,10 @@ async def test_a_model_that_cannot_be_loaded_is_503(
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A model whose vectors may be cut to 32."""
-    return Settings(service=settings.service, index=settings.index, embedding=EmbeddingSettings(sizes=(32,)))
+    """A model whose vectors may be cut to 32, and that has a further name."""
+    return Settings(
+        service=settings.service,
+        index=settings.index,
+        embedding=EmbeddingSettings(sizes=(32,)),
+        compat=CompatSettings(embed_aliases=("text-embedding-ada-002",)),
+    )

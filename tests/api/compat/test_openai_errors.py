@@ -1,6 +1,6 @@
 """Errors in OpenAI's shape, and what RAGFlow makes of their texts."""
 
-from app.api.compat.openai_errors import openai_error
+from app.api.compat.openai_errors import openai_error, openai_failure
 from app.api.problems import problem_of
 from app.errors import (
     BudgetExceeded,
@@ -17,7 +17,6 @@ from app.errors import (
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
-    WinnowError,
     pointing_at,
 )
 from indexing.errors import CollectionNotFound, EmbedderBusy, StoreUnavailable
@@ -44,19 +43,25 @@ PASSING = (
     EmbedderBusy("too many texts wait to be embedded"),
     RateLimited("slow down", 1.0),
 )
+SPENT = BudgetExceeded("the budget of $500 a day in total is spent", 3600.0)
+BLOCKED = Refused("g", "gemma declined for its content policy")
+MISSING = (
+    NotFound("there is no model 'x' to chat with"),
+    CollectionNotFound("there is no collection 'x'"),
+    UnknownBackend("there is no backend 'server'"),
+)
+BAD_FIELD = pointing_at("/messages/0/content", "there is nothing to answer")
 LASTING = (
-    BudgetExceeded("the budget of $500 a day in total is spent", 3600.0),
+    SPENT,
+    BLOCKED,
+    *MISSING,
+    BAD_FIELD,
     UpstreamRateLimited("g", "gemini: the quota of the day is spent", quota="day"),
     UpstreamRejected("g", "gemma refuses the key (401); set api_key in [backends.gemma]"),
     UpstreamRejected("g", "the prompt is too long for the context of 4096 tokens of gemma"),
     UpstreamRejected("g", "gemma refuses the request (500)"),
-    Refused("g", "gemma declined for its content policy"),
-    NotFound("there is no model 'x' to chat with"),
-    CollectionNotFound("there is no collection 'x'"),
-    UnknownBackend("there is no backend 'server'"),
     MissingCapability("the backend 'server' does not offer images"),
     InvalidRequest("the body is empty"),
-    pointing_at("/messages/0/content", "there is nothing to answer"),
 )
 
 
@@ -84,26 +89,32 @@ def test_ragflow_does_not_ask_again_where_it_is_no_use() -> None:
 
 def test_a_spent_budget_is_told_in_the_text_too() -> None:
     """The message of a chunk is all that RAGFlow sees of it, and its figures may look like a status."""
-    _, failure = openai_error(problem_of(LASTING[0], "id"), LASTING[0])
+    _, failure = openai_error(problem_of(SPENT, "id"), SPENT)
     assert ragflow_does(failure.error.message.lower()) == "spent"
     assert (failure.error.type, failure.error.code) == ("insufficient_quota", "insufficient_quota")
 
 
 def test_what_is_not_there_is_the_model() -> None:
     """A model, collection or backend that is not there is 404 model_not_found, as OpenAI has it."""
-    missing: tuple[WinnowError | CollectionNotFound, ...] = (LASTING[6], LASTING[7], LASTING[8])  # type: ignore[assignment]
-    for exc in missing:
+    for exc in MISSING:
         status, failure = openai_error(problem_of(exc, "id"), exc)
         assert (status, failure.error.code, failure.error.param) == (404, "model_not_found", "model")
 
 
 def test_a_bad_field_is_named() -> None:
     """`param` is the path of the field with dots."""
-    status, failure = openai_error(problem_of(LASTING[-1], "id"), LASTING[-1])
+    status, failure = openai_error(problem_of(BAD_FIELD, "id"), BAD_FIELD)
     assert (status, failure.error.type, failure.error.param) == (400, "invalid_request_error", "messages.0.content")
 
 
 def test_a_safety_block_is_the_requests_fault() -> None:
     """400 content_filter, as Azure has it: clients do not ask again."""
-    status, failure = openai_error(problem_of(LASTING[5], "id"), LASTING[5])
+    status, failure = openai_error(problem_of(BLOCKED, "id"), BLOCKED)
     assert (status, failure.error.code) == (400, "content_filter")
+
+
+def test_a_backend_that_cannot_is_in_the_models_name() -> None:
+    """`winnow-rerank@nobody` is a bad `model`; elsewhere than in a chat the status is ours."""
+    for exc in (UnknownBackend("there is no backend 'nobody'"), MissingCapability("extractive cannot rank")):
+        status, failure = openai_failure(problem_of(exc, "id"), exc)
+        assert (status, failure.error.param) == (422, "model")

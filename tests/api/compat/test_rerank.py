@@ -2,20 +2,26 @@
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from app.errors import ConfigError
+from app.api.compat.rerank import tei_failure
+from app.api.problems import problem_of
+from app.backend_settings import BudgetSettings, PriceSettings
+from app.errors import ConfigError, Overloaded, RateLimited, TooLarge, UpstreamTimeout
 from app.settings import CompatSettings
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.faults import Fault
-from tests.fakes.models import client_of, openai_style, services_for
+from tests.fakes.models import BRISK, client_of, openai_style, services_for
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
 
@@ -81,11 +87,13 @@ async def test_a_model_ranks(ranked: httpx.AsyncClient, path: str) -> None:
 
 
 async def test_without_a_model_matches_rank(client: httpx.AsyncClient) -> None:
-    """200 with absolute scores by words and vectors, and a warning that says so."""
-    reply = await post(client)
+    """200 with absolute scores by words and vectors, and a warning that says so, in the log too."""
+    with capture_logs() as logged:
+        reply = await post(client)
     assert order(reply)[0] == 1
     assert scores(reply)[1] > 0.5 > scores(reply)[0]
     assert "no language model ranked" in reply["meta"]["warnings"][0]
+    assert reply["meta"]["warnings"] in [line.get("notes") for line in logged]
     assert reply["usage"]["total_tokens"] > 0
 
 
@@ -99,6 +107,15 @@ async def test_a_failing_model_is_a_degraded_200(ranked: httpx.AsyncClient, mode
     assert order(reply)[0] == 1
     assert "not ranked by gemma" in reply["meta"]["warnings"][0]
     assert "EVIL" not in str(reply)
+
+
+async def test_a_spent_budget_is_a_degraded_200(model: OpenAIServer, tmp_path: Path) -> None:
+    """Money that is not there ranks nothing, and the matches still come."""
+    told = openai_style(model, msgspec.structs.replace(BRISK, price=PriceSettings(input=1000.0, output=1000.0)))
+    async with client_of(services_for(tmp_path, {"gemma": told}, budgets=BudgetSettings(daily_usd=1e-6))) as client:
+        reply = await post(client)
+    assert order(reply)[0] == 1
+    assert "not ranked by gemma (over_budget)" in reply["meta"]["warnings"][0]
 
 
 async def test_a_model_that_hangs_does_not_hold_the_client(model: OpenAIServer, tmp_path: Path) -> None:
@@ -124,6 +141,14 @@ async def test_scores_are_absolute(client: httpx.AsyncClient) -> None:
     assert bad < 0.5 < alone
 
 
+async def test_a_models_scores_are_absolute(ranked: httpx.AsyncClient) -> None:
+    """Alone, a bad document stays bad and a good one good; what it matches beside others moves it only a little."""
+    among = scores(await post(ranked))
+    alone = [scores(await post(ranked, documents=[document]))[0] for document in DOCUMENTS]
+    assert alone == pytest.approx(among, abs=0.2)
+    assert alone[0] < 0.1 < 0.9 < alone[2]
+
+
 async def test_ties_are_by_index(client: httpx.AsyncClient) -> None:
     """Equal documents come in the order in which they were sent."""
     assert order(await post(client, documents=[DOCUMENTS[1]] * 12)) == list(range(12))
@@ -136,6 +161,16 @@ async def test_a_thousand_documents(ranked: httpx.AsyncClient) -> None:
     assert sorted(order(reply)) == list(range(1000))
     assert order(reply)[0] == 999
     assert reply["meta"]["billed_units"] == {"search_units": 10}
+
+
+async def test_a_model_reads_the_best_by_their_match(model: OpenAIServer, tmp_path: Path) -> None:
+    """`rerank_depth` of them, and it reads no others."""
+    compat = CompatSettings(rerank_depth=4)
+    documents = [f"Memo {number} on {'dental cover' if number % 10 == 0 else 'parking'}." for number in range(40)]
+    async with client_of(services_for(tmp_path, {"gemma": openai_style(model)}, compat=compat)) as client:
+        await post(client, documents=documents)
+    read = " ".join(str(asked.body) for asked in model.requests)
+    assert set(re.findall(r"Memo (\d+) on", read)) == {"0", "10", "20", "30"}
 
 
 async def test_too_many_documents_are_413(client: httpx.AsyncClient) -> None:
@@ -241,8 +276,8 @@ def test_an_alias_of_nobody_is_a_config_error(tmp_path: Path) -> None:
         (b'{"query": "a", "documents": [{"image": {}}]}', 400, "documents.0", "only texts"),
         (b'{"query": "a", "documents": {"a": 1}}', 400, "documents", "expected an array"),
         (b'{"query": "a", "documents": ["a"], "top_n": "many"}', 400, "top_n", "expected int"),
-        (b'{"query": "a", "documents": ["a"], "model": "winnow-rerank@nobody"}', 422, None, "known are auto, none"),
-        (b'{"query": "a", "documents": ["a"], "model": "winnow-rerank@extractive"}', 422, None, "cannot rank"),
+        (b'{"query": "a", "documents": ["a"], "model": "winnow-rerank@nobody"}', 422, "model", "known are auto, none"),
+        (b'{"query": "a", "documents": ["a"], "model": "winnow-rerank@extractive"}', 422, "model", "cannot rank"),
     ],
 )
 async def test_errors_in_every_clients_shape(
@@ -279,6 +314,21 @@ async def test_tei(client: httpx.AsyncClient) -> None:
     bad = await client.post("/tei/rerank", json={"query": QUERY})
     assert (bad.status_code, bad.json()["error_type"]) == (400, "Validation")
     assert "/texts" in bad.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("exc", "status", "kind"),
+    [
+        (TooLarge("too many"), 413, "Validation"),
+        (Overloaded("busy"), 503, "Overloaded"),
+        (RateLimited("slow down", 1.0), 429, "Overloaded"),
+        (UpstreamTimeout("g", "late"), 504, "Backend"),
+    ],
+)
+def test_tei_failures_have_teis_kinds(exc: Exception, status: int, kind: str) -> None:
+    """Its clients ask again where it was overloaded; the status is ours."""
+    found, failure = tei_failure(problem_of(exc, "id"), exc)
+    assert (found, failure.error_type) == (status, kind)
 
 
 async def test_other_methods_are_answered_in_json(client: httpx.AsyncClient) -> None:

@@ -1,0 +1,33 @@
+"""What a client's `model` means in a chat."""
+
+import pytest
+
+from app.api.compat.chat_models import CHAT_TOKENS, Straight, meant_by
+from app.backends.ports import Probed
+from app.errors import NotFound, UpstreamUnavailable
+from tests.fakes.adapters import EVERYTHING, ScriptedAdapter
+from tests.fakes.lines import make_line
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(("context", "tokens"), [(None, CHAT_TOKENS), (100_000, CHAT_TOKENS), (1000, 500), (1, 1)])
+async def test_a_reply_leaves_half_of_the_context(context: int | None, tokens: int) -> None:
+    """Where nobody says how long it may be; a model is asked what it is when its id is first needed."""
+    probe = Probed(model="tiny", capabilities=EVERYTHING, context_tokens=context)
+    line = make_line(ScriptedAdapter(probe=probe), model=None)
+    assert await meant_by("tiny", {"gemma": line}) == Straight("gemma", tokens)
+
+
+async def test_a_backend_comes_before_a_model_of_its_name() -> None:
+    """Backends are named by whoever runs the service, models by others."""
+    lines = {name: make_line(ScriptedAdapter(), name=name, model=model) for name, model in (("a", "b"), ("b", "c"))}
+    assert await meant_by("b", lines) == Straight("b", CHAT_TOKENS)
+
+
+async def test_a_backend_that_is_away_is_no_reason_to_fail() -> None:
+    """Its model is not known; the refusal lists the others."""
+    away = ScriptedAdapter(probe=lambda: UpstreamUnavailable("a", "a cannot be reached"))
+    lines = {"a": make_line(away, name="a", model=None), "b": make_line(ScriptedAdapter(), name="b", model="fake-1")}
+    with pytest.raises(NotFound, match=r"'tiny'.*fake-1"):
+        await meant_by("tiny", lines)
