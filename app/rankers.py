@@ -14,7 +14,7 @@ from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
 from app.ranking.asking import Way
 from app.ranking.reranker import Reranker
-from app.ranking.shapes import Candidate, Ranking
+from app.ranking.shapes import Candidate, Ranking, Spread
 from app.ranking.strategies import Task
 from app.settings import RankingSettings
 
@@ -75,11 +75,15 @@ class Rankers:
         top: int,
         options: RankingOptions,
         caller: Caller,
+        spread: Spread | None = None,
     ) -> Ordered:
-        """The best order by the deadline. Raises what the models' calls raise, where that is what the caller wants."""
+        """The best order by the deadline. `spread` as in `Task`.
+
+        Raises what the models' calls raise, where that is what the caller wants.
+        """
         call = call_of(STAGE, (options.deadline_ms or self._settings.deadline_ms) / 1000, caller)
         try:
-            task = self._task(query, candidates, top, options)
+            task = self._task(query, candidates, top, options, spread)
             served = await who.first(call, lambda line, hurry: self._read(task, line, call, hurry))
         except WinnowError as exc:
             if options.on_failure == "fail" or _is_mistake(exc, who):
@@ -100,13 +104,16 @@ class Rankers:
                     unable = exc
         raise unable
 
-    def _task(self, query: str, candidates: Sequence[Candidate], top: int, options: RankingOptions) -> Task:
+    def _task(
+        self, query: str, candidates: Sequence[Candidate], top: int, options: RankingOptions, spread: Spread | None
+    ) -> Task:
         return Task(
             query=query,
             candidates=candidates,
             strategy=options.strategy or self._settings.strategy,
             depth=options.depth or self._settings.depth,
             top=top,
+            spread=spread,
         )
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from app.ranking.priors import PriorModel, clip
-from app.ranking.shapes import Calibration
+from app.ranking.shapes import Calibration, Spread
 
 PRIOR_WEIGHT = 0.5
 
@@ -22,14 +22,21 @@ _FARTHEST = 3.0
 _FLAT = 1e-9
 
 
-def prior_scores(priors: Sequence[float]) -> tuple[float, ...]:
-    """How far each prior is above their mean, in standard deviations, within [-3, 3]. All 0 when all are equal."""
+def prior_scores(priors: Sequence[float], spread: Spread | None = None) -> tuple[float, ...]:
+    """How far each prior is above the mean, in standard deviations, within [-3, 3].
+
+    `spread` None: that of these priors; all are 0 when all are equal. With a given one, none depends on the others.
+    """
     priors = [clip(prior) for prior in priors]
-    mean = math.fsum(priors) / max(len(priors), 1)
-    deviation = math.sqrt(math.fsum((prior - mean) ** 2 for prior in priors) / max(len(priors), 1))
+    mean, deviation = _own_spread(priors) if spread is None else (spread.mean, spread.deviation)
     if deviation < _FLAT:
         return (0.0,) * len(priors)
     return tuple(max(-_FARTHEST, min(_FARTHEST, (prior - mean) / deviation)) for prior in priors)
+
+
+def _own_spread(priors: Sequence[float]) -> tuple[float, float]:
+    mean = math.fsum(priors) / max(len(priors), 1)
+    return mean, math.sqrt(math.fsum((prior - mean) ** 2 for prior in priors) / max(len(priors), 1))
 
 
 def fuse(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:

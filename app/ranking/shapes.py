@@ -19,6 +19,13 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     prior: float = 0.0
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """How priors of one kind are spread, whatever the query: their mean and standard deviation."""
+
+    mean: float
+    deviation: float
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A passage as the model may read it: cut to the query's best window, control tokens neutralised.
 

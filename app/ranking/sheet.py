@@ -13,7 +13,7 @@ from app.errors import WinnowError
 from app.ranking.fusing import PRIOR_WEIGHT, fuse, in_order, prior_scores, score_of, unread_scores
 from app.ranking.grading import bias_of, grade_of
 from app.ranking.priors import PriorModel, fit_prior
-from app.ranking.shapes import Calibration, Grade, Prepared, Ranked
+from app.ranking.shapes import Calibration, Grade, Prepared, Ranked, Spread
 from app.ranking.suspicion import SUSPECTED_INJECTION
 
 UNGRADED = "ungraded"
@@ -46,14 +46,21 @@ class Tally(msgspec.Struct):
 class Sheet:
     """`passages` by falling prior, and what a model made of them.
 
-    `weight` is that of the prior in the score. `opened` are those that a model was asked about.
+    `weight` is that of the prior in the score, `spread` as in `prior_scores`. `opened` are those that a model was asked
+    about.
     """
 
-    def __init__(self, passages: Sequence[Prepared], calibration: Calibration, weight: float = PRIOR_WEIGHT) -> None:
+    def __init__(
+        self,
+        passages: Sequence[Prepared],
+        calibration: Calibration,
+        weight: float = PRIOR_WEIGHT,
+        spread: Spread | None = None,
+    ) -> None:
         self.passages = sorted(passages, key=lambda passage: (-passage.prior, passage.id))
         self.tally = Tally()
         self.opened: set[str] = set()
-        self._calibration, self._weight = calibration, weight
+        self._calibration, self._weight, self._spread = calibration, weight, spread
         self._blanks: list[LabelScores] = []
         self._scores: dict[str, LabelScores] = {}
         self._judged: dict[str, Grade] = {}
@@ -162,7 +169,7 @@ class Sheet:
 
     @cached_property
     def _prior_zs(self) -> Mapping[str, float]:
-        zs = prior_scores(list(self.priors.values()))
+        zs = prior_scores(list(self.priors.values()), self._spread)
         return {key: self._weight / PRIOR_WEIGHT * z for key, z in zip(self.priors, zs, strict=True)}
 
     @cached_property

@@ -16,7 +16,7 @@ from app.ranking.fusing import PRIOR_WEIGHT, in_order
 from app.ranking.preparing import PASSAGE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, window_request
 from app.ranking.settling import settle, worth_reading
-from app.ranking.shapes import Calibration, Candidate, Prepared, Ranked, Ranking
+from app.ranking.shapes import Calibration, Candidate, Prepared, Ranked, Ranking, Spread
 from app.ranking.sheet import Sheet, places
 from app.ranking.suspicion import SUSPECTED_INJECTION
 from app.together import together
@@ -38,13 +38,17 @@ class Conduct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One ranking to be made. A model reads at most `depth` candidates, for the sake of the best `top`."""
+    """One ranking to be made. A model reads at most `depth` candidates, for the sake of the best `top`.
+
+    `spread` is that of the candidates' priors, where it is known beforehand.
+    """
 
     query: str
     candidates: Sequence[Candidate]
     strategy: Strategy = "auto"
     depth: int = 50
     top: int = 10
+    spread: Spread | None = None
 
 
 class _Run:
@@ -66,7 +70,7 @@ class _Run:
         read = prepare(task.query, deepest, tokens=tokens)
         unread = [Prepared(id=candidate.id, text="", prior=candidate.prior) for candidate in rest]
         weight = 0.0 if task.strategy == "pointwise" else PRIOR_WEIGHT
-        self.sheet = Sheet([*read, *unread], calibration, weight)
+        self.sheet = Sheet([*read, *unread], calibration, weight, task.spread)
         self.tally = self.sheet.tally
         # All of them are readable before any other: their priors are the highest.
         self.readable = self.sheet.passages[: len(read)]
