@@ -23,6 +23,7 @@ SHOULD_RETRY = "x-should-retry"
 
 SPENT = "insufficient_quota"
 REJECTED = "invalid_upstream_request"
+MISSING = "model_not_found"
 
 _TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
 """What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
@@ -46,14 +47,14 @@ class OpenAIFailure(msgspec.Struct, frozen=True):
     error: OpenAIError
 
 
-def openai_failure(problem: Problem, _exc: Exception) -> tuple[int, OpenAIFailure]:
-    """A problem as it is, in these words."""
-    pointer = problem.errors[0].pointer if problem.errors else ""
+def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
+    """A problem as it is, in these words; what is not found is a model."""
+    pointer = "model" if isinstance(exc, NotFound) else problem.errors[0].pointer if problem.errors else ""
     error = OpenAIError(
         message=problem.detail,
         type=_type(problem.status),
         param=pointer.strip("/").replace("/", ".") or None,
-        code=problem.type.rpartition(":")[2].replace("-", "_"),
+        code=MISSING if isinstance(exc, NotFound) else problem.type.rpartition(":")[2].replace("-", "_"),
     )
     return problem.status, OpenAIFailure(error)
 
@@ -63,7 +64,7 @@ def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     plain = openai_failure(problem, exc)[1].error
     if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
         message = f"invalid model: {problem.detail}"
-        missing = OpenAIError(message=message, type=_type(404), param="model", code="model_not_found")
+        missing = OpenAIError(message=message, type=_type(404), param="model", code=MISSING)
         return 404, OpenAIFailure(missing)
     status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
     kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)
