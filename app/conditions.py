@@ -7,8 +7,8 @@ Pure.
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from operator import eq, ge, gt, le, lt
 from typing import Any, Literal
 
@@ -39,6 +39,10 @@ _ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
 _BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
 _NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
 _LARGEST = sys.float_info.max
+_UNIX = (100_000_000.0, 253_402_300_799.0)
+"""Numbers that may be moments in Unix seconds, from 1973 to 9999: Dify's date picker gives these, and stores them."""
+
+_EARLIEST = "0001-01-01T00:00:00Z"
 _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
@@ -131,16 +135,31 @@ _WITHIN: Mapping[str, Callable[[str, str], bool]] = {
 def _ordered(items: Sequence[Any], value: Scalar, compare: Compare) -> bool:
     """As dates where the value is one, else as numbers, else as texts."""
     if (moment := _moment(value)) is not None:
-        return any(compare(found, moment) for found in map(_moment, items) if found is not None)
+        seconds = [*_dates(items), *filter(_is_unix, _real(items))]
+        return any(compare(found, moment.timestamp()) for found in seconds)
     if (number := _number(value)) is not None:
-        return any(compare(found, number) for found in _numbers(items))
+        return any(compare(found, number) for found in _numbers(items, dated=_is_unix(number)))
     return any(compare(_text(item), _text(value)) for item in items)
 
 
-def _numbers(items: Sequence[Any]) -> Iterator[float]:
-    """The numbers among the items; texts are read as numbers where there are none."""
-    real = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
-    return (found for found in map(_number, real or items) if found is not None)
+def _numbers(items: Sequence[Any], *, dated: bool) -> list[float]:
+    """The numbers among the items, and the dates if `dated`; texts are read as numbers where there are none."""
+    found = [*_real(items), *(_dates(items) if dated else ())]
+    return found or [number for number in map(_number, items) if number is not None]
+
+
+def _real(items: Sequence[Any]) -> list[float]:
+    numbers = (_number(item) for item in items if isinstance(item, int | float))
+    return [number for number in numbers if number is not None]
+
+
+def _dates(items: Sequence[Any]) -> list[float]:
+    """In Unix seconds."""
+    return [moment.timestamp() for moment in map(_moment, items) if moment is not None]
+
+
+def _is_unix(number: float) -> bool:
+    return _UNIX[0] <= number <= _UNIX[1]
 
 
 def _number(value: Scalar) -> float | None:
@@ -190,15 +209,25 @@ def _same_words(field: str, text: str) -> Filter | None:
 
 
 def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
-    if operator in _BOUND:
-        return DateRange(field=field, **{_BOUND[operator]: moment})
-    return DateRange(field=field, gte=moment, lte=moment)
+    """A date in range, or a number that is a moment in range."""
+    seconds = datetime.fromisoformat(moment).timestamp()
+    a_moment = NumberRange(field=field, gte=_UNIX[0], lte=_UNIX[1])
+    number = Group(op="and", conditions=(a_moment, NumberRange(field=field, **_bounds(operator, seconds))))
+    return Group(op="or", conditions=(DateRange(field=field, **_bounds(operator, moment)), number))
 
 
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
-    """A number in range; or no number at all, that is a text which may spell one."""
-    bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
-    a_number = NumberRange(field=field, gte=-_LARGEST)
-    no_number = Group(op="not", conditions=(a_number,))
-    spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
-    return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))
+    """A number in range, or a date if the number is a moment; or neither, that is a text which may spell one."""
+    ranges: list[Filter] = [NumberRange(field=field, **_bounds(operator, number))]
+    others: list[Filter] = [NumberRange(field=field, gte=-_LARGEST)]
+    if _is_unix(number):
+        moment = datetime.fromtimestamp(number, UTC).isoformat().replace("+00:00", "Z")
+        ranges.append(DateRange(field=field, **_bounds(operator, moment)))
+        others.append(DateRange(field=field, gte=_EARLIEST))
+    neither = (Group(op="not", conditions=(other,)) for other in others)
+    spelt = Group(op="and", conditions=(Exists(field=field, present=True), *neither))
+    return Group(op="or", conditions=(*ranges, spelt))
+
+
+def _bounds(operator: Operator, value: Any) -> dict[str, Any]:
+    return {_BOUND[operator]: value} if operator in _BOUND else {"gte": value, "lte": value}

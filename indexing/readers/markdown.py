@@ -9,11 +9,10 @@ from markdown_it.token import Token
 from indexing.documents import Block, BlockKind, Document
 from indexing.readers.covering import covering, line_spans, trimmed
 from indexing.readers.decoding import decode
+from indexing.readers.front_matter import front_matter
 from indexing.readers.limits import ReadLimits
 from indexing.readers.writing import one_line
 
-_FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_FRONT_FIELD = re.compile(r"^(title|author|date|lang|language|description)[ \t]*:[ \t]*(\S.*)$", re.MULTILINE)
 _LEAVES: dict[str, BlockKind] = {
     "heading_open": "heading",
     "paragraph_open": "paragraph",
@@ -28,11 +27,9 @@ _MARKUP = re.compile(r"[*_`]+|!?\[([^\]]*)\]\([^)]*\)")
 def read_markdown(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file. Front matter gives title and metadata."""
     text = decode(data)
-    front = _FRONT_MATTER.match(text)
-    fields = dict(_FRONT_FIELD.findall(front[1])) if front else {}
-    metadata = {key: value.strip().strip("\"'") for key, value in fields.items()}
-    blocks = covering(text, _blocks(text, front.end() if front else 0))
-    title = metadata.pop("title", "") or _first_heading(text, blocks)
+    start, metadata = front_matter(text)
+    blocks = covering(text, _blocks(text, start))
+    title = str(metadata.pop("title", "")) or _first_heading(text, blocks)
     return [Document(text=text, title=title, blocks=blocks, media_type="text/markdown", metadata=metadata)]
 
 

@@ -46,7 +46,9 @@ def _order(item: Any, value: Any) -> int | None:
     left: Any
     right: Any
     if (right := _when(value)) is not None:
-        left = _when(item)
+        left = _when(item) or (None if isinstance(item, str) else _unix(item))
+    elif _unix(value) and _when(item):
+        left, right = _when(item), _unix(value)
     elif (right := _amount(value)) is not None:
         left = _amount(item)
     else:
@@ -66,6 +68,12 @@ def _amount(value: Any) -> float | None:
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", value, re.I):
         return float(value)
     return None
+
+
+def _unix(value: Any) -> datetime | None:
+    """A number of seconds that lies between 1973 and 9999."""
+    seconds = _amount(value)
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None and 1e8 <= seconds < 253402300800 else None
 
 
 def _when(value: Any) -> datetime | None:

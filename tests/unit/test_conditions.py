@@ -14,10 +14,24 @@ from tests.fakes.corpus import passage
 from tests.fakes.filter_oracle import matches
 
 OPERATORS = get_args(Operator)
-TEXTS = ["Bob", "BOB", "bob marley", "Straße", "STRASSE", "", "été", "2024", "2024.0", "true", "牙科保险", "?!"]
-NUMBERS = [0, 3, 3.5, -2, 2024, 2024.0]
+TEXTS = [
+    "Bob",
+    "BOB",
+    "bob marley",
+    "Straße",
+    "STRASSE",
+    "",
+    "été",
+    "2024",
+    "2024.0",
+    "1706659200",
+    "true",
+    "牙科保险",
+    "?!",
+]
+NUMBERS = [0, 3, 3.5, -2, 2024, 2024.0, 1706659200, 1706695200.5]
 DATES = ["2024-01-31", "2024-01-31T10:00:00Z", "2024-02-01", "2023-12-31"]
-scalars = st.sampled_from([*TEXTS, *NUMBERS, *DATES, True, False])
+scalars = st.sampled_from([*TEXTS, *NUMBERS, *DATES, "1706659200", True, False])
 stored = st.one_of(
     scalars,
     st.none(),
@@ -53,6 +67,14 @@ def holder(value: Any) -> Passage:
         ("2024-01-31T10:00:00+01:00", "<", "2024-01-31T09:30:00Z", True),
         ("yesterday", "<", "2024-02-01", False),
         (1706659200, ">", 1706659199, True),
+        ("2024-01-31", "=", 1706659200, True),
+        ("2024-01-31", ">", "1706659199", True),
+        ("2024-01-31", "<", 1706659200.0, False),
+        ("2024-01-31", "≠", 1706659200, False),
+        ("2024-01-31", ">", 2023, False),
+        (1706659200, "<", "2024-02-01", True),
+        (2024, "<", "2024-02-01", False),
+        (["soon", "2024-01-31"], "≥", 1706659200, True),
         (["red", "Blue"], "=", "blue", True),
         (["red", "Blue"], "≠", "blue", False),
         (["red", "blue"], "contains", "LU", True),
