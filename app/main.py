@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from app.api.answer import answer
 from app.api.backends import show_backends
@@ -21,6 +22,7 @@ from app.api.bodies import BodyRequest
 from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.compat.routes import compatibility
+from app.api.compat.unserved import on_unserved
 from app.api.cost import estimate_cost
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
@@ -75,7 +77,11 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         ROUTES,
         lifespan=[_lifetime(services, samples)],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
-        exception_handlers={Exception: on_error},
+        exception_handlers={
+            Exception: on_error,
+            NotFoundException: on_unserved,
+            MethodNotAllowedException: on_unserved,
+        },
         openapi_config=openapi_config(installed_version()),
         request_class=BodyRequest,
         request_max_body_size=settings.service.max_body_bytes,

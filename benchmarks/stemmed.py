@@ -2,8 +2,8 @@
 
 RAGFlow's tokenizer drops punctuation, lower-cases, lemmatises and Porter-stems what it hands to a reranker; the query
 arrives as typed. Here each of the first `--depth` texts of a query by BM25 (of a BEIR-style set in DIR) is ranked
-twice by the service's own matches: as it is, and stemmed alike, by NLTK's Porter stemmer as in RAGFlow, but without the
-lemmas of WordNet. Needs `pip install nltk`. nDCG@10:
+twice by the service's own matches: as it is, and stemmed alike, by NLTK's Porter stemmer as in RAGFlow 0.22
+(0.27 has Snowball's), but without the lemmas of WordNet. Needs `pip install nltk`. nDCG@10:
 
 first stage   the order that the texts arrive in
 words         matches by words, of more than [compat] rerank_embedded texts all that there is without a model

@@ -1,6 +1,7 @@
 """GET /v1/models, as OpenAI offers it."""
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from litestar import get
@@ -10,19 +11,25 @@ from litestar.params import FromPath
 from app.api.compat.openai_errors import openai_failure
 from app.api.compat.refusals import shaped
 from app.errors import NotFound
-from app.model_names import Offered, public_name
+from app.model_names import Offered, Serves, public_name
 from app.wiring import PROBE_S, Services
 from indexing.errors import IndexingError
+
+_XINFERENCE: Mapping[Serves, str] = {"rerank": "rerank", "embed": "embedding", "answer": "LLM", "chat": "LLM"}
 
 CREATED = 1_767_225_600
 """2026-01-01, for all: clients show it, and nobody knows better."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it."""
+    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it.
+
+    `model_type` is Xinference's: without it RAGFlow's provider of that name takes everything for a chat model.
+    """
 
     id: str
     owned_by: str
+    model_type: str
     object: str = "model"
     created: int = CREATED
     max_model_len: int | msgspec.UnsetType = msgspec.UNSET
@@ -69,4 +76,9 @@ async def _collections(services: Services) -> list[str]:
 
 
 def _model(found: Offered) -> Model:
-    return Model(id=found.id, owned_by=found.owner, max_model_len=found.context_tokens or msgspec.UNSET)
+    return Model(
+        id=found.id,
+        owned_by=found.owner,
+        model_type=_XINFERENCE[found.serves],
+        max_model_len=found.context_tokens or msgspec.UNSET,
+    )

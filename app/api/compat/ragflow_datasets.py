@@ -1,6 +1,8 @@
 """GET /api/v1/datasets and their documents: how RAGFlow's clients come from names to ids. Reading only."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import msgspec
@@ -10,12 +12,15 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.compat.ragflow_errors import RagflowError, ragflow_error
 from app.api.compat.refusals import shaped
-from app.errors import NotFound
+from app.errors import InvalidRequest, NotFound
+from app.model_names import public_name
 from app.wiring import Services
 from indexing.manifest import DocumentRecord
 from indexing.store.base import CollectionInfo
 
 _AT_ONCE = 1000
+_DONE = {"3", "DONE"}
+"""RAGFlow's words for a document that is ready."""
 
 Page = Annotated[int, QueryParameter(ge=1)]
 PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
@@ -74,6 +79,30 @@ class DocumentsReply(msgspec.Struct, frozen=True, kw_only=True):
     code: int = 0
 
 
+class _Wanted(msgspec.Struct, frozen=True):
+    """Which documents; what is empty or 0 does not matter. Times are milliseconds since 1970."""
+
+    id: str
+    name: str
+    keywords: str
+    suffixes: Sequence[str]
+    runs: Sequence[str]
+    since: int
+    until: int
+
+    def meets(self, record: DocumentRecord) -> bool:
+        """All of it."""
+        name, created = _name(record), _created(record)
+        return (
+            self.id in ("", record.id)
+            and self.name in ("", name)
+            and self.keywords in name.lower()
+            and (not self.suffixes or PurePath(name).suffix.lstrip(".") in self.suffixes)
+            and (not self.runs or not _DONE.isdisjoint(self.runs))
+            and self.since <= created <= (self.until or created)
+        )
+
+
 @get(
     "/api/v1/datasets",
     exception_handlers=shaped(ragflow_error),
@@ -105,13 +134,17 @@ async def ragflow_documents(
     id: FromQuery[str] = "",
     name: FromQuery[str] = "",
     keywords: FromQuery[str] = "",
+    suffix: FromQuery[list[str] | None] = None,
+    run: FromQuery[list[str] | None] = None,
+    create_time_from: FromQuery[int] = 0,
+    create_time_to: FromQuery[int] = 0,
+    metadata_condition: FromQuery[str] = "",
 ) -> DocumentsReply | RagflowError:
-    """By id; those called `name`, or with `keywords` in their name."""
-    found = [
-        record
-        async for record in _records(services, dataset_id)
-        if id in ("", record.id) and name in ("", _name(record)) and keywords.lower() in _name(record).lower()
-    ]
+    """By id. What cannot be filtered by is refused: a list that is too long would be taken for what was asked for."""
+    if metadata_condition:
+        raise InvalidRequest("`metadata_condition` filters POST /api/v1/retrieval, not the list of documents")
+    wanted = _Wanted(id, name, keywords.lower(), suffix or (), run or (), create_time_from, create_time_to)
+    found = [record async for record in _records(services, dataset_id) if wanted.meets(record)]
     shown = found[(page - 1) * page_size : page * page_size]
     docs = [_document(record, dataset_id) for record in shown]
     return DocumentsReply(data=DocumentPage(docs=docs, total=len(found)))
@@ -127,7 +160,7 @@ async def _dataset(info: CollectionInfo, services: Services) -> Dataset:
         name=info.name,
         chunk_count=info.passages,
         document_count=await services.catalogue.count(info.spec.lineage),
-        embedding_model=info.spec.embedder,
+        embedding_model=public_name(re.split("[,;] ", info.spec.embedder, maxsplit=1)[0]),
     )
 
 
@@ -145,11 +178,15 @@ def _name(record: DocumentRecord) -> str:
     return record.source or record.title or record.id
 
 
+def _created(record: DocumentRecord) -> int:
+    return round(1000 * record.indexed_at)
+
+
 def _document(record: DocumentRecord, dataset_id: str) -> DatasetDocument:
     return DatasetDocument(
         id=record.id,
         name=_name(record),
         dataset_id=dataset_id,
         chunk_count=record.passages,
-        create_time=round(1000 * record.indexed_at),
+        create_time=_created(record),
     )

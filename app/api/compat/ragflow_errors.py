@@ -24,6 +24,12 @@ def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
     return 200, RagflowError(code=105 if away else 100, message=problem.detail)
 
 
+def ragflow_unserved(problem: Problem, _exc: Exception) -> tuple[int, RagflowError]:
+    """RAGFlow's API has much that is not here."""
+    message = "Winnow does not serve this part of RAGFlow's API; documents come in by `winnow index` or POST /documents"
+    return problem.status, RagflowError(code=problem.status, message=message)
+
+
 def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
     """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
     if isinstance(exc, CollectionNotFound):

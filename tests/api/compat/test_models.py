@@ -65,6 +65,18 @@ async def test_ragflow_guesses_right(tmp_path: Path) -> None:
     assert (guessed["winnow-embed"], guessed["winnow"]) == ("embedding", "chat")
 
 
+async def test_ragflow_is_told_where_it_does_not_guess(tmp_path: Path) -> None:
+    """Its provider Xinference reads `model_type`, in these words."""
+    async with (
+        OpenAIServer(model=FakeModel(name="tiny")) as server,
+        client_of(services_for(tmp_path, {"gemma": openai_style(server)})) as client,
+    ):
+        await client.post("/v1/rerank", json={"query": "a", "documents": ["b"]})  # so that the model is known
+        told = {model["id"]: model["model_type"] for model in (await client.get("/v1/models")).json()["data"]}
+    kinds = [told[name] for name in ("winnow-rerank@gemma", "winnow-embed", "winnow", "tiny")]
+    assert kinds == ["rerank", "embedding", "LLM", "LLM"]
+
+
 async def test_an_unknown_model_is_openais_404(client: httpx.AsyncClient) -> None:
     """With the way to the list."""
     response = await client.get("/v1/models/nobody/here")

@@ -279,6 +279,65 @@ async def test_documents_are_listed_by_name(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/datasets/nope/documents")).json()["code"] == 102
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"suffix": "pdf"}, ["a"]),
+        ({"suffix": ["pdf", "md"]}, ["a", "b"]),
+        ({"run": "DONE"}, ["a", "b", "c"]),
+        ({"run": ["UNSTART", "3"]}, ["a", "b", "c"]),
+        ({"run": ["FAIL"]}, []),
+        ({"create_time_from": 1}, ["a", "b", "c"]),
+        ({"create_time_to": 1}, []),
+        ({"create_time_from": 0, "create_time_to": 0, "orderby": "create_time", "desc": "True"}, ["a", "b", "c"]),
+    ],
+)
+async def test_the_list_of_documents_is_filtered(
+    client: httpx.AsyncClient, asked: dict[str, Any], told: list[str]
+) -> None:
+    """By the filters of RAGFlow's documentation: everything here is DONE, and was created when it was indexed."""
+    files = [("a", "a.pdf"), ("b", "b.md"), ("c", "pdf")]
+    documents = [{"id": key, "text": "dental", "source": source} for key, source in files]
+    await client.post("/documents", json={"collection": "filtered", "documents": documents})
+    reply = (await client.get("/api/v1/datasets/filtered/documents", params=asked)).json()
+    assert [one["id"] for one in reply["data"]["docs"]] == told
+
+
+async def test_the_list_is_not_filtered_by_metadata(client: httpx.AsyncClient) -> None:
+    """It says so, instead of listing everything."""
+    asked = {"metadata_condition": '{"logic":"and","conditions":[]}'}
+    reply = (await client.get("/api/v1/datasets/default/documents", params=asked)).json()
+    assert reply["code"] == 102
+    assert "`metadata_condition` filters POST /api/v1/retrieval" in reply["message"]
+
+
+async def test_the_embedding_model_of_a_dataset_is_a_name(client: httpx.AsyncClient, services: Services) -> None:
+    """Neither the rest of the fingerprint nor the directory of the model is told."""
+    store = await services.store.get()
+    await fill(store, name="disk", fingerprint="/srv/models/minilm, files 12ab; chunks 1; bm25")
+    reply = (await client.get("/api/v1/datasets", params={"name": "disk"})).json()
+    assert reply["data"][0]["embedding_model"] == "minilm"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/chats", 404),
+        ("GET", "/api/v1/datasets/default/documents/dental", 404),
+        ("POST", "/api/v1/datasets", 405),
+        ("DELETE", "/api/v1/datasets/default/documents", 405),
+    ],
+)
+async def test_what_is_not_served_is_said_in_its_shape(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    """`code` and `message` and nothing else: RAGFlow's client saves anything else as the document."""
+    response = await client.request(method, path)
+    reply = response.json()
+    assert (response.status_code, set(reply), reply["code"]) == (status, {"code", "message"}, status)
+    assert "does not serve this part of RAGFlow's API" in reply["message"]
+
+
 async def test_chinese_words_are_marked(client: httpx.AsyncClient, services: Services) -> None:
     """Scripts without spaces are marked by the characters that the question has."""
     await fill(await services.store.get(), [passage("zh", "牙科保险从第一天开始。")], name="chinese")

@@ -65,3 +65,12 @@ def test_it_raises_what_we_say(ragflow: Any) -> None:
         ragflow.get_dataset(name="nope")
     with pytest.raises(Exception, match="`dataset_ids` is required"):
         ragflow.retrieve(dataset_ids=[], question="x")
+
+
+def test_it_says_what_is_not_served(ragflow: Any) -> None:
+    """Our sentence, not a KeyError of its own."""
+    dataset = ragflow.get_dataset(name="pets")
+    [document] = dataset.list_documents()
+    for unserved in (document.list_chunks, ragflow.list_chats, lambda: ragflow.create_dataset("x")):
+        with pytest.raises(Exception, match="does not serve this part"):
+            unserved()
