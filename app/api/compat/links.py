@@ -50,7 +50,8 @@ class Links:
         if is_web(citation.source):
             joint = ":~:" if "#" in citation.source else "#:~:"
             return f"{citation.source}{joint}text={_fragment(citation.quote)}"
-        return f"{self.document(citation.document_id)}#char={citation.start},{citation.end}"
+        where = f"{citation.start},{citation.end}"
+        return f"{self.document(citation.document_id)}&quote={where}#char={where}"
 
     def _title(self, citation: Citation) -> str:
         hit = self._hits.get(citation.result_id)
