@@ -170,7 +170,7 @@ async def show_document(
     A browser gets a page to read, on which [start, end) of the text, `quote`, is marked.
     """
     record, passages = await services.catalogue.document(collection, _asked_id(request))
-    if request.accept.best_match(("application/json", "text/html")) == "text/html":
+    if request.accept.best_match(["application/json", "text/html"]) == "text/html":
         return _to_read(record, passages, quote)
     metadata = dict(passages[0].metadata) if passages else {}
     details = DocumentDetails(**_entry(record), metadata=metadata, ranges=_ranges(passages, include_text=include_text))

@@ -146,5 +146,5 @@ def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
 
 
 def _web_result(hit: Hit, links: Links) -> WebResult:
-    link = hit.source if is_web(hit.source) else links.document(hit.document_id)
+    link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end)
     return WebResult(link=link, title=title_of(hit), snippet=hit.text or "")

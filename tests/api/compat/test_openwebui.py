@@ -122,11 +122,11 @@ async def search(client: httpx.AsyncClient, query: str = "dental", **parameters:
 
 
 async def test_passages_look_like_pages_of_the_web(client: httpx.AsyncClient) -> None:
-    """`count` results with link, title and snippet; the link leads to the document here."""
+    """`count` results with link, title and snippet; the link leads to the passage in the document here."""
     results = await search(client)
     assert len(results) == 2
     assert results[0] == {
-        "link": "http://localhost/documents/dental?collection=default",
+        "link": "http://localhost/documents/dental?collection=default&quote=0,45#char=0,45",
         "title": "Dental",
         "snippet": "Dental cover starts on the first day of work.",
     }
