@@ -70,24 +70,25 @@ class ModelNames:
     def offered(
         self, lines: Sequence[Line], collections: Iterable[str], embedder: str, reads: int | None
     ) -> list[Offered]:
-        """What GET /v1/models lists: ours, then the embedder and the backends' own models, each once.
+        """What GET /v1/models lists, each once: who can chat, then rankers and embedders.
 
-        An embedder that would be taken for a chat model is not listed, but may be called by its id.
+        Open WebUI begins every chat with the first, so that is a collection which is there, if any is. An embedder that
+        would be taken for a chat model is not listed, but may be called by its id.
         """
         rankers = [name for name in (AUTO, *(backend.name for backend in self._backends if "rank" in backend.roles))]
-        ours = [
+        chats = [
+            *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
+            Offered(ANSWER, "answer", OURS),
+            *(Offered(line.model, "chat", line.name, _context(line)) for line in lines if line.model),
+        ]
+        others = [
             Offered(RERANK, "rerank", OURS),
             *(Offered(f"{RERANK}@{name}", "rerank", name) for name in rankers),
             Offered(EMBED, "embed", OURS, reads),
-            Offered(ANSWER, "answer", OURS),
-            *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
-        ]
-        theirs = [
             *([Offered(embedder, "embed", OURS, reads)] if _says_what_it_is(embedder) else []),
-            *(Offered(line.model, "chat", line.name, _context(line)) for line in lines if line.model),
         ]
         first: dict[str, Offered] = {}
-        for found in (*ours, *theirs):
+        for found in (*chats, *others):
             first.setdefault(found.id, found)
         return list(first.values())
 

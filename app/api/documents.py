@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 import msgspec
-from litestar import Response, delete, get, post
+from litestar import MediaType, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.bodies import BodyRequest
+from app.api.document_page import HEADERS, page_of
 from app.api.documentation import problems
 from app.api.uploads import Upload, read_upload, request_body
 from app.catalogue import no_document
@@ -162,11 +163,18 @@ async def show_document(
     services: NamedDependency[Services],
     collection: FromQuery[str] = "default",
     include_text: FromQuery[bool] = False,
-) -> DocumentDetails:
-    """With its metadata and where its passages begin and end; with `include_text`, their text too."""
+    quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
+) -> Response[DocumentDetails]:
+    """With its metadata and where its passages begin and end; with `include_text`, their text too.
+
+    A browser gets a page to read, on which [start, end) of the text, `quote`, is marked.
+    """
     record, passages = await services.catalogue.document(collection, _asked_id(request))
+    if request.accept.best_match(["application/json", "text/html"]) == "text/html":
+        return _to_read(record, passages, quote)
     metadata = dict(passages[0].metadata) if passages else {}
-    return DocumentDetails(**_entry(record), metadata=metadata, ranges=_ranges(passages, include_text=include_text))
+    details = DocumentDetails(**_entry(record), metadata=metadata, ranges=_ranges(passages, include_text=include_text))
+    return Response(details, headers={"Vary": "Accept"})
 
 
 @delete(
@@ -188,6 +196,13 @@ async def delete_document(
     asked = _asked_id(request)
     if not await services.library.delete(collection, asked):
         raise NotFound(no_document(collection, asked))
+
+
+def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) -> Response[Any]:
+    start, _, end = quote.partition(",")
+    title = record.title or record.source or record.id
+    page = page_of(title, record.source, passages, (int(start), int(end)))
+    return Response(page, media_type=MediaType.HTML, headers=HEADERS)
 
 
 def _accepted(upload: Upload, services: Services) -> Response[Any]:

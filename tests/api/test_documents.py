@@ -1,6 +1,7 @@
 """POST /documents as JSON, GET /documents, GET and DELETE /documents/{id}."""
 
 import asyncio
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -167,6 +168,34 @@ async def test_a_document_shows_its_passages(client: httpx.AsyncClient) -> None:
     assert [part["start"] for part in shown["ranges"]] == sorted(part["start"] for part in shown["ranges"])
     assert (shown["title"], shown["metadata"], shown["origin"]) == ("T", {"lang": "en"}, "api")
     assert {part["text"] for part in (await client.get("/documents/r?collection=ranges")).json()["ranges"]} == {None}
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
+
+
+async def test_a_browser_gets_a_page_to_read(client: httpx.AsyncClient) -> None:
+    """All of the text in one piece, with the quote marked under the name that the link's fragment has."""
+    text = "\n\n".join(f"Paragraph {n}. " + f"Words of part {n} & more <b>follow</b> here. " * 30 for n in range(6))
+    await post(client, "pages", {"id": "r", "text": text, "title": "<i>T</i>", "source": "r.md"})
+    start = text.index("Paragraph 4")
+    shown = await client.get(f"/documents/r?collection=pages&quote={start},{start + 40}", headers=BROWSER)
+    assert shown.headers["content-type"].startswith("text/html")
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'")
+    body = shown.text.partition("<main>")[2].partition("</main>")[0]
+    before, opened, after = body.partition(f'<mark id="char={start},{start + 40}">')
+    assert opened
+    assert unescape(after.partition("</mark>")[0]) == text[start : start + 40]
+    assert unescape((before + after).replace("</mark>", "")).split() == text.split()
+    assert "<i>" not in shown.text
+    assert "<b>" not in body
+
+
+async def test_a_program_gets_json(client: httpx.AsyncClient) -> None:
+    """Whatever it accepts, unless that is a page above all."""
+    await post(client, "pages", {"id": "j", "text": "dental"})
+    for accept in ("*/*", "application/json", "application/json, text/html;q=0.5"):
+        shown = await client.get("/documents/j?collection=pages&quote=0,3", headers={"Accept": accept})
+        assert (shown.json()["id"], shown.headers["vary"]) == ("j", "Accept")
 
 
 async def test_a_deleted_document_is_found_no_more(client: httpx.AsyncClient) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from app.api.compat.chat_bodies import ChatCompletionBody
 from app.api.compat.chat_models import Straight, meant_by
-from app.api.compat.webui_chores import is_chore, without_a_model
+from app.api.compat.webui_chores import has_its_sources, is_chore, without_a_model
 from app.api.events import Event
 from app.backends.registry import EXTRACTIVE, NONE
 from app.domain import AnswerDone, BackendUse, Caller, ChatDone, ChatResult, ChatTask, Question, TextDelta
@@ -23,10 +23,11 @@ async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     meant = await meant_by(body.model, lines)
     if isinstance(meant, Straight):
         return body.to_task(meant.backend, meant.tokens)
+    writes = bool(lines) and meant.backend not in (EXTRACTIVE.name, NONE.name)
+    if writes and (is_chore(body) or has_its_sources(body)):
+        return body.to_task(meant.backend, CHORE_TOKENS)
     if not is_chore(body):
         return body.to_question(meant.collection, meant.backend)
-    if lines and meant.backend not in (EXTRACTIVE.name, NONE.name):
-        return body.to_task(meant.backend, CHORE_TOKENS)
     use = BackendUse(requested=meant.backend or services.backends.default, used=NONE.name)
     return ChatResult(text=without_a_model(body), finish_reason="stop", backend=use)
 

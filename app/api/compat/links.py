@@ -28,9 +28,10 @@ class Links:
         """The passages that citations may name."""
         self._hits.update({hit.id: hit for hit in hits})
 
-    def document(self, document_id: str) -> str:
-        """As it is kept in this service."""
-        return f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
+    def document(self, document_id: str, start: int, end: int) -> str:
+        """As it is kept in this service, with [start, end) of its text marked."""
+        place = f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
+        return f"{place}&quote={start},{end}#char={start},{end}"
 
     def annotation(self, citation: Citation) -> dict[str, Any]:
         """[start_index, end_index) is the sentence that the citation belongs to."""
@@ -50,7 +51,7 @@ class Links:
         if is_web(citation.source):
             joint = ":~:" if "#" in citation.source else "#:~:"
             return f"{citation.source}{joint}text={_fragment(citation.quote)}"
-        return f"{self.document(citation.document_id)}#char={citation.start},{citation.end}"
+        return self.document(citation.document_id, citation.start, citation.end)
 
     def _title(self, citation: Citation) -> str:
         hit = self._hits.get(citation.result_id)

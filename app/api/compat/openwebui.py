@@ -1,5 +1,6 @@
 """Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -31,6 +32,8 @@ NOTHING = "No extractable text"
 
 _NOT_OURS = ("empty", "no_text_layer", "unsupported", "binary")
 """Why its own readers may still succeed; they should be spared a file that is hostile, too large or damaged."""
+
+_KEPT_AS = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_(?=.)")
 
 MAX_COUNT = 100
 
@@ -83,7 +86,7 @@ async def openwebui_process(request: BodyRequest, services: NamedDependency[Serv
 
     One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
     """
-    name = clean(unquote(request.headers.get("x-filename", ""), errors="replace"))[:MAX_SOURCE_CHARACTERS]
+    name = _named(request.headers.get("x-filename", ""))
     with services.library.uploading():
         offer = OfferedFile(
             name=name,
@@ -116,6 +119,11 @@ async def openwebui_search(
     return [_web_result(hit, links) for hit in result.results]
 
 
+def _named(sent: str) -> str:
+    """As the user called it: Open WebUI puts the id under which it keeps the file before it."""
+    return _KEPT_AS.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
+
+
 def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:
     """The pages of a document, or all of it. Raises UnreadableDocument."""
     if not isinstance(one, Handed):
@@ -138,5 +146,5 @@ def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
 
 
 def _web_result(hit: Hit, links: Links) -> WebResult:
-    link = hit.source if is_web(hit.source) else links.document(hit.document_id)
+    link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end)
     return WebResult(link=link, title=title_of(hit), snippet=hit.text or "")

@@ -1,5 +1,6 @@
 """What Open WebUI asks a chat's own model beside the chat: a title, tags, the next questions. No documents are needed
-for that, and where there is no model either, it gets what it can do with. Pure.
+for that, and where there is no model either, it gets what it can do with. Nor are they for a question about documents
+that it brings along. Pure.
 """
 
 import json
@@ -40,6 +41,14 @@ def is_chore(body: ChatCompletionBody) -> bool:
     if first.startswith(_UNFENCED) or last.startswith(_UNFENCED):
         return True
     return last.startswith(_TASK) and ("<chat_history>" in last or ("<type>" in last and "<text>" in last))
+
+
+def has_its_sources(body: ChatCompletionBody) -> bool:
+    """Whether it searched by itself and put what it found into the question: a file that the user attached, a page of
+    the web. It counts its own sources then, from [1] on, to which ours would be added.
+    """
+    last = body.messages[-1].text.lstrip()
+    return last.startswith(_TASK) and "<source id=" in last.partition("<context>")[2].rpartition("</context>")[0]
 
 
 def without_a_model(body: ChatCompletionBody) -> str:

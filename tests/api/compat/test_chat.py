@@ -82,7 +82,7 @@ async def test_an_answer_is_a_completion(client: httpx.AsyncClient, answerer: Sc
         {
             "type": "url_citation",
             "url_citation": {
-                "url": "http://localhost/documents/d?collection=handbook#char=0,3",
+                "url": "http://localhost/documents/d?collection=handbook&quote=0,3#char=0,3",
                 "title": "The Handbook",
                 "start_index": 0,
                 "end_index": 4,
@@ -364,7 +364,7 @@ async def test_a_cut_reply_says_so(models: tuple[httpx.AsyncClient, OpenAIServer
     assert whole["choices"][0]["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
-@pytest.mark.parametrize("prompt", webui_prompts.ALL)
+@pytest.mark.parametrize("prompt", [*webui_prompts.ALL, webui_prompts.WITH_SOURCES])
 async def test_open_webuis_chores_go_to_the_model(models: tuple[httpx.AsyncClient, OpenAIServer], prompt: str) -> None:
     """No search, no citations: the index is empty here, and would be missed."""
     client, server = models

@@ -135,7 +135,7 @@ async def test_citations_lead_to_the_text(running: Running) -> None:
     assert message.annotations is not None
     [annotation] = message.annotations
     found = annotation.url_citation
-    assert found.url.startswith(f"{running.url}/documents/dental?collection=default#char=")
+    assert found.url.startswith(f"{running.url}/documents/dental?collection=default&quote=")
     assert message.content is not None
     assert message.content[found.start_index : found.end_index] == "Dental cover starts on the first day of work"
     assert message.model_extra is not None

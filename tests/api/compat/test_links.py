@@ -17,11 +17,11 @@ def links() -> Links:
 
 
 def test_a_local_document_is_shown_by_this_service() -> None:
-    """The link is GET /documents/{id} with its collection, encoded, and the quote's characters as RFC 5147 has them."""
+    """The link is GET /documents/{id}, encoded, with its collection and where the quote is, for us and the browser."""
     made = msgspec.structs.replace(CITATION, document_id="a/b c", start=5, end=9)
     url = urlsplit(links().annotation(made)["url_citation"]["url"])
     assert (url.netloc, url.path) == ("rag.example:8000", "/documents/a%2Fb%20c")
-    assert (parse_qs(url.query), url.fragment) == ({"collection": ["hand book"]}, "char=5,9")
+    assert (parse_qs(url.query), url.fragment) == ({"collection": ["hand book"], "quote": ["5,9"]}, "char=5,9")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def ragflow_type(model: str) -> str:
 
 
 async def test_every_name_is_listed_once(tmp_path: Path) -> None:
-    """Ours, those of collections and backends, and the backends' own models with their context."""
+    """First a collection, with which Open WebUI begins its chats, then the backends' own models with their context."""
     async with OpenAIServer(model=FakeModel(name="google/gemma-3", context=4096)) as server:
         services = services_for(tmp_path, {"vllm": openai_style(server)})
         async with client_of(services) as client:
@@ -38,13 +38,13 @@ async def test_every_name_is_listed_once(tmp_path: Path) -> None:
     assert reply["object"] == "list"
     found = {model["id"]: model for model in reply["data"]}
     assert list(found) == [
+        "winnow:default",
+        "winnow",
+        "google/gemma-3",
         "winnow-rerank",
         "winnow-rerank@auto",
         "winnow-rerank@vllm",
         "winnow-embed",
-        "winnow",
-        "winnow:default",
-        "google/gemma-3",
     ]
     assert len(found) == len(reply["data"])
     assert all(model["object"] == "model" and isinstance(model["created"], int) for model in reply["data"])

@@ -32,6 +32,21 @@ async def test_a_text_becomes_a_document(client: httpx.AsyncClient) -> None:
     assert document["metadata"]["title"] == "Zähne"
 
 
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("aa0d0ceb-0abc-4bb4-ab1c-15e5adfe27d4_price list.csv", "price list"),
+        ("aa0d0ceb-0abc-4bb4-ab1c-15e5adfe27d4_.csv", ".csv"),
+        ("2024_prices.csv", "2024_prices"),
+    ],
+)
+async def test_a_file_has_its_users_name(client: httpx.AsyncClient, sent: str, name: str) -> None:
+    """Without the id that Open WebUI keeps it under, which stands before it."""
+    [document] = (await process(client, b"item,price\npen,2\n", sent, "text/csv")).json()
+    assert document["metadata"]["title"] == name
+    assert document["metadata"]["source"] == f"{name.removesuffix('.csv')}.csv"
+
+
 async def test_pages_come_one_by_one(client: httpx.AsyncClient) -> None:
     """Numbered from 0, since Open WebUI adds one when it shows them."""
     data = pdf([(72, 72, "First page here.")], [(72, 72, "Second page there.")])
@@ -107,11 +122,11 @@ async def search(client: httpx.AsyncClient, query: str = "dental", **parameters:
 
 
 async def test_passages_look_like_pages_of_the_web(client: httpx.AsyncClient) -> None:
-    """`count` results with link, title and snippet; the link leads to the document here."""
+    """`count` results with link, title and snippet; the link leads to the passage in the document here."""
     results = await search(client)
     assert len(results) == 2
     assert results[0] == {
-        "link": "http://localhost/documents/dental?collection=default",
+        "link": "http://localhost/documents/dental?collection=default&quote=0,45#char=0,45",
         "title": "Dental",
         "snippet": "Dental cover starts on the first day of work.",
     }

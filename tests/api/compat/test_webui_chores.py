@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.api.compat.chat_bodies import ChatCompletionBody, MessageBody
-from app.api.compat.webui_chores import is_chore, without_a_model
+from app.api.compat.webui_chores import has_its_sources, is_chore, without_a_model
 from tests.api.compat import webui_prompts as prompts
 
 
@@ -33,6 +33,20 @@ def test_its_prompts_are_known(prompt: str) -> None:
 def test_questions_of_people_are_not(text: str) -> None:
     """A question that only looks a little like it is answered from the documents."""
     assert not is_chore(asking(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (prompts.WITH_SOURCES, True),
+        (prompts.WITH_SOURCES.partition("<context>")[0], False),
+        ("What does <context> mean, and <source id=1>?", False),
+        (prompts.TITLE, False),
+    ],
+)
+def test_sources_that_it_brings_are_seen(text: str, expected: bool) -> None:
+    """By its template around them; its words alone, or a question about such words, bring none."""
+    assert has_its_sources(asking(text)) is expected
 
 
 def test_a_task_that_is_told_is_one() -> None:

@@ -1,4 +1,4 @@
-"""Open WebUI's task prompts, shortened to their form, as its default templates have it."""
+"""Open WebUI's prompts, shortened to their form, as the default templates of 0.12.4 have it."""
 
 HISTORY = """<chat_history>
 USER: When does the dental cover of new staff start, please tell me?
@@ -26,7 +26,7 @@ JSON format: {{ "tags": ["tag1", "tag2", "tag3"] }}
 {HISTORY}"""
 
 FOLLOW_UPS = f"""### Task:
-Suggest 3-5 relevant follow-up questions or prompts that the user might naturally ask next in this conversation.
+Predict 3-5 useful messages this user might naturally send next to advance their current objective.
 ### Output:
 JSON format: {{ "follow_ups": ["Question 1?", "Question 2?", "Question 3?"] }}
 ### Chat History:
@@ -73,3 +73,15 @@ EMOJI = """Your task is to reflect the speaker's likely facial expression throug
 Message: ```Thanks!```"""
 
 ALL = (TITLE, TAGS, FOLLOW_UPS, QUERIES, AUTOCOMPLETE, IMAGE, EMOJI)
+
+WITH_SOURCES = """### Task:
+Respond to the user query using the provided context, with citations in the format [id] (e.g., <source id="1">).
+
+<context>
+<source id="1" name="rules.md"># Dental cover
+The plan pays 80 percent of fillings.</source>
+<source id="2" name="rules.md">Hotels may cost up to 140 euros a night.</source>
+</context>
+
+How much do fillings cost the staff?"""
+"""A question with a file attached: its own search's passages, numbered."""
