@@ -39,6 +39,7 @@ _ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
 _BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
 _NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
 _LARGEST = sys.float_info.max
+_EXACT = 2.0**53
 _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
@@ -198,8 +199,17 @@ def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
 
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
     """A number in range; or no number at all, that is a text which may spell one."""
-    bounds = {_BOUND[operator]: number} if operator in _BOUND else {"gte": number, "lte": number}
     a_number = NumberRange(field=field, gte=-_LARGEST)
     no_number = Group(op="not", conditions=(a_number,))
     spelt = Group(op="and", conditions=(Exists(field=field, present=True), no_number))
-    return Group(op="or", conditions=(NumberRange(field=field, **bounds), spelt))
+    return Group(op="or", conditions=(NumberRange(field=field, **_bounds(operator, number)), spelt))
+
+
+def _bounds(operator: Operator, number: float) -> dict[str, float]:
+    """Looser where a float stands for several whole numbers, which some stores tell apart."""
+    low = high = number
+    if abs(number) >= _EXACT:
+        low, high = math.nextafter(number, -_LARGEST), math.nextafter(number, _LARGEST)
+    if operator in _BOUND:
+        return {_BOUND[operator]: low if operator in (">", "≥") else high}
+    return {"gte": low, "lte": high}

@@ -38,7 +38,7 @@ _DISTANCES = {
     "dot": edge.Distance.Dot,
     "euclid": edge.Distance.Euclid,
 }
-_KINDS = {
+_KINDS: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "number": edge.PayloadSchemaType.Float,

@@ -41,7 +41,7 @@ _METADATA = "winnow"
 _PAGE = 512
 
 _DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
-_KINDS = {
+_KINDS: dict[IndexKind, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
     "number": models.PayloadSchemaType.FLOAT,
@@ -261,7 +261,7 @@ class ServerStore:
         """The indexes that there are, by path."""
         physical = await self._physical(name)
         info = await self._call(name, self._client.get_collection(physical))
-        kinds = {kind: name for name, kind in _KINDS.items()}
+        kinds = {kind: own for own, kind in _KINDS.items()}
         return {path: kinds[index.data_type] for path, index in info.payload_schema.items() if index.data_type in kinds}
 
     async def _dense_sign(self, name: str) -> float:
