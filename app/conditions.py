@@ -43,6 +43,7 @@ _UNIX = (100_000_000.0, 253_402_300_799.0)
 """Numbers that may be moments in Unix seconds, from 1973 to 9999: Dify's date picker gives these, and stores them."""
 
 _EARLIEST = "0001-01-01T00:00:00Z"
+_EXACT = 2.0**53
 _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
@@ -70,12 +71,9 @@ def meets(conditions: Conditions, passage: Passage) -> bool:
     return decide(_meets(condition, passage) for condition in conditions.conditions)
 
 
-def narrowing(conditions: Conditions, *, words: bool) -> Filter | None:
-    """A filter that lets everything through that meets the conditions, and little else; None where there is none.
-
-    With `words` equal texts must have equal words: it lets much less through, but a store has no index for that.
-    """
-    parts = [_any_of([_narrowed(field, part, words) for field in part.fields]) for part in conditions.conditions]
+def narrowing(conditions: Conditions) -> Filter | None:
+    """A filter that lets everything through that meets the conditions, and little else; None where there is none."""
+    parts = [_any_of([_narrowed(field, part) for field in part.fields]) for part in conditions.conditions]
     return all_of(parts) if conditions.every else _any_of(parts)
 
 
@@ -183,51 +181,64 @@ def _text(value: Any) -> str:
     return str(value).casefold()
 
 
-def _narrowed(field: str, condition: Condition, words: bool) -> Filter | None:
+def _narrowed(field: str, condition: Condition) -> Filter | None:
     if not all(field.split(".")) or set(field) & set('"\\'):
         return None
     there = Exists(field=field, present=True)
     if condition.operator == "empty":
         return Group(op="or", conditions=(Exists(field=field, present=False), OneOf(field=field, values=("",))))
     if condition.operator in ("=", "in", *_ORDER):
-        return _any_of([_compared(field, condition.operator, value, words) or there for value in condition.values])
+        return _any_of([_compared(field, condition.operator, value) or there for value in condition.values])
     return there
 
 
-def _compared(field: str, operator: Operator, value: Scalar, words: bool) -> Filter | None:
+def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
     if isinstance(value, str) and (moment := read_moment(value)) is not None:
         return _date_filter(field, operator, moment)
     if (number := _number(value)) is not None:
         return _number_filter(field, operator, number)
-    return _same_words(field, _text(value)) if words and operator not in _ORDER else None
+    return None if operator in _ORDER else _same_words(field, _text(value))
 
 
 def _same_words(field: str, text: str) -> Filter | None:
-    """None where the store has no words: a truth is no text to it."""
-    is_words = text not in ("true", "false") and any(char.isalnum() for char in text)
-    return HasText(field=field, text=text) if is_words else None
+    """Equal texts have equal words. None where there is no word; a truth is no text to the store."""
+    if not any(char.isalnum() for char in text):
+        return None
+    has_text = HasText(field=field, text=text)
+    if text not in ("true", "false"):
+        return has_text
+    return Group(op="or", conditions=(OneOf(field=field, values=(text == "true",)), has_text))
 
 
 def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
     """A date in range, or a number that is a moment in range."""
     seconds = datetime.fromisoformat(moment).timestamp()
     a_moment = NumberRange(field=field, gte=_UNIX[0], lte=_UNIX[1])
-    number = Group(op="and", conditions=(a_moment, NumberRange(field=field, **_bounds(operator, seconds))))
-    return Group(op="or", conditions=(DateRange(field=field, **_bounds(operator, moment)), number))
+    number = Group(op="and", conditions=(a_moment, NumberRange(field=field, **_bounds(operator, seconds, seconds))))
+    return Group(op="or", conditions=(DateRange(field=field, **_bounds(operator, moment, moment)), number))
 
 
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
     """A number in range, or a date if the number is a moment; or neither, that is a text which may spell one."""
-    ranges: list[Filter] = [NumberRange(field=field, **_bounds(operator, number))]
+    ranges: list[Filter] = [NumberRange(field=field, **_bounds(operator, *_about(number)))]
     others: list[Filter] = [NumberRange(field=field, gte=-_LARGEST)]
     if _is_unix(number):
         moment = datetime.fromtimestamp(number, UTC).isoformat().replace("+00:00", "Z")
-        ranges.append(DateRange(field=field, **_bounds(operator, moment)))
+        ranges.append(DateRange(field=field, **_bounds(operator, moment, moment)))
         others.append(DateRange(field=field, gte=_EARLIEST))
     neither = (Group(op="not", conditions=(other,)) for other in others)
     spelt = Group(op="and", conditions=(Exists(field=field, present=True), *neither))
     return Group(op="or", conditions=(*ranges, spelt))
 
 
-def _bounds(operator: Operator, value: Any) -> dict[str, Any]:
-    return {_BOUND[operator]: value} if operator in _BOUND else {"gte": value, "lte": value}
+def _about(number: float) -> tuple[float, float]:
+    """Looser where a float stands for several whole numbers, which some stores tell apart."""
+    if abs(number) < _EXACT:
+        return number, number
+    return math.nextafter(number, -_LARGEST), math.nextafter(number, _LARGEST)
+
+
+def _bounds(operator: Operator, low: Any, high: Any) -> dict[str, Any]:
+    if operator in _BOUND:
+        return {_BOUND[operator]: low if operator in (">", "≥") else high}
+    return {"gte": low, "lte": high}

@@ -14,7 +14,6 @@ from app.rankers import Ordered, Rankers
 from app.ranking.shapes import Candidate, Ranked
 from app.stopwatch import Stopwatch
 from indexing.collections import check_embedder
-from indexing.filters import Filter
 from indexing.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
 from indexing.lexical import Lexical
 from indexing.query_embedding import QueryEmbedder
@@ -124,28 +123,19 @@ class Searcher:
 
 
 async def _look(store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None) -> Catch:
-    """Further down, and then more slowly, as long as too few passages meet the conditions."""
+    """Further down where too few passages meet the conditions."""
     catch = Catch(Retrieved())
     if dense is None and sparse is None:
         return catch
     wanted = _depth(query)
-    for narrowed, limit in _rounds(query.conditions, wanted):
-        asked = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=all_of((query.filter, narrowed)))
+    narrowed = None if query.conditions is None else narrowing(query.conditions)
+    condition = all_of((query.filter, narrowed))
+    for limit in dict.fromkeys((wanted, MAX_LOOKED_THROUGH)):
+        asked = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=condition)
         catch = _sift(await store.retrieve(query.collection, asked), query.conditions, wanted, limit)
         if not catch.short:
             break
     return catch
-
-
-def _rounds(conditions: Conditions | None, wanted: int) -> Iterator[tuple[Filter | None, int]]:
-    """What the store is asked to check, and how many passages it is asked for."""
-    if conditions is None:
-        yield None, wanted
-        return
-    quick, slow = narrowing(conditions, words=False), narrowing(conditions, words=True)
-    yield from ((quick, limit) for limit in dict.fromkeys((wanted, MAX_LOOKED_THROUGH)))
-    if slow != quick:
-        yield slow, MAX_LOOKED_THROUGH
 
 
 def _sift(found: Retrieved, conditions: Conditions | None, wanted: int, limit: int) -> Catch:

@@ -138,7 +138,10 @@ class VectorStore(Protocol):
         """Every passage of the collection, in no particular order."""
 
     async def optimize(self, name: str) -> None:
-        """Build what makes searches fast (graph indexes), if enough has changed to be worth it. May take long."""
+        """Make the indexes that an earlier version did not make, and graphs if enough has changed to be worth it.
+
+        May take long.
+        """
 
     async def close(self) -> None:
         """Let go of everything; nothing written is lost."""

@@ -16,7 +16,15 @@ from indexing.errors import StoreUnavailable
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import Candidate, CollectionSpec, Distance, Point, Retrieval, Retrieved, SparseVector, Vector
 from indexing.store.conditions import translate
-from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, MIRRORS, IndexKind, encode, indexable_fields
+from indexing.store.payload import (
+    BUILT_IN_INDEXES,
+    MAX_INDEXED_FIELDS,
+    MIRRORS,
+    IndexKind,
+    encode,
+    indexable_fields,
+    word_indexes,
+)
 
 DENSE, SPARSE = "dense", "sparse"
 
@@ -30,7 +38,7 @@ _DISTANCES = {
     "dot": edge.Distance.Dot,
     "euclid": edge.Distance.Euclid,
 }
-_KINDS = {
+_KINDS: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "number": edge.PayloadSchemaType.Float,
@@ -146,6 +154,15 @@ class EdgeShard:
         signs = {DENSE: self._sign, SPARSE: 1.0}
         ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, found, strict=True)}
         return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
+
+    def index_words(self) -> None:
+        """Make words as fast to find as whole values are; shards of earlier versions need it."""
+        with engine_errors():
+            schema = self._shard.info().payload_schema
+            kinds = {
+                path: name for path, index in schema.items() for name, kind in _KINDS.items() if index.data_type == kind
+            }
+            self._index(word_indexes(kinds))
 
     def passages(self, document_id: str) -> list[Passage]:
         found = [

@@ -201,6 +201,8 @@ class EmbeddedStore:
         with entry.writing:
             before = entry.generation
             try:
+                with before.use() as shard:
+                    shard.index_words()
                 if not self._worth_optimizing(before):
                     return
                 better = before.optimized_copy(before.directory.parent / new_generation())

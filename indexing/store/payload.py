@@ -25,6 +25,7 @@ BUILT_IN_INDEXES: dict[str, IndexKind] = {
     "source": "keyword",
     "title": "keyword",
     "page": "integer",
+    f"{WORDS}.document_id": "keyword",
     f"{WORDS}.source": "keyword",
     f"{WORDS}.title": "keyword",
 }
@@ -69,7 +70,13 @@ def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKi
             found.setdefault(path, kind)
             if _mirror(value, _dates):
                 found.setdefault(f"{DATES}.{path}", "date")
-    return found
+    return found | word_indexes(found)
+
+
+def word_indexes(indexed: Mapping[str, IndexKind]) -> dict[str, IndexKind]:
+    """What makes words as fast to find as the whole values of these paths; a truth may be spelt elsewhere."""
+    own = [path for path, kind in indexed.items() if kind in ("keyword", "flag") and not path.startswith(f"{WORDS}.")]
+    return {f"{WORDS}.{path}": "keyword" for path in own}
 
 
 @functools.lru_cache(maxsize=1024)  # the passages of a document repeat its title and its source

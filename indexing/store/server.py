@@ -22,7 +22,7 @@ from indexing.documents import Passage
 from indexing.errors import CollectionConflict, CollectionNotFound, IndexingError, StoreUnavailable
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved
 from indexing.store.names import check_name, generation_name, new_generation, split_generation
-from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, IndexKind, indexable_fields
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS, IndexKind, indexable_fields, word_indexes
 from indexing.store.server_requests import (
     DENSE,
     SPARSE,
@@ -41,7 +41,7 @@ _METADATA = "winnow"
 _PAGE = 512
 
 _DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
-_KINDS = {
+_KINDS: dict[IndexKind, models.PayloadSchemaType] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
     "number": models.PayloadSchemaType.FLOAT,
@@ -179,8 +179,9 @@ class ServerStore:
             yield passage(record)
 
     async def optimize(self, name: str) -> None:
-        """Servers do this by themselves, in the background."""
-        await self._physical(name)
+        """Servers build graphs by themselves, in the background."""
+        schema = await self._schema(name)
+        await self._index(name, word_indexes(schema))
 
     async def collections(self) -> list[CollectionInfo]:
         aliases = await self._aliases()
@@ -256,6 +257,13 @@ class ServerStore:
             )
         return msgspec.json.decode(raw, type=CollectionSpec)
 
+    async def _schema(self, name: str) -> dict[str, IndexKind]:
+        """The indexes that there are, by path."""
+        physical = await self._physical(name)
+        info = await self._call(name, self._client.get_collection(physical))
+        kinds = {kind: own for own, kind in _KINDS.items()}
+        return {path: kinds[index.data_type] for path, index in info.payload_schema.items() if index.data_type in kinds}
+
     async def _dense_sign(self, name: str) -> float:
         """-1 where the engine gives distances (smaller is nearer), so that a larger score is always nearer."""
         if name not in self._signs:
@@ -269,9 +277,13 @@ class ServerStore:
 
     async def _index(self, name: str, fields: dict[str, IndexKind]) -> None:
         """Make filters on these fields fast. The client's emulation has no indexes."""
-        indexed = self._indexed.setdefault(name, set())
+        if self._local is not None:
+            return
+        if name not in self._indexed:
+            self._indexed[name] = set(await self._schema(name))
+        indexed = self._indexed[name]
         for path, kind in fields.items():
-            if self._local is None and path not in indexed and len(indexed) < MAX_INDEXED_FIELDS:
+            if path not in indexed and len(indexed) < MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES):
                 await self._call(name, self._client.create_payload_index(name, path, field_schema=_KINDS[kind]))
                 indexed.add(path)
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge as edge
 
 from indexing.errors import CollectionNotFound, IndexBusy
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.embedded import EmbeddedStore
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS
 from tests.fakes.points import SPEC, passage, point, vector
 
 pytestmark = pytest.mark.anyio
@@ -232,3 +234,55 @@ async def test_dropping_waits_for_running_searches(tmp_path: Path) -> None:
     outcomes = await asyncio.gather(*searches, return_exceptions=True)
     assert all(isinstance(outcome, CollectionNotFound) or len(outcome.dense) == 1000 for outcome in outcomes)  # type: ignore[union-attr]
     await store.close()
+
+
+def engine(root: Path) -> edge.EdgeShard:
+    """The one shard of a closed store, without us."""
+    (shard,) = (path for path in (root / "collections" / "docs").iterdir() if path.is_dir())
+    return edge.EdgeShard.load(str(shard))
+
+
+def indexes(root: Path) -> set[str]:
+    shard = engine(root)
+    paths = set(shard.info().payload_schema)
+    shard.close()
+    return paths
+
+
+async def test_indexes_that_an_earlier_version_did_not_make_are_made(tmp_path: Path) -> None:
+    """`optimize` gives a collection the indexes over words that it was filled without; what is found stays the same."""
+    words = {"words.document_id", "words.metadata.code"}
+    asked = Retrieval(dense=vector(1.0), filter=parse_filter({"code": {"text": "needle"}}))
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point("d1", metadata={"code": "A Needle"}), point("d2", metadata={"code": "hay"})])
+    await store.close()
+    shard = engine(tmp_path)
+    for path in words:
+        shard.update(edge.UpdateOperation.delete_field_index(path))
+    shard.close()
+    assert not words & indexes(tmp_path)
+
+    store = EmbeddedStore(tmp_path)
+    before = await store.retrieve("docs", asked)
+    await store.optimize("docs")
+    assert await store.retrieve("docs", asked) == before
+    assert [candidate.passage.document_id for candidate in before.dense] == ["d1"]
+    await store.close()
+    assert words <= indexes(tmp_path)
+
+
+@pytest.mark.slow
+async def test_ten_thousand_different_keys(tmp_path: Path) -> None:
+    """Metadata of ever new keys get no more indexes than there may be, and a key without one is found all the same."""
+    store = EmbeddedStore(tmp_path)
+    await store.create("docs", SPEC)
+    for start in range(0, 10_000, 1000):
+        keys = [f"key{number}" for number in range(start, start + 1000)]
+        await store.upsert("docs", [point(f"d{start}", metadata={key: f"Value {key}" for key in keys})])
+    for condition in ({"key9500": "Value key9500"}, {"key9500": {"text": "KEY9500"}}):
+        retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=parse_filter(condition)))
+        assert [candidate.passage.document_id for candidate in retrieved.dense] == ["d9000"]
+    await store.optimize("docs")
+    await store.close()
+    assert len(indexes(tmp_path)) == MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)

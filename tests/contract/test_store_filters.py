@@ -1,14 +1,15 @@
 """Filters mean the same in every store, and what the oracle says that they mean."""
 
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexing.documents import to_payload
-from indexing.filters import parse_filter
+from app.conditions import Condition, Conditions, Operator, meets, narrowing
+from indexing.documents import Passage, to_payload
+from indexing.filters import Filter, parse_filter
 from indexing.store.base import Point, Retrieval, VectorStore
 from tests.fakes.filter_oracle import matches
 from tests.fakes.points import SPEC, point, vector
@@ -44,6 +45,20 @@ filters = st.recursive(
         st.fixed_dictionaries({"not": inner}),
     ),
     max_leaves=6,
+)
+conditions = st.builds(
+    lambda every, parts: Conditions(every=every, conditions=tuple(parts)),
+    every=st.booleans(),
+    parts=st.lists(
+        st.builds(
+            lambda names, operator, values: Condition(fields=tuple(names), operator=operator, values=tuple(values)),
+            names=st.lists(fields, min_size=1, max_size=2),
+            operator=st.sampled_from(get_args(Operator)),
+            values=st.lists(scalars, min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
 )
 
 
@@ -83,9 +98,9 @@ async def filled(store: VectorStore) -> VectorStore:
     return store
 
 
-async def ordinals(store: VectorStore, raw: dict[str, Any]) -> set[int]:
-    retrieval = Retrieval(dense=vector(1.0), limit=1000, filter=parse_filter(raw))
-    return {candidate.passage.ordinal for candidate in (await store.retrieve("docs", retrieval)).dense}
+async def found(store: VectorStore, condition: Filter | None) -> list[Passage]:
+    retrieval = Retrieval(dense=vector(1.0), limit=1000, filter=condition)
+    return [candidate.passage for candidate in (await store.retrieve("docs", retrieval)).dense]
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,7 +110,16 @@ async def test_filters_agree_with_the_oracle(filled: VectorStore, raw: dict[str,
     condition = parse_filter(raw)
     assert condition is not None
     expected = {p.passage.ordinal for p in corpus() if matches(condition, to_payload(p.passage))}
-    assert await ordinals(filled, raw) == expected
+    assert {passage.ordinal for passage in await found(filled, condition)} == expected
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wanted=conditions)
+async def test_no_store_loses_what_meets_conditions(filled: VectorStore, wanted: Conditions) -> None:
+    """Under the narrowing of any conditions a store still gives every passage that meets them."""
+    expected = {p.passage.ordinal for p in corpus() if meets(wanted, p.passage)}
+    narrowed = await found(filled, narrowing(wanted))
+    assert {passage.ordinal for passage in narrowed if meets(wanted, passage)} == expected
 
 
 PASSAGES: dict[str, dict[str, Any]] = {

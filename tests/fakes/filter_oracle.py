@@ -79,7 +79,7 @@ def _moment(value: Any) -> datetime | None:
 
 def _plain(text: str) -> str:
     """Lower case without accents; other scripts as they are."""
-    letters = unicodedata.normalize("NFD", text.lower())
+    letters = unicodedata.normalize("NFD", text.casefold())
     return unicodedata.normalize("NFC", "".join(char for char in letters if unicodedata.category(char) != "Mn"))
 
 

@@ -45,7 +45,7 @@ def test_mirrors_do_not_change_the_passage() -> None:
 
 
 def test_indexable_fields() -> None:
-    """Every nameable metadata field gets the index of its first value's kind, a date one more."""
+    """Every nameable metadata field gets the index of its first value's kind, a date one more, words another."""
     metadata = {"s": "x", "n": 1, "f": [2.5], "b": True, "o": {"in": "y"}, "d": "2024-01-01", "no": None, "e": []}
     unnameable = {"a.b": 1, 'q"': 1, "": 1, "l": [{"x": 1}]}
     assert indexable_fields([{}, {"metadata": metadata}, {"metadata": {"s": 1} | unnameable}]) == {
@@ -56,4 +56,8 @@ def test_indexable_fields() -> None:
         "metadata.o.in": "keyword",
         "metadata.d": "keyword",
         "dates.metadata.d": "date",
+        "words.metadata.s": "keyword",
+        "words.metadata.b": "keyword",
+        "words.metadata.o.in": "keyword",
+        "words.metadata.d": "keyword",
     }

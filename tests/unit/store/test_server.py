@@ -1,18 +1,21 @@
 """What the server store makes of servers that fail, and how it cuts its requests. No Qdrant server needed."""
 
 import socket
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from qdrant_client import AsyncQdrantClient, models
 
 from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.store.base import Retrieval, SparseVector
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS
 from indexing.store.server import ServerOptions, ServerStore
 from indexing.store.server_requests import batches, sides
 from tests.fakes.http_server import answering
-from tests.fakes.points import point, vector
+from tests.fakes.points import SPEC, point, vector
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +104,60 @@ def test_both_sides_go_out_in_one_batch() -> None:
     assert [(query.using, query.limit) for query in queries.values()] == [("dense", 7), ("sparse", 7)]
     assert queries["dense"].filter == queries["sparse"].filter is not None
     assert all(query.with_payload.exclude == ["words", "dates"] for query in queries.values())  # type: ignore[union-attr]
+
+
+class IndexingClient(AsyncQdrantClient):
+    """The client's emulation, which remembers the payload indexes that it is asked for, by collection or alias."""
+
+    def __init__(self) -> None:
+        super().__init__(location=":memory:")
+        self.schema: dict[str, models.PayloadIndexInfo] = {}
+        self.created: list[str] = []
+
+    async def create_payload_index(self, collection_name: str, field_name: str, **asked: Any) -> models.UpdateResult:
+        self.created.append(field_name)
+        self.schema[field_name] = models.PayloadIndexInfo(data_type=asked["field_schema"], points=0)
+        return models.UpdateResult(status=models.UpdateStatus.COMPLETED)
+
+    async def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
+        info = await super().get_collection(collection_name, **kwargs)
+        return info.model_copy(update={"payload_schema": dict(self.schema)})
+
+
+async def test_indexes_are_asked_for_once() -> None:
+    """Each new metadata field gets its indexes with its first passages, by whichever process writes them."""
+    client = IndexingClient()
+    first, second = (ServerStore(client, ServerOptions()) for _ in range(2))
+    await first.create("docs", SPEC)
+    assert set(client.created) == set(BUILT_IN_INDEXES)
+    client.created.clear()
+    for store in (first, second, first):
+        await store.upsert("docs", [point("d1", metadata={"code": "x", "n": 1})])
+    assert client.created == ["metadata.code", "metadata.n", "words.metadata.code"]
+    await first.close()
+
+
+async def test_indexes_that_an_earlier_version_did_not_ask_for_are_made() -> None:
+    """`optimize` asks for an index over the words of every text that has one over its whole values."""
+    client = IndexingClient()
+    store = ServerStore(client, ServerOptions())
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point("d1", metadata={"code": "x", "when": "2024-01-01", "n": 1, "ok": True})])
+    whole = set(client.schema)
+    lost = {path for path in whole if path.startswith("words.")}
+    client.schema = {path: index for path, index in client.schema.items() if path not in lost}
+    await ServerStore(client, ServerOptions()).optimize("docs")
+    assert set(client.schema) == whole
+    assert "words.metadata.code" in lost
+    await store.close()
+
+
+async def test_ever_new_keys_are_indexed_up_to_a_limit() -> None:
+    """However many keys metadata have and however often the service is started, the indexes are limited in number."""
+    client = IndexingClient()
+    await ServerStore(client, ServerOptions()).create("docs", SPEC)
+    for start in (0, 5000):
+        metadata = {f"key{number}": "x" for number in range(start, start + 5000)}
+        await ServerStore(client, ServerOptions()).upsert("docs", [point("d1", metadata=metadata)])
+    assert len(client.schema) == MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)
+    await client.close()
