@@ -11,6 +11,7 @@ from app.api.problems import Problem
 from app.errors import (
     BudgetExceeded,
     NotFound,
+    PromptTooLong,
     Refused,
     UnknownBackend,
     UpstreamError,
@@ -23,9 +24,13 @@ SHOULD_RETRY = "x-should-retry"
 
 SPENT = "insufficient_quota"
 REJECTED = "invalid_upstream_request"
+TOO_LONG = "context_length_exceeded"
 
 _TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
 """What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+
+_EXCEEDED = "this model's maximum context length is exceeded"
+"""LiteLLM knows by these words, and not by the code, that another model may help."""
 
 _STATUS = {422: 400}
 _TYPES = {401: "authentication_error", 402: SPENT, 403: "permission_error", 429: "rate_limit_error"}
@@ -46,6 +51,15 @@ class OpenAIFailure(msgspec.Struct, frozen=True):
     error: OpenAIError
 
 
+class AnyonesFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Cohere's clients read `message`, Jina's `detail`, the others `error`; who is calling nobody can tell."""
+
+    id: str
+    message: str
+    detail: str
+    error: OpenAIError
+
+
 def openai_failure(problem: Problem, _exc: Exception) -> tuple[int, OpenAIFailure]:
     """A problem as it is, in these words."""
     pointer = problem.errors[0].pointer if problem.errors else ""
@@ -58,6 +72,13 @@ def openai_failure(problem: Problem, _exc: Exception) -> tuple[int, OpenAIFailur
     return problem.status, OpenAIFailure(error)
 
 
+def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, AnyonesFailure]:
+    """The same for every client. The status is ours."""
+    status, failure = openai_failure(problem, exc)
+    told = AnyonesFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
+    return status, told
+
+
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
     plain = openai_failure(problem, exc)[1].error
@@ -65,6 +86,9 @@ def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
         message = f"invalid model: {problem.detail}"
         missing = OpenAIError(message=message, type=_type(404), param="model", code="model_not_found")
         return 404, OpenAIFailure(missing)
+    if isinstance(exc, PromptTooLong):
+        message = f"invalid request: {_EXCEEDED}; {problem.detail}"
+        return 400, OpenAIFailure(OpenAIError(message=message, type=_type(400), param="messages", code=TOO_LONG))
     status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
     kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)
     code = SPENT if _is_spent(exc) else "content_filter" if isinstance(exc, Refused) else plain.code

@@ -8,6 +8,7 @@ from app.errors import (
     MissingCapability,
     NotFound,
     Overloaded,
+    PromptTooLong,
     RateLimited,
     Refused,
     Resting,
@@ -48,7 +49,7 @@ LASTING = (
     BudgetExceeded("the budget of $500 a day in total is spent", 3600.0),
     UpstreamRateLimited("g", "gemini: the quota of the day is spent", quota="day"),
     UpstreamRejected("g", "gemma refuses the key (401); set api_key in [backends.gemma]"),
-    UpstreamRejected("g", "the prompt is too long for the context of 4096 tokens of gemma"),
+    PromptTooLong("g", "the prompt is too long for the context of 4096 tokens of gemma"),
     UpstreamRejected("g", "gemma refuses the request (500)"),
     Refused("g", "gemma declined for its content policy"),
     NotFound("there is no model 'x' to chat with"),
@@ -107,3 +108,10 @@ def test_a_safety_block_is_the_requests_fault() -> None:
     """400 content_filter, as Azure has it: clients do not ask again."""
     status, failure = openai_error(problem_of(LASTING[5], "id"), LASTING[5])
     assert (status, failure.error.code) == (400, "content_filter")
+
+
+def test_a_prompt_that_is_too_long_is_the_requests_fault() -> None:
+    """400 context_length_exceeded, which clients know how to handle; a 502 would send people to look for a fault."""
+    status, failure = openai_error(problem_of(LASTING[3], "id"), LASTING[3])
+    assert (status, failure.error.code, failure.error.param) == (400, "context_length_exceeded", "messages")
+    assert "this model's maximum context length is" in failure.error.message  # what LiteLLM looks for
