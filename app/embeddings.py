@@ -10,6 +10,7 @@ from app.cleaning import clean
 from app.errors import NotFound, TooLarge, pointing_at
 from app.model_names import EMBED, ModelNames
 from indexing.embedding import Embedder
+from indexing.errors import UnknownTokens
 from indexing.store.base import Vector
 from indexing.text_embedding import Embedded, TextEmbedder
 from indexing.vocabulary import openai_vocabulary
@@ -43,7 +44,7 @@ class Embeddings:
         self._texts, self._embedder, self._names, self._sizes = texts, embedder, names, sizes
 
     async def embed(self, task: TextsToEmbed) -> EmbeddedTexts:
-        """Raises InvalidRequest, TooLarge, NotFound (the model), UnknownTokens, EmbedderUnavailable, EmbedderBusy."""
+        """Raises InvalidRequest, TooLarge, NotFound (the model), EmbedderUnavailable, EmbedderBusy."""
         if not self._names.embeds(task.model):
             raise NotFound(f"there is no embedding model {task.model[:100]!r} here; ask for {EMBED!r}")
         if len(task.inputs) > MOST_TEXTS:
@@ -76,8 +77,11 @@ class Embeddings:
 async def _texts(inputs: Sequence[str | Sequence[int]]) -> list[str]:
     if all(isinstance(one, str) for one in inputs):
         return [clean(str(one)) for one in inputs]
-    vocabulary = await asyncio.to_thread(openai_vocabulary)
-    return [clean(one if isinstance(one, str) else vocabulary.text(one)) for one in inputs]
+    try:
+        vocabulary = await asyncio.to_thread(openai_vocabulary)
+        return [clean(one if isinstance(one, str) else vocabulary.text(one)) for one in inputs]
+    except UnknownTokens as exc:
+        raise pointing_at("/input", str(exc)) from exc
 
 
 def _cut(found: Embedded, size: int | None) -> Vector:

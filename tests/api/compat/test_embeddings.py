@@ -80,18 +80,18 @@ async def test_the_models_names(client: httpx.AsyncClient, name: str | None) -> 
 @pytest.mark.parametrize(
     ("fields", "status", "param", "says"),
     [
-        ({"input": "a", "model": "text-embedding-3-small"}, 404, None, "ask for 'winnow-embed'"),
+        ({"input": "a", "model": "text-embedding-3-small"}, 404, "model", "ask for 'winnow-embed'"),
         ({}, 400, "input", "required"),
         ({"input": []}, 400, "input", "nothing to embed"),
         ({"input": None}, 400, "input", "expected a string"),
         ({"input": ["a", 1]}, 400, "input.1", "expected a string"),
         ({"input": ["a", [True]]}, 400, "input.1", "expected a string"),
-        ({"input": [200_000]}, 400, None, "check_embedding_ctx_length=False"),
-        ({"input": [-1]}, 400, None, "not all of cl100k_base"),
+        ({"input": [200_000]}, 400, "input", "check_embedding_ctx_length=False"),
+        ({"input": [-1]}, 400, "input", "not all of cl100k_base"),
         ({"input": ["a"] * 2049}, 413, None, "2048"),
         ({"input": "a", "dimensions": 48}, 400, "dimensions", "32, 64"),
-        ({"input": "a", "dimensions": 0}, 400, "dimensions", ">= 1"),
-        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "int8"),
+        ({"input": "a", "dimensions": -1}, 400, "dimensions", ">= 0"),
+        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "one of base64, float, got 'int8'"),
     ],
 )
 async def test_errors_are_openais(
@@ -105,8 +105,9 @@ async def test_errors_are_openais(
 
 
 async def test_shorter_vectors_where_the_model_has_them(client: httpx.AsyncClient) -> None:
-    """Cut and made unit vectors again; all of the dimensions is fine too."""
+    """Cut and made unit vectors again; all of the dimensions is fine, too, and 0, Infinity's word for it."""
     full = vectors(await post(client, input="dental", dimensions=64))[0]
+    assert np.array_equal(full, vectors(await post(client, input="dental", dimensions=0))[0])
     short = vectors(await post(client, input="dental", dimensions=32))[0]
     assert np.allclose(short, full[:32] / np.linalg.norm(full[:32]))
 

@@ -68,5 +68,5 @@ async def test_ragflow_guesses_right(tmp_path: Path) -> None:
 async def test_an_unknown_model_is_openais_404(client: httpx.AsyncClient) -> None:
     """With the way to the list."""
     response = await client.get("/v1/models/nobody/here")
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
     assert "GET /v1/models" in response.json()["error"]["message"]
