@@ -26,6 +26,12 @@ def test_half_a_character_is_replaced(text: str) -> None:
     assert mended == json.loads(json.dumps(LONE.sub("\ufffd", text)))
 
 
+def test_a_flood_of_halves_is_left_alone() -> None:
+    """It would hold up everyone; the refusal is that of any other malformed body."""
+    flood = rb"\ud83d" * 50_001 + rb"\uD83D" * 50_000
+    assert whole_characters(flood) is flood
+
+
 async def test_a_text_that_was_cut_in_an_emoji_is_ranked(client: httpx.AsyncClient) -> None:
     """One bad document does not cost the whole call."""
     body = rb'{"query": "dental \ud83d", "documents": ["Dental cover \ude00", "Parking \ud83d\ude00"], "x": "\udc00"}'
