@@ -18,6 +18,7 @@ WinnowError
   │ └ Resting                    it failed so often that we leave it alone for a while
   ├ UpstreamRateLimited          retryable; `quota` says which one is spent
   ├ UpstreamRejected             key, model or request
+  │ └ PromptTooLong              for the model's context
   ├ UpstreamBadReply             retryable: the next reply may be whole
   └ Refused                      a safety block
 """
@@ -196,6 +197,10 @@ class UpstreamRejected(UpstreamError):
     """It refuses our key, model or request."""
 
     code = "rejected"
+
+
+class PromptTooLong(UpstreamRejected):
+    """The request does not fit into its context."""
 
 
 class UpstreamBadReply(UpstreamError):

@@ -22,7 +22,7 @@ from app.api.bodies import BodyRequest
 from app.api.chat import chat
 from app.api.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.compat.routes import compatibility
-from app.api.compat.unserved import on_unserved
+from app.api.compat.strangers import on_no_route
 from app.api.cost import estimate_cost
 from app.api.documentation import REQUEST_ID, StructShapes, openapi_config
 from app.api.documents import delete_document, list_documents, put_documents, show_document
@@ -70,6 +70,12 @@ ROUTES = (
 )
 
 
+KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep an idle connection (httpx 5, aiohttp 15, load balancers 60 s): whoever closes it
+first does not meet the other's next request on its way.
+"""
+
+
 def create_app(settings: Settings, services: Services, samples: Path | None = None) -> Litestar:
     """The ASGI application. It starts and closes the services with its lifespan; see `Services.start` for `samples`."""
     shapes = StructShapes(DocumentsRequest, DocumentBody)
@@ -79,8 +85,8 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
         exception_handlers={
             Exception: on_error,
-            NotFoundException: on_unserved,
-            MethodNotAllowedException: on_unserved,
+            NotFoundException: on_no_route,
+            MethodNotAllowedException: on_no_route,
         },
         openapi_config=openapi_config(installed_version()),
         request_class=BodyRequest,
@@ -106,7 +112,7 @@ def serve(settings: Settings, services: Services, *, samples: bool = False) -> N
     service = settings.service
     configure_logging(service.log_format, service.log_level)
     with bind(service.host, service.port) as listening:
-        Server(_server_config(settings, services, samples=samples), services).run([listening])
+        Server(server_config(settings, services, samples=samples), services).run([listening])
 
 
 class CannotListen(WinnowError):
@@ -126,7 +132,8 @@ def bind(host: str, port: int) -> socket:
         raise CannotListen(detail) from exc
 
 
-def _server_config(settings: Settings, services: Services, *, samples: bool) -> uvicorn.Config:
+def server_config(settings: Settings, services: Services, *, samples: bool) -> uvicorn.Config:
+    """What uvicorn is told."""
     service = settings.service
     return uvicorn.Config(
         create_app(settings, services, SAMPLES if samples else None),
@@ -139,6 +146,7 @@ def _server_config(settings: Settings, services: Services, *, samples: bool) -> 
         server_header=False,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(service.shutdown_grace_s)),
     )
 

@@ -54,8 +54,9 @@ class CollectionNotFound(IndexingError):
     """No collection of that name."""
 
     def __init__(self, name: str) -> None:
-        option = "" if name == "default" else f" --collection {name}"
-        super().__init__(f"there is no collection {name!r}: `winnow index PATH{option}` makes it")
+        told = name[:100]
+        option = "" if name == "default" else f" --collection {told}"
+        super().__init__(f"there is no collection {told!r}: `winnow index PATH{option}` makes it")
         self.name = name
 
 

@@ -24,6 +24,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+_NO_CHOICE = "Invalid enum value"
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
@@ -57,8 +58,17 @@ def field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
     if missing := _MISSING.search(what):
         return FieldProblem(f"{pointer}/{missing['field']}", "this field is required")
     if unknown := _UNKNOWN.search(what):
-        return FieldProblem(f"{pointer}/{_escaped(unknown['field'])}", _unknown(unknown["field"], _at(kind, pointer)))
+        where = _struct(_type_at(kind, pointer))
+        return FieldProblem(f"{pointer}/{_escaped(unknown['field'])}", _unknown(unknown["field"], where))
+    if what.startswith(_NO_CHOICE) and (words := _words(_type_at(kind, pointer))):
+        return FieldProblem(pointer, f"expected one of {', '.join(words)}, got{what.removeprefix(_NO_CHOICE)}")
     return FieldProblem(pointer, what.replace("`", "").replace("Expected", "expected"))
+
+
+def require_plain(content_encoding: str | None) -> None:
+    """Raises UnsupportedMediaType for a body that is packed."""
+    if content_encoding and content_encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"send the body as it is: Content-Encoding {content_encoding[:50]} is not read")
 
 
 def require_json(content_type: str | None) -> None:
@@ -74,8 +84,14 @@ class StrictJSON(AbstractDTO[T]):
     """`dto=StrictJSON[SearchRequest]` gives the handler its `data` by `decode`."""
 
     def decode_bytes(self, value: bytes) -> T:
-        require_json(self.asgi_connection.headers.get("content-type"))
+        self.check_headers()
         return decode(value, self.model_type)
+
+    def check_headers(self) -> None:
+        """Raises UnsupportedMediaType."""
+        headers = self.asgi_connection.headers
+        require_plain(headers.get("content-encoding"))
+        require_json(headers.get("content-type"))
 
     @classmethod
     def create_for_field_definition(cls, *args: Any, **kwargs: Any) -> None:
@@ -130,27 +146,35 @@ def _decoder(kind: type[T], *, strict: bool) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(kind, strict=strict)
 
 
-def _at(kind: type[msgspec.Struct], pointer: str) -> type[msgspec.Struct] | None:
-    """The struct that a pointer leads to; None where there is none to be found."""
+def _type_at(kind: type[msgspec.Struct], pointer: str) -> Any:
+    """What msgspec knows of the place that a pointer leads to; None where it is not to be found."""
     found: Any = msgspec.inspect.type_info(kind)
     for step in pointer.split("/")[1:]:
         found = _struct(found)
         fields = {field.encode_name: field.type for field in found.fields} if found else {}
         found = getattr(fields.get(step), "item_type", fields.get(step)) if not step.isdigit() else found
-    found = _struct(found)
-    return found.cls if found else None
+    return found
 
 
 def _struct(info: Any) -> msgspec.inspect.StructType | None:
-    options = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return next((option for option in options if isinstance(option, msgspec.inspect.StructType)), None)
+    return next((option for option in _options(info) if isinstance(option, msgspec.inspect.StructType)), None)
 
 
-def _unknown(field: str, kind: type[msgspec.Struct] | None) -> str:
-    if kind is None:
+def _words(info: Any) -> list[str]:
+    """Those of a Literal."""
+    literals = (option for option in _options(info) if isinstance(option, msgspec.inspect.LiteralType))
+    return [str(value) for literal in literals for value in literal.values]
+
+
+def _options(info: Any) -> tuple[Any, ...]:
+    return info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+
+
+def _unknown(field: str, where: msgspec.inspect.StructType | None) -> str:
+    if where is None:
         return "this field is not known"
-    near = difflib.get_close_matches(field, kind.__struct_fields__, n=1)
-    return f"this field is not known; {f'did you mean {near[0]}?' if near else f'known are {_fields(kind)}'}"
+    near = difflib.get_close_matches(field, where.cls.__struct_fields__, n=1)
+    return f"this field is not known; {f'did you mean {near[0]}?' if near else f'known are {_fields(where.cls)}'}"
 
 
 def _fields(kind: type[msgspec.Struct]) -> str:

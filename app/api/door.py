@@ -13,7 +13,8 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import MEDIA_TYPE, problem_of
+from app.api.compat.strangers import fit_for
+from app.api.problems import problem_of, request_id
 from app.errors import NotAllowed
 from app.settings import ServiceSettings
 
@@ -35,12 +36,12 @@ class Door:
             return
         started = perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id = _request_id(scope)
+        state["request_id"] = sent_id = _request_id(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state["status"] = int(message["status"])
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", sent_id.encode())]
             await send(message)
 
         try:
@@ -52,7 +53,7 @@ class Door:
         try:
             check_caller(scope, self._settings)
         except NotAllowed as exc:
-            await _refuse(exc, str(scope["state"]["request_id"]), send)
+            await _refuse(exc, scope, send)
         else:
             await self._app(scope, receive, send)
 
@@ -74,10 +75,10 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
             f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 lets all in"
         )
     host = headers.get(b"host", b"").decode("latin-1")
-    if host and not _is_ours(_host_name(host), settings):
+    if host and not _is_ours(_host_name(f"//{host}"), settings):
         raise NotAllowed(f"the service is not known as {host!r}; WINNOW_SERVICE_HOSTS lists further names of it")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if origin and not _is_ours(urlsplit(origin).hostname or "", settings):
+    if origin and not _is_ours(_host_name(origin), settings):
         raise NotAllowed(f"web pages of {origin!r} are not served; WINNOW_SERVICE_HOSTS lists the names that are")
 
 
@@ -98,10 +99,10 @@ def _is_ours(name: str, settings: ServiceSettings) -> bool:
     return is_loopback(name) or name.lower() in {host.lower() for host in (settings.host, *settings.hosts)}
 
 
-def _host_name(host: str) -> str:
-    """`localhost:8000` and `[::1]:8000` without port and brackets."""
+def _host_name(url: str) -> str:
+    """Without port and brackets; "" where there is none to be found."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
@@ -111,10 +112,11 @@ def _request_id(scope: Any) -> str:
     return sent.decode() if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-async def _refuse(exc: NotAllowed, request_id: str, send: Send) -> None:
-    problem = problem_of(exc, request_id)
-    body = msgspec.json.encode(problem)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+async def _refuse(exc: NotAllowed, scope: Scope, send: Send) -> None:
+    problem = problem_of(exc, request_id(scope))
+    content, media_type = fit_for(scope["path"], problem, exc)
+    body = msgspec.json.encode(content)
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -38,6 +38,7 @@ STATUS: Mapping[type[Exception], int] = {
     app_errors.Resting: 503,
     app_errors.UpstreamRateLimited: 503,
     app_errors.UpstreamRejected: 502,
+    app_errors.PromptTooLong: 502,
     app_errors.UpstreamBadReply: 502,
     app_errors.Refused: 502,
     IndexingError: 500,

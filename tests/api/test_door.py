@@ -98,6 +98,7 @@ def test_this_machine_is_served(admitted: dict[str, Any]) -> None:
         scope(host="[::1"),
         scope(host="localhost", origin="https://evil.example"),
         scope(host="localhost", origin="null"),
+        scope(host="localhost", origin="http://[::1"),
     ],
 )
 def test_others_are_not(refused: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.main import server_config
+from app.settings import Settings
+from app.wiring import Services
 from tests.fakes.running import RunningServer
 
 
@@ -100,3 +103,8 @@ def test_broken_requests_do_no_harm(server: RunningServer, sent: bytes) -> None:
         time.sleep(0.1)
     assert httpx.get(f"{server.url}/health/live").status_code == 200
     assert not any("unexpected error" in line for line in server.lines)
+
+
+def test_an_idle_connection_outlasts_the_clients_patience(settings: Settings, services: Services) -> None:
+    """Who closes first must be the client or its proxy, of which the most patient waits a minute by default."""
+    assert server_config(settings, services, samples=False).timeout_keep_alive > 60

@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 
 from app.api.bodies import BodyRequest
 from app.api.compat.bodies import LenientJSON
-from app.api.compat.openai_errors import openai_failure
+from app.api.compat.openai_errors import openai_error
 from app.api.compat.refusals import shaped
 from app.api.compat.texts import inputs
 from app.api.disconnect import while_connected
@@ -30,12 +30,15 @@ QUERY_TYPES = ("query", "search_query")
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of POST /v1/embeddings. `input_type` is not OpenAI's: "query" for what looks for something."""
+    """What counts of POST /v1/embeddings. `input_type` is not OpenAI's: "query" for what looks for something.
+
+    `dimensions` 0 is Infinity's word for all of them, and its client's default.
+    """
 
     input: Any
     model: str | None = None
     encoding_format: Encoding | None = None
-    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=0)] | None = None
     input_type: str | None = None
 
 
@@ -69,7 +72,7 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
     dto=LenientJSON[EmbeddingsBody],
     return_dto=None,
     status_code=200,
-    exception_handlers=shaped(openai_failure),
+    exception_handlers=shaped(openai_error),
 )
 async def embeddings(
     request: BodyRequest, data: JSONBody[EmbeddingsBody], services: NamedDependency[Services]
@@ -79,7 +82,7 @@ async def embeddings(
     task = TextsToEmbed(
         model=model,
         inputs=inputs(data.input),
-        dimensions=data.dimensions,
+        dimensions=data.dimensions or None,
         queries=data.input_type in QUERY_TYPES,
     )
     found = await while_connected(request, services.embeddings.embed(task))

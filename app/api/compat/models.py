@@ -8,7 +8,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.api.compat.openai_errors import openai_failure
+from app.api.compat.openai_errors import openai_error, openai_failure
 from app.api.compat.refusals import shaped
 from app.errors import NotFound
 from app.model_names import Offered, Serves, public_name
@@ -48,7 +48,7 @@ async def list_models(services: NamedDependency[Services]) -> ModelList:
     return ModelList(data=[_model(found) for found in await _offered(services)])
 
 
-@get("/v1/models/{model:path}", exception_handlers=shaped(openai_failure))
+@get("/v1/models/{model:path}", exception_handlers=shaped(openai_error))
 async def show_model(model: FromPath[str], services: NamedDependency[Services]) -> Model:
     """One of them."""
     name = model.removeprefix("/")

@@ -12,6 +12,7 @@ from app.errors import (
     BudgetExceeded,
     MissingCapability,
     NotFound,
+    PromptTooLong,
     Refused,
     UnknownBackend,
     UpstreamError,
@@ -24,9 +25,13 @@ SHOULD_RETRY = "x-should-retry"
 
 SPENT = "insufficient_quota"
 REJECTED = "invalid_upstream_request"
+TOO_LONG = "context_length_exceeded"
 
 _TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
 """What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+
+_EXCEEDED = "this model's maximum context length is exceeded"
+"""LiteLLM knows by these words, and not by the code, that another model may help."""
 
 _STATUS = {422: 400}
 _TYPES = {401: "authentication_error", 402: SPENT, 403: "permission_error", 429: "rate_limit_error"}
@@ -47,6 +52,15 @@ class OpenAIFailure(msgspec.Struct, frozen=True):
     error: OpenAIError
 
 
+class AnyonesFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Cohere's clients read `message`, Jina's `detail`, the others `error`; who is calling nobody can tell."""
+
+    id: str
+    message: str
+    detail: str
+    error: OpenAIError
+
+
 def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """A problem as it is, in these words. What is not there is the model."""
     if isinstance(exc, NotFound):
@@ -60,10 +74,20 @@ def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure
     return problem.status, OpenAIFailure(error)
 
 
+def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, AnyonesFailure]:
+    """The same for every client. The status is ours."""
+    status, failure = openai_failure(problem, exc)
+    told = AnyonesFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
+    return status, told
+
+
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
     if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
         return _no_model(f"invalid model: {problem.detail}")
+    if isinstance(exc, PromptTooLong):
+        message = f"invalid request: {_EXCEEDED}; {problem.detail}"
+        return 400, OpenAIFailure(OpenAIError(message=message, type=_type(400), param="messages", code=TOO_LONG))
     plain = openai_failure(problem, exc)[1].error
     status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
     kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)

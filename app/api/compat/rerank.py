@@ -10,7 +10,7 @@ from litestar.params import JSONBody
 from app.api.bodies import BodyRequest
 from app.api.callers import caller_of
 from app.api.compat.bodies import LenientJSON
-from app.api.compat.openai_errors import OpenAIError, openai_failure
+from app.api.compat.openai_errors import anyones_failure
 from app.api.compat.refusals import shaped
 from app.api.compat.searching import told
 from app.api.compat.texts import document_texts, query_text
@@ -117,27 +117,11 @@ class TeiResult(msgspec.Struct, frozen=True, kw_only=True):
     text: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class RerankFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """Cohere's clients read `message`, Jina's `detail`, those of vLLM `error`; who is calling nobody can tell."""
-
-    id: str
-    message: str
-    detail: str
-    error: OpenAIError
-
-
 class TeiFailure(msgspec.Struct, frozen=True):
     """Text Embeddings Inference's."""
 
     error: str
     error_type: Literal["Validation", "Overloaded", "Backend"]
-
-
-def rerank_failure(problem: Problem, exc: Exception) -> tuple[int, RerankFailure]:
-    """The status is ours."""
-    status, failure = openai_failure(problem, exc)
-    body = RerankFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
-    return status, body
 
 
 def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
@@ -152,7 +136,7 @@ def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
     dto=LenientJSON[RerankBody],
     return_dto=None,
     status_code=200,
-    exception_handlers=shaped(rerank_failure),
+    exception_handlers=shaped(anyones_failure),
 )
 async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: NamedDependency[Services]) -> Reranked:
     """The caller's documents by relevance; `top_n` of them, or all."""

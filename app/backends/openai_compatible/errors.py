@@ -21,6 +21,7 @@ import openai
 from app.backends.retrying import told_pause_s
 from app.domain import TokenCount
 from app.errors import (
+    PromptTooLong,
     Quota,
     Refused,
     UpstreamBadReply,
@@ -125,7 +126,7 @@ def _rejection(status: int, facts: frozenset[str], upstream: Upstream) -> Upstre
         return UpstreamRejected(name, f"{name} refuses the key ({status}); set api_key in [backends.{name}]")
     if facts & _TOO_LONG:
         limit = f" of {upstream.context_tokens} tokens" if upstream.context_tokens else ""
-        return UpstreamRejected(name, f"the prompt is too long for the context{limit} of {name}")
+        return PromptTooLong(name, f"the prompt is too long for the context{limit} of {name}")
     if status in (404, 405) and not facts & {"model_not_found", "NotFoundError", "not_found_error"}:
         return NoSuchRoute(name, f"{name} has no such endpoint ({status}); `url` should end in /v1")
     if status == 404:

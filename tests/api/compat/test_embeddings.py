@@ -98,8 +98,8 @@ async def test_the_models_names(client: httpx.AsyncClient, name: str | None) -> 
         ({"input": [-1]}, 400, "input", "not all of cl100k_base"),
         ({"input": ["a"] * 2049}, 413, None, "2048"),
         ({"input": "a", "dimensions": 48}, 400, "dimensions", "32, 64"),
-        ({"input": "a", "dimensions": 0}, 400, "dimensions", ">= 1"),
-        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "int8"),
+        ({"input": "a", "dimensions": -1}, 400, "dimensions", ">= 0"),
+        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "one of base64, float, got 'int8'"),
     ],
 )
 async def test_errors_are_openais(
@@ -113,8 +113,9 @@ async def test_errors_are_openais(
 
 
 async def test_shorter_vectors_where_the_model_has_them(client: httpx.AsyncClient) -> None:
-    """Cut and made unit vectors again; all of the dimensions is fine too."""
+    """Cut and made unit vectors again; all of the dimensions is fine, too, and 0, Infinity's word for it."""
     full = vectors(await post(client, input="dental", dimensions=64))[0]
+    assert np.array_equal(full, vectors(await post(client, input="dental", dimensions=0))[0])
     short = vectors(await post(client, input="dental", dimensions=32))[0]
     assert np.allclose(short, full[:32] / np.linalg.norm(full[:32]))
 

@@ -8,6 +8,7 @@ from app.errors import (
     MissingCapability,
     NotFound,
     Overloaded,
+    PromptTooLong,
     RateLimited,
     Refused,
     Resting,
@@ -50,6 +51,7 @@ MISSING = (
     CollectionNotFound("there is no collection 'x'"),
     UnknownBackend("there is no backend 'server'"),
 )
+TOO_LONG = PromptTooLong("g", "the prompt is too long for the context of 4096 tokens of gemma")
 BAD_FIELD = pointing_at("/messages/0/content", "there is nothing to answer")
 LASTING = (
     SPENT,
@@ -58,7 +60,7 @@ LASTING = (
     BAD_FIELD,
     UpstreamRateLimited("g", "gemini: the quota of the day is spent", quota="day"),
     UpstreamRejected("g", "gemma refuses the key (401); set api_key in [backends.gemma]"),
-    UpstreamRejected("g", "the prompt is too long for the context of 4096 tokens of gemma"),
+    TOO_LONG,
     UpstreamRejected("g", "gemma refuses the request (500)"),
     MissingCapability("the backend 'server' does not offer images"),
     InvalidRequest("the body is empty"),
@@ -118,3 +120,10 @@ def test_a_backend_that_cannot_is_in_the_models_name() -> None:
     for exc in (UnknownBackend("there is no backend 'nobody'"), MissingCapability("extractive cannot rank")):
         status, failure = openai_failure(problem_of(exc, "id"), exc)
         assert (status, failure.error.param) == (422, "model")
+
+
+def test_a_prompt_that_is_too_long_is_the_requests_fault() -> None:
+    """400 context_length_exceeded, which clients know how to handle; a 502 would send people to look for a fault."""
+    status, failure = openai_error(problem_of(TOO_LONG, "id"), TOO_LONG)
+    assert (status, failure.error.code, failure.error.param) == (400, "context_length_exceeded", "messages")
+    assert "this model's maximum context length is" in failure.error.message  # what LiteLLM looks for

@@ -331,12 +331,6 @@ def test_tei_failures_have_teis_kinds(exc: Exception, status: int, kind: str) ->
     assert (found, failure.error_type) == (status, kind)
 
 
-async def test_other_methods_are_answered_in_json(client: httpx.AsyncClient) -> None:
-    """Clients that read JSON whatever comes do not stumble."""
-    response = await client.get("/v1/rerank")
-    assert (response.status_code, response.json()["status"]) == (405, 405)
-
-
 async def test_the_door_stays_shut_for_foreign_pages(client: httpx.AsyncClient) -> None:
     """A web page of another origin is refused here too."""
     response = await client.post("/v1/rerank", json=body(), headers={"Origin": "https://evil.example"})

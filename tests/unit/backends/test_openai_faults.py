@@ -9,6 +9,7 @@ import pytest
 from app.backend_settings import BackendSettings
 from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
 from app.errors import (
+    PromptTooLong,
     Refused,
     UpstreamBadReply,
     UpstreamError,
@@ -123,7 +124,7 @@ async def test_a_prompt_that_is_too_long_is_told_the_limit() -> None:
     """A prompt beyond the context is refused with the number of tokens that fit."""
     server = OpenAIServer("vllm")
     async with server, opened(server) as adapter:
-        with pytest.raises(UpstreamRejected, match="too long for the context of 4096 tokens"):
+        with pytest.raises(PromptTooLong, match="too long for the context of 4096 tokens"):
             await adapter.complete(asking("word " * 5000), TIMEOUT_S)
 
 
