@@ -39,7 +39,8 @@ class QueryEmbedder:
         if (vector := self._queries.remembered(text)) is not None:
             return vector
         await self._embedder()
-        return await asyncio.shield(self._queries.soon(text))
+        (vector,) = await self._queries.values([text])
+        return vector
 
     async def embed_together(self, texts: Sequence[str]) -> Vectors:
         """Texts to compare with one another, in one call, not remembered; one row each. Errors: as `embed`."""

@@ -28,21 +28,16 @@ class TextEmbedder:
     A batch is larger than what the model computes at once, so that texts of one length are computed together.
     """
 
-    def __init__(
-        self, embedder: Callable[[], Awaitable[Embedder]], *, cache: int = 0, batch: int = 256, queue: int = 16_384
-    ) -> None:
+    def __init__(self, embedder: Callable[[], Awaitable[Embedder]], *, batch: int = 256, queue: int = 16_384) -> None:
         self._embedder = embedder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed-text")
-        self._documents: Batches[Embedded] = Batches(self._as_documents, cache=cache, batch=batch, queue=queue)
-        self._queries: Batches[Embedded] = Batches(self._as_queries, cache=cache, batch=batch, queue=queue)
+        self._documents: Batches[Embedded] = Batches(self._as_documents, cache=0, batch=batch, queue=queue)
+        self._queries: Batches[Embedded] = Batches(self._as_queries, cache=0, batch=batch, queue=queue)
 
     async def embed(self, texts: Sequence[str], *, queries: bool = False) -> list[Embedded]:
         """One for each text, as documents or as `queries`. Raises EmbedderUnavailable, EmbedderBusy."""
         await self._embedder()
-        batches = self._queries if queries else self._documents
-        futures = [batches.soon(text) for text in texts]
-        # Not gathered: a thousand callers would make a thousand callbacks each.
-        return [await asyncio.shield(future) for future in futures]
+        return await (self._queries if queries else self._documents).values(texts)
 
     async def close(self) -> None:
         """Wait for the calls under way, then end the thread."""
