@@ -58,7 +58,7 @@ def _pieces(passages: Iterable[Passage]) -> Iterator[Piece]:
 
 
 def _by_page(passage: Passage, start: int) -> Iterator[Piece]:
-    """What it says from `start` of the document on, cut where a page begins: without the blank before."""
+    """What it says from `start` of the document on, a piece for each page, without what is blank at a page's end."""
     turns = (page.start for page in passage.later_pages if page.start > start)
     for begin, end in pairwise((start, *turns, passage.end)):
         if begin < end:

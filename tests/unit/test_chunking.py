@@ -65,7 +65,7 @@ def documents(draw: st.DrawFn) -> Document:
             kind = draw(st.sampled_from(KINDS))
             level = draw(st.integers(1, 6)) if kind == "heading" else 0
             blocks.append(Block(kind, start, start + len(trimmed), level, kind == "table_row" and draw(st.booleans())))
-        if draw(st.booleans()):
+        for _ in range(draw(st.integers(0, 2))):  # a page without text begins where the next one does
             pages.append(PageStart(len(text), len(pages) + 1))
         text += content + draw(st.sampled_from(["\n", "\n\n", "\r\n\r\n", "\n \n"]))
     title = draw(st.one_of(st.just(""), PIECES))
