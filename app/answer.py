@@ -21,6 +21,7 @@ from app.domain import (
     Caller,
     Citation,
     CitationMade,
+    Found,
     Hit,
     Query,
     Question,
@@ -30,6 +31,7 @@ from app.domain import (
     Usage,
 )
 from app.stopwatch import Stopwatch
+from indexing.documents import page_at
 
 ANSWER, CONDENSE = "answer", "condense"
 
@@ -42,7 +44,7 @@ class Search(Protocol):
 
     async def check(self, query: Query) -> None: ...
 
-    async def search(self, query: Query, caller: Caller) -> SearchResult: ...
+    async def find(self, query: Query, caller: Caller) -> Found: ...
 
 
 class Answerer:
@@ -75,8 +77,10 @@ class Answerer:
         staff = await self._answerers.who(question)
         watch, call = Stopwatch(), call_of(ANSWER, self._deadline_s, caller)
         understood = await self._understand(question, staff, call, watch)
-        found = await self._search.search(_retrieval(question.search, understood.reading.text), caller)
-        brief = Brief(question=question, reading=understood.reading, found=found, standalone=understood.standalone)
+        found = await self._search.find(_retrieval(question.search, understood.reading.text), caller)
+        brief = Brief(
+            question=question, reading=understood.reading, found=found.result, standalone=understood.standalone
+        )
         writer = self._answerers.writer(staff, question, call, streamed=streamed)
         draft = _Draft()
         async with aclosing(writer.write(brief, watch)) as events:
@@ -84,12 +88,12 @@ class Answerer:
                 if isinstance(event, Written):
                     draft.written = event
                     continue
-                shown = _without_texts(event) if not question.search.include_text else event
+                shown = _shown(event, question, found)
                 draft.add(shown)
                 if streamed and isinstance(event, TextDelta):
                     watch.mark("first_token")
                 yield shown
-        yield draft.finish(found, understood, call.account.usage(), watch)
+        yield draft.finish(found.result, understood, call.account.usage(), watch)
 
     async def _understand(self, question: Question, staff: Staff, call: Call, watch: Stopwatch) -> Understood:
         """Before it costs anything: whether the search can work at all."""
@@ -158,10 +162,17 @@ def _retrieval(query: Query, text: str) -> Query:
     return msgspec.structs.replace(query, text=text, backend=backend, include_text=True)
 
 
-def _without_texts(event: SourcesFound | TextDelta | CitationMade) -> SourcesFound | TextDelta | CitationMade:
-    if not isinstance(event, SourcesFound):
-        return event
-    return SourcesFound(tuple(msgspec.structs.replace(hit, text=None) for hit in event.results))
+def _shown(
+    event: SourcesFound | TextDelta | CitationMade, question: Question, found: Found
+) -> SourcesFound | TextDelta | CitationMade:
+    """As the asker gets it: passages with their text only where it is wanted, citations with the page of the quote."""
+    match event:
+        case SourcesFound(results=hits) if not question.search.include_text:
+            return SourcesFound(tuple(msgspec.structs.replace(hit, text=None) for hit in hits))
+        case CitationMade(citation=citation):
+            page = page_at(found.later_pages.get(citation.result_id, ()), citation.start, citation.page)
+            return CitationMade(msgspec.structs.replace(citation, page=page))
+    return event
 
 
 def _timings(found: SearchResult, watch: Stopwatch) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.conditions import Conditions
+from indexing.documents import PageStart
 from indexing.filters import Filter
 
 Mode = Literal["hybrid", "dense", "sparse"]
@@ -161,6 +162,13 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float] = {}
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search found. `later_pages`: the pages that begin inside a hit, by its id, where there are any."""
+
+    result: SearchResult
+    later_pages: Mapping[str, tuple[PageStart, ...]] = {}
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
 
@@ -194,8 +202,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
     """A marker in the answer and what it stands for.
 
-    `quote` is the stored text at [start, end) of the document; [answer_start, answer_end) is the sentence of the answer
-    that carries the marker, without the marker.
+    `quote` is the stored text at [start, end) of the document, and begins on `page`; [answer_start, answer_end) is the
+    sentence of the answer that carries the marker, without the marker.
     """
 
     marker: int

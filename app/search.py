@@ -8,7 +8,7 @@ from app.backends.registry import NONE
 from app.backends.routing import Route
 from app.cleaning import clean
 from app.conditions import Conditions, all_of, meets, narrowing
-from app.domain import NOBODY, BackendUse, Caller, Hit, Mode, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Mode, Query, Scores, SearchResult
 from app.duplicates import collapse
 from app.rankers import Ordered, Rankers
 from app.ranking.shapes import Candidate, Ranked
@@ -76,6 +76,10 @@ class Searcher:
         await (await self._store()).info(query.collection)
 
     async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+        """The result that `find` finds; raises what it raises."""
+        return (await self.find(query, caller)).result
+
+    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
         """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors.
 
         With `on_failure` "fail", also what calls of models raise.
@@ -91,16 +95,19 @@ class Searcher:
             catch = await _look(store, query, dense, sparse)
         found = _fuse(query.mode, collapse(catch.kept), _scale(collection, sparse, cut=catch.cut))
         ordered = await self._order(who, text, found, query, caller, watch)
-        return SearchResult(
+        places = list(_trim(_placed(found, ordered), query))
+        result = SearchResult(
             query=text,
             collection=query.collection,
-            results=tuple(_hit(place, query, ordered.use.used) for place in _trim(_placed(found, ordered), query)),
+            results=tuple(_hit(place, query, ordered.use.used) for place in places),
             backend=ordered.use,
             degraded=ordered.degraded,
             warnings=tuple(_warnings(query, sparse, catch)),
             usage=ordered.usage,
             timings_ms=watch.timings_ms(),
         )
+        passages = (place.found.passage for place in places)
+        return Found(result=result, later_pages={one.id: one.later_pages for one in passages if one.later_pages})
 
     async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
         if query.mode == "sparse":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
 from app.evaluating.data import read_qrels, read_rows
 from indexing.documents import Passage
 from indexing.embedding import Embedder, load_embedder
@@ -130,7 +130,7 @@ class Corpus:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
         """The search that the answerer asks for."""
         sparse = self._lexical.query(query.text)
         retrieved = Retrieved(
@@ -141,7 +141,7 @@ class Corpus:
         found = fuse(retrieved, Scale(dense_unit=self._unit, sparse_bound=bound))[: query.limit]
         use = BackendUse(requested="none", used="none")
         hits = tuple(map(_hit, found))
-        return SearchResult(query=query.text, collection=query.collection, results=hits, backend=use)
+        return Found(result=SearchResult(query=query.text, collection=query.collection, results=hits, backend=use))
 
     def _best(self, scores: NDArray[Any], above: float) -> list[Candidate]:
         order = np.argsort(-scores, kind="stable")[:REFERENCE_RANK]

@@ -57,7 +57,7 @@ async def _cases(
     cases = []
     for record in records:
         question = read(record["text"])
-        hits = (await corpus.search(Query(text=question.text))).results
+        hits = (await corpus.find(Query(text=question.text))).result.results
         sentences = split(hits)
         if not sentences:
             continue

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from indexing.documents import Block, Chunk, Document
+from indexing.documents import Block, Chunk, Document, PageStart, page_at
 from indexing.splitting import Part, Rank, blocks_of, lines, parts_of, sentences
 
 CHUNKER_VERSION = 1
@@ -285,17 +285,21 @@ class _Fitter:
 
     def _chunk(self, atoms: Sequence[_Atom], lead_start: int) -> Chunk:
         start, end = atoms[0].start, atoms[-1].end
-        page = bisect_right(self._page_starts, start) - 1
         heading = _common_path([atom.path for atom in atoms if not atom.heading] or [atoms[-1].path])
         return Chunk(
             ordinal=0,
             start=start,
             end=end,
             text=self._document.text[start:end],
-            page=self._document.pages[page].number if page >= 0 else None,
+            page=page_at(self._document.pages, start),
+            later_pages=self._pages_within(start + 1, end),
             heading=(*heading, atoms[0].columns) if atoms[0].columns else heading,
             lead=self._document.text[lead_start:start],
         )
+
+    def _pages_within(self, start: int, end: int) -> tuple[PageStart, ...]:
+        """Those that begin in [start, end)."""
+        return self._document.pages[bisect_left(self._page_starts, start) : bisect_left(self._page_starts, end)]
 
     def _surely_fits(self, chunk: Chunk, atoms: Sequence[_Atom]) -> bool:
         """Whether the tokens counted once in the whole text tell enough: room to spare, and no word cut."""

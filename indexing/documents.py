@@ -5,7 +5,9 @@ Offsets are Unicode code points (Python `str` indices) into `Document.text`, end
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
@@ -42,6 +44,12 @@ class PageStart(msgspec.Struct, frozen=True):
     number: int
 
 
+def page_at(pages: Sequence[PageStart], offset: int, before: int | None = None) -> int | None:
+    """The page of the character at `offset`; `before` where none of `pages`, in order, has begun by then."""
+    begun = bisect_right(pages, offset, key=attrgetter("start"))
+    return pages[begun - 1].number if begun else before
+
+
 POSITION = "#"
 """First character of a `Document.key` that is a record's place in its source, and no id of its own."""
 
@@ -76,7 +84,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A passage: `text == document.text[start:end]`, with where it stands.
 
     `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are
-    pages. `lead` is the text right before it (white space between them included) that is embedded with it, not stored.
+    pages, and `later_pages` those that begin after its first character. `lead` is the text right before it (white space
+    between them included) that is embedded with it, not stored.
     """
 
     ordinal: int
@@ -84,6 +93,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     text: str
     page: int | None = None
+    later_pages: tuple[PageStart, ...] = ()
     heading: tuple[str, ...] = ()
     lead: str = ""
 
@@ -104,6 +114,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     title: str = ""
     page: int | None = None
+    later_pages: tuple[PageStart, ...] = ()
     heading: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = {}
 
@@ -132,6 +143,8 @@ def to_payload(passage: Passage) -> dict[str, Any]:
         payload["title"] = passage.title
     if passage.page is not None:
         payload["page"] = passage.page
+    if passage.later_pages:
+        payload["later_pages"] = [[page.start, page.number] for page in passage.later_pages]
     if passage.heading:
         payload["heading"] = list(passage.heading)
     if passage.metadata:
@@ -152,6 +165,7 @@ def from_payload(point_id: str, payload: Mapping[str, Any]) -> Passage:
         source=payload.get("source", ""),
         title=payload.get("title", ""),
         page=payload.get("page"),
+        later_pages=tuple(PageStart(*page) for page in payload.get("later_pages", ())),
         heading=tuple(payload.get("heading", ())),
         metadata=payload.get("metadata", {}),
     )

@@ -62,6 +62,7 @@ def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weig
             source=record.source,
             title=record.title,
             page=part.page,
+            later_pages=part.later_pages,
             heading=part.heading,
             metadata=document.metadata,
         )

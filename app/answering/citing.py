@@ -56,7 +56,10 @@ def _before_stop(text: str) -> tuple[str, str]:
 
 
 def citation_of(marker: int, hit: Hit, cited: Span, stated: Span) -> Citation:
-    """`cited` are offsets in the passage's text, `stated` in the answer's. The quote is cut from the passage."""
+    """`cited` are offsets in the passage's text, `stated` in the answer's. The quote is cut from the passage.
+
+    Its page is the passage's: writers know no other, and `app.answer` sets the quote's.
+    """
     return Citation(
         marker=marker,
         result_id=hit.id,

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
-from indexing.documents import Passage
+from indexing.documents import Passage, page_at
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
@@ -49,11 +50,21 @@ def _pieces(passages: Iterable[Passage]) -> Iterator[Piece]:
     """Passages overlap, and leave out what is blank between them."""
     said, page = 0, None
     for passage in passages:
-        start = max(said, passage.start)
-        begins = None if passage.page == page else passage.page
-        gap = "\n\n" if 0 < said < start and begins is None else ""
-        yield Piece(start - len(gap), gap + passage.text[start - passage.start :], begins)
-        said, page = max(said, passage.end), passage.page
+        for start, text, number in _by_page(passage, max(said, passage.start)):
+            begins = None if number == page else number
+            gap = "\n\n" if 0 < said < start and begins is None else ""
+            yield Piece(start - len(gap), gap + text, begins)
+            said, page = start + len(text), number
+
+
+def _by_page(passage: Passage, start: int) -> Iterator[Piece]:
+    """What it says from `start` of the document on, a piece for each page, without what is blank at a page's end."""
+    turns = (page.start for page in passage.later_pages if page.start > start)
+    for begin, end in pairwise((start, *turns, passage.end)):
+        if begin < end:
+            text = passage.text[begin - passage.start : end - passage.start]
+            page = page_at(passage.later_pages, begin, passage.page)
+            yield Piece(begin, text if end == passage.end else text.rstrip(), page)
 
 
 def _marked(pieces: Iterable[Piece], quote: tuple[int, int]) -> Iterator[str]:

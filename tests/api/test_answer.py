@@ -18,6 +18,7 @@ from tests.api.conftest import SharedStore, local_client
 from tests.fakes.answerer import DONE, ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
+from tests.unit.readers.making import pdf
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +154,30 @@ async def test_the_real_answerer_says_the_same_streamed_or_not(settings: Setting
     for citation in whole["citations"]:
         text = next(hit["text"] for hit in whole["results"] if hit["id"] == citation["result_id"])
         assert text[citation["start"] : citation["end"]] == citation["quote"]
+
+
+async def test_a_citation_names_the_page_on_which_its_quote_begins(settings: Settings, store: SharedStore) -> None:
+    """Not that on which its passage begins: whole, streamed, in the titles of a chat's sources; hits keep theirs."""
+
+    async def open_store() -> VectorStore:
+        return store
+
+    lines = "Dental cover starts on day one.", "Parental leave lasts sixteen weeks.", "Parking is free on Sundays."
+    data = pdf(*([(72, 72, line)] for line in lines))
+    question = {"query": "How long does parental leave last?", "collection": "leaflet", "backend": "extractive"}
+    chat = {"model": "winnow:leaflet", "messages": [{"role": "user", "content": question["query"]}]}
+    app = create_app(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder())))
+    async with app.lifespan(), local_client(app) as client:
+        await client.post("/documents", files={"files": ("leaflet.pdf", data)}, data={"collection": "leaflet"})
+        whole = (await client.post("/answer", json={**question, "min_relevance": 0})).json()
+        events = read_events((await client.post("/answer", json={**question, "min_relevance": 0, "stream": True})).text)
+        reply = (await client.post("/v1/chat/completions", json=chat)).json()
+    [hit], [citation] = whole["results"], whole["citations"]
+    assert (hit["page"], citation["page"], citation["quote"]) == (1, 2, lines[1])
+    assert "later_pages" not in hit
+    assert [told for _, name, told in events if name == "citation"] == whole["citations"]
+    [annotation] = reply["choices"][0]["message"]["annotations"]
+    assert annotation["url_citation"]["title"] == "leaflet, p. 2"
 
 
 @pytest.mark.parametrize(("path", "body"), [("/answer", {"query": "x"}), ("/v1/chat/completions", _CHAT)])

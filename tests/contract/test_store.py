@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from indexing.documents import PageStart
 from indexing.errors import CollectionConflict, CollectionNotFound, InvalidName, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
@@ -141,6 +142,7 @@ class TestPassages:
             title="Café",
             source="a/b c.pdf",
             page=3,
+            later_pages=(PageStart(5, 4), PageStart(2**40, 6)),
             heading=("A", "B"),
             metadata={
                 "lang": "zh",

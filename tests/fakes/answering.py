@@ -7,7 +7,7 @@ import numpy as np
 
 from app.answering.shapes import Source
 from app.answering.terms import terms
-from app.domain import NOBODY, BackendUse, Caller, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
 from indexing.embedding import Vectors
 from indexing.sentences import sentence_spans
 
@@ -49,9 +49,9 @@ class FoundPassages:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
         self.queries.append(query)
-        return SearchResult(
+        result = SearchResult(
             query=query.text,
             collection=query.collection,
             results=self._hits[: query.limit],
@@ -59,6 +59,7 @@ class FoundPassages:
             degraded=("a search's own note",),
             timings_ms={"embed": 1.0, "retrieve": 2.0, "total": 3.0},
         )
+        return Found(result=result)
 
 
 class WordVectors:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexing.chunking import ChunkOptions, chunk, embedding_text
-from indexing.documents import Block, BlockKind, Chunk, Document, PageStart
+from indexing.documents import Block, BlockKind, Chunk, Document, PageStart, page_at
 
 Spans = list[tuple[int, int]]
 Tokens = Callable[[str], Spans]
@@ -65,7 +65,7 @@ def documents(draw: st.DrawFn) -> Document:
             kind = draw(st.sampled_from(KINDS))
             level = draw(st.integers(1, 6)) if kind == "heading" else 0
             blocks.append(Block(kind, start, start + len(trimmed), level, kind == "table_row" and draw(st.booleans())))
-        if draw(st.booleans()):
+        for _ in range(draw(st.integers(0, 2))):  # a page without text begins where the next one does
             pages.append(PageStart(len(text), len(pages) + 1))
         text += content + draw(st.sampled_from(["\n", "\n\n", "\r\n\r\n", "\n \n"]))
     title = draw(st.one_of(st.just(""), PIECES))
@@ -95,6 +95,16 @@ def test_holds_for_any_document(document: Document, tokens: Tokens, options: Chu
         position = piece.end
     assert not document.text[position:].strip()
     assert chunks == chunk(document, tokens, options)
+
+
+@given(documents(), TOKENS, OPTIONS)
+@settings(max_examples=100, deadline=None)
+def test_knows_the_page_of_each_character(document: Document, tokens: Tokens, options: ChunkOptions) -> None:
+    """As the document tells it: the page that begins last, at the character or before."""
+    for piece in chunk(document, tokens, options):
+        for offset in range(piece.start, piece.end):
+            begun = [page.number for page in document.pages if page.start <= offset]
+            assert page_at(piece.later_pages, offset, piece.page) == (begun[-1] if begun else None)
 
 
 def paragraph(sentences: int, about: str = "rivers") -> str:

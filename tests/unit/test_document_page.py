@@ -4,12 +4,13 @@ import re
 from html import unescape
 
 from app.api.document_page import page_of
-from indexing.documents import Passage
+from indexing.documents import PageStart, Passage
 
 
-def passage(start: int, text: str, page: int | None = None) -> Passage:
+def passage(start: int, text: str, page: int | None = None, *later: PageStart) -> Passage:
+    end = start + len(text)
     return Passage(
-        id=str(start), document_id="d", version="v", ordinal=0, start=start, end=start + len(text), text=text, page=page
+        id="p", document_id="d", version="v", ordinal=0, start=start, end=end, text=text, page=page, later_pages=later
     )
 
 
@@ -35,6 +36,21 @@ def test_pages_begin_with_their_number() -> None:
     """Where a passage is on another page than the one before."""
     page = shown(passage(0, "one", 1), passage(4, "two", 1), passage(8, "three", 2))
     assert page == "<h2>p. 1</h2>one\n\ntwo<h2>p. 2</h2>three"
+
+
+def test_pages_begin_inside_a_passage() -> None:
+    """Each where it does, and a quote over them is marked on both; one without text is passed over."""
+    later = PageStart(5, 2), PageStart(10, 3), PageStart(10, 4)
+    page = shown(passage(0, "one\n\ntwo\n\nfour", 1, *later), passage(16, "and on", 4), quote=(5, 14))
+    assert page.replace(' id="char=5,14"', "") == (
+        "<h2>p. 1</h2>one<h2>p. 2</h2><mark>two</mark><h2>p. 4</h2><mark>four</mark>\n\nand on"
+    )
+
+
+def test_pages_begin_in_a_document_that_begins_with_none() -> None:
+    """Nor does a passage that repeats the start of a page say it again."""
+    first, second = passage(0, "one\n\ntwo", None, PageStart(5, 1)), passage(5, "two\n\nthree", 1, PageStart(10, 2))
+    assert shown(first, second) == "one<h2>p. 1</h2>two<h2>p. 2</h2>three"
 
 
 def test_a_quote_over_two_passages_is_marked_in_both() -> None:

@@ -44,6 +44,13 @@ def test_mirrors_do_not_change_the_passage() -> None:
     assert payload["dates"] == {"metadata": {"when": ["2023-12-31T23:30:00Z"]}}
 
 
+def test_a_passage_of_before_later_pages_is_read() -> None:
+    """What an earlier version wrote says where the passage begins, and no more; so does a passage on one page."""
+    payload = encode(passage("d1", page=3))
+    assert "later_pages" not in payload
+    assert from_payload("d1", payload).later_pages == ()
+
+
 def test_indexable_fields() -> None:
     """Every nameable metadata field gets the index of its first value's kind, a date one more, words another."""
     metadata = {"s": "x", "n": 1, "f": [2.5], "b": True, "o": {"in": "y"}, "d": "2024-01-01", "no": None, "e": []}
