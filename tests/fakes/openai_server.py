@@ -223,13 +223,10 @@ class OpenAIServer(WireServer):
             raise Rejection(404, code="model_not_found")
         if self.dialect == "openai":
             self._check_plain(body)
+        self._check_tools(body)
         schema = _schema(body)
         if schema is not None and ("structured" in self.lacks or '"uniqueItems": true' in json.dumps(schema)):
             raise Rejection(400, param="response_format")
-        if body.get("tools") and "tools" in self.lacks:
-            refusal = Rejection(500 if self.dialect == "openai" else 400)
-            refusal.error["message"] = f"{openai_tools.REFUSALS[self.dialect]} {SECRET}"
-            raise refusal
         if body.get("logprobs") and ("logprobs" in self.lacks or body.get("top_logprobs", 0) > 20):
             raise Rejection(400, param="logprobs")
         if "logprob_token_ids" in body and "logprob_token_ids" in self.lacks:
@@ -241,6 +238,12 @@ class OpenAIServer(WireServer):
                 raise Rejection(400)
             if self.model.prompt_tokens(turns, _thinking(body)) >= self.model.context:
                 raise Rejection(400, param="input_tokens")
+
+    def _check_tools(self, body: Any) -> None:
+        if body.get("tools") and "tools" in self.lacks:
+            refusal = Rejection(500 if self.dialect == "openai" else 400)
+            refusal.error["message"] = f"{openai_tools.REFUSALS[self.dialect]} {SECRET}"
+            raise refusal
 
     def _check_plain(self, body: Any) -> None:
         unknown = body.keys() - _PLAIN_FIELDS
@@ -280,7 +283,7 @@ class OpenAIServer(WireServer):
             await asyncio.sleep(self.token_s * len(thoughts + words))
             usage += self._count(body, turns, len(thoughts), len(words))
             message = self._message(thoughts, words)
-            if called := openai_tools.made(body, self.model.calls, self.dialect):
+            if called := openai_tools.made(body, turns, self.model.calls, self.dialect):
                 message, why = openai_tools.message(called), "tool_calls"
             finish = None if fault is Fault.TRUNCATED_STREAM else why
             logprobs = self._logprobs(body, turns) if body.get("logprobs") else None
@@ -318,9 +321,8 @@ class OpenAIServer(WireServer):
         return {"role": "assistant", "content": "".join(words), **reasoning}
 
     def _count(self, body: Any, turns: Turns, thoughts: int, words: int) -> TokenCount:
-        prompt = self.model.prompt_tokens(turns, _thinking(body)) + (
-            len(tokens_of(json.dumps(body["tools"]))) if body.get("tools") else 0
-        )
+        offered = tokens_of(json.dumps(body["tools"])) if "tools" in body else []
+        prompt = self.model.prompt_tokens(turns, _thinking(body)) + len(offered)
         return TokenCount(input=prompt, cached=prompt // 2, output=words, thinking=thoughts)
 
     def _usage(self, count: TokenCount) -> dict[str, Any]:
@@ -361,7 +363,7 @@ class OpenAIServer(WireServer):
         """`used` holds what is billed and what was told so far."""
         thoughts, words, why = self._produce(body, body["messages"], fault)
         deltas = self._deltas(thoughts, words)
-        if called := openai_tools.made(body, self.model.calls, self.dialect):
+        if called := openai_tools.made(body, body["messages"], self.model.calls, self.dialect):
             deltas, why = openai_tools.deltas(called, self.dialect), "tool_calls"
         for number, delta in enumerate(deltas):
             await asyncio.sleep(self.slow_s if fault is Fault.SLOW_TRICKLE and number == 1 else self.token_s)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Turns = Sequence[Mapping[str, Any]]
+
 Call = tuple[str, str]
 """A function's name, and its arguments as JSON."""
 
@@ -15,13 +17,13 @@ REFUSALS: Mapping[str, str] = {
 """Their words where they take none, as far as one can go by them; llama.cpp's for the plain one."""
 
 
-def made(body: Any, wanted: Sequence[Call], dialect: str) -> list[Call]:
+def made(body: Any, turns: Turns, wanted: Sequence[Call], dialect: str) -> list[Call]:
     """The calls of a model that wants these. Who was told what came of them speaks; Ollama reads no tool_choice."""
     names = [tool["function"]["name"] for tool in body.get("tools") or ()]
     choice = None if dialect == "ollama" else body.get("tool_choice")
     if isinstance(choice, dict):
         names = [choice["function"]["name"]]
-    told = body["messages"][-1]["role"] == "tool" and choice in (None, "auto")
+    told = turns[-1]["role"] == "tool" and choice in (None, "auto")
     return [] if choice == "none" or told else [call for call in wanted if call[0] in names]
 
 
@@ -53,9 +55,7 @@ def is_about_tools(turn: Mapping[str, Any]) -> bool:
     if turn["role"] == "tool":
         return isinstance(turn["content"], str) and bool(turn["tool_call_id"])
     calls = turn.get("tool_calls") or ()
-    return bool(calls) and all(
-        call["type"] == "function" and json.loads(call["function"]["arguments"]) for call in calls
-    )
+    return bool(calls) and all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
 
 
 def _call(place: int, name: str, arguments: str) -> dict[str, Any]:
