@@ -35,7 +35,7 @@ class Tooling:
     async def serve(self, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[T]]) -> T:
         """What `ask` makes of it: with the tools if they are taken, else without, for an answer is better than none.
 
-        Raises MissingCapability where one must be called.
+        Raises MissingCapability where one must be called and none can be.
         """
         if request.tools is None:
             return await ask(without_tools(request))

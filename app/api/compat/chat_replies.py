@@ -28,8 +28,8 @@ DONE = b"data: [DONE]\n\n"
 _ELSEWHERE = ("answer", "text", "results", "finish_reason")
 """What a completion says in its own words, and the passages, which are long."""
 
-
 Ending = FinishReason | Literal["tool_calls"]
+"""Why a reply ended; "tool_calls": it is the client's turn."""
 
 
 class Heading(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,10 @@ class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`."""
+    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`.
+
+    `content` None: nothing was said, there are only calls.
+    """
 
     content: str | None
     annotations: list[dict[str, Any]]
