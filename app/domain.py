@@ -176,12 +176,50 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """A turn of the conversation. Pictures stand before the text, and only in a user's turn."""
+class Function(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client can do for a model. `parameters` is a JSON Schema; `strict`: the arguments are to fit it."""
 
-    role: Literal["user", "assistant"]
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model may call, or must if `choice` is "required": any of them, or the one named by `only`.
+
+    `parallel`: whether it may call several at once; None: as it likes.
+    """
+
+    functions: tuple[Function, ...]
+    choice: Literal["auto", "none", "required"] = "auto"
+    only: str | None = None
+    parallel: bool | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that a model wants to be called. `arguments` is JSON as the model wrote it, which may be faulty.
+
+    In a stream, a piece of call number `index`: the first one has its id and name, and the arguments are to be joined.
+    """
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    index: int = 0
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A turn of the conversation. Pictures stand before the text, and only in a user's turn.
+
+    `calls` are an assistant's. A "tool" tells what came of the call `call_id`.
+    """
+
+    role: Literal["user", "assistant", "tool"]
     content: str
     images: tuple[Image, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,7 +325,7 @@ NOBODY = Caller()
 
 
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One /chat. The last turn is the user's. `backend` None: the settings' default.
+    """One /chat. The last turn is the user's, or a tool's. `backend` None: the settings' default.
 
     `schema` is a JSON Schema that the reply should fit; it ends before any of `stop`.
     """
@@ -300,6 +338,7 @@ class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
     schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tools: Tools | None = None
 
 
 class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -312,10 +351,17 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float] = {}
 
 
+class CallsDelta(msgspec.Struct, frozen=True):
+    """The next pieces of what the model calls."""
+
+    calls: tuple[ToolCall, ...]
+
+
 class ChatDone(msgspec.Struct, frozen=True):
-    """Last event: the whole reply; `result.text` equals the concatenated deltas."""
+    """Last event: the whole reply; `result.text` equals the concatenated deltas. `calls` of a stream are in pieces."""
 
     result: ChatResult
+    calls: tuple[ToolCall, ...] = ()
 
 
-ChatEvent = TextDelta | ChatDone
+ChatEvent = TextDelta | CallsDelta | ChatDone

@@ -6,7 +6,7 @@ from app.backend_settings import AUTO, RESERVED
 from app.backends.calls import call_of
 from app.backends.ports import ChatRequest, Message
 from app.backends.routing import Route, Router
-from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta
+from app.domain import Caller, CallsDelta, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta, ToolCall
 from app.stopwatch import Stopwatch
 
 STAGE = "chat"
@@ -23,18 +23,19 @@ class Tasks:
         self._default = AUTO if default in RESERVED else default
         self._deadline_s = deadline_s
 
-    async def chat(self, task: ChatTask, caller: Caller) -> ChatResult:
+    async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
         route, watch, call = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
         with watch.stage(STAGE):
             served = await route.complete(_request(task), call)
-        return ChatResult(
+        result = ChatResult(
             text=served.value.text,
             finish_reason=served.value.finish_reason,
             backend=served.use,
             usage=call.account.usage(),
             timings_ms=watch.timings_ms(),
         )
+        return ChatDone(result, served.value.calls)
 
     async def stream_chat(self, task: ChatTask, caller: Caller) -> AsyncGenerator[ChatEvent, None]:
         """The same reply as it is made. Raises the same before the first event, and UpstreamError after it.
@@ -42,7 +43,7 @@ class Tasks:
         Closing it ends the call upstream.
         """
         route, watch, call, text = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
-        finish_reason = None
+        finish_reason, calls = None, list[ToolCall]()
         with watch.stage(STAGE):
             with watch.stage("first_token"):
                 served = await route.stream(_request(task), call)
@@ -52,6 +53,9 @@ class Tasks:
                     if delta.text:
                         text += delta.text
                         yield TextDelta(delta.text)
+                    if delta.calls:
+                        calls += delta.calls
+                        yield CallsDelta(delta.calls)
             finally:
                 await served.value.aclose()
         yield ChatDone(
@@ -61,7 +65,8 @@ class Tasks:
                 backend=served.use,
                 usage=call.account.usage(),
                 timings_ms=watch.timings_ms(),
-            )
+            ),
+            tuple(calls),
         )
 
     async def _route(self, task: ChatTask) -> Route:
@@ -70,7 +75,10 @@ class Tasks:
 
 def _request(task: ChatTask) -> ChatRequest:
     system = (Message(role="system", content=task.system),) if task.system else ()
-    turns = tuple(Message(role=turn.role, content=turn.content, images=turn.images) for turn in task.messages)
+    turns = tuple(
+        Message(role=turn.role, content=turn.content, images=turn.images, calls=turn.calls, call_id=turn.call_id)
+        for turn in task.messages
+    )
     return ChatRequest(
         messages=(*system, *turns),
         max_output_tokens=task.max_output_tokens,
@@ -78,4 +86,5 @@ def _request(task: ChatTask) -> ChatRequest:
         schema=task.schema,
         stop=task.stop,
         seed=task.seed,
+        tools=task.tools,
     )

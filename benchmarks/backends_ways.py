@@ -124,7 +124,7 @@ def _whole(router: Router) -> Way:
         return ChatTask(messages=(Turn("user", text),), max_output_tokens=MOST_TOKENS)
 
     async def complete(text: str) -> str:
-        return (await tasks.chat(asking(text), caller)).text
+        return (await tasks.chat(asking(text), caller)).result.text
 
     async def stream(text: str) -> str:
         said = ""

@@ -74,6 +74,6 @@ async def chat(
         return await events.streamed(
             request, services.tasks.stream_chat(task, caller), services.settings.service.ping_s
         )
-    result = await while_connected(request, services.tasks.chat(task, caller))
+    result = (await while_connected(request, services.tasks.chat(task, caller))).result
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)

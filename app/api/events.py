@@ -15,7 +15,7 @@ from litestar.response import Stream
 from app.api.bodies import BodyRequest
 from app.api.disconnect import while_connected
 from app.api.problems import Problem, note_failure, problem_of, request_id
-from app.domain import AnswerDone, AnswerEvent, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
+from app.domain import AnswerDone, AnswerEvent, CallsDelta, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
 
 Event = AnswerEvent | ChatEvent
 
@@ -166,6 +166,8 @@ def payload(event: Event) -> tuple[str, Any]:
             return "sources", event
         case TextDelta():
             return "delta", event
+        case CallsDelta():
+            return "calls", event
         case CitationMade(citation=citation):
             return "citation", citation
         case AnswerDone(answer=answer):

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from app.backends.ports import ChatRequest, Conversation
-from app.domain import TokenCount
+from app.domain import TokenCount, ToolCall, Tools
 
 BYTES_PER_TOKEN = 4
 
@@ -25,15 +27,30 @@ def tokens_of(text: str) -> int:
 
 
 def tokens_of_prompt(messages: Conversation) -> int:
-    """About how many tokens a conversation is, with its pictures."""
+    """About how many tokens a conversation is, with its pictures and calls."""
     return sum(
-        TOKENS_PER_MESSAGE + tokens_of(message.content) + TOKENS_PER_IMAGE * len(message.images) for message in messages
+        TOKENS_PER_MESSAGE
+        + tokens_of(message.content)
+        + TOKENS_PER_IMAGE * len(message.images)
+        + tokens_of_calls(message.calls)
+        for message in messages
     )
+
+
+def tokens_of_calls(calls: Sequence[ToolCall]) -> int:
+    """About how many tokens they are."""
+    return sum(tokens_of(call.name + call.arguments) for call in calls)
+
+
+def tokens_of_tools(tools: Tools | None) -> int:
+    """About how many tokens they add to a prompt: most models read them as JSON."""
+    return tokens_of(msgspec.json.encode(tools.functions).decode()) if tools else 0
 
 
 def worst_of_chat(request: ChatRequest) -> TokenCount:
     """The most that a completion may use."""
-    return TokenCount(input=tokens_of_prompt(request.messages), output=request.max_output_tokens)
+    prompt = tokens_of_prompt(request.messages) + tokens_of_tools(request.tools)
+    return TokenCount(input=prompt, output=request.max_output_tokens)
 
 
 def worst_of_scoring(prompts: Sequence[Conversation]) -> TokenCount:

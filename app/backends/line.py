@@ -19,6 +19,7 @@ from app.backends.limits import Gate, Slot
 from app.backends.ports import Adapter, Capability, ChatRequest, Conversation, Probed, Reply, Scoring
 from app.backends.retrying import retrying
 from app.backends.streaming import OpenStream
+from app.backends.tooling import Tooling
 from app.domain import TokenCount
 from app.errors import MissingCapability, Overloaded, UpstreamError, UpstreamRateLimited, UpstreamTimeout
 
@@ -92,6 +93,7 @@ class Line:
         self._random = random or Random()  # noqa: S311 - it spreads retries
         self._gate = Gate(name, settings, clock)
         self._health = Health()
+        self._tooling = Tooling(name, settings.kind, clock)
         self._breaker = Breaker(name, routing, clock, on_change=self.news.set)
         self._probing = asyncio.Lock()
 
@@ -143,21 +145,11 @@ class Line:
 
     async def complete(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> Reply:
         """The whole reply."""
-        errand = _Errand(call, needs_of(request), worst_of_chat(request), hurry)
-
-        def once(*, spare: bool) -> Coroutine[Any, Any, Reply]:
-            return self._complete(request, errand, spare=spare)
-
-        return await self._attempts(errand, lambda: self._hedged(once, _let_go))
+        return await self._tooling.serve(request, lambda told: self._completed(told, call, hurry))
 
     async def stream(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> OpenStream:
         """The reply as it arrives; its first delta has come. Nothing is tried again after that. Close it."""
-        errand = _Errand(call, needs_of(request), worst_of_chat(request), hurry)
-
-        def once(*, spare: bool) -> Coroutine[Any, Any, OpenStream]:
-            return self._stream(request, errand, spare=spare)
-
-        return await self._attempts(errand, lambda: self._hedged(once, OpenStream.aclose))
+        return await self._tooling.serve(request, lambda told: self._streamed(told, call, hurry))
 
     async def score(
         self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call, hurry: Deadline | None = None
@@ -208,6 +200,22 @@ class Line:
             raise
         self._health.there()
         return answer
+
+    async def _completed(self, request: ChatRequest, call: Call, hurry: Deadline | None) -> Reply:
+        errand = _Errand(call, needs_of(request), worst_of_chat(request), hurry)
+
+        def once(*, spare: bool) -> Coroutine[Any, Any, Reply]:
+            return self._complete(request, errand, spare=spare)
+
+        return await self._attempts(errand, lambda: self._hedged(once, _let_go))
+
+    async def _streamed(self, request: ChatRequest, call: Call, hurry: Deadline | None) -> OpenStream:
+        errand = _Errand(call, needs_of(request), worst_of_chat(request), hurry)
+
+        def once(*, spare: bool) -> Coroutine[Any, Any, OpenStream]:
+            return self._stream(request, errand, spare=spare)
+
+        return await self._attempts(errand, lambda: self._hedged(once, OpenStream.aclose))
 
     async def _attempts(self, errand: _Errand, once: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:

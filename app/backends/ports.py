@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from app.domain import Image, TokenCount
+from app.domain import Image, TokenCount, ToolCall, Tools
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 FinishReason = Literal["stop", "length"]
 """A reply that was cut for its safety is no reply: it raises Refused."""
@@ -21,19 +21,27 @@ Capability = Literal["chat", "structured", "images", "logprobs", "thinking"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn. Pictures stand before the text, and only in a user's turn."""
+    """A turn. Pictures stand before the text, and only in a user's turn.
+
+    `calls` are an assistant's. A "tool" tells what came of the call `call_id`.
+    """
 
     role: Role
     content: str
     images: tuple[Image, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 Conversation = tuple[Message, ...]
-"""At most one system message, which comes first; the last one is the user's."""
+"""At most one system message, which comes first; the last one is the user's, or a tool's."""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One completion. `schema` is a JSON Schema: the text will be JSON and should fit it (whoever asked must check)."""
+    """One completion. `schema` is a JSON Schema: the text will be JSON and should fit it (whoever asked must check).
+
+    An adapter meets tools, and turns about them, only if `app.backends.tooling` says that it knows them.
+    """
 
     messages: Conversation
     max_output_tokens: int = 1024
@@ -41,10 +49,13 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    tools: Tools | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A whole completion. `text` may be empty when `finish_reason` is "length": thinking can use up all tokens.
+
+    `calls` only where there were tools; "stop" is also why a reply ended with them.
 
     `model` is what the server says it used.
     """
@@ -53,6 +64,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     tokens: TokenCount
     model: str
+    calls: tuple[ToolCall, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +77,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     finish_reason: FinishReason | None = None
     tokens: TokenCount | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 class LabelScores(msgspec.Struct, frozen=True, kw_only=True):

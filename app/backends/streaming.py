@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from app.backends.attempt import Attempt, may_have_read, time_limit
-from app.backends.estimating import tokens_of
+from app.backends.estimating import tokens_of, tokens_of_calls
 from app.backends.hedging import finish
 from app.backends.ports import Delta
 from app.domain import TokenCount
@@ -76,7 +76,7 @@ class OpenStream:
     def _note(self, delta: Delta) -> None:
         if self._first_token_s is None:
             self._first_token_s = self._attempt.age()
-        self._text_tokens += tokens_of(delta.text)
+        self._text_tokens += tokens_of(delta.text) + tokens_of_calls(delta.calls)
         self._told = delta.tokens or self._told
 
     async def _end(self, failure: BaseException | None) -> None:

@@ -25,7 +25,8 @@ class FakeModel:
 
     `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities; every other
     token has `unlikely`. `mind` goes before `answer` where it has something to say. `thinks`: it thinks before it
-    speaks, unless it is told not to; "inline": between tags, as a part of the answer.
+    speaks, unless it is told not to; "inline": between tags, as a part of the answer. `calls` are the functions that it
+    wants to call, with their arguments, where it may.
     """
 
     name: str = "tiny"
@@ -37,6 +38,7 @@ class FakeModel:
     likely: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     unlikely: float = -18.0
     mind: Mind = no_mind
+    calls: Sequence[tuple[str, str]] = ()
     _ids: dict[str, int] = field(default_factory=dict)
 
     def token_id(self, token: str) -> int:
@@ -69,13 +71,13 @@ class FakeModel:
 
 
 def text_of(turn: Mapping[str, Any]) -> str:
-    content = turn["content"]
+    content = turn["content"] or ""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def pictures_of(turn: Mapping[str, Any]) -> list[str]:
     content = turn["content"]
-    parts = [] if isinstance(content, str) else content
+    parts = content if isinstance(content, list) else []
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
 

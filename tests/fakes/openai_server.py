@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.domain import TokenCount
+from tests.fakes import openai_tools
 from tests.fakes.faults import Fault
 from tests.fakes.openai_model import FakeModel, Turns, pictures_of, tokens_of
 from tests.fakes.wire import Answering, Asked, HungUp, WireServer
@@ -21,6 +22,7 @@ SECRET = "EVIL raw text of the provider <b>sk-live-123</b>"
 _PLAIN_FIELDS = frozenset(
     {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "stop"}
     | {"seed", "response_format", "logprobs", "top_logprobs", "reasoning_effort"}
+    | {"tools", "tool_choice", "parallel_tool_calls"}
 )
 
 _STATUS: Mapping[Fault, tuple[int, dict[str, Any]]] = {
@@ -64,7 +66,7 @@ class OpenAIServer(WireServer):
     told of that. `lacks` names what an older
     server does not have: "batch", "tokenize", "logprob_token_ids" (refused), "ignored_token_ids" (without effect),
     "logprobs", "structured", "version", "models", "modern" (max_completion_tokens), "temperature" (other than 1),
-    "quiet" (a way not to think).
+    "quiet" (a way not to think), "tools".
     """
 
     dialect: Dialect = "vllm"
@@ -221,6 +223,7 @@ class OpenAIServer(WireServer):
             raise Rejection(404, code="model_not_found")
         if self.dialect == "openai":
             self._check_plain(body)
+        self._check_tools(body)
         schema = _schema(body)
         if schema is not None and ("structured" in self.lacks or '"uniqueItems": true' in json.dumps(schema)):
             raise Rejection(400, param="response_format")
@@ -235,6 +238,12 @@ class OpenAIServer(WireServer):
                 raise Rejection(400)
             if self.model.prompt_tokens(turns, _thinking(body)) >= self.model.context:
                 raise Rejection(400, param="input_tokens")
+
+    def _check_tools(self, body: Any) -> None:
+        if body.get("tools") and "tools" in self.lacks:
+            refusal = Rejection(500 if self.dialect == "openai" else 400)
+            refusal.error["message"] = f"{openai_tools.REFUSALS[self.dialect]} {SECRET}"
+            raise refusal
 
     def _check_plain(self, body: Any) -> None:
         unknown = body.keys() - _PLAIN_FIELDS
@@ -274,6 +283,8 @@ class OpenAIServer(WireServer):
             await asyncio.sleep(self.token_s * len(thoughts + words))
             usage += self._count(body, turns, len(thoughts), len(words))
             message = self._message(thoughts, words)
+            if called := openai_tools.made(body, turns, self.model.calls, self.dialect):
+                message, why = openai_tools.message(called), "tool_calls"
             finish = None if fault is Fault.TRUNCATED_STREAM else why
             logprobs = self._logprobs(body, turns) if body.get("logprobs") else None
             choices.append({"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs})
@@ -310,7 +321,8 @@ class OpenAIServer(WireServer):
         return {"role": "assistant", "content": "".join(words), **reasoning}
 
     def _count(self, body: Any, turns: Turns, thoughts: int, words: int) -> TokenCount:
-        prompt = self.model.prompt_tokens(turns, _thinking(body))
+        offered = tokens_of(json.dumps(body["tools"])) if "tools" in body else []
+        prompt = self.model.prompt_tokens(turns, _thinking(body)) + len(offered)
         return TokenCount(input=prompt, cached=prompt // 2, output=words, thinking=thoughts)
 
     def _usage(self, count: TokenCount) -> dict[str, Any]:
@@ -350,7 +362,10 @@ class OpenAIServer(WireServer):
     async def _say(self, body: Any, answering: Answering, fault: Fault, used: list[TokenCount]) -> None:
         """`used` holds what is billed and what was told so far."""
         thoughts, words, why = self._produce(body, body["messages"], fault)
-        for number, delta in enumerate(self._deltas(thoughts, words)):
+        deltas = self._deltas(thoughts, words)
+        if called := openai_tools.made(body, body["messages"], self.model.calls, self.dialect):
+            deltas, why = openai_tools.deltas(called, self.dialect), "tool_calls"
+        for number, delta in enumerate(deltas):
             await asyncio.sleep(self.slow_s if fault is Fault.SLOW_TRICKLE and number == 1 else self.token_s)
             thought = min(number + 1, len(thoughts))
             used[0] = self._count(body, body["messages"], thought, min(number + 1 - thought, len(words)))
@@ -365,7 +380,7 @@ class OpenAIServer(WireServer):
             await self._chunk(answering, body, [], used, last=True)
         await answering.chunk(b"data: [DONE]\n\n")
 
-    def _deltas(self, thoughts: list[str], words: list[str]) -> list[dict[str, str]]:
+    def _deltas(self, thoughts: list[str], words: list[str]) -> list[dict[str, Any]]:
         if self.model.thinks == "inline" and thoughts:
             return [{"content": piece} for piece in ["<th", "ink>", *thoughts, "</thi", "nk>\n", "\n", *words]]
         return [*({"reasoning": piece} for piece in thoughts), *({"content": piece} for piece in words)]
@@ -392,6 +407,8 @@ class OpenAIServer(WireServer):
 
 
 def _is_turn(turn: Any) -> bool:
+    if turn["role"] == "tool" or "tool_calls" in turn:
+        return openai_tools.is_about_tools(turn)
     said = turn["content"]
     good = isinstance(said, str) or (said and all(url.startswith("data:image/") for url in pictures_of(turn)))
     return bool(good) and turn["role"] in ("system", "user", "assistant")

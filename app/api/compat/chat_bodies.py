@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from app.api.compat.chat_tools import calls_of, tools_of
 from app.api.compat.searching import MAX_QUERY_CHARACTERS
-from app.domain import ChatTask, Image, Query, Question, Turn
+from app.domain import ChatTask, Image, Query, Question, Tools, Turn
 from app.errors import pointing_at
 
 MAX_EARLIER_TURNS = 50
@@ -42,10 +43,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A message. "developer" is "system"; what a tool said is taken for the user's."""
+    """A message. "developer" is "system"; who is not known is taken for the user."""
 
     role: str
     content: str | list[Part] | None = None
+    tool_calls: Any = None
+    tool_call_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -55,9 +58,18 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(part.text for part in self.content or () if part.text)
 
     @property
-    def speaker(self) -> Literal["system", "user", "assistant"]:
+    def speaker(self) -> Literal["system", "user", "assistant", "tool"]:
         """Who says it, to a model."""
+        if self.role == "tool" and self.tool_call_id:
+            return "tool"
         return "system" if self.role in _SYSTEM else "assistant" if self.role == "assistant" else "user"
+
+    def turn(self, pointer: str) -> Turn:
+        """What anybody but the system says. Raises InvalidRequest below `pointer`."""
+        speaker, pictures = self.speaker, self.pictures(pointer)
+        calls = calls_of(self.tool_calls, pointer) if speaker == "assistant" else ()
+        call_id = (self.tool_call_id or "") if speaker == "tool" else ""
+        return Turn(speaker, self.text, pictures, calls, call_id)  # type: ignore[arg-type]
 
     def pictures(self, pointer: str) -> tuple[Image, ...]:
         """Raises InvalidRequest below `pointer`."""
@@ -89,7 +101,7 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /v1/chat/completions. What is not named here is ignored: `tools` too, unless `tool_choice` demands one."""
+    """POST /v1/chat/completions. What is not named here is ignored; tools are for a backend's own model."""
 
     model: str
     messages: Annotated[list[MessageBody], Meta(min_length=1, max_length=1000)]
@@ -102,15 +114,26 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     n: int | None = None
     response_format: ResponseFormat | None = None
+    tools: Any = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     metadata: Any = None
 
     def check(self) -> None:
         """Raises InvalidRequest for what would otherwise be something else than the client asked for."""
         if self.n not in (None, 1):
             raise pointing_at("/n", "one choice is made; ask several times for more")
+
+    def offered(self) -> Tools | None:
+        """What a model may call. Raises InvalidRequest."""
+        return tools_of(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
+
+    def check_unaided(self) -> None:
+        """Whoever answers from a collection calls no tools. Raises InvalidRequest where one must be called."""
         if self.tool_choice not in (None, "auto", "none"):
-            raise pointing_at("/tool_choice", "no tools are called here; leave it out, or say auto or none")
+            raise pointing_at(
+                "/tool_choice", "answers from a collection call no tools; leave it out, or ask a backend's own model"
+            )
 
     def schema(self) -> Mapping[str, Any] | None:
         """What the reply must fit. Raises InvalidRequest."""
@@ -141,11 +164,11 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
             temperature=self.temperature or 0.0,
         )
 
-    def to_task(self, backend: str | None, tokens: int) -> ChatTask:
+    def to_task(self, backend: str | None, tokens: int, tools: Tools | None = None) -> ChatTask:
         """The conversation as it is, for a model. Raises InvalidRequest."""
         turns = _turns(self.messages)
-        if not turns or turns[-1].role != "user":
-            raise pointing_at(f"/messages/{len(self.messages) - 1}", "the last message must be the user's")
+        if not turns or turns[-1].role == "assistant":
+            raise pointing_at(f"/messages/{len(self.messages) - 1}", "the last message must be the user's, or a tool's")
         return ChatTask(
             messages=turns,
             system=system_of(self.messages),
@@ -155,6 +178,7 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
             schema=self.schema(),
             stop=tuple(filter(None, [self.stop] if isinstance(self.stop, str) else self.stop or ())),
             seed=self.seed,
+            tools=tools,
         )
 
 
@@ -176,19 +200,19 @@ def system_of(messages: Iterable[MessageBody]) -> str:
 
 
 def _turns(messages: Sequence[MessageBody]) -> tuple[Turn, ...]:
-    """Users and assistants in turn, as many models insist: several messages of one side are joined."""
+    """Users and assistants in turn, as many models insist: several messages of one side are joined, but for tools'."""
     turns = [
-        Turn(message.speaker, message.text, message.pictures(f"/messages/{place}"))
-        for place, message in enumerate(messages)
-        if message.speaker != "system"
+        message.turn(f"/messages/{place}") for place, message in enumerate(messages) if message.speaker != "system"
     ]
-    spoken = [turn for turn in turns if turn.content or turn.images]
-    return tuple(_joined(list(side)) for _, side in groupby(spoken, key=lambda turn: turn.role))
+    spoken = [turn for turn in turns if turn.content or turn.images or turn.calls or turn.call_id]
+    return tuple(_joined(list(side)) for _, side in groupby(spoken, key=lambda turn: (turn.role, turn.call_id)))
 
 
 def _joined(turns: Sequence[Turn]) -> Turn:
     images = tuple(image for turn in turns for image in turn.images)
-    return Turn(turns[0].role, "\n\n".join(turn.content for turn in turns if turn.content), images)
+    calls = tuple(call for turn in turns for call in turn.calls)
+    text = "\n\n".join(turn.content for turn in turns if turn.content)
+    return Turn(turns[0].role, text, images, calls, turns[0].call_id)
 
 
 def _picture(given: ImageURL | str, pointer: str) -> Image:

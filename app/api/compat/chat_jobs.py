@@ -22,7 +22,8 @@ async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     lines = await services.lines()
     meant = await meant_by(body.model, lines)
     if isinstance(meant, Straight):
-        return body.to_task(meant.backend, meant.tokens)
+        return body.to_task(meant.backend, meant.tokens, body.offered())
+    body.check_unaided()
     writes = bool(lines) and meant.backend not in (EXTRACTIVE.name, NONE.name)
     if writes and (is_chore(body) or has_its_sources(body)):
         return body.to_task(meant.backend, CHORE_TOKENS)
@@ -38,7 +39,7 @@ async def whole(job: Job, services: Services, caller: Caller) -> AnswerDone | Ch
         case Question():
             return await services.answerer.whole(job, caller)
         case ChatTask():
-            return ChatDone(await services.tasks.chat(job, caller))
+            return await services.tasks.chat(job, caller)
         case ChatResult():
             return ChatDone(job)
 

@@ -1,20 +1,35 @@
 """Answers and chats as OpenAI's chat completions, whole and in chunks."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from app.api.compat.chat_tools import CallBody, call_pieces, whole_calls
 from app.api.compat.links import Links
 from app.api.compat.openai_errors import openai_error
 from app.api.events import Event
 from app.api.problems import Problem
 from app.backends.ports import FinishReason
-from app.domain import Answer, AnswerDone, ChatDone, ChatResult, CitationMade, SourcesFound, TextDelta, Usage
+from app.domain import (
+    Answer,
+    AnswerDone,
+    CallsDelta,
+    ChatDone,
+    ChatResult,
+    CitationMade,
+    SourcesFound,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
 
 DONE = b"data: [DONE]\n\n"
 
 _ELSEWHERE = ("answer", "text", "results", "finish_reason")
 """What a completion says in its own words, and the passages, which are long."""
+
+Ending = FinishReason | Literal["tool_calls"]
+"""Why a reply ended; "tool_calls": it is the client's turn."""
 
 
 class Heading(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,19 +56,23 @@ class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`."""
+    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`.
 
-    content: str
+    `content` None: nothing was said, there are only calls.
+    """
+
+    content: str | None
     annotations: list[dict[str, Any]]
     winnow: dict[str, Any]
     role: str = "assistant"
+    tool_calls: list[CallBody] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """The only one."""
 
     message: CompletionMessage
-    finish_reason: FinishReason
+    finish_reason: Ending
     index: int = 0
     logprobs: None = None
 
@@ -71,13 +90,18 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 def completion(heading: Heading, done: AnswerDone | ChatDone, links: Links) -> ChatCompletion:
     """The whole reply at once."""
-    result = result_of(done)
-    message = CompletionMessage(content=text_of(result), annotations=_annotations(result, links), winnow=about(result))
+    result, calls = result_of(done), _calls(done)
+    message = CompletionMessage(
+        content=text_of(result) or (None if calls else ""),
+        annotations=_annotations(result, links),
+        winnow=about(result),
+        tool_calls=whole_calls(calls) or msgspec.UNSET,
+    )
     return ChatCompletion(
         id=heading.id,
         created=heading.created,
         model=heading.model,
-        choices=[Choice(message=message, finish_reason=finish_of(done))],
+        choices=[Choice(message=message, finish_reason=_ending(done))],
         usage=usage_of(result.usage),
     )
 
@@ -133,6 +157,8 @@ class Chunks:
                 return b""
             case TextDelta(text=text):
                 return self._delta({"content": text})
+            case CallsDelta(calls=calls):
+                return self._delta({"tool_calls": call_pieces(calls)})
             case CitationMade(citation=citation):
                 return self._delta({"annotations": [self._links.annotation(citation)]})
             case AnswerDone() | ChatDone():
@@ -144,7 +170,7 @@ class Chunks:
 
     def _end(self, done: AnswerDone | ChatDone) -> bytes:
         result = result_of(done)
-        last = self._delta({"winnow": about(result)}, finish_of(done))
+        last = self._delta({"winnow": about(result)}, _ending(done))
         usage = self._chunk([], usage=usage_of(result.usage)) if self._counts else b""
         return last + usage + DONE
 
@@ -161,6 +187,15 @@ class Chunks:
 def as_data(content: Any) -> bytes:
     """An event without a name."""
     return b"data: %s\n\n" % msgspec.json.encode(content)
+
+
+def _calls(done: AnswerDone | ChatDone) -> tuple[ToolCall, ...]:
+    return done.calls if isinstance(done, ChatDone) else ()
+
+
+def _ending(done: AnswerDone | ChatDone) -> Ending:
+    reason = finish_of(done)
+    return "tool_calls" if _calls(done) and reason == "stop" else reason
 
 
 def _annotations(result: Answer | ChatResult, links: Links) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ class OpenAICompatible:
             text=spoken(choice.message.content or ""),
             tokens=tokens,
             model=completion.model or traits.model,
+            calls=choice.message.calls if request.tools else (),
         )
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
@@ -61,8 +62,9 @@ class OpenAICompatible:
                     piece = _first(chunk)
                     tokens, ended = counted or tokens, _ended(piece, ended)
                     text = thoughts.feed(piece.delta.content or "")
-                    if text or counted or piece.delta.thought:
-                        yield Delta(text=text, tokens=counted)
+                    calls = piece.delta.calls if request.tools else ()
+                    if text or counted or calls or piece.delta.thought:
+                        yield Delta(text=text, tokens=counted, calls=calls)
             except UpstreamError as exc:
                 if ended is None:
                     exc.tokens = exc.tokens or tokens

@@ -8,7 +8,7 @@ import msgspec
 
 from app.backend_settings import Kind
 from app.backends.ports import ChatRequest, Conversation, Message
-from app.domain import Image
+from app.domain import Image, Tools
 
 Body = dict[str, Any]
 
@@ -50,7 +50,7 @@ def chat_body(request: ChatRequest, traits: Traits) -> Body:
         body["stop"] = stop
     if request.seed is not None:
         body["seed"] = request.seed
-    return body
+    return body | tool_fields(request.tools, traits.kind)
 
 
 def stream_body(request: ChatRequest, traits: Traits) -> Body:
@@ -61,12 +61,34 @@ def stream_body(request: ChatRequest, traits: Traits) -> Body:
 
 def messages(conversation: Conversation) -> list[Body]:
     """The turns in OpenAI's shape."""
-    return [{"role": message.role, "content": _content(message)} for message in conversation]
+    return [{"role": message.role, "content": _content(message), **_calling(message)} for message in conversation]
 
 
-def _content(message: Message) -> str | list[Body]:
+def tool_fields(tools: Tools | None, kind: Kind) -> Body:
+    """What may be called. Ollama reads no tool_choice: where none may be called, it had better not know of any."""
+    if tools is None or (kind == "ollama" and tools.choice == "none"):
+        return {}
+    named = {"type": "function", "function": {"name": tools.only}}
+    offered = [{"type": "function", "function": function} for function in tools.functions]
+    parallel = {} if tools.parallel is None else {"parallel_tool_calls": tools.parallel}
+    return {"tools": offered, "tool_choice": named if tools.only else tools.choice, **parallel}
+
+
+def _calling(message: Message) -> Body:
+    if message.call_id:
+        return {"tool_call_id": message.call_id}
+    if not message.calls:
+        return {}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.calls
+    ]
+    return {"tool_calls": calls}
+
+
+def _content(message: Message) -> str | list[Body] | None:
     if not message.images:
-        return message.content
+        return message.content or (None if message.calls else "")
     pictures: list[Body] = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in message.images]
     return [*pictures, {"type": "text", "text": message.content}]
 

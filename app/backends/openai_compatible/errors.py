@@ -2,6 +2,7 @@
 
 what happened                                   becomes
 400, 404, 409, 413, 422 and other 4xx, 3xx, 501 UpstreamRejected   (a content filter: Refused)
+any that says that tools are not taken          ToolsRefused
 401, 403                                        UpstreamRejected, naming the setting
 408, 504, 524, no answer in time                UpstreamTimeout
 402, 429                                        UpstreamRateLimited, with Retry-After and the quota
@@ -19,6 +20,7 @@ import msgspec
 import openai
 
 from app.backends.retrying import told_pause_s
+from app.backends.tooling import ToolsRefused
 from app.domain import TokenCount
 from app.errors import (
     PromptTooLong,
@@ -43,6 +45,10 @@ _OVER_QUOTA = {402, 429}
 _REFUSALS = {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"}
 _DAILY = {"insufficient_quota", "billing_hard_limit_reached"}
 _TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "input_tokens", "input_text"}
+_NO_TOOLS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser"),  # vLLM
+    *("not support tools", "support tool use", "tools param requires"),  # Ollama, OpenRouter, llama.cpp
+)
 _TYPES = {
     "server_error": 500,
     "api_error": 500,
@@ -111,6 +117,8 @@ def _refusal_of(status: int, facts: frozenset[str], upstream: Upstream, headers:
     after = told_pause_s(headers, time.time())
     if facts & _REFUSALS:
         return Refused(name, f"{name} declined for its content policy")
+    if "no tools" in facts:
+        return ToolsRefused(name, f"{name} takes no tools ({status})")
     if status in _OVER_QUOTA:
         return UpstreamRateLimited(name, f"{name} wants fewer requests ({status})", after, quota=_quota(status, facts))
     if status in _TIMEOUTS:
@@ -168,4 +176,6 @@ def _words(body: object) -> frozenset[str]:
 def _spoken(error: Mapping[Any, Any]) -> set[str]:
     message = str(error.get("message", "")).lower()
     long = "context length" in message or "context size" in message or "context window" in message
-    return ({"input_tokens"} if long else set()) | ({"per day"} if "per day" in message else set())
+    told = {"input_tokens": long, "per day": "per day" in message}
+    told["no tools"] = any(words in message for words in _NO_TOOLS)
+    return {word for word, said in told.items() if said}

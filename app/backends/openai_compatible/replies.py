@@ -1,10 +1,11 @@
 """What comes back from an OpenAI-style server, as far as we read it: unknown fields ignored, wrong types refused."""
 
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
-from app.domain import TokenCount
+from app.domain import TokenCount, ToolCall
 
 
 class PromptDetails(msgspec.Struct, frozen=True):
@@ -39,6 +40,29 @@ class UsageReply(msgspec.Struct, frozen=True):
         )
 
 
+class Called(msgspec.Struct, frozen=True):
+    """A function's name and arguments, or pieces of them."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallReply(msgspec.Struct, frozen=True):
+    """A call, or a piece of one; whole replies tell no index."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Called = Called()
+
+    def call(self, place: int) -> ToolCall:
+        """In our words; `place` is its index where it tells none. Some servers forget the id, which clients need."""
+        name, arguments = self.function.name or "", self.function.arguments or ""
+        made_up = f"call_{uuid4().hex}" if name else ""
+        return ToolCall(
+            id=self.id or made_up, name=name, arguments=arguments, index=place if self.index is None else self.index
+        )
+
+
 class Said(msgspec.Struct, frozen=True):
     """A message, or a piece of one. Servers disagree on what thoughts are called."""
 
@@ -46,6 +70,12 @@ class Said(msgspec.Struct, frozen=True):
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
+    tool_calls: tuple[CallReply, ...] | None = None
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The functions that are to be called."""
+        return tuple(call.call(place) for place, call in enumerate(self.tool_calls or ()))
 
     @property
     def thought(self) -> bool:

@@ -1,11 +1,12 @@
 """Tokens before anyone has counted them."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.estimating import tokens_of, tokens_of_prompt, worst_of_chat, worst_of_scoring
 from app.backends.ports import ChatRequest, Message
-from app.domain import Image, TokenCount
+from app.domain import Function, Image, TokenCount, ToolCall, Tools
 
 
 @given(st.text(), st.text())
@@ -32,3 +33,13 @@ def test_the_worst_of_a_call() -> None:
     assert tokens_of_prompt(prompt) == 5 + 1 + 1120
     assert worst_of_chat(ChatRequest(messages=prompt, max_output_tokens=7)) == TokenCount(input=1126, output=7)
     assert worst_of_scoring([prompt, prompt]) == TokenCount(input=2252, output=2)
+
+
+def test_tools_are_a_part_of_the_prompt() -> None:
+    """They are counted as the JSON that most models read, and so is what an assistant called."""
+    tools = Tools(functions=(Function(name="time", description="x" * 400),))
+    request = ChatRequest(messages=(Message(role="user", content="four"),), max_output_tokens=7)
+    offered = worst_of_chat(msgspec.structs.replace(request, tools=tools)).input - worst_of_chat(request).input
+    assert 100 < offered < 120
+    call = ToolCall(id="1", name="time", arguments='{"zone": "CET"}')
+    assert tokens_of_prompt((Message(role="assistant", content="", calls=(call,)),)) == 5 + 5

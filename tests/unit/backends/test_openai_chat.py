@@ -8,7 +8,7 @@ import pytest
 from app.backend_settings import BackendSettings
 from app.backends.openai_compatible import open_openai_compatible
 from app.backends.ports import ChatRequest, Message
-from app.domain import Image, TokenCount
+from app.domain import Function, Image, TokenCount, Tools
 from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
 from tests.fakes.faults import Fault
 from tests.fakes.http_server import answering
@@ -239,3 +239,20 @@ def test_a_server_without_a_url_is_a_mistake_of_the_settings() -> None:
     """vLLM and Ollama have no address of their own: without `url` the settings are refused."""
     with pytest.raises(ConfigError, match=r"\[backends.gemma\] needs a url"):
         open_openai_compatible("gemma", BackendSettings(kind="vllm"))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("tools", [None, Tools(functions=(Function(name="time"),))])
+async def test_calls_are_read_where_there_are_tools(streamed: bool, tools: Tools | None) -> None:
+    """A call without an id gets one, which clients need; where nobody offered tools, none is read."""
+    said = {"content": "", "tool_calls": [{"function": {"name": "time", "arguments": "{}"}}]}
+    body = {"choices": [{"delta" if streamed else "message": said, "finish_reason": "tool_calls"}]}
+    whole = json.dumps(body).encode()
+    with answering(200, b"data: %s\n\ndata: [DONE]\n\n" % whole if streamed else whole) as url:
+        adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
+        if streamed:
+            calls = [call for delta in await collected(adapter, asking(tools=tools)) for call in delta.calls]
+        else:
+            calls = list((await adapter.complete(asking(tools=tools), TIMEOUT_S)).calls)
+        await adapter.aclose()
+    assert [(call.name, call.arguments, bool(call.id)) for call in calls] == ([("time", "{}", True)] if tools else [])

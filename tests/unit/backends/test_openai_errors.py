@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from app.backends.openai_compatible.errors import FOREIGN, Upstream, translated
+from app.backends.tooling import ToolsRefused
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
@@ -101,3 +102,20 @@ def test_quotas_are_told_apart(error: dict[str, str], quota: str) -> None:
     response = httpx2.Response(429, request=REQUEST)
     ours = translated(openai.RateLimitError("", response=response, body={"error": error}), US)
     assert getattr(ours, "quota", None) == quota
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+        (400, "registry.ollama.ai/library/gemma3:4b does not support tools"),
+        (404, "No endpoints found that support tool use."),
+        (500, "tools param requires --jinja flag"),
+    ],
+)
+def test_who_takes_no_tools_says_so_in_many_ways(status: int, words: str) -> None:
+    """vLLM, Ollama, OpenRouter and llama.cpp, by their words whatever the status; they are not repeated."""
+    response = httpx2.Response(status, request=REQUEST)
+    ours = translated(openai.APIStatusError("", response=response, body={"error": {"message": words}}), US)
+    assert isinstance(ours, ToolsRefused)
+    assert str(ours) == f"gemma takes no tools ({status})"
