@@ -1,9 +1,7 @@
-import hashlib
 import json
 import math
 import re
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +19,7 @@ from app.answering.verdicts import read_verdicts
 from app.errors import UpstreamBadReply, UpstreamTimeout
 from tests.fakes.answering import source
 from tests.fakes.verdict_reader import VerdictReader
+from tests.prompt_words import digest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +44,7 @@ def test_the_version_is_that_of_the_words() -> None:
     """Who changes a prompt raises CHECK_PROMPT_VERSION, and writes the digest of the new words here."""
     statement = Statement("It is free.", (("Handbook", "It costs nothing."), ("", "Free.")))
     asked = (verdict_prompt(statement, FENCE), verdicts_request([statement, statement], FENCE))
-    digest = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16]
-    assert digest == {"1": "bcefca6c482ea6b9"}[CHECK_PROMPT_VERSION]
+    assert digest_of(asked) == {"1": "786a911feea6a6aa"}[CHECK_PROMPT_VERSION]
 
 
 @pytest.mark.parametrize("way", ["scorer", "judge"])

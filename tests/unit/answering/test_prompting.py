@@ -1,6 +1,5 @@
 """What a model is asked for an answer."""
 
-import hashlib
 import re
 
 import msgspec
@@ -18,6 +17,7 @@ from app.domain import BackendUse, Hit, Query, Question, SearchResult, Turn
 from app.quoting.neutral import neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.answering import hit
+from tests.prompt_words import digest_of
 
 FENCE = "mxkqzvbw"
 TURNS = (Turn("user", "Is there dental cover?"), Turn("assistant", "Yes [1]."))
@@ -52,8 +52,7 @@ def test_the_version_is_that_of_the_words() -> None:
         asked(brief("and when?", (HITS[0], flagged), "When?", messages=TURNS, language="de", instructions="Be brief.")),
         condense_request("and when?", TURNS, lambda: FENCE),
     )
-    digest = hashlib.sha256(msgspec.json.encode(requests)).hexdigest()[:16]
-    assert digest == {"2": "f1e92bec0fb60603"}[PROMPT_VERSION]
+    assert digest_of(requests) == {"2": "ab3d2e3b61e9df9b"}[PROMPT_VERSION]
 
 
 def test_what_requests_share_comes_first() -> None:

@@ -1,10 +1,8 @@
 """What a model is asked."""
 
-import hashlib
 import json
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +25,7 @@ from app.ranking.prompts import (
 )
 from app.ranking.shapes import LABELS
 from tests.attacks.injections import ATTACKS, Attack
+from tests.prompt_words import digest_of
 
 FENCE = "mxkqzvbw"
 QUERY = "How long do parcels take?"
@@ -50,7 +49,7 @@ def test_the_version_is_that_of_the_words() -> None:
         duel_prompt(QUERY, ["Two days.", "It depends."], FENCE),
         *(ask(QUERY, PASSAGES, FENCE) for ask in (judge_request, order_request, window_request)),
     )
-    assert hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:16] == {"2": "2f9e180433e1a44f"}[PROMPT_VERSION]
+    assert digest_of(asked) == {"2": "bd2cb48e608186ae"}[PROMPT_VERSION]
 
 
 def test_a_grade_is_asked_for_before_and_after_the_fenced_passage() -> None:
