@@ -23,6 +23,7 @@ WinnowError
   └ Refused                      a safety block
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -67,6 +68,11 @@ def pointing_at(pointer: str, detail: str) -> InvalidRequest:
 
 class UnknownBackend(InvalidRequest):
     """No backend of that name."""
+
+    @classmethod
+    def among(cls, name: str, known: Iterable[str]) -> "UnknownBackend":
+        """Says which there are. A name may be a megabyte long."""
+        return cls(f"there is no backend {name[:100]!r}; known are {', '.join(known)}")
 
 
 class MissingCapability(InvalidRequest):

@@ -52,7 +52,7 @@ class Extractive:
             yield SourcesFound(hits)
             choice = await choose(brief.reading, hits, self._embed, self._limits(brief.question))
             claims: list[Claim] = []
-            for event in _events(choice, hits, brief.language):
+            for event in _events(choice, hits, brief):
                 if isinstance(event, CitationMade):
                     claims.append(_claim(event, len(claims)))
                 yield event
@@ -164,9 +164,9 @@ def _in_order(sentences: Sequence[Sentence]) -> tuple[Sentence, ...]:
     return tuple(sorted(sentences, key=lambda sentence: (place[sentence.hit], sentence.start)))
 
 
-def _events(choice: Choice, hits: Sequence[Hit], language: str) -> Iterator[TextDelta | CitationMade]:
+def _events(choice: Choice, hits: Sequence[Hit], brief: Brief) -> Iterator[TextDelta | CitationMade]:
     if choice.abstain_reason is not None:
-        yield TextDelta(refusal(choice.abstain_reason, language))
+        yield TextDelta(refusal(choice.abstain_reason, brief.language))
         return
     for piece in cite(hits, choice.sentences):
         yield TextDelta(piece.text)

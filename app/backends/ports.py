@@ -5,11 +5,11 @@ An adapter makes one attempt: it retries nothing and counts nothing, and turns w
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from app.domain import Image, TokenCount, ToolCall, Tools
+from app.domain import Image, TokenCount, ToolCall, Tools, Turn
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -35,6 +35,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 Conversation = tuple[Message, ...]
 """At most one system message, which comes first; the last one is the user's, or a tool's."""
+
+
+S = TypeVar("S", Turn, Message)
+
+
+def joined(side: Sequence[S]) -> S:
+    """Several turns of one side as one, as many models insist: texts as paragraphs, pictures and calls in order."""
+    return msgspec.structs.replace(
+        side[0],
+        content="\n\n".join(turn.content for turn in side if turn.content),
+        images=tuple(image for turn in side for image in turn.images),
+        calls=tuple(call for turn in side for call in turn.calls),
+    )
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):

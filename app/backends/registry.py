@@ -58,7 +58,7 @@ class Backends:
     def named(self, name: str) -> Backend:
         """Raises UnknownBackend, listing the names."""
         if name not in self._by_name:
-            raise UnknownBackend(f"there is no backend {name[:100]!r}; known are {', '.join((AUTO, *self._by_name))}")
+            raise UnknownBackend.among(name, (AUTO, *self._by_name))
         return self._by_name[name]
 
     def for_ranking(self, requested: str | None) -> BackendUse:

@@ -77,7 +77,7 @@ class Router:
                 f"the backend {name!r} is no language model; those are {', '.join(self.lines) or 'none'}"
             )
         if name not in self.lines:
-            raise UnknownBackend(f"there is no backend {name[:100]!r}; known are {', '.join((AUTO, *self.lines))}")
+            raise UnknownBackend.among(name, (AUTO, *self.lines))
         return self.lines[name]
 
 

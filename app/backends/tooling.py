@@ -1,7 +1,7 @@
 """Tools of the client's, for the backends that know them; for the others, a conversation without them."""
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from itertools import groupby
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ import structlog
 
 from app.backend_settings import Kind
 from app.backends.calls import Clock
-from app.backends.ports import ChatRequest, Message
+from app.backends.ports import ChatRequest, Message, joined
 from app.errors import MissingCapability, UpstreamRejected
 
 T = TypeVar("T")
@@ -68,16 +68,10 @@ def without_tools(request: ChatRequest) -> ChatRequest:
         return request
     said = map(_plain, request.messages)
     spoken = (message for message in said if message.content or message.images)
-    messages = tuple(_joined(side) for _, side in groupby(spoken, key=lambda message: message.role))
+    messages = tuple(joined(list(side)) for _, side in groupby(spoken, key=lambda message: message.role))
     return msgspec.structs.replace(request, messages=messages, tools=None)
 
 
 def _plain(message: Message) -> Message:
     role = "user" if message.role == "tool" else message.role
     return Message(role=role, content=message.content, images=message.images)
-
-
-def _joined(side: Iterable[Message]) -> Message:
-    messages = tuple(side)
-    text = "\n\n".join(message.content for message in messages if message.content)
-    return Message(role=messages[0].role, content=text, images=tuple(i for message in messages for i in message.images))

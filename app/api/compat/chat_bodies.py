@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from app.api.compat.chat_tools import calls_of, tools_of
 from app.api.compat.searching import MAX_QUERY_CHARACTERS
+from app.backends.ports import joined
 from app.domain import ChatTask, Image, Query, Question, Tools, Turn
 from app.errors import pointing_at
 
@@ -205,14 +206,7 @@ def _turns(messages: Sequence[MessageBody]) -> tuple[Turn, ...]:
         message.turn(f"/messages/{place}") for place, message in enumerate(messages) if message.speaker != "system"
     ]
     spoken = [turn for turn in turns if turn.content or turn.images or turn.calls or turn.call_id]
-    return tuple(_joined(list(side)) for _, side in groupby(spoken, key=lambda turn: (turn.role, turn.call_id)))
-
-
-def _joined(turns: Sequence[Turn]) -> Turn:
-    images = tuple(image for turn in turns for image in turn.images)
-    calls = tuple(call for turn in turns for call in turn.calls)
-    text = "\n\n".join(turn.content for turn in turns if turn.content)
-    return Turn(turns[0].role, text, images, calls, turns[0].call_id)
+    return tuple(joined(list(side)) for _, side in groupby(spoken, key=lambda turn: (turn.role, turn.call_id)))
 
 
 def _picture(given: ImageURL | str, pointer: str) -> Image:

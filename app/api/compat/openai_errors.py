@@ -62,9 +62,7 @@ class AnyonesFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
-    """A problem as it is, in these words. What is not there is the model."""
-    if isinstance(exc, NotFound):
-        return _no_model(problem.detail)
+    """A problem as it is, in these words."""
     error = OpenAIError(
         message=problem.detail,
         type=_type(problem.status),
@@ -84,7 +82,8 @@ def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, AnyonesFailu
 def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
     """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
     if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
-        return _no_model(f"invalid model: {problem.detail}")
+        message = f"invalid model: {problem.detail}"
+        return 404, OpenAIFailure(OpenAIError(message=message, type=_type(404), param="model", code="model_not_found"))
     if isinstance(exc, PromptTooLong):
         message = f"invalid request: {_EXCEEDED}; {problem.detail}"
         return 400, OpenAIFailure(OpenAIError(message=message, type=_type(400), param="messages", code=TOO_LONG))
@@ -103,10 +102,6 @@ def retry_hints(status: int, exc: Exception) -> Mapping[str, str]:
     final = status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
     lasting = isinstance(exc, UpstreamError) and not exc.retryable
     return {SHOULD_RETRY: "false"} if final or lasting or _is_spent(exc) else {}
-
-
-def _no_model(message: str) -> tuple[int, OpenAIFailure]:
-    return 404, OpenAIFailure(OpenAIError(message=message, type=_type(404), param="model", code="model_not_found"))
 
 
 def _param(problem: Problem, exc: Exception) -> str | None:
