@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from app.errors import NotFound
-from indexing.collections import Workbench
 from indexing.documents import Passage
-from indexing.manifest import DocumentRecord
+from indexing.pipeline.context import Workbench
+from indexing.pipeline.manifest import DocumentRecord
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -8,13 +8,42 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.conditions import Conditions
 from indexing.documents import PageStart
-from indexing.filters import Filter
+from indexing.filters import (
+    Filter,
+    Scalar,
+)
 
 Mode = Literal["hybrid", "dense", "sparse"]
 Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
 AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "unsupported"]
+
+
+Operator = Literal[
+    "=", "≠", ">", "<", "≥", "≤", "in", "not in",
+    "contains", "not contains", "start with", "end with", "empty", "not empty",
+]  # fmt: skip
+
+
+Values = tuple[Scalar, ...]
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """At least one of `fields` stands to one of `values` as `operator` says; "empty" and "not empty" take no value.
+
+    A list counts by its items. A field that is not there meets no operator but "empty": not "≠" either.
+    """
+
+    fields: tuple[str, ...]
+    operator: Operator
+    values: Values = ()
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """All of `conditions` (`every`), or at least one of them. At least one is there."""
+
+    conditions: tuple[Condition, ...]
+    every: bool = True
 
 
 class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +58,8 @@ class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One search. Ranges are those of api.md, checked at the door. `backend` None: the settings' default.
 
-    Of `conditions`, what the store cannot check is checked on the best `app.search.MAX_LOOKED_THROUGH` of each side.
+    Of `conditions`, what the store cannot check is checked on the best `app.services.search.MAX_LOOKED_THROUGH` of each
+    side.
     """
 
     text: str

@@ -10,40 +10,40 @@ import msgspec
 import structlog
 
 from app.accounting.accounts import Accounts
-from app.answer import Answerer
-from app.answerers import Answerers
-from app.answering.languages import prepare as prepare_languages
-from app.backends.fleet import Fleet, import_sdks
-from app.backends.line import Line
+from app.backends.client import Line
+from app.backends.pool import Fleet, import_sdks
 from app.backends.registry import Backends, declared
-from app.backends.routing import Router
+from app.backends.router import Router
 from app.catalogue import Catalogue
+from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
-from app.embeddings import Embeddings
 from app.errors import ConfigError, WinnowError
-from app.jobs import Jobs
-from app.library import Library
-from app.model_names import ModelNames, public_name
-from app.presence import Presence
-from app.rankers import Rankers
+from app.instance import Presence
 from app.ranking.cache import ScoreCache
 from app.ranking.cache_file import CACHE_FILE, CacheFile
-from app.ranking.fits import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
+from app.ranking.scoring.calibration_file import FITS_FILE, Fits, calibrations
 from app.ranking.strategies import Conduct
-from app.reranking import TextRanker
-from app.search import Searcher
-from app.settings import Settings
-from app.tasks import Tasks
-from indexing.collections import EmbedderSource, LazyEmbedder, Workbench
+from app.services.answer import Answerer
+from app.services.answering import Answerers
+from app.services.chat import Tasks
+from app.services.documents import Library
+from app.services.embed import Embeddings
+from app.services.jobs import Jobs
+from app.services.model_ids import ModelNames, public_name
+from app.services.ranking import Rankers
+from app.services.rerank import TextRanker
+from app.services.search import Searcher
+from app.text.languages import prepare as prepare_languages
+from indexing.embedding.queries import QueryEmbedder
+from indexing.embedding.texts import TextEmbedder
 from indexing.errors import IndexingError
-from indexing.lexical import Lexical
-from indexing.manifest import Manifest
-from indexing.pipeline import SyncRequest
-from indexing.query_embedding import QueryEmbedder
+from indexing.pipeline.context import EmbedderSource, LazyEmbedder, Workbench
+from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.sync import SyncRequest
+from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
-from indexing.text_embedding import TextEmbedder
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answering(Protocol):
-    """`app.answer.Answerer`, as the routes see it."""
+    """`app.services.answer.Answerer`, as the routes see it."""
 
     async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
 

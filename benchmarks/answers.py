@@ -5,7 +5,7 @@
 
 DIR: corpus.jsonl, queries.jsonl with `answers`, qrels.tsv, perhaps unanswerable.jsonl; of one that is asked off-topic,
 only queries.jsonl is read. Answerer and search are the service's, over passages in memory. `--fit` prints the constants
-of app/answering/evidence.py, from questions that are never reported.
+of app/answering/extractive/evidence.py, from questions that are never reported.
 """
 
 import argparse
@@ -17,17 +17,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.answer import Answerer
-from app.answerers import Answerers
-from app.answering.extractive import Embed, Limits, Quoting, choose
+from app.answering.extractive.answerer import Embed, Limits, Quoting, choose
 from app.answering.questions import read
-from app.backend_settings import RoutingSettings
 from app.backends.registry import Backends
-from app.backends.routing import Router
+from app.backends.router import Router
+from app.config.backends import RoutingSettings
 from app.domain import Answer, Query, Question
+from app.services.answer import Answerer
+from app.services.answering import Answerers
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
-from indexing.embedding import Vectors
+from indexing.embedding.model import Vectors
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
 LATENCY_QUESTIONS = 25

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
-from app.evaluating.data import read_qrels, read_rows
+from app.evaluation.data import read_qrels, read_rows
 from indexing.documents import Passage
-from indexing.embedding import Embedder, load_embedder
-from indexing.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
-from indexing.lexical import Lexical
-from indexing.readability import dense_unit
+from indexing.embedding.calibration import dense_unit
+from indexing.embedding.model import Embedder, load_embedder
+from indexing.retrieval.bm25 import Lexical
+from indexing.retrieval.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import Candidate, Retrieved, SparseVector
 
@@ -112,7 +112,7 @@ class DataSet:
 
 
 class Corpus:
-    """Passages to search as the service does it: both sides and `indexing.fusion`, held in memory."""
+    """Passages to search as the service does it: both sides and `indexing.retrieval.fusion`, held in memory."""
 
     def __init__(self, passages: Sequence[dict[str, Any]], vectorizer: Vectorizer) -> None:
         self._vectorizer = vectorizer

@@ -1,4 +1,4 @@
-"""The constants of app/answering/evidence.py, fitted. Called by `python -m benchmarks.answers --fit`."""
+"""The constants of app/answering/extractive/evidence.py, fitted. Called by `python -m benchmarks.answers --fit`."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from app.answering.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
-from app.answering.extractive import EMBEDDED_CHARACTERS
+from app.answering.extractive.answerer import EMBEDDED_CHARACTERS
+from app.answering.extractive.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
 from app.answering.questions import Reading, read
 from app.domain import Hit, Query
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer

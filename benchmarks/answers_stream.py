@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from app.evaluating.apart import services_apart
-from app.evaluating.asking import index_documents
-from app.evaluating.data import Asked, DataSet, digest_of, sample
-from app.settings import IndexSection, Settings
+from app.config.settings import IndexSection, Settings
+from app.evaluation.data import Asked, DataSet, digest_of, sample
+from app.evaluation.runner import index_documents
+from app.evaluation.services import services_apart
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import backend_of, events_of, server_of, text_of
 from tests.fakes.models import client_of

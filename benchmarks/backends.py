@@ -34,8 +34,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from app.backend_settings import BackendSettings
-from app.logs import configure_logging
+from app.config.backends import BackendSettings
+from app.observability.logging import configure_logging
 from benchmarks.backends_ways import Ask, ways
 from tests.fakes.faults import Fault
 from tests.fakes.gemini_refusals import KEY

@@ -12,12 +12,12 @@ from google.genai import types
 from openai import AsyncOpenAI
 
 from app.accounting.accounts import Accounts
-from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
-from app.backends.fleet import Fleet
-from app.backends.ports import Adapter, ChatRequest, Message
-from app.backends.routing import Router
+from app.backends.base import Adapter, ChatRequest, Message
+from app.backends.pool import Fleet
+from app.backends.router import Router
+from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
 from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
-from app.tasks import Tasks
+from app.services.chat import Tasks
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a text and returns what was said to it."""

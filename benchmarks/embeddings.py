@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from app.presence import find_service
+from app.instance import find_service
 
 VOCABULARY = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "silver", "market", "window")
 LIST = 100
@@ -46,7 +46,7 @@ def main() -> int:
     _allow_files(2 * args.burst + 100)
     with tempfile.TemporaryDirectory() as home:
         server = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", "0"],
+            [sys.executable, "-m", "app.cli.main", "serve", "--port", "0"],
             env={**os.environ, "WINNOW_HOME": home},
             stderr=subprocess.DEVNULL,
         )

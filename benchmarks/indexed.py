@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.settings import load_settings
+from app.config.settings import load_settings
 from app.wiring import Services, build_services
-from indexing.pipeline import SyncRequest
-from indexing.progress import Summary
+from indexing.pipeline.progress import Summary
+from indexing.pipeline.sync import SyncRequest
 
 
 @asynccontextmanager

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from indexing.collections import LazyEmbedder, Workbench, ensure_collection
-from indexing.embedding import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
-from indexing.lexical import Lexical
-from indexing.manifest import Manifest
-from indexing.pipeline import SyncRequest, sync
-from indexing.progress import Summary
+from indexing.embedding.model import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
+from indexing.pipeline.context import LazyEmbedder, Workbench, ensure_collection
+from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.progress import Summary
+from indexing.pipeline.sync import SyncRequest, sync
 from indexing.readers.limits import ReadLimits
+from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
 from indexing.store.embedded import EmbeddedStore
 
@@ -155,7 +155,7 @@ def _unchanged(scratch: Path, files: int) -> bool:
 
 
 def _run(folder: Path, home: Path) -> tuple[float, dict[str, Any]]:
-    command = [sys.executable, "-m", "app.cli", "index", str(folder), "--json"]
+    command = [sys.executable, "-m", "app.cli.main", "index", str(folder), "--json"]
     begun = time.perf_counter()
     done = subprocess.run(command, env={**os.environ, "WINNOW_HOME": str(home)}, capture_output=True, check=True)
     seconds = time.perf_counter() - begun

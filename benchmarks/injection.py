@@ -21,9 +21,9 @@ from typing import Literal
 
 import msgspec
 
-from app.backends.ports import Conversation
-from app.quoting.neutral import break_up
-from app.ranking.shapes import Candidate
+from app.backends.base import Conversation
+from app.ranking.models import Candidate
+from app.text.control_tokens import break_up
 from benchmarks.rerank_data import Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge
 from benchmarks.rerank_opinion import NONE, TOP, Opinion, Reader, Seen

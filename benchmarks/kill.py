@@ -64,7 +64,7 @@ def _rounds(scratch: Path, dice: random.Random, rounds: int) -> int:
 
 
 def _start(home: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "app.cli", "index", str(folder), "--json"]
+    command = [sys.executable, "-m", "app.cli.main", "index", str(folder), "--json"]
     environment = {**os.environ, "WINNOW_HOME": str(home)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 

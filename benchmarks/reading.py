@@ -26,7 +26,7 @@ from rich.table import Table
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers import REASONS
-from indexing.readers.worker import ReaderPool
+from indexing.readers.sandbox.pool import ReaderPool
 
 _MARKUP = re.compile(
     r"<!--.*?-->|!?\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)|&(?:amp|lt|gt|quot);|[*_`#|\\$~]+|^\s*[-:| ]+$",

@@ -4,9 +4,10 @@
     python -m benchmarks.rerank --data DIR --wire                      the same judge over HTTP, against in process
     python -m benchmarks.rerank --data DIR --real http://127.0.0.1:8000/v1 | gemini      a real model, real seconds
 
-DIR holds BEIR-style sets; the first stage is BM25 (`indexing.lexical`). The judge is a simulation: relevance judgements
-with noise of a stated strength (rerank_opinion), on servers of stated speed (rerank_server), in virtual time. It can
-say which schedule makes more of one and the same judge, and what that costs. It cannot say how good a model is.
+DIR holds BEIR-style sets; the first stage is BM25 (`indexing.retrieval.bm25`). The judge is a simulation: relevance
+judgements with noise of a stated strength (rerank_opinion), on servers of stated speed (rerank_server), in virtual
+time. It can say which schedule makes more of one and the same judge, and what that costs. It cannot say how good a
+model is.
 """
 
 import argparse

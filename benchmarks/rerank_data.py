@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluating.data import read_qrels, read_rows
-from app.ranking.shapes import Candidate
-from indexing.lexical import Lexical
+from app.evaluation.data import read_qrels, read_rows
+from app.ranking.models import Candidate
+from indexing.retrieval.bm25 import Lexical
 
 SATURATED = 2.2
-"""What a term's weight tends to in the vectors of `indexing.lexical` (k1 + 1)."""
+"""What a term's weight tends to in the vectors of `indexing.retrieval.bm25` (k1 + 1)."""
 
 SAYS, BESIDE = 8.0, 3.0
 """Where the evidence of a relevant passage stands: in sentence i with a probability in proportion to

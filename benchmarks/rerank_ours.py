@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.backends.labels import log_evidence, softmax
-from app.backends.ports import Conversation, LabelScores
-from app.ranking.blocks import interleave
-from app.ranking.duelling import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
-from app.ranking.fusing import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
-from app.ranking.grading import BETA, UNBIASED, bias_of, grade_of, grades_of
-from app.ranking.preparing import PASSAGE_TOKENS, prepare
-from app.ranking.priors import fit_prior
+from app.backends.base import Conversation, LabelScores
+from app.backends.logprobs import log_evidence, softmax
+from app.ranking.models import LABELS, Grade, Prepared
+from app.ranking.passages.batches import interleave
+from app.ranking.passages.prepare import PASSAGE_TOKENS, prepare
 from app.ranking.prompts import (
     LETTERS,
     blank_prompts,
@@ -25,9 +22,12 @@ from app.ranking.prompts import (
     judge_request,
     order_request,
 )
-from app.ranking.replies import read_grades, read_order
-from app.ranking.settling import settle, worth_reading
-from app.ranking.shapes import LABELS, Grade, Prepared
+from app.ranking.reply_parser import read_grades, read_order
+from app.ranking.scoring.early_stopping import settle, worth_reading
+from app.ranking.scoring.fusion import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
+from app.ranking.scoring.grades import BETA, UNBIASED, bias_of, grade_of, grades_of
+from app.ranking.scoring.pairwise import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
+from app.ranking.scoring.priors import fit_prior
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports
 from benchmarks.rerank_product import FENCE

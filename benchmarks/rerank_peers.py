@@ -20,8 +20,8 @@ import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from app.backends.ports import ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
-from app.ranking.shapes import Candidate
+from app.backends.base import ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
+from app.ranking.models import Candidate
 from benchmarks.rerank_data import Task
 
 WINDOW, STEP, GROUP, PIVOT = 20, 10, 10, 10

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.backends.calls import Deadline
-from app.backends.ports import ChatRequest, Conversation, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, Reply, Scoring
+from app.backends.call_context import Deadline
 from app.domain import Strategy
 from app.ranking import strategies
-from app.ranking.asking import Way
 from app.ranking.cache import ScoreCache
+from app.ranking.calls import Way
 from app.ranking.reranker import Reranker
 from app.ranking.strategies import Conduct
 from benchmarks.rerank_data import Task

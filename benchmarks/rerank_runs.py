@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from ir_measures import nDCG
 
-from app.backends.ports import ChatRequest, Conversation, LabelScorer, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScorer, Reply, Scoring
 from app.domain import TokenCount
 from benchmarks.rerank_data import RerankSet, Task
 from benchmarks.rerank_judge import SimulatedJudge

@@ -21,14 +21,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.backends.calls import Deadline
-from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.backends.call_context import Deadline
 from app.domain import Strategy, TokenCount
 from app.ranking import strategies
-from app.ranking.asking import Way
 from app.ranking.cache import ScoreCache
+from app.ranking.calls import Way
+from app.ranking.models import Candidate
 from app.ranking.reranker import Reranker
-from app.ranking.shapes import Candidate
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import PEERS, Schedule
 from benchmarks.rerank_product import BY_LABELS

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from app.backend_settings import BackendSettings, RoutingSettings
-from app.backends.calls import Account, Call, Deadline
-from app.backends.fleet import open_adapter
-from app.backends.line import Line
-from app.backends.ports import Adapter, ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
+from app.backends.base import Adapter, ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
+from app.backends.call_context import Account, Call, Deadline
+from app.backends.client import Line
+from app.backends.pool import open_adapter
+from app.config.backends import BackendSettings, RoutingSettings
 from app.errors import WinnowError
 from benchmarks.rerank_data import RerankSet, Task
 from benchmarks.rerank_judge import GRADINGS, SimulatedJudge

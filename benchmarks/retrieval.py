@@ -20,8 +20,8 @@ from typing import NamedTuple
 import msgspec
 
 from app.domain import Mode, Query
-from app.evaluating.data import read_packed, read_qrels, read_rows
-from app.evaluating.records import Outcome, retrieval
+from app.evaluation.data import read_packed, read_qrels, read_rows
+from app.evaluation.records import Outcome, retrieval
 from app.wiring import Services
 from benchmarks.indexed import index_folder, services_at
 

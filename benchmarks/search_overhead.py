@@ -22,11 +22,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from app.config.settings import IndexSection, ServiceSettings, Settings
+from app.instance import find_service
 from app.main import serve
-from app.presence import find_service
-from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
-from indexing.lexical import Lexical
+from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import CollectionSpec, Point, VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer

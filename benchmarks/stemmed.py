@@ -24,12 +24,12 @@ from pathlib import Path
 
 from nltk.stem import PorterStemmer
 
-from app.matching import both, match_vectors, match_words
-from app.reranking import EMBEDDED_CHARACTERS
+from app.retrieval.matching import both, match_vectors, match_words
+from app.services.rerank import EMBEDDED_CHARACTERS
 from benchmarks.rerank_data import Task, load_set
-from indexing.embedding import Embedder, load_embedder
-from indexing.lexical import Lexical
-from indexing.readability import Contrast, contrast
+from indexing.embedding.calibration import Contrast, contrast
+from indexing.embedding.model import Embedder, load_embedder
+from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
 
 CUT = 10

@@ -21,7 +21,8 @@ import qdrant_edge as edge
 from rich.console import Console
 from rich.table import Table
 
-from app.conditions import Condition, Conditions, narrowing
+from app.domain import Condition, Conditions
+from app.retrieval.conditions import narrowing
 from indexing.documents import Passage
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionSpec, Point, Retrieval, SparseVector

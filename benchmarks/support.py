@@ -21,8 +21,8 @@ from typing import Any
 
 import msgspec
 
-from app.answering.supporting import Evidence, verify
-from indexing.sentences import sentence_spans
+from app.answering.verification.support import Evidence, verify
+from indexing.chunking.sentences import sentence_spans
 
 _ASKS = re.compile(
     r"\b(?:(?:in|on|at|of|to|from|for|by) )?(?:what|which|who|whom|whose|when|where|how (?:many|much|long|old))\b", re.I

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.backends.ports import ChatRequest, Message
+from app.backends.base import ChatRequest, Message
 
 
 def digest_of(asked: Sequence[Any]) -> str:

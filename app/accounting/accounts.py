@@ -10,16 +10,16 @@ import msgspec
 
 from app.accounting import reports
 from app.accounting.budgets import Budgets, BudgetState
-from app.accounting.estimates import Estimate, Workload
-from app.accounting.estimator import Estimator
+from app.accounting.estimator.arithmetic import Estimator
+from app.accounting.estimator.models import Estimate, Workload
 from app.accounting.ledger import Ledger, LedgerHealth
 from app.accounting.ledger_file import LEDGER_FILE
 from app.accounting.metering import LedgerMeter
 from app.accounting.moments import DEFAULT_SINCE, Span, parse_span
 from app.accounting.prices import Prices
 from app.accounting.reports import GroupBy, UsageRow
-from app.backend_settings import BackendSettings, BudgetSettings
-from app.backends.calls import Clock
+from app.backends.call_context import Clock
+from app.config.backends import BackendSettings, BudgetSettings
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""

@@ -24,7 +24,7 @@ from app.accounting.spending import (
     seconds_left,
     tallied,
 )
-from app.backend_settings import BackendSettings, BudgetSettings, KeyBudget
+from app.config.backends import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 
 ANY_KEY = "*"

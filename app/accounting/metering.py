@@ -12,8 +12,8 @@ from app.accounting.ledger import Ledger
 from app.accounting.prices import LOCAL_KINDS, Price, Prices
 from app.accounting.records import CallRecord
 from app.accounting.spending import in_usd
-from app.backend_settings import BackendSettings
-from app.backends.calls import Call, Clock, Target
+from app.backends.call_context import Call, Clock, Target
+from app.config.backends import BackendSettings
 from app.domain import TokenCount
 
 _MOST_TOKENS = 10**12
@@ -21,7 +21,7 @@ _MOST_TOKENS = 10**12
 
 
 class LedgerMeter:
-    """`app.backends.calls.Meter`: over the ledger, for one event loop.
+    """`app.backends.call_context.Meter`: over the ledger, for one event loop.
 
     `clock` times the calls, in seconds; `now` dates them, in seconds since 1970.
     """
@@ -67,7 +67,7 @@ class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerCharge:
-    """`app.backends.calls.Charge`."""
+    """`app.backends.call_context.Charge`."""
 
     def __init__(self, meter: LedgerMeter, attempt: _Attempt, reserved: Reservation, share: GpuShare | None) -> None:
         self._meter = meter

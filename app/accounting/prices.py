@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from app.accounting.spending import MOST
-from app.backend_settings import GEMINI_MODEL, BackendSettings, Kind
+from app.config.backends import GEMINI_MODEL, BackendSettings, Kind
 from app.domain import TokenCount
 
 LOCAL_KINDS = ("vllm", "ollama")

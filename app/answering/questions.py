@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from app.answering.languages import detect_language
-from app.answering.terms import content_terms, fold
-from app.answering.words import ANSWER_TYPES, POINTS_BACK, AnswerType
 from app.domain import Turn
+from app.text.languages import detect_language
+from app.text.stopwords import ANSWER_TYPES, POINTS_BACK, AnswerType
+from app.text.terms import content_terms, fold
 
 _FEW_TERMS = 2
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from litestar import Request
 
-from app.api.problems import request_id
+from app.api.problem_details import request_id
 from app.domain import Caller
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from litestar import Request
 
-from app.api.problems import ClientGone
+from app.api.problem_details import ClientGone
 
 T = TypeVar("T")
 

@@ -8,16 +8,16 @@ import msgspec
 from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Schema
 from msgspec import Meta
 
-from app.api.bodies import BodyRequest, decode, limited, require_json
-from app.api.forms import MEDIA_TYPE as MULTIPART
-from app.api.forms import Part, read_form
-from app.api.problems import UnsupportedMediaType
+from app.api.json_body import BodyRequest, decode, limited, require_json
+from app.api.multipart import MEDIA_TYPE as MULTIPART
+from app.api.multipart import Part, read_form
+from app.api.problem_details import UnsupportedMediaType
 from app.api.schemas import Name
-from app.cleaning import clean
 from app.errors import FieldProblem, InvalidRequest
-from app.offers import Offer, OfferedFile, Rejected
+from app.services.document_validation import Offer, OfferedFile, Rejected
+from app.text.sanitize import clean
 from indexing.documents import Document
-from indexing.intake import Handed
+from indexing.pipeline.ingest import Handed
 
 MAX_DOCUMENTS = 1000
 MAX_UPLOAD_BYTES = 100_000_000

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from app.backend_settings import AUTO, BackendSettings
+from app.config.backends import AUTO, BackendSettings
 from app.domain import BackendUse
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from app.backends.ports import LabelScores
+from app.backends.base import LabelScores
 
 Said = LabelScores | str
 """By a label scorer, or by a judge."""

@@ -10,11 +10,11 @@ from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-from app.backends.estimating import BYTES_PER_TOKEN, tokens_of
-from app.backends.ports import ChatRequest, Conversation, Message
-from app.quoting.fencing import check_fence
-from app.quoting.neutral import neutralise, renumber
-from app.ranking.shapes import LABELS
+from app.backends.base import ChatRequest, Conversation, Message
+from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
+from app.ranking.models import LABELS
+from app.text.control_tokens import neutralise, renumber
+from app.text.fencing import check_fence
 
 PROMPT_VERSION = "2"
 """To be raised with every change of the words below; a test holds to it."""

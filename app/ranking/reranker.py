@@ -6,13 +6,13 @@ How it goes about it is in `strategies`, what it asks in `asking`, what follows 
 import asyncio
 from collections.abc import Callable, Mapping
 
-from app.backends.calls import Deadline
-from app.quoting.fencing import random_fence
-from app.ranking.asking import Reader
+from app.backends.call_context import Deadline
 from app.ranking.cache import ScoreCache
+from app.ranking.calls import Reader
+from app.ranking.models import Calibration, Ranking
 from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.shapes import Calibration, Ranking
 from app.ranking.strategies import Conduct, Graded, Listed, Task
+from app.text.fencing import random_fence
 
 LET_GO_S = 0.02
 """How long a call that is stopped may take to end before the caller is answered without it."""

@@ -1,6 +1,6 @@
 """Bytes -> documents, for every format that is read.
 
-`read` runs where it is called; `indexing.readers.worker.ReaderPool` runs it in a process that may be killed.
+`read` runs where it is called; `indexing.readers.sandbox.pool.ReaderPool` runs it in a process that may be killed.
 Importing this package imports no format library.
 """
 
@@ -10,10 +10,10 @@ import msgspec
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
+from indexing.readers.builder import stem
 from indexing.readers.limits import REASONS, ReadLimits
-from indexing.readers.opening import too_large
 from indexing.readers.registry import FORMATS, detect
-from indexing.readers.writing import stem
+from indexing.readers.sandbox.open_file import too_large
 
 __all__ = ["FORMATS", "REASONS", "ReadLimits", "read"]
 

@@ -40,27 +40,29 @@ _OFFICE = "application/vnd.openxmlformats-officedocument"
 FORMATS = {
     entry.name: entry
     for entry in (
-        Format("text", "plain:read_text", ("txt", "text", "log"), ("text/plain",)),
-        Format("asciidoc", "plain:read_asciidoc", ("adoc", "asciidoc", "asc"), ("text/asciidoc",)),
-        Format("rst", "plain:read_rst", ("rst",), ("text/x-rst",)),
-        Format("markdown", "markdown:read_markdown", ("md", "markdown", "mdown", "mkd", "mdx"), ("text/markdown",)),
-        Format("html", "html:read_html", ("html", "htm", "xhtml"), ("text/html", "application/xhtml+xml")),
-        Format("csv", "delimited:read_csv", ("csv",), ("text/csv",)),
-        Format("tsv", "delimited:read_tsv", ("tsv", "tab"), ("text/tab-separated-values",)),
-        Format("json", "records:read_json", ("json",), ("application/json",)),
+        Format("text", "text.plain:read_text", ("txt", "text", "log"), ("text/plain",)),
+        Format("asciidoc", "text.plain:read_asciidoc", ("adoc", "asciidoc", "asc"), ("text/asciidoc",)),
+        Format("rst", "text.plain:read_rst", ("rst",), ("text/x-rst",)),
+        Format(
+            "markdown", "text.markdown:read_markdown", ("md", "markdown", "mdown", "mkd", "mdx"), ("text/markdown",)
+        ),
+        Format("html", "text.html:read_html", ("html", "htm", "xhtml"), ("text/html", "application/xhtml+xml")),
+        Format("csv", "text.csv:read_csv", ("csv",), ("text/csv",)),
+        Format("tsv", "text.csv:read_tsv", ("tsv", "tab"), ("text/tab-separated-values",)),
+        Format("json", "text.json:read_json", ("json",), ("application/json",)),
         Format(
             "jsonl",
-            "records:read_json_lines",
+            "text.json:read_json_lines",
             ("jsonl", "ndjson"),
             ("application/x-ndjson", "application/jsonl", "application/jsonlines"),
         ),
-        Format("pdf", "pdf:read_pdf", ("pdf",), ("application/pdf",)),
-        Format("docx", "word:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
-        Format("pptx", "slides:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
-        Format("xlsx", "sheets:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
-        Format("odt", "opendocument:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
-        Format("epub", "epub:read_epub", ("epub",), ("application/epub+zip",)),
-        Format("eml", "mail:read_mail", ("eml",), ("message/rfc822",)),
+        Format("pdf", "pdf.reader:read_pdf", ("pdf",), ("application/pdf",)),
+        Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
+        Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
+        Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
+        Format("odt", "office.odt:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
+        Format("epub", "office.epub:read_epub", ("epub",), ("application/epub+zip",)),
+        Format("eml", "text.eml:read_mail", ("eml",), ("message/rfc822",)),
     )
 }
 _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}

@@ -29,8 +29,8 @@ class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The shape of a collection. `embedder` is the fingerprint of what made its dense vectors.
 
     `lineage` names this filling of the collection: whoever creates it or begins a rebuild gives a new one, and what is
-    recorded about its content elsewhere (`indexing.manifest`) is recorded under it. `notes` are facts measured while
-    indexing that retrieval needs (`indexing.fusion`); they may be rewritten later.
+    recorded about its content elsewhere (`indexing.pipeline.manifest`) is recorded under it. `notes` are facts measured
+    while indexing that retrieval needs (`indexing.retrieval.fusion`); they may be rewritten later.
     """
 
     dimension: int

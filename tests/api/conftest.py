@@ -8,8 +8,8 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from app.config.settings import IndexSection, ServiceSettings, Settings
 from app.main import create_app
-from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore

@@ -8,17 +8,17 @@ import httpx
 import pytest
 from litestar import Litestar
 
+from app.config.settings import Settings
 from app.domain import Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import Refused, UpstreamRateLimited, UpstreamTimeout
 from app.main import create_app
-from app.settings import Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from tests.api.conftest import SharedStore, local_client
 from tests.fakes.answerer import DONE, ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
-from tests.unit.readers.making import pdf
+from tests.unit.indexing.readers.making import pdf
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.settings import AnswerSettings
+from app.config.settings import AnswerSettings
 from tests.api.conftest import SharedStore
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import AnsweringService, answering_service, server_of, text_of

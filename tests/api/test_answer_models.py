@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.backend_settings import BudgetSettings, PriceSettings
+from app.config.backends import BudgetSettings, PriceSettings
 from app.domain import Answer
 from tests.api.conftest import SharedStore
 from tests.fakes.answering_model import AnsweringModel

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.backend_settings import BackendSettings
+from app.config.backends import BackendSettings
 from app.wiring import Services
 from tests.api.test_answer import read_events
 from tests.fakes.faults import ERRORS, Fault

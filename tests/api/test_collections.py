@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.settings import Settings
+from app.config.settings import Settings
 from app.wiring import Services
 from tests.fakes.corpus import fill
 

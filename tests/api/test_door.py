@@ -7,9 +7,9 @@ import pytest
 from litestar import Litestar
 from structlog.testing import capture_logs
 
-from app.api.door import check_caller, is_loopback
+from app.api.middleware import check_caller, is_loopback
+from app.config.settings import ServiceSettings
 from app.errors import NotAllowed
-from app.settings import ServiceSettings
 from tests.api.conftest import local_client
 
 pytestmark = pytest.mark.anyio

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.desk import index_files, index_stdin, search, stream_answer
+from app.cli.http_client import ServiceRefused
+from app.cli.session import index_files, index_stdin, search, stream_answer
+from app.config.settings import IndexSection, Settings
 from app.errors import InvalidRequest
+from app.instance import TOKEN_HEADER, find_service
 from app.main import CannotListen, bind
-from app.presence import TOKEN_HEADER, find_service
-from app.remote import ServiceRefused
-from app.settings import IndexSection, Settings
-from indexing.pipeline import SyncRequest
-from indexing.progress import Event, Planned
+from indexing.pipeline.progress import Event, Planned
+from indexing.pipeline.sync import SyncRequest
 from tests.fakes.running import ROOT, RunningServer
 
 COLLECTION = "notes"

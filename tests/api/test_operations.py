@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.store.base import VectorStore
@@ -125,7 +125,7 @@ async def test_the_description_can_be_read(client: httpx.AsyncClient, path: str)
 
 def test_the_page_escapes_what_it_shows() -> None:
     """A description is text, not markup."""
-    from app.api.reference import ReferencePage
+    from app.api.openapi_page import ReferencePage
 
     api: dict[str, Any] = {
         "info": {"title": "<T>", "version": "1", "description": "<script>"},

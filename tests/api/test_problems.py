@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api.problems import STATUS, headers_of, problem_of
+from app.api.problem_details import STATUS, headers_of, problem_of
 from app.errors import FieldProblem, InvalidRequest, NotAuthenticated, Overloaded, RateLimited, WinnowError
 from indexing.errors import CollectionNotFound, EmbedderBusy, IndexingError
 

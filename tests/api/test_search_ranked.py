@@ -12,12 +12,12 @@ import httpx
 import msgspec
 import pytest
 
-from app.backend_settings import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
-from app.ranking.calibrating import Fit
-from app.ranking.fits import FITS_FILE, KeptFit, keep_fit
-from app.ranking.fusing import sigmoid
+from app.config.backends import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
+from app.config.settings import RankingSettings
 from app.ranking.prompts import PROMPT_VERSION
-from app.settings import RankingSettings
+from app.ranking.scoring.calibration import Fit
+from app.ranking.scoring.calibration_file import FITS_FILE, KeptFit, keep_fit
+from app.ranking.scoring.fusion import sigmoid
 from app.wiring import Services
 from tests.fakes.corpus import fill
 from tests.fakes.faults import Fault

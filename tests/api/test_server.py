@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.config.settings import Settings
 from app.main import server_config
-from app.settings import Settings
 from app.wiring import Services
 from tests.fakes.running import RunningServer
 

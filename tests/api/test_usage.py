@@ -10,7 +10,7 @@ import pytest
 from app.accounting.ledger_file import LEDGER_FILE
 from app.accounting.reports import PAGE, ExportedCall
 from app.accounting.spending import PICO
-from app.settings import Settings
+from app.config.settings import Settings
 from tests.fakes.money import record, written
 
 pytestmark = pytest.mark.anyio

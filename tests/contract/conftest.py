@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.backends.ports import Adapter
+from app.backends.base import Adapter
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore

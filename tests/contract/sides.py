@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import msgspec
 
-from app.backend_settings import BackendSettings
+from app.backends.base import Adapter, Capability, ChatRequest, Message
 from app.backends.gemini import open_gemini
 from app.backends.openai_compatible import open_openai_compatible
-from app.backends.ports import Adapter, Capability, ChatRequest, Message
+from app.config.backends import BackendSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_refusals, openai_server
 from tests.fakes.faults import Fault

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.backends.ports import Adapter, Delta, Reply
+from app.backends.base import Adapter, Delta, Reply
 from app.errors import (
     UpstreamError,
     UpstreamRateLimited,

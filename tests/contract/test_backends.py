@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from app.backends.ports import Adapter, ChatRequest, Delta, LabelScorer, Message
+from app.backends.base import Adapter, ChatRequest, Delta, LabelScorer, Message
 from app.domain import TokenCount
 from app.errors import UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 from tests.contract.sides import FOR_EVER, Side, asking, until

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.conditions import Condition, Conditions, Operator, meets, narrowing
+from app.domain import Condition, Conditions, Operator
+from app.retrieval.conditions import meets, narrowing
 from indexing.documents import Passage, to_payload
 from indexing.filters import Filter, parse_filter
 from indexing.store.base import Point, Retrieval, VectorStore

@@ -24,7 +24,7 @@ MORE_THAN_A_PIPE = 4_000_000
 def start(cwd: Path, *args: str, **environ: str) -> subprocess.Popen[str]:
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("WINNOW_", "QDRANT_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", *args],
+        [sys.executable, "-m", "app.cli.main", *args],
         cwd=cwd,
         env={**mine, "PYTHONPATH": str(ROOT), **environ},
         stdin=subprocess.PIPE,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from indexing.collections import Workbench
 from indexing.documents import Document
-from indexing.intake import Handed, Intake
+from indexing.pipeline.context import Workbench
+from indexing.pipeline.ingest import Handed, Intake
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.library import content, index, records, workbench
 from tests.fakes.shelf import Shelf

@@ -13,10 +13,10 @@ import pytest
 from app.accounting.accounts import Accounts
 from app.accounting.ledger_file import LEDGER_FILE
 from app.accounting.spending import in_usd
-from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
-from app.backends.calls import Account, Call, Deadline
-from app.backends.fleet import Fleet
-from app.backends.ports import ChatRequest, Message
+from app.backends.base import ChatRequest, Message
+from app.backends.call_context import Account, Call, Deadline
+from app.backends.pool import Fleet
+from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
 from app.errors import Overloaded, UpstreamError
 from tests.e2e.books import (
     MOST_OUTPUT,

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
-from app.backends.ports import (
+from app.backends.base import (
     Capability,
     ChatRequest,
     Conversation,

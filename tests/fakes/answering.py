@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.answering.shapes import Source
-from app.answering.terms import terms
+from app.answering.models import Source
 from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
-from indexing.embedding import Vectors
-from indexing.sentences import sentence_spans
+from app.text.terms import terms
+from indexing.chunking.sentences import sentence_spans
+from indexing.embedding.model import Vectors
 
 _DIMENSION = 64
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from app.answering.prompting import DECLINE
+from app.answering.prompts import DECLINE
 from app.answering.questions import read
-from app.answering.terms import terms
+from app.text.terms import terms
 
 _FENCE = re.compile(r"^The lines that begin with (\w+) are mine", re.MULTILINE)
 _SENTENCE = re.compile(r"^\[(\d+\.\d+)\] (.*)$", re.MULTILINE)

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from app.backend_settings import BackendSettings
-from app.settings import RankingSettings
+from app.config.backends import BackendSettings
+from app.config.settings import RankingSettings
 from app.wiring import Services
 from indexing.documents import Passage
 from tests.fakes.corpus import fill

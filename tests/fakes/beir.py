@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from app.backend_settings import BackendSettings, BudgetSettings
-from app.ranking.fits import Fits
-from app.settings import AnswerSettings, IndexSection, RankingSettings, Settings
+from app.config.backends import BackendSettings, BudgetSettings
+from app.config.settings import AnswerSettings, IndexSection, RankingSettings, Settings
+from app.ranking.scoring.calibration_file import Fits
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore

@@ -1,4 +1,7 @@
-"""What RAGFlow's and Dify's conditions mean, said plainly: the judge of `app.conditions`, of which it knows nothing."""
+"""What RAGFlow's and Dify's conditions mean, said plainly: the judge of `app.retrieval.conditions`.
+
+It knows nothing of that module.
+"""
 
 import re
 from collections.abc import Mapping

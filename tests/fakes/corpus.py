@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from indexing.documents import Passage, passage_id
-from indexing.embedding import Embedder
-from indexing.lexical import Lexical
+from indexing.embedding.model import Embedder
+from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import CollectionSpec, Point, VectorStore
 from tests.fakes.embedder import HashEmbedder
 

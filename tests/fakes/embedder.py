@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from indexing.embedding import Vectors
+from indexing.embedding.model import Vectors
 
 WORD = re.compile(r"\w+")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexing.embedding import Vectors
+from indexing.embedding.model import Vectors
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import index, workbench

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from indexing.collections import Workbench
 from indexing.documents import Passage, to_payload
-from indexing.embedding import Embedder
-from indexing.lexical import Lexical
-from indexing.manifest import Manifest
-from indexing.pipeline import SyncRequest, sync
-from indexing.progress import Report, Summary, say_nothing
+from indexing.embedding.model import Embedder
+from indexing.pipeline.context import Workbench
+from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.progress import Report, Summary, say_nothing
+from indexing.pipeline.sync import SyncRequest, sync
 from indexing.readers.limits import ReadLimits
+from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder

@@ -3,9 +3,9 @@
 from random import Random
 from typing import Any
 
-from app.backend_settings import BackendSettings, RoutingSettings
-from app.backends.calls import Account, Call, Deadline
-from app.backends.line import Line
+from app.backends.call_context import Account, Call, Deadline
+from app.backends.client import Line
+from app.config.backends import BackendSettings, RoutingSettings
 from tests.fakes.adapters import ScriptedAdapter
 from tests.fakes.meter import RecordingMeter
 

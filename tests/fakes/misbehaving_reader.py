@@ -4,9 +4,9 @@ import os
 import time
 
 from indexing.documents import Document
-from indexing.readers.child import main as serve
-from indexing.readers.framing import Reply, Request
 from indexing.readers.limits import ReadLimits
+from indexing.readers.sandbox.child import main as serve
+from indexing.readers.sandbox.protocol import Reply, Request
 
 
 def main() -> None:

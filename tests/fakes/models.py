@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from app.backend_settings import BackendSettings, BudgetSettings, RoutingSettings
+from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
+from app.config.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.main import create_app
-from app.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore

@@ -9,8 +9,8 @@ from app.accounting.ledger import Ledger
 from app.accounting.metering import LedgerMeter
 from app.accounting.prices import Prices
 from app.accounting.records import CallRecord
-from app.backend_settings import BackendSettings, BudgetSettings, PriceSettings
-from app.backends.calls import Account, Call, Deadline, Target
+from app.backends.call_context import Account, Call, Deadline, Target
+from app.config.backends import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import TokenCount
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()

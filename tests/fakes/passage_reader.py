@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
 from app.domain import TokenCount
-from app.ranking.asking import Way
-from app.ranking.shapes import LABELS, TOP_GRADE, Candidate
+from app.ranking.calls import Way
+from app.ranking.models import LABELS, TOP_GRADE, Candidate
 
 _NAME = re.compile(r"\bp\d+\b")
 _LINE = re.compile(r"^(?:\w+ )?\[(\w+)\].*?\b(p\d+)\b", re.MULTILINE)

@@ -8,9 +8,9 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from app.config.settings import IndexSection, ServiceSettings, Settings
 from app.domain import NOBODY, AnswerEvent, Caller, Question, SourcesFound, TextDelta
 from app.main import serve
-from app.settings import IndexSection, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from indexing.embedding import Embedder
-from indexing.progress import LoadingModel, Report, say_nothing
+from indexing.embedding.model import Embedder
+from indexing.pipeline.progress import LoadingModel, Report, say_nothing
 
 
 class GivenEmbedder:

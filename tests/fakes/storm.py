@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from app.backend_settings import BackendSettings, PriceSettings
-from app.backends.calls import Call, Charge, Meter, Target
+from app.backends.call_context import Call, Charge, Meter, Target
+from app.config.backends import BackendSettings, PriceSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_server
 from tests.fakes.faults import Fault, seeded_faults
@@ -132,7 +132,7 @@ class CountingMeter:
 
 
 class CountingCharge:
-    """`app.backends.calls.Charge`."""
+    """`app.backends.call_context.Charge`."""
 
     def __init__(self, meter: CountingMeter, charge: Charge) -> None:
         self._meter, self._charge = meter, charge

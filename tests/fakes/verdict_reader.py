@@ -5,8 +5,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from app.answering.checking import Way
-from app.backends.ports import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.answering.verification.model_check import Way
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
 from app.domain import TokenCount
 from app.errors import WinnowError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.collections import Workbench
+from indexing.pipeline.context import Workbench
 from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import workbench

@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.backends.ports import Conversation
-from app.ranking.preparing import prepare
+from app.backends.base import Conversation
+from app.ranking.models import LABELS, Candidate
+from app.ranking.passages.prepare import prepare
 from app.ranking.prompts import LETTERS, duel_prompt, grade_prompt
-from app.ranking.shapes import LABELS, Candidate
 from tests.attacks.injections import ATTACKS
 from tests.vllm.running import MODEL, RunningVllm
 

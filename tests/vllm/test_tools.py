@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.backends.ports import ChatRequest, Message
-from app.backends.tooling import Tooling
+from app.backends.base import ChatRequest, Message
+from app.backends.tools import Tooling
 from app.domain import Function, Tools
 from app.errors import MissingCapability
 from tests.contract.sides import VllmSide

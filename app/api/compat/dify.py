@@ -8,16 +8,16 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from app.api.bodies import BodyRequest
-from app.api.compat.bodies import LenientJSON
-from app.api.compat.conditions import MetadataCondition, conditions_of
-from app.api.compat.refusals import shaped
-from app.api.compat.searching import MAX_QUERY_CHARACTERS, found, title_of, within
-from app.api.problems import Problem
+from app.api.compat.errors import shaped
+from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
+from app.api.compat.search import MAX_QUERY_CHARACTERS, found, title_of, within
+from app.api.json_body import BodyRequest
+from app.api.problem_details import Problem
 from app.api.schemas import MAX_CANDIDATES
 from app.domain import Hit, Query, RankingOptions
 from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at
-from app.model_names import at_backend
+from app.services.model_ids import at_backend
 from app.wiring import Services
 from indexing.errors import CollectionNotFound
 

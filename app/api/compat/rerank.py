@@ -7,17 +7,17 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from app.api.bodies import BodyRequest
 from app.api.callers import caller_of
-from app.api.compat.bodies import LenientJSON
-from app.api.compat.openai_errors import anyones_failure
-from app.api.compat.refusals import shaped
-from app.api.compat.searching import told
-from app.api.compat.texts import document_texts, query_text
+from app.api.compat.errors import shaped
+from app.api.compat.inputs import document_texts, query_text
+from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.openai.errors import anyones_failure
+from app.api.compat.search import told
 from app.api.disconnect import while_connected
-from app.api.problems import Problem, request_id
-from app.model_names import RERANK
-from app.reranking import RankedText, RankedTexts, TextsToRank
+from app.api.json_body import BodyRequest
+from app.api.problem_details import Problem, request_id
+from app.services.model_ids import RERANK
+from app.services.rerank import RankedText, RankedTexts, TextsToRank
 from app.wiring import Services
 
 DOCUMENTS_PER_UNIT = 100

@@ -9,13 +9,13 @@ from typing import cast
 from google.auth.credentials import Credentials
 from google.genai import types
 
-from app.backend_settings import GEMINI_MODEL, BackendSettings
+from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
 from app.backends.gemini.connection import Attempt, connect
 from app.backends.gemini.models import traits_of
 from app.backends.gemini.replies import Reading
 from app.backends.gemini.requests import config_of, contents_of
 from app.backends.gemini.troubles import FOREIGN, Peer, translate
-from app.backends.ports import Capability, ChatRequest, Delta, Probed, Reply
+from app.config.backends import GEMINI_MODEL, BackendSettings
 from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError
 

@@ -12,8 +12,8 @@ from google import genai
 from google.auth.credentials import Credentials
 from google.genai import types
 
-from app.backend_settings import BackendSettings
 from app.backends.gemini.replies import Reading
+from app.config.backends import BackendSettings
 from app.errors import ConfigError
 
 _KEEP_OPEN_S = 60.0

@@ -2,7 +2,7 @@
 
 from google.genai.types import Candidate, FinishReason, GenerateContentResponse
 
-from app.backends import ports
+from app.backends import base as ports
 from app.domain import TokenCount
 from app.errors import Refused, UpstreamBadReply
 

@@ -5,8 +5,8 @@ from typing import cast
 
 from google.genai import types
 
+from app.backends.base import ChatRequest, Message
 from app.backends.gemini.models import Traits
-from app.backends.ports import ChatRequest, Message
 from app.domain import Image
 from app.errors import InvalidRequest
 

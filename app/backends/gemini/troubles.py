@@ -8,7 +8,7 @@ import msgspec
 from google.auth import exceptions as auth
 from google.genai.errors import APIError
 
-from app.backends.retrying import pause_of, told_pause_s
+from app.backends.resilience.retry import pause_of, told_pause_s
 from app.errors import (
     Quota,
     UpstreamBadReply,

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from app.backend_settings import BackendSettings
+from app.backends.base import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
 from app.backends.openai_compatible.bodies import RUNAWAYS, Traits, chat_body, stream_body
 from app.backends.openai_compatible.errors import NoSuchRoute
 from app.backends.openai_compatible.probing import probed
@@ -11,7 +11,7 @@ from app.backends.openai_compatible.replies import Choice, Completion, Models
 from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
 from app.backends.openai_compatible.wire import Wire
-from app.backends.ports import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
+from app.config.backends import BackendSettings
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 

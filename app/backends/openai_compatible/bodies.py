@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.backend_settings import Kind
-from app.backends.ports import ChatRequest, Conversation, Message
+from app.backends.base import ChatRequest, Conversation, Message
+from app.config.backends import Kind
 from app.domain import Image, Tools
 
 Body = dict[str, Any]

@@ -19,8 +19,8 @@ import httpx2
 import msgspec
 import openai
 
-from app.backends.retrying import told_pause_s
-from app.backends.tooling import ToolsRefused
+from app.backends.resilience.retry import told_pause_s
+from app.backends.tools import ToolsRefused
 from app.domain import TokenCount
 from app.errors import (
     PromptTooLong,

@@ -10,9 +10,9 @@ import httpx2
 import msgspec
 from openai import AsyncOpenAI, AsyncStream, Omit
 
-from app.backend_settings import BackendSettings
 from app.backends.openai_compatible.errors import FOREIGN, Upstream, named_error, translated
 from app.backends.openai_compatible.replies import Completion
+from app.config.backends import BackendSettings
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
 

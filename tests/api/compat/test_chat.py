@@ -9,9 +9,9 @@ import httpx
 import msgspec
 import pytest
 
+from app.config.settings import Settings
 from app.domain import AnswerDone, CitationMade, SourcesFound, TextDelta, Turn, Usage
 from app.errors import Overloaded, Refused, UpstreamRateLimited, UpstreamTimeout
-from app.settings import Settings
 from indexing.errors import EmbedderMismatch
 from tests.api.compat import webui_prompts
 from tests.api.test_answer import CITATION

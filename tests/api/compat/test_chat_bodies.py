@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.compat.chat_bodies import ChatCompletionBody, MessageBody, Part
+from app.api.compat.openai.requests import ChatCompletionBody, MessageBody, Part
 from app.domain import Turn
 from app.errors import InvalidRequest
 

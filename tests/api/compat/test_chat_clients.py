@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from app.backends.line import Line
+from app.backends.client import Line
 from app.wiring import Services
 from tests.api.conftest import SharedStore
 from tests.api.test_answer_storm import listening

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.api.compat.chat_models import CHAT_TOKENS, Straight, meant_by
-from app.backends.ports import Probed
+from app.api.compat.openai.model_field import CHAT_TOKENS, Straight, meant_by
+from app.backends.base import Probed
 from app.errors import NotFound, UpstreamUnavailable
 from tests.fakes.adapters import EVERYTHING, ScriptedAdapter
 from tests.fakes.lines import make_line

@@ -8,11 +8,11 @@ import httpx
 import msgspec
 import pytest
 
-from app.api.compat.conditions import MetadataCondition, conditions_of
 from app.api.compat.dify import DEADLINE_MS, dify_error
-from app.api.problems import STATUS, Problem
+from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
+from app.api.problem_details import STATUS, Problem
 from app.domain import NOBODY, BackendUse, Caller, Query, SearchResult
-from app.search import MAX_LOOKED_THROUGH, NOT_ALL_LOOKED_THROUGH
+from app.services.search import MAX_LOOKED_THROUGH, NOT_ALL_LOOKED_THROUGH
 from app.wiring import Services
 from tests.api.test_search_ranked import scorer, searching
 from tests.fakes.corpus import fill, passage

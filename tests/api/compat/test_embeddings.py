@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app.settings import CompatSettings, Settings
+from app.config.settings import CompatSettings, Settings
 from app.wiring import Services
-from indexing.embedding import Vectors
+from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderUnavailable
 from indexing.settings import EmbeddingSettings
 from tests.fakes.embedder import HashEmbedder

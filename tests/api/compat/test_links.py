@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 import pytest
 
-from app.api.compat.links import Links
+from app.api.compat.citations import Links
 from tests.api.test_answer import CITATION
 from tests.fakes.answering import hit
 

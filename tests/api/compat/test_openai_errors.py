@@ -1,7 +1,7 @@
 """Errors in OpenAI's shape, and what RAGFlow makes of their texts."""
 
-from app.api.compat.openai_errors import openai_error, openai_failure
-from app.api.problems import problem_of
+from app.api.compat.openai.errors import openai_error, openai_failure
+from app.api.problem_details import problem_of
 from app.errors import (
     BudgetExceeded,
     InvalidRequest,

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from app.api.uploads import MAX_UPLOAD_BYTES
-from app.settings import Settings
+from app.config.settings import Settings
 from app.wiring import Services
 from tests.fakes.corpus import fill, passage
-from tests.unit.readers.making import pdf, zipped
+from tests.unit.indexing.readers.making import pdf, zipped
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.compat.ragflow import MAX_DATASETS, POOL
+from app.api.compat.ragflow.retrieval import MAX_DATASETS, POOL
+from app.config.settings import Settings
 from app.main import create_app
-from app.settings import Settings
 from app.wiring import Services
 from indexing.errors import StoreUnavailable
 from indexing.store.base import VectorStore

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.api.compat.rerank import tei_failure
-from app.api.problems import problem_of
-from app.backend_settings import BudgetSettings, PriceSettings
+from app.api.problem_details import problem_of
+from app.config.backends import BudgetSettings, PriceSettings
+from app.config.settings import CompatSettings
 from app.errors import ConfigError, Overloaded, RateLimited, TooLarge, UpstreamTimeout
-from app.settings import CompatSettings
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.api.compat.chat_bodies import ChatCompletionBody, MessageBody
-from app.api.compat.webui_chores import has_its_sources, is_chore, without_a_model
+from app.api.compat.openai.background_tasks import has_its_sources, is_chore, without_a_model
+from app.api.compat.openai.requests import ChatCompletionBody, MessageBody
 from tests.api.compat import webui_prompts as prompts
 
 

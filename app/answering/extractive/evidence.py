@@ -1,0 +1,192 @@
+"""How well each sentence of the passages answers a question, and whether any of them does. Pure.
+
+A sentence is judged by six clues. Words: the share of the question's content words in it, rare ones counting more.
+Context: the same with the sentence before it, the title and the headings. Shape: whether it holds a number, a date or
+a name where the question asks for one. Passage: the share of the question's words in its passage. Rank: how high
+retrieval put its passage. Closeness: the cosine of its vector to the question's. Their weighted sum orders the
+sentences. A word's near relative (part of a compound, both characters of a pair apart) counts `KINSHIP`.
+
+Whether to answer at all is decided by `relevance`, a logistic function of five clues of the best sentence. Context,
+with all words counting alike, passage and closeness as above. Nearness: the cosine of its passage. Lead: the BM25
+points of its passage, per content word and against those of the passages further down: the more passages there are,
+the more words are found by chance, and what the rest holds as well is no evidence.
+Ranks and fused scores do not enter: there is always a first rank. An embedder that cannot read a language finds all its
+sentences alike, so that the words decide.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from app.answering.extractive.answer_type import shape_clue
+from app.answering.questions import Reading
+from app.domain import Hit
+from app.text.terms import terms
+from indexing.chunking.sentences import sentence_spans
+
+Scores = NDArray[np.float64]
+
+# Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 600 questions each of SQuAD 2.0 dev, CMRC 2018
+# trial, XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order: softmax over a
+# question's sentences. The relevance: logistic regression, these questions against those among them whose article is
+# not in the corpus asked, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
+WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "closeness": 2.6}
+RELEVANCE = {"context": 4.7, "passage": 4.3, "closeness": 2.6, "nearness": 6.7, "lead": 2.4, "bias": -10.7}
+KINSHIP = 0.5
+"""What a near relative of a question's word counts, against the word itself."""
+_LEADERS = 3
+_CHANCE = 1.5  # BM25 points per word that are no lead even where the rest of the passages has none
+_MAX_LEAD = 2.0
+_CLUES = ("words", "context", "shape", "passage", "rank")
+_PASSAGE = _CLUES.index("passage")
+_LEXICAL = np.array([WEIGHTS[clue] for clue in _CLUES])
+
+
+class Sentence(msgspec.Struct, frozen=True, kw_only=True):
+    """A sentence of a passage: `text == hits[hit].text[start:end]`.
+
+    `terms` are its own; `context` are those with the sentence before it, the title and the headings. A heading or the
+    title is a `heading`: what stands below it answers, not itself.
+    """
+
+    hit: int
+    start: int
+    end: int
+    text: str
+    terms: frozenset[str]
+    context: frozenset[str]
+    heading: bool = False
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """`scores`, shape (sentences,), compare sentences of one question; `relevance` in [0,1] compares questions."""
+
+    scores: Scores
+    relevance: float
+
+
+def split(hits: Sequence[Hit]) -> list[Sentence]:
+    """All sentences of all passages, in order; one that came before, word for word, is left out."""
+    sentences: list[Sentence] = []
+    seen: set[str] = set()
+    for number, hit in enumerate(hits):
+        for sentence in _sentences(number, hit):
+            folded = " ".join(sentence.text.split())
+            if folded not in seen:
+                seen.add(folded)
+                sentences.append(sentence)
+    return sentences
+
+
+def _sentences(number: int, hit: Hit) -> list[Sentence]:
+    text = hit.text or ""
+    names = {_bare(name) for name in (hit.title, *hit.heading)}
+    above = terms(" ".join((hit.title, *hit.heading)))
+    found: list[Sentence] = []
+    before = under = frozenset[str]()
+    for span in sentence_spans(text):
+        piece = text[span.start : span.end]
+        own = terms(piece)
+        heading = piece.startswith("#") or _bare(piece) in names
+        if heading:
+            before, under = frozenset(), own
+        context = own | before | under | above
+        sentence = Sentence(
+            hit=number, start=span.start, end=span.end, text=piece, terms=own, context=context, heading=heading
+        )
+        found.append(sentence)
+        before = own
+    return found
+
+
+def _bare(name: str) -> str:
+    return " ".join(name.split()).strip("#:. ").casefold()
+
+
+def lexical_clues(question: Reading, sentences: Sequence[Sentence]) -> Scores:
+    """Shape (sentences, 5): words, context, shape, passage, rank."""
+    rarity = _rarity(question.terms, sentences)
+    equal = dict.fromkeys(question.terms, 1.0)
+    passages: dict[int, frozenset[str]] = {}
+    for sentence in sentences:
+        passages[sentence.hit] = passages.get(sentence.hit, frozenset()) | sentence.context
+    covered = {hit: _share(question, equal, found) for hit, found in passages.items()}
+    rows = [
+        (
+            _share(question, rarity, sentence.terms),
+            _share(question, rarity, sentence.context),
+            shape_clue(question, sentence.text),
+            covered[sentence.hit],
+            1 / (1 + sentence.hit),
+        )
+        for sentence in sentences
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(sentences), 5)
+
+
+def promising(clues: Scores, limit: int) -> list[int]:
+    """Indices of the `limit` sentences worth an embedding, in their order."""
+    best = np.argsort(-(clues @ _LEXICAL), kind="stable")[:limit]
+    return sorted(int(index) for index in best)
+
+
+def _rarity(wanted: Mapping[str, object], sentences: Sequence[Sentence]) -> dict[str, float]:
+    """BM25's idf, over the sentences at hand: what all of them share does not tell them apart."""
+    count = len(sentences)
+    frequency = Counter(term for sentence in sentences for term in sentence.terms & wanted.keys())
+    return {term: math.log1p((count - frequency[term] + 0.5) / (frequency[term] + 0.5)) for term in sorted(wanted)}
+
+
+def _share(question: Reading, weights: Mapping[str, float], found: frozenset[str]) -> float:
+    total = math.fsum(weights.values())
+    present = math.fsum(weight * _presence(question, term, found) for term, weight in weights.items())
+    return present / total if total else 0.0
+
+
+def _presence(question: Reading, term: str, found: frozenset[str]) -> float:
+    if term in found:
+        return 1.0
+    return KINSHIP if any(kin <= found for kin in question.terms[term]) else 0.0
+
+
+def judge(
+    question: Reading, hits: Sequence[Hit], sentences: Sequence[Sentence], clues: Scores, cosines: Scores
+) -> Judgement:
+    """`clues`, shape (sentences, 5), and `cosines`, shape (sentences,), in the order of `sentences`; at least one."""
+    scores: Scores = clues @ _LEXICAL + WEIGHTS["closeness"] * cosines
+    best = int(np.argmax(scores))
+    found = relevance_clues(question, hits, sentences[best], clues[best], float(cosines[best]))
+    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[clue] * value for clue, value in found.items())
+    return Judgement(scores=scores, relevance=1 / (1 + math.exp(-evidence)))
+
+
+def relevance_clues(
+    question: Reading, hits: Sequence[Hit], best: Sentence, clues: Scores, cosine: float
+) -> dict[str, float]:
+    """What `relevance` is made from; `clues` has shape (5,)."""
+    return {
+        "context": _share(question, dict.fromkeys(question.terms, 1.0), best.context),
+        "passage": float(clues[_PASSAGE]),
+        "closeness": cosine,
+        "nearness": _nearness(hits, best.hit, cosine),
+        "lead": _lead(question, hits, best.hit),
+    }
+
+
+def _nearness(hits: Sequence[Hit], number: int, cosine: float) -> float:
+    """The passage's cosine; the smallest known if it was not among the nearest; without any, the sentence's own."""
+    known = [hit.scores.dense for hit in hits if hit.scores.dense is not None]
+    own = hits[number].scores.dense
+    return own if own is not None else min(known, default=cosine)
+
+
+def _lead(question: Reading, hits: Sequence[Hit], number: int) -> float:
+    """In [0, `_MAX_LEAD`]: points per word, in units of what the passages behind the first three have of them."""
+    words = max(1, len(question.terms))
+    rest = [hit.scores.sparse or 0.0 for hit in hits[_LEADERS:]]
+    chance = math.fsum(rest) / len(rest) if rest else 0.0
+    return min(_MAX_LEAD, (hits[number].scores.sparse or 0.0) / (_CHANCE * words + chance))

@@ -1,0 +1,1 @@
+"""A model's text on its way out: markers become citations, nothing unsafe passes."""

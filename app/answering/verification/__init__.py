@@ -1,0 +1,1 @@
+"""Does what is cited support the sentence that cites it?"""

@@ -1,0 +1,84 @@
+"""Where a citation leads: OpenAI's `url_citation`, as Open WebUI shows it."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from app.api.json_body import BodyRequest
+from app.domain import Citation, Hit
+from app.wiring import Services
+
+MAX_QUOTED = 200
+_WORDS_EACH_END = 5
+
+
+def base_of(request: BodyRequest, services: Services) -> str:
+    """What links begin with: the address that users know, or else the one that was asked."""
+    return (services.settings.service.public_url or str(request.base_url)).rstrip("/")
+
+
+class Links:
+    """Of the passages of one collection. `base` is this service's address, without a slash at its end."""
+
+    def __init__(self, base: str, collection: str) -> None:
+        self._base, self._collection = base, collection
+        self._hits: dict[str, Hit] = {}
+
+    def learn(self, hits: Iterable[Hit]) -> None:
+        """The passages that citations may name."""
+        self._hits.update({hit.id: hit for hit in hits})
+
+    def document(self, document_id: str, start: int, end: int) -> str:
+        """As it is kept in this service, with [start, end) of its text marked."""
+        place = f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
+        return f"{place}&quote={start},{end}#char={start},{end}"
+
+    def annotation(self, citation: Citation) -> dict[str, Any]:
+        """[start_index, end_index) is the sentence that the citation belongs to."""
+        where = {
+            "url": self._url(citation),
+            "title": self._title(citation),
+            "start_index": citation.answer_start,
+            "end_index": citation.answer_end,
+        }
+        return {"type": "url_citation", "url_citation": where}
+
+    def _url(self, citation: Citation) -> str:
+        """Of a web page its own, which browsers open at the quote; of anything else the document's in this service.
+
+        Each quote has its own: Open WebUI takes one URL for one source, and would count wrongly.
+        """
+        if is_web(citation.source):
+            joint = ":~:" if "#" in citation.source else "#:~:"
+            return f"{citation.source}{joint}text={_fragment(citation.quote)}"
+        return self.document(citation.document_id, citation.start, citation.end)
+
+    def _title(self, citation: Citation) -> str:
+        hit = self._hits.get(citation.result_id)
+        name = (hit.title if hit else "") or citation.source or citation.document_id
+        return name if citation.page is None else f"{name}, p. {citation.page}"
+
+
+def is_web(source: str) -> bool:
+    """Whether browsers can open it."""
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _fragment(text: str) -> str:
+    """A text directive (WICG's scroll-to-text): all of a short quote, both ends of a long one."""
+    words = text.split()
+    whole = " ".join(words)
+    if len(whole) <= MAX_QUOTED:
+        return _escaped(whole)
+    if len(words) < 2 * _WORDS_EACH_END:
+        return _escaped(whole[:MAX_QUOTED])
+    return f"{_escaped(' '.join(words[:_WORDS_EACH_END]))},{_escaped(' '.join(words[-_WORDS_EACH_END:]))}"
+
+
+def _escaped(text: str) -> str:
+    """Dashes and commas mean something in a directive."""
+    return quote(text, safe="").replace("-", "%2D")

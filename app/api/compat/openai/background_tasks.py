@@ -1,0 +1,70 @@
+"""What Open WebUI asks a chat's own model beside the chat: a title, tags, the next questions. No documents are needed
+for that, and where there is no model either, it gets what it can do with. Nor are they for a question about documents
+that it brings along. Pure.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.api.compat.openai.requests import ChatCompletionBody
+
+TITLE_WORDS = 6
+TITLE_CHARACTERS = 60
+
+_TASK = "### Task:"
+_HISTORY = re.compile(r"<chat_history>\s*(?P<turns>.*?)\s*</chat_history>", re.DOTALL)
+_USER_TURN = re.compile(r"^USER:[^\S\n]*(?P<said>.*\S)", re.MULTILINE)
+_WANTED = re.compile(r'\{\s*"(?P<key>title|tags|follow_ups|queries|text|prompt)"\s*:')
+_UNFENCED = (
+    "Your task is to reflect the speaker's likely facial expression through a fitting emoji.",
+    "You have been provided with a set of responses from various models to the latest user query:",
+    "Available Tools: ",
+)
+"""How its prompts without a heading begin: for an emoji, to merge several models' answers, to choose a tool."""
+
+_TASKS = (
+    *("title_generation", "tags_generation", "follow_up_generation", "emoji_generation", "query_generation"),
+    *("image_prompt_generation", "autocomplete_generation", "function_calling", "moa_response_generation"),
+)
+"""Its names for them, which it keeps to itself, but pipelines before us may pass on."""
+
+_EMPTY: Mapping[str, Any] = {"tags": ["General"], "follow_ups": [], "queries": [], "text": "", "prompt": ""}
+
+
+def is_chore(body: ChatCompletionBody) -> bool:
+    """By its form, which users may change but seldom do, or by the name of the task where one is told."""
+    if isinstance(body.metadata, dict) and body.metadata.get("task") in _TASKS:
+        return True
+    first, last = body.messages[0].text.lstrip(), body.messages[-1].text.lstrip()
+    if first.startswith(_UNFENCED) or last.startswith(_UNFENCED):
+        return True
+    return last.startswith(_TASK) and ("<chat_history>" in last or ("<type>" in last and "<text>" in last))
+
+
+def has_its_sources(body: ChatCompletionBody) -> bool:
+    """Whether it searched by itself and put what it found into the question: a file that the user attached, a page of
+    the web. It counts its own sources then, from [1] on, to which ours would be added.
+    """
+    last = body.messages[-1].text.lstrip()
+    return last.startswith(_TASK) and "<source id=" in last.partition("<context>")[2].rpartition("</context>")[0]
+
+
+def without_a_model(body: ChatCompletionBody) -> str:
+    """The JSON that the prompt asks for, with the first words of the user for a title, else with nothing in it."""
+    prompt = body.messages[-1].text
+    wanted = _WANTED.search(prompt)
+    if wanted is None:
+        return "{}"
+    key = wanted["key"]
+    return json.dumps({key: _title(prompt) if key == "title" else _EMPTY[key]}, ensure_ascii=False)
+
+
+def _title(prompt: str) -> str:
+    history = _HISTORY.search(prompt)
+    said = _USER_TURN.search(history["turns"]) if history else None
+    words = said["said"].split() if said else []
+    title = " ".join(words[:TITLE_WORDS])
+    cut = title[:TITLE_CHARACTERS].rstrip()
+    return f"{cut}…" if len(cut) < len(title) or len(words) > TITLE_WORDS else cut or "Chat"

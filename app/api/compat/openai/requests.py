@@ -1,0 +1,221 @@
+"""What clients of OpenAI's chat completions send, and what it becomes: a question, or a chat with a model."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from app.api.compat.openai.tools import calls_of, tools_of
+from app.api.compat.search import MAX_QUERY_CHARACTERS
+from app.backends.base import joined
+from app.domain import ChatTask, Image, Query, Question, Tools, Turn
+from app.errors import pointing_at
+
+MAX_EARLIER_TURNS = 50
+MAX_TURN_CHARACTERS = 100_000
+MAX_INSTRUCTIONS = 4000
+MAX_ANSWER_TOKENS = 8192
+MAX_CHAT_TOKENS = 65_536
+
+OPENAI_TEMPERATURE = 1.0
+"""Where a chat with a model does not say."""
+
+PICTURES = ("image/png", "image/jpeg", "image/webp")
+
+_SYSTEM = ("system", "developer")
+
+
+class ImageURL(msgspec.Struct, frozen=True):
+    """A `data:` URL."""
+
+    url: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a message. What is neither text nor picture is not read."""
+
+    type: str = "text"
+    text: str | None = None
+    image_url: ImageURL | str | None = None
+
+
+class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A message. "developer" is "system"; who is not known is taken for the user."""
+
+    role: str
+    content: str | list[Part] | None = None
+    tool_calls: Any = None
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Its parts, one on a line."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or () if part.text)
+
+    @property
+    def speaker(self) -> Literal["system", "user", "assistant", "tool"]:
+        """Who says it, to a model."""
+        if self.role == "tool" and self.tool_call_id:
+            return "tool"
+        return "system" if self.role in _SYSTEM else "assistant" if self.role == "assistant" else "user"
+
+    def turn(self, pointer: str) -> Turn:
+        """What anybody but the system says. Raises InvalidRequest below `pointer`."""
+        speaker, pictures = self.speaker, self.pictures(pointer)
+        calls = calls_of(self.tool_calls, pointer) if speaker == "assistant" else ()
+        call_id = (self.tool_call_id or "") if speaker == "tool" else ""
+        return Turn(speaker, self.text, pictures, calls, call_id)  # type: ignore[arg-type]
+
+    def pictures(self, pointer: str) -> tuple[Image, ...]:
+        """Raises InvalidRequest below `pointer`."""
+        parts = enumerate(self.content if isinstance(self.content, list) else ())
+        return tuple(
+            _picture(part.image_url, f"{pointer}/content/{place}")
+            for place, part in parts
+            if part.image_url is not None
+        )
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`include_usage`: a last chunk without choices tells the tokens."""
+
+    include_usage: bool | None = None
+
+
+class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """Its name and whether it is strict do not matter."""
+
+    schema: dict[str, Any] | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """ "text", "json_object" or "json_schema"."""
+
+    type: str = "text"
+    json_schema: JSONSchema | None = None
+
+
+class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v1/chat/completions. What is not named here is ignored; tools are for a backend's own model."""
+
+    model: str
+    messages: Annotated[list[MessageBody], Meta(min_length=1, max_length=1000)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: int | None = None
+    response_format: ResponseFormat | None = None
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    metadata: Any = None
+
+    def check(self) -> None:
+        """Raises InvalidRequest for what would otherwise be something else than the client asked for."""
+        if self.n not in (None, 1):
+            raise pointing_at("/n", "one choice is made; ask several times for more")
+
+    def offered(self) -> Tools | None:
+        """What a model may call. Raises InvalidRequest."""
+        return tools_of(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
+
+    def check_unaided(self) -> None:
+        """Whoever answers from a collection calls no tools. Raises InvalidRequest where one must be called."""
+        if self.tool_choice not in (None, "auto", "none"):
+            raise pointing_at(
+                "/tool_choice", "answers from a collection call no tools; leave it out, or ask a backend's own model"
+            )
+
+    def schema(self) -> Mapping[str, Any] | None:
+        """What the reply must fit. Raises InvalidRequest."""
+        match self.response_format:
+            case None | ResponseFormat(type="text"):
+                return None
+            case ResponseFormat(type="json_object"):
+                return {"type": "object"}
+            case ResponseFormat(type="json_schema", json_schema=JSONSchema(schema=dict() as schema)):
+                return schema
+        raise pointing_at("/response_format", 'give "text", "json_object", or "json_schema" with a json_schema.schema')
+
+    def tokens(self, default: int, most: int) -> int:
+        """How many the reply may have: what is asked, within what we give. -1 is Ollama's word for the default."""
+        asked = self.max_completion_tokens or self.max_tokens or 0
+        return min(asked, most) if asked > 0 else default
+
+    def to_question(self, collection: str, backend: str | None) -> Question:
+        """The last user message is asked, with what was said before it. Raises InvalidRequest."""
+        if self.schema() is not None:
+            raise pointing_at("/response_format", "answers from a collection are text; ask a backend's own model")
+        asked, earlier = question_of(self.messages)
+        return Question(
+            search=Query(text=asked, collection=collection, backend=backend),
+            messages=earlier,
+            instructions=system_of(self.messages)[:MAX_INSTRUCTIONS],
+            max_output_tokens=self.tokens(Question(search=Query(text="")).max_output_tokens, MAX_ANSWER_TOKENS),
+            temperature=self.temperature or 0.0,
+        )
+
+    def to_task(self, backend: str | None, tokens: int, tools: Tools | None = None) -> ChatTask:
+        """The conversation as it is, for a model. Raises InvalidRequest."""
+        turns = _turns(self.messages)
+        if not turns or turns[-1].role == "assistant":
+            raise pointing_at(f"/messages/{len(self.messages) - 1}", "the last message must be the user's, or a tool's")
+        return ChatTask(
+            messages=turns,
+            system=system_of(self.messages),
+            backend=backend,
+            max_output_tokens=self.tokens(tokens, MAX_CHAT_TOKENS),
+            temperature=OPENAI_TEMPERATURE if self.temperature is None else self.temperature,
+            schema=self.schema(),
+            stop=tuple(filter(None, [self.stop] if isinstance(self.stop, str) else self.stop or ())),
+            seed=self.seed,
+            tools=tools,
+        )
+
+
+def question_of(messages: Sequence[MessageBody]) -> tuple[str, tuple[Turn, ...]]:
+    """The last user message and the turns before it, cut to what /answer takes. Raises InvalidRequest."""
+    place = max((place for place, message in enumerate(messages) if message.role == "user"), default=None)
+    if place is None:
+        raise pointing_at("/messages", "there is no message of the user")
+    if not (asked := messages[place].text.strip()):
+        raise pointing_at(f"/messages/{place}/content", "there is nothing to answer")
+    said = (message for message in messages[:place] if message.role in ("user", "assistant") and message.text.strip())
+    earlier = [Turn(message.speaker, message.text[:MAX_TURN_CHARACTERS]) for message in said]  # type: ignore[arg-type]
+    return asked[:MAX_QUERY_CHARACTERS], tuple(earlier[-MAX_EARLIER_TURNS:])
+
+
+def system_of(messages: Iterable[MessageBody]) -> str:
+    """All that was said as the system, in one."""
+    return "\n\n".join(message.text for message in messages if message.speaker == "system" and message.text)
+
+
+def _turns(messages: Sequence[MessageBody]) -> tuple[Turn, ...]:
+    """Users and assistants in turn, as many models insist: several messages of one side are joined, but for tools'."""
+    turns = [
+        message.turn(f"/messages/{place}") for place, message in enumerate(messages) if message.speaker != "system"
+    ]
+    spoken = [turn for turn in turns if turn.content or turn.images or turn.calls or turn.call_id]
+    return tuple(joined(list(side)) for _, side in groupby(spoken, key=lambda turn: (turn.role, turn.call_id)))
+
+
+def _picture(given: ImageURL | str, pointer: str) -> Image:
+    url = given if isinstance(given, str) else given.url
+    header, _, data = url.partition(",")
+    media_type = header.removeprefix("data:").partition(";")[0].lower().replace("image/jpg", "image/jpeg")
+    if not header.startswith("data:") or not header.endswith(";base64") or media_type not in PICTURES:
+        raise pointing_at(f"{pointer}/image_url", f"send pictures as data:…;base64,… of {', '.join(PICTURES)}")
+    try:
+        return Image(data=base64.b64decode(data, validate=True), media_type=media_type)
+    except binascii.Error as exc:
+        raise pointing_at(f"{pointer}/image_url", "this is not base64") from exc

@@ -1,0 +1,1 @@
+"""Open WebUI's document loader, web search and background tasks."""

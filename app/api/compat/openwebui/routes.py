@@ -1,0 +1,150 @@
+"""Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import msgspec
+from litestar import post, put
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, JSONBody
+from msgspec import Meta
+
+from app.api.compat.citations import Links, base_of, is_web
+from app.api.compat.errors import shaped
+from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.search import MAX_QUERY_CHARACTERS, found, title_of, within
+from app.api.disconnect import while_connected
+from app.api.json_body import BodyRequest, limited
+from app.api.problem_details import Problem
+from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
+from app.domain import Hit, Query
+from app.services.document_validation import Examined, OfferedFile
+from app.text.sanitize import clean
+from app.wiring import Services
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.pipeline.ingest import Handed
+
+NOTHING = "No extractable text"
+"""Upon these words Open WebUI tries its own readers."""
+
+_NOT_OURS = ("empty", "no_text_layer", "unsupported", "binary")
+"""Why its own readers may still succeed; they should be spared a file that is hostile, too large or damaged."""
+
+_KEPT_AS = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_(?=.)")
+
+MAX_COUNT = 100
+
+TOO_LARGE = f"a file may have {MAX_UPLOAD_BYTES} bytes"
+
+
+class LoadedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document, or a page of one. `page` in the metadata counts from 0: Open WebUI adds one."""
+
+    page_content: str
+    metadata: Mapping[str, Any]
+
+
+class WebSearchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /openwebui/search."""
+
+    query: Annotated[str, Meta(min_length=1, pattern=r"\S")]
+    count: int | None = None
+
+
+class WebResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage as a page of the web."""
+
+    link: str
+    title: str
+    snippet: str
+
+
+class OpenWebUIError(msgspec.Struct, frozen=True, kw_only=True):
+    """What it shows."""
+
+    detail: str
+
+
+def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIError]:
+    """A file that others may be able to read is said to have no text."""
+    if isinstance(exc, UnreadableDocument) and exc.reason in _NOT_OURS:
+        return 422, OpenWebUIError(detail=f"{NOTHING}: {exc.detail}")
+    return problem.status, OpenWebUIError(detail=problem.detail)
+
+
+@put(
+    "/process",
+    status_code=200,
+    request_max_body_size=None,  # `limited` has the limit of uploads
+    exception_handlers=shaped(openwebui_error),
+)
+async def openwebui_process(request: BodyRequest, services: NamedDependency[Services]) -> list[LoadedDocument]:
+    """The text of the file that is the body, called what `X-Filename` says (URL-encoded), of the type `Content-Type`.
+
+    One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
+    """
+    name = _named(request.headers.get("x-filename", ""))
+    with services.library.uploading():
+        offer = OfferedFile(
+            name=name,
+            data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
+            media_type=request.headers.get("content-type"),
+        )
+        read = await while_connected(request, services.library.read([offer]))
+    return [loaded for one in read for loaded in _loaded(one, name)]
+
+
+@post(
+    "/openwebui/search",
+    dto=LenientJSON[WebSearchRequest],
+    return_dto=None,
+    status_code=200,
+    exception_handlers=shaped(openwebui_error),
+)
+async def openwebui_search(
+    request: BodyRequest,
+    data: JSONBody[WebSearchRequest],
+    services: NamedDependency[Services],
+    collection: FromQuery[str] = "default",
+    backend: FromQuery[str | None] = None,
+) -> list[WebResult]:
+    """The passages of a collection. A document that has no web address of its own is linked to as it is kept here."""
+    limit = within(1, Query(text="").limit if data.count is None else data.count, MAX_COUNT)
+    query = Query(text=data.query[:MAX_QUERY_CHARACTERS], collection=collection, backend=backend, limit=limit)
+    links = Links(base_of(request, services), collection)
+    result = await found(request, services, query)
+    return [_web_result(hit, links) for hit in result.results]
+
+
+def _named(sent: str) -> str:
+    """As the user called it: Open WebUI puts the id under which it keeps the file before it."""
+    return _KEPT_AS.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
+
+
+def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:
+    """The pages of a document, or all of it. Raises UnreadableDocument."""
+    if not isinstance(one, Handed):
+        raise UnreadableDocument(one.reason, one.detail)
+    document, known = one.document, {**one.document.metadata, "source": name, "title": one.document.title}
+    for start, end, page in _pages(document):
+        text = document.text[start:end].strip()
+        place = {} if page is None else {"page": page - 1, "page_label": str(page)}
+        if text:
+            yield LoadedDocument(page_content=text, metadata={**known, **place})
+
+
+def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
+    """[start, end) of each page and its number, from 1; the whole text where there are no pages."""
+    starts: list[tuple[int, int | None]] = [(page.start, page.number) for page in document.pages]
+    if not starts or starts[0][0] > 0:
+        starts.insert(0, (0, None))
+    ends = [start for start, _ in starts[1:]] + [len(document.text)]
+    return ((start, end, page) for (start, page), end in zip(starts, ends, strict=True))
+
+
+def _web_result(hit: Hit, links: Links) -> WebResult:
+    link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end)
+    return WebResult(link=link, title=title_of(hit), snippet=hit.text or "")

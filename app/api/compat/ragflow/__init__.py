@@ -1,0 +1,1 @@
+"""RAGFlow's HTTP API: retrieval, chat, datasets."""

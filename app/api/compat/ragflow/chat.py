@@ -1,0 +1,221 @@
+"""RAGFlow's own form of OpenAI's chat completions, under its path and the older one."""
+
+import time
+from typing import Any
+
+import msgspec
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from app.api import sse as events
+from app.api.callers import caller_of
+from app.api.compat.errors import shaped
+from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
+from app.api.compat.openai.requests import MessageBody, question_of
+from app.api.compat.openai.responses import CompletionUsage, Heading, as_data, finish_of, usage_of
+from app.api.compat.ragflow.chunks import Chunk, chunk_of
+from app.api.compat.ragflow.citations import Renumbering, renumbered
+from app.api.compat.ragflow.errors import RagflowError, ragflow_error
+from app.api.compat.ragflow.highlight import sought
+from app.api.disconnect import while_connected
+from app.api.json_body import BodyRequest
+from app.api.problem_details import Problem
+from app.api.sse import Event
+from app.backends.base import FinishReason
+from app.domain import Answer, AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
+from app.errors import InvalidRequest, WinnowError
+from app.services.model_ids import at_backend
+from app.wiring import Services
+
+DONE = b"data:[DONE]\n\n"
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the body, not what OpenAI's SDK calls so. `reference`: whether to tell the passages."""
+
+    reference: bool | None = None
+    metadata_condition: MetadataCondition | None = None
+
+
+class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
+    """`chat_id` is a collection's name, or `collection@backend`; `model`, which says who answers there, is ignored.
+
+    What the system says is not told to the model, as in RAGFlow, where it is the assistant's to say.
+    """
+
+    messages: list[MessageBody] | None = None
+    model: str = "model"
+    stream: bool | None = None
+    reference: bool | None = None
+    extra_body: Extras | None = None
+
+    @property
+    def refers(self) -> bool:
+        """Whether the passages are told."""
+        return bool(self.reference or (self.extra_body and self.extra_body.reference))
+
+    def to_question(self, chat_id: str) -> Question:
+        """Raises InvalidRequest, in RAGFlow's words where it has some."""
+        if not self.messages:
+            raise InvalidRequest("You have to provide messages.")
+        if self.messages[-1].role != "user":
+            raise InvalidRequest("The last content of this conversation is not from user.")
+        collection, backend = at_backend(chat_id)
+        asked, earlier = question_of(self.messages)
+        condition = self.extra_body.metadata_condition if self.extra_body else None
+        search = Query(
+            text=asked,
+            collection=collection,
+            backend=backend,
+            conditions=conditions_of(condition),
+        )
+        return Question(search=search, messages=earlier)
+
+
+class RagflowMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """`reference` where it was asked for."""
+
+    content: str
+    role: str = "assistant"
+    reference: list[Chunk] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RagflowChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The only one."""
+
+    message: RagflowMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: None = None
+
+
+class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Nobody thinks here, and nothing is predicted."""
+
+    accepted_prediction_tokens: int
+    reasoning_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class RagflowUsage(CompletionUsage, frozen=True, kw_only=True):
+    """With what RAGFlow adds."""
+
+    completion_tokens_details: TokenDetails
+
+
+class RagflowCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[RagflowChoice]
+    usage: RagflowUsage
+    object: str = "chat.completion"
+
+
+class RagflowChunks:
+    """`app.api.sse.Wire`: RAGFlow's chunks, in which every delta has all of its fields."""
+
+    def __init__(self, heading: Heading, question: Question, *, refers: bool) -> None:
+        self._heading, self._question, self._refers = heading, question, refers
+        self._markers = Renumbering()
+        self._said = ""
+
+    def say(self, event: Event) -> bytes:
+        """A marker is told when it is known which passage it means."""
+        match event:
+            case SourcesFound(results=hits):
+                self._markers.learn(hits)
+                return b""
+            case TextDelta(text=text):
+                return self._text(self._markers.feed(text))
+            case CitationMade(citation=citation):
+                return self._text(self._markers.cite(citation))
+            case AnswerDone(answer=answer):
+                rest = self._text(self._markers.finish())
+                references = _references(answer, self._question) if self._refers else None
+                return rest + self._end(answer.usage, references, finish_of(event))
+        raise AssertionError(f"no answer has a {type(event).__name__}")
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """The error as text, which RAGFlow's clients look for."""
+        rest = self._text(self._markers.finish())
+        return rest + self._text(f"**ERROR**: {problem.detail}") + self._end(Usage(), [] if self._refers else None)
+
+    def _text(self, text: str) -> bytes:
+        self._said += text
+        return self._chunk({"content": text}) if text else b""
+
+    def _end(self, usage: Usage, references: list[Chunk] | None, finish_reason: FinishReason = "stop") -> bytes:
+        told = {} if references is None else {"reference": references, "final_content": self._said}
+        return self._chunk({"content": None, **told}, finish_reason, usage) + DONE
+
+    def _chunk(
+        self, delta: dict[str, Any], finish_reason: FinishReason | None = None, usage: Usage | None = None
+    ) -> bytes:
+        always = {"role": "assistant", "function_call": None, "tool_calls": None, "reasoning_content": None}
+        choice = {"delta": always | delta, "finish_reason": finish_reason, "index": 0, "logprobs": None}
+        chunk = {
+            **msgspec.structs.asdict(self._heading),
+            "object": "chat.completion.chunk",
+            "system_fingerprint": "",
+            "choices": [choice],
+            "usage": None if usage is None else usage_of(usage),
+        }
+        return as_data(chunk).replace(b"data: ", b"data:", 1)
+
+
+@post(
+    ["/api/v1/openai/{chat_id:str}/chat/completions", "/api/v1/chats_openai/{chat_id:str}/chat/completions"],
+    dto=LenientJSON[RagflowChatBody],
+    return_dto=None,
+    status_code=200,
+    exception_handlers=shaped(ragflow_error),
+)
+async def ragflow_chat(
+    request: BodyRequest,
+    chat_id: FromPath[str],
+    data: JSONBody[RagflowChatBody],
+    services: NamedDependency[Services],
+) -> Response[RagflowCompletion | RagflowError]:
+    """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
+    question, caller = data.to_question(chat_id), caller_of(request)
+    heading = Heading(id=f"chatcmpl-{chat_id}", created=int(time.time()), model=data.model)
+    if data.stream:
+        wire = RagflowChunks(heading, question, refers=data.refers)
+        ping_s = services.settings.service.ping_s
+        try:
+            return await events.streamed_as(wire, request, services.answerer.stream(question, caller), ping_s)
+        except InvalidRequest:
+            raise
+        except WinnowError as exc:
+            return events.failed_as(wire, request, exc)
+    done = await while_connected(request, services.answerer.whole(question, caller))
+    request.scope["state"]["timings"] = done.answer.timings_ms
+    return Response(_completion(heading, done, _references(done.answer, question) if data.refers else None))
+
+
+def _completion(heading: Heading, done: AnswerDone, references: list[Chunk] | None) -> RagflowCompletion:
+    answer = done.answer
+    usage = usage_of(answer.usage)
+    details = TokenDetails(accepted_prediction_tokens=usage.completion_tokens)
+    message = RagflowMessage(
+        content=renumbered(answer.answer, answer.results, answer.citations),
+        reference=msgspec.UNSET if references is None else references,
+    )
+    return RagflowCompletion(
+        **msgspec.structs.asdict(heading),
+        choices=[RagflowChoice(message=message, finish_reason=finish_of(done))],
+        usage=RagflowUsage(**msgspec.structs.asdict(usage), completion_tokens_details=details),
+    )
+
+
+def _references(answer: Answer, question: Question) -> list[Chunk]:
+    """The passages by which the markers count; none where nothing was answered from them."""
+    if not answer.answerable:
+        return []
+    wanted = sought(question.search.text)
+    return [chunk_of(hit, question.search.collection, wanted) for hit in answer.results]

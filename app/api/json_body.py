@@ -1,0 +1,185 @@
+"""JSON bodies, decoded strictly: a number is not a string, and every refusal says where and why.
+
+Litestar's own decoding takes "1" for a number and any content type for JSON, hence this one, at its seam for bodies: a
+DTO.
+"""
+
+import difflib
+import re
+from collections.abc import Generator
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+from litestar.dto import AbstractDTO
+from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.typing import FieldDefinition
+
+from app.api.problem_details import UnsupportedMediaType
+from app.errors import FieldProblem, InvalidRequest, TooLarge
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
+_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+_NO_CHOICE = "Invalid enum value"
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
+
+
+def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
+    """The body as `kind`; if not `strict`, "1" is a number, too.
+
+    Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
+    """
+    if not body.strip():
+        raise InvalidRequest(f"the body is empty; send a JSON object with {_fields(kind)}")
+    try:
+        decoded: T = _decoder(kind, strict=strict).decode(body)
+        return decoded
+    except msgspec.ValidationError as exc:
+        problem = field_problem(str(exc), kind)
+        where = problem.pointer or "the body"
+        raise InvalidRequest(f"{where}: {problem.detail}", (problem,)) from exc
+    except msgspec.DecodeError as exc:
+        raise InvalidRequest(f"the body is not JSON: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"the body is not UTF-8: {exc.reason} at byte {exc.start} of a string") from exc
+    except RecursionError as exc:
+        raise InvalidRequest("the body is nested too deeply") from exc
+
+
+def field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
+    """msgspec's message as a pointer and a sentence: "Expected `int`, got `str` - at `$.ranking.depth`"."""
+    match = _WHERE.match(message)
+    what, path = (match["what"], match["path"] or "$") if match else (message, "$")
+    pointer = "".join(f"/{step['key'] or step['index']}" for step in _STEP.finditer(path)).removesuffix("/...")
+    if missing := _MISSING.search(what):
+        return FieldProblem(f"{pointer}/{missing['field']}", "this field is required")
+    if unknown := _UNKNOWN.search(what):
+        where = _struct(_type_at(kind, pointer))
+        return FieldProblem(f"{pointer}/{_escaped(unknown['field'])}", _unknown(unknown["field"], where))
+    if what.startswith(_NO_CHOICE) and (words := _words(_type_at(kind, pointer))):
+        return FieldProblem(pointer, f"expected one of {', '.join(words)}, got{what.removeprefix(_NO_CHOICE)}")
+    return FieldProblem(pointer, what.replace("`", "").replace("Expected", "expected"))
+
+
+def require_plain(content_encoding: str | None) -> None:
+    """Raises UnsupportedMediaType for a body that is packed."""
+    if content_encoding and content_encoding.lower() != "identity":
+        raise UnsupportedMediaType(f"send the body as it is: Content-Encoding {content_encoding[:50]} is not read")
+
+
+def require_json(content_type: str | None) -> None:
+    """Raises UnsupportedMediaType; a body without a type is one that a foreign web page may send unasked."""
+    media_type, _, parameters = (content_type or "").lower().partition(";")
+    charset = re.search(r"charset=\"?([\w-]+)", parameters)
+    if media_type.strip() != "application/json" or (charset and charset[1] not in ("utf-8", "utf8")):
+        given = f"not {content_type}" if content_type else "and say so"
+        raise UnsupportedMediaType(f"send UTF-8 JSON, {given}: the header Content-Type: application/json is needed")
+
+
+class StrictJSON(AbstractDTO[T]):
+    """`dto=StrictJSON[SearchRequest]` gives the handler its `data` by `decode`."""
+
+    def decode_bytes(self, value: bytes) -> T:
+        self.check_headers()
+        return decode(value, self.model_type)
+
+    def check_headers(self) -> None:
+        """Raises UnsupportedMediaType."""
+        headers = self.asgi_connection.headers
+        require_plain(headers.get("content-encoding"))
+        require_json(headers.get("content-type"))
+
+    @classmethod
+    def create_for_field_definition(cls, *args: Any, **kwargs: Any) -> None:
+        """There is no transfer model: the struct is what is decoded."""
+
+    @classmethod
+    def create_openapi_schema(cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any) -> Any:
+        return schema_creator.for_field_definition(field_definition)
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition, None, None]:
+        yield from ()
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        return False
+
+
+class OptionalJSON(StrictJSON[T]):
+    """As StrictJSON, and no body at all is an empty object."""
+
+    def decode_bytes(self, value: bytes) -> T:
+        return super().decode_bytes(value) if value.strip() else decode(b"{}", self.model_type)
+
+
+class BodyRequest(Request[Any, Any, Any]):
+    """A request whose empty body reaches the DTO (Litestar skips it), so that `decode` can say what is missing."""
+
+    async def body(self) -> bytes:
+        body = await super().body()
+        return b" " if not body and _reads_json(self) else body
+
+
+async def limited(request: Request[Any, Any, Any], limit: int, refusal: str) -> bytes:
+    """The body, of a route that lets larger ones in. Raises TooLarge, saying `refusal`, as soon as it is longer."""
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(refusal)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _reads_json(request: BodyRequest) -> bool:
+    dto = request.route_handler.resolve_data_dto()
+    return dto is not None and issubclass(dto, StrictJSON)
+
+
+@cache
+def _decoder(kind: type[T], *, strict: bool) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind, strict=strict)
+
+
+def _type_at(kind: type[msgspec.Struct], pointer: str) -> Any:
+    """What msgspec knows of the place that a pointer leads to; None where it is not to be found."""
+    found: Any = msgspec.inspect.type_info(kind)
+    for step in pointer.split("/")[1:]:
+        found = _struct(found)
+        fields = {field.encode_name: field.type for field in found.fields} if found else {}
+        found = getattr(fields.get(step), "item_type", fields.get(step)) if not step.isdigit() else found
+    return found
+
+
+def _struct(info: Any) -> msgspec.inspect.StructType | None:
+    return next((option for option in _options(info) if isinstance(option, msgspec.inspect.StructType)), None)
+
+
+def _words(info: Any) -> list[str]:
+    """Those of a Literal."""
+    literals = (option for option in _options(info) if isinstance(option, msgspec.inspect.LiteralType))
+    return [str(value) for literal in literals for value in literal.values]
+
+
+def _options(info: Any) -> tuple[Any, ...]:
+    return info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+
+
+def _unknown(field: str, where: msgspec.inspect.StructType | None) -> str:
+    if where is None:
+        return "this field is not known"
+    near = difflib.get_close_matches(field, where.cls.__struct_fields__, n=1)
+    return f"this field is not known; {f'did you mean {near[0]}?' if near else f'known are {_fields(where.cls)}'}"
+
+
+def _fields(kind: type[msgspec.Struct]) -> str:
+    return ", ".join(kind.__struct_fields__)
+
+
+def _escaped(token: str) -> str:
+    return token.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,134 @@
+"""What every request passes before and after the routes, also those that no route serves: its id, its log line, and the
+question whether it may come in at all. Plain ASGI, because Litestar's middleware does not see a 404."""
+
+import re
+import uuid
+from ipaddress import ip_address
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.compat.not_found import fit_for
+from app.api.problem_details import problem_of, request_id
+from app.config.settings import ServiceSettings
+from app.errors import NotAllowed
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+log = structlog.get_logger()
+
+
+class Door:
+    """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a sane one."""
+
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = sent_id = _request_id(scope)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                state["status"] = int(message["status"])
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", sent_id.encode())]
+            await send(message)
+
+        try:
+            await self._enter(scope, receive, send_with_id)
+        finally:
+            _log_line(scope, state, 1000 * (perf_counter() - started))
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            check_caller(scope, self._settings)
+        except NotAllowed as exc:
+            await _refuse(exc, scope, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def check_caller(scope: Any, settings: ServiceSettings) -> None:
+    """While there are no keys: only programs on this machine. Raises NotAllowed with the fix.
+
+    The peer's address counts, never X-Forwarded-For. A web page that the user visits also sends from this machine, but
+    under its own name: so Host must be loopback or configured (DNS rebinding), and so must Origin where
+    a browser sends one. Who lets all in keeps that guard by configuring names: in a container every caller is another
+    machine, also the browser of the machine that runs it.
+    """
+    if settings.allow_anonymous and not settings.hosts:
+        return
+    headers = dict(scope["headers"])
+    client = scope.get("client")
+    if not settings.allow_anonymous and client is not None and not is_loopback(client[0]):
+        raise NotAllowed(
+            f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 lets all in"
+        )
+    host = headers.get(b"host", b"").decode("latin-1")
+    if host and not _is_ours(_host_name(f"//{host}"), settings):
+        raise NotAllowed(f"the service is not known as {host!r}; WINNOW_SERVICE_HOSTS lists further names of it")
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    if origin and not _is_ours(_host_name(origin), settings):
+        raise NotAllowed(f"web pages of {origin!r} are not served; WINNOW_SERVICE_HOSTS lists the names that are")
+
+
+def is_loopback(host: str) -> bool:
+    """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def _is_ours(name: str, settings: ServiceSettings) -> bool:
+    return is_loopback(name) or name.lower() in {host.lower() for host in (settings.host, *settings.hosts)}
+
+
+def _host_name(url: str) -> str:
+    """Without port and brackets; "" where there is none to be found."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _request_id(scope: Any) -> str:
+    sent: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
+    return sent.decode() if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+async def _refuse(exc: NotAllowed, scope: Scope, send: Send) -> None:
+    problem = problem_of(exc, request_id(scope))
+    content, media_type = fit_for(scope["path"], problem, exc)
+    body = msgspec.json.encode(content)
+    headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _log_line(scope: Any, state: dict[str, Any], ms: float) -> None:
+    """One line for each request: no query text, no query string, no body."""
+    log.info(
+        "request",
+        id=state["request_id"],
+        method=scope["method"],
+        route=scope.get("path_template") or scope["path"],
+        status=state.get("status"),
+        ms=round(ms, 3),
+        **state.get("timings", {}),
+    )

@@ -1,0 +1,1 @@
+"""The endpoints of Winnow's own API, one module per resource."""

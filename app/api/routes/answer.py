@@ -1,0 +1,43 @@
+"""POST /answer, as JSON or as server-sent events."""
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from app.api import sse as events
+from app.api.callers import caller_of
+from app.api.disconnect import while_connected
+from app.api.json_body import BodyRequest, StrictJSON
+from app.api.openapi import problems
+from app.api.schemas import AnswerRequest
+from app.domain import Answer
+from app.wiring import Services
+
+
+@post(
+    "/answer",
+    dto=StrictJSON[AnswerRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="answer",
+    operation_class=events.Streamable,
+    summary="Answer from the passages",
+    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+)
+async def answer(
+    request: BodyRequest, data: JSONBody[AnswerRequest], services: NamedDependency[Services]
+) -> Response[Answer]:
+    """An answer whose every citation is a verbatim quote; or a refusal to answer, when nothing relevant is found.
+
+    A model, or without one the passages' own sentences. Nothing is said before a first citation holds.
+    `"stream": true`, or the header `Accept: text/event-stream`, gives the events `sources`, `delta`, `citation`, and
+    `done` or `error`.
+    """
+    question, caller = data.to_question(), caller_of(request)
+    if data.stream or events.wants_events(request.headers.get("accept")):
+        return await events.streamed(
+            request, services.answerer.stream(question, caller), services.settings.service.ping_s
+        )
+    result = await while_connected(request, services.answerer.answer(question, caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    return Response(result)

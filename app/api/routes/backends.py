@@ -1,0 +1,85 @@
+"""GET /backends: who there is, what they can do, and how they are."""
+
+from collections.abc import Mapping
+
+import msgspec
+from litestar import get
+from litestar.di import NamedDependency
+
+from app.backends.client import Line
+from app.backends.registry import Backend
+from app.services.ranking import can_rank
+from app.wiring import Services
+
+
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One name that `backend` takes, and how it is.
+
+    `capabilities`: what requests can ask of it (rank, answer, chat), and what its model can do (structured, images,
+    logprobs, thinking), once it has been asked. `health` "up", "down", "resting" after failures, or "unknown" before
+    the first contact; `breaker` "closed", "open" or "half_open"; latencies are medians of the last calls.
+    """
+
+    name: str
+    kind: str
+    model: str | None = None
+    capabilities: tuple[str, ...] = ()
+    health: str = "up"
+    breaker: str = "closed"
+    latency_ms: float | None = None
+    first_token_ms: float | None = None
+    in_flight: int = 0
+    waiting: int = 0
+    last_error: str | None = None
+    retry_after_s: float | None = None
+    context_tokens: int | None = None
+    server: str = ""
+
+
+class BackendList(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends by name; which one serves requests that name none, and which one ranks for "auto".
+
+    `routing` is the order in which "auto" tries models.
+    """
+
+    default: str
+    auto: str
+    routing: list[str]
+    backends: list[BackendStatus]
+
+
+@get("/backends", operation_id="backends", summary="Who can rank, answer and talk, and how are they?")
+async def show_backends(services: NamedDependency[Services]) -> BackendList:
+    """Every name that `backend` and `answer_backend` take. No secrets, no addresses."""
+    backends, fleet = services.backends, await services.fleet.get()
+    return BackendList(
+        default=backends.default,
+        auto=await services.rankers.first(),
+        routing=[line.name for line in fleet.router.auto],
+        backends=[_status(backend, fleet.router.lines) for backend in backends],
+    )
+
+
+def _status(backend: Backend, lines: Mapping[str, Line]) -> BackendStatus:
+    line = lines.get(backend.name)
+    if line is None:
+        return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)
+    status, probed = line.status(), line.probed
+    roles = tuple(role for role in backend.roles if role != "rank" or can_rank(line))
+    found = sorted(probed.capabilities - {"chat"}) if probed else ()
+    return BackendStatus(
+        name=backend.name,
+        kind=backend.kind,
+        model=probed.model if probed else backend.model,
+        capabilities=(*roles, *found),
+        health=status.health,
+        breaker=status.breaker,
+        latency_ms=status.latency_ms,
+        first_token_ms=status.first_token_ms,
+        in_flight=status.in_flight,
+        waiting=status.waiting,
+        last_error=status.last_error,
+        retry_after_s=status.retry_after,
+        context_tokens=probed.context_tokens if probed else None,
+        server=probed.server if probed else "",
+    )

@@ -1,0 +1,271 @@
+"""POST /documents, GET /documents, GET and DELETE /documents/{id}."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+import msgspec
+from litestar import MediaType, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import Operation
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from app.api.document_page import HEADERS, page_of
+from app.api.json_body import BodyRequest
+from app.api.openapi import problems
+from app.api.uploads import Upload, read_upload, request_body
+from app.catalogue import no_document
+from app.errors import InvalidRequest, NotFound
+from app.services.document_validation import Result
+from app.services.jobs import Job, Progress
+from app.wiring import Services
+from indexing.documents import Passage
+from indexing.pipeline.manifest import DocumentRecord
+
+LARGE_BYTES = 5_000_000
+LARGE_COUNT = 200
+
+Origin = Literal["file", "api"]
+
+
+class Indexed(msgspec.Struct, frozen=True, kw_only=True):
+    """One result for each document, in order; a file of records gives several. All but the failed can be found now."""
+
+    collection: str
+    created: int
+    updated: int
+    unchanged: int
+    failed: int
+    results: list[Result]
+
+
+class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it in step."""
+
+    id: str
+    title: str
+    source: str
+    passages: int
+    indexed_at: datetime
+    origin: Origin
+
+
+class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents by id. `next_cursor` is null at the end."""
+
+    collection: str
+    documents: list[DocumentEntry]
+    next_cursor: str | None
+
+
+class PassageRange(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage: [start, end) of the document's text, the page on which it starts, the headings above it."""
+
+    id: str
+    start: int
+    end: int
+    page: int | None
+    heading: tuple[str, ...]
+    text: str | None
+
+
+class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
+    """A document with its metadata, and its passages in order."""
+
+    metadata: dict[str, Any]
+    ranges: list[PassageRange]
+
+
+@dataclass
+class UploadOperation(Operation):
+    """The body has two forms, and no handler argument that Litestar could describe."""
+
+    def __post_init__(self) -> None:
+        self.request_body = request_body()
+
+
+@dataclass
+class DocumentOperation(Operation):
+    """An id may hold slashes; in the path they are encoded like everything else."""
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters or ():
+            if getattr(parameter, "name", "") == "document_id":
+                parameter.description = "URL-encoded, slashes too (%2F)."
+
+
+@post(
+    "/documents",
+    status_code=200,
+    operation_id="put_documents",
+    operation_class=UploadOperation,
+    summary="Index documents",
+    request_max_body_size=None,  # `read_upload` has a limit for each form
+    responses={
+        202: ResponseSpec(Job, description="A job has been queued", generate_examples=False),
+        **problems(400, 403, 409, 413, 415, 503),
+    },
+)
+async def put_documents(
+    request: BodyRequest, services: NamedDependency[Services], wait: FromQuery[bool] = True
+) -> Response[Indexed]:
+    """Creates or replaces each document; one of the same id and content is `unchanged` and costs nothing.
+
+    One bad document never fails the rest. More than 5 MB or 200 documents, or `wait=false`, answer 202 with a job that
+    `Location` leads to; a client that goes away stops neither.
+    """
+    with services.library.uploading():
+        upload = await read_upload(request, services.settings.service.max_body_bytes)
+        await services.library.admit(upload.collection)
+        if not wait or upload.size > LARGE_BYTES or len(upload.offers) > LARGE_COUNT:
+            return _accepted(upload, services)
+        documents = await services.library.read(upload.offers)
+        if len(documents) > LARGE_COUNT:
+            return _accepted(msgspec.structs.replace(upload, offers=documents), services)
+        return Response(_indexed(upload.collection, await services.library.index(upload.collection, documents)))
+
+
+@get(
+    "/documents",
+    operation_id="documents",
+    summary="The documents of a collection",
+    responses=problems(400, 403, 404, 503),
+)
+async def list_documents(
+    services: NamedDependency[Services],
+    collection: FromQuery[str] = "default",
+    cursor: FromQuery[str] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+) -> DocumentList:
+    """Page by page: `cursor` is the `next_cursor` of the page before."""
+    page = await services.catalogue.page(collection, after=_after(cursor), limit=limit)
+    following = _cursor(page.records[-1].id) if page.more else None
+    documents = [DocumentEntry(**_entry(record)) for record in page.records]
+    return DocumentList(collection=collection, documents=documents, next_cursor=following)
+
+
+@get(
+    "/documents/{document_id:path}",
+    operation_id="document",
+    operation_class=DocumentOperation,
+    summary="One document",
+    responses=problems(400, 403, 404, 503),
+    raises=[],
+)
+async def show_document(
+    request: BodyRequest,
+    document_id: FromPath[str],
+    services: NamedDependency[Services],
+    collection: FromQuery[str] = "default",
+    include_text: FromQuery[bool] = False,
+    quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
+) -> Response[DocumentDetails]:
+    """With its metadata and where its passages begin and end; with `include_text`, their text too.
+
+    A browser gets a page to read, on which [start, end) of the text, `quote`, is marked.
+    """
+    record, passages = await services.catalogue.document(collection, _asked_id(request))
+    if request.accept.best_match(["application/json", "text/html"]) == "text/html":
+        return _to_read(record, passages, quote)
+    metadata = dict(passages[0].metadata) if passages else {}
+    details = DocumentDetails(**_entry(record), metadata=metadata, ranges=_ranges(passages, include_text=include_text))
+    return Response(details, headers={"Vary": "Accept"})
+
+
+@delete(
+    "/documents/{document_id:path}",
+    status_code=204,
+    operation_id="delete_document",
+    operation_class=DocumentOperation,
+    summary="Remove a document",
+    responses=problems(400, 403, 404, 503),
+    raises=[],
+)
+async def delete_document(
+    request: BodyRequest,
+    document_id: FromPath[str],
+    services: NamedDependency[Services],
+    collection: FromQuery[str] = "default",
+) -> None:
+    """Its passages no longer appear in the next search."""
+    asked = _asked_id(request)
+    if not await services.library.delete(collection, asked):
+        raise NotFound(no_document(collection, asked))
+
+
+def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) -> Response[Any]:
+    start, _, end = quote.partition(",")
+    title = record.title or record.source or record.id
+    page = page_of(title, record.source, passages, (int(start), int(end)))
+    return Response(page, media_type=MediaType.HTML, headers=HEADERS)
+
+
+def _accepted(upload: Upload, services: Services) -> Response[Any]:
+    library, collection, offers = services.library, upload.collection, upload.offers
+
+    async def work(progress: Progress) -> None:
+        documents = await library.read(offers)
+        progress.total(len(documents))
+        await library.index(collection, documents, progress.add)
+
+    job = services.jobs.submit(collection, work, upload.size)
+    return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
+
+
+def _indexed(collection: str, results: list[Result]) -> Indexed:
+    statuses = [result.status for result in results]
+    return Indexed(
+        collection=collection,
+        created=statuses.count("created"),
+        updated=statuses.count("updated"),
+        unchanged=statuses.count("unchanged"),
+        failed=statuses.count("failed"),
+        results=results,
+    )
+
+
+def _entry(record: DocumentRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "title": record.title,
+        "source": record.source,
+        "passages": record.passages,
+        "indexed_at": datetime.fromtimestamp(record.indexed_at, UTC),
+        "origin": "api" if record.path is None else "file",
+    }
+
+
+def _ranges(passages: Sequence[Passage], *, include_text: bool) -> list[PassageRange]:
+    return [
+        PassageRange(
+            id=passage.id,
+            start=passage.start,
+            end=passage.end,
+            page=passage.page,
+            heading=passage.heading,
+            text=passage.text if include_text else None,
+        )
+        for passage in passages
+    ]
+
+
+def _asked_id(request: BodyRequest) -> str:
+    """From the path as it was sent: Litestar's has lost doubled and trailing slashes, as in "https://host/"."""
+    raw: bytes = request.scope["raw_path"]
+    return unquote(raw.partition(b"/documents/")[2].decode("ascii", "replace"), errors="replace")
+
+
+def _cursor(document_id: str) -> str:
+    return base64.urlsafe_b64encode(document_id.encode()).decode()
+
+
+def _after(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as exc:
+        raise InvalidRequest("cursor: this is no next_cursor of an earlier page") from exc

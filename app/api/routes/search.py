@@ -1,0 +1,32 @@
+"""POST /search."""
+
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+
+from app.api.callers import caller_of
+from app.api.disconnect import while_connected
+from app.api.json_body import BodyRequest, StrictJSON
+from app.api.openapi import problems
+from app.api.schemas import SearchRequest
+from app.domain import SearchResult
+from app.wiring import Services
+
+
+@post(
+    "/search",
+    dto=StrictJSON[SearchRequest],
+    return_dto=None,
+    status_code=200,
+    operation_id="search",
+    summary="Find passages",
+    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+)
+async def search(
+    request: BodyRequest, data: JSONBody[SearchRequest], services: NamedDependency[Services]
+) -> SearchResult:
+    """The best passages for a query, with the evidence for each and the time of every stage."""
+    caller = caller_of(request)
+    result = await while_connected(request, services.searcher.search(data.to_query(), caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    return result

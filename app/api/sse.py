@@ -1,0 +1,180 @@
+"""Answers and replies as server-sent events: sources, delta, citation, and in the end done or error."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol
+
+import msgspec
+from litestar import Response
+from litestar.background_tasks import BackgroundTask
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
+from litestar.response import Stream
+
+from app.api.disconnect import while_connected
+from app.api.json_body import BodyRequest
+from app.api.problem_details import Problem, note_failure, problem_of, request_id
+from app.domain import AnswerDone, AnswerEvent, CallsDelta, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
+
+Event = AnswerEvent | ChatEvent
+
+MEDIA_TYPE = "text/event-stream"
+PING = b": ping\n\n"
+
+# Proxies (nginx by this header) must not collect events, and nobody may cache an answer.
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@dataclass
+class Streamable(Operation):
+    """The response has a second form, which Litestar cannot see in the handler's annotation."""
+
+    def __post_init__(self) -> None:
+        success = (self.responses or {}).get("200")
+        if isinstance(success, OpenAPIResponse) and success.content is not None:
+            description = "Events as they happen, and at the end `done` or `error`; `data` is JSON."
+            success.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(description=description))
+
+
+class Wire(Protocol):
+    """How a stream is written. One for each stream: it may remember what it has said."""
+
+    def say(self, event: Event) -> bytes:
+        """b"" where there is nothing to say."""
+        ...
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """The end of a stream that cannot go on."""
+        ...
+
+
+async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
+    """The first event is awaited before the response begins, so that early failures keep their status."""
+    return await _streamed(OwnWire(), request, with_silence(stream, ping_s), patient=True)
+
+
+async def streamed_as(wire: Wire, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
+    """In other words. It begins when there is something to say, so that early failures keep their status; but also
+    after `ping_s` seconds of silence, which proxies do not bear for long.
+    """
+    return await _streamed(wire, request, with_silence(stream, ping_s), patient=False)
+
+
+def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]:
+    """A stream that says nothing but why it cannot be, for clients that look nowhere else."""
+    problem = problem_of(exc, request_id(request.scope))
+    note_failure(problem, exc)
+    return Response(wire.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
+
+
+async def _streamed(
+    wire: Wire, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
+) -> Response[Any]:
+    opening = await while_connected(request, _opening(events, wire, patient=patient))
+    body = _body(opening, events, wire, request_id(request.scope))
+    # Litestar does not close what it iterates when a client leaves that has not taken all that was sent.
+    closing = BackgroundTask(_close, events)
+    return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200, background=closing)
+
+
+async def _close(events: AsyncGenerator[Event | None, None]) -> None:
+    await events.aclose()
+
+
+async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire, *, patient: bool) -> bytes:
+    """The first thing to say; a ping is one unless the wait is `patient`."""
+    async for event in events:
+        if (event is not None or not patient) and (said := _said(event, wire)):
+            return said
+    return b""
+
+
+def _said(event: Event | None, wire: Wire) -> bytes:
+    return PING if event is None else wire.say(event)
+
+
+def wants_events(accept: str | None) -> bool:
+    """Whether the header names event streams; `*/*` does not."""
+    kinds = (kind.partition(";")[0].strip().lower() for kind in (accept or "").split(","))
+    return MEDIA_TYPE in kinds
+
+
+class OwnWire:
+    """Ours: events with names, numbered from 1, JSON data. It ends in `done` or `error`."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+
+    def say(self, event: Event) -> bytes:
+        """Every event is told."""
+        return self._event(*payload(event))
+
+    def fail(self, problem: Problem, exc: Exception) -> bytes:
+        """`error`, with the problem."""
+        return self._event("error", problem)
+
+    def _event(self, name: str, data: Any) -> bytes:
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (next(self._numbers), name.encode(), msgspec.json.encode(data))
+
+
+async def _body(
+    opening: bytes, events: AsyncGenerator[Event | None, None], wire: Wire, instance: str
+) -> AsyncGenerator[bytes, None]:
+    """What is sent. Closing it closes `events`."""
+    try:
+        yield opening
+        async for event in events:
+            if said := _said(event, wire):
+                yield said
+    except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
+        problem = problem_of(exc, instance)
+        note_failure(problem, exc)
+        yield wire.fail(problem, exc)
+    finally:
+        await events.aclose()
+
+
+async def with_silence(events: AsyncIterator[Event], after_s: float) -> AsyncGenerator[Event | None, None]:
+    """The events, and None for every `after_s` seconds without one. Closing it closes `events`."""
+    upcoming = asyncio.ensure_future(_next(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait((upcoming,), timeout=after_s)
+            if not done:
+                yield None
+            elif (event := upcoming.result()) is None:
+                return
+            else:
+                yield event
+                upcoming = asyncio.ensure_future(_next(events))
+    finally:
+        upcoming.cancel()
+        await asyncio.gather(upcoming, return_exceptions=True)
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
+
+
+async def _next(events: AsyncIterator[Event]) -> Event | None:
+    return await anext(events, None)
+
+
+def payload(event: Event) -> tuple[str, Any]:
+    """An event's name and data."""
+    match event:
+        case SourcesFound():
+            return "sources", event
+        case TextDelta():
+            return "delta", event
+        case CallsDelta():
+            return "calls", event
+        case CitationMade(citation=citation):
+            return "citation", citation
+        case AnswerDone(answer=answer):
+            return "done", _without(answer, "answer")
+        case ChatDone(result=result):
+            return "done", _without(result, "text")
+
+
+def _without(whole: msgspec.Struct, text: str) -> dict[str, Any]:
+    return {name: getattr(whole, name) for name in whole.__struct_fields__ if name != text}

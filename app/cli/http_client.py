@@ -1,0 +1,144 @@
+"""The command line's way to a running service."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgspec
+
+from app.errors import InvalidRequest, WinnowError
+from app.instance import TOKEN_HEADER, Failed, Presence
+from indexing.pipeline.progress import Event, Summary
+from indexing.pipeline.sync import SyncRequest
+
+_TIMEOUT = httpx.Timeout(10.0, read=None)
+"""A search on a busy machine, or a step of a long indexing run, may take its time; the user can interrupt it."""
+
+_JSON = {"Content-Type": "application/json"}
+_CALLERS_MISTAKE = (400, 413, 422)
+
+
+class ServiceRefused(WinnowError):
+    """The service answered with a problem, or broke off; the text says which."""
+
+
+_EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
+
+
+class RemoteService:
+    """Talks to the service that a `Presence` names. Every call raises ServiceRefused, or InvalidRequest."""
+
+    def __init__(self, presence: Presence) -> None:
+        self._url = presence.url
+        self._headers = {TOKEN_HEADER: presence.token}
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON body of the reply, whatever its status."""
+        with self._connected() as client:
+            body: dict[str, Any] = client.get(path).json()
+            return body
+
+    def ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        """The JSON body of the reply to a GET."""
+        with self._connected() as client:
+            reply = client.get(path, params=params)
+            _check(reply)
+            body: dict[str, Any] = reply.json()
+            return body
+
+    def download(self, path: str, params: Mapping[str, str]) -> Iterator[bytes]:
+        """The body of the reply to a GET, in pieces."""
+        with self._connected() as client, client.stream("GET", path, params=params) as reply:
+            _check(reply)
+            yield from reply.iter_bytes()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON body of the reply."""
+        with self._connected() as client:
+            reply = client.post(path, json=body)
+            _check(reply)
+            decoded: dict[str, Any] = reply.json()
+            return decoded
+
+    def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events of /answer as (name, data); the last one is "done"."""
+        with (
+            self._connected() as client,
+            client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
+        ):
+            _check(reply)
+            for name, data in _server_sent(reply.iter_lines()):
+                if name == "error":
+                    raise ServiceRefused(str(data.get("detail")))
+                yield name, data
+                if name == "done":
+                    return
+            raise ServiceRefused("the service broke off in the middle of the answer")
+
+    def sync(self, request: SyncRequest) -> Iterator[Event]:
+        """The events of an indexing run inside the service, up to its summary; leaving early stops the run."""
+        body = _encoded(request)
+        with (
+            self._connected() as client,
+            client.stream("POST", "/internal/sync", content=body, headers=_JSON) as reply,
+        ):
+            _check(reply)
+            for line in reply.iter_lines():
+                event = _EVENTS.decode(line)
+                if isinstance(event, Failed):
+                    raise ServiceRefused(event.detail)
+                yield event
+                if isinstance(event, Summary):
+                    return
+            raise ServiceRefused("the service broke off")
+
+    def put(self, data: bytes, name: str, collection: str) -> Summary:
+        """Index a document in the service."""
+        with self._connected() as client:
+            where = {"name": name, "collection": collection}
+            reply = client.post("/internal/document", params=where, content=data)
+            _check(reply)
+            return msgspec.json.decode(reply.content, type=Summary)
+
+    @contextmanager
+    def _connected(self) -> Iterator[httpx.Client]:
+        """A client for one call, and the one seam for what httpx and the decoding of replies raise."""
+        try:
+            with httpx.Client(base_url=self._url, headers=self._headers, timeout=_TIMEOUT, trust_env=False) as client:
+                yield client
+        except (httpx.HTTPError, ValueError) as exc:  # msgspec's and json's errors are ValueErrors
+            raise ServiceRefused(
+                f"the service at {self._url} broke off ({type(exc).__name__}); what it has written stays, "
+                "and running the command again does the rest"
+            ) from exc
+
+
+def _encoded(request: SyncRequest) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as exc:
+        raise InvalidRequest("a path that is not UTF-8 cannot be sent to the service; name its folder instead") from exc
+
+
+def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in lines:
+        if line.startswith("event:"):
+            name = line[6:].strip()
+        elif line.startswith("data:"):
+            yield name, msgspec.json.decode(line[5:])
+
+
+def _check(reply: httpx.Response) -> None:
+    if reply.is_error:
+        reply.read()
+        kind = InvalidRequest if reply.status_code in _CALLERS_MISTAKE else ServiceRefused
+        raise kind(_problem(reply))
+
+
+def _problem(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the service answered {reply.status_code}"

@@ -1,0 +1,309 @@
+"""What the command line shows to a person: progress, results, answers. Plain lines where no terminal is listening."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.status import Status
+from rich.text import Text
+
+from indexing.pipeline.progress import (
+    Advanced,
+    Event,
+    Finishing,
+    LoadingModel,
+    Planned,
+    Refused,
+    Summary,
+    Waiting,
+)
+
+_PLAIN_EVERY_S = 5.0
+_SNIPPET = 320
+_CONTEXT = 140
+"""Characters shown on either side of a quote."""
+
+# Documents and file names are data: an escape sequence in them must not reach the terminal.
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_WORD = re.compile(r"\w{4,}")
+_MARKER = r"\[\d{1,3}\]"
+
+
+def progress_bar(console: Console, amount: ProgressColumn) -> Progress:
+    """For long work, gone when it is done. Its tasks have a `note`; `amount` says how much is done."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        amount,
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        expand=True,
+        speed_estimate_period=120,
+    )
+
+
+class IndexingView:
+    """Shows a run of the pipeline; use as a context manager and hand `show` to the run as its report."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._begun = self._last_line = clock()
+        self._bytes = 0
+        self._task: TaskID | None = None
+        self._bar = progress_bar(console, TaskProgressColumn())
+
+    def __enter__(self) -> "IndexingView":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        """One event of the run."""
+        match event:
+            case Planned():
+                self._planned(event)
+            case LoadingModel(model=model):
+                self._say(f"loading the embedding model {model}")
+            case Refused():
+                self._console.print(refusal(event))
+            case Waiting(detail=detail):
+                self._console.print(Text(clean(detail), "yellow"))
+            case Advanced():
+                self._advanced(event)
+            case Finishing(step=step):
+                self._say(step)
+            case Summary():
+                pass
+
+    def _planned(self, plan: Planned) -> None:
+        self._bytes = plan.bytes
+        parts = [f"{plan.new} new", f"{plan.changed} changed", f"{plan.unchanged} unchanged"]
+        parts += [f"{plan.gone} gone"] if plan.gone else []
+        self._console.print(Text(f"files: {', '.join(parts)}"))
+        self._begun = self._last_line = self._clock()
+        if plan.bytes:
+            self._task = self._bar.add_task("reading", total=plan.bytes, note="")
+
+    def _advanced(self, so_far: Advanced) -> None:
+        seconds = max(self._clock() - self._begun, 1e-6)
+        rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
+        if self._task is not None and self._console.is_terminal:
+            self._bar.update(self._task, description="indexing", completed=so_far.bytes, note=rate)
+        elif so_far.passages and self._clock() - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = self._clock()
+            share = so_far.bytes / self._bytes if self._bytes else 1.0
+            left = f", about {duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
+            self._console.print(Text(f"{share:.0%}: {rate}{left}"))
+
+    def _say(self, step: str) -> None:
+        if self._task is not None and self._console.is_terminal:
+            self._bar.update(self._task, description=step)
+        else:
+            self._console.print(Text(clean(step)))
+
+
+class LoadingView:
+    """Says on a terminal why a search has not begun yet; use as a context manager. Elsewhere it is silent."""
+
+    def __init__(self, console: Console) -> None:
+        self._status = Status("", console=console)
+        self._terminal = console.is_terminal
+
+    def __enter__(self) -> "LoadingView":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def show(self, event: Event) -> None:
+        """An event while the command gets ready."""
+        if isinstance(event, LoadingModel) and self._terminal:
+            self._status.update(Text(f"loading the embedding model {clean(event.model)}"))
+            self._status.start()
+
+    def stop(self) -> None:
+        """Take it off the terminal."""
+        self._status.stop()
+
+
+def clean(text: str) -> str:
+    """The text without control characters, but for the line feed."""
+    return _CONTROL.sub(" ", text)
+
+
+def refusal(refused: Refused) -> Text:
+    """One line: which file, why, and what of it stays."""
+    source, detail = _flat(refused.source), _flat(refused.detail)
+    line = Text.assemble(("refused ", "red"), (source, "bold"), f" [{refused.reason}] {detail}")
+    return line.append(" The earlier version stays in the index.", "dim") if refused.kept else line
+
+
+def summary_line(summary: Summary) -> str:
+    """What a run did, in one line."""
+    parts = [f"{summary.created} created", f"{summary.updated} updated", f"{summary.unchanged} unchanged"]
+    parts += [f"{summary.deleted} deleted"] if summary.deleted else []
+    parts += [f"{len(summary.refused)} refused"] if summary.refused else []
+    rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
+    held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
+    return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}"
+
+
+def show_results(console: Console, found: dict[str, Any]) -> None:
+    """The body of a /search response."""
+    words = sorted(set(_WORD.findall(found["query"])))
+    for number, hit in enumerate(found["results"], 1):
+        console.print(_hit_header(number, hit))
+        if hit.get("text"):
+            _indented(console, _snippet(hit["text"], words))
+        console.print()
+    if not found["results"]:
+        console.print("nothing found")
+    _show_notes(console, found)
+
+
+def show_answer(console: Console, answer: dict[str, Any]) -> None:
+    """The body of an /answer response: the answer, then its numbered sources with their quotes."""
+    text = answer_text(answer["answer"], "bold" if answer["answerable"] else "yellow")
+    console.print(text, soft_wrap=_soft(console))
+    show_sources(console, answer)
+
+
+def answer_text(text: str, style: str = "") -> Text:
+    """A piece of an answer, its markers in the colour of the sources."""
+    shown = Text(clean(text), style)
+    shown.highlight_regex(_MARKER, "cyan")
+    return shown
+
+
+def show_sources(console: Console, answer: dict[str, Any]) -> None:
+    """What follows the text of an answer: a streamed one is on the screen by then."""
+    texts = {hit["id"]: hit for hit in answer["results"]}
+    for citation in _by_marker(answer["citations"]):
+        console.print()
+        console.print(_source_header(citation))
+        _indented(console, _quote(citation, texts.get(citation["result_id"])))
+    for span in answer["unsupported"]:
+        statement = _flat(answer["answer"][span["start"] : span["end"]])
+        console.print(Text(f"no source was found to say: “{statement}”", "yellow"))
+    if not answer["answerable"]:
+        console.print(Text(f"abstained: {str(answer['abstain_reason']).replace('_', ' ')}", "dim"))
+    console.print()
+    _show_notes(console, answer)
+
+
+def _hit_header(number: int, hit: dict[str, Any]) -> Text:
+    where = hit["source"] or hit["document_id"]
+    page = f", page {hit['page']}" if hit["page"] else ""
+    path = f"  {_flat(' > '.join(hit['heading']))}" if hit["heading"] else ""
+    return Text.assemble(
+        (f"{number}. ", "cyan"),
+        (f"{hit['score']:.3f} ", "green"),
+        (_flat(f"{where}{page}"), "bold"),
+        (path, "dim"),
+    )
+
+
+def _by_marker(citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each source once, in the order of the numbers. It is verified if it is for one of the statements that cite it."""
+    first: dict[int, dict[str, Any]] = {}
+    for citation in sorted(citations, key=lambda one: (one["marker"], not one["verified"])):
+        first.setdefault(citation["marker"], citation)
+    return list(first.values())
+
+
+def _source_header(citation: dict[str, Any]) -> Text:
+    page = f", page {citation['page']}" if citation["page"] else ""
+    where = _flat(f"{citation['source'] or citation['document_id']}{page}")
+    span = f"  characters {citation['start']}-{citation['end']}"
+    doubt = "" if citation["verified"] else "  does not say all of this"
+    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (where, "bold"), (span, "dim"), (doubt, "yellow"))
+
+
+def _quote(citation: dict[str, Any], hit: dict[str, Any] | None) -> Text:
+    """The quoted sentence in quotation marks, amid what stands around it."""
+    quote = (f"“{_flat(citation['quote'])}”", "green")
+    if hit is None or not hit.get("text"):
+        return Text.assemble(quote)
+    start, end = citation["start"] - hit["start"], citation["end"] - hit["start"]
+    before, after = hit["text"][:start], hit["text"][end:]
+    lead = "…" + _flat(before[-_CONTEXT:].partition(" ")[2]) if len(before) > _CONTEXT else _flat(before)
+    tail = _flat(after[:_CONTEXT].rpartition(" ")[0]) + "…" if len(after) > _CONTEXT else _flat(after)
+    return Text.assemble((f"{lead} " if lead else "", "dim"), quote, (f" {tail}" if tail else "", "dim"))
+
+
+def _snippet(text: str, words: Sequence[str]) -> Text:
+    flat = _flat(text)
+    shown = Text(flat if len(flat) <= _SNIPPET else flat[: _SNIPPET - 1] + "…")
+    if words:
+        shown.highlight_words(words, "bold", case_sensitive=False)
+    return shown
+
+
+def _indented(console: Console, text: Text) -> None:
+    """Wrapped to the terminal; one line for a program."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 4)), soft_wrap=False)
+    else:
+        console.print(Text("    ").append_text(text))
+
+
+def _soft(console: Console) -> bool:
+    return not console.is_terminal
+
+
+def _show_notes(console: Console, body: dict[str, Any]) -> None:
+    for note in (*body["warnings"], *body["degraded"]):
+        console.print(Text(clean(note), "yellow"))
+    times = {**body["timings_ms"]}
+    stages = [*(stage for stage in times if stage != "total"), *(["total"] if "total" in times else [])]
+    timings = ", ".join(f"{stage} {times[stage]:.1f} ms" for stage in stages)
+    console.print(Text(f"{_by_whom(body)}{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
+
+
+def _by_whom(body: dict[str, Any]) -> str:
+    """Whose answer it is, and who was asked before; nothing where no model was wanted or needed."""
+    use = body.get("answer_backend")
+    if use is None or not use["model"]:
+        return ""
+    before = "".join(f" after {one['backend']} ({one['reason']})" for one in use["fallbacks"])
+    return f"answered by {_flat(use['used'])} ({_flat(use['model'])}){before}; "
+
+
+def _flat(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

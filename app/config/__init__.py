@@ -1,0 +1,1 @@
+"""Settings from winnow.toml and the environment."""

@@ -1,0 +1,273 @@
+"""The service's settings: `winnow.toml` and the environment, both handed in; nothing is read on import.
+
+Every key is one line of the file and one environment variable: `port` of `[service]` is WINNOW_SERVICE_PORT by the
+general rule, except for the keys in SHORT_NAMES, which have a shorter name. `model` of `[backends.my-gpu]` is
+WINNOW_BACKENDS_MY_GPU_MODEL, and WINNOW_BACKENDS_MY_GPU_KIND alone declares such a backend, called "my_gpu".
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
+from app.domain import Strategy
+from app.errors import ConfigError
+from indexing.readers.limits import ReadLimits
+from indexing.settings import EmbeddingSettings, StoreSettings
+
+CONFIG_FILE = "winnow.toml"
+
+SHORT_NAMES = {
+    ("index", "home"): "WINNOW_HOME",
+    ("store", "url"): "QDRANT_URL",
+    ("store", "api_key"): "QDRANT_API_KEY",
+    ("service", "host"): "WINNOW_HOST",
+    ("service", "port"): "WINNOW_PORT",
+    ("service", "allow_anonymous"): "WINNOW_ALLOW_ANONYMOUS",
+}
+
+# Kubernetes sets these in every pod beside a Service called "winnow"; they are not meant for us.
+_SERVICE_LINK = re.compile(r"WINNOW_SERVICE_(HOST|PORT(_\w+)?)")
+_SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP side.
+
+    `hosts` are names, besides loopback's, under which browsers and proxies may address the service; with
+    `allow_anonymous` all names are fine until some are given. `public_url` is where users' browsers find the service,
+    if programs find it elsewhere: links in citations begin with it. `backend` ranks where a request names none.
+    `log_format` "auto" is text on a terminal and JSON elsewhere.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    hosts: tuple[str, ...] = ()
+    allow_anonymous: bool = False
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
+    backend: Annotated[str, Meta(min_length=1)] = "auto"
+    max_body_bytes: Count = 10_000_000
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    ping_s: Seconds = 15.0
+    shutdown_grace_s: Seconds = 30.0
+
+
+class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`home` holds index, manifest, ledger and caches."""
+
+    home: Path = Path(".winnow")
+
+
+class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How models rank, where a request does not say.
+
+    A model reads the best `depth` candidates, and `deadline_ms` is for all that it does; `block` passages stand in one
+    request to a model that tells no log-probabilities. `cache` keeps the latest `cache_entries` of what models said:
+    "sqlite" also in the home, for the next start and for other processes.
+    """
+
+    strategy: Strategy = "auto"
+    depth: Annotated[int, Meta(ge=1, le=1000)] = 50
+    deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 10_000
+    block: Annotated[int, Meta(ge=1, le=25)] = 25
+    cache: Literal["memory", "sqlite"] = "memory"
+    cache_entries: Count = 100_000
+
+
+class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answering. Below `min_relevance` nobody is asked; None: a default for quoting, and a lower one for models."""
+
+    min_relevance: Fraction | None = None
+
+
+class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoints in other products' formats.
+
+    `rerank_aliases` are model names that clients send, and the backend that each stands for. A model reads the best
+    `rerank_depth` texts of a call; `rerank_deadline_ms` is for the whole of it, by default less than the 10 s that
+    RAGFlow's "Verify" waits. Up to `rerank_embedded` texts are matched by their vectors too, more by their words alone.
+    `embed_aliases` are further names of the embedding model.
+    """
+
+    rerank_aliases: dict[str, str] = {}
+    rerank_depth: Annotated[int, Meta(ge=1, le=1000)] = 100
+    rerank_deadline_ms: Annotated[int, Meta(ge=1, le=25_000)] = 9_000
+    rerank_embedded: Annotated[int, Meta(ge=0)] = 32
+    embed_aliases: tuple[str, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be told, by section of the file."""
+
+    service: ServiceSettings = ServiceSettings()
+    index: IndexSection = IndexSection()
+    reading: ReadLimits = ReadLimits()
+    store: StoreSettings = StoreSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    ranking: RankingSettings = RankingSettings()
+    answer: AnswerSettings = AnswerSettings()
+    compat: CompatSettings = CompatSettings()
+    routing: RoutingSettings = RoutingSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    backends: dict[str, BackendSettings] = {}
+
+
+BACKENDS = "backends"
+
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != BACKENDS
+}
+
+
+def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The file's settings, overridden by the environment's. Raises ConfigError naming the place, the key and the fix.
+
+    Paths in the result are absolute: those of the file count from its folder, those of the environment from `cwd`.
+    """
+    named = environ.get("WINNOW_CONFIG")
+    path = cwd / (named or CONFIG_FILE)
+    raw = _read_file(path) if named or path.exists() else {}
+    _refuse_unknown(raw, (*SECTIONS, BACKENDS), f"{path}: unknown section")
+    reader = _Reader(path, environ, cwd)
+    sections: dict[str, Any] = {name: reader.section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
+    if sections["index"].home == IndexSection().home:
+        sections["index"] = IndexSection(home=cwd / IndexSection().home)
+    backends = reader.backends(raw.get(BACKENDS, {}))
+    reader.refuse_unknown_variables(backends)
+    return Settings(**sections, backends=backends)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: this is not valid TOML: {exc}") from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); WINNOW_CONFIG names the file") from exc
+
+
+class _Reader:
+    """Reads sections out of the file at `path` and the environment."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str], cwd: Path) -> None:
+        self._path = path
+        self._environ = environ
+        self._cwd = cwd
+
+    def section(self, name: str, kind: type[T], raw: Any) -> T:
+        """One section, checked; `name` may have dots."""
+        return kind(**self._values(name, kind, raw))
+
+    def backends(self, raw: Any) -> dict[str, BackendSettings]:
+        """Those of the file in their order, then those that only the environment declares."""
+        sections = self._table(BACKENDS, raw)
+        found = discovered(self._environ)
+        for name in (*self._declared_by_variables(sections), *found):
+            sections.setdefault(name, {})
+        return {name: self._backend(name, section, found.get(name, {})) for name, section in sections.items()}
+
+    def refuse_unknown_variables(self, backends: Iterable[str]) -> None:
+        """A misspelt variable is as bad as a misspelt key. Only names that begin like a section's are ours to judge."""
+        kinds: dict[str, type[msgspec.Struct]] = {
+            **SECTIONS,
+            **{f"{BACKENDS}.{name}": BackendSettings for name in backends},
+        }
+        known = {variable_of(name, f.name) for name, kind in kinds.items() for f in msgspec.structs.fields(kind)}
+        prefixes = tuple(f"WINNOW_{name.upper()}_" for name in (*SECTIONS, BACKENDS))
+        ours = [key for key in self._environ if key.startswith(prefixes) and not _SERVICE_LINK.fullmatch(key)]
+        _refuse_unknown(ours, known, "environment: unknown variable")
+
+    def _backend(self, name: str, raw: Any, found: Mapping[str, Any]) -> BackendSettings:
+        where = f"{BACKENDS}.{name}"
+        if problem := name_problem(name):
+            raise ConfigError(f"{self._path}: [{where}]: {problem}")
+        values = {**found, **self._values(where, BackendSettings, raw)}
+        if "kind" not in values:
+            raise ConfigError(f"{self._path}: [{where}] needs a kind: gemini, vllm, ollama or openai")
+        return complete(name, BackendSettings(**values), self._environ)
+
+    def _declared_by_variables(self, declared: Iterable[str]) -> list[str]:
+        taken = {_shouted(name) for name in declared}
+        matches = (re.fullmatch(r"WINNOW_BACKENDS_(\w+)_KIND", key) for key in self._environ)
+        names = [match[1] for match in matches if match]
+        return [name.lower() for name in sorted(names) if name not in taken]
+
+    def _values(self, name: str, kind: type[msgspec.Struct], raw: Any) -> dict[str, Any]:
+        raw = self._table(name, raw)
+        keys = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        _refuse_unknown(raw, keys, f"{self._path}: unknown key in [{name}]:")
+        values = {
+            key: _checked(value, keys[key], f"{self._path}: {key} in [{name}]", self._path.parent)
+            for key, value in raw.items()
+        }
+        for key, kind_of_value in keys.items():
+            variable = variable_of(name, key)
+            text = self._environ.get(variable, "")
+            if text and not _SERVICE_LINK_VALUE.fullmatch(text):
+                told = _from_text(text, kind_of_value, variable)
+                values[key] = _checked(told, kind_of_value, variable, self._cwd, strict=False)
+        return values
+
+    def _table(self, name: str, raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{self._path}: {name} must be a section, written [{name}]")
+        return dict(raw)
+
+
+def variable_of(section: str, key: str) -> str:
+    """The environment variable that overrides `key` of `[section]`."""
+    return SHORT_NAMES.get((section, key)) or f"WINNOW_{_shouted(section)}_{_shouted(key)}"
+
+
+def _shouted(name: str) -> str:
+    return re.sub(r"\W", "_", name).upper()
+
+
+def _from_text(text: str, kind: Any, variable: str) -> Any:
+    """A list is written with commas, a table as JSON."""
+    if get_origin(kind) is tuple:
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if text.startswith("{") and kind not in (str, Path):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as exc:
+            raise ConfigError(f"{variable}: this is no JSON object: {exc}") from exc
+    return text
+
+
+def _checked(value: Any, kind: Any, where: str, base: Path, *, strict: bool = True) -> Any:
+    try:
+        checked = msgspec.convert(value, kind, strict=strict, dec_hook=_path)
+    except msgspec.ValidationError as exc:
+        shown = "" if "api_key" in where.lower() else f" ({value!r} is given)"
+        raise ConfigError(f"{where}: {str(exc).replace('`', '')}{shown}") from exc
+    return base / checked.expanduser() if isinstance(checked, Path) else checked
+
+
+def _path(kind: type, value: Any) -> Path:
+    """The one type that msgspec does not know. A TypeError becomes its ValidationError."""
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    return Path(value)
+
+
+def _refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    names = sorted(known)
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            fix = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+            raise ConfigError(f"{what} {key}; {fix}")

@@ -1,1 +1,0 @@
-"""How well a backend does on documents and questions of the user's own."""

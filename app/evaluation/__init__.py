@@ -1,0 +1,1 @@
+"""`winnow eval` and `winnow calibrate`: backends measured on one's own questions."""

@@ -1,0 +1,142 @@
+"""A report as rows of text: what a terminal, a Markdown file and a person look at. Pure."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from app.evaluation.bootstrap import LEVEL, RESAMPLES
+from app.evaluation.models import BackendReport, Figure, Report
+from app.evaluation.records import SHARES
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the table: a cell for each backend. `detail` rows belong to the row above them."""
+
+    name: str
+    cells: tuple[str, ...]
+    detail: bool = False
+
+
+def rows(report: Report) -> list[Row]:
+    """Measures first, each followed by the gain over the baseline; then what it took."""
+    measures = dict.fromkeys(name for backend in report.backends for name in backend.measures)
+    return [row for measure in measures for row in _of_measure(report, measure)] + _took(report)
+
+
+def _of_measure(report: Report, measure: str) -> Iterator[Row]:
+    percent = measure in SHARES
+    yield _row(report, measure, lambda one: _figure(one.measures.get(measure), percent))
+    if any(measure in one.gains for one in report.backends):
+        name = f"  against {report.backends[0].backend}"
+        yield _row(report, name, lambda one: _gain(one.gains.get(measure), percent), detail=True)
+
+
+def _took(report: Report) -> list[Row]:
+    def latency(stage: str) -> Callable[[BackendReport], str]:
+        def cell(one: BackendReport) -> str:
+            times = one.latency_ms.get(stage)
+            return f"{times.p50:,.0f} / {times.p95:,.0f}" if times else "-"
+
+        return cell
+
+    return [
+        _row(report, "rank ms, p50 / p95", latency("rank")),
+        _row(report, "total ms, p50 / p95", latency("total")),
+        _row(report, "$ per 1,000 questions", lambda one: f"{one.usd_per_1000:,.4f}"),
+        _row(report, "requests", lambda one: f"{one.requests:,}"),
+        _row(report, "tokens in", lambda one: f"{one.input_tokens:,}"),
+        _row(report, "  of them cached", lambda one: f"{one.cached_tokens:,}", detail=True),
+        _row(report, "tokens out", lambda one: f"{one.output_tokens:,}"),
+        _row(report, "questions", lambda one: f"{one.questions:,}"),
+        _row(report, "failed", lambda one: f"{sum(one.failed.values()):,}"),
+    ]
+
+
+def notes(report: Report) -> list[str]:
+    """What must be known to read the table."""
+    told, options = list(report.notes), report.options
+    for one in report.backends:
+        if one.failed:
+            codes = ", ".join(f"{count} {code}" for code, count in sorted(one.failed.items()))
+            told.append(f"{one.backend}: left out are {codes}; the same command asks them again")
+        others = {name: count for name, count in one.answered_by.items() if name != one.backend}
+        if others and one is not report.backends[0]:
+            written = ", ".join(f"{count} by {name}" for name, count in sorted(others.items()))
+            told.append(f"{one.backend}: answers were written {written}")
+    told.append(
+        f"[low high]: {LEVEL:.0%} bootstrap intervals ({RESAMPLES:,} resamples, seed {options.seed}); "
+        "gains are paired by question, * where the interval excludes 0"
+    )
+    told.append(f"times are with {options.at_once} questions at once")
+    if options.answers:
+        told.append(
+            "citation recall and precision follow ALCE, per answer; support is judged "
+            + ("by the model that checks citations" if options.check == "model" else "by rule (numbers, dates, names)")
+            + ", not by ALCE's model of entailment"
+        )
+    return told
+
+
+def markdown(report: Report) -> str:
+    """A page to keep or to share."""
+    asked = f"{report.answerable:,} questions"
+    asked += f" and {report.unanswerable:,} unanswerable ones" if report.unanswerable else ""
+    place = (
+        f"the collection `{report.options.collection}`"
+        if report.documents is None
+        else f"{report.documents:,} documents"
+    )
+    heads = ["", *(_head(one) for one in report.backends)]
+    body = [[row.name.strip() if not row.detail else f"_{row.name.strip()}_", *row.cells] for row in rows(report)]
+    return "\n".join(
+        [
+            f"# {report.data}",
+            "",
+            f"{asked} of {place}; seed {report.options.seed}, data {report.digest[:16]}.",
+            "",
+            _line(heads),
+            _line(["---", *["---:"] * len(report.backends)]),
+            *map(_line, body),
+            "",
+            *(f"- {note}" for note in notes(report)),
+            "",
+        ]
+    )
+
+
+def _head(one: BackendReport) -> str:
+    return f"{one.backend} ({one.model})" if one.model else one.backend
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _row(report: Report, name: str, cell: Callable[[BackendReport], str], *, detail: bool = False) -> Row:
+    return Row(name=name, cells=tuple(map(cell, report.backends)), detail=detail)
+
+
+def _figure(figure: Figure | None, percent: bool) -> str:
+    if figure is None:
+        return "-"
+    if percent:
+        return f"{figure.mean:.1%} [{_hundred(figure.low)} {_hundred(figure.high)}]"
+    return f"{figure.mean:.3f} [{_three(figure.low)} {_three(figure.high)}]"
+
+
+def _gain(figure: Figure | None, percent: bool) -> str:
+    if figure is None:
+        return ""
+    sure = "*" if figure.low > 0 or figure.high < 0 else ""
+    if percent:
+        return f"{100 * figure.mean:+.1f}{sure} [{100 * figure.low:+.1f} {100 * figure.high:+.1f}]"
+    return f"{figure.mean:+.3f}{sure} [{_three(figure.low, '+')} {_three(figure.high, '+')}]"
+
+
+def _three(number: float, sign: str = "") -> str:
+    """.987, as tables of measures have it."""
+    return f"{number:{sign}.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:{sign}.2f}"
+
+
+def _hundred(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,0 +1,71 @@
+"""How the command line finds the running service of the same home directory.
+
+One process owns the embedded index. While the service runs it is the owner, and says so in a file that only the same
+user can read: its address, and a token that proves the caller could read the file.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import httpx
+import msgspec
+
+TOKEN_HEADER = "X-Winnow-Token"  # noqa: S105 - the header's name
+_FILE = "service.json"
+_PROBE_S = 2.0
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """A running service. `url` has no trailing slash."""
+
+    url: str
+    token: str
+    pid: int
+
+
+def announce(home: Path, url: str) -> Presence:
+    """Write the file, readable by its owner alone."""
+    presence = Presence(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
+    home.mkdir(parents=True, exist_ok=True)
+    temporary = home / f".{_FILE}.{presence.pid}"
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(presence))
+    temporary.replace(home / _FILE)
+    return presence
+
+
+def withdraw(home: Path, presence: Presence) -> None:
+    """Remove the file, unless another service has written its own since."""
+    if _read(home) == presence:
+        (home / _FILE).unlink(missing_ok=True)
+
+
+def find_service(home: Path) -> Presence | None:
+    """The service that runs on this home directory, if it answers."""
+    presence = _read(home)
+    if presence is None:
+        return None
+    try:
+        reply = httpx.get(
+            f"{presence.url}/internal/presence",
+            headers={TOKEN_HEADER: presence.token},
+            timeout=_PROBE_S,
+            trust_env=False,
+        )
+    except httpx.HTTPError:
+        return None
+    return presence if reply.status_code == httpx.codes.NO_CONTENT else None
+
+
+def _read(home: Path) -> Presence | None:
+    try:
+        return msgspec.json.decode((home / _FILE).read_bytes(), type=Presence)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Last event of a run that could not go on."""
+
+    detail: str

@@ -1,0 +1,1 @@
+"""Passages that try to give the model orders."""

@@ -1,0 +1,1 @@
+"""Candidates prepared for a model to read: cut, deduplicated, batched."""

@@ -1,0 +1,266 @@
+"""What a judge meant by its reply, whatever it wrote. Pure; never raises; takes time linear in the reply.
+
+Passages go by the numbers that the prompt gave them. Every repair is counted, by kind:
+
+    empty, illegible      nothing in the reply could be used
+    not_json              prose or fences around it, or written as no JSON reader takes it
+    cut_off, too_long     what follows is lost
+    several               values of the right shape; the last counts, drafts come before it
+    other_shape           grades by passage, records, a wrapper around it, lists within lists
+    repeated_key, unknown_grade
+    odd_id                a passage by "[3]", "passage 3" or 3.0
+    unknown_id, repeated_id, missing_id (of an order)
+    junk                  what stands in a passage's place and is none
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from app.backends.json_repair import Found, Pairs, Value, salvage, strict_json
+from app.ranking.models import LABELS, TOP_GRADE
+
+LONGEST = 16_384
+"""Characters of a reply that are read."""
+
+_DEEPEST_WRAPPER = 4
+_LONG = 18
+_ID_KEYS = ("id", "passage", "number", "document")
+_GRADE_KEYS = ("grade", "score", "relevance", "label")
+_WORD = r"(?:passage|document|doc|id|item|number|no|grade|label|score|relevance)"
+_NUMBERED = re.compile(
+    rf"[\s\[({{<#\"'*]{{0,4}}{_WORD}?[\s\[(<#:_.]{{0,3}}(\d{{1,18}})(?:\.0{{1,9}})?[\s\])}}>\"'*.,;:]{{0,4}}",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"[\d\s,;>=|#\[\](){}]+")
+_CHAIN = re.compile(r"\s*\[\d{1,9}\](?:\s*>\s*\[\d{1,9}\])*\s*")
+_DIGITS = re.compile(r"\d+")
+
+Row = tuple[int, Value]
+"""A grade, and what was listed under it."""
+
+
+class GradesRead(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers under each grade, best first, each once: under its lowest grade if it was listed twice.
+
+    `complete`: what is not listed is grade 0. If not, nothing is known about it: the reply was cut off or illegible, or
+    lists something under a grade that there is not.
+    """
+
+    listed: Mapping[int, tuple[int, ...]]
+    complete: bool
+    repairs: Mapping[str, int]
+
+
+class OrderRead(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers, each once: those of the reply at their first mention, the missing ones as they came.
+
+    `legible` is False when the reply named none of them.
+    """
+
+    order: tuple[int, ...]
+    legible: bool
+    repairs: Mapping[str, int]
+
+
+def read_grades(text: str, numbers: Collection[int]) -> GradesRead:
+    """From {"3": [numbers], "2": [...], "1": [...]}, or what comes near it. Grades are those of shapes.LABELS."""
+    repairs: Counter[str] = Counter()
+    known = frozenset(numbers)
+    tables = [table for found in _values(text, repairs) if (table := _Table(found, known)).rows]
+    if not tables:
+        repairs["illegible" if text.strip() else "empty"] += 1
+        return GradesRead(listed={}, complete=False, repairs=+repairs)
+    table = tables[-1]
+    repairs["several"] += len(tables) - 1
+    repairs += table.repairs
+    listed = _listed(table.rows, known, repairs)
+    nothing_left = not listed and (repairs["unknown_id"] or repairs["junk"])
+    complete = table.whole and not repairs["too_long"] and not nothing_left
+    return GradesRead(listed=listed, complete=complete, repairs=+repairs)
+
+
+def read_order(text: str, numbers: Collection[int]) -> OrderRead:
+    """From [numbers], {"order": [numbers]} or "[3] > [1] > [2]", or what comes near it."""
+    repairs: Counter[str] = Counter()
+    known = frozenset(numbers)
+    named = list(_numbers(_named(text, known, repairs), known, repairs))
+    order = dict.fromkeys(named)
+    missing = [number for number in dict.fromkeys(numbers) if number not in order]
+    repairs["repeated_id"] += len(named) - len(order)
+    repairs["missing_id"] += len(missing)
+    if not order:
+        repairs["illegible" if text.strip() else "empty"] += 1
+    return OrderRead(order=(*order, *missing), legible=bool(order), repairs=+repairs)
+
+
+def _values(text: str, repairs: Counter[str]) -> list[Found]:
+    if len(text) > LONGEST:
+        repairs["too_long"] += 1
+        text = text[:LONGEST]
+    if strict := strict_json(text):
+        return [strict]
+    repairs["not_json"] += bool(text.strip())
+    return salvage(text)
+
+
+class _Table:
+    """A value read as grades with what is listed under them; without rows when it cannot be read so.
+
+    `whole`: what it leaves out is left out on purpose.
+    """
+
+    def __init__(self, found: Found, known: frozenset[int]) -> None:
+        self.repairs: Counter[str] = Counter(cut_off=int(not found.whole))
+        self.whole = found.whole
+        self.rows = self._read(self._unwrapped(found.value), known)
+
+    def _unwrapped(self, value: Value) -> Value:
+        """Without {"grades": ...} around it."""
+        for _ in range(_DEEPEST_WRAPPER):
+            if not (isinstance(value, Pairs) and len(value) == 1):
+                break
+            key, inner = value[0]
+            if not isinstance(inner, Pairs | list) or _number(key) is not None:
+                break
+            value = inner
+            self.repairs["other_shape"] += 1
+        return value
+
+    def _read(self, value: Value, known: frozenset[int]) -> list[Row]:
+        if isinstance(value, list):
+            return self._records(value)
+        if not isinstance(value, Pairs):
+            return []
+        return self._by_passage(value) if _is_by_passage(value, known) else self._by_grade(value)
+
+    def _by_grade(self, pairs: Pairs) -> list[Row]:
+        rows = []
+        for key, listed in pairs:
+            grade = _grade(key)
+            if grade is None:
+                self.repairs["unknown_grade"] += 1
+                self.whole = self.whole and not isinstance(listed, list)
+            else:
+                self.repairs["other_shape"] += key not in LABELS
+                rows.append((grade, listed))
+        self.repairs["repeated_key"] += len(pairs) - len({key for key, _ in pairs})
+        return rows
+
+    def _by_passage(self, pairs: Pairs) -> list[Row]:
+        """{"7": 3, "2": 0}"""
+        self.repairs["other_shape"] += 1
+        return [(grade, _exact(key)) for key, value in pairs if (grade := _grade(value)) is not None]
+
+    def _records(self, items: Sequence[Value]) -> list[Row]:
+        """[{"id": 7, "grade": 3}, ...]"""
+        pairs = [(_grade(_field(item, _GRADE_KEYS)), _field(item, _ID_KEYS)) for item in items]
+        rows = [(grade, passage) for grade, passage in pairs if grade is not None]
+        self.repairs["other_shape"] += bool(rows)
+        self.repairs["junk"] += len(pairs) - len(rows)
+        return rows
+
+
+def _is_by_passage(pairs: Pairs, known: frozenset[int]) -> bool:
+    """Whether {"7": 3, "2": 0} gives each passage its grade: when it can be read so, and not as it was asked for."""
+    grades = [value for _, value in pairs]
+    if not all(type(grade) is int and 0 <= grade <= TOP_GRADE for grade in grades):
+        return False
+    as_asked = all(_grade(key) is not None for key, _ in pairs) and known.issuperset(grades)
+    return not as_asked and any(_number(key) in known for key, _ in pairs)
+
+
+def _listed(rows: Iterable[Row], known: frozenset[int], repairs: Counter[str]) -> dict[int, tuple[int, ...]]:
+    """By falling grade."""
+    named = [(grade, number) for grade, value in rows for number in _numbers([value], known, repairs)]
+    lowest: dict[int, int] = {}
+    for grade, number in named:
+        lowest[number] = min(grade, lowest.get(number, grade))
+    repairs["repeated_id"] += len(named) - len(lowest)
+    kept = [(grade, number) for grade, number in dict.fromkeys(named) if lowest[number] == grade]
+    grades = sorted({grade for grade, _ in kept}, reverse=True)
+    return {grade: tuple(number for its, number in kept if its == grade) for grade in grades}
+
+
+def _named(text: str, known: frozenset[int], repairs: Counter[str]) -> list[Value]:
+    """What a reply puts in order: its fullest list, or the links of "[3] > [1]"."""
+    if len(text) <= LONGEST and _CHAIN.fullmatch(text):
+        return [int(digits) for digits in _DIGITS.findall(text)]
+    found = _values(text, repairs)
+    if not found:
+        return [text] if len(text) <= LONGEST and _SEVERAL.fullmatch(text) and _DIGITS.search(text) else []
+    fullness = [len(set(_numbers([_ordered(each.value)], known, Counter()))) for each in found]
+    most = max(fullness)
+    if most < 2:
+        repairs["cut_off"] += not found[-1].whole
+        return [_ordered(each.value) for each in found]
+    fullest = max(at for at, count in enumerate(fullness) if count == most)
+    repairs["several"] += sum(count > 1 for count in fullness) - 1
+    repairs["cut_off"] += not found[fullest].whole
+    return [_ordered(found[fullest].value)]
+
+
+def _ordered(value: Value) -> Value:
+    """Without {"order": ...} around it."""
+    if not isinstance(value, Pairs):
+        return value
+    inner = [item for _, item in value]
+    return next((item for item in inner if isinstance(item, list)), inner)
+
+
+def _numbers(values: Iterable[Value], known: frozenset[int], repairs: Counter[str]) -> Iterator[int]:
+    """The known numbers among the leaves, in their order, and what is repaired or dropped."""
+    for leaf in _leaves(values, repairs):
+        number = _number(leaf)
+        if number is None:
+            repairs["junk"] += 1
+        elif number not in known:
+            repairs["unknown_id"] += 1
+        else:
+            repairs["odd_id"] += type(leaf) is not int
+            yield number
+
+
+def _leaves(values: Iterable[Value], repairs: Counter[str]) -> Iterator[Value]:
+    """All that is in lists, in lists within them, or in a text of several numbers."""
+    stack = [(value, 0) for value in reversed(list(values))]
+    while stack:
+        value, depth = stack.pop()
+        if isinstance(value, str) and _SEVERAL.fullmatch(value) and len(digits := _DIGITS.findall(value)) > 1:
+            stack.extend((each, depth) for each in reversed(digits))
+        elif isinstance(value, list):
+            repairs["other_shape"] += depth > 0
+            stack.extend((item, depth + 1) for item in reversed(value))
+        else:
+            yield value
+
+
+def _number(value: Value) -> int | None:
+    """The number that a value names: 3, 3.0, "3", "[3]", "passage 3", {"id": 3}."""
+    if isinstance(value, Pairs):
+        value = _field(value, _ID_KEYS)
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        match = _NUMBERED.fullmatch(value)
+        return int(match[1]) if match else None
+    return value if isinstance(value, int) else None
+
+
+def _exact(key: str) -> Value:
+    """The number as a number, where a key could only be a text."""
+    return int(key) if key.isdecimal() and len(key) < _LONG else key
+
+
+def _grade(value: Value) -> int | None:
+    number = _number(value)
+    return number if number is not None and 0 <= number <= TOP_GRADE else None
+
+
+def _field(value: Value, names: Iterable[str]) -> Value:
+    fields = dict(value) if isinstance(value, Pairs) else {}
+    return next((fields[name] for name in names if name in fields), None)

@@ -1,0 +1,1 @@
+"""From a model's grades to one absolute score."""

@@ -1,0 +1,1 @@
+"""Text that questions, passages and prompts are made of: languages, terms, fences."""

@@ -1,0 +1,109 @@
+"""Which language a question is in, and how to say in it that there is no answer."""
+
+import re
+from functools import cache
+
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from app.domain import AbstainReason
+from app.text.stopwords import FUNCTION_WORDS, GREETINGS
+from app.text.terms import fold
+
+DEFAULT = "en"
+
+FEW_LETTERS = 6
+"""Fewer of the Latin script are no evidence of a language; only words of closed classes are: "Wer?", "Hallo", but not
+"Hi" or "GPU"."""
+
+_NO_EVIDENCE = -1e30
+"""The logarithm of a likelihood that stands for none."""
+
+_WORD = re.compile(r"\w+")
+_LETTER = re.compile(r"[^\W\d_]")
+_LATIN = re.compile(r"[A-Za-z\u00aa-\u024f\u1e00-\u1eff]")
+
+_NOT_FOUND = {
+    "ar": "لم أجد في المستندات إجابة عن هذا السؤال.",
+    "de": "In den Dokumenten habe ich keine Antwort auf diese Frage gefunden.",
+    "en": "I found no answer to this question in the documents.",
+    "es": "No he encontrado en los documentos una respuesta a esta pregunta.",
+    "fr": "Je n'ai pas trouvé de réponse à cette question dans les documents.",
+    "it": "Non ho trovato nei documenti una risposta a questa domanda.",
+    "ja": "文書の中に、この質問への答えは見つかりませんでした。",
+    "ko": "문서에서 이 질문에 대한 답을 찾지 못했습니다.",
+    "nl": "Ik heb in de documenten geen antwoord op deze vraag gevonden.",
+    "pt": "Não encontrei nos documentos uma resposta a esta pergunta.",
+    "ru": "В документах не нашлось ответа на этот вопрос.",
+    "zh": "在文档中没有找到这个问题的答案。",
+}
+_UNSUPPORTED = {
+    "ar": "تتناول المستندات هذا الموضوع، لكن لا توجد فيها جملة تجيب عن السؤال.",
+    "de": "Die Dokumente behandeln das Thema, aber kein Satz darin beantwortet die Frage.",
+    "en": "The documents touch on this, but no sentence in them answers the question.",
+    "es": "Los documentos tratan el tema, pero ninguna de sus frases responde a la pregunta.",
+    "fr": "Les documents abordent ce sujet, mais aucune de leurs phrases ne répond à la question.",
+    "it": "I documenti trattano l'argomento, ma nessuna loro frase risponde alla domanda.",
+    "ja": "文書はこの話題に触れていますが、質問に答える文はありませんでした。",
+    "ko": "문서에서 이 주제를 다루지만 질문에 답하는 문장은 없습니다.",
+    "nl": "De documenten gaan over dit onderwerp, maar geen zin erin beantwoordt de vraag.",
+    "pt": "Os documentos tratam do tema, mas nenhuma frase deles responde à pergunta.",
+    "ru": "Документы затрагивают эту тему, но ни одно предложение в них не отвечает на вопрос.",
+    "zh": "文档涉及这个主题，但没有句子回答这个问题。",
+}
+LANGUAGES = tuple(_NOT_FOUND)
+
+
+def detect_language(*texts: str) -> str:
+    """Of the first text that tells one of `LANGUAGES`; English if none does.
+
+    None is told without letters, or by a few Latin ones that no language is known by. The first call takes about a
+    second: see `prepare`.
+    """
+    return next(filter(None, map(_told, texts)), DEFAULT)
+
+
+def prepare() -> None:
+    """Loads what `detect_language` needs. Blocks for about a second, so that no question has to."""
+    detect_language("Is it loaded?")
+
+
+def refusal(reason: AbstainReason, language: str) -> str:
+    """What an abstaining answer says. `language` is a BCP 47 tag; English where we have no words for it."""
+    primary = language.replace("_", "-").split("-", 1)[0].lower()
+    texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND
+    return texts.get(primary, texts[DEFAULT])
+
+
+def _told(text: str) -> str | None:
+    letters = _LETTER.findall(text)
+    if not letters:
+        return None
+    language, evidence = _identifier().classify(text)
+    if not all(map(_LATIN.match, letters)):
+        return str(language)
+    if len(letters) < FEW_LETTERS:
+        return _by_closed_words(text, language)
+    return None if evidence <= _NO_EVIDENCE else str(language)
+
+
+def _by_closed_words(text: str, guess: str) -> str | None:
+    """The language that has most of the words for its own; the guess decides between several."""
+    words = set(_WORD.findall(fold(text)))
+    known = {language: len(words & theirs) for language, theirs in _closed_words().items()}
+    most = max(known.values())
+    candidates = [language for language, count in known.items() if count == most > 0]
+    return guess if guess in candidates else next(iter(candidates), None)
+
+
+@cache
+def _closed_words() -> dict[str, frozenset[str]]:
+    greetings = {language: frozenset(map(fold, words.split())) for language, words in GREETINGS.items()}
+    return {language: words | greetings.get(language, frozenset()) for language, words in FUNCTION_WORDS.items()}
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    """Restricted to what we can reply in: a short question has too few letters to tell 97 languages apart."""
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier

@@ -1,0 +1,119 @@
+"""The words of a text, made comparable, in any script. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
+
+from app.text.stopwords import FUNCTION_STRINGS, FUNCTION_WORDS
+
+STEM_LENGTH = 5
+"""Words are cut to this length. Truncation at 5 letters does as well as stemmers over European languages (McNamee and
+Mayfield, "Character n-gram tokenization for European language text retrieval", 2004) and needs no language. It leaves
+the endings of short words, of which the most frequent, -s, is taken off first: "last" and "lasts" are one."""
+_SHORT = 3
+_COMPOUND = 9
+"""Words of this length may be compounds; what they are made of begins at `_SHORT` letters into them at the earliest."""
+
+# Scripts written without spaces; Hangul, whose particles stick to the word; Indic ones, whose vowel signs are not
+# letters to `re`. All are compared by pairs of characters.
+_UNSPACED = (
+    "\u0900-\u0dff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+)
+_ACCENT = re.compile(r"[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
+
+
+def fold(text: str) -> str:
+    """Lower case, compatibility forms unified, accents and vowel points gone."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
+
+
+def terms(text: str) -> frozenset[str]:
+    """All that a text offers for matching: stems, numbers, characters and pairs of characters of unspaced scripts.
+
+    A long word offers its inner parts as well, marked with "~".
+    """
+    found: set[str] = set()
+    for word in _WORD.findall(fold(text)):
+        if _UNSPACED_RUN.match(word):
+            found.update(word)
+            found.update(_pairs(word))
+        else:
+            found.add(_stem(word))
+            found.update(f"~{part}" for part in _parts(word))
+    return frozenset(found)
+
+
+def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str], ...]]:
+    """What a question is about: its terms without function and question words. Empty when it has only those.
+
+    With each term, sets of terms of which any one is nearly the term itself: both characters of a pair, a compound that
+    the word is a part of, a part of the word where that is a compound.
+    """
+    folded = fold(question)
+    for string in FUNCTION_STRINGS.get(language, ()):
+        folded = folded.replace(string, " ")
+    skipped = _function_words(language)
+    found: dict[str, tuple[frozenset[str], ...]] = {}
+    for word in _WORD.findall(folded):
+        if _UNSPACED_RUN.match(word):
+            found.update({pair: (frozenset(pair),) for pair in _pairs(word) or (word,)})
+        elif word not in skipped:
+            stem = _stem(word)
+            kin = (*_parts(word), f"~{stem}") if len(stem) == STEM_LENGTH else ()
+            found[stem] = tuple(frozenset((term,)) for term in kin)
+    return found
+
+
+def occurrences(text: str, wanted: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Where words with a wanted term stand in the text: [start, end) in order, apart from each other."""
+    for match in _WORD.finditer(text):
+        word, start = match[0], match.start()
+        if not _UNSPACED_RUN.match(word):
+            if not terms(word).isdisjoint(wanted):
+                yield match.span()
+            continue
+        hits = [at for at in range(len(word)) if fold(word[at : at + 2]) in wanted]
+        covered = sorted({at + step for at in hits for step in (0, 1) if at + step < len(word)})
+        yield from ((start + run[0], start + run[-1] + 1) for run in _runs(covered))
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Rising numbers, cut where one is missing."""
+    run: list[int] = []
+    for number in numbers:
+        if run and number > run[-1] + 1:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
+@cache
+def _function_words(language: str) -> frozenset[str]:
+    return frozenset(map(fold, FUNCTION_WORDS.get(language, ())))
+
+
+def _stem(word: str) -> str:
+    if word.isdigit():
+        return word
+    bare = word[:-1] if len(word) > _SHORT and word.endswith("s") else word
+    return bare[:STEM_LENGTH]
+
+
+def _parts(word: str) -> list[str]:
+    """What could be the stem of a word inside a compound."""
+    if len(word) < _COMPOUND or word.isdigit():
+        return []
+    return [word[start : start + STEM_LENGTH] for start in range(_SHORT, len(word) - STEM_LENGTH + 1)]
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[position : position + 2] for position in range(len(run) - 1)]

@@ -1,0 +1,1 @@
+"""Documents to passages with exact offsets. Pure."""

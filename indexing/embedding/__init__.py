@@ -1,0 +1,1 @@
+"""Dense vectors of passages, queries and callers' texts."""

@@ -1,0 +1,1 @@
+"""Sources to an up-to-date index: plan, read, chunk, embed, write."""

@@ -1,0 +1,1 @@
+"""PDF: words put in reading order, with headings and tables."""

@@ -1,0 +1,97 @@
+"""The reader process: takes requests from its standard input until that closes.
+
+It is started by `worker`, imports format libraries when a file needs them, and ends when its parent does.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from indexing.errors import UnreadableDocument
+from indexing.readers import read
+from indexing.readers.limits import ReadLimits
+from indexing.readers.sandbox.open_file import opened
+from indexing.readers.sandbox.protocol import LENGTH, Greeting, Reply, Request, framed
+
+_PARENT_POLL_SECONDS = 1.0
+# The parent kills a child that is late; the alarm is for the case that there is no parent any more.
+_ALARM_GRACE_SECONDS = 10.0
+
+
+def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
+    """Serves until the parent closes the pipe. `answer` makes a reply of a request; by default it reads the file."""
+    answer = answer or read_request
+    requests, replies = _private_pipes()
+    limits = msgspec.msgpack.decode(_frame(requests) or b"", type=Greeting).limits
+    _confine(limits)
+    replies.write(framed(Reply()))
+    replies.flush()
+    while (body := _frame(requests)) is not None:
+        _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
+        reply = _framed_reply(answer, msgspec.msgpack.decode(body, type=Request), limits)
+        _set_alarm(0.0)
+        replies.write(reply)
+        replies.flush()
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes, out of reach of libraries that print."""
+    requests, replies = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
+
+
+def _frame(pipe: BinaryIO) -> bytes | None:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(head)
+    body = pipe.read(length)
+    return body if len(body) == length else None
+
+
+def _confine(limits: ReadLimits) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limits.max_memory_bytes, limits.max_memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed parent says no goodbye, and a busy child does not see its pipe close."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    os._exit(0)
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def read_request(request: Request, limits: ReadLimits) -> Reply:
+    """The documents asked for."""
+    data = request.data
+    if data is None:
+        with opened(Path(os.fsdecode(request.path or b"")), limits) as file:
+            data = file.read()
+    return Reply(documents=read(data, request.name, limits, request.media_type))
+
+
+def _framed_reply(answer: Callable[[Request, ReadLimits], Reply], request: Request, limits: ReadLimits) -> bytes:
+    try:
+        return framed(answer(request, limits))
+    except UnreadableDocument as refusal:
+        return framed(Reply(reason=refusal.reason, detail=refusal.detail))
+    except MemoryError:
+        return framed(Reply(reason="memory", detail="Reading it takes more memory than allowed."))

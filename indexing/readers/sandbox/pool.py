@@ -1,0 +1,135 @@
+"""Readers in a process of their own: a file may hang, crash or eat memory, and only that file is lost."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.readers.limits import ReadLimits
+from indexing.readers.sandbox.protocol import LENGTH, Greeting, Reply, Request, framed
+
+_START_SECONDS = 60.0
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
+
+
+def _command(child: str) -> tuple[str, ...]:
+    # -P keeps the working directory, where a stray email.py may lie, off the import path.
+    start = f"import sys; sys.path.insert(0, sys.argv[1]); from {child} import main; main()"
+    return (sys.executable, "-P", "-c", start, _PACKAGE_ROOT)
+
+
+class ReaderPool:
+    """`size` reader processes, started when first needed and kept. Use as an async context manager."""
+
+    def __init__(
+        self, limits: ReadLimits | None = None, size: int = 1, child: str = "indexing.readers.sandbox.child"
+    ) -> None:
+        """`child` is the module whose `main` serves in the process."""
+        self._limits = limits or ReadLimits()
+        self._seats = [_Seat(self._limits, _command(child)) for _ in range(max(1, size))]
+        self._idle: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
+        for seat in self._seats:
+            self._idle.put_nowait(seat)
+
+    async def __aenter__(self) -> "ReaderPool":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(seat.clear() for seat in self._seats))
+
+    async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document]:
+        """What `readers.read` gives for the file or the bytes; also raises "timeout" and "crashed"."""
+        if isinstance(source, bytes):
+            request = Request(name, media_type, data=source)
+        else:
+            request = Request(name, media_type, path=os.fsencode(source))
+        seat = await self._idle.get()
+        try:
+            reply = await seat.ask(request)
+        finally:
+            self._idle.put_nowait(seat)
+        if reply.reason:
+            raise UnreadableDocument(reply.reason, reply.detail)
+        return reply.documents
+
+
+class _Seat:
+    """The place of one process; a process that fails is killed, and the next request starts another."""
+
+    def __init__(self, limits: ReadLimits, command: tuple[str, ...]) -> None:
+        self._limits = limits
+        self._command = command
+        self._process: Process | None = None
+        self._burials: set[asyncio.Future[object]] = set()
+
+    async def ask(self, request: Request) -> Reply:
+        """One request, one reply. Any failure, a cancellation too, leaves the seat empty."""
+        try:
+            process = await self._started()
+            try:
+                async with asyncio.timeout(self._limits.max_seconds):
+                    return await _exchange(process, framed(request))
+            except TimeoutError as exc:
+                raise UnreadableDocument(
+                    "timeout", f"Reading it takes longer than the {self._limits.max_seconds:g} s allowed."
+                ) from exc
+        except (asyncio.IncompleteReadError, ConnectionError) as exc:
+            raise await self._crash_report() from exc
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Kills the process, if there is one. Does not wait: it must work while the caller is being cancelled."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        self._burials.add(asyncio.ensure_future(process.communicate()))
+
+    async def clear(self) -> None:
+        """Kills the process and waits until all that were ever dropped are gone, with their pipes."""
+        self.drop()
+        await asyncio.gather(*self._burials, return_exceptions=True)
+        self._burials.clear()
+
+    async def _started(self) -> Process:
+        if self._process is not None and self._process.returncode is not None:
+            self.drop()
+        if self._process is None:
+            # A session of its own: Ctrl-C at the terminal is for the parent, which decides what becomes of us.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
+            )
+            async with asyncio.timeout(_START_SECONDS):
+                await _exchange(self._process, framed(Greeting(self._limits)))
+        return self._process
+
+    async def _crash_report(self) -> UnreadableDocument:
+        process = self._process
+        code = await process.wait() if process is not None else None
+        self.drop()
+        cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        return UnreadableDocument(
+            "crashed", f"The reader fell over while reading it ({cause}); the file may be damaged."
+        )
+
+
+async def _exchange(process: Process, message: bytes) -> Reply:
+    """Writes while it reads: neither side may wait for the other with a full pipe."""
+    if process.stdin is None or process.stdout is None:
+        raise ConnectionError("the reader process has no pipes")
+    process.stdin.write(message)
+    await process.stdin.drain()
+    (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+    return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Reply)

@@ -1,0 +1,1 @@
+"""Plain text, Markdown, HTML, mail and tabular text."""

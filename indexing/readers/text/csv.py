@@ -1,0 +1,58 @@
+"""CSV and TSV: the file as it is, one block a record."""
+
+import csv
+from collections.abc import Iterator
+
+from indexing.documents import Block, Document
+from indexing.readers.limits import ReadLimits
+from indexing.readers.text.blocks import covering, line_spans, trimmed
+from indexing.readers.text.encoding import decode
+
+_DELIMITERS = ",;\t|"
+_SAMPLE = 64 * 1024
+
+
+def read_csv(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+    """One document: the decoded file; the delimiter is found out."""
+    text = decode(data)
+    blocks = covering(text, _records(text, _delimiter(text)))
+    return [Document(text=text, blocks=blocks, media_type="text/csv")]
+
+
+def read_tsv(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+    """One document: the decoded file, delimited by tabs."""
+    text = decode(data)
+    return [Document(text=text, blocks=covering(text, _records(text, "\t")), media_type="text/tab-separated-values")]
+
+
+def _delimiter(text: str) -> str:
+    """The one that splits the first lines into the most equal rows of more than one field."""
+    lines = [text[start:end] for start, end in line_spans(text[:_SAMPLE])[:50]]
+    counts = {mark: [line.count(mark) for line in lines if line.strip()] for mark in _DELIMITERS}
+
+    def agreement(mark: str) -> tuple[int, int]:
+        first = counts[mark][0] if counts[mark] else 0
+        return (sum(count == first for count in counts[mark]) if first else 0, first)
+
+    return max(_DELIMITERS, key=agreement)
+
+
+def _records(text: str, delimiter: str) -> Iterator[Block]:
+    """A quoted field may hold line breaks, so a record may span lines."""
+    lines = line_spans(text)
+    reader = csv.reader((text[start:end] for start, end in lines), delimiter=delimiter)
+    csv.field_size_limit(2**31 - 1)
+    first, header = 0, True
+    while True:
+        try:
+            next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            # Not CSV after all: the rest stands as it is.
+            return
+        last = min(reader.line_num, len(lines))
+        if block := trimmed(text, lines[first][0], lines[last - 1][1], "table_row", header=header):
+            yield block
+            header = False
+        first = last

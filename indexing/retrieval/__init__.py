@@ -1,0 +1,1 @@
+"""The lexical side (BM25) and the fusion of both sides."""

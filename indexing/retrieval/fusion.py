@@ -1,0 +1,126 @@
+"""One ranking from the dense and the sparse side, never worse than the better of the two. Pure.
+
+Reciprocal ranks trust both sides alike, so an embedder that cannot read a language drags the lexical side down with
+it (measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it
+says:
+
+    dense_j  = min(1, (cos_j - cos_r) / unit)
+    sparse_j = min(1, bm25_j / max(bm25_top, FLOOR * bound))
+    fused_j  = dense_j + sparse_j
+
+cos_r is the similarity at rank REFERENCE_RANK of this query; `unit` is how much closer this embedder puts a question to
+its answer than to an unrelated passage (`indexing.embedding.calibration`); `bound` is the highest BM25 score that the
+query could reach. An embedder that finds all passages of a foreign script alike has a flat list, hence dense terms near
+0; a query whose words the collection does not know stays below FLOOR of its bound, hence small sparse terms. Nothing is
+scaled by the query's own minimum, so a lone weak match does not become a perfect one.
+
+A side that did not find j says what it knows: that j is no better than the last it found (0 for the sparse side when it
+found all that matches). So neither side's tail crowds out the other's.
+"""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from indexing.documents import Passage
+from indexing.store.base import Candidate, Retrieved
+
+REFERENCE_RANK = 50
+"""Dense similarities count from the one at this rank; retrieve at least as many candidates a side."""
+
+FLOOR = 0.15
+"""The share of its highest possible score below which a best BM25 match counts as weak."""
+
+DEFAULT_DENSE_UNIT = 0.5
+
+BM25_SATURATION = 2.2
+"""The most that term frequency can multiply a term's idf with: k1 + 1 with k1 = 1.2."""
+
+
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """What a unit of either side means: `dense_unit` a difference of cosines > 0, `sparse_bound` a BM25 score >= 0.
+
+    `sparse_cut` says that more passages match the query's words than were retrieved.
+    """
+
+    dense_unit: float = DEFAULT_DENSE_UNIT
+    sparse_bound: float = 0.0
+    sparse_cut: bool = False
+
+
+class Fused(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate of either side.
+
+    `fused` is at most 2 when both sides were searched. `score` is the evidence over its own maximum possible value, in
+    [0,1]. A side that did not find the passage is None.
+    """
+
+    passage: Passage
+    dense: float | None
+    sparse: float | None
+    fused: float
+    score: float
+
+
+def sparse_bound(terms: int, passages: int) -> float:
+    """The highest BM25 score that a query of `terms` distinct tokens can reach among `passages` passages.
+
+    A token in a single passage has the highest idf, ln(1 + (N - 0.5) / 1.5) (Robertson's, as Qdrant's idf modifier
+    computes it).
+    """
+    return terms * BM25_SATURATION * math.log1p(max(passages - 0.5, 0.0) / 1.5)
+
+
+def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
+    """Both sides as one list, by descending `fused`, ties by passage id."""
+    dense, dense_rest = _dense_evidence(retrieved.dense, scale)
+    sparse, sparse_rest = _sparse_evidence(retrieved.sparse, scale)
+    scores = tuple({c.passage.id: c.score for c in side} for side in (retrieved.dense, retrieved.sparse))
+    passages = {c.passage.id: c.passage for c in (*retrieved.dense, *retrieved.sparse)}
+    fused = []
+    for key, passage in passages.items():
+        evidence = dense.get(key, dense_rest) + sparse.get(key, sparse_rest)
+        found = Fused(
+            passage=passage,
+            dense=scores[0].get(key),
+            sparse=scores[1].get(key),
+            fused=evidence,
+            score=_clip(evidence / 2),
+        )
+        fused.append(found)
+    return sorted(fused, key=lambda found: (-found.fused, found.passage.id))
+
+
+def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[Fused]:
+    """A ranking of one side alone: the cosine itself, or BM25 over its bound, as the score."""
+    result = []
+    for found in candidates:
+        score = _clip(
+            found.score if side == "dense" else found.score / scale.sparse_bound if scale.sparse_bound else 0.0
+        )
+        dense, sparse = (found.score, None) if side == "dense" else (None, found.score)
+        result.append(Fused(passage=found.passage, dense=dense, sparse=sparse, fused=found.score, score=score))
+    return result
+
+
+def _dense_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is known of all others."""
+    if not found:
+        return {}, 0.0
+    reference = found[min(REFERENCE_RANK, len(found)) - 1].score
+    evidence = {c.passage.id: min(1.0, (c.score - reference) / scale.dense_unit) for c in found}
+    return evidence, evidence[found[-1].passage.id]
+
+
+def _sparse_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is known of all others."""
+    top = max(found[0].score, FLOOR * scale.sparse_bound) if found else 0.0
+    if top <= 0:
+        return {}, 0.0
+    evidence = {c.passage.id: min(1.0, c.score / top) for c in found}
+    return evidence, evidence[found[-1].passage.id] if scale.sparse_cut else 0.0
+
+
+def _clip(value: float) -> float:
+    return min(1.0, max(0.0, value))

@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.answering.context import estimate_tokens
+from app.answering.extractive.answerer import EMBEDDED, Choice, Limits, choose
+from app.answering.questions import read
+from tests.fakes.answering import BlindVectors, WordVectors, hit
+
+pytestmark = pytest.mark.anyio
+LEAVE = "Dental cover starts on day one. Parental leave lasts 16 weeks. It is paid in full. Ask HR."
+
+
+def limits(**changes: float) -> Limits:
+    defaults = {"min_relevance": 0.5, "max_tokens": 1024, "max_sentences": 3, "margin": 0.5}
+    return Limits(**{**defaults, **changes})  # type: ignore[arg-type]
+
+
+async def chosen(question: str, *texts: str, **changes: float) -> Choice:
+    hits = [hit(text, number) for number, text in enumerate(texts)]
+    return await choose(read(question), hits, WordVectors().embed, limits(**changes))
+
+
+def shown(choice: Choice) -> list[str]:
+    return [sentence.text for sentence in choice.sentences]
+
+
+async def test_the_sentence_that_answers_is_chosen_alone() -> None:
+    """One sentence answers, so one is given."""
+    assert shown(await chosen("How long does parental leave last?", LEAVE)) == ["Parental leave lasts 16 weeks."]
+
+
+async def test_without_passages_there_are_no_results() -> None:
+    """Nothing was found: say so."""
+    assert (await chosen("How long is parental leave?")).abstain_reason == "no_results"
+
+
+async def test_passages_about_something_else_are_not_relevant_enough() -> None:
+    """Something was found, as always; it is not about the question."""
+    choice = await chosen("Who won the cup final in 1966?", LEAVE)
+    assert (choice.abstain_reason, choice.sentences) == ("below_min_relevance", ())
+
+
+@pytest.mark.parametrize("passage", ["How long does parental leave last?", "Parental leave last", "***", ""])
+async def test_a_passage_that_only_repeats_the_question_does_not_support_an_answer(passage: str) -> None:
+    """Headings, questions and ornaments are not answers, however close they are."""
+    choice = await chosen("How long does parental leave last?", passage, min_relevance=0.0)
+    assert (choice.abstain_reason, choice.sentences) == ("unsupported", ())
+
+
+async def test_a_threshold_of_nought_answers_whatever_there_is_and_one_of_one_never_does() -> None:
+    """`min_relevance` spans from always to never."""
+    assert shown(await chosen("Who won the cup final?", LEAVE, min_relevance=0.0))
+    assert not shown(await chosen("How long does parental leave last?", LEAVE, min_relevance=1.0))
+
+
+async def test_words_alone_carry_where_the_embedder_cannot_read() -> None:
+    """With an embedder that finds all texts alike, the question's own words still answer and still abstain."""
+    passages = [hit("牙科保险从第一天开始生效。产假为十六周。", 0), hit("员工可以申请培训。", 1)]
+    answered = await choose(read("产假为多少周？"), passages, BlindVectors().embed, limits())
+    refused = await choose(read("世界杯决赛的冠军是谁？"), passages, BlindVectors().embed, limits())
+    assert shown(answered) == ["产假为十六周。"]
+    assert refused.abstain_reason == "below_min_relevance"
+
+
+async def test_sentences_of_a_passage_keep_their_order() -> None:
+    """Within a passage the order is the text's, whichever sentence is the better one."""
+    texts = shown(await chosen("How long does parental leave last?", LEAVE, margin=99))
+    assert texts == [text for text in ("Dental cover starts on day one.", *shown_all(LEAVE)[1:]) if text in texts]
+    assert len(texts) == 3
+
+
+def shown_all(passage: str) -> list[str]:
+    return [f"{text}." for text in passage.rstrip(".").split(". ")]
+
+
+async def test_the_answer_keeps_within_its_tokens() -> None:
+    """Further sentences are left out; a single one that is too long is cut, its quote still a part of the passage."""
+    assert len(shown(await chosen("How long does parental leave last?", LEAVE, margin=99, max_tokens=14))) == 1
+    assert shown(await chosen("How long does parental leave last?", LEAVE, max_tokens=9)) == ["Parental leave lasts"]
+
+
+async def test_few_sentences_are_embedded_and_in_one_call() -> None:
+    """A long passage costs no more embedding than a short one."""
+    vectors = WordVectors()
+    passage = " ".join(f"Rule {number} is about leave." for number in range(200))
+    await choose(read("What is rule 7 about?"), [hit(passage)], vectors.embed, limits())
+    assert vectors.texts == EMBEDDED + 1
+
+
+TEXT = st.text("ab 12.?!\n牙科。é🙂مر\u202e[]", max_size=60)
+
+
+@given(st.lists(TEXT, max_size=4), TEXT, st.integers(1, 40))
+async def test_what_is_chosen_is_always_cut_from_the_passages(texts: list[str], question: str, budget: int) -> None:
+    """Any text: either a reason, or one to three different sentences, verbatim, within the tokens."""
+    hits = [hit(text, number) for number, text in enumerate(texts)]
+    allowed = limits(min_relevance=0, max_tokens=budget, margin=5)
+    choice = await choose(read(question), hits, WordVectors().embed, allowed)
+    assert bool(choice.sentences) == (choice.abstain_reason is None)
+    assert len({s.text for s in choice.sentences}) == len(choice.sentences) <= 3
+    assert all((hits[s.hit].text or "")[s.start : s.end] == s.text for s in choice.sentences)
+    assert len(choice.sentences) <= 1 or sum(estimate_tokens(s.text) for s in choice.sentences) <= budget
+    assert choice == await choose(read(question), hits, WordVectors().embed, allowed)

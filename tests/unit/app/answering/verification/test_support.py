@@ -1,0 +1,205 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.answering.verification.names import Quoted, claimed_names, opening_name
+from app.answering.verification.numbers import claimed_counts, claimed_figures, quoted_readings
+from app.answering.verification.support import Evidence, verify
+
+
+def supported(claim: str, quote: str, context: str = "") -> bool:
+    [verified] = verify(claim, [Evidence(quote, context)])
+    return verified
+
+
+@pytest.mark.parametrize(
+    ("claimed", "quoted"),
+    [
+        ("1,000 people", "1000 people"),
+        ("1.000 Menschen", "1,000 people"),
+        ("10 000 euros", "10,000 euros"),
+        ("1,5 Prozent", "1.5 percent"),
+        ("3.7 million", "3,700,000"),
+        ("3,7 Millionen", "3.7 million"),
+        ("370万", "3.7 million"),
+        ("1,234.50", "1.234,5"),
+        ("٣٫٧ مليون", "3.7 million"),
+        ("５％", "5 percent"),
+        ("5 days", "five days"),
+        ("5 Tage", "fünf Tage"),
+        ("12 people", "十二个人"),
+        ("25 people", "twenty-five people"),
+        ("2021年5月3日", "3 May 2021"),
+        ("2021-05-03", "3. Mai 2021"),
+        ("May 3, 2021", "2021年5月3日"),
+        ("03.05.2021", "on the 3rd of May 2021"),
+        ("03/05/2021", "May 3, 2021"),
+        ("3 مايو 2021", "2021-05-03"),
+        ("二〇二一年 2021", "二〇二一年"),
+        ("1995", "1990–95"),
+        ("the 1990s", "in 1990"),
+        ("20世纪90年代", "the 1990s"),
+        ("COVID-19", "covid 19"),
+        ("version 2.3.1", "2.3.1"),
+    ],
+)
+def test_figures_agree_however_they_are_written(claimed: str, quoted: str) -> None:
+    """Digits of any script, separators of any country, scales, words, and dates of many formats."""
+    figures = claimed_figures(claimed)
+    assert figures
+    assert all(figure & quoted_readings(quoted) for figure in figures)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "quoted"),
+    [
+        ("1990", "1991"),
+        ("12", "1.2"),
+        ("1,000", "100"),
+        ("3.7 million", "3.7 billion"),
+        ("5 May 2021", "5 June 2021"),
+        ("2021-05-03", "2021-06-03"),
+        ("2021年5月", "2021年6月"),
+        ("5%", "15%"),
+    ],
+)
+def test_other_figures_are_other_figures(claimed: str, quoted: str) -> None:
+    """One figure at least is not in the quotation."""
+    assert not all(figure & quoted_readings(quoted) for figure in claimed_figures(claimed))
+
+
+def test_words_that_only_look_like_figures_need_no_support() -> None:
+    """You may march; one of them, or two, are no counts."""
+    assert claimed_figures("You may march there.") == []
+    assert claimed_counts("One of the two.", "en") == []
+    assert claimed_counts("Five of the six.", "en") == [{"5"}, {"6"}]
+
+
+@pytest.mark.parametrize(
+    ("claim", "language", "names"),
+    [
+        ("It was Barack Obama, born in Hawaii in May.", "en", [("barack", "obama"), ("hawaii",)]),
+        ("The NFL plays in the United States.", "en", [("nfl",), ("united", "states")]),
+        ("Barack Obama won.", "en", [("barack", "obama")]),
+        ("Employees start early.", "en", []),
+        ("Der Vertrag nennt Angela Merkel und die Versicherung.", "de", [("angela", "merkel")]),
+        ("東京のスカイツリーは高い。", "ja", [("スカイツリー",)]),
+        ("他写了《红楼梦》。", "zh", [("红楼梦",)]),
+        ("他在IBM工作。", "zh", [("ibm",)]),
+        ("مدينة برلين كبيرة.", "ar", []),
+    ],
+)
+def test_names_are_told_by_their_shape(claim: str, language: str, names: list[tuple[str, ...]]) -> None:
+    """Capitals within a sentence, acronyms, katakana, titles in their marks."""
+    assert claimed_names(claim, language) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "quote", "held"),
+    [
+        ("Germany", "the German chancellor", True),
+        ("Obama", "Obama's house", True),
+        ("NFL", "the National Football League", True),
+        ("National Football League", "the NFL", True),
+        ("Apple Talk", "AppleTalk", True),
+        ("José", "Jose", True),
+        ("Austria", "Australia", False),
+        ("Iran", "Iraq", False),
+        ("Barack Obama", "Michelle Obama", False),
+        ("スカイツリー", "東京スカイツリーは", True),
+        ("スカイツリー", "東京タワーは", False),
+    ],
+)
+def test_a_name_is_found_in_its_forms(name: str, quote: str, held: bool) -> None:
+    """Inflected, without accents, as an acronym; a similar name is another one."""
+    [claimed] = claimed_names(f"It is {name}." if name.isascii() or name == "José" else name, "en")
+    assert Quoted(quote).holds(claimed) is held
+
+
+def test_what_begins_a_sentence_may_be_a_name() -> None:
+    """Singular, without an article, before a verb."""
+    assert opening_name("Rollo was the leader.", "en") == ("rollo",)
+    assert opening_name("Employees are insured.", "en") is None
+    assert opening_name("The leader was Rollo.", "en") is None
+    assert opening_name("May was warm.", "en") is None
+
+
+NORSE = "The Norse leader was Rollo, who swore fealty to King Charles III in 911."
+
+
+@pytest.mark.parametrize(
+    ("claim", "quote"),
+    [
+        ("Rollo led the Norse.", NORSE),
+        ("In 911 Rollo swore fealty to Charles III.", NORSE),
+        ("Their leader Rollo swore fealty.", NORSE),
+        ("Insurance is free from the first day.", "Dental cover: free from day one; insurance by Acme."),
+        ("There are three kinds of cells.", "The cells are neutrophils, monocytes and mast cells."),
+        ("Rollo 率领诺曼人，公元911年宣誓效忠。", NORSE),
+        ("911 schwor der Anführer dem König die Treue.", NORSE),
+        ("柏林有370万人口。", "Berlin has 3.7 million people."),
+        ("Berlin has 3.7 million people.", "柏林有370万人口。"),
+        ("柏林是德国的首都。", "柏林是德国的首都和最大城市。"),
+        ("Its capital is Beijing, says Li Wei.", "李伟说首都是北京。"),
+        ("The Danube flows through Vienna to Budapest.", "Die Donau fließt durch Wien nach Budapest."),
+        ("برلين هي عاصمة ألمانيا.", "برلين هي عاصمة ألمانيا وأكبر مدنها."),
+        ("Die Abdeckung beginnt am 3. Mai 2021.", "Am 03.05.2021 beginnt die Abdeckung."),
+        ("保険は5月3日に始まります。", "保険の開始は2021年5月3日です。"),
+    ],
+)
+def test_true_claims_are_verified(claim: str, quote: str) -> None:
+    """Said in other words, in another order or in another language."""
+    assert supported(claim, quote)
+
+
+@pytest.mark.parametrize(
+    ("claim", "quote"),
+    [
+        ("Rollo swore fealty in 912.", NORSE),
+        ("The Norse leader was Harald.", NORSE),
+        ("Harald was the leader of the Norse.", NORSE),
+        ("Their king was Charles IV.", NORSE),
+        ("Cheese melts slowly in warm ovens.", NORSE),
+        ("Berlin has 3.7 million people.", "柏林有360万人口。"),
+        ("柏林有370万人口。", "Berlin has 3.6 million people."),
+        ("The Rhine flows through Cologne to Rotterdam.", "Die Donau fließt durch Wien nach Budapest."),
+        ("他从一九九〇年起在IBM工作。", "他从一九九〇年起在谷歌工作。"),
+        ("苹果很好吃。", "柏林是德国的首都。"),
+        ("Die Abdeckung beginnt am 3. Juni 2021.", "Am 03.05.2021 beginnt die Abdeckung."),
+        ("Five days are free.", "6 days are free."),
+    ],
+)
+def test_false_claims_are_not(claim: str, quote: str) -> None:
+    """A number, a date or a name that is not in the quotation, or nothing in common at all."""
+    assert not supported(claim, quote)
+
+
+def test_names_may_stand_in_the_context_and_numbers_may_not() -> None:
+    """ "He" is somebody whom the title or the sentence before names; a figure must be cited itself."""
+    assert supported("Obama was born in 1961.", "He was born in 1961.", "Barack Obama")
+    assert not supported("Obama was born in 1961.", "He was born in Hawaii.", "Obama, 1961")
+
+
+def test_quotations_support_a_claim_together() -> None:
+    """Each that contributes is verified, one that does not is not; if something is missing, none is."""
+    claim = "Berlin is the capital of Germany and has 3.7 million people."
+    capital, people = Evidence("Berlin is Germany's capital."), Evidence("It has 3.7 million people.")
+    other = Evidence("Cheese melts.")
+    assert verify(claim, [capital, people]) == (True, True)
+    assert verify(claim, [capital, people, other]) == (True, True, False)
+    assert verify(claim, [capital, other]) == (False, False)
+    assert verify("柏林是德国的首都。", [capital, people]) == (True, True)
+    assert verify(claim, []) == ()
+
+
+@given(st.text(max_size=80), st.lists(st.text(max_size=80), max_size=3))
+def test_no_text_is_too_odd(claim: str, quotes: list[str]) -> None:
+    """There is a verdict for every quotation."""
+    assert len(verify(claim, [Evidence(quote) for quote in quotes])) == len(quotes)
+
+
+@given(st.text(alphabet="0123456789.,'万亿十百一二 -/年月日millon", max_size=60))
+def test_a_figure_is_among_its_own_readings(text: str) -> None:
+    """What is claimed in the quotation's own words is found there."""
+    readings = quoted_readings(text)
+    assert all(figure & readings for figure in claimed_figures(text))

@@ -1,0 +1,107 @@
+"""What `winnow doctor` finds."""
+
+import asyncio
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from app.cli.doctor import Finding, examine, show
+from app.instance import announce
+from indexing.pipeline.context import LazyEmbedder
+from indexing.settings import EmbeddingSettings
+from indexing.store.base import CollectionSpec
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.http_server import answering
+
+MODEL = {"WINNOW_EMBEDDING_MODEL": "somebody/some-model"}  # no weights to check
+
+
+def findings(cwd: Path, environ: dict[str, str] | None = None) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine({**MODEL, **(environ or {})}, cwd)}
+
+
+def fill(home: Path, embedder: str) -> None:
+    async def create() -> None:
+        store = EmbeddedStore(home / "index")
+        await store.create("default", CollectionSpec(dimension=4, embedder=embedder, lineage="l"))
+        await store.close()
+
+    asyncio.run(create())
+
+
+def test_a_fresh_folder(tmp_path: Path) -> None:
+    """Nothing is broken, and the next step is named; nothing is created by looking."""
+    found = findings(tmp_path)
+    assert {finding.state for finding in found.values()} == {"ok", "note"}
+    assert found["index"].fix == "winnow index PATH"
+    assert not (tmp_path / ".winnow").exists()
+
+
+def test_a_bad_configuration(tmp_path: Path) -> None:
+    """It is the only finding, with the place."""
+    (tmp_path / "winnow.toml").write_text("[service]\nprot = 1\n")
+    [found] = examine({}, tmp_path)
+    assert (found.state, "did you mean port?" in found.detail) == ("broken", True)
+
+
+def test_an_order_that_names_nobody(tmp_path: Path) -> None:
+    """What would stop the start is found without starting."""
+    [found] = examine({"WINNOW_ROUTING_AUTO": "gema", "GEMINI_API_KEY": "k"}, tmp_path)
+    assert (found.state, "the backends declared are gemini" in found.detail) == ("broken", True)
+
+
+def test_a_backend_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told beside the rest."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    found = findings(tmp_path, {"GEMINI_API_KEY": "k"})["backend gemini"]
+    assert (found.state, "ALL_PROXY" in found.detail) == ("broken", True)
+
+
+def test_a_home_that_cannot_be(tmp_path: Path) -> None:
+    """A file is in its place."""
+    (tmp_path / "file").touch()
+    assert findings(tmp_path, {"WINNOW_HOME": "file/home"})["home"].state == "broken"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) -> None:
+    """One made by another model is broken until it is rebuilt."""
+    fill(
+        tmp_path / ".winnow", LazyEmbedder(EmbeddingSettings(model="somebody/some-model")).fingerprint if ours else "x"
+    )
+    found = findings(tmp_path)["collection default"]
+    assert found.state == ("ok" if ours else "broken")
+    assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")
+
+
+def test_a_held_index(tmp_path: Path) -> None:
+    """Another process works on it: nothing is broken."""
+    store = EmbeddedStore(tmp_path / ".winnow" / "index")
+    assert findings(tmp_path)["index"].state == "note"
+    asyncio.run(store.close())
+
+
+def test_a_server_that_is_away(tmp_path: Path) -> None:
+    """It is told within seconds, with the settings to look at."""
+    begun = time.monotonic()
+    found = findings(tmp_path, {"QDRANT_URL": "http://127.0.0.1:9"})["index"]
+    assert (found.state, "QDRANT_URL" in found.fix) == ("broken", True)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_service_tells_what_it_holds(tmp_path: Path) -> None:
+    """Its answers stand for the index, which it owns."""
+    with answering(204, b"") as url:
+        announce(tmp_path / ".winnow", url)
+        assert findings(tmp_path)["service"].state == "broken"  # it confirms, but says nothing that can be read
+
+
+def test_the_fix_stands_below_the_finding() -> None:
+    """Two lines, without markup of what was found."""
+    console = Console(file=StringIO(), width=40, soft_wrap=True)
+    show(console, [Finding(name="index", state="broken", detail="[x]", fix="mend it")])
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue() == "broken index: [x]\n       fix: mend it\n"

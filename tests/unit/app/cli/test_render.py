@@ -1,0 +1,212 @@
+"""What a person sees."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.cli.render import IndexingView, LoadingView, clean, refusal, show_answer, show_results, summary_line
+from indexing.pipeline.progress import Advanced, Finishing, LoadingModel, Planned, Refused, Summary, Waiting
+
+NOTES: dict[str, Any] = {
+    "warnings": [],
+    "degraded": [],
+    "timings_ms": {"total": 3.0, "embed": 1.0},
+    "usage": {"cost_usd": 0},
+}
+TEXT = "Cover is for all. Dental cover starts on your first day. Ask Ana."
+HIT: dict[str, Any] = {
+    "id": "p1",
+    "document_id": "d1",
+    "source": "handbook.pdf",
+    "page": 3,
+    "heading": ["Benefits", "Dental"],
+    "score": 0.5,
+    "text": TEXT,
+    "start": 100,
+}
+CITATION = {
+    "marker": 1,
+    "result_id": "p1",
+    "document_id": "d1",
+    "source": "handbook.pdf",
+    "page": 3,
+    "start": 118,
+    "end": 155,
+    "quote": TEXT[18:55],
+    "verified": True,
+}
+ANSWER: dict[str, Any] = {
+    **NOTES,
+    "answer": "Dental cover starts on your first day [1].",
+    "answerable": True,
+    "abstain_reason": None,
+    "citations": [CITATION],
+    "unsupported": [],
+    "answer_backend": {"requested": "auto", "used": "extractive", "model": None, "fallbacks": []},
+    "results": [HIT],
+}
+
+
+def console(*, terminal: bool = False, width: int = 80) -> Console:
+    return Console(file=StringIO(), force_terminal=terminal, width=width, soft_wrap=True, color_system=None)
+
+
+def shown(on: Console) -> str:
+    assert isinstance(on.file, StringIO)
+    return on.file.getvalue()
+
+
+class Clock:
+    """Goes on by ten seconds each time it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 10
+        return self.now
+
+
+def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
+    """Each event is a line of its own, with the share done and the time left."""
+    on = console()
+    with IndexingView(on, Clock()) as view:
+        view.show(Planned(new=2, changed=1, unchanged=4, gone=1, bytes=1000))
+        view.show(LoadingModel(model="m"))
+        view.show(Advanced(bytes=500, documents=1, passages=10))
+        view.show(Waiting(detail="wait"))
+        view.show(Finishing(step="optimising"))
+        view.show(Summary(collection="default"))
+    assert shown(on).splitlines() == [
+        "files: 2 new, 1 changed, 4 unchanged, 1 gone",
+        "loading the embedding model m",
+        "50%: 10 passages, 1.0/s, about 10 s left",
+        "wait",
+        "optimising",
+    ]
+
+
+def test_a_run_leaves_no_bar_on_the_terminal() -> None:
+    """Refusals stay readable; the bar is taken away, and the cursor given back."""
+    on = console(terminal=True)
+    with IndexingView(on) as view:
+        view.show(Planned(new=1, changed=0, unchanged=0, gone=0, bytes=10))
+        view.show(Advanced(bytes=5, documents=1, passages=1))
+        view.show(Refused(source="a.pdf", reason="password", detail="It is encrypted."))
+    assert "refused a.pdf [password] It is encrypted." in shown(on)
+    assert shown(on).rstrip("\x1b[2K\r\n1A").count("\x1b[?25h") == 1
+
+
+def test_loading_is_told_to_people_only() -> None:
+    """A program that reads the output is not told."""
+    for terminal in (False, True):
+        on = console(terminal=terminal)
+        with LoadingView(on) as view:
+            view.show(LoadingModel(model="m"))
+        assert ("loading the embedding model m" in shown(on)) == terminal
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_an_answer_shows_the_quote_amid_its_passage(width: int) -> None:
+    """Numbered source, page, span; the quoted sentence in quotation marks, verbatim; the total time comes last."""
+    on = console(width=width)
+    show_answer(on, ANSWER)
+    assert shown(on).splitlines() == [
+        "Dental cover starts on your first day [1].",
+        "",
+        "[1] handbook.pdf, page 3  characters 118-155",
+        "    Cover is for all. “Dental cover starts on your first day” . Ask Ana.",
+        "",
+        "embed 1.0 ms, total 3.0 ms; cost $0.0000",
+    ]
+
+
+def test_an_answer_says_whose_it_is_and_what_nobody_says() -> None:
+    """The model that wrote it, who failed before it, each source once, and doubts where there are any."""
+    on = console(width=200)
+    use = {
+        "requested": "auto",
+        "used": "gemma",
+        "model": "gemma-3",
+        "fallbacks": [{"backend": "flash", "reason": "timeout"}],
+    }
+    doubted = {**CITATION, "marker": 2, "verified": False}
+    citations = [CITATION, {**CITATION, "verified": False}, doubted]
+    text = "Dental cover starts on your first day [1]. So they say [1][2]. It is grand."
+    show_answer(
+        on,
+        {
+            **ANSWER,
+            "answer": text,
+            "citations": citations,
+            "answer_backend": use,
+            "unsupported": [{"start": 63, "end": 75}],
+        },
+    )
+    lines = shown(on).splitlines()
+    assert lines[0] == text
+    assert [line for line in lines if line.startswith("[")] == [
+        "[1] handbook.pdf, page 3  characters 118-155",
+        "[2] handbook.pdf, page 3  characters 118-155  does not say all of this",
+    ]
+    assert "no source was found to say: “It is grand.”" in lines
+    assert lines[-1].startswith("answered by gemma (gemma-3) after flash (timeout); embed")
+
+
+def test_an_answer_without_texts_still_quotes() -> None:
+    """The quote comes with the citation."""
+    on = console()
+    show_answer(on, {**ANSWER, "results": [{**HIT, "text": None}]})
+    assert "    “Dental cover starts on your first day”" in shown(on).splitlines()
+
+
+def test_abstaining_is_said() -> None:
+    """With its reason in words."""
+    on = console()
+    show_answer(on, {**ANSWER, "answerable": False, "abstain_reason": "no_results", "citations": []})
+    assert "abstained: no results" in shown(on)
+
+
+def test_results_are_numbered_with_place_and_heading() -> None:
+    """One header a hit, then the beginning of its text, on one line for a program."""
+    on = console(width=30)
+    show_results(on, {**NOTES, "query": "dental", "results": [{**HIT, "text": "x " * 400}]})
+    header, snippet, *_ = shown(on).splitlines()
+    assert header == "1. 0.500 handbook.pdf, page 3  Benefits > Dental"
+    assert snippet.endswith("…")
+    assert len(snippet) == 324
+
+
+def test_nothing_found_is_said() -> None:
+    """An empty list is no silence."""
+    on = console()
+    show_results(on, {**NOTES, "query": "q", "results": []})
+    assert shown(on).startswith("nothing found\n")
+
+
+def test_a_document_cannot_command_the_terminal() -> None:
+    """Escape sequences in texts and file names are shown as blanks; markup is no markup."""
+    assert clean("a\x1b[31mb\x07\x9bc\nd") == "a [31mb c\nd"
+    on = console()
+    hit = {**HIT, "text": "\x1b]0;title\x07 [red]hi[/red]", "source": "a\x1b[2Jb"}
+    show_results(on, {**NOTES, "query": "q", "results": [hit]})
+    assert "\x1b" not in shown(on)
+    assert "[red]hi[/red]" in shown(on)
+    assert "\x1b" not in refusal(Refused(source="\x1b[2J", reason="binary", detail="x\x1b")).plain
+
+
+def test_a_kept_version_is_said() -> None:
+    """Who reads that a file was refused wants to know what searches find now."""
+    kept = refusal(Refused(source="a", reason="corrupt", detail="Cut short.", kept=True))
+    assert kept.plain == "refused a [corrupt] Cut short. The earlier version stays in the index."
+
+
+def test_the_summary_is_a_line() -> None:
+    """What was done, how fast, and what the collection holds."""
+    summary = Summary(collection="c", created=1, deleted=2, passages=10, total_documents=3, total_passages=9, seconds=2)
+    assert summary_line(summary) == (
+        "documents: 1 created, 0 updated, 0 unchanged, 2 deleted in 2.0 s, 5.0 passages/s; "
+        "'c' holds 3 documents, 9 passages"
+    )

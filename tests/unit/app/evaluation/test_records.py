@@ -1,0 +1,91 @@
+"""What follows from what came of the questions."""
+
+import math
+
+import pytest
+
+from app.domain import Answer, BackendUse, Citation, UnsupportedSpan
+from app.evaluation.data import Asked
+from app.evaluation.records import Outcome, Replied, measured, replied, retrieval
+from tests.fakes.answering import hit
+
+GRADES = {"a": {"x": 2, "y": 1}, "b": {"z": 1}}
+
+
+def test_retrieval_is_measured_by_hand() -> None:
+    """nDCG with linear gain, recall among the first k, the reciprocal place of the first relevant one."""
+    documents = ("n1", "y", "x", *(f"n{place}" for place in range(2, 9)))
+    outcomes = {
+        "a": Outcome(id="a", documents=documents),
+        "b": Outcome(id="b", documents=("n1",)),
+        "unjudged": Outcome(id="unjudged", documents=("x",)),
+    }
+    found = retrieval(outcomes, GRADES, k=2)
+    ideal = 2 / math.log2(2) + 1 / math.log2(3)
+    assert list(found) == ["nDCG@10", "recall@2", "MRR@10"]
+    assert found["nDCG@10"] == {"a": pytest.approx((1 / math.log2(3) + 2 / math.log2(4)) / ideal), "b": 0.0}
+    assert found["recall@2"] == {"a": 0.5, "b": 0.0}
+    assert found["MRR@10"] == {"a": 0.5, "b": 0.0}
+    assert retrieval({"unjudged": Outcome(id="unjudged")}, GRADES, k=2) == {}
+
+
+def test_an_answer_is_measured() -> None:
+    """Text, quotes and citations of those that were answered; silence where an answer was known counts as wrong."""
+    questions = {
+        "right": Asked(id="right", text="?", answers=("nine",)),
+        "silent": Asked(id="silent", text="?", answers=("nine",)),
+        "free": Asked(id="free", text="?"),
+        "none": Asked(id="none", text="?", answerable=False),
+    }
+    said = Replied(
+        text="At nine [1].",
+        abstained=False,
+        quotes=("Opens at nine.", "x"),
+        verbatim=(True, False),
+        sentences=((True, False), ()),
+        used="m",
+    )
+    silent = Replied(text="I cannot say nine", abstained=True, quotes=(), verbatim=(), sentences=(), used="m")
+    replies = {"right": said, "silent": silent, "free": silent, "none": said}
+    outcomes = {key: Outcome(id=key, reply=reply, degraded=key == "free") for key, reply in replies.items()}
+    found = measured(outcomes, questions, {}, k=5)
+    assert found["F1"] == {"right": pytest.approx(2 / 3), "silent": 0.0}
+    assert found["exact match"] == {"right": 0.0, "silent": 0.0}
+    assert found["gold in a quote"] == {"right": 1.0, "silent": 0.0}
+    assert found["citation recall"] == {"right": 0.5, "none": 0.5}
+    assert found["citation precision"] == {"right": 0.5, "none": 0.5}
+    assert found["quotes verbatim"] == {"right": 0.5, "none": 0.5}
+    assert found["abstained, answerable"] == {"right": 0.0, "silent": 1.0, "free": 1.0}
+    assert found["abstained, unanswerable"] == {"none": 0.0}
+    assert found["degraded"] == {"right": 0.0, "silent": 0.0, "free": 1.0, "none": 0.0}
+
+
+def test_an_answer_is_taken_apart() -> None:
+    """Citations by sentence; an unsupported one has none that holds; a quote is compared with the passage's text."""
+    passage = hit("Dental cover starts at once.", number=0, start=100)
+
+    def citation(sentence: tuple[int, int], quote: str, *, verified: bool) -> Citation:
+        return Citation(
+            marker=1, result_id="p0", document_id="d0", source="", page=None, start=100, end=106, quote=quote,
+            answer_start=sentence[0], answer_end=sentence[1], verified=verified,
+        )  # fmt: skip
+
+    answer = Answer(
+        answer="Text",
+        answerable=True,
+        abstain_reason=None,
+        citations=(
+            citation((0, 9), "Dental", verified=True),
+            citation((0, 9), "dental", verified=False),
+            citation((20, 30), "Dental", verified=True),
+        ),
+        unsupported=(UnsupportedSpan(10, 19), UnsupportedSpan(20, 30)),
+        results=(passage,),
+        backend=BackendUse(requested="m", used="m"),
+        answer_backend=BackendUse(requested="m", used="extractive"),
+    )
+    found = replied(answer)
+    assert found.sentences == ((True, False), (False,), ())
+    assert found.verbatim == (True, False, True)
+    assert found.quotes == ("Dental", "dental", "Dental")
+    assert (found.used, found.abstained) == ("extractive", False)

@@ -1,0 +1,96 @@
+"""A report as rows of text."""
+
+import msgspec
+
+from app.evaluation.models import BackendReport, EvalOptions, Figure, Latency, Report
+from app.evaluation.report import markdown, notes, rows
+
+NONE = BackendReport(
+    backend="none",
+    model=None,
+    questions=200,
+    failed={},
+    measures={
+        "nDCG@10": Figure(mean=0.8, low=0.75, high=1.0, n=200),
+        "degraded": Figure(mean=0.0, low=0.0, high=0.0, n=200),
+    },
+    gains={},
+    latency_ms={"total": Latency(p50=12.4, p95=1234.5)},
+    requests=0,
+    input_tokens=0,
+    cached_tokens=0,
+    output_tokens=0,
+    cost_usd=0.0,
+    usd_per_1000=0.0,
+    answered_by={},
+)
+GEMMA = msgspec.structs.replace(
+    NONE,
+    backend="gemma",
+    model="gemma|3",
+    questions=198,
+    failed={"timeout": 2},
+    measures={**NONE.measures, "nDCG@10": Figure(mean=0.9, low=0.85, high=0.95, n=198)},
+    gains={"nDCG@10": Figure(mean=-0.05, low=-0.1, high=-0.01, n=198)},
+    latency_ms={**NONE.latency_ms, "rank": Latency(p50=100.0, p95=200.0)},
+    input_tokens=123_456,
+    usd_per_1000=0.25,
+)
+REPORT = Report(
+    data="mine",
+    digest="0123456789abcdef0123",
+    options=EvalOptions(backends=("gemma",)),
+    documents=1000,
+    answerable=200,
+    unanswerable=0,
+    backends=(NONE, GEMMA),
+    notes=("3 of 9 relevant documents are not in the corpus: nobody can find them",),
+)
+
+
+def cells(report: Report) -> dict[str, tuple[str, ...]]:
+    return {row.name.strip(): row.cells for row in rows(report)}
+
+
+def test_measures_have_intervals_and_gains() -> None:
+    """The gain stands below its measure, with a star where it is sure; shares are in percent."""
+    found = cells(REPORT)
+    assert found["nDCG@10"] == ("0.800 [.750 1.00]", "0.900 [.850 .950]")
+    assert found["against none"] == ("", "-0.050* [-.100 -.010]")
+    assert found["degraded"] == ("0.0% [0.0 0.0]", "0.0% [0.0 0.0]")
+    assert [row.name for row in rows(REPORT)][:2] == ["nDCG@10", "  against none"]
+    unsure = msgspec.structs.replace(GEMMA, gains={"nDCG@10": Figure(mean=0.05, low=-0.01, high=0.1, n=9)})
+    assert cells(msgspec.structs.replace(REPORT, backends=(NONE, unsure)))["against none"][1] == "+0.050 [-.010 +.100]"
+
+
+def test_what_it_took_is_told() -> None:
+    """Latencies, dollars, tokens, and how many questions it rests on."""
+    found = cells(REPORT)
+    assert found["rank ms, p50 / p95"] == ("-", "100 / 200")
+    assert found["total ms, p50 / p95"][0] == "12 / 1,234"
+    assert found["$ per 1,000 questions"] == ("0.0000", "0.2500")
+    assert found["tokens in"] == ("0", "123,456")
+    assert found["failed"] == ("0", "2")
+
+
+def test_notes_say_how_to_read_it() -> None:
+    """What is missing, what failed, who answered in whose place, and how citations were judged."""
+    told = notes(REPORT)
+    assert told[0] == REPORT.notes[0]
+    assert "gemma: left out are 2 timeout" in told[1]
+    assert not any("ALCE" in note for note in told)
+    other = msgspec.structs.replace(GEMMA, answered_by={"gemma": 1, "extractive": 9})
+    answered = msgspec.structs.replace(REPORT, options=EvalOptions(answers=True, check="model"), backends=(NONE, other))
+    assert "gemma: answers were written 9 by extractive" in notes(answered)
+    assert "by the model that checks citations" in notes(answered)[-1]
+
+
+def test_markdown_is_a_table() -> None:
+    """As many cells in every line; what would end a cell is escaped."""
+    page = markdown(REPORT)
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.replace(r"\|", "").count("|") for line in table} == {4}
+    assert r"gemma (gemma\|3)" in table[0]
+    assert "200 questions of 1,000 documents; seed 1, data 0123456789abcdef." in page
+    mine = msgspec.structs.replace(REPORT, documents=None, unanswerable=5, options=EvalOptions(collection="docs"))
+    assert "200 questions and 5 unanswerable ones of the collection `docs`" in markdown(mine)

@@ -1,0 +1,48 @@
+"""How well texts match a query, without an index."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.retrieval.matching import both, match_vectors, match_words
+from indexing.embedding.calibration import Contrast
+from indexing.retrieval.bm25 import Lexical
+
+LEXICAL = Lexical()
+WORDS = st.lists(st.sampled_from(["dental", "cover", "office", "the", "日本", "", "7"]), max_size=8).map(" ".join)
+
+
+@given(WORDS, st.lists(WORDS, max_size=8))
+def test_matches_by_words_are_within_bounds(query: str, texts: list[str]) -> None:
+    """One in [0,1] for each text, 0 where no word is shared, equal for equal texts."""
+    found = match_words(LEXICAL, query, texts)
+    assert len(found) == len(texts)
+    assert all(0 <= match < 1 for match in found)
+    assert len({(text, match) for text, match in zip(texts, found, strict=True)}) == len(set(texts))
+
+
+def test_more_of_the_query_is_a_better_match() -> None:
+    """Both words beat one, the rare word beats the frequent one, and none is 0."""
+    texts = ["dental cover", "dental plan", "cover page", "cover letter", "cover story", "parking"]
+    whole, rare, frequent, *_, none = match_words(LEXICAL, "dental cover", texts)
+    assert whole > rare > frequent > none == 0
+
+
+def test_a_match_hardly_depends_on_the_others() -> None:
+    """A text alone has nearly the score that it has among fifty."""
+    (alone,) = match_words(LEXICAL, "dental cover", ["dental cover starts"])
+    among = match_words(LEXICAL, "dental cover", ["dental cover starts", *(f"office {n}" for n in range(50))])[0]
+    assert alone == pytest.approx(among, abs=0.02)
+
+
+def test_vectors_count_from_what_is_unrelated() -> None:
+    """A cosine of an unrelated text is 0, one unit above is 1, and what is beyond is cut."""
+    texts = np.array([[0.1, 0], [0.35, 0], [0.6, 0], [0.9, 0], [-0.5, 0]], dtype=np.float32)
+    query = np.array([1, 0], dtype=np.float32)
+    assert match_vectors(query, texts, Contrast(0.1, 0.5)) == pytest.approx([0, 0.5, 1, 1, 0], abs=1e-6)
+
+
+def test_both_is_their_mean() -> None:
+    """Neither side outweighs the other."""
+    assert both([0.0, 1.0], [0.5, 1.0]) == [0.25, 1.0]

@@ -1,0 +1,67 @@
+"""What may be indexed of an offer."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.services.document_validation import MAX_METADATA_BYTES, Rejected, examined, id_problem
+from indexing.documents import Document
+from indexing.pipeline.ingest import Handed
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+
+
+def offer(text: str = "text", id: str = "", source: str = "", **fields: object) -> Handed:
+    return Handed(document=Document(text=text, **fields), id=id, source=source)  # type: ignore[arg-type]
+
+
+@given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, JSON, max_size=4))
+def test_whatever_is_offered_can_be_stored_or_is_rejected(text: str, title: str, name: str, metadata: object) -> None:
+    """No NUL, no lone surrogate, no integer beyond 64 bits gets through, and text keeps its length."""
+    (found,) = examined([offer(text, name, title=title, metadata=metadata)])
+    if isinstance(found, Rejected):
+        assert found.reason in ("invalid_id", "invalid_metadata")
+        assert found.detail
+        return
+    document = found.document
+    stored = msgspec.json.encode(document)
+    assert len(document.text) == len(text)
+    assert b"\\u0000" not in stored
+    assert len(msgspec.json.encode(document.metadata)) <= MAX_METADATA_BYTES
+    assert found.id
+    assert examined([found]) == [found]
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(7, True), (8, False)])
+def test_metadata_is_bounded_in_depth(levels: int, fits: bool) -> None:
+    """The object itself is the first of eight levels."""
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    (found,) = examined([offer(metadata={"a": value})])
+    assert isinstance(found, Handed) is fits
+
+
+def test_the_first_of_an_id_counts() -> None:
+    """A later one is rejected, also where the id comes from the source, or from the content."""
+    found = examined([offer("a", "x"), offer("b", "x"), offer("c", source="s"), offer("d", source="s"), *[offer()] * 2])
+    assert [isinstance(each, Handed) for each in found] == [True, False, True, False, True, False]
+    assert {each.reason for each in found if isinstance(each, Rejected)} == {"duplicate_id"}
+
+
+def test_a_rejected_document_keeps_no_id_from_others() -> None:
+    """Only what is indexed takes its id."""
+    rejected = offer("a", "x", metadata={"a": 2**64})
+    assert [isinstance(each, Handed) for each in examined([rejected, offer("b", "x")])] == [False, True]
+
+
+@pytest.mark.parametrize("document_id", ["", ".", "..", "/", "//", "a\0", "a\x7f", "\x85", "\ud800", "i" * 513])
+def test_some_ids_cannot_be(document_id: str) -> None:
+    """What no URL can ask for, or no log can show."""
+    assert id_problem(document_id)

@@ -1,0 +1,80 @@
+"""Writing to collections, several at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from app.errors import Overloaded
+from app.services.documents import MAX_AT_ONCE, Library
+from indexing.documents import Document
+from indexing.pipeline.context import Workbench
+from indexing.pipeline.ingest import Handed
+from indexing.pipeline.manifest import Manifest
+from indexing.readers import ReadLimits
+from indexing.retrieval.bm25 import Lexical
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
+    store, manifest = EmbeddedStore(tmp_path / "index"), Manifest(tmp_path / "manifest.sqlite3")
+    yield Workbench(
+        store=store, manifest=manifest, embedder=GivenEmbedder(HashEmbedder()), limits=ReadLimits(), lexical=Lexical()
+    )
+    manifest.close()
+    await store.close()
+
+
+@pytest.fixture
+def library(bench: Workbench) -> Library:
+    async def get() -> Workbench:
+        return bench
+
+    return Library(get)
+
+
+def handed(document_id: str, text: str = "dental") -> Handed:
+    return Handed(document=Document(text=text), id=document_id)
+
+
+async def ids(bench: Workbench) -> set[str]:
+    return {passage.document_id async for passage in bench.store.scan("c")}
+
+
+async def test_a_long_put_lets_others_in(bench: Workbench, library: Library) -> None:
+    """A small put is done before a large one that came first."""
+    order: list[str] = []
+
+    async def put(name: str, count: int) -> None:
+        await library.index("c", [handed(f"{name}{n}") for n in range(count)])
+        order.append(name)
+
+    await asyncio.gather(put("large", 400), put("small", 1))
+    assert order == ["small", "large"]
+
+
+async def test_results_are_told_slice_by_slice(library: Library) -> None:
+    """Every result is told once, in order, before the end."""
+    told: list[int] = []
+    results = await library.index("c", [handed(str(n)) for n in range(150)], lambda part: told.append(len(part)))
+    assert len(told) > 1
+    assert sum(told) == len(results) == 150
+    assert [result.id for result in results] == [str(n) for n in range(150)]
+
+
+async def test_uploads_at_once_are_bounded(library: Library) -> None:
+    """One more is Overloaded; when one ends there is room again."""
+    with ExitStack() as stack:
+        for _ in range(MAX_AT_ONCE):
+            stack.enter_context(library.uploading())
+        with pytest.raises(Overloaded):
+            stack.enter_context(library.uploading())
+    with library.uploading():
+        pass

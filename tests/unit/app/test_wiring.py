@@ -1,0 +1,131 @@
+"""The services' lifetime."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.config.backends import BackendSettings
+from app.config.settings import IndexSection, Settings
+from app.wiring import Resource, Services
+from indexing.errors import EmbedderUnavailable, IndexBusy
+from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
+from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.anyio
+
+
+async def no_store() -> VectorStore:
+    raise IndexBusy("held")
+
+
+def services(embedder: GivenEmbedder) -> Services:
+    return Services(Settings(), no_store, embedder, lambda _services: ScriptedAnswerer())
+
+
+async def test_a_resource_is_opened_once() -> None:
+    """Everyone who asks at once shares one opening."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.01)
+    resource = Resource(source.get)
+    first, second = await asyncio.gather(resource.get(), resource.get())
+    assert first is second
+    assert source.loads == 1
+
+
+async def test_a_failed_opening_is_tried_again() -> None:
+    """The next who asks gets a fresh try."""
+    source = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("not yet"),))
+    resource = Resource(source.get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert isinstance(await resource.get(), HashEmbedder)
+
+
+async def test_giving_up_does_not_stop_the_opening() -> None:
+    """A caller who is cancelled leaves it to the others."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.02)
+    resource = Resource(source.get)
+    impatient = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert isinstance(await resource.get(), HashEmbedder)
+    assert source.loads == 1
+
+
+async def test_settling_waits_for_an_opening_under_way() -> None:
+    """What is just being opened is not lost when the service closes."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), delay_s=0.01).get)
+    assert await resource.settled() is None
+    asking = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    assert isinstance(await resource.settled(), HashEmbedder)
+    await asking
+
+
+async def test_settling_after_a_failure_is_nothing() -> None:
+    """There is nothing to close."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),)).get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert await resource.settled() is None
+
+
+async def test_a_probe_does_not_wait_for_a_slow_start() -> None:
+    """A dependency that is still loading is not ready, and goes on loading."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.1)
+    given = services(source)
+    _, embedder, _ = await given.readiness(timeout_s=0.01)
+    assert (embedder.ready, embedder.detail) == (False, "it is still starting, or does not answer")
+    _, embedder, _ = await given.readiness(timeout_s=5)
+    assert embedder.ready
+    assert source.loads == 1
+    await given.close()
+
+
+async def test_a_start_that_fails_does_not_stop_the_service() -> None:
+    """The reasons are told by readiness; closing works."""
+    given = services(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),) * 3))
+    await given.start()
+    details = [dependency.detail for dependency in await given.readiness()]
+    assert details == ["held", "no", ""]
+    await given.close()
+
+
+async def test_backends_that_cannot_be_opened_keep_nobody_from_getting_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The samples are indexed, searching works, and readiness says what is wrong with the backends."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    (tmp_path / "a.txt").write_text("Parcels arrive within two days.")
+    settings = Settings(
+        index=IndexSection(home=tmp_path / "home"), backends={"flash": BackendSettings(kind="gemini", api_key="k")}
+    )
+    store = EmbeddedStore(tmp_path / "index")
+    given = Services(settings, lambda: _given(store), GivenEmbedder(HashEmbedder()), lambda *_: ScriptedAnswerer())
+    await given.start(tmp_path / "a.txt")
+    async with asyncio.timeout(30):
+        while "samples" in (names := {need.name: need for need in await given.readiness()}):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert "ALL_PROXY" in names["backends"].detail
+    assert (names["backends"].ready, names["store"].ready, names["embedder"].ready) == (False, True, True)
+    assert [info.passages for info in await store.collections()] == [1]
+    await given.close()
+
+
+async def _given(store: VectorStore) -> VectorStore:
+    return store
+
+
+def test_importing_the_service_imports_no_heavy_package() -> None:
+    """The start is quick: models, servers' clients and readers are imported when they are needed."""
+    program = "import sys, app.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    heavy = {"torch", "transformers", "sentence_transformers", "qdrant_client", "sklearn", "scipy", "pandas"}
+    assert not heavy & set(done.stdout.split())

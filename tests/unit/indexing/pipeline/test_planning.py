@@ -1,0 +1,109 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from indexing.documents import Document
+from indexing.errors import UnreadableDocument
+from indexing.pipeline.manifest import SourceRecord
+from indexing.pipeline.planning import Plan, file_document_id, hash_file, make_plan, own_id, plan_rebuild
+from indexing.pipeline.sources import Source, discover
+from indexing.readers.limits import ReadLimits
+
+LIMITS = ReadLimits(max_bytes=1000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(f"text of {name}")
+    return tmp_path
+
+
+def known(*paths: Path) -> dict[str, SourceRecord]:
+    """These files as a finished run recorded them."""
+    return {
+        str(path): SourceRecord(path=str(path), name=path.name, hash=hash_file(path, LIMITS)[0], bytes=1)
+        for path in paths
+    }
+
+
+def plan(folder: Path, finished: dict[str, SourceRecord], unfinished: frozenset[str] = frozenset()) -> Plan:
+    found = discover([str(folder)], folder)
+    return make_plan(found.sources, finished, finished.keys() | unfinished, found.covers, unfinished, LIMITS)
+
+
+def names(sources: tuple[Source, ...]) -> list[str]:
+    return [source.name for source in sources]
+
+
+def test_files_are_told_apart_by_their_content(folder: Path) -> None:
+    """New, changed, unchanged and gone files each go where they belong; a touched file is unchanged."""
+    finished = known(folder / "a.txt", folder / "b.txt") | known(folder / "c.txt")
+    (folder / "a.txt").touch()
+    (folder / "b.txt").write_text("other text")
+    (folder / "c.txt").unlink()
+    (folder / "d.txt").write_text("new")
+    made = plan(folder, finished)
+    assert [(work.source.name, work.known, work.bytes) for work in made.work] == [
+        ("b.txt", True, 10),
+        ("d.txt", False, 3),
+    ]
+    assert (names(made.unchanged), made.gone) == (["a.txt"], (str(folder / "c.txt"),))
+
+
+def test_a_file_that_is_there_and_cannot_be_opened_is_not_gone(folder: Path) -> None:
+    """It is unreadable, with its reason: too large, a pipe, a dangling link."""
+    finished = known(folder / "a.txt", folder / "b.txt", folder / "c.txt")
+    (folder / "a.txt").write_bytes(b"x" * 1001)
+    for name in ("b.txt", "c.txt"):
+        (folder / name).unlink()
+    os.mkfifo(folder / "pipe")
+    (folder / "b.txt").symlink_to(folder / "pipe")
+    (folder / "c.txt").symlink_to(folder / "nowhere")
+    made = plan(folder, finished)
+    assert [(source.name, why.reason) for source, why in made.unreadable] == [
+        ("a.txt", "too_large"),
+        ("b.txt", "not_a_file"),
+        ("c.txt", "not_found"),
+    ]
+    assert (made.work, made.gone) == ((), ())
+
+
+def test_a_missing_file_outside_the_inputs_is_gone_only_if_it_was_left_half_done(folder: Path) -> None:
+    """What a run does not cover it leaves alone, but it clears up after a killed one."""
+    outside, half_done = "/nowhere/kept.txt", "/nowhere/half.txt"
+    finished = {outside: SourceRecord(path=outside, name="kept.txt", hash="h", bytes=1)}
+    assert plan(folder, finished, frozenset({half_done})).gone == (half_done,)
+
+
+def test_a_rebuild_reads_every_file_that_is_still_there(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The files found, and earlier ones of other runs under the names they had."""
+    other = tmp_path_factory.mktemp("other") / "deep.txt"
+    other.write_text("elsewhere")
+    found = discover([str(folder)], folder)
+    earlier = {str(other): "sub/deep.txt", str(folder / "a.txt"): "a.txt", "/nowhere/x.txt": "x.txt"}
+    made = plan_rebuild(found.sources, earlier, LIMITS)
+    assert [work.source.name for work in made.work] == ["a.txt", "b.txt", "c.txt", "sub/deep.txt"]
+    assert made.gone == ("/nowhere/x.txt",)
+
+
+def test_a_record_is_known_by_its_own_id_or_by_its_place(folder: Path) -> None:
+    """An id of its own is the document's id; a place counts only within its file."""
+    (work, *_) = plan(folder, {}).work
+    assert work.document_record(Document(text="t", key="doc-7")).id == "doc-7"
+    assert work.document_record(Document(text="t", key="#7")).id == file_document_id(str(folder / "a.txt"), "#7")
+    assert (own_id(Document(text="t")), own_id(Document(text="t", key="#1"))) == ("", "")
+
+
+def test_standard_input_has_no_hash() -> None:
+    """It can be read once, so it is handed over instead of planned."""
+    with pytest.raises(ValueError, match="handed over"):
+        hash_file(None, LIMITS)
+
+
+def test_a_directory_is_no_file(folder: Path) -> None:
+    """The reason says so."""
+    with pytest.raises(UnreadableDocument, match="not a file") as caught:
+        hash_file(folder, LIMITS)
+    assert caught.value.reason == "not_a_file"

@@ -1,0 +1,470 @@
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from indexing.documents import Document
+from indexing.embedding.model import Vectors
+from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
+from indexing.pipeline.context import Workbench
+from indexing.pipeline.ingest import Handed, Intake
+from indexing.pipeline.progress import Event, LoadingModel, Planned, Refused
+from indexing.pipeline.sync import SyncRequest, sync
+from indexing.store.base import Point
+from indexing.store.server import ServerStore
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.library import content, index, passages, records, texts, workbench
+from tests.fakes.source import GivenEmbedder
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files to index."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("apple", "birch", "cedar"):
+        (folder / f"{name}.txt").write_text(f"The {name} stands in the garden.")
+    return folder
+
+
+def write_records(path: Path, **records: str) -> None:
+    path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in records.items()))
+
+
+def reasons(refused: Sequence[Refused]) -> list[tuple[str, str, bool]]:
+    return [(item.source, item.reason, item.kept) for item in refused]
+
+
+async def test_every_file_of_a_folder_becomes_searchable(bench: Workbench, folder: Path) -> None:
+    """A first run writes every document, and its summary counts them."""
+    summary = await index(bench, folder)
+    assert (summary.created, summary.updated, summary.unchanged, summary.deleted) == (3, 0, 0, 0)
+    assert (summary.total_documents, summary.total_passages, summary.refused) == (3, 3, ())
+    assert await texts(bench) == [f"The {name} stands in the garden." for name in ("apple", "birch", "cedar")]
+    assert {passage.source for passage in await passages(bench)} == {"apple.txt", "birch.txt", "cedar.txt"}
+
+
+async def test_an_unchanged_folder_neither_embeds_nor_loads_the_model(
+    bench: Workbench, folder: Path, embedder: HashEmbedder
+) -> None:
+    """A second run over the same files does nothing, even when one of them is refused every time."""
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 cut short")
+    await index(bench, folder)
+    before = len(embedder.embedded)
+    events: list[Event] = []
+    summary = await index(bench, folder, report=events.append)
+    assert len(embedder.embedded) == before
+    assert not [event for event in events if isinstance(event, LoadingModel)]
+    assert (summary.created, summary.updated, summary.unchanged, summary.passages) == (0, 0, 3, 0)
+    assert reasons(summary.refused) == [("broken.pdf", "corrupt", False)]
+
+
+async def test_a_changed_file_is_replaced_without_leftovers(
+    bench: Workbench, folder: Path, embedder: HashEmbedder
+) -> None:
+    """Only the changed document is embedded, and nothing of its earlier version stays."""
+    (folder / "apple.txt").write_text(
+        "\n\n".join(f"Apple number {n}. " + "It is red and round. " * 30 for n in range(5))
+    )
+    await index(bench, folder)
+    embedder.embedded.clear()
+    (folder / "apple.txt").write_text("A pear now.")
+    summary = await index(bench, folder)
+    assert (summary.created, summary.updated, summary.total_passages) == (0, 1, 3)
+    assert len(embedder.embedded) == 1
+    assert await texts(bench) == ["A pear now.", "The birch stands in the garden.", "The cedar stands in the garden."]
+
+
+async def test_a_file_that_is_gone_is_deleted(bench: Workbench, folder: Path) -> None:
+    """Its documents leave the store and the manifest."""
+    await index(bench, folder)
+    (folder / "birch.txt").unlink()
+    summary = await index(bench, folder)
+    assert (summary.deleted, summary.total_documents, summary.total_passages) == (1, 2, 2)
+    assert "birch.txt" not in {passage.source for passage in await passages(bench)}
+
+
+async def test_what_is_gone_is_kept_when_asked(bench: Workbench, folder: Path) -> None:
+    """With `delete` off, documents whose files are gone stay."""
+    await index(bench, folder)
+    (folder / "birch.txt").unlink()
+    assert (await index(bench, folder, delete=False)).total_documents == 3
+
+
+async def test_only_what_the_inputs_cover_is_deleted(bench: Workbench, folder: Path) -> None:
+    """A run over one file leaves the documents of missing others alone."""
+    await index(bench, folder)
+    (folder / "birch.txt").unlink()
+    assert (await index(bench, folder, "apple.txt")).total_documents == 3
+
+
+async def test_a_renamed_file_leaves_one_copy(bench: Workbench, folder: Path) -> None:
+    """The document under the old name is deleted, the one under the new name is there."""
+    await index(bench, folder)
+    (folder / "birch.txt").rename(folder / "beech.txt")
+    summary = await index(bench, folder)
+    assert (summary.created, summary.deleted, summary.total_passages) == (1, 1, 3)
+    assert [p.source for p in await passages(bench) if "birch" in p.text] == ["beech.txt"]
+
+
+async def test_records_of_a_renamed_file_are_taken_over(bench: Workbench, folder: Path) -> None:
+    """Records with ids of their own move to the new file; none is refused, none is lost."""
+    write_records(folder / "a.jsonl", one="the first record", two="the second record")
+    await index(bench, folder)
+    (folder / "a.jsonl").rename(folder / "b.jsonl")
+    summary = await index(bench, folder)
+    assert (summary.refused, summary.total_documents) == ((), 5)
+    assert {p.source for p in await passages(bench) if p.document_id in ("one", "two")} == {"b.jsonl"}
+    assert (await index(bench, folder)).unchanged == 5
+
+
+async def test_a_record_moves_from_one_file_to_another(bench: Workbench, folder: Path) -> None:
+    """A record that a file gives up can be another's in the same run."""
+    write_records(folder / "a.jsonl", one="the first record", two="the second record")
+    write_records(folder / "b.jsonl", three="the third record")
+    await index(bench, folder, "a.jsonl", "b.jsonl")
+    write_records(folder / "a.jsonl", one="the first record")
+    write_records(folder / "b.jsonl", three="the third record", two="the second record")
+    assert (await index(bench, folder, "a.jsonl", "b.jsonl")).refused == ()
+    assert [(p.document_id, p.source) for p in await passages(bench)] == [
+        ("one", "a.jsonl"),
+        ("three", "b.jsonl"),
+        ("two", "b.jsonl"),
+    ]
+
+
+async def test_records_are_compared_one_by_one(bench: Workbench, folder: Path, embedder: HashEmbedder) -> None:
+    """Of a changed JSONL file only changed and new records are embedded, and removed ones are deleted."""
+    write_records(folder / "a.jsonl", one="the first", two="the second", three="the third")
+    await index(bench, folder, "a.jsonl")
+    embedder.embedded.clear()
+    write_records(folder / "a.jsonl", one="the first", two="the second, changed", four="the fourth")
+    summary = await index(bench, folder, "a.jsonl")
+    assert (summary.created, summary.updated, summary.unchanged, summary.deleted) == (1, 1, 1, 1)
+    assert sorted(embedder.embedded) == ["the fourth", "the second, changed"]
+    assert await texts(bench) == ["the first", "the fourth", "the second, changed"]
+
+
+async def test_two_records_of_one_id_refuse_the_file(bench: Workbench, folder: Path) -> None:
+    """A file whose records share an id is refused, and its earlier version stays."""
+    write_records(folder / "a.jsonl", one="the first")
+    await index(bench, folder, "a.jsonl")
+    (folder / "a.jsonl").write_text('{"id": "one", "text": "a"}\n{"id": "one", "text": "b"}\n')
+    summary = await index(bench, folder, "a.jsonl")
+    assert reasons(summary.refused) == [("a.jsonl", "corrupt", True)]
+    assert await texts(bench) == ["the first"]
+
+
+async def test_two_files_with_the_same_new_id_do_not_overwrite_each_other(bench: Workbench, folder: Path) -> None:
+    """Within one run the first file gets the id; the second is refused, and again by the next run."""
+    write_records(folder / "a.jsonl", one="from a")
+    write_records(folder / "b.jsonl", one="from b", two="also from b")
+    for _ in range(2):
+        summary = await index(bench, folder, "a.jsonl", "b.jsonl")
+        assert reasons(summary.refused) == [("b.jsonl", "duplicate_id", False)]
+        assert "a.jsonl" in summary.refused[0].detail
+        assert await texts(bench) == ["also from b", "from a"]
+    (folder / "a.jsonl").unlink()
+    assert (await index(bench, folder)).refused == ()
+    assert "from b" in await texts(bench)
+
+
+async def test_a_file_that_becomes_unreadable_keeps_its_earlier_version(bench: Workbench, folder: Path) -> None:
+    """The refusal says so."""
+    await index(bench, folder)
+    (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
+    (folder / "birch.txt").write_text("")
+    summary = await index(bench, folder)
+    assert reasons(summary.refused) == [("apple.txt", "binary", True), ("birch.txt", "empty", True)]
+    assert summary.total_passages == 3
+
+
+async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: Workbench, folder: Path) -> None:
+    """Missing inputs, dangling links and pipes are named; the run goes on."""
+    (folder / "dangling.txt").symlink_to(folder / "nowhere.txt")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "to-pipe.txt").symlink_to(folder / "pipe.txt")
+    summary = await index(bench, folder, ".", "missing.txt", "pipe.txt")
+    assert sorted(reasons(summary.refused)) == [
+        ("dangling.txt", "not_found", False),
+        ("missing.txt", "not_found", False),
+        ("pipe.txt", "not_a_file", False),
+        ("to-pipe.txt", "not_a_file", False),
+    ]
+    assert summary.created == 3
+
+
+async def test_an_input_that_was_indexed_and_is_gone_is_no_problem(bench: Workbench, folder: Path) -> None:
+    """Its documents are deleted; only the next run says that there is no such file."""
+    await index(bench, folder)
+    (folder / "apple.txt").unlink()
+    first, second = [await index(bench, folder, "apple.txt") for _ in range(2)]
+    assert (first.deleted, first.refused) == (1, ())
+    assert (second.deleted, reasons(second.refused)) == (0, [("apple.txt", "not_found", False)])
+
+
+async def test_several_collections_do_not_touch_each_other(bench: Workbench, folder: Path) -> None:
+    """The same files in two collections, and a deletion from one."""
+    await index(bench, folder)
+    await index(bench, folder, collection="other")
+    (folder / "apple.txt").unlink()
+    await index(bench, folder)
+    assert (len(await passages(bench)), len(await passages(bench, "other"))) == (2, 3)
+
+
+async def test_another_embedder_is_refused_with_the_command_that_rebuilds(
+    bench: Workbench, folder: Path, tmp_path: Path
+) -> None:
+    """Vectors of two models are never mixed; a rebuild is the way out."""
+    await index(bench, folder)
+    other = Workbench(
+        store=bench.store,
+        manifest=bench.manifest,
+        embedder=GivenEmbedder(HashEmbedder(32), "another"),
+        limits=bench.limits,
+        lexical=bench.lexical,
+    )
+    with pytest.raises(EmbedderMismatch, match="--rebuild --collection default"):
+        await index(other, folder)
+    summary = await index(other, folder, rebuild=True)
+    assert (summary.rebuilt, summary.total_passages) == (True, 3)
+    assert (await bench.store.info("default")).spec.dimension == 32
+    assert (await index(other, folder)).unchanged == 3
+
+
+async def test_a_rebuild_takes_along_all_that_can_still_be_had(bench: Workbench, folder: Path, tmp_path: Path) -> None:
+    """Files of other runs and handed-over documents come along; documents of missing files do not."""
+    (tmp_path / "elsewhere.txt").write_text("It lies elsewhere.")
+    await index(bench, folder)
+    await index(bench, tmp_path, "elsewhere.txt")
+    await Intake(bench).put("default", [Handed(id="note", document=Document(text="A note by hand."))])
+    (folder / "birch.txt").unlink()
+    expected = [entry for entry in await content(bench) if entry.get("source") != "birch.txt"]
+    summary = await index(bench, folder, rebuild=True)
+    assert await content(bench) == expected
+    assert (summary.deleted, summary.total_documents) == (1, 4)
+    _, _, unfinished = await records(bench)
+    assert not unfinished
+    assert (await index(bench, tmp_path, "elsewhere.txt")).unchanged == 4
+
+
+class HandingStore(ServerStore):
+    """Runs `meanwhile` when a rebuild is about to be optimised."""
+
+    meanwhile: Intake | None = None
+
+    async def optimize(self, name: str) -> None:
+        if self.meanwhile is not None:
+            intake, self.meanwhile = self.meanwhile, None
+            await intake.put("default", [Handed(id="late", document=Document(text="It came late."))])
+            await intake.put("default", [Handed(id="note", document=Document(text="The note, changed."))])
+            await intake.delete("default", "old")
+            await intake.put("doomed", [Handed(id="x", document=Document(text="Somewhere else."))])
+            await intake.drop("doomed")
+        await super().optimize(name)
+
+
+async def test_what_is_handed_over_during_a_rebuild_is_not_lost(folder: Path, tmp_path: Path) -> None:
+    """Puts, changes and deletions that happen while a rebuild runs hold after the switch."""
+    store = HandingStore.in_memory()
+    assert isinstance(store, HandingStore)
+    bench = workbench(store, tmp_path / "home")
+    intake = Intake(bench)
+    await index(bench, folder)
+    note, old = (Handed(id=key, document=Document(text=f"The {key}.")) for key in ("note", "old"))
+    await intake.put("default", [note, old])
+    store.meanwhile = intake
+    await index(bench, folder, rebuild=True)
+    assert {p.document_id: p.text for p in await passages(bench) if not p.source} == {
+        "late": "It came late.",
+        "note": "The note, changed.",
+    }
+    assert (await index(bench, folder)).unchanged == 5
+    bench.manifest.close()
+    await store.close()
+
+
+class FailingEmbedder(HashEmbedder):
+    """Fails once it has seen a word."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self.word = word
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        if any(self.word in text for text in texts):
+            raise EmbedderUnavailable("it broke")
+        return super().embed_documents(texts)
+
+
+async def test_a_failed_rebuild_leaves_the_live_index_as_it_is(folder: Path, tmp_path: Path) -> None:
+    """What was live before stays live and complete, and the next rebuild succeeds."""
+    embedder = FailingEmbedder("poison")
+    bench = workbench(ServerStore.in_memory(), tmp_path / "home", embedder)
+    await index(bench, folder)
+    before = await content(bench)
+    (folder / "apple.txt").write_text("This is poison.")
+    with pytest.raises(EmbedderUnavailable, match="it broke"):
+        await index(bench, folder, rebuild=True)
+    assert await content(bench) == before
+    assert [info.name for info in await bench.store.collections()] == ["default"]
+    embedder.word = "nothing"
+    await index(bench, folder, rebuild=True)
+    assert "This is poison." in await texts(bench)
+    bench.manifest.close()
+    await bench.store.close()
+
+
+class SpoiltStore(ServerStore):
+    """Refuses the next writes, or takes its time and says when it has begun."""
+
+    failures = 0
+    seconds = 0.0
+    begun: asyncio.Event | None = None
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        if self.begun is not None:
+            self.begun.set()
+        await asyncio.sleep(self.seconds)
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the disk is full")
+        await super().upsert(name, points)
+
+
+async def test_an_error_of_the_store_ends_the_run_as_it_is(folder: Path, tmp_path: Path) -> None:
+    """No exception group, no hang, even with more read than written; the next run completes the work."""
+    write_records(folder / "many.jsonl", **{f"r{n}": f"record number {n}" for n in range(3000)})
+    store = SpoiltStore.in_memory()
+    assert isinstance(store, SpoiltStore)
+    bench = workbench(store, tmp_path / "home")
+    store.failures = 1
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        await asyncio.wait_for(index(bench, folder), 60)
+    assert (await index(bench, folder)).total_passages == 3003
+    bench.manifest.close()
+    await store.close()
+
+
+async def test_an_error_of_the_reading_side_ends_the_run_as_it_is(
+    bench: Workbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that cannot be loaded for the new documents is the error that the caller sees."""
+    await index(bench, folder)
+    (folder / "new.txt").write_text("Something new.")
+    bench.embedder._failures.append(EmbedderUnavailable("gone"))  # type: ignore[attr-defined]
+    with pytest.raises(EmbedderUnavailable, match="gone"):
+        await asyncio.wait_for(index(bench, folder), 30)
+
+
+async def test_a_cancelled_run_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    """No task and no reader process goes on after the cancellation, and the next run completes the work."""
+    store = SpoiltStore.in_memory()
+    assert isinstance(store, SpoiltStore)
+    bench = workbench(store, tmp_path / "home")
+    await index(bench, folder)
+    (folder / "apple.txt").write_text("An apple again.")
+    store.seconds, store.begun, before = 0.2, asyncio.Event(), asyncio.all_tasks()
+    run = asyncio.create_task(index(bench, folder))
+    await store.begun.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert asyncio.all_tasks() == before
+    store.seconds = 0
+    assert (await index(bench, folder)).total_passages == 3
+    assert "An apple again." in await texts(bench)
+    bench.manifest.close()
+    await store.close()
+
+
+async def test_what_a_killed_run_left_half_done_is_completed_wherever_it_lies(
+    bench: Workbench, folder: Path, tmp_path: Path
+) -> None:
+    """A document announced and not committed is finished by a run over other files, or removed with its file."""
+    await index(bench, folder)
+    lineage = (await bench.store.info("default")).spec.lineage
+    half_done = [d for d in bench.manifest.documents(lineage) if d.source != "cedar.txt"]
+    bench.manifest.announce(lineage, half_done)
+    (folder / "birch.txt").unlink()
+    (tmp_path / "other.txt").write_text("Another file.")
+    summary = await index(bench, tmp_path, "other.txt")
+    assert (summary.total_documents, summary.total_passages) == (3, 3)
+    assert not bench.manifest.unfinished(lineage)
+
+
+async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: Workbench, folder: Path) -> None:
+    """What a killed run left half done of it is no earlier version worth keeping."""
+    await index(bench, folder)
+    lineage = (await bench.store.info("default")).spec.lineage
+    record = next(d for d in bench.manifest.documents(lineage) if d.source == "apple.txt")
+    bench.manifest.announce(lineage, [record])
+    (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
+    summary = await index(bench, folder)
+    assert reasons(summary.refused) == [("apple.txt", "binary", False)]
+    assert (summary.total_passages, bench.manifest.unfinished(lineage)) == (2, [])
+
+
+async def test_a_kill_between_deleting_and_forgetting_is_mended_when_the_file_comes_back(
+    bench: Workbench, folder: Path
+) -> None:
+    """A record whose passages were being deleted is written again, though the file is what it was before."""
+    write_records(folder / "a.jsonl", one="the first", two="the second")
+    await index(bench, folder, "a.jsonl")
+    lineage = (await bench.store.info("default")).spec.lineage
+    bench.manifest.announce_deletion(lineage, ["two"])
+    await bench.store.delete_documents("default", ["two"])
+    await index(bench, folder, "a.jsonl")
+    assert await texts(bench) == ["the first", "the second"]
+
+
+async def test_handed_over_documents_are_finished_after_a_kill(bench: Workbench, folder: Path) -> None:
+    """One that was being written is written from what was handed over; one that was being deleted is deleted."""
+    intake = Intake(bench)
+    await intake.put("default", [Handed(id=key, document=Document(text=f"The {key}.")) for key in ("kept", "gone")])
+    lineage = (await bench.store.info("default")).spec.lineage
+    kept = bench.manifest.document_with_body(lineage, "kept")
+    assert kept is not None
+    bench.manifest.announce(lineage, [kept])
+    await bench.store.delete_documents("default", ["kept"])
+    bench.manifest.announce_deletion(lineage, ["gone"])
+    await index(bench, folder, "apple.txt")
+    assert await texts(bench) == ["The apple stands in the garden.", "The kept."]
+    assert not bench.manifest.unfinished(lineage)
+
+
+async def test_documents_handed_over_during_a_run_are_kept(bench: Workbench, folder: Path) -> None:
+    """A run and puts into the same collection do not get into each other's way."""
+    write_records(folder / "many.jsonl", **{f"r{n}": f"record number {n}" for n in range(1500)})
+
+    async def put_all() -> None:
+        for n in range(20):
+            await Intake(bench).put("default", [Handed(id=f"h{n}", document=Document(text=f"handed {n}"))])
+
+    await asyncio.gather(index(bench, folder), put_all())
+    assert len(await passages(bench)) == 1523
+    assert (await index(bench, folder)).unchanged == 1523
+
+
+async def test_the_plan_is_told_before_the_work(bench: Workbench, folder: Path) -> None:
+    """Listeners hear what there is to do, how it goes on, and the end."""
+    await index(bench, folder)
+    (folder / "apple.txt").write_text("Changed.")
+    (folder / "birch.txt").unlink()
+    (folder / "new.txt").write_text("New.")
+    events: list[Event] = []
+    summary = await index(bench, folder, report=events.append)
+    assert events[0] == Planned(new=1, changed=1, unchanged=1, gone=1, bytes=12)
+    assert events[-1] == summary
+
+
+async def test_an_empty_folder_makes_no_collection(bench: Workbench, tmp_path: Path) -> None:
+    """There is nothing to create one for."""
+    (tmp_path / "empty").mkdir()
+    summary = await sync(bench, SyncRequest(inputs=("empty",), cwd=str(tmp_path)))
+    assert (summary.total_documents, await bench.store.collections()) == (0, [])

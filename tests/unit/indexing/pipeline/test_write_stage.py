@@ -1,0 +1,143 @@
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from indexing.documents import Document
+from indexing.embedding.model import Vectors
+from indexing.errors import EmbedderUnavailable
+from indexing.pipeline.context import Target, Workbench, ensure_collection, live_target
+from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, Written, delete, embed_distinct, finished, prepare
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.library import texts
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def target(bench: Workbench) -> Target:
+    return live_target(await ensure_collection(bench, "default"))
+
+
+def prepared(key: str, text: str) -> Prepared:
+    document = Document(text=text)
+    record = DocumentRecord(
+        id=key, path="/a.txt", source="a.txt", title="", version=document.content_hash(), passages=0
+    )
+    return prepare(document, record, HashEmbedder(), weight=10)
+
+
+def long_text(passages: int) -> str:
+    return "\n\n".join(" ".join(f"word{n}" for _ in range(140)) + "." for n in range(passages))
+
+
+def test_passages_say_where_they_stand() -> None:
+    """Every passage is cut from the document at its offsets, and has a text to embed."""
+    document = Document(text=long_text(3), title="T", metadata={"year": 2024})
+    record = DocumentRecord(id="x", path=None, source="s", title="T", version="v", passages=0)
+    made = prepare(document, record, HashEmbedder())
+    assert len(made.passages) == len(made.texts) == 3
+    for ordinal, passage in enumerate(made.passages):
+        assert passage.text == document.text[passage.start : passage.end]
+        assert (passage.ordinal, passage.version, passage.source, passage.metadata) == (
+            ordinal,
+            "v",
+            "s",
+            {"year": 2024},
+        )
+    assert len({passage.id for passage in made.passages}) == 3
+
+
+async def test_nothing_is_written_before_a_window_is_full(bench: Workbench, target: Target) -> None:
+    """Small documents wait for each other; flush writes what waits, and commits it with its source."""
+    told: list[tuple[int, int]] = []
+
+    def tell(written: Written) -> None:
+        told.append((written.documents, written.passages))
+
+    writer = Writer(bench, target, tell)
+    await writer.add(prepared("x", "one"))
+    writer.finish_source(SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3))
+    assert (await texts(bench), bench.manifest.count(target.lineage), told) == ([], 0, [])
+    assert (writer.holds("x"), writer.holds("y")) == (True, False)
+    await writer.flush()
+    assert (await texts(bench), bench.manifest.count(target.lineage), told) == (["one"], 1, [(1, 1)])
+    assert bench.manifest.sources(target.lineage).keys() == {"/a.txt"}
+    assert not writer.holds("x")
+
+
+async def test_a_document_longer_than_a_window_is_written_in_several(bench: Workbench, target: Target) -> None:
+    """It is committed once, after its last passage; progress is told in between."""
+    told: list[tuple[int, int]] = []
+
+    def tell(written: Written) -> None:
+        told.append((written.passages, bench.manifest.count(target.lineage)))
+
+    await Writer(bench, target, tell).add(prepared("x", long_text(WINDOW + 10)))
+    assert told == [(WINDOW, 0), (WINDOW + 10, 1)]
+    assert (await bench.store.info("default")).passages == WINDOW + 10
+
+
+async def test_a_new_version_leaves_nothing_of_the_old(bench: Workbench, target: Target) -> None:
+    """Passages of earlier versions are deleted, even if the new one is empty."""
+    for text in (long_text(3), "short", " "):
+        writer = Writer(bench, target)
+        await writer.add(prepared("x", text))
+        await writer.flush()
+        assert await texts(bench) == [passage.text for passage in prepared("x", text).passages]
+
+
+async def test_deleting_removes_passages_and_records(bench: Workbench, target: Target) -> None:
+    """Of exactly these documents."""
+    writer = Writer(bench, target)
+    await writer.add(prepared("x", "one"))
+    await writer.add(prepared("y", "two"))
+    await writer.flush()
+    await delete(bench, target, ["x"])
+    await delete(bench, target, [])
+    assert (await texts(bench), bench.manifest.count(target.lineage)) == (["two"], 1)
+
+
+async def test_equal_texts_are_embedded_once(embedder: HashEmbedder) -> None:
+    """Each text gets its own vector, in order, whatever order the model saw them in."""
+    given = [f"text {n % 7} {'x' * (n % 5)}" for n in range(200)]
+    vectors = await embed_distinct(embedder, given)
+    assert sorted(embedder.embedded) == sorted(set(given))
+    assert np.array_equal(vectors, HashEmbedder().embed_documents(given))
+    assert vectors.dtype == np.float32
+
+
+class BrokenEmbedder(HashEmbedder):
+    """Half of what it says is not a number."""
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        vectors = super().embed_documents(texts)
+        vectors[::2] = np.nan
+        return vectors
+
+
+async def test_numbers_that_mean_nothing_are_not_stored() -> None:
+    """A model that returns NaN is an error, not a ranking."""
+    with pytest.raises(EmbedderUnavailable, match="hash-words returned values that are not finite"):
+        await embed_distinct(BrokenEmbedder(), ["a", "b"])
+
+
+async def test_cancelling_waits_for_the_thread() -> None:
+    """What cannot be stopped is waited for, so that nothing goes on afterwards."""
+    begun, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        time.sleep(0.1)
+        done.set()
+
+    task = asyncio.create_task(finished(asyncio.to_thread(work)))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()

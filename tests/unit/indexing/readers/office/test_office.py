@@ -1,0 +1,240 @@
+"""Word, PowerPoint, Excel and OpenDocument."""
+
+import datetime
+import io
+
+import openpyxl
+import pptx
+import pptx.chart.data
+import pptx.enum.chart
+import pptx.util
+import pytest
+from docx.document import Document as WordDocument
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
+
+from indexing.documents import PageStart
+from indexing.errors import UnreadableDocument
+from indexing.readers import ReadLimits, read
+from tests.unit.indexing.readers.making import odt, read_one, slides, texts, word, workbook
+
+NUMBERED = '<a:buAutoNum xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" type="arabicPeriod"/>'
+MATH = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+
+
+def _report(document: WordDocument) -> None:
+    document.core_properties.title = "Report"
+    document.core_properties.author = "Jo"
+    document.add_heading("Ducks", 1)
+    document.add_paragraph("A duck swims.")
+    document.add_heading("Kinds", 2)
+    document.add_paragraph("Mallard", style="List Bullet")
+    document.add_paragraph("male", style="List Bullet 2")
+    document.add_paragraph("first", style="List Number")
+    document.add_paragraph("second", style="List Number")
+    table = document.add_table(rows=3, cols=3)
+    for row, values in zip(table.rows, [("Duck", "cm", "kg"), ("Mallard", "50", "1"), ("", "60", "2")], strict=True):
+        for cell, value in zip(row.cells, values, strict=True):
+            cell.text = value
+    table.cell(1, 0).merge(table.cell(2, 0))
+    document.add_paragraph("Said once.", style="Quote")
+
+
+def test_word_structure() -> None:
+    """Headings, bullets, numbers, table rows with merged cells, and quotes come out in order."""
+    document = read_one(word(_report), "r.docx")
+    assert texts(document) == [
+        "Ducks",
+        "A duck swims.",
+        "Kinds",
+        "- Mallard",
+        "- male",
+        "1. first",
+        "2. second",
+        "Duck | cm | kg",
+        "Mallard | 50 | 1",
+        "Mallard | 60 | 2",
+        "Said once.",
+    ]
+    assert [block.level for block in document.blocks if block.kind == "heading"] == [1, 2]
+    assert [block.header for block in document.blocks if block.kind == "table_row"] == [True, False, False]
+    assert document.blocks[-1].kind == "quote"
+    assert document.title == "Report"
+    assert document.metadata["author"] == "Jo"
+
+
+def test_word_code_paragraphs_are_one_block() -> None:
+    """Consecutive lines in typewriter face are code, with their indentation."""
+
+    def build(document: WordDocument) -> None:
+        for line in ("def quack():", "    return 1"):
+            document.add_paragraph().add_run(line).font.name = "Courier New"
+        document.add_paragraph("Prose.")
+
+    document = read_one(word(build), "c.docx")
+    assert [(block.kind, text) for block, text in zip(document.blocks, texts(document), strict=True)] == [
+        ("code", "def quack():\n    return 1"),
+        ("paragraph", "Prose."),
+    ]
+
+
+def test_word_equations_text_boxes_and_revisions() -> None:
+    """Equations read like TeX, a text box is read once, inserted text is kept and deleted text is not."""
+
+    def build(document: WordDocument) -> None:
+        paragraph = document.add_paragraph("Area ")
+        square = "<m:sSup><m:e><m:r><m:t>r</m:t></m:r></m:e><m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup>"
+        paragraph._p.append(parse_xml(f"<m:oMath {MATH}><m:r><m:t>A=π</m:t></m:r>{square}</m:oMath>"))
+        box = "<w:txbxContent><w:p><w:r><w:t>In the box</w:t></w:r></w:p></w:txbxContent>"
+        paragraph._p.append(parse_xml(f"<w:r {nsdecls('w')}><w:pict>{box}</w:pict></w:r>"))
+        changed = document.add_paragraph("Kept ")
+        changed._p.append(parse_xml(f"<w:ins {nsdecls('w')}><w:r><w:t>new</w:t></w:r></w:ins>"))
+        changed._p.append(parse_xml(f"<w:del {nsdecls('w')}><w:r><w:delText>old</w:delText></w:r></w:del>"))
+
+    assert texts(read_one(word(build), "e.docx")) == ["Area A=πr^2", "In the box", "Kept new"]
+
+
+def test_slides_are_pages() -> None:
+    """A slide starts a page with its title as heading; speaker notes follow."""
+    document = read_one(slides(("One", ["a", "b"], "Say hello."), ("Two", ["c"], "")), "s.pptx")
+    assert texts(document) == ["One", "- a", "- b", "Say hello.", "Two", "c"]
+    assert document.pages == (PageStart(0, 1), PageStart(document.text.index("Two"), 2))
+
+
+def test_slide_tables_and_charts() -> None:
+    """Both are rows: a chart is the table that it was drawn from."""
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    inch = pptx.util.Inches(1)
+    table = slide.shapes.add_table(2, 2, inch, inch, inch, inch).table
+    for index, text in enumerate(("a", "b", "1", "2")):
+        table.cell(index // 2, index % 2).text = text
+    data = pptx.chart.data.CategoryChartData()
+    data.categories = ["2019", "2020"]
+    data.add_series("Ducks", (120, 130))
+    slide.shapes.add_chart(pptx.enum.chart.XL_CHART_TYPE.COLUMN_CLUSTERED, inch, inch, inch, inch, data)
+    file = io.BytesIO()
+    deck.save(file)
+    rows = texts(read_one(file.getvalue(), "t.pptx"), "table_row")
+    assert rows[:2] == ["a | b", "1 | 2"]
+    assert rows[3:] == ["2019 | 120", "2020 | 130"]
+    assert "Ducks" in rows[2]
+
+
+def test_sheets_are_pages() -> None:
+    """A sheet starts a page with its name as heading; cells read as people see them."""
+    day = datetime.date(2024, 5, 1)
+    moment = datetime.datetime(2024, 5, 1, 12, 30)
+    document = read_one(
+        workbook(
+            Stock=[("Duck", "when", "n"), ("Mallard", day, 3.0), ("Teal", moment, 0.1 + 0.2)],
+            Flags=[("on", True), ("off", False)],
+        ),
+        "stock.xlsx",
+    )
+    assert texts(document) == [
+        "Stock",
+        "Duck | when | n",
+        "Mallard | 2024-05-01 | 3",
+        "Teal | 2024-05-01 12:30:00 | 0.3",
+        "Flags",
+        "on | TRUE",
+        "off | FALSE",
+    ]
+    assert [page.number for page in document.pages] == [1, 2]
+    assert (document.title, document.metadata["sheets"]) == ("stock", ["Stock", "Flags"])
+
+
+def test_a_sheet_holds_tables_between_empty_rows() -> None:
+    """Each has its own header row; a lone line above a table is its caption; empty columns are left out."""
+    rows = [(None, "Ducks per year"), (None, "year", None, "n"), (None, 2019, None, 5), (), (None, "a"), (None, "b")]
+    document = read_one(workbook(S=rows), "s.xlsx")
+    assert [(block.kind, block.header) for block in document.blocks[1:]] == [
+        ("paragraph", False),
+        ("table_row", True),
+        ("table_row", False),
+        ("table_row", True),
+        ("table_row", False),
+    ]
+    assert texts(document)[1:4] == ["Ducks per year", "year | n", "2019 | 5"]
+
+
+def test_a_lone_cell_far_out_costs_nothing() -> None:
+    """A sheet with a cell in its very last corner is billions of blank cells wide, and read all the same."""
+    book = openpyxl.Workbook()
+    book.active["A1"] = "near"
+    book.active["XFD1048576"] = "far"
+    file = io.BytesIO()
+    book.save(file)
+    assert texts(read_one(file.getvalue(), "far.xlsx"))[1:] == ["near", "far"]
+
+
+def test_reading_twice_gives_the_same_hash() -> None:
+    """Nothing of the moment of reading enters a document: the index would think that it changed."""
+    data = workbook(S=[("a", "b")])
+    assert read_one(data, "s.xlsx").content_hash() == read_one(data, "s.xlsx").content_hash()
+    assert "modified" in read_one(data, "s.xlsx").metadata
+
+
+def test_too_many_slides_or_sheets() -> None:
+    """The page limit counts both."""
+    for data, name in ((slides(("a", [], ""), ("b", [], "")), "s.pptx"), (workbook(a=[(1,)], b=[(1,)]), "s.xlsx")):
+        with pytest.raises(UnreadableDocument) as refusal:
+            read(data, name, ReadLimits(max_pages=1))
+        assert refusal.value.reason == "too_many_pages"
+
+
+def test_open_document() -> None:
+    """Headings, lists, tables, notes and text boxes; repeated blank cells add nothing."""
+    body = (
+        '<text:h text:outline-level="2">Ducks</text:h><text:p>Two<text:s/>words<text:line-break/>and more'
+        "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>aside</text:p></text:note-body>"
+        "</text:note></text:p><text:list><text:list-item><text:p>one</text:p><text:list><text:list-item><text:p>deep"
+        "</text:p></text:list-item></text:list></text:list-item></text:list><table:table><table:table-row>"
+        '<table:table-cell><text:p>a</text:p></table:table-cell><table:table-cell table:number-columns-repeated="2">'
+        "<text:p>b</text:p></table:table-cell><table:table-cell "
+        'table:number-columns-repeated="16000"/></table:table-row><table:table-row><table:table-cell><text:p>1</text:p>'
+        "</table:table-cell></table:table-row></table:table>"
+    )
+    document = read_one(odt(body), "m.odt")
+    assert texts(document) == ["Ducks", "Two words\nand more (aside)", "- one", "- deep", "a | b | b", "1"]
+    assert document.blocks[0].level == 2
+    assert document.title == "Minutes"
+
+
+def test_tables_side_by_side() -> None:
+    """Two tables in the same rows are read one after the other."""
+    rows = [("a", "b", None, "c", "d"), (1, 2, None, 3, 4), (None, None, None, 5, 6)]
+    assert texts(read_one(workbook(S=rows), "s.xlsx"))[1:] == ["a | b", "1 | 2", "c | d", "3 | 4", "5 | 6"]
+
+
+def test_lists_in_text_boxes() -> None:
+    """Outside the body placeholder a paragraph is a list item when it asks for a bullet or a number."""
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    inch = pptx.util.Inches(1)
+    frame = slide.shapes.add_textbox(inch, inch, inch, inch).text_frame
+    frame.text = "Steps:\nrinse\nrepeat"
+    for paragraph in frame.paragraphs[1:]:
+        paragraph._p.get_or_add_pPr().append(parse_xml(NUMBERED))
+    file = io.BytesIO()
+    deck.save(file)
+    assert texts(read_one(file.getvalue(), "l.pptx")) == ["Steps:", "1. rinse", "2. repeat"]
+
+
+def test_numbered_headings_keep_their_numbers() -> None:
+    """A style may say which list its headings count in, and at which depth."""
+
+    def build(document: WordDocument) -> None:
+        numbering = document.part.numbering_part.element
+        levels = "".join(f'<w:lvl w:ilvl="{depth}"><w:numFmt w:val="decimal"/></w:lvl>' for depth in range(2))
+        abstract = f'<w:abstractNum {nsdecls("w")} w:abstractNumId="77">{levels}</w:abstractNum>'
+        numbering.insert(0, parse_xml(abstract))
+        numbering.append(parse_xml(f'<w:num {nsdecls("w")} w:numId="77"><w:abstractNumId w:val="77"/></w:num>'))
+        for depth in range(2):
+            counted = f'<w:numPr {nsdecls("w")}><w:ilvl w:val="{depth}"/><w:numId w:val="77"/></w:numPr>'
+            document.styles[f"Heading {depth + 1}"].element.get_or_add_pPr().append(parse_xml(counted))
+        for level, text in ((1, "Ducks"), (2, "Mallard"), (2, "Teal"), (1, "Geese")):
+            document.add_heading(text, level)
+
+    assert texts(read_one(word(build), "n.docx")) == ["1. Ducks", "1.1 Mallard", "1.2 Teal", "2. Geese"]

@@ -1,0 +1,219 @@
+"""The reader process: whatever happens in it, the run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from indexing.errors import UnreadableDocument
+from indexing.readers import ReadLimits
+from indexing.readers.sandbox.pool import ReaderPool
+from tests.unit.indexing.readers.making import pdf, workbook
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).resolve().parents[5]
+MISBEHAVING = "tests.fakes.misbehaving_reader"
+
+
+async def refusal(pool: ReaderPool, source: Path | bytes, name: str) -> UnreadableDocument:
+    """How the pool refuses."""
+    with pytest.raises(UnreadableDocument) as caught:
+        await pool.read(source, name)
+    return caught.value
+
+
+async def process_id(pool: ReaderPool) -> int:
+    """The id of a misbehaving reader's process, which it gives as text."""
+    (document,) = await pool.read(b"", "behave")
+    return int(document.text)
+
+
+def is_alive(process: int) -> bool:
+    """True while the process runs; a zombie does not."""
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+async def test_files_and_bytes_are_read(tmp_path: Path) -> None:
+    """Both give the documents that `read` gives, with all their fields."""
+    file = tmp_path / "böök.xlsx"
+    file.write_bytes(workbook(S=[("a", "b"), (1, 2)]))
+    async with ReaderPool() as pool:
+        (from_file,) = await pool.read(file, file.name)
+        (from_bytes,) = await pool.read(file.read_bytes(), file.name)
+    assert from_file == from_bytes
+    assert from_file.text == "S\n\na | b\n1 | 2"
+    assert from_file.blocks[1].header
+
+
+async def test_large_documents_pass_the_pipes() -> None:
+    """More than any pipe holds goes in and comes out."""
+    text = "0123456789abcde\n" * 500_000
+    async with ReaderPool() as pool:
+        (document,) = await pool.read(text.encode(), "large.txt")
+    assert document.text == text
+
+
+async def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Missing, a directory, a pipe, too large: each has its reason, and none of them blocks."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large.txt").write_bytes(b"x" * 2000)
+    async with ReaderPool(ReadLimits(max_bytes=1000)) as pool:
+        reasons = [
+            (await refusal(pool, tmp_path / name, name)).reason for name in ("missing.txt", ".", "pipe", "large.txt")
+        ]
+    assert reasons == ["not_found", "not_a_file", "not_a_file", "too_large"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
+async def test_a_file_without_permission(tmp_path: Path) -> None:
+    """It is refused as such."""
+    (tmp_path / "a.txt").write_bytes(b"secret")
+    (tmp_path / "a.txt").chmod(0)
+    async with ReaderPool() as pool:
+        assert (await refusal(pool, tmp_path / "a.txt", "a.txt")).reason == "permission"
+
+
+@pytest.mark.parametrize("name", ["hang", "spin"])
+async def test_a_reader_that_hangs_is_replaced(name: str) -> None:
+    """It is killed when its time is over, and the next file is read by another process."""
+    async with ReaderPool(ReadLimits(max_seconds=0.3), child=MISBEHAVING) as pool:
+        first = await process_id(pool)
+        started = time.monotonic()
+        assert (await refusal(pool, b"", name)).reason == "timeout"
+        assert time.monotonic() - started < 5
+        assert await process_id(pool) != first
+    assert not is_alive(first)
+
+
+@pytest.mark.parametrize(("name", "cause"), [("crash", f"signal {int(signal.SIGABRT)}"), ("exit", "exit status 3")])
+async def test_a_reader_that_dies_is_replaced(name: str, cause: str) -> None:
+    """The refusal says how it died, and the next file is read."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        error = await refusal(pool, b"", name)
+        assert error.reason == "crashed"
+        assert cause in error.detail
+        assert await process_id(pool)
+
+
+async def test_a_reader_that_dies_between_files_is_replaced() -> None:
+    """The file that comes next does not suffer for it."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        first = await process_id(pool)
+        os.kill(first, signal.SIGKILL)
+        await anyio.sleep(0.5)
+        assert not is_alive(first)
+        assert await process_id(pool) != first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
+async def test_a_reader_that_eats_memory_is_stopped() -> None:
+    """The process may not take more than its limit."""
+    async with ReaderPool(ReadLimits(max_memory_bytes=2**30), child=MISBEHAVING) as pool:
+        assert (await refusal(pool, b"", "eat")).reason == "memory"
+    async with ReaderPool(ReadLimits(max_memory_bytes=400 * 2**20)) as pool:
+        assert (await refusal(pool, b"x\n" * 30_000_000, "large.txt")).reason == "memory"
+        (document,) = await pool.read(b"hello", "small.txt")
+    assert document.text == "hello"
+
+
+async def test_what_libraries_print_does_no_harm() -> None:
+    """Standard output of the process is not the pipe of replies."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        (document,) = await pool.read(b"", "print")
+    assert document.text.isdigit()
+
+
+async def test_the_processes_end_with_the_pool() -> None:
+    """None is left behind."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        process = await process_id(pool)
+    assert not is_alive(process)
+
+
+async def test_a_cancelled_read_leaves_no_work_behind() -> None:
+    """The process stops with the caller; its late reply cannot be taken for the next file's."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        first = await process_id(pool)
+        with anyio.move_on_after(0.2):
+            await pool.read(b"", "hang")
+        assert await process_id(pool) != first
+    assert not is_alive(first)
+
+
+async def test_several_files_at_once() -> None:
+    """With `size` two, two files that hang take the time of one."""
+    async with ReaderPool(ReadLimits(max_seconds=1.0), size=2, child=MISBEHAVING) as pool:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(process_id, pool)
+        started = time.monotonic()
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(refusal, pool, b"", "hang")
+        assert time.monotonic() - started < 1.9
+
+
+async def test_a_slow_real_file_runs_into_the_limit() -> None:
+    """The limit holds for the real reader, which is inside a C library most of the time."""
+    data = pdf(*[[(72, 72 + 10 * row, "many words on every line " * 3) for row in range(70)]] * 40)
+    async with ReaderPool(ReadLimits(max_seconds=0.05)) as pool:
+        assert (await refusal(pool, data, "slow.pdf")).reason == "timeout"
+
+
+def _parent(name: str) -> tuple["subprocess.Popen[str]", int]:
+    """A process that has a reader busy with `name`, and the reader's id."""
+    program = (
+        "import asyncio\n"
+        "from indexing.readers.sandbox.pool import ReaderPool\n"
+        "async def main():\n"
+        f"    async with ReaderPool(child={MISBEHAVING!r}) as pool:\n"
+        "        (document,) = await pool.read(b'', 'behave')\n"
+        "        print(document.text, flush=True)\n"
+        f"        await pool.read(b'', {name!r})\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    return parent, int(parent.stdout.readline())
+
+
+@pytest.mark.parametrize("busy_with", ["behave", "hang"])
+def test_a_killed_parent_takes_its_readers_along(busy_with: str) -> None:
+    """Idle or busy, a reader is gone soon after its parent was killed without a chance to tidy up."""
+    parent, reader = _parent(busy_with)
+    with parent:
+        parent.kill()
+        parent.communicate()
+    deadline = time.monotonic() + 10
+    while is_alive(reader) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(reader)
+
+
+def test_ctrl_c_is_the_parents_business() -> None:
+    """The signal of a terminal ends the parent; readers print no traceback and do not outlive it."""
+    parent, reader = _parent("hang")
+    with parent:
+        parent.send_signal(signal.SIGINT)
+        _, errors = parent.communicate(timeout=20)
+    assert "child.py" not in errors
+    assert "misbehaving_reader" not in errors
+    assert not is_alive(reader)
+
+
+def test_the_process_starts_light() -> None:
+    """Before it knows what it will read, a reader loads neither format libraries nor anything of the service."""
+    heavy = ["torch", "sentence_transformers", "litestar", "lxml", "openpyxl", "pypdfium2", "markdown_it", "numpy"]
+    program = f"import sys, indexing.readers.sandbox.child; print([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).strip() == "[]"

@@ -1,0 +1,129 @@
+"""HTML, EPUB and e-mail: pages as a reader would see them."""
+
+from email.message import EmailMessage
+
+import pytest
+
+from tests.unit.indexing.readers.making import epub, read_one, texts
+
+PAGE = """<!DOCTYPE html><html lang="en"><head><title>The Page</title><meta name="author" content="Jo">
+<style>p {color: red}</style></head><body>
+<header><a href="/">Home</a></header><nav><ul><li>Menu entry</li></ul></nav>
+<div class="cookie-banner">We value your privacy</div>
+<main><h1>Ducks</h1><p>A <b>duck</b> swims.<br>It quacks.</p><script>alert(1)</script>
+<h2>Kinds</h2><ul><li>Mallard<ul><li>male</li></ul></li><li><p>Teal</p></li></ul><ol start="3"><li>third</li></ol>
+<table><caption>Sizes</caption><tr><th>Duck</th><th>cm</th></tr><tr><td rowspan="2">Mallard</td><td>50</td></tr>
+<tr><td>60</td></tr></table>
+<pre>def quack():
+    pass</pre><blockquote><p>Said once.</p></blockquote><div hidden>secret</div><p style="display: none">gone</p></main>
+<footer>Imprint</footer></body></html>"""
+
+
+def test_content_stays_and_navigation_goes() -> None:
+    """Headings, lists, tables, code and quotes are read; menus, banners, scripts and hidden parts are not."""
+    document = read_one(PAGE.encode(), "page.html")
+    assert texts(document) == [
+        "Ducks",
+        "A duck swims.\nIt quacks.",
+        "Kinds",
+        "- Mallard",
+        "- male",
+        "- Teal",
+        "3. third",
+        "Sizes",
+        "Duck | cm",
+        "Mallard | 50",
+        "Mallard | 60",
+        "def quack():\n    pass",
+        "Said once.",
+    ]
+    kinds = [block.kind for block in document.blocks]
+    assert kinds[-2:] == ["code", "quote"]
+    assert [block.header for block in document.blocks if block.kind == "table_row"] == [True, False, False]
+    assert (document.title, document.metadata) == ("The Page", {"author": "Jo", "lang": "en"})
+
+
+def test_a_page_that_is_all_boilerplate_is_read_after_all() -> None:
+    """Where the rules would leave nothing, nothing is left out."""
+    assert (
+        read_one(b'<div class="menu"><p>Soup of the day: lentils.</p></div>', "a.html").text
+        == "Soup of the day: lentils."
+    )
+
+
+def test_a_layout_table_is_read_as_text() -> None:
+    """A table that only places paragraphs on the page gives no rows."""
+    body = "<p>" + "Long prose. " * 200 + "</p>"
+    document = read_one(f"<table><tr><td>Side</td><td>{body}</td></tr></table>".encode(), "a.html")
+    assert {block.kind for block in document.blocks} == {"paragraph"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<meta charset="shift_jis"><p>東京は日本の首都です。</p>'.encode("cp932"),
+        '<meta http-equiv="Content-Type" content="text/html; charset=iso-2022-jp"><p>東京は日本の首都です。</p>'.encode(
+            "iso2022_jp"
+        ),
+        "<p>東京は日本の首都です。</p>".encode("utf-16"),
+        '<?xml version="1.0" encoding="utf-8"?><html><body><p>東京は日本の首都です。</p></body></html>'.encode(),
+    ],
+)
+def test_declared_encodings(page: bytes) -> None:
+    """The page's own declaration is believed where nothing contradicts it."""
+    assert read_one(page, "a.html").text == "東京は日本の首都です。"
+
+
+def test_deep_nesting_is_survived() -> None:
+    """Thousands of open elements cost no stack, and the text within reach is kept."""
+    page = "<p>Above.</p>" + "<div>" * 1500 + "deep" + "</div>" * 1500
+    assert "deep" in read_one(page.encode(), "a.html").text
+    assert read_one(("<p>Above.</p>" + "<b>" * 200_000 + "deeper").encode(), "a.html").text.startswith("Above.")
+
+
+def test_html_is_known_by_its_looks() -> None:
+    """Without a telling name the first tag tells."""
+    assert read_one(b"<!doctype html><p>Hello</p>", "download").media_type == "text/html"
+
+
+def test_epub_follows_its_spine() -> None:
+    """Chapters come in reading order; the package file gives title, author and language."""
+    document = read_one(epub({"one": "<h1>One</h1><p>First.</p>", "two": "<h1>Two</h1><p>Second.</p>"}), "b.epub")
+    assert texts(document) == ["One", "First.", "Two", "Second."]
+    assert (document.title, document.metadata) == ("The Book", {"author": "A. Writer", "lang": "en"})
+
+
+def mail(html: str = "", attachment: bool = False) -> EmailMessage:
+    """A message with a plain body."""
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = "Grüße", "Ann <ann@example.org>", "bob@example.org"
+    message["Date"] = "Fri, 16 Dec 2022 17:04:16 -0500"
+    message.set_content("Hello Bob,\n\nsee you at 5 €.\n\n> earlier words\n")
+    if html:
+        message.add_alternative(html, subtype="html")
+    if attachment:
+        message.add_attachment(b"\x00\x01", maintype="application", subtype="pdf", filename="plan.pdf")
+    return message
+
+
+def test_mail_body_and_headers() -> None:
+    """The plain body is read, quotes marked; headers and the names of attachments are metadata."""
+    document = read_one(mail("<p>Hello <b>Bob</b></p>", attachment=True).as_bytes(), "m.eml")
+    assert texts(document) == ["Hello Bob,", "see you at 5 €.", "> earlier words"]
+    assert document.blocks[-1].kind == "quote"
+    assert document.title == "Grüße"
+    assert document.metadata == {
+        "from": "Ann <ann@example.org>",
+        "to": "bob@example.org",
+        "subject": "Grüße",
+        "date": "2022-12-16T17:04:16-05:00",
+        "attachments": ["plan.pdf"],
+    }
+
+
+def test_mail_that_is_html_only() -> None:
+    """Its page is read as a page."""
+    message = EmailMessage()
+    message["Subject"] = "News"
+    message.set_content("<h1>News</h1><p>Today.</p>", subtype="html")
+    assert texts(read_one(message.as_bytes(), "m.eml")) == ["News", "Today."]

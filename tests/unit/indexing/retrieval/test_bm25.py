@@ -1,0 +1,56 @@
+import pytest
+
+from indexing.retrieval.bm25 import Lexical
+
+
+@pytest.fixture(scope="module")
+def lexical() -> Lexical:
+    return Lexical()
+
+
+def shared(lexical: Lexical, query: str, document: str) -> int:
+    """How many terms of the query the document has."""
+    asked, held = lexical.query(query), lexical.document(document)
+    return 0 if asked is None or held is None else len(set(asked.indices) & set(held.indices))
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "terms"),
+    [
+        ("returned shoes", "Customers return a shoe.", 2),
+        ("cafe", "The Café is open", 1),
+        ("企鹅", "企鹅生活在南极洲。", 1),
+        ("ペンギン", "ペンギンは南極に住んでいます。", 1),
+        ("Rückgabe", "Die Rückgabe dauert lange", 1),
+        ("penguin", "Nothing of that kind", 0),
+    ],
+)
+def test_words_are_found_in_their_forms_and_scripts(lexical: Lexical, query: str, document: str, terms: int) -> None:
+    """Stems and accents fold in English; Chinese and Japanese are cut into words."""
+    assert shared(lexical, query, document) >= terms
+    assert bool(shared(lexical, query, document)) == bool(terms)
+
+
+def test_a_query_counts_each_term_once(lexical: Lexical) -> None:
+    """Weight 1 for every distinct term, however often it is said."""
+    vector = lexical.query("dental dental cover")
+    assert vector is not None
+    assert len(vector.indices) == len(set(vector.indices)) == 2
+    assert vector.values == [1.0, 1.0]
+
+
+def test_a_term_weighs_more_the_more_often_it_is_said_but_not_without_end(lexical: Lexical) -> None:
+    """The frequency saturates at k1 + 1 = 2.2."""
+    weights = []
+    for count in (1, 2, 50):
+        vector = lexical.document(" ".join(["dental"] * count))
+        assert vector is not None
+        weights += vector.values
+    assert 0 < weights[0] < weights[1] < weights[2] < 2.2
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "?!…"])
+def test_a_text_without_a_word_has_no_vector(lexical: Lexical, text: str) -> None:
+    """None, for a query as for a document."""
+    assert lexical.document(text) is None
+    assert lexical.query(text) is None

@@ -1,0 +1,124 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexing.retrieval.fusion import Fused, Scale, fuse, one_sided, sparse_bound
+from indexing.store.base import Candidate, Retrieved
+from tests.fakes.points import passage
+
+COSINES = st.integers(-1000, 1000).map(lambda n: n / 1000)
+WEIGHTS = st.integers(0, 30_000).map(lambda n: n / 1000)
+KEYS = st.integers(0, 80)
+
+
+def candidates(scores: dict[int, float]) -> list[Candidate]:
+    """By descending score, ties by id, as stores give them."""
+    found = [Candidate(passage(f"d{key}"), score) for key, score in scores.items()]
+    return sorted(found, key=lambda c: (-c.score, c.passage.id))
+
+
+def sides(cosines: st.SearchStrategy[float] = COSINES) -> st.SearchStrategy[Retrieved]:
+    return st.builds(
+        lambda dense, sparse: Retrieved(dense=candidates(dense), sparse=candidates(sparse)),
+        st.dictionaries(KEYS, cosines, max_size=80),
+        st.dictionaries(KEYS, WEIGHTS, max_size=80),
+    )
+
+
+scales = st.builds(
+    lambda unit, bound: Scale(dense_unit=unit / 100, sparse_bound=bound / 10), st.integers(5, 150), st.integers(0, 900)
+)
+
+
+def ids(fused: list[Fused]) -> list[str]:
+    return [found.passage.id for found in fused]
+
+
+@given(sides(), scales)
+def test_every_candidate_of_either_side_is_there_once(retrieved: Retrieved, scale: Scale) -> None:
+    """A permutation of the union, with each side's own score, or None where that side did not find it."""
+    fused = fuse(retrieved, scale)
+    dense = {c.passage.id: c.score for c in retrieved.dense}
+    sparse = {c.passage.id: c.score for c in retrieved.sparse}
+    assert sorted(ids(fused)) == sorted(dense.keys() | sparse.keys())
+    assert {f.passage.id: (f.dense, f.sparse) for f in fused} == {
+        key: (dense.get(key), sparse.get(key)) for key in dense.keys() | sparse.keys()
+    }
+
+
+@given(sides(), scales)
+def test_scores_are_shares_and_descend(retrieved: Retrieved, scale: Scale) -> None:
+    """`score` is in [0, 1], the evidence over its maximum, and the order is by it."""
+    fused = fuse(retrieved, scale)
+    assert all(0 <= f.score <= 1 for f in fused)
+    assert [f.score for f in fused] == sorted((f.score for f in fused), reverse=True)
+
+
+@given(sides(), scales)
+def test_the_order_does_not_depend_on_that_of_ties(retrieved: Retrieved, scale: Scale) -> None:
+    """Candidates of equal score may come in any order from the stores."""
+    turned = Retrieved(
+        dense=sorted(retrieved.dense[::-1], key=lambda c: -c.score),
+        sparse=sorted(retrieved.sparse[::-1], key=lambda c: -c.score),
+    )
+    assert ids(fuse(turned, scale)) == ids(fuse(retrieved, scale))
+
+
+@given(sides(), scales)
+def test_more_evidence_never_ranks_lower(retrieved: Retrieved, scale: Scale) -> None:
+    """Of two candidates, one that is at least as good on both sides stands at least as high."""
+    fused = fuse(retrieved, scale)
+    place = {f.passage.id: n for n, f in enumerate(fused)}
+    for better in fused[:10]:
+        for worse in fused:
+            pairs = ((better.dense, worse.dense), (better.sparse, worse.sparse))
+            if all(b is not None and w is not None and b > w for b, w in pairs):
+                assert place[better.passage.id] < place[worse.passage.id]
+
+
+@given(sides(), scales, st.integers(1, 8), st.integers(-4, 4))
+def test_the_embedder_s_own_scale_does_not_matter(retrieved: Retrieved, scale: Scale, factor: int, shift: int) -> None:
+    """Similarities stretched and moved, with the unit stretched alike, give the same scores."""
+    moved = [Candidate(c.passage, c.score * factor + shift) for c in retrieved.dense]
+    stretched = Scale(dense_unit=scale.dense_unit * factor, sparse_bound=scale.sparse_bound)
+    before = {f.passage.id: f.score for f in fuse(retrieved, scale)}
+    after = {f.passage.id: f.score for f in fuse(Retrieved(dense=moved, sparse=retrieved.sparse), stretched)}
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+def test_nothing_found_is_nothing() -> None:
+    """Both sides empty give an empty ranking."""
+    assert fuse(Retrieved(), Scale()) == []
+
+
+def test_a_flat_dense_side_does_not_drag_the_lexical_one_down() -> None:
+    """Where the embedder finds everything alike, the order is the lexical side's."""
+    dense = candidates({n: 0.9 + n / 100_000 for n in range(60)})
+    sparse = candidates({n: 20.0 - n for n in range(10)})
+    fused = fuse(Retrieved(dense=dense, sparse=sparse), Scale(dense_unit=0.5, sparse_bound=30))
+    assert ids(fused)[:10] == [c.passage.id for c in sparse]
+
+
+def test_a_weak_lexical_match_does_not_outweigh_a_strong_dense_one() -> None:
+    """A best BM25 score far below its bound is weak evidence."""
+    dense = candidates({0: 0.8} | {n: 0.1 for n in range(1, 60)})
+    sparse = candidates({5: 0.5})
+    assert (
+        ids(fuse(Retrieved(dense=dense, sparse=sparse), Scale(dense_unit=0.5, sparse_bound=40)))[0] == passage("d0").id
+    )
+
+
+def test_one_side_alone_scores_by_its_own_measure() -> None:
+    """The cosine, or BM25 over its bound; both in [0, 1]."""
+    found = candidates({1: 0.7, 2: -0.2})
+    assert [f.score for f in one_sided(found, side="dense", scale=Scale())] == [0.7, 0.0]
+    found = candidates({1: 30.0, 2: 5.0})
+    assert [f.score for f in one_sided(found, side="sparse", scale=Scale(sparse_bound=20))] == [1.0, 0.25]
+    assert [f.score for f in one_sided(found, side="sparse", scale=Scale(sparse_bound=0))] == [0.0, 0.0]
+
+
+def test_the_bound_of_a_query_grows_with_its_terms_and_the_collection() -> None:
+    """No terms or no passages: nothing can be reached."""
+    assert sparse_bound(0, 1000) == sparse_bound(3, 0) == 0
+    assert sparse_bound(2, 1000) == 2 * sparse_bound(1, 1000)
+    assert sparse_bound(1, 10) < sparse_bound(1, 1000)
