@@ -16,24 +16,21 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
-from app.api.compat.not_found import on_no_route
+from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
-from app.api.json_body import BodyRequest
 from app.api.middleware import Door, is_loopback
+from app.api.multipart import DocumentBody, DocumentsRequest
 from app.api.openapi import REQUEST_ID, StructShapes, openapi_config
 from app.api.problem_details import on_error
+from app.api.request import BodyRequest
 from app.api.routes.answer import answer
-from app.api.routes.backends import show_backends
 from app.api.routes.chat import chat
 from app.api.routes.collections import create_collection, delete_collection, list_collections, show_collection
-from app.api.routes.cost import estimate_cost
-from app.api.routes.documents import delete_document, list_documents, put_documents, show_document
-from app.api.routes.health import front_door, installed_version, live, ready, show_version
+from app.api.routes.documents import delete_document, list_documents, put_documents, show_document, show_job
 from app.api.routes.internal import confirm_presence, put_document, sync_files
-from app.api.routes.jobs import show_job
+from app.api.routes.operations import front_door, installed_version, live, ready, show_backends, show_version
 from app.api.routes.search import search
-from app.api.routes.usage import export_usage, show_usage
-from app.api.uploads import DocumentBody, DocumentsRequest
+from app.api.routes.usage import estimate_cost, export_usage, show_usage
 from app.config.settings import ServiceSettings, Settings
 from app.errors import WinnowError
 from app.instance import announce, withdraw

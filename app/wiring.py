@@ -14,20 +14,17 @@ from app.backends.client import Line
 from app.backends.pool import Fleet, import_sdks
 from app.backends.registry import Backends, declared
 from app.backends.router import Router
-from app.catalogue import Catalogue
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence
-from app.ranking.cache import ScoreCache
-from app.ranking.cache_file import CACHE_FILE, CacheFile
+from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.reranker import Reranker
-from app.ranking.scoring.calibration_file import FITS_FILE, Fits, calibrations
+from app.ranking.scoring.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.strategies import Conduct
-from app.services.answer import Answerer
-from app.services.answering import Answerers
+from app.services.answer import Answerer, Answerers
 from app.services.chat import Tasks
-from app.services.documents import Library
+from app.services.documents import Catalogue, Library
 from app.services.embed import Embeddings
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
@@ -35,8 +32,7 @@ from app.services.ranking import Rankers
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.text.languages import prepare as prepare_languages
-from indexing.embedding.queries import QueryEmbedder
-from indexing.embedding.texts import TextEmbedder
+from indexing.embedding.batching import QueryEmbedder, TextEmbedder
 from indexing.errors import IndexingError
 from indexing.pipeline.context import EmbedderSource, LazyEmbedder, Workbench
 from indexing.pipeline.manifest import Manifest

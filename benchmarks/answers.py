@@ -23,8 +23,7 @@ from app.backends.registry import Backends
 from app.backends.router import Router
 from app.config.backends import RoutingSettings
 from app.domain import Answer, Query, Question
-from app.services.answer import Answerer
-from app.services.answering import Answerers
+from app.services.answer import Answerer, Answerers
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
 from indexing.embedding.model import Vectors

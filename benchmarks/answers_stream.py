@@ -19,8 +19,7 @@ import msgspec
 
 from app.config.settings import IndexSection, Settings
 from app.evaluation.data import Asked, DataSet, digest_of, sample
-from app.evaluation.runner import index_documents
-from app.evaluation.services import services_apart
+from app.evaluation.runner import index_documents, services_apart
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import backend_of, events_of, server_of, text_of
 from tests.fakes.models import client_of

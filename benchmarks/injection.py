@@ -23,7 +23,7 @@ import msgspec
 
 from app.backends.base import Conversation
 from app.ranking.models import Candidate
-from app.text.control_tokens import break_up
+from app.text.fencing import break_up
 from benchmarks.rerank_data import Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge
 from benchmarks.rerank_opinion import NONE, TOP, Opinion, Reader, Seen

@@ -11,8 +11,8 @@ import msgspec
 
 from app.backends.base import Conversation, LabelScores
 from app.backends.logprobs import log_evidence, softmax
+from app.ranking.calls import interleave
 from app.ranking.models import LABELS, Grade, Prepared
-from app.ranking.passages.batches import interleave
 from app.ranking.passages.prepare import PASSAGE_TOKENS, prepare
 from app.ranking.prompts import (
     LETTERS,
@@ -23,11 +23,30 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.reply_parser import read_grades, read_order
-from app.ranking.scoring.early_stopping import settle, worth_reading
-from app.ranking.scoring.fusion import PRIOR_WEIGHT, by_prior, fuse, in_order, prior_scores
-from app.ranking.scoring.grades import BETA, UNBIASED, bias_of, grade_of, grades_of
-from app.ranking.scoring.pairwise import DUEL_WEIGHT, WINDOW, duelled, merged, preferences, redealt, window_of
-from app.ranking.scoring.priors import fit_prior
+from app.ranking.scoring.fusion import (
+    BETA,
+    PRIOR_WEIGHT,
+    UNBIASED,
+    bias_of,
+    by_prior,
+    fit_prior,
+    fuse,
+    grade_of,
+    grades_of,
+    in_order,
+    prior_scores,
+)
+from app.ranking.scoring.pairwise import (
+    DUEL_WEIGHT,
+    WINDOW,
+    duelled,
+    merged,
+    preferences,
+    redealt,
+    settle,
+    window_of,
+    worth_reading,
+)
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports
 from benchmarks.rerank_product import FENCE

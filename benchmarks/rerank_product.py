@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.backends.base import ChatRequest, Conversation, Reply, Scoring
-from app.backends.call_context import Deadline
+from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
 from app.domain import Strategy
 from app.ranking import strategies
 from app.ranking.cache import ScoreCache

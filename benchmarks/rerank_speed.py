@@ -21,8 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
-from app.backends.call_context import Deadline
+from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring
 from app.domain import Strategy, TokenCount
 from app.ranking import strategies
 from app.ranking.cache import ScoreCache

@@ -11,8 +11,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from app.backends.base import Adapter, ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
-from app.backends.call_context import Account, Call, Deadline
+from app.backends.base import (
+    Account,
+    Adapter,
+    Call,
+    ChatRequest,
+    Conversation,
+    Deadline,
+    LabelScorer,
+    Message,
+    Reply,
+    Scoring,
+)
 from app.backends.client import Line
 from app.backends.pool import open_adapter
 from app.config.backends import BackendSettings, RoutingSettings

@@ -24,8 +24,7 @@ from pathlib import Path
 
 from nltk.stem import PorterStemmer
 
-from app.retrieval.matching import both, match_vectors, match_words
-from app.services.rerank import EMBEDDED_CHARACTERS
+from app.services.rerank import EMBEDDED_CHARACTERS, both, match_vectors, match_words
 from benchmarks.rerank_data import Task, load_set
 from indexing.embedding.calibration import Contrast, contrast
 from indexing.embedding.model import Embedder, load_embedder

@@ -12,13 +12,11 @@ from app.accounting import reports
 from app.accounting.budgets import Budgets, BudgetState
 from app.accounting.estimator.arithmetic import Estimator
 from app.accounting.estimator.models import Estimate, Workload
-from app.accounting.ledger import Ledger, LedgerHealth
-from app.accounting.ledger_file import LEDGER_FILE
+from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
 from app.accounting.metering import LedgerMeter
-from app.accounting.moments import DEFAULT_SINCE, Span, parse_span
 from app.accounting.prices import Prices
-from app.accounting.reports import GroupBy, UsageRow
-from app.backends.call_context import Clock
+from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
+from app.backends.base import Clock
 from app.config.backends import BackendSettings, BudgetSettings
 
 MEASURED_OVER = timedelta(days=30)

@@ -1,4 +1,4 @@
-"""Every attempt at a model is let in by the budgets, timed, priced, and booked in the ledger and on its request."""
+"""Prices each model call and books it."""
 
 import time
 from collections import defaultdict
@@ -6,22 +6,51 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from app.accounting.budgets import Budgets, Reservation
-from app.accounting.gpu import GpuShare
-from app.accounting.ledger import Ledger
+from app.accounting.budgets import Budgets, Reservation, in_usd
+from app.accounting.ledger import CallRecord, Ledger
 from app.accounting.prices import LOCAL_KINDS, Price, Prices
-from app.accounting.records import CallRecord
-from app.accounting.spending import in_usd
-from app.backends.call_context import Call, Clock, Target
+from app.backends.base import Call, Clock, Target
 from app.config.backends import BackendSettings
 from app.domain import TokenCount
+
+
+class GpuShare:
+    """Processor sharing: at any moment each of the n calls in flight has 1/n of the server.
+
+    A call's share is the integral of dt/n(t) over its life, so the shares of all calls add up to the time in which any
+    ran: dollars by share are the GPU's price over its measured throughput. Both events take constant time, because
+    the integral over [a, b) is its value at b less that at a. Times are seconds that never go back.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+        self._integral = 0.0
+        self._at = 0.0
+
+    def begin(self, at: float) -> float:
+        """A call begins; `end` wants the mark that is returned."""
+        self._advance(at)
+        self.running += 1
+        return self._integral
+
+    def end(self, mark: float, at: float) -> float:
+        """The seconds that the call had to itself, so to speak."""
+        self._advance(at)
+        self.running -= 1
+        return max(0.0, self._integral - mark)
+
+    def _advance(self, at: float) -> None:
+        if self.running:
+            self._integral += max(0.0, at - self._at) / self.running
+        self._at = max(self._at, at)
+
 
 _MOST_TOKENS = 10**12
 """More than that, or less than none, is a server's mistake."""
 
 
 class LedgerMeter:
-    """`app.backends.call_context.Meter`: over the ledger, for one event loop.
+    """`app.backends.base.Meter`: over the ledger, for one event loop.
 
     `clock` times the calls, in seconds; `now` dates them, in seconds since 1970.
     """
@@ -67,7 +96,7 @@ class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerCharge:
-    """`app.backends.call_context.Charge`."""
+    """`app.backends.base.Charge`."""
 
     def __init__(self, meter: LedgerMeter, attempt: _Attempt, reserved: Reservation, share: GpuShare | None) -> None:
         self._meter = meter

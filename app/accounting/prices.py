@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from app.accounting.spending import MOST
+from app.accounting.budgets import MOST
 from app.config.backends import GEMINI_MODEL, BackendSettings, Kind
 from app.domain import TokenCount
 

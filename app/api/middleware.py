@@ -13,7 +13,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.compat.not_found import fit_for
+from app.api.compat.errors import fit_for
 from app.api.problem_details import problem_of, request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed

@@ -1,16 +1,24 @@
-"""multipart/form-data, read part by part within limits.
+"""Uploads: JSON documents or multipart files, read with limits."""
 
-Litestar's own reading keeps parts in temporary files, which a form that breaks off leaves open, and answers 500 to a
-field in an unknown charset.
-"""
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
+from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Schema
+from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.json_body import BodyRequest
-from app.errors import InvalidRequest, TooLarge
+from app.api.problem_details import UnsupportedMediaType
+from app.api.request import BodyRequest, decode, limited, require_json
+from app.api.schemas import Name
+from app.errors import FieldProblem, InvalidRequest, TooLarge
+from app.services.document_validation import Offer, OfferedFile, Rejected
+from app.text.fencing import clean
+from indexing.documents import Document
+from indexing.pipeline.ingest import Handed
 
-MEDIA_TYPE = "multipart/form-data"
+MULTIPART = "multipart/form-data"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +54,7 @@ async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> lis
     except ParserLimitReached as exc:
         raise InvalidRequest(f"a form may have {max_parts} parts with short headers: {exc}") from exc
     except ValueError as exc:  # the parser's own errors, and header bytes that are no text
-        raise InvalidRequest(f"the body is no {MEDIA_TYPE} that can be read: {exc}") from exc
+        raise InvalidRequest(f"the body is no {MULTIPART} that can be read: {exc}") from exc
     return collected.parts
 
 
@@ -76,3 +84,142 @@ class _Parts:
                 )
             )
             self._data = bytearray()
+
+
+MAX_DOCUMENTS = 1000
+MAX_UPLOAD_BYTES = 100_000_000
+MAX_SOURCE_CHARACTERS = 2048
+
+_REF = "#/components/schemas/"
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document. Without an `id` its `source` names it, or else its content.
+
+    Passages are cut from `text`, and their offsets count in it. `metadata` is what filters see.
+    """
+
+    text: str
+    id: Annotated[str, Meta(description="1 to 512 characters, no control characters.")] | None = None
+    title: Annotated[str, Meta(max_length=500)] | None = None
+    source: Annotated[str, Meta(max_length=MAX_SOURCE_CHARACTERS, description="As in a path or a URL.")] | None = None
+    metadata: (
+        Annotated[dict[str, Any], Meta(description="At most 64 KiB as JSON, 8 levels deep, integers of 64 bits.")]
+        | None
+    ) = None
+
+    def offer(self) -> Handed:
+        """What the use case takes. Raises ValueError for an id that is there and empty."""
+        if self.id == "":
+            raise ValueError("an id has 1 to 512 characters")
+        document = Document(text=self.text, title=self.title or "", metadata=self.metadata or {})
+        return Handed(document=document, id=self.id or "", source=self.source or "")
+
+
+class DocumentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /documents. A collection that does not exist is created."""
+
+    collection: Name = "default"
+    documents: Annotated[
+        list[Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [{"$ref": f"{_REF}DocumentBody"}, {}]})]],
+        Meta(
+            min_length=1,
+            max_length=MAX_DOCUMENTS,
+            description="Each by itself: one that is not as described fails alone.",
+        ),
+    ]
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to index. `size` counts bytes."""
+
+    collection: str
+    offers: list[Offer]
+    size: int
+
+
+async def read_upload(request: BodyRequest, max_json_bytes: int) -> Upload:
+    """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge."""
+    content_type = request.headers.get("content-type")
+    if (content_type or "").partition(";")[0].strip().lower() == MULTIPART:
+        return await _from_form(request)
+    try:
+        require_json(content_type)
+    except UnsupportedMediaType as exc:
+        raise UnsupportedMediaType(f"{exc}; or send files as {MULTIPART}") from exc
+    refusal = f"a JSON body may have {max_json_bytes} bytes; send several requests, or files as {MULTIPART}"
+    return _from_json(await limited(request, max_json_bytes, refusal))
+
+
+def request_body() -> RequestBody:
+    """Both forms, for the description."""
+    files = Schema(type="array", items=Schema(type="string", format="binary"), min_items=1)  # type: ignore[arg-type]
+    form = Schema(
+        type="object",  # type: ignore[arg-type]
+        properties={"files": files, "collection": Schema(type="string", min_length=1, max_length=255)},  # type: ignore[arg-type]
+        required=["files"],
+        additional_properties=False,
+        description="Files of any format that is read, several under the same name `files`. A file of records (JSON "
+        "Lines, CSV) is several documents.",
+    )
+    return RequestBody(
+        required=True,
+        content={
+            "application/json": OpenAPIMediaType(schema=Reference(ref=f"{_REF}DocumentsRequest")),
+            MULTIPART: OpenAPIMediaType(schema=form),
+        },
+    )
+
+
+def _from_json(body: bytes) -> Upload:
+    envelope = decode(_mended(body), DocumentsRequest)
+    offers: list[Offer] = [_offer(raw, place) for place, raw in enumerate(envelope.documents)]
+    return Upload(collection=envelope.collection, offers=offers, size=len(body))
+
+
+def _offer(raw: msgspec.Raw, place: int) -> Offer:
+    try:
+        return decode(bytes(raw), DocumentBody).offer()
+    except InvalidRequest as exc:
+        problem = exc.problems[0] if exc.problems else FieldProblem("", str(exc))
+        return Rejected(reason="invalid", detail=f"/documents/{place}{problem.pointer}: {problem.detail}")
+    except ValueError as exc:
+        return Rejected(reason="invalid_id", detail=str(exc))
+
+
+def _mended(body: bytes) -> bytes:
+    """Lone surrogates, which JSON can spell and UTF-8 cannot, become U+FFFD, as if they had been sent so."""
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], body) if rb"\u" in body else body
+
+
+async def _from_form(request: BodyRequest) -> Upload:
+    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1)
+    if unknown := {part.name for part in parts} - {"files", "collection"}:
+        raise _refused(*((name, "this field is not known; known are files, collection") for name in sorted(unknown)))
+    files = [part for part in parts if part.name == "files"]
+    if not 1 <= len(files) <= MAX_DOCUMENTS:
+        raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
+    if not all(file.filename for file in files):
+        raise _refused(("files", "every part must be a file with a filename"))
+    offers: list[Offer] = [
+        OfferedFile(name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type)
+        for file in files
+    ]
+    return Upload(collection=_collection(parts), offers=offers, size=sum(len(file.data) for file in files))
+
+
+def _collection(parts: Sequence[Part]) -> str:
+    named = [part for part in parts if part.name == "collection"]
+    name = named[0].text() if named else "default"
+    if len(named) > 1 or any(part.filename is not None for part in named) or not 1 <= len(name) <= 255:
+        raise _refused(("collection", "one text of 1 to 255 characters is expected"))
+    return clean(name)
+
+
+def _refused(*found: tuple[str, str]) -> InvalidRequest:
+    problems = tuple(FieldProblem(f"/{name}", detail) for name, detail in found)
+    return InvalidRequest("; ".join(f"{p.pointer}: {p.detail}" for p in problems), problems)

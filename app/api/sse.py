@@ -12,9 +12,8 @@ from litestar.background_tasks import BackgroundTask
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.response import Stream
 
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest
 from app.api.problem_details import Problem, note_failure, problem_of, request_id
+from app.api.request import BodyRequest, while_connected
 from app.domain import AnswerDone, AnswerEvent, CallsDelta, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
 
 Event = AnswerEvent | ChatEvent

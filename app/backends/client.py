@@ -8,11 +8,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from app.backends.base import Adapter, Capability, ChatRequest, Conversation, Probed, Reply, Scoring
-from app.backends.call_context import Account, Call, Clock, Deadline, Meter, Target, loop_time
+from app.backends.base import (
+    Account,
+    Adapter,
+    Call,
+    Capability,
+    ChatRequest,
+    Clock,
+    Conversation,
+    Deadline,
+    Meter,
+    Probed,
+    Reply,
+    Scoring,
+    Target,
+    loop_time,
+)
 from app.backends.resilience.attempt import Attempt, may_have_read, time_limit
-from app.backends.resilience.breaker import Breaker
-from app.backends.resilience.health import Health, HealthState, LineStatus
+from app.backends.resilience.breaker import Breaker, Health, HealthState, LineStatus
 from app.backends.resilience.hedging import finish, hedged
 from app.backends.resilience.limits import Gate, Slot
 from app.backends.resilience.retry import retrying

@@ -1,14 +1,101 @@
-"""All configured backends at work: their lines, who chooses among them, and who looks after them."""
+"""All configured backends at work, and the probing that finds out what each can do."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
-from app.backends.base import Adapter
-from app.backends.call_context import Meter
+import structlog
+
+from app.backends.base import Adapter, Meter
 from app.backends.client import Line
 from app.backends.router import Router
-from app.backends.supervisor import Supervisor
 from app.config.backends import BackendSettings, RoutingSettings
+from app.errors import UpstreamError, UpstreamRateLimited
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Between two looks at a backend that is not well; twice as long each time."""
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Probes each line until that succeeds, and again whenever it has been away or resting: a server that was restarted
+    may have another model. Whoever rests is pinged, which costs no token; whoever is well is left in peace.
+    """
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._lines = tuple(lines)
+        self._watches: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, without waiting for any of them."""
+        self._watches = [asyncio.create_task(Watch(line).run(), name=f"watch-{line.name}") for line in self._lines]
+
+    async def close(self) -> None:
+        """Stop; no question is left open."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = []
+
+
+class Watch:
+    """Over one line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._known = False
+        self._pause_s = FIRST_PAUSE_S
+        self._told: object = None
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                await self._look()
+            except Exception:
+                log.exception("a backend could not be looked at", backend=self._line.name)
+                self._known = False
+            self._tell()
+            await self._wait()
+
+    async def _look(self) -> None:
+        """Find out whether what we know of it is still true."""
+        resting = self._line.health == "resting"
+        try:
+            if self._known or resting:
+                await self._line.ping()
+            else:
+                await self._line.probe()
+        except UpstreamRateLimited:
+            self._known = self._known and not resting
+        except UpstreamError:
+            self._known = False
+        else:
+            self._known = not resting
+
+    async def _wait(self) -> None:
+        """Until there is news, or it is time for the next look at one that is not well."""
+        await asyncio.sleep(FIRST_PAUSE_S)
+        well = self._known and self._line.health == "up"
+        self._pause_s = FIRST_PAUSE_S if well else min(2 * self._pause_s, LONGEST_PAUSE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if well else self._pause_s - FIRST_PAUSE_S):
+                await self._line.news.wait()
+        self._line.news.clear()
+
+    def _tell(self) -> None:
+        """Once for every change."""
+        line = self._line
+        state = (line.health, line.probed if line.health == "up" else None)
+        if state == self._told:
+            return
+        self._told = state
+        if line.health == "up":
+            abilities = sorted(line.probed.capabilities) if line.probed else []
+            log.info("backend is up", backend=line.name, model=line.model, capabilities=abilities)
+        elif line.health != "unknown":
+            log.warning(f"backend is {line.health}", backend=line.name, error=line.status().last_error)
 
 
 class Fleet:

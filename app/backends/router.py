@@ -5,8 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from app.backends.base import Capability, ChatRequest, Conversation, Reply, Scoring
-from app.backends.call_context import Call, Clock, Deadline, loop_time
+from app.backends.base import Call, Capability, ChatRequest, Clock, Conversation, Deadline, Reply, Scoring, loop_time
 from app.backends.client import Line
 from app.backends.stream import OpenStream
 from app.config.backends import AUTO, RESERVED, RoutingSettings

@@ -8,8 +8,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from app.backends.base import ChatRequest, Message, joined
-from app.backends.call_context import Clock
+from app.backends.base import ChatRequest, Clock, Message, joined
 from app.config.backends import Kind
 from app.errors import MissingCapability, UpstreamRejected
 

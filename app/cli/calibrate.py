@@ -9,11 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.progress import AskingView
-from app.cli.render import clean, duration
-from app.cli.signals import run
-from app.cli.terminal import err, out, print_json, settings_here
-from app.cli.units import dollars
+from app.cli.render import AskingView, clean, duration
+from app.cli.terminal import dollars, err, out, print_json, run, settings_here
 from app.evaluation.models import Calibrated, CalibrateOptions
 from app.ranking.scoring.calibration import Bin
 
@@ -56,7 +53,7 @@ def calibrate(data: Path, as_json: bool, **options: Any) -> None:
 
 async def _calibrate(folder: Path, options: CalibrateOptions) -> Calibrated:
     from app.evaluation.calibration import calibrate as fit
-    from app.evaluation.services import services_apart
+    from app.evaluation.runner import services_apart
 
     with AskingView(err) as view:
         async with services_apart(settings_here(), folder, options.collection, fits={}) as (services, data, kept):

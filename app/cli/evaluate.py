@@ -9,10 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.progress import AskingView
-from app.cli.render import clean
-from app.cli.signals import run
-from app.cli.terminal import err, out, print_json, settings_here
+from app.cli.render import AskingView, clean
+from app.cli.terminal import err, out, print_json, run, settings_here
 from app.evaluation.models import EvalOptions, Report
 
 _LABEL, _COLUMN = 24, 24
@@ -62,7 +60,7 @@ def evaluate(
 
 async def _evaluate(folder: Path, options: EvalOptions) -> Report:
     from app.evaluation.evaluation import evaluate as compare
-    from app.evaluation.services import services_apart
+    from app.evaluation.runner import services_apart
 
     with AskingView(err) as view:
         async with services_apart(settings_here(), folder, options.collection) as (services, data, kept):

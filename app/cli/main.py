@@ -32,8 +32,7 @@ from app.cli.render import (
     show_sources,
     summary_line,
 )
-from app.cli.signals import INTERRUPTED
-from app.cli.terminal import err, out, print_json, settings_here, write
+from app.cli.terminal import INTERRUPTED, err, out, print_json, settings_here, write
 from app.cli.usage import usage
 from app.cli.vllm import vllm
 from app.errors import ConfigError, InvalidRequest, WinnowError

@@ -9,8 +9,8 @@ import msgspec
 
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
-from app.api.json_body import decode
-from app.api.routes.cost import EstimateRequest
+from app.api.request import decode
+from app.api.routes.usage import EstimateRequest
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.cli.http_client import RemoteService

@@ -10,11 +10,9 @@ from rich.text import Text
 
 from app.accounting.accounts import UsageReport
 from app.accounting.budgets import BudgetState
-from app.accounting.moments import DEFAULT_SINCE
-from app.accounting.reports import UsageRow
+from app.accounting.reports import DEFAULT_SINCE, UsageRow
 from app.cli.render import clean
-from app.cli.terminal import err, out, print_json, settings_here
-from app.cli.units import dollars, short
+from app.cli.terminal import dollars, err, out, print_json, settings_here, short
 
 GROUPS = ("backend", "model", "stage", "key", "day")
 

@@ -11,21 +11,21 @@ import msgspec
 from app.domain import Caller, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest, MissingCapability
 from app.evaluation.data import Asked, DataSet, SourceDocument, digest_of, sample
-from app.evaluation.journal import Journal
 from app.evaluation.models import Calibrated, CalibrateOptions, HeldOut
-from app.evaluation.progress import Tell, tell_nobody
-from app.evaluation.runner import Record, ask_all, failing_softly, index_documents
+from app.evaluation.runner import Journal, Record, Tell, ask_all, failing_softly, index_documents, tell_nobody
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring.calibration import (
+    FITS_FILE,
     Fit,
+    KeptFit,
     calibration_error,
     fit_calibration,
     judgements_hash,
+    keep_fit,
     log_loss,
     reliability,
 )
-from app.ranking.scoring.calibration_file import FITS_FILE, KeptFit, keep_fit
 from app.ranking.scoring.fusion import score_of
 from app.wiring import Services
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.errors import InvalidRequest
-from app.text.sanitize import clean
+from app.text.fencing import clean
 
 CORPUS, QUERIES, UNANSWERABLE = "corpus.jsonl", "queries.jsonl", "unanswerable.jsonl"
 QRELS = ("qrels.tsv", "qrels/test.tsv")

@@ -8,21 +8,22 @@ import msgspec
 import numpy as np
 
 from app.answering import prompts as prompting
-from app.answering.verification import model_prompts as check_prompts
+from app.answering.verification import model_check as check_prompts
 from app.backends.registry import EXTRACTIVE, NONE
 from app.domain import BackendUse, Caller, Query, Question
 from app.errors import InvalidRequest, MissingCapability, WinnowError
-from app.evaluation.bootstrap import figure, gain
 from app.evaluation.data import Asked, DataSet, Grades, digest_of, sample
-from app.evaluation.journal import Journal
+from app.evaluation.metrics import figure, gain
 from app.evaluation.models import BackendReport, EvalOptions, Latency, Report
-from app.evaluation.progress import Tell, tell_nobody
 from app.evaluation.records import UNCOMPARED, Outcome, measured, outcome_of, replied
 from app.evaluation.runner import (
+    Journal,
+    Tell,
     ask_all,
     check_budget,
     failing_softly,
     index_documents,
+    tell_nobody,
 )
 from app.ranking import prompts as ranking
 from app.wiring import Services

@@ -11,9 +11,8 @@ import msgspec
 from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
 
 from app.domain import Answer, Citation, SearchResult
-from app.evaluation.answer_metrics import exact_match, f1
-from app.evaluation.citation_metrics import citation_precision, citation_recall
 from app.evaluation.data import Asked, Grades
+from app.evaluation.metrics import citation_precision, citation_recall, exact_match, f1
 from app.evaluation.runner import Record
 
 NDCG, MRR = "nDCG@10", "MRR@10"

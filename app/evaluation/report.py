@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from app.evaluation.bootstrap import LEVEL, RESAMPLES
+from app.evaluation.metrics import LEVEL, RESAMPLES
 from app.evaluation.models import BackendReport, Figure, Report
 from app.evaluation.records import SHARES
 

@@ -1,20 +1,95 @@
-"""Asks many questions, a few at once, and keeps what came of each as soon as it is known."""
+"""Runs the questions of a data set through the real use cases, and resumes where it was stopped."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from app.concurrency import together
+from app.config.settings import Settings
 from app.domain import BackendUse, Usage
-from app.errors import BudgetExceeded, MissingCapability, UnknownBackend, WinnowError
-from app.evaluation.data import Asked, SourceDocument
-from app.evaluation.journal import Journal
-from app.evaluation.progress import Progress, Tell, tell_nobody
-from app.wiring import Services
+from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
+from app.evaluation.data import Asked, DataSet, SourceDocument
+from app.ranking.scoring.calibration import Fits
+from app.wiring import Services, build_services
 from indexing.documents import Document
 from indexing.errors import IndexingError
 from indexing.pipeline.ingest import Handed
+
+FOLDER = "evals"
+
+
+def folder_of(settings: Settings, data: DataSet) -> Path:
+    """Where in the home the index of this data and what was found out are kept, for the next run."""
+    return settings.index.home / FOLDER / data.digest[:16]
+
+
+@asynccontextmanager
+async def services_apart(
+    settings: Settings, folder: Path, collection: str | None, fits: Fits | None = None
+) -> AsyncIterator[tuple[Services, DataSet, Path]]:
+    """With the data in `folder`, and where what is found out of it is kept.
+
+    The index is a new one of that data, or with a `collection` the user's own. Scores are remembered within this run
+    alone: one that an earlier request has paid for would seem to cost nothing.
+    """
+    data = DataSet(folder)
+    kept = folder_of(settings, data)
+    ranking = msgspec.structs.replace(settings.ranking, cache="memory")
+    settings = msgspec.structs.replace(settings, ranking=ranking)
+    services = build_services(settings, index_home=None if collection else kept, fits=fits)
+    try:
+        yield services, data, kept
+    finally:
+        await services.close()
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Journal(Generic[T]):
+    """Records, one a line. A line that was being written when the process ended is forgotten."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self.path = path
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def begin(self, *, fresh: bool) -> list[T]:
+        """What is in it, in order, after its end is mended; nothing any more if `fresh`. Raises InvalidRequest."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            file.seek(0)
+            whole, end, _ = b"".partition(b"\n") if fresh else file.read().rpartition(b"\n")
+            file.truncate(len(whole) + len(end))
+        try:
+            return [self._decoder.decode(line) for line in whole.splitlines()]
+        except msgspec.MsgspecError as exc:
+            raise InvalidRequest(f"{self.path} cannot be read; --fresh begins anew") from exc
+
+    def append(self, record: T) -> None:
+        """Written when this returns."""
+        with self.path.open("ab") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+
+
+class EvaluationProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a step is; `failed` of the `done` did not work."""
+
+    step: str
+    done: int
+    total: int
+    usd: float = 0.0
+    failed: int = 0
+
+
+Tell = Callable[[EvaluationProgress], None]
+
+
+def tell_nobody(_: EvaluationProgress) -> None:
+    """For callers who do not listen."""
+
 
 SLICE = 256
 """Documents that are indexed between two reports of progress."""
@@ -63,7 +138,7 @@ class _Run(Generic[R]):
     """What has come of the questions so far."""
 
     def __init__(self, step: str, total: int, journal: Journal[R], known: dict[str, R], tell: Tell) -> None:
-        self._progress = Progress(step=step, done=0, total=total)
+        self._progress = EvaluationProgress(step=step, done=0, total=total)
         self._journal, self._tell = journal, tell
         self.found: dict[str, R] = {}
         self.spent: BudgetExceeded | None = None
@@ -119,13 +194,13 @@ async def index_documents(
     """Put them in an index of one's own, where those that are there are not embedded again. How many cannot be."""
     failed = 0
     for start in range(0, len(documents), SLICE):
-        tell(Progress(step="indexing", done=start, total=len(documents), failed=failed))
+        tell(EvaluationProgress(step="indexing", done=start, total=len(documents), failed=failed))
         some = [
             Handed(document=Document(text=one.text, title=one.title), id=one.id)
             for one in documents[start : start + SLICE]
         ]
         failed += sum(outcome.status == "failed" for outcome in await services.library.put(collection, some))
-    tell(Progress(step="indexing", done=len(documents), total=len(documents), failed=failed))
+    tell(EvaluationProgress(step="indexing", done=len(documents), total=len(documents), failed=failed))
     return failed
 
 

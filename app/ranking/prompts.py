@@ -13,8 +13,7 @@ from typing import Any
 from app.backends.base import ChatRequest, Conversation, Message
 from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
 from app.ranking.models import LABELS
-from app.text.control_tokens import neutralise, renumber
-from app.text.fencing import check_fence
+from app.text.fencing import check_fence, neutralise, renumber
 
 PROMPT_VERSION = "2"
 """To be raised with every change of the words below; a test holds to it."""

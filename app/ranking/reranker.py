@@ -6,7 +6,7 @@ How it goes about it is in `strategies`, what it asks in `asking`, what follows 
 import asyncio
 from collections.abc import Callable, Mapping
 
-from app.backends.call_context import Deadline
+from app.backends.base import Deadline
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import Reader
 from app.ranking.models import Calibration, Ranking

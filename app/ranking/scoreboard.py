@@ -12,9 +12,18 @@ from app.backends.base import LabelScores
 from app.errors import WinnowError
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Calibration, Grade, Prepared, Ranked, Spread
-from app.ranking.scoring.fusion import PRIOR_WEIGHT, fuse, in_order, prior_scores, score_of, unread_scores
-from app.ranking.scoring.grades import bias_of, grade_of
-from app.ranking.scoring.priors import PriorModel, fit_prior
+from app.ranking.scoring.fusion import (
+    PRIOR_WEIGHT,
+    PriorModel,
+    bias_of,
+    fit_prior,
+    fuse,
+    grade_of,
+    in_order,
+    prior_scores,
+    score_of,
+    unread_scores,
+)
 
 UNGRADED = "ungraded"
 """A model was asked, and did not tell: the passage stands where its prior says."""

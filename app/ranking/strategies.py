@@ -4,21 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from app.backends.call_context import Deadline
+from app.backends.base import Deadline
 from app.concurrency import together
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
 from app.ranking.cache import ScoreCache
-from app.ranking.calls import Asking, Reader
+from app.ranking.calls import Asking, Reader, windows
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Calibration, Candidate, Prepared, Ranked, Ranking, Spread
-from app.ranking.passages.batches import windows
 from app.ranking.passages.prepare import PASSAGE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, window_request
 from app.ranking.scoreboard import Sheet, places
-from app.ranking.scoring.early_stopping import settle, worth_reading
 from app.ranking.scoring.fusion import PRIOR_WEIGHT, in_order
-from app.ranking.scoring.pairwise import duelled, merged, redealt, window_of
+from app.ranking.scoring.pairwise import duelled, merged, redealt, settle, window_of, worth_reading
 from app.text.fencing import draw_fence
 
 ROOM = 2.0

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from app.backends.base import ChatRequest, Message
-from app.backends.call_context import call_of
+from app.backends.base import ChatRequest, Message, call_of
 from app.backends.router import Route, Router
 from app.config.backends import AUTO, RESERVED
 from app.domain import Caller, CallsDelta, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta, ToolCall

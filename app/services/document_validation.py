@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.text.sanitize import clean
+from app.text.fencing import clean
 from indexing.pipeline.ingest import Handed, Outcome, handed_id
 
 MAX_ID_CHARACTERS = 512

@@ -1,4 +1,4 @@
-"""Use cases that write: create and drop collections, bring them in line with files, take and give up documents."""
+"""Use cases: collections and documents, written and looked at."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from app.errors import Conflict, FieldProblem, Overloaded
+from app.errors import Conflict, FieldProblem, NotFound, Overloaded
 from app.services.document_validation import (
     Examined,
     Offer,
@@ -19,15 +19,57 @@ from app.services.document_validation import (
     rejection,
     result_of,
 )
+from indexing.documents import Passage
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Workbench, ensure_collection, find_collection
 from indexing.pipeline.ingest import Handed, Intake, Outcome
+from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Refused, Report, Summary, Waiting, say_nothing
 from indexing.pipeline.sync import SyncRequest, sync
 from indexing.readers.sandbox.pool import ReaderPool
-from indexing.store.base import CollectionInfo
-from indexing.store.names import check_name
+from indexing.store.base import CollectionInfo, check_name
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a list; `more` says whether something follows."""
+
+    records: list[DocumentRecord]
+    more: bool
+
+
+class Catalogue:
+    """What collections hold. The workbench is asked for with each call, so that it can be opened late."""
+
+    def __init__(self, bench: Callable[[], Awaitable[Workbench]]) -> None:
+        self._bench = bench
+
+    async def count(self, lineage: str) -> int:
+        """The documents of a filling of a collection."""
+        bench = await self._bench()
+        return await asyncio.to_thread(bench.manifest.count, lineage)
+
+    async def page(self, collection: str, *, after: str, limit: int) -> Page:
+        """Documents by id, those after `after`. Raises CollectionNotFound."""
+        bench = await self._bench()
+        lineage = (await bench.store.info(collection)).spec.lineage
+        records = await asyncio.to_thread(bench.manifest.documents, lineage, after=after, limit=limit + 1)
+        return Page(records[:limit], len(records) > limit)
+
+    async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
+        """A document and its passages in order. Raises CollectionNotFound, NotFound."""
+        bench = await self._bench()
+        lineage = (await bench.store.info(collection)).spec.lineage
+        record = await asyncio.to_thread(bench.manifest.document, lineage, document_id)
+        if record is None or record.version is None:
+            raise NotFound(no_document(collection, document_id))
+        return record, await bench.store.passages(collection, document_id)
+
+
+def no_document(collection: str, document_id: str) -> str:
+    """The sentence for it."""
+    return f"there is no document {document_id!r} in the collection {collection!r}"
+
 
 MAX_AT_ONCE = 64
 """Uploads that may be under way; each holds its documents in memory."""

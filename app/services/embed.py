@@ -8,9 +8,9 @@ import numpy as np
 
 from app.errors import NotFound, TooLarge, pointing_at
 from app.services.model_ids import EMBED, ModelNames
-from app.text.sanitize import clean
+from app.text.fencing import clean
+from indexing.embedding.batching import Embedded, TextEmbedder
 from indexing.embedding.model import Embedder
-from indexing.embedding.texts import Embedded, TextEmbedder
 from indexing.embedding.token_ids import openai_vocabulary
 from indexing.errors import UnknownTokens
 from indexing.store.base import Vector

@@ -6,15 +6,13 @@ from contextlib import aclosing
 
 import msgspec
 
-from app.answering.context import pack
 from app.answering.extractive.answerer import Embed, assess
 from app.answering.models import Brief, Source, Writer, WritingEvent, Written
-from app.answering.prompts import answer_request, room
+from app.answering.prompts import answer_request, pack, room
 from app.answering.stream.composer import Composer
 from app.answering.stream.gate import Piece, Release
 from app.answering.verification.model_check import Checked, check
-from app.backends.base import ChatRequest, Delta
-from app.backends.call_context import Call, Deadline
+from app.backends.base import Call, ChatRequest, Deadline, Delta
 from app.backends.client import Line
 from app.backends.registry import NONE
 from app.backends.router import Route, Served

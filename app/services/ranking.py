@@ -4,8 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from app.backends.base import Capability, ChatRequest, Conversation, Reply, Scoring
-from app.backends.call_context import Call, Deadline, call_of
+from app.backends.base import Call, Capability, ChatRequest, Conversation, Deadline, Reply, Scoring, call_of
 from app.backends.client import Line
 from app.backends.registry import NONE, Backends
 from app.backends.router import Route, Router

@@ -1,12 +1,14 @@
-"""Use case: rank texts that the caller brings along."""
+"""Use case: rank a caller's own texts."""
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import numpy as np
 
-from app.backends.call_context import Deadline
+from app.backends.base import Deadline
 from app.backends.router import Route
 from app.backends.token_estimates import tokens_of
 from app.config.settings import CompatSettings
@@ -14,14 +16,56 @@ from app.domain import NOBODY, BackendUse, Caller, RankingOptions, Usage
 from app.errors import TooLarge
 from app.observability.timing import Stopwatch
 from app.ranking.models import Candidate, Spread
-from app.retrieval.matching import both, match_vectors, match_words
 from app.services.ranking import Ordered, Rankers
-from app.text.sanitize import clean
+from app.text.fencing import clean
+from indexing.embedding.batching import TextEmbedder
 from indexing.embedding.calibration import Contrast, contrast
-from indexing.embedding.model import Embedder
-from indexing.embedding.texts import TextEmbedder
+from indexing.embedding.model import Embedder, Vectors
 from indexing.errors import IndexingError
 from indexing.retrieval.bm25 import Lexical
+from indexing.store.base import Vector
+
+BACKGROUND = 100
+"""Texts."""
+
+
+def match_words(lexical: Lexical, query: str, texts: Sequence[str]) -> list[float]:
+    """Of each text. All 0 for a query without a word."""
+    asked = lexical.query(query)
+    if asked is None:
+        return [0.0] * len(texts)
+    terms = frozenset(asked.indices)
+    weights = [_weights(lexical, text, terms) for text in texts]
+    holding = Counter(term for found in weights for term in found)
+    rarity = {term: _idf(len(texts) + BACKGROUND, holding[term]) for term in terms}
+    most = math.fsum(rarity.values())
+    return [
+        -math.expm1(-math.fsum(rarity[term] * weight for term, weight in found.items()) / most) for found in weights
+    ]
+
+
+def match_vectors(query: Vector, texts: Vectors, contrast: Contrast) -> list[float]:
+    """Of unit vectors; `texts` has a row for each text."""
+    evidence = (texts @ query - contrast.unrelated) / contrast.unit
+    return [float(value) for value in np.clip(evidence, 0.0, 1.0)]
+
+
+def both(words: Sequence[float], vectors: Sequence[float]) -> list[float]:
+    """The mean of the two."""
+    return [(by_word + by_vector) / 2 for by_word, by_vector in zip(words, vectors, strict=True)]
+
+
+def _weights(lexical: Lexical, text: str, terms: frozenset[int]) -> dict[int, float]:
+    found = lexical.document(text)
+    if found is None:
+        return {}
+    return {term: weight for term, weight in zip(found.indices, found.values, strict=True) if term in terms}
+
+
+def _idf(texts: int, holding: int) -> float:
+    """Robertson's, as the store's."""
+    return math.log1p((texts - holding + 0.5) / (holding + 0.5))
+
 
 MOST_TEXTS = 10_000
 LONGEST_QUERY = 8_192

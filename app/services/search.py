@@ -1,5 +1,6 @@
-"""Use case: embed -> retrieve -> rank -> trim."""
+"""Use case: search."""
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -10,14 +11,49 @@ from app.domain import NOBODY, BackendUse, Caller, Conditions, Found, Hit, Mode,
 from app.observability.timing import Stopwatch
 from app.ranking.models import Candidate, Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
-from app.retrieval.dedupe import collapse
 from app.services.ranking import Ordered, Rankers
-from app.text.sanitize import clean
-from indexing.embedding.queries import QueryEmbedder
+from app.text.fencing import clean
+from indexing.documents import Passage
+from indexing.embedding.batching import QueryEmbedder
 from indexing.pipeline.context import check_embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
-from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
+from indexing.store.base import CollectionInfo, Retrieval, Retrieved, ScoredPassage, SparseVector, Vector, VectorStore
+
+
+def collapse(retrieved: Retrieved) -> Retrieved:
+    """Both sides with one candidate for each text, under its best score, the order kept.
+
+    Both sides show the same passage for a text, so that their evidence meets: the one that stands highest on the dense
+    side, else on the sparse side, ties by document and place in it: a text that a document repeats is shown where it
+    stands first. Scores that are not finite are dropped with their candidates.
+    """
+    dense, sparse = _finite(retrieved.dense), _finite(retrieved.sparse)
+    keepers: dict[str, Passage] = {}
+    for side in (dense, sparse):
+        for candidate in _best_first(side):
+            keepers.setdefault(candidate.passage.text, candidate.passage)
+    return Retrieved(dense=_one_each(dense, keepers), sparse=_one_each(sparse, keepers))
+
+
+def _finite(side: Iterable[ScoredPassage]) -> list[ScoredPassage]:
+    return [candidate for candidate in side if math.isfinite(candidate.score)]
+
+
+def _best_first(side: list[ScoredPassage]) -> list[ScoredPassage]:
+    return sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal))
+
+
+def _one_each(side: list[ScoredPassage], keepers: dict[str, Passage]) -> list[ScoredPassage]:
+    seen: set[str] = set()
+    kept = []
+    for candidate in side:
+        text = candidate.passage.text
+        if text not in seen:
+            seen.add(text)
+            kept.append(ScoredPassage(keepers[text], candidate.score))
+    return kept
+
 
 NO_WORDS = "the query holds no word that the sparse side could look up"
 

@@ -1,8 +1,15 @@
-"""The mark around a stranger's text in a prompt, which the stranger cannot know. Pure but for the source of letters."""
+"""Text made safe for a prompt: control tokens neutralised, passages fenced. Pure."""
 
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from string import ascii_lowercase
+
+
+def clean(text: str) -> str:
+    """The text without what no index and no JSON can carry: NUL characters and lone surrogates. As long as before."""
+    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+
 
 FENCE_LENGTH = 8
 """Letters: 2e11 marks, in some five tokens."""
@@ -25,3 +32,117 @@ def check_fence(fence: str, texts: Iterable[str]) -> None:
     """Raises ValueError where a text could close the fence: whoever draws it must look at every text."""
     if not fence or any(fence in text for text in texts):
         raise ValueError("the fence stands in a text that it should enclose")
+
+
+_NAMES = r"""
+    bos | eos | pad | unk | mask | cls | sep | s | (?:bos|eos|pad|unk)_token | sys | sop | eop | eod | eot | eom
+  | (?:start|end)_of_(?:turn|image|audio|video|text) | (?:image|audio|video)(?:_soft)?_token | image | audio | video
+  | img | box | quad | ref | think | thinking | tool_?(?:call|calls|response|result|results) | tools?
+  | fim_\w+ | file_sep | repo_name | gh_stars | empty_output | unused_?\d+ | extra_id_\d+ | reserved_?\w*\d+
+  | special_?\d+ | seed:\w+ | 0x[0-9a-f]{2} | \[multimodal\]
+"""
+_BRACKETED = r"""
+    INST | SYSTEM_PROMPT | AVAILABLE_TOOLS | TOOL_CALLS | TOOL_RESULTS | TOOL_CONTENT | CALL_ID | ARGS | THINK
+  | IMG(?:_BREAK|_END)? | (?:BEGIN_)?AUDIO | TRANSCRIBE | MODEL_SETTINGS | PREFIX | SUFFIX | MIDDLE
+  | [gs]?MASK | CLS | SEP | PAD | UNK | \|[^\s\[\]|]+\|
+"""
+_MORE = r"(?:>|&gt;|&\#0*62;|&\#x0*3e;)"
+_INNER = rf"\|[^\s<>|&]+\|?{_MORE} | /?[^\s<>|&/]+\|{_MORE} | /?(?:{_NAMES}){_MORE}"
+
+# The opening bracket of Gemma's <end_of_turn> and <|turn>, Qwen's <|im_end|>, Llama's <|eot_id|> and [INST], Mistral's
+# </s>, DeepSeek's <｜User｜>, MiniMax' ]~b], GLM's [gMASK], Exaone's [|user|] ... and of the same as HTML entities.
+_CONTROL = re.compile(
+    rf"""
+    [<&\[\]] (?:
+      (?<=<) (?={_INNER})
+    | (?<=&) (?:lt|\#0*60|\#x0*3c); (?={_INNER})
+    | (?<=\[) (?= /?(?:{_BRACKETED})\] | e~\[ )
+    | (?<=\]) (?= ~!?[a-z]\[?\] | ~!?[a-z]\[ )
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+# What looks like one of the characters of a control token, most of it to tokenizers that normalise.
+_LOOKS_LIKE = (
+    {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}
+    | dict.fromkeys("﹤‹〈〈⟨《≺˂ᐸ❮", "<")
+    | dict.fromkeys("﹥›〉〉⟩》≻˃ᐳ❯", ">")
+    | dict.fromkeys("【〔⟦", "[")
+    | dict.fromkeys("】〕⟧", "]")
+    | dict.fromkeys("∣│┃❘ǀ¦ߊ⏐", "|")
+    | dict.fromkeys("▁‗＿_⎯", "_")
+    | dict(zip("аеорсхуіѕԁΑΒΕΙΚΜΝΟΡΤΧοАВЕІКМНОРСТХ", "aeopcxyisdABEIKMNOPTXoABEIKMHOPCTX", strict=True))
+)
+_ALIKE = str.maketrans(_LOOKS_LIKE)
+_DISGUISE = re.compile(f"[{''.join(_LOOKS_LIKE)}]")
+_BRACKETS = "<&[]"
+_ALL_BRACKETS = _BRACKETS + "".join(letter for letter, meant in _LOOKS_LIKE.items() if meant in _BRACKETS)
+_OPENS = re.compile(f"[{re.escape(_ALL_BRACKETS)}]")
+
+_LONGEST = 100
+"""Characters of a control token; the longest known, as entities, have half of them."""
+
+# Joiners belong between the letters of Arabic and Indic scripts and in emoji, variation selectors after emoji and Han.
+_EMOJI = "\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+_JOINED = f"\u0620-\u0dff\u0e00-\u109f\u1780-\u17d3{_EMOJI}"
+_SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_ALWAYS = (
+    "\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+_INVISIBLE = re.compile(
+    f"[{_ALWAYS}]"
+    f"|(?<![{_JOINED}])(?<![{_EMOJI}]\ufe0f)[\u200b-\u200d]"
+    f"|(?<![{_EMOJI}\u3400-\u9fff\uf900-\ufaff\u1000-\u109f])[{_SELECTORS}](?!\u20e3)"
+)
+# Classes of the basic plane are looked up in a table by `re`, mixed ones range by range.
+_BASIC = "".join(part for part in re.findall(r".-.|.", f"{_ALWAYS}{_SELECTORS}\u200b-\u200d") if part[0] < "\U00010000")
+_MAYBE_INVISIBLE = re.compile(f"[{_BASIC}]")
+_MAYBE_ASTRAL = re.compile("[\U0001bca0-\U000e0fff]")
+
+_NUMBER = re.compile(r"\[(\d{1,4})\]")
+
+
+def neutralise(text: str) -> str:
+    """The text without invisible characters and with its control tokens broken up. Doing it twice changes no more."""
+    return break_up(visible(text))
+
+
+def break_up(text: str) -> str:
+    """The text with a space after the first bracket of each control token; as it is when it holds none."""
+    if not any(bracket in text for bracket in (_BRACKETS if text.isascii() else _ALL_BRACKETS)):
+        return text
+    if text.isascii() or not _DISGUISE.search(text):
+        return _CONTROL.sub(r"\g<0> ", text)
+    return _break_up_disguised(text)
+
+
+def _break_up_disguised(text: str) -> str:
+    pieces, done = [], 0
+    for bracket in _OPENS.finditer(text):
+        start = bracket.start()
+        if found := _CONTROL.match(text[start : start + _LONGEST].translate(_ALIKE)):
+            pieces.append(text[done : start + found.end()])
+            done = start + found.end()
+    return " ".join([*pieces, text[done:]])
+
+
+def visible(text: str) -> str:
+    """The text without characters that nobody sees: controls, tags, directions, joiners and selectors out of place."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    if _MAYBE_INVISIBLE.search(text) or _MAYBE_ASTRAL.search(text):
+        return _INVISIBLE.sub("", text)
+    return text
+
+
+def looking_like(text: str) -> str:
+    """The text in the Latin letters and plain marks that its look-alikes stand for; as long as before."""
+    return text.translate(_ALIKE)
+
+
+def renumber(text: str) -> str:
+    """The text with "(12)" for "[12]", which would look like the number of another passage."""
+    return _NUMBER.sub(r"(\1)", text)

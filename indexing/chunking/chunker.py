@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from indexing.chunking.splitter import Part, Rank, blocks_of, lines, parts_of, sentences
+from indexing.chunking.sentences import Part, Rank, blocks_of, lines, parts_of, sentences
 from indexing.documents import Block, Chunk, Document, PageStart, page_at
 
 CHUNKER_VERSION = 1

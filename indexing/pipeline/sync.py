@@ -1,7 +1,4 @@
-"""Files on disk into a collection: plan, read, chunk, embed, store, forget what is gone.
-
-A run can be killed at any moment: the next one finds what was announced and not committed, and completes it.
-"""
+"""Brings a collection up to date with its sources."""
 
 import asyncio
 import time
@@ -24,10 +21,38 @@ from indexing.pipeline.context import (
 from indexing.pipeline.planning import Plan, PlannedSource, make_plan, plan_rebuild, with_files
 from indexing.pipeline.progress import Advanced, Finishing, Planned, Refused, Report, Summary, say_nothing
 from indexing.pipeline.read_stage import Feeder, ready
-from indexing.pipeline.recovery import carry_over, finish_handed
 from indexing.pipeline.sources import Found, Problem, discover
-from indexing.pipeline.write_stage import Prepared, Writer, Written, delete
+from indexing.pipeline.write_stage import Prepared, Writer, Written, delete, prepare
 from indexing.store.base import CollectionInfo
+
+
+async def finish_handed(bench: Workbench, target: Target, report: Report = say_nothing) -> None:
+    """Write those that a killed put left unfinished, and delete those that a killed delete did."""
+    writer = Writer(bench, target)
+    for record in bench.manifest.unfinished(target.lineage):
+        if record.path is None and not await _write(bench, target.lineage, record.id, writer, report):
+            await delete(bench, target, [record.id])
+    await writer.flush()
+
+
+async def carry_over(bench: Workbench, lineage: str, writer: Writer, report: Report = say_nothing) -> None:
+    """Make the writer's generation hold what was handed over to `lineage`, no more and no less."""
+    there = bench.manifest.handed_over(writer.target.lineage)
+    for document_id, version in bench.manifest.handed_over(lineage).items():
+        if there.pop(document_id, "") != version or version is None:
+            await _write(bench, lineage, document_id, writer, report)
+    await writer.flush()
+    await delete(bench, writer.target, list(there))
+
+
+async def _write(bench: Workbench, lineage: str, document_id: str, writer: Writer, report: Report) -> bool:
+    """False for a document of which nothing is left."""
+    record = await asyncio.to_thread(bench.manifest.document_with_body, lineage, document_id)
+    if record is None or record.body is None:
+        return False
+    embedder = await bench.embedder.get(report)
+    await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
+    return True
 
 
 class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import msgspec
 
 from indexing.documents import Passage
-from indexing.store.base import Candidate, Retrieved
+from indexing.store.base import Retrieved, ScoredPassage
 
 REFERENCE_RANK = 50
 """Dense similarities count from the one at this rank; retrieve at least as many candidates a side."""
@@ -92,7 +92,7 @@ def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
     return sorted(fused, key=lambda found: (-found.fused, found.passage.id))
 
 
-def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[Fused]:
+def one_sided(candidates: list[ScoredPassage], *, side: str, scale: Scale) -> list[Fused]:
     """A ranking of one side alone: the cosine itself, or BM25 over its bound, as the score."""
     result = []
     for found in candidates:
@@ -104,7 +104,7 @@ def one_sided(candidates: list[Candidate], *, side: str, scale: Scale) -> list[F
     return result
 
 
-def _dense_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+def _dense_evidence(found: list[ScoredPassage], scale: Scale) -> tuple[Mapping[str, float], float]:
     """By passage id, and what is known of all others."""
     if not found:
         return {}, 0.0
@@ -113,7 +113,7 @@ def _dense_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, 
     return evidence, evidence[found[-1].passage.id]
 
 
-def _sparse_evidence(found: list[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+def _sparse_evidence(found: list[ScoredPassage], scale: Scale) -> tuple[Mapping[str, float], float]:
     """By passage id, and what is known of all others."""
     top = max(found[0].score, FLOOR * scale.sparse_bound) if found else 0.0
     if top <= 0:

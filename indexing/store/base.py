@@ -1,9 +1,7 @@
-"""The one contract of a vector store; `tests/contract/test_store.py` holds every implementation to it.
+"""The store's contract: collections of points, written and queried."""
 
-A *collection* is a name that users see. Behind it stands one *generation* at a time: the physical index. A rebuild
-fills a new generation beside the one being read and then switches, so readers never see half an index.
-"""
-
+import re
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, Protocol
 
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing.documents import Passage
+from indexing.errors import InvalidName
 from indexing.filters import Filter
 
 Vector = NDArray[np.float32]
@@ -66,7 +65,7 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     filter: Filter | None = None
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class ScoredPassage(msgspec.Struct, frozen=True):
     """A passage with the score of the side that found it (cosine similarity, or BM25 with the collection's idf).
 
     A larger score is nearer with every distance: Euclidean distances are negated.
@@ -79,8 +78,8 @@ class Candidate(msgspec.Struct, frozen=True):
 class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides, each by descending score, ties by passage id."""
 
-    dense: list[Candidate] = []
-    sparse: list[Candidate] = []
+    dense: list[ScoredPassage] = []
+    sparse: list[ScoredPassage] = []
 
 
 class VectorStore(Protocol):
@@ -145,3 +144,34 @@ class VectorStore(Protocol):
 
     async def close(self) -> None:
         """Let go of everything; nothing written is lost."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+_GENERATION = re.compile(r"(?P<name>.+)--(?P<generation>[0-9a-f]{12})")
+
+
+def check_name(name: str) -> str:
+    """`name`, if a collection may be called that; else InvalidName."""
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"{name!r}: a collection's name is 1 to 64 of A-Z a-z 0-9 _ . -, and does not start with a dot"
+        )
+    if _GENERATION.fullmatch(name):
+        raise InvalidName(f"{name!r}: names that end in -- and twelve hex digits are kept for rebuilds")
+    return name
+
+
+def new_generation() -> str:
+    """Twelve hex digits that were not drawn before."""
+    return secrets.token_hex(6)
+
+
+def generation_name(name: str, generation: str) -> str:
+    """The name under which one generation of a collection is written to."""
+    return f"{name}--{generation}"
+
+
+def split_generation(physical: str) -> tuple[str, str] | None:
+    """(name, generation) of a `generation_name`; None for any other text."""
+    match = _GENERATION.fullmatch(physical)
+    return (match["name"], match["generation"]) if match else None

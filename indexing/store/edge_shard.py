@@ -14,8 +14,16 @@ import qdrant_edge as edge
 from indexing.documents import Passage, from_payload
 from indexing.errors import StoreUnavailable
 from indexing.filters import DateRange, Filter, NumberRange
-from indexing.store.base import Candidate, CollectionSpec, Distance, Point, Retrieval, Retrieved, SparseVector, Vector
-from indexing.store.conditions import translate
+from indexing.store.base import (
+    CollectionSpec,
+    Distance,
+    Point,
+    Retrieval,
+    Retrieved,
+    ScoredPassage,
+    SparseVector,
+    Vector,
+)
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
     MAX_INDEXED_FIELDS,
@@ -23,6 +31,7 @@ from indexing.store.payload import (
     IndexKind,
     encode,
     indexable_fields,
+    translate,
     word_indexes,
 )
 
@@ -278,7 +287,7 @@ def _of_documents(document_ids: Sequence[str]) -> edge.Filter:
 
 def _rank(
     points: Sequence[edge.ScoredPoint], passages: dict[UUID | int | str, Passage], sign: float
-) -> list[Candidate]:
+) -> list[ScoredPassage]:
     # A passage deleted between the search and the reading is not a candidate any more.
-    found = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
+    found = [ScoredPassage(passages[point.id], sign * point.score) for point in points if point.id in passages]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))

@@ -22,12 +22,28 @@ import msgspec
 
 from indexing.documents import Passage
 from indexing.errors import CollectionConflict, CollectionNotFound, StoreUnavailable
-from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved
+from indexing.store.base import (
+    CollectionInfo,
+    CollectionSpec,
+    Point,
+    Retrieval,
+    Retrieved,
+    check_name,
+    generation_name,
+    new_generation,
+    split_generation,
+)
 from indexing.store.edge_shard import EdgeShard
-from indexing.store.generation import Generation, Retired
+from indexing.store.generation import (
+    Generation,
+    Pointer,
+    Retired,
+    read_pointer,
+    remove_pointer,
+    size_on_disk,
+    write_pointer,
+)
 from indexing.store.lock import DirectoryLock
-from indexing.store.names import check_name, generation_name, new_generation, split_generation
-from indexing.store.pointer import Pointer, read_pointer, remove_pointer, size_on_disk, write_pointer
 
 R = TypeVar("R")
 

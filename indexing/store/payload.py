@@ -1,19 +1,25 @@
-"""What lies beside the vectors: a passage's payload, and what makes filters on it exact and fast in every engine.
-
-`words` mirrors the filterable text fields as word lists, because the engines' own full-text matching disagrees: without
-an index Edge and the local client take a run of Chinese for one word and keep accents; with one, they differ again.
-`dates` mirrors what reads as a date, in one spelling: an index over numbers answers date ranges too, and wrongly, so
-that dates need a place of their own to be found exactly, and fast.
-"""
+"""Passages as payloads, and filters over them as conditions of Qdrant. Pure."""
 
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 from indexing.documents import Passage, to_payload
-from indexing.filters import payload_path, read_moment
+from indexing.filters import (
+    DateRange,
+    Exists,
+    Filter,
+    Group,
+    HasText,
+    NoneOf,
+    NumberRange,
+    OneOf,
+    Scalar,
+    payload_path,
+    read_moment,
+)
 
 IndexKind = Literal["keyword", "integer", "number", "flag", "date"]
 
@@ -145,3 +151,80 @@ def _kind(value: Any) -> IndexKind | None:
     if isinstance(value, int | float):
         return "number"
     return "keyword" if isinstance(value, str) else None
+
+
+C = TypeVar("C")
+
+_EXACT = 2**53
+"""Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
+
+
+class Dialect(Protocol[C]):
+    """How an engine writes a condition on the values at a JSON path."""
+
+    def any_string(self, path: str, values: list[str]) -> C: ...
+
+    def integer(self, path: str, value: int) -> C: ...
+
+    def flag(self, path: str, value: bool) -> C: ...
+
+    def numbers(self, path: str, bounds: NumberRange) -> C: ...
+
+    def dates(self, path: str, bounds: DateRange) -> C: ...
+
+    def empty(self, path: str) -> C:
+        """Absent, null or an empty list."""
+
+    def group(self, *, must: Sequence[C] = (), should: Sequence[C] = (), must_not: Sequence[C] = ()) -> C: ...
+
+
+def translate(condition: Filter, dialect: Dialect[C]) -> C:
+    """The condition in the engine's words."""
+    match condition:
+        case OneOf():
+            return _one_of(condition.field, condition.values, dialect)
+        case NoneOf():
+            return dialect.group(must_not=[_one_of(condition.field, condition.values, dialect)])
+        case NumberRange():
+            return dialect.numbers(payload_path(condition.field), condition)
+        case DateRange():
+            return dialect.dates(f"{DATES}.{payload_path(condition.field)}", condition)
+        case HasText():
+            return _has_text(condition, dialect)
+        case Exists():
+            empty = dialect.empty(payload_path(condition.field))
+            return dialect.group(must_not=[empty]) if condition.present else empty
+        case Group():
+            return _group(condition, dialect)
+
+
+def _group(group: Group, dialect: Dialect[C]) -> C:
+    parts = [translate(part, dialect) for part in group.conditions]
+    if group.op == "and":
+        return dialect.group(must=parts)
+    if group.op == "or":
+        return dialect.group(should=parts)
+    return dialect.group(must_not=[dialect.group(must=parts)])
+
+
+def _one_of(field: str, values: Sequence[Scalar], dialect: Dialect[C]) -> C:
+    path = payload_path(field)
+    strings = [value for value in values if isinstance(value, str)]
+    parts = [dialect.any_string(path, strings)] if strings else []
+    parts += [_equals(field, value, dialect) for value in values if not isinstance(value, str)]
+    return parts[0] if len(parts) == 1 else dialect.group(should=parts)
+
+
+def _equals(field: str, value: int | float | bool, dialect: Dialect[C]) -> C:
+    path = payload_path(field)
+    if isinstance(value, bool):
+        return dialect.flag(path, value)
+    if isinstance(value, int) and abs(value) >= _EXACT:
+        return dialect.integer(path, value)
+    return dialect.numbers(path, NumberRange(field=field, gte=value, lte=value))
+
+
+def _has_text(condition: HasText, dialect: Dialect[C]) -> C:
+    path = f"{WORDS}.{payload_path(condition.field)}"
+    sought = sought_words(condition.text) or [""]  # the empty word is in no field
+    return dialect.group(must=[dialect.any_string(path, [word]) for word in sought])

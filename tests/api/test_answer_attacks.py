@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.text.control_tokens import neutralise
+from app.text.fencing import neutralise
 from indexing.documents import Passage
 from tests.attacks.answers import ANSWER_ATTACKS, LEAKS
 from tests.attacks.injections import ATTACKS

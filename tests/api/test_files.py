@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.uploads import MAX_UPLOAD_BYTES
+from app.api.multipart import MAX_UPLOAD_BYTES
 
 pytestmark = pytest.mark.anyio
 

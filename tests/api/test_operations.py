@@ -125,7 +125,7 @@ async def test_the_description_can_be_read(client: httpx.AsyncClient, path: str)
 
 def test_the_page_escapes_what_it_shows() -> None:
     """A description is text, not markup."""
-    from app.api.openapi_page import ReferencePage
+    from app.api.openapi import ReferencePage
 
     api: dict[str, Any] = {
         "info": {"title": "<T>", "version": "1", "description": "<script>"},

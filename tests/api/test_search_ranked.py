@@ -15,8 +15,7 @@ import pytest
 from app.config.backends import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
 from app.config.settings import RankingSettings
 from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.scoring.calibration import Fit
-from app.ranking.scoring.calibration_file import FITS_FILE, KeptFit, keep_fit
+from app.ranking.scoring.calibration import FITS_FILE, Fit, KeptFit, keep_fit
 from app.ranking.scoring.fusion import sigmoid
 from app.wiring import Services
 from tests.fakes.corpus import fill

@@ -7,9 +7,9 @@ import httpx
 import msgspec
 import pytest
 
-from app.accounting.ledger_file import LEDGER_FILE
+from app.accounting.budgets import PICO
+from app.accounting.ledger import LEDGER_FILE
 from app.accounting.reports import PAGE, ExportedCall
-from app.accounting.spending import PICO
 from app.config.settings import Settings
 from tests.fakes.money import record, written
 

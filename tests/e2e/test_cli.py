@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.accounting.ledger_file import LEDGER_FILE
-from app.accounting.spending import PICO
+from app.accounting.budgets import PICO
+from app.accounting.ledger import LEDGER_FILE
 from tests.fakes.money import record, written
 from tests.fakes.running import RunningServer
 

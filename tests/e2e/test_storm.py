@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.accounting.accounts import Accounts
-from app.accounting.ledger_file import LEDGER_FILE
-from app.accounting.spending import in_usd
-from app.backends.base import ChatRequest, Message
-from app.backends.call_context import Account, Call, Deadline
+from app.accounting.budgets import in_usd
+from app.accounting.ledger import LEDGER_FILE
+from app.backends.base import Account, Call, ChatRequest, Deadline, Message
 from app.backends.pool import Fleet
 from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
 from app.errors import Overloaded, UpstreamError

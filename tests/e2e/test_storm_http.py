@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.accounting.ledger_file import LEDGER_FILE
+from app.accounting.ledger import LEDGER_FILE
 from app.config.backends import BackendSettings
 from tests.e2e.books import MOST_OUTPUT, check_books, check_dollars, read_rows, text_for
 from tests.fakes.faults import Fault

@@ -3,7 +3,7 @@
 from random import Random
 from typing import Any
 
-from app.backends.call_context import Account, Call, Deadline
+from app.backends.base import Account, Call, Deadline
 from app.backends.client import Line
 from app.config.backends import BackendSettings, RoutingSettings
 from tests.fakes.adapters import ScriptedAdapter

@@ -5,7 +5,7 @@ from collections import Counter
 
 import msgspec
 
-from app.backends.call_context import Call, Target
+from app.backends.base import Call, Target
 from app.domain import TokenCount
 from app.errors import BudgetExceeded
 

@@ -5,8 +5,8 @@ import time
 
 from indexing.documents import Document
 from indexing.readers.limits import ReadLimits
+from indexing.readers.sandbox.child import Reply, Request
 from indexing.readers.sandbox.child import main as serve
-from indexing.readers.sandbox.protocol import Reply, Request
 
 
 def main() -> None:

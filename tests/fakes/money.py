@@ -5,11 +5,10 @@ from pathlib import Path
 
 from app.accounting.accounts import Accounts
 from app.accounting.budgets import Budgets
-from app.accounting.ledger import Ledger
+from app.accounting.ledger import CallRecord, Ledger
 from app.accounting.metering import LedgerMeter
 from app.accounting.prices import Prices
-from app.accounting.records import CallRecord
-from app.backends.call_context import Account, Call, Deadline, Target
+from app.backends.base import Account, Call, Deadline, Target
 from app.config.backends import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import TokenCount
 
@@ -103,8 +102,8 @@ def record(
 
 def written(path: Path, *calls: CallRecord) -> None:
     """Put calls into a ledger that nobody has open."""
-    from app.accounting.ledger_file import open_for_writing, write
-    from app.accounting.spending import tallied
+    from app.accounting.budgets import tallied
+    from app.accounting.ledger import open_for_writing, write
 
     db = open_for_writing(path)
     write(db, calls, tallied((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls))

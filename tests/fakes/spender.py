@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.accounting.ledger import PATIENCE_S
-from app.backends.call_context import Account, Call, Deadline
+from app.backends.base import Account, Call, Deadline
 from app.domain import TokenCount
 from tests.fakes.money import GEMINI, Desk
 

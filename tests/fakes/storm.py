@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.backends.call_context import Call, Charge, Meter, Target
+from app.backends.base import Call, Charge, Meter, Target
 from app.config.backends import BackendSettings, PriceSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_server
@@ -132,7 +132,7 @@ class CountingMeter:
 
 
 class CountingCharge:
-    """`app.backends.call_context.Charge`."""
+    """`app.backends.base.Charge`."""
 
     def __init__(self, meter: CountingMeter, charge: Charge) -> None:
         self._meter, self._charge = meter, charge

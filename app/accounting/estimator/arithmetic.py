@@ -8,21 +8,27 @@ from math import ceil
 
 import msgspec
 
-from app.accounting.estimator.hardware import (
+from app.accounting.budgets import rate
+from app.accounting.estimator.models import (
     GPUS,
     MODELS,
+    MONTH_H,
     OVERHEAD_GIB,
     SEED_PRICE,
     SPEEDS_ON,
     USABLE,
+    ApiCost,
+    Assumption,
+    BreakEven,
+    Estimate,
     Gpu,
+    SelfHostCost,
+    Workload,
     conversations,
     speed,
 )
-from app.accounting.estimator.models import MONTH_H, ApiCost, Assumption, BreakEven, Estimate, SelfHostCost, Workload
 from app.accounting.prices import Offer, Price, Prices, Rates
 from app.accounting.reports import Throughput
-from app.accounting.spending import rate
 from app.config.backends import GEMINI_MODEL, BackendSettings
 
 MEASURED_S = 10.0

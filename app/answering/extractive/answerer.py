@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from app.answering.citations import STOPS, citation_of, readable
-from app.answering.context import clip, estimate_tokens, pack
 from app.answering.extractive.evidence import Judgement, Scores, Sentence, judge, lexical_clues, promising, split
 from app.answering.models import Brief, Claim, WritingEvent, Written
+from app.answering.prompts import clip, estimate_tokens, pack
 from app.answering.questions import Reading
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, Hit, Question, SourcesFound, TextDelta
 from app.observability.timing import Stopwatch

@@ -1,20 +1,7 @@
-"""How well each sentence of the passages answers a question, and whether any of them does. Pure.
-
-A sentence is judged by six clues. Words: the share of the question's content words in it, rare ones counting more.
-Context: the same with the sentence before it, the title and the headings. Shape: whether it holds a number, a date or
-a name where the question asks for one. Passage: the share of the question's words in its passage. Rank: how high
-retrieval put its passage. Closeness: the cosine of its vector to the question's. Their weighted sum orders the
-sentences. A word's near relative (part of a compound, both characters of a pair apart) counts `KINSHIP`.
-
-Whether to answer at all is decided by `relevance`, a logistic function of five clues of the best sentence. Context,
-with all words counting alike, passage and closeness as above. Nearness: the cosine of its passage. Lead: the BM25
-points of its passage, per content word and against those of the passages further down: the more passages there are,
-the more words are found by chance, and what the rest holds as well is no evidence.
-Ranks and fused scores do not enter: there is always a first rank. An embedder that cannot read a language finds all its
-sentences alike, so that the words decide.
-"""
+"""How well a sentence answers a question: its terms, and the type of answer that is asked for. Pure."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -22,11 +9,38 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.answering.extractive.answer_type import shape_clue
 from app.answering.questions import Reading
 from app.domain import Hit
-from app.text.terms import terms
+from app.text.terms import fold, terms
 from indexing.chunking.sentences import sentence_spans
+
+_NUMBER_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million "
+    "billion half third percent zwei drei vier funf sechs sieben acht neun zehn elf zwolf hundert tausend deux trois "
+    "quatre cinq sept huit neuf dix cent mille dos tres cuatro cinco seis siete ocho nueve diez cien"
+)
+_TIME_WORDS = (
+    "jan feb mar apr may mai jun jul aug sep oct okt nov dec dez ene centur jahrhundert siecle siglo secol decade year "
+    "jahr day tag week woche month monat"
+)
+_NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|\b(?:{_NUMBER_WORDS.replace(' ', '|')})\b|[一二两三四五六七八九十百千万亿]+")
+_TIME = re.compile(
+    rf"\b(?:1\d{{3}}|20\d\d)\b|\b\d+(?:st|nd|rd|th)\b|\b(?:{_TIME_WORDS.replace(' ', '|')})|\d*[年月日]|世纪"
+)
+_NAME = re.compile(r"(?<=[^.!?\s] )[^\W\d_a-zß-öø-ÿ][\w'’-]+")
+
+
+def shape_clue(question: Reading, sentence: str) -> float:
+    """1: holds such a thing, and not from the question itself. -1: does not. 0: any kind of thing will do."""
+    if question.answer_type is None:
+        return 0.0
+    if question.answer_type == "name":
+        found, known = _NAME.findall(sentence), question.text
+    else:
+        pattern = _TIME if question.answer_type == "time" else _NUMBER
+        found, known = pattern.findall(fold(sentence)), fold(question.text)
+    return 1.0 if any(piece not in known for piece in found) else -1.0
+
 
 Scores = NDArray[np.float64]
 

@@ -1,28 +1,124 @@
-"""From a model's text, as it arrives, to the answer's text and its citations. Pure.
+"""A model's text, piece by piece, into an answer with verified citations. Pure."""
 
-A marker goes behind the words that it belongs to and before their full stop, as in the extractive answers. Only what
-may still change is held back: white space and full stops, until the next word is there, and what may become a marker.
-What is done depends on the text alone, never on the pieces in which it comes.
-"""
-
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from app.answering.citations import INVISIBLE, citation_of
-from app.answering.link_filter import Unlinked
-from app.answering.markers import OPENING, Ref
+from app.answering.citations import INVISIBLE, Unlinked, citation_of
+from app.answering.markers import CLOSING, OPENING, Ref, would_close
 from app.answering.models import Claim, Source, unsupported
-from app.answering.stream.output import Page
-from app.answering.stream.preamble import Opening
-from app.answering.stream.resolver import Resolver
-from app.answering.stream.scanner import Marker, Scanner, Words
-from app.answering.stream.sentence import CONTEXT, UNSPACED, Key, Sentence, Tail, says_nothing
-from app.answering.verification.claims import BULLET, states_something
+from app.answering.stream.scanner import Marker, Resolver, Scanner, Words
+from app.answering.stream.sentence import BULLET, CONTEXT, UNSPACED, Key, Sentence, Tail, says_nothing, states_something
 from app.answering.verification.support import Evidence, verify
 from app.domain import Citation, CitationMade, TextDelta, UnsupportedSpan
-from app.text.sanitize import clean
+from app.text.fencing import clean
 from indexing.documents import Span
+
+_THOUGHTS = ("<think>", "<thinking>")
+_LABEL = re.compile(
+    r"(?:\*\*)?(?:answer|antwort|réponse|respuesta|答案|回答|答え|الإجابة)(?:\*\*)?\s?[:：](?:\*\*)?", re.IGNORECASE
+)
+_LONGEST = 24
+"""Characters of the longest label; until then it is not known whether there is one."""
+
+
+class Opening:
+    """Takes a text in pieces and hands it on without a block of thoughts and a label at its very beginning."""
+
+    def __init__(self) -> None:
+        self._held: str | None = ""  # None: the answer has begun
+        self._end = ""  # what ends the thoughts that are open
+
+    def read(self, text: str) -> str:
+        """What belongs to the answer."""
+        if self._held is None:
+            return text
+        self._held += text
+        while (self._end or self._enter()) and self._leave():
+            pass
+        if self._end or self._undecided():
+            return ""
+        return self.finish()
+
+    def finish(self) -> str:
+        """What was held back, when nothing more comes. Thoughts without an end are no answer."""
+        held, self._held = (self._held or ""), None
+        if self._end:
+            return ""
+        held = held.lstrip()
+        label = _LABEL.match(held)
+        return held[label.end() :] if label else held
+
+    def _enter(self) -> bool:
+        begun = (self._held or "").lstrip()
+        for opening in _THOUGHTS:
+            if begun.lower().startswith(opening):
+                self._end = f"</{opening[1:]}"
+                return True
+        return False
+
+    def _leave(self) -> bool:
+        thoughts, end, after = (self._held or "").partition(self._end)
+        if not end:
+            self._held = thoughts[-len(self._end) :]
+            return False
+        self._held, self._end = after, ""
+        return True
+
+    def _undecided(self) -> bool:
+        return len((self._held or "").lstrip()) < _LONGEST
+
+
+_RECENT = 64
+
+
+class Page:
+    """What has been released, and what of it has not been told yet."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._parts: list[str] = []
+        self._recent = ""
+        self._events: list[TextDelta | CitationMade] = []
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self._parts)
+
+    @property
+    def last(self) -> str:
+        """The last character; "" at the beginning."""
+        return self._recent[-1:]
+
+    def write(self, text: str) -> None:
+        """As it is: white space, and our own markers."""
+        if not text:
+            return
+        self._parts.append(text)
+        self.length += len(text)
+        self._recent = (self._recent + text)[-_RECENT:]
+        if self._events and isinstance(told := self._events[-1], TextDelta):
+            self._events[-1] = TextDelta(told.text + text)
+        else:
+            self._events.append(TextDelta(text))
+
+    def utter(self, character: str) -> str:
+        """Writes a character of the model's, unless it completes what would look like a marker; what was written."""
+        said = ")" if character in CLOSING and would_close(self._recent) else character
+        self.write(said)
+        return said
+
+    def tell(self, event: CitationMade) -> None:
+        """After the text so far."""
+        self._events.append(event)
+
+    def told(self) -> list[TextDelta | CitationMade]:
+        """What is new since the last time."""
+        events, self._events = self._events, []
+        return events
+
 
 _WORD = 12
 """Characters of the next word that are waited for, to know whether a full stop ends a sentence: "3. Mai"."""

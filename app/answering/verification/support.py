@@ -1,22 +1,137 @@
-"""Whether quotations support a claim, as far as that can be told by what both hold. Pure.
+"""Does a cited sentence support the claim? Numbers, dates and names are compared. Pure."""
 
-A claim is supported when all of its numbers and dates stand in its quotations together, and all of its names there or
-in their context (title, headings, what comes before in the passage: "he" is somebody); and when they share enough of
-its words. Of quotations in another language only the figures, and one of several names in the same script, are asked
-for. When all of that is there, every quotation that contributes to it is verified; otherwise none is.
-
-It is a check of form: a sentence that is made of the right words in the wrong order passes it.
-"""
-
+import re
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
 
 import msgspec
 
-from app.answering.verification.names import Quoted, claimed_names, opening_name
-from app.answering.verification.numbers import claimed_counts, claimed_figures, quoted_readings
+from app.answering.verification.numbers import claimed_counts, claimed_figures, is_month, quoted_readings
 from app.text.languages import detect_language
 from app.text.stopwords import FUNCTION_WORDS
 from app.text.terms import content_terms, fold, terms
+
+Name = tuple[str, ...]
+"""Its words, folded."""
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[^\W\d_{_CJK}](?:[^\W{_CJK}]|[.'’](?=[^\W{_CJK}]))*")
+_KATAKANA = re.compile(r"[ァ-ヺー]{3,}(?:・[ァ-ヺー]+)*")
+_TITLE = re.compile(r"[《『「“]([^《》『』「」“”]{2,30})[》』」”]")
+_UNSPACED = re.compile(f"[{_CJK}]")
+_POSSESSIVE = re.compile(r"['’]s?$")
+_OPENING = re.compile(
+    r"""["“«*_]*([^\W\d_]{3,}) (?:is|was|has|had|does|did|can|could|will|would|may|might|must|should|est|était|fut|a"""
+    r"""|es|fue|era|tiene|è|ha|fu|é|foi|heeft|werd|[a-z]+(?:ed|s))\b"""
+)
+_BEGINS = frozenset(':“"«„‘(–—•')
+_AFTER_LATIN = "\u0370"
+_LEAST_PREFIX = 4
+_LONGEST_ACRONYM = 6
+
+
+class Quoted:
+    """The words of quotations, to look names up in."""
+
+    def __init__(self, text: str) -> None:
+        self.text = fold(text)
+        self.words = frozenset(_POSSESSIVE.sub("", word) for word in _WORD.findall(self.text))
+        self._initials = "".join(word[0] for word in _WORD.findall(text) if word[0].isupper()).lower()
+        scripts = Counter(map(_script, filter(str.isalpha, self.text)))
+        self._script = max(scripts, key=lambda script: scripts[script], default="")
+        self._by_prefix: dict[str, list[str]] = {}
+        for word in self.words:
+            self._by_prefix.setdefault(word[:_LEAST_PREFIX], []).append(word)
+
+    def shares_script(self, name: Name) -> bool:
+        """Whether the name would be spelled alike here: 北京 is not to be found in a text of Latin letters."""
+        return _script(name[0][0]) == self._script
+
+    def holds(self, name: Name) -> bool:
+        """All of its words in some form, or its acronym, or what it is the acronym of."""
+        if all(map(self._has, name)):
+            return True
+        if "".join(name) in self.words:  # AppleTalk, Apple Talk
+            return True
+        if len(name) > 1:
+            return "".join(word[0] for word in name) in self.words
+        return 1 < len(name[0]) <= _LONGEST_ACRONYM and name[0] in self._initials
+
+    def _has(self, word: str) -> bool:
+        if word in self.words:
+            return True
+        if _UNSPACED.search(word):
+            return word in self.text
+        return any(_akin(word, other) for other in self._by_prefix.get(word[:_LEAST_PREFIX], ()))
+
+
+def claimed_names(claim: str, language: str) -> list[Name]:
+    """The names that a claim states, each once."""
+    found: list[Name] = [(fold(match.group()),) for match in _KATAKANA.finditer(claim)]
+    if _UNSPACED.search(claim):
+        found += [(fold(title),) for title in _TITLE.findall(claim) if _UNSPACED.search(title)]
+    for run in _runs(claim):
+        found += _named(run, language)
+    return list(dict.fromkeys(found))
+
+
+def opening_name(claim: str, language: str) -> Name | None:
+    """What may be a name because the sentence begins with it, singular and without an article: "Rollo was …"."""
+    first = _OPENING.match(claim)
+    if not first or language == "de" or fold(first[1]) in _function_words() or is_month(first[1]):
+        return None
+    return None if first[1].endswith("s") or not first[1][0].isupper() else (fold(first[1]),)
+
+
+def _named(run: list[tuple[str, bool]], language: str) -> list[Name]:
+    """`run`: capitalised words in a row, and whether a sentence may begin with the word."""
+    words = [(word, begins) for word, begins in run if not is_month(word)]
+    acronyms: list[Name] = [(fold(word),) for word, _ in words if _is_acronym(word)]
+    if words and words[0][1] and (len(words) == 1 or fold(words[0][0]) in _function_words()):
+        words = words[1:]
+    if language == "de" and len(words) < 2:
+        return acronyms
+    name = tuple(fold(word) for word, _ in words)
+    return [name] if name else acronyms
+
+
+def _runs(claim: str) -> list[list[tuple[str, bool]]]:
+    """Capitalised words that only white space and hyphens part."""
+    marked: list[tuple[bool, int, str, bool]] = []
+    number, end = 0, 0
+    for match in _WORD.finditer(claim):
+        between = claim[end : match.start()]
+        begins = not _BEGINS.isdisjoint(between) or not (marked or any(map(str.isalnum, between)))
+        word = _POSSESSIVE.sub("", match.group())
+        capital = word[0].isupper() and (begins or fold(word) not in _function_words())
+        number += bool(between.strip(" -‐‑\u00a0") or begins)
+        marked.append((capital, number, word, begins))
+        end = match.end()
+    groups = groupby(marked, key=lambda each: (each[0], each[1]))
+    return [[(word, begins) for _, _, word, begins in group] for (capital, _), group in groups if capital]
+
+
+def _is_acronym(word: str) -> bool:
+    return sum(map(str.isupper, word)) > 1 and len(word) <= _LONGEST_ACRONYM
+
+
+def _script(letter: str) -> str:
+    return "unspaced" if _UNSPACED.match(letter) else "Latin" if letter < _AFTER_LATIN else "other"
+
+
+def _akin(word: str, other: str) -> bool:
+    """Germany and German, Italy and Italian, Rome's and Rome; not Austria and Australia."""
+    shorter = min(len(word), len(other))
+    same = next((at for at in range(shorter) if word[at] != other[at]), shorter)
+    return same >= max(_LEAST_PREFIX, shorter - 1)
+
+
+@cache
+def _function_words() -> frozenset[str]:
+    return frozenset(fold(word) for words in FUNCTION_WORDS.values() for word in words)
+
 
 LEAST_SHARED = 0.3
 """The share of a claim's content words that its quotations must hold. `benchmarks/support.py` on squad2_dev: 0.15, 0.3

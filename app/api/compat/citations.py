@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from app.api.json_body import BodyRequest
+from app.api.request import BodyRequest
 from app.domain import Citation, Hit
 from app.wiring import Services
 

@@ -9,11 +9,10 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.compat.errors import shaped
-from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, found, title_of, within
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
-from app.api.compat.search import MAX_QUERY_CHARACTERS, found, title_of, within
-from app.api.json_body import BodyRequest
 from app.api.problem_details import Problem
+from app.api.request import BodyRequest
 from app.api.schemas import MAX_CANDIDATES
 from app.domain import Hit, Query, RankingOptions
 from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at

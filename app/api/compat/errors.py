@@ -1,13 +1,29 @@
-"""Refusals in the shapes of other products, whose statuses are not always ours."""
+"""Errors in the shape that each client understands."""
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 import structlog
 from litestar import Request, Response
+from litestar.exceptions import HTTPException
 
-from app.api.problem_details import CLIENT_GONE, Problem, headers_of, on_error
+from app.api.problem_details import CLIENT_GONE, MEDIA_TYPE, Problem, headers_of, on_error
+from app.errors import (
+    BudgetExceeded,
+    MissingCapability,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    PromptTooLong,
+    Refused,
+    UnknownBackend,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+)
+from indexing.errors import CollectionNotFound, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -41,3 +57,164 @@ def shaped(shape: Shape, hints: Hints = _no_hints) -> dict[int | type[Exception]
         return Response(body, status_code=status, headers=headers, media_type="application/json")
 
     return {Exception: on_failure}
+
+
+SHOULD_RETRY = "x-should-retry"
+
+SPENT = "insufficient_quota"
+REJECTED = "invalid_upstream_request"
+TOO_LONG = "context_length_exceeded"
+
+_TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
+"""What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+
+_EXCEEDED = "this model's maximum context length is exceeded"
+"""LiteLLM knows by these words, and not by the code, that another model may help."""
+
+_STATUS = {422: 400}
+_TYPES = {401: "authentication_error", 402: SPENT, 403: "permission_error", 429: "rate_limit_error"}
+
+
+class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
+    """`param` names the bad field, as in "documents.3"."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIFailure(msgspec.Struct, frozen=True):
+    """OpenAI's, and vLLM's and Infinity's."""
+
+    error: OpenAIError
+
+
+class AnyonesFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Cohere's clients read `message`, Jina's `detail`, the others `error`; who is calling nobody can tell."""
+
+    id: str
+    message: str
+    detail: str
+    error: OpenAIError
+
+
+def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
+    """A problem as it is, in these words."""
+    error = OpenAIError(
+        message=problem.detail,
+        type=_type(problem.status),
+        param=_param(problem, exc),
+        code=problem.type.rpartition(":")[2].replace("-", "_"),
+    )
+    return problem.status, OpenAIFailure(error)
+
+
+def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, AnyonesFailure]:
+    """The same for every client. The status is ours."""
+    status, failure = openai_failure(problem, exc)
+    told = AnyonesFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
+    return status, told
+
+
+def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
+    """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
+    if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
+        message = f"invalid model: {problem.detail}"
+        return 404, OpenAIFailure(OpenAIError(message=message, type=_type(404), param="model", code="model_not_found"))
+    if isinstance(exc, PromptTooLong):
+        message = f"invalid request: {_EXCEEDED}; {problem.detail}"
+        return 400, OpenAIFailure(OpenAIError(message=message, type=_type(400), param="messages", code=TOO_LONG))
+    plain = openai_failure(problem, exc)[1].error
+    status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
+    kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)
+    code = SPENT if _is_spent(exc) else "content_filter" if isinstance(exc, Refused) else plain.code
+    message = f"{_TOLD.get(kind, '')}{problem.detail}"
+    return status, OpenAIFailure(OpenAIError(message=message, type=kind, param=plain.param, code=code))
+
+
+def retry_hints(status: int, exc: Exception) -> Mapping[str, str]:
+    """A header for the SDK where it is of no use to ask again, although the status may not tell: the SDK thinks better
+    of 409 and 5xx.
+    """
+    final = status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
+    lasting = isinstance(exc, UpstreamError) and not exc.retryable
+    return {SHOULD_RETRY: "false"} if final or lasting or _is_spent(exc) else {}
+
+
+def _param(problem: Problem, exc: Exception) -> str | None:
+    """A backend that is unknown, or cannot do it, is in the model's name."""
+    if isinstance(exc, UnknownBackend | MissingCapability):
+        return "model"
+    pointer = problem.errors[0].pointer if problem.errors else ""
+    return pointer.strip("/").replace("/", ".") or None
+
+
+def _is_spent(exc: Exception) -> bool:
+    return isinstance(exc, BudgetExceeded) or (isinstance(exc, UpstreamRateLimited) and exc.quota == "day")
+
+
+def _type(status: int) -> str:
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+class RagflowError(msgspec.Struct, frozen=True, kw_only=True):
+    """One of RAGFlow's codes: 102 a request that cannot be served, 105 a service that is away, 100 anything else."""
+
+    code: int
+    message: str
+
+
+def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
+    """HTTP 200 as RAGFlow has it, but for who may not come in."""
+    if isinstance(exc, NotAuthenticated | NotAllowed):
+        return problem.status, RagflowError(code=problem.status, message=problem.detail)
+    if problem.status < 500:
+        return 200, RagflowError(code=102, message=problem.detail)
+    away = isinstance(exc, UpstreamError | StoreUnavailable)
+    return 200, RagflowError(code=105 if away else 100, message=problem.detail)
+
+
+def ragflow_unserved(problem: Problem, _exc: Exception) -> tuple[int, RagflowError]:
+    """RAGFlow's API has much that is not here."""
+    message = "Winnow does not serve this part of RAGFlow's API; documents come in by `winnow index` or POST /documents"
+    return problem.status, RagflowError(code=problem.status, message=message)
+
+
+def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
+    """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
+    if isinstance(exc, CollectionNotFound):
+        return 404, RagflowError(code=404, message=problem.detail)
+    code = 101 if problem.status in (400, 413, 415, 422) else 100 if problem.status >= 500 else problem.status
+    return problem.status, RagflowError(code=code, message=problem.detail)
+
+
+THEIRS = ("/v1/", "/v2/")
+"""Below these, we have nothing but their formats."""
+
+RAGFLOWS = "/api/v1/"
+"""Its client breaks on another shape, or saves it as the document."""
+
+_WHAT_THERE_IS = (
+    "there is nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/rerank and /v2/rerank, "
+    "and GET /v1/models"
+)
+
+
+def fit_for(path: str, problem: Problem, exc: Exception) -> tuple[msgspec.Struct, str]:
+    """The body that the clients at this path understand, and its media type."""
+    if path.startswith(RAGFLOWS):
+        shape = ragflow_error if isinstance(exc, NotAllowed) else ragflow_unserved
+        return shape(problem, exc)[1], "application/json"
+    if not path.startswith(THEIRS):
+        return problem, MEDIA_TYPE
+    if problem.status == 404:
+        problem = msgspec.structs.replace(problem, detail=_WHAT_THERE_IS)
+    return anyones_failure(problem, exc)[1], "application/json"
+
+
+def on_no_route(request: Request[Any, Any, Any], exc: HTTPException) -> Response[Any]:
+    """Litestar's exception handler for paths that do not exist, and for wrong methods."""
+    ours = on_error(request, exc)
+    content, media_type = fit_for(request.url.path, ours.content, exc)
+    return Response(content, status_code=ours.status_code, headers=ours.headers, media_type=media_type)

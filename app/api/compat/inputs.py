@@ -1,9 +1,50 @@
-"""What clients send for a query, for documents and for inputs, as texts."""
+"""Bodies of other products read leniently, and their searches run."""
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from app.errors import pointing_at
+import msgspec
+import structlog
+
+from app.api.request import BodyRequest, StrictJSON, caller_of, decode, while_connected
+from app.domain import Caller, Hit, Query, SearchResult
+from app.errors import InvalidRequest, pointing_at
+from app.wiring import Services
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+MOST_ESCAPES = 100_000
+"""Of the kind that halves are. More would hold up all other requests for a second."""
+
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?P<before>(?:\\\\)*)\\u[dD]"
+    rb"(?:(?P<pair>[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+class LenientJSON(StrictJSON[T]):
+    """`dto=LenientJSON[RerankBody]` gives the handler its `data`.
+
+    A body that is empty is said to be so first: Dify's probe comes without a type, and wants a 400.
+    """
+
+    def decode_bytes(self, value: bytes) -> T:
+        if value.strip():
+            self.check_headers()
+        try:
+            return decode(value, self.model_type, strict=False)
+        except InvalidRequest:
+            if (mended := whole_characters(value)) == value:
+                raise
+            return decode(mended, self.model_type, strict=False)
+
+
+def whole_characters(body: bytes) -> bytes:
+    """JSON in which half of a surrogate pair is U+FFFD: JavaScript leaves one where it cuts a text within an emoji."""
+    if body.count(rb"\ud") + body.count(rb"\uD") > MOST_ESCAPES:
+        return body
+    return _SURROGATES.sub(lambda found: found[0] if found["pair"] else rb"%b\ufffd" % found["before"], body)
 
 
 def query_text(value: Any) -> str:
@@ -58,3 +99,38 @@ def _document(value: Any, fields: Sequence[str] | None, pointer: str) -> str:
 
 def _are_ids(value: list[Any]) -> bool:
     return all(type(one) is int for one in value)
+
+
+MAX_QUERY_CHARACTERS = 8192
+"""A longer one is cut: most of these products send whatever a user, or a model, has written."""
+
+N = TypeVar("N", int, float)
+
+log = structlog.get_logger()
+
+
+async def found(request: BodyRequest, services: Services, query: Query) -> SearchResult:
+    """A search that ends when the client leaves. Raises what the search raises."""
+    caller = caller_of(request)
+    result = await while_connected(request, services.searcher.search(query, caller))
+    request.scope["state"]["timings"] = result.timings_ms
+    told(caller, *result.degraded, *result.warnings)
+    return result
+
+
+def told(caller: Caller, *notes: str) -> list[str]:
+    """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
+    once = [note for note in dict.fromkeys(notes) if note]
+    if once:
+        log.warning("not as asked", id=caller.request_id, notes=once)
+    return once
+
+
+def within(lowest: N, value: N, highest: N) -> N:
+    """The value, or the bound that it passes; the lowest for NaN."""
+    return min(highest, max(lowest, value))
+
+
+def title_of(hit: Hit) -> str:
+    """What people call its document."""
+    return hit.title or hit.source or hit.document_id

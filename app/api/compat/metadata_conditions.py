@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from app.domain import Condition, Conditions, Operator, Values
 from app.errors import InvalidRequest, pointing_at
-from app.text.sanitize import clean
+from app.text.fencing import clean
 
 MAX_VALUES = 1024
 

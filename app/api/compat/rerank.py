@@ -7,15 +7,10 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from app.api.callers import caller_of
-from app.api.compat.errors import shaped
-from app.api.compat.inputs import document_texts, query_text
-from app.api.compat.lenient_json import LenientJSON
-from app.api.compat.openai.errors import anyones_failure
-from app.api.compat.search import told
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest
+from app.api.compat.errors import anyones_failure, shaped
+from app.api.compat.inputs import LenientJSON, document_texts, query_text, told
 from app.api.problem_details import Problem, request_id
+from app.api.request import BodyRequest, caller_of, while_connected
 from app.services.model_ids import RERANK
 from app.services.rerank import RankedText, RankedTexts, TextsToRank
 from app.wiring import Services

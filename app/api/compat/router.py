@@ -6,11 +6,15 @@ from app.api.compat.dify import dify_retrieval
 from app.api.compat.openai.chat import openai_chat
 from app.api.compat.openai.embeddings import embeddings
 from app.api.compat.openai.models import list_models, show_model
-from app.api.compat.openwebui.routes import openwebui_process, openwebui_search
+from app.api.compat.openwebui import openwebui_process, openwebui_search
 from app.api.compat.ragflow.chat import ragflow_chat
 from app.api.compat.ragflow.datasets import ragflow_datasets, ragflow_documents
-from app.api.compat.ragflow.dify import ragflow_dify_health, ragflow_dify_retrieval, ragflow_dify_retrieval_by_get
-from app.api.compat.ragflow.retrieval import ragflow_retrieval
+from app.api.compat.ragflow.retrieval import (
+    ragflow_dify_health,
+    ragflow_dify_retrieval,
+    ragflow_dify_retrieval_by_get,
+    ragflow_retrieval,
+)
 from app.api.compat.rerank import rerank, rerank_as_tei
 
 compatibility = Router(

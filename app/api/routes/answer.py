@@ -5,10 +5,8 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api import sse as events
-from app.api.callers import caller_of
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest, StrictJSON
 from app.api.openapi import problems
+from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
 from app.api.schemas import AnswerRequest
 from app.domain import Answer
 from app.wiring import Services

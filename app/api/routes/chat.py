@@ -9,10 +9,8 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api import sse as events
-from app.api.callers import caller_of
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest, StrictJSON
 from app.api.openapi import problems
+from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
 from app.api.schemas import Name, TurnBody
 from app.domain import ChatResult, ChatTask, Turn
 from app.errors import pointing_at

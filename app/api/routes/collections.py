@@ -11,8 +11,8 @@ from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from app.api.json_body import OptionalJSON
 from app.api.openapi import problems
+from app.api.request import OptionalJSON
 from app.services.documents import Shape
 from app.wiring import Services
 from indexing.store.base import CollectionInfo, Distance, VectorStore

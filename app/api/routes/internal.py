@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
-from app.api.json_body import BodyRequest, StrictJSON
+from app.api.request import BodyRequest, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed
 from app.wiring import Services

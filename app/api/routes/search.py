@@ -4,10 +4,8 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from app.api.callers import caller_of
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest, StrictJSON
 from app.api.openapi import problems
+from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
 from app.api.schemas import SearchRequest
 from app.domain import SearchResult
 from app.wiring import Services

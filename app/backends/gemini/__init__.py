@@ -1,10 +1,8 @@
 """Gemini through Google's SDK.
 
-adapter   the calls
-requests  what we ask, as the SDK wants it
-replies   what it answers, as the ports want it
-troubles  what goes wrong, as our errors
-models    what the models differ in
+adapter   the backend: its calls, and the connection they go over
+messages  requests as the SDK wants them, replies as the ports want them
+errors    the one seam for what can go wrong there
 """
 
 from app.backends.gemini.adapter import GeminiAdapter, open_gemini

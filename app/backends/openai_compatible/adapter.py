@@ -1,15 +1,23 @@
-"""One OpenAI-style server behind the ports."""
+"""A server that speaks OpenAI's protocol, as a backend."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from app.backends.base import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
-from app.backends.openai_compatible.bodies import RUNAWAYS, Traits, chat_body, stream_body
 from app.backends.openai_compatible.errors import NoSuchRoute
+from app.backends.openai_compatible.messages import (
+    RUNAWAYS,
+    Choice,
+    Completion,
+    Models,
+    ThoughtFilter,
+    Traits,
+    chat_body,
+    spoken,
+    stream_body,
+)
 from app.backends.openai_compatible.probing import probed
-from app.backends.openai_compatible.replies import Choice, Completion, Models
 from app.backends.openai_compatible.scoring import LogprobScorer
-from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
 from app.backends.openai_compatible.wire import Wire
 from app.config.backends import BackendSettings
 from app.domain import TokenCount

@@ -17,11 +17,24 @@ from typing import Any
 import msgspec
 
 from app.backends.base import Capability, Message, Probed
-from app.backends.openai_compatible.bodies import Body, Limit, Traits, asking, messages, response_format
 from app.backends.openai_compatible.errors import NoSuchRoute, listing
-from app.backends.openai_compatible.replies import Completion, Loaded, Model, Models, Shown, Tokens, Version
+from app.backends.openai_compatible.messages import (
+    Body,
+    Completion,
+    Limit,
+    Loaded,
+    Model,
+    Models,
+    Shown,
+    Tokens,
+    Traits,
+    Version,
+    asking,
+    messages,
+    response_format,
+    spoken,
+)
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
-from app.backends.openai_compatible.thoughts import spoken
 from app.backends.openai_compatible.wire import Wire
 from app.config.backends import BackendSettings, Kind
 from app.domain import Image, TokenCount

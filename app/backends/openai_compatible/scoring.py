@@ -15,9 +15,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from app.backends.base import Conversation, LabelScores, Scoring
-from app.backends.openai_compatible.bodies import Body, Traits, asking, messages
 from app.backends.openai_compatible.errors import NoSuchRoute
-from app.backends.openai_compatible.replies import Choice, Completion, TokenChance, Tokens
+from app.backends.openai_compatible.messages import (
+    Body,
+    Choice,
+    Completion,
+    TokenChance,
+    Tokens,
+    Traits,
+    asking,
+    messages,
+)
 from app.backends.openai_compatible.wire import Wire
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError, UpstreamRejected

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.backends.call_context import Charge, Clock
-from app.backends.resilience.breaker import Permit
-from app.backends.resilience.health import Health
+from app.backends.base import Charge, Clock
+from app.backends.resilience.breaker import Health, Permit
 from app.backends.resilience.hedging import finish
 from app.backends.resilience.limits import Slot
 from app.backends.token_estimates import total

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 import msgspec
 
-from app.backends.call_context import Clock, loop_time
+from app.backends.base import Clock, loop_time
 from app.config.backends import BackendSettings
 from app.errors import Overloaded
 

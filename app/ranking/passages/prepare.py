@@ -1,16 +1,119 @@
-"""Candidates as a model may read them. Pure."""
+"""Candidates made ready for a model to read: near-duplicates folded, texts cut, suspicious ones flagged."""
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION, hides, tells
 from app.ranking.models import Candidate, Prepared
 from app.ranking.passages.excerpts import Search, cut
-from app.ranking.passages.near_duplicates import first_alike
-from app.text.control_tokens import break_up, visible
+from app.text.fencing import break_up, visible
+
+NEAR = 0.9
+"""Jaccard index from which texts are nearly equal: in a passage of 700 letters, one word may differ."""
+
+_GRAM = 8
+_KEPT = 4
+_BUCKETS = 16
+_SKETCHED = 32
+"""Hashes that a text must have for a sketch; a shorter one, of a hundred letters or so, has only equals."""
+
+_MOST_COMPARED = 8
+"""Texts made of one template meet often; then only the first few are compared."""
+
+_BASE = 0x9E3779B1
+_NONE = np.uint32(0xFFFFFFFF)
+
+Codes = npt.NDArray[np.uint16]
+Hashes = npt.NDArray[np.uint32]
+
+
+def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[int]:
+    """For each text the index of the first one that it equals or nearly equals, else its own.
+
+    Texts are equal in their letters and digits, whatever their case. Those whose `facts` differ are never alike. Texts
+    hold no NUL characters.
+    """
+    if not texts:
+        return []
+    letters, starts, ends = _letters(texts)
+    fingerprints = _fingerprints(letters, starts, ends)
+    bands = _shared_bands(fingerprints)
+    meeting: dict[Hashable, list[int]] = {}
+    first = list(range(len(texts)))
+    for index in first:
+        whole = letters[starts[index] : ends[index]]
+        places: list[Hashable] = list(bands[index]) if len(fingerprints[index]) >= _SKETCHED else [whole.tobytes()]
+        for other in _met(places, meeting):
+            same = np.array_equal(letters[starts[other] : ends[other]], whole)
+            if (same or _near(fingerprints[other], fingerprints[index])) and facts(other) == facts(index):
+                first[index] = other
+                break
+        else:
+            for place in places:
+                meeting.setdefault(place, []).append(index)
+    return first
+
+
+def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
+    """The UTF-16 codes that count, of all texts one after another, and where each text's begin and end."""
+    joined = "\0".join(texts).lower() + "\0"
+    codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
+    kept = codes[_counts()[codes]]
+    ends = np.flatnonzero(kept == 0)
+    return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
+
+
+@cache
+def _counts() -> npt.NDArray[np.bool_]:
+    """Whether a code counts: no punctuation, separators, controls; but NUL between texts, and surrogates."""
+    kinds = (unicodedata.category(chr(code)) for code in range(1, 0x10000))
+    return np.array([True, *(kind == "Cs" or kind[0] not in "PZC" for kind in kinds)])
+
+
+def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Hashes]:
+    hashes, base = letters.astype(np.uint32), _BASE
+    for width in (1, 2, 4):
+        hashes = hashes[:-width] * np.uint32(base) + hashes[width:]
+        base = base * base & 0xFFFFFFFF
+    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(_BASE)
+    hashes ^= hashes >> np.uint32(13)
+    at = np.flatnonzero((hashes & np.uint32(_KEPT - 1)) == 0)
+    kept = hashes[at]
+    lows = np.searchsorted(at, starts).tolist()
+    highs = np.searchsorted(at, np.array(ends) - _GRAM + 1).tolist()
+    return [kept[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
+
+
+def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
+    """For each text the pairs of neighbouring values of its sketch that another one has as well."""
+    sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
+    hashes = np.concatenate(fingerprints)
+    rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
+    np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
+    pairs = sketches.reshape(-1, 2).astype(np.uint64)
+    # A value's upper bits tell its bucket, so that pairs of different places differ.
+    _, which, counts = np.unique(pairs[:, 0] << np.uint64(32) | pairs[:, 1], return_inverse=True, return_counts=True)
+    shared: list[list[int]] = [[] for _ in fingerprints]
+    for place in np.flatnonzero((counts[which] > 1) & (pairs != _NONE).all(axis=1)).tolist():
+        shared[place // (_BUCKETS // 2)].append(int(which[place]))
+    return shared
+
+
+def _met(bands: Iterable[Hashable], meeting: dict[Hashable, list[int]]) -> list[int]:
+    return sorted({other for band in bands for other in meeting.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
+
+
+def _near(one: Hashes, two: Hashes) -> bool:
+    first, second = set(one.tolist()), set(two.tolist())
+    return len(first & second) >= NEAR * len(first | second)
+
 
 PASSAGE_TOKENS = 320
 """Of a passage: our own chunks are shorter, so that only passages from elsewhere are cut."""

@@ -1,19 +1,15 @@
-"""Fits the calibration of one model and prompt version, and says how good it is. Pure.
-
-Platt scaling: slope A and offset B minimise the cross-entropy of sigmoid(A z + B) against targets that are drawn in
-from 1 and 0, (n+ + 1) / (n+ + 2) and 1 / (n- + 2) (Platt 1999), by Newton's method with a line search (after Lin,
-Lin and Weng, 2007). The same observations in any order give the same bits.
-"""
+"""Grades to probabilities: fitting, applying and keeping the fit."""
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidRequest
+from app.errors import ConfigError, InvalidRequest
 from app.ranking.models import Calibration
 from app.ranking.scoring.fusion import score_of
 
@@ -151,3 +147,44 @@ def _cross_entropy(features: Vector, targets: Vector, weights: Vector) -> float:
 
 def _sigmoid(logits: Vector) -> Vector:
     return np.exp(-np.logaddexp(0, -logits))
+
+
+FITS_FILE = "calibration.json"
+
+Fits = Mapping[tuple[str, str], Calibration]
+"""By model and prompt version."""
+
+
+class KeptFit(msgspec.Struct, frozen=True, kw_only=True):
+    """A fit and whose it is."""
+
+    model: str
+    prompt_version: str
+    fit: Fit
+
+
+def read_fits(path: Path) -> tuple[KeptFit, ...]:
+    """() when there is no file. Raises ConfigError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[KeptFit, ...])
+    except FileNotFoundError:
+        return ()
+    except (OSError, msgspec.MsgspecError) as exc:
+        raise ConfigError(f"{path} cannot be read as calibrations; delete it, and fit them anew") from exc
+
+
+def keep_fit(path: Path, fit: KeptFit) -> None:
+    """In place of an earlier one of the same model and prompts; whole or not at all. Raises ConfigError."""
+    others = [kept for kept in read_fits(path) if _whose(kept) != _whose(fit)]
+    draft = path.with_name(path.name + ".new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode([*others, fit])))
+    draft.replace(path)
+
+
+def calibrations(path: Path) -> Fits:
+    """What the file holds. Raises ConfigError."""
+    return {_whose(kept): kept.fit.calibration for kept in read_fits(path)}
+
+
+def _whose(kept: KeptFit) -> tuple[str, str]:
+    return kept.model, kept.prompt_version

@@ -1,17 +1,143 @@
-"""A grade and a prior become one absolute score. Pure.
-
-    z = logit(LEAST + (1 - 2 LEAST) E) + PRIOR_WEIGHT * prior_z;   score = sigmoid(slope * z + offset)
-
-E is squeezed, not clipped, so that a better grade is always a better z. Nothing is scaled by the query's own best and
-worst (no min-max): a lone weak passage keeps its low score. Passages are ordered by z, since scores near 1 may be
-equal in floating point where z is not.
-"""
+"""Prior and grade into one absolute score. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter, mul
+from typing import TypeVar
 
-from app.ranking.models import Calibration, Spread
-from app.ranking.scoring.priors import PriorModel, clip
+import msgspec
+
+from app.backends.base import LabelScores
+from app.backends.logprobs import LEAST_MASS, log_evidence, mass_and_evidence, softmax
+from app.ranking.models import LABELS, TOP_GRADE, Calibration, Grade, Spread
+
+USUAL_SPREAD = 0.25
+"""The spread as long as nothing is read, in units of E."""
+
+DOUBT = 4
+"""How many readings that assumption weighs."""
+
+
+class Knot(msgspec.Struct, frozen=True):
+    """A point of the map."""
+
+    prior: float
+    expected: float
+
+
+class PriorModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The distribution of E given the prior. `knots` by rising prior."""
+
+    knots: tuple[Knot, ...] = ()
+    spread: float = USUAL_SPREAD
+
+    def expected(self, prior: float) -> float:
+        """m(prior), in [0,1]; never falls when the prior rises."""
+        prior = clip(prior)
+        above = bisect_right(self.knots, prior, key=lambda knot: knot.prior)
+        left = self.knots[above - 1] if above else Knot(0.0, 0.0)
+        if above == len(self.knots):
+            return left.expected if self.knots else prior
+        right = self.knots[above]
+        share = (prior - left.prior) / (right.prior - left.prior)
+        return min(right.expected, left.expected + share * (right.expected - left.expected))
+
+
+def clip(value: float) -> float:
+    """Into [0,1]; what is no number is 0."""
+    return 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
+
+
+def fit_prior(read: Iterable[tuple[float, float]]) -> PriorModel:
+    """The model of pairs (prior, E), in any order."""
+    pairs = sorted((clip(prior), clip(expected)) for prior, expected in read)
+    model = PriorModel(knots=_isotonic(pairs))
+    squares = math.fsum((expected - model.expected(prior)) ** 2 for prior, expected in pairs)
+    spread = math.sqrt((squares + DOUBT * USUAL_SPREAD**2) / (len(pairs) + DOUBT))
+    return PriorModel(knots=model.knots, spread=spread)
+
+
+class _Pool:
+    """Neighbouring priors that share one value: the mean of what was found there."""
+
+    def __init__(self, prior: float, found: Sequence[float]) -> None:
+        self.first = self.last = prior
+        self._sum, self._n = math.fsum(found), len(found)
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self._n
+
+    def swallow(self, later: "_Pool") -> None:
+        self.last = later.last
+        self._sum += later._sum
+        self._n += later._n
+
+
+def _isotonic(pairs: list[tuple[float, float]]) -> tuple[Knot, ...]:
+    """Pool adjacent violators (Ayer et al., 1955), of sorted pairs."""
+    pools: list[_Pool] = []
+    for prior, equals in groupby(pairs, key=itemgetter(0)):
+        pools.append(_Pool(prior, [expected for _, expected in equals]))
+        while len(pools) > 1 and pools[-2].mean >= pools[-1].mean:
+            pools[-2].swallow(pools.pop())
+    return tuple(Knot(prior, min(1.0, pool.mean)) for pool in pools for prior in dict.fromkeys((pool.first, pool.last)))
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+BETA = 0.5
+"""How much of the bias is taken off: it is measured on blank passages, which are rightly graded low."""
+
+UNRELIABLE = "unreliable"
+
+SLIP = 0.2
+"""How often a judge is assumed to miss the grade by one."""
+
+JUDGE_VARIANCE = (1 / 12 + SLIP) / TOP_GRADE**2
+
+_STEPS = tuple(grade / TOP_GRADE for grade in range(TOP_GRADE + 1))
+UNBIASED = (-math.log(len(LABELS)),) * len(LABELS)
+
+
+def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:
+    """The log of the labels' mean probabilities (among themselves) for passages without content.
+
+    One blank without any bias is added to those given: few blanks do not show that a label is impossible, and no blanks
+    mean no bias. After Zhao et al., "Calibrate Before Use", 2021.
+    """
+    seen = [evidence for evidence in (log_evidence(blank) for blank in blanks if blank) if evidence is not None]
+    shares = [softmax(evidence) for evidence in (*seen, UNBIASED)]
+    return tuple(math.log(math.fsum(column) / len(shares)) for column in zip(*shares, strict=True))
+
+
+def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float = BETA) -> Grade | None:
+    """The grade of one passage. None when no label was told: then nothing is known about it.
+
+    It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
+    """
+    mass, evidence = mass_and_evidence(scores)
+    if evidence is None:
+        return None
+    shares = softmax([logprob - beta * b for logprob, b in zip(evidence, bias, strict=True)])
+    expected = min(1.0, sum(map(mul, shares, _STEPS)))
+    variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
+    flags = (UNRELIABLE,) if mass < LEAST_MASS else ()
+    return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
+
+
+def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> dict[Key, Grade]:
+    """The grades of all passages that a judge was shown; it listed some, each once, best first within its grade."""
+    expected = {
+        passage: (grade - rank / (len(row) + 1)) / TOP_GRADE
+        for grade, row in listed.items()
+        if grade
+        for rank, passage in enumerate(row, start=1)
+    }
+    return {passage: Grade(expected=expected.get(passage, 0.0), variance=JUDGE_VARIANCE) for passage in passages}
+
 
 PRIOR_WEIGHT = 0.5
 

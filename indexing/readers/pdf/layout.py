@@ -1,8 +1,4 @@
-"""Rows of PDF pages -> paragraphs, headings, lists and tables. Pure: no PDF library here.
-
-PDFium gives lines in the order of the content stream, which most producers write in reading order. That order is
-kept; geometry only decides what belongs together, finds columns that were written across, and repeated margins.
-"""
+"""The layout of a PDF page: columns and their order, tables, headings, paragraphs. Pure."""
 
 import re
 import unicodedata
@@ -12,9 +8,158 @@ from itertools import pairwise
 from statistics import median
 
 from indexing.readers.builder import TextWriter
-from indexing.readers.pdf.lines import CJK, HYPHEN, Page, Row, joined, rows_of
-from indexing.readers.pdf.reading_order import downwards, in_columns, without_running_margins
-from indexing.readers.pdf.tables import table_at
+from indexing.readers.pdf.lines import CJK, HYPHEN, Fragment, Page, Row, joined, rows_of
+
+_DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
+_PAGE_NUMBER = re.compile(r"^[-–—\s]*\d{1,4}[-–—\s]*$")
+_MARGIN_LINES = 3
+
+
+def without_running_margins(pages: list[list[Row]], heights: list[float]) -> list[list[Row]]:
+    """Drops the lines at the top and bottom that stand on most pages, page numbers in them aside."""
+    pages = [_without_page_number(rows, height) for rows, height in zip(pages, heights, strict=True)]
+    if len(pages) < 3:
+        return pages
+    seen: Counter[tuple[str, int]] = Counter()
+    for rows, height in zip(pages, heights, strict=True):
+        seen.update({_margin_key(row, height) for row in _margin(rows)})
+    needed = max(3, 0.4 * sum(1 for rows in pages if rows))
+    kept = []
+    for rows, height in zip(pages, heights, strict=True):
+        margin = [row for row in _margin(rows) if _times_seen(seen, _margin_key(row, height)) >= needed]
+        kept.append([row for row in rows if not any(row is dropped for dropped in margin)])
+    return kept
+
+
+def _without_page_number(rows: list[Row], height: float) -> list[Row]:
+    """Drops a bare number at the very top or bottom of a page."""
+    edges = [min(rows, key=lambda row: row.top), max(rows, key=lambda row: row.bottom)] if len(rows) > 1 else []
+    numbers = [row for row in edges if _PAGE_NUMBER.match(row.text) and not 0.1 * height < row.top < 0.88 * height]
+    return [row for row in rows if not any(row is number for number in numbers)]
+
+
+def _margin(rows: list[Row]) -> list[Row]:
+    ordered = sorted(rows, key=lambda row: row.top)
+    return ordered if len(ordered) <= 2 * _MARGIN_LINES else ordered[:_MARGIN_LINES] + ordered[-_MARGIN_LINES:]
+
+
+def _margin_key(row: Row, height: float) -> tuple[str, int]:
+    return _DIGITS.sub("#", row.text.lower()), round(40 * row.top / max(height, 1.0))
+
+
+def _times_seen(seen: Counter[tuple[str, int]], key: tuple[str, int]) -> int:
+    text, place = key
+    return sum(seen[text, nearby] for nearby in (place - 1, place, place + 1))
+
+
+def downwards(rows: list[Row]) -> list[Row]:
+    """The rows as they are, or turned round when nearly every one of them stands above the one before it."""
+    steps = [below.top - above.top for above, below in pairwise(rows)]
+    return rows[::-1] if sum(step < 0 for step in steps) > 0.7 * len(steps) else rows
+
+
+def in_columns(rows: list[Row], width: float) -> list[Row]:
+    """Rows that were written straight across two columns of prose, put one column after the other."""
+    gutter = _gutter(rows, width)
+    if gutter is None:
+        return rows
+    ordered: list[Row] = []
+    left: list[Row] = []
+    right: list[Row] = []
+    for row in rows:
+        if row.left < gutter < row.right and any(cell.left < gutter < cell.right for cell in row.cells):
+            ordered += [*left, *right, row]
+            left, right = [], []
+            continue
+        for side, cells in (
+            (left, [cell for cell in row.cells if cell.right <= gutter]),
+            (right, [cell for cell in row.cells if cell.left >= gutter]),
+        ):
+            if cells:
+                side.append(Row(cells))
+    return [*ordered, *left, *right]
+
+
+def _gutter(rows: list[Row], width: float) -> float | None:
+    """The middle of the gap between two columns of prose; None where there are none."""
+    pairs = [row.cells for row in rows if len(row.cells) == 2 and all(_is_prose(cell, width) for cell in row.cells)]
+    if len(pairs) < 5 or len(pairs) < 0.4 * len(rows):
+        return None
+    left_edge = max(min(pair, key=lambda cell: cell.left).right for pair in pairs)
+    right_edge = min(max(pair, key=lambda cell: cell.left).left for pair in pairs)
+    return (left_edge + right_edge) / 2 if left_edge < right_edge else None
+
+
+def _is_prose(cell: Fragment, width: float) -> bool:
+    return cell.right - cell.left > 0.25 * width and cell.text.count(" ") >= 3
+
+
+def table_at(rows: Sequence[Row], position: int) -> tuple[list[list[str]], int]:
+    """The table that begins with row `position` as cells by column, and the index after it; [] where none begins.
+
+    A table is a run of rows, close to one another, whose cells stand in common columns. A lone cell under a column
+    other than the first goes on with what is above it.
+    """
+    columns: list[Fragment] = []
+    table: list[list[str]] = []
+    index = position
+    while index < len(rows):
+        row = rows[index]
+        places = [_column(cell, columns) for cell in row.cells]
+        if table and not _belongs(rows[index - 1], row, places):
+            break
+        if not table and not _is_tabular(row):
+            break
+        if table and len(row.cells) == 1:
+            column = places[0] or 0
+            table[-1][column] = f"{table[-1][column]} {row.cells[0].text.strip()}".strip()
+        else:
+            _place(row, places, columns, table)
+        index += 1
+    ordered = sorted(range(len(columns)), key=lambda column: columns[column].left)
+    cells = [[row[column] if column < len(row) else "" for column in ordered] for row in table]
+    return (cells, index) if len(table) > 1 else ([], position)
+
+
+def _place(row: Row, places: list[int | None], columns: list[Fragment], table: list[list[str]]) -> None:
+    for number, (cell, place) in enumerate(zip(row.cells, places, strict=True)):
+        if place is None:
+            places[number] = len(columns)
+            columns.append(cell)
+    texts = [""] * len(columns)
+    for cell, place in zip(row.cells, places, strict=True):
+        texts[place or 0] = f"{texts[place or 0]} {cell.text.strip()}".strip()
+    for earlier in table:
+        earlier.extend([""] * (len(columns) - len(earlier)))
+    table.append(texts)
+
+
+def _column(cell: Fragment, columns: list[Fragment]) -> int | None:
+    """The column in which a cell stands: the same left edge, right edge or middle."""
+    tolerance = 0.8 * cell.size
+
+    def distance(column: Fragment) -> float:
+        middles = abs(cell.left + cell.right - column.left - column.right) / 2
+        return min(abs(cell.left - column.left), abs(cell.right - column.right), middles)
+
+    near = min(range(len(columns)), key=lambda index: distance(columns[index]), default=None)
+    return near if near is not None and distance(columns[near]) < tolerance else None
+
+
+def _is_tabular(row: Row) -> bool:
+    # A bullet and its text, or a number and its heading, stand apart as well.
+    return len(row.cells) > 2 or (len(row.cells) == 2 and len(row.cells[0].text.strip()) > 3)
+
+
+def _belongs(above: Row, row: Row, places: list[int | None]) -> bool:
+    """True when `row` goes on with the table whose last row is `above`."""
+    if row.top <= above.top or row.top - above.bottom > 2 * above.size:
+        return False
+    known = sum(place is not None for place in places)
+    if len(row.cells) == 1:
+        return bool(places[0]) and row.top - above.bottom < 0.6 * above.size
+    return known >= 2 or known == len(places)
+
 
 _BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
 _TERMINATED = re.compile(r"[.!?:;。！？：؟۔…][\"'”’)\]]*$")

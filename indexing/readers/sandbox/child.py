@@ -1,10 +1,8 @@
-"""The reader process: takes requests from its standard input until that closes.
-
-It is started by `worker`, imports format libraries when a file needs them, and ends when its parent does.
-"""
+"""The child process that reads files, and the frames that go between it and its parent."""
 
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -14,11 +12,43 @@ from typing import BinaryIO
 
 import msgspec
 
+from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
 from indexing.readers.limits import ReadLimits
 from indexing.readers.sandbox.open_file import opened
-from indexing.readers.sandbox.protocol import LENGTH, Greeting, Reply, Request, framed
+
+LENGTH = struct.Struct(">Q")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Read `data`, or the file at `path` (bytes, as file names are) when there is none."""
+
+    name: str
+    media_type: str | None
+    path: bytes | None = None
+    data: bytes | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The documents, or why there are none."""
+
+    documents: list[Document] = []
+    reason: str = ""
+    detail: str = ""
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """First frame to the child: its limits."""
+
+    limits: ReadLimits
+
+
+def framed(message: Request | Reply | Greeting) -> bytes:
+    """The bytes of one message."""
+    body = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(body)) + body
+
 
 _PARENT_POLL_SECONDS = 1.0
 # The parent kills a child that is late; the alarm is for the case that there is no parent any more.

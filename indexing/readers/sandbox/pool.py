@@ -13,7 +13,7 @@ import msgspec
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
-from indexing.readers.sandbox.protocol import LENGTH, Greeting, Reply, Request, framed
+from indexing.readers.sandbox.child import LENGTH, Greeting, Reply, Request, framed
 
 _START_SECONDS = 60.0
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator
 
 from indexing.documents import Block, Document
+from indexing.readers.builder import covering, line_spans, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.blocks import covering, line_spans, trimmed
 from indexing.readers.text.encoding import decode
 
 _DELIMITERS = ",;\t|"

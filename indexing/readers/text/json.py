@@ -7,9 +7,8 @@ import msgspec
 
 from indexing.documents import POSITION, Document
 from indexing.errors import UnreadableDocument
-from indexing.readers.builder import one_line
+from indexing.readers.builder import covering, line_spans, one_line, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.blocks import covering, line_spans, trimmed
 from indexing.readers.text.encoding import decode
 from indexing.readers.zip_xml import corrupt
 

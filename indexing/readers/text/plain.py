@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 
 from indexing.documents import Block, Document
-from indexing.readers.builder import one_line
+from indexing.readers.builder import covering, line_spans, one_line, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.blocks import covering, line_spans, trimmed
 from indexing.readers.text.encoding import decode
 
 _ASCIIDOC_HEADING = re.compile(r"(={1,6})[ \t]+\S")

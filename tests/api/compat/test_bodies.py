@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.compat.lenient_json import whole_characters
+from app.api.compat.inputs import whole_characters
 
 pytestmark = pytest.mark.anyio
 

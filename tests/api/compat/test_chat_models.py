@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.compat.openai.model_field import CHAT_TOKENS, Straight, meant_by
+from app.api.compat.openai.chat import CHAT_TOKENS, Straight, meant_by
 from app.backends.base import Probed
 from app.errors import NotFound, UpstreamUnavailable
 from tests.fakes.adapters import EVERYTHING, ScriptedAdapter

@@ -1,6 +1,6 @@
 """Errors in OpenAI's shape, and what RAGFlow makes of their texts."""
 
-from app.api.compat.openai.errors import openai_error, openai_failure
+from app.api.compat.errors import openai_error, openai_failure
 from app.api.problem_details import problem_of
 from app.errors import (
     BudgetExceeded,

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 import httpx
 import pytest
 
-from app.api.uploads import MAX_UPLOAD_BYTES
+from app.api.multipart import MAX_UPLOAD_BYTES
 from app.config.settings import Settings
 from app.wiring import Services
 from tests.fakes.corpus import fill, passage

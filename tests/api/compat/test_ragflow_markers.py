@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.compat.ragflow.citations import Renumbering, renumbered
+from app.api.compat.ragflow.chat import Renumbering, renumbered
 from app.domain import Citation
 from tests.api.test_answer import CITATION
 from tests.fakes.answering import hit

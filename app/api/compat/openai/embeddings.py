@@ -10,12 +10,9 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from app.api.compat.errors import shaped
-from app.api.compat.inputs import inputs
-from app.api.compat.lenient_json import LenientJSON
-from app.api.compat.openai.errors import openai_error
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest
+from app.api.compat.errors import openai_error, shaped
+from app.api.compat.inputs import LenientJSON, inputs
+from app.api.request import BodyRequest, while_connected
 from app.services.embed import TextsToEmbed
 from app.services.model_ids import EMBED
 from app.wiring import Services

@@ -8,8 +8,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.api.compat.errors import shaped
-from app.api.compat.openai.errors import openai_error, openai_failure
+from app.api.compat.errors import openai_error, openai_failure, shaped
 from app.errors import NotFound
 from app.services.model_ids import Offered, Serves, public_name
 from app.wiring import PROBE_S, Services

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import msgspec
 
 from app.api.compat.citations import Links
-from app.api.compat.openai.errors import openai_error
-from app.api.compat.openai.tools import CallBody, call_pieces, whole_calls
+from app.api.compat.errors import openai_error
+from app.api.compat.openai.requests import CallBody, call_pieces, whole_calls
 from app.api.problem_details import Problem
 from app.api.sse import Event
 from app.backends.base import FinishReason

@@ -1,6 +1,8 @@
-"""RAGFlow's own form of OpenAI's chat completions, under its path and the older one."""
+"""RAGFlow: its OpenAI-style chat, with its own citation markers."""
 
+import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -9,25 +11,79 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from app.api import sse as events
-from app.api.callers import caller_of
-from app.api.compat.errors import shaped
-from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.errors import RagflowError, ragflow_error, shaped
+from app.api.compat.inputs import LenientJSON
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.compat.openai.requests import MessageBody, question_of
 from app.api.compat.openai.responses import CompletionUsage, Heading, as_data, finish_of, usage_of
-from app.api.compat.ragflow.chunks import Chunk, chunk_of
-from app.api.compat.ragflow.citations import Renumbering, renumbered
-from app.api.compat.ragflow.errors import RagflowError, ragflow_error
-from app.api.compat.ragflow.highlight import sought
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest
+from app.api.compat.ragflow.retrieval import Chunk, chunk_of, sought
 from app.api.problem_details import Problem
+from app.api.request import BodyRequest, caller_of, while_connected
 from app.api.sse import Event
 from app.backends.base import FinishReason
-from app.domain import Answer, AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Usage
+from app.domain import Answer, AnswerDone, Citation, CitationMade, Hit, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
 from app.services.model_ids import at_backend
 from app.wiring import Services
+
+_RUN = re.compile(r"(?:\[\d{1,4}\])+")
+_NUMBER = re.compile(r"\d+")
+_BEGUN = re.compile(r"\[\d{0,4}$")
+
+
+class Renumbering:
+    """Translates an answer as it arrives. A marker waits until its citation is told, which comes after it."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._cited: dict[str, int] = {}
+        self._held = ""
+
+    def learn(self, hits: Iterable[Hit]) -> None:
+        """The passages, in the order in which the client gets them."""
+        self._places = {hit.id: place for place, hit in enumerate(hits)}
+
+    def cite(self, citation: Citation) -> str:
+        """What can be said now."""
+        self._cited[str(citation.marker)] = self._places[citation.result_id]
+        return self.feed("")
+
+    def feed(self, text: str) -> str:
+        """What can be said of the text so far."""
+        self._held += text
+        ready = self._held[: self._unclear()]
+        self._held = self._held[len(ready) :]
+        return _RUN.sub(self._translated, ready)
+
+    def finish(self) -> str:
+        """The rest."""
+        rest, self._held = self._held, ""
+        return _RUN.sub(self._translated, rest)
+
+    def _unclear(self) -> int:
+        """Where the first marker begins that is not known yet, or that may still go on."""
+        for run in _RUN.finditer(self._held):
+            known = all(number in self._cited for number in _NUMBER.findall(run[0]))
+            if not known or run.end() == len(self._held) or _BEGUN.match(self._held, run.end()):
+                return run.start()
+        begun = _BEGUN.search(self._held)
+        return begun.start() if begun else len(self._held)
+
+    def _translated(self, run: re.Match[str]) -> str:
+        """Quotes of one passage are one marker there. What nobody cites stays as it is."""
+        numbers = _NUMBER.findall(run[0])
+        said = (f"[ID:{self._cited[number]}]" if number in self._cited else f"[{number}]" for number in numbers)
+        return "".join(dict.fromkeys(said))
+
+
+def renumbered(text: str, hits: Iterable[Hit], citations: Iterable[Citation]) -> str:
+    """A whole answer."""
+    renumbering = Renumbering()
+    renumbering.learn(hits)
+    for citation in citations:
+        renumbering.cite(citation)
+    return renumbering.feed(text) + renumbering.finish()
+
 
 DONE = b"data:[DONE]\n\n"
 

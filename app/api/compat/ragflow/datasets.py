@@ -10,8 +10,7 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.api.compat.errors import shaped
-from app.api.compat.ragflow.errors import RagflowError, ragflow_error
+from app.api.compat.errors import RagflowError, ragflow_error, shaped
 from app.errors import InvalidRequest, NotFound
 from app.services.model_ids import public_name
 from app.wiring import Services

@@ -1,32 +1,104 @@
-"""RAGFlow's retrieval, for clients that were written for it: POST /api/v1/retrieval."""
+"""RAGFlow: POST /api/v1/retrieval, and its endpoint for Dify."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
 
 import msgspec
-from litestar import post
+from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
-from app.api.callers import caller_of
-from app.api.compat.errors import shaped
-from app.api.compat.lenient_json import LenientJSON
+from app.api.compat.dify import DifyRequest, Records, RetrievalSetting, find_records
+from app.api.compat.errors import RagflowError, ragflow_dify_error, ragflow_error, shaped
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, told, within
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
-from app.api.compat.ragflow.chunks import Chunk, chunk_of, file_of
-from app.api.compat.ragflow.errors import RagflowError, ragflow_error
-from app.api.compat.ragflow.highlight import sought
-from app.api.compat.search import MAX_QUERY_CHARACTERS, told, within
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest
+from app.api.request import BodyRequest, caller_of, while_connected
 from app.api.schemas import MAX_CANDIDATES
 from app.concurrency import together
-from app.domain import Hit, Mode, Query, SearchResult
+from app.domain import Hit, Mode, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest
 from app.services.model_ids import at_backend
+from app.text.languages import detect_language
+from app.text.terms import content_terms, occurrences, terms
 from app.wiring import Services
 from indexing.filters import Filter, OneOf
+
+
+def sought(question: str) -> frozenset[str]:
+    """The terms that a question is about; all of its terms where it has only function words."""
+    return frozenset(content_terms(question, detect_language(question))) or terms(question)
+
+
+def share(wanted: Collection[str], text: str) -> float:
+    """The part of the terms that a text has, in [0,1]; 0 when none is wanted."""
+    return len(terms(text).intersection(wanted)) / len(wanted) if wanted else 0.0
+
+
+def highlighted(wanted: Collection[str], text: str) -> str:
+    """The text with <em> around the words that have a wanted term."""
+    pieces, at = [], 0
+    for start, end in occurrences(text, wanted):
+        pieces += [text[at:start], "<em>", text[start:end], "</em>"]
+        at = end
+    return "".join((*pieces, text[at:]))
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage. `similarity` is the score of /search. `vector_similarity` is what a model gave it, or its cosine;
+    `term_similarity` the share of the question's content words that it has.
+    """
+
+    id: str
+    content: str
+    document_id: str
+    document_keyword: str
+    document_name: str
+    dataset_id: str
+    kb_id: str
+    similarity: float
+    vector_similarity: float
+    term_similarity: float
+    document_metadata: dict[str, Any]
+    positions: list[list[int]] = []
+    highlight: str | msgspec.UnsetType = msgspec.UNSET
+    content_ltks: str = ""
+    image_id: str = ""
+    important_keywords: list[str] = []
+    tag_kwd: list[str] = []
+    doc_type: str = ""
+    doc_type_kwd: str = ""
+    mom_id: str = ""
+    url: str = ""
+    row_id: str | None = None
+
+
+def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> Chunk:
+    """`wanted` are the terms that `term_similarity` is about, and `mark` puts <em> around."""
+    text = hit.text or ""
+    meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
+    name = file_of(hit)
+    return Chunk(
+        id=hit.id,
+        content=text,
+        document_id=hit.document_id,
+        document_keyword=name,
+        document_name=name,
+        dataset_id=collection,
+        kb_id=collection,
+        similarity=hit.score,
+        vector_similarity=within(0.0, meaning or 0.0, 1.0),
+        term_similarity=share(wanted, text),
+        document_metadata={**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
+        highlight=highlighted(wanted, text) if mark else msgspec.UNSET,
+    )
+
+
+def file_of(hit: Hit) -> str:
+    """What RAGFlow calls its document."""
+    return hit.source or hit.title or hit.document_id
+
 
 POOL = 200
 """Passages of each collection that are looked at, and counted in `total`, at least; more if a later page needs them.
@@ -167,3 +239,51 @@ def _documents_of(found: Sequence[tuple[str, Hit]]) -> list[DocumentCount]:
     counts = Counter(hit.document_id for _, hit in found)
     names = {hit.document_id: file_of(hit) for _, hit in reversed(found)}
     return [DocumentCount(doc_name=names[one], doc_id=one, count=count) for one, count in counts.most_common()]
+
+
+class Healthy(msgspec.Struct, frozen=True, kw_only=True):
+    """It answers."""
+
+    code: int = 0
+    message: str = "success"
+    data: bool = True
+
+
+@post(
+    "/api/v1/dify/retrieval",
+    dto=LenientJSON[DifyRequest],
+    return_dto=None,
+    status_code=200,
+    exception_handlers=shaped(ragflow_dify_error),
+)
+async def ragflow_dify_retrieval(
+    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
+) -> Records:
+    """As POST /retrieval, with RAGFlow's errors, and all that it finds where `top_k` is not given."""
+    return await find_records(request, services, data.to_query(MAX_CANDIDATES, RankingOptions()))
+
+
+@get(
+    "/api/v1/dify/retrieval",
+    exception_handlers=shaped(ragflow_dify_error),
+)
+async def ragflow_dify_retrieval_by_get(
+    request: BodyRequest,
+    services: NamedDependency[Services],
+    knowledge_id: FromQuery[str] = "",
+    question: Annotated[str, QueryParameter(name="query")] = "",
+    top_k: FromQuery[int | None] = None,
+    score_threshold: FromQuery[float | None] = None,
+) -> Records:
+    """The same by parameters."""
+    setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
+    asked = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
+    return await find_records(request, services, asked.to_query(MAX_CANDIDATES, RankingOptions()))
+
+
+@get(
+    "/api/v1/dify/retrieval/health",
+)
+async def ragflow_dify_health() -> Healthy:
+    """It does."""
+    return Healthy()

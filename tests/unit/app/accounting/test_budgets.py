@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.budgets import Budgets, Reservation
-from app.accounting.spending import PICO, Cell, Purse, Tally
+from app.accounting.budgets import PICO, Budgets, Cell, Purse, Reservation, Tally
 from app.config.backends import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 from tests.fakes.money import NOON, Time

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.gpu import GpuShare
+from app.accounting.metering import GpuShare
 
 
 def test_two_calls_share_while_they_overlap() -> None:

@@ -16,9 +16,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.accounting.ledger import Ledger, LedgerLimits
-from app.accounting.ledger_file import MIGRATIONS, open_for_writing
-from app.accounting.spending import Cell, Purse
+from app.accounting.budgets import Cell, Purse
+from app.accounting.ledger import MIGRATIONS, Ledger, LedgerLimits, open_for_writing
 from app.errors import ConfigError
 from tests.fakes.money import NOON, Time, record, written
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.accounting.spending import PICO
-from app.backends.call_context import Target
+from app.accounting.budgets import PICO
+from app.backends.base import Target
 from app.config.backends import BudgetSettings
 from app.domain import StageUsage, TokenCount
 from app.errors import BudgetExceeded

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.moments import parse_span
+from app.accounting.reports import parse_span
 from app.errors import InvalidRequest
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

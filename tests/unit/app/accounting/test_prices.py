@@ -7,8 +7,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.accounting.budgets import in_usd
 from app.accounting.prices import Offer, Price, Prices, Rates, list_price
-from app.accounting.spending import in_usd
 from app.config.backends import GEMINI_MODEL, BackendSettings, PriceSettings
 from app.domain import TokenCount
 from tests.fakes.money import NOON, Time

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.accounting import reports
-from app.accounting.ledger_file import open_for_writing, reading
-from app.accounting.moments import Span
-from app.accounting.reports import ExportedCall, Groups, Latency, Throughput
-from app.accounting.spending import PICO
+from app.accounting.budgets import PICO
+from app.accounting.ledger import open_for_writing, reading
+from app.accounting.reports import ExportedCall, Groups, Latency, Span, Throughput
 from indexing.errors import StoreUnavailable
 from tests.fakes.money import NOON, record, written
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.spending import Cell, Purse, ends, in_pico, in_usd, period_of, seconds_left, tallied
+from app.accounting.budgets import Cell, Purse, ends, in_pico, in_usd, period_of, seconds_left, tallied
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2999, 1, 1)).map(lambda at: at.replace(tzinfo=UTC).timestamp())
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.context import clip, estimate_tokens, pack
+from app.answering.prompts import clip, estimate_tokens, pack
 from tests.fakes.answering import hit
 
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=60)

@@ -7,14 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.context import estimate_tokens, pack
 from app.answering.markers import read_marker
 from app.answering.models import Brief
-from app.answering.prompts import DECLINE, PROMPT_VERSION, answer_request, condense_request, line, room
+from app.answering.prompts import (
+    DECLINE,
+    PROMPT_VERSION,
+    answer_request,
+    condense_request,
+    estimate_tokens,
+    line,
+    pack,
+    room,
+)
 from app.answering.questions import read
 from app.backends.base import ChatRequest
 from app.domain import BackendUse, Hit, Query, Question, SearchResult, Turn
-from app.text.control_tokens import neutralise
+from app.text.fencing import neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.answering import hit
 from tests.prompt_words import digest_of

@@ -3,7 +3,7 @@
 import re
 from html import unescape
 
-from app.api.document_page import page_of
+from app.api.routes.documents import page_of
 from indexing.documents import PageStart, Passage
 
 

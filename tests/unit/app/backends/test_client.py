@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import Message, Probed
-from app.backends.call_context import Deadline
+from app.backends.base import Deadline, Message, Probed
 from app.backends.client import HURRY_WAIT_S, needs_of
 from app.backends.resilience.breaker import LONGEST_TOLD_S
 from app.config.backends import RoutingSettings

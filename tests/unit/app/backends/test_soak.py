@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
+from app.backends.pool import Supervisor
 from app.backends.router import Router
-from app.backends.supervisor import Supervisor
 from app.config.backends import RoutingSettings
 from app.errors import (
     Overloaded,

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from app.backends.base import Probed
 from app.backends.client import Line
-from app.backends.supervisor import LONGEST_PAUSE_S, Supervisor
+from app.backends.pool import LONGEST_PAUSE_S, Supervisor
 from app.config.backends import RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.adapters import ASKED, EVERYTHING, FINE, Plan, ScriptedAdapter

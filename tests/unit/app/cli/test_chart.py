@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.chart import HEIGHT, Curve, Mark, draw
+from app.cli.cost import HEIGHT, Curve, Mark, draw
 
 
 def test_a_line_and_a_step_cross_at_their_mark() -> None:

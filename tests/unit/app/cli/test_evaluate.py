@@ -8,9 +8,9 @@ from rich.console import Console
 
 from app.cli.calibrate import diagram, show_calibrated
 from app.cli.evaluate import show_report
-from app.cli.progress import AskingView
+from app.cli.render import AskingView
 from app.evaluation.models import Calibrated, HeldOut
-from app.evaluation.progress import Progress
+from app.evaluation.runner import EvaluationProgress
 from app.ranking.scoring.calibration import Bin, Fit
 from tests.unit.app.evaluation.test_report import GEMMA, REPORT
 
@@ -108,7 +108,7 @@ def test_progress_is_told_now_and_then() -> None:
     with AskingView(shown, lambda: now) as view:
         for done, at in ((0, 0.0), (1, 1.0), (2, 7.0), (3, 8.0)):
             now = at
-            view.show(Progress(step="gemma", done=done, total=3, usd=0.25 * done, failed=done // 2))
+            view.show(EvaluationProgress(step="gemma", done=done, total=3, usd=0.25 * done, failed=done // 2))
     assert text_of(shown).splitlines() == [
         "gemma: 0 of 3",
         "gemma: 2 of 3, $0.5000, 1 failed",
@@ -120,8 +120,8 @@ def test_a_terminal_gets_a_bar() -> None:
     """A line for each step, with what it has cost so far."""
     shown = console(100, terminal=True)
     with AskingView(shown) as view:
-        view.show(Progress(step="none", done=3, total=3))
-        view.show(Progress(step="gemma", done=1, total=3, usd=0.25))
+        view.show(EvaluationProgress(step="none", done=3, total=3))
+        view.show(EvaluationProgress(step="gemma", done=1, total=3, usd=0.25))
     text = text_of(shown)
     assert "1/3" in text
     assert "$0.2500" in text

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, time
-from app.cli import signals as interrupting
+from app.cli import terminal as interrupting
 interrupting.LET_END_S = {let_end_s}
 
 async def work():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.units import dollars, read_tokens, short
+from app.cli.terminal import dollars, read_tokens, short
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.evaluation.answer_metrics import exact_match, f1, tokens
+from app.evaluation.metrics import exact_match, f1, tokens
 
 
 @pytest.mark.parametrize(

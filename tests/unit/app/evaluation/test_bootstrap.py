@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from app.evaluation.bootstrap import figure, gain
+from app.evaluation.metrics import figure, gain
 
 
 def coins(count: int, share: float) -> dict[str, float]:

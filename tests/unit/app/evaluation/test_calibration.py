@@ -15,11 +15,10 @@ from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.calibration import Graded, calibrate, held_out
 from app.evaluation.data import DataSet
 from app.evaluation.models import Calibrated, CalibrateOptions
-from app.evaluation.progress import Progress
-from app.evaluation.runner import Ended
+from app.evaluation.runner import Ended, EvaluationProgress
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.scoring.calibration_file import FITS_FILE, read_fits
+from app.ranking.scoring.calibration import FITS_FILE, read_fits
 from app.ranking.scoring.fusion import score_of
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, QRELS, beir_folder, evaluating
 from tests.fakes.gemini_requests import text_of
@@ -98,7 +97,7 @@ async def test_a_stopped_run_keeps_nothing_half_and_loses_nothing(tmp_path: Path
     """Cancelled in the middle, no fit is kept; the next run asks for the rest alone and finds the same fit."""
     data = DataSet(beir_folder(tmp_path / "data"))
 
-    def stop_at_three(progress: Progress) -> None:
+    def stop_at_three(progress: EvaluationProgress) -> None:
         if progress.step.startswith("grading") and progress.done == 3:
             raise asyncio.CancelledError
 

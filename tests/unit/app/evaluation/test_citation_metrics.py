@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.evaluation.citation_metrics import Supports, citation_precision, citation_recall
+from app.evaluation.metrics import Supports, citation_precision, citation_recall
 
 
 def alone(*supporting: frozenset[int]) -> Supports:

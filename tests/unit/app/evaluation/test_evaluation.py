@@ -15,8 +15,7 @@ from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, Unknow
 from app.evaluation.data import DataSet
 from app.evaluation.evaluation import Passed, check_served, evaluate
 from app.evaluation.models import BackendReport, EvalOptions, Report
-from app.evaluation.progress import Progress, Tell, tell_nobody
-from app.evaluation.runner import Ended, index_documents
+from app.evaluation.runner import Ended, EvaluationProgress, Tell, index_documents, tell_nobody
 from indexing.errors import CollectionNotFound
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, beir_folder, evaluating
@@ -98,9 +97,9 @@ async def test_answers_are_judged(tmp_path: Path) -> None:
 
 async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """Nothing is asked twice, neither of the model nor of the embedder; the report is that of an unbroken run."""
-    told: list[Progress] = []
+    told: list[EvaluationProgress] = []
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: EvaluationProgress) -> None:
         told.append(progress)
         if progress.step == "gemma" and progress.done == 5:
             raise RuntimeError("killed")
@@ -124,7 +123,7 @@ async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 async def test_more_questions_ask_only_for_more(tmp_path: Path) -> None:
     """What was asked of a smaller sample counts in a larger one; another setting begins anew."""
-    steps: list[Progress] = []
+    steps: list[EvaluationProgress] = []
     few = msgspec.structs.replace(ANSWERED, questions=2)
     await run(tmp_path, {}, few)
     await run(tmp_path, {}, msgspec.structs.replace(few, questions=8), steps.append)
@@ -186,7 +185,7 @@ async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:
         async with evaluating(tmp_path, {"gemma": told}, budgets=BudgetSettings(daily_usd=4.0)) as services:
             with pytest.raises(Ended, match=r"of 8 questions is kept: raise the budget"):
                 await evaluate(services, data, GEMMA, tmp_path / "run")
-        steps: list[Progress] = []
+        steps: list[EvaluationProgress] = []
         found = await run(tmp_path, {"gemma": told}, tell=steps.append)
     assert next(progress for progress in steps if progress.step == "gemma").done > 0
     assert found.backends[1].questions == 8

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import InvalidRequest
-from app.evaluation.journal import Journal
-from app.evaluation.runner import Record
+from app.evaluation.runner import Journal, Record
 
 
 def test_what_was_appended_is_there_again(tmp_path: Path) -> None:

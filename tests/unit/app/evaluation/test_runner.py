@@ -8,9 +8,7 @@ import pytest
 from app.domain import BackendUse, Fallback, Usage
 from app.errors import BudgetExceeded, UnknownBackend, UpstreamTimeout
 from app.evaluation.data import Asked
-from app.evaluation.journal import Journal
-from app.evaluation.progress import Progress
-from app.evaluation.runner import Ended, Record, ask_all, check_budget, failing_softly
+from app.evaluation.runner import Ended, EvaluationProgress, Journal, Record, ask_all, check_budget, failing_softly
 
 pytestmark = pytest.mark.anyio
 
@@ -47,12 +45,12 @@ def journal(tmp_path: Path) -> Journal[Record]:
 
 async def test_all_are_asked_a_few_at_once(tmp_path: Path) -> None:
     """No more than were allowed; the progress counts them and their cost."""
-    oracle, told = Oracle(), list[Progress]()
+    oracle, told = Oracle(), list[EvaluationProgress]()
     found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=3, tell=told.append)
     assert sorted(found) == sorted(asked.id for asked in QUESTIONS)
     assert oracle.most_busy == 3
     assert [progress.done for progress in told] == list(range(11))
-    assert told[-1] == Progress(step="asking", done=10, total=10, usd=5.0)
+    assert told[-1] == EvaluationProgress(step="asking", done=10, total=10, usd=5.0)
 
 
 async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
@@ -72,7 +70,7 @@ async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 
 async def test_a_failed_question_ends_nothing(tmp_path: Path) -> None:
     """It is counted, and asked again by the next run."""
-    told: list[Progress] = []
+    told: list[EvaluationProgress] = []
     oracle = Oracle({"3": UpstreamTimeout("gemma", "late")})
     found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=2, tell=told.append)
     assert found["3"] == Record(id="3", error="timeout")

@@ -8,8 +8,7 @@ import pytest
 
 from app.backends.base import LabelScores
 from app.errors import UpstreamUnavailable
-from app.ranking.cache import Found, Said, ScoreCache, key_of
-from app.ranking.cache_file import CacheFile
+from app.ranking.cache import CacheFile, Found, Said, ScoreCache, key_of
 from tests.fakes.virtual_time import run
 
 pytestmark = pytest.mark.anyio

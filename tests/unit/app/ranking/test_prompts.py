@@ -23,7 +23,7 @@ from app.ranking.prompts import (
     order_request,
     window_request,
 )
-from app.text.control_tokens import neutralise
+from app.text.fencing import neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.prompt_words import digest_of
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import ChatRequest, Conversation, Reply, Scoring
-from app.backends.call_context import Deadline
+from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
 from app.domain import Strategy
 from app.errors import Refused, UpstreamBadReply, UpstreamTimeout, UpstreamUnavailable
 from app.ranking.cache import ScoreCache
@@ -20,8 +19,7 @@ from app.ranking.models import Calibration, Candidate, Ranking
 from app.ranking.prompts import BLANKS, PROMPT_VERSION
 from app.ranking.reranker import Reranker
 from app.ranking.scoreboard import UNGRADED
-from app.ranking.scoring.fusion import fuse, sigmoid
-from app.ranking.scoring.priors import fit_prior
+from app.ranking.scoring.fusion import fit_prior, fuse, sigmoid
 from app.ranking.strategies import Conduct, Task
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.passage_reader import ScriptedReader, candidates, falling

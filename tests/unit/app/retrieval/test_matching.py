@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.retrieval.matching import both, match_vectors, match_words
+from app.services.rerank import both, match_vectors, match_words
 from indexing.embedding.calibration import Contrast
 from indexing.retrieval.bm25 import Lexical
 

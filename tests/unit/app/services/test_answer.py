@@ -9,8 +9,7 @@ from app.backends.router import Router
 from app.config.backends import RoutingSettings
 from app.domain import AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
-from app.services.answer import Answerer
-from app.services.answering import Answerers
+from app.services.answer import Answerer, Answerers
 from tests.fakes.answering import FoundPassages, WordVectors
 
 pytestmark = pytest.mark.anyio

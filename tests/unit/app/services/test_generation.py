@@ -15,8 +15,7 @@ from app.backends.router import Router
 from app.config.backends import RoutingSettings
 from app.domain import AnswerDone, AnswerEvent, Query, Question, SourcesFound, TextDelta
 from app.errors import UpstreamUnavailable
-from app.services.answer import Answerer
-from app.services.answering import Answerers
+from app.services.answer import Answerer, Answerers
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.answering import FoundPassages, WordVectors
 from tests.fakes.lines import make_line

@@ -14,7 +14,7 @@ from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Rankers
 from app.services.rerank import ALONE, BY_WORDS, LONGEST_QUERY, LONGEST_TEXT, MOST_TEXTS, TextRanker, TextsToRank
-from indexing.embedding.texts import TextEmbedder
+from indexing.embedding.batching import TextEmbedder
 from indexing.retrieval.bm25 import Lexical
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from app.text.control_tokens import looking_like, neutralise, renumber, visible
+from app.text.fencing import looking_like, neutralise, renumber, visible
 from tests.attacks.injections import ATTACKS
 from tests.vllm.tiny_gemma import make_tokenizer
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from indexing.embedding.batcher import Batches
+from indexing.embedding.batching import Batches
 from indexing.errors import EmbedderBusy
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from indexing.embedding.queries import QueryEmbedder
+from indexing.embedding.batching import QueryEmbedder
 from indexing.errors import EmbedderBusy, EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder

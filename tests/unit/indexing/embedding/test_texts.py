@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from indexing.embedding.texts import TextEmbedder
+from indexing.embedding.batching import TextEmbedder
 from indexing.errors import EmbedderBusy, EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.retrieval.fusion import Fused, Scale, fuse, one_sided, sparse_bound
-from indexing.store.base import Candidate, Retrieved
+from indexing.store.base import Retrieved, ScoredPassage
 from tests.fakes.points import passage
 
 COSINES = st.integers(-1000, 1000).map(lambda n: n / 1000)
@@ -11,9 +11,9 @@ WEIGHTS = st.integers(0, 30_000).map(lambda n: n / 1000)
 KEYS = st.integers(0, 80)
 
 
-def candidates(scores: dict[int, float]) -> list[Candidate]:
+def candidates(scores: dict[int, float]) -> list[ScoredPassage]:
     """By descending score, ties by id, as stores give them."""
-    found = [Candidate(passage(f"d{key}"), score) for key, score in scores.items()]
+    found = [ScoredPassage(passage(f"d{key}"), score) for key, score in scores.items()]
     return sorted(found, key=lambda c: (-c.score, c.passage.id))
 
 
@@ -79,7 +79,7 @@ def test_more_evidence_never_ranks_lower(retrieved: Retrieved, scale: Scale) -> 
 @given(sides(), scales, st.integers(1, 8), st.integers(-4, 4))
 def test_the_embedder_s_own_scale_does_not_matter(retrieved: Retrieved, scale: Scale, factor: int, shift: int) -> None:
     """Similarities stretched and moved, with the unit stretched alike, give the same scores."""
-    moved = [Candidate(c.passage, c.score * factor + shift) for c in retrieved.dense]
+    moved = [ScoredPassage(c.passage, c.score * factor + shift) for c in retrieved.dense]
     stretched = Scale(dense_unit=scale.dense_unit * factor, sparse_bound=scale.sparse_bound)
     before = {f.passage.id: f.score for f in fuse(retrieved, scale)}
     after = {f.passage.id: f.score for f in fuse(Retrieved(dense=moved, sparse=retrieved.sparse), stretched)}

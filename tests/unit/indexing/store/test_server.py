@@ -12,8 +12,7 @@ from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.store.base import Retrieval, SparseVector
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS
-from indexing.store.server import ServerOptions, ServerStore
-from indexing.store.server_requests import batches, sides
+from indexing.store.server import ServerOptions, ServerStore, batches, sides
 from tests.fakes.http_server import answering
 from tests.fakes.points import SPEC, point, vector
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.accounting.estimator.arithmetic import Estimator, api_usd_at, break_even, self_host_usd_at
-from app.accounting.estimator.hardware import GPUS, MODELS, conversations
-from app.accounting.estimator.models import ApiCost, Estimate, SelfHostCost, Workload
+from app.accounting.estimator.models import GPUS, MODELS, ApiCost, Estimate, SelfHostCost, Workload, conversations
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
 from app.config.backends import BackendSettings, PriceSettings

@@ -1,6 +1,6 @@
 import pytest
 
-from app.answering.extractive.answer_type import shape_clue
+from app.answering.extractive.evidence import shape_clue
 from app.answering.questions import read
 
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.context import estimate_tokens
 from app.answering.extractive.answerer import EMBEDDED, Choice, Limits, choose
+from app.answering.prompts import estimate_tokens
 from app.answering.questions import read
 from tests.fakes.answering import BlindVectors, WordVectors, hit
 

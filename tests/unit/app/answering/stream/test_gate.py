@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.context import pack
-from app.answering.prompts import DECLINE
+from app.answering.prompts import DECLINE, pack
 from app.answering.stream.composer import Composer
 from app.answering.stream.gate import Piece, Release
 from app.domain import CitationMade, TextDelta

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.link_filter import REMOVED, Unlinked, without_images
+from app.answering.citations import REMOVED, Unlinked, without_images
 from app.answering.models import Source
 from tests.fakes.answering import hit
 

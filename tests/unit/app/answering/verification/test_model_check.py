@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answering.stream.composer import Composer
-from app.answering.verification.model_check import Checked, Way, check
-from app.answering.verification.model_prompts import (
+from app.answering.verification.model_check import (
     CHECK_PROMPT_VERSION,
     MOST_STATEMENTS,
+    Checked,
     Statement,
+    Way,
+    check,
+    read_verdicts,
     verdict_prompt,
     verdicts_request,
 )
-from app.answering.verification.verdict_parser import read_verdicts
 from app.errors import UpstreamBadReply, UpstreamTimeout
 from tests.fakes.answering import source
 from tests.fakes.verdict_reader import VerdictReader

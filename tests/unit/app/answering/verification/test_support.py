@@ -2,9 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.verification.names import Quoted, claimed_names, opening_name
 from app.answering.verification.numbers import claimed_counts, claimed_figures, quoted_readings
-from app.answering.verification.support import Evidence, verify
+from app.answering.verification.support import Evidence, Quoted, claimed_names, opening_name, verify
 
 
 def supported(claim: str, quote: str, context: str = "") -> bool:

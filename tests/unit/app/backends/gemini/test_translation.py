@@ -7,7 +7,7 @@ import pytest
 from google.auth import exceptions as auth
 from google.genai import errors as sdk
 
-from app.backends.gemini.troubles import FOREIGN, Peer, translate
+from app.backends.gemini.errors import FOREIGN, Peer, translate
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 from tests.fakes.gemini_refusals import SECRET
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.openai_compatible.bodies import RUNAWAYS, response_format
+from app.backends.openai_compatible.messages import RUNAWAYS, response_format
 
 CLOSED: dict[str, Any] = {
     "type": "object",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.openai_compatible.thoughts import ThoughtFilter, spoken
+from app.backends.openai_compatible.messages import ThoughtFilter, spoken
 
 PIECES = st.lists(
     st.sampled_from(["<think>", "</think>", "<th", "ink>", "</thi", "nk>", " ", "\n", "Yes", "<", ">", "ö"])

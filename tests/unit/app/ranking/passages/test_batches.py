@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.passages.batches import interleave, windows
+from app.ranking.calls import interleave, windows
 
 COUNTS = st.integers(0, 400)
 

@@ -10,7 +10,7 @@ from app.backends.token_estimates import tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Candidate, Prepared
 from app.ranking.passages.prepare import TITLE_TOKENS, prepare
-from app.text.control_tokens import neutralise
+from app.text.fencing import neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.unit.app.ranking.passages.test_near_duplicates import prose
 

@@ -6,8 +6,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.ranking.models import Calibration
-from app.ranking.scoring.calibration import Fit
-from app.ranking.scoring.calibration_file import FITS_FILE, KeptFit, calibrations, keep_fit, read_fits
+from app.ranking.scoring.calibration import FITS_FILE, Fit, KeptFit, calibrations, keep_fit, read_fits
 
 
 def kept(model: str, version: str = "1", slope: float = 2.0) -> KeptFit:

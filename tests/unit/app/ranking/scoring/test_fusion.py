@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.models import Calibration, Grade, Spread
-from app.ranking.scoring.fusion import by_prior, fuse, in_order, prior_scores, score_of, sigmoid, unread_scores
-from app.ranking.scoring.priors import PriorModel, fit_prior
+from app.ranking.scoring.fusion import (
+    PriorModel,
+    by_prior,
+    fit_prior,
+    fuse,
+    in_order,
+    prior_scores,
+    score_of,
+    sigmoid,
+    unread_scores,
+)
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
 CALIBRATIONS = st.builds(

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from app.backends.base import LabelScores
 from app.ranking.models import Grade
-from app.ranking.scoring.early_stopping import settle
-from app.ranking.scoring.pairwise import DUEL_WEIGHT, contenders, duelled, merged, preferences, redealt, window_of
+from app.ranking.scoring.pairwise import (
+    DUEL_WEIGHT,
+    contenders,
+    duelled,
+    merged,
+    preferences,
+    redealt,
+    settle,
+    window_of,
+)
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT, label_scores
 
 LETTERS = 5

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexing.readers.text.front_matter import front_matter
+from indexing.readers.text.markdown import front_matter
 from tests.unit.indexing.readers.text.test_text_formats import read_one
 
 

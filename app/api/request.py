@@ -1,12 +1,9 @@
-"""JSON bodies, decoded strictly: a number is not a string, and every refusal says where and why.
+"""What a route gets of a request: its JSON body, its caller, and whether the client is still there."""
 
-Litestar's own decoding takes "1" for a number and any content type for JSON, hence this one, at its seam for bodies: a
-DTO.
-"""
-
+import asyncio
 import difflib
 import re
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,7 +13,8 @@ from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.typing import FieldDefinition
 
-from app.api.problem_details import UnsupportedMediaType
+from app.api.problem_details import ClientGone, UnsupportedMediaType, request_id
+from app.domain import Caller
 from app.errors import FieldProblem, InvalidRequest, TooLarge
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -183,3 +181,35 @@ def _fields(kind: type[msgspec.Struct]) -> str:
 
 def _escaped(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """Known by the request's id alone, while there are no keys."""
+    return Caller(request_id=request_id(request.scope))
+
+
+Result = TypeVar("Result")
+
+
+async def while_connected(request: Request[Any, Any, Any], work: Awaitable[Result]) -> Result:
+    """The result of `work`, which is cancelled when the client goes away (ClientGone) or this call is cancelled.
+
+    Litestar does not cancel a handler on disconnect. The body must have been read: after it, `receive` has nothing but
+    the disconnect to tell.
+    """
+    job = asyncio.ensure_future(work)
+    hang_up = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((job, hang_up), return_when=asyncio.FIRST_COMPLETED)
+        if job.done():
+            return job.result()
+        raise ClientGone
+    finally:
+        job.cancel()
+        hang_up.cancel()
+        await asyncio.gather(job, hang_up, return_exceptions=True)
+
+
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,4 +1,4 @@
-"""Open WebUI: PUT /process, its external document loader, and POST /openwebui/search, its external web search."""
+"""Open WebUI: its document loader and web search."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,15 +13,13 @@ from msgspec import Meta
 
 from app.api.compat.citations import Links, base_of, is_web
 from app.api.compat.errors import shaped
-from app.api.compat.lenient_json import LenientJSON
-from app.api.compat.search import MAX_QUERY_CHARACTERS, found, title_of, within
-from app.api.disconnect import while_connected
-from app.api.json_body import BodyRequest, limited
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, found, title_of, within
+from app.api.multipart import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.api.problem_details import Problem
-from app.api.uploads import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
+from app.api.request import BodyRequest, limited, while_connected
 from app.domain import Hit, Query
 from app.services.document_validation import Examined, OfferedFile
-from app.text.sanitize import clean
+from app.text.fencing import clean
 from app.wiring import Services
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument

@@ -1,1 +1,0 @@
-"""Open WebUI's document loader, web search and background tasks."""

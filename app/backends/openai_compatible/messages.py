@@ -1,0 +1,347 @@
+"""What goes over the wire: request bodies and the replies that are read. Pure."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from uuid import uuid4
+
+import msgspec
+
+from app.backends.base import ChatRequest, Conversation, Message
+from app.config.backends import Kind
+from app.domain import Image, TokenCount, ToolCall, Tools
+
+Body = dict[str, Any]
+
+RUNAWAYS = ("\n\n\n", "\t" * 16, " " * 64)
+"""vLLM's JSON can run away in white space until its tokens are spent; none of these stands in a sane document."""
+
+
+Limit = Literal["max_tokens", "max_completion_tokens"]
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model wants to be asked. `quiet`: the fields that stop it from thinking; {} where it does not think.
+
+    `exact`: it takes any temperature; OpenAI's thinking models do not.
+    """
+
+    kind: Kind
+    model: str
+    limit: Limit = "max_tokens"
+    exact: bool = True
+    quiet: Mapping[str, Any] = {}
+
+
+def asking(traits: Traits, tokens: int, temperature: float = 0.0) -> Body:
+    """What every request says. The temperature is always told: a server's default is the model's own."""
+    body: Body = {"model": traits.model, traits.limit: tokens, **traits.quiet}
+    return body | {"temperature": temperature} if traits.exact else body
+
+
+def chat_body(request: ChatRequest, traits: Traits) -> Body:
+    """A chat completion."""
+    body = asking(traits, request.max_output_tokens, request.temperature)
+    body["messages"] = messages(request.messages)
+    stop = request.stop
+    if request.schema is not None:
+        body["response_format"] = response_format(request.schema, traits.kind)
+        stop = (*stop, *RUNAWAYS) if traits.kind == "vllm" else stop
+    if stop:
+        body["stop"] = stop
+    if request.seed is not None:
+        body["seed"] = request.seed
+    return body | tool_fields(request.tools, traits.kind)
+
+
+def stream_body(request: ChatRequest, traits: Traits) -> Body:
+    """A chat completion in pieces. vLLM counts along, so that a stream given up is known by what it cost."""
+    counting = {"continuous_usage_stats": True} if traits.kind == "vllm" else {}
+    return chat_body(request, traits) | {"stream_options": {"include_usage": True, **counting}}
+
+
+def messages(conversation: Conversation) -> list[Body]:
+    """The turns in OpenAI's shape."""
+    return [{"role": message.role, "content": _content(message), **_calling(message)} for message in conversation]
+
+
+def tool_fields(tools: Tools | None, kind: Kind) -> Body:
+    """What may be called. Ollama reads no tool_choice: where none may be called, it had better not know of any."""
+    if tools is None or (kind == "ollama" and tools.choice == "none"):
+        return {}
+    named = {"type": "function", "function": {"name": tools.only}}
+    offered = [{"type": "function", "function": function} for function in tools.functions]
+    parallel = {} if tools.parallel is None else {"parallel_tool_calls": tools.parallel}
+    return {"tools": offered, "tool_choice": named if tools.only else tools.choice, **parallel}
+
+
+def _calling(message: Message) -> Body:
+    if message.call_id:
+        return {"tool_call_id": message.call_id}
+    if not message.calls:
+        return {}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.calls
+    ]
+    return {"tool_calls": calls}
+
+
+def _content(message: Message) -> str | list[Body] | None:
+    if not message.images:
+        return message.content or (None if message.calls else "")
+    pictures: list[Body] = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in message.images]
+    return [*pictures, {"type": "text", "text": message.content}]
+
+
+def _data_url(image: Image) -> str:
+    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+
+
+def response_format(schema: Mapping[str, Any], kind: Kind = "vllm") -> Body:
+    """Structured output. OpenAI holds to a schema only if told `strict`, and takes only closed objects then."""
+    known = _without_unique_items(schema)
+    strict = {"strict": True} if kind == "openai" and _closed(known) else {}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": known, **strict}}
+
+
+def _without_unique_items(schema: Any) -> Any:
+    """vLLM refuses `uniqueItems`, which no grammar can hold; whoever asked checks the reply anyway."""
+    if isinstance(schema, Mapping):
+        return {
+            key: _without_unique_items(value)
+            for key, value in schema.items()
+            if not (key == "uniqueItems" and isinstance(value, bool))
+        }
+    if isinstance(schema, Sequence) and not isinstance(schema, str):
+        return [_without_unique_items(value) for value in schema]
+    return schema
+
+
+def _closed(schema: Any) -> bool:
+    if isinstance(schema, Sequence) and not isinstance(schema, str):
+        return all(map(_closed, schema))
+    if not isinstance(schema, Mapping):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object":
+        named = set(properties or ())
+        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != named:
+            return False
+    return all(map(_closed, schema.values()))
+
+
+class PromptDetails(msgspec.Struct, frozen=True):
+    """A part of the prompt's tokens came from the cache."""
+
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct, frozen=True):
+    """A part of the completion's tokens was thought."""
+
+    reasoning_tokens: int | None = None
+
+
+class UsageReply(msgspec.Struct, frozen=True):
+    """Tokens of a call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+    def count(self) -> TokenCount:
+        """With the thinking taken out of the completion."""
+        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
+        thinking = (completion and completion.reasoning_tokens) or 0
+        return TokenCount(
+            input=self.prompt_tokens,
+            cached=(prompt and prompt.cached_tokens) or 0,
+            output=max(0, (self.completion_tokens or 0) - thinking),
+            thinking=thinking,
+        )
+
+
+class Called(msgspec.Struct, frozen=True):
+    """A function's name and arguments, or pieces of them."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallReply(msgspec.Struct, frozen=True):
+    """A call, or a piece of one; whole replies tell no index."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Called = Called()
+
+    def call(self, place: int) -> ToolCall:
+        """In our words; `place` is its index where it tells none. Some servers forget the id, which clients need."""
+        name, arguments = self.function.name or "", self.function.arguments or ""
+        made_up = f"call_{uuid4().hex}" if name else ""
+        return ToolCall(
+            id=self.id or made_up, name=name, arguments=arguments, index=place if self.index is None else self.index
+        )
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A message, or a piece of one. Servers disagree on what thoughts are called."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: tuple[CallReply, ...] | None = None
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The functions that are to be called."""
+        return tuple(call.call(place) for place, call in enumerate(self.tool_calls or ()))
+
+    @property
+    def thought(self) -> bool:
+        """Whether it holds thoughts."""
+        return bool(self.reasoning or self.reasoning_content)
+
+
+class TokenChance(msgspec.Struct, frozen=True):
+    """A token that may come and its natural log-probability."""
+
+    token: str
+    logprob: float
+
+
+class TokenChances(msgspec.Struct, frozen=True):
+    """What may have come at one place."""
+
+    top_logprobs: tuple[TokenChance, ...] = ()
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """One for each token that was made."""
+
+    content: tuple[TokenChances, ...] | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """An answer, whole (`message`) or a piece (`delta`). vLLM tells the stop word that it met in `stop_reason`."""
+
+    index: int = 0
+    message: Said = Said()
+    delta: Said = Said()
+    finish_reason: str | None = None
+    stop_reason: Any = None
+    logprobs: Logprobs | None = None
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A reply, or a chunk of a streamed one. `error`: some gateways send it with a status of 200."""
+
+    choices: tuple[Choice, ...] = ()
+    usage: UsageReply | None = None
+    model: str | None = None
+    error: Any = None
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One that is served; vLLM tells its context length."""
+
+    id: str
+    max_model_len: int | None = None
+
+
+class Models(msgspec.Struct, frozen=True):
+    """Those that are served."""
+
+    data: tuple[Model, ...] | None = None
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """vLLM's tokenization."""
+
+    tokens: tuple[int, ...]
+
+
+class Version(msgspec.Struct, frozen=True):
+    """Of vLLM or Ollama."""
+
+    version: str
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What Ollama says of a model."""
+
+    capabilities: tuple[str, ...] = ()
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A model in Ollama's memory, with the context it was loaded for."""
+
+    name: str
+    context_length: int | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Those in memory."""
+
+    models: tuple[LoadedModel, ...] = ()
+
+
+_OPEN = "<think>"
+
+
+_CLOSE = "</think>"
+
+
+class ThoughtFilter:
+    """Takes a text in pieces and gives back what is not thought. Tags further on are the model's own words."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._reading = self._at_start
+
+    def feed(self, piece: str) -> str:
+        """What can be shown by now."""
+        self._held += piece
+        return self._reading()
+
+    def end(self) -> str:
+        """What was held back, when nothing more comes."""
+        rest = self._held if self._reading == self._at_start else ""
+        self._held = ""
+        return rest
+
+    def _at_start(self) -> str:
+        begun = self._held.lstrip()
+        if begun.startswith(_OPEN):
+            self._reading = self._in_thought
+            return self._in_thought()
+        if _OPEN.startswith(begun):
+            return ""
+        return self._speak()
+
+    def _in_thought(self) -> str:
+        _, closed, rest = self._held.partition(_CLOSE)
+        if not closed:
+            self._held = self._held[-len(_CLOSE) :]
+            return ""
+        self._held = rest
+        self._reading = self._after_thought
+        return self._after_thought()
+
+    def _after_thought(self) -> str:
+        self._held = self._held.lstrip()
+        return self._speak() if self._held else ""
+
+    def _speak(self) -> str:
+        self._reading = self._speak
+        said, self._held = self._held, ""
+        return said
+
+
+def spoken(text: str) -> str:
+    """A whole text without its thoughts."""
+    thoughts = ThoughtFilter()
+    return thoughts.feed(text) + thoughts.end()
