@@ -10,10 +10,9 @@ import msgspec
 import structlog
 
 from app.accounting.accounts import Accounts
-from app.backends.client import Line
+from app.backends.client import BackendClient
 from app.backends.pool import Fleet, import_sdks
-from app.backends.registry import Backends, declared
-from app.backends.router import Router
+from app.backends.router import Backends, Router, declared
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
@@ -219,9 +218,9 @@ class Services:
         answerers = Answerers(self.backends, self._router, self.queries.embed_together, told.answer.min_relevance)
         return Answerer(self.searcher, answerers, told.routing.deadline_s)
 
-    async def lines(self) -> Mapping[str, Line]:
+    async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""
-        return (await self._router()).lines
+        return (await self._router()).clients
 
     async def _router(self) -> Router:
         return (await self.fleet.get()).router

@@ -19,9 +19,8 @@ import numpy as np
 
 from app.answering.extractive.answerer import Embed, Limits, Quoting, choose
 from app.answering.questions import read
-from app.backends.registry import Backends
-from app.backends.router import Router
-from app.config.backends import RoutingSettings
+from app.backends.router import Backends, Router
+from app.backends.settings import RoutingSettings
 from app.domain import Answer, Query, Question
 from app.services.answer import Answerer, Answerers
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer

@@ -34,7 +34,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.observability.logging import configure_logging
 from benchmarks.backends_ways import Ask, ways
 from tests.fakes.faults import Fault

@@ -15,7 +15,7 @@ from app.accounting.accounts import Accounts
 from app.backends.base import Adapter, ChatRequest, Message
 from app.backends.pool import Fleet
 from app.backends.router import Router
-from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
+from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
 from app.services.chat import Tasks
 
@@ -45,13 +45,13 @@ async def ways(settings: BackendSettings, home: Path) -> AsyncIterator[Mapping[s
     async with AsyncExitStack() as stack:
         stack.callback(accounts.close)
         stack.push_async_callback(fleet.close)
-        line = fleet.router.lines[NAME]
-        found = await line.probe()
+        client = fleet.router.clients[NAME]
+        found = await client.probe()
         fleet.start()
         given = msgspec.structs.replace(settings, model=found.model)
         http = await stack.enter_async_context(_http(settings))
         direct = _gemini(given, http) if settings.kind == "gemini" else _openai(given, http)
-        yield {"direct": direct, "adapter": _adapter(line.adapter), "whole": _whole(fleet.router)}
+        yield {"direct": direct, "adapter": _adapter(client.adapter), "whole": _whole(fleet.router)}
 
 
 def _http(settings: BackendSettings) -> httpx2.AsyncClient:

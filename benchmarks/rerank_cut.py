@@ -17,7 +17,7 @@ from random import Random
 
 import msgspec
 
-from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
+from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.evaluation.data import read_qrels, read_rows
 from app.ranking.passages.excerpts import Search, cut
 from benchmarks.rerank_data import PARTS, likelihoods, rarity_of, sentences_of

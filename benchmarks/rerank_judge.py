@@ -6,8 +6,8 @@ import re
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 
+from app.backends.attempt import time_limit
 from app.backends.base import Capability, ChatRequest, Conversation, Delta, LabelScores, Probed, Reply, Scoring
-from app.backends.resilience.attempt import time_limit
 from benchmarks.rerank_opinion import TOP, Opinion, Reader, Seen, slope
 from benchmarks.rerank_server import SimulatedServer, pieces_of
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.backends.base import Conversation, LabelScores
-from app.backends.logprobs import log_evidence, softmax
+from app.backends.base import Conversation, LabelScores, log_evidence, softmax
 from app.ranking.calls import interleave
 from app.ranking.models import LABELS, Grade, Prepared
 from app.ranking.passages.prepare import PASSAGE_TOKENS, prepare

@@ -10,7 +10,7 @@ FLASH_LITE  A flash-class API: 0.35 s to the first token and 300 tokens/s (Artif
             Gemini 1.5 Flash-8B, about 320 tokens/s for 3.1 Flash Lite), 8 requests at a time, which do not slow one
             another down; no cache, as implicit caching begins at sizes that a rerank prompt does not reach.
 
-A token is a quarter of the UTF-8 bytes of a prompt (`app.backends.token_estimates`); replies are counted by pieces.
+A token is a quarter of the UTF-8 bytes of a prompt (`app.backends.base`); replies are counted by pieces.
 Left out: decoding slows a prefill that runs beside it, long contexts cost more than linearly, blocks get evicted.
 """
 
@@ -20,8 +20,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.backends.base import Conversation
-from app.backends.token_estimates import tokens_of_prompt
+from app.backends.base import Conversation, tokens_of_prompt
 from app.domain import TokenCount
 
 BLOCK_TOKENS = 16

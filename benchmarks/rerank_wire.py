@@ -23,9 +23,9 @@ from app.backends.base import (
     Reply,
     Scoring,
 )
-from app.backends.client import Line
+from app.backends.client import BackendClient
 from app.backends.pool import open_adapter
-from app.config.backends import BackendSettings, RoutingSettings
+from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import WinnowError
 from benchmarks.rerank_data import RerankSet, Task
 from benchmarks.rerank_judge import GRADINGS, SimulatedJudge
@@ -82,19 +82,19 @@ class ServedGemini(GeminiServer):
 class LinePorts:
     """A backend with its limits and retries as ports."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, client: BackendClient) -> None:
+        self._line = client
 
     @property
     def scorer(self) -> LabelScorer | None:
         return self if self._line.offers(frozenset(("logprobs",))) else None
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
-        """Raises what the line raises."""
+        """Raises what the client raises."""
         return await self._line.complete(request, _call(timeout_s))
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
-        """Raises what the line raises."""
+        """Raises what the client raises."""
         return await self._line.score(prompts, labels, _call(timeout_s))
 
 
@@ -105,13 +105,13 @@ async def over_wire(of: RerankSet) -> str:
     async with openai, gemini:
         vllm_settings = BackendSettings(kind="vllm", url=openai.url, timeout_s=600)
         gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key=KEY, model=GEMINI_MODEL, timeout_s=600)
-        async with open_line("vllm", vllm_settings) as line:
+        async with open_line("vllm", vllm_settings) as client:
             by_labels = [
-                await _compared(of, line, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
+                await _compared(of, client, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
             ]
-        async with open_line("gemini", gemini_settings) as line:
+        async with open_line("gemini", gemini_settings) as client:
             by_judge = [
-                await _compared(of, line, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()
+                await _compared(of, client, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()
             ]
     return "over the wire, the same order as in process:\n\n" + "\n".join(
         [*(f"    vllm    {row}" for row in by_labels), *(f"    gemini  {row}" for row in by_judge)]
@@ -120,8 +120,8 @@ async def over_wire(of: RerankSet) -> str:
 
 async def with_model(of: RerankSet, address: str, model: str | None) -> str:
     """What fits the backend at `address`, or Gemini with the key of the environment. One list after another."""
-    async with open_line("real", real_settings(address, model, os.environ)) as line:
-        ports = LinePorts(line)
+    async with open_line("real", real_settings(address, model, os.environ)) as client:
+        ports = LinePorts(client)
         scores = ports.scorer is not None
         peers = {name: peer for name, peer in PEERS.items() if scores or name not in NEED_LOGPROBS}
         schedules = {**peers, **(BY_LABELS if scores else BY_JUDGE)}
@@ -132,7 +132,7 @@ async def with_model(of: RerankSet, address: str, model: str | None) -> str:
             except WinnowError as exc:
                 failed.append(f"{name} failed ({exc.code}): {exc}")
     shown = [table(results, next(iter(results)))] if results else []
-    return "\n\n".join([f"{line.model}: {len(of.tasks)} queries, real seconds", *shown, *failed])
+    return "\n\n".join([f"{client.model}: {len(of.tasks)} queries, real seconds", *shown, *failed])
 
 
 def real_settings(address: str, model: str | None, environ: Mapping[str, str]) -> BackendSettings:
@@ -145,13 +145,19 @@ def real_settings(address: str, model: str | None, environ: Mapping[str, str]) -
 
 
 async def _compared(
-    of: RerankSet, line: Line, server: ServedModel | ServedGemini, name: str, schedule: Schedule, *, scores: bool
+    of: RerankSet,
+    client: BackendClient,
+    server: ServedModel | ServedGemini,
+    name: str,
+    schedule: Schedule,
+    *,
+    scores: bool,
 ) -> str:
     same = 0
     for task in of.tasks:
         judge = judge_of(of, task, scores=scores)
         server.judge = judge
-        over = await run(schedule, LinePorts(line), task)
+        over = await run(schedule, LinePorts(client), task)
         within = await run(schedule, judge, task)
         same += over.order == within.order
     return f"{name:18} {same} of {len(of.tasks)}"
@@ -163,13 +169,13 @@ def judge_of(of: RerankSet, task: Task, *, scores: bool) -> SimulatedJudge:
 
 
 @asynccontextmanager
-async def open_line(name: str, settings: BackendSettings) -> AsyncGenerator[Line, None]:
+async def open_line(name: str, settings: BackendSettings) -> AsyncGenerator[BackendClient, None]:
     """A backend that was probed, closed at the end."""
     adapter: Adapter = open_adapter(name, settings)
     try:
-        line = Line(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())
-        await line.probe()
-        yield line
+        client = BackendClient(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())
+        await client.probe()
+        yield client
     finally:
         await adapter.aclose()
 

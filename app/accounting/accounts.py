@@ -17,7 +17,7 @@ from app.accounting.metering import LedgerMeter
 from app.accounting.prices import Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
 from app.backends.base import Clock
-from app.config.backends import BackendSettings, BudgetSettings
+from app.backends.settings import BackendSettings, BudgetSettings
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from app.config.backends import BackendSettings, BudgetSettings, KeyBudget
+from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 
 PICO = 10**12

@@ -10,7 +10,7 @@ from app.accounting.budgets import Budgets, Reservation, in_usd
 from app.accounting.ledger import CallRecord, Ledger
 from app.accounting.prices import LOCAL_KINDS, Price, Prices
 from app.backends.base import Call, Clock, Target
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 
 

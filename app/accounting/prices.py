@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from app.accounting.budgets import MOST
-from app.config.backends import GEMINI_MODEL, BackendSettings, Kind
+from app.backends.settings import GEMINI_MODEL, BackendSettings, Kind
 from app.domain import TokenCount
 
 LOCAL_KINDS = ("vllm", "ollama")

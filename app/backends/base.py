@@ -1,6 +1,10 @@
-"""The protocols of a backend, what they take and give, and what every call carries."""
+"""The protocols of a backend, what they take and give, and what every call carries.
+
+Also how many tokens a call may take before anyone has counted them, and what log-probabilities of labels say.
+"""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -107,6 +111,112 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[LabelScores | None, ...]
     tokens: TokenCount
     requests: int = 1
+
+
+BYTES_PER_TOKEN = 4
+
+TOKENS_PER_MESSAGE = 5
+"""The marks around a turn."""
+
+TOKENS_PER_IMAGE = 1120
+"""Gemini 3's for a picture at its default resolution; Gemma 3 takes 256."""
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text is: a quarter of its UTF-8 bytes, rounded up.
+
+    Bytes, because a Chinese character (three) is most of a token, and a Latin letter (one) about a quarter. For prose
+    in the vocabularies of Gemini, Gemma and Qwen expect it within a third either way; digits and code can be twice as
+    many. Good enough to reserve and to book a call that was cut off; never used when the server tells.
+    """
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+
+
+def tokens_of_prompt(messages: Conversation) -> int:
+    """About how many tokens a conversation is, with its pictures and calls."""
+    return sum(
+        TOKENS_PER_MESSAGE
+        + tokens_of(message.content)
+        + TOKENS_PER_IMAGE * len(message.images)
+        + tokens_of_calls(message.calls)
+        for message in messages
+    )
+
+
+def tokens_of_calls(calls: Sequence[ToolCall]) -> int:
+    """About how many tokens they are."""
+    return sum(tokens_of(call.name + call.arguments) for call in calls)
+
+
+def tokens_of_tools(tools: Tools | None) -> int:
+    """About how many tokens they add to a prompt: most models read them as JSON."""
+    return tokens_of(msgspec.json.encode(tools.functions).decode()) if tools else 0
+
+
+def worst_of_chat(request: ChatRequest) -> TokenCount:
+    """The most that a completion may use."""
+    prompt = tokens_of_prompt(request.messages) + tokens_of_tools(request.tools)
+    return TokenCount(input=prompt, output=request.max_output_tokens)
+
+
+def worst_of_scoring(prompts: Sequence[Conversation]) -> TokenCount:
+    """The most that a scoring may use: each prompt, and one token after it."""
+    return TokenCount(input=sum(map(tokens_of_prompt, prompts)), output=len(prompts))
+
+
+def total(tokens: TokenCount) -> int:
+    """All of them, as a limit per minute counts them."""
+    return tokens.input + tokens.output + tokens.thinking
+
+
+LEAST_MASS = 0.3
+"""Below this the model wanted to say something else than a label."""
+
+_LEAST_MASS_LEFT = 1e-9
+_LEAST = math.log(_LEAST_MASS_LEFT)
+
+
+def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
+    """The labels' log-probabilities in [ln 1e-9, 0], all finite. None when not one of them was told.
+
+    A label that was not told is below `floor`, and all such labels together have no more than what the others left of
+    the probability: it is put at the lower of `floor` and an even share of that.
+    """
+    return mass_and_evidence(scores)[1]
+
+
+def meant_evidence(scores: LabelScores | None) -> tuple[float, ...] | None:
+    """`log_evidence`; None also of no scores, and where the model wanted to say something else than a label."""
+    mass, evidence = mass_and_evidence(scores) if scores else (0.0, None)
+    return evidence if mass >= LEAST_MASS else None
+
+
+def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | None]:
+    """The probability in [0,1] that the first token is a label, as far as it was told; and `log_evidence`."""
+    told = _told(scores)
+    mass = min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
+    missing = told.count(None)
+    if missing == len(told):
+        return mass, None
+    left = (1.0 - mass) / missing if missing else 0.0
+    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
+    return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
+
+
+def softmax(logs: Sequence[float]) -> list[float]:
+    """Probabilities that sum to 1, of finite logs."""
+    top = max(logs)
+    weights = [math.exp(log - top) for log in logs]
+    whole = sum(weights)
+    return [weight / whole for weight in weights]
+
+
+def _told(scores: LabelScores) -> list[float | None]:
+    """In [ln 1e-9, 0]; servers round, and a sum over spellings may exceed 1 by a hair."""
+    return [
+        None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
+        for logprob in scores.logprobs
+    ]
 
 
 class ChatModel(Protocol):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from app.backends.attempt import Attempt, OpenStream, may_have_read, time_limit
 from app.backends.base import (
     Account,
     Adapter,
@@ -23,16 +24,17 @@ from app.backends.base import (
     Scoring,
     Target,
     loop_time,
+    total,
+    worst_of_chat,
+    worst_of_scoring,
 )
-from app.backends.resilience.attempt import Attempt, may_have_read, time_limit
-from app.backends.resilience.breaker import Breaker, Health, HealthState, LineStatus
-from app.backends.resilience.hedging import finish, hedged
+from app.backends.resilience.breaker import Breaker, ClientStatus, Health, HealthState
+from app.backends.resilience.hedging import hedged
 from app.backends.resilience.limits import Gate, Slot
 from app.backends.resilience.retry import retrying
-from app.backends.stream import OpenStream
-from app.backends.token_estimates import total, worst_of_chat, worst_of_scoring
+from app.backends.settings import GEMINI_MODEL, BackendSettings, Kind, RoutingSettings
 from app.backends.tools import Tooling
-from app.config.backends import GEMINI_MODEL, BackendSettings, Kind, RoutingSettings
+from app.concurrency import finish
 from app.domain import TokenCount
 from app.errors import MissingCapability, Overloaded, UpstreamError, UpstreamRateLimited, UpstreamTimeout
 
@@ -42,7 +44,7 @@ PROBE_S = 10.0
 """How long a backend may take to say what it is."""
 
 HURRY_WAIT_S = 1.0
-"""How long to wait in line, or before a retry, while another backend could take over."""
+"""How long to wait in the queue, or before a retry, while another backend could take over."""
 
 _MAY_OFFER: dict[Kind, frozenset[Capability]] = {
     "gemini": frozenset(("chat", "structured", "images", "thinking")),
@@ -80,7 +82,7 @@ class _Errand(msgspec.Struct, frozen=True):
         return self.left() if self.hurry is None else min(self.left(), HURRY_WAIT_S)
 
 
-class Line:
+class BackendClient:
     """Calls one backend, each call in as many attempts as it takes and is worth.
 
     Every attempt takes a slot, asks the breaker, and is a charge of its own. All calls raise UpstreamError (Resting
@@ -119,7 +121,7 @@ class Line:
 
     @property
     def health(self) -> HealthState:
-        """See LineStatus."""
+        """See ClientStatus."""
         if self._health.reachable is False:
             return "down"
         if self._breaker.state != "closed":
@@ -143,9 +145,9 @@ class Line:
         """
         return needs <= (self.probed.capabilities if self.probed else _MAY_OFFER[self.settings.kind])
 
-    def status(self) -> LineStatus:
+    def status(self) -> ClientStatus:
         """How it is now."""
-        return LineStatus(
+        return ClientStatus(
             health=self.health,
             breaker=self._breaker.state,
             latency_ms=self._health.latency_ms,

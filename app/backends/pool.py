@@ -7,9 +7,9 @@ from contextlib import suppress
 import structlog
 
 from app.backends.base import Adapter, Meter
-from app.backends.client import Line
+from app.backends.client import BackendClient
 from app.backends.router import Router
-from app.config.backends import BackendSettings, RoutingSettings
+from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -19,17 +19,19 @@ log = structlog.get_logger()
 
 
 class Supervisor:
-    """Probes each line until that succeeds, and again whenever it has been away or resting: a server that was restarted
-    may have another model. Whoever rests is pinged, which costs no token; whoever is well is left in peace.
+    """Probes each backend until that succeeds, and again after it was away or resting: a restarted server may have
+    another model. A resting backend is pinged, which costs no token; a healthy one is left in peace.
     """
 
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self._lines = tuple(lines)
+    def __init__(self, clients: Iterable[BackendClient]) -> None:
+        self._clients = tuple(clients)
         self._watches: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin, without waiting for any of them."""
-        self._watches = [asyncio.create_task(Watch(line).run(), name=f"watch-{line.name}") for line in self._lines]
+        self._watches = [
+            asyncio.create_task(Watch(client).run(), name=f"watch-{client.name}") for client in self._clients
+        ]
 
     async def close(self) -> None:
         """Stop; no question is left open."""
@@ -40,10 +42,10 @@ class Supervisor:
 
 
 class Watch:
-    """Over one line."""
+    """Watches one backend."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, client: BackendClient) -> None:
+        self._client = client
         self._known = False
         self._pause_s = FIRST_PAUSE_S
         self._told: object = None
@@ -54,19 +56,19 @@ class Watch:
             try:
                 await self._look()
             except Exception:
-                log.exception("a backend could not be looked at", backend=self._line.name)
+                log.exception("a backend could not be looked at", backend=self._client.name)
                 self._known = False
             self._tell()
             await self._wait()
 
     async def _look(self) -> None:
         """Find out whether what we know of it is still true."""
-        resting = self._line.health == "resting"
+        resting = self._client.health == "resting"
         try:
             if self._known or resting:
-                await self._line.ping()
+                await self._client.ping()
             else:
-                await self._line.probe()
+                await self._client.probe()
         except UpstreamRateLimited:
             self._known = self._known and not resting
         except UpstreamError:
@@ -77,25 +79,25 @@ class Watch:
     async def _wait(self) -> None:
         """Until there is news, or it is time for the next look at one that is not well."""
         await asyncio.sleep(FIRST_PAUSE_S)
-        well = self._known and self._line.health == "up"
+        well = self._known and self._client.health == "up"
         self._pause_s = FIRST_PAUSE_S if well else min(2 * self._pause_s, LONGEST_PAUSE_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if well else self._pause_s - FIRST_PAUSE_S):
-                await self._line.news.wait()
-        self._line.news.clear()
+                await self._client.news.wait()
+        self._client.news.clear()
 
     def _tell(self) -> None:
         """Once for every change."""
-        line = self._line
-        state = (line.health, line.probed if line.health == "up" else None)
+        client = self._client
+        state = (client.health, client.probed if client.health == "up" else None)
         if state == self._told:
             return
         self._told = state
-        if line.health == "up":
-            abilities = sorted(line.probed.capabilities) if line.probed else []
-            log.info("backend is up", backend=line.name, model=line.model, capabilities=abilities)
-        elif line.health != "unknown":
-            log.warning(f"backend is {line.health}", backend=line.name, error=line.status().last_error)
+        if client.health == "up":
+            abilities = sorted(client.probed.capabilities) if client.probed else []
+            log.info("backend is up", backend=client.name, model=client.model, capabilities=abilities)
+        elif client.health != "unknown":
+            log.warning(f"backend is {client.health}", backend=client.name, error=client.status().last_error)
 
 
 class Fleet:
@@ -103,9 +105,9 @@ class Fleet:
 
     def __init__(self, backends: Mapping[str, BackendSettings], routing: RoutingSettings, meter: Meter) -> None:
         self._adapters = {name: open_adapter(name, told) for name, told in backends.items()}
-        lines = [Line(name, told, self._adapters[name], meter, routing) for name, told in backends.items()]
-        self.router = Router(lines, routing)
-        self._supervisor = Supervisor(lines)
+        clients = [BackendClient(name, told, self._adapters[name], meter, routing) for name, told in backends.items()]
+        self.router = Router(clients, routing)
+        self._supervisor = Supervisor(clients)
 
     def start(self) -> None:
         """Find out, in the background, who is there and what it can do."""

@@ -1,17 +1,18 @@
-"""Which backend serves a request, and which one takes over when it fails."""
+"""Which backends there are, which one a request means, and which one takes over when it fails."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from app.backends.attempt import OpenStream
 from app.backends.base import Call, Capability, ChatRequest, Clock, Conversation, Deadline, Reply, Scoring, loop_time
-from app.backends.client import Line
-from app.backends.stream import OpenStream
-from app.config.backends import AUTO, RESERVED, RoutingSettings
+from app.backends.client import BackendClient
+from app.backends.settings import AUTO, RESERVED, BackendSettings, RoutingSettings
 from app.domain import BackendUse, Fallback
 from app.errors import (
     BudgetExceeded,
+    ConfigError,
     MissingCapability,
     Overloaded,
     Refused,
@@ -31,6 +32,98 @@ NO_LINE = (
 )
 
 
+Role = Literal["rank", "answer", "chat"]
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone who ranks, answers or talks. `model` is None where no language model is behind it, or none is named."""
+
+    name: str
+    kind: Literal["none", "extractive", "gemini", "vllm", "ollama", "openai"]
+    model: str | None = None
+    roles: tuple[Role, ...] = ()
+
+
+NONE = Backend(name="none", kind="none")
+EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
+
+
+def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
+    """The configured ones, in their order."""
+    return [
+        Backend(name=name, kind=told.kind, model=told.model, roles=("rank", "answer", "chat"))
+        for name, told in backends.items()
+    ]
+
+
+class Backends:
+    """The backends by name; `none` and `extractive` are always there.
+
+    `default` serves the requests that name none; `auto` is the order of [routing]. Raises ConfigError when the first
+    cannot serve a search, or the second names one that is not configured: at the start, without any SDK.
+    """
+
+    def __init__(self, configured: Sequence[Backend] = (), default: str = AUTO, auto: Sequence[str] = ()) -> None:
+        self._by_name = {backend.name: backend for backend in (NONE, EXTRACTIVE, *configured)}
+        self.default = default
+        names = [backend.name for backend in configured]
+        if unknown := [name for name in auto if name not in names]:
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
+        try:
+            self.for_ranking(default)
+        except (UnknownBackend, MissingCapability) as exc:
+            raise ConfigError(f"backend = {default!r} in [service] cannot serve searches: {exc}") from exc
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(self._by_name.values())
+
+    def named(self, name: str) -> Backend:
+        """Raises UnknownBackend, listing the names."""
+        if name not in self._by_name:
+            raise UnknownBackend.among(name, (AUTO, *self._by_name))
+        return self._by_name[name]
+
+    def for_ranking(self, requested: str | None) -> BackendUse:
+        """Who ranks. "none" keeps the retrieval order. Raises UnknownBackend, MissingCapability."""
+        wanted = requested if requested is not None else self.default
+        chosen = self._first_ranker() if wanted == AUTO else self.named(wanted)
+        if chosen is not NONE and "rank" not in chosen.roles:
+            raise MissingCapability(
+                f"the backend {wanted!r} cannot rank passages; it can {' and '.join(chosen.roles)}. "
+                f"Rankers are {', '.join((AUTO, *self._rankers()))}"
+            )
+        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+
+    def for_answering(self, requested: str | None, ranks: str | None = None) -> BackendUse:
+        """Who answers: whoever is `requested`, else who `ranks`, else the default; "none" of these two means quoting.
+
+        Raises UnknownBackend, MissingCapability.
+        """
+        wanted = requested or ranks or self.default
+        if wanted == NONE.name and requested is None:
+            wanted = EXTRACTIVE.name
+        chosen = self._first_answerer() if wanted == AUTO else self.named(wanted)
+        if "answer" not in chosen.roles:
+            raise MissingCapability(
+                f"the backend {wanted!r} cannot answer; those that can are {', '.join((AUTO, *self._able('answer')))}"
+            )
+        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+
+    def _able(self, role: Role) -> list[str]:
+        return [backend.name for backend in self if role in backend.roles]
+
+    def _rankers(self) -> list[str]:
+        return [NONE.name, *self._able("rank")]
+
+    def _first_ranker(self) -> Backend:
+        return next((b for b in self if "rank" in b.roles), NONE)
+
+    def _first_answerer(self) -> Backend:
+        """A model before the one that needs none."""
+        return next((b for b in self if "answer" in b.roles and b is not EXTRACTIVE), EXTRACTIVE)
+
+
 class Served(msgspec.Struct, Generic[T], frozen=True):
     """What came back, and from whom."""
 
@@ -41,10 +134,10 @@ class Served(msgspec.Struct, Generic[T], frozen=True):
 class Router:
     """The backends by name, and the order in which "auto" tries them; whoever read the settings has checked it."""
 
-    def __init__(self, lines: Sequence[Line], routing: RoutingSettings, *, clock: Clock = loop_time) -> None:
-        self.lines = {line.name: line for line in lines}
+    def __init__(self, clients: Sequence[BackendClient], routing: RoutingSettings, *, clock: Clock = loop_time) -> None:
+        self.clients = {client.name: client for client in clients}
         self._clock = clock
-        self.auto = tuple(self.lines[name] for name in routing.auto or self.lines)
+        self.auto = tuple(self.clients[name] for name in routing.auto or self.clients)
 
     def route(self, requested: str, *needs: frozenset[Capability]) -> "Route":
         """Who may serve it, having all of the first needs, or all of the second. Before any work.
@@ -52,7 +145,7 @@ class Router:
         Raises UnknownBackend, MissingCapability.
         """
         among = self.auto if requested == AUTO else [self._named(requested)]
-        able = [line for line in among if any(map(line.offers, needs))]
+        able = [client for client in among if any(map(client.offers, needs))]
         if not able:
             raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
         return Route(requested, able, self._clock)
@@ -67,17 +160,17 @@ class Router:
         except MissingCapability as exc:
             if requested != AUTO:
                 raise
-            unable = tuple(Fallback(backend=line.name, reason=exc.code) for line in self.auto)
+            unable = tuple(Fallback(backend=client.name, reason=exc.code) for client in self.auto)
             return BackendUse(requested=AUTO, used=without, fallbacks=unable)
 
-    def _named(self, name: str) -> Line:
+    def _named(self, name: str) -> BackendClient:
         if name in RESERVED:
             raise MissingCapability(
-                f"the backend {name!r} is no language model; those are {', '.join(self.lines) or 'none'}"
+                f"the backend {name!r} is no language model; those are {', '.join(self.clients) or 'none'}"
             )
-        if name not in self.lines:
-            raise UnknownBackend.among(name, (AUTO, *self.lines))
-        return self.lines[name]
+        if name not in self.clients:
+            raise UnknownBackend.among(name, (AUTO, *self.clients))
+        return self.clients[name]
 
 
 class Route:
@@ -88,54 +181,54 @@ class Route:
     the shortest `retry_after`.
     """
 
-    def __init__(self, requested: str, lines: Sequence[Line], clock: Clock = loop_time) -> None:
-        self.requested, self.lines = requested, tuple(lines)
+    def __init__(self, requested: str, clients: Sequence[BackendClient], clock: Clock = loop_time) -> None:
+        self.requested, self.clients = requested, tuple(clients)
         self._clock = clock
 
     async def complete(self, request: ChatRequest, call: Call) -> Served[Reply]:
         """The whole reply."""
-        return await self.first(call, lambda line, hurry: line.complete(request, call, hurry))
+        return await self.first(call, lambda client, hurry: client.complete(request, call, hurry))
 
     async def stream(self, request: ChatRequest, call: Call) -> Served[OpenStream]:
         """The reply as it arrives; its first delta has come, so nobody takes over any more. Close it."""
-        return await self.first(call, lambda line, hurry: line.stream(request, call, hurry))
+        return await self.first(call, lambda client, hurry: client.stream(request, call, hurry))
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call) -> Served[Scoring]:
         """What would follow each of the prompts."""
-        return await self.first(call, lambda line, hurry: line.score(prompts, labels, call, hurry))
+        return await self.first(call, lambda client, hurry: client.score(prompts, labels, call, hurry))
 
-    async def first(self, call: Call, ask: Callable[[Line, Deadline | None], Awaitable[T]]) -> Served[T]:
+    async def first(self, call: Call, ask: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
         """What the first one that serves it makes of `ask`, which gets by when, if another one could take over."""
         failures: dict[str, WinnowError] = {}
         # Those that are down come last: the check that said so may be out of date.
-        order = sorted(self.lines, key=lambda line: line.health == "down")
-        for number, line in enumerate(order):
+        order = sorted(self.clients, key=lambda client: client.health == "down")
+        for number, client in enumerate(order):
             if failures and call.deadline.left() <= 0:
                 break
             try:
-                value = await ask(line, self._hurry(call, order[number + 1 :]))
+                value = await ask(client, self._hurry(call, order[number + 1 :]))
             except Refused as exc:
-                exc.failures = self._fallbacks(failures, line)
+                exc.failures = self._fallbacks(failures, client)
                 raise
             except (UpstreamError, Overloaded, BudgetExceeded, MissingCapability) as exc:
-                failures[line.name] = exc
+                failures[client.name] = exc
             else:
-                return Served(value, self._use(line, failures))
+                return Served(value, self._use(client, failures))
         raise _most_useful(failures)
 
-    def _hurry(self, call: Call, others: Sequence[Line]) -> Deadline | None:
-        if not any(line.available for line in others):
+    def _hurry(self, call: Call, others: Sequence[BackendClient]) -> Deadline | None:
+        if not any(client.available for client in others):
             return None
         return Deadline(call.deadline.left() * SHARE, self._clock)
 
-    def _use(self, line: Line, failures: dict[str, WinnowError]) -> BackendUse:
-        fallbacks = self._fallbacks(failures, line)
-        return BackendUse(requested=self.requested, used=line.name, model=line.model or None, fallbacks=fallbacks)
+    def _use(self, client: BackendClient, failures: dict[str, WinnowError]) -> BackendUse:
+        fallbacks = self._fallbacks(failures, client)
+        return BackendUse(requested=self.requested, used=client.name, model=client.model or None, fallbacks=fallbacks)
 
-    def _fallbacks(self, failures: dict[str, WinnowError], used: Line) -> tuple[Fallback, ...]:
+    def _fallbacks(self, failures: dict[str, WinnowError], used: BackendClient) -> tuple[Fallback, ...]:
         """Those that were tried, and those that were passed over because they are down."""
-        preferred = self.lines[: self.lines.index(used)]
-        passed = {line.name: line.status().last_error or "unavailable" for line in preferred}
+        preferred = self.clients[: self.clients.index(used)]
+        passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
         reasons = passed | {name: failure.code for name, failure in failures.items()}
         return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
 
@@ -177,10 +270,10 @@ def _soonest(failures: dict[str, WinnowError]) -> float | None:
     return min((seconds for seconds in told if seconds is not None), default=None)
 
 
-def _none_offers(lines: Sequence[Line], needs: Sequence[frozenset[Capability]]) -> str:
-    names = ", ".join(repr(line.name) for line in lines)
+def _none_offers(clients: Sequence[BackendClient], needs: Sequence[frozenset[Capability]]) -> str:
+    names = ", ".join(repr(client.name) for client in clients)
     wanted = ", or ".join(", ".join(sorted(some)) for some in needs)
-    if len(lines) > 1:
+    if len(clients) > 1:
         return f"none of the backends {names} offers {wanted} together"
-    able = ", ".join(sorted(lines[0].probed.capabilities)) if lines[0].probed else "less than that"
+    able = ", ".join(sorted(clients[0].probed.capabilities)) if clients[0].probed else "less than that"
     return f"the backend {names} does not offer {wanted}; it offers {able}"

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from app.backends.base import ChatRequest, Clock, Message, joined
-from app.config.backends import Kind
+from app.backends.settings import Kind
 from app.errors import MissingCapability, UpstreamRejected
 
 T = TypeVar("T")

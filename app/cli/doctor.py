@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from app.backends.pool import open_adapter
+from app.backends.settings import BackendSettings
 from app.cli.http_client import RemoteService
-from app.config.backends import BackendSettings
 from app.config.settings import CONFIG_FILE, Settings, load_settings
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 import msgspec
 from msgspec import Meta
 
-from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
+from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
 from app.domain import Strategy
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.answering import prompts as prompting
 from app.answering.verification import model_check as check_prompts
-from app.backends.registry import EXTRACTIVE, NONE
+from app.backends.router import EXTRACTIVE, NONE
 from app.domain import BackendUse, Caller, Query, Question
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import Asked, DataSet, Grades, digest_of, sample

@@ -6,8 +6,7 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
-from app.backends.token_estimates import tokens_of
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, tokens_of
 from app.concurrency import together
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.cache import Said, ScoreCache, key_of

@@ -10,8 +10,7 @@ from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-from app.backends.base import ChatRequest, Conversation, Message
-from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
+from app.backends.base import BYTES_PER_TOKEN, ChatRequest, Conversation, Message, tokens_of
 from app.ranking.models import LABELS
 from app.text.fencing import check_fence, neutralise, renumber
 

@@ -10,9 +10,8 @@ from app.answering.extractive.answerer import Embed, Extractive, Quoting
 from app.answering.models import Brief, Writer, Written
 from app.answering.rewrite import Complete, Understood, understand
 from app.backends.base import Call, Capability, ChatRequest, Deadline, Reply, call_of
-from app.backends.registry import EXTRACTIVE, NONE, Backends
-from app.backends.router import Route, Router
-from app.config.backends import AUTO
+from app.backends.router import EXTRACTIVE, NONE, Backends, Route, Router
+from app.backends.settings import AUTO
 from app.domain import (
     NOBODY,
     Answer,

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from app.backends.base import ChatRequest, Message, call_of
 from app.backends.router import Route, Router
-from app.config.backends import AUTO, RESERVED
+from app.backends.settings import AUTO, RESERVED
 from app.domain import Caller, CallsDelta, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta, ToolCall
 from app.observability.timing import Stopwatch
 

@@ -12,11 +12,10 @@ from app.answering.prompts import answer_request, pack, room
 from app.answering.stream.composer import Composer
 from app.answering.stream.gate import Piece, Release
 from app.answering.verification.model_check import Checked, check
+from app.backends.attempt import OpenStream
 from app.backends.base import Call, ChatRequest, Deadline, Delta
-from app.backends.client import Line
-from app.backends.registry import NONE
-from app.backends.router import Route, Served
-from app.backends.stream import OpenStream
+from app.backends.client import BackendClient
+from app.backends.router import NONE, Route, Served
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import MissingCapability, WinnowError
 from app.observability.timing import Stopwatch
@@ -106,7 +105,7 @@ class Generated:
     async def _begun(self, brief: Brief) -> Served[Draft]:
         """By the first backend that begins; each is shown as much as it can read."""
 
-        async def ask(line: Line, hurry: Deadline | None) -> Draft:
+        async def ask(line: BackendClient, hurry: Deadline | None) -> Draft:
             probed = await line.known((hurry or self._call.deadline).left())
             sources, request = await asyncio.to_thread(_request, brief, probed.context_tokens)
             if self._streamed:
@@ -165,9 +164,9 @@ class Checking:
 
     async def _check(self, citations: list[Citation], written: Written) -> Checked:
         """By the backend that wrote, if a model did. Raises what failed, where nothing could be checked."""
-        lines = [line for line in self._route.lines if line.name == written.use.used] or self._route.lines
+        lines = [line for line in self._route.clients if line.name == written.use.used] or self._route.clients
 
-        async def ask(line: Line, hurry: Deadline | None) -> Checked:
+        async def ask(line: BackendClient, hurry: Deadline | None) -> Checked:
             probed = await line.known((hurry or self._call.deadline).left())
             failure: WinnowError = MissingCapability(f"the backend {line.name!r} cannot check citations")
             for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):

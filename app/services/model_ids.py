@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from app.backends.client import Line
-from app.backends.registry import Backends
-from app.config.backends import AUTO
+from app.backends.client import BackendClient
+from app.backends.router import Backends
+from app.backends.settings import AUTO
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
 RERANK = "winnow-rerank"
@@ -46,7 +46,7 @@ class ModelNames:
             except (UnknownBackend, MissingCapability) as exc:
                 raise ConfigError(f"rerank_aliases in [compat]: {alias!r} cannot stand for {backend!r}: {exc}") from exc
 
-    def ranker(self, model: str, lines: Iterable[Line]) -> Ranker:
+    def ranker(self, model: str, lines: Iterable[BackendClient]) -> Ranker:
         """Whom `winnow-rerank`, `winnow-rerank@NAME`, an alias, a backend's name or its model mean.
 
         Clients send all kinds of names (some cannot leave it out), so another one means the default, and a warning.
@@ -68,7 +68,7 @@ class ModelNames:
         return model.strip() in (EMBED, *self._embedders)
 
     def offered(
-        self, lines: Sequence[Line], collections: Iterable[str], embedder: str, reads: int | None
+        self, lines: Sequence[BackendClient], collections: Iterable[str], embedder: str, reads: int | None
     ) -> list[Offered]:
         """What GET /v1/models lists, each once: who can chat, then rankers and embedders.
 
@@ -99,7 +99,7 @@ def at_backend(text: str) -> tuple[str, str | None]:
     return name, backend or None
 
 
-def line_called(name: str, lines: Iterable[Line]) -> Line | None:
+def line_called(name: str, lines: Iterable[BackendClient]) -> BackendClient | None:
     """The backend of that name, or else the first whose model has it."""
     known = list(lines)
     return next((line for line in known if line.name == name), None) or next(
@@ -116,5 +116,5 @@ def _says_what_it_is(embedder: str) -> bool:
     return any(word in embedder.lower() for word in ("embed", "bge"))
 
 
-def _context(line: Line) -> int | None:
+def _context(line: BackendClient) -> int | None:
     return line.probed.context_tokens if line.probed else None

@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from app.backends.base import Call, Capability, ChatRequest, Conversation, Deadline, Reply, Scoring, call_of
-from app.backends.client import Line
-from app.backends.registry import NONE, Backends
-from app.backends.router import Route, Router
-from app.config.backends import AUTO
+from app.backends.client import BackendClient
+from app.backends.router import NONE, Backends, Route, Router
+from app.backends.settings import AUTO
 from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
@@ -26,7 +25,7 @@ NEEDS: dict[Way, frozenset[Capability]] = {
 """What a backend must offer to rank in either way; the first is better."""
 
 
-def can_rank(line: Line) -> bool:
+def can_rank(line: BackendClient) -> bool:
     """As far as is known of it."""
     return any(map(line.offers, NEEDS.values()))
 
@@ -64,7 +63,7 @@ class Rankers:
         who = await self.who(AUTO)
         if isinstance(who, BackendUse):
             return who.used
-        return next((line for line in who.lines if line.available), who.lines[0]).name
+        return next((line for line in who.clients if line.available), who.clients[0]).name
 
     async def rank(
         self,
@@ -91,7 +90,7 @@ class Rankers:
         ranking = served.value
         return Ordered(use=served.use, ranking=ranking, usage=call.account.usage(), degraded=ranking.degraded)
 
-    async def _read(self, task: Task, line: Line, call: Call, hurry: Deadline | None) -> Ranking:
+    async def _read(self, task: Task, line: BackendClient, call: Call, hurry: Deadline | None) -> Ranking:
         until = hurry or call.deadline
         probed = await line.known(until.left())
         unable = MissingCapability(f"the backend {line.name!r} cannot rank: it offers neither logprobs nor structured")
@@ -119,7 +118,7 @@ class Rankers:
 class LineReader:
     """A backend's line as a ranking reads with it. `way`: see `app.ranking.calls.Reader`."""
 
-    def __init__(self, line: Line, way: Way, call: Call) -> None:
+    def __init__(self, line: BackendClient, way: Way, call: Call) -> None:
         self.name, self.model, self.way = line.name, line.model, way
         self._line, self._call = line, call
 

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import numpy as np
 
-from app.backends.base import Deadline
+from app.backends.base import Deadline, tokens_of
 from app.backends.router import Route
-from app.backends.token_estimates import tokens_of
 from app.config.settings import CompatSettings
 from app.domain import NOBODY, BackendUse, Caller, RankingOptions, Usage
 from app.errors import TooLarge

@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from app.backends.registry import NONE
-from app.backends.router import Route
+from app.backends.router import NONE, Route
 from app.domain import NOBODY, BackendUse, Caller, Conditions, Found, Hit, Mode, Query, Scores, SearchResult
 from app.observability.timing import Stopwatch
 from app.ranking.models import Candidate, Ranked

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.config.backends import BudgetSettings, PriceSettings
+from app.backends.settings import BudgetSettings, PriceSettings
 from app.domain import Answer
 from tests.api.conftest import SharedStore
 from tests.fakes.answering_model import AnsweringModel
@@ -232,7 +232,7 @@ EARLY = {
 
 async def known(service: AnsweringService) -> None:
     """The probes are over, so that the next call is ours."""
-    for line in (await service.services.fleet.get()).router.lines.values():
+    for line in (await service.services.fleet.get()).router.clients.values():
         await line.known()
 
 
@@ -254,7 +254,7 @@ async def test_an_early_failure_keeps_its_status(answering: Answering, kind: str
             )
             assert (response.status_code, SECRET in response.text) == (status, False), (fault, response.text)
             assert response.headers["content-type"] == "application/problem+json"
-            (await service.services.fleet.get()).router.lines["tiny"]._breaker.close()
+            (await service.services.fleet.get()).router.clients["tiny"]._breaker.close()
         await service.idle()
 
 

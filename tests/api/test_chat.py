@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.config.backends import BudgetSettings, PriceSettings, RoutingSettings
+from app.backends.settings import BudgetSettings, PriceSettings, RoutingSettings
 from tests.api.test_answer import read_events
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.models import client_of, gemini, openai_style, services_for

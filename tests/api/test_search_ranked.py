@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from app.config.backends import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
+from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
 from app.config.settings import RankingSettings
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring.calibration import FITS_FILE, Fit, KeptFit, keep_fit

@@ -12,7 +12,7 @@ import msgspec
 from app.backends.base import Adapter, Capability, ChatRequest, Message
 from app.backends.gemini import open_gemini
 from app.backends.openai_compatible import open_openai_compatible
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_refusals, openai_server
 from tests.fakes.faults import Fault

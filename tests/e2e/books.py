@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.backends.token_estimates import TOKENS_PER_MESSAGE, tokens_of
+from app.backends.base import TOKENS_PER_MESSAGE, tokens_of
 from app.domain import TokenCount
 from tests.fakes.storm import GPU_USD_PER_HOUR, Books, Told
 

@@ -15,7 +15,7 @@ from app.accounting.budgets import in_usd
 from app.accounting.ledger import LEDGER_FILE
 from app.backends.base import Account, Call, ChatRequest, Deadline, Message
 from app.backends.pool import Fleet
-from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
+from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.errors import Overloaded, UpstreamError
 from tests.e2e.books import (
     MOST_OUTPUT,
@@ -73,9 +73,9 @@ class Storm:
             stack.callback(self.accounts.close)
             self.meter = CountingMeter(self.accounts.meter)
             self.fleet = Fleet(backends, ROUTING, self.meter)
-            self.lines = self.fleet.router.lines.values()
+            self.clients = self.fleet.router.clients.values()
             stack.push_async_callback(self.fleet.close)
-            await asyncio.gather(*(line.probe() for line in self.lines))
+            await asyncio.gather(*(client.probe() for client in self.clients))
             self.fleet.start()
             yield
 
@@ -122,7 +122,7 @@ class Storm:
 
     async def check_idle(self) -> None:
         """Nothing is under way; what is still connected is kept for the next call."""
-        assert all((line.status().in_flight, line.status().waiting) == (0, 0) for line in self.lines)
+        assert all((client.status().in_flight, client.status().waiting) == (0, 0) for client in self.clients)
         await self.servers.settled(TOLD.concurrency)
         assert self.meter.begun == self.meter.ended
         assert all(state.reserved_usd == 0 for state in self.accounts.budgets.states())

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from app.accounting.ledger import LEDGER_FILE
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from tests.e2e.books import MOST_OUTPUT, check_books, check_dollars, read_rows, text_for
 from tests.fakes.faults import Fault
 from tests.fakes.openai_server import SECRET

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.config.settings import RankingSettings
 from app.wiring import Services
 from indexing.documents import Passage
@@ -69,7 +69,7 @@ class AnsweringService:
 
     async def idle(self) -> None:
         """Nothing is in flight any more on our side."""
-        for line in (await self.services.fleet.get()).router.lines.values():
+        for line in (await self.services.fleet.get()).router.clients.values():
             assert (line.status().in_flight, line.status().waiting) == (0, 0)
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from app.config.backends import BackendSettings, BudgetSettings
+from app.backends.settings import BackendSettings, BudgetSettings
 from app.config.settings import AnswerSettings, IndexSection, RankingSettings, Settings
 from app.ranking.scoring.calibration import Fits
 from app.wiring import Services

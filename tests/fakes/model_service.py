@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.config.backends import BackendSettings, RoutingSettings
+from app.backends.settings import BackendSettings, RoutingSettings
 from app.main import serve
 from tests.fakes.models import services_for
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from app.config.backends import BackendSettings, BudgetSettings, RoutingSettings
+from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.config.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.main import create_app
 from app.wiring import Services

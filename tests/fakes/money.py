@@ -9,7 +9,7 @@ from app.accounting.ledger import CallRecord, Ledger
 from app.accounting.metering import LedgerMeter
 from app.accounting.prices import Prices
 from app.backends.base import Account, Call, Deadline, Target
-from app.config.backends import BackendSettings, BudgetSettings, PriceSettings
+from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import TokenCount
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()

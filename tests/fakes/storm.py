@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.backends.base import Call, Charge, Meter, Target
-from app.config.backends import BackendSettings, PriceSettings
+from app.backends.settings import BackendSettings, PriceSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_server
 from tests.fakes.faults import Fault, seeded_faults

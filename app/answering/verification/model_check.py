@@ -9,9 +9,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from app.answering.models import Claim, Source, unsupported
-from app.backends.base import ChatRequest, Conversation, LabelScores, Message, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScores, Message, Reply, Scoring, meant_evidence, softmax
 from app.backends.json_repair import Pairs, Value, salvage, strict_json
-from app.backends.logprobs import meant_evidence, softmax
 from app.domain import Citation, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
 from app.text.fencing import check_fence, draw_fence, neutralise, random_fence, renumber

@@ -184,7 +184,7 @@ async def _ranked(
     request: BodyRequest, services: Services, model: str, query: str, texts: list[str], top: int | None
 ) -> tuple[RankedTexts, list[str]]:
     """The texts by relevance, and what did not go as asked."""
-    ranker = services.names.ranker(model, (await services.lines()).values())
+    ranker = services.names.ranker(model, (await services.clients()).values())
     task, caller = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top), caller_of(request)
     ranked = await while_connected(request, services.text_ranker.rank(task, caller))
     request.scope["state"]["timings"] = ranked.timings_ms

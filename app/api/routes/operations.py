@@ -10,8 +10,8 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.response import Redirect
 
-from app.backends.client import Line
-from app.backends.registry import Backend
+from app.backends.client import BackendClient
+from app.backends.router import Backend
 from app.services.ranking import can_rank
 from app.wiring import Dependency, Services
 
@@ -118,11 +118,11 @@ async def show_backends(services: NamedDependency[Services]) -> BackendList:
         default=backends.default,
         auto=await services.rankers.first(),
         routing=[line.name for line in fleet.router.auto],
-        backends=[_status(backend, fleet.router.lines) for backend in backends],
+        backends=[_status(backend, fleet.router.clients) for backend in backends],
     )
 
 
-def _status(backend: Backend, lines: Mapping[str, Line]) -> BackendStatus:
+def _status(backend: Backend, lines: Mapping[str, BackendClient]) -> BackendStatus:
     line = lines.get(backend.name)
     if line is None:
         return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)

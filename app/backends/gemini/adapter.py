@@ -17,7 +17,7 @@ from google.genai import types
 from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
 from app.backends.gemini.errors import FOREIGN, Peer, translate
 from app.backends.gemini.messages import Reading, config_of, contents_of, traits_of
-from app.config.backends import GEMINI_MODEL, BackendSettings
+from app.backends.settings import GEMINI_MODEL, BackendSettings
 from app.domain import TokenCount
 from app.errors import ConfigError, UpstreamBadReply, UpstreamError
 

@@ -19,7 +19,7 @@ from app.backends.openai_compatible.messages import (
 from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.wire import Wire
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from app.backends.base import ChatRequest, Conversation, Message
-from app.config.backends import Kind
+from app.backends.settings import Kind
 from app.domain import Image, TokenCount, ToolCall, Tools
 
 Body = dict[str, Any]

@@ -36,7 +36,7 @@ from app.backends.openai_compatible.messages import (
 )
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
 from app.backends.openai_compatible.wire import Wire
-from app.config.backends import BackendSettings, Kind
+from app.backends.settings import BackendSettings, Kind
 from app.domain import Image, TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, AsyncStream, Omit
 
 from app.backends.openai_compatible.errors import FOREIGN, Upstream, named_error, translated
 from app.backends.openai_compatible.messages import Completion
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
 

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from app.backends.base import Clock, loop_time
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.errors import Resting, UpstreamError, UpstreamRateLimited, UpstreamRejected
 
 BreakerState = Literal["closed", "open", "half_open"]
@@ -133,7 +133,7 @@ HealthState = Literal["up", "down", "resting", "unknown"]
 LATEST = 100
 
 
-class LineStatus(msgspec.Struct, frozen=True, kw_only=True):
+class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A backend at this moment. Medians of the latest 100 calls that succeeded; None: there was none.
 
     "down": it could not be reached or did not take our key when last asked. "resting": it fails, and is left alone for

@@ -1,4 +1,4 @@
-"""How much a backend is given at once and in a minute. Who has to wait stands in line: first come, first served."""
+"""How much a backend is given at once and in a minute. Who has to wait stands in a queue: first come, first served."""
 
 import asyncio
 import math
@@ -9,7 +9,7 @@ from itertools import chain, repeat
 import msgspec
 
 from app.backends.base import Clock, loop_time
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.errors import Overloaded
 
 WINDOW_S = 60.0
@@ -101,15 +101,15 @@ class Gate:
         self._name, self._settings, self._clock = name, settings, clock
         self._requests = Window(settings.requests_per_minute, clock)
         self._tokens = Window(settings.tokens_per_minute, clock)
-        self._line: deque[_Waiter] = deque()
+        self._queue: deque[_Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._typical_s = 0.0
         self.in_flight = 0
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
-        return len(self._line)
+        """How many are waiting."""
+        return len(self._queue)
 
     async def enter(self, tokens: int, patience_s: float) -> Slot:
         """Wait for a slot for a call of about `tokens`.
@@ -121,7 +121,7 @@ class Gate:
             return slot
         self._refuse_in_vain(tokens, patience_s)
         waiter = _Waiter(tokens)
-        self._line.append(waiter)
+        self._queue.append(waiter)
         self._admit()
         timer = asyncio.get_running_loop().call_later(patience_s, self._turn_away, waiter)
         try:
@@ -134,7 +134,7 @@ class Gate:
 
     def enter_now(self, tokens: int) -> Slot | None:
         """A slot if nobody has to wait; else None."""
-        if self._line or self._is_full() or self._wait_s((tokens,)) > 0:
+        if self._queue or self._is_full() or self._wait_s((tokens,)) > 0:
             return None
         return self._slot(tokens)
 
@@ -156,15 +156,15 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._line and not self._is_full():
-            waiter = self._line[0]
+        while self._queue and not self._is_full():
+            waiter = self._queue[0]
             if not waiter.slot.done():
                 wait_s = self._wait_s((waiter.tokens,))
                 if wait_s > 0:
                     self._timer = asyncio.get_running_loop().call_later(max(wait_s, TICK_S), self._admit)
                     return
                 waiter.slot.set_result(self._slot(waiter.tokens))
-            self._line.popleft()
+            self._queue.popleft()
 
     def _forget(self, waiter: _Waiter) -> None:
         """It was cancelled or turned away, perhaps in the very moment in which it was let in."""
@@ -172,8 +172,8 @@ class Gate:
         if slot.done() and not slot.cancelled() and slot.exception() is None:
             slot.result().unused()
             return
-        if waiter in self._line:
-            self._line.remove(waiter)
+        if waiter in self._queue:
+            self._queue.remove(waiter)
         self._admit()
 
     def _turn_away(self, waiter: _Waiter) -> None:
@@ -185,7 +185,7 @@ class Gate:
     def _refuse_in_vain(self, tokens: int, patience_s: float) -> None:
         if self.waiting >= self._settings.queue:
             raise Overloaded(f"{self._name} is busy, and {self.waiting} calls wait for it", self._retry_after())
-        wait_s = self._wait_s([*(waiter.tokens for waiter in self._line), tokens])
+        wait_s = self._wait_s([*(waiter.tokens for waiter in self._queue), tokens])
         if wait_s > patience_s:
             raise Overloaded(f"{self._name} has had all that its limits per minute allow", wait_s)
 

@@ -7,7 +7,7 @@ from itertools import chain, groupby, pairwise
 
 from ahocorasick_rs import AhoCorasick
 
-from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
+from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.text.terms import STEM_LENGTH, fold, terms
 
 _MOST_TERMS = 32

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.backends.token_estimates import BYTES_PER_TOKEN, tokens_of
+from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION, hides, tells
 from app.ranking.models import Candidate, Prepared
 from app.ranking.passages.excerpts import Search, cut

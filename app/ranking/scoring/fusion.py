@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from app.backends.base import LabelScores
-from app.backends.logprobs import LEAST_MASS, log_evidence, mass_and_evidence, softmax
+from app.backends.base import LEAST_MASS, LabelScores, log_evidence, mass_and_evidence, softmax
 from app.ranking.models import LABELS, TOP_GRADE, Calibration, Grade, Spread
 
 USUAL_SPREAD = 0.25

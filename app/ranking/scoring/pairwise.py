@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.backends.base import LabelScores
-from app.backends.logprobs import meant_evidence
+from app.backends.base import LabelScores, meant_evidence
 from app.ranking.models import Grade
 from app.ranking.scoring.fusion import PriorModel
 

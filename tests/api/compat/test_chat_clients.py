@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from app.backends.client import Line
+from app.backends.client import BackendClient
 from app.wiring import Services
 from tests.api.conftest import SharedStore
 from tests.api.test_answer_storm import listening
@@ -37,8 +37,8 @@ class Running:
         self.url, self.services, self.server = url, services, server
         self.client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
 
-    async def line(self) -> Line:
-        return (await self.services.fleet.get()).router.lines["gemma"]
+    async def line(self) -> BackendClient:
+        return (await self.services.fleet.get()).router.clients["gemma"]
 
     async def create(self, question: str, model: str, **more: Any) -> Any:
         turns: list[Any] = [{"role": "user", "content": question}]

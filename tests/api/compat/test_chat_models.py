@@ -6,7 +6,7 @@ from app.api.compat.openai.chat import CHAT_TOKENS, Straight, meant_by
 from app.backends.base import Probed
 from app.errors import NotFound, UpstreamUnavailable
 from tests.fakes.adapters import EVERYTHING, ScriptedAdapter
-from tests.fakes.lines import make_line
+from tests.fakes.clients import make_client
 
 pytestmark = pytest.mark.anyio
 
@@ -15,19 +15,22 @@ pytestmark = pytest.mark.anyio
 async def test_a_reply_leaves_half_of_the_context(context: int | None, tokens: int) -> None:
     """Where nobody says how long it may be; a model is asked what it is when its id is first needed."""
     probe = Probed(model="tiny", capabilities=EVERYTHING, context_tokens=context)
-    line = make_line(ScriptedAdapter(probe=probe), model=None)
+    line = make_client(ScriptedAdapter(probe=probe), model=None)
     assert await meant_by("tiny", {"gemma": line}) == Straight("gemma", tokens)
 
 
 async def test_a_backend_comes_before_a_model_of_its_name() -> None:
     """Backends are named by whoever runs the service, models by others."""
-    lines = {name: make_line(ScriptedAdapter(), name=name, model=model) for name, model in (("a", "b"), ("b", "c"))}
+    lines = {name: make_client(ScriptedAdapter(), name=name, model=model) for name, model in (("a", "b"), ("b", "c"))}
     assert await meant_by("b", lines) == Straight("b", CHAT_TOKENS)
 
 
 async def test_a_backend_that_is_away_is_no_reason_to_fail() -> None:
     """Its model is not known; the refusal lists the others."""
     away = ScriptedAdapter(probe=lambda: UpstreamUnavailable("a", "a cannot be reached"))
-    lines = {"a": make_line(away, name="a", model=None), "b": make_line(ScriptedAdapter(), name="b", model="fake-1")}
+    lines = {
+        "a": make_client(away, name="a", model=None),
+        "b": make_client(ScriptedAdapter(), name="b", model="fake-1"),
+    }
     with pytest.raises(NotFound, match=r"'tiny'.*fake-1"):
         await meant_by("tiny", lines)

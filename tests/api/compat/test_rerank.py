@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from app.api.compat.rerank import tei_failure
 from app.api.problem_details import problem_of
-from app.config.backends import BudgetSettings, PriceSettings
+from app.backends.settings import BudgetSettings, PriceSettings
 from app.config.settings import CompatSettings
 from app.errors import ConfigError, Overloaded, RateLimited, TooLarge, UpstreamTimeout
 from app.wiring import Services

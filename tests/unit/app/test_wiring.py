@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.config.settings import IndexSection, Settings
 from app.wiring import Resource, Services
 from indexing.errors import EmbedderUnavailable, IndexBusy

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.backends.token_estimates import tokens_of
+from app.backends.base import tokens_of
 from benchmarks.rerank_speed import STRATEGIES, own_time, task_of
 
 

@@ -19,9 +19,9 @@ from app.api.compat.openai.requests import ChatCompletionBody
 from app.api.compat.openai.responses import ChatCompletion, Chunks, Heading, completion, result_of
 from app.api.request import BodyRequest, caller_of, while_connected
 from app.api.sse import Event
-from app.backends.client import Line
-from app.backends.registry import EXTRACTIVE, NONE
-from app.config.backends import AUTO
+from app.backends.client import BackendClient
+from app.backends.router import EXTRACTIVE, NONE
+from app.backends.settings import AUTO
 from app.domain import AnswerDone, BackendUse, Caller, ChatDone, ChatResult, ChatTask, Query, Question, TextDelta
 from app.errors import NotFound, WinnowError
 from app.services.model_ids import ANSWER, at_backend, line_called
@@ -47,7 +47,7 @@ class Straight(NamedTuple):
     tokens: int = CHAT_TOKENS
 
 
-async def meant_by(model: str, lines: Mapping[str, Line]) -> Target | Straight:
+async def meant_by(model: str, lines: Mapping[str, BackendClient]) -> Target | Straight:
     """`winnow`, `winnow:handbook`, `winnow@gemma`, `winnow:handbook@gemma`; `gemma`, its model's id, `auto`.
 
     Raises NotFound, listing what there is.
@@ -64,23 +64,23 @@ async def meant_by(model: str, lines: Mapping[str, Line]) -> Target | Straight:
     return Straight(line.name, _tokens(line))
 
 
-async def _line_found_out(name: str, lines: Mapping[str, Line]) -> Line | None:
+async def _line_found_out(name: str, lines: Mapping[str, BackendClient]) -> BackendClient | None:
     """Just after the start some may not have said yet which model they have."""
     await asyncio.gather(*(_ask(line) for line in lines.values() if line.probed is None))
     return line_called(name, lines.values())
 
 
-async def _ask(line: Line) -> None:
+async def _ask(line: BackendClient) -> None:
     with suppress(WinnowError):
         await line.known(PROBE_S)
 
 
-def _tokens(line: Line) -> int:
+def _tokens(line: BackendClient) -> int:
     context = line.probed.context_tokens if line.probed else None
     return CHAT_TOKENS if context is None else max(1, min(CHAT_TOKENS, context // 2))
 
 
-def _known(lines: Mapping[str, Line]) -> str:
+def _known(lines: Mapping[str, BackendClient]) -> str:
     models = [line.model for line in lines.values() if line.model]
     return f"there are {', '.join((ANSWER, f'{ANSWER}:COLLECTION', f'{ANSWER}:COLLECTION@BACKEND', *models))}"
 
@@ -94,7 +94,7 @@ Job = Question | ChatTask | ChatResult
 async def job_of(body: ChatCompletionBody, services: Services) -> Job:
     """Raises InvalidRequest; NotFound for a model that is not there."""
     body.check()
-    lines = await services.lines()
+    lines = await services.clients()
     meant = await meant_by(body.model, lines)
     if isinstance(meant, Straight):
         return body.to_task(meant.backend, meant.tokens, body.offered())

@@ -58,7 +58,7 @@ async def show_model(model: FromPath[str], services: NamedDependency[Services]) 
 
 
 async def _offered(services: Services) -> list[Offered]:
-    lines = (await services.lines()).values()
+    lines = (await services.clients()).values()
     embedder = services.model.opened
     name = public_name(services.settings.embedding.model)
     reads = embedder.max_tokens if embedder else None

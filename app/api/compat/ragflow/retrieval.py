@@ -202,7 +202,7 @@ async def ragflow_retrieval(
     request: BodyRequest, data: JSONBody[RetrievalRequest], services: NamedDependency[Services]
 ) -> RetrievalReply | RagflowError:
     """Several collections are searched side by side, and their passages merged by score."""
-    lines = await services.lines()
+    lines = await services.clients()
     ranker = services.names.ranker(data.rerank_id or "", lines.values())
     queries = data.queries(ranker.backend)
     if not queries[0].text:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.accounting.budgets import PICO, Budgets, Cell, Purse, Reservation, Tally
-from app.config.backends import BackendSettings, BudgetSettings, KeyBudget
+from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 from tests.fakes.money import NOON, Time
 

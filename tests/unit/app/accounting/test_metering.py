@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.accounting.budgets import PICO
 from app.backends.base import Target
-from app.config.backends import BudgetSettings
+from app.backends.settings import BudgetSettings
 from app.domain import StageUsage, TokenCount
 from app.errors import BudgetExceeded
 from tests.fakes.money import GEMINI, GEMMA, OWN, Desk

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.backends.base import Deadline, Message, Probed
 from app.backends.client import HURRY_WAIT_S, needs_of
 from app.backends.resilience.breaker import LONGEST_TOLD_S
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.domain import Image, TokenCount
 from app.errors import (
     BudgetExceeded,
@@ -29,7 +29,7 @@ from app.errors import (
     WinnowError,
 )
 from tests.fakes.adapters import ASKED, EVERYTHING, TOKENS, Plan, ScriptedAdapter
-from tests.fakes.lines import a_call, make_line
+from tests.fakes.clients import a_call, make_client
 from tests.fakes.meter import RecordingMeter
 from tests.fakes.virtual_time import VIRTUAL_TIME, run
 
@@ -71,13 +71,13 @@ async def cancelled_after(seconds: float, work: "asyncio.Future[object]") -> Non
 async def test_a_reply_is_passed_on_and_booked() -> None:
     """A call that goes well is one attempt, one charge with the server's tokens, and shows in the status."""
     adapter, meter = ScriptedAdapter(), RecordingMeter()
-    line, call = make_line(adapter, meter), a_call()
-    assert line.status().health == "unknown"
-    reply = await line.complete(ASKED, call)
+    client, call = make_client(adapter, meter), a_call()
+    assert client.status().health == "unknown"
+    reply = await client.complete(ASKED, call)
     assert reply.text == "It is 42."
     assert [(b.outcome, b.tokens, b.backend) for b in meter.booked] == [("ok", TOKENS, "gemma")]
     assert call.account.usage().by_stage["chat"].input_tokens == TOKENS.input
-    status = line.status()
+    status = client.status()
     assert (status.health, status.breaker, status.latency_ms, status.last_error) == ("up", "closed", 100.0, None)
     assert (status.in_flight, status.waiting, status.retry_after) == (0, 0, None)
 
@@ -86,7 +86,7 @@ async def test_what_may_pass_is_tried_again() -> None:
     """Failures are retried after a pause, each attempt a charge of its own with its outcome."""
     plans = [Plan(failure=down), Plan(failure=UpstreamBadReply("fake", "", tokens=TOKENS))]
     adapter, meter = ScriptedAdapter(plans), RecordingMeter()
-    await make_line(adapter, meter).complete(ASKED, a_call())
+    await make_client(adapter, meter).complete(ASKED, a_call())
     assert [(b.outcome, b.tokens) for b in meter.booked] == [
         ("unavailable", None),
         ("bad_reply", TOKENS),
@@ -99,14 +99,14 @@ async def test_retries_end() -> None:
     """After `retries` more attempts the last error is raised."""
     adapter = ScriptedAdapter(rest=Plan(failure=down))
     with pytest.raises(UpstreamUnavailable):
-        await make_line(adapter, retries=3).complete(ASKED, a_call())
+        await make_client(adapter, retries=3).complete(ASKED, a_call())
     assert adapter.begun == 4
 
 
 async def test_retry_after_is_honoured() -> None:
     """The next attempt comes when the server said, not earlier, and hardly later."""
     adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 7.0))])
-    await make_line(adapter).complete(ASKED, a_call())
+    await make_client(adapter).complete(ASKED, a_call())
     assert 7 <= adapter.times[1] <= 7.25
 
 
@@ -114,7 +114,7 @@ async def test_nothing_is_waited_for_in_vain() -> None:
     """If the server's time lies beyond the deadline, the call fails at once."""
     adapter = ScriptedAdapter([Plan(failure=UpstreamRateLimited("fake", "", 7.0))])
     with pytest.raises(UpstreamRateLimited):
-        await make_line(adapter).complete(ASKED, a_call(5))
+        await make_client(adapter).complete(ASKED, a_call(5))
     assert now() == pytest.approx(0.1)
 
 
@@ -122,45 +122,47 @@ async def test_nothing_is_waited_for_in_vain() -> None:
 async def test_what_will_not_pass_is_not_tried_again(failure: UpstreamError) -> None:
     """A rejection or a refusal is final, and no reason to leave the backend alone."""
     adapter, meter = ScriptedAdapter(rest=Plan(failure=failure)), RecordingMeter()
-    line = make_line(adapter, meter, routing=RoutingSettings(failures=1))
+    client = make_client(adapter, meter, routing=RoutingSettings(failures=1))
     with pytest.raises(type(failure)):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     assert meter.story() == [failure.code]
-    assert (line.status().breaker, line.status().last_error) == ("closed", failure.code)
+    assert (client.status().breaker, client.status().last_error) == ("closed", failure.code)
 
 
 async def test_only_a_rejection_is_a_reason_to_look() -> None:
-    """Whoever watches the line learns of a rejected call, as the key may be gone, but not of a refused one."""
-    line = make_line(ScriptedAdapter([Plan(failure=Refused("fake", "")), Plan(failure=UpstreamRejected("fake", ""))]))
+    """Whoever watches the client learns of a rejected call, as the key may be gone, but not of a refused one."""
+    client = make_client(
+        ScriptedAdapter([Plan(failure=Refused("fake", "")), Plan(failure=UpstreamRejected("fake", ""))])
+    )
     with pytest.raises(Refused):
-        await line.complete(ASKED, a_call())
-    assert not line.news.is_set()
+        await client.complete(ASKED, a_call())
+    assert not client.news.is_set()
     with pytest.raises(UpstreamRejected):
-        await line.complete(ASKED, a_call())
-    assert line.news.is_set()
+        await client.complete(ASKED, a_call())
+    assert client.news.is_set()
 
 
 async def test_a_spent_day_is_not_waited_for() -> None:
-    """The quota of the day ends the call at once, and the line rests a quarter of an hour before it asks again."""
+    """The quota of the day ends the call at once, and the client rests a quarter of an hour before it asks again."""
     adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", quota="day"))])
-    line = make_line(adapter)
+    client = make_client(adapter)
     with pytest.raises(UpstreamRateLimited) as spent:
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     with pytest.raises(Resting) as resting:
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     assert (spent.value.retry_after, resting.value.retry_after) == (LONGEST_TOLD_S, LONGEST_TOLD_S)
-    assert (adapter.begun, line.health, line.available) == (1, "resting", False)
+    assert (adapter.begun, client.health, client.available) == (1, "resting", False)
     await asyncio.sleep(LONGEST_TOLD_S)
-    await line.complete(ASKED, a_call())
-    assert line.health == "up"
+    await client.complete(ASKED, a_call())
+    assert client.health == "up"
 
 
 async def test_a_line_that_begins_to_rest_says_why() -> None:
     """When the breaker opens during a call's retries, the call fails at once with its own error, not with Resting."""
     adapter = ScriptedAdapter(rest=Plan(failure=down))
-    line = make_line(adapter, retries=10, routing=RoutingSettings(failures=3))
+    client = make_client(adapter, retries=10, routing=RoutingSettings(failures=3))
     with pytest.raises(UpstreamUnavailable) as failure:
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     assert type(failure.value) is UpstreamUnavailable
     assert adapter.begun == 3
     assert now() == pytest.approx(adapter.times[-1] + 0.1)
@@ -169,24 +171,24 @@ async def test_a_line_that_begins_to_rest_says_why() -> None:
 async def test_a_line_that_others_sent_to_rest_says_why() -> None:
     """When the breaker opens while a call pauses before its retry, the call too fails with its own error."""
     adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 2.0)), Plan(failure=down)])
-    line = make_line(adapter, retries=1, routing=RoutingSettings(failures=2))
-    pausing = asyncio.ensure_future(line.complete(ASKED, a_call()))
+    client = make_client(adapter, retries=1, routing=RoutingSettings(failures=2))
+    pausing = asyncio.ensure_future(client.complete(ASKED, a_call()))
     await asyncio.sleep(1)
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     with pytest.raises(UpstreamRateLimited):
         await pausing
     assert adapter.begun == 2
 
 
 async def test_a_resting_line_is_not_waited_for() -> None:
-    """However full the line is, a call finds out at once that the backend rests."""
+    """However full the queue is, a call finds out at once that the backend rests."""
     adapter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1, failure=down), Plan(seconds=50)])
-    line = make_line(adapter, concurrency=2, retries=0, routing=RoutingSettings(failures=1))
-    calls = [asyncio.ensure_future(line.complete(ASKED, a_call())) for _ in range(3)]
+    client = make_client(adapter, concurrency=2, retries=0, routing=RoutingSettings(failures=1))
+    calls = [asyncio.ensure_future(client.complete(ASKED, a_call())) for _ in range(3)]
     await asyncio.sleep(2)
     with pytest.raises(Resting):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     assert now() == 2
     await asyncio.gather(*calls, return_exceptions=True)
 
@@ -194,20 +196,20 @@ async def test_a_resting_line_is_not_waited_for() -> None:
 async def test_a_cancelled_trial_is_given_back() -> None:
     """When the caller of a half-open breaker's trial goes away, the next call is the trial."""
     adapter = ScriptedAdapter([Plan(failure=down), Plan(seconds=50)])
-    line = make_line(adapter, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
+    client = make_client(adapter, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     await asyncio.sleep(5)
-    await cancelled_after(1, asyncio.ensure_future(line.complete(ASKED, a_call())))
-    await line.complete(ASKED, a_call())
-    assert line.health == "up"
+    await cancelled_after(1, asyncio.ensure_future(client.complete(ASKED, a_call())))
+    await client.complete(ASKED, a_call())
+    assert client.health == "up"
 
 
 async def test_no_time_no_attempt() -> None:
     """A call whose deadline has passed is a timeout that costs nothing."""
     adapter, meter = ScriptedAdapter(), RecordingMeter()
     with pytest.raises(UpstreamTimeout):
-        await make_line(adapter, meter).complete(ASKED, a_call(0))
+        await make_client(adapter, meter).complete(ASKED, a_call(0))
     assert (adapter.begun, meter.begun) == (0, 0)
 
 
@@ -217,7 +219,7 @@ async def test_no_attempt_outlives_its_time(deaf: bool, timeout_s: float, deadli
     """An attempt ends after `timeout_s` or at the deadline, whatever the adapter does; its prompt is booked."""
     adapter, meter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=deaf), RecordingMeter()
     with pytest.raises(UpstreamTimeout):
-        await make_line(adapter, meter, timeout_s=timeout_s, retries=0).complete(ASKED, a_call(deadline_s))
+        await make_client(adapter, meter, timeout_s=timeout_s, retries=0).complete(ASKED, a_call(deadline_s))
     assert now() == pytest.approx(ends_at)
     assert adapter.under_way == 0
     assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, PROMPT)]
@@ -226,9 +228,9 @@ async def test_no_attempt_outlives_its_time(deaf: bool, timeout_s: float, deadli
 async def test_a_stream_that_never_began_has_read_its_prompt() -> None:
     """Nobody told what it used, and a bill may come: the prompt is booked as an estimate."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter(rest=Plan(seconds=1000)), meter, first_token_s=3, retries=0)
+    client = make_client(ScriptedAdapter(rest=Plan(seconds=1000)), meter, first_token_s=3, retries=0)
     with pytest.raises(UpstreamTimeout):
-        await line.stream(ASKED, a_call())
+        await client.stream(ASKED, a_call())
     assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, PROMPT)]
 
 
@@ -237,88 +239,88 @@ async def test_a_server_that_says_it_gave_up_has_used_nothing() -> None:
     meter = RecordingMeter()
     adapter = ScriptedAdapter([Plan(failure=UpstreamTimeout("fake", "fake gave up waiting (504)"))])
     with pytest.raises(UpstreamTimeout):
-        await make_line(adapter, meter, retries=0).complete(ASKED, a_call())
+        await make_client(adapter, meter, retries=0).complete(ASKED, a_call())
     assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, None)]
 
 
 async def test_a_caller_that_goes_cancels_the_call() -> None:
     """The call upstream is stopped, its prompt is booked as cancelled, and the slot and the breaker are free."""
     adapter, meter = ScriptedAdapter(rest=Plan(seconds=50)), RecordingMeter(seconds=1)
-    line = make_line(adapter, meter)
-    await cancelled_after(2, asyncio.ensure_future(line.complete(ASKED, a_call())))
+    client = make_client(adapter, meter)
+    await cancelled_after(2, asyncio.ensure_future(client.complete(ASKED, a_call())))
     assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("cancelled", None, PROMPT)]
-    assert (adapter.stopped, line.status().in_flight, line.status().last_error) == (1, 0, None)
+    assert (adapter.stopped, client.status().in_flight, client.status().last_error) == (1, 0, None)
 
 
 async def test_a_booking_is_not_cancelled() -> None:
     """A caller that goes while its reply is being booked leaves a booked reply behind."""
     meter = RecordingMeter(seconds=10)
-    line = make_line(ScriptedAdapter(), meter)
-    await cancelled_after(5, asyncio.ensure_future(line.complete(ASKED, a_call())))
+    client = make_client(ScriptedAdapter(), meter)
+    await cancelled_after(5, asyncio.ensure_future(client.complete(ASKED, a_call())))
     assert meter.story() == ["ok"]
 
 
 async def test_a_programmers_error_passes_through() -> None:
     """What no adapter may raise is raised as it is, booked, and gives everything back."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter(rest=Plan(failure=KeyError("oops"))), meter)
+    client = make_client(ScriptedAdapter(rest=Plan(failure=KeyError("oops"))), meter)
     with pytest.raises(KeyError):
-        await line.complete(ASKED, a_call())
-    assert (meter.story(), line.status().in_flight) == (["failed"], 0)
+        await client.complete(ASKED, a_call())
+    assert (meter.story(), client.status().in_flight) == (["failed"], 0)
 
 
 async def test_a_spent_budget_costs_nothing() -> None:
     """Over the budget nothing is called, no slot is kept, and the backend is not blamed."""
     adapter, meter = ScriptedAdapter(), RecordingMeter(attempts=0)
-    line = make_line(adapter, meter, requests_per_minute=1, routing=RoutingSettings(failures=1))
+    client = make_client(adapter, meter, requests_per_minute=1, routing=RoutingSettings(failures=1))
     for _ in range(2):
         with pytest.raises(BudgetExceeded):
-            await line.complete(ASKED, a_call())
-    assert (adapter.begun, line.status().in_flight, line.status().breaker) == (0, 0, "closed")
+            await client.complete(ASKED, a_call())
+    assert (adapter.begun, client.status().in_flight, client.status().breaker) == (0, 0, "closed")
 
 
 async def test_a_trial_over_budget_is_given_back() -> None:
     """When a half-open breaker's trial may not begin, the next call is the trial."""
     adapter, meter = ScriptedAdapter([Plan(failure=down)]), RecordingMeter()
-    line = make_line(adapter, meter, routing=RoutingSettings(failures=1, rest_s=5))
+    client = make_client(adapter, meter, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     await asyncio.sleep(5)
     meter.spent.add("gemma")
     with pytest.raises(BudgetExceeded):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     meter.spent.clear()
-    await line.complete(ASKED, a_call())
-    assert line.health == "up"
+    await client.complete(ASKED, a_call())
+    assert client.health == "up"
 
 
 async def test_no_more_than_the_limit_at_once() -> None:
     """Calls beyond `concurrency` wait their turn."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter, concurrency=3)
-    await asyncio.gather(*(line.complete(ASKED, a_call()) for _ in range(10)))
+    client = make_client(adapter, concurrency=3)
+    await asyncio.gather(*(client.complete(ASKED, a_call()) for _ in range(10)))
     assert adapter.most == 3
     assert now() == pytest.approx(0.4)
 
 
 async def test_reserved_tokens_that_were_not_used_are_free_again() -> None:
     """Two calls whose worst together exceeds the minute's tokens, but whose true use does not, need not wait."""
-    line = make_line(ScriptedAdapter(), tokens_per_minute=130)
+    client = make_client(ScriptedAdapter(), tokens_per_minute=130)
     for _ in range(2):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     assert now() == pytest.approx(0.2)
 
 
 async def test_in_a_hurry_nothing_is_waited_for_long() -> None:
-    """While another backend could take over, neither a full line nor a pause is waited for longer than a second."""
-    line = make_line(ScriptedAdapter(rest=Plan(seconds=50)), concurrency=1, timeout_s=90)
-    running = asyncio.ensure_future(line.complete(ASKED, a_call()))
+    """While another backend could take over, neither a full queue nor a pause is waited for longer than a second."""
+    client = make_client(ScriptedAdapter(rest=Plan(seconds=50)), concurrency=1, timeout_s=90)
+    running = asyncio.ensure_future(client.complete(ASKED, a_call()))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await line.complete(ASKED, a_call(), Deadline(40))
+        await client.complete(ASKED, a_call(), Deadline(40))
     assert now() == pytest.approx(HURRY_WAIT_S)
     await running
-    limited = make_line(ScriptedAdapter(rest=Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 3.0))))
+    limited = make_client(ScriptedAdapter(rest=Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 3.0))))
     with pytest.raises(UpstreamRateLimited):
         await limited.complete(ASKED, a_call(), Deadline(40))
     assert now() == pytest.approx(50)
@@ -327,21 +329,21 @@ async def test_in_a_hurry_nothing_is_waited_for_long() -> None:
 async def test_a_stream_is_passed_on_and_booked() -> None:
     """The first delta is there at once, all of them come in order, and at the last one it is booked."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter(rest=Plan(seconds=2)), meter)
-    stream = await line.stream(ASKED, a_call())
-    assert (now(), stream.first.text, line.status().in_flight) == (2, "It ", 1)
+    client = make_client(ScriptedAdapter(rest=Plan(seconds=2)), meter)
+    stream = await client.stream(ASKED, a_call())
+    assert (now(), stream.first.text, client.status().in_flight) == (2, "It ", 1)
     deltas = [delta async for delta in stream]
     assert "".join(delta.text for delta in deltas) == "It is 42."
     assert deltas[-1].finish_reason == "stop"
     await stream.aclose()
     assert [(b.outcome, b.tokens, b.first_token_s) for b in meter.booked] == [("ok", TOKENS, 2)]
-    assert (line.status().first_token_ms, line.status().in_flight) == (2000.0, 0)
+    assert (client.status().first_token_ms, client.status().in_flight) == (2000.0, 0)
 
 
 async def test_a_stream_that_tells_no_tokens_is_estimated() -> None:
     """Without the server's word the prompt and the text that came are booked as an estimate."""
     meter = RecordingMeter()
-    stream = await make_line(ScriptedAdapter(rest=Plan(told=False)), meter).stream(ASKED, a_call())
+    stream = await make_client(ScriptedAdapter(rest=Plan(told=False)), meter).stream(ASKED, a_call())
     assert len([delta async for delta in stream]) == 4
     assert [(b.tokens, b.estimate) for b in meter.booked] == [(None, TokenCount(input=10, output=3))]
 
@@ -349,55 +351,55 @@ async def test_a_stream_that_tells_no_tokens_is_estimated() -> None:
 async def test_a_stream_closed_early_is_cancelled() -> None:
     """Closing stops the call upstream, frees the slot and books what has come as cancelled; closing twice is fine."""
     adapter, meter = ScriptedAdapter(), RecordingMeter()
-    line = make_line(adapter, meter)
-    stream = await line.stream(ASKED, a_call())
+    client = make_client(adapter, meter)
+    stream = await client.stream(ASKED, a_call())
     await anext(stream)
     await anext(stream)
     await stream.aclose()
     await stream.aclose()
     assert [delta async for delta in stream] == []
     assert [(b.outcome, b.estimate) for b in meter.booked] == [("cancelled", TokenCount(input=10, output=2))]
-    assert (adapter.stopped, line.status().in_flight) == (1, 0)
+    assert (adapter.stopped, client.status().in_flight) == (1, 0)
 
 
 async def test_a_reader_that_is_cancelled_ends_the_stream() -> None:
     """A cancellation while the next delta is awaited stops the call upstream and books it."""
     adapter, meter = ScriptedAdapter(rest=Plan(apart=50)), RecordingMeter()
-    line = make_line(adapter, meter)
-    stream = await line.stream(ASKED, a_call())
+    client = make_client(adapter, meter)
+    stream = await client.stream(ASKED, a_call())
 
     async def read() -> list[str]:
         return [delta.text async for delta in stream]
 
     await cancelled_after(2, asyncio.ensure_future(read()))
-    assert (meter.story(), adapter.stopped, line.status().in_flight) == (["cancelled"], 1, 0)
+    assert (meter.story(), adapter.stopped, client.status().in_flight) == (["cancelled"], 1, 0)
 
 
 async def test_nothing_is_repeated_after_the_first_token() -> None:
     """A failure in the middle is raised where it happens, and what had come is booked under its code."""
     adapter, meter = ScriptedAdapter(rest=Plan(failure=down, pieces=("It ",))), RecordingMeter()
-    line = make_line(adapter, meter)
-    stream = await line.stream(ASKED, a_call())
+    client = make_client(adapter, meter)
+    stream = await client.stream(ASKED, a_call())
     await anext(stream)
     with pytest.raises(UpstreamUnavailable):
         await anext(stream)
     await stream.aclose()
     assert [(b.outcome, b.estimate) for b in meter.booked] == [("unavailable", TokenCount(input=10, output=1))]
-    assert (adapter.begun, line.status().last_error) == (1, "unavailable")
+    assert (adapter.begun, client.status().last_error) == (1, "unavailable")
 
 
 async def test_before_the_first_token_a_stream_is_repeated() -> None:
     """Failures, silence, and a stream that is empty are tried again; the reader only sees the one that works."""
     plans = [Plan(failure=down, pieces=()), Plan(seconds=50), Plan(pieces=(), finishes=False)]
     adapter, meter = ScriptedAdapter(plans), RecordingMeter()
-    stream = await make_line(adapter, meter, retries=3, first_token_s=3).stream(ASKED, a_call())
+    stream = await make_client(adapter, meter, retries=3, first_token_s=3).stream(ASKED, a_call())
     assert "".join([delta.text async for delta in stream]) == "It is 42."
     assert meter.story() == ["unavailable", "timeout", "bad_reply", "ok"]
 
 
 async def test_a_stream_that_breaks_off_is_an_error() -> None:
     """A stream that ends without saying why is not taken for a whole one."""
-    stream = await make_line(ScriptedAdapter(rest=Plan(finishes=False))).stream(ASKED, a_call())
+    stream = await make_client(ScriptedAdapter(rest=Plan(finishes=False))).stream(ASKED, a_call())
     with pytest.raises(UpstreamBadReply):
         assert [delta async for delta in stream] == []
 
@@ -405,8 +407,8 @@ async def test_a_stream_that_breaks_off_is_an_error() -> None:
 async def test_a_slow_trickle_ends_at_the_deadline() -> None:
     """However alive a stream is, it is stopped when the call's time is over."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter(rest=Plan(pieces=("x",) * 1000, apart=1)), meter)
-    stream = await line.stream(ASKED, a_call(20))
+    client = make_client(ScriptedAdapter(rest=Plan(pieces=("x",) * 1000, apart=1)), meter)
+    stream = await client.stream(ASKED, a_call(20))
     with pytest.raises(UpstreamTimeout):
         assert [delta async for delta in stream] == []
     assert now() == pytest.approx(20)
@@ -416,56 +418,56 @@ async def test_a_slow_trickle_ends_at_the_deadline() -> None:
 async def test_a_slow_call_gets_company() -> None:
     """After `hedge_after_s` a second call is made; the quicker one is used, the other stopped and booked so."""
     adapter, meter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1)]), RecordingMeter()
-    line = make_line(adapter, meter, hedge_after_s=2)
-    await line.complete(ASKED, a_call())
+    client = make_client(adapter, meter, hedge_after_s=2)
+    await client.complete(ASKED, a_call())
     assert now() == pytest.approx(3)
-    assert (sorted(meter.story()), adapter.stopped, line.status().in_flight) == (["cancelled", "ok"], 1, 0)
+    assert (sorted(meter.story()), adapter.stopped, client.status().in_flight) == (["cancelled", "ok"], 1, 0)
 
 
 async def test_a_slow_stream_gets_company() -> None:
     """The stream whose first token comes first is used, the other stopped."""
     adapter, meter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1)]), RecordingMeter()
-    line = make_line(adapter, meter, hedge_after_s=2)
-    stream = await line.stream(ASKED, a_call())
+    client = make_client(adapter, meter, hedge_after_s=2)
+    stream = await client.stream(ASKED, a_call())
     assert len([delta async for delta in stream]) == 4
-    assert (sorted(meter.story()), adapter.stopped, line.status().in_flight) == (["cancelled", "ok"], 1, 0)
+    assert (sorted(meter.story()), adapter.stopped, client.status().in_flight) == (["cancelled", "ok"], 1, 0)
 
 
 @pytest.mark.parametrize("settings", [{"concurrency": 1}, {"requests_per_minute": 1}])
 async def test_no_company_without_a_free_slot(settings: dict[str, int]) -> None:
     """A second call is never waited for, nor does it take a slot that the limits do not give."""
     adapter, meter = ScriptedAdapter([Plan(seconds=10), Plan(seconds=1)]), RecordingMeter()
-    await make_line(adapter, meter, hedge_after_s=2, **settings).complete(ASKED, a_call())
+    await make_client(adapter, meter, hedge_after_s=2, **settings).complete(ASKED, a_call())
     assert (now(), meter.story()) == (10, ["ok"])
 
 
 async def test_no_company_beyond_the_budget() -> None:
     """If the budget does not allow a second call, the first goes on alone."""
     meter = RecordingMeter(attempts=1)
-    line = make_line(ScriptedAdapter([Plan(seconds=10)]), meter, hedge_after_s=2)
-    await line.complete(ASKED, a_call())
-    assert (now(), meter.story(), line.status().in_flight) == (10, ["ok"], 0)
+    client = make_client(ScriptedAdapter([Plan(seconds=10)]), meter, hedge_after_s=2)
+    await client.complete(ASKED, a_call())
+    assert (now(), meter.story(), client.status().in_flight) == (10, ["ok"], 0)
 
 
 async def test_a_trial_has_no_company() -> None:
     """A backend on trial gets one call, however slow."""
     adapter = ScriptedAdapter([Plan(failure=down), Plan(seconds=20)])
-    line = make_line(adapter, hedge_after_s=2, routing=RoutingSettings(failures=1, rest_s=5))
+    client = make_client(adapter, hedge_after_s=2, routing=RoutingSettings(failures=1, rest_s=5))
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     await asyncio.sleep(5)
-    await line.complete(ASKED, a_call())
+    await client.complete(ASKED, a_call())
     assert adapter.begun == 2
 
 
 async def test_a_line_that_fails_gives_no_company() -> None:
     """A slow call from before the breaker opened is not hedged, even when a trial would be let through."""
     adapter = ScriptedAdapter([Plan(seconds=20), Plan(failure=down)])
-    line = make_line(adapter, hedge_after_s=10, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
-    slow = asyncio.ensure_future(line.complete(ASKED, a_call()))
+    client = make_client(adapter, hedge_after_s=10, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
+    slow = asyncio.ensure_future(client.complete(ASKED, a_call()))
     await asyncio.sleep(1)
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
     await slow
     assert adapter.begun == 2
 
@@ -473,8 +475,8 @@ async def test_a_line_that_fails_gives_no_company() -> None:
 async def test_scores_are_passed_on_and_booked() -> None:
     """A scoring is one charge with as many requests as it took."""
     adapter, meter = ScriptedAdapter(), RecordingMeter()
-    line = make_line(adapter, meter)
-    scoring = await line.score([ASKED.messages] * 3, ("0", "1"), a_call())
+    client = make_client(adapter, meter)
+    scoring = await client.score([ASKED.messages] * 3, ("0", "1"), a_call())
     assert [scores.logprobs for scores in scoring.scores if scores] == [(-1.0, -1.0)] * 3
     assert [(b.outcome, b.requests) for b in meter.booked] == [("ok", 3)]
 
@@ -482,8 +484,8 @@ async def test_scores_are_passed_on_and_booked() -> None:
 async def test_a_failed_scoring_is_tried_again() -> None:
     """Scorings are retried like completions."""
     meter = RecordingMeter()
-    line = make_line(ScriptedAdapter([Plan(failure=down)]), meter)
-    await line.score([ASKED.messages], ("0", "1"), a_call())
+    client = make_client(ScriptedAdapter([Plan(failure=down)]), meter)
+    await client.score([ASKED.messages], ("0", "1"), a_call())
     assert meter.story() == ["unavailable", "ok"]
 
 
@@ -491,14 +493,14 @@ async def test_a_server_without_logprobs_is_missing_them() -> None:
     """What its kind may do but this server cannot is found out before anything is spent, and said."""
     found = Probed(model="fake-1", capabilities=frozenset(("chat",)))
     adapter, meter = ScriptedAdapter(scores=False, probe=found), RecordingMeter()
-    line = make_line(adapter, meter)
-    assert line.offers(frozenset(("logprobs",)))
+    client = make_client(adapter, meter)
+    assert client.offers(frozenset(("logprobs",)))
     with pytest.raises(MissingCapability, match="logprobs"):
-        await line.score([ASKED.messages], ("0",), a_call())
-    assert not line.offers(frozenset(("logprobs",)))
-    line.probed = Probed(model="fake-1", capabilities=EVERYTHING)
+        await client.score([ASKED.messages], ("0",), a_call())
+    assert not client.offers(frozenset(("logprobs",)))
+    client.probed = Probed(model="fake-1", capabilities=EVERYTHING)
     with pytest.raises(MissingCapability, match="logprobs"):
-        await line.score([ASKED.messages], ("0",), a_call())
+        await client.score([ASKED.messages], ("0",), a_call())
     assert meter.begun == 0
 
 
@@ -508,43 +510,43 @@ async def test_what_finding_out_cost_is_booked() -> None:
     costly = Probed(model="fake-1", capabilities=EVERYTHING, requests=4, tokens=tokens)
     free, meter = Probed(model="fake-1", capabilities=EVERYTHING), RecordingMeter()
     for found in (costly, free):
-        await make_line(ScriptedAdapter(probe=found), meter).probe()
+        await make_client(ScriptedAdapter(probe=found), meter).probe()
     assert [(b.outcome, b.requests, b.tokens) for b in meter.booked] == [("ok", 4, tokens)]
 
 
 async def test_pictures_are_asked_about_first() -> None:
     """Before the first call that needs more than chat, the server is asked what it can do."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter)
-    await line.complete(ASKED, a_call())
+    client = make_client(adapter)
+    await client.complete(ASKED, a_call())
     assert adapter.probes == 0
-    await line.complete(PICTURE, a_call())
-    await line.complete(PICTURE, a_call())
+    await client.complete(PICTURE, a_call())
+    await client.complete(PICTURE, a_call())
     assert adapter.probes == 1
 
 
 async def test_an_unknown_model_is_found_out_once() -> None:
     """Calls that come before the model is known ask the server, once for all of them."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter, model=None)
-    assert line.model == ""
-    await asyncio.gather(*(line.complete(ASKED, a_call()) for _ in range(5)))
-    assert (adapter.probes, line.model) == (1, "fake-1")
+    client = make_client(adapter, model=None)
+    assert client.model == ""
+    await asyncio.gather(*(client.complete(ASKED, a_call()) for _ in range(5)))
+    assert (adapter.probes, client.model) == (1, "fake-1")
 
 
 async def test_a_server_that_cannot_be_asked_has_failed() -> None:
     """A probe that a call depends on is retried and counts like an attempt."""
     adapter = ScriptedAdapter(probe=down)
-    line = make_line(adapter, model=None, retries=10, routing=RoutingSettings(failures=3))
+    client = make_client(adapter, model=None, retries=10, routing=RoutingSettings(failures=3))
     with pytest.raises(UpstreamUnavailable):
-        await line.complete(ASKED, a_call())
-    assert (adapter.probes, adapter.begun, line.status().breaker, line.health) == (3, 0, "open", "down")
+        await client.complete(ASKED, a_call())
+    assert (adapter.probes, adapter.begun, client.status().breaker, client.health) == (3, 0, "open", "down")
 
 
 async def test_a_ping_tells_the_health() -> None:
-    """A ping that fails takes the line down, one that succeeds brings it up, one that is rate limited does neither."""
+    """A failed ping takes the backend down, a successful one brings it up, a rate-limited one does neither."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter)
+    client = make_client(adapter)
 
     def limited() -> UpstreamRateLimited:
         return UpstreamRateLimited("fake", "")
@@ -552,20 +554,20 @@ async def test_a_ping_tells_the_health() -> None:
     for away, health in ((None, "up"), (limited, "up"), (down, "down"), (None, "up")):
         adapter.away = away
         with suppress(UpstreamError):
-            await line.ping()
-        assert line.health == health
+            await client.ping()
+        assert client.health == health
 
 
 async def test_a_call_that_succeeds_brings_the_line_up() -> None:
     """Traffic knows better than the last check, and whoever watches hears of it."""
     adapter = ScriptedAdapter()
     adapter.away = down
-    line = make_line(adapter)
+    client = make_client(adapter)
     with pytest.raises(UpstreamUnavailable):
-        await line.ping()
-    await line.complete(ASKED, a_call())
-    assert line.health == "up"
-    assert line.news.is_set()
+        await client.ping()
+    await client.complete(ASKED, a_call())
+    assert client.health == "up"
+    assert client.news.is_set()
 
 
 def test_needs_are_read_off_the_request() -> None:
@@ -601,7 +603,7 @@ async def _chaos(random: Random) -> None:
         )
 
     adapter, meter = ScriptedAdapter(rest=plan), RecordingMeter(attempts=random.choice((None, 30)), seconds=0.05)
-    line = make_line(
+    client = make_client(
         adapter,
         meter,
         concurrency=random.choice((1, 3)),
@@ -617,11 +619,11 @@ async def _chaos(random: Random) -> None:
         call = a_call(random.choice((0.05, 2, 50)))
         kind = random.randrange(3)
         if kind == 0:
-            await line.complete(ASKED, call)
+            await client.complete(ASKED, call)
         elif kind == 1:
-            await line.score([ASKED.messages], ("0",), call)
+            await client.score([ASKED.messages], ("0",), call)
         else:
-            stream = await line.stream(ASKED, call)
+            stream = await client.stream(ASKED, call)
             try:
                 async for _ in stream:
                     if random.random() < 0.2:
@@ -639,4 +641,4 @@ async def _chaos(random: Random) -> None:
     assert all(end is None or isinstance(end, WinnowError | asyncio.CancelledError) for end in ends)
     meter.check()
     assert adapter.under_way == 0
-    assert (line.status().in_flight, line.status().waiting) == (0, 0)
+    assert (client.status().in_flight, client.status().waiting) == (0, 0)

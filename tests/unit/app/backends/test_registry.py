@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.backends.registry import Backend, Backends, Role, declared
-from app.config.backends import BackendSettings
+from app.backends.router import Backend, Backends, Role, declared
+from app.backends.settings import BackendSettings
 from app.errors import ConfigError, MissingCapability, UnknownBackend
 
 GEMMA = Backend(name="gemma", kind="vllm", model="gemma-3-4b", roles=("rank", "answer"))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.base import Capability, Probed, Reply
-from app.backends.client import Line, needs_of
+from app.backends.client import BackendClient, needs_of
 from app.backends.router import Router, Served
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.domain import BackendUse, Fallback
 from app.errors import (
     BudgetExceeded,
@@ -29,7 +29,7 @@ from app.errors import (
     UpstreamUnavailable,
 )
 from tests.fakes.adapters import ASKED, Plan, ScriptedAdapter
-from tests.fakes.lines import a_call, make_line
+from tests.fakes.clients import a_call, make_client
 from tests.fakes.meter import RecordingMeter
 from tests.fakes.virtual_time import VIRTUAL_TIME, run
 
@@ -46,19 +46,19 @@ def anyio_backend() -> tuple[str, object]:
     return VIRTUAL_TIME
 
 
-def failing(failure: Exception, name: str = "gemma", **settings: object) -> Line:
-    """A line on which every call fails."""
-    return make_line(ScriptedAdapter(rest=Plan(failure=failure)), name=name, routing=ROUTING, retries=0, **settings)
+def failing(failure: Exception, name: str = "gemma", **settings: object) -> BackendClient:
+    """A client on which every call fails."""
+    return make_client(ScriptedAdapter(rest=Plan(failure=failure)), name=name, routing=ROUTING, retries=0, **settings)
 
 
-def working(name: str = "flash", **settings: object) -> Line:
-    """A line on which every call goes well."""
-    return make_line(ScriptedAdapter(), name=name, **settings)
+def working(name: str = "flash", **settings: object) -> BackendClient:
+    """A client on which every call goes well."""
+    return make_client(ScriptedAdapter(), name=name, **settings)
 
 
-async def ask(lines: Sequence[Line], requested: str = "auto", seconds: float = 100) -> Served[Reply]:
+async def ask(clients: Sequence[BackendClient], requested: str = "auto", seconds: float = 100) -> Served[Reply]:
     """One completion."""
-    return await Router(lines, RoutingSettings()).route(requested, CHAT).complete(ASKED, a_call(seconds))
+    return await Router(clients, RoutingSettings()).route(requested, CHAT).complete(ASKED, a_call(seconds))
 
 
 async def test_auto_takes_the_first() -> None:
@@ -72,10 +72,10 @@ async def test_auto_takes_the_first() -> None:
 
 async def test_auto_follows_the_configured_order() -> None:
     """The order of [routing] counts, not that of the declarations; who is not in it is not used."""
-    lines = [working("a"), working("b"), working("c")]
-    router = Router(lines, RoutingSettings(auto=("c", "a")))
+    clients = [working("a"), working("b"), working("c")]
+    router = Router(clients, RoutingSettings(auto=("c", "a")))
     route = router.route("auto", CHAT)
-    assert [line.name for line in route.lines] == ["c", "a"]
+    assert [client.name for client in route.clients] == ["c", "a"]
     assert (await route.complete(ASKED, a_call())).use.used == "c"
     assert (await router.route("b", CHAT).complete(ASKED, a_call())).use.used == "b"
 
@@ -99,10 +99,10 @@ async def test_the_next_takes_over(failure: UpstreamError) -> None:
 
 async def test_the_next_takes_over_from_the_busy_and_the_poor() -> None:
     """A backend that has no room, and one that is over its budget, are passed over."""
-    busy = make_line(ScriptedAdapter(rest=Plan(seconds=50)), name="busy", concurrency=1, queue=0)
+    busy = make_client(ScriptedAdapter(rest=Plan(seconds=50)), name="busy", concurrency=1, queue=0)
     running = asyncio.ensure_future(busy.complete(ASKED, a_call()))
     await asyncio.sleep(0)
-    served = await ask([busy, make_line(ScriptedAdapter(), RecordingMeter(attempts=0), name="poor"), working()])
+    served = await ask([busy, make_client(ScriptedAdapter(), RecordingMeter(attempts=0), name="poor"), working()])
     assert [(f.backend, f.reason) for f in served.use.fallbacks] == [("busy", "overloaded"), ("poor", "over_budget")]
     await running
 
@@ -130,7 +130,7 @@ async def test_who_is_down_comes_last() -> None:
     """A backend that the last check found down is only used when no other works, and is named with the reason."""
     adapter = ScriptedAdapter()
     adapter.away = lambda: UpstreamUnavailable("s", "")
-    down = make_line(adapter)
+    down = make_client(adapter)
     with suppress(UpstreamError):
         await down.ping()
     served = await ask([down, working()])
@@ -142,8 +142,8 @@ async def test_who_is_down_comes_last() -> None:
 
 async def test_a_slow_first_leaves_time_for_the_next() -> None:
     """While another could take over, a backend has half of the time that is left; the last one has all of it."""
-    slow = make_line(ScriptedAdapter(rest=Plan(seconds=1000)), name="slow")
-    steady = make_line(ScriptedAdapter(rest=Plan(seconds=8)), name="steady")
+    slow = make_client(ScriptedAdapter(rest=Plan(seconds=1000)), name="slow")
+    steady = make_client(ScriptedAdapter(rest=Plan(seconds=8)), name="steady")
     served = await ask([slow, steady], seconds=20)
     assert served.use.used == "steady"
     assert asyncio.get_running_loop().time() == pytest.approx(18)
@@ -157,14 +157,14 @@ async def test_nobody_is_hurried_for_a_backend_that_is_away() -> None:
         await resting.complete(ASKED, a_call())
     with suppress(UpstreamTimeout):
         await down.ping(timeout_s=0)
-    steady = make_line(ScriptedAdapter(rest=Plan(seconds=4)), name="steady")
+    steady = make_client(ScriptedAdapter(rest=Plan(seconds=4)), name="steady")
     assert (await ask([steady, resting, down], seconds=4.5)).use.used == "steady"
 
 
 async def test_a_stream_is_handed_over_until_its_first_token() -> None:
     """A backend that gives no token in time is replaced; the stream that began may take all the time it needs."""
-    silent = make_line(ScriptedAdapter(rest=Plan(seconds=1000)), name="silent")
-    trickling = make_line(ScriptedAdapter(rest=Plan(apart=5)), name="trickling")
+    silent = make_client(ScriptedAdapter(rest=Plan(seconds=1000)), name="silent")
+    trickling = make_client(ScriptedAdapter(rest=Plan(apart=5)), name="trickling")
     last = working("last")
     route = Router([silent, trickling, last], RoutingSettings()).route("auto", CHAT)
     served = await route.stream(ASKED, a_call(40))
@@ -174,7 +174,7 @@ async def test_a_stream_is_handed_over_until_its_first_token() -> None:
 
 async def test_scores_are_routed_too() -> None:
     """A scoring goes to a backend with log-probabilities, whatever comes before it in the order."""
-    gemini = make_line(ScriptedAdapter(), name="flash", kind="gemini")
+    gemini = make_client(ScriptedAdapter(), name="flash", kind="gemini")
     router = Router([gemini, failing(UpstreamTimeout("s", ""), "gemma"), working("qwen")], RoutingSettings())
     served = await router.route("auto", frozenset(("logprobs",))).score([ASKED.messages], ("0",), a_call())
     assert (served.use.used, served.use.fallbacks) == ("qwen", (Fallback(backend="gemma", reason="timeout"),))
@@ -189,14 +189,14 @@ async def test_one_backends_error_is_its_own() -> None:
 
 async def test_when_all_fail_the_error_tells_of_each() -> None:
     """The error names each backend with its code, and the shortest time after which to try again."""
-    lines = [
+    clients = [
         failing(UpstreamRejected("s", ""), "a"),
         failing(UpstreamRateLimited("s", "", 30.0), "b"),
-        make_line(ScriptedAdapter(), RecordingMeter(attempts=0), name="c"),
+        make_client(ScriptedAdapter(), RecordingMeter(attempts=0), name="c"),
         failing(UpstreamUnavailable("s", "", 7.0), "d"),
     ]
     with pytest.raises(UpstreamRateLimited) as failure:
-        await ask(lines)
+        await ask(clients)
     assert str(failure.value) == (
         "no backend could serve this: a (rejected), b (rate_limited), c (over_budget), d (unavailable)"
     )
@@ -223,20 +223,20 @@ async def test_the_most_useful_error_is_raised(
 ) -> None:
     """What may pass comes before what will not, and a spent budget is only told when nothing else is wrong."""
     ordered = reversed(failures) if turned else failures
-    lines = [failing(failure, f"line{number}") for number, failure in enumerate(ordered)]
+    clients = [failing(failure, f"line{number}") for number, failure in enumerate(ordered)]
     with pytest.raises(expected) as raised:
-        await ask(lines)
+        await ask(clients)
     assert type(raised.value) is expected
 
 
 async def test_after_the_deadline_nobody_is_asked() -> None:
     """When the time is over, those not tried are neither asked nor blamed."""
-    lines = [failing(UpstreamTimeout("s", ""), "a"), working("b")]
-    lines[0].adapter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=True)
-    lines[1].adapter = ScriptedAdapter(rest=Plan(seconds=1000))
-    lines.append(working("c"))
+    clients = [failing(UpstreamTimeout("s", ""), "a"), working("b")]
+    clients[0].adapter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=True)
+    clients[1].adapter = ScriptedAdapter(rest=Plan(seconds=1000))
+    clients.append(working("c"))
     with pytest.raises(UpstreamTimeout) as failure:
-        await ask(lines, seconds=0)
+        await ask(clients, seconds=0)
     assert [f.backend for f in failure.value.failures] == ["a"]
 
 
@@ -251,7 +251,7 @@ async def test_what_nobody_offers_is_refused_before_any_work() -> None:
     images = needs_of(ASKED) | {"images"}
     plain = working("gemma")
     plain.probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
-    gemini = make_line(ScriptedAdapter(), name="flash", kind="gemini")
+    gemini = make_client(ScriptedAdapter(), name="flash", kind="gemini")
     router = Router([plain, gemini], RoutingSettings())
     with pytest.raises(MissingCapability, match="'gemma' does not offer chat, images; it offers chat, structured"):
         router.route("gemma", images)
@@ -259,7 +259,7 @@ async def test_what_nobody_offers_is_refused_before_any_work() -> None:
         router.route("auto", frozenset(("logprobs",)))
     with pytest.raises(MissingCapability, match="'flash' does not offer logprobs"):
         router.route("flash", frozenset(("logprobs",)))
-    assert [line.name for line in router.route("auto", images).lines] == ["flash"]
+    assert [client.name for client in router.route("auto", images).clients] == ["flash"]
 
 
 async def test_without_any_backend_it_says_how_to_get_one() -> None:
@@ -270,7 +270,7 @@ async def test_without_any_backend_it_says_how_to_get_one() -> None:
 
 async def test_a_server_that_lost_a_capability_is_passed_over() -> None:
     """If a backend turns out not to do what was assumed of it, the next one serves."""
-    lost = make_line(ScriptedAdapter(probe=Probed(model="fake-1", capabilities=CHAT)))
+    lost = make_client(ScriptedAdapter(probe=Probed(model="fake-1", capabilities=CHAT)))
     router = Router([lost, working("qwen")], RoutingSettings())
     served = await router.route("auto", frozenset(("logprobs",))).score([ASKED.messages], ("0",), a_call())
     assert (served.use.used, served.use.fallbacks) == ("qwen", (Fallback(backend="gemma", reason="cannot"),))
@@ -300,11 +300,11 @@ async def _any_weather(random: Random) -> None:
     meter = RecordingMeter(attempts=random.choice((None, 10)))
     routing = RoutingSettings(failures=random.choice((1, 3)), rest_s=1)
     adapters = [ScriptedAdapter(rest=plan) for _ in range(3)]
-    lines = [
-        make_line(a, meter, name=f"line{n}", routing=routing, concurrency=2, queue=3, hedge_after_s=0.3)
+    clients = [
+        make_client(a, meter, name=f"line{n}", routing=routing, concurrency=2, queue=3, hedge_after_s=0.3)
         for n, a in enumerate(adapters)
     ]
-    router = Router(lines, routing)
+    router = Router(clients, routing)
 
     async def use() -> None:
         seconds = random.choice((1, 10, 60))

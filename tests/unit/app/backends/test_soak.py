@@ -11,7 +11,7 @@ import pytest
 
 from app.backends.pool import Supervisor
 from app.backends.router import Router
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.errors import (
     Overloaded,
     Refused,
@@ -23,7 +23,7 @@ from app.errors import (
     UpstreamUnavailable,
 )
 from tests.fakes.adapters import ASKED, Plan, ScriptedAdapter
-from tests.fakes.lines import a_call, make_line
+from tests.fakes.clients import a_call, make_client
 from tests.fakes.meter import RecordingMeter
 from tests.fakes.virtual_time import run
 
@@ -50,11 +50,11 @@ class Soak:
         self.meter = RecordingMeter(seconds=0.002, keep=False)
         self.adapters = [ScriptedAdapter(rest=self._plan) for _ in range(2)]
         routing = RoutingSettings(failures=5, rest_s=1)
-        self.lines = [
-            make_line(adapter, self.meter, name=name, routing=routing, timeout_s=5, concurrency=40, hedge_after_s=2)
+        self.clients = [
+            make_client(adapter, self.meter, name=name, routing=routing, timeout_s=5, concurrency=40, hedge_after_s=2)
             for name, adapter in zip(("gemma", "flash"), self.adapters, strict=True)
         ]
-        self.router = Router(self.lines, routing)
+        self.router = Router(self.clients, routing)
         self.ends: Counter[str] = Counter()
 
     async def go(self, calls: int) -> None:
@@ -83,7 +83,7 @@ class Soak:
         cancelled, timed_out = self.meter.outcomes["cancelled"], self.meter.outcomes["timeout"]
         assert cancelled <= stopped <= cancelled + timed_out
         assert all(adapter.under_way == 0 for adapter in self.adapters)
-        assert all((line.status().in_flight, line.status().waiting) == (0, 0) for line in self.lines)
+        assert all((client.status().in_flight, client.status().waiting) == (0, 0) for client in self.clients)
 
     async def _call(self) -> str:
         """How it ended: a code, or "served". Anything but a documented error fails the test."""
@@ -120,7 +120,7 @@ def test_ten_thousand_calls() -> None:
 
 async def _soak() -> None:
     soak = Soak(seed=7)
-    supervisor = Supervisor(soak.lines)
+    supervisor = Supervisor(soak.clients)
     supervisor.start()
     await soak.go(CALLS // 2)
     tracemalloc.start()

@@ -8,12 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.backends.base import Probed
-from app.backends.client import Line
+from app.backends.client import BackendClient
 from app.backends.pool import LONGEST_PAUSE_S, Supervisor
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.adapters import ASKED, EVERYTHING, FINE, Plan, ScriptedAdapter
-from tests.fakes.lines import a_call, make_line
+from tests.fakes.clients import a_call, make_client
 from tests.fakes.virtual_time import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio
@@ -33,10 +33,10 @@ def anyio_backend() -> tuple[str, object]:
 
 
 @asynccontextmanager
-async def watched(*lines: Line) -> AsyncIterator[None]:
+async def watched(*clients: BackendClient) -> AsyncIterator[None]:
     """While a supervisor looks after them, which leaves no task behind."""
     before = asyncio.all_tasks()
-    supervisor = Supervisor(lines)
+    supervisor = Supervisor(clients)
     supervisor.start()
     try:
         yield
@@ -45,26 +45,26 @@ async def watched(*lines: Line) -> AsyncIterator[None]:
         assert asyncio.all_tasks() == before
 
 
-async def call(line: Line) -> None:
+async def call(client: BackendClient) -> None:
     """A call, whatever becomes of it."""
     with suppress(UpstreamError):
-        await line.complete(ASKED, a_call())
+        await client.complete(ASKED, a_call())
 
 
 async def test_every_line_is_probed_at_the_start() -> None:
     """Starting waits for nobody, asks all at once, and one that is down does not keep the others."""
     adapters = [ScriptedAdapter(), ScriptedAdapter(probe=down), ScriptedAdapter()]
-    lines = [make_line(adapter, name=f"line{number}") for number, adapter in enumerate(adapters)]
-    async with watched(*lines):
-        assert [line.health for line in lines] == ["unknown"] * 3
+    clients = [make_client(adapter, name=f"line{number}") for number, adapter in enumerate(adapters)]
+    async with watched(*clients):
+        assert [client.health for client in clients] == ["unknown"] * 3
         await asyncio.sleep(0.02)
-        assert [line.health for line in lines] == ["up", "down", "up"]
+        assert [client.health for client in clients] == ["up", "down", "up"]
 
 
 async def test_who_is_well_is_left_in_peace() -> None:
     """After its probe an idle backend is asked nothing more, for a day."""
     adapter = ScriptedAdapter()
-    async with watched(make_line(adapter)):
+    async with watched(make_client(adapter)):
         await asyncio.sleep(86_400)
     assert (adapter.probes, adapter.pings) == (1, 0)
 
@@ -72,86 +72,86 @@ async def test_who_is_well_is_left_in_peace() -> None:
 async def test_a_server_that_comes_late_is_found() -> None:
     """A probe that fails is repeated, less and less often but at least once a minute, until it succeeds."""
     adapter = ScriptedAdapter(probe=down)
-    line = make_line(adapter, model=None)
-    async with watched(line):
+    client = make_client(adapter, model=None)
+    async with watched(client):
         await asyncio.sleep(600)
         assert 10 <= adapter.probes <= 20
         adapter.found = Probed(model="late-1", capabilities=EVERYTHING)
         await asyncio.sleep(LONGEST_PAUSE_S + 1)
-        assert (line.health, line.model) == ("up", "late-1")
+        assert (client.health, client.model) == ("up", "late-1")
 
 
 async def test_a_restarted_server_is_asked_anew() -> None:
     """When a server went away and came back, its other model is noticed and its rest is over."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter, model=None, retries=0, routing=ROUTING)
-    async with watched(line):
+    client = make_client(adapter, model=None, retries=0, routing=ROUTING)
+    async with watched(client):
         await asyncio.sleep(5)
         adapter.away, adapter.rest = down, Plan(failure=down)
-        await call(line)
+        await call(client)
         await asyncio.sleep(5)
-        assert line.health == "down"
+        assert client.health == "down"
         adapter.away, adapter.rest = None, FINE
         adapter.found = Probed(model="fake-2", capabilities=frozenset(("chat",)))
         await asyncio.sleep(LONGEST_PAUSE_S + 1)
-        assert (line.health, line.model, line.status().breaker) == ("up", "fake-2", "closed")
-        assert not line.offers(frozenset(("images",)))
+        assert (client.health, client.model, client.status().breaker) == ("up", "fake-2", "closed")
+        assert not client.offers(frozenset(("images",)))
 
 
 async def test_who_rests_is_pinged_only() -> None:
     """A backend that is there but fails costs no token while it rests, and stays on trial until a call succeeds."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter, retries=0, routing=ROUTING)
-    async with watched(line):
+    client = make_client(adapter, retries=0, routing=ROUTING)
+    async with watched(client):
         await asyncio.sleep(5)
         adapter.plans = [Plan(failure=down)]
-        await call(line)
+        await call(client)
         await asyncio.sleep(300)
-        assert (line.health, line.status().breaker) == ("resting", "half_open")
+        assert (client.health, client.status().breaker) == ("resting", "half_open")
         assert (adapter.probes, adapter.begun) == (1, 1)
         assert 4 <= adapter.pings <= 12
-        await call(line)
+        await call(client)
         await asyncio.sleep(5)
-        assert (line.health, adapter.probes) == ("up", 2)
+        assert (client.health, adapter.probes) == ("up", 2)
 
 
 async def test_a_rejected_key_is_noticed() -> None:
     """A rejected call is followed by one ping, which tells a bad request from a bad key."""
     adapter = ScriptedAdapter(rest=Plan(failure=UpstreamRejected("fake", "")))
-    line = make_line(adapter)
-    async with watched(line):
+    client = make_client(adapter)
+    async with watched(client):
         await asyncio.sleep(5)
-        await call(line)
+        await call(client)
         await asyncio.sleep(5)
-        assert (line.health, adapter.pings) == ("up", 1)
+        assert (client.health, adapter.pings) == ("up", 1)
         adapter.away = lambda: UpstreamRejected("fake", "")
-        await call(line)
+        await call(client)
         await asyncio.sleep(5)
-        assert (line.health, line.status().last_error) == ("down", "rejected")
+        assert (client.health, client.status().last_error) == ("down", "rejected")
 
 
 async def test_a_rate_limited_check_says_nothing() -> None:
     """A probe that is rate limited takes nobody down, and is repeated."""
     adapter = ScriptedAdapter(probe=lambda: UpstreamRateLimited("fake", ""))
-    line = make_line(adapter)
-    async with watched(line):
+    client = make_client(adapter)
+    async with watched(client):
         await asyncio.sleep(5)
-        assert line.health == "unknown"
+        assert client.health == "unknown"
         adapter.found = Probed(model="fake-1", capabilities=EVERYTHING)
         await asyncio.sleep(10)
-        assert line.health == "up"
+        assert client.health == "up"
 
 
 async def test_changes_are_told_once() -> None:
     """The log has a line when a backend comes, goes and returns, and none in between."""
     adapter = ScriptedAdapter()
-    line = make_line(adapter, retries=0, routing=ROUTING)
+    client = make_client(adapter, retries=0, routing=ROUTING)
     with capture_logs() as logs:
-        async with watched(line):
+        async with watched(client):
             await asyncio.sleep(5)
             adapter.away = adapter.found = down
             adapter.rest = Plan(failure=down)
-            await call(line)
+            await call(client)
             await asyncio.sleep(1000)
             adapter.away, adapter.rest = None, FINE
             adapter.found = Probed(model="fake-1", capabilities=EVERYTHING)
@@ -163,11 +163,11 @@ async def test_changes_are_told_once() -> None:
 async def test_a_stumble_does_not_end_the_watch() -> None:
     """An adapter's bug is logged, and the backend is looked at again."""
     adapter = ScriptedAdapter(probe=lambda: KeyError("bug"))
-    line = make_line(adapter)
+    client = make_client(adapter)
     with capture_logs() as logs:
-        async with watched(line):
+        async with watched(client):
             await asyncio.sleep(3)
             adapter.found = Probed(model="fake-1", capabilities=EVERYTHING)
             await asyncio.sleep(10)
-    assert line.health == "up"
+    assert client.health == "up"
     assert logs[0]["log_level"] == "error"

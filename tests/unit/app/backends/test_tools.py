@@ -3,8 +3,8 @@
 import pytest
 
 from app.backends.base import ChatRequest, Message
+from app.backends.settings import Kind
 from app.backends.tools import REMEMBER_S, Tooling, ToolsRefused, without_tools
-from app.config.backends import Kind
 from app.domain import Function, Image, ToolCall, Tools
 from app.errors import MissingCapability, UpstreamRejected
 from tests.fakes.adapters import ASKED

@@ -10,8 +10,8 @@ from app.accounting.estimator.arithmetic import Estimator
 from app.accounting.estimator.models import Workload
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
+from app.backends.settings import BackendSettings, PriceSettings
 from app.cli.cost import GpuPrice, Hours, Tokens, show_estimate
-from app.config.backends import BackendSettings, PriceSettings
 from tests.fakes.money import Time
 
 MONTH = Workload(input_tokens=10_000_000, output_tokens=2_000_000)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.config.backends import BudgetSettings, PriceSettings
+from app.backends.settings import BudgetSettings, PriceSettings
 from app.domain import Query, SearchResult
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.calibration import Graded, calibrate, held_out

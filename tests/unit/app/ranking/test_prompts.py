@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import ChatRequest, Conversation
-from app.backends.token_estimates import tokens_of, tokens_of_prompt
+from app.backends.base import ChatRequest, Conversation, tokens_of, tokens_of_prompt
 from app.ranking.models import LABELS
 from app.ranking.passages.prepare import PASSAGE_TOKENS
 from app.ranking.prompts import (

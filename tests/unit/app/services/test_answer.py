@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.backends.registry import Backends
-from app.backends.router import Router
-from app.config.backends import RoutingSettings
+from app.backends.router import Backends, Router
+from app.backends.settings import RoutingSettings
 from app.domain import AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from app.services.answer import Answerer, Answerers

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.backends.registry import Backend, Backends
+from app.backends.router import Backend, Backends
 from app.services.model_ids import ModelNames, Ranker, public_name
 
 NAMES = ModelNames(

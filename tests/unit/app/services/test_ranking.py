@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from app.backends.base import Probed
-from app.backends.client import Line
-from app.backends.registry import Backend, Backends
-from app.backends.router import Route, Router
-from app.config.backends import RoutingSettings
+from app.backends.client import BackendClient
+from app.backends.router import Backend, Backends, Route, Router
+from app.backends.settings import RoutingSettings
 from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions
 from app.errors import (
@@ -24,7 +23,7 @@ from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Ordered, Rankers, can_rank
 from tests.fakes.adapters import Plan, ScriptedAdapter
-from tests.fakes.lines import make_line
+from tests.fakes.clients import make_client
 from tests.fakes.passage_reader import falling
 from tests.fakes.virtual_time import VIRTUAL_TIME
 
@@ -40,16 +39,16 @@ def anyio_backend() -> tuple[str, object]:
     return VIRTUAL_TIME
 
 
-def scorer(name: str = "gemma", plan: Plan | None = None) -> Line:
-    return make_line(ScriptedAdapter(rest=plan or Plan()), name=name, retries=0)
+def scorer(name: str = "gemma", plan: Plan | None = None) -> BackendClient:
+    return make_client(ScriptedAdapter(rest=plan or Plan()), name=name, retries=0)
 
 
-def judge(name: str = "flash", plan: Plan = GRADES) -> Line:
+def judge(name: str = "flash", plan: Plan = GRADES) -> BackendClient:
     probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
-    return make_line(ScriptedAdapter(rest=plan, probe=probed, scores=False), name=name, retries=0)
+    return make_client(ScriptedAdapter(rest=plan, probe=probed, scores=False), name=name, retries=0)
 
 
-def rankers(lines: Sequence[Line], settings: RankingSettings | None = None) -> Rankers:
+def rankers(lines: Sequence[BackendClient], settings: RankingSettings | None = None) -> Rankers:
     async def router() -> Router:
         return Router(lines, RoutingSettings())
 
@@ -57,7 +56,9 @@ def rankers(lines: Sequence[Line], settings: RankingSettings | None = None) -> R
     return Rankers(backends, router, Reranker(ScoreCache(99)), settings or RankingSettings())
 
 
-async def rank(lines: Sequence[Line], requested: str = "auto", options: RankingOptions | None = None) -> Ordered:
+async def rank(
+    lines: Sequence[BackendClient], requested: str = "auto", options: RankingOptions | None = None
+) -> Ordered:
     ours = rankers(lines)
     who = await ours.who(requested)
     assert isinstance(who, Route)
@@ -67,7 +68,7 @@ async def rank(lines: Sequence[Line], requested: str = "auto", options: RankingO
 
 
 @pytest.mark.parametrize("line", [scorer("one"), judge("one")])
-async def test_both_kinds_of_backend_rank(line: Line) -> None:
+async def test_both_kinds_of_backend_rank(line: BackendClient) -> None:
     """By log-probabilities if there are any, else by judgement; neither needs to be known before."""
     ordered = await rank([line])
     assert ordered.use == BackendUse(requested="auto", used="one", model="fake-1")
@@ -96,7 +97,7 @@ async def test_labels_that_are_no_tokens_leave_judgement() -> None:
     """A model that cannot be asked for labels is asked for grades, if it can give these."""
     wrong = InvalidRequest("the label '0' is 2 tokens")
     adapter = ScriptedAdapter([Plan(failure=wrong)], rest=GRADES)
-    ordered = await rank([make_line(adapter, name="odd")])
+    ordered = await rank([make_client(adapter, name="odd")])
     assert ordered.use.used == "odd"
     assert ordered.ranking is not None
     assert ordered.ranking.order[0].grade == pytest.approx(5 / 6)
@@ -127,8 +128,8 @@ async def test_a_backend_that_turns_out_unable_is_the_callers_mistake() -> None:
     """By name it is refused even where failures are forgiven; "auto" passes it over."""
     probed = Probed(model="fake-1", capabilities=frozenset(("chat",)))
 
-    def plain() -> Line:
-        return make_line(ScriptedAdapter(probe=probed, scores=False), name="plain")
+    def plain() -> BackendClient:
+        return make_client(ScriptedAdapter(probe=probed, scores=False), name="plain")
 
     with pytest.raises(MissingCapability, match="neither logprobs nor structured"):
         await rank([plain()], "plain")

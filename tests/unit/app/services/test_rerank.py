@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.backends.registry import Backends
-from app.backends.router import Router
-from app.config.backends import RoutingSettings
+from app.backends.router import Backends, Router
+from app.backends.settings import RoutingSettings
 from app.config.settings import CompatSettings, RankingSettings
 from app.errors import MissingCapability, TooLarge, UnknownBackend
 from app.ranking.cache import ScoreCache

@@ -11,7 +11,7 @@ from app.accounting.estimator.arithmetic import Estimator, api_usd_at, break_eve
 from app.accounting.estimator.models import GPUS, MODELS, ApiCost, Estimate, SelfHostCost, Workload, conversations
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
-from app.config.backends import BackendSettings, PriceSettings
+from app.backends.settings import BackendSettings, PriceSettings
 from tests.fakes.money import Time
 
 MONTH = Workload(input_tokens=10_000_000, output_tokens=2_000_000)

@@ -8,7 +8,7 @@ import msgspec
 
 from app.backends.base import ChatRequest, Delta, Message
 from app.backends.gemini import GeminiAdapter, open_gemini
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.errors import WinnowError
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import GeminiServer

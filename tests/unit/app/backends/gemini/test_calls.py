@@ -169,7 +169,7 @@ async def test_thoughts_are_not_part_of_the_answer() -> None:
         assert (await b.gemini.complete(asking(), PLENTY_S)).text == "Yes."
 
 
-async def test_text_that_breaks_lines_oddly_survives_the_stream() -> None:
+async def test_text_that_breaks_clients_oddly_survives_the_stream() -> None:
     """U+2028, U+0085, quotes and braces inside a chunk do not cut it."""
     text = 'a\u2028b\u0085c "}{" \r\n d'
     async with bench() as b:

@@ -9,7 +9,7 @@ import pytest
 from google.oauth2.credentials import Credentials
 
 from app.backends.gemini import GeminiAdapter, open_gemini
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.errors import ConfigError, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.faults import Fault, seeded_faults
 from tests.fakes.gemini_refusals import KEY

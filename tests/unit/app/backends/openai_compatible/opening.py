@@ -6,7 +6,7 @@ from typing import Any
 
 from app.backends.base import ChatRequest, Conversation, Delta, Message
 from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from tests.fakes.openai_server import OpenAIServer
 
 TIMEOUT_S = 5.0

@@ -7,7 +7,7 @@ import pytest
 
 from app.backends.base import ChatRequest, Message
 from app.backends.openai_compatible import open_openai_compatible
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import Function, Image, TokenCount, Tools
 from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
 from tests.fakes.faults import Fault

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.errors import (
     PromptTooLong,
     Refused,

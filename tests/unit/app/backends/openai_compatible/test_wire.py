@@ -7,7 +7,7 @@ import pytest
 
 from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
 from app.backends.openai_compatible.wire import is_near
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from app.errors import UpstreamError, UpstreamRejected, UpstreamTimeout
 from tests.fakes.faults import Fault, seeded_faults

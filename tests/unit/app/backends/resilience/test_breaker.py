@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.resilience.breaker import LONGEST_TOLD_S, Breaker, Permit
-from app.config.backends import RoutingSettings
+from app.backends.settings import RoutingSettings
 from app.errors import Resting, UpstreamRateLimited, UpstreamUnavailable
 
 ROUTING = RoutingSettings(failures=3, rest_s=5, longest_rest_s=20)

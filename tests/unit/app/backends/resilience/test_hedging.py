@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from app.backends.resilience.hedging import finish, hedged
+from app.backends.resilience.hedging import hedged
+from app.concurrency import finish
 from app.errors import Overloaded, Refused, UpstreamTimeout
 from tests.fakes.virtual_time import VIRTUAL_TIME
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.resilience.limits import WINDOW_S, Gate, Window
-from app.config.backends import BackendSettings
+from app.backends.settings import BackendSettings
 from app.errors import Overloaded
 from tests.fakes.virtual_time import VIRTUAL_TIME, run
 
@@ -161,7 +161,7 @@ async def test_patience_ends() -> None:
 
 
 async def test_who_gives_up_makes_room_for_the_next() -> None:
-    """When the call at the head of the line goes, the one behind it need not wait for what the first one needed."""
+    """When the call at the head of the queue goes, the one behind it need not wait for what the first one needed."""
     gate = gate_of(tokens_per_minute=100)
     (await gate.enter(50, 1)).leave()
     large = asyncio.ensure_future(gate.enter(80, 1000))

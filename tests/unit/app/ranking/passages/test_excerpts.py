@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.backends.token_estimates import tokens_of
+from app.backends.base import tokens_of
 from app.ranking.passages.excerpts import Search, cut
 
 FILLER = "Our company was founded long ago and has many friends in all parts of the country. "

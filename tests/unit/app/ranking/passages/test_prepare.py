@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.token_estimates import tokens_of
+from app.backends.base import tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Candidate, Prepared
 from app.ranking.passages.prepare import TITLE_TOKENS, prepare

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import LabelScores
-from app.backends.logprobs import log_evidence, mass_and_evidence
+from app.backends.base import LabelScores, log_evidence, mass_and_evidence
 from app.ranking.scoring.fusion import JUDGE_VARIANCE, UNBIASED, UNRELIABLE, bias_of, grade_of, grades_of
 from tests.unit.app.ranking.drawn import LOGS, label_scores
 

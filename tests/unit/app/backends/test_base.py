@@ -4,8 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import ChatRequest, Message
-from app.backends.token_estimates import tokens_of, tokens_of_prompt, worst_of_chat, worst_of_scoring
+from app.backends.base import ChatRequest, Message, tokens_of, tokens_of_prompt, worst_of_chat, worst_of_scoring
 from app.domain import Function, Image, TokenCount, ToolCall, Tools
 
 

@@ -4,25 +4,25 @@ from random import Random
 from typing import Any
 
 from app.backends.base import Account, Call, Deadline
-from app.backends.client import Line
-from app.config.backends import BackendSettings, RoutingSettings
+from app.backends.client import BackendClient
+from app.backends.settings import BackendSettings, RoutingSettings
 from tests.fakes.adapters import ScriptedAdapter
 from tests.fakes.meter import RecordingMeter
 
 ROUTING = RoutingSettings()
 
 
-def make_line(
+def make_client(
     adapter: ScriptedAdapter,
     meter: RecordingMeter | None = None,
     *,
     name: str = "gemma",
     routing: RoutingSettings = ROUTING,
     **settings: Any,
-) -> Line:
-    """A line of kind "vllm" whose model is configured."""
+) -> BackendClient:
+    """A client of kind "vllm" whose model is configured."""
     told = BackendSettings(**({"kind": "vllm", "model": "fake-1"} | settings))
-    return Line(name, told, adapter, meter or RecordingMeter(), routing, random=Random(1))
+    return BackendClient(name, told, adapter, meter or RecordingMeter(), routing, random=Random(1))
 
 
 def a_call(seconds: float = 100.0) -> Call:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config.backends import GEMINI_MODEL, KeyBudget
+from app.backends.settings import GEMINI_MODEL, KeyBudget
 from app.config.settings import load_settings
 from app.errors import ConfigError
 
