@@ -35,7 +35,7 @@ from indexing.embedding.batching import QueryEmbedder, TextEmbedder
 from indexing.errors import IndexingError
 from indexing.pipeline.context import EmbedderSource, LazyEmbedder, Workbench
 from indexing.pipeline.manifest import Manifest
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import SyncRequest
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock

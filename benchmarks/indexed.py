@@ -9,8 +9,7 @@ from pathlib import Path
 
 from app.config.settings import load_settings
 from app.wiring import Services, build_services
-from indexing.pipeline.progress import Summary
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Summary, SyncRequest
 
 
 @asynccontextmanager

@@ -31,8 +31,8 @@ from sentence_transformers import SentenceTransformer
 from indexing.embedding.model import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
 from indexing.pipeline.context import LazyEmbedder, Workbench, ensure_collection
 from indexing.pipeline.manifest import Manifest
-from indexing.pipeline.progress import Summary
-from indexing.pipeline.sync import SyncRequest, sync
+from indexing.pipeline.progress import Summary, SyncRequest
+from indexing.pipeline.sync import sync
 from indexing.readers.limits import ReadLimits
 from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings

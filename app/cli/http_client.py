@@ -9,8 +9,7 @@ import msgspec
 
 from app.errors import InvalidRequest, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
-from indexing.pipeline.progress import Event, Summary
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Event, Summary, SyncRequest
 
 _TIMEOUT = httpx.Timeout(10.0, read=None)
 """A search on a busy machine, or a step of a long indexing run, may take its time; the user can interrupt it."""

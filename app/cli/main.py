@@ -38,8 +38,7 @@ from app.cli.vllm import vllm
 from app.errors import ConfigError, InvalidRequest, WinnowError
 from app.observability.logging import configure_logging
 from indexing.errors import IndexingError, InvalidFilter, InvalidName
-from indexing.pipeline.progress import Summary
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Summary, SyncRequest
 
 REFUSED, USAGE, FAILED = 1, 2, 3
 

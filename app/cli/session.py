@@ -19,8 +19,7 @@ from app.domain import Query, Question
 from app.instance import find_service
 from app.wiring import Services, build_services
 from indexing.errors import IndexBusy
-from indexing.pipeline.progress import LoadingModel, Report, Summary, Waiting, say_nothing
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import LoadingModel, Report, Summary, SyncRequest, Waiting, say_nothing
 
 T = TypeVar("T")
 

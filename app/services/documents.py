@@ -25,8 +25,8 @@ from indexing.pipeline.context import Workbench, ensure_collection, find_collect
 from indexing.pipeline.ingest import Handed, Intake, Outcome
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
-from indexing.pipeline.progress import Refused, Report, Summary, Waiting, say_nothing
-from indexing.pipeline.sync import SyncRequest, sync
+from indexing.pipeline.progress import Refused, Report, Summary, SyncRequest, Waiting, say_nothing
+from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
 from indexing.store.base import CollectionInfo, check_name
 

@@ -1,4 +1,7 @@
-"""What a run of the pipeline tells while it goes on, and at its end. Plain data, fit for a wire."""
+"""What a run of the pipeline is asked for, and the events it reports. Plain data that travels as JSON.
+
+This module loads nothing of the pipeline, so that the command line can talk to a running service without it.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,6 +9,20 @@ from typing import Literal
 import msgspec
 
 Change = Literal["created", "updated", "unchanged", "deleted", "failed"]
+
+
+class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A run over files. `inputs` are files, directories or globs, relative to `cwd`.
+
+    `delete` removes documents whose files are gone from within the inputs. `rebuild` embeds everything anew beside the
+    live index, this collection's earlier files and handed-over documents included, and then switches.
+    """
+
+    inputs: tuple[str, ...]
+    cwd: str
+    collection: str = "default"
+    delete: bool = True
+    rebuild: bool = False
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):

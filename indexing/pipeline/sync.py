@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import (
     Target,
@@ -19,7 +17,16 @@ from indexing.pipeline.context import (
     new_spec,
 )
 from indexing.pipeline.planning import Plan, PlannedSource, make_plan, plan_rebuild, with_files
-from indexing.pipeline.progress import Advanced, Finishing, Planned, Refused, Report, Summary, say_nothing
+from indexing.pipeline.progress import (
+    Advanced,
+    Finishing,
+    Planned,
+    Refused,
+    Report,
+    Summary,
+    SyncRequest,
+    say_nothing,
+)
 from indexing.pipeline.read_stage import Feeder, ready
 from indexing.pipeline.sources import Found, Problem, discover
 from indexing.pipeline.write_stage import Prepared, Writer, Written, delete, prepare
@@ -53,20 +60,6 @@ async def _write(bench: Workbench, lineage: str, document_id: str, writer: Write
     embedder = await bench.embedder.get(report)
     await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
     return True
-
-
-class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A run over files. `inputs` are files, directories or globs, relative to `cwd`.
-
-    `delete` removes documents whose files are gone from within the inputs. `rebuild` embeds everything anew beside the
-    live index, this collection's earlier files and handed-over documents included, and then switches.
-    """
-
-    inputs: tuple[str, ...]
-    cwd: str
-    collection: str = "default"
-    delete: bool = True
-    rebuild: bool = False
 
 
 async def sync(bench: Workbench, request: SyncRequest, report: Report = say_nothing) -> Summary:

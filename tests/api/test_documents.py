@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.wiring import Services
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import SyncRequest
 
 pytestmark = pytest.mark.anyio
 

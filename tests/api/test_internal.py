@@ -16,8 +16,7 @@ from app.config.settings import IndexSection, Settings
 from app.errors import InvalidRequest
 from app.instance import TOKEN_HEADER, find_service
 from app.main import CannotListen, bind
-from indexing.pipeline.progress import Event, Planned
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Event, Planned, SyncRequest
 from tests.fakes.running import ROOT, RunningServer
 
 COLLECTION = "notes"

@@ -10,8 +10,8 @@ from indexing.documents import Passage, to_payload
 from indexing.embedding.model import Embedder
 from indexing.pipeline.context import Workbench
 from indexing.pipeline.manifest import Manifest
-from indexing.pipeline.progress import Report, Summary, say_nothing
-from indexing.pipeline.sync import SyncRequest, sync
+from indexing.pipeline.progress import Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.sync import sync
 from indexing.readers.limits import ReadLimits
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore

@@ -16,8 +16,7 @@ from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed
 from app.wiring import Services
 from indexing.errors import IndexingError
-from indexing.pipeline.progress import Event, Summary
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Event, Summary, SyncRequest
 
 MAX_DOCUMENT_BYTES = 100_000_000
 

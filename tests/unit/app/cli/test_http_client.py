@@ -5,8 +5,7 @@ import pytest
 from app.cli.http_client import RemoteService, ServiceRefused
 from app.errors import InvalidRequest
 from app.instance import Presence
-from indexing.pipeline.progress import Planned, Summary
-from indexing.pipeline.sync import SyncRequest
+from indexing.pipeline.progress import Planned, Summary, SyncRequest
 from tests.fakes.http_server import answering
 
 SYNC = SyncRequest(inputs=("docs",), cwd="/")

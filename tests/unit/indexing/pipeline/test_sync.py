@@ -11,8 +11,8 @@ from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import Workbench
 from indexing.pipeline.ingest import Handed, Intake
-from indexing.pipeline.progress import Event, LoadingModel, Planned, Refused
-from indexing.pipeline.sync import SyncRequest, sync
+from indexing.pipeline.progress import Event, LoadingModel, Planned, Refused, SyncRequest
+from indexing.pipeline.sync import sync
 from indexing.store.base import Point
 from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
