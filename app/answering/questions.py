@@ -7,7 +7,7 @@ import msgspec
 
 from app.domain import Turn
 from app.text.languages import detect_language
-from app.text.stopwords import ANSWER_TYPES, POINTS_BACK, AnswerType
+from app.text.stopwords import AnswerType, answer_types, references_back
 from app.text.terms import content_terms, fold
 
 _FEW_TERMS = 2
@@ -57,12 +57,12 @@ def earlier(question: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
 
 def _is_elliptic(question: str, about: Collection[str]) -> bool:
     """Whether it cannot stand alone: "why?", "and when was it built?"."""
-    return not about or (len(about) <= _FEW_TERMS and bool(POINTS_BACK.search(fold(question))))
+    return not about or (len(about) <= _FEW_TERMS and bool(references_back().search(fold(question))))
 
 
 def _names_its_subject(question: str, language: str, about: Collection[str]) -> bool:
     """Whether it is unlikely to need the turns before it. In German every noun looks like a name."""
-    if POINTS_BACK.search(fold(question)):
+    if references_back().search(fold(question)):
         return False
     return len(about) > _FEW_TERMS or (language != "de" and bool(_NAME.search(question)))
 
@@ -73,7 +73,7 @@ def _answer_type(question: str) -> tuple[AnswerType | None, str]:
     An answer to "how fast" or "which year" seldom repeats them.
     """
     folded = question.casefold()
-    for kind, pattern in ANSWER_TYPES:
+    for kind, pattern in answer_types():
         if pattern.search(folded):
             return kind, pattern.sub(" ", folded, count=1)
     return None, question

@@ -6,7 +6,7 @@ from functools import cache
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from app.domain import AbstainReason
-from app.text.stopwords import FUNCTION_WORDS, GREETINGS
+from app.text.stopwords import function_words, greetings
 from app.text.terms import fold
 
 DEFAULT = "en"
@@ -97,8 +97,8 @@ def _by_closed_words(text: str, guess: str) -> str | None:
 
 @cache
 def _closed_words() -> dict[str, frozenset[str]]:
-    greetings = {language: frozenset(map(fold, words.split())) for language, words in GREETINGS.items()}
-    return {language: words | greetings.get(language, frozenset()) for language, words in FUNCTION_WORDS.items()}
+    short = greetings()
+    return {language: words | short.get(language, frozenset()) for language, words in function_words().items()}
 
 
 @cache

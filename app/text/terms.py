@@ -3,9 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
 
-from app.text.stopwords import FUNCTION_STRINGS, FUNCTION_WORDS
+from app.text.stopwords import function_strings, function_words
 
 STEM_LENGTH = 5
 """Words are cut to this length. Truncation at 5 letters does as well as stemmers over European languages (McNamee and
@@ -57,9 +56,9 @@ def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str
     the word is a part of, a part of the word where that is a compound.
     """
     folded = fold(question)
-    for string in FUNCTION_STRINGS.get(language, ()):
+    for string in function_strings().get(language, ()):
         folded = folded.replace(string, " ")
-    skipped = _function_words(language)
+    skipped = function_words().get(language, frozenset())
     found: dict[str, tuple[frozenset[str], ...]] = {}
     for word in _WORD.findall(folded):
         if _UNSPACED_RUN.match(word):
@@ -94,11 +93,6 @@ def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
         run.append(number)
     if run:
         yield run
-
-
-@cache
-def _function_words(language: str) -> frozenset[str]:
-    return frozenset(map(fold, FUNCTION_WORDS.get(language, ())))
 
 
 def _stem(word: str) -> str:

@@ -7,54 +7,15 @@ in a quotation, but in a claim only next to a number.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterator
 
+from app.answering.verification.tables import all_number_words, ambiguous_months, months, number_words, scales
 from app.text.terms import fold
 
 Figure = frozenset[str]
 
-# From zero on.
-_NUMBER_WORDS = {
-    "en": "zero one two three four five six seven eight nine ten eleven twelve",
-    "de": "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
-    "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze",
-    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce",
-    "it": "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici",
-    "pt": "zero um dois três quatro cinco seis sete oito nove dez onze doze",
-    "nl": "nul één twee drie vier vijf zes zeven acht negen tien elf twaalf",
-    "ru": "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать",
-    "ar": "صفر واحد اثنان ثلاثة أربعة خمسة ستة سبعة ثمانية تسعة عشرة - -",
-}
-_ORDINALS = "- first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
-_TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety"
 _TENS_FROM = 20
 _LEAST_COUNT = 3
-
-_MONTHS = {
-    "en": "january february march april may june july august september october november december",
-    "short": "jan feb mar apr may jun jul aug sep oct nov dec",
-    "de": "januar februar märz april mai juni juli august september oktober november dezember",
-    "fr": "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
-    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
-    "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
-    "pt": "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
-    "nl": "januari februari maart april mei juni juli augustus september oktober november december",
-    "ru": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
-    "ar": "يناير فبراير مارس أبريل مايو يونيو يوليو أغسطس سبتمبر أكتوبر نوفمبر ديسمبر",
-}
-_ALSO_WORDS = frozenset(["mar", "march", "mars", "marzo", "marco", "may", "mai", "mayo", "mei", "mar", "jun", "sep"])
-
-_SCALES = (
-    ("hundred|hundert|cent|cien|百", (2,)),
-    ("thousand|tausend|mille?|mil|duizend|тысяч\\w*|الف|千", (3,)),
-    ("万|萬|만", (4,)),
-    ("million\\w*|mio|millones|milioni|milhoes|miljoen|миллион\\w*|مليون|百万", (6,)),
-    ("亿|億|억", (8,)),
-    ("billions?|milliarden?|mrd|milliards?|miliardi|mil millones|miljard|миллиард\\w*|مليار", (9,)),
-    ("billionen|trillions?|biljoen|兆", (12,)),
-)
-_SCALE = re.compile("|".join(rf"(?P<s{n}>{words})" for n, (words, _) in reversed(list(enumerate(_SCALES)))))
 _GAP = re.compile(r"[\s-]{0,2}")
 
 _DATE = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
@@ -78,7 +39,7 @@ def claimed_figures(text: str) -> list[Figure]:
 
 def claimed_counts(text: str, language: str) -> list[Figure]:
     """Each number of a claim that is written in words, from three on: "one of them", "the two countries"."""
-    plain, known = _plain(text), _number_words(language)
+    plain, known = _plain(text), number_words(language)
     stated = ((known.get(found.group(), 0), found.end()) for found in _WORD.finditer(plain))
     return [_scaled(_one(str(number)), plain, end) for number, end in stated if number >= _LEAST_COUNT]
 
@@ -93,7 +54,7 @@ def quoted_readings(text: str) -> frozenset[str]:
 
 def is_month(word: str) -> bool:
     """Whether the word is a month's name in one of our languages."""
-    return fold(word) in _months()
+    return fold(word) in months()
 
 
 def _plain(text: str) -> str:
@@ -155,11 +116,11 @@ def _month(digits: str) -> Figure:
 def _scaled(readings: Figure, plain: str, end: int) -> Figure:
     """Times the "million" that follows."""
     gap = _GAP.match(plain, end)
-    scale = _SCALE.match(plain, gap.end() if gap else end)
+    scale = scales().match(plain, gap.end() if gap else end)
     if not scale or (scale.group().isascii() and plain[scale.end() : scale.end() + 1].isalpha()):
         return readings
-    powers = _SCALES[int((scale.lastgroup or "s0")[1:])][1]
-    return frozenset(_shifted(reading, power) for reading in readings for power in powers)
+    power = int((scale.lastgroup or "")[1:])
+    return frozenset(_shifted(reading, power) for reading in readings)
 
 
 def _shifted(reading: str, power: int) -> str:
@@ -173,17 +134,17 @@ def _stated_months(plain: str) -> Iterator[Figure]:
     for found in _WORD.finditer(plain):
         word = found.group()
         beside = plain[max(0, found.start() - 5) : found.start()] + plain[found.end() : found.end() + 3]
-        if word in _months() and (any(map(str.isdigit, beside)) or (word not in _ALSO_WORDS and len(word) > 3)):
-            yield frozenset((f"m{_months()[word]}",))
+        if word in months() and (any(map(str.isdigit, beside)) or (word not in ambiguous_months() and len(word) > 3)):
+            yield frozenset((f"m{months()[word]}",))
 
 
 def _all_words(plain: str) -> Iterator[Figure]:
     tens = 0
     for found in _WORD.finditer(plain):
         word = found.group()
-        if word in _months():
-            yield frozenset((f"m{_months()[word]}",))
-        number = _all_number_words().get(word)
+        if word in months():
+            yield frozenset((f"m{months()[word]}",))
+        number = all_number_words().get(word)
         if number is not None:
             yield _scaled(_one(str(number)), plain, found.end()) | _one(str(number))
             if tens and number < 10:
@@ -213,24 +174,3 @@ def _cjk_value(digits: str) -> int:
             total += (current or 1) * (10 if digit == "十" else 100)
             current = 0
     return total + current
-
-
-@cache
-def _months() -> dict[str, int]:
-    return {fold(word): number for words in _MONTHS.values() for number, word in enumerate(words.split(), start=1)}
-
-
-@cache
-def _number_words(language: str) -> dict[str, int]:
-    return dict(_counted(_NUMBER_WORDS.get(language, "").split()))
-
-
-@cache
-def _all_number_words() -> dict[str, int]:
-    words = {word: number for language in _NUMBER_WORDS for word, number in _number_words(language).items()}
-    tens = {word: 10 * number for word, number in _counted(_TENS.split())}
-    return words | dict(_counted(_ORDINALS.split())) | tens | _number_words("en")
-
-
-def _counted(words: Iterable[str]) -> Iterator[tuple[str, int]]:
-    return ((fold(word), number) for number, word in enumerate(words) if word != "-")

@@ -9,8 +9,9 @@ from itertools import groupby
 import msgspec
 
 from app.answering.verification.numbers import claimed_counts, claimed_figures, is_month, quoted_readings
+from app.answering.verification.tables import verbs
 from app.text.languages import detect_language
-from app.text.stopwords import FUNCTION_WORDS
+from app.text.stopwords import function_words
 from app.text.terms import content_terms, fold, terms
 
 Name = tuple[str, ...]
@@ -22,10 +23,6 @@ _KATAKANA = re.compile(r"[ァ-ヺー]{3,}(?:・[ァ-ヺー]+)*")
 _TITLE = re.compile(r"[《『「“]([^《》『』「」“”]{2,30})[》』」”]")
 _UNSPACED = re.compile(f"[{_CJK}]")
 _POSSESSIVE = re.compile(r"['’]s?$")
-_OPENING = re.compile(
-    r"""["“«*_]*([^\W\d_]{3,}) (?:is|was|has|had|does|did|can|could|will|would|may|might|must|should|est|était|fut|a"""
-    r"""|es|fue|era|tiene|è|ha|fu|é|foi|heeft|werd|[a-z]+(?:ed|s))\b"""
-)
 _BEGINS = frozenset(':“"«„‘(–—•')
 _AFTER_LATIN = "\u0370"
 _LEAST_PREFIX = 4
@@ -79,8 +76,8 @@ def claimed_names(claim: str, language: str) -> list[Name]:
 
 def opening_name(claim: str, language: str) -> Name | None:
     """What may be a name because the sentence begins with it, singular and without an article: "Rollo was …"."""
-    first = _OPENING.match(claim)
-    if not first or language == "de" or fold(first[1]) in _function_words() or is_month(first[1]):
+    first = _opening().match(claim)
+    if not first or language == "de" or fold(first[1]) in _all_function_words() or is_month(first[1]):
         return None
     return None if first[1].endswith("s") or not first[1][0].isupper() else (fold(first[1]),)
 
@@ -89,7 +86,7 @@ def _named(run: list[tuple[str, bool]], language: str) -> list[Name]:
     """`run`: capitalised words in a row, and whether a sentence may begin with the word."""
     words = [(word, begins) for word, begins in run if not is_month(word)]
     acronyms: list[Name] = [(fold(word),) for word, _ in words if _is_acronym(word)]
-    if words and words[0][1] and (len(words) == 1 or fold(words[0][0]) in _function_words()):
+    if words and words[0][1] and (len(words) == 1 or fold(words[0][0]) in _all_function_words()):
         words = words[1:]
     if language == "de" and len(words) < 2:
         return acronyms
@@ -105,7 +102,7 @@ def _runs(claim: str) -> list[list[tuple[str, bool]]]:
         between = claim[end : match.start()]
         begins = not _BEGINS.isdisjoint(between) or not (marked or any(map(str.isalnum, between)))
         word = _POSSESSIVE.sub("", match.group())
-        capital = word[0].isupper() and (begins or fold(word) not in _function_words())
+        capital = word[0].isupper() and (begins or fold(word) not in _all_function_words())
         number += bool(between.strip(" -‐‑\u00a0") or begins)
         marked.append((capital, number, word, begins))
         end = match.end()
@@ -129,8 +126,13 @@ def _akin(word: str, other: str) -> bool:
 
 
 @cache
-def _function_words() -> frozenset[str]:
-    return frozenset(fold(word) for words in FUNCTION_WORDS.values() for word in words)
+def _opening() -> re.Pattern[str]:
+    return re.compile(rf"""["“«*_]*([^\W\d_]{{3,}}) (?:{verbs()}|[a-z]+(?:ed|s))\b""")
+
+
+@cache
+def _all_function_words() -> frozenset[str]:
+    return frozenset().union(*function_words().values())
 
 
 LEAST_SHARED = 0.3
@@ -221,11 +223,11 @@ def _are_foreign(claim: str, language: str, quotes: str) -> bool:
     other = detect_language(quotes)
     if other == language:
         return False
-    if not {language, other} <= FUNCTION_WORDS.keys():
+    if not {language, other} <= function_words().keys():
         return True
     return _leans(claim, language, other) and _leans(quotes, other, language)
 
 
 def _leans(text: str, one: str, other: str) -> bool:
-    words = fold(text).split()
-    return sum(word in FUNCTION_WORDS[one] for word in words) > sum(word in FUNCTION_WORDS[other] for word in words)
+    words, ones, others = fold(text).split(), function_words()[one], function_words()[other]
+    return sum(word in ones for word in words) > sum(word in others for word in words)
