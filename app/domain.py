@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from indexing.documents import PageStart
+from indexing.errors import Fallback as Fallback
 from indexing.filters import (
     Filter,
     Scalar,
@@ -102,13 +103,6 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     ranked_by: str = "none"
     flags: tuple[str, ...] = ()
-
-
-class Fallback(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend that was tried and did not serve, and why (a stable code, never a provider's raw text)."""
-
-    backend: str
-    reason: str
 
 
 class BackendUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,69 +1,67 @@
-"""What can go wrong in the service. No HTTP here: `app.api` alone knows status codes.
+"""What can go wrong in the service. The root of the tree, and what the index raises, are in `indexing.errors`.
 
-WinnowError
-├ ConfigError                    start-up only; the process exits with one clear line
-├ InvalidRequest                 the caller's mistake; `problems` point at the fields
-│ ├ UnknownBackend
-│ ├ MissingCapability
-│ ├ NotFound
-│ ├ Conflict
-│ └ TooLarge
-├ NotAuthenticated, NotAllowed
-├ RateLimited                    `retry_after` seconds
-├ BudgetExceeded                 `retry_after` seconds until the period ends
-├ Overloaded                     our own queues are full; `retry_after` seconds
-└ UpstreamError                  `service` did not deliver; maybe `retry_after` seconds, and what it cost all the same
-  ├ UpstreamTimeout              retryable; `sent` if it may have read the prompt all the same
-  ├ UpstreamUnavailable          retryable
-  │ └ Resting                    it failed so often that we leave it alone for a while
-  ├ UpstreamRateLimited          retryable; `quota` says which one is spent
-  ├ UpstreamRejected             key, model or request
-  │ └ PromptTooLong              for the model's context
-  ├ UpstreamBadReply             retryable: the next reply may be whole
-  └ Refused                      a safety block
+    WinnowError
+    ├ ConfigError                    start-up only; the process exits with one clear line
+    ├ InvalidRequest                 the caller's mistake; `problems` point at the fields
+    │ ├ UnknownBackend
+    │ ├ MissingCapability
+    │ ├ NotFound
+    │ ├ Conflict
+    │ └ TooLarge
+    ├ NotAuthenticated, NotAllowed
+    ├ RateLimited                    `retry_after` seconds
+    ├ BudgetExceeded                 `retry_after` seconds until the period ends
+    ├ Overloaded                     our own queues are full; `retry_after` seconds
+    └ UpstreamError                  `service` did not deliver; perhaps `retry_after` seconds, and the cost all the same
+      ├ UpstreamTimeout              retryable; `sent` if it may have read the prompt all the same
+      ├ UpstreamUnavailable          retryable
+      │ └ Resting                    it failed so often that it is left alone for a while
+      ├ UpstreamRateLimited          retryable; `quota` says which one is spent
+      ├ UpstreamRejected             key, model or request
+      │ └ PromptTooLong              for the model's context
+      ├ UpstreamBadReply             retryable: the next reply may be whole
+      └ Refused                      a safety block
+
+No HTTP here: `app.api.problem_details` alone knows status codes.
 """
 
 from collections.abc import Iterable
 from typing import Literal
 
-import msgspec
+from app.domain import TokenCount
+from indexing.errors import Conflict, FieldProblem, InvalidRequest, NotFound, Overloaded, WinnowError, pointing_at
 
-from app.domain import Fallback, TokenCount
-
-
-class FieldProblem(msgspec.Struct, frozen=True):
-    """One bad field: where (a JSON pointer into the body) and what, with the fix."""
-
-    pointer: str
-    detail: str
-
-
-class WinnowError(Exception):
-    """Base of everything the service raises on purpose; its text is fit for a user to read.
-
-    `code` is the stable word for it in `fallbacks` and in the ledger. `failures` are the backends that were tried.
-    """
-
-    code = "failed"
-    retryable = False
-    failures: tuple[Fallback, ...] = ()
+__all__ = [
+    "BudgetExceeded",
+    "ConfigError",
+    "Conflict",
+    "FieldProblem",
+    "InvalidRequest",
+    "MissingCapability",
+    "NotAllowed",
+    "NotAuthenticated",
+    "NotFound",
+    "Overloaded",
+    "PromptTooLong",
+    "Quota",
+    "RateLimited",
+    "Refused",
+    "Resting",
+    "TooLarge",
+    "UnknownBackend",
+    "UpstreamBadReply",
+    "UpstreamError",
+    "UpstreamRateLimited",
+    "UpstreamRejected",
+    "UpstreamTimeout",
+    "UpstreamUnavailable",
+    "WinnowError",
+    "pointing_at",
+]
 
 
 class ConfigError(WinnowError):
     """The configuration cannot work."""
-
-
-class InvalidRequest(WinnowError):
-    """The request cannot be served as it stands."""
-
-    def __init__(self, detail: str, problems: tuple[FieldProblem, ...] = ()) -> None:
-        super().__init__(detail)
-        self.problems = problems
-
-
-def pointing_at(pointer: str, detail: str) -> InvalidRequest:
-    """The error of one bad field."""
-    return InvalidRequest(f"{pointer}: {detail}", (FieldProblem(pointer, detail),))
 
 
 class UnknownBackend(InvalidRequest):
@@ -79,14 +77,6 @@ class MissingCapability(InvalidRequest):
     """The backend named cannot do what is asked."""
 
     code = "cannot"
-
-
-class NotFound(InvalidRequest):
-    """What the request names does not exist."""
-
-
-class Conflict(InvalidRequest):
-    """The request contradicts what exists."""
 
 
 class TooLarge(InvalidRequest):
@@ -115,17 +105,6 @@ class BudgetExceeded(WinnowError):
     code = "over_budget"
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class Overloaded(WinnowError):
-    """The service's own queues are full."""
-
-    code = "overloaded"
-    retryable = True
-
-    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 

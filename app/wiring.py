@@ -32,7 +32,6 @@ from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.text.languages import prepare as prepare_languages
 from indexing.embedding.batching import QueryEmbedder, TextEmbedder
-from indexing.errors import IndexingError
 from indexing.pipeline.context import EmbedderSource, LazyEmbedder, Workbench
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
@@ -175,7 +174,7 @@ class Services:
             if not await (await self.store.get()).collections():
                 summary = await self.library.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
                 log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
-        except (WinnowError, IndexingError) as exc:
+        except WinnowError as exc:
             log.error("the samples were not indexed", detail=str(exc))
         finally:
             self._samples = None
@@ -242,7 +241,7 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
             await attempt()
     except TimeoutError:
         return Dependency(name=name, ready=False, detail="it is still starting, or does not answer")
-    except (WinnowError, IndexingError) as exc:
+    except WinnowError as exc:
         return Dependency(name=name, ready=False, detail=str(exc))
     return Dependency(name=name, ready=True)
 

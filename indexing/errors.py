@@ -1,27 +1,77 @@
-"""What can go wrong while documents are read, indexed or looked up.
+"""What can go wrong, for the index and for the service: the root of the one error tree, and the index's own part.
 
-    IndexingError
-    ├ UnreadableDocument      one document cannot be read; the run goes on (reason: a stable code)
-    ├ InvalidFilter           a filter that the grammar does not know (pointer: JSON pointer of the bad part)
-    ├ InvalidName             a collection cannot be called that
-    ├ CollectionNotFound      no collection of that name
-    ├ CollectionConflict      a collection of that name exists with another shape
-    ├ EmbedderMismatch        the collection was embedded by another model; says which command rebuilds it
-    ├ EmbedderUnavailable     the embedding model cannot be loaded; says which extra or setting mends it
-    ├ EmbedderBusy            too many texts wait for the embedding model (retryable, `retry_after` seconds)
-    ├ UnknownTokens           token ids that cannot be turned into text here
-    ├ IndexBusy               another process holds the index
-    └ StoreUnavailable        the vector store does not answer or refuses (retryable)
+    WinnowError                   `code`: a stable word for logs and records; `retryable`: asking again may help
+    ├ InvalidRequest              the caller's mistake; `problems` point at the fields
+    │ ├ InvalidFilter             a filter that the grammar does not allow; `pointer` counts from the filter
+    │ ├ InvalidName               a name that no collection may have
+    │ ├ UnreadableDocument        a document that cannot become text; `reason` is a stable code
+    │ ├ NotFound                  what the request names does not exist
+    │ │ └ CollectionNotFound
+    │ └ Conflict                  the request contradicts what exists
+    │   └ EmbedderMismatch        the collection's vectors come from another embedding model
+    ├ Overloaded                  a queue is full; `retry_after` seconds (retryable)
+    ├ EmbedderUnavailable         the embedding model cannot be loaded; the text names the extra or the setting
+    ├ IndexBusy                   another process holds the index
+    └ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
 
-No HTTP here: `app.api` looks the status up by class.
+`app.errors` adds the service's part. Status codes are no concern of either: `app.api.problem_details` has them.
 """
 
-
-class IndexingError(Exception):
-    """Base of everything that this package raises on purpose; its text is fit for a user to read."""
+import msgspec
 
 
-class UnreadableDocument(IndexingError):
+class FieldProblem(msgspec.Struct, frozen=True):
+    """One bad field: where (a JSON pointer into the body) and what, with the fix."""
+
+    pointer: str
+    detail: str
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend that was tried and did not serve, and why (a stable code, never a provider's raw text)."""
+
+    backend: str
+    reason: str
+
+
+class WinnowError(Exception):
+    """Base of every error raised on purpose; its text is fit for a user to read.
+
+    `code` is the stable word for it in `fallbacks` and in the ledger. `failures` are the backends that were tried.
+    """
+
+    code = "failed"
+    retryable = False
+    failures: tuple[Fallback, ...] = ()
+
+
+class InvalidRequest(WinnowError):
+    """The request cannot be served as it stands."""
+
+    def __init__(self, detail: str, problems: tuple[FieldProblem, ...] = ()) -> None:
+        super().__init__(detail)
+        self.problems = problems
+
+
+def pointing_at(pointer: str, detail: str) -> InvalidRequest:
+    """The error of one bad field."""
+    return InvalidRequest(f"{pointer}: {detail}", (FieldProblem(pointer, detail),))
+
+
+class InvalidFilter(InvalidRequest):
+    """`pointer` is a JSON pointer (RFC 6901) relative to the filter, "" for the filter itself."""
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+        self.detail = detail
+
+
+class InvalidName(InvalidRequest):
+    """No collection may have this name; the text says which names are allowed."""
+
+
+class UnreadableDocument(InvalidRequest):
     """A document that cannot become text.
 
     `reason` is one of REASONS in `indexing.readers`; `detail` is one plain sentence without a path.
@@ -37,56 +87,54 @@ class UnreadableDocument(IndexingError):
         return (UnreadableDocument, (self.reason, self.detail))
 
 
-class InvalidFilter(IndexingError):
-    """`pointer` is a JSON pointer (RFC 6901) relative to the filter, "" for the filter itself."""
-
-    def __init__(self, pointer: str, detail: str) -> None:
-        super().__init__(detail)
-        self.pointer = pointer
-        self.detail = detail
+class NotFound(InvalidRequest):
+    """What the request names does not exist."""
 
 
-class InvalidName(IndexingError):
-    """A collection cannot be called that; the text says what it may be called."""
-
-
-class CollectionNotFound(IndexingError):
+class CollectionNotFound(NotFound):
     """No collection of that name."""
 
+    code = "collection_not_found"
+
     def __init__(self, name: str) -> None:
-        told = name[:100]
-        option = "" if name == "default" else f" --collection {told}"
-        super().__init__(f"there is no collection {told!r}: `winnow index PATH{option}` makes it")
+        super().__init__(f"collection {name[:100]!r} not found")
         self.name = name
 
 
-class CollectionConflict(IndexingError):
-    """A collection of that name exists with another shape."""
+class Conflict(InvalidRequest):
+    """The request contradicts what exists."""
 
 
-class EmbedderMismatch(IndexingError):
+class EmbedderMismatch(Conflict):
     """The collection's vectors come from another embedder than the one configured."""
 
-
-class EmbedderUnavailable(IndexingError):
-    """The embedding model cannot be loaded."""
+    code = "embedder_mismatch"
 
 
-class EmbedderBusy(IndexingError):
-    """Too many texts wait for the embedding model."""
+class Overloaded(WinnowError):
+    """A queue of this process is full."""
+
+    code = "overloaded"
+    retryable = True
 
     def __init__(self, detail: str, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
 
 
-class UnknownTokens(IndexingError):
-    """Token ids that cannot be turned into text here; says what to send instead."""
+class EmbedderUnavailable(WinnowError):
+    """The embedding model cannot be loaded."""
+
+    code = "embedder_unavailable"
 
 
-class IndexBusy(IndexingError):
-    """Another process holds the index and did not let go in time."""
+class IndexBusy(WinnowError):
+    """Another process holds the index and did not release it in time."""
+
+    code = "index_busy"
 
 
-class StoreUnavailable(IndexingError):
-    """The vector store does not answer, or refuses."""
+class StoreUnavailable(WinnowError):
+    """The vector store, or a file beside it, does not answer or refuses."""
+
+    code = "store_unavailable"

@@ -10,50 +10,12 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from app import errors as app_errors
+from app import errors
 from app.domain import Fallback
 from app.errors import FieldProblem, InvalidRequest, WinnowError
-from indexing import errors as indexing_errors
-from indexing.errors import IndexingError
+from indexing import errors as index_errors
 
 MEDIA_TYPE = "application/problem+json"
-
-STATUS: Mapping[type[Exception], int] = {
-    WinnowError: 500,
-    app_errors.ConfigError: 500,
-    app_errors.InvalidRequest: 400,
-    app_errors.UnknownBackend: 422,
-    app_errors.MissingCapability: 422,
-    app_errors.NotFound: 404,
-    app_errors.Conflict: 409,
-    app_errors.TooLarge: 413,
-    app_errors.NotAuthenticated: 401,
-    app_errors.NotAllowed: 403,
-    app_errors.RateLimited: 429,
-    app_errors.BudgetExceeded: 402,
-    app_errors.Overloaded: 503,
-    app_errors.UpstreamError: 502,
-    app_errors.UpstreamTimeout: 504,
-    app_errors.UpstreamUnavailable: 503,
-    app_errors.Resting: 503,
-    app_errors.UpstreamRateLimited: 503,
-    app_errors.UpstreamRejected: 502,
-    app_errors.PromptTooLong: 502,
-    app_errors.UpstreamBadReply: 502,
-    app_errors.Refused: 502,
-    IndexingError: 500,
-    indexing_errors.UnreadableDocument: 422,
-    indexing_errors.InvalidFilter: 400,
-    indexing_errors.InvalidName: 400,
-    indexing_errors.CollectionNotFound: 404,
-    indexing_errors.CollectionConflict: 409,
-    indexing_errors.EmbedderMismatch: 409,
-    indexing_errors.EmbedderUnavailable: 503,
-    indexing_errors.EmbedderBusy: 503,
-    indexing_errors.UnknownTokens: 400,
-    indexing_errors.IndexBusy: 503,
-    indexing_errors.StoreUnavailable: 503,
-}
 
 CLIENT_GONE = 499
 """Nobody reads it; it is for the log."""
@@ -84,6 +46,42 @@ class ClientGone(Exception):
     """The client closed the connection before it was answered."""
 
 
+STATUS: Mapping[type[WinnowError], int] = {
+    WinnowError: 500,
+    errors.ConfigError: 500,
+    InvalidRequest: 400,
+    index_errors.InvalidFilter: 400,
+    index_errors.InvalidName: 400,
+    errors.BudgetExceeded: 402,
+    errors.NotAuthenticated: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    index_errors.CollectionNotFound: 404,
+    errors.Conflict: 409,
+    index_errors.EmbedderMismatch: 409,
+    errors.TooLarge: 413,
+    UnsupportedMediaType: 415,
+    index_errors.UnreadableDocument: 422,
+    errors.UnknownBackend: 422,
+    errors.MissingCapability: 422,
+    errors.RateLimited: 429,
+    errors.Overloaded: 503,
+    index_errors.EmbedderUnavailable: 503,
+    index_errors.IndexBusy: 503,
+    index_errors.StoreUnavailable: 503,
+    errors.UpstreamError: 502,
+    errors.UpstreamTimeout: 504,
+    errors.UpstreamUnavailable: 503,
+    errors.Resting: 503,
+    errors.UpstreamRateLimited: 503,
+    errors.UpstreamRejected: 502,
+    errors.PromptTooLong: 502,
+    errors.UpstreamBadReply: 502,
+    errors.Refused: 502,
+}
+"""By class, and for a class that is not listed, by its nearest base; the name of that class is the problem's type."""
+
+
 def request_id(scope: Mapping[str, object]) -> str:
     """The id that `app.api.middleware` gave the request."""
     state = scope.get("state")
@@ -94,7 +92,7 @@ def problem_of(exc: Exception, instance: str) -> Problem:
     """What the client may know of `exc`; of a programmer's error, nothing but that it happened."""
     if isinstance(exc, HTTPException):
         return _from_http(exc, instance)
-    known = next((kind for kind in type(exc).__mro__ if kind in _ALL_STATUS), None)
+    known = next((kind for kind in type(exc).__mro__ if kind in STATUS), None)
     if known is None:
         detail = f"something went wrong on our side; the log has it under {instance}"
         return Problem(
@@ -103,7 +101,7 @@ def problem_of(exc: Exception, instance: str) -> Problem:
     return Problem(
         type=_urn(_words(known, "-")),
         title=_words(known, " ").capitalize(),
-        status=_ALL_STATUS[known],
+        status=STATUS[known],
         detail=str(exc),
         instance=instance,
         errors=exc.problems if isinstance(exc, InvalidRequest) else (),
@@ -117,7 +115,7 @@ def headers_of(exc: Exception) -> dict[str, str]:
     retry_after = getattr(exc, "retry_after", None)
     if retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
-    if isinstance(exc, app_errors.NotAuthenticated):
+    if isinstance(exc, errors.NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 
@@ -168,8 +166,6 @@ def _gone(request: Request[Any, Any, Any]) -> Problem:
         instance=request_id(request.scope),
     )
 
-
-_ALL_STATUS: Mapping[type[Exception], int] = {**STATUS, UnsupportedMediaType: 415}
 
 _HTTP_DETAIL = {
     HTTPStatus.NOT_FOUND: "there is nothing at this path; /schema describes what there is",

@@ -21,7 +21,7 @@ from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
 from app.wiring import named_backends, open_store
 from indexing.embedding.model import check_model
-from indexing.errors import EmbedderUnavailable, IndexBusy, IndexingError
+from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import LazyEmbedder
 from indexing.settings import QUICKSTART_MODEL
 
@@ -137,7 +137,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
         holdings = asyncio.run(_holdings(settings))
     except IndexBusy as exc:
         yield Finding(name="index", state="note", detail=str(exc), fix="wait for it, or stop it")
-    except (IndexingError, ConfigError, TimeoutError) as exc:
+    except (WinnowError, TimeoutError) as exc:
         fix = (
             "start Qdrant, or correct QDRANT_URL and QDRANT_API_KEY" if settings.store.url else "winnow index --rebuild"
         )

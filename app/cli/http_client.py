@@ -17,6 +17,9 @@ _TIMEOUT = httpx.Timeout(10.0, read=None)
 _JSON = {"Content-Type": "application/json"}
 _CALLERS_MISTAKE = (400, 413, 422)
 
+CREATE_COLLECTION = "`winnow index PATH --collection NAME` creates it"
+"""Follows the message of a collection that does not exist."""
+
 
 class ServiceRefused(WinnowError):
     """The service answered with a problem, or broke off; the text says which."""
@@ -138,6 +141,8 @@ def _check(reply: httpx.Response) -> None:
 
 def _problem(reply: httpx.Response) -> str:
     try:
-        return str(reply.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+        problem = reply.json()
+        detail, kind = str(problem["detail"]), str(problem.get("type"))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"the service answered {reply.status_code}"
+    return f"{detail}; {CREATE_COLLECTION}" if kind.endswith(":collection-not-found") else detail

@@ -22,6 +22,7 @@ from click.exceptions import Exit
 from app.cli.calibrate import calibrate
 from app.cli.cost import cost
 from app.cli.evaluate import evaluate
+from app.cli.http_client import CREATE_COLLECTION
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -35,9 +36,9 @@ from app.cli.render import (
 from app.cli.terminal import INTERRUPTED, err, out, print_json, settings_here, write
 from app.cli.usage import usage
 from app.cli.vllm import vllm
-from app.errors import ConfigError, InvalidRequest, WinnowError
+from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
 from app.observability.logging import configure_logging
-from indexing.errors import IndexingError, InvalidFilter, InvalidName
+from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import Summary, SyncRequest
 
 REFUSED, USAGE, FAILED = 1, 2, 3
@@ -71,14 +72,18 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
-    except (ConfigError, InvalidRequest, InvalidFilter, InvalidName) as exc:
+    except CollectionNotFound as exc:
+        _die(f"{exc}; {CREATE_COLLECTION}", FAILED)
+    except (NotFound, Conflict) as exc:
+        _die(exc, FAILED)
+    except (ConfigError, InvalidRequest) as exc:
         _die(exc, USAGE)
-    except (WinnowError, IndexingError) as exc:
+    except WinnowError as exc:
         _die(exc, FAILED)
     sys.exit(status or 0)
 
 
-def _die(exc: Exception, status: int) -> NoReturn:
+def _die(exc: object, status: int) -> NoReturn:
     err.print(f"winnow: {clean(str(exc))}", **_PLAIN)
     sys.exit(status)
 

@@ -15,7 +15,6 @@ from app.evaluation.data import Asked, DataSet, SourceDocument
 from app.ranking.scoring.calibration import Fits
 from app.wiring import Services, build_services
 from indexing.documents import Document
-from indexing.errors import IndexingError
 from indexing.pipeline.ingest import Handed
 
 FOLDER = "evals"
@@ -177,8 +176,6 @@ async def failing_softly(work: Awaitable[R], failed: Callable[[str], R]) -> R:
         raise
     except WinnowError as exc:
         return failed(exc.code)
-    except IndexingError as exc:
-        return failed(type(exc).__name__)
 
 
 def check_budget(use: BackendUse) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import numpy as np
 
-from app.errors import NotFound, TooLarge, pointing_at
+from app.errors import InvalidRequest, NotFound, TooLarge, pointing_at
 from app.services.model_ids import EMBED, ModelNames
 from app.text.fencing import clean
 from indexing.embedding.batching import Embedded, TextEmbedder
 from indexing.embedding.model import Embedder
 from indexing.embedding.token_ids import openai_vocabulary
-from indexing.errors import UnknownTokens
 from indexing.store.base import Vector
 
 MOST_TEXTS = 2_048
@@ -44,7 +43,7 @@ class Embeddings:
         self._texts, self._embedder, self._names, self._sizes = texts, embedder, names, sizes
 
     async def embed(self, task: TextsToEmbed) -> EmbeddedTexts:
-        """Raises InvalidRequest, TooLarge, NotFound (the model), EmbedderUnavailable, EmbedderBusy."""
+        """Raises InvalidRequest, TooLarge, NotFound (the model), EmbedderUnavailable, Overloaded."""
         if not self._names.embeds(task.model):
             raise NotFound(f"there is no embedding model {task.model[:100]!r} here; ask for {EMBED!r}")
         if len(task.inputs) > MOST_TEXTS:
@@ -84,7 +83,7 @@ def _spelt_out(inputs: Sequence[str | Sequence[int]]) -> list[str]:
     try:
         vocabulary = openai_vocabulary()
         return [clean(one if isinstance(one, str) else vocabulary.text(one)) for one in inputs]
-    except UnknownTokens as exc:
+    except InvalidRequest as exc:
         raise pointing_at("/input", str(exc)) from exc
 
 

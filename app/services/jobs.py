@@ -12,7 +12,6 @@ import structlog
 
 from app.errors import NotFound, Overloaded, WinnowError
 from app.services.document_validation import Result
-from indexing.errors import IndexingError
 
 MAX_ERRORS = 1000
 """Failed documents that a job tells one by one; it counts all of them."""
@@ -141,7 +140,7 @@ async def _run(progress: Progress, work: Work) -> None:
     progress.change(state="running")
     try:
         await work(progress)
-    except (WinnowError, IndexingError) as exc:
+    except WinnowError as exc:
         _end(progress, str(exc))
     except asyncio.CancelledError:
         _end(progress, "the service was stopped while it ran; what was written stays")

@@ -12,7 +12,7 @@ from app.backends.base import Deadline, tokens_of
 from app.backends.router import Route
 from app.config.settings import CompatSettings
 from app.domain import NOBODY, BackendUse, Caller, RankingOptions, Usage
-from app.errors import TooLarge
+from app.errors import TooLarge, WinnowError
 from app.observability.timing import Stopwatch
 from app.ranking.models import Candidate, Spread
 from app.services.ranking import Ordered, Rankers
@@ -20,7 +20,6 @@ from app.text.fencing import clean
 from indexing.embedding.batching import TextEmbedder
 from indexing.embedding.calibration import Contrast, contrast
 from indexing.embedding.model import Embedder, Vectors
-from indexing.errors import IndexingError
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import Vector
 
@@ -172,7 +171,7 @@ class TextRanker:
         try:
             async with asyncio.timeout(deadline.left() * MATCHING_SHARE):
                 return both(words, await self._match_vectors(query, texts)), ()
-        except (TimeoutError, IndexingError):
+        except (TimeoutError, WinnowError):
             return words, (BY_WORDS,)
 
     async def _match_vectors(self, query: str, texts: Sequence[str]) -> list[float]:

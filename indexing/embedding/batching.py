@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from indexing.embedding.model import Embedder, Vectors
-from indexing.errors import EmbedderBusy, EmbedderUnavailable
+from indexing.errors import EmbedderUnavailable, Overloaded
 from indexing.store.base import Vector
 
 V = TypeVar("V")
@@ -57,7 +57,7 @@ class Batches(Generic[V]):
         return value
 
     async def values(self, texts: Sequence[str]) -> list[V]:
-        """In order. Raises EmbedderBusy, and what the work raises."""
+        """In order. Raises Overloaded, and what the work raises."""
         joined: list[_Wanted[V]] = []
         try:
             for text in texts:
@@ -80,7 +80,7 @@ class Batches(Generic[V]):
 
     def _enqueue(self, text: str) -> _Wanted[V]:
         if len(self._waiting) >= self._queue:
-            raise EmbedderBusy(f"{len(self._waiting)} texts are waiting for the embedding model; try again shortly")
+            raise Overloaded(f"{len(self._waiting)} texts are waiting for the embedding model; try again shortly")
         wanted: _Wanted[V] = _Wanted(text)
         self._underway[text] = self._waiting[text] = wanted
         return wanted
@@ -141,7 +141,7 @@ class QueryEmbedder:
         self._together = 0
 
     async def embed(self, text: str) -> Vector:
-        """A unit vector, shape (dimension,); do not write to it. Raises EmbedderUnavailable, EmbedderBusy."""
+        """A unit vector, shape (dimension,); do not write to it. Raises EmbedderUnavailable, Overloaded."""
         if (vector := self._queries.remembered(text)) is not None:
             return vector
         await self._embedder()
@@ -151,7 +151,7 @@ class QueryEmbedder:
     async def embed_together(self, texts: Sequence[str]) -> Vectors:
         """Texts to compare with one another, in one call, not remembered; one row each. Errors: as `embed`."""
         if self._together >= self._queue:
-            raise EmbedderBusy(f"{self._together} requests are waiting for the embedding model; try again shortly")
+            raise Overloaded(f"{self._together} requests are waiting for the embedding model; try again shortly")
         self._together += 1
         try:
             return await self._in_thread(texts)
@@ -207,7 +207,7 @@ class TextEmbedder:
         self._queries: Batches[Embedded] = Batches(self._as_queries, cache=0, batch=batch, queue=queue)
 
     async def embed(self, texts: Sequence[str], *, queries: bool = False) -> list[Embedded]:
-        """One for each text, as documents or as `queries`. Raises EmbedderUnavailable, EmbedderBusy."""
+        """One for each text, as documents or as `queries`. Raises EmbedderUnavailable, Overloaded."""
         await self._embedder()
         return await (self._queries if queries else self._documents).values(texts)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from indexing.errors import UnknownTokens
+from indexing.errors import InvalidRequest
 
 PACKAGE = "quicktok"
 """Carries the vocabulary. Of its code nothing is run."""
@@ -26,24 +26,24 @@ class Vocabulary:
         self._tokens = tokens
 
     def text(self, ids: Sequence[int]) -> str:
-        """What the ids spell; a character that was cut in two is replaced. Raises UnknownTokens."""
+        """What the ids spell; a character that was cut in two is replaced. Raises InvalidRequest."""
         try:
             return b"".join(self._tokens[_natural(number)] for number in ids).decode("utf-8", "replace")
         except IndexError as exc:
-            raise UnknownTokens(
+            raise InvalidRequest(
                 f"the token ids are not all of cl100k_base (0 to {len(self._tokens) - 1}); {_HOW}"
             ) from exc
 
 
 @cache
 def openai_vocabulary() -> Vocabulary:
-    """It, read once in some 0.2 s. Raises UnknownTokens where it is not installed."""
+    """It, read once in some 0.2 s. Raises InvalidRequest where it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise UnknownTokens(f"token ids cannot be read here: pip install 'winnow[quickstart]', or {_HOW}")
+        raise InvalidRequest(f"token ids cannot be read here: pip install 'winnow[quickstart]', or {_HOW}")
     tokens = list(_read(Path(spec.submodule_search_locations[0], "data", "cl100k.vocab")))
     if _digest(tokens) != SHA256:
-        raise UnknownTokens(f"the vocabulary in the package {PACKAGE} is not OpenAI's cl100k_base; {_HOW}")
+        raise InvalidRequest(f"the vocabulary in the package {PACKAGE} is not OpenAI's cl100k_base; {_HOW}")
     return Vocabulary(tokens)
 
 

@@ -89,7 +89,7 @@ class VectorStore(Protocol):
     """
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
-        """Create, or return the existing one when dimension and distance agree (CollectionConflict, InvalidName).
+        """Create, or return the existing one when dimension and distance agree (Conflict, InvalidName).
 
         An existing collection keeps its spec: whether `embedder` fits is the caller's question.
         """

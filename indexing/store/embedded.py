@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from indexing.documents import Passage
-from indexing.errors import CollectionConflict, CollectionNotFound, StoreUnavailable
+from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
@@ -154,7 +154,7 @@ class EmbeddedStore:
                 self._entries[name] = entry
             existing = self._entries[name].spec
         if (existing.dimension, existing.distance) != (spec.dimension, spec.distance):
-            raise CollectionConflict(
+            raise Conflict(
                 f"collection {name!r} holds vectors of {existing.dimension} dimensions by {existing.distance}, "
                 f"not of {spec.dimension} by {spec.distance}"
             )

@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from indexing.documents import Passage, from_payload
-from indexing.errors import CollectionConflict, CollectionNotFound, IndexingError, StoreUnavailable
+from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import (
     CollectionInfo,
@@ -217,7 +217,7 @@ class ServerStore:
                 await self._point_alias(name, physical)
         info = await self.info(name)
         if (info.spec.dimension, info.spec.distance) != (spec.dimension, spec.distance):
-            raise CollectionConflict(
+            raise Conflict(
                 f"collection {name!r} holds vectors of {info.spec.dimension} dimensions by {info.spec.distance}, "
                 f"not of {spec.dimension} by {spec.distance}"
             )
@@ -443,7 +443,7 @@ class ServerStore:
             raise CollectionNotFound(name) from exc
 
 
-def _translated(name: str, exc: Exception) -> IndexingError:
+def _translated(name: str, exc: Exception) -> WinnowError:
     if isinstance(exc, grpc.aio.AioRpcError):
         if exc.code() is grpc.StatusCode.NOT_FOUND:
             return CollectionNotFound(name)

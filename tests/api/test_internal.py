@@ -55,7 +55,9 @@ def test_errors_of_the_service_are_those_of_the_command(server: RunningServer, s
     """The caller's mistakes and what is missing, in the service's words."""
     with pytest.raises(InvalidRequest, match="unknown operator"):
         search(settings, {"query": "x", "filter": {"a": {"bad": 1}}})
-    with pytest.raises(ServiceRefused, match="winnow index PATH --collection nope"):
+    with pytest.raises(
+        ServiceRefused, match="collection 'nope' not found; `winnow index PATH --collection NAME` creates it"
+    ):
         search(settings, {"query": "x", "collection": "nope"})
 
 

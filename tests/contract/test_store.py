@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from indexing.documents import PageStart
-from indexing.errors import CollectionConflict, CollectionNotFound, InvalidName, StoreUnavailable
+from indexing.errors import CollectionNotFound, Conflict, InvalidName, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
 from tests.fakes.points import SPEC, passage, point, vector
@@ -68,7 +68,7 @@ class TestCollections:
     async def test_another_shape_conflicts(self, store: VectorStore, other: CollectionSpec) -> None:
         """Another dimension or distance is refused, and the message names both."""
         await store.create("docs", SPEC)
-        with pytest.raises(CollectionConflict, match=f"4 dimensions by cosine, not of {other.dimension}"):
+        with pytest.raises(Conflict, match=f"4 dimensions by cosine, not of {other.dimension}"):
             await store.create("docs", other)
 
     @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "é", "x" * 65, "docs--0123456789ab"])

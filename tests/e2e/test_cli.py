@@ -78,9 +78,12 @@ def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> 
 
 
 def test_a_collection_that_is_not_there_is_status_3(tmp_path: Path) -> None:
-    """It says which command makes it, and no model is loaded for that."""
+    """It says which command creates it, and no model is loaded for that."""
     status, _, err = winnow(tmp_path, "search", "x")
-    assert (status, err) == (3, "winnow: there is no collection 'default': `winnow index PATH` makes it\n")
+    assert (status, err) == (
+        3,
+        "winnow: collection 'default' not found; `winnow index PATH --collection NAME` creates it\n",
+    )
 
 
 def test_a_home_that_cannot_be_made_is_status_2(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from app.api.request import BodyRequest, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed
 from app.wiring import Services
-from indexing.errors import IndexingError
 from indexing.pipeline.progress import Event, Summary, SyncRequest
 
 MAX_DOCUMENT_BYTES = 100_000_000
@@ -77,7 +76,7 @@ async def _events(services: Services, request: SyncRequest) -> AsyncIterator[byt
 async def _run(services: Services, request: SyncRequest, events: asyncio.Queue[Event | Failed]) -> None:
     try:
         await services.library.sync(request, events.put_nowait)
-    except (WinnowError, IndexingError) as exc:
+    except WinnowError as exc:
         events.put_nowait(Failed(detail=str(exc)))
     except Exception:
         log.exception("indexing failed")

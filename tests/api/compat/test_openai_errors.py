@@ -20,7 +20,7 @@ from app.errors import (
     UpstreamUnavailable,
     pointing_at,
 )
-from indexing.errors import CollectionNotFound, EmbedderBusy, StoreUnavailable
+from indexing.errors import CollectionNotFound, StoreUnavailable
 
 _WORDS = (
     ("spent", ("quota", "capacity", "credit", "billing", "balance")),
@@ -41,14 +41,14 @@ PASSING = (
     Overloaded("gemma is busy, and 12 calls wait for it", 2.0),
     Overloaded("gemma has had all that its limits per minute allow", 20.0),
     StoreUnavailable("the store does not answer"),
-    EmbedderBusy("too many texts wait to be embedded"),
+    Overloaded("too many texts wait to be embedded"),
     RateLimited("slow down", 1.0),
 )
 SPENT = BudgetExceeded("the budget of $500 a day in total is spent", 3600.0)
 BLOCKED = Refused("g", "gemma declined for its content policy")
 MISSING = (
     NotFound("there is no model 'x' to chat with"),
-    CollectionNotFound("there is no collection 'x'"),
+    CollectionNotFound("x"),
     UnknownBackend("there is no backend 'server'"),
 )
 TOO_LONG = PromptTooLong("g", "the prompt is too long for the context of 4096 tokens of gemma")

@@ -9,10 +9,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from app.api.compat.errors import openai_error, openai_failure, shaped
-from app.errors import NotFound
+from app.errors import NotFound, WinnowError
 from app.services.model_ids import Offered, Serves, public_name
 from app.wiring import PROBE_S, Services
-from indexing.errors import IndexingError
 
 _XINFERENCE: Mapping[Serves, str] = {"rerank": "rerank", "embed": "embedding", "answer": "LLM", "chat": "LLM"}
 
@@ -70,7 +69,7 @@ async def _collections(services: Services) -> list[str]:
     try:
         async with asyncio.timeout(PROBE_S):
             return [found.name for found in await (await services.store.get()).collections()]
-    except (TimeoutError, IndexingError):
+    except (TimeoutError, WinnowError):
         return []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from indexing.embedding.batching import Batches
-from indexing.errors import EmbedderBusy
+from indexing.errors import Overloaded
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +45,7 @@ async def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
     leaving = asyncio.ensure_future(batches.values(["both", "one", "one more"]))
     both = asyncio.ensure_future(batches.values(["both"]))
     await asyncio.sleep(0)
-    with pytest.raises(EmbedderBusy):
+    with pytest.raises(Overloaded):
         await batches.values(["both", "too many"])
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from indexing.embedding.batching import QueryEmbedder
-from indexing.errors import EmbedderBusy, EmbedderUnavailable
+from indexing.errors import EmbedderUnavailable, Overloaded
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
 
@@ -88,7 +88,7 @@ async def test_the_event_loop_stays_free() -> None:
 
 
 async def test_a_full_queue_is_refused() -> None:
-    """More than `queue` waiting texts are EmbedderBusy, and those that wait are still served."""
+    """More than `queue` waiting texts are Overloaded, and those that wait are still served."""
     gate = threading.Event()
     embedder = HashEmbedder(gate=gate)
     queries = QueryEmbedder(GivenEmbedder(embedder).get, queue=1)
@@ -96,7 +96,7 @@ async def test_a_full_queue_is_refused() -> None:
     await until_called(embedder)
     waiting = asyncio.ensure_future(queries.embed("waiting"))
     await asyncio.sleep(0)
-    with pytest.raises(EmbedderBusy):
+    with pytest.raises(Overloaded):
         await queries.embed("too many")
     gate.set()
     await asyncio.gather(running, waiting)
@@ -165,7 +165,7 @@ async def test_too_many_comparisons_are_refused() -> None:
     queries = QueryEmbedder(GivenEmbedder(embedder).get, queue=1)
     running = asyncio.ensure_future(queries.embed_together(["a"]))
     await until_called(embedder)
-    with pytest.raises(EmbedderBusy):
+    with pytest.raises(Overloaded):
         await queries.embed_together(["b"])
     gate.set()
     await running

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexing.embedding.batching import TextEmbedder
-from indexing.errors import EmbedderBusy, EmbedderUnavailable
+from indexing.errors import EmbedderUnavailable, Overloaded
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
 
@@ -57,7 +57,7 @@ async def test_a_full_queue_refuses() -> None:
     """Beyond `queue` waiting texts a caller is told to come back; the earlier ones are served."""
     texts = TextEmbedder(GivenEmbedder(HashEmbedder()).get, batch=1, queue=2)
     asked = await asyncio.gather(*(texts.embed([f"{n}"]) for n in range(5)), return_exceptions=True)
-    assert [type(one) for one in asked] == [list, list, list, EmbedderBusy, EmbedderBusy]
+    assert [type(one) for one in asked] == [list, list, list, Overloaded, Overloaded]
     await texts.close()
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.embedding.token_ids import Vocabulary, openai_vocabulary
-from indexing.errors import UnknownTokens
+from indexing.errors import InvalidRequest
 
 BYTES = Vocabulary([bytes([number]) for number in range(256)])
 
@@ -21,7 +21,7 @@ def test_bytes_spell_their_text(text: str) -> None:
 @pytest.mark.parametrize("ids", [[256], [-1], [1, 10**12]])
 def test_other_ids_are_refused(ids: list[int]) -> None:
     """The message says what to do instead."""
-    with pytest.raises(UnknownTokens, match="check_embedding_ctx_length=False"):
+    with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False"):
         BYTES.text(ids)
 
 
