@@ -18,9 +18,8 @@ from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
-from app.ranking.reranker import Reranker
-from app.ranking.scoring.calibration import FITS_FILE, Fits, calibrations
-from app.ranking.strategies import Conduct
+from app.ranking.calibration import FITS_FILE, Fits, calibrations
+from app.ranking.reranker import Conduct, Reranker
 from app.services.answer import Answerer, Answerers
 from app.services.chat import Tasks
 from app.services.documents import Catalogue, Library

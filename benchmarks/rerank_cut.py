@@ -1,7 +1,7 @@
 """What the reranker's cut keeps of gold spans: `python -m benchmarks.rerank_cut --data DIR [--part odd]`.
 
 Passages of about 380 tokens are put together from neighbouring paragraphs (SQuAD, XQuAD) or cut from documents
-(chunking_eval). kept: the share of gold spans that `app.ranking.passages.excerpts` shows in so many
+(chunking_eval). kept: the share of gold spans that `app.ranking.passages` shows in so many
 tokens; head: that of a cut that keeps the beginning; expected: what the simulation's assumption about evidence
 (rerank_data) says of the cut. The last line of a set has the likeliest strengths of that assumption, to be put there.
 """
@@ -19,7 +19,7 @@ import msgspec
 
 from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.evaluation.data import read_qrels, read_rows
-from app.ranking.passages.excerpts import Search, cut
+from app.ranking.passages import Search, cut
 from benchmarks.rerank_data import PARTS, likelihoods, rarity_of, sentences_of
 
 LONG = 380

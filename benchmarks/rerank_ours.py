@@ -12,7 +12,7 @@ import msgspec
 from app.backends.base import Conversation, LabelScores, log_evidence, softmax
 from app.ranking.calls import interleave
 from app.ranking.models import LABELS, Grade, Prepared
-from app.ranking.passages.prepare import PASSAGE_TOKENS, prepare
+from app.ranking.passages import PASSAGE_TOKENS, prepare
 from app.ranking.prompts import (
     LETTERS,
     blank_prompts,
@@ -22,25 +22,23 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.reply_parser import read_grades, read_order
-from app.ranking.scoring.fusion import (
+from app.ranking.scoring import (
     BETA,
+    DUEL_WEIGHT,
     PRIOR_WEIGHT,
     UNBIASED,
+    WINDOW,
     bias_of,
     by_prior,
+    duelled,
     fit_prior,
     fuse,
     grade_of,
     grades_of,
     in_order,
-    prior_scores,
-)
-from app.ranking.scoring.pairwise import (
-    DUEL_WEIGHT,
-    WINDOW,
-    duelled,
     merged,
     preferences,
+    prior_scores,
     redealt,
     settle,
     window_of,

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
 from app.domain import Strategy
-from app.ranking import strategies
+from app.ranking import reranker as strategies
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import Way
-from app.ranking.reranker import Reranker
-from app.ranking.strategies import Conduct
+from app.ranking.reranker import Conduct, Reranker
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports, Schedule
 

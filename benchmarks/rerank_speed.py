@@ -23,7 +23,7 @@ from pathlib import Path
 
 from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring
 from app.domain import Strategy, TokenCount
-from app.ranking import strategies
+from app.ranking import reranker as strategies
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import Way
 from app.ranking.models import Candidate

@@ -12,7 +12,7 @@ from rich.text import Text
 from app.cli.render import AskingView, clean, duration
 from app.cli.terminal import dollars, err, out, print_json, run, settings_here
 from app.evaluation.models import Calibrated, CalibrateOptions
-from app.ranking.scoring.calibration import Bin
+from app.ranking.calibration import Bin
 
 _BAR = 22
 

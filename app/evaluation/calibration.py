@@ -13,9 +13,7 @@ from app.errors import InvalidRequest, MissingCapability
 from app.evaluation.data import Asked, DataSet, SourceDocument, digest_of, sample
 from app.evaluation.models import Calibrated, CalibrateOptions, HeldOut
 from app.evaluation.runner import Journal, Record, Tell, ask_all, failing_softly, index_documents, tell_nobody
-from app.ranking.models import Calibration
-from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.scoring.calibration import (
+from app.ranking.calibration import (
     FITS_FILE,
     Fit,
     KeptFit,
@@ -26,7 +24,9 @@ from app.ranking.scoring.calibration import (
     log_loss,
     reliability,
 )
-from app.ranking.scoring.fusion import score_of
+from app.ranking.models import Calibration
+from app.ranking.prompts import PROMPT_VERSION
+from app.ranking.scoring import score_of
 from app.wiring import Services
 
 CALLER = Caller(key="calibrate")

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from app.ranking.scoring.calibration import Bin, Fit
+from app.ranking.calibration import Bin, Fit
 
 
 class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):

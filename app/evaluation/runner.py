@@ -12,7 +12,7 @@ from app.config.settings import Settings
 from app.domain import BackendUse, Usage
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
 from app.evaluation.data import Asked, DataSet, SourceDocument
-from app.ranking.scoring.calibration import Fits
+from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
 from indexing.documents import Document
 from indexing.pipeline.ingest import Handed

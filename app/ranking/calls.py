@@ -1,5 +1,6 @@
 """One round of model calls: passages in batches to the model, grades back."""
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
@@ -7,7 +8,6 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, tokens_of
-from app.concurrency import together
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.cache import Said, ScoreCache, key_of
 from app.ranking.models import LABELS, Prepared
@@ -23,9 +23,7 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.reply_parser import read_grades, read_order
-from app.ranking.scoreboard import Sheet, Tally
-from app.ranking.scoring.fusion import grades_of
-from app.ranking.scoring.pairwise import preferences
+from app.ranking.scoring import Sheet, Tally, grades_of, preferences
 
 Item = TypeVar("Item")
 
@@ -121,7 +119,9 @@ class Asking:
             if self._reader.way == "scorer":
                 await self._score(passages, sheet)
             else:
-                await together(self._judge(block, sheet) for block in interleave(passages, self._block(passages)))
+                async with asyncio.TaskGroup() as group:
+                    for block in interleave(passages, self._block(passages)):
+                        group.create_task(self._judge(block, sheet))
 
     async def compare(self, window: Sequence[Prepared], tally: Tally) -> tuple[float, ...] | None:
         """u of each in the window, from its letters in both directions. None: it could not be told."""
@@ -160,11 +160,14 @@ class Asking:
         blanks, rest = [item for item in left if not item.passage], [item for item in left if item.passage]
         starts = range(0, len(rest), SCORER_BLOCK) or range(1)
 
-        async def block(some: Sequence[_Item]) -> None:
-            _note(some, await self._scored(some, LABELS, sheet.tally), sheet)
+        async def score(block: Sequence[_Item]) -> None:
+            _note(block, await self._scored(block, LABELS, sheet.tally), sheet)
 
-        blocks = [(blanks if not start else []) + rest[start : start + SCORER_BLOCK] for start in starts]
-        await together(block(some) for some in blocks if some)
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                block = (blanks if not start else []) + rest[start : start + SCORER_BLOCK]
+                if block:
+                    group.create_task(score(block))
 
     async def _judge(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
         numbers = range(1, len(passages) + 1)

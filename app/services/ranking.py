@@ -13,8 +13,7 @@ from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
 from app.ranking.calls import Way
 from app.ranking.models import Candidate, Ranking, Spread
-from app.ranking.reranker import Reranker
-from app.ranking.strategies import Task
+from app.ranking.reranker import Reranker, Task
 
 STAGE = "rank"
 

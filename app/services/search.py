@@ -170,8 +170,9 @@ async def _look(store: VectorStore, query: Query, dense: Vector | None, sparse: 
     if dense is None and sparse is None:
         return catch
     wanted = _depth(query)
-    narrowed = None if query.conditions is None else narrowing(query.conditions)
-    condition = all_of((query.filter, narrowed))
+    condition = query.filter
+    if query.conditions is not None:
+        condition = all_of((query.filter, narrowing(query.conditions)))
     for limit in dict.fromkeys((wanted, MAX_LOOKED_THROUGH)):
         asked = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=condition)
         catch = _sift(await store.retrieve(query.collection, asked), query.conditions, wanted, limit)

@@ -14,9 +14,9 @@ import pytest
 
 from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
 from app.config.settings import RankingSettings
+from app.ranking.calibration import FITS_FILE, Fit, KeptFit, keep_fit
 from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.scoring.calibration import FITS_FILE, Fit, KeptFit, keep_fit
-from app.ranking.scoring.fusion import sigmoid
+from app.ranking.scoring import sigmoid
 from app.wiring import Services
 from tests.fakes.corpus import fill
 from tests.fakes.faults import Fault

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.evaluation.data import DataSet
-from app.ranking.scoring.calibration import FITS_FILE
+from app.ranking.calibration import FITS_FILE
 from tests.e2e.test_cli import start, winnow
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import KNOWING, beir_folder

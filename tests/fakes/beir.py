@@ -8,7 +8,7 @@ from typing import Any
 
 from app.backends.settings import BackendSettings, BudgetSettings
 from app.config.settings import AnswerSettings, IndexSection, RankingSettings, Settings
-from app.ranking.scoring.calibration import Fits
+from app.ranking.calibration import Fits
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore

@@ -4,7 +4,7 @@ import pytest
 
 from app.backends.base import Conversation
 from app.ranking.models import LABELS, Candidate
-from app.ranking.passages.prepare import prepare
+from app.ranking.passages import prepare
 from app.ranking.prompts import LETTERS, duel_prompt, grade_prompt
 from tests.attacks.injections import ATTACKS
 from tests.vllm.running import MODEL, RunningVllm

@@ -11,7 +11,7 @@ from app.cli.evaluate import show_report
 from app.cli.render import AskingView
 from app.evaluation.models import Calibrated, HeldOut
 from app.evaluation.runner import EvaluationProgress
-from app.ranking.scoring.calibration import Bin, Fit
+from app.ranking.calibration import Bin, Fit
 from tests.unit.app.evaluation.test_report import GEMMA, REPORT
 
 BINS = (

@@ -16,10 +16,10 @@ from app.evaluation.calibration import Graded, calibrate, held_out
 from app.evaluation.data import DataSet
 from app.evaluation.models import Calibrated, CalibrateOptions
 from app.evaluation.runner import Ended, EvaluationProgress
+from app.ranking.calibration import FITS_FILE, read_fits
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
-from app.ranking.scoring.calibration import FITS_FILE, read_fits
-from app.ranking.scoring.fusion import score_of
+from app.ranking.scoring import score_of
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, QRELS, beir_folder, evaluating
 from tests.fakes.gemini_requests import text_of
 from tests.fakes.gemini_server import Call, GeminiServer, Said

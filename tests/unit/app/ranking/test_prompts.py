@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.backends.base import ChatRequest, Conversation, tokens_of, tokens_of_prompt
 from app.ranking.models import LABELS
-from app.ranking.passages.prepare import PASSAGE_TOKENS
+from app.ranking.passages import PASSAGE_TOKENS
 from app.ranking.prompts import (
     BLANKS,
     JUDGE_PASSAGES,

@@ -17,10 +17,8 @@ from app.ranking.cache import ScoreCache
 from app.ranking.calls import Way
 from app.ranking.models import Calibration, Candidate, Ranking
 from app.ranking.prompts import BLANKS, PROMPT_VERSION
-from app.ranking.reranker import Reranker
-from app.ranking.scoreboard import UNGRADED
-from app.ranking.scoring.fusion import fit_prior, fuse, sigmoid
-from app.ranking.strategies import Conduct, Task
+from app.ranking.reranker import Conduct, Reranker, Task
+from app.ranking.scoring import UNGRADED, fit_prior, fuse, sigmoid
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.passage_reader import ScriptedReader, candidates, falling
 from tests.fakes.virtual_time import run

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.backends.base import tokens_of
-from app.ranking.passages.excerpts import Search, cut
+from app.ranking.passages import Search, cut
 
 FILLER = "Our company was founded long ago and has many friends in all parts of the country. "
 ANSWER = "Parcels to Norway take nine days. "

@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.passages.prepare import NEAR, first_alike
+from app.ranking.passages import NEAR, first_alike
 
 WORDS = (
     "parcel",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.backends.base import tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Candidate, Prepared
-from app.ranking.passages.prepare import TITLE_TOKENS, prepare
+from app.ranking.passages import TITLE_TOKENS, prepare
 from app.text.fencing import neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.unit.app.ranking.passages.test_near_duplicates import prose

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.models import Grade
-from app.ranking.scoring.fusion import PriorModel, fit_prior
-from app.ranking.scoring.pairwise import LEAST_SIGMA, Settlement, phi, settle, sigma_of, worth_reading
+from app.ranking.scoring import LEAST_SIGMA, PriorModel, Settlement, fit_prior, phi, settle, sigma_of, worth_reading
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
 TOPS = st.integers(1, 45)

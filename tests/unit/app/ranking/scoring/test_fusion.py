@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.models import Calibration, Grade, Spread
-from app.ranking.scoring.fusion import (
+from app.ranking.scoring import (
     PriorModel,
     by_prior,
     fit_prior,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.base import LabelScores, log_evidence, mass_and_evidence
-from app.ranking.scoring.fusion import JUDGE_VARIANCE, UNBIASED, UNRELIABLE, bias_of, grade_of, grades_of
+from app.ranking.scoring import JUDGE_VARIANCE, UNBIASED, UNRELIABLE, bias_of, grade_of, grades_of
 from tests.unit.app.ranking.drawn import LOGS, label_scores
 
 TOLD = label_scores(LOGS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.backends.base import LabelScores
 from app.ranking.models import Grade
-from app.ranking.scoring.pairwise import (
+from app.ranking.scoring import (
     DUEL_WEIGHT,
     contenders,
     duelled,

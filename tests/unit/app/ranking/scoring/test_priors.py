@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.scoring.fusion import PriorModel, clip, fit_prior
+from app.ranking.scoring import PriorModel, clip, fit_prior
 from tests.unit.app.ranking.drawn import UNIT
 
 PAIRS = st.lists(st.tuples(UNIT, UNIT), max_size=30)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Calibration, Grade, Prepared
-from app.ranking.scoreboard import Sheet, Tally
+from app.ranking.scoring import Sheet, Tally
 
 
 def passage(name: str, prior: float, *flags: str, twins: tuple[str, ...] = ()) -> Prepared:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError
+from app.ranking.calibration import FITS_FILE, Fit, KeptFit, calibrations, keep_fit, read_fits
 from app.ranking.models import Calibration
-from app.ranking.scoring.calibration import FITS_FILE, Fit, KeptFit, calibrations, keep_fit, read_fits
 
 
 def kept(model: str, version: str = "1", slope: float = 2.0) -> KeptFit:

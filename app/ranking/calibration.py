@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.errors import ConfigError, InvalidRequest
 from app.ranking.models import Calibration
-from app.ranking.scoring.fusion import score_of
+from app.ranking.scoring import score_of
 
 Vector = NDArray[np.float64]
 

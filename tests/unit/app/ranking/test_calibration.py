@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequest
-from app.ranking.models import Calibration
-from app.ranking.scoring.calibration import (
+from app.ranking.calibration import (
     Bin,
     calibration_error,
     fit_calibration,
@@ -16,7 +15,8 @@ from app.ranking.scoring.calibration import (
     log_loss,
     reliability,
 )
-from app.ranking.scoring.fusion import sigmoid
+from app.ranking.models import Calibration
+from app.ranking.scoring import sigmoid
 from tests.unit.app.ranking.drawn import UNIT
 
 SCORED = st.lists(st.tuples(UNIT, st.booleans()), max_size=60)

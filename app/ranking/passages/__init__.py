@@ -1,1 +1,0 @@
-"""Candidates prepared for a model to read: cut, deduplicated, batched."""

@@ -1,1 +1,0 @@
-"""From a model's grades to one absolute score."""
