@@ -46,7 +46,7 @@ async def ways(settings: BackendSettings, home: Path) -> AsyncIterator[Mapping[s
         stack.callback(accounts.close)
         stack.push_async_callback(fleet.close)
         client = fleet.router.clients[NAME]
-        found = await client.probe()
+        found = await client.discovery.probe()
         fleet.start()
         given = msgspec.structs.replace(settings, model=found.model)
         http = await stack.enter_async_context(_http(settings))

@@ -174,7 +174,7 @@ async def open_line(name: str, settings: BackendSettings) -> AsyncGenerator[Back
     adapter: Adapter = open_adapter(name, settings)
     try:
         client = BackendClient(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())
-        await client.probe()
+        await client.discovery.probe()
         yield client
     finally:
         await adapter.aclose()

@@ -1,15 +1,134 @@
-"""One call upstream, from the slot it takes to the row it leaves: whole, or as a stream."""
+"""One call upstream: what it passes through, what it used, and how it ended; whole, or as a stream.
+
+The concerns around a call (limits, breaker, health, meter) are guards: each lets an attempt begin and learns how it
+ended, and none knows the others.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
-from app.backends.base import Charge, Clock, Delta, tokens_of, tokens_of_calls, total
-from app.backends.resilience.breaker import Health, Permit
-from app.backends.resilience.limits import Slot
+import msgspec
+
+from app.backends.base import (
+    Call,
+    Charge,
+    Clock,
+    Deadline,
+    Delta,
+    Meter,
+    Reply,
+    Scoring,
+    Target,
+    tokens_of,
+    tokens_of_calls,
+)
 from app.concurrency import finish
 from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamTimeout, WinnowError
+
+CLOSE_S = 5.0
+"""How long an adapter may take to close its connection."""
+
+HURRY_WAIT_S = 1.0
+"""How long to wait in the queue, or before a retry, while another backend could take over."""
+
+R = TypeVar("R", Reply, Scoring)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt is for and what it may use: at most the tokens of `worst`.
+
+    `hurry`: another backend could take over, so by then the reply must be there; if it is `streamed`, its first token.
+    `spare`: it is a second call beside a slow first one, and takes only what is free at once.
+    """
+
+    call: Call
+    worst: TokenCount
+    hurry: Deadline | None = None
+    streamed: bool = False
+    spare: bool = False
+
+    def left(self) -> float:
+        """Seconds until the reply, or the first token of a stream, must be there."""
+        left = self.call.deadline.left()
+        return left if self.hurry is None else min(left, self.hurry.left())
+
+    def patience(self) -> float:
+        """Seconds that may be waited without anything being done."""
+        return self.left() if self.hurry is None else min(self.left(), HURRY_WAIT_S)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended. `failure` None: well. `tokens` None: the server did not say; then `estimate` counts.
+
+    Both are None when nothing was used, as far as anyone knows.
+    """
+
+    failure: BaseException | None = None
+    tokens: TokenCount | None = None
+    estimate: TokenCount | None = None
+    requests: int = 1
+    seconds: float = 0.0
+    first_token_s: float | None = None
+
+    @property
+    def code(self) -> str:
+        """The word for it in the ledger."""
+        if self.failure is None:
+            return "ok"
+        if isinstance(self.failure, asyncio.CancelledError | GeneratorExit):
+            return "cancelled"
+        return self.failure.code if isinstance(self.failure, WinnowError) else WinnowError.code
+
+
+class Lease(Protocol):
+    """What one guard holds for an attempt."""
+
+    def release(self, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
+        """The attempt is over; None: it was never made. Called exactly once.
+
+        What is returned has to be awaited to its end, whoever is cancelled meanwhile.
+        """
+        ...
+
+
+class Guard(Protocol):
+    """One concern around every attempt."""
+
+    async def guard(self, terms: Terms) -> Lease:
+        """Let an attempt begin. Raises WinnowError when it must not."""
+        ...
+
+
+class Metering:
+    """The guard that prices and books each attempt."""
+
+    def __init__(self, meter: Meter, target: Callable[[], Target]) -> None:
+        self._meter, self._target = meter, target
+
+    async def guard(self, terms: Terms) -> "ChargeLease":
+        """Raises BudgetExceeded."""
+        return ChargeLease(self._meter.begin(self._target(), terms.call, terms.worst))
+
+
+class ChargeLease:
+    """A charge that is ended with its attempt. The meter is the last guard: a charge that began cannot be undone."""
+
+    def __init__(self, charge: Charge) -> None:
+        self._charge = charge
+
+    def release(self, outcome: Outcome | None) -> Coroutine[Any, Any, None]:
+        """Book it."""
+        outcome = outcome or Outcome(failure=asyncio.CancelledError())
+        return self._charge.end(
+            outcome.tokens,
+            outcome=outcome.code,
+            requests=outcome.requests,
+            estimate=outcome.estimate,
+            first_token_s=outcome.first_token_s,
+        )
 
 
 @asynccontextmanager
@@ -22,85 +141,96 @@ async def time_limit(name: str, seconds: float) -> AsyncIterator[None]:
         raise UpstreamTimeout(name, f"{name} did not answer within {seconds:.3g} s", sent=True) from exc
 
 
+async def begin(name: str, guards: Iterable[Guard], terms: Terms, clock: Clock, timeout_s: float) -> "Attempt":
+    """Pass all guards, in their order, or none. Raises what the first one raises that refuses."""
+    leases: list[Lease] = []
+    try:
+        for guard in guards:
+            leases.append(await guard.guard(terms))
+    except BaseException:
+        for lease in reversed(leases):
+            lease.release(None)
+        raise
+    left = terms.call.deadline.left() if terms.streamed else terms.left()
+    return Attempt(name, terms, leases, clock, min(timeout_s, left))
+
+
 class Attempt:
-    """Holds a slot, the breaker's permit and a charge, and gives all three back by exactly one call to an end.
+    """One call to the backend `name`, given up after `timeout_s`. It holds its leases until it ends, exactly once."""
 
-    `ends_at` is when it is given up, on `clock`.
-    """
-
-    def __init__(
-        self, slot: Slot, permit: Permit, charge: Charge, health: Health, clock: Clock, timeout_s: float
-    ) -> None:
-        self._slot, self._permit, self._charge = slot, permit, charge
-        self._health, self._clock = health, clock
-        self._began = clock()
-        self._timeout_s = timeout_s
-
-    def age(self) -> float:
-        """Seconds since it began."""
-        return self._clock() - self._began
+    def __init__(self, name: str, terms: Terms, leases: Sequence[Lease], clock: Clock, timeout_s: float) -> None:
+        self.name = name
+        self._terms, self._leases = terms, leases
+        self._clock, self._began, self._timeout_s = clock, clock(), timeout_s
+        self._tokens: TokenCount | None = None
+        self._text_tokens = 0
+        self._first_token_s: float | None = None
 
     def left(self) -> float:
         """Seconds until it is given up."""
-        return self._timeout_s - self.age()
+        return self._timeout_s - (self._clock() - self._began)
 
-    async def succeeded(
-        self,
-        tokens: TokenCount | None,
-        *,
-        requests: int = 1,
-        estimate: TokenCount | None = None,
-        first_token_s: float | None = None,
-    ) -> None:
-        """The whole reply is there. `estimate` is booked if the server did not tell the tokens."""
-        self._permit.succeeded()
-        self._health.served(self.age(), first_token_s)
-        self._slot.leave(_total(tokens or estimate), requests)
-        await finish(
-            self._charge.end(tokens, outcome="ok", requests=requests, estimate=estimate, first_token_s=first_token_s)
+    async def whole(self, ask: Callable[[float], Awaitable[R]]) -> R:
+        """The reply to `ask`, which gets the seconds it may take."""
+        within_s = self.left()
+        try:
+            async with time_limit(self.name, within_s):
+                reply = await ask(within_s)
+        except BaseException as exc:
+            await self.end(exc)
+            raise
+        self._tokens = reply.tokens
+        await self.end(requests=reply.requests if isinstance(reply, Scoring) else 1)
+        return reply
+
+    async def stream(self, source: AsyncGenerator[Delta, None], first_token_s: float) -> "OpenStream":
+        """The reply that arrives from `source`, once its first delta is there."""
+        within_s = min(first_token_s, self._terms.left(), self.left())
+        return await OpenStream(source, self).open(within_s)
+
+    def note(self, delta: Delta) -> None:
+        """A piece of a streamed reply has come."""
+        if self._first_token_s is None:
+            self._first_token_s = self._clock() - self._began
+        self._text_tokens += tokens_of(delta.text) + tokens_of_calls(delta.calls)
+        self._tokens = delta.tokens or self._tokens
+
+    async def end(self, failure: BaseException | None = None, *, requests: int = 1) -> None:
+        """Give everything back and book it. None: the whole reply is there."""
+        tokens, estimate = self._tokens, None
+        if failure is not None:
+            # What the stream told before it failed may be less than what it used, so that is an estimate.
+            tokens = failure.tokens if isinstance(failure, UpstreamError) else None
+        if tokens is None and (failure is None or self._first_token_s is not None or _may_have_read(failure)):
+            estimate = self._used()
+        outcome = Outcome(
+            failure=failure,
+            tokens=tokens,
+            estimate=estimate,
+            requests=requests,
+            seconds=self._clock() - self._began,
+            first_token_s=self._first_token_s,
+        )
+        # All leases end before anything is awaited: a slot is not held while a call is being booked.
+        rest = [work for lease in self._leases if (work := lease.release(outcome)) is not None]
+        await finish(_each(rest))
+
+    def _used(self) -> TokenCount:
+        """What it has used up to here: what the server told, but at least its prompt and the text that has come."""
+        told = self._tokens or TokenCount(input=self._terms.worst.input)
+        return TokenCount(
+            input=told.input, cached=told.cached, thinking=told.thinking, output=max(told.output, self._text_tokens)
         )
 
-    async def failed(
-        self, failure: BaseException, estimate: TokenCount | None, first_token_s: float | None = None
-    ) -> None:
-        """There will be no whole reply. `estimate` is what it used, if the failure does not tell."""
-        self._judge(failure)
-        tokens = failure.tokens if isinstance(failure, UpstreamError) else None
-        self._slot.leave(_total(tokens or estimate))
-        await finish(
-            self._charge.end(tokens, outcome=outcome_of(failure), estimate=estimate, first_token_s=first_token_s)
-        )
 
-    def _judge(self, failure: BaseException) -> None:
-        """A backend that refuses is well; one that we did not let finish, nobody knows."""
-        if not isinstance(failure, UpstreamError):
-            self._permit.dropped()
-            return
-        self._health.failed(failure)
-        if failure.retryable:
-            self._permit.failed(failure)
-        else:
-            self._permit.succeeded()
-
-
-def may_have_read(failure: BaseException) -> bool:
+def _may_have_read(failure: BaseException) -> bool:
     """Whether a call that failed before it replied has used its prompt: what we stopped probably has."""
     return not isinstance(failure, WinnowError) or (isinstance(failure, UpstreamTimeout) and failure.sent)
 
 
-def outcome_of(failure: BaseException) -> str:
-    """The word for it in the ledger."""
-    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
-        return "cancelled"
-    return failure.code if isinstance(failure, WinnowError) else WinnowError.code
-
-
-def _total(tokens: TokenCount | None) -> int | None:
-    return None if tokens is None else total(tokens)
-
-
-CLOSE_S = 5.0
-"""How long an adapter may take to let go of its connection."""
+async def _each(works: Iterable[Awaitable[None]]) -> None:
+    for work in works:
+        await work
 
 
 class OpenStream:
@@ -112,12 +242,8 @@ class OpenStream:
 
     first: Delta
 
-    def __init__(self, name: str, source: AsyncGenerator[Delta, None], attempt: Attempt, prompt: TokenCount) -> None:
-        self._name, self._source, self._attempt = name, source, attempt
-        self._told: TokenCount | None = None
-        self._prompt = prompt
-        self._text_tokens = 0
-        self._first_token_s: float | None = None
+    def __init__(self, source: AsyncGenerator[Delta, None], attempt: Attempt) -> None:
+        self._source, self._attempt = source, attempt
         self._unread: Delta | None = None
         self._over = False
 
@@ -138,58 +264,34 @@ class OpenStream:
         return await self._receive(self._attempt.left())
 
     async def aclose(self) -> None:
-        """Give the rest of it up, if there is any."""
+        """Give up the rest of it, if there is any."""
         self._unread = None
         if not self._over:
             await self._end(GeneratorExit())
 
     async def _receive(self, within_s: float) -> Delta:
+        name = self._attempt.name
         try:
-            delta = await self._next(within_s)
+            async with time_limit(name, within_s):
+                delta = await anext(self._source, None)
+            if delta is None:
+                raise UpstreamBadReply(name, f"{name} broke its reply off")
         except BaseException as exc:
             await self._end(exc)
             raise
-        self._note(delta)
+        self._attempt.note(delta)
         if delta.finish_reason is not None:
             await self._end(None)
         return delta
-
-    async def _next(self, within_s: float) -> Delta:
-        async with time_limit(self._name, within_s):
-            delta = await anext(self._source, None)
-        if delta is None:
-            raise UpstreamBadReply(self._name, f"{self._name} broke its reply off")
-        return delta
-
-    def _note(self, delta: Delta) -> None:
-        if self._first_token_s is None:
-            self._first_token_s = self._attempt.age()
-        self._text_tokens += tokens_of(delta.text) + tokens_of_calls(delta.calls)
-        self._told = delta.tokens or self._told
 
     async def _end(self, failure: BaseException | None) -> None:
         self._over = True
         try:
             await finish(self._close())
         finally:
-            await self._settle(failure)
+            await self._attempt.end(failure)
 
     async def _close(self) -> None:
         with suppress(WinnowError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._source.aclose()
-
-    async def _settle(self, failure: BaseException | None) -> None:
-        first_token_s = self._first_token_s
-        if failure is None:
-            await self._attempt.succeeded(self._told, estimate=self._estimate(), first_token_s=first_token_s)
-            return
-        began = first_token_s is not None or may_have_read(failure)
-        await self._attempt.failed(failure, self._estimate() if began else None, first_token_s)
-
-    def _estimate(self) -> TokenCount:
-        """What it has used up to here: what the server told, but at least the text that has come."""
-        told = self._told or self._prompt
-        return TokenCount(
-            input=told.input, cached=told.cached, thinking=told.thinking, output=max(told.output, self._text_tokens)
-        )

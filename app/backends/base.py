@@ -65,6 +65,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     tools: Tools | None = None
 
+    @property
+    def uses_tools(self) -> bool:
+        """Whether it offers tools, or has turns about them."""
+        return self.tools is not None or any(message.calls or message.call_id for message in self.messages)
+
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A whole completion. `text` may be empty when `finish_reason` is "length": thinking can use up all tokens.

@@ -66,9 +66,9 @@ class Watch:
         resting = self._client.health == "resting"
         try:
             if self._known or resting:
-                await self._client.ping()
+                await self._client.discovery.ping()
             else:
-                await self._client.probe()
+                await self._client.discovery.probe()
         except UpstreamRateLimited:
             self._known = self._known and not resting
         except UpstreamError:

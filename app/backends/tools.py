@@ -24,7 +24,7 @@ class ToolsRefused(UpstreamRejected):
     """The server, or its model, takes no tools at all."""
 
 
-class Tooling:
+class ToolFallback:
     """What to do about tools at one backend, as far as its kind and its refusals tell."""
 
     def __init__(self, name: str, kind: Kind, clock: Clock) -> None:
@@ -36,6 +36,8 @@ class Tooling:
 
         Raises MissingCapability where one must be called and none can be.
         """
+        if not request.uses_tools:
+            return await ask(request)
         if request.tools is None:
             return await ask(without_tools(request))
         demanded = request.tools.choice == "required"
@@ -63,7 +65,7 @@ class Tooling:
 
 def without_tools(request: ChatRequest) -> ChatRequest:
     """The same for a model without tools: what they said is the user's, and each side speaks in turn."""
-    if request.tools is None and not any(message.calls or message.call_id for message in request.messages):
+    if not request.uses_tools:
         return request
     said = map(_plain, request.messages)
     spoken = (message for message in said if message.content or message.images)

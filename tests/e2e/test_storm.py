@@ -75,7 +75,7 @@ class Storm:
             self.fleet = Fleet(backends, ROUTING, self.meter)
             self.clients = self.fleet.router.clients.values()
             stack.push_async_callback(self.fleet.close)
-            await asyncio.gather(*(client.probe() for client in self.clients))
+            await asyncio.gather(*(client.discovery.probe() for client in self.clients))
             self.fleet.start()
             yield
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from app.backends.attempt import Outcome, Terms
 from app.backends.base import Clock, loop_time
 from app.backends.settings import RoutingSettings
 from app.errors import Resting, UpstreamError, UpstreamRateLimited, UpstreamRejected
@@ -26,6 +27,16 @@ class Permit:
 
     def __init__(self, breaker: "Breaker", era: int) -> None:
         self._breaker, self._era = breaker, era
+
+    def release(self, outcome: Outcome | None) -> None:
+        """See `app.backends.attempt.Lease`. A backend that refuses is well; what we stopped ourselves tells nothing."""
+        failure = outcome.failure if outcome else asyncio.CancelledError()
+        if failure is not None and not isinstance(failure, UpstreamError):
+            self.dropped()
+        elif failure is not None and failure.retryable:
+            self.failed(failure)
+        else:
+            self.succeeded()
 
     def succeeded(self) -> None:
         """The backend answered."""
@@ -79,6 +90,12 @@ class Breaker:
         """Raises Resting when no attempt would be let through now."""
         if (rest_s := self.rest_s) > 0:
             raise Resting(self._name, f"{self._name} failed repeatedly and is left alone for a while", rest_s)
+
+    async def guard(self, terms: Terms) -> Permit:
+        """Let an attempt through. Raises Resting. A trial gets no company: a spare one needs a closed breaker."""
+        if terms.spare and self.state != "closed":
+            raise Resting(self._name, f"{self._name} is on trial", self.rest_s)
+        return self.admit()
 
     def admit(self) -> Permit:
         """Let an attempt through. Raises Resting."""
@@ -163,6 +180,19 @@ class Health:
         self.last_error: str | None = None
         self._latencies: deque[float] = deque(maxlen=LATEST)
         self._first_tokens: deque[float] = deque(maxlen=LATEST)
+
+    async def guard(self, terms: Terms) -> "Health":
+        """Every attempt may begin; how it ends is noted."""
+        return self
+
+    def release(self, outcome: Outcome | None) -> None:
+        """See `app.backends.attempt.Lease`."""
+        if outcome is None:
+            return
+        if outcome.failure is None:
+            self.served(outcome.seconds, outcome.first_token_s)
+        elif isinstance(outcome.failure, UpstreamError):
+            self.failed(outcome.failure)
 
     def served(self, seconds: float, first_token_s: float | None = None) -> None:
         """A call succeeded."""

@@ -8,7 +8,8 @@ from itertools import chain, repeat
 
 import msgspec
 
-from app.backends.base import Clock, loop_time
+from app.backends.attempt import Outcome, Terms
+from app.backends.base import Clock, loop_time, total
 from app.backends.settings import BackendSettings
 from app.errors import Overloaded
 
@@ -79,6 +80,14 @@ class Slot:
     def __init__(self, gate: "Gate", request: Taken, tokens: Taken) -> None:
         self._gate, self._request, self._tokens = gate, request, tokens
 
+    def release(self, outcome: Outcome | None) -> None:
+        """See `app.backends.attempt.Lease`."""
+        if outcome is None:
+            self.unused()
+            return
+        used = outcome.tokens or outcome.estimate
+        self.leave(None if used is None else total(used), outcome.requests)
+
     def leave(self, tokens: int | None = None, requests: int = 1) -> None:
         """The call is over. It took so many tokens; None: nobody knows, so what was reserved stands."""
         self._gate.left(self._request, requests, self._tokens, self._tokens.amount if tokens is None else tokens)
@@ -110,6 +119,15 @@ class Gate:
     def waiting(self) -> int:
         """How many are waiting."""
         return len(self._queue)
+
+    async def guard(self, terms: Terms) -> Slot:
+        """A slot for an attempt. Raises Overloaded: a spare one at once when it would have to wait."""
+        tokens = total(terms.worst)
+        if not terms.spare:
+            return await self.enter(tokens, terms.patience())
+        if (slot := self.enter_now(tokens)) is None:
+            raise Overloaded(f"{self._name} has no slot to spare")
+        return slot
 
     async def enter(self, tokens: int, patience_s: float) -> Slot:
         """Wait for a slot for a call of about `tokens`.

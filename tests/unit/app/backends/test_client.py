@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.backends.attempt import HURRY_WAIT_S
 from app.backends.base import Deadline, Message, Probed
-from app.backends.client import HURRY_WAIT_S, needs_of
+from app.backends.client import needs_of
 from app.backends.resilience.breaker import LONGEST_TOLD_S
 from app.backends.settings import RoutingSettings
 from app.domain import Image, TokenCount
@@ -498,7 +499,7 @@ async def test_a_server_without_logprobs_is_missing_them() -> None:
     with pytest.raises(MissingCapability, match="logprobs"):
         await client.score([ASKED.messages], ("0",), a_call())
     assert not client.offers(frozenset(("logprobs",)))
-    client.probed = Probed(model="fake-1", capabilities=EVERYTHING)
+    client.discovery.probed = Probed(model="fake-1", capabilities=EVERYTHING)
     with pytest.raises(MissingCapability, match="logprobs"):
         await client.score([ASKED.messages], ("0",), a_call())
     assert meter.begun == 0
@@ -510,7 +511,7 @@ async def test_what_finding_out_cost_is_booked() -> None:
     costly = Probed(model="fake-1", capabilities=EVERYTHING, requests=4, tokens=tokens)
     free, meter = Probed(model="fake-1", capabilities=EVERYTHING), RecordingMeter()
     for found in (costly, free):
-        await make_client(ScriptedAdapter(probe=found), meter).probe()
+        await make_client(ScriptedAdapter(probe=found), meter).discovery.probe()
     assert [(b.outcome, b.requests, b.tokens) for b in meter.booked] == [("ok", 4, tokens)]
 
 
@@ -554,7 +555,7 @@ async def test_a_ping_tells_the_health() -> None:
     for away, health in ((None, "up"), (limited, "up"), (down, "down"), (None, "up")):
         adapter.away = away
         with suppress(UpstreamError):
-            await client.ping()
+            await client.discovery.ping()
         assert client.health == health
 
 
@@ -564,7 +565,7 @@ async def test_a_call_that_succeeds_brings_the_line_up() -> None:
     adapter.away = down
     client = make_client(adapter)
     with pytest.raises(UpstreamUnavailable):
-        await client.ping()
+        await client.discovery.ping()
     await client.complete(ASKED, a_call())
     assert client.health == "up"
     assert client.news.is_set()

@@ -132,7 +132,7 @@ async def test_who_is_down_comes_last() -> None:
     adapter.away = lambda: UpstreamUnavailable("s", "")
     down = make_client(adapter)
     with suppress(UpstreamError):
-        await down.ping()
+        await down.discovery.ping()
     served = await ask([down, working()])
     assert (served.use.used, served.use.fallbacks) == ("flash", (Fallback(backend="gemma", reason="unavailable"),))
     assert adapter.begun == 0
@@ -156,7 +156,7 @@ async def test_nobody_is_hurried_for_a_backend_that_is_away() -> None:
     with suppress(UpstreamTimeout):
         await resting.complete(ASKED, a_call())
     with suppress(UpstreamTimeout):
-        await down.ping(timeout_s=0)
+        await down.discovery.ping(timeout_s=0)
     steady = make_client(ScriptedAdapter(rest=Plan(seconds=4)), name="steady")
     assert (await ask([steady, resting, down], seconds=4.5)).use.used == "steady"
 
@@ -250,7 +250,7 @@ async def test_what_nobody_offers_is_refused_before_any_work() -> None:
     """A need that no backend meets names the backends, and for one backend what it does offer."""
     images = needs_of(ASKED) | {"images"}
     plain = working("gemma")
-    plain.probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
+    plain.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
     gemini = make_client(ScriptedAdapter(), name="flash", kind="gemini")
     router = Router([plain, gemini], RoutingSettings())
     with pytest.raises(MissingCapability, match="'gemma' does not offer chat, images; it offers chat, structured"):

@@ -4,7 +4,7 @@ import pytest
 
 from app.backends.base import ChatRequest, Message
 from app.backends.settings import Kind
-from app.backends.tools import REMEMBER_S, Tooling, ToolsRefused, without_tools
+from app.backends.tools import REMEMBER_S, ToolFallback, ToolsRefused, without_tools
 from app.domain import Function, Image, ToolCall, Tools
 from app.errors import MissingCapability, UpstreamRejected
 from tests.fakes.adapters import ASKED
@@ -23,7 +23,7 @@ class Backend:
     def __init__(self, kind: Kind = "vllm", *, without: bool = False) -> None:
         self.now, self.without = 0.0, without
         self.asked: list[ChatRequest] = []
-        self.tooling = Tooling("gemma", kind, lambda: self.now)
+        self.tooling = ToolFallback("gemma", kind, lambda: self.now)
 
     async def answer(self, request: ChatRequest) -> str:
         self.asked.append(request)
