@@ -21,12 +21,15 @@ from typing import Any
 
 import msgspec
 
-from app.answering.verification.support import Evidence, verify
+from app.answering.verification.support import verify
 from indexing.chunking.sentences import sentence_spans
 
 _ASKS = re.compile(
     r"\b(?:(?:in|on|at|of|to|from|for|by) )?(?:what|which|who|whom|whose|when|where|how (?:many|much|long|old))\b", re.I
 )
+Evidence = tuple[str, str]
+"""A quotation, and its context."""
+
 _NUMBER = re.compile(r"\b\d[\d,.]*\d\b|\b\d\b")
 _NAME = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+)*")
 _MONTHS = calendar.month_name[1:]
@@ -47,7 +50,7 @@ class Passage(msgspec.Struct, frozen=True):
 
     def evidence(self, place: int) -> Evidence:
         before = self.text[: self.text.index(self.sentences[place])]
-        return Evidence(self.sentences[place], f"{self.title}\n{before}")
+        return self.sentences[place], f"{self.title}\n{before}"
 
 
 def passages(directory: Path) -> dict[str, Passage]:
@@ -90,13 +93,13 @@ def altered(claim: str, answer: str, right: Evidence, names: list[str], draw: ra
     if number := _NUMBER.search(claim):
         digits = number.group()
         wrong = digits[:-1] + str((int(digits[-1]) + draw.randint(1, 9)) % 10)
-        if wrong not in right.quote:
+        if wrong not in right[0]:
             yield Case("number changed", False, claim.replace(digits, wrong, 1), right)
     if month := _MONTH.search(claim):
-        other = draw.choice([one for one in _MONTHS if one not in right.quote])
+        other = draw.choice([one for one in _MONTHS if one not in right[0]])
         yield Case("month changed", False, claim.replace(month.group(), other, 1), right)
     if _NAME.fullmatch(answer):
-        other = draw.choice([one for one in draw.sample(names, 20) if one not in right.quote])
+        other = draw.choice([one for one in draw.sample(names, 20) if one not in right[0]])
         yield Case("name changed", False, claim.replace(answer, other, 1), right)
 
 
@@ -116,11 +119,12 @@ def main() -> None:
     shown: dict[str, int] = defaultdict(int)
     begun = time.perf_counter()
     for case in made:
-        [verified] = verify(case.claim, [case.evidence])
+        quote, context = case.evidence
+        [verified] = verify(case.claim, [quote], context)
         right[case.true, case.kind].append(verified is case.true)
         if verified is not case.true and shown[case.kind] < options.show:
             shown[case.kind] += 1
-            print(f"  {case.kind}: {case.claim}\n    {case.evidence.quote}")
+            print(f"  {case.kind}: {case.claim}\n    {quote}")
     elapsed = time.perf_counter() - begun
     for (true, kind), verdicts in sorted(right.items(), reverse=True):
         verdict = "verified" if true else "rejected"

@@ -1,6 +1,6 @@
 """What the parts of answering hand to one another."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -9,7 +9,6 @@ from app.answering.questions import Reading
 from app.domain import (
     AbstainReason,
     BackendUse,
-    Citation,
     CitationMade,
     Hit,
     Question,
@@ -88,12 +87,3 @@ class Writer(Protocol):
     def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
         """The concatenated deltas are the answer. Raises what models' calls raise; closing it ends them."""
         ...
-
-
-def unsupported(claims: Iterable[Claim], citations: Sequence[Citation]) -> tuple[UnsupportedSpan, ...]:
-    """The statements among `claims` without any verified citation."""
-    return tuple(
-        UnsupportedSpan(claim.start, claim.end)
-        for claim in claims
-        if claim.factual and not any(citations[place].verified for place in claim.citations)
-    )

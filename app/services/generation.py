@@ -9,8 +9,7 @@ import msgspec
 from app.answering.extractive.answerer import Embed, assess
 from app.answering.models import Brief, Source, Writer, WritingEvent, Written
 from app.answering.prompts import answer_request, pack, room
-from app.answering.stream.composer import Composer
-from app.answering.stream.gate import Piece, Release
+from app.answering.stream.composer import AnswerGate, AnswerPiece, Composer
 from app.answering.verification.model_check import Checked, check
 from app.backends.attempt import OpenStream
 from app.backends.base import Call, ChatRequest, Deadline, Delta
@@ -71,7 +70,7 @@ class Generated:
         served = await self._begun(brief)
         draft, cut = served.value, False
         composer = Composer(draft.sources)
-        release = Release(composer)
+        gate = AnswerGate(composer)
         async with aclosing(draft.reply):
             yield SourcesFound(tuple(source.hit for source in draft.sources))
             async for delta in draft.reply:
@@ -79,13 +78,13 @@ class Generated:
                 for start in range(0, len(delta.text), _AT_ONCE):
                     if start:
                         await asyncio.sleep(0)
-                    for piece in release.feed(delta.text[start : start + _AT_ONCE]):
+                    for piece in gate.feed(delta.text[start : start + _AT_ONCE]):
                         yield piece
-        for piece in release.finish():
+        for piece in gate.finish():
             yield piece
-        if release.reason is not None:
-            yield TextDelta(refusal(release.reason, brief.language))
-        yield _written(served, composer, release.reason, cut=cut and not release.declined)
+        if gate.abstain_reason is not None:
+            yield TextDelta(refusal(gate.abstain_reason, brief.language))
+        yield _written(served, composer, gate.abstain_reason, cut=cut and not gate.declined)
 
     async def _hopeless(self, brief: Brief) -> AbstainReason | None:
         hits = brief.found.results
@@ -128,7 +127,7 @@ class Checking:
 
     async def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
         """See `Writer`."""
-        held: list[Piece] = []
+        held: list[AnswerPiece] = []
         written = None
         async with aclosing(self._writer.write(brief, watch)) as events:
             async for event in events:
@@ -147,7 +146,9 @@ class Checking:
             yield piece
         yield written
 
-    async def _checked(self, held: list[Piece], written: Written, brief: Brief) -> tuple[list[Piece], Written]:
+    async def _checked(
+        self, held: list[AnswerPiece], written: Written, brief: Brief
+    ) -> tuple[list[AnswerPiece], Written]:
         try:
             found = await self._check([one.citation for one in held if isinstance(one, CitationMade)], written)
         except WinnowError as exc:
@@ -197,10 +198,10 @@ async def _at_once(delta: Delta) -> AsyncGenerator[Delta, None]:
 
 def _written(served: Served[Draft], composer: Composer, reason: AbstainReason | None, *, cut: bool) -> Written:
     warnings = []
-    if composer.unknown:
-        warnings.append(f"Markers that name no passage were removed: {composer.unknown}.")
-    if composer.unlinked:
-        warnings.append(f"Addresses that stand in no passage were removed: {composer.unlinked}.")
+    if composer.unknown_references:
+        warnings.append(f"Markers that name no passage were removed: {composer.unknown_references}.")
+    if composer.removed_addresses:
+        warnings.append(f"Addresses that stand in no passage were removed: {composer.removed_addresses}.")
     if cut:
         warnings.append("The answer was cut off: it used up max_output_tokens.")
     return Written(

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from app.answering.prompts import DECLINE
 from app.answering.questions import read
+from app.answering.stream.markers import DECLINE
 from app.text.terms import terms
 
 _FENCE = re.compile(r"^The lines that begin with (\w+) are mine", re.MULTILINE)

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 import msgspec
 import numpy as np
 
-from app.answering.citations import STOPS, citation_of, readable
 from app.answering.extractive.evidence import Judgement, Scores, Sentence, judge, lexical_clues, promising, split
 from app.answering.models import Brief, Claim, WritingEvent, Written
+from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
 from app.answering.questions import Reading
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, Hit, Question, SourcesFound, TextDelta

@@ -1,90 +1,169 @@
-"""A model's text, piece by piece, into an answer with verified citations. Pure."""
+"""A model's text, as it arrives, becomes the text of an answer with verified citations. Pure.
+
+Text passes these stages, character by character; each holds back what later characters may change:
+
+    piece of the reply
+      -> PreambleFilter   thoughts and a label at the very beginning are dropped
+      -> LinkFilter       live images, tags and foreign addresses are dropped
+      -> MarkerScanner    an open bracket waits until it is a marker or cannot become one
+      -> Composer         the end of a sentence waits, as follows
+      -> AnswerGate       all waits until the first citation is verified
+
+Within the composer words go out at once. After the last word come stops, white space and markers: a `Boundary`. Whether
+the sentence ends there ("on 3. [1.1] May") shows only with the next word, of which up to `_LOOKAHEAD` characters are
+awaited. Then `_settle` decides: markers go before the stops, a sentence that ends is checked against what it cites, and
+markers that a model wrote before their sentence are carried to its end.
+
+    Cover starts on day one. [1.1] It is free ...
+    `- sentence, is out --'`boundary-'`lookahead
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from app.answering.citations import INVISIBLE, Unlinked, citation_of
-from app.answering.markers import CLOSING, OPENING, Ref, would_close
-from app.answering.models import Claim, Source, unsupported
-from app.answering.stream.scanner import Marker, Resolver, Scanner, Words
-from app.answering.stream.sentence import BULLET, CONTEXT, UNSPACED, Key, Sentence, Tail, says_nothing, states_something
-from app.answering.verification.support import Evidence, verify
-from app.domain import Citation, CitationMade, TextDelta, UnsupportedSpan
+from app.answering.models import Claim, Source
+from app.answering.output import INVISIBLE, STOPS, LinkFilter, PreambleFilter, citation_of
+from app.answering.stream.markers import (
+    CLOSING_BRACKETS,
+    DECLINE,
+    MAX_MARKER_LENGTH,
+    OPENING_BRACKETS,
+    MarkerScanner,
+    Reference,
+    ReferenceResolver,
+    Token,
+    would_close,
+)
+from app.answering.verification.numbers import is_month
+from app.answering.verification.support import unsupported, verify
+from app.answering.verification.tables import courtesies, offers
+from app.domain import AbstainReason, Citation, CitationMade, TextDelta, UnsupportedSpan
 from app.text.fencing import clean
+from app.text.languages import DEFAULT
+from app.text.terms import content_terms, fold
+from indexing.chunking.sentences import sentence_spans
 from indexing.documents import Span
 
-_THOUGHTS = ("<think>", "<thinking>")
-_LABEL = re.compile(
-    r"(?:\*\*)?(?:answer|antwort|réponse|respuesta|答案|回答|答え|الإجابة)(?:\*\*)?\s?[:：](?:\*\*)?", re.IGNORECASE
-)
-_LONGEST = 24
-"""Characters of the longest label; until then it is not known whether there is one."""
+_BULLET = re.compile(r"\s*(?:(?:[-*+•‣◦–—>|]+|#{1,6})(?=\s|$)\s*)*(?:\(?\d{1,3}[.)](?=\s|$)\s*)?")
+"""The mark of a list item, a quotation or a heading; it may be empty."""
+_HEADING = re.compile(r"\s*#{1,6}\s|\s*(\*\*|__)[^*_]*[^*_.!?。！？؟]\1\s*$")
+_EMPHASIS = "*_`~ "
+_PUNCTUATION = re.compile(r"[\s,.!;:…，。！；：、،]+")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_CLOSING_QUOTES = "\"'”’»)）」』*_"
+_FULL_WIDTH_STOPS = frozenset("。！？")
+_ORDINAL = re.compile(r"\b\d{1,2}\.$")
+_LETTERS = re.compile(r"[^\W\d_]+")
+
+_CONTEXT = 300
+"""Characters of a line that are looked at to tell whether a sentence ends after them."""
+
+_LOOKAHEAD = 12
+"""Characters of the next word that are awaited to tell whether a full stop ends a sentence: "3. Mai"."""
+
+AnswerPiece = TextDelta | CitationMade
+PassageSpan = tuple[int, Span]
+"""A passage's number, and a span of its text."""
 
 
-class Opening:
-    """Takes a text in pieces and hands it on without a block of thoughts and a label at its very beginning."""
-
-    def __init__(self) -> None:
-        self._held: str | None = ""  # None: the answer has begun
-        self._end = ""  # what ends the thoughts that are open
-
-    def read(self, text: str) -> str:
-        """What belongs to the answer."""
-        if self._held is None:
-            return text
-        self._held += text
-        while (self._end or self._enter()) and self._leave():
-            pass
-        if self._end or self._undecided():
-            return ""
-        return self.finish()
-
-    def finish(self) -> str:
-        """What was held back, when nothing more comes. Thoughts without an end are no answer."""
-        held, self._held = (self._held or ""), None
-        if self._end:
-            return ""
-        held = held.lstrip()
-        label = _LABEL.match(held)
-        return held[label.end() :] if label else held
-
-    def _enter(self) -> bool:
-        begun = (self._held or "").lstrip()
-        for opening in _THOUGHTS:
-            if begun.lower().startswith(opening):
-                self._end = f"</{opening[1:]}"
-                return True
+def states_something(sentence: str) -> bool:
+    """Whether a sentence needs support: it is no question, heading, courtesy or announcement of a list."""
+    text = _BULLET.sub("", sentence, count=1).strip(_EMPHASIS)
+    if _HEADING.match(sentence) or text.endswith(("?", "？", "؟", ":", "：")) or not content_terms(text, DEFAULT):
         return False
+    folded = fold(text)
+    return _PUNCTUATION.sub(" ", folded).strip() not in courtesies() and not offers().match(folded)
 
-    def _leave(self) -> bool:
-        thoughts, end, after = (self._held or "").partition(self._end)
-        if not end:
-            self._held = thoughts[-len(self._end) :]
+
+def _is_empty(line: str) -> bool:
+    """Whether a line has no words yet; it may have the mark of a list."""
+    return not any(map(str.isalnum, _BULLET.sub("", line, count=1)))
+
+
+class Sentence(msgspec.Struct):
+    """The sentence being written: its text without markers, [start, end) of the answer, and what it cites.
+
+    `cited` holds the marker number of each quotation.
+    """
+
+    start: int = 0
+    end: int = 0
+    parts: list[str] = []
+    length: int = 0
+    cited: dict[PassageSpan, tuple[Source, int]] = {}
+    in_code: bool = False
+
+    def add(self, text: str) -> None:
+        self.parts.append(text)
+        self.length += len(text)
+
+
+class Boundary(msgspec.Struct):
+    """What follows the last word: stops, white space `before` the markers, the markers, and white space `after`.
+
+    `stops_first`: the markers came after the stops.
+    """
+
+    stops: str = ""
+    before: str = ""
+    references: list[Reference] = []
+    after: str = ""
+    stops_first: bool = False
+
+    def add(self, references: tuple[Reference, ...]) -> None:
+        if not self.references:
+            self.before, self.stops_first = self.after, bool(self.stops)
+        self.after = ""
+        self.references.extend(references)
+
+    def takes(self, character: str) -> bool:
+        """Whether the character is one of the stops rather than the beginning of the next word."""
+        if character in STOPS:
+            adjacent = not self.after or (bool(self.references) and not self.stops)
+            return adjacent and not self.breaks_line and not self.stops_first
+        return character in _CLOSING_QUOTES and bool(self.stops) and not self.after and not self.references
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the stops hold no closing quotes or the like, so that markers may stand before them."""
+        return not self.stops.strip(STOPS)
+
+    @property
+    def breaks_line(self) -> bool:
+        """Whether a line ends here."""
+        return "\n" in self.before or "\n" in self.after
+
+    @property
+    def may_end_sentence(self) -> bool:
+        """Whether the next word must be known to tell if the sentence ends here."""
+        stops = self.stops
+        return bool(stops) and bool(self.after or self.stops_first or not _FULL_WIDTH_STOPS.isdisjoint(stops))
+
+    def ends_sentence(self, line: str, next_word: str) -> bool:
+        """Whether the sentence ends between `line` and `next_word`."""
+        if len(self.stops) > _CONTEXT:
+            return True
+        context = line + self.stops
+        word = _LETTERS.match(next_word)
+        if _ORDINAL.search(context) and word and is_month(word.group()):  # am 3. Mai
             return False
-        self._held, self._end = after, ""
-        return True
-
-    def _undecided(self) -> bool:
-        return len((self._held or "").lstrip()) < _LONGEST
+        ends = range(len(line) + 1, len(context) + 1)
+        spans = sentence_spans(f"{context}{self.after or self.before or ' '}{next_word}")
+        return any(span.end in ends for span in spans)
 
 
-_RECENT = 64
-
-
-class Page:
-    """What has been released, and what of it has not been told yet."""
+class _AnswerText:
+    """The answer so far, and the events that have not been taken yet."""
 
     def __init__(self) -> None:
         self.length = 0
         self._parts: list[str] = []
         self._recent = ""
-        self._events: list[TextDelta | CitationMade] = []
+        self._events: list[AnswerPiece] = []
 
-    @property
-    def text(self) -> str:
-        """All of it."""
+    def __str__(self) -> str:
         return "".join(self._parts)
 
     @property
@@ -93,58 +172,54 @@ class Page:
         return self._recent[-1:]
 
     def write(self, text: str) -> None:
-        """As it is: white space, and our own markers."""
+        """Append white space, or markers of ours."""
         if not text:
             return
         self._parts.append(text)
         self.length += len(text)
-        self._recent = (self._recent + text)[-_RECENT:]
-        if self._events and isinstance(told := self._events[-1], TextDelta):
-            self._events[-1] = TextDelta(told.text + text)
+        self._recent = (self._recent + text)[-MAX_MARKER_LENGTH:]
+        # One delta for all text between two citations, however many characters arrived.
+        if self._events and isinstance(last := self._events[-1], TextDelta):
+            self._events[-1] = TextDelta(last.text + text)
         else:
             self._events.append(TextDelta(text))
 
-    def utter(self, character: str) -> str:
-        """Writes a character of the model's, unless it completes what would look like a marker; what was written."""
-        said = ")" if character in CLOSING and would_close(self._recent) else character
-        self.write(said)
-        return said
+    def write_character(self, character: str) -> str:
+        """Append a character of the model's, or ")" for one that would complete a false marker; return it."""
+        safe = ")" if character in CLOSING_BRACKETS and would_close(self._recent) else character
+        self.write(safe)
+        return safe
 
-    def tell(self, event: CitationMade) -> None:
-        """After the text so far."""
-        self._events.append(event)
+    def cite(self, citation: Citation) -> None:
+        """Add a citation after the text so far."""
+        self._events.append(CitationMade(citation))
 
-    def told(self) -> list[TextDelta | CitationMade]:
-        """What is new since the last time."""
+    def take_events(self) -> list[AnswerPiece]:
+        """The events since the last call."""
         events, self._events = self._events, []
         return events
 
 
-_WORD = 12
-"""Characters of the next word that are waited for, to know whether a full stop ends a sentence: "3. Mai"."""
-
-
 class Composer:
-    """Turns a model's text, as it arrives, into the answer's text and its citations.
-
-    Markers that a model puts before its sentences are carried to the ends of these.
-    """
+    """Turns a model's text, as it arrives, into the answer's text and citations. See the top of this module."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._resolver, self._unlinked = Resolver(sources), Unlinked(sources)
-        self._opening, self._scanner, self._page = Opening(), Scanner(), Page()
-        self._sentence, self._tail = Sentence(), Tail()
-        self._ahead: list[Words] = []
-        self._line, self._line_led = "", False
-        self._led: list[Ref] = []
-        self._numbers: dict[Key, int] = {}
+        self._preamble, self._links, self._scanner = PreambleFilter(), LinkFilter(sources), MarkerScanner()
+        self._resolver = ReferenceResolver(sources)
+        self._answer = _AnswerText()
+        self._sentence, self._boundary = Sentence(), Boundary()
+        self._lookahead: list[Token] = []  # single characters of the word after a boundary
+        self._line = ""  # the end of the current line, markers left out
+        self._line_leads = False  # markers stand before their sentences in this line
+        self._leading: list[Reference] = []  # markers that wait for the end of the sentence after them
+        self._numbers: dict[PassageSpan, int] = {}
         self._citations: list[Citation] = []
         self._claims: list[Claim] = []
 
     @property
     def text(self) -> str:
         """The answer so far: all deltas."""
-        return self._page.text
+        return str(self._answer)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -157,18 +232,18 @@ class Composer:
         return tuple(self._claims)
 
     @property
-    def unknown(self) -> int:
-        """References to passages or sentences that there are not."""
+    def unknown_references(self) -> int:
+        """How many references named no passage or sentence."""
         return self._resolver.unknown
 
     @property
-    def unlinked(self) -> int:
-        """Addresses that were removed, since no passage has them."""
-        return self._unlinked.removed
+    def removed_addresses(self) -> int:
+        """How many addresses were removed because no passage holds them."""
+        return self._links.removed
 
     @property
-    def supported(self) -> bool:
-        """Whether anything that the answer says is known to be supported."""
+    def is_supported(self) -> bool:
+        """Whether any citation is verified."""
         return any(citation.verified for citation in self._citations)
 
     @property
@@ -176,179 +251,269 @@ class Composer:
         """The statements without any verified citation."""
         return unsupported(self._claims, self._citations)
 
-    def feed(self, text: str) -> list[TextDelta | CitationMade]:
-        """What has become certain with the next piece of the model's text."""
-        self._read(self._unlinked.feed(self._opening.read(clean(INVISIBLE.sub("", text)))))
-        return self._page.told()
+    def feed(self, text: str) -> list[AnswerPiece]:
+        """Take the next piece of the model's text; return what has become certain."""
+        self._scan(self._links.feed(self._preamble.feed(clean(INVISIBLE.sub("", text)))))
+        return self._answer.take_events()
 
-    def finish(self) -> list[TextDelta | CitationMade]:
-        """The rest, when nothing more comes."""
-        self._read(self._unlinked.feed(self._opening.finish()) + self._unlinked.finish())
-        self._take_all(self._scanner.finish())
-        self._look_no_further()
+    def finish(self) -> list[AnswerPiece]:
+        """Return the rest, at the end of the model's text."""
+        self._scan(self._links.feed(self._preamble.finish()) + self._links.finish())
+        self._take_tokens(self._scanner.finish())
+        self._end_lookahead()
         self._settle("")
-        return self._page.told()
+        return self._answer.take_events()
 
-    def _read(self, text: str) -> None:
+    def _scan(self, text: str) -> None:
         for character in text:
-            self._take_all(self._scanner.read(character))
+            self._take_tokens(self._scanner.feed(character))
 
-    def _take_all(self, tokens: Iterable[Words | Marker]) -> None:
+    def _take_tokens(self, tokens: Iterable[Token]) -> None:
         for token in tokens:
-            if isinstance(token, Marker):
-                self._take_marker(token)
+            if token.references:
+                self._take_marker(token.references)
             else:
                 for character in token.text:
-                    self._take(character, token.code)
+                    self._take(character, token.in_code)
 
-    def _take_marker(self, marker: Marker) -> None:
-        self._look_no_further()
-        if self._tail.refs and "\n" in self._tail.gap:
-            gap = self._tail.gap
+    def _take_marker(self, references: tuple[Reference, ...]) -> None:
+        self._end_lookahead()
+        if self._boundary.references and "\n" in self._boundary.after:
+            # Markers on two lines: the first ones belong to the line before.
+            after = self._boundary.after
             self._settle("")
-            self._tail.gap = gap
-        self._tail.add(marker.refs)
+            self._boundary.after = after
+        self._boundary.add(references)
 
-    def _take(self, character: str, code: bool) -> None:
-        tail = self._tail
-        if self._ahead:
-            self._look(character, code)
+    def _take(self, character: str, in_code: bool) -> None:
+        boundary = self._boundary
+        if self._lookahead:
+            self._look_ahead(character, in_code)
         elif character.isspace():
-            tail.gap += character
-        elif not code and tail.takes(character):
-            tail.stops, tail.gap = tail.stops + character, ""
-        elif not code and tail.may_end():
-            self._look(character, code)
+            boundary.after += character
+        elif not in_code and boundary.takes(character):
+            boundary.stops, boundary.after = boundary.stops + character, ""
+        elif not in_code and boundary.may_end_sentence:
+            self._look_ahead(character, in_code)
         else:
             self._settle(character)
-            self._say(character, code)
+            self._write_character(character, in_code)
 
-    def _look(self, character: str, code: bool) -> None:
-        """Gathers the word after a full stop."""
+    def _look_ahead(self, character: str, in_code: bool) -> None:
+        """Gather the word after a stop."""
         if character.isspace():
-            self._look_no_further()
-            self._take(character, code)
+            self._end_lookahead()
+            self._take(character, in_code)
             return
-        self._ahead.append(Words(character, code))
-        if len(self._ahead) == _WORD or UNSPACED.match(character):
-            self._look_no_further()
+        self._lookahead.append(Token(character, in_code=in_code))
+        if len(self._lookahead) == _LOOKAHEAD or _UNSPACED.match(character):
+            self._end_lookahead()
 
-    def _look_no_further(self) -> None:
-        if not self._ahead:
+    def _end_lookahead(self) -> None:
+        if not self._lookahead:
             return
-        ahead, self._ahead = self._ahead, []
-        self._settle("".join(words.text for words in ahead))
-        self._say(ahead[0].text, ahead[0].code)
-        for words in ahead[1:]:
-            self._take(words.text, words.code)
+        word, self._lookahead = self._lookahead, []
+        self._settle("".join(token.text for token in word))
+        self._write_character(word[0].text, word[0].in_code)
+        for token in word[1:]:
+            self._take(token.text, token.in_code)
 
-    def _say(self, character: str, code: bool) -> None:
-        """A character of a word."""
-        self._sentence.code = self._sentence.code or code
-        self._utter(character)
-        self._sentence.end = self._page.length
+    def _write_character(self, character: str, in_code: bool) -> None:
+        """Write a character of a word."""
+        self._sentence.in_code = self._sentence.in_code or in_code
+        self._write(character)
+        self._sentence.end = self._answer.length
 
-    def _utter(self, text: str) -> None:
-        if not self._sentence.words:
-            self._sentence.start = self._page.length
-        said = "".join(map(self._page.utter, text))
-        self._sentence.add(said)
-        self._line = (self._line + said)[-CONTEXT:]
+    def _write(self, text: str) -> None:
+        if not self._sentence.parts:
+            self._sentence.start = self._answer.length
+        written = "".join(map(self._answer.write_character, text))
+        self._sentence.add(written)
+        self._line = (self._line + written)[-_CONTEXT:]
 
-    def _settle(self, ahead: str) -> None:
-        """Decides what is to become of the tail, now that the next word is known; "" at the end."""
-        tail, self._tail = self._tail, Tail()
-        leads = bool(tail.refs) and self._leads(tail, ahead)
-        ends = not ahead or tail.breaks() or (tail.may_end() and tail.ends(self._line, ahead))
-        here = [*(self._led if ends else ()), *(() if leads else tail.refs)]
-        placed = self._punctuate(tail, here, ends)
+    def _settle(self, next_word: str) -> None:
+        """Decide what becomes of the boundary, now that the next word is known; it is "" at the end."""
+        boundary, self._boundary = self._boundary, Boundary()
+        leads = bool(boundary.references) and self._leads(boundary, next_word)
+        ends = (
+            not next_word
+            or boundary.breaks_line
+            or (boundary.may_end_sentence and boundary.ends_sentence(self._line, next_word))
+        )
+        references = [*(self._leading if ends else ()), *(() if leads else boundary.references)]
+        cited = self._write_end(boundary, references, ends)
         if ends:
-            self._led = []
-            self._close()
+            self._leading = []
+            self._close_sentence()
         if leads:
-            self._led.extend(tail.refs)
-        gap = tail.before if leads or (not tail.gap and not placed and ahead[:1].isalnum()) else tail.gap
-        if ahead and self._page.length:
-            self._space(gap or " " * (bool(tail.refs) and not placed and _would_join(self._page.last, ahead[0])))
-        if tail.breaks():
-            self._line, self._line_led = "", leads
-        self._line_led = self._line_led or leads
+            self._leading.extend(boundary.references)
+        self._write_gap(boundary, next_word, leads=leads, cited=cited)
+        if boundary.breaks_line:
+            self._line, self._line_leads = "", leads
+        self._line_leads = self._line_leads or leads
 
-    def _leads(self, tail: Tail, ahead: str) -> bool:
+    def _leads(self, boundary: Boundary, next_word: str) -> bool:
         """Whether the markers stand before the sentence that they belong to."""
-        if not ahead or "\n" in tail.gap:
+        if not next_word or "\n" in boundary.after:
             return False
-        return "\n" in tail.before or says_nothing(self._line + tail.stops) or (self._line_led and tail.split)
+        first_in_line = "\n" in boundary.before or _is_empty(self._line + boundary.stops)
+        return first_in_line or (self._line_leads and boundary.stops_first)
 
-    def _punctuate(self, tail: Tail, refs: Sequence[Ref], ends: bool) -> bool:
-        """The stops, and the markers before them if the sentence ends there; whether there are any markers."""
-        if (tail.refs and not tail.split) or (ends and tail.is_plain()):
-            placed = self._place(refs)
-            self._utter(tail.stops)
+    def _write_end(self, boundary: Boundary, references: Sequence[Reference], ends: bool) -> bool:
+        """Write the stops and the markers, which go first if the sentence ends here; return whether there are any."""
+        if (boundary.references and not boundary.stops_first) or (ends and boundary.is_plain):
+            cited = self._write_markers(references)
+            self._write(boundary.stops)
         else:
-            self._utter(tail.stops)
-            self._sentence.end = self._page.length
-            placed = self._place(refs)
-        if not placed:
-            self._sentence.end = self._page.length
-        return placed
+            self._write(boundary.stops)
+            self._sentence.end = self._answer.length
+            cited = self._write_markers(references)
+        if not cited:
+            self._sentence.end = self._answer.length
+        return cited
 
-    def _place(self, refs: Sequence[Ref]) -> bool:
-        """Our markers for what `refs` name, and whether there are any."""
-        size = self._sentence.size
-        stated = self._line[-size:] if size else ""
-        if not refs or says_nothing(stated):
+    def _write_markers(self, references: Sequence[Reference]) -> bool:
+        """Write our markers for what `references` name; return whether there are any."""
+        stated = self._line[-self._sentence.length :] if self._sentence.length else ""
+        if not references or _is_empty(stated):
             return False
         markers = []
-        for source, span in self._resolver.resolve(refs, stated):
+        for source, span in self._resolver.resolve(references, stated):
             key = (source.number, span)
             number = self._numbers.setdefault(key, len(self._numbers) + 1)
             self._sentence.cited[key] = (source, number)
             markers.append(f"[{number}]")
         if markers:
-            gap = "" if self._page.last.isspace() or self._page.last in "([（" else " "
-            self._page.write(gap + "".join(markers))
+            gap = "" if self._answer.last.isspace() or self._answer.last in "([（" else " "
+            self._answer.write(gap + "".join(markers))
         return bool(markers)
 
-    def _space(self, gap: str) -> None:
-        self._page.write(gap)
-        if self._sentence.words:
+    def _write_gap(self, boundary: Boundary, next_word: str, *, leads: bool, cited: bool) -> None:
+        """Write the white space before the next word."""
+        if not next_word or not self._answer.length:
+            return
+        gap = boundary.after
+        if leads or (not gap and not cited and next_word[0].isalnum()):
+            gap = boundary.before
+        if not gap and boundary.references and not cited and _would_join(self._answer.last, next_word[0]):
+            gap = " "
+        self._answer.write(gap)
+        if self._sentence.parts:
             self._sentence.add(gap)
         self._line += gap
 
-    def _close(self) -> None:
-        """The sentence is complete."""
+    def _close_sentence(self) -> None:
+        """Check the sentence against what it cites, and add it to the claims."""
         sentence, self._sentence = self._sentence, Sentence()
-        said = "".join(sentence.words)
-        bullet = BULLET.match(said)
+        written = "".join(sentence.parts)
+        bullet = _BULLET.match(written)
         skipped = bullet.end() if bullet and sentence.start + bullet.end() < sentence.end else 0
-        text = said[skipped:].strip()
+        text = written[skipped:].strip()
         if not sentence.cited and not any(map(str.isalnum, text)):
             return
         stated = Span(sentence.start + skipped, sentence.end)
-        places = self._cite(sentence, text, stated)
-        factual = not sentence.code and states_something(said)
-        claim = Claim(start=stated.start, end=stated.end, text=text, citations=places, factual=factual)
-        self._claims.append(claim)
+        self._claims.append(
+            Claim(
+                start=stated.start,
+                end=stated.end,
+                text=text,
+                citations=self._cite(sentence, text, stated),
+                factual=not sentence.in_code and states_something(written),
+            )
+        )
 
     def _cite(self, sentence: Sentence, text: str, stated: Span) -> tuple[int, ...]:
-        """The citations of a sentence, and their places among all of them."""
+        """Add the citations of a sentence; return their indices among all of them."""
         cited = [(source, span, number) for (_, span), (source, number) in sentence.cited.items()]
-        made = [citation_of(number, source.hit, span, stated) for source, span, number in cited]
-        verdicts = verify(text, [_evidence(source, span) for source, span, _ in cited])
+        quotes = [(source.hit.text or "")[span.start : span.end] for source, span, _ in cited]
+        verdicts = verify(text, quotes, "\n".join(_context(source, span) for source, span, _ in cited))
         first = len(self._citations)
-        for citation, verified in zip(made, verdicts, strict=True):
-            checked = msgspec.structs.replace(citation, verified=verified)
-            self._citations.append(checked)
-            self._page.tell(CitationMade(checked))
+        for (source, span, number), verified in zip(cited, verdicts, strict=True):
+            citation = citation_of(number, source.hit, span, stated, verified=verified)
+            self._citations.append(citation)
+            self._answer.cite(citation)
         return tuple(range(first, len(self._citations)))
 
 
-def _evidence(source: Source, span: Span) -> Evidence:
-    hit, text = source.hit, source.hit.text or ""
-    return Evidence(text[span.start : span.end], "\n".join((hit.title, *hit.heading, text[: span.start])))
+def _context(source: Source, span: Span) -> str:
+    """What names the subject of a quotation: title, headings, and the passage up to it."""
+    hit = source.hit
+    return "\n".join((hit.title, *hit.heading, (hit.text or "")[: span.start]))
 
 
 def _would_join(before: str, after: str) -> bool:
-    """Whether a marker that is removed would make one word of what stood on both sides: "ht[9.9]tps://"."""
-    return (before + after).isascii() and not before.isspace() and before not in OPENING and after not in ",;)"
+    """Whether removing a marker would make one word of what stood on both sides: "ht[9.9]tps://"."""
+    return (before + after).isascii() and not before.isspace() and before not in OPENING_BRACKETS and after not in ",;)"
+
+
+_DECLINE_BEGINNING = 40
+"""Characters of a reply that are looked at to tell whether it begins by declining."""
+_DECLINES = re.compile(r"[\W_]*no\\?[_-]answer(?![^\W_])", re.IGNORECASE)
+_BARE_DECLINE = "noanswer"
+
+
+class AnswerGate:
+    """Feeds a composer with a model's text, and holds its output back until a citation is verified.
+
+    So an answer without any support is never shown and then withdrawn. A reply that begins with `DECLINE`, in whatever
+    spelling, is no answer; further on the word is left out.
+    """
+
+    def __init__(self, composer: Composer) -> None:
+        self._composer = composer
+        self._held: list[AnswerPiece] = []
+        self._beginning = ""
+        self._tail = ""  # what may become DECLINE, and the white space before it
+        self._declined_within = self._has_words = False
+
+    def feed(self, text: str) -> list[AnswerPiece]:
+        """Take the next piece of the model's text; return the events that may go out now."""
+        if len(self._beginning) < _DECLINE_BEGINNING:
+            self._beginning = (self._beginning + text).lstrip()[:_DECLINE_BEGINNING]
+        self._held += self._composer.feed(self._without_decline(text))
+        return self._release()
+
+    def finish(self) -> list[AnswerPiece]:
+        """Return the rest, at the end of the model's text."""
+        self._held += [*self._composer.feed(self._tail.rstrip()), *self._composer.finish()]
+        self._tail = ""
+        return self._release()
+
+    @property
+    def declined(self) -> bool:
+        """After the end: whether the model said that there is no answer."""
+        return self._begins_by_declining() or (self._declined_within and not self._composer.is_supported)
+
+    @property
+    def abstain_reason(self) -> AbstainReason | None:
+        """After the end: why there is no answer; None if there is one."""
+        if self.declined:
+            return "model_declined"
+        if self._composer.is_supported:
+            return None
+        return "unsupported" if self._has_words else "model_declined"
+
+    def _release(self) -> list[AnswerPiece]:
+        if not self._composer.is_supported or self._begins_by_declining():
+            return []
+        held, self._held = self._held, []
+        return held
+
+    def _begins_by_declining(self) -> bool:
+        # The beginning is complete long before the first citation, so this never changes after a release.
+        if _DECLINES.match(self._beginning):
+            return True
+        return "".join(filter(str.isalnum, self._beginning)).casefold() == _BARE_DECLINE
+
+    def _without_decline(self, text: str) -> str:
+        """The text without the word; what may still become it, and white space at the end, is held back."""
+        parts = (self._tail + text).split(DECLINE)
+        self._declined_within |= len(parts) > 1
+        whole = "".join(parts)
+        begun = next((size for size in range(len(DECLINE) - 1, 0, -1) if whole.endswith(DECLINE[:size])), 0)
+        ready = whole[: len(whole) - begun].rstrip()
+        self._tail = whole[len(ready) :]
+        if not self._has_words:
+            ready = ready.lstrip()
+            self._has_words = any(map(str.isalnum, ready))
+        return ready

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from app.answering.models import Claim, Source, unsupported
+from app.answering.models import Claim, Source
+from app.answering.verification.support import unsupported
 from app.backends.base import ChatRequest, Conversation, LabelScores, Message, Reply, Scoring, meant_evidence, softmax
 from app.backends.json_repair import Pairs, Value, salvage, strict_json
 from app.domain import Citation, UnsupportedSpan

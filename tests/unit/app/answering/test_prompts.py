@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.markers import read_marker
 from app.answering.models import Brief
 from app.answering.prompts import (
-    DECLINE,
     PROMPT_VERSION,
     answer_request,
     condense_request,
@@ -20,6 +18,7 @@ from app.answering.prompts import (
     room,
 )
 from app.answering.questions import read
+from app.answering.stream.markers import DECLINE, parse_marker
 from app.backends.base import ChatRequest
 from app.domain import BackendUse, Hit, Query, Question, SearchResult, Turn
 from app.text.fencing import neutralise
@@ -141,7 +140,7 @@ def test_no_text_can_leave_its_line(text: str, title: str, turn: str, query: str
 def test_a_stranger_writes_no_markers(text: str) -> None:
     """Nothing that we would read as a marker is left between brackets of any kind."""
     for found in re.findall(r"[\[［【〔]([^\[\]［］【】〔〕]+)[\]］】〕]", line(text)):
-        assert read_marker(found) == ()
+        assert parse_marker(found) == ()
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack)[:40])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.markers import LONGEST
 from app.answering.stream.composer import Composer
+from app.answering.stream.markers import MAX_MARKER_LENGTH
 from app.domain import CitationMade, TextDelta
 from tests.fakes.answering import hit, source
 
@@ -77,7 +77,7 @@ def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
         pieces.feed(text[start:end])
     pieces.finish()
     assert (pieces.text, pieces.citations, pieces.claims) == (whole.text, whole.citations, whole.claims)
-    assert (pieces.unknown, pieces.unsupported) == (whole.unknown, whole.unsupported)
+    assert (pieces.unknown_references, pieces.unsupported) == (whole.unknown_references, whole.unsupported)
 
 
 @given(HOSTILE)
@@ -190,7 +190,7 @@ def test_many_spellings_of_a_marker_are_understood(marker: str, cited: list[str]
 def test_what_is_no_marker_of_ours_does_not_look_like_one(said: str, shown: str, unknown: int) -> None:
     """Markers of nothing go and are counted, numbers lose their brackets, indices in code get spaces."""
     composer = composed(said)
-    assert (composer.text, composer.unknown, composer.citations) == (shown, unknown, ())
+    assert (composer.text, composer.unknown_references, composer.citations) == (shown, unknown, ())
 
 
 def test_a_marker_counts_the_quotations() -> None:
@@ -226,13 +226,13 @@ def test_statements_without_a_verified_citation_are_told() -> None:
     unsupported = [composer.text[span.start : span.end] for span in composer.unsupported]
     assert [citation.verified for citation in composer.citations] == [True, False]
     assert unsupported == ["It has 4.9 million people", "It is old."]
-    assert composer.supported
+    assert composer.is_supported
 
 
 def test_nothing_is_supported_without_citations() -> None:
     """An answer from the model's own memory is known as such."""
     composer = composed("Paris is in France.")
-    assert not composer.supported
+    assert not composer.is_supported
     assert len(composer.unsupported) == 1
 
 
@@ -259,7 +259,7 @@ def test_an_open_bracket_is_not_held_for_ever() -> None:
     composer = Composer(SOURCES)
     composer.feed("A long enough beginning [1.")
     assert composer.text == "A long enough beginning"
-    composer.feed("x" * 2 * LONGEST)
+    composer.feed("x" * 2 * MAX_MARKER_LENGTH)
     assert composer.text.startswith("A long enough beginning [1.xxx")
 
 
@@ -286,7 +286,7 @@ def test_passages_without_sentences_cannot_be_cited() -> None:
     composer = Composer([source(" \n", 1)])
     composer.feed("It rains [1]. It pours [1.1].")
     composer.finish()
-    assert (composer.text, composer.unknown) == ("It rains. It pours.", 2)
+    assert (composer.text, composer.unknown_references) == ("It rains. It pours.", 2)
 
 
 def test_offsets_are_those_of_the_document() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.prompts import DECLINE, pack
-from app.answering.stream.composer import Composer
-from app.answering.stream.gate import Piece, Release
+from app.answering.prompts import pack
+from app.answering.stream.composer import AnswerGate, AnswerPiece, Composer
+from app.answering.stream.markers import DECLINE
 from app.domain import CitationMade, TextDelta
 from tests.fakes.answering import hit
 
@@ -14,13 +14,13 @@ SOURCES = pack([hit("Dental cover starts on day one. It is free.")], 1000)
 GOOD = "Dental cover starts on day one [1.1]."
 
 
-def release(*pieces: str) -> tuple[list[list[Piece]], Release]:
+def release(*pieces: str) -> tuple[list[list[AnswerPiece]], AnswerGate]:
     """What each piece let out, and what the end did."""
-    ours = Release(Composer(SOURCES))
+    ours = AnswerGate(Composer(SOURCES))
     return [*(ours.feed(piece) for piece in pieces), ours.finish()], ours
 
 
-def text_of(let_out: list[list[Piece]]) -> str:
+def text_of(let_out: list[list[AnswerPiece]]) -> str:
     return "".join(piece.text for some in let_out for piece in some if isinstance(piece, TextDelta))
 
 
@@ -30,7 +30,7 @@ def test_nothing_is_said_before_it_stands_on_something() -> None:
     assert [bool(some) for some in let_out[:2]] == [False, False]
     assert any(isinstance(piece, CitationMade) for some in let_out[2:4] for piece in some)
     assert text_of(let_out) == "Dental cover starts on day one [1]. And it is free [2]."
-    assert ours.reason is None
+    assert ours.abstain_reason is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_nothing_is_said_before_it_stands_on_something() -> None:
 def test_why_there_is_no_answer(text: str, reason: str | None, size: int) -> None:
     """The word at the beginning or alone, or nothing at all, is declining; talk without support is none."""
     let_out, ours = release(*(text[start : start + size] for start in range(0, len(text), size)))
-    assert ours.reason == reason
+    assert ours.abstain_reason == reason
     assert (text_of(let_out) != "") == (reason is None)
     assert DECLINE not in text_of(let_out)
 
@@ -70,5 +70,5 @@ def test_the_pieces_do_not_matter(pieces: list[str]) -> None:
     text = "".join(pieces)
     whole, one = release(text)
     split, other = release(*text)
-    assert (text_of(whole), one.reason) == (text_of(split), other.reason)
-    assert (one.reason is None) == (text_of(whole) != "")
+    assert (text_of(whole), one.abstain_reason) == (text_of(split), other.abstain_reason)
+    assert (one.abstain_reason is None) == (text_of(whole) != "")

@@ -3,11 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answering.verification.numbers import claimed_counts, claimed_figures, quoted_readings
-from app.answering.verification.support import Evidence, Quoted, claimed_names, opening_name, verify
+from app.answering.verification.support import NameIndex, claimed_names, opening_name, verify
 
 
 def supported(claim: str, quote: str, context: str = "") -> bool:
-    [verified] = verify(claim, [Evidence(quote, context)])
+    [verified] = verify(claim, [quote], context)
     return verified
 
 
@@ -112,7 +112,7 @@ def test_names_are_told_by_their_shape(claim: str, language: str, names: list[tu
 def test_a_name_is_found_in_its_forms(name: str, quote: str, held: bool) -> None:
     """Inflected, without accents, as an acronym; a similar name is another one."""
     [claimed] = claimed_names(f"It is {name}." if name.isascii() or name == "José" else name, "en")
-    assert Quoted(quote).holds(claimed) is held
+    assert NameIndex(quote).contains(claimed) is held
 
 
 def test_what_begins_a_sentence_may_be_a_name() -> None:
@@ -182,8 +182,8 @@ def test_names_may_stand_in_the_context_and_numbers_may_not() -> None:
 def test_quotations_support_a_claim_together() -> None:
     """Each that contributes is verified, one that does not is not; if something is missing, none is."""
     claim = "Berlin is the capital of Germany and has 3.7 million people."
-    capital, people = Evidence("Berlin is Germany's capital."), Evidence("It has 3.7 million people.")
-    other = Evidence("Cheese melts.")
+    capital, people = "Berlin is Germany's capital.", "It has 3.7 million people."
+    other = "Cheese melts."
     assert verify(claim, [capital, people]) == (True, True)
     assert verify(claim, [capital, people, other]) == (True, True, False)
     assert verify(claim, [capital, other]) == (False, False)
@@ -194,7 +194,7 @@ def test_quotations_support_a_claim_together() -> None:
 @given(st.text(max_size=80), st.lists(st.text(max_size=80), max_size=3))
 def test_no_text_is_too_odd(claim: str, quotes: list[str]) -> None:
     """There is a verdict for every quotation."""
-    assert len(verify(claim, [Evidence(quote) for quote in quotes])) == len(quotes)
+    assert len(verify(claim, quotes)) == len(quotes)
 
 
 @given(st.text(alphabet="0123456789.,'万亿十百一二 -/年月日millon", max_size=60))

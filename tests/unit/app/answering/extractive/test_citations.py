@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.citations import readable
 from app.answering.extractive.answerer import cite
 from app.answering.extractive.evidence import split
+from app.answering.output import readable
 from tests.fakes.answering import hit
 
 MARKER = re.compile(r"\[(\d+)\]")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.citations import REMOVED, Unlinked, without_images
 from app.answering.models import Source
+from app.answering.output import REMOVED, LinkFilter, without_images
 from tests.fakes.answering import hit
 
 PASSAGE = "Read the [guide](https://acme.example/guide?v=2), or write to mailto:help@acme.example."
@@ -18,7 +18,7 @@ LIVE = re.compile(r"!\[|<[a-z/!?]|\]\(|(?:[a-z]+://|www\.|mailto:)[!-~]", re.IGN
 
 def unlinked(text: str, size: int | None = None) -> tuple[str, int]:
     """The text as it comes out, fed in pieces of so many characters; and how many addresses were removed."""
-    links = Unlinked([Source(number=1, hit=hit(PASSAGE), sentences=())])
+    links = LinkFilter([Source(number=1, hit=hit(PASSAGE), sentences=())])
     step = size or max(1, len(text))
     told = "".join(links.feed(text[at : at + step]) for at in range(0, len(text), step))
     return told + links.finish(), links.removed
@@ -91,7 +91,7 @@ def test_addresses_are_counted() -> None:
 
 def test_a_sentence_is_not_held_back_for_its_end() -> None:
     """Only what may become an image, a tag or an address waits for what follows."""
-    links = Unlinked([])
+    links = LinkFilter([])
     assert links.feed("Parcels arrive within two da") == "Parcels arrive within two "
     assert links.feed("ys. (See [page 3](x") == "days. (See [page 3"
     assert links.feed(") there") == "] (x) "
