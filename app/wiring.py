@@ -11,7 +11,8 @@ import structlog
 
 from app.accounting.accounts import Accounts
 from app.backends.client import BackendClient
-from app.backends.pool import Fleet, import_sdks
+from app.backends.pool import Fleet
+from app.backends.registry import load_sdks
 from app.backends.router import Backends, Router, declared
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
@@ -224,7 +225,7 @@ class Services:
         return (await self.fleet.get()).router
 
     async def _open_fleet(self) -> Fleet:
-        await asyncio.to_thread(import_sdks, self.settings.backends)
+        await asyncio.to_thread(load_sdks, self.settings.backends)
         await asyncio.to_thread(self.accounts.open)  # a command line that calls models has not started the services
         fleet = Fleet(self.settings.backends, self.settings.routing, self.accounts.meter)
         fleet.start()

@@ -24,7 +24,7 @@ from app.backends.base import (
     Scoring,
 )
 from app.backends.client import BackendClient
-from app.backends.pool import open_adapter
+from app.backends.registry import open_adapter
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import WinnowError
 from benchmarks.rerank_data import RerankSet, Task

@@ -8,8 +8,9 @@ import msgspec
 
 from app.accounting.budgets import Budgets, Reservation, in_usd
 from app.accounting.ledger import CallRecord, Ledger
-from app.accounting.prices import LOCAL_KINDS, Price, Prices
+from app.accounting.prices import Price, Prices
 from app.backends.base import Call, Clock, Target
+from app.backends.registry import is_local
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 
@@ -80,7 +81,7 @@ class LedgerMeter:
         """
         price = self._prices.of(target.backend, target.model)
         kind = self._kinds.get(target.backend, "")
-        share = self._shares[target.backend] if kind in LOCAL_KINDS or price.gpu_usd_per_hour else None
+        share = self._shares[target.backend] if is_local(kind) or price.gpu_usd_per_hour else None
         gpu_s = max(0.0, call.deadline.left()) / (share.running + 1) if share else 0.0
         reserved = self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s))
         return LedgerCharge(self, _Attempt(target=target, call=call, kind=kind, price=price), reserved, share)

@@ -14,17 +14,11 @@ import msgspec
 import structlog
 
 from app.accounting.budgets import MOST
-from app.backends.settings import GEMINI_MODEL, BackendSettings, Kind
+from app.backends.gemini import GEMINI_MODEL
+from app.backends.registry import PROVIDERS, is_local
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 
-LOCAL_KINDS = ("vllm", "ollama")
-"""They run on hardware of the user's own: their tokens cost nothing, but their GPU may."""
-
-# The list has no tiers for Google's models: https://ai.google.dev/gemini-api/docs/pricing, half for flex, 1.8 for
-# priority, verified 2026-10-14.
-GEMINI_TIERS = {"flex": Decimal("0.5"), "priority": Decimal("1.8")}
-
-_OPENAI_URL = "https://api.openai.com/v1"
 _VERIFIED = re.compile(r"verified on (20\d\d-[01]\d-[0-3]\d)", re.IGNORECASE)
 _PICO_PER_MILLIONTH = 10**6
 
@@ -82,7 +76,7 @@ LOCAL = Price(source="local")
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for in the price list. `url` tells whose API an OpenAI-style server is."""
 
-    kind: Kind
+    kind: str
     model: str
     url: str | None = None
     tier: Literal["standard", "flex", "priority"] | None = None
@@ -141,7 +135,7 @@ class Prices:
             return Price(source="settings", rates=rates, as_of=told.as_of)
         if settings.gpu_usd_per_hour is not None:
             return Price(source="gpu", gpu_usd_per_hour=settings.gpu_usd_per_hour)
-        if settings.kind in LOCAL_KINDS:
+        if is_local(settings.kind):
             return LOCAL
         offer = Offer(kind=settings.kind, model=model, url=settings.url, tier=settings.service_tier)
         return self.listed(offer) or UNKNOWN
@@ -151,16 +145,17 @@ def list_price(offer: Offer, at: datetime) -> Price | None:
     """From genai-prices, as it was released."""
     from genai_prices import __version__, data_snapshot
 
-    google = offer.kind == "gemini"
-    name = offer.model.rpartition("/")[2] if google else offer.model
-    provider_id, url = ("google", None) if google else (None, offer.url or _OPENAI_URL)
+    ours = PROVIDERS[offer.kind]
+    # A model's id may have a path before it ("models/..."), which a provider that is looked up by its URL means.
+    name = offer.model.rpartition("/")[2] if ours.price_list_id else offer.model
+    url = None if ours.price_list_id else offer.url or ours.price_list_url
     try:
-        provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, provider_id, url)
+        provider, model = data_snapshot.get_snapshot().find_provider_model(name, None, ours.price_list_id, url)
     except LookupError:
         return None
     own = any(model is one for one in provider.models)  # not borrowed from another provider's list
     listed = model.get_prices(at, {"service_tier": offer.tier} if offer.tier and own else None)
-    entry = _Listed(listed, GEMINI_TIERS.get(offer.tier or "", Decimal(1)) if google else Decimal(1))
+    entry = _Listed(listed, Decimal(str(ours.price_factors.get(offer.tier or "", 1))))
     rates = entry.rates(0)
     if rates is None:
         return None

@@ -26,22 +26,16 @@ from app.backends.base import (
     worst_of_scoring,
 )
 from app.backends.discovery import PROBE_S, Discovery
+from app.backends.registry import provider_of
 from app.backends.resilience.breaker import Breaker, ClientStatus, Health, HealthState
 from app.backends.resilience.hedging import hedged
 from app.backends.resilience.limits import Gate
 from app.backends.resilience.retry import retrying
-from app.backends.settings import GEMINI_MODEL, BackendSettings, Kind, RoutingSettings
+from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.tools import ToolFallback
 from app.errors import MissingCapability, UpstreamError, UpstreamTimeout
 
 T = TypeVar("T")
-
-_MAY_OFFER: dict[Kind, frozenset[Capability]] = {
-    "gemini": frozenset(("chat", "structured", "images", "thinking")),
-    "vllm": frozenset(("chat", "structured", "images", "logprobs", "thinking")),
-    "ollama": frozenset(("chat", "structured", "images", "logprobs", "thinking")),
-    "openai": frozenset(("chat", "structured", "images", "logprobs", "thinking")),
-}
 
 
 def needs_of(request: ChatRequest) -> frozenset[Capability]:
@@ -75,12 +69,13 @@ class BackendClient:
         random: Random | None = None,
     ) -> None:
         self.name, self.settings, self.adapter = name, settings, adapter
+        self._provider = provider_of(name, settings)
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - it spreads retries
         self._health = Health()
         self._gate = Gate(name, settings, clock)
         self._breaker = Breaker(name, routing, clock, on_change=self.news.set)
-        self._tools = ToolFallback(name, settings.kind, clock)
+        self._tools = ToolFallback(name, self._provider, clock)
         self.discovery = Discovery(name, adapter, meter, self._breaker, self._health, clock)
         # The meter comes last: what was charged cannot be undone when a later guard refuses.
         metering = Metering(meter, lambda: Target(backend=name, model=self.model))
@@ -96,7 +91,7 @@ class BackendClient:
         """The one in use; "" while it is neither configured nor found out."""
         if self.probed is not None:
             return self.probed.model
-        return self.settings.model or (GEMINI_MODEL if self.settings.kind == "gemini" else "")
+        return self.settings.model or self._provider.model or ""
 
     @property
     def health(self) -> HealthState:
@@ -122,7 +117,7 @@ class BackendClient:
 
         The first call that needs more than chat finds out first.
         """
-        return needs <= (self.probed.capabilities if self.probed else _MAY_OFFER[self.settings.kind])
+        return needs <= (self.probed.capabilities if self.probed else self._provider.may_offer)
 
     def status(self) -> ClientStatus:
         """How it is now."""

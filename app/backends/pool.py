@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import structlog
 
-from app.backends.base import Adapter, Meter
+from app.backends.base import Meter
 from app.backends.client import BackendClient
+from app.backends.registry import open_adapter
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited
@@ -117,23 +118,3 @@ class Fleet:
         """Let go of everything."""
         await self._supervisor.close()
         await asyncio.gather(*(adapter.aclose() for adapter in self._adapters.values()), return_exceptions=True)
-
-
-def open_adapter(name: str, told: BackendSettings) -> Adapter:
-    """The adapter of its kind."""
-    if told.kind == "gemini":
-        from app.backends.gemini import open_gemini
-
-        return open_gemini(name, told)
-    from app.backends.openai_compatible.adapter import open_openai_compatible
-
-    return open_openai_compatible(name, told)
-
-
-def import_sdks(backends: Mapping[str, BackendSettings]) -> None:
-    """The SDKs of these, which takes some 0.5 s each: for a thread, before a Fleet is made."""
-    kinds = {told.kind for told in backends.values()}
-    if "gemini" in kinds:
-        import app.backends.gemini
-    if kinds - {"gemini"}:
-        import app.backends.openai_compatible  # noqa: F401

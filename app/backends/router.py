@@ -8,6 +8,7 @@ import msgspec
 from app.backends.attempt import OpenStream
 from app.backends.base import Call, Capability, ChatRequest, Clock, Conversation, Deadline, Reply, Scoring, loop_time
 from app.backends.client import BackendClient
+from app.backends.registry import setup_hint
 from app.backends.settings import AUTO, RESERVED, BackendSettings, RoutingSettings
 from app.domain import BackendUse, Fallback
 from app.errors import (
@@ -27,11 +28,6 @@ T = TypeVar("T")
 SHARE = 0.5
 """The part of the time left that a backend may use while another one could still take over."""
 
-NO_LINE = (
-    "no language model is configured; set GEMINI_API_KEY, VLLM_URL or OLLAMA_URL, or declare one under [backends.NAME]"
-)
-
-
 Role = Literal["rank", "answer", "chat"]
 
 
@@ -39,7 +35,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Someone who ranks, answers or talks. `model` is None where no language model is behind it, or none is named."""
 
     name: str
-    kind: Literal["none", "extractive", "gemini", "vllm", "ollama", "openai"]
+    kind: str
     model: str | None = None
     roles: tuple[Role, ...] = ()
 
@@ -147,7 +143,7 @@ class Router:
         among = self.auto if requested == AUTO else [self._named(requested)]
         able = [client for client in among if any(map(client.offers, needs))]
         if not able:
-            raise MissingCapability(_none_offers(among, needs) if among else NO_LINE)
+            raise MissingCapability(_none_offers(among, needs) if among else _no_model())
         return Route(requested, able, self._clock)
 
     def route_or(self, without: str, requested: str, *needs: frozenset[Capability]) -> "Route | BackendUse":
@@ -268,6 +264,10 @@ def _retold(failure: WinnowError, text: str, retry_after: float | None) -> Winno
 def _soonest(failures: dict[str, WinnowError]) -> float | None:
     told = (getattr(failure, "retry_after", None) for failure in failures.values())
     return min((seconds for seconds in told if seconds is not None), default=None)
+
+
+def _no_model() -> str:
+    return f"no language model is configured; {setup_hint()}, or declare one under [backends.NAME]"
 
 
 def _none_offers(clients: Sequence[BackendClient], needs: Sequence[frozenset[Capability]]) -> str:

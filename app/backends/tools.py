@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from app.backends.base import ChatRequest, Clock, Message, joined
-from app.backends.settings import Kind
+from app.backends.provider import Provider
 from app.errors import MissingCapability, UpstreamRejected
 
 T = TypeVar("T")
@@ -27,9 +27,9 @@ class ToolsRefused(UpstreamRejected):
 class ToolFallback:
     """What to do about tools at one backend, as far as its kind and its refusals tell."""
 
-    def __init__(self, name: str, kind: Kind, clock: Clock) -> None:
-        self._name, self._kind, self._clock = name, kind, clock
-        self._toolless_until = math.inf if kind == "gemini" else -math.inf
+    def __init__(self, name: str, provider: Provider, clock: Clock) -> None:
+        self._name, self._provider, self._clock = name, provider, clock
+        self._toolless_until = math.inf if provider.tools == "none" else -math.inf
 
     async def serve(self, request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[T]]) -> T:
         """What `ask` makes of it: with the tools if they are taken, else without, for an answer is better than none.
@@ -41,9 +41,10 @@ class ToolFallback:
         if request.tools is None:
             return await ask(without_tools(request))
         demanded = request.tools.choice == "required"
-        if demanded and self._kind == "ollama":
+        if demanded and self._provider.tools == "optional":
             raise MissingCapability(
-                f"the backend {self._name!r} is an Ollama, which lets its models choose: leave out tool_choice"
+                f"the backend {self._name!r} ({self._provider.kind}) lets its model choose whether to call a tool; "
+                "leave out tool_choice"
             )
         if self._clock() >= self._toolless_until:
             try:
@@ -56,11 +57,7 @@ class ToolFallback:
         return await ask(without_tools(request))
 
     def _remedy(self) -> str:
-        hint = {
-            "gemini": "we give none to Gemini; choose another kind of backend",
-            "vllm": "start vLLM with --enable-auto-tool-choice and --tool-call-parser",
-        }.get(self._kind, "choose a model that does")
-        return f"the backend {self._name!r} takes no tools; {hint}"
+        return f"the backend {self._name!r} takes no tools; {self._provider.tools_hint}"
 
 
 def without_tools(request: ChatRequest) -> ChatRequest:

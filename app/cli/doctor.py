@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from app.backends.pool import open_adapter
+from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
 from app.cli.http_client import RemoteService
 from app.config.settings import CONFIG_FILE, Settings, load_settings
@@ -180,7 +180,7 @@ def _backends(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="backends", state="ok", detail=f"{detail}, {', '.join(settings.backends)}")
         yield from asyncio.run(_asked(settings.backends))
     else:
-        fix = "set GEMINI_API_KEY, VLLM_URL or OLLAMA_URL, or declare [backends.NAME] in winnow.toml"
+        fix = f"{setup_hint()}, or declare [backends.NAME] in winnow.toml"
         yield Finding(name="backends", state="note", detail=f"{detail}; no model is configured", fix=fix)
 
 

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 import msgspec
 from msgspec import Meta
 
-from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings, complete, discovered, name_problem
+from app.backends.registry import completed, discovered, kinds
+from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings, name_problem
 from app.domain import Strategy
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits
@@ -196,8 +197,8 @@ class _Reader:
             raise ConfigError(f"{self._path}: [{where}]: {problem}")
         values = {**found, **self._values(where, BackendSettings, raw)}
         if "kind" not in values:
-            raise ConfigError(f"{self._path}: [{where}] needs a kind: gemini, vllm, ollama or openai")
-        return complete(name, BackendSettings(**values), self._environ)
+            raise ConfigError(f"{self._path}: [{where}] needs a kind: {kinds()}")
+        return completed(name, BackendSettings(**values), self._environ)
 
     def _declared_by_variables(self, declared: Iterable[str]) -> list[str]:
         taken = {_shouted(name) for name in declared}

@@ -10,8 +10,8 @@ import httpx
 import msgspec
 
 from app.backends.base import Adapter, Capability, ChatRequest, Message
-from app.backends.gemini import open_gemini
-from app.backends.openai_compatible import open_openai_compatible
+from app.backends.gemini.adapter import GeminiAdapter
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from tests.fakes import gemini_refusals, openai_server
@@ -117,7 +117,7 @@ class GeminiSide(FakeSide):
 
     def open(self, **settings: Any) -> Adapter:
         given = {"url": self._server.url, "api_key": gemini_refusals.KEY, **settings}
-        return open_gemini(NAME, BackendSettings(kind="gemini", **given))
+        return GeminiAdapter(NAME, BackendSettings(kind="gemini", **given))
 
     async def ask(self, text: str, max_tokens: int) -> Truth:
         body = {
@@ -159,7 +159,7 @@ class OpenAISide(FakeSide):
 
     def open(self, **settings: Any) -> Adapter:
         given = {"url": self._server.url, "api_key": KEY, **settings}
-        return open_openai_compatible(NAME, BackendSettings(kind=self._server.dialect, **given))
+        return OpenAICompatible(NAME, BackendSettings(kind=self._server.dialect, **given))
 
     async def ask(self, text: str, max_tokens: int) -> Truth:
         limit = "max_completion_tokens" if self._server.dialect == "openai" else "max_tokens"
@@ -190,7 +190,7 @@ class VllmSide(Side):
 
     def open(self, **settings: Any) -> Adapter:
         given = {"url": self._server.url, "api_key": running.KEY, **settings}
-        return open_openai_compatible(NAME, BackendSettings(kind="vllm", **given))
+        return OpenAICompatible(NAME, BackendSettings(kind="vllm", **given))
 
     async def ask(self, text: str, max_tokens: int) -> Truth:
         return await _ask_openai(self._server.url, running.KEY, self.model, text, {"max_tokens": max_tokens})

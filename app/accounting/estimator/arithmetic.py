@@ -29,7 +29,8 @@ from app.accounting.estimator.models import (
 )
 from app.accounting.prices import Offer, Price, Prices, Rates
 from app.accounting.reports import Throughput
-from app.backends.settings import GEMINI_MODEL, BackendSettings
+from app.backends.gemini import GEMINI_MODEL
+from app.backends.settings import BackendSettings
 
 MEASURED_S = 10.0
 """With fewer busy seconds than these in the ledger, a GPU counts as not measured."""

@@ -15,9 +15,10 @@ from google.auth.credentials import Credentials
 from google.genai import types
 
 from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
+from app.backends.gemini import GEMINI_MODEL
 from app.backends.gemini.errors import FOREIGN, Peer, translate
 from app.backends.gemini.messages import Reading, config_of, contents_of, traits_of
-from app.backends.settings import GEMINI_MODEL, BackendSettings
+from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from app.errors import ConfigError, UpstreamBadReply, UpstreamError
 
@@ -117,11 +118,6 @@ def _quieten() -> None:
 
 
 _Chunks = AsyncGenerator[types.GenerateContentResponse, None]
-
-
-def open_gemini(name: str, settings: BackendSettings) -> "GeminiAdapter":
-    """The backend of that name. Raises ConfigError when it cannot work."""
-    return GeminiAdapter(name, settings)
 
 
 class GeminiAdapter:

@@ -8,6 +8,46 @@ wire      the one way to the server
 errors    the one seam for what can go wrong there
 """
 
-from app.backends.openai_compatible.adapter import OpenAICompatible, open_openai_compatible
+from functools import partial
 
-__all__ = ["OpenAICompatible", "open_openai_compatible"]
+from app.backends.base import Adapter
+from app.backends.provider import Provider
+from app.backends.settings import BackendSettings
+
+
+def _load() -> None:
+    import app.backends.openai_compatible.adapter  # noqa: F401
+
+
+def _open(name: str, settings: BackendSettings) -> Adapter:
+    from app.backends.openai_compatible.adapter import OpenAICompatible
+
+    return OpenAICompatible(name, settings)
+
+
+_Server = partial(
+    Provider,
+    may_offer=frozenset(("chat", "structured", "images", "logprobs", "thinking")),
+    load=_load,
+    open=_open,
+)
+
+VLLM = _Server(
+    kind="vllm",
+    url_variable="VLLM_URL",
+    key_variables=("VLLM_API_KEY",),
+    tools_hint="start vLLM with --enable-auto-tool-choice and --tool-call-parser",
+    local=True,
+)
+
+OLLAMA = _Server(
+    kind="ollama",
+    url="http://127.0.0.1:11434",
+    url_variable="OLLAMA_URL",
+    key_variables=("OLLAMA_API_KEY",),
+    tools="optional",
+    local=True,
+)
+
+# No variables: a key of one service must not travel to another one's URL.
+OPENAI = _Server(kind="openai", price_list_url="https://api.openai.com/v1")

@@ -24,11 +24,6 @@ from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 
 
-def open_openai_compatible(name: str, settings: BackendSettings) -> "OpenAICompatible":
-    """The backend `[backends.NAME]` of kind vllm, ollama or openai. Raises ConfigError without a url."""
-    return OpenAICompatible(name, settings)
-
-
 class OpenAICompatible:
     """An `Adapter`. Before the first probe it answers only if its model is configured, and asks in the plainest way."""
 

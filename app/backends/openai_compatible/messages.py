@@ -8,7 +8,6 @@ from uuid import uuid4
 import msgspec
 
 from app.backends.base import ChatRequest, Conversation, Message
-from app.backends.settings import Kind
 from app.domain import Image, TokenCount, ToolCall, Tools
 
 Body = dict[str, Any]
@@ -26,7 +25,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     `exact`: it takes any temperature; OpenAI's thinking models do not.
     """
 
-    kind: Kind
+    kind: str
     model: str
     limit: Limit = "max_tokens"
     exact: bool = True
@@ -65,7 +64,7 @@ def messages(conversation: Conversation) -> list[Body]:
     return [{"role": message.role, "content": _content(message), **_calling(message)} for message in conversation]
 
 
-def tool_fields(tools: Tools | None, kind: Kind) -> Body:
+def tool_fields(tools: Tools | None, kind: str) -> Body:
     """What may be called. Ollama reads no tool_choice: where none may be called, it had better not know of any."""
     if tools is None or (kind == "ollama" and tools.choice == "none"):
         return {}
@@ -98,7 +97,7 @@ def _data_url(image: Image) -> str:
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
 
 
-def response_format(schema: Mapping[str, Any], kind: Kind = "vllm") -> Body:
+def response_format(schema: Mapping[str, Any], kind: str = "vllm") -> Body:
     """Structured output. OpenAI holds to a schema only if told `strict`, and takes only closed objects then."""
     known = _without_unique_items(schema)
     strict = {"strict": True} if kind == "openai" and _closed(known) else {}

@@ -36,7 +36,7 @@ from app.backends.openai_compatible.messages import (
 )
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
 from app.backends.openai_compatible.wire import Wire
-from app.backends.settings import BackendSettings, Kind
+from app.backends.settings import BackendSettings
 from app.domain import Image, TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 
@@ -294,4 +294,4 @@ def _template_switches(*, on: bool) -> Body:
 
 
 _QUIETS: Sequence[Body] = ({"reasoning_effort": "none"}, {"reasoning_effort": "minimal"}, _template_switches(on=False))
-_PROBES: Mapping[Kind, type[_Probe]] = {"vllm": _VllmProbe, "ollama": _OllamaProbe}
+_PROBES: Mapping[str, type[_Probe]] = {"vllm": _VllmProbe, "ollama": _OllamaProbe}

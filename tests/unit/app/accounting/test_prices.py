@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from app.accounting.budgets import in_usd
 from app.accounting.prices import Offer, Price, Prices, Rates, list_price
-from app.backends.settings import GEMINI_MODEL, BackendSettings, PriceSettings
+from app.backends.gemini import GEMINI_MODEL
+from app.backends.settings import BackendSettings, PriceSettings
 from app.domain import TokenCount
 from tests.fakes.money import NOON, Time
 

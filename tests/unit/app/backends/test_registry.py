@@ -1,94 +1,66 @@
-"""Which backend a request means."""
+"""The providers, and what adding one takes."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from app.backends.router import Backend, Backends, Role, declared
-from app.backends.settings import BackendSettings
-from app.errors import ConfigError, MissingCapability, UnknownBackend
+from app.backends.registry import PROVIDERS, discovered, setup_hint
+from app.config.settings import load_settings
+from app.errors import ConfigError
+from tests.fakes.models import client_of, services_for
+from tests.fakes.toy_provider import TOY
 
-GEMMA = Backend(name="gemma", kind="vllm", model="gemma-3-4b", roles=("rank", "answer"))
-
-
-@pytest.mark.parametrize("requested", [None, "auto", "none"])
-def test_without_a_model_nobody_ranks(requested: str | None) -> None:
-    """No name, "auto" and "none" keep the retrieval order, and say what was asked for."""
-    use = Backends().for_ranking(requested)
-    assert (use.requested, use.used, use.model) == (requested or "auto", "none", None)
+pytestmark = pytest.mark.anyio
 
 
-def test_auto_takes_the_first_that_can_rank() -> None:
-    """A configured ranker serves "auto" and unnamed requests, with its model's name."""
-    backends = Backends([GEMMA])
-    assert [backends.for_ranking(name).used for name in (None, "auto", "none")] == ["gemma", "gemma", "none"]
-    assert backends.for_ranking("gemma").model == "gemma-3-4b"
+@pytest.fixture
+def toy() -> Iterator[None]:
+    """The one line that registers a provider, taken back afterwards."""
+    PROVIDERS["toy"] = TOY
+    yield
+    del PROVIDERS["toy"]
 
 
-def test_the_settings_choose_who_serves_unnamed_requests() -> None:
-    """The default backend stands in for a missing name."""
-    assert Backends([GEMMA], default="none").for_ranking(None).used == "none"
+@pytest.mark.usefixtures("toy")
+async def test_a_provider_is_a_package_and_a_line(tmp_path: Path) -> None:
+    """A new kind is configured by its own variable, serves POST /chat, and is priced, without a change elsewhere."""
+    backends = load_settings({"TOY_URL": "http://toys:1", "TOY_API_KEY": "k"}, tmp_path).backends
+    assert (backends["toy"].url, backends["toy"].api_key, backends["toy"].model) == (
+        "http://toys:1/v1",
+        "k",
+        "parrot-1",
+    )
+    async with client_of(services_for(tmp_path, backends)) as client:
+        reply = (await client.post("/chat", json={"message": "hello", "backend": "toy"})).json()
+        named = (await client.get("/backends")).json()
+    assert (reply["text"], reply["backend"]["used"], reply["backend"]["model"]) == ("hello", "toy", "parrot-1")
+    assert (reply["usage"]["output_tokens"], reply["usage"]["cost_usd"]) == (2, 0)
+    assert "toy" in str(named)
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    """The refusal helps."""
-    with pytest.raises(UnknownBackend, match="auto, none, extractive, gemma"):
-        Backends([GEMMA]).for_ranking("gpt")
+@pytest.mark.usefixtures("toy")
+def test_people_are_told_of_every_provider(tmp_path: Path) -> None:
+    """A hint and a refusal name it like the others."""
+    assert setup_hint() == "set VLLM_URL, OLLAMA_URL, GEMINI_API_KEY or TOY_URL"
+    (tmp_path / "winnow.toml").write_text('[backends.x]\nkind = "game"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"kind in \[backends.x\] must be vllm, .* or toy, not 'game'"):
+        load_settings({}, tmp_path)
 
 
-def test_extractive_cannot_rank() -> None:
-    """It answers, and is refused before any work."""
-    with pytest.raises(MissingCapability, match="cannot rank"):
-        Backends().for_ranking("extractive")
+def test_the_environment_brings_what_it_names() -> None:
+    """A URL where there is one to give, else a key; a key alone is no server."""
+    assert discovered({"VLLM_API_KEY": "k", "OLLAMA_URL": ""}) == {}
+    assert discovered({"GOOGLE_API_KEY": "k", "OLLAMA_URL": "u"}) == {
+        "ollama": {"kind": "ollama"},
+        "gemini": {"kind": "gemini"},
+    }
 
 
-@pytest.mark.parametrize("default", ["gpt", "extractive"])
-def test_a_default_that_cannot_serve_stops_the_start(default: str) -> None:
-    """A wrong setting is told at start, not with every request."""
-    with pytest.raises(ConfigError, match=default):
-        Backends(default=default)
-
-
-@pytest.mark.parametrize(
-    ("configured", "name", "known"), [([GEMMA], "gema", "gemma"), ([GEMMA], "none", "gemma"), ([], "gemma", "none")]
-)
-def test_an_unknown_name_in_the_order_stops_the_start(configured: list[Backend], name: str, known: str) -> None:
-    """A misspelt backend in [routing], or one that is no model, is told at start with the names that there are."""
-    with pytest.raises(ConfigError, match=rf"auto in \[routing\] names {name}; the backends declared are {known}$"):
-        Backends(configured, auto=("gemma", name) if configured else (name,))
-
-
-def test_a_configured_backend_ranks() -> None:
-    """It is known by its name and kind, and ranks and talks as far as anybody knows yet."""
-    told = BackendSettings(kind="ollama", url="http://127.0.0.1:1/v1", model="gemma3:4b")
-    backends = Backends(declared({"gemma": told}))
-    roles: tuple[Role, ...] = ("rank", "answer", "chat")
-    assert backends.named("gemma") == Backend(name="gemma", kind="ollama", model="gemma3:4b", roles=roles)
-    assert backends.for_ranking("auto").used == "gemma"
-
-
-@pytest.mark.parametrize(
-    ("requested", "ranks", "default", "meant", "used"),
-    [
-        ("gemma", None, "auto", "gemma", "gemma"),
-        ("extractive", "gemma", "auto", "extractive", "extractive"),
-        (None, "gemma", "none", "gemma", "gemma"),
-        (None, "none", "auto", "extractive", "extractive"),
-        (None, None, "none", "extractive", "extractive"),
-        (None, None, "auto", "auto", "gemma"),
-        ("auto", "none", "none", "auto", "gemma"),
-    ],
-)
-def test_who_answers(requested: str | None, ranks: str | None, default: str, meant: str, used: str) -> None:
-    """Whoever is asked to, else who ranks, else the default; where nobody ranks, quoting is what is meant."""
-    use = Backends([GEMMA], default=default).for_answering(requested, ranks)
-    assert (use.requested, use.used) == (meant, used)
-
-
-def test_without_a_model_answers_are_quotes() -> None:
-    """Auto finds the one that is always there."""
-    assert Backends().for_answering(None).used == "extractive"
-
-
-def test_who_cannot_answer_is_refused() -> None:
-    """By name "none" is nobody; the refusal lists who can."""
-    with pytest.raises(MissingCapability, match="auto, extractive, gemma"):
-        Backends([GEMMA]).for_answering("none")
+def test_knowing_the_providers_loads_no_sdk() -> None:
+    """Settings are read before anything heavy is needed."""
+    code = "import sys, app.backends.registry; print(*{'openai', 'google.genai', 'httpx2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == ""

@@ -264,7 +264,7 @@ async def test_what_nobody_offers_is_refused_before_any_work() -> None:
 
 async def test_without_any_backend_it_says_how_to_get_one() -> None:
     """ "auto" without a backend is answered with the settings that make one."""
-    with pytest.raises(MissingCapability, match="GEMINI_API_KEY, VLLM_URL or OLLAMA_URL"):
+    with pytest.raises(MissingCapability, match="VLLM_URL, OLLAMA_URL or GEMINI_API_KEY"):
         Router([], RoutingSettings()).route("auto", CHAT)
 
 

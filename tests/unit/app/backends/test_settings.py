@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.backends.settings import GEMINI_MODEL, KeyBudget
+from app.backends.gemini import GEMINI_MODEL
+from app.backends.settings import KeyBudget
 from app.config.settings import load_settings
 from app.errors import ConfigError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.backends.base import ChatRequest, Message
-from app.backends.settings import Kind
+from app.backends.registry import PROVIDERS
 from app.backends.tools import REMEMBER_S, ToolFallback, ToolsRefused, without_tools
 from app.domain import Function, Image, ToolCall, Tools
 from app.errors import MissingCapability, UpstreamRejected
@@ -20,10 +20,10 @@ PICTURE = Image(data=b"x", media_type="image/png")
 class Backend:
     """Refuses tools while it is `without`, and keeps the requests."""
 
-    def __init__(self, kind: Kind = "vllm", *, without: bool = False) -> None:
+    def __init__(self, kind: str = "vllm", *, without: bool = False) -> None:
         self.now, self.without = 0.0, without
         self.asked: list[ChatRequest] = []
-        self.tooling = ToolFallback("gemma", kind, lambda: self.now)
+        self.tooling = ToolFallback("gemma", PROVIDERS[kind], lambda: self.now)
 
     async def answer(self, request: ChatRequest) -> str:
         self.asked.append(request)
@@ -60,7 +60,7 @@ async def test_another_refusal_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gemini", "ollama"])
-async def test_who_cannot_be_made_to_call_is_not_asked(kind: Kind) -> None:
+async def test_who_cannot_be_made_to_call_is_not_asked(kind: str) -> None:
     """Gemini is given no tools, and Ollama lets its models choose."""
     backend = Backend(kind)
     with pytest.raises(MissingCapability):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from app.backends.base import ChatRequest, Delta, Message
-from app.backends.gemini import GeminiAdapter, open_gemini
+from app.backends.gemini.adapter import GeminiAdapter
 from app.backends.settings import BackendSettings
 from app.errors import WinnowError
 from tests.fakes.gemini_refusals import KEY
@@ -28,7 +28,7 @@ class Bench(msgspec.Struct):
 async def bench(server: GeminiServer | None = None, **settings: Any) -> AsyncIterator[Bench]:
     """Afterwards no connection may be left, whatever happened within."""
     async with server or GeminiServer() as running:
-        gemini = open_gemini(NAME, settings_for(running, **settings))
+        gemini = GeminiAdapter(NAME, settings_for(running, **settings))
         try:
             yield Bench(running, gemini)
         finally:

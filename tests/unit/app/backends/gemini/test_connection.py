@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from google.oauth2.credentials import Credentials
 
-from app.backends.gemini import GeminiAdapter, open_gemini
+from app.backends.gemini.adapter import GeminiAdapter
 from app.backends.settings import BackendSettings
 from app.errors import ConfigError, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.faults import Fault, seeded_faults
@@ -45,7 +45,7 @@ async def test_a_call_speaks_the_stable_version_with_the_key_in_a_header() -> No
 async def test_a_path_before_googles_is_kept() -> None:
     """A gateway may stand under any address."""
     async with bench() as b:
-        gemini = open_gemini(NAME, settings_for(b.server, url=f"{b.server.url}/gateway/"))
+        gemini = GeminiAdapter(NAME, settings_for(b.server, url=f"{b.server.url}/gateway/"))
         await gemini.complete(asking(), PLENTY_S)
         await gemini.aclose()
         assert b.server.calls[0].asked.path == f"/gateway/v1/models/{MODEL}:generateContent"
@@ -55,7 +55,7 @@ async def test_without_a_url_the_sdks_own_variable_counts(monkeypatch: pytest.Mo
     """GOOGLE_GEMINI_BASE_URL leads elsewhere, as for every program on Google's SDK; the setting goes before it."""
     async with GeminiServer() as variables, bench() as b:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", variables.url)
-        theirs, ours = open_gemini("a", settings_for(b.server, url=None)), open_gemini("b", settings_for(b.server))
+        theirs, ours = GeminiAdapter("a", settings_for(b.server, url=None)), GeminiAdapter("b", settings_for(b.server))
         for gemini in (theirs, ours):
             await gemini.complete(asking(), PLENTY_S)
             await gemini.aclose()
@@ -81,14 +81,14 @@ def test_a_key_in_the_environment_is_no_key_of_this_backend(key: str | None, mon
     """Whoever reads the settings hands it over, or nobody."""
     monkeypatch.setenv("GOOGLE_API_KEY", KEY)
     with pytest.raises(ConfigError, match="api_key"):
-        open_gemini(NAME, BackendSettings(kind="gemini", api_key=key))
+        GeminiAdapter(NAME, BackendSettings(kind="gemini", api_key=key))
 
 
 def test_a_proxy_that_cannot_be_used_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """SOCKS needs a package that we do not bring."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ConfigError, match="ALL_PROXY"):
-        open_gemini(NAME, BackendSettings(kind="gemini", api_key=KEY))
+        GeminiAdapter(NAME, BackendSettings(kind="gemini", api_key=KEY))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -96,7 +96,7 @@ async def test_a_proxy_of_the_environment_is_not_for_this_machine(host: str, mon
     """A server on loopback is reached directly."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with bench() as b:
-        gemini = open_gemini(NAME, settings_for(b.server, url=f"http://{host}:{b.server.port}"))
+        gemini = GeminiAdapter(NAME, settings_for(b.server, url=f"http://{host}:{b.server.port}"))
         assert await failure(gemini, "complete") is None
         await gemini.aclose()
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from app.backends.base import ChatRequest, Conversation, Delta, Message
-from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.settings import BackendSettings
 from tests.fakes.openai_server import OpenAIServer
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 5.0
 async def opened(server: OpenAIServer, *, probe: bool = True, **settings: Any) -> AsyncIterator[OpenAICompatible]:
     """An adapter for a running server; probed, and what the probe asked for forgotten."""
     given = {"kind": server.dialect, "url": server.url, "api_key": server.api_key, **settings}
-    adapter = open_openai_compatible("gemma", BackendSettings(**given))
+    adapter = OpenAICompatible("gemma", BackendSettings(**given))
     try:
         if probe:
             await adapter.probe(TIMEOUT_S)

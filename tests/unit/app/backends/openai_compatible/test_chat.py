@@ -6,7 +6,7 @@ import json
 import pytest
 
 from app.backends.base import ChatRequest, Message
-from app.backends.openai_compatible import open_openai_compatible
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.settings import BackendSettings
 from app.domain import Function, Image, TokenCount, Tools
 from app.errors import ConfigError, InvalidRequest, Refused, UpstreamUnavailable
@@ -125,7 +125,7 @@ async def test_json_that_ran_away_was_cut(streamed: bool) -> None:
     body = {"choices": [{"message": {"content": "{"}, "finish_reason": "stop", "stop_reason": "\n\n\n"}]}
     whole = json.dumps(body).encode()
     with answering(200, b"data: %s\n\ndata: [DONE]\n\n" % whole if streamed else whole) as url:
-        adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
         if streamed:
             reason = (await collected(adapter, asking(schema={"type": "object"})))[-1].finish_reason
         else:
@@ -238,7 +238,7 @@ async def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
 def test_a_server_without_a_url_is_a_mistake_of_the_settings() -> None:
     """vLLM and Ollama have no address of their own: without `url` the settings are refused."""
     with pytest.raises(ConfigError, match=r"\[backends.gemma\] needs a url"):
-        open_openai_compatible("gemma", BackendSettings(kind="vllm"))
+        OpenAICompatible("gemma", BackendSettings(kind="vllm"))
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -249,7 +249,7 @@ async def test_calls_are_read_where_there_are_tools(streamed: bool, tools: Tools
     body = {"choices": [{"delta" if streamed else "message": said, "finish_reason": "tool_calls"}]}
     whole = json.dumps(body).encode()
     with answering(200, b"data: %s\n\ndata: [DONE]\n\n" % whole if streamed else whole) as url:
-        adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny"))
         if streamed:
             calls = [call for delta in await collected(adapter, asking(tools=tools)) for call in delta.calls]
         else:

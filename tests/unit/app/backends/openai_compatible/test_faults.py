@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.settings import BackendSettings
 from app.errors import (
     PromptTooLong,
@@ -139,7 +139,7 @@ def unused_port() -> int:
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_server_that_is_not_there_is_unavailable(host: str, streamed: bool) -> None:
     """A refused connection and a name that does not resolve are one thing: the server cannot be reached."""
-    adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=f"{host}/v1", model="tiny"))
+    adapter = OpenAICompatible("gemma", BackendSettings(kind="vllm", url=f"{host}/v1", model="tiny"))
     with pytest.raises(UpstreamUnavailable, match="cannot be reached"):
         await ask(adapter, streamed=streamed)
     await adapter.aclose()
@@ -149,7 +149,7 @@ async def test_a_server_that_restarts_is_found_again() -> None:
     """While a server is gone its calls fail at once; back on its port, it is used over new connections."""
     first, second = OpenAIServer("vllm"), OpenAIServer("vllm")
     async with first:
-        adapter = open_openai_compatible("gemma", BackendSettings(kind="vllm", url=first.url, model="tiny"))
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="vllm", url=first.url, model="tiny"))
         assert await ask(adapter, streamed=True)
     with pytest.raises(UpstreamUnavailable):
         await ask(adapter, streamed=True)
@@ -181,7 +181,7 @@ async def test_a_strange_reply_with_a_status_of_success(
     """Whatever comes with a status of 200 is a reply or an error of ours, never an exception of a parser."""
     wrapped = b"data: " + body.replace(b'"message": {"content"', b'"delta": {"content"') + b"\n\ndata: [DONE]\n\n"
     with answering(200, wrapped if streamed else body) as url:
-        adapter = open_openai_compatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
         with pytest.raises(error) as caught:
             await ask(adapter, streamed=streamed)
         await adapter.aclose()
@@ -211,7 +211,7 @@ async def test_a_strange_reply_with_a_status_of_success(
 async def test_other_statuses(status: int, body: bytes, error: str) -> None:
     """Every status outside the usual ones has a clear text of ours."""
     with answering(status, body, headers={"Location": "http://elsewhere.invalid/"} if status == 302 else None) as url:
-        adapter = open_openai_compatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
+        adapter = OpenAICompatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
         with pytest.raises(UpstreamError, match=error) as caught:
             await ask(adapter, streamed=False)
         await adapter.aclose()
@@ -227,7 +227,7 @@ async def test_a_drop_after_the_last_word_loses_nothing() -> None:
     body = b"".join(b"data: %s\n\n" % chunk for chunk in chunks)
     for tail in (b"", b"data: {\n\n"):
         with answering(200, body + tail) as url:
-            adapter = open_openai_compatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
+            adapter = OpenAICompatible("gemma", BackendSettings(kind="openai", url=f"{url}/v1", model="tiny"))
             deltas = await collected(adapter, asking())
             await adapter.aclose()
         assert "".join(delta.text for delta in deltas) == "Yes."

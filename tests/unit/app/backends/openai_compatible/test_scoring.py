@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.backends.base import LabelScorer, Scoring
-from app.backends.openai_compatible import OpenAICompatible
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.domain import TokenCount
 from app.errors import (
     InvalidRequest,

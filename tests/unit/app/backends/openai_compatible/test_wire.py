@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from app.backends.openai_compatible import OpenAICompatible, open_openai_compatible
+from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.openai_compatible.wire import is_near
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
@@ -151,7 +151,7 @@ async def test_a_key_does_not_follow_a_redirect() -> None:
     async with elsewhere:
         with answering(307, b"", headers={"Location": f"{elsewhere.url}/chat/completions"}) as url:
             settings = BackendSettings(kind="vllm", url=f"{url}/v1", model="tiny", api_key="secret")
-            adapter = open_openai_compatible("gemma", settings)
+            adapter = OpenAICompatible("gemma", settings)
             with pytest.raises(UpstreamRejected, match="redirects elsewhere"):
                 await adapter.complete(asking(), TIMEOUT_S)
             await adapter.aclose()
@@ -176,7 +176,7 @@ async def test_proxies_of_the_environment_are_for_far_servers(monkeypatch: pytes
         for name in PROXIES:
             monkeypatch.setenv(name, server.root)
         settings = BackendSettings(kind="openai", url="http://api.example.com/v1", model="tiny")
-        adapter = open_openai_compatible("far", settings)
+        adapter = OpenAICompatible("far", settings)
         with pytest.raises(UpstreamRejected):
             await adapter.complete(asking(), TIMEOUT_S)
         await adapter.aclose()
