@@ -31,8 +31,8 @@ from app.services.ranking import Rankers
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.text.languages import prepare as prepare_languages
-from indexing.embedding.batching import QueryEmbedder, TextEmbedder
-from indexing.pipeline.context import EmbedderSource, LazyEmbedder, Workbench
+from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
+from indexing.pipeline.context import PipelineContext, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
 from indexing.retrieval.bm25 import Lexical
@@ -106,7 +106,7 @@ class Services:
         self,
         settings: Settings,
         open_store: Callable[[], Awaitable[VectorStore]],
-        embedder: EmbedderSource,
+        embedder: LazyEmbedder,
         make_answerer: "Callable[[Services], Answering] | None" = None,
         *,
         index_home: Path | None = None,
@@ -189,7 +189,7 @@ class Services:
         await self.queries.close()
         await self.texts.close()
         if (bench := await self.bench.settled()) is not None:
-            bench.manifest.close()
+            await bench.manifest.close()
         if self._writing is not None:
             self._writing.release()
         if (store := await self.store.settled()) is not None:
@@ -199,12 +199,12 @@ class Services:
             await fleet.close()
         await asyncio.to_thread(self.accounts.close)
 
-    async def _open_bench(self) -> Workbench:
+    async def _open_bench(self) -> PipelineContext:
         store, home = await self.store.get(), self._index_home
         if self.settings.store.url and self._writing is None:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             self._writing = DirectoryLock(ensured(home), wait=0)
-        return Workbench(
+        return PipelineContext(
             store=store,
             manifest=await asyncio.to_thread(Manifest, home / MANIFEST_FILE),
             embedder=self.embedder,
@@ -276,7 +276,7 @@ def build_services(settings: Settings, *, index_home: Path | None = None, fits: 
     return Services(
         settings,
         lambda: asyncio.to_thread(open_store, settings, index_home),
-        LazyEmbedder(settings.embedding),
+        LazyEmbedder(settings.embedding, index_fingerprint(settings.embedding)),
         index_home=index_home,
         fits=fits,
     )

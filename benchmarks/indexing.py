@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from indexing.embedding.batching import LazyEmbedder
 from indexing.embedding.model import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
-from indexing.pipeline.context import LazyEmbedder, Workbench, ensure_collection
+from indexing.pipeline.context import PipelineContext, ensure_collection, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Summary, SyncRequest
 from indexing.pipeline.sync import sync
@@ -104,7 +105,7 @@ async def _throughput(scratch: Path, data: Path, passages: int, repeat: int) -> 
     return ratio >= GOAL_RATIO
 
 
-async def _index(bench: Workbench, folder: Path, collection: str) -> Summary:
+async def _index(bench: PipelineContext, folder: Path, collection: str) -> Summary:
     """The collection is made before, with the embedder's scale measured: that is done once, not for each run."""
     await ensure_collection(bench, collection)
     embedder = await bench.embedder.get()
@@ -123,18 +124,18 @@ def _chosen(data: Path, passages: int, scratch: Path) -> Path:
     return few
 
 
-def _bench(scratch: Path, embedder: RecordingEmbedder) -> Workbench:
-    return Workbench(
+def _bench(scratch: Path, embedder: RecordingEmbedder) -> PipelineContext:
+    return PipelineContext(
         store=EmbeddedStore(scratch / "index"),
         manifest=Manifest(scratch / "manifest.sqlite3"),
-        embedder=LazyEmbedder(SETTINGS, lambda _: embedder),
+        embedder=LazyEmbedder(SETTINGS, index_fingerprint(SETTINGS), lambda _: embedder),
         limits=ReadLimits(),
         lexical=Lexical(),
     )
 
 
-async def _close(bench: Workbench) -> None:
-    bench.manifest.close()
+async def _close(bench: PipelineContext) -> None:
+    await bench.manifest.close()
     await bench.store.close()
 
 

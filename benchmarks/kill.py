@@ -89,7 +89,7 @@ async def _held(home: Path) -> tuple[Any, Any]:
     try:
         return await content(bench), await records(bench)
     finally:
-        bench.manifest.close()
+        await bench.manifest.close()
         await bench.store.close()
 
 

@@ -16,7 +16,7 @@ from app.errors import FieldProblem, InvalidRequest, TooLarge
 from app.services.document_validation import Offer, OfferedFile, Rejected
 from app.text.fencing import clean
 from indexing.documents import Document
-from indexing.pipeline.ingest import Handed
+from indexing.pipeline.ingest import SubmittedDocument
 
 MULTIPART = "multipart/form-data"
 
@@ -112,12 +112,12 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         | None
     ) = None
 
-    def offer(self) -> Handed:
+    def offer(self) -> SubmittedDocument:
         """What the use case takes. Raises ValueError for an id that is there and empty."""
         if self.id == "":
             raise ValueError("an id has 1 to 512 characters")
         document = Document(text=self.text, title=self.title or "", metadata=self.metadata or {})
-        return Handed(document=document, id=self.id or "", source=self.source or "")
+        return SubmittedDocument(document=document, id=self.id or "", source=self.source or "")
 
 
 class DocumentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,7 +22,7 @@ from app.instance import Presence, find_service
 from app.wiring import named_backends, open_store
 from indexing.embedding.model import check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
-from indexing.pipeline.context import LazyEmbedder
+from indexing.pipeline.context import index_fingerprint
 from indexing.settings import QUICKSTART_MODEL
 
 LOW_DISK_BYTES = 1 << 30
@@ -124,7 +124,7 @@ def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
     yield Finding(name="service", state="ok", detail=detail)
     for dependency in missing:
         yield Finding(name=f"service's {dependency['name']}", state="note", detail=dependency["detail"])
-    yield from _describe(holdings, "held by the service", LazyEmbedder(settings.embedding).fingerprint)
+    yield from _describe(holdings, "held by the service", index_fingerprint(settings.embedding))
 
 
 def _index(settings: Settings) -> Iterator[Finding]:
@@ -144,7 +144,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
         detail = f"{where}: {str(exc) or 'it does not answer'}"
         yield Finding(name="index", state="broken", detail=detail, fix=fix)
     else:
-        yield from _describe(holdings, where, LazyEmbedder(settings.embedding).fingerprint)
+        yield from _describe(holdings, where, index_fingerprint(settings.embedding))
 
 
 async def _holdings(settings: Settings) -> list[Holding]:

@@ -27,12 +27,10 @@ from app.evaluation.runner import EvaluationProgress
 from indexing.pipeline.progress import (
     Advanced,
     Event,
-    Finishing,
-    LoadingModel,
+    Notice,
     Planned,
     Refused,
     Summary,
-    Waiting,
 )
 
 _PLAIN_EVERY_S = 5.0
@@ -143,16 +141,14 @@ class IndexingView:
         match event:
             case Planned():
                 self._planned(event)
-            case LoadingModel(model=model):
-                self._say(f"loading the embedding model {model}")
             case Refused():
                 self._console.print(refusal(event))
-            case Waiting(detail=detail):
+            case Notice(stage="waiting", detail=detail):
                 self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
                 self._advanced(event)
-            case Finishing(step=step):
-                self._say(step)
+            case Notice(detail=detail):
+                self._say(detail)
             case Summary():
                 pass
 
@@ -198,8 +194,8 @@ class LoadingView:
 
     def show(self, event: Event) -> None:
         """An event while the command gets ready."""
-        if isinstance(event, LoadingModel) and self._terminal:
-            self._status.update(Text(f"loading the embedding model {clean(event.model)}"))
+        if isinstance(event, Notice) and event.stage == "loading_model" and self._terminal:
+            self._status.update(Text(clean(event.detail)))
             self._status.start()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from app.domain import Query, Question
 from app.instance import find_service
 from app.wiring import Services, build_services
 from indexing.errors import IndexBusy
-from indexing.pipeline.progress import LoadingModel, Report, Summary, SyncRequest, Waiting, say_nothing
+from indexing.pipeline.progress import Notice, Report, Summary, SyncRequest, loading_model, say_nothing
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ def _when_free(
             return _run(settings, here)
         except IndexBusy as exc:
             if not told:
-                report(Waiting(detail=f"waiting until the index is free: {exc}"))
+                report(Notice(stage="waiting", detail=f"waiting until the index is free: {exc}"))
             told = True
             time.sleep(_LOOK_AGAIN_S)
 
@@ -165,7 +165,7 @@ async def _prepare(services: Services, query: Query, report: Report, *, model: b
 
 
 async def _load_model(services: Services, report: Report) -> None:
-    report(LoadingModel(model=services.settings.embedding.model))
+    report(loading_model(services.settings.embedding.model))
     await services.model.get()
 
 

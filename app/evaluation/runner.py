@@ -15,7 +15,7 @@ from app.evaluation.data import Asked, DataSet, SourceDocument
 from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
 from indexing.documents import Document
-from indexing.pipeline.ingest import Handed
+from indexing.pipeline.ingest import SubmittedDocument
 
 FOLDER = "evals"
 
@@ -193,7 +193,7 @@ async def index_documents(
     for start in range(0, len(documents), SLICE):
         tell(EvaluationProgress(step="indexing", done=start, total=len(documents), failed=failed))
         some = [
-            Handed(document=Document(text=one.text, title=one.title), id=one.id)
+            SubmittedDocument(document=Document(text=one.text, title=one.title), id=one.id)
             for one in documents[start : start + SLICE]
         ]
         failed += sum(outcome.status == "failed" for outcome in await services.library.put(collection, some))

@@ -2,12 +2,12 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from app.text.fencing import clean
-from indexing.pipeline.ingest import Handed, Outcome, handed_id
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
@@ -34,21 +34,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
 
 
-Offer = Handed | OfferedFile | Rejected
-Examined = Handed | Rejected
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a document. `id` is null where none could be given. When it failed: `reason`, a stable code, and
-    `detail`.
-    """
-
-    id: str | None
-    source: str
-    status: Literal["created", "updated", "unchanged", "failed"]
-    passages: int = 0
-    reason: str | None = None
-    detail: str | None = None
+Offer = SubmittedDocument | OfferedFile | Rejected
+Examined = SubmittedDocument | Rejected
 
 
 class _Unfit(Exception):
@@ -58,17 +45,12 @@ class _Unfit(Exception):
 def examined(offers: Iterable[Examined]) -> list[Examined]:
     """The offers, cleaned and with their ids; those that cannot be indexed, and repeated ids, rejected."""
     seen: set[str] = set()
-    return [_first(_examined(offer), seen) if isinstance(offer, Handed) else offer for offer in offers]
+    return [_first(_examined(offer), seen) if isinstance(offer, SubmittedDocument) else offer for offer in offers]
 
 
-def result_of(source: str, outcome: Outcome) -> Result:
-    """An outcome as callers see it."""
-    return Result(source=source, **msgspec.structs.asdict(outcome))
-
-
-def rejection(rejected: Rejected) -> Result:
+def rejection(rejected: Rejected) -> DocumentResult:
     """A failed result."""
-    return Result(
+    return DocumentResult(
         id=rejected.id, source=rejected.source, status="failed", reason=rejected.reason, detail=rejected.detail
     )
 
@@ -84,7 +66,7 @@ def id_problem(document_id: str) -> str:
     return ""
 
 
-def _examined(offer: Handed) -> Examined:
+def _examined(offer: SubmittedDocument) -> Examined:
     document, source = offer.document, clean(offer.source)
     if offer.id and (problem := id_problem(offer.id)):
         return Rejected(reason="invalid_id", detail=problem, id=offer.id[:MAX_ID_CHARACTERS], source=source)
@@ -95,12 +77,12 @@ def _examined(offer: Handed) -> Examined:
     fit = msgspec.structs.replace(
         document, text=clean(document.text), title=clean(document.title), key=clean(document.key), metadata=metadata
     )
-    handed = Handed(document=fit, id=offer.id, source=source)
-    return msgspec.structs.replace(handed, id=handed_id(handed))
+    cleaned = SubmittedDocument(document=fit, id=offer.id, source=source)
+    return msgspec.structs.replace(cleaned, id=cleaned.document_id())
 
 
 def _first(offer: Examined, seen: set[str]) -> Examined:
-    if not isinstance(offer, Handed):
+    if not isinstance(offer, SubmittedDocument):
         return offer
     if offer.id in seen:
         detail = "an earlier document of the same request has this id"

@@ -14,18 +14,22 @@ from app.services.document_validation import (
     Offer,
     OfferedFile,
     Rejected,
-    Result,
     examined,
     rejection,
-    result_of,
 )
 from indexing.documents import Passage
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.context import Workbench, ensure_collection, find_collection
-from indexing.pipeline.ingest import Handed, Intake, Outcome
+from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
+from indexing.pipeline.ingest import (
+    DocumentResult,
+    SubmittedDocument,
+    delete_document,
+    drop_collection,
+    put_documents,
+)
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
-from indexing.pipeline.progress import Refused, Report, Summary, SyncRequest, Waiting, say_nothing
+from indexing.pipeline.progress import Notice, Refused, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
 from indexing.store.base import CollectionInfo, check_name
@@ -41,26 +45,26 @@ class Page(msgspec.Struct, frozen=True):
 class Catalogue:
     """What collections hold. The workbench is asked for with each call, so that it can be opened late."""
 
-    def __init__(self, bench: Callable[[], Awaitable[Workbench]]) -> None:
+    def __init__(self, bench: Callable[[], Awaitable[PipelineContext]]) -> None:
         self._bench = bench
 
     async def count(self, lineage: str) -> int:
         """The documents of a filling of a collection."""
         bench = await self._bench()
-        return await asyncio.to_thread(bench.manifest.count, lineage)
+        return await bench.manifest.count(lineage)
 
     async def page(self, collection: str, *, after: str, limit: int) -> Page:
         """Documents by id, those after `after`. Raises CollectionNotFound."""
         bench = await self._bench()
         lineage = (await bench.store.info(collection)).spec.lineage
-        records = await asyncio.to_thread(bench.manifest.documents, lineage, after=after, limit=limit + 1)
+        records = await bench.manifest.documents(lineage, after=after, limit=limit + 1)
         return Page(records[:limit], len(records) > limit)
 
     async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
         """A document and its passages in order. Raises CollectionNotFound, NotFound."""
         bench = await self._bench()
         lineage = (await bench.store.info(collection)).spec.lineage
-        record = await asyncio.to_thread(bench.manifest.document, lineage, document_id)
+        record = await bench.manifest.document(lineage, document_id)
         if record is None or record.version is None:
             raise NotFound(no_document(collection, document_id))
         return record, await bench.store.passages(collection, document_id)
@@ -92,7 +96,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 class Library:
     """Writes to collections. The workbench is asked for with each call, so that it can be opened late."""
 
-    def __init__(self, bench: Callable[[], Awaitable[Workbench]]) -> None:
+    def __init__(self, bench: Callable[[], Awaitable[PipelineContext]]) -> None:
         self._bench = bench
         self._syncing = asyncio.Lock()
         self._uploads = 0
@@ -106,7 +110,8 @@ class Library:
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
         """One run at a time; a second one says that it waits. Raises the errors of `indexing`."""
         if self._syncing.locked():
-            report(Waiting(detail="another run is writing to the index; this one starts when it has finished"))
+            detail = "another run is writing to the index; this one starts when it has finished"
+            report(Notice(stage="waiting", detail=detail))
         async with self._syncing:
             return await sync(await self._bench(), request, report)
 
@@ -117,7 +122,7 @@ class Library:
         """
         check_name(name)
         bench = await self._bench()
-        async with bench.handing:
+        async with bench.submission_lock:
             found = await find_collection(bench, name)
             size = found.spec.dimension if found else (await bench.embedder.get()).dimension
             actual = {
@@ -130,7 +135,7 @@ class Library:
 
     async def drop(self, name: str) -> None:
         """Delete a collection with its documents. Raises CollectionNotFound."""
-        await Intake(await self._bench()).drop(name)
+        await drop_collection(await self._bench(), name)
 
     async def admit(self, collection: str) -> None:
         """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch."""
@@ -157,10 +162,10 @@ class Library:
         self,
         collection: str,
         documents: Sequence[Examined],
-        tell: Callable[[Sequence[Result]], None] = lambda _: None,
-    ) -> list[Result]:
+        tell: Callable[[Sequence[DocumentResult]], None] = lambda _: None,
+    ) -> list[DocumentResult]:
         """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told."""
-        results: list[Result] = []
+        results: list[DocumentResult] = []
         for start in range(0, len(documents), _SLICE):
             part = documents[start : start + _SLICE]
             done = await self._index(collection, part)
@@ -168,9 +173,9 @@ class Library:
             results.extend(done)
         return results
 
-    async def put(self, collection: str, documents: Sequence[Handed]) -> list[Outcome]:
+    async def put(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
         """Index documents that are handed over."""
-        return await Intake(await self._bench()).put(collection, documents)
+        return await put_documents(await self._bench(), collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
         """Read a document that is not a file of ours, as if it were called `name`, and index it."""
@@ -181,15 +186,15 @@ class Library:
         except UnreadableDocument as exc:
             refused = (Refused(source=name, reason=exc.reason, detail=exc.detail),)
             return Summary(collection=collection, refused=refused)
-        handed = [Handed(document=document, id=own_id(document), source=name) for document in documents]
+        handed = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
         outcomes = await self.put(collection, handed)
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str) -> bool:
         """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
-        return await Intake(await self._bench()).delete(collection, document_id)
+        return await delete_document(await self._bench(), collection, document_id)
 
-    async def _summary(self, collection: str, name: str, outcomes: Sequence[Outcome], seconds: float) -> Summary:
+    async def _summary(self, collection: str, name: str, outcomes: Sequence[DocumentResult], seconds: float) -> Summary:
         bench = await self._bench()
         info = await bench.store.info(collection)
         count = Counter(outcome.status for outcome in outcomes)
@@ -202,7 +207,7 @@ class Library:
                 Refused(source=name, reason=o.reason or "", detail=o.detail or "") for o in outcomes if o.reason
             ),
             passages=sum(outcome.passages for outcome in outcomes if outcome.status != "unchanged"),
-            total_documents=bench.manifest.count(info.spec.lineage),
+            total_documents=await bench.manifest.count(info.spec.lineage),
             total_passages=info.passages,
             seconds=round(seconds, 3),
         )
@@ -216,14 +221,12 @@ class Library:
             documents = await self._readers.read(offer.data, offer.name, offer.media_type)
         except UnreadableDocument as exc:
             return [Rejected(reason=exc.reason, detail=exc.detail, source=offer.name)]
-        return [Handed(document=document, id=own_id(document), source=offer.name) for document in documents]
+        return [SubmittedDocument(document=document, id=own_id(document), source=offer.name) for document in documents]
 
-    async def _index(self, collection: str, part: Sequence[Examined]) -> list[Result]:
-        good = [offer for offer in part if isinstance(offer, Handed)]
+    async def _index(self, collection: str, part: Sequence[Examined]) -> list[DocumentResult]:
+        good = [offer for offer in part if isinstance(offer, SubmittedDocument)]
         outcomes = iter(await self.put(collection, good) if good else ())
-        return [
-            result_of(offer.source, next(outcomes)) if isinstance(offer, Handed) else rejection(offer) for offer in part
-        ]
+        return [next(outcomes) if isinstance(offer, SubmittedDocument) else rejection(offer) for offer in part]
 
 
 def _agree(name: str, shape: Shape, actual: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from app.errors import NotFound, Overloaded, WinnowError
-from app.services.document_validation import Result
+from indexing.pipeline.ingest import DocumentResult
 
 MAX_ERRORS = 1000
 """Failed documents that a job tells one by one; it counts all of them."""
@@ -37,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     failed: int = 0
     passages: int = 0
-    errors: tuple[Result, ...] = ()
+    errors: tuple[DocumentResult, ...] = ()
     detail: str | None = None
     created_at: datetime
     finished_at: datetime | None = None
@@ -64,7 +64,7 @@ class Progress:
         """How many documents there are."""
         self.change(documents=documents)
 
-    def add(self, results: Sequence[Result]) -> None:
+    def add(self, results: Sequence[DocumentResult]) -> None:
         """These are finished."""
         job, count = self.job, Counter(result.status for result in results)
         failed = [result for result in results if result.status == "failed"]

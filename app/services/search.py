@@ -13,8 +13,7 @@ from app.retrieval.conditions import all_of, meets, narrowing
 from app.services.ranking import Ordered, Rankers
 from app.text.fencing import clean
 from indexing.documents import Passage
-from indexing.embedding.batching import QueryEmbedder
-from indexing.pipeline.context import check_embedder
+from indexing.embedding.batching import QueryEmbedder, check_embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import DEFAULT_DENSE_UNIT, REFERENCE_RANK, Fused, Scale, fuse, one_sided, sparse_bound
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, ScoredPassage, SparseVector, Vector, VectorStore

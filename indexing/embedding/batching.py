@@ -1,6 +1,16 @@
-"""Embeds what requests bring, queries and texts, in shared batches."""
+"""One embedding model for many requests: loaded when first needed, called with what waits, all of it together.
+
+    LazyEmbedder                         loads the model, once
+      Batches                            the queue before it: texts of many callers share a call
+        QueryEmbedder                    queries of searches, remembered
+        TextEmbedder                     texts that callers want the vectors of, with their token counts
+
+A call of the model with 32 texts costs far less than 32 calls, and blocks its thread: so each class has threads of its
+own, and what arrives while they are busy waits for the next call. Nobody waits for a batch to fill up.
+"""
 
 import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,29 +19,77 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from indexing.embedding.model import Embedder, Vectors
-from indexing.errors import EmbedderUnavailable, Overloaded
-from indexing.store.base import Vector
+from indexing.embedding.model import Embedder, Vectors, load_embedder
+from indexing.errors import EmbedderMismatch, EmbedderUnavailable, Overloaded
+from indexing.settings import EmbeddingSettings
+from indexing.store.base import CollectionInfo, Vector
 
 V = TypeVar("V")
 
 
-class _Wanted(Generic[V]):
-    """A text that is waiting or being worked on, and how many callers want its value."""
+class LazyEmbedder:
+    """The configured embedding model, loaded in a thread when it is first needed, once.
+
+    `fingerprint` says what the vectors of a collection depend on; it is known before the model is loaded.
+    """
+
+    def __init__(
+        self,
+        settings: EmbeddingSettings,
+        fingerprint: str,
+        load: Callable[[EmbeddingSettings], Embedder] = load_embedder,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self._settings = settings
+        self._load = load
+        self._loading = asyncio.Lock()
+        self._embedder: Embedder | None = None
+
+    async def get(self, before_loading: Callable[[str], None] = lambda _: None) -> Embedder:
+        """The model; `before_loading` is told its name if it has to be loaded.
+
+        Raises EmbedderUnavailable; a later call tries again.
+        """
+        async with self._loading:
+            if self._embedder is None:
+                before_loading(self._settings.model)
+                self._embedder = await asyncio.to_thread(self._load, self._settings)
+            return self._embedder
+
+
+def check_embedder(info: CollectionInfo, fingerprint: str) -> None:
+    """Raises EmbedderMismatch if the collection's vectors were not made by the configured embedder."""
+    if info.spec.embedder != fingerprint:
+        raise EmbedderMismatch(
+            f"the collection {info.name!r} was indexed with [{info.spec.embedder}], but [{fingerprint}] is configured: "
+            f"run `winnow index --rebuild --collection {info.name}`, or configure the earlier model again; "
+            'searches of mode "sparse" work meanwhile'
+        )
+
+
+def check_finite(vectors: Vectors, model_id: str) -> None:
+    """Raises EmbedderUnavailable for a vector that is not finite: every score it takes part in would be meaningless."""
+    if not np.isfinite(vectors).all():
+        raise EmbedderUnavailable(f"the embedding model {model_id} returned values that are not finite numbers")
+
+
+class _Pending(Generic[V]):
+    """A text that waits or is being worked on, and how many callers wait for its value."""
 
     def __init__(self, text: str) -> None:
         self.text, self.callers = text, 0
         self.value: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-        # A caller that went away leaves nobody to hear of a failure.
+        # Reading the exception here keeps asyncio from logging "exception was never retrieved" when the callers of a
+        # failed text have all gone away.
         self.value.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 class Batches(Generic[V]):
     """Values of texts, by `work` on a batch of them: one value for each, in order.
 
-    A text asked for before is answered from memory, and one that is under way is not worked on twice. What arrives
-    while all `parallel` calls are taken goes together in the next one, up to `batch` texts; when one is free nothing
-    waits. `cache` values are remembered (0: none), `queue` texts may wait; one that nobody wants any more does not.
+    A text seen before is answered from memory, and one that is under way is not worked on twice. What arrives while
+    all `parallel` calls are busy goes together in the next one, up to `batch` texts; while one is free nothing waits.
+    `cache` values are remembered (0: none). `queue` texts may wait; one whose callers have all left is dropped.
     """
 
     def __init__(
@@ -46,8 +104,8 @@ class Batches(Generic[V]):
         self._work = work
         self._cache, self._batch, self._queue, self._parallel = cache, batch, queue, parallel
         self._remembered: OrderedDict[str, V] = OrderedDict()
-        self._underway: dict[str, _Wanted[V]] = {}
-        self._waiting: dict[str, _Wanted[V]] = {}
+        self._underway: dict[str, _Pending[V]] = {}
+        self._waiting: dict[str, _Pending[V]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     def remembered(self, text: str) -> V | None:
@@ -58,37 +116,37 @@ class Batches(Generic[V]):
 
     async def values(self, texts: Sequence[str]) -> list[V]:
         """In order. Raises Overloaded, and what the work raises."""
-        joined: list[_Wanted[V]] = []
+        joined: list[_Pending[V]] = []
         try:
             for text in texts:
                 joined.append(self._join(text))
             self._dispatch()
-            # Not gathered: a thousand callers would make a thousand callbacks each.
-            return [await asyncio.shield(wanted.value) for wanted in joined]
+            # Not asyncio.gather: it adds a callback for each text, a million for a thousand callers of a thousand.
+            return [await asyncio.shield(pending.value) for pending in joined]
         finally:
-            for wanted in joined:
-                self._leave(wanted)
+            for pending in joined:
+                self._leave(pending)
 
     async def close(self) -> None:
         """Wait for the calls under way."""
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    def _join(self, text: str) -> _Wanted[V]:
-        wanted = self._underway.get(text) or self._enqueue(text)
-        wanted.callers += 1
-        return wanted
+    def _join(self, text: str) -> _Pending[V]:
+        pending = self._underway.get(text) or self._enqueue(text)
+        pending.callers += 1
+        return pending
 
-    def _enqueue(self, text: str) -> _Wanted[V]:
+    def _enqueue(self, text: str) -> _Pending[V]:
         if len(self._waiting) >= self._queue:
             raise Overloaded(f"{len(self._waiting)} texts are waiting for the embedding model; try again shortly")
-        wanted: _Wanted[V] = _Wanted(text)
-        self._underway[text] = self._waiting[text] = wanted
-        return wanted
+        pending: _Pending[V] = _Pending(text)
+        self._underway[text] = self._waiting[text] = pending
+        return pending
 
-    def _leave(self, wanted: _Wanted[V]) -> None:
-        wanted.callers -= 1
-        if not wanted.callers and self._waiting.get(wanted.text) is wanted:
-            del self._waiting[wanted.text], self._underway[wanted.text]
+    def _leave(self, pending: _Pending[V]) -> None:
+        pending.callers -= 1
+        if not pending.callers and self._waiting.get(pending.text) is pending:
+            del self._waiting[pending.text], self._underway[pending.text]
 
     def _dispatch(self) -> None:
         if self._waiting and len(self._calls) < self._parallel:
@@ -103,7 +161,7 @@ class Batches(Generic[V]):
     async def _call(self, batch: list[str]) -> None:
         try:
             values = dict(zip(batch, await self._work(batch), strict=True))
-        except Exception as exc:  # noqa: BLE001 - a background task: whatever it is belongs to those who wait
+        except Exception as exc:  # noqa: BLE001 - a background task: the callers that wait raise it
             for text in batch:
                 self._underway.pop(text).value.set_exception(exc)
             return
@@ -119,10 +177,9 @@ class Batches(Generic[V]):
 
 
 class QueryEmbedder:
-    """Embeds queries for many callers at once; see `Batches`.
+    """Embeds queries for many callers at once; `cache`, `batch` and `queue` are those of `Batches`.
 
-    `embedder` gives the model, and may have to load it first. `cache` vectors are remembered (0: none). `threads` model
-    calls run at once, each of up to `batch` queries; `queue` more may wait.
+    `embedder` returns the model, and may have to load it first. `threads` calls of the model run at once.
     """
 
     def __init__(
@@ -168,22 +225,13 @@ class QueryEmbedder:
 
     async def _in_thread(self, texts: Sequence[str]) -> Vectors:
         embedder = await self._embedder()
-        work = asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, texts)
-        return finite(await work, embedder.model_id)
-
-
-def finite(vectors: Vectors, model_id: str) -> Vectors:
-    """Them; a vector that is not finite would make every score that it takes part in meaningless.
-
-    Raises EmbedderUnavailable.
-    """
-    if not np.isfinite(vectors).all():
-        raise EmbedderUnavailable(f"the embedding model {model_id} returned values that are not finite numbers")
-    return vectors
+        vectors = await asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, texts)
+        check_finite(vectors, embedder.model_id)
+        return vectors
 
 
 LONGEST_TOKEN = 64
-"""Characters. What a model cannot reach is not worth counting: a text may be megabytes long."""
+"""Characters. Text beyond `max_tokens` tokens of this length is not even tokenised: it may be megabytes long."""
 
 
 class Embedded(NamedTuple):
@@ -195,16 +243,19 @@ class Embedded(NamedTuple):
 
 
 class TextEmbedder:
-    """Embeds texts for many callers at once; see `Batches`. Blocks no event loop.
+    """Embeds texts for many callers at once, documents apart from queries; `batch` and `queue` are those of `Batches`.
 
-    A batch is larger than what the model computes at once, so that texts of one length are computed together.
+    A batch is larger than what the model computes at once, so that texts of one length are computed together. One
+    thread does both: these texts may come by the thousand, and searches must not wait for more than one call of them.
     """
 
     def __init__(self, embedder: Callable[[], Awaitable[Embedder]], *, batch: int = 256, queue: int = 16_384) -> None:
         self._embedder = embedder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed-text")
-        self._documents: Batches[Embedded] = Batches(self._as_documents, cache=0, batch=batch, queue=queue)
-        self._queries: Batches[Embedded] = Batches(self._as_queries, cache=0, batch=batch, queue=queue)
+        self._documents, self._queries = (
+            Batches[Embedded](functools.partial(self._in_thread, queries=queries), cache=0, batch=batch, queue=queue)
+            for queries in (False, True)
+        )
 
     async def embed(self, texts: Sequence[str], *, queries: bool = False) -> list[Embedded]:
         """One for each text, as documents or as `queries`. Raises EmbedderUnavailable, Overloaded."""
@@ -217,12 +268,6 @@ class TextEmbedder:
         await self._queries.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _as_documents(self, texts: Sequence[str]) -> list[Embedded]:
-        return await self._in_thread(texts, queries=False)
-
-    async def _as_queries(self, texts: Sequence[str]) -> list[Embedded]:
-        return await self._in_thread(texts, queries=True)
-
     async def _in_thread(self, texts: Sequence[str], *, queries: bool) -> list[Embedded]:
         embedder = await self._embedder()
         loop = asyncio.get_running_loop()
@@ -233,8 +278,9 @@ def _embed(embedder: Embedder, texts: Sequence[str], queries: bool) -> list[Embe
     most = embedder.max_tokens
     reached = [text[: most * LONGEST_TOKEN] for text in texts]
     vectors = (embedder.embed_queries if queries else embedder.embed_documents)(reached)
+    check_finite(vectors, embedder.model_id)
     counts = [len(embedder.token_spans(text)) for text in reached]
     return [
         Embedded(vector, min(count, most), count > most or len(seen) < len(text))
-        for vector, count, seen, text in zip(finite(vectors, embedder.model_id), counts, reached, texts, strict=True)
+        for vector, count, seen, text in zip(vectors, counts, reached, texts, strict=True)
     ]

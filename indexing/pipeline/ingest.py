@@ -1,4 +1,7 @@
-"""Documents that are handed over instead of lying in files: put, delete, drop."""
+"""Documents that are submitted over the API instead of read from files: put, delete, drop.
+
+The manifest keeps a submitted document whole, so that a rebuild, or the run after a kill, can index it again.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,104 +11,101 @@ from typing import Literal
 import msgspec
 
 from indexing.documents import Document
-from indexing.pipeline.context import Claim, Workbench, ensure_collection, live_target
+from indexing.pipeline.context import Claim, PipelineContext, ensure_collection
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import file_document_id
-from indexing.pipeline.write_stage import Writer, delete, prepare
+from indexing.pipeline.write_stage import Writer, prepare
 
 
-class Handed(msgspec.Struct, frozen=True, kw_only=True):
+class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A document to index. Without an `id` its source names it, or else its content."""
 
     document: Document
     id: str = ""
     source: str = ""
 
+    def document_id(self) -> str:
+        """Its own id; else one made from its source and key, or from its content if it has no source."""
+        return self.id or file_document_id(self.source or self.document.content_hash(), self.document.key)
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a document; `reason` (a stable code) and `detail` when it failed."""
 
-    id: str
+class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a document. `id` is null where none could be given. When it failed: `reason`, a stable code, and
+    `detail`.
+    """
+
+    id: str | None
+    source: str = ""
     status: Literal["created", "updated", "unchanged", "failed"]
     passages: int = 0
     reason: str | None = None
     detail: str | None = None
 
 
-class Intake:
-    """Takes documents into the collections of a workbench."""
-
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-
-    async def put(self, collection: str, handed: Sequence[Handed]) -> list[Outcome]:
-        """Index these documents; searchable on return. One outcome each, in order; a failed one stops nothing."""
-        bench = self._bench
-        async with bench.handing:
-            target = live_target(await ensure_collection(bench, collection))
-            writer = Writer(bench, target)
-            with bench.claims.of(target.lineage) as claim:
-                outcomes = [await self._put(writer, claim, item) for item in handed]
-                await writer.flush()
-        return outcomes
-
-    async def delete(self, collection: str, document_id: str) -> bool:
-        """Remove a document with its passages; False when there is none of that id.
-
-        One that came from a file comes back with the next run over that file.
-        """
-        bench = self._bench
-        async with bench.handing:
-            target = live_target(await bench.store.info(collection))
-            if bench.manifest.document(target.lineage, document_id) is None:
-                return False
-            await delete(bench, target, [document_id])
-        return True
-
-    async def drop(self, collection: str) -> None:
-        """Delete a collection and all that is known of it. Raises CollectionNotFound."""
-        bench = self._bench
-        async with bench.handing:
-            lineage = (await bench.store.info(collection)).spec.lineage
-            await bench.store.drop(collection)
-            bench.manifest.forget_lineage(lineage)
-
-    async def _put(self, writer: Writer, claim: Claim, item: Handed) -> Outcome:
-        manifest, lineage = self._bench.manifest, writer.target.lineage
-        record = _record(item)
-        if writer.holds(record.id):  # the same id twice: the later one counts
+async def put_documents(
+    context: PipelineContext, collection: str, documents: Sequence[SubmittedDocument]
+) -> list[DocumentResult]:
+    """Index these documents; searchable on return. One result each, in order; one that fails stops no other."""
+    async with context.submission_lock:
+        info = await ensure_collection(context, collection)
+        writer = Writer(context, info.name, info.spec.lineage)
+        with context.claiming(writer.lineage) as claim:
+            results = [await _put(context, writer, claim, document) for document in documents]
             await writer.flush()
-        earlier = manifest.document(lineage, record.id)
-        if (owner := claim(record.id, "")) or (earlier is not None and earlier.path is not None):
-            return _taken(record.id, Path(owner).name if owner else earlier.source if earlier else "")
-        if earlier is not None and earlier.version == record.version:
-            return Outcome(id=record.id, status="unchanged", passages=earlier.passages)
-        embedder = await self._bench.embedder.get()
-        prepared = await asyncio.to_thread(prepare, item.document, record, embedder)
-        if not prepared.passages:
-            return Outcome(id=record.id, status="failed", reason="empty", detail="there is no text in it")
-        await writer.add(prepared)
-        return Outcome(id=record.id, status="updated" if earlier else "created", passages=len(prepared.passages))
+    return results
 
 
-def handed_id(item: Handed) -> str:
-    """Its own id; else one that its source and key give it, or its content where it has no source."""
-    return item.id or file_document_id(item.source or item.document.content_hash(), item.document.key)
+async def delete_document(context: PipelineContext, collection: str, document_id: str) -> bool:
+    """Remove a document with its passages; False if there is none with that id.
+
+    One that came from a file comes back with the next run over that file.
+    """
+    async with context.submission_lock:
+        info = await context.store.info(collection)
+        if await context.manifest.document(info.spec.lineage, document_id) is None:
+            return False
+        await Writer(context, info.name, info.spec.lineage).delete([document_id])
+    return True
 
 
-def _record(item: Handed) -> DocumentRecord:
-    version = item.document.content_hash()
-    return DocumentRecord(
-        id=handed_id(item),
+async def drop_collection(context: PipelineContext, collection: str) -> None:
+    """Delete a collection and everything recorded about it. Raises CollectionNotFound."""
+    async with context.submission_lock:
+        lineage = (await context.store.info(collection)).spec.lineage
+        await context.store.drop(collection)
+        await context.manifest.forget_lineage(lineage)
+
+
+async def _put(context: PipelineContext, writer: Writer, claim: Claim, submitted: SubmittedDocument) -> DocumentResult:
+    document = submitted.document
+    record = DocumentRecord(
+        id=submitted.document_id(),
         path=None,
-        source=item.source,
-        title=item.document.title,
-        version=version,
+        source=submitted.source,
+        title=document.title,
+        version=document.content_hash(),
         passages=0,
-        body=item.document,
+        body=document,
+    )
+    if writer.holds(record.id):  # the same id twice: the later one counts
+        await writer.flush()
+    earlier = await context.manifest.document(writer.lineage, record.id)
+    if (owner := claim(record.id, "")) or (earlier is not None and earlier.path is not None):
+        file = Path(owner).name if owner else earlier.source if earlier else ""
+        return _failed(record, "duplicate_id", f"the id is taken by a document of the file {file}")
+    if earlier is not None and earlier.version == record.version:
+        return DocumentResult(id=record.id, source=record.source, status="unchanged", passages=earlier.passages)
+    prepared = await asyncio.to_thread(prepare, document, record, await context.model())
+    if not prepared.passages:
+        return _failed(record, "empty", "the document contains no text")
+    await writer.add(prepared)
+    return DocumentResult(
+        id=record.id,
+        source=record.source,
+        status="updated" if earlier else "created",
+        passages=len(prepared.passages),
     )
 
 
-def _taken(document_id: str, source: str) -> Outcome:
-    detail = f"the id is taken by a document of the file {source}"
-    return Outcome(id=document_id, status="failed", reason="duplicate_id", detail=detail)
+def _failed(record: DocumentRecord, reason: str, detail: str) -> DocumentResult:
+    return DocumentResult(id=record.id, source=record.source, status="failed", reason=reason, detail=detail)

@@ -1,23 +1,33 @@
 """What has been indexed: sources (files) by content hash, and the documents that came out of them.
 
 One SQLite file (WAL) beside the index. Rows belong to a *lineage*, one filling of a collection (`CollectionSpec`), so
-that switching to a rebuilt index switches the manifest with it. A document is announced before its first passage is
-written and committed after its last, and announced again before its passages are deleted: after a kill, what was
-announced and never committed or forgotten is known, and the next run finishes or removes it.
+that switching to a rebuilt index switches the manifest with it.
+
+A kill at any moment leaves work that the next run can see. A document goes through these states:
+
+    announce           its passages are about to be written      version NULL
+    commit             all of them are in the store              version set
+    announce_deletion  its passages are about to be deleted      version and body NULL
+    forget             none is left                              no row
+
+What was announced and never committed or forgotten is unfinished: the next run writes it again or removes it.
 """
 
+import asyncio
 import sqlite3
-import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from indexing.documents import Document
 from indexing.errors import StoreUnavailable
+
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
@@ -29,10 +39,13 @@ CREATE TABLE IF NOT EXISTS documents (
 CREATE INDEX IF NOT EXISTS documents_by_path ON documents (lineage, path);
 CREATE INDEX IF NOT EXISTS documents_unfinished ON documents (lineage) WHERE version IS NULL;
 """
+_TABLES = ("sources", "documents")
+_COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A file whose every document is in the store. `path` is absolute; `name` is what users see."""
+    """A file and its content hash. `path` is absolute; `name` is what users see."""
 
     path: str
     name: str
@@ -43,8 +56,8 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A document of a lineage. `version` is its content hash, None while it is being written.
 
-    `path` is the file it came from, None for one that was handed over by API; then `body` is the document itself, so
-    that a rebuild can make it anew.
+    `path` is the file it came from, None for one that was submitted over the API; then `body` is the document itself,
+    so that a rebuild can make it anew.
     """
 
     id: str
@@ -58,138 +71,198 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest:
-    """Thread-safe; several processes may read while one writes. Raises StoreUnavailable when the file fails."""
+    """The record of an index. Several processes may read it while one writes. Raises StoreUnavailable.
+
+    A thread of its own holds the connection, and every call waits for it: SQLite may wait for a disk or read 50,000
+    rows (160 ms), and an event loop must not. sqlite3 refuses the connection to any other thread, so a call that
+    strays from it fails in the tests instead of blocking in production.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Blocks: open it in a thread."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._lock = threading.RLock()
-        with self._using():
-            self._db = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="winnow-manifest")
+        try:
+            self._db = self._thread.submit(self._connect).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
 
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
+    async def close(self) -> None:
+        """Finish the calls under way, then close the file."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
+            self._thread.shutdown(wait=False)
 
-    def sources(self, lineage: str) -> dict[str, SourceRecord]:
+    async def sources(self, lineage: str) -> dict[str, SourceRecord]:
         """Every finished source by path."""
-        rows = self._all("SELECT path, name, hash, bytes FROM sources WHERE lineage=?", lineage)
-        return {r[0]: SourceRecord(path=r[0], name=r[1], hash=r[2], bytes=r[3]) for r in rows}
+        return await self._query(
+            _source_records, "SELECT path, name, hash, bytes FROM sources WHERE lineage=?", lineage
+        )
 
-    def versions(self, lineage: str, path: str) -> dict[str, str | None]:
+    async def versions(self, lineage: str, path: str) -> dict[str, str | None]:
         """The documents of a source: id -> version."""
-        return dict(self._all("SELECT id, version FROM documents WHERE lineage=? AND path=?", lineage, path))
+        return await self._query(dict, "SELECT id, version FROM documents WHERE lineage=? AND path=?", lineage, path)
 
-    def paths(self, lineage: str) -> dict[str, str]:
+    async def paths(self, lineage: str) -> dict[str, str]:
         """Every file that documents came from, finished or not: path -> the name that users see."""
-        return dict(self._all("SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL", lineage))
+        sql = "SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL"
+        return await self._query(dict, sql, lineage)
 
-    def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
+    async def owners(self, lineage: str, document_ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
+        """Where those of these documents that exist came from: id -> (path, the name that users see)."""
+
+        def look_up() -> dict[str, tuple[str | None, str]]:
+            sql = "SELECT path, source FROM documents WHERE lineage=? AND id=?"
+            rows = ((key, self._db.execute(sql, (lineage, key)).fetchone()) for key in document_ids)
+            return {key: row for key, row in rows if row}
+
+        return await self._run(look_up)
+
+    async def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
         """One document without its body."""
-        rows = self._all(f"{_SELECT} WHERE lineage=? AND id=?", lineage, document_id)
-        return _record(rows[0]) if rows else None
+        records = await self._query(_document_records, f"{_SELECT} WHERE lineage=? AND id=?", lineage, document_id)
+        return records[0] if records else None
 
-    def document_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
-        """One document as it was handed over, its version that of its body; no body if it came from a file, or is
-        being deleted.
+    async def document_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
+        """One document as it was submitted, its version that of its body.
+
+        There is no body if it came from a file, or is being deleted.
         """
-        record = self.document(lineage, document_id)
-        rows = self._all("SELECT body FROM documents WHERE lineage=? AND id=?", lineage, document_id)
-        body = _unpack(rows[0][0]) if rows else None
-        if record is None or body is None:
-            return record
-        return msgspec.structs.replace(record, body=body, version=body.content_hash())
+        sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=?"  # noqa: S608
+        return await self._query(_document_with_body, sql, lineage, document_id)
 
-    def documents(self, lineage: str, *, after: str = "", limit: int = 100) -> list[DocumentRecord]:
+    async def documents(self, lineage: str, *, after: str = "", limit: int = 100) -> list[DocumentRecord]:
         """Finished documents by id, those after `after`, without their bodies."""
         where = "WHERE lineage=? AND id>? AND version IS NOT NULL ORDER BY id LIMIT ?"
-        return [_record(r) for r in self._all(f"{_SELECT} {where}", lineage, after, limit)]
+        return await self._query(_document_records, f"{_SELECT} {where}", lineage, after, limit)
 
-    def handed_over(self, lineage: str) -> dict[str, str | None]:
+    async def submitted(self, lineage: str) -> dict[str, str | None]:
         """Documents without a file: id -> version."""
-        return dict(self._all("SELECT id, version FROM documents WHERE lineage=? AND path IS NULL", lineage))
+        return await self._query(dict, "SELECT id, version FROM documents WHERE lineage=? AND path IS NULL", lineage)
 
-    def count(self, lineage: str) -> int:
+    async def count(self, lineage: str) -> int:
         """Finished documents."""
-        return int(self._all("SELECT count(*) FROM documents WHERE lineage=? AND version NOT NULL", lineage)[0][0])
+        sql = "SELECT count(*) FROM documents WHERE lineage=? AND version NOT NULL"
+        return await self._query(lambda rows: int(rows[0][0]), sql, lineage)
 
-    def unfinished(self, lineage: str) -> list[DocumentRecord]:
+    async def unfinished(self, lineage: str) -> list[DocumentRecord]:
         """Announced and never committed or forgotten: what a killed run left behind. Without bodies."""
-        return [_record(r) for r in self._all(f"{_SELECT} WHERE lineage=? AND version IS NULL", lineage)]
+        return await self._query(_document_records, f"{_SELECT} WHERE lineage=? AND version IS NULL", lineage)
 
-    def announce(self, lineage: str, documents: Sequence[DocumentRecord]) -> None:
+    async def announce(self, lineage: str, documents: Sequence[DocumentRecord]) -> None:
         """Passages of these documents are about to be written: until the commit, neither they nor their sources
         count.
         """
-        rows = [(lineage, d.id, d.path, d.source, d.title, None, 0, d.indexed_at, _pack(d.body)) for d in documents]
-        paths = {(lineage, d.path) for d in documents if d.path is not None}
-        with self._transaction():
-            self._db.executemany("DELETE FROM sources WHERE lineage=? AND path=?", paths)
-            self._db.executemany("INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        await self._write(
+            (
+                "DELETE FROM sources WHERE lineage=? AND path=?",
+                {(lineage, d.path) for d in documents if d.path is not None},
+            ),
+            (
+                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
+                # A generator: the bodies are compressed in the thread.
+                ((lineage, d.id, d.path, d.source, d.title, None, 0, d.indexed_at, _pack(d.body)) for d in documents),
+            ),
+        )
 
-    def announce_deletion(self, lineage: str, document_ids: Sequence[str]) -> None:
+    async def announce_deletion(self, lineage: str, document_ids: Sequence[str]) -> None:
         """Passages of these documents are about to be deleted: from now on neither they nor their sources count."""
-        rows = [(lineage, document_id) for document_id in document_ids]
-        path = "SELECT path FROM documents WHERE lineage=? AND id=?"
-        with self._transaction():
-            self._db.executemany(
-                f"DELETE FROM sources WHERE lineage=? AND path=({path})",  # noqa: S608
-                [(lineage, *row) for row in rows],
-            )
-            self._db.executemany("UPDATE documents SET version=NULL, body=NULL WHERE lineage=? AND id=?", rows)
+        path_of = "SELECT path FROM documents WHERE lineage=? AND id=?"
+        await self._write(
+            (
+                f"DELETE FROM sources WHERE lineage=? AND path=({path_of})",  # noqa: S608
+                ((lineage, lineage, document_id) for document_id in document_ids),
+            ),
+            (
+                "UPDATE documents SET version=NULL, body=NULL WHERE lineage=? AND id=?",
+                ((lineage, document_id) for document_id in document_ids),
+            ),
+        )
 
-    def commit(
+    async def commit(
         self, lineage: str, documents: Iterable[DocumentRecord], sources: Iterable[SourceRecord], now: float
     ) -> None:
         """All passages of these documents, and all documents of these sources, are in the store."""
-        done = [(d.version, d.passages, now, lineage, d.id) for d in documents]
-        files = [(lineage, s.path, s.name, s.hash, s.bytes, now) for s in sources]
-        with self._transaction():
-            self._db.executemany(
-                "UPDATE documents SET version=?, passages=?, indexed_at=? WHERE lineage=? AND id=?", done
-            )
-            self._db.executemany("INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)", files)
+        await self._write(
+            (
+                "UPDATE documents SET version=?, passages=?, indexed_at=? WHERE lineage=? AND id=?",
+                ((d.version, d.passages, now, lineage, d.id) for d in documents),
+            ),
+            (
+                "INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)",
+                ((lineage, s.path, s.name, s.hash, s.bytes, now) for s in sources),
+            ),
+        )
 
-    def forget(self, lineage: str, document_ids: Sequence[str] = (), paths: Sequence[str] = ()) -> None:
+    async def forget(self, lineage: str, document_ids: Sequence[str] = (), paths: Sequence[str] = ()) -> None:
         """These documents, and these sources, are no longer in the store."""
-        with self._transaction():
-            self._db.executemany("DELETE FROM documents WHERE lineage=? AND id=?", [(lineage, i) for i in document_ids])
-            self._db.executemany("DELETE FROM sources WHERE lineage=? AND path=?", [(lineage, p) for p in paths])
+        await self._write(
+            ("DELETE FROM documents WHERE lineage=? AND id=?", ((lineage, key) for key in document_ids)),
+            ("DELETE FROM sources WHERE lineage=? AND path=?", ((lineage, path) for path in paths)),
+        )
 
-    def keep_lineages(self, lineages: Iterable[str]) -> None:
-        """Drop the rows of all other lineages: of collections that are no more, and of rebuilds that were killed."""
+    async def keep_lineages(self, lineages: Iterable[str]) -> None:
+        """Drop the rows of all other lineages: of collections that are gone, and of rebuilds that were killed."""
         kept = list(lineages)
         marks = ",".join("?" * len(kept))
-        with self._transaction():
-            for table in ("sources", "documents"):
-                self._db.execute(f"DELETE FROM {table} WHERE lineage NOT IN ({marks})", kept)  # noqa: S608
+        sql = "DELETE FROM {} WHERE lineage NOT IN ({})"
+        await self._write(*((sql.format(table, marks), [kept]) for table in _TABLES))
 
-    def forget_lineage(self, lineage: str) -> None:
-        """Drop the rows of a lineage that is no more."""
-        with self._transaction():
-            for table in ("sources", "documents"):
-                self._db.execute(f"DELETE FROM {table} WHERE lineage=?", (lineage,))  # noqa: S608
+    async def forget_lineage(self, lineage: str) -> None:
+        """Drop the rows of one lineage."""
+        await self._write(*((f"DELETE FROM {table} WHERE lineage=?", [(lineage,)]) for table in _TABLES))  # noqa: S608
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock, self._using():
+    async def _query(self, make: Callable[[list[tuple[Any, ...]]], T], sql: str, *parameters: object) -> T:
+        """What `make` makes of the rows. It runs in the thread too: there may be tens of thousands of rows."""
+        return await self._run(lambda: make(self._db.execute(sql, parameters).fetchall()))
+
+    async def _write(self, *statements: tuple[str, Iterable[Sequence[object]]]) -> None:
+        """Every statement for every one of its rows, in one transaction."""
+
+        def execute() -> None:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                for sql, rows in statements:
+                    self._db.executemany(sql, rows)
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
-    def _all(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with self._lock, self._using():
-            return self._db.execute(sql, parameters).fetchall()
+        await self._run(execute)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """`work` in the thread that holds the connection. A caller that is cancelled does not stop it."""
+        if self._closed:
+            raise StoreUnavailable(f"the manifest {self._path} has been closed")
+
+        def run() -> T:
+            with self._sqlite_errors():
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._sqlite_errors():
+            # Without an isolation level sqlite3 begins no transactions of its own: `_write` does.
+            db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                # In WAL mode a power cut may take the last commits, and never damages the file. A lost commit is
+                # found as unfinished; the passages themselves are written before it.
+                db.execute("PRAGMA synchronous=NORMAL")
+                db.executescript(_SCHEMA)
+            except BaseException:
+                db.close()
+                raise
+            return db
 
     @contextmanager
-    def _using(self) -> Iterator[None]:
+    def _sqlite_errors(self) -> Iterator[None]:
         """The one seam for SQLite's errors."""
         try:
             yield
@@ -197,17 +270,24 @@ class Manifest:
             raise StoreUnavailable(f"the manifest {self._path} cannot be used: {exc}") from exc
 
 
-_COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
+def _source_records(rows: list[tuple[Any, ...]]) -> dict[str, SourceRecord]:
+    return {row[0]: SourceRecord(path=row[0], name=row[1], hash=row[2], bytes=row[3]) for row in rows}
 
 
-def _record(row: tuple[Any, ...]) -> DocumentRecord:
-    return DocumentRecord(**dict(zip(_COLUMNS, row, strict=True)))
+def _document_records(rows: list[tuple[Any, ...]]) -> list[DocumentRecord]:
+    return [DocumentRecord(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+
+def _document_with_body(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
+    if not rows:
+        return None
+    (record,) = _document_records([row[:-1] for row in rows])
+    packed = rows[0][-1]
+    if packed is None:
+        return record
+    body = msgspec.msgpack.decode(zlib.decompress(packed), type=Document)
+    return msgspec.structs.replace(record, body=body, version=body.content_hash())
 
 
 def _pack(document: Document | None) -> bytes | None:
     return None if document is None else zlib.compress(msgspec.msgpack.encode(document), 6)
-
-
-def _unpack(body: object) -> Document | None:
-    return msgspec.msgpack.decode(zlib.decompress(body), type=Document) if isinstance(body, bytes) else None

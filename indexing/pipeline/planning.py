@@ -1,4 +1,4 @@
-"""What a run has to do: the files found against the manifest, by content hash."""
+"""What a run has to do: the files on disk compared with the manifest, by content hash."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,83 +10,64 @@ import msgspec
 from indexing.documents import POSITION, Document
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
-from indexing.pipeline.sources import Scope, Source
+from indexing.pipeline.sources import Scope, Source, Unreadable
 from indexing.readers.limits import ReadLimits
 from indexing.readers.sandbox.open_file import opened
 
 _BLOCK = 1 << 20
 
 
-class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A file to read, with its hash. `known` says that an earlier version of it is in the index."""
-
-    source: Source
-    hash: str
-    bytes: int
-    known: bool
-
-    @property
-    def path(self) -> Path:
-        """Where it is; only standard input has no path, and that is handed over."""
-        return Path(self.source.path or "")
-
-    def record(self) -> SourceRecord:
-        """What the manifest keeps of it."""
-        return SourceRecord(path=str(self.source.path), name=self.source.name, hash=self.hash, bytes=self.bytes)
-
-    def document_record(self, document: Document) -> DocumentRecord:
-        """What the manifest keeps of a document in it. A record's own id is its document id."""
-        return DocumentRecord(
-            id=own_id(document) or file_document_id(str(self.source.path), document.key),
-            path=str(self.source.path),
-            source=self.source.name,
-            title=document.title,
-            version=document.content_hash(),
-            passages=0,
-        )
-
-
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`work` in the order of the sources; `gone` are paths to delete; `unreadable` could not even be opened."""
+    """`work` are the files to read, in the order of the sources; of `changed` of them an earlier version is indexed.
 
-    work: tuple[PlannedSource, ...]
+    `gone` are paths to delete; `unreadable` could not even be opened.
+    """
+
+    work: tuple[SourceRecord, ...]
+    changed: int
     unchanged: tuple[Source, ...]
     gone: tuple[str, ...]
-    unreadable: tuple[tuple[Source, UnreadableDocument], ...]
+    unreadable: tuple[Unreadable, ...]
 
 
 def make_plan(
     sources: Sequence[Source],
-    known: Mapping[str, SourceRecord],
+    finished: Mapping[str, SourceRecord],
     indexed: AbstractSet[str],
     covers: Callable[[Path], bool],
     unfinished: AbstractSet[str],
     limits: ReadLimits,
 ) -> Plan:
-    """Compare. `known` are finished sources; `indexed` every path that left documents, finished or not.
+    """Compare. `finished` are sources by path; `indexed` is every path that left documents, finished or not.
 
-    A path is gone when no file is there any more and the run covers it, or a killed run left it `unfinished`. A file
-    that is there and cannot be opened is not gone.
+    A path is gone if its file no longer exists and the run covers it, or a killed run left it `unfinished`. A file
+    that exists and cannot be opened is not gone.
     """
     work, unchanged, unreadable = [], [], []
     for source in sources:
+        path = str(source.path)
         try:
             digest, size = hash_file(source.path, limits)
         except UnreadableDocument as exc:
             unreadable.append((source, exc))
             continue
-        record = known.get(str(source.path))
-        if record is not None and record.hash == digest:
+        if path in finished and finished[path].hash == digest:
             unchanged.append(source)
         else:
-            work.append(PlannedSource(source=source, hash=digest, bytes=size, known=str(source.path) in indexed))
-    found = {str(source.path) for source in sources}
-    gone = {p for p in {*known, *indexed} - found if covers(Path(p)) or (p in unfinished and not Path(p).exists())}
-    return Plan(work=tuple(work), unchanged=tuple(unchanged), gone=tuple(sorted(gone)), unreadable=tuple(unreadable))
+            work.append(SourceRecord(path=path, name=source.name, hash=digest, bytes=size))
+    missing = {*finished, *indexed} - {str(source.path) for source in sources}
+    gone = {p for p in missing if covers(Path(p)) or (p in unfinished and not Path(p).exists())}
+    return Plan(
+        work=tuple(work),
+        changed=sum(record.path in indexed for record in work),
+        unchanged=tuple(unchanged),
+        gone=tuple(sorted(gone)),
+        unreadable=tuple(unreadable),
+    )
 
 
 def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str], limits: ReadLimits) -> Plan:
-    """All of the sources, and every earlier file (path -> name) that is still there; the others are gone."""
+    """All of the sources, and every earlier file (path -> name) that still exists; the others are gone."""
     together = with_files(sources, earlier)
     plan = make_plan(together, {}, frozenset(), lambda _: False, frozenset(), limits)
     gone = set(earlier) - {str(source.path) for source in together}
@@ -100,16 +81,26 @@ def with_files(sources: Sequence[Source], paths: Mapping[str, str]) -> list[Sour
     return [*sources, *(Source(path, paths[str(path)], Scope("file", str(path))) for path in more if path.is_file())]
 
 
-def hash_file(path: Path | None, limits: ReadLimits) -> tuple[str, int]:
+def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:
     """Content hash (32 hex digits) and size in bytes. Raises UnreadableDocument."""
-    if path is None:
-        raise ValueError("standard input is handed over, not planned")
     digest, size = hashlib.blake2b(digest_size=16), 0
     with opened(path, limits) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)
     return digest.hexdigest(), size
+
+
+def document_record(source: SourceRecord, document: Document) -> DocumentRecord:
+    """What the manifest keeps of a document in a file. A record's own id is its document id."""
+    return DocumentRecord(
+        id=own_id(document) or file_document_id(source.path, document.key),
+        path=source.path,
+        source=source.name,
+        title=document.title,
+        version=document.content_hash(),
+        passages=0,
+    )
 
 
 def own_id(document: Document) -> str:

@@ -8,14 +8,12 @@ from typing import Literal
 
 import msgspec
 
-Change = Literal["created", "updated", "unchanged", "deleted", "failed"]
-
 
 class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A run over files. `inputs` are files, directories or globs, relative to `cwd`.
 
     `delete` removes documents whose files are gone from within the inputs. `rebuild` embeds everything anew beside the
-    live index, this collection's earlier files and handed-over documents included, and then switches.
+    live index, this collection's earlier files and submitted documents included, and then switches.
     """
 
     inputs: tuple[str, ...]
@@ -35,10 +33,23 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     bytes: int
 
 
-class LoadingModel(msgspec.Struct, frozen=True, kw_only=True, tag="loading_model"):
-    """The embedding model is being loaded, which takes seconds (or a download)."""
+class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
+    """Totals so far: bytes of sources that are in the store, their documents and passages."""
 
-    model: str
+    bytes: int
+    documents: int
+    passages: int
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
+    """What the run does or waits for now, in one sentence.
+
+    "loading_model": the embedding model is being loaded, which takes seconds (or a download). "waiting": another run
+    holds the index. "finishing": everything is written, and the index is being optimised or switched.
+    """
+
+    stage: Literal["loading_model", "waiting", "finishing"]
+    detail: str
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -51,26 +62,6 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     reason: str
     detail: str
     kept: bool = False
-
-
-class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """Totals so far: bytes of sources that are in the store, their documents and passages."""
-
-    bytes: int
-    documents: int
-    passages: int
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, tag="waiting"):
-    """Another run holds the index; this one goes on when it lets go."""
-
-    detail: str
-
-
-class Finishing(msgspec.Struct, frozen=True, kw_only=True, tag="finishing"):
-    """Everything is written; `step` is under way (optimising, switching)."""
-
-    step: str
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
@@ -90,10 +81,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
     rebuilt: bool = False
 
 
-Event = Planned | LoadingModel | Refused | Advanced | Waiting | Finishing | Summary
+Event = Planned | Advanced | Notice | Refused | Summary
 
 Report = Callable[[Event], None]
 
 
 def say_nothing(_: Event) -> None:
     """For callers who do not listen."""
+
+
+def loading_model(model: str) -> Notice:
+    """The embedding model of this name is being loaded."""
+    return Notice(stage="loading_model", detail=f"loading the embedding model {model}")

@@ -2,41 +2,45 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
 
 from indexing.documents import Document
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.context import Claim, Target, Workbench
+from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
-from indexing.pipeline.planning import PlannedSource
+from indexing.pipeline.planning import document_record
 from indexing.pipeline.progress import Report
-from indexing.pipeline.sources import Source
-from indexing.pipeline.write_stage import WINDOW, Prepared, delete, prepare
+from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.sandbox.pool import ReaderPool
 
-T = TypeVar("T")
-
-_AT_ONCE = 32
-"""Documents of one source that are cut into passages in one go."""
+_DOCUMENTS_PER_STEP = 32
+"""Documents of one source that are cut into passages in one call to a thread."""
 
 Refuse = Callable[[str, UnreadableDocument, bool], None]
 """(source, why, whether an earlier version stays in the index)."""
 
+Changed = tuple[Document, DocumentRecord]
+"""A document that is new or differs from what is indexed."""
 
-class Lookahead(Generic[T]):
-    """What is ready for a consumer. A producer waits while what lies here weighs `limit` or more."""
+Ready = Prepared | SourceRecord | None
+"""A document; after the documents of a source its record, unless it has to be read again next time; at the end None."""
 
-    def __init__(self, limit: int) -> None:
+
+class ReadyQueue:
+    """What is ready to be written. The reader waits while the queue holds two windows of passages or more:
+    one for the writer to take while another is being read.
+    """
+
+    def __init__(self, limit: int = 2 * WINDOW) -> None:
         self._limit = limit
         self._weight = 0
-        self._items: deque[tuple[T, int]] = deque()
+        self._items: deque[tuple[Ready, int]] = deque()
         self._changed = asyncio.Condition()
 
-    async def put(self, item: T, weight: int = 0) -> None:
+    async def put(self, item: Ready, weight: int = 0) -> None:
         """Waits for room."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._weight < self._limit)
@@ -44,7 +48,7 @@ class Lookahead(Generic[T]):
             self._weight += weight
             self._changed.notify_all()
 
-    async def get(self) -> T:
+    async def get(self) -> Ready:
         """Waits for an item."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._items)
@@ -54,115 +58,111 @@ class Lookahead(Generic[T]):
             return item
 
 
-Ready = Lookahead[Prepared | SourceRecord | None]
-"""Documents; after the documents of a source its record, unless it has to be looked at again; at the end None."""
+class SourceReader:
+    """Reads sources one after the other, ahead of the writer. Counts what it finds.
 
-
-def ready() -> Ready:
-    """Room for two windows: one to take while another is being read."""
-    return Lookahead(2 * WINDOW)
-
-
-class _Fresh(NamedTuple):
-    document: Document
-    record: DocumentRecord
-    weight: float
-
-
-class _Compared(NamedTuple):
-    """A source's documents against the manifest. `left` are ids that it no longer has."""
-
-    fresh: list[_Fresh]
-    created: int
-    taken: list[UnreadableDocument]
-    left: list[str]
-
-
-class Feeder:
-    """Reads sources one after the other, ahead of the writer. Counts what it feeds.
-
-    `gone` are paths whose documents may be taken over by another source.
+    `gone` are paths whose documents another source may take over.
     """
 
     def __init__(
-        self, bench: Workbench, target: Target, claim: Claim, gone: AbstractSet[str], refuse: Refuse, report: Report
+        self,
+        context: PipelineContext,
+        writer: Writer,
+        claim: Claim,
+        gone: AbstractSet[str],
+        refuse: Refuse,
+        report: Report,
     ) -> None:
-        self._bench = bench
-        self._target = target
+        self._context = context
+        self._writer = writer
         self._claim = claim
         self._gone = gone
         self._refuse = refuse
         self._report = report
         self.created = self.updated = self.deleted = 0
 
-    async def feed(self, work: Sequence[PlannedSource], out: Ready) -> None:
+    async def read(self, sources: Sequence[SourceRecord], queue: ReadyQueue) -> None:
         """All of the sources; one that cannot be read is refused."""
-        async with ReaderPool(self._bench.limits) as pool:
-            for planned in work:
+        async with ReaderPool(self._context.limits) as pool:
+            for source in sources:
                 try:
-                    documents = await pool.read(planned.path, planned.source.name)
+                    documents = await pool.read(Path(source.path), source.name)
                 except UnreadableDocument as exc:
-                    await self.refuse(planned.source, exc)
+                    await self.refuse(source.path, source.name, exc)
                     continue
-                await self._feed_one(planned, documents, out)
-        await out.put(None)
+                await self._read_one(source, documents, queue)
+        await queue.put(None)
 
-    async def refuse(self, source: Source, why: UnreadableDocument) -> None:
-        """Say so. The earlier version stays, but for what a killed run left half done."""
-        versions = self._bench.manifest.versions(self._target.lineage, str(source.path))
+    async def refuse(self, path: str, name: str, error: UnreadableDocument) -> None:
+        """Report it. The earlier version stays, except for what a killed run left half done."""
+        versions = await self._context.manifest.versions(self._writer.lineage, path)
         half_done = [document_id for document_id, version in versions.items() if version is None]
         await self._delete(half_done)
-        self._refuse(source.name, why, len(versions) > len(half_done))
+        self._refuse(name, error, len(versions) > len(half_done))
 
-    async def _feed_one(self, planned: PlannedSource, documents: Sequence[Document], out: Ready) -> None:
-        compared = await asyncio.to_thread(self._compare, planned, documents)
-        self.created += compared.created
-        self.updated += len(compared.fresh) - compared.created
-        for refusal in compared.taken:
-            self._refuse(planned.source.name, refusal, False)
-        async for prepared in self._prepared(compared.fresh):
-            await out.put(prepared, len(prepared.passages) + 1)
-        await self._delete(compared.left)
-        if not compared.taken:  # else the next run looks at it, and says so, again
-            await out.put(planned.record())
+    async def _read_one(self, source: SourceRecord, documents: Sequence[Document], queue: ReadyQueue) -> None:
+        """Queue what differs from the manifest, and delete what the source no longer has."""
+        manifest, lineage = self._context.manifest, self._writer.lineage
+        earlier = await manifest.versions(lineage, source.path)
+        changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
+        owners = await manifest.owners(lineage, [record.id for _, record in changed])
+        fresh, refusals = await asyncio.to_thread(self._without_taken, changed, owners)
+        for refusal in refusals:
+            self._refuse(source.name, refusal, False)
+        created = sum(record.id not in earlier for _, record in fresh)
+        self.created += created
+        self.updated += len(fresh) - created
+        async for prepared in self._prepared(source, fresh):
+            await queue.put(prepared, len(prepared.passages) + 1)
+        await self._delete(removed)
+        if not refusals:  # otherwise the next run reads it, and reports it, again
+            await queue.put(source)
 
-    def _compare(self, planned: PlannedSource, documents: Sequence[Document]) -> _Compared:
-        """In a thread: hashing takes its time."""
-        earlier = self._bench.manifest.versions(self._target.lineage, str(planned.path))
-        fresh, taken, created = [], [], 0
-        for document in documents:
-            record = planned.document_record(document)
-            before = earlier.pop(record.id, "")
-            if before == record.version:
-                continue
-            if owner := self._other_owner(record):
-                taken.append(UnreadableDocument("duplicate_id", f"Its id {record.id!r} is taken by {owner}."))
-                continue
-            created += before == ""
-            fresh.append((document, record))
-        share = planned.bytes / max(1, sum(len(document.text) for document, _ in fresh))
-        weighed = [_Fresh(document, record, share * len(document.text)) for document, record in fresh]
-        return _Compared(weighed, created, taken, list(earlier))
+    def _without_taken(
+        self, changed: Sequence[Changed], owners: Mapping[str, tuple[str | None, str]]
+    ) -> tuple[list[Changed], list[UnreadableDocument]]:
+        """The documents whose ids are free, and a refusal for each other one.
 
-    def _other_owner(self, record: DocumentRecord) -> str:
-        """Who else holds this id already, or writes it just now; two owners would delete each other's passages."""
-        path = record.path or ""
-        holder = self._bench.manifest.document(self._target.lineage, record.id)
-        if holder is not None and holder.path != path and holder.path not in self._gone:
-            return f"a document of {holder.source or 'the API'}"
-        claimed = self._claim(record.id, path)
-        return "" if claimed is None else f"a document of {Path(claimed).name or 'the API'}"
+        Who holds an id already, or writes it at the moment, keeps it: two owners would delete each other's passages.
+        """
+        fresh, refusals = [], []
+        for document, record in changed:
+            path, source = owners.get(record.id, (record.path, ""))
+            if path != record.path and path not in self._gone:
+                owner: str | None = source
+            else:
+                owner = self._claim(record.id, record.path or "")
+                owner = None if owner is None else Path(owner).name
+            if owner is None:
+                fresh.append((document, record))
+            else:
+                detail = f"Its id {record.id!r} is taken by a document of {owner or 'the API'}."
+                refusals.append(UnreadableDocument("duplicate_id", detail))
+        return fresh, refusals
 
-    async def _prepared(self, fresh: Sequence[_Fresh]) -> AsyncIterator[Prepared]:
-        for start in range(0, len(fresh), _AT_ONCE):
-            embedder = await self._bench.embedder.get(self._report)
-            for prepared in await asyncio.to_thread(_prepare_all, fresh[start : start + _AT_ONCE], embedder):
+    async def _prepared(self, source: SourceRecord, fresh: Sequence[Changed]) -> AsyncIterator[Prepared]:
+        bytes_per_character = source.bytes / max(1, sum(len(document.text) for document, _ in fresh))
+        for start in range(0, len(fresh), _DOCUMENTS_PER_STEP):
+            embedder = await self._context.model(self._report)
+            step = fresh[start : start + _DOCUMENTS_PER_STEP]
+            for prepared in await asyncio.to_thread(_prepare_all, step, embedder, bytes_per_character):
                 yield prepared
 
     async def _delete(self, document_ids: Sequence[str]) -> None:
-        await delete(self._bench, self._target, document_ids)
+        await self._writer.delete(document_ids)
         self.deleted += len(document_ids)
 
 
-def _prepare_all(fresh: Sequence[_Fresh], embedder: Embedder) -> list[Prepared]:
-    return [prepare(document, record, embedder, weight) for document, record, weight in fresh]
+def _compare(
+    source: SourceRecord, documents: Sequence[Document], earlier: Mapping[str, str | None]
+) -> tuple[list[Changed], list[str]]:
+    """The new and changed documents, and the ids that the source no longer has. Hashing takes its time."""
+    records = [document_record(source, document) for document in documents]
+    ids = {record.id for record in records}
+    pairs = zip(documents, records, strict=True)
+    changed = [(document, record) for document, record in pairs if earlier.get(record.id, "") != record.version]
+    return changed, [document_id for document_id in earlier if document_id not in ids]
+
+
+def _prepare_all(fresh: Sequence[Changed], embedder: Embedder, bytes_per_character: float) -> list[Prepared]:
+    return [prepare(document, record, embedder, bytes_per_character * len(document.text)) for document, record in fresh]

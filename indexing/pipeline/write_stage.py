@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,39 +10,31 @@ import numpy as np
 
 from indexing.chunking.chunker import ChunkOptions, chunk, embedding_text
 from indexing.documents import Document, Passage, passage_id
+from indexing.embedding.batching import check_finite
 from indexing.embedding.model import Embedder, Vectors
-from indexing.errors import EmbedderUnavailable
-from indexing.pipeline.context import Target, Workbench
+from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.progress import Advanced, Report, say_nothing
 from indexing.store.base import Point
 
 WINDOW = 512
 """Passages that are embedded together (sorted by length) and stored before the manifest is committed."""
 
-_AT_ONCE = 64
-"""Texts in one call of the model: a run that is cancelled waits for no more than this."""
+_TEXTS_PER_CALL = 64
+"""A call of the model cannot be stopped: a run that is cancelled waits for at most this many texts."""
 
 T = TypeVar("T")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A document cut into passages. `texts` are what is embedded, one for each passage. `weight` is its share of
-    bytes.
+    """A document cut into passages. `texts` are what is embedded, one for each passage. `weight` is its share of the
+    bytes of its source.
     """
 
     record: DocumentRecord
     passages: list[Passage]
     texts: list[str]
     weight: float = 0.0
-
-
-class Written(msgspec.Struct, kw_only=True):
-    """Running totals of a writer."""
-
-    documents: int = 0
-    passages: int = 0
-    bytes: float = 0.0
-    embed_seconds: float = 0.0
 
 
 def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weight: float = 0.0) -> Prepared:
@@ -73,39 +65,34 @@ def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weig
 
 
 class Writer:
-    """Collects documents and writes them in windows. Not for use from two tasks at once.
+    """Writes documents to one collection (or generation) `name`, recorded in the manifest under `lineage`, in windows.
 
     Nothing is committed to the manifest before all of its passages are in the store, and nothing reaches the store
-    before the manifest knows that it is coming.
+    before the manifest has announced it. The counters are running totals. Not for use from two tasks at once.
     """
 
-    def __init__(
-        self,
-        bench: Workbench,
-        target: Target,
-        on_written: Callable[[Written], None] = lambda _: None,
-    ) -> None:
-        self._store = bench.store
-        self._manifest = bench.manifest
-        self._lexical = bench.lexical
-        self._embedder = bench.embedder
-        self.target = target
-        self._on_written = on_written
-        self._documents: list[Prepared] = []
+    def __init__(self, context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
+        self.name = name
+        self.lineage = lineage
+        self.documents = self.passages = 0
+        self.embed_seconds = 0.0
+        self._context = context
+        self._report = report
+        self._bytes = 0.0
+        self._waiting: list[Prepared] = []
         self._sources: list[SourceRecord] = []
-        self._buffered = 0
-        self.written = Written()
+        self._waiting_passages = 0
 
     async def add(self, prepared: Prepared) -> None:
         """Take a document; writes when a window is full."""
-        self._documents.append(prepared)
-        self._buffered += len(prepared.passages)
-        if self._buffered >= WINDOW:
+        self._waiting.append(prepared)
+        self._waiting_passages += len(prepared.passages)
+        if self._waiting_passages >= WINDOW:
             await self.flush()
 
     def holds(self, document_id: str) -> bool:
-        """Whether a document of this id waits to be written."""
-        return any(prepared.record.id == document_id for prepared in self._documents)
+        """Whether a document with this id waits to be written."""
+        return any(prepared.record.id == document_id for prepared in self._waiting)
 
     def finish_source(self, source: SourceRecord) -> None:
         """Every document of this source has been added; it is committed with the last of them."""
@@ -113,65 +100,68 @@ class Writer:
 
     async def flush(self) -> None:
         """Write and commit everything that has been taken."""
-        documents, sources = self._documents, self._sources
-        self._documents, self._sources, self._buffered = [], [], 0
+        store, manifest = self._context.store, self._context.manifest
+        documents, sources = self._waiting, self._sources
+        self._waiting, self._sources, self._waiting_passages = [], [], 0
         if documents:
-            await asyncio.to_thread(self._manifest.announce, self.target.lineage, [d.record for d in documents])
+            await manifest.announce(self.lineage, [d.record for d in documents])
             await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
             versions = {d.record.id: d.record.version or "" for d in documents}
-            await finished(self._store.delete_stale(self.target.name, versions))
+            await finish(store.delete_stale(self.name, versions))
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
-            await asyncio.to_thread(self._manifest.commit, self.target.lineage, records, sources, time.time())
-        self.written.documents += len(documents)
-        self.written.bytes += sum(d.weight for d in documents)
-        self._on_written(self.written)
+            await manifest.commit(self.lineage, records, sources, time.time())
+        self.documents += len(documents)
+        self._bytes += sum(d.weight for d in documents)
+        self._report_totals()
+
+    async def delete(self, document_ids: Sequence[str]) -> None:
+        """Delete these documents from store and manifest; what a kill interrupts, the next run completes."""
+        store, manifest = self._context.store, self._context.manifest
+        if document_ids:
+            await manifest.announce_deletion(self.lineage, document_ids)
+            await finish(store.delete_documents(self.name, document_ids))
+            await manifest.forget(self.lineage, document_ids)
 
     async def _write(self, passages: Sequence[tuple[Passage, str]]) -> None:
         for start in range(0, len(passages), WINDOW):
             window = passages[start : start + WINDOW]
             begun = time.perf_counter()
-            vectors = await embed_distinct(await self._embedder.get(), [text for _, text in window])
-            self.written.embed_seconds += time.perf_counter() - begun
+            vectors = await embed_distinct(await self._context.model(), [text for _, text in window])
+            self.embed_seconds += time.perf_counter() - begun
             points = await asyncio.to_thread(self._points, window, vectors)
-            await finished(self._store.upsert(self.target.name, points))
-            self.written.passages += len(window)
+            await finish(self._context.store.upsert(self.name, points))
+            self.passages += len(window)
             if start + WINDOW < len(passages):
-                self._on_written(self.written)
+                self._report_totals()
 
     def _points(self, window: Sequence[tuple[Passage, str]], vectors: Vectors) -> list[Point]:
         return [
-            Point(passage=passage, dense=vector, sparse=self._lexical.document(text))
+            Point(passage=passage, dense=vector, sparse=self._context.lexical.document(text))
             for (passage, text), vector in zip(window, vectors, strict=True)
         ]
 
-
-async def delete(bench: Workbench, target: Target, document_ids: Sequence[str]) -> None:
-    """Delete these documents from the store and from the manifest; what a kill interrupts, the next run completes."""
-    if document_ids:
-        await asyncio.to_thread(bench.manifest.announce_deletion, target.lineage, document_ids)
-        await finished(bench.store.delete_documents(target.name, document_ids))
-        await asyncio.to_thread(bench.manifest.forget, target.lineage, document_ids)
+    def _report_totals(self) -> None:
+        self._report(Advanced(bytes=int(self._bytes), documents=self.documents, passages=self.passages))
 
 
 async def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     """Vectors of `texts`, embedding equal texts once (boilerplate repeats), those of about the same length together.
 
-    Raises EmbedderUnavailable when the model's numbers mean nothing.
+    Raises EmbedderUnavailable if the model returns values that are not finite.
     """
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
-    slices = [distinct[start : start + _AT_ONCE] for start in range(0, len(distinct), _AT_ONCE)]
-    vectors = np.concatenate([await finished(asyncio.to_thread(embedder.embed_documents, part)) for part in slices])
-    if not np.isfinite(vectors).all():
-        raise EmbedderUnavailable(
-            f"the embedding model {embedder.model_id} returned values that are not finite numbers"
-        )
+    slices = [distinct[start : start + _TEXTS_PER_CALL] for start in range(0, len(distinct), _TEXTS_PER_CALL)]
+    vectors = np.concatenate([await finish(asyncio.to_thread(embedder.embed_documents, part)) for part in slices])
+    check_finite(vectors, embedder.model_id)
     row = {text: i for i, text in enumerate(distinct)}
     return np.asarray(vectors[[row[text] for text in texts]], dtype=np.float32)
 
 
-async def finished(work: Awaitable[T]) -> T:
-    """Await work in a thread that cannot be stopped: when cancelled, still wait, so that nothing goes on behind us."""
+async def finish(work: Awaitable[T]) -> T:
+    """Await work in a thread that cannot be stopped: when cancelled, still wait for it, so that it does not go on
+    unnoticed.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from indexing.documents import Document
-from indexing.pipeline.context import Workbench
-from indexing.pipeline.ingest import Handed, Intake
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.ingest import SubmittedDocument, put_documents
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.library import content, index, records, workbench
 from tests.fakes.shelf import Shelf
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SECONDS_A_TEXT = 0.001
-HANDED = [Handed(id=f"note-{n}", document=Document(text=f"Note number {n}, handed over.")) for n in range(5)]
+HANDED = [SubmittedDocument(id=f"note-{n}", document=Document(text=f"Note number {n}, handed over.")) for n in range(5)]
 
 
 def killed_after(seconds: float, home: Path, folder: Path, *, rebuild: bool) -> bool:
@@ -35,13 +35,13 @@ def killed_after(seconds: float, home: Path, folder: Path, *, rebuild: bool) -> 
     return code != 0
 
 
-async def opened(home: Path) -> Workbench:
+async def opened(home: Path) -> PipelineContext:
     """The index in a home; waits for readers of a killed run to let go."""
     return workbench(EmbeddedStore(home / "index", wait=10), home)
 
 
-async def closed(bench: Workbench) -> None:
-    bench.manifest.close()
+async def closed(bench: PipelineContext) -> None:
+    await bench.manifest.close()
     await bench.store.close()
 
 
@@ -53,7 +53,7 @@ async def test_killed_runs_leave_nothing_that_the_next_run_does_not_mend(tmp_pat
     home, folder = tmp_path / "home", tmp_path / "files"
     shelf = Shelf(folder, seed)
     bench = await opened(home)
-    await Intake(bench).put("default", HANDED)
+    await put_documents(bench, "default", HANDED)
     await closed(bench)
     kills = 0
     while kills < 5:
@@ -61,7 +61,7 @@ async def test_killed_runs_leave_nothing_that_the_next_run_does_not_mend(tmp_pat
         if dice.random() < 0.6:
             shelf.shuffle()
     bench, fresh = await opened(home), await opened(tmp_path / "fresh")
-    await Intake(fresh).put("default", HANDED)
+    await put_documents(fresh, "default", HANDED)
     await index(bench, folder)
     await index(fresh, folder)
     assert await content(bench) == await content(fresh)

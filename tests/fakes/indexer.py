@@ -34,7 +34,7 @@ async def main(home: Path, folder: Path, seconds: float, *, rebuild: bool) -> No
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     await index(bench, folder, rebuild=rebuild)
-    bench.manifest.close()
+    await bench.manifest.close()
     await store.close()
 
 

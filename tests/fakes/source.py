@@ -1,12 +1,14 @@
 """A source of an embedder, with the ways in which one can fail."""
 
 import asyncio
+from collections.abc import Callable
 
+from indexing.embedding.batching import LazyEmbedder
 from indexing.embedding.model import Embedder
-from indexing.pipeline.progress import LoadingModel, Report, say_nothing
+from indexing.settings import EmbeddingSettings
 
 
-class GivenEmbedder:
+class GivenEmbedder(LazyEmbedder):
     """Hands out `embedder`; raises `failures` first, one for each call; takes `delay_s` to load."""
 
     def __init__(
@@ -16,16 +18,16 @@ class GivenEmbedder:
         failures: tuple[Exception, ...] = (),
         delay_s: float = 0,
     ) -> None:
-        self.fingerprint = fingerprint
+        super().__init__(EmbeddingSettings(model=embedder.model_id), fingerprint)
         self.loads = 0
-        self._embedder = embedder
+        self._given = embedder
         self._failures = list(failures)
         self._delay_s = delay_s
 
-    async def get(self, report: Report = say_nothing) -> Embedder:
+    async def get(self, before_loading: Callable[[str], None] = lambda _: None) -> Embedder:
         self.loads += 1
-        report(LoadingModel(model=self._embedder.model_id))
+        before_loading(self._given.model_id)
         await asyncio.sleep(self._delay_s)
         if self._failures:
             raise self._failures.pop(0)
-        return self._embedder
+        return self._given

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.pipeline.context import Workbench
+from indexing.pipeline.context import PipelineContext
 from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import workbench
@@ -17,8 +17,8 @@ def embedder() -> HashEmbedder:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, embedder: HashEmbedder) -> AsyncIterator[Workbench]:
+async def bench(tmp_path: Path, embedder: HashEmbedder) -> AsyncIterator[PipelineContext]:
     bench = workbench(ServerStore.in_memory(), tmp_path / "home", embedder)
     yield bench
-    bench.manifest.close()
+    await bench.manifest.close()
     await bench.store.close()

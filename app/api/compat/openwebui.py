@@ -23,7 +23,7 @@ from app.text.fencing import clean
 from app.wiring import Services
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.ingest import Handed
+from indexing.pipeline.ingest import SubmittedDocument
 
 NOTHING = "No extractable text"
 """Upon these words Open WebUI tries its own readers."""
@@ -124,7 +124,7 @@ def _named(sent: str) -> str:
 
 def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:
     """The pages of a document, or all of it. Raises UnreadableDocument."""
-    if not isinstance(one, Handed):
+    if not isinstance(one, SubmittedDocument):
         raise UnreadableDocument(one.reason, one.detail)
     document, known = one.document, {**one.document.metadata, "source": name, "title": one.document.title}
     for start, end, page in _pages(document):

@@ -21,11 +21,11 @@ from app.api.multipart import Upload, read_upload, request_body
 from app.api.openapi import problems
 from app.api.request import BodyRequest
 from app.errors import InvalidRequest, NotFound
-from app.services.document_validation import Result
 from app.services.documents import no_document
 from app.services.jobs import Job, Progress
 from app.wiring import Services
 from indexing.documents import Passage, page_at
+from indexing.pipeline.ingest import DocumentResult
 from indexing.pipeline.manifest import DocumentRecord
 
 HEADERS = {
@@ -121,7 +121,7 @@ class Indexed(msgspec.Struct, frozen=True, kw_only=True):
     updated: int
     unchanged: int
     failed: int
-    results: list[Result]
+    results: list[DocumentResult]
 
 
 class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,7 +297,7 @@ def _accepted(upload: Upload, services: Services) -> Response[Any]:
     return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
 
 
-def _indexed(collection: str, results: list[Result]) -> Indexed:
+def _indexed(collection: str, results: list[DocumentResult]) -> Indexed:
     statuses = [result.status for result in results]
     return Indexed(
         collection=collection,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from app.cli.doctor import Finding, examine, show
 from app.instance import announce
-from indexing.pipeline.context import LazyEmbedder
+from indexing.pipeline.context import index_fingerprint
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionSpec
 from indexing.store.embedded import EmbeddedStore
@@ -69,9 +69,7 @@ def test_a_home_that_cannot_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) -> None:
     """One made by another model is broken until it is rebuilt."""
-    fill(
-        tmp_path / ".winnow", LazyEmbedder(EmbeddingSettings(model="somebody/some-model")).fingerprint if ours else "x"
-    )
+    fill(tmp_path / ".winnow", index_fingerprint(EmbeddingSettings(model="somebody/some-model")) if ours else "x")
     found = findings(tmp_path)["collection default"]
     assert found.state == ("ok" if ours else "broken")
     assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")

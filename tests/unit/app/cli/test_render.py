@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.render import IndexingView, LoadingView, clean, refusal, show_answer, show_results, summary_line
-from indexing.pipeline.progress import Advanced, Finishing, LoadingModel, Planned, Refused, Summary, Waiting
+from indexing.pipeline.progress import Advanced, Notice, Planned, Refused, Summary, loading_model
 
 NOTES: dict[str, Any] = {
     "warnings": [],
@@ -74,10 +74,10 @@ def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
     on = console()
     with IndexingView(on, Clock()) as view:
         view.show(Planned(new=2, changed=1, unchanged=4, gone=1, bytes=1000))
-        view.show(LoadingModel(model="m"))
+        view.show(loading_model("m"))
         view.show(Advanced(bytes=500, documents=1, passages=10))
-        view.show(Waiting(detail="wait"))
-        view.show(Finishing(step="optimising"))
+        view.show(Notice(stage="waiting", detail="wait"))
+        view.show(Notice(stage="finishing", detail="optimising"))
         view.show(Summary(collection="default"))
     assert shown(on).splitlines() == [
         "files: 2 new, 1 changed, 4 unchanged, 1 gone",
@@ -104,7 +104,7 @@ def test_loading_is_told_to_people_only() -> None:
     for terminal in (False, True):
         on = console(terminal=terminal)
         with LoadingView(on) as view:
-            view.show(LoadingModel(model="m"))
+            view.show(loading_model("m"))
         assert ("loading the embedding model m" in shown(on)) == terminal
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.services.document_validation import MAX_METADATA_BYTES, Rejected, examined, id_problem
 from indexing.documents import Document
-from indexing.pipeline.ingest import Handed
+from indexing.pipeline.ingest import SubmittedDocument
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -17,8 +17,8 @@ JSON = st.recursive(
 TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 
 
-def offer(text: str = "text", id: str = "", source: str = "", **fields: object) -> Handed:
-    return Handed(document=Document(text=text, **fields), id=id, source=source)  # type: ignore[arg-type]
+def offer(text: str = "text", id: str = "", source: str = "", **fields: object) -> SubmittedDocument:
+    return SubmittedDocument(document=Document(text=text, **fields), id=id, source=source)  # type: ignore[arg-type]
 
 
 @given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, JSON, max_size=4))
@@ -45,20 +45,20 @@ def test_metadata_is_bounded_in_depth(levels: int, fits: bool) -> None:
     for _ in range(levels):
         value = [value]
     (found,) = examined([offer(metadata={"a": value})])
-    assert isinstance(found, Handed) is fits
+    assert isinstance(found, SubmittedDocument) is fits
 
 
 def test_the_first_of_an_id_counts() -> None:
     """A later one is rejected, also where the id comes from the source, or from the content."""
     found = examined([offer("a", "x"), offer("b", "x"), offer("c", source="s"), offer("d", source="s"), *[offer()] * 2])
-    assert [isinstance(each, Handed) for each in found] == [True, False, True, False, True, False]
+    assert [isinstance(each, SubmittedDocument) for each in found] == [True, False, True, False, True, False]
     assert {each.reason for each in found if isinstance(each, Rejected)} == {"duplicate_id"}
 
 
 def test_a_rejected_document_keeps_no_id_from_others() -> None:
     """Only what is indexed takes its id."""
     rejected = offer("a", "x", metadata={"a": 2**64})
-    assert [isinstance(each, Handed) for each in examined([rejected, offer("b", "x")])] == [False, True]
+    assert [isinstance(each, SubmittedDocument) for each in examined([rejected, offer("b", "x")])] == [False, True]
 
 
 @pytest.mark.parametrize("document_id", ["", ".", "..", "/", "//", "a\0", "a\x7f", "\x85", "\ud800", "i" * 513])

@@ -10,8 +10,8 @@ import pytest
 from app.errors import Overloaded
 from app.services.documents import MAX_AT_ONCE, Library
 from indexing.documents import Document
-from indexing.pipeline.context import Workbench
-from indexing.pipeline.ingest import Handed
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.ingest import SubmittedDocument
 from indexing.pipeline.manifest import Manifest
 from indexing.readers import ReadLimits
 from indexing.retrieval.bm25 import Lexical
@@ -23,32 +23,32 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
+async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
     store, manifest = EmbeddedStore(tmp_path / "index"), Manifest(tmp_path / "manifest.sqlite3")
-    yield Workbench(
+    yield PipelineContext(
         store=store, manifest=manifest, embedder=GivenEmbedder(HashEmbedder()), limits=ReadLimits(), lexical=Lexical()
     )
-    manifest.close()
+    await manifest.close()
     await store.close()
 
 
 @pytest.fixture
-def library(bench: Workbench) -> Library:
-    async def get() -> Workbench:
+def library(bench: PipelineContext) -> Library:
+    async def get() -> PipelineContext:
         return bench
 
     return Library(get)
 
 
-def handed(document_id: str, text: str = "dental") -> Handed:
-    return Handed(document=Document(text=text), id=document_id)
+def handed(document_id: str, text: str = "dental") -> SubmittedDocument:
+    return SubmittedDocument(document=Document(text=text), id=document_id)
 
 
-async def ids(bench: Workbench) -> set[str]:
+async def ids(bench: PipelineContext) -> set[str]:
     return {passage.document_id async for passage in bench.store.scan("c")}
 
 
-async def test_a_long_put_lets_others_in(bench: Workbench, library: Library) -> None:
+async def test_a_long_put_lets_others_in(bench: PipelineContext, library: Library) -> None:
     """A small put is done before a large one that came first."""
     order: list[str] = []
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from app.errors import NotFound, Overloaded
-from app.services.document_validation import Result
 from app.services.jobs import MAX_ERRORS, JobLimits, Jobs, Progress
 from indexing.errors import StoreUnavailable
+from indexing.pipeline.ingest import DocumentResult
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +67,7 @@ async def test_a_job_that_fails_says_why(error: Exception, says: str) -> None:
 async def test_errors_are_bounded_and_counts_are_not() -> None:
     """The first thousand failures are told, all are counted."""
     jobs = Jobs()
-    failed = [Result(id=None, source="", status="failed", reason="empty")] * 400
+    failed = [DocumentResult(id=None, source="", status="failed", reason="empty")] * 400
 
     async def work(progress: Progress) -> None:
         for _ in range(4):

@@ -4,18 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from indexing.embedding.batching import LazyEmbedder
 from indexing.embedding.model import Embedder
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable
 from indexing.pipeline.context import (
-    Claims,
-    LazyEmbedder,
-    Workbench,
+    PipelineContext,
     ensure_collection,
     find_collection,
     forget_lost_lineages,
+    index_fingerprint,
 )
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.pipeline.progress import Event, LoadingModel
 from indexing.settings import EmbeddingSettings
 from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
@@ -25,14 +24,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Workbench]:
+async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
     bench = workbench(ServerStore.in_memory(), tmp_path / "home")
     yield bench
-    bench.manifest.close()
+    await bench.manifest.close()
     await bench.store.close()
 
 
-async def test_a_collection_is_made_with_what_retrieval_needs(bench: Workbench) -> None:
+async def test_a_collection_is_made_with_what_retrieval_needs(bench: PipelineContext) -> None:
     """Its dimension, fingerprint, a lineage of its own, and the measured unit of the embedder; once."""
     made = await ensure_collection(bench, "default")
     assert (made.spec.dimension, made.spec.embedder) == (64, "hash-words")
@@ -42,7 +41,7 @@ async def test_a_collection_is_made_with_what_retrieval_needs(bench: Workbench) 
     assert (await ensure_collection(bench, "other")).spec.lineage != made.spec.lineage
 
 
-async def test_a_collection_of_another_embedder_is_not_to_be_written_to(bench: Workbench, tmp_path: Path) -> None:
+async def test_a_collection_of_another_embedder_is_not_to_be_written_to(bench: PipelineContext, tmp_path: Path) -> None:
     """The error names both embedders and the command that rebuilds."""
     assert await find_collection(bench, "default") is None
     await ensure_collection(bench, "default")
@@ -50,17 +49,17 @@ async def test_a_collection_of_another_embedder_is_not_to_be_written_to(bench: W
     for reach in (find_collection, ensure_collection):
         with pytest.raises(EmbedderMismatch, match=r"\[hash-words\].*\[another\].*--rebuild --collection default"):
             await reach(other, "default")
-    other.manifest.close()
+    await other.manifest.close()
 
 
-async def test_the_manifest_forgets_lineages_that_no_collection_has(bench: Workbench) -> None:
+async def test_the_manifest_forgets_lineages_that_no_collection_has(bench: PipelineContext) -> None:
     """What a killed rebuild left goes; live collections keep theirs."""
     live = (await ensure_collection(bench, "default")).spec.lineage
     record = DocumentRecord(id="x", path=None, source="", title="", version="v", passages=1)
     for lineage in (live, "lost"):
-        bench.manifest.announce(lineage, [record])
+        await bench.manifest.announce(lineage, [record])
     await forget_lost_lineages(bench)
-    assert [len(bench.manifest.unfinished(lineage)) for lineage in (live, "lost")] == [1, 0]
+    assert [len(await bench.manifest.unfinished(lineage)) for lineage in (live, "lost")] == [1, 0]
 
 
 async def test_the_model_is_loaded_once_when_it_is_needed() -> None:
@@ -71,13 +70,14 @@ async def test_the_model_is_loaded_once_when_it_is_needed() -> None:
         loads.append(settings)
         return HashEmbedder()
 
-    lazy = LazyEmbedder(EmbeddingSettings(model="m", max_tokens=200), load)
+    settings = EmbeddingSettings(model="m", max_tokens=200)
+    lazy = LazyEmbedder(settings, index_fingerprint(settings), load)
     assert lazy.fingerprint.startswith("m, at most 200 tokens; chunks ")
-    assert (lazy.loaded, loads) == (False, [])
-    events: list[Event] = []
-    first, second = await asyncio.gather(lazy.get(events.append), lazy.get(events.append))
+    assert loads == []
+    told: list[str] = []
+    first, second = await asyncio.gather(lazy.get(told.append), lazy.get(told.append))
     assert first is second
-    assert (len(loads), lazy.loaded, events) == (1, True, [LoadingModel(model="m")])
+    assert (loads, told) == ([settings], ["m"])
 
 
 async def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
@@ -89,20 +89,19 @@ async def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
             raise failures.pop()
         return HashEmbedder()
 
-    lazy = LazyEmbedder(EmbeddingSettings(), load)
+    lazy = LazyEmbedder(EmbeddingSettings(), "f", load)
     with pytest.raises(EmbedderUnavailable, match="not yet"):
         await lazy.get()
     assert isinstance(await lazy.get(), HashEmbedder)
 
 
-def test_a_document_has_one_writer_at_a_time() -> None:
+async def test_a_document_has_one_writer_at_a_time(bench: PipelineContext) -> None:
     """A second owner is told who the first is, until the first is done."""
-    claims = Claims()
-    with claims.of("L") as first, claims.of("L") as second, claims.of("M") as elsewhere:
+    with bench.claiming("L") as first, bench.claiming("L") as second, bench.claiming("M") as elsewhere:
         assert first("x", "/a") is None
         assert first("x", "/a") is None
         assert first("x", "/b") == "/a"
         assert second("x", "") == "/a"
         assert elsewhere("x", "/b") is None
-    with claims.of("L") as third:
+    with bench.claiming("L") as third:
         assert third("x", "") is None

@@ -5,32 +5,43 @@ import pytest
 
 from indexing.documents import Document
 from indexing.errors import CollectionNotFound
-from indexing.pipeline.context import Workbench
-from indexing.pipeline.ingest import Handed, Intake, Outcome
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.ingest import (
+    DocumentResult,
+    SubmittedDocument,
+    delete_document,
+    drop_collection,
+    put_documents,
+)
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import index, passages, texts
 
 pytestmark = pytest.mark.anyio
 
 
-def note(key: str, text: str, source: str = "") -> Handed:
-    return Handed(id=key, source=source, document=Document(text=text))
+def note(key: str, text: str, source: str = "") -> SubmittedDocument:
+    return SubmittedDocument(id=key, source=source, document=Document(text=text))
 
 
-async def test_a_document_is_created_updated_and_left_alone(bench: Workbench, embedder: HashEmbedder) -> None:
+async def test_a_document_is_created_updated_and_left_alone(bench: PipelineContext, embedder: HashEmbedder) -> None:
     """The same content again embeds nothing; other content replaces the earlier one."""
-    intake = Intake(bench)
-    assert await intake.put("default", [note("x", "one")]) == [Outcome(id="x", status="created", passages=1)]
+    assert await put_documents(bench, "default", [note("x", "one")]) == [
+        DocumentResult(id="x", status="created", passages=1)
+    ]
     count = len(embedder.embedded)
-    assert await intake.put("default", [note("x", "one")]) == [Outcome(id="x", status="unchanged", passages=1)]
+    assert await put_documents(bench, "default", [note("x", "one")]) == [
+        DocumentResult(id="x", status="unchanged", passages=1)
+    ]
     assert len(embedder.embedded) == count
-    assert await intake.put("default", [note("x", "two")]) == [Outcome(id="x", status="updated", passages=1)]
+    assert await put_documents(bench, "default", [note("x", "two")]) == [
+        DocumentResult(id="x", status="updated", passages=1)
+    ]
     assert await texts(bench) == ["two"]
 
 
-async def test_one_bad_document_does_not_fail_the_rest(bench: Workbench) -> None:
+async def test_one_bad_document_does_not_fail_the_rest(bench: PipelineContext) -> None:
     """An empty document is an outcome with its reason; outcomes come in order."""
-    outcomes = await Intake(bench).put("default", [note("a", "one"), note("b", " \n"), note("c", "three")])
+    outcomes = await put_documents(bench, "default", [note("a", "one"), note("b", " \n"), note("c", "three")])
     assert [(o.id, o.status, o.reason) for o in outcomes] == [
         ("a", "created", None),
         ("b", "failed", "empty"),
@@ -38,69 +49,69 @@ async def test_one_bad_document_does_not_fail_the_rest(bench: Workbench) -> None
     ]
 
 
-async def test_an_id_twice_in_one_call_ends_with_the_later_one(bench: Workbench) -> None:
+async def test_an_id_twice_in_one_call_ends_with_the_later_one(bench: PipelineContext) -> None:
     """The second replaces the first, and says so; the same content twice is unchanged."""
-    outcomes = await Intake(bench).put("default", [note("x", "one"), note("x", "two"), note("x", "two")])
+    outcomes = await put_documents(bench, "default", [note("x", "one"), note("x", "two"), note("x", "two")])
     assert [outcome.status for outcome in outcomes] == ["created", "updated", "unchanged"]
     assert await texts(bench) == ["two"]
 
 
-async def test_a_document_without_an_id_is_named_by_its_source_or_its_content(bench: Workbench) -> None:
+async def test_a_document_without_an_id_is_named_by_its_source_or_its_content(bench: PipelineContext) -> None:
     """The same source is the same document; without one, the same text is."""
-    intake = Intake(bench)
-    await intake.put("default", [note("", "first", "s"), note("", "same"), note("", "same"), note("", "second", "s")])
+    await put_documents(
+        bench, "default", [note("", "first", "s"), note("", "same"), note("", "same"), note("", "second", "s")]
+    )
     assert await texts(bench) == ["same", "second"]
 
 
-async def test_an_id_of_a_file_s_document_is_taken(bench: Workbench, tmp_path: Path) -> None:
+async def test_an_id_of_a_file_s_document_is_taken(bench: PipelineContext, tmp_path: Path) -> None:
     """It is not overwritten; the outcome names the file."""
     (tmp_path / "a.jsonl").write_text('{"id": "x", "text": "from the file"}')
     await index(bench, tmp_path, "a.jsonl")
-    (outcome,) = await Intake(bench).put("default", [note("x", "by hand")])
+    (outcome,) = await put_documents(bench, "default", [note("x", "by hand")])
     assert (outcome.status, outcome.reason) == ("failed", "duplicate_id")
     assert "a.jsonl" in (outcome.detail or "")
     assert await texts(bench) == ["from the file"]
 
 
-async def test_a_deleted_document_is_gone(bench: Workbench) -> None:
+async def test_a_deleted_document_is_gone(bench: PipelineContext) -> None:
     """With its passages and its record; deleting it again finds nothing."""
-    intake = Intake(bench)
-    await intake.put("default", [note("x", "one"), note("y", "two")])
-    assert await intake.delete("default", "x") is True
-    assert await intake.delete("default", "x") is False
+    await put_documents(bench, "default", [note("x", "one"), note("y", "two")])
+    assert await delete_document(bench, "default", "x") is True
+    assert await delete_document(bench, "default", "x") is False
     assert [passage.document_id for passage in await passages(bench)] == ["y"]
     with pytest.raises(CollectionNotFound):
-        await intake.delete("nowhere", "x")
+        await delete_document(bench, "nowhere", "x")
 
 
-async def test_a_deleted_document_of_a_file_comes_back_with_the_file(bench: Workbench, tmp_path: Path) -> None:
+async def test_a_deleted_document_of_a_file_comes_back_with_the_file(bench: PipelineContext, tmp_path: Path) -> None:
     """A run brings the collection in line with the files."""
     (tmp_path / "a.jsonl").write_text('{"id": "x", "text": "one"}\n{"id": "y", "text": "two"}')
     await index(bench, tmp_path, "a.jsonl")
-    await Intake(bench).delete("default", "x")
+    await delete_document(bench, "default", "x")
     assert await texts(bench) == ["two"]
     assert (await index(bench, tmp_path, "a.jsonl")).created == 1
     assert await texts(bench) == ["one", "two"]
 
 
-async def test_a_dropped_collection_leaves_the_others_alone(bench: Workbench) -> None:
+async def test_a_dropped_collection_leaves_the_others_alone(bench: PipelineContext) -> None:
     """Its manifest goes with it; that of another collection, and of a rebuild under way, stays."""
-    intake = Intake(bench)
-    await intake.put("default", [note("x", "one")])
-    await intake.put("other", [note("x", "two")])
+    await put_documents(bench, "default", [note("x", "one")])
+    await put_documents(bench, "other", [note("x", "two")])
     lineage = (await bench.store.info("other")).spec.lineage
-    (record,) = bench.manifest.documents(lineage)
-    bench.manifest.announce("rebuild-under-way", [record])
-    await intake.drop("other")
-    assert bench.manifest.count(lineage) == 0
-    assert len(bench.manifest.unfinished("rebuild-under-way")) == 1
-    assert await intake.put("default", [note("x", "one")]) == [Outcome(id="x", status="unchanged", passages=1)]
+    (record,) = await bench.manifest.documents(lineage)
+    await bench.manifest.announce("rebuild-under-way", [record])
+    await drop_collection(bench, "other")
+    assert await bench.manifest.count(lineage) == 0
+    assert len(await bench.manifest.unfinished("rebuild-under-way")) == 1
+    assert await put_documents(bench, "default", [note("x", "one")]) == [
+        DocumentResult(id="x", status="unchanged", passages=1)
+    ]
     with pytest.raises(CollectionNotFound):
-        await intake.drop("other")
+        await drop_collection(bench, "other")
 
 
-async def test_the_same_id_put_at_once_by_many_ends_as_one_document(bench: Workbench) -> None:
+async def test_the_same_id_put_at_once_by_many_ends_as_one_document(bench: PipelineContext) -> None:
     """Whoever comes last counts, and exactly one version stays."""
-    intake = Intake(bench)
-    await asyncio.gather(*(intake.put("default", [note("x", f"version {n}")]) for n in range(8)))
+    await asyncio.gather(*(put_documents(bench, "default", [note("x", f"version {n}")]) for n in range(8)))
     assert len(await texts(bench)) == 1

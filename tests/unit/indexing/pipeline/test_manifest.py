@@ -1,5 +1,5 @@
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,14 @@ from indexing.documents import Block, Document
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.manifest import DocumentRecord, Manifest, SourceRecord
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.fixture
-def manifest(tmp_path: Path) -> Iterator[Manifest]:
+async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
     manifest = Manifest(tmp_path / "home" / "manifest.sqlite3")
     yield manifest
-    manifest.close()
+    await manifest.close()
 
 
 def document(key: str, path: str | None = "/a.txt", body: Document | None = None) -> DocumentRecord:
@@ -23,104 +25,133 @@ def document(key: str, path: str | None = "/a.txt", body: Document | None = None
 SOURCE = SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3)
 
 
-def finish(manifest: Manifest, *documents: DocumentRecord, source: SourceRecord | None = SOURCE) -> None:
-    manifest.announce("L", documents)
-    manifest.commit("L", documents, [source] if source else [], 7.0)
+async def finish(manifest: Manifest, *documents: DocumentRecord, source: SourceRecord | None = SOURCE) -> None:
+    await manifest.announce("L", documents)
+    await manifest.commit("L", documents, [source] if source else [], 7.0)
 
 
-def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -> None:
+async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -> None:
     """An announced document is unfinished; the commit gives it its version, passages and time."""
-    manifest.announce("L", [document("x")])
-    assert (manifest.count("L"), manifest.documents("L"), manifest.sources("L")) == (0, [], {})
-    assert [(d.id, d.version, d.passages) for d in manifest.unfinished("L")] == [("x", None, 0)]
-    manifest.commit("L", [document("x")], [SOURCE], 7.0)
-    assert [(d.id, d.version, d.passages, d.indexed_at) for d in manifest.documents("L")] == [("x", "v-x", 2, 7.0)]
-    assert (manifest.count("L"), manifest.unfinished("L"), manifest.sources("L")) == (1, [], {"/a.txt": SOURCE})
+    await manifest.announce("L", [document("x")])
+    assert (await manifest.count("L"), await manifest.documents("L"), await manifest.sources("L")) == (0, [], {})
+    assert [(d.id, d.version, d.passages) for d in await manifest.unfinished("L")] == [("x", None, 0)]
+    await manifest.commit("L", [document("x")], [SOURCE], 7.0)
+    assert [(d.id, d.version, d.passages, d.indexed_at) for d in await manifest.documents("L")] == [
+        ("x", "v-x", 2, 7.0)
+    ]
+    assert (await manifest.count("L"), await manifest.unfinished("L"), await manifest.sources("L")) == (
+        1,
+        [],
+        {"/a.txt": SOURCE},
+    )
 
 
-def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> None:
+async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> None:
     """A file with a document under way is not finished, whatever its hash was."""
-    finish(manifest, document("x"), document("y"))
-    manifest.announce("L", [document("x")])
-    assert manifest.sources("L") == {}
-    assert manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y"}
-    assert manifest.paths("L") == {"/a.txt": "a.txt"}
+    await finish(manifest, document("x"), document("y"))
+    await manifest.announce("L", [document("x")])
+    assert await manifest.sources("L") == {}
+    assert await manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y"}
+    assert await manifest.paths("L") == {"/a.txt": "a.txt"}
 
 
-def test_announcing_a_deletion_reopens_the_source_and_drops_the_body(manifest: Manifest) -> None:
+async def test_announcing_a_deletion_reopens_the_source_and_drops_the_body(manifest: Manifest) -> None:
     """A document that is being deleted is unfinished, and there is nothing to write it from."""
-    finish(manifest, document("x"), document("h", None, Document(text="handed")))
-    manifest.announce_deletion("L", ["x", "h"])
-    assert manifest.sources("L") == {}
-    assert {d.id for d in manifest.unfinished("L")} == {"x", "h"}
-    found = manifest.document_with_body("L", "h")
+    await finish(manifest, document("x"), document("h", None, Document(text="handed")))
+    await manifest.announce_deletion("L", ["x", "h"])
+    assert await manifest.sources("L") == {}
+    assert {d.id for d in await manifest.unfinished("L")} == {"x", "h"}
+    found = await manifest.document_with_body("L", "h")
     assert found is not None
     assert found.body is None
 
 
-def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
+async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     """Documents and sources are forgotten each by themselves."""
-    finish(manifest, document("x"), document("y"))
-    manifest.forget("L", ["x"])
-    assert [d.id for d in manifest.documents("L")] == ["y"]
-    assert manifest.sources("L")
-    manifest.forget("L", paths=["/a.txt"])
-    assert (manifest.count("L"), manifest.sources("L")) == (1, {})
+    await finish(manifest, document("x"), document("y"))
+    await manifest.forget("L", ["x"])
+    assert [d.id for d in await manifest.documents("L")] == ["y"]
+    assert await manifest.sources("L")
+    await manifest.forget("L", paths=["/a.txt"])
+    assert (await manifest.count("L"), await manifest.sources("L")) == (1, {})
 
 
-def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Manifest) -> None:
+async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Manifest) -> None:
     """Its body keeps text, blocks and metadata; the lists do not load it."""
     body = Document(text="a b", title="T", blocks=(Block("paragraph", 0, 3),), metadata={"year": 2024, "tags": ["x"]})
-    finish(manifest, document("h", None, body), source=None)
-    found = manifest.document_with_body("L", "h")
+    await finish(manifest, document("h", None, body), source=None)
+    found = await manifest.document_with_body("L", "h")
     assert found is not None
     assert (found.body, found.version) == (body, body.content_hash())
-    assert manifest.documents("L")[0].body is None
-    assert manifest.handed_over("L") == {"h": "v-h"}
-    assert manifest.document_with_body("L", "nobody") is None
+    assert (await manifest.documents("L"))[0].body is None
+    assert await manifest.submitted("L") == {"h": "v-h"}
+    assert await manifest.document_with_body("L", "nobody") is None
 
 
-def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
+async def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
     """By id, after the last one seen."""
-    finish(manifest, *[document(key) for key in "dbac"])
-    assert [d.id for d in manifest.documents("L", limit=2)] == ["a", "b"]
-    assert [d.id for d in manifest.documents("L", after="b", limit=2)] == ["c", "d"]
+    await finish(manifest, *[document(key) for key in "dbac"])
+    assert [d.id for d in await manifest.documents("L", limit=2)] == ["a", "b"]
+    assert [d.id for d in await manifest.documents("L", after="b", limit=2)] == ["c", "d"]
 
 
-def test_lineages_do_not_see_each_other(manifest: Manifest) -> None:
+async def test_lineages_do_not_see_each_other(manifest: Manifest) -> None:
     """The same ids in two lineages are two documents; one lineage can be forgotten, or all but some."""
-    finish(manifest, document("x"))
+    await finish(manifest, document("x"))
     for lineage in ("M", "N"):
-        manifest.announce(lineage, [document("x")])
-    manifest.forget_lineage("M")
-    assert [len(manifest.unfinished(lineage)) for lineage in "LMN"] == [0, 0, 1]
-    manifest.keep_lineages(["L"])
-    assert (manifest.count("L"), manifest.unfinished("N")) == (1, [])
-    manifest.keep_lineages([])
-    assert manifest.count("L") == 0
+        await manifest.announce(lineage, [document("x")])
+    await manifest.forget_lineage("M")
+    assert [len(await manifest.unfinished(lineage)) for lineage in "LMN"] == [0, 0, 1]
+    await manifest.keep_lineages(["L"])
+    assert (await manifest.count("L"), await manifest.unfinished("N")) == (1, [])
+    await manifest.keep_lineages([])
+    assert await manifest.count("L") == 0
 
 
-def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
+async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     """Nothing is kept in memory alone."""
     first = Manifest(tmp_path / "m.sqlite3")
-    finish(first, document("x"))
+    await finish(first, document("x"))
     second = Manifest(tmp_path / "m.sqlite3")
-    assert second.count("L") == 1
-    first.close()
-    second.close()
+    assert await second.count("L") == 1
+    await first.close()
+    await second.close()
 
 
-def test_a_failed_change_changes_nothing(manifest: Manifest) -> None:
+async def test_the_connection_refuses_every_other_thread(manifest: Manifest) -> None:
+    """SQLite is never used on the event loop: a call that strays there raises instead of blocking it."""
+    with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
+        manifest._db.execute("SELECT 1")
+    assert await manifest.count("L") == 0
+
+
+async def test_a_closed_manifest_says_so(manifest: Manifest) -> None:
+    """Closing twice is no error."""
+    await manifest.close()
+    await manifest.close()
+    with pytest.raises(StoreUnavailable, match="has been closed"):
+        await manifest.count("L")
+
+
+async def test_the_owners_of_documents_are_named(manifest: Manifest) -> None:
+    """With the path of their file, or None for a submitted one; unknown ids are left out."""
+    await finish(manifest, document("x"))
+    await finish(manifest, document("h", None, Document(text="submitted")), source=None)
+    owners = await manifest.owners("L", ["x", "h", "nobody"])
+    assert owners == {"x": ("/a.txt", "a.txt"), "h": (None, "a.txt")}
+
+
+async def test_a_failed_change_changes_nothing(manifest: Manifest) -> None:
     """A transaction is whole or not at all, and the manifest works on."""
     broken = document("y")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
-        manifest.commit("L", [], [SOURCE, SourceRecord(path=broken, name="n", hash="h", bytes=1)], 7.0)  # type: ignore[arg-type]
-    assert manifest.sources("L") == {}
-    finish(manifest, document("x"))
-    assert manifest.count("L") == 1
+        await manifest.commit("L", [], [SOURCE, SourceRecord(path=broken, name="n", hash="h", bytes=1)], 7.0)  # type: ignore[arg-type]
+    assert await manifest.sources("L") == {}
+    await finish(manifest, document("x"))
+    assert await manifest.count("L") == 1
 
 
-def test_a_file_that_is_no_manifest_is_refused_in_plain_words(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_manifest_is_refused_in_plain_words(tmp_path: Path) -> None:
     """The error names the file."""
     (tmp_path / "m.sqlite3").write_bytes(b"this is no database" * 100)
     with pytest.raises(StoreUnavailable, match=r"m\.sqlite3 cannot be used") as caught:

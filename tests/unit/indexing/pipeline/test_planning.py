@@ -6,7 +6,15 @@ import pytest
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import SourceRecord
-from indexing.pipeline.planning import Plan, file_document_id, hash_file, make_plan, own_id, plan_rebuild
+from indexing.pipeline.planning import (
+    Plan,
+    document_record,
+    file_document_id,
+    hash_file,
+    make_plan,
+    own_id,
+    plan_rebuild,
+)
 from indexing.pipeline.sources import Source, discover
 from indexing.readers.limits import ReadLimits
 
@@ -45,10 +53,8 @@ def test_files_are_told_apart_by_their_content(folder: Path) -> None:
     (folder / "c.txt").unlink()
     (folder / "d.txt").write_text("new")
     made = plan(folder, finished)
-    assert [(work.source.name, work.known, work.bytes) for work in made.work] == [
-        ("b.txt", True, 10),
-        ("d.txt", False, 3),
-    ]
+    assert [(work.name, work.bytes) for work in made.work] == [("b.txt", 10), ("d.txt", 3)]
+    assert made.changed == 1
     assert (names(made.unchanged), made.gone) == (["a.txt"], (str(folder / "c.txt"),))
 
 
@@ -84,22 +90,16 @@ def test_a_rebuild_reads_every_file_that_is_still_there(folder: Path, tmp_path_f
     found = discover([str(folder)], folder)
     earlier = {str(other): "sub/deep.txt", str(folder / "a.txt"): "a.txt", "/nowhere/x.txt": "x.txt"}
     made = plan_rebuild(found.sources, earlier, LIMITS)
-    assert [work.source.name for work in made.work] == ["a.txt", "b.txt", "c.txt", "sub/deep.txt"]
+    assert [work.name for work in made.work] == ["a.txt", "b.txt", "c.txt", "sub/deep.txt"]
     assert made.gone == ("/nowhere/x.txt",)
 
 
 def test_a_record_is_known_by_its_own_id_or_by_its_place(folder: Path) -> None:
     """An id of its own is the document's id; a place counts only within its file."""
     (work, *_) = plan(folder, {}).work
-    assert work.document_record(Document(text="t", key="doc-7")).id == "doc-7"
-    assert work.document_record(Document(text="t", key="#7")).id == file_document_id(str(folder / "a.txt"), "#7")
+    assert document_record(work, Document(text="t", key="doc-7")).id == "doc-7"
+    assert document_record(work, Document(text="t", key="#7")).id == file_document_id(str(folder / "a.txt"), "#7")
     assert (own_id(Document(text="t")), own_id(Document(text="t", key="#1"))) == ("", "")
-
-
-def test_standard_input_has_no_hash() -> None:
-    """It can be read once, so it is handed over instead of planned."""
-    with pytest.raises(ValueError, match="handed over"):
-        hash_file(None, LIMITS)
 
 
 def test_a_directory_is_no_file(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.pipeline.sources import Found, Scope, discover
+from indexing.pipeline.sources import Discovery, Scope, discover
 
 
 def make(root: Path, *names: str) -> None:
@@ -15,7 +15,7 @@ def make(root: Path, *names: str) -> None:
         (root / name).write_text("x")
 
 
-def names(found: Found) -> list[str]:
+def names(found: Discovery) -> list[str]:
     """What users see."""
     return [source.name for source in found.sources]
 
@@ -87,20 +87,12 @@ def test_links(tmp_path: Path) -> None:
     assert names(discover(["docs"], tmp_path)) == ["a.md", "gone.md", "linked/b.md"]
 
 
-def test_standard_input(tmp_path: Path) -> None:
-    """A dash is standard input, under the name given."""
-    (source,) = discover(["-"], tmp_path, stdin_name="mail.eml", stdin_type="message/rfc822").sources
-    assert (source.path, source.name, source.media_type) == (None, "mail.eml", "message/rfc822")
-    assert not source.scope.covers("/mail.eml")
-
-
 @pytest.mark.parametrize("given", ["missing.md", "missing", "docs/*.pdf", "nowhere/*.md"])
 def test_missing_inputs_are_reported(tmp_path: Path, given: str) -> None:
     """With the words that were given."""
     make(tmp_path, "docs/a.md")
-    (problem,) = discover([given], tmp_path).problems
-    assert (problem.name, problem.reason) == (given, "not_found")
-    assert problem.error().reason == "not_found"
+    ((source, error),) = discover([given], tmp_path).problems
+    assert (source.name, error.reason) == (given, "not_found")
 
 
 def test_scopes_tell_what_is_gone(tmp_path: Path) -> None:
@@ -121,7 +113,7 @@ def test_a_folder_that_may_not_be_listed_is_not_gone(tmp_path: Path) -> None:
         found = discover(["docs"], tmp_path)
     finally:
         (tmp_path / "docs/locked").chmod(0o755)
-    assert [(problem.name, problem.reason) for problem in found.problems] == [("locked", "permission")]
+    assert [(source.name, error.reason) for source, error in found.problems] == [("locked", "permission")]
     assert not found.covers(tmp_path / "docs/locked/b.md")
     assert found.covers(tmp_path / "docs/c.md")
 
@@ -139,4 +131,4 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.txt")).write_text("text")
     found = discover([str(tmp_path)], tmp_path)
     assert [source.name for source in found.sources] == ["good.txt"]
-    assert [(problem.name, problem.reason) for problem in found.problems] == [("b?.txt", "unsupported")]
+    assert [(source.name, error.reason) for source, error in found.problems] == [("b?.txt", "unsupported")]

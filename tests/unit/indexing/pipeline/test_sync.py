@@ -9,9 +9,9 @@ import pytest
 from indexing.documents import Document
 from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
-from indexing.pipeline.context import Workbench
-from indexing.pipeline.ingest import Handed, Intake
-from indexing.pipeline.progress import Event, LoadingModel, Planned, Refused, SyncRequest
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
+from indexing.pipeline.progress import Event, Notice, Planned, Refused, SyncRequest
 from indexing.pipeline.sync import sync
 from indexing.store.base import Point
 from indexing.store.server import ServerStore
@@ -40,7 +40,7 @@ def reasons(refused: Sequence[Refused]) -> list[tuple[str, str, bool]]:
     return [(item.source, item.reason, item.kept) for item in refused]
 
 
-async def test_every_file_of_a_folder_becomes_searchable(bench: Workbench, folder: Path) -> None:
+async def test_every_file_of_a_folder_becomes_searchable(bench: PipelineContext, folder: Path) -> None:
     """A first run writes every document, and its summary counts them."""
     summary = await index(bench, folder)
     assert (summary.created, summary.updated, summary.unchanged, summary.deleted) == (3, 0, 0, 0)
@@ -50,7 +50,7 @@ async def test_every_file_of_a_folder_becomes_searchable(bench: Workbench, folde
 
 
 async def test_an_unchanged_folder_neither_embeds_nor_loads_the_model(
-    bench: Workbench, folder: Path, embedder: HashEmbedder
+    bench: PipelineContext, folder: Path, embedder: HashEmbedder
 ) -> None:
     """A second run over the same files does nothing, even when one of them is refused every time."""
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 cut short")
@@ -59,13 +59,13 @@ async def test_an_unchanged_folder_neither_embeds_nor_loads_the_model(
     events: list[Event] = []
     summary = await index(bench, folder, report=events.append)
     assert len(embedder.embedded) == before
-    assert not [event for event in events if isinstance(event, LoadingModel)]
+    assert not [event for event in events if isinstance(event, Notice)]
     assert (summary.created, summary.updated, summary.unchanged, summary.passages) == (0, 0, 3, 0)
     assert reasons(summary.refused) == [("broken.pdf", "corrupt", False)]
 
 
 async def test_a_changed_file_is_replaced_without_leftovers(
-    bench: Workbench, folder: Path, embedder: HashEmbedder
+    bench: PipelineContext, folder: Path, embedder: HashEmbedder
 ) -> None:
     """Only the changed document is embedded, and nothing of its earlier version stays."""
     (folder / "apple.txt").write_text(
@@ -80,7 +80,7 @@ async def test_a_changed_file_is_replaced_without_leftovers(
     assert await texts(bench) == ["A pear now.", "The birch stands in the garden.", "The cedar stands in the garden."]
 
 
-async def test_a_file_that_is_gone_is_deleted(bench: Workbench, folder: Path) -> None:
+async def test_a_file_that_is_gone_is_deleted(bench: PipelineContext, folder: Path) -> None:
     """Its documents leave the store and the manifest."""
     await index(bench, folder)
     (folder / "birch.txt").unlink()
@@ -89,21 +89,21 @@ async def test_a_file_that_is_gone_is_deleted(bench: Workbench, folder: Path) ->
     assert "birch.txt" not in {passage.source for passage in await passages(bench)}
 
 
-async def test_what_is_gone_is_kept_when_asked(bench: Workbench, folder: Path) -> None:
+async def test_what_is_gone_is_kept_when_asked(bench: PipelineContext, folder: Path) -> None:
     """With `delete` off, documents whose files are gone stay."""
     await index(bench, folder)
     (folder / "birch.txt").unlink()
     assert (await index(bench, folder, delete=False)).total_documents == 3
 
 
-async def test_only_what_the_inputs_cover_is_deleted(bench: Workbench, folder: Path) -> None:
+async def test_only_what_the_inputs_cover_is_deleted(bench: PipelineContext, folder: Path) -> None:
     """A run over one file leaves the documents of missing others alone."""
     await index(bench, folder)
     (folder / "birch.txt").unlink()
     assert (await index(bench, folder, "apple.txt")).total_documents == 3
 
 
-async def test_a_renamed_file_leaves_one_copy(bench: Workbench, folder: Path) -> None:
+async def test_a_renamed_file_leaves_one_copy(bench: PipelineContext, folder: Path) -> None:
     """The document under the old name is deleted, the one under the new name is there."""
     await index(bench, folder)
     (folder / "birch.txt").rename(folder / "beech.txt")
@@ -112,7 +112,7 @@ async def test_a_renamed_file_leaves_one_copy(bench: Workbench, folder: Path) ->
     assert [p.source for p in await passages(bench) if "birch" in p.text] == ["beech.txt"]
 
 
-async def test_records_of_a_renamed_file_are_taken_over(bench: Workbench, folder: Path) -> None:
+async def test_records_of_a_renamed_file_are_taken_over(bench: PipelineContext, folder: Path) -> None:
     """Records with ids of their own move to the new file; none is refused, none is lost."""
     write_records(folder / "a.jsonl", one="the first record", two="the second record")
     await index(bench, folder)
@@ -123,7 +123,7 @@ async def test_records_of_a_renamed_file_are_taken_over(bench: Workbench, folder
     assert (await index(bench, folder)).unchanged == 5
 
 
-async def test_a_record_moves_from_one_file_to_another(bench: Workbench, folder: Path) -> None:
+async def test_a_record_moves_from_one_file_to_another(bench: PipelineContext, folder: Path) -> None:
     """A record that a file gives up can be another's in the same run."""
     write_records(folder / "a.jsonl", one="the first record", two="the second record")
     write_records(folder / "b.jsonl", three="the third record")
@@ -138,7 +138,7 @@ async def test_a_record_moves_from_one_file_to_another(bench: Workbench, folder:
     ]
 
 
-async def test_records_are_compared_one_by_one(bench: Workbench, folder: Path, embedder: HashEmbedder) -> None:
+async def test_records_are_compared_one_by_one(bench: PipelineContext, folder: Path, embedder: HashEmbedder) -> None:
     """Of a changed JSONL file only changed and new records are embedded, and removed ones are deleted."""
     write_records(folder / "a.jsonl", one="the first", two="the second", three="the third")
     await index(bench, folder, "a.jsonl")
@@ -150,7 +150,7 @@ async def test_records_are_compared_one_by_one(bench: Workbench, folder: Path, e
     assert await texts(bench) == ["the first", "the fourth", "the second, changed"]
 
 
-async def test_two_records_of_one_id_refuse_the_file(bench: Workbench, folder: Path) -> None:
+async def test_two_records_of_one_id_refuse_the_file(bench: PipelineContext, folder: Path) -> None:
     """A file whose records share an id is refused, and its earlier version stays."""
     write_records(folder / "a.jsonl", one="the first")
     await index(bench, folder, "a.jsonl")
@@ -160,7 +160,7 @@ async def test_two_records_of_one_id_refuse_the_file(bench: Workbench, folder: P
     assert await texts(bench) == ["the first"]
 
 
-async def test_two_files_with_the_same_new_id_do_not_overwrite_each_other(bench: Workbench, folder: Path) -> None:
+async def test_two_files_with_the_same_new_id_do_not_overwrite_each_other(bench: PipelineContext, folder: Path) -> None:
     """Within one run the first file gets the id; the second is refused, and again by the next run."""
     write_records(folder / "a.jsonl", one="from a")
     write_records(folder / "b.jsonl", one="from b", two="also from b")
@@ -174,7 +174,7 @@ async def test_two_files_with_the_same_new_id_do_not_overwrite_each_other(bench:
     assert "from b" in await texts(bench)
 
 
-async def test_a_file_that_becomes_unreadable_keeps_its_earlier_version(bench: Workbench, folder: Path) -> None:
+async def test_a_file_that_becomes_unreadable_keeps_its_earlier_version(bench: PipelineContext, folder: Path) -> None:
     """The refusal says so."""
     await index(bench, folder)
     (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
@@ -184,7 +184,7 @@ async def test_a_file_that_becomes_unreadable_keeps_its_earlier_version(bench: W
     assert summary.total_passages == 3
 
 
-async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: Workbench, folder: Path) -> None:
+async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: PipelineContext, folder: Path) -> None:
     """Missing inputs, dangling links and pipes are named; the run goes on."""
     (folder / "dangling.txt").symlink_to(folder / "nowhere.txt")
     os.mkfifo(folder / "pipe.txt")
@@ -199,7 +199,7 @@ async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: Workben
     assert summary.created == 3
 
 
-async def test_an_input_that_was_indexed_and_is_gone_is_no_problem(bench: Workbench, folder: Path) -> None:
+async def test_an_input_that_was_indexed_and_is_gone_is_no_problem(bench: PipelineContext, folder: Path) -> None:
     """Its documents are deleted; only the next run says that there is no such file."""
     await index(bench, folder)
     (folder / "apple.txt").unlink()
@@ -208,7 +208,7 @@ async def test_an_input_that_was_indexed_and_is_gone_is_no_problem(bench: Workbe
     assert (second.deleted, reasons(second.refused)) == (0, [("apple.txt", "not_found", False)])
 
 
-async def test_several_collections_do_not_touch_each_other(bench: Workbench, folder: Path) -> None:
+async def test_several_collections_do_not_touch_each_other(bench: PipelineContext, folder: Path) -> None:
     """The same files in two collections, and a deletion from one."""
     await index(bench, folder)
     await index(bench, folder, collection="other")
@@ -218,11 +218,11 @@ async def test_several_collections_do_not_touch_each_other(bench: Workbench, fol
 
 
 async def test_another_embedder_is_refused_with_the_command_that_rebuilds(
-    bench: Workbench, folder: Path, tmp_path: Path
+    bench: PipelineContext, folder: Path, tmp_path: Path
 ) -> None:
     """Vectors of two models are never mixed; a rebuild is the way out."""
     await index(bench, folder)
-    other = Workbench(
+    other = PipelineContext(
         store=bench.store,
         manifest=bench.manifest,
         embedder=GivenEmbedder(HashEmbedder(32), "another"),
@@ -237,12 +237,14 @@ async def test_another_embedder_is_refused_with_the_command_that_rebuilds(
     assert (await index(other, folder)).unchanged == 3
 
 
-async def test_a_rebuild_takes_along_all_that_can_still_be_had(bench: Workbench, folder: Path, tmp_path: Path) -> None:
+async def test_a_rebuild_takes_along_all_that_can_still_be_had(
+    bench: PipelineContext, folder: Path, tmp_path: Path
+) -> None:
     """Files of other runs and handed-over documents come along; documents of missing files do not."""
     (tmp_path / "elsewhere.txt").write_text("It lies elsewhere.")
     await index(bench, folder)
     await index(bench, tmp_path, "elsewhere.txt")
-    await Intake(bench).put("default", [Handed(id="note", document=Document(text="A note by hand."))])
+    await put_documents(bench, "default", [SubmittedDocument(id="note", document=Document(text="A note by hand."))])
     (folder / "birch.txt").unlink()
     expected = [entry for entry in await content(bench) if entry.get("source") != "birch.txt"]
     summary = await index(bench, folder, rebuild=True)
@@ -256,16 +258,20 @@ async def test_a_rebuild_takes_along_all_that_can_still_be_had(bench: Workbench,
 class HandingStore(ServerStore):
     """Runs `meanwhile` when a rebuild is about to be optimised."""
 
-    meanwhile: Intake | None = None
+    meanwhile: PipelineContext | None = None
 
     async def optimize(self, name: str) -> None:
         if self.meanwhile is not None:
-            intake, self.meanwhile = self.meanwhile, None
-            await intake.put("default", [Handed(id="late", document=Document(text="It came late."))])
-            await intake.put("default", [Handed(id="note", document=Document(text="The note, changed."))])
-            await intake.delete("default", "old")
-            await intake.put("doomed", [Handed(id="x", document=Document(text="Somewhere else."))])
-            await intake.drop("doomed")
+            bench, self.meanwhile = self.meanwhile, None
+            await put_documents(
+                bench, "default", [SubmittedDocument(id="late", document=Document(text="It came late."))]
+            )
+            await put_documents(
+                bench, "default", [SubmittedDocument(id="note", document=Document(text="The note, changed."))]
+            )
+            await delete_document(bench, "default", "old")
+            await put_documents(bench, "doomed", [SubmittedDocument(id="x", document=Document(text="Somewhere else."))])
+            await drop_collection(bench, "doomed")
         await super().optimize(name)
 
 
@@ -274,18 +280,17 @@ async def test_what_is_handed_over_during_a_rebuild_is_not_lost(folder: Path, tm
     store = HandingStore.in_memory()
     assert isinstance(store, HandingStore)
     bench = workbench(store, tmp_path / "home")
-    intake = Intake(bench)
     await index(bench, folder)
-    note, old = (Handed(id=key, document=Document(text=f"The {key}.")) for key in ("note", "old"))
-    await intake.put("default", [note, old])
-    store.meanwhile = intake
+    note, old = (SubmittedDocument(id=key, document=Document(text=f"The {key}.")) for key in ("note", "old"))
+    await put_documents(bench, "default", [note, old])
+    store.meanwhile = bench
     await index(bench, folder, rebuild=True)
     assert {p.document_id: p.text for p in await passages(bench) if not p.source} == {
         "late": "It came late.",
         "note": "The note, changed.",
     }
     assert (await index(bench, folder)).unchanged == 5
-    bench.manifest.close()
+    await bench.manifest.close()
     await store.close()
 
 
@@ -316,7 +321,7 @@ async def test_a_failed_rebuild_leaves_the_live_index_as_it_is(folder: Path, tmp
     embedder.word = "nothing"
     await index(bench, folder, rebuild=True)
     assert "This is poison." in await texts(bench)
-    bench.manifest.close()
+    await bench.manifest.close()
     await bench.store.close()
 
 
@@ -347,12 +352,12 @@ async def test_an_error_of_the_store_ends_the_run_as_it_is(folder: Path, tmp_pat
     with pytest.raises(StoreUnavailable, match="the disk is full"):
         await asyncio.wait_for(index(bench, folder), 60)
     assert (await index(bench, folder)).total_passages == 3003
-    bench.manifest.close()
+    await bench.manifest.close()
     await store.close()
 
 
 async def test_an_error_of_the_reading_side_ends_the_run_as_it_is(
-    bench: Workbench, folder: Path, monkeypatch: pytest.MonkeyPatch
+    bench: PipelineContext, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that cannot be loaded for the new documents is the error that the caller sees."""
     await index(bench, folder)
@@ -379,79 +384,82 @@ async def test_a_cancelled_run_leaves_nothing_behind(folder: Path, tmp_path: Pat
     store.seconds = 0
     assert (await index(bench, folder)).total_passages == 3
     assert "An apple again." in await texts(bench)
-    bench.manifest.close()
+    await bench.manifest.close()
     await store.close()
 
 
 async def test_what_a_killed_run_left_half_done_is_completed_wherever_it_lies(
-    bench: Workbench, folder: Path, tmp_path: Path
+    bench: PipelineContext, folder: Path, tmp_path: Path
 ) -> None:
     """A document announced and not committed is finished by a run over other files, or removed with its file."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
-    half_done = [d for d in bench.manifest.documents(lineage) if d.source != "cedar.txt"]
-    bench.manifest.announce(lineage, half_done)
+    half_done = [d for d in await bench.manifest.documents(lineage) if d.source != "cedar.txt"]
+    await bench.manifest.announce(lineage, half_done)
     (folder / "birch.txt").unlink()
     (tmp_path / "other.txt").write_text("Another file.")
     summary = await index(bench, tmp_path, "other.txt")
     assert (summary.total_documents, summary.total_passages) == (3, 3)
-    assert not bench.manifest.unfinished(lineage)
+    assert not await bench.manifest.unfinished(lineage)
 
 
-async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: Workbench, folder: Path) -> None:
+async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: PipelineContext, folder: Path) -> None:
     """What a killed run left half done of it is no earlier version worth keeping."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
-    record = next(d for d in bench.manifest.documents(lineage) if d.source == "apple.txt")
-    bench.manifest.announce(lineage, [record])
+    record = next(d for d in await bench.manifest.documents(lineage) if d.source == "apple.txt")
+    await bench.manifest.announce(lineage, [record])
     (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
     summary = await index(bench, folder)
     assert reasons(summary.refused) == [("apple.txt", "binary", False)]
-    assert (summary.total_passages, bench.manifest.unfinished(lineage)) == (2, [])
+    assert (summary.total_passages, await bench.manifest.unfinished(lineage)) == (2, [])
 
 
 async def test_a_kill_between_deleting_and_forgetting_is_mended_when_the_file_comes_back(
-    bench: Workbench, folder: Path
+    bench: PipelineContext, folder: Path
 ) -> None:
     """A record whose passages were being deleted is written again, though the file is what it was before."""
     write_records(folder / "a.jsonl", one="the first", two="the second")
     await index(bench, folder, "a.jsonl")
     lineage = (await bench.store.info("default")).spec.lineage
-    bench.manifest.announce_deletion(lineage, ["two"])
+    await bench.manifest.announce_deletion(lineage, ["two"])
     await bench.store.delete_documents("default", ["two"])
     await index(bench, folder, "a.jsonl")
     assert await texts(bench) == ["the first", "the second"]
 
 
-async def test_handed_over_documents_are_finished_after_a_kill(bench: Workbench, folder: Path) -> None:
+async def test_handed_over_documents_are_finished_after_a_kill(bench: PipelineContext, folder: Path) -> None:
     """One that was being written is written from what was handed over; one that was being deleted is deleted."""
-    intake = Intake(bench)
-    await intake.put("default", [Handed(id=key, document=Document(text=f"The {key}.")) for key in ("kept", "gone")])
+    await put_documents(
+        bench, "default", [SubmittedDocument(id=key, document=Document(text=f"The {key}.")) for key in ("kept", "gone")]
+    )
     lineage = (await bench.store.info("default")).spec.lineage
-    kept = bench.manifest.document_with_body(lineage, "kept")
+    kept = await bench.manifest.document_with_body(lineage, "kept")
     assert kept is not None
-    bench.manifest.announce(lineage, [kept])
+    await bench.manifest.announce(lineage, [kept])
     await bench.store.delete_documents("default", ["kept"])
-    bench.manifest.announce_deletion(lineage, ["gone"])
+    await bench.manifest.announce_deletion(lineage, ["gone"])
     await index(bench, folder, "apple.txt")
     assert await texts(bench) == ["The apple stands in the garden.", "The kept."]
-    assert not bench.manifest.unfinished(lineage)
+    assert not await bench.manifest.unfinished(lineage)
 
 
-async def test_documents_handed_over_during_a_run_are_kept(bench: Workbench, folder: Path) -> None:
+async def test_documents_handed_over_during_a_run_are_kept(bench: PipelineContext, folder: Path) -> None:
     """A run and puts into the same collection do not get into each other's way."""
     write_records(folder / "many.jsonl", **{f"r{n}": f"record number {n}" for n in range(1500)})
 
     async def put_all() -> None:
         for n in range(20):
-            await Intake(bench).put("default", [Handed(id=f"h{n}", document=Document(text=f"handed {n}"))])
+            await put_documents(
+                bench, "default", [SubmittedDocument(id=f"h{n}", document=Document(text=f"handed {n}"))]
+            )
 
     await asyncio.gather(index(bench, folder), put_all())
     assert len(await passages(bench)) == 1523
     assert (await index(bench, folder)).unchanged == 1523
 
 
-async def test_the_plan_is_told_before_the_work(bench: Workbench, folder: Path) -> None:
+async def test_the_plan_is_told_before_the_work(bench: PipelineContext, folder: Path) -> None:
     """Listeners hear what there is to do, how it goes on, and the end."""
     await index(bench, folder)
     (folder / "apple.txt").write_text("Changed.")
@@ -463,7 +471,7 @@ async def test_the_plan_is_told_before_the_work(bench: Workbench, folder: Path) 
     assert events[-1] == summary
 
 
-async def test_an_empty_folder_makes_no_collection(bench: Workbench, tmp_path: Path) -> None:
+async def test_an_empty_folder_makes_no_collection(bench: PipelineContext, tmp_path: Path) -> None:
     """There is nothing to create one for."""
     (tmp_path / "empty").mkdir()
     summary = await sync(bench, SyncRequest(inputs=("empty",), cwd=str(tmp_path)))

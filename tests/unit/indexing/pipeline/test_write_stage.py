@@ -9,9 +9,10 @@ import pytest
 from indexing.documents import Document
 from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderUnavailable
-from indexing.pipeline.context import Target, Workbench, ensure_collection, live_target
+from indexing.pipeline.context import PipelineContext, ensure_collection
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
-from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, Written, delete, embed_distinct, finished, prepare
+from indexing.pipeline.progress import Advanced, Event
+from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, embed_distinct, finish, prepare
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import texts
 
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def target(bench: Workbench) -> Target:
-    return live_target(await ensure_collection(bench, "default"))
+async def lineage(bench: PipelineContext) -> str:
+    return (await ensure_collection(bench, "default")).spec.lineage
 
 
 def prepared(key: str, text: str) -> Prepared:
@@ -52,54 +53,54 @@ def test_passages_say_where_they_stand() -> None:
     assert len({passage.id for passage in made.passages}) == 3
 
 
-async def test_nothing_is_written_before_a_window_is_full(bench: Workbench, target: Target) -> None:
+async def test_nothing_is_written_before_a_window_is_full(bench: PipelineContext, lineage: str) -> None:
     """Small documents wait for each other; flush writes what waits, and commits it with its source."""
     told: list[tuple[int, int]] = []
 
-    def tell(written: Written) -> None:
-        told.append((written.documents, written.passages))
+    def tell(event: Event) -> None:
+        assert isinstance(event, Advanced)
+        told.append((event.documents, event.passages))
 
-    writer = Writer(bench, target, tell)
+    writer = Writer(bench, "default", lineage, tell)
     await writer.add(prepared("x", "one"))
     writer.finish_source(SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3))
-    assert (await texts(bench), bench.manifest.count(target.lineage), told) == ([], 0, [])
+    assert (await texts(bench), await bench.manifest.count(lineage), told) == ([], 0, [])
     assert (writer.holds("x"), writer.holds("y")) == (True, False)
     await writer.flush()
-    assert (await texts(bench), bench.manifest.count(target.lineage), told) == (["one"], 1, [(1, 1)])
-    assert bench.manifest.sources(target.lineage).keys() == {"/a.txt"}
+    assert (await texts(bench), await bench.manifest.count(lineage), told) == (["one"], 1, [(1, 1)])
+    assert (await bench.manifest.sources(lineage)).keys() == {"/a.txt"}
     assert not writer.holds("x")
 
 
-async def test_a_document_longer_than_a_window_is_written_in_several(bench: Workbench, target: Target) -> None:
+async def test_a_document_longer_than_a_window_is_written_in_several(bench: PipelineContext, lineage: str) -> None:
     """It is committed once, after its last passage; progress is told in between."""
-    told: list[tuple[int, int]] = []
-
-    def tell(written: Written) -> None:
-        told.append((written.passages, bench.manifest.count(target.lineage)))
-
-    await Writer(bench, target, tell).add(prepared("x", long_text(WINDOW + 10)))
-    assert told == [(WINDOW, 0), (WINDOW + 10, 1)]
+    told: list[Event] = []
+    await Writer(bench, "default", lineage, told.append).add(prepared("x", long_text(WINDOW + 10)))
+    assert told == [
+        Advanced(bytes=0, documents=0, passages=WINDOW),
+        Advanced(bytes=10, documents=1, passages=WINDOW + 10),
+    ]
     assert (await bench.store.info("default")).passages == WINDOW + 10
 
 
-async def test_a_new_version_leaves_nothing_of_the_old(bench: Workbench, target: Target) -> None:
+async def test_a_new_version_leaves_nothing_of_the_old(bench: PipelineContext, lineage: str) -> None:
     """Passages of earlier versions are deleted, even if the new one is empty."""
     for text in (long_text(3), "short", " "):
-        writer = Writer(bench, target)
+        writer = Writer(bench, "default", lineage)
         await writer.add(prepared("x", text))
         await writer.flush()
         assert await texts(bench) == [passage.text for passage in prepared("x", text).passages]
 
 
-async def test_deleting_removes_passages_and_records(bench: Workbench, target: Target) -> None:
+async def test_deleting_removes_passages_and_records(bench: PipelineContext, lineage: str) -> None:
     """Of exactly these documents."""
-    writer = Writer(bench, target)
+    writer = Writer(bench, "default", lineage)
     await writer.add(prepared("x", "one"))
     await writer.add(prepared("y", "two"))
     await writer.flush()
-    await delete(bench, target, ["x"])
-    await delete(bench, target, [])
-    assert (await texts(bench), bench.manifest.count(target.lineage)) == (["two"], 1)
+    await writer.delete(["x"])
+    await writer.delete([])
+    assert (await texts(bench), await bench.manifest.count(lineage)) == (["two"], 1)
 
 
 async def test_equal_texts_are_embedded_once(embedder: HashEmbedder) -> None:
@@ -135,7 +136,7 @@ async def test_cancelling_waits_for_the_thread() -> None:
         time.sleep(0.1)
         done.set()
 
-    task = asyncio.create_task(finished(asyncio.to_thread(work)))
+    task = asyncio.create_task(finish(asyncio.to_thread(work)))
     await asyncio.to_thread(begun.wait)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
