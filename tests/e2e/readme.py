@@ -1,4 +1,4 @@
-"""Runs the commands of a README as a reader would, in a fresh clone.
+"""Runs the commands of the README and of pages after it as a reader would, in a fresh clone.
 
 Fenced blocks marked `sh` are run; blocks marked otherwise (`console`, `json`) are only shown. A block that begins with
 `make run` is the first terminal: it is started, and the rest waits until the service is ready. All other blocks are the
@@ -35,10 +35,11 @@ class CommandFailed(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """Commands, and the line of the README on which they begin."""
+    """Commands, and the page and line on which they begin."""
 
     line: int
     commands: str
+    page: str = "README.md"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Reader:
 
     def type_in(self, blocks: Sequence[Block], timeout_s: float = 600) -> str:
         """The second terminal: the output of all commands. Raises CommandFailed at the first that fails."""
-        parts = [f"echo '## README.md, line {block.line}'\n{block.commands}" for block in blocks]
+        parts = [f"echo '## {block.page}, line {block.line}'\n{block.commands}" for block in blocks]
         script = PROLOGUE + "".join(parts).replace(ADDRESS, f"127.0.0.1:{self.port}")
         done = subprocess.run(
             ["bash", "-c", script],
@@ -90,9 +91,10 @@ class Reader:
             time.sleep(0.2)
 
 
-def commands(markdown: str) -> list[Block]:
+def commands(markdown: str, page: str = "README.md") -> list[Block]:
     """The blocks to run, in order."""
-    return [Block(markdown.count("\n", 0, found.start(1)) + 1, found[1]) for found in _BLOCK.finditer(markdown)]
+    blocks = _BLOCK.finditer(markdown)
+    return [Block(markdown.count("\n", 0, block.start(1)) + 1, block[1], page) for block in blocks]
 
 
 def is_service(block: Block) -> bool:

@@ -1,4 +1,4 @@
-"""Ten questions that the sample documents answer, and one that they do not. The README shows them."""
+"""Ten questions that the sample documents answer, and one that they do not. docs/guide.md shows them."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The README's promises, kept in a fresh clone on a path with a space in it."""
+"""The promises of the README and of the pages after it, kept in a fresh clone on a path with a space in it."""
 
 import json
 import urllib.request
@@ -11,6 +11,8 @@ from tests.e2e.readme import Reader, commands, fresh_reader, is_service
 from tests.e2e.sample_questions import SAMPLE_QUESTIONS, SampleQuestion
 
 ROOT = Path(__file__).resolve().parents[2]
+
+PAGES = ("README.md", "docs/guide.md", "docs/models.md")
 
 RESTART_S = 30.0
 
@@ -25,7 +27,7 @@ def test_the_commands_of_the_readme_work_in_a_fresh_clone(tmp_path: Path) -> Non
     and a second `make run` starts without installing.
     """
     reader = fresh_reader(ROOT, tmp_path / "a fresh clone")
-    blocks = commands((reader.folder / "README.md").read_text(encoding="utf-8"))
+    blocks = [block for page in PAGES for block in commands((reader.folder / page).read_text(encoding="utf-8"), page)]
     services = [block for block in blocks if is_service(block)]
     assert len(services) == 1
 

@@ -1,4 +1,4 @@
-"""The sample documents are read, and hold the answers to the questions that the README asks."""
+"""The sample documents are read, and hold the answers to the questions that docs/guide.md asks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from indexing.readers import ReadLimits, read
 from tests.e2e.sample_questions import SAMPLE_QUESTIONS, SampleQuestion
 
 SAMPLES = Path(app.__file__).parent / "samples"
-README = Path(__file__).resolve().parents[3] / "README.md"
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide.md"
 
 
 def documents(name: str) -> list[Document]:
@@ -38,12 +38,12 @@ def test_samples_have_headings_pages_tables_and_metadata() -> None:
 
 @pytest.mark.parametrize("asked", [asked for asked in SAMPLE_QUESTIONS if asked.source], ids=lambda asked: asked.source)
 def test_the_samples_hold_the_answers(asked: SampleQuestion) -> None:
-    """The words that answer a question stand in the document that the README names."""
+    """The words that answer a question stand in the document that docs/guide.md names."""
     assert any(asked.quote in " ".join(document.text.split()) for document in documents(asked.source))
 
 
 def test_the_readme_shows_every_question() -> None:
-    """Each question stands in the README's table with its source."""
-    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    """Each question stands in the table of docs/guide.md with its source."""
+    rows = [line for line in GUIDE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     for asked in SAMPLE_QUESTIONS:
         assert any(asked.question in row and (asked.source or "nowhere") in row for row in rows)
