@@ -16,7 +16,7 @@ from google.genai import types
 
 from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
 from app.backends.gemini import GEMINI_MODEL
-from app.backends.gemini.errors import FOREIGN, Peer, translate
+from app.backends.gemini.errors import FOREIGN, peer_of, translate
 from app.backends.gemini.messages import Reading, config_of, contents_of, traits_of
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
@@ -137,7 +137,8 @@ class GeminiAdapter:
         now: Callable[[], float] = time.time,
     ) -> None:
         model = settings.model or GEMINI_MODEL
-        self._peer = Peer(name=name, model=model, project=None if settings.api_key else settings.project)
+        self._model = model
+        self._peer = peer_of(name, model, None if settings.api_key else settings.project)
         self._traits = traits_of(model)
         self._tier = settings.service_tier
         self._now = now
@@ -149,7 +150,7 @@ class GeminiAdapter:
         attempt = self._attempt()
         with self._seam(attempt):
             async with asyncio.timeout(timeout_s):
-                response = await self._sdk.generate_content(model=self._peer.model, contents=contents, config=config)
+                response = await self._sdk.generate_content(model=self._model, contents=contents, config=config)
         reading = attempt.reading
         text = reading.take(response)
         ending = reading.end(may_be_empty=bool(request.stop))
@@ -160,7 +161,7 @@ class GeminiAdapter:
         deadline = asyncio.get_running_loop().time() + timeout_s
         attempt = self._attempt()
         # It sends nothing before the first chunk is asked for.
-        asked = self._sdk.generate_content_stream(model=self._peer.model, contents=contents, config=config)
+        asked = self._sdk.generate_content_stream(model=self._model, contents=contents, config=config)
         async with attempt, aclosing(cast(_Chunks, await asked)) as chunks:
             with attempt.under_way():
                 chunk = await self._next(chunks, attempt, deadline)
@@ -179,7 +180,7 @@ class GeminiAdapter:
             can |= {"chat", "structured", "images"}
         if self._traits.thinks and model.thinking is not False:
             can.add("thinking")
-        return Probed(model=self._peer.model, capabilities=frozenset(can), context_tokens=model.input_token_limit)
+        return Probed(model=self._model, capabilities=frozenset(can), context_tokens=model.input_token_limit)
 
     async def ping(self, timeout_s: float) -> None:
         await self._described(timeout_s)
@@ -193,7 +194,7 @@ class GeminiAdapter:
     async def _described(self, timeout_s: float) -> types.Model:
         with self._seam(self._attempt()):
             async with asyncio.timeout(timeout_s):
-                model = await self._sdk.get(model=self._peer.model)
+                model = await self._sdk.get(model=self._model)
         if not model.name:
             raise UpstreamBadReply(self._peer.name, f"{self._peer.name} does not describe its model")
         return model
@@ -204,7 +205,7 @@ class GeminiAdapter:
         return contents_of(request.messages), config_of(request, self._traits, self._tier)
 
     def _attempt(self) -> Attempt:
-        return Attempt(Reading(self._peer.name, self._peer.model))
+        return Attempt(Reading(self._peer.name, self._model))
 
     async def _next(self, chunks: _Chunks, attempt: Attempt, deadline: float) -> types.GenerateContentResponse | None:
         """The time limit is around each step: around a `yield` it would strike whoever reads the stream."""

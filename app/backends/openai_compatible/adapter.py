@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from app.backends.base import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
-from app.backends.openai_compatible.errors import NoSuchRoute
 from app.backends.openai_compatible.messages import (
     RUNAWAYS,
     Choice,
@@ -20,6 +19,7 @@ from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.wire import Wire
 from app.backends.settings import BackendSettings
+from app.backends.status import NoSuchRoute
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 

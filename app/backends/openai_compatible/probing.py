@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from app.backends.base import Capability, Message, Probed
-from app.backends.openai_compatible.errors import NoSuchRoute, listing
 from app.backends.openai_compatible.messages import (
     Body,
     Completion,
@@ -37,6 +36,7 @@ from app.backends.openai_compatible.messages import (
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
 from app.backends.openai_compatible.wire import Wire
 from app.backends.settings import BackendSettings
+from app.backends.status import NoSuchRoute, listed
 from app.domain import Image, TokenCount
 from app.errors import InvalidRequest, Refused, UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
 
@@ -86,10 +86,10 @@ class _Probe:
     async def findings(self) -> Findings:
         models = await self._models()
         model = await self._choose(models)
-        known = self._wire.upstream
-        self._wire.upstream = msgspec.structs.replace(known, model=model, models=tuple(models))
+        known = self._wire.peer
+        self._wire.peer = msgspec.structs.replace(known, model=model, models=tuple(models))
         context = await self._context(model, models)
-        self._wire.upstream = msgspec.structs.replace(self._wire.upstream, context_tokens=context)
+        self._wire.peer = msgspec.structs.replace(self._wire.peer, context_tokens=context)
         server = await self._server()
         traits = await self._traits(model)
         scorer = await self._scorer(traits)
@@ -118,20 +118,20 @@ class _Probe:
 
     async def _choose(self, models: Mapping[str, Model]) -> str:
         """The configured model, or the first."""
-        name, wanted = self._wire.upstream.name, self._settings.model
+        name, wanted = self._wire.peer.name, self._settings.model
         if wanted is None:
             if not models:
                 raise UpstreamRejected(name, f"{name} serves no model yet; {self._remedy('NAME')}")
             return next(iter(models))
         if models and wanted not in models:
-            has = listing(tuple(models))
+            has = listed(tuple(models))
             raise UpstreamRejected(
                 name, f"{name} does not have the model {wanted!r}; {self._remedy(wanted)}. It has {has}"
             )
         return wanted
 
     def _remedy(self, model: str) -> str:
-        return f"set model in [backends.{self._wire.upstream.name}] to one that it has"
+        return f"set model in [backends.{self._wire.peer.name}] to one that it has"
 
     async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
         return models[model].max_model_len if model in models else None

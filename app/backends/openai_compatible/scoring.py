@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from app.backends.base import Conversation, LabelScores, Scoring
-from app.backends.openai_compatible.errors import NoSuchRoute
 from app.backends.openai_compatible.messages import (
     Body,
     Choice,
@@ -27,6 +26,7 @@ from app.backends.openai_compatible.messages import (
     messages,
 )
 from app.backends.openai_compatible.wire import Wire
+from app.backends.status import NoSuchRoute
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError, UpstreamRejected
 
@@ -150,7 +150,7 @@ class LogprobScorer:
         self, scores: tuple[LabelScores | None, ...], completions: Sequence[Completion], requests: int = 1
     ) -> Scoring:
         if not any(scores):
-            raise UpstreamBadReply(self._wire.upstream.name, f"{self._wire.upstream.name} told no log-probabilities")
+            raise UpstreamBadReply(self._wire.peer.name, f"{self._wire.peer.name} told no log-probabilities")
         counts = (completion.usage.count() for completion in completions if completion.usage)
         return Scoring(scores=scores, tokens=sum(counts, TokenCount()), requests=requests)
 

@@ -10,9 +10,10 @@ import httpx2
 import msgspec
 from openai import AsyncOpenAI, AsyncStream, Omit
 
-from app.backends.openai_compatible.errors import FOREIGN, Upstream, named_error, translated
+from app.backends.openai_compatible.errors import FOREIGN, named_error, translated
 from app.backends.openai_compatible.messages import Completion
 from app.backends.settings import BackendSettings
+from app.backends.status import Peer
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
 
@@ -37,7 +38,7 @@ class Wire:
     """Sends one request each and retries nothing. Every call raises UpstreamError."""
 
     def __init__(self, name: str, settings: BackendSettings, url: str) -> None:
-        self.upstream = Upstream(name=name, model=settings.model)
+        self.peer = Peer(name=name, model=settings.model)
         self.root = url.rstrip("/").removesuffix("/v1")
         self._connect_s = settings.connect_timeout_s
         self._http = httpx2.AsyncClient(
@@ -76,7 +77,7 @@ class Wire:
         completion = await self.post(path, body, Completion, timeout_s)
         self.check(completion)
         if not completion.choices:
-            raise UpstreamBadReply(self.upstream.name, f"{self.upstream.name} sent a reply without a choice")
+            raise UpstreamBadReply(self.peer.name, f"{self.peer.name} sent a reply without a choice")
         return completion
 
     async def stream(self, path: str, body: Body, timeout_s: float) -> AsyncGenerator[Completion, None]:
@@ -101,7 +102,7 @@ class Wire:
     def check(self, completion: Completion, tokens: TokenCount | None = None) -> None:
         """Raise the error that a gateway sent with a status of 200."""
         if completion.error:
-            raise named_error(completion.error, self.upstream, tokens)
+            raise named_error(completion.error, self.peer, tokens)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -121,7 +122,7 @@ class Wire:
         except UpstreamError:
             raise
         except FOREIGN as exc:
-            raise translated(exc, self.upstream) from exc
+            raise translated(exc, self.peer) from exc
 
     def _address(self, path: str) -> str:
         return f"{self.root}{path}" if path.startswith("/") else path

@@ -1,9 +1,7 @@
 """When a failed attempt is worth another, and how long to wait before it."""
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
 
@@ -31,29 +29,6 @@ def pause_s(failure: UpstreamError, number: int, random: Random) -> float:
     if failure.retry_after is not None:
         return failure.retry_after + random.uniform(0, JITTER_S)
     return random.uniform(0, min(FIRST_S * 2**number, LONGEST_S))
-
-
-def told_pause_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date (RFC 9110); a date that is past is 0.
-
-    None: not told, or nonsense, as a negative number is. `now` in seconds since 1970.
-    """
-    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if (number := pause_of(headers.get(header))) is not None:
-            return number / unit
-    try:
-        return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
-
-
-def pause_of(told: object) -> float | None:
-    """A number that can be waited for: finite, and not negative."""
-    try:
-        number = float(str(told))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 async def retrying(

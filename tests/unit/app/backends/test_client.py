@@ -238,7 +238,7 @@ async def test_a_stream_that_never_began_has_read_its_prompt() -> None:
 async def test_a_server_that_says_it_gave_up_has_used_nothing() -> None:
     """Its 504 is an answer, and no bill follows it."""
     meter = RecordingMeter()
-    adapter = ScriptedAdapter([Plan(failure=UpstreamTimeout("fake", "fake gave up waiting (504)"))])
+    adapter = ScriptedAdapter([Plan(failure=UpstreamTimeout("fake", "fake timed out (HTTP 504)"))])
     with pytest.raises(UpstreamTimeout):
         await make_client(adapter, meter, retries=0).complete(ASKED, a_call())
     assert [(b.outcome, b.tokens, b.estimate) for b in meter.booked] == [("timeout", None, None)]

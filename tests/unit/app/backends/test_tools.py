@@ -28,7 +28,7 @@ class Backend:
     async def answer(self, request: ChatRequest) -> str:
         self.asked.append(request)
         if request.tools and self.without:
-            raise ToolsRefused("gemma", "gemma takes no tools (400)")
+            raise ToolsRefused("gemma", "gemma does not support tools (HTTP 400)")
         return "It is noon."
 
     async def serve(self, tools: Tools | None = TOOLS) -> list[bool]:
@@ -53,9 +53,9 @@ async def test_another_refusal_is_the_callers() -> None:
     """Tools that are wrong in themselves are no reason to answer without them."""
 
     async def refuse(_: ChatRequest) -> str:
-        raise UpstreamRejected("gemma", "gemma refuses the request (400)")
+        raise UpstreamRejected("gemma", "gemma rejects the request (HTTP 400)")
 
-    with pytest.raises(UpstreamRejected, match="refuses the request"):
+    with pytest.raises(UpstreamRejected, match="rejects the request"):
         await Backend().tooling.serve(ChatRequest(messages=ASKED.messages, tools=TOOLS), refuse)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.genai import errors as sdk
 
+from app.backends.status import NoSuchRoute
 from app.errors import (
     UpstreamBadReply,
     UpstreamError,
@@ -172,7 +173,7 @@ async def test_an_error_wrapped_in_a_list_is_read(how: str) -> None:
     [
         (204, UpstreamBadReply),
         (302, UpstreamRejected),
-        (405, UpstreamRejected),
+        (405, NoSuchRoute),
         (413, UpstreamRejected),
         (502, UpstreamUnavailable),
         (504, UpstreamTimeout),

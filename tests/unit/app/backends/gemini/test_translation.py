@@ -7,12 +7,12 @@ import pytest
 from google.auth import exceptions as auth
 from google.genai import errors as sdk
 
-from app.backends.gemini.errors import FOREIGN, Peer, translate
+from app.backends.gemini.errors import FOREIGN, peer_of, translate
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 from tests.fakes.gemini_refusals import SECRET
 
 NOW = 1_800_000_000.0
-PEER = Peer(name="flash", model="m", project=None)
+PEER = peer_of("flash", "m", None)
 
 TRANSLATED: dict[type[Exception], type[UpstreamError] | None] = {
     sdk.APIError: UpstreamUnavailable,

@@ -6,12 +6,13 @@ import httpx2
 import openai
 import pytest
 
-from app.backends.openai_compatible.errors import FOREIGN, Upstream, translated
+from app.backends.openai_compatible.errors import FOREIGN, translated
+from app.backends.status import Peer
 from app.backends.tools import ToolsRefused
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnavailable
 
 REQUEST = httpx2.Request("POST", "http://127.0.0.1/v1/chat/completions")
-US = Upstream(name="gemma")
+US = Peer(name="gemma")
 
 EXPECTED: dict[str, type[UpstreamError]] = {
     **dict.fromkeys(
@@ -118,4 +119,4 @@ def test_who_takes_no_tools_says_so_in_many_ways(status: int, words: str) -> Non
     response = httpx2.Response(status, request=REQUEST)
     ours = translated(openai.APIStatusError("", response=response, body={"error": {"message": words}}), US)
     assert isinstance(ours, ToolsRefused)
-    assert str(ours) == f"gemma takes no tools ({status})"
+    assert str(ours) == f"gemma does not support tools (HTTP {status})"

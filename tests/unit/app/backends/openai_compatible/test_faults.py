@@ -98,7 +98,7 @@ async def test_a_wrong_key_names_the_setting() -> None:
     server = OpenAIServer("vllm", api_key="right")
     async with server, opened(server, probe=False, api_key="wrong", model="tiny") as adapter:
         for attempt in (adapter.complete(asking(), TIMEOUT_S), adapter.ping(TIMEOUT_S), adapter.probe(TIMEOUT_S)):
-            with pytest.raises(UpstreamRejected, match=r"api_key in \[backends.gemma\]"):
+            with pytest.raises(UpstreamRejected, match=r"`api_key` in \[backends.gemma\]"):
                 await attempt
 
 
@@ -192,20 +192,20 @@ async def test_a_strange_reply_with_a_status_of_success(
     ("status", "body", "error"),
     [
         (302, b"", "redirects elsewhere"),
-        (402, b"{}", "wants fewer requests"),
+        (402, b"{}", "the daily quota is spent"),
         (405, b"{}", "no such endpoint"),
-        (413, b"{}", "refuses the request"),
-        (422, b'{"detail": []}', "refuses the request"),
-        (501, b'{"error": null}', "refuses the request"),
-        (504, b"EVIL", "gave up waiting"),
-        (529, b'"EVIL"', "cannot serve now"),
+        (413, b"{}", "rejects the request"),
+        (422, b'{"detail": []}', "rejects the request"),
+        (501, b'{"error": null}', "rejects the request"),
+        (504, b"EVIL", "timed out"),
+        (529, b'"EVIL"', "is unavailable"),
         (
             400,
             b'{"error": {"code": "context_length_exceeded", "message": "EVIL"}}',
             "too long for the context of gemma",
         ),
         (400, b'{"error": {"message": "EVIL maximum context length is 4"}}', "too long for the context of gemma"),
-        (400, b'{"error": "EVIL"}', "refuses the request"),
+        (400, b'{"error": "EVIL"}', "rejects the request"),
     ],
 )
 async def test_other_statuses(status: int, body: bytes, error: str) -> None:

@@ -182,7 +182,7 @@ async def test_a_model_that_cannot_but_think_is_used_as_it_is() -> None:
 async def test_a_server_that_refuses_everything_fails_the_probe() -> None:
     """When no way of asking is taken, the refusal is raised, after every way was tried once."""
     server = OpenAIServer("openai", script=(Fault.FORBIDDEN,) * 4)
-    with pytest.raises(UpstreamRejected, match="refuses the key"):
+    with pytest.raises(UpstreamRejected, match="rejects the API key"):
         await probe(server)
     assert len(server.bodies()) == 4
 

@@ -1,13 +1,12 @@
 """When a failed attempt is worth another."""
 
-from email.utils import formatdate
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.resilience.retry import FIRST_S, JITTER_S, LONGEST_S, pause_s, repeatable, told_pause_s
+from app.backends.resilience.retry import FIRST_S, JITTER_S, LONGEST_S, pause_s, repeatable
 from app.errors import (
     Refused,
     Resting,
@@ -60,27 +59,3 @@ def test_pauses_use_their_whole_range() -> None:
 def test_what_may_be_repeated(failure: UpstreamError, expected: bool) -> None:
     """Only what may soon be over is repeated; the quota of a day is not, nor is a refusal."""
     assert repeatable(failure) is expected
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "0"}, 0.0),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after-ms": "-1", "retry-after": "9"}, 9.0),
-        ({"retry-after": formatdate(1_000_030, usegmt=True)}, 30.0),
-        ({"retry-after": formatdate(999_000, usegmt=True)}, 0.0),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "Mon, 99 Foo 2026 99:99:99 GMT"}, None),
-    ],
-)
-def test_a_delay_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
-    """Milliseconds, seconds and dates are delays; nonsense, a negative number among it, is none."""
-    assert told_pause_s(headers, now=1_000_000) == seconds
