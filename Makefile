@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH  ?=
 ARGS   ?=
 
+ANYWHERE = not clients and not vllm and not container
+
 .DEFAULT_GOAL := help
 .PHONY: help run test slow test-clients test-vllm test-container check format bench constraints clean environment development python
 
@@ -28,11 +30,12 @@ help:
 run: environment
 	@exec .venv/bin/winnow serve --samples
 
+# One process for each core, and no more than four, since each may load the embedding model. ARGS=-n0 runs all in one.
 test: development
-	@exec .venv/bin/python -m pytest -m 'not slow and not clients and not vllm and not container' $(ARGS)
+	@exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and $(ANYWHERE)' $(ARGS)
 
 slow: development
-	@exec .venv/bin/python -m pytest -m 'slow and not clients and not vllm and not container' $(ARGS)
+	@exec .venv/bin/python -m pytest -m 'slow and $(ANYWHERE)' $(ARGS)
 
 test-clients: development
 	@'$(PYTHON)' -m tools.clients

@@ -13,6 +13,34 @@ if TYPE_CHECKING:
 settings.register_profile("winnow", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("winnow")
 
+DOTS = 60
+"""At most so many for a whole run, so that its progress is one line."""
+
+
+class Progress:
+    """Prints a dot for every sixtieth of the tests that passed; failures and skips keep a letter each."""
+
+    def __init__(self) -> None:
+        self._session: pytest.Session | None = None
+        self._passed = 0
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """The category, the letter and the word of a report; None leaves it to pytest."""
+        if report.when != "call" or report.outcome != "passed" or hasattr(report, "wasxfail") or self._session is None:
+            return None
+        self._passed += 1
+        every = max(1, -(-self._session.testscollected // DOTS))
+        return "passed", "" if self._passed % every else ".", "PASSED"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what every run uses."""
+    config.pluginmanager.register(Progress())
+
 
 @pytest.fixture
 def anyio_backend() -> str:

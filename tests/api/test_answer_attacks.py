@@ -97,6 +97,7 @@ def keys(value: Any) -> set[str]:
     return set().union(*map(keys, value)) if isinstance(value, list) else set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DIALECTS)
 async def test_no_attack_in_a_document_is_obeyed(tmp_path: Path, kind: str) -> None:
     """The answer is that of the document that answers; no attack reached the model as anything but a quotation."""
@@ -114,6 +115,7 @@ async def test_no_attack_in_a_document_is_obeyed(tmp_path: Path, kind: str) -> N
         assert not keys(bodies) & TOOLS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["title", "source", "heading", "metadata"])
 async def test_no_attack_beside_a_text_is_obeyed(tmp_path: Path, where: str) -> None:
     """Title, source and headings are quoted as texts are; metadata is not shown at all."""
@@ -125,6 +127,7 @@ async def test_no_attack_beside_a_text_is_obeyed(tmp_path: Path, where: str) -> 
             check_prompt(turns)
 
 
+@pytest.mark.slow
 async def test_no_attack_in_an_earlier_turn_is_obeyed(tmp_path: Path) -> None:
     """What an earlier answer quoted from a document is quoted again."""
     mind = ObedientModel()

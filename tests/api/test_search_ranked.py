@@ -212,11 +212,12 @@ async def test_when_nobody_can_rank_the_order_of_retrieval_stays(tmp_path: Path,
 
 async def test_the_deadline_is_kept(tmp_path: Path) -> None:
     """A model that is too slow leaves the order of retrieval, in time, and its call is stopped."""
-    async with scorer(token_s=5.0) as server:
+    async with scorer() as server:
         told = openai_style(server, msgspec.structs.replace(BRISK, timeout_s=30, model="gemma"))
         async with searching(services_for(tmp_path, {"gemma": told})) as client:
-            await asyncio.sleep(0)
-            found = await search(client, ranking={"deadline_ms": 100})
+            await search(client)
+            server.token_s = 30
+            found = await search(client, query="parking", ranking={"deadline_ms": 100})
             assert found["timings_ms"]["rank"] < 1000
             assert found["backend"]["used"] == "none"
             assert "timeout" in found["degraded"][0]

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+import portalocker
 import pytest
 
 from app.backends.base import Adapter
@@ -24,25 +25,44 @@ FAKES: dict[str, Callable[[], AbstractAsyncContextManager[FakeSide]]] = {
 REAL = pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.timeout(400)])
 
 
-@pytest.fixture(params=["edge", "memory", "server"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorStore]:
-    """Empty, and closed afterwards. A server is one that the tests may empty."""
-    opened = _open(request.param, tmp_path)
-    for info in await opened.collections():
-        await opened.drop(info.name)
-    yield opened
-    await opened.close()
+QDRANT = pytest.param("server", marks=pytest.mark.qdrant)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what needs a Qdrant server where QDRANT_URL names none."""
+    if os.environ.get("QDRANT_URL"):
+        return
+    deselected = [item for item in items if item.get_closest_marker("qdrant")]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
+
+
+@pytest.fixture(params=["edge", "memory", QDRANT])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[VectorStore]:
+    """An empty store of each kind, closed afterwards. Every collection of the server at QDRANT_URL is dropped."""
+    async with AsyncExitStack() as stack:
+        if request.param == "server":
+            # Workers that run tests in parallel have one server between them: it belongs to one test at a time.
+            turn = tmp_path_factory.getbasetemp().parent / "qdrant.lock"
+            stack.enter_context(portalocker.Lock(turn, timeout=PLENTY_S))
+        opened = _open(request.param, tmp_path)
+        stack.push_async_callback(opened.close)
+        for info in await opened.collections():
+            await opened.drop(info.name)
+        yield opened
 
 
 def _open(kind: str, directory: Path) -> VectorStore:
-    if kind == "edge":
-        return EmbeddedStore(directory / "index", optimize_from=50)
-    if kind == "memory":
-        return ServerStore.in_memory()
-    url = os.environ.get("QDRANT_URL")
-    if not url:
-        pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
-    return ServerStore.connect(url, os.environ.get("QDRANT_API_KEY"))
+    match kind:
+        case "edge":
+            return EmbeddedStore(directory / "index", optimize_from=50)
+        case "memory":
+            return ServerStore.in_memory()
+        case _:
+            return ServerStore.connect(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
 
 
 @pytest.fixture(params=[*FAKES, REAL])

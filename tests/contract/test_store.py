@@ -206,6 +206,7 @@ class TestDeleting:
         assert {candidate.passage.document_id for candidate in sparse} == {"d0", "d2"}
         assert (await store.info("docs")).passages == 6
 
+    @pytest.mark.slow
     async def test_deletes_thousands_of_documents(self, store: VectorStore) -> None:
         """A list longer than any one request is worked through."""
         await store.create("docs", SPEC)
@@ -221,6 +222,7 @@ class TestDeleting:
         await store.delete_stale("docs", {})
         assert await found(store) == {("d0", "v1"), ("d1", "v2"), ("d2", "v1"), ("d2", "v2")}
 
+    @pytest.mark.slow
     async def test_stale_versions_of_many_documents_go(self, store: VectorStore) -> None:
         """More documents than one request holds, with several passages each."""
         await store.create("docs", SPEC)

@@ -104,6 +104,7 @@ async def found(store: VectorStore, condition: Filter | None) -> list[Passage]:
     return [candidate.passage for candidate in (await store.retrieve("docs", retrieval)).dense]
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=filters)
 async def test_filters_agree_with_the_oracle(filled: VectorStore, raw: dict[str, Any]) -> None:
@@ -114,6 +115,7 @@ async def test_filters_agree_with_the_oracle(filled: VectorStore, raw: dict[str,
     assert {passage.ordinal for passage in await found(filled, condition)} == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=conditions)
 async def test_no_store_loses_what_meets_conditions(filled: VectorStore, wanted: Conditions) -> None:

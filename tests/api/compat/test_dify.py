@@ -126,7 +126,12 @@ CONDITIONS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "operator", "value", "expected"), CONDITIONS, ids=str)
+def case_id(value: object) -> str:
+    """The same in every process: a set is written in any order."""
+    return str(sorted(value)) if isinstance(value, set) else str(value)
+
+
+@pytest.mark.parametrize(("name", "operator", "value", "expected"), CONDITIONS, ids=case_id)
 async def test_each_operator_selects(
     client: httpx.AsyncClient, manuals: str, name: Any, operator: str, value: Any, expected: set[str]
 ) -> None:

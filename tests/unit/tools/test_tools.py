@@ -209,6 +209,7 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
     first.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_installation_starts_afresh(checkout: Checkout) -> None:
     """After a kill in the middle the old environment is not trusted: a real one takes its place."""
     first = checkout.start("quickstart", FAKE_PIP_SLEEP="30")

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.injection import GRADED, SCHEDULES, by_schedule, by_technique, outcomes
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 OURS = [name for name in SCHEDULES if name.startswith("ours:")]
 

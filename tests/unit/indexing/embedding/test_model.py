@@ -75,6 +75,7 @@ def test_many_threads_may_use_it_at_once(embedder: SentenceTransformerEmbedder) 
     assert all(len(future.result()) == 6 for future in tokens)
 
 
+@pytest.mark.slow
 def test_a_query_does_not_wait_behind_a_window_of_documents(embedder: SentenceTransformerEmbedder) -> None:
     """It is answered while the documents are still being embedded."""
     texts = [f"{n} " + "A long sentence about the harbour in winter. " * 20 for n in range(20)]
@@ -90,6 +91,7 @@ def test_a_query_does_not_wait_behind_a_window_of_documents(embedder: SentenceTr
     assert under_way
 
 
+@pytest.mark.slow
 def test_the_package_of_the_quick_start_is_not_run() -> None:
     """Its files are read, its code is never imported."""
     code = (

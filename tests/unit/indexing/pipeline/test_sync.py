@@ -342,6 +342,7 @@ class SpoiltStore(ServerStore):
         await super().upsert(name, points)
 
 
+@pytest.mark.slow
 async def test_an_error_of_the_store_ends_the_run_as_it_is(folder: Path, tmp_path: Path) -> None:
     """No exception group, no hang, even with more read than written; the next run completes the work."""
     write_records(folder / "many.jsonl", **{f"r{n}": f"record number {n}" for n in range(3000)})

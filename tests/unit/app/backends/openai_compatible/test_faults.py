@@ -135,7 +135,7 @@ def unused_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("host", [f"http://127.0.0.1:{unused_port()}", "http://nobody.invalid"])
+@pytest.mark.parametrize("host", [f"http://127.0.0.1:{unused_port()}", "http://nobody.invalid"], ids=["port", "name"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_a_server_that_is_not_there_is_unavailable(host: str, streamed: bool) -> None:
     """A refused connection and a name that does not resolve are one thing: the server cannot be reached."""
