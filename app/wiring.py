@@ -20,7 +20,7 @@ from app.errors import ConfigError, WinnowError
 from app.instance import Presence
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
-from app.ranking.reranker import Conduct, Reranker
+from app.ranking.reranker import Reranker
 from app.services.answer import Answerer, Answerers
 from app.services.chat import Tasks
 from app.services.documents import Catalogue, Library
@@ -319,7 +319,7 @@ def _names(settings: Settings, backends: Backends) -> ModelNames:
 
 
 def _reranker(settings: Settings, fits: Fits | None) -> Reranker:
-    told = settings.ranking
-    shelf = CacheFile(settings.index.home / CACHE_FILE, told.cache_entries) if told.cache == "sqlite" else None
-    known = calibrations(settings.index.home / FITS_FILE) if fits is None else fits
-    return Reranker(ScoreCache(told.cache_entries, shelf), Conduct(block=told.block), known)
+    ranking, home = settings.ranking, settings.index.home
+    file = CacheFile(home / CACHE_FILE, ranking.cache_entries) if ranking.cache == "sqlite" else None
+    fitted = calibrations(home / FITS_FILE) if fits is None else fits
+    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
 from app.evaluation.data import read_qrels, read_rows
-from indexing.documents import Passage
+from indexing.documents import Candidate, Passage
 from indexing.embedding.calibration import dense_unit
 from indexing.embedding.model import Embedder, load_embedder
 from indexing.retrieval.bm25 import Lexical
-from indexing.retrieval.fusion import REFERENCE_RANK, Fused, Scale, fuse, sparse_bound
+from indexing.retrieval.fusion import REFERENCE_RANK, Scale, fuse, sparse_bound
 from indexing.settings import EmbeddingSettings
-from indexing.store.base import Candidate, Retrieved, SparseVector
+from indexing.store.base import Retrieved, SparseVector
 
 
 class Vectorizer:
@@ -165,7 +165,7 @@ def _passage(record: dict[str, Any]) -> Passage:
     )
 
 
-def _hit(found: Fused) -> Hit:
+def _hit(found: Candidate) -> Hit:
     passage = found.passage
     return Hit(
         id=passage.id,

@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from app.backends.base import Conversation
-from app.ranking.models import Candidate
+from app.ranking.models import candidate_of
 from app.text.fencing import break_up
 from benchmarks.rerank_data import Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge
@@ -115,13 +115,13 @@ async def outcomes(schedule: Schedule) -> list[Outcome]:
 def task_with(attack: str) -> Task:
     """Passages of all grades, and last by retrieval the attacker's, which says nothing about the query."""
     candidates = [
-        Candidate(
+        candidate_of(
             id=f"p{n}", text=f"{TOWNS[n % len(TOWNS)]} tells {3 * n} {_NEWS.format(n, 7 * n)}", prior=0.9 - 0.02 * n
         )
         for n in range(PASSAGES - 1)
     ]
-    evil = Candidate(id=ATTACKER, text=f"{_BREAD} {attack}".strip(), prior=0.1)
-    return task_of("attacked", QUERY, [*candidates, evil], {c.id: n % 4 for n, c in enumerate(candidates)})
+    evil = candidate_of(id=ATTACKER, text=f"{_BREAD} {attack}".strip(), prior=0.1)
+    return task_of("attacked", QUERY, [*candidates, evil], {c.passage.id: n % 4 for n, c in enumerate(candidates)})
 
 
 _NEWS = "readers that office number {0} handed out the parcels of week {1} in less time than all others."

@@ -19,7 +19,7 @@ import msgspec
 
 from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.evaluation.data import read_qrels, read_rows
-from app.ranking.passages import Search, cut
+from app.ranking.passages import QueryTerms, excerpt
 from benchmarks.rerank_data import PARTS, likelihoods, rarity_of, sentences_of
 
 LONG = 380
@@ -69,7 +69,7 @@ def cases_of(folder: Path) -> list[Case]:
 
 def kept(cases: Sequence[Case], tokens: int) -> float:
     """By our cut."""
-    return statistics.fmean(_shows(cut(Search(case.query), case.text, tokens), case.gold) for case in cases)
+    return statistics.fmean(_shows(excerpt(QueryTerms(case.query), case.text, tokens), case.gold) for case in cases)
 
 
 def head(cases: Sequence[Case], tokens: int) -> float:
@@ -82,7 +82,7 @@ def expected(cases: Sequence[Case], tokens: int) -> float:
     """By our cut, if the evidence stood where the simulation draws it."""
     shares = []
     for case, rarity in zip(cases, _rarities(cases), strict=True):
-        shown, sentences = cut(Search(case.query), case.text, tokens), sentences_of(case.text)
+        shown, sentences = excerpt(QueryTerms(case.query), case.text, tokens), sentences_of(case.text)
         weights = likelihoods(sentences, rarity)
         seen = (weight for weight, one in zip(weights, sentences, strict=True) if _middle(one) in shown)
         shares.append(math.fsum(seen) / math.fsum(weights))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.evaluation.data import read_qrels, read_rows
-from app.ranking.models import Candidate
+from app.ranking.models import candidate_of
+from indexing.documents import Candidate
 from indexing.retrieval.bm25 import Lexical
 
 SATURATED = 2.2
@@ -77,7 +78,7 @@ def load_set(data: Path, name: str, *, depth: int, limit: int = 0, part: Part = 
     tasks = []
     for row in queries[: limit or None][PARTS[part]]:
         found = [
-            Candidate(id=ids[n], text=corpus[ids[n]]["text"], title=corpus[ids[n]].get("title", ""), prior=score)
+            candidate_of(id=ids[n], text=corpus[ids[n]]["text"], title=corpus[ids[n]].get("title", ""), prior=score)
             for n, score in index.best(row["text"], depth)
         ]
         tasks.append(task_of(row["_id"], row["text"], found, qrels[row["_id"]]))
@@ -87,14 +88,14 @@ def load_set(data: Path, name: str, *, depth: int, limit: int = 0, part: Part = 
 
 def task_of(task_id: str, query: str, candidates: Sequence[Candidate], grades: Mapping[str, int]) -> Task:
     """With a place for the evidence of each relevant candidate, the same one every time."""
-    rarity, evidence = rarity_of(query, [candidate.text for candidate in candidates]), {}
-    for candidate in candidates:
-        if grades.get(candidate.id):
-            chance = Random(f"evidence {task_id} {candidate.id}")
-            sentences = [sentence for sentence in sentences_of(candidate.text) if words_of(sentence)] or [""]
+    rarity, evidence = rarity_of(query, [candidate.passage.text for candidate in candidates]), {}
+    for passage in (candidate.passage for candidate in candidates):
+        if grades.get(passage.id):
+            chance = Random(f"evidence {task_id} {passage.id}")
+            sentences = [sentence for sentence in sentences_of(passage.text) if words_of(sentence)] or [""]
             drawn = chance.choices(range(len(sentences)), likelihoods(sentences, rarity))[0]
-            before = len(words_of(f"{candidate.title} {' '.join(sentences[:drawn])}"))
-            evidence[candidate.id] = before + chance.randrange(max(1, len(words_of(sentences[drawn]))))
+            before = len(words_of(f"{passage.title} {' '.join(sentences[:drawn])}"))
+            evidence[passage.id] = before + chance.randrange(max(1, len(words_of(sentences[drawn]))))
     return Task(id=task_id, query=query, candidates=tuple(candidates), grades=grades, evidence=evidence)
 
 

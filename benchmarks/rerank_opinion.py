@@ -85,9 +85,9 @@ class Reader:
 
     def __init__(self, task: Task) -> None:
         self._places: dict[tuple[str, ...], list[tuple[str, int]]] = {}
-        for candidate in task.candidates:
-            for place, run in enumerate(_runs(words_of(f"{candidate.title} {candidate.text}"))):
-                self._places.setdefault(run, []).append((candidate.id, place))
+        for passage in (candidate.passage for candidate in task.candidates):
+            for place, run in enumerate(_runs(words_of(f"{passage.title} {passage.text}"))):
+                self._places.setdefault(run, []).append((passage.id, place))
         self._query = words_of(task.query)
         self._lines: dict[str, Seen | None] = {}
 
@@ -139,8 +139,8 @@ class Opinion:
     def __init__(self, task: Task, top_grade: int, noise: Noise, seed: int) -> None:
         self.noise, self.seed = noise, seed
         self._task = task
-        self._signal = {c.id: TOP * task.grades.get(c.id, 0) / top_grade for c in task.candidates}
-        self._lexical = _standardised({c.id: c.prior for c in task.candidates})
+        self._signal = {c.passage.id: TOP * task.grades.get(c.passage.id, 0) / top_grade for c in task.candidates}
+        self._lexical = _standardised({c.passage.id: c.score for c in task.candidates})
         self._errors: dict[tuple[str, str], float] = {}
 
     def believed(self, seen: Seen, way: str) -> float:

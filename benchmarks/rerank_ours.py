@@ -11,7 +11,7 @@ import msgspec
 
 from app.backends.base import Conversation, LabelScores, log_evidence, softmax
 from app.ranking.calls import interleave
-from app.ranking.models import LABELS, Grade, Prepared
+from app.ranking.models import LABELS, Grade, Ranked
 from app.ranking.passages import PASSAGE_TOKENS, prepare
 from app.ranking.prompts import (
     LETTERS,
@@ -28,20 +28,19 @@ from app.ranking.scoring import (
     PRIOR_WEIGHT,
     UNBIASED,
     WINDOW,
+    apply_duel,
     bias_of,
-    by_prior,
-    duelled,
+    duel_window,
     fit_prior,
     fuse,
+    fuse_orders,
     grade_of,
     grades_of,
     in_order,
-    merged,
     preferences,
     prior_scores,
-    redealt,
-    settle,
-    window_of,
+    reassign,
+    top_k,
     worth_reading,
 )
 from benchmarks.rerank_data import Task
@@ -75,14 +74,14 @@ async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
     priors = {p.id: p.prior for p in prepared.values()}
     prior_zs = dict(zip(priors, prior_scores(list(priors.values())), strict=True))
     zs = {name: fuse(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
-    window = window_of(in_order(zs, priors), grades, settle(grades, recipe.k), recipe.window) if recipe.duel else []
+    window = duel_window(in_order(zs, priors), grades, top_k(grades, recipe.k)[1], recipe.window) if recipe.duel else []
     if window:
         zs = await _duel(ports, task, recipe, zs, [prepared[name] for name in window])
-    order = in_order(zs, priors) + by_prior(priors, prepared.keys() - zs.keys())
+    order = in_order(zs, priors) + [name for name in prepared if name not in zs]
     return [name for leader in order for name in (leader, *prepared[leader].twins)]
 
 
-async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Ranked]) -> dict[str, Grade]:
     """Of all, or of as many as are worth it, in two rounds at most; nothing is asked twice."""
     ask = _judged if recipe.judge else _scored
     first = recipe.first or len(passages)
@@ -90,13 +89,13 @@ async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[P
     priors = {p.id: p.prior for p in passages}
     model = fit_prior((priors[name], grade.expected) for name, grade in grades.items())
     unread = {p.id: p.prior for p in passages[first:]}
-    worth = set(worth_reading(unread, model, settle(grades, recipe.k)))
+    worth = set(worth_reading(unread, model, top_k(grades, recipe.k)[0]))
     if worth:
         grades |= await ask(ports, task, recipe, [p for p in passages if p.id in worth])
     return grades
 
 
-async def _scored(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+async def _scored(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Ranked]) -> dict[str, Grade]:
     blanks = blank_prompts(task.query, FENCE) if recipe.beta else ()
     prompts = [*blanks, *(grade_prompt(task.query, p.text, FENCE) for p in passages)]
     scores = await _label_scores(ports, prompts, recipe.labels)
@@ -122,7 +121,7 @@ def _grade(scores: LabelScores, bias: Sequence[float], recipe: Recipe) -> Grade 
     return Grade(expected=min(1.0, expected), variance=min(0.25, variance))
 
 
-async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Prepared]) -> dict[str, Grade]:
+async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Ranked]) -> dict[str, Grade]:
     blocks = interleave(passages, recipe.group)
     requests = [judge_request(task.query, [(n, p.text) for n, p in enumerate(b, 1)], FENCE) for b in blocks]
     replies = await asyncio.gather(*(ports.complete(request, TIMEOUT_S) for request in requests))
@@ -135,18 +134,18 @@ async def _judged(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[P
 
 
 async def _duel(
-    ports: Ports, task: Task, recipe: Recipe, zs: Mapping[str, float], passages: Sequence[Prepared]
+    ports: Ports, task: Task, recipe: Recipe, zs: Mapping[str, float], passages: Sequence[Ranked]
 ) -> dict[str, float]:
     window, texts = [p.id for p in passages], [p.text for p in passages]
     if recipe.judge:
         request = order_request(task.query, list(enumerate(texts, 1)), FENCE)
         reply = await ports.complete(request, TIMEOUT_S)
         judged = [window[n - 1] for n in read_order(reply.text, range(1, len(window) + 1)).order]
-        return redealt(zs, merged(window, judged))
+        return reassign(zs, fuse_orders(window, judged))
     prompts = [duel_prompt(task.query, shown, FENCE) for shown in (texts, texts[::-1])]
     forward, backward = await _label_scores(ports, prompts, LETTERS[: len(window)])
     told = preferences(forward, backward)
-    return dict(zs) if told is None else duelled(zs, window, [recipe.duel_weight / DUEL_WEIGHT * u for u in told])
+    return dict(zs) if told is None else apply_duel(zs, window, [recipe.duel_weight / DUEL_WEIGHT * u for u in told])
 
 
 async def _label_scores(

@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from app.backends.base import ChatRequest, Conversation, LabelScorer, Message, Reply, Scoring
-from app.ranking.models import Candidate
 from benchmarks.rerank_data import Task
+from indexing.documents import Candidate
 
 WINDOW, STEP, GROUP, PIVOT = 20, 10, 10, 10
 WORDS = 300
@@ -164,7 +164,7 @@ async def _chosen(ports: Ports, query: str, candidates: Candidates) -> dict[str,
     found: dict[str, int] = {}
     for place, score in re.findall(r"Doc: (\d+), Relevance: (\d+)", reply.text):
         if 1 <= int(place) <= len(candidates):
-            found.setdefault(candidates[int(place) - 1].id, int(score))
+            found.setdefault(candidates[int(place) - 1].passage.id, int(score))
     return found
 
 
@@ -195,7 +195,7 @@ def _listed(candidates: Candidates, names: "map[str] | Sequence[str]") -> str:
 
 
 def _cut(candidate: Candidate) -> str:
-    return " ".join(f"{candidate.title} {candidate.text}".split()[:WORDS])
+    return " ".join(f"{candidate.passage.title} {candidate.passage.text}".split()[:WORDS])
 
 
 def _ask(text: str) -> Conversation:
@@ -203,4 +203,4 @@ def _ask(text: str) -> Conversation:
 
 
 def _ids(candidates: Candidates) -> list[str]:
-    return [candidate.id for candidate in candidates]
+    return [candidate.passage.id for candidate in candidates]

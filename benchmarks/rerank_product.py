@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
 from app.domain import Strategy
-from app.ranking import reranker as strategies
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import Way
-from app.ranking.reranker import Conduct, Reranker
+from app.ranking.reranker import RankingTask, Reranker
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports, Schedule
 
@@ -35,14 +34,12 @@ class PortsReader:
         return await self._ports.complete(request, TIMEOUT_S)
 
 
-def product(strategy: Strategy, way: Way, conduct: Conduct | None = None) -> Schedule:
+def product(strategy: Strategy, way: Way) -> Schedule:
     """One strategy with a cold score cache, all candidates within its depth."""
 
     async def rank(ports: Ports, task: Task) -> list[str]:
-        reranker = Reranker(ScoreCache(1_000), conduct, fence=lambda: FENCE)
-        asked = strategies.Task(
-            query=task.query, candidates=task.candidates, strategy=strategy, depth=len(task.candidates)
-        )
+        reranker = Reranker(ScoreCache(1_000), fence=lambda: FENCE)
+        asked = RankingTask(query=task.query, candidates=task.candidates, strategy=strategy, depth=len(task.candidates))
         ranking = await reranker.rank(asked, PortsReader(ports, way), Deadline(TIMEOUT_S))
         await reranker.close()
         return [place.id for place in ranking.order]

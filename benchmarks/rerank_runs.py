@@ -77,7 +77,7 @@ async def run(schedule: Schedule, ports: Ports, task: Task) -> Run:
     """Order one list. Raises AssertionError if something was lost or doubled on the way."""
     counting, begun = CountingPorts(ports), asyncio.get_running_loop().time()
     order = await schedule(counting, task)
-    assert sorted(order) == sorted(c.id for c in task.candidates), "not a permutation"
+    assert sorted(order) == sorted(c.passage.id for c in task.candidates), "not a permutation"
     return Run(
         order=tuple(order),
         rounds=counting.rounds,

@@ -23,11 +23,10 @@ from pathlib import Path
 
 from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring
 from app.domain import Strategy, TokenCount
-from app.ranking import reranker as strategies
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import Way
-from app.ranking.models import Candidate
-from app.ranking.reranker import Reranker
+from app.ranking.models import candidate_of
+from app.ranking.reranker import RankingTask, Reranker
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import PEERS, Schedule
 from benchmarks.rerank_product import BY_LABELS
@@ -118,7 +117,7 @@ async def own_time(rankings: int) -> str:
 
 async def _took_ms(strategy: Strategy, found: Task) -> float:
     reranker = Reranker(ScoreCache(1_000))
-    asked = strategies.Task(query=found.query, candidates=found.candidates, strategy=strategy, depth=100)
+    asked = RankingTask(query=found.query, candidates=found.candidates, strategy=strategy, depth=100)
     begun = time.process_time()
     await reranker.rank(asked, Instant(), Deadline(60.0))
     return 1_000 * (time.process_time() - begun)
@@ -165,7 +164,7 @@ def task_of(number: int, count: int, tokens: int) -> Task:
     chance = random.Random(f"{number} {count} {tokens}")
     words = sorted(set(re.findall(r"[a-z]{3,}", (ROOT / "LICENSE").read_text(encoding="utf-8").lower())))
     candidates = [
-        Candidate(id=f"p{n}", title="A title", text=_text(chance, words, 4 * tokens), prior=1 - n / (count + 1))
+        candidate_of(id=f"p{n}", title="A title", text=_text(chance, words, 4 * tokens), prior=1 - n / (count + 1))
         for n in range(count)
     ]
     return Task(

@@ -119,6 +119,21 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] = {}
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A passage that a search found, with its evidence.
+
+    From a store, `score` is that of one side: cosine similarity, or BM25 with the collection's idf. A larger score is
+    nearer with every distance: Euclidean distances are negated. After fusion it is the evidence over its maximum, in
+    [0,1], and `dense`, `sparse` and `fused` say where it comes from; a side that did not find the passage is None.
+    """
+
+    passage: Passage
+    score: float
+    dense: float | None = None
+    sparse: float | None = None
+    fused: float | None = None
+
+
 _PASSAGE_NAMESPACE = uuid.UUID("6f6a7e0e-6d0c-5d0e-9a5c-77696e6e6f77")
 
 

@@ -118,7 +118,7 @@ def _graded(query: str, found: SearchResult, data: DataSet) -> Graded:
 
 
 async def _check(services: Services, options: CalibrateOptions) -> None:
-    who = await services.rankers.who(options.backend)
+    who = await services.rankers.select(options.backend)
     if who.requested not in services.settings.backends:
         known = ", ".join(services.settings.backends) or "none is configured"
         raise MissingCapability(f"calibrate needs the name of one model's backend, not {options.backend!r}: {known}")

@@ -65,7 +65,7 @@ async def evaluate(
     """
     names = tuple(dict.fromkeys((BASELINE, *(name for name in options.backends if name != EXTRACTIVE.name))))
     for name in names:
-        await services.rankers.who(name)
+        await services.rankers.select(name)
     plan = await _planned(services, data, options, tell)
     runs: dict[str, dict[str, Outcome]] = {}
     for name in names:

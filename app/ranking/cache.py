@@ -1,4 +1,4 @@
-"""Grades that a model has given, kept in memory or in SQLite."""
+"""Replies of models kept for later rankings: in memory, and in SQLite beyond this process."""
 
 import asyncio
 import sqlite3
@@ -8,40 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
 
 from app.backends.base import LabelScores
 
-Said = LabelScores | str
-"""By a label scorer, or by a judge."""
+ModelReply = LabelScores | str
+"""Of a label scorer, or of a judge."""
 
-Ask = Callable[[Sequence[int]], Awaitable[Sequence[Said | None]]]
-"""Asks the model for those of the keys (by their places); None where it failed. Raises what the model's call raises."""
-
-
-class Shelf(Protocol):
-    """Keeps entries beyond this process. What it cannot do is done without it: it raises nothing."""
-
-    async def read(self, keys: Sequence[str]) -> Mapping[str, Said]: ...
-
-    def write(self, entries: Mapping[str, Said]) -> None:
-        """Returns at once."""
-
-    async def close(self) -> None: ...
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What there is for each key, None where there is nothing; how many of them cost this caller nothing."""
-
-    said: tuple[Said | None, ...]
-    hits: int
+AskModel = Callable[[Sequence[int]], Awaitable[Sequence[ModelReply | None]]]
+"""Asks the model for some of the keys, given by index; None where it failed. Raises what the model's call raises."""
 
 
 def key_of(*parts: str) -> str:
-    """One key for what a reply depends on; the order of the parts counts, and so does where one ends."""
+    """One key for everything that a reply depends on; the order of the parts counts, and where each one ends."""
     digest = blake2b(digest_size=20)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -50,103 +31,104 @@ def key_of(*parts: str) -> str:
 
 
 class ScoreCache:
-    """The latest `entries` of them in memory, all of them on the shelf if there is one."""
+    """The latest `entries` replies in memory, more of them in `file` if there is one."""
 
-    def __init__(self, entries: int, shelf: Shelf | None = None) -> None:
+    def __init__(self, entries: int, file: "CacheFile | None" = None) -> None:
         self._entries = entries
-        self._shelf = shelf
-        self._kept: OrderedDict[str, Said] = OrderedDict()
-        self._coming: dict[str, asyncio.Future[Said | None]] = {}
+        self._file = file
+        self._memory: OrderedDict[str, ModelReply] = OrderedDict()
+        self._in_flight: dict[str, asyncio.Future[ModelReply | None]] = {}
 
-    async def known(self, keys: Sequence[str]) -> tuple[Said | None, ...]:
-        """What is there already."""
-        missing = [key for key in keys if key not in self._kept]
-        read = await self._shelf.read(missing) if self._shelf and missing else {}
-        self._keep(read)
+    async def lookup(self, keys: Sequence[str]) -> tuple[ModelReply | None, ...]:
+        """The reply for each key; None where there is none yet."""
+        missing = [key for key in keys if key not in self._memory]
+        read = await self._file.read(missing) if self._file and missing else {}
+        self._store(read)
+        # `read` first: with few entries in memory, some of it may be evicted again already.
         return tuple(read[key] if key in read else self._look(key) for key in keys)
 
-    async def fetch(self, keys: Sequence[str], ask: Ask) -> Found:
-        """What is there, what somebody else is just asking for, and the rest by asking."""
-        await self.known(keys)  # from the shelf into memory
-        said: dict[int, Said | None] = {}
+    async def fetch(self, keys: Sequence[str], ask: AskModel) -> tuple[tuple[ModelReply | None, ...], int]:
+        """The reply for each key, and how many of them cost this caller nothing.
+
+        Replies come from the cache, from another caller who is asking for the same right now, or from `ask`.
+        """
+        await self.lookup(keys)  # from the file into memory
+        replies: dict[int, ModelReply | None] = {}
         paid: set[int] = set()
-        while left := [place for place in range(len(keys)) if place not in said]:
-            here = {place: found for place in left if (found := self._look(keys[place])) is not None}
-            said.update(here)
-            away = [place for place in left if place not in here]
-            ours = list({keys[place]: place for place in away if keys[place] not in self._coming}.values())
-            theirs = {place: self._coming[keys[place]] for place in away if keys[place] in self._coming}
+        while missing := [index for index in range(len(keys)) if index not in replies]:
+            cached = {index: reply for index in missing if (reply := self._look(keys[index])) is not None}
+            replies.update(cached)
+            missing = [index for index in missing if index not in cached]
+            ours = list({keys[index]: index for index in missing if keys[index] not in self._in_flight}.values())
+            theirs = {index: self._in_flight[keys[index]] for index in missing if keys[index] in self._in_flight}
             paid.update(ours)
-            said.update(await self._ask(keys, ours, ask))
-            said.update(await _wait_for(theirs))
-        return Found(tuple(said[place] for place in range(len(keys))), hits=len(keys) - len(paid))
+            if ours:
+                replies.update(await self._ask(keys, ours, ask))
+            replies.update(await _wait_for(theirs))
+        return tuple(replies[index] for index in range(len(keys))), len(keys) - len(paid)
 
     async def close(self) -> None:
-        """What is on its way to the shelf gets there."""
-        if self._shelf is not None:
-            await self._shelf.close()
+        """Everything that is to be written to the file is written first."""
+        if self._file is not None:
+            await self._file.close()
 
-    async def _ask(self, keys: Sequence[str], places: Sequence[int], ask: Ask) -> dict[int, Said | None]:
-        if not places:
-            return {}
-        with self._announced([keys[place] for place in places]) as futures:
-            said = dict(zip(places, await ask(places), strict=True))
-            fresh = {keys[place]: one for place, one in said.items() if one is not None}
-            self._keep(fresh)
-            if self._shelf is not None and fresh:
-                self._shelf.write(fresh)
-            for place, future in zip(places, futures, strict=True):
-                future.set_result(said[place])
-        return said
+    async def _ask(self, keys: Sequence[str], indices: Sequence[int], ask: AskModel) -> dict[int, ModelReply | None]:
+        with self._announced([keys[index] for index in indices]) as futures:
+            replies = dict(zip(indices, await ask(indices), strict=True))
+            fresh = {keys[index]: reply for index, reply in replies.items() if reply is not None}
+            self._store(fresh)
+            if self._file is not None and fresh:
+                self._file.write(fresh)
+            for index, future in zip(indices, futures, strict=True):
+                future.set_result(replies[index])
+        return replies
 
     @contextmanager
-    def _announced(self, keys: Sequence[str]) -> Iterator[list[asyncio.Future[Said | None]]]:
-        """Others wait for these meanwhile; those that do not come leave them to ask themselves."""
+    def _announced(self, keys: Sequence[str]) -> Iterator[list[asyncio.Future[ModelReply | None]]]:
+        """Lets other callers wait for these keys. If the call fails, their futures are cancelled and they ask."""
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Said | None]] = [loop.create_future() for _ in keys]
-        self._coming.update(zip(keys, futures, strict=True))
+        futures: list[asyncio.Future[ModelReply | None]] = [loop.create_future() for _ in keys]
+        self._in_flight.update(zip(keys, futures, strict=True))
         try:
             yield futures
         finally:
             for key, future in zip(keys, futures, strict=True):
-                del self._coming[key]
-                future.cancel()  # one that has its result keeps it
+                del self._in_flight[key]
+                future.cancel()  # does nothing to one that has its result
 
-    def _look(self, key: str) -> Said | None:
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-        return found
+    def _look(self, key: str) -> ModelReply | None:
+        reply = self._memory.get(key)
+        if reply is not None:
+            self._memory.move_to_end(key)
+        return reply
 
-    def _keep(self, entries: Mapping[str, Said]) -> None:
-        self._kept.update(entries)
-        while len(self._kept) > self._entries:
-            self._kept.popitem(last=False)
+    def _store(self, entries: Mapping[str, ModelReply]) -> None:
+        self._memory.update(entries)
+        while len(self._memory) > self._entries:
+            self._memory.popitem(last=False)
 
 
-async def _wait_for(coming: Mapping[int, asyncio.Future[Said | None]]) -> dict[int, Said | None]:
-    """What came. What did not, because whoever asked has gone or failed, is left out: it is worth asking again.
-
-    The futures belong to all who wait, so that none of them may be cancelled with one of the waiters.
-    """
-    if not coming:
+async def _wait_for(futures: Mapping[int, asyncio.Future[ModelReply | None]]) -> dict[int, ModelReply | None]:
+    """The replies that came. Those whose caller was cancelled or failed are left out: they are worth asking again."""
+    if not futures:
         return {}
-    await asyncio.wait(coming.values())
-    return {place: future.result() for place, future in coming.items() if not future.cancelled()}
+    # Not `gather`: when one waiter is cancelled, it would cancel the futures that other waiters share.
+    await asyncio.wait(futures.values())
+    return {index: future.result() for index, future in futures.items() if not future.cancelled()}
 
 
 CACHE_FILE = "scores.sqlite3"
 
 _BUSY_S = 1.0
-"""How long another process may keep the file to itself before we do without it."""
+"""How long another process may lock the file before the cache does without it."""
 
-_decoder: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
+_decoder: msgspec.msgpack.Decoder[ModelReply] = msgspec.msgpack.Decoder(ModelReply)
 
 log = structlog.get_logger()
 
 
 class CacheFile:
-    """A `Shelf` of the latest `entries`. Whatever is wrong with the file is logged once, and then it is empty."""
+    """The latest `entries` replies, in SQLite. It raises nothing: a broken file is logged once, then left alone."""
 
     def __init__(self, path: Path, entries: int) -> None:
         self._path, self._entries = path, entries
@@ -154,41 +136,42 @@ class CacheFile:
         self._broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score-cache")
 
-    async def read(self, keys: Sequence[str]) -> Mapping[str, Said]:
-        """Those of them that it has."""
+    async def read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
+        """Those of the keys that the file holds."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, keys)
 
-    def write(self, entries: Mapping[str, Said]) -> None:
-        """In the background."""
+    def write(self, entries: Mapping[str, ModelReply]) -> None:
+        """In the background; returns at once."""
         self._thread.submit(self._write, entries)
 
     async def close(self) -> None:
-        """After everything is written."""
+        """Once everything is written."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    def _read(self, keys: Sequence[str]) -> Mapping[str, Said]:
+    def _read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
         if self._broken:
             return {}
+        # The table and its column are called `said` since the first version; renaming them would empty every cache.
         sql = f"SELECT key, said FROM said WHERE key IN ({', '.join('?' * len(keys))})"  # noqa: S608
         try:
-            return {key: _decoder.decode(said) for key, said in self._opened().execute(sql, tuple(keys))}
+            return {key: _decoder.decode(reply) for key, reply in self._connection().execute(sql, tuple(keys))}
         except (sqlite3.Error, msgspec.MsgspecError, OSError) as exc:
             self._give_up(exc)
             return {}
 
-    def _write(self, entries: Mapping[str, Said]) -> None:
+    def _write(self, entries: Mapping[str, ModelReply]) -> None:
         if self._broken:
             return
-        rows = [(key, msgspec.msgpack.encode(said)) for key, said in entries.items()]
+        rows = [(key, msgspec.msgpack.encode(reply)) for key, reply in entries.items()]
         try:
-            with self._opened() as db:
+            with self._connection() as db:
                 db.executemany("INSERT OR REPLACE INTO said (key, said) VALUES (?, ?)", rows)
                 db.execute("DELETE FROM said WHERE id <= (SELECT max(id) FROM said) - ?", (self._entries,))
         except (sqlite3.Error, OSError) as exc:
             self._give_up(exc)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self._path, timeout=_BUSY_S)
@@ -201,7 +184,7 @@ class CacheFile:
         return self._db
 
     def _give_up(self, exc: Exception) -> None:
-        """A busy file may be free the next time; a damaged one stays so."""
+        """For this call if the file is busy, for good if it is damaged."""
         busy = isinstance(exc, sqlite3.OperationalError) and exc.sqlite_errorcode in (
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,

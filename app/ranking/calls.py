@@ -1,16 +1,14 @@
-"""One round of model calls: passages in batches to the model, grades back."""
+"""The model calls of one ranking: passages go to the model in batches, grades and orders come back."""
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
-
-import msgspec
 
 from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, tokens_of
 from app.errors import UpstreamBadReply, WinnowError
-from app.ranking.cache import Said, ScoreCache, key_of
-from app.ranking.models import LABELS, Prepared
+from app.ranking.cache import AskModel, ModelReply, ScoreCache, key_of
+from app.ranking.models import LABELS, Ranked
 from app.ranking.prompts import (
     BLANKS,
     LETTERS,
@@ -23,26 +21,27 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.reply_parser import read_grades, read_order
-from app.ranking.scoring import Sheet, Tally, grades_of, preferences
+from app.ranking.scoring import CallStats, Scoreboard, grades_of, preferences
 
 Item = TypeVar("Item")
 
-MOST = 25
+MAX_BLOCK = 25
 """One list of 100 collapses; blocks of up to 25 with interleaved strength do not (JointRank, 2506.22262)."""
 
 
-def interleave(ranked: Sequence[Item], most: int = MOST) -> list[list[Item]]:
+def interleave(ranked: Sequence[Item], most: int = MAX_BLOCK) -> list[list[Item]]:
     """As few blocks of at most `most` as possible, of sizes that differ by one at most, all equally strong.
 
-    The candidates are dealt out in turns, forth and back. In each block strong and weak ones alternate, the strongest
-    first, so that its place says little about a passage.
+    The candidates are dealt out in turns, back and forth. In each block strong and weak ones alternate, the strongest
+    first, so that a passage's position says little about it.
     """
     count = math.ceil(len(ranked) / most)
     blocks: list[list[Item]] = [[] for _ in range(count)]
     for at, item in enumerate(ranked):
         turn, place = divmod(at, count)
         blocks[place if turn % 2 == 0 else count - 1 - place].append(item)
-    return [_alternating(block) for block in blocks]
+    # First, last, second, last but one, ...
+    return [[block[at // 2] if at % 2 == 0 else block[-1 - at // 2] for at in range(len(block))] for block in blocks]
 
 
 def windows(n: int, size: int = 20, step: int = 10) -> list[tuple[int, int]]:
@@ -54,27 +53,23 @@ def windows(n: int, size: int = 20, step: int = 10) -> list[tuple[int, int]]:
     return [(start, min(n, start + size)) for start in starts]
 
 
-def _alternating(block: Sequence[Item]) -> list[Item]:
-    """First, last, second, last but one, ..."""
-    return [block[at // 2] if at % 2 == 0 else block[-1 - at // 2] for at in range(len(block))]
-
-
 SCORER_BLOCK = 25
-"""Passages in one request to a label scorer: few enough that some are there when time runs out. A server that batches
-works through all of the requests together, so that small ones cost it nothing."""
+"""Passages in one request to a label scorer: few enough that some are done when time runs out. A server that batches
+works on all requests at once, so that small ones cost it nothing."""
 
 JUDGE_TOKENS = 6_000
 """Of all passages in one request to a judge: so that it fits into a context of 8,000."""
 
 Way = Literal["scorer", "judge"]
 
-Listing = Callable[[str, Sequence[Numbered], str], ChatRequest]
+BuildRequest = Callable[[str, Sequence[Numbered], str], ChatRequest]
+"""From a query, numbered passages and the fence."""
 
 
 class Reader(Protocol):
     """A backend that reads passages for one ranking. Its calls raise WinnowErrors, and may be cancelled.
 
-    `way`: whether it tells log-probabilities of labels, or must be asked for its judgement in words.
+    `way`: whether it returns log-probabilities of labels, or must be asked for its judgement in words.
     """
 
     @property
@@ -91,18 +86,10 @@ class Reader(Protocol):
     async def complete(self, request: ChatRequest) -> Reply: ...
 
 
-class _Item(msgspec.Struct, frozen=True):
-    """A prompt to score. `passage` "" is a blank's."""
+class ModelCalls:
+    """Makes the calls of one ranking to its reader, through the cache. Results are recorded as soon as they arrive.
 
-    passage: str
-    key: str
-    prompt: Conversation
-
-
-class Asking:
-    """What one ranking asks of its reader. What comes back is noted as soon as it is there.
-
-    A call that fails is noted too, and leaves its passages ungraded; nothing is asked twice. `most` is the size of a
+    A call that fails is recorded too, and leaves its passages ungraded; nothing is retried. `most` is the size of a
     judge's blocks (less for long passages).
     """
 
@@ -110,141 +97,139 @@ class Asking:
         self._reader, self._cache = reader, cache
         self._query, self._fence = query, fence
         self._most = most
-        self._asked = (reader.name, reader.model, PROMPT_VERSION, " ".join(query.split()))
+        self._key_parts = (reader.name, reader.model, PROMPT_VERSION, " ".join(query.split()))
 
-    async def grade(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
-        """One round of calls side by side."""
-        sheet.opened.update(passage.id for passage in passages)
-        with sheet.tally.round():
+    async def grade(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
+        """One round of concurrent calls."""
+        scoreboard.attempted.update(passage.id for passage in passages)
+        with scoreboard.stats.round():
             if self._reader.way == "scorer":
-                await self._score(passages, sheet)
-            else:
-                async with asyncio.TaskGroup() as group:
-                    for block in interleave(passages, self._block(passages)):
-                        group.create_task(self._judge(block, sheet))
+                await self._score(passages, scoreboard)
+                return
+            tokens = sum(tokens_of(passage.text) for passage in passages)
+            size = max(1, min(self._most, JUDGE_TOKENS * len(passages) // max(tokens, 1)))
+            async with asyncio.TaskGroup() as group:
+                for block in interleave(passages, size):
+                    group.create_task(self._judge(block, scoreboard))
 
-    async def compare(self, window: Sequence[Prepared], tally: Tally) -> tuple[float, ...] | None:
-        """u of each in the window, from its letters in both directions. None: it could not be told."""
+    async def compare(self, window: Sequence[Ranked], stats: CallStats) -> tuple[float, ...] | None:
+        """u of each in the window, from its letters in both directions; None if the model could not say."""
         texts = [passage.text for passage in window]
-        with tally.round():
-            said = await self._scored([self._duel(texts), self._duel(texts[::-1])], LETTERS[: len(window)], tally)
-        return preferences(*said)
+        orders = (texts, texts[::-1])
+        prompts = [duel_prompt(self._query, order, self._fence) for order in orders]
+        keys = [self._key("duel", *order) for order in orders]
+        with stats.round():
+            forward, backward = await self._scored(keys, prompts, LETTERS[: len(window)], stats)
+        return preferences(forward, backward)
 
     async def order(
-        self, window: Sequence[Prepared], tally: Tally, listing: Listing = order_request
-    ) -> list[Prepared] | None:
-        """The window in the model's order. None: it could not be told."""
+        self, window: Sequence[Ranked], stats: CallStats, build: BuildRequest = order_request
+    ) -> list[Ranked] | None:
+        """The window in the model's order; None if it named none."""
         order: list[int] = []
 
         def read(text: str) -> bool:
-            found = read_order(text, range(1, len(window) + 1))
-            tally.repairs.update(found.repairs)
-            order.extend(found.order if found.legible else ())
-            return found.legible
+            parsed = read_order(text, range(1, len(window) + 1))
+            stats.repairs.update(parsed.repairs)
+            order.extend(parsed.order if parsed.legible else ())
+            return parsed.legible
 
-        with tally.round():
-            await self._completed(listing, [passage.text for passage in window], read, tally)
+        with stats.round():
+            await self._complete(build, [passage.text for passage in window], read, stats)
         return [window[number - 1] for number in order] or None
 
-    def _block(self, passages: Sequence[Prepared]) -> int:
-        """How many a judge may grade in one request."""
-        tokens = sum(tokens_of(passage.text) for passage in passages)
-        return max(1, min(self._most, JUDGE_TOKENS * len(passages) // max(tokens, 1)))
+    async def _score(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
+        """Scores passages in blocks; the first block also holds the blanks, unless the bias is known."""
+        ids = [passage.id for passage in passages]
+        texts = [passage.text for passage in passages]
+        prompts = [grade_prompt(self._query, text, self._fence) for text in texts]
+        if not scoreboard.bias_known:
+            ids, texts = [*("" for _ in BLANKS), *ids], [*BLANKS, *texts]
+            prompts = [*blank_prompts(self._query, self._fence), *prompts]
+        keys = [self._key("grade", text) for text in texts]
 
-    async def _score(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
-        items = [*(self._blanks() if not sheet.unbiased else ()), *map(self._item, passages)]
-        known = await self._cache.known([item.key for item in items])
-        _note(items, known, sheet)
-        sheet.tally.hits += len(known) - known.count(None)
-        left = [item for item, said in zip(items, known, strict=True) if said is None]
-        blanks, rest = [item for item in left if not item.passage], [item for item in left if item.passage]
-        starts = range(0, len(rest), SCORER_BLOCK) or range(1)
+        def record(indices: Sequence[int], replies: Sequence[ModelReply | None]) -> None:
+            scores = [
+                (ids[index], reply)
+                for index, reply in zip(indices, replies, strict=True)
+                if isinstance(reply, LabelScores)
+            ]
+            blanks = [reply for key, reply in scores if not key]
+            scoreboard.add_scores({key: reply for key, reply in scores if key}, blanks)
 
-        async def score(block: Sequence[_Item]) -> None:
-            _note(block, await self._scored(block, LABELS, sheet.tally), sheet)
+        async def score(block: Sequence[int]) -> None:
+            chosen = [prompts[index] for index in block]
+            record(block, await self._scored([keys[index] for index in block], chosen, LABELS, scoreboard.stats))
 
+        cached = await self._cache.lookup(keys)
+        record(range(len(keys)), cached)
+        scoreboard.stats.cache_hits += len(cached) - cached.count(None)
+        missing = [index for index, reply in enumerate(cached) if reply is None]
+        blanks, rest = [index for index in missing if not ids[index]], [index for index in missing if ids[index]]
+        blocks = [rest[start : start + SCORER_BLOCK] for start in range(0, len(rest), SCORER_BLOCK)] or [[]]
+        blocks[0] = blanks + blocks[0]
         async with asyncio.TaskGroup() as group:
-            for start in starts:
-                block = (blanks if not start else []) + rest[start : start + SCORER_BLOCK]
-                if block:
-                    group.create_task(score(block))
+            for block in filter(None, blocks):
+                group.create_task(score(block))
 
-    async def _judge(self, passages: Sequence[Prepared], sheet: Sheet) -> None:
+    async def _judge(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
         numbers = range(1, len(passages) + 1)
 
         def read(text: str) -> bool:
-            found = read_grades(text, numbers)
-            sheet.tally.repairs.update(found.repairs)
-            listed = [number for row in found.listed.values() for number in row]
-            grades = grades_of(found.listed, numbers if found.complete else listed)
-            sheet.judge({passages[number - 1].id: grade for number, grade in grades.items()})
-            return found.complete
+            parsed = read_grades(text, numbers)
+            scoreboard.stats.repairs.update(parsed.repairs)
+            listed = [number for row in parsed.listed.values() for number in row]
+            grades = grades_of(parsed.listed, numbers if parsed.complete else listed)
+            scoreboard.add_grades({passages[number - 1].id: grade for number, grade in grades.items()})
+            return parsed.complete
 
-        await self._completed(judge_request, [passage.text for passage in passages], read, sheet.tally)
+        await self._complete(judge_request, [passage.text for passage in passages], read, scoreboard.stats)
 
     async def _scored(
-        self, items: Sequence[_Item], labels: Sequence[str], tally: Tally
+        self, keys: Sequence[str], prompts: Sequence[Conversation], labels: Sequence[str], stats: CallStats
     ) -> tuple[LabelScores | None, ...]:
-        """None where it failed."""
+        """The scores of each prompt, whose keys are `keys`; None where the call failed."""
 
-        async def ask(places: Sequence[int]) -> Sequence[Said | None]:
-            tally.requests += 1
-            scoring = await self._reader.score([items[place].prompt for place in places], labels)
-            tally.requests += scoring.requests - 1
+        async def ask(indices: Sequence[int]) -> Sequence[ModelReply | None]:
+            stats.requests += 1
+            scoring = await self._reader.score([prompts[index] for index in indices], labels)
+            stats.requests += scoring.requests - 1
             return scoring.scores
 
-        said = await self._fetched([item.key for item in items], ask, tally)
-        return tuple(one if isinstance(one, LabelScores) else None for one in said)
+        replies = await self._fetch(keys, ask, stats)
+        return tuple(reply if isinstance(reply, LabelScores) else None for reply in replies)
 
-    async def _completed(
-        self, listing: Listing, texts: Sequence[str], read: Callable[[str], bool], tally: Tally
+    async def _complete(
+        self, build: BuildRequest, texts: Sequence[str], read: Callable[[str], bool], stats: CallStats
     ) -> None:
-        """`read` says whether the reply is whole: then it is worth keeping."""
-        heard = False
+        """`read` takes the reply and says whether it is whole: only then it is cached."""
+        received = False
 
-        async def ask(_: Sequence[int]) -> Sequence[Said | None]:
-            nonlocal heard
-            tally.requests += 1
-            reply = await self._reader.complete(listing(self._query, list(enumerate(texts, 1)), self._fence))
-            heard = True
+        async def ask(_: Sequence[int]) -> Sequence[ModelReply | None]:
+            nonlocal received
+            stats.requests += 1
+            reply = await self._reader.complete(build(self._query, list(enumerate(texts, 1)), self._fence))
+            received = True
             if read(reply.text):
                 return (reply.text,)
-            tally.failures.append(UpstreamBadReply(self._reader.name, f"{self._reader.name} replied in pieces"))
+            stats.failures.append(UpstreamBadReply(self._reader.name, f"{self._reader.name} sent an incomplete reply"))
             return (None,)
 
-        [said] = await self._fetched([self._key(listing.__name__, *texts)], ask, tally)
-        if isinstance(said, str) and not heard:
-            read(said)
+        # The function's name keeps orders and grades of the same passages apart.
+        [reply] = await self._fetch([self._key(build.__name__, *texts)], ask, stats)
+        if isinstance(reply, str) and not received:
+            read(reply)
 
-    async def _fetched(
-        self, keys: Sequence[str], ask: Callable[[Sequence[int]], Awaitable[Sequence[Said | None]]], tally: Tally
-    ) -> tuple[Said | None, ...]:
-        """The one place where a call's failure stops: it is noted, and nothing was said."""
+    async def _fetch(self, keys: Sequence[str], ask: AskModel, stats: CallStats) -> tuple[ModelReply | None, ...]:
+        """The one place where a failed call stops: it is recorded, and there are no replies."""
         try:
-            found = await self._cache.fetch(keys, ask)
+            replies, hits = await self._cache.fetch(keys, ask)
         except WinnowError as exc:
-            tally.failures.append(exc)
+            stats.failures.append(exc)
             return (None,) * len(keys)
-        tally.hits += found.hits
-        tally.misses += len(keys) - found.hits
-        return found.said
-
-    def _item(self, passage: Prepared) -> _Item:
-        prompt = grade_prompt(self._query, passage.text, self._fence)
-        return _Item(passage.id, self._key("grade", passage.text), prompt)
-
-    def _blanks(self) -> list[_Item]:
-        prompts = blank_prompts(self._query, self._fence)
-        return [_Item("", self._key("grade", text), prompt) for text, prompt in zip(BLANKS, prompts, strict=True)]
-
-    def _duel(self, texts: Sequence[str]) -> _Item:
-        return _Item("", self._key("duel", *texts), duel_prompt(self._query, texts, self._fence))
+        stats.cache_hits += hits
+        stats.cache_misses += len(keys) - hits
+        return replies
 
     def _key(self, kind: str, *texts: str) -> str:
-        return key_of(*self._asked, kind, *texts)
-
-
-def _note(items: Sequence[_Item], said: Sequence[Said | None], sheet: Sheet) -> None:
-    told = [(item, one) for item, one in zip(items, said, strict=True) if isinstance(one, LabelScores)]
-    blanks = [one for item, one in told if not item.passage]
-    sheet.score({item.passage: one for item, one in told if item.passage}, blanks)
+        return key_of(*self._key_parts, kind, *texts)

@@ -4,46 +4,27 @@ from collections.abc import Mapping
 
 import msgspec
 
+from indexing.documents import Candidate, Passage
+
 LABELS = ("0", "1", "2", "3")
 """The grades: 0 unrelated, 1 on topic without an answer, 2 part of an answer, 3 a full answer."""
 
 TOP_GRADE = len(LABELS) - 1
 
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that was retrieved. `prior` in [0,1] is retrieval's own score, best first in a list of candidates."""
-
-    id: str
-    text: str
-    title: str = ""
-    prior: float = 0.0
+Spread = tuple[float, float]
+"""How the priors of one kind of candidates are spread, whatever the query: their mean and standard deviation."""
 
 
-class Spread(msgspec.Struct, frozen=True):
-    """How priors of one kind are spread, whatever the query: their mean and standard deviation."""
-
-    mean: float
-    deviation: float
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage as the model may read it: cut to the query's best window, control tokens neutralised.
-
-    `twins` are the ids of (nearly) equal candidates that share its grade; the id itself is not among them. `flags` may
-    hold "suspected_injection". `prior` is the best of its and its twins'.
-    """
-
-    id: str
-    text: str
-    prior: float
-    twins: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+def candidate_of(id: str, text: str, title: str = "", prior: float = 0.0) -> Candidate:
+    """A caller's own text, which is in no index, as a candidate for a ranking."""
+    passage = Passage(id=id, document_id=id, version="", ordinal=0, start=0, end=len(text), text=text, title=title)
+    return Candidate(passage, prior)
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True):
-    """What the graded pass found. `expected` E and `variance` V are of the grade over TOP_GRADE: [0,1] and [0,1/4].
+    """What a model said of a passage. `expected` E and `variance` V are of the grade over TOP_GRADE: [0,1] and [0,1/4].
 
-    `flags` may hold "unreliable" (the model wanted to say something else than a label).
+    `flags` may hold "unreliable": the model wanted to reply something other than a label.
     """
 
     expected: float
@@ -59,18 +40,25 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate's place. `score` in [0,1] is absolute. `read`: a model has seen it, and its place is the model's.
+    """A candidate in a ranking: prepared for the model to read, and in the end with its score and grade.
 
-    `grade` and `uncertainty` (of the score's evidence: the standard deviation of the grade) are None where no model
-    graded it.
+    `text` is title and text as the model reads them: cut to what the query asks for, control tokens broken up. `twins`
+    are the ids of (nearly) equal candidates that share its grade, its own id left out; `prior` in [0,1] is the best
+    retrieval score of them all. `flags` may hold "suspected_injection".
+
+    `score` in [0,1] is absolute. `read`: a model has seen the passage, and the place is the model's. `grade` and
+    `uncertainty` (the standard deviation of the grade) are None where no model graded it.
     """
 
     id: str
-    score: float
+    prior: float
+    text: str = ""
+    twins: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    score: float = 0.0
     read: bool = False
     grade: float | None = None
     uncertainty: float | None = None
-    flags: tuple[str, ...] = ()
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,26 +6,26 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import chain, groupby, pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from ahocorasick_rs import AhoCorasick
 
 from app.backends.base import BYTES_PER_TOKEN, tokens_of
-from app.ranking.injection.detector import SUSPECTED_INJECTION, hides, tells
-from app.ranking.models import Candidate, Prepared
+from app.ranking.injection.detector import SUSPECTED_INJECTION, has_hidden_text, shows_injection
+from app.ranking.models import Ranked
 from app.text.fencing import break_up, visible
 from app.text.terms import STEM_LENGTH, fold, terms
+from indexing.documents import Candidate
 
 _MOST_TERMS = 32
-"""Of a long query the longest terms are looked for."""
+"""Of a long query, only the longest terms are looked for."""
 
-_AGAIN = 0.5
-"""What a term counts in a sentence, for each sentence with it that is shown already."""
+_REPEATED = 0.5
+"""Factor on a term's weight for each sentence with it that is shown already."""
 
 _BESIDE = 0.3
-"""What a sentence gets of each neighbour's terms: an answer often stands beside what the question repeats."""
+"""The share of each neighbour's terms that a sentence gets: answers often stand beside what the question repeats."""
 
 _GAP = " … "
 _GAP_BYTES = len(_GAP.encode())
@@ -36,20 +36,23 @@ Mention = tuple[int, int]
 """A place in a text, and the index of the query's term there. A plain tuple: a long passage has a hundred."""
 
 
-class Search:
-    """Where texts speak about a query. Words are compared by their stems, unspaced scripts by characters and pairs.
+class QueryTerms:
+    """Finds a query's terms in texts. Words are compared by their stems, unspaced scripts by characters and pairs.
 
-    A text is searched for itself alone, so that what is shown of it does not depend on other texts.
+    Each text is searched by itself, so that what is shown of it does not depend on other texts.
     """
 
     def __init__(self, query: str) -> None:
-        self.terms = _looked_for(query)
+        found = {term for term in terms(query) if not term.startswith("~")}
+        # A pair of characters says more than each of them alone.
+        paired = {letter for term in found if len(term) == 2 and _stands_inside(term) for letter in term}
+        self.terms = sorted(found - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
         self.weights = [_weight(term) for term in self.terms]
         self._inside = [_stands_inside(term) for term in self.terms]
         self._finder = AhoCorasick(self.terms)
 
     def mentions(self, text: str) -> list[Mention]:
-        """By place. Places are about right: folding may change a text's length a little."""
+        """By place. Places are approximate: folding may change a text's length a little."""
         folded = fold(text)
         scale = len(text) / len(folded) if folded else 1.0
         return [
@@ -58,15 +61,9 @@ class Search:
             if self._inside[term] or start == 0 or not folded[start - 1].isalnum()
         ]
 
-    def known(self, text: str) -> frozenset[int]:
-        """The terms that the text holds."""
+    def terms_in(self, text: str) -> frozenset[int]:
+        """The terms that the text holds, by index."""
         return frozenset(term for _, term in self.mentions(text))
-
-
-def _looked_for(query: str) -> list[str]:
-    found = {term for term in terms(query) if not term.startswith("~")}
-    paired = {letter for term in found if len(term) == 2 and _stands_inside(term) for letter in term}
-    return sorted(found - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
 
 
 def _stands_inside(term: str) -> bool:
@@ -75,33 +72,34 @@ def _stands_inside(term: str) -> bool:
 
 
 def _weight(term: str) -> float:
-    """The longer, the rarer: nearly as good as how few texts hold it, and the same whatever else was found."""
+    """Longer terms are rarer: nearly as good as document frequency, and independent of what else was found."""
     if _stands_inside(term):
         return STEM_LENGTH**2 if len(term) > 1 else STEM_LENGTH
     return STEM_LENGTH**2 if term.isdigit() else len(term) ** 2
 
 
-def cut(search: Search, text: str, tokens: int) -> str:
+def excerpt(query_terms: QueryTerms, text: str, tokens: int) -> str:
     """The text if it has at most `tokens` (estimated), else as many of its sentences, in their order, with … for gaps.
 
-    One after another, those are taken that say most of the query: each term by its weight, less if it is shown already,
-    and a share of what the neighbours say. Among equals the first, so that a text without a mention keeps its head.
+    Greedily, the sentences that say most of the query are taken: each term by its weight, less if it is shown already,
+    and a share of the neighbours' terms. The first among equals, so that a text without a mention keeps its head.
     """
     size = tokens_of(text)
     if size <= tokens:
         return text
     sentences = list(_sentences(text, len(text) * tokens // size or 1))
     sizes = [len(text[start:end].encode("utf-8", "replace")) for start, end in sentences]
-    shown = _chosen(sizes, _said(sentences, search.mentions(text)), tokens * BYTES_PER_TOKEN, search.weights)
-    if not shown:  # a single sentence, in letters of more bytes than the text's others
+    spoken = _terms_by_sentence(sentences, query_terms.mentions(text))
+    shown = _choose(sizes, spoken, tokens * BYTES_PER_TOKEN, query_terms.weights)
+    if not shown:  # the text is one sentence, in letters of more bytes than its average
         return text.encode("utf-8", "replace")[: tokens * BYTES_PER_TOKEN].decode("utf-8", "ignore")
-    runs = groupby(enumerate(shown), lambda found: found[1] - found[0])
+    runs = groupby(enumerate(shown), lambda pair: pair[1] - pair[0])
     return _GAP.join("".join(text[slice(*sentences[at])] for _, at in run).strip() for _, run in runs)
 
 
 def _sentences(text: str, most: int) -> Iterator[tuple[int, int]]:
-    """Where they begin and end, one after another; one of more than `most` characters is taken apart between words."""
-    ends = (found.end() for found in _SENTENCE_END.finditer(text))
+    """Start and end of each, in order; one of more than `most` characters is split between words."""
+    ends = (match.end() for match in _SENTENCE_END.finditer(text))
     for start, end in pairwise(chain((0,), ends, (len(text),))):
         while end - start > most:
             space = text.rfind(" ", start + most // 2, start + most) + 1
@@ -111,38 +109,41 @@ def _sentences(text: str, most: int) -> Iterator[tuple[int, int]]:
             yield start, end
 
 
-def _said(sentences: Sequence[tuple[int, int]], mentions: Sequence[Mention]) -> list[set[int]]:
-    """The terms in each sentence."""
-    said: list[set[int]] = [set() for _ in sentences]
+def _terms_by_sentence(sentences: Sequence[tuple[int, int]], mentions: Sequence[Mention]) -> list[set[int]]:
+    """The terms in each sentence, by index."""
+    spoken: list[set[int]] = [set() for _ in sentences]
     at = 0
     for place, term in mentions:
         while place >= sentences[at][1] and at + 1 < len(sentences):
             at += 1
-        said[at].add(term)
-    return said
+        spoken[at].add(term)
+    return spoken
 
 
-def _chosen(sizes: Sequence[int], said: Sequence[set[int]], room: int, weights: Sequence[float]) -> list[int]:
-    """Sentences by index. Hopes only fall, so that only the best one need be looked at anew (lazy greedy choice)."""
-    worth = list(weights)
+def _choose(sizes: Sequence[int], spoken: Sequence[set[int]], room: int, weights: Sequence[float]) -> list[int]:
+    """The sentences to show, by index, of at most `room` bytes together.
 
-    def hope(at: int) -> float:
-        near = chain(*said[max(0, at - 1) : at], *said[at + 1 : at + 2])
-        return sum(worth[term] for term in said[at]) + _BESIDE * sum(worth[term] for term in near)
+    Gains only ever fall, so only the best one must be computed anew (lazy greedy maximisation).
+    """
+    left = list(weights)
 
-    hopes = [(-hope(at), at) for at in range(len(said))]
-    heapify(hopes)
+    def gain(at: int) -> float:
+        near = chain(*spoken[max(0, at - 1) : at], *spoken[at + 1 : at + 2])
+        return sum(left[term] for term in spoken[at]) + _BESIDE * sum(left[term] for term in near)
+
+    gains = [(-gain(at), at) for at in range(len(spoken))]
+    heapify(gains)
     chosen: set[int] = set()
-    while hopes:
-        _, at = heappop(hopes)
+    while gains:
+        _, at = heappop(gains)
         size = sizes[at] + (_GAP_BYTES if chosen and chosen.isdisjoint((at - 1, at + 1)) else 0)
-        if (now := -hope(at)) > (hopes[0][0] if hopes else now):
-            heappush(hopes, (now, at))
+        if (now := -gain(at)) > (gains[0][0] if gains else now):
+            heappush(gains, (now, at))
         elif size <= room:
             room -= size
             chosen.add(at)
-            for term in said[at]:
-                worth[term] *= _AGAIN
+            for term in spoken[at]:
+                left[term] *= _REPEATED
     return sorted(chosen)
 
 
@@ -260,88 +261,62 @@ _REMEMBERED = 2_000
 _NUMBER = re.compile(r"\d+")
 
 
-class _Seen(NamedTuple):
-    """A candidate without what nobody sees."""
-
-    candidate: Candidate
-    title: str
-    text: str
-    hidden: bool
-
-
-def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAGE_TOKENS) -> list[Prepared]:
+def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAGE_TOKENS) -> list[Ranked]:
     """One for each text that differs, by prior and then by id; each has at most `tokens` (estimated), title included.
 
     Texts are twins if they are equal but for case and punctuation, or nearly so, and hold the same numbers and the same
     words of the query, and both or neither are suspicious. The result does not depend on the order of the candidates,
     and what is shown of one does not depend on the others.
     """
-    search = Search(query)
-    seen = [_seen(candidate) for candidate in sorted(candidates, key=lambda one: (-one.prior, one.id))]
-    twins = _twins(seen, search)
-    return [
-        _prepared(seen[leader], _shown(search, seen[leader], tokens), tuple(seen[twin].candidate.id for twin in others))
-        for leader, others in twins.items()
-    ]
+    query_terms = QueryTerms(query)
+    ordered = sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
+    shown = [_visible(candidate.passage.title, candidate.passage.text) for candidate in ordered]
 
+    @cache
+    def facts(index: int) -> tuple[tuple[str, ...], frozenset[int], bool]:
+        title, text, hidden = shown[index]
+        whole = f"{title}\n{text}"
+        return tuple(_NUMBER.findall(whole)), query_terms.terms_in(whole), hidden or _harmless(whole)[1]
 
-def _seen(candidate: Candidate) -> _Seen:
-    return _Seen(candidate, *_visible(candidate.title, candidate.text))
+    twins: dict[int, list[str]] = {}
+    for index, first in enumerate(first_alike([text for _, text, _ in shown], facts)):
+        same = twins.setdefault(first, [])
+        if first != index:
+            same.append(ordered[index].passage.id)
+    prepared = []
+    for index, ids in twins.items():
+        title, text, hidden = shown[index]
+        if title:
+            text = f"{title}\n{excerpt(query_terms, text, tokens - tokens_of(title) - 1)}"
+        else:
+            text = excerpt(query_terms, text, tokens)
+        text, suspicious = _harmless(text)
+        flags = (SUSPECTED_INJECTION,) if hidden or suspicious else ()
+        candidate = ordered[index]
+        prepared.append(
+            Ranked(id=candidate.passage.id, prior=candidate.score, text=text, twins=tuple(ids), flags=flags)
+        )
+    return prepared
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _visible(title: str, text: str) -> tuple[str, str, bool]:
-    """Title (none that the text repeats) and text without what nobody sees, and whether letters were hidden there."""
+    """Title and text without invisible characters, and whether these hid letters in the text.
+
+    A title with which the text begins anyway is dropped, a long one is cut between words.
+    """
     shown, title = visible(text), " ".join(visible(title).split())
-    hidden = shown != text and hides(text)
+    hidden = shown != text and has_hidden_text(text)
     shown = shown.strip()
-    repeated = shown[: len(title)].casefold() == title.casefold()
-    return "" if repeated else _clipped(title), shown, hidden
-
-
-def _clipped(title: str) -> str:
-    if tokens_of(title) <= TITLE_TOKENS:
-        return title
-    clipped = title.encode("utf-8", "replace")[: TITLE_TOKENS * BYTES_PER_TOKEN].decode("utf-8", "ignore")
-    return clipped.rpartition(" ")[0] or clipped
-
-
-def _twins(seen: Sequence[_Seen], search: Search) -> dict[int, list[int]]:
-    """Each leader with its twins, by index."""
-
-    @cache
-    def facts(index: int) -> tuple[tuple[str, ...], frozenset[int], bool]:
-        whole = f"{seen[index].title}\n{seen[index].text}"
-        return tuple(_NUMBER.findall(whole)), search.known(whole), seen[index].hidden or _harmless(whole)[1]
-
-    twins: dict[int, list[int]] = {}
-    for index, first in enumerate(first_alike([one.text for one in seen], facts)):
-        twins.setdefault(first, [])
-        if first != index:
-            twins[first].append(index)
-    return twins
-
-
-def _shown(search: Search, seen: _Seen, tokens: int) -> str:
-    """Title and text, cut if they must be."""
-    if not seen.title:
-        return cut(search, seen.text, tokens)
-    return f"{seen.title}\n{cut(search, seen.text, tokens - tokens_of(seen.title) - 1)}"
-
-
-def _prepared(seen: _Seen, shown: str, twins: tuple[str, ...]) -> Prepared:
-    candidate = seen.candidate
-    text, suspicious = _harmless(shown)
-    return Prepared(
-        id=candidate.id,
-        text=text,
-        prior=candidate.prior,
-        twins=twins,
-        flags=(SUSPECTED_INJECTION,) if seen.hidden or suspicious else (),
-    )
+    if shown[: len(title)].casefold() == title.casefold():
+        return "", shown, hidden
+    if tokens_of(title) > TITLE_TOKENS:
+        title = title.encode("utf-8", "replace")[: TITLE_TOKENS * BYTES_PER_TOKEN].decode("utf-8", "ignore")
+        title = title.rpartition(" ")[0] or title
+    return title, shown, hidden
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _harmless(text: str) -> tuple[str, bool]:
-    """The text with control tokens broken up, and whether it shows a telltale."""
-    return break_up(text), tells(text)
+    """The text with control tokens broken up, and whether it looks like an injection."""
+    return break_up(text), shows_injection(text)

@@ -15,80 +15,9 @@ import msgspec
 from app.backends.base import LEAST_MASS, LabelScores, log_evidence, mass_and_evidence, meant_evidence, softmax
 from app.errors import WinnowError
 from app.ranking.injection.detector import SUSPECTED_INJECTION
-from app.ranking.models import LABELS, TOP_GRADE, Calibration, Grade, Prepared, Ranked, Spread
+from app.ranking.models import LABELS, TOP_GRADE, Calibration, Grade, Ranked, Spread
 
-USUAL_SPREAD = 0.25
-"""The spread as long as nothing is read, in units of E."""
-
-DOUBT = 4
-"""How many readings that assumption weighs."""
-
-
-class Knot(msgspec.Struct, frozen=True):
-    """A point of the map."""
-
-    prior: float
-    expected: float
-
-
-class PriorModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The distribution of E given the prior. `knots` by rising prior."""
-
-    knots: tuple[Knot, ...] = ()
-    spread: float = USUAL_SPREAD
-
-    def expected(self, prior: float) -> float:
-        """m(prior), in [0,1]; never falls when the prior rises."""
-        prior = clip(prior)
-        above = bisect_right(self.knots, prior, key=lambda knot: knot.prior)
-        left = self.knots[above - 1] if above else Knot(0.0, 0.0)
-        if above == len(self.knots):
-            return left.expected if self.knots else prior
-        right = self.knots[above]
-        share = (prior - left.prior) / (right.prior - left.prior)
-        return min(right.expected, left.expected + share * (right.expected - left.expected))
-
-
-def clip(value: float) -> float:
-    """Into [0,1]; what is no number is 0."""
-    return 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
-
-
-def fit_prior(read: Iterable[tuple[float, float]]) -> PriorModel:
-    """The model of pairs (prior, E), in any order."""
-    pairs = sorted((clip(prior), clip(expected)) for prior, expected in read)
-    model = PriorModel(knots=_isotonic(pairs))
-    squares = math.fsum((expected - model.expected(prior)) ** 2 for prior, expected in pairs)
-    spread = math.sqrt((squares + DOUBT * USUAL_SPREAD**2) / (len(pairs) + DOUBT))
-    return PriorModel(knots=model.knots, spread=spread)
-
-
-class _Pool:
-    """Neighbouring priors that share one value: the mean of what was found there."""
-
-    def __init__(self, prior: float, found: Sequence[float]) -> None:
-        self.first = self.last = prior
-        self._sum, self._n = math.fsum(found), len(found)
-
-    @property
-    def mean(self) -> float:
-        return self._sum / self._n
-
-    def swallow(self, later: "_Pool") -> None:
-        self.last = later.last
-        self._sum += later._sum
-        self._n += later._n
-
-
-def _isotonic(pairs: list[tuple[float, float]]) -> tuple[Knot, ...]:
-    """Pool adjacent violators (Ayer et al., 1955), of sorted pairs."""
-    pools: list[_Pool] = []
-    for prior, equals in groupby(pairs, key=itemgetter(0)):
-        pools.append(_Pool(prior, [expected for _, expected in equals]))
-        while len(pools) > 1 and pools[-2].mean >= pools[-1].mean:
-            pools[-2].swallow(pools.pop())
-    return tuple(Knot(prior, min(1.0, pool.mean)) for pool in pools for prior in dict.fromkeys((pool.first, pool.last)))
-
+# Grades
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -118,7 +47,7 @@ def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:
 
 
 def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float = BETA) -> Grade | None:
-    """The grade of one passage. None when no label was told: then nothing is known about it.
+    """The grade of one passage. None when the model gave no label: then nothing is known about it.
 
     It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
     """
@@ -143,12 +72,76 @@ def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> d
     return {passage: Grade(expected=expected.get(passage, 0.0), variance=JUDGE_VARIANCE) for passage in passages}
 
 
+# Priors: what retrieval's score says about the grade that a passage would get
+
+USUAL_SPREAD = 0.25
+"""The spread as long as nothing is read, in units of E."""
+
+DOUBT = 4
+"""How many readings that assumption weighs."""
+
+Point = tuple[float, float]
+"""A prior, and the E that goes with it."""
+
+
+class PriorModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The distribution of E given the prior. `knots` by rising prior; between them the mean is linear."""
+
+    knots: tuple[Point, ...] = ()
+    spread: float = USUAL_SPREAD
+
+    def expected(self, prior: float) -> float:
+        """m(prior), in [0,1]; never falls when the prior rises."""
+        prior = clip(prior)
+        above = bisect_right(self.knots, prior, key=itemgetter(0))
+        left, low = self.knots[above - 1] if above else (0.0, 0.0)
+        if above == len(self.knots):
+            return low if self.knots else prior
+        right, high = self.knots[above]
+        return min(high, low + (prior - left) / (right - left) * (high - low))
+
+
+def clip(value: float) -> float:
+    """Into [0,1]; NaN is 0."""
+    return 0.0 if math.isnan(value) else min(1.0, max(0.0, value))
+
+
+def fit_prior(read: Iterable[Point]) -> PriorModel:
+    """The model of pairs (prior, E), in any order."""
+    pairs = sorted((clip(prior), clip(expected)) for prior, expected in read)
+    model = PriorModel(knots=_isotonic(pairs))
+    squares = math.fsum((expected - model.expected(prior)) ** 2 for prior, expected in pairs)
+    spread = math.sqrt((squares + DOUBT * USUAL_SPREAD**2) / (len(pairs) + DOUBT))
+    return PriorModel(knots=model.knots, spread=spread)
+
+
+def _isotonic(pairs: Sequence[Point]) -> tuple[Point, ...]:
+    """Isotonic regression of sorted pairs by pooling adjacent violators (Ayer et al., 1955)."""
+    pools: list[tuple[float, float, float, int]] = []  # first prior, last prior, sum of E, count
+    for prior, equals in groupby(pairs, key=itemgetter(0)):
+        values = [expected for _, expected in equals]
+        first, total, count = prior, math.fsum(values), len(values)
+        while pools and pools[-1][2] / pools[-1][3] >= total / count:
+            first, _, before, more = pools.pop()
+            total, count = before + total, more + count
+        pools.append((first, prior, total, count))
+    return tuple(
+        (prior, min(1.0, total / count))
+        for first, last, total, count in pools
+        for prior in dict.fromkeys((first, last))
+    )
+
+
+# Scores: grade and prior fused into z, and z into an absolute score
+
 PRIOR_WEIGHT = 0.5
 
 LEAST = 0.01
 """No grade is surer than this: logit(0.01) = -4.6."""
 
-_FARTHEST = 3.0
+FARTHEST = 3.0
+"""The most that a prior's z-score or a duel's preference may be."""
+
 _FLAT = 1e-9
 
 
@@ -158,15 +151,15 @@ def prior_scores(priors: Sequence[float], spread: Spread | None = None) -> tuple
     `spread` None: that of these priors; all are 0 when all are equal. With a given one, none depends on the others.
     """
     priors = [clip(prior) for prior in priors]
-    mean, deviation = _own_spread(priors) if spread is None else (spread.mean, spread.deviation)
+    if spread is None:
+        count = max(len(priors), 1)
+        mean = math.fsum(priors) / count
+        deviation = math.sqrt(math.fsum((prior - mean) ** 2 for prior in priors) / count)
+    else:
+        mean, deviation = spread
     if deviation < _FLAT:
         return (0.0,) * len(priors)
-    return tuple(max(-_FARTHEST, min(_FARTHEST, (prior - mean) / deviation)) for prior in priors)
-
-
-def _own_spread(priors: Sequence[float]) -> tuple[float, float]:
-    mean = math.fsum(priors) / max(len(priors), 1)
-    return mean, math.sqrt(math.fsum((prior - mean) ** 2 for prior in priors) / max(len(priors), 1))
+    return tuple(max(-FARTHEST, min(FARTHEST, (prior - mean) / deviation)) for prior in priors)
 
 
 def fuse(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:
@@ -183,7 +176,7 @@ def score_of(z: float, calibration: Calibration) -> float:
 def unread_scores(
     priors: Sequence[float], prior_zs: Sequence[float], model: PriorModel, calibration: Calibration, last: float
 ) -> tuple[float, ...]:
-    """The scores of passages that no model read: what their prior lets expect, but not above `last`.
+    """The scores of passages that no model read: what their priors let expect, but not above `last`.
 
     `last` is the lowest score of those that were read (1 when none was). A higher prior never has the lower score.
     """
@@ -198,11 +191,6 @@ def in_order(zs: Mapping[str, float], priors: Mapping[str, float]) -> list[str]:
     return sorted(zs, key=lambda key: (-zs[key], -clip(priors[key]), key))
 
 
-def by_prior(priors: Mapping[str, float], among: Iterable[str]) -> list[str]:
-    """Some ids by falling prior; ties by id."""
-    return sorted(among, key=lambda key: (-clip(priors[key]), key))
-
-
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)), without overflow."""
     if x >= 0:
@@ -210,50 +198,43 @@ def sigmoid(x: float) -> float:
     return math.exp(x) / (1 + math.exp(x))
 
 
+# Early stopping: the cut between the top k and the rest, and what is still open about it
+
 LEAST_SIGMA = 0.02
 
 RISK = 0.02
-"""What is less likely than this does not happen; what is likelier than 1 - RISK is settled."""
+"""Probabilities below this count as impossible, those above 1 - RISK as certain."""
 
 _FAR = 9.0  # sigmas: beyond, Phi is 0 or 1 in floating point
 _CLOSE = 1e-6  # of t: far below LEAST_SIGMA
 _ROOT2 = math.sqrt(2)
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """The cut t, in units of E, and each read passage's probability to belong to the top k.
+def top_k(grades: Mapping[str, Grade], k: int) -> tuple[float | None, dict[str, float]]:
+    """The cut t, in units of E, and each read passage's probability to belong to the top k (at least 1).
 
-    With no more than k passages read, all belong to it, and `cut` is the lowest E; None as long as the top k has room.
+    With no more than k passages read, all belong to it, and the cut is the lowest E; None as long as the top k has
+    room. The same for any order of the grades.
     """
-
-    cut: float | None
-    chances: Mapping[str, float]
-
-    def uncertain(self, risk: float = RISK) -> list[str]:
-        """The ids that are neither surely in nor surely out, the most open first, ties by id."""
-        still_open = [key for key, chance in self.chances.items() if risk < chance < 1 - risk]
-        return sorted(still_open, key=lambda key: (abs(self.chances[key] - 0.5), key))
-
-
-def settle(grades: Mapping[str, Grade], k: int) -> Settlement:
-    """Where the cut between the top k (at least 1) and the rest is. The same for any order of the grades."""
-    if len(grades) < k:
-        return Settlement(cut=None, chances=dict.fromkeys(grades, 1.0))
-    if len(grades) == k:
-        return Settlement(cut=min(grade.expected for grade in grades.values()), chances=dict.fromkeys(grades, 1.0))
+    if len(grades) <= k:
+        cut = min((grade.expected for grade in grades.values()), default=None) if len(grades) == k else None
+        return cut, dict.fromkeys(grades, 1.0)
     bells = {key: (grade.expected, sigma_of(grade)) for key, grade in grades.items()}
     cut = _cut(list(bells.values()), k)
-    return Settlement(cut=cut, chances={key: phi((expected - cut) / sigma) for key, (expected, sigma) in bells.items()})
+    return cut, {key: phi((expected - cut) / sigma) for key, (expected, sigma) in bells.items()}
 
 
-def worth_reading(
-    unread: Mapping[str, float], model: PriorModel, settlement: Settlement, risk: float = RISK
-) -> list[str]:
-    """Those of the unread (id -> prior) that could still enter the top k, by falling prior, ties by id.
+def undecided(chances: Mapping[str, float], risk: float = RISK) -> list[str]:
+    """The ids that are neither surely in nor surely out of the top k, the most open first, ties by id."""
+    still_open = [key for key, chance in chances.items() if risk < chance < 1 - risk]
+    return sorted(still_open, key=lambda key: (abs(chances[key] - 0.5), key))
+
+
+def worth_reading(unread: Mapping[str, float], model: PriorModel, cut: float | None, risk: float = RISK) -> list[str]:
+    """Those of the unread (id -> prior) that could still pass the `cut`, by falling prior, ties by id.
 
     All of them as long as the top k has room.
     """
-    cut = settlement.cut
     hopeful = [
         key
         for key, prior in unread.items()
@@ -272,8 +253,8 @@ def sigma_of(grade: Grade) -> float:
     return max(math.sqrt(max(0.0, grade.variance)), LEAST_SIGMA)
 
 
-def _cut(bells: list[tuple[float, float]], k: int) -> float:
-    """By bisection: the sum falls from the number of bells to 0 as t rises."""
+def _cut(bells: Sequence[tuple[float, float]], k: int) -> float:
+    """The t above which k passages are expected, by bisection: their number falls to 0 as t rises."""
     low = min(expected - _FAR * sigma for expected, sigma in bells)
     high = max(expected + _FAR * sigma for expected, sigma in bells)
     scaled = [(expected, 1 / (sigma * _ROOT2)) for expected, sigma in bells]
@@ -286,9 +267,10 @@ def _cut(bells: list[tuple[float, float]], k: int) -> float:
     return (low + high) / 2
 
 
+# Duels: a window of passages compared side by side
+
 WINDOW = 10
 DUEL_WEIGHT = 0.5
-FARTHEST = 3.0
 
 RANK_CONSTANT = 60
 """Cormack et al., "Reciprocal Rank Fusion", 2009."""
@@ -296,19 +278,19 @@ RANK_CONSTANT = 60
 _APART = 1e-9
 
 
-def window_of(
-    order: Sequence[str], grades: Mapping[str, Grade], settlement: Settlement, size: int = WINDOW
+def duel_window(
+    order: Sequence[str], grades: Mapping[str, Grade], chances: Mapping[str, float], size: int = WINDOW
 ) -> list[str]:
     """At most `size` ids of `order` (those with a grade, best first) that are worth a second look, in that order.
 
-    Half of them are contenders for the first place, the rest are open around the cut; where one side has too few, the
-    other has more. Empty when fewer than two are left: then everything is settled.
+    Half of them are contenders for the first place, the rest are undecided about the top k (`chances`, see `top_k`);
+    where one side has too few, the other has more. Empty when fewer than two are left: then everything is settled.
     """
     top = contenders(order, grades)
-    around = settlement.uncertain()
+    around = undecided(chances)
     half = (size + 1) // 2
-    chosen = list(dict.fromkeys([*top[:half], *around, *top[half:]]))[:size]
-    return [key for key in order if key in set(chosen)] if len(chosen) > 1 else []
+    chosen = set(list(dict.fromkeys([*top[:half], *around, *top[half:]]))[:size])
+    return [key for key in order if key in chosen] if len(chosen) > 1 else []
 
 
 def contenders(order: Sequence[str], grades: Mapping[str, Grade], risk: float = RISK) -> list[str]:
@@ -319,7 +301,11 @@ def contenders(order: Sequence[str], grades: Mapping[str, Grade], risk: float = 
     if not order:
         return []
     leader = grades[order[0]]
-    chances = {key: _beats(grades[key], leader) for key in order[1:]}
+
+    def beats(grade: Grade) -> float:
+        return phi((grade.expected - leader.expected) / math.hypot(sigma_of(grade), sigma_of(leader)))
+
+    chances = {key: beats(grades[key]) for key in order[1:]}
     rivals = sorted((key for key, chance in chances.items() if chance > risk), key=lambda key: -chances[key])
     return [order[0], *rivals] if rivals else []
 
@@ -327,38 +313,13 @@ def contenders(order: Sequence[str], grades: Mapping[str, Grade], risk: float = 
 def preferences(forward: LabelScores | None, backward: LabelScores | None) -> tuple[float, ...] | None:
     """u of each passage of the window, in its forward order. `backward` has the letters of the reversed window.
 
-    None when an order is missing or its letters have a mass below LEAST_MASS: one order alone cannot tell the passage
-    from its place.
+    None when an order is missing or its letters have a mass below LEAST_MASS: one order alone cannot tell a passage's
+    quality from the effect of its position.
     """
     one, other = _centred(forward), _centred(backward)
     if one is None or other is None:
         return None
     return tuple(max(-FARTHEST, min(FARTHEST, (f + r) / 2)) for f, r in zip(one, reversed(other), strict=True))
-
-
-def duelled(zs: Mapping[str, float], window: Sequence[str], preferences: Sequence[float]) -> dict[str, float]:
-    """All z, those of the window moved by its preferences."""
-    return {**zs, **{key: zs[key] + DUEL_WEIGHT * u for key, u in zip(window, preferences, strict=True)}}
-
-
-def merged(order: Sequence[str], judged: Sequence[str]) -> list[str]:
-    """Two orders of the same ids as one, by reciprocal rank; ties as the judge has them."""
-    rank = {key: at for at, key in enumerate(order, start=1)}
-    points = {key: 1 / (RANK_CONSTANT + at) + 1 / (RANK_CONSTANT + rank[key]) for at, key in enumerate(judged, start=1)}
-    return sorted(judged, key=lambda key: -points[key])
-
-
-def redealt(zs: Mapping[str, float], window: Sequence[str]) -> dict[str, float]:
-    """All z, those of the window dealt out so that they fall in its order, each by at least 1e-9."""
-    dealt: dict[str, float] = {}
-    above = math.inf
-    for key, z in zip(window, sorted((zs[key] for key in window), reverse=True), strict=True):
-        dealt[key] = above = min(z, above - _APART)
-    return {**zs, **dealt}
-
-
-def _beats(grade: Grade, leader: Grade) -> float:
-    return phi((grade.expected - leader.expected) / math.hypot(sigma_of(grade), sigma_of(leader)))
 
 
 def _centred(scores: LabelScores | None) -> list[float] | None:
@@ -369,50 +330,73 @@ def _centred(scores: LabelScores | None) -> list[float] | None:
     return [log - mean for log in evidence]
 
 
+def apply_duel(zs: Mapping[str, float], window: Sequence[str], preferences: Sequence[float]) -> dict[str, float]:
+    """All z, those of the window moved by its preferences."""
+    return {**zs, **{key: zs[key] + DUEL_WEIGHT * u for key, u in zip(window, preferences, strict=True)}}
+
+
+def fuse_orders(order: Sequence[str], judged: Sequence[str]) -> list[str]:
+    """Two orders of the same ids as one, by reciprocal rank; ties as the judge has them."""
+    rank = {key: at for at, key in enumerate(order, start=1)}
+    points = {key: 1 / (RANK_CONSTANT + at) + 1 / (RANK_CONSTANT + rank[key]) for at, key in enumerate(judged, start=1)}
+    return sorted(judged, key=lambda key: -points[key])
+
+
+def reassign(zs: Mapping[str, float], window: Sequence[str]) -> dict[str, float]:
+    """All z, those of the window handed out anew so that they fall in its order, each by at least 1e-9."""
+    assigned: dict[str, float] = {}
+    above = math.inf
+    for key, z in zip(window, sorted((zs[key] for key in window), reverse=True), strict=True):
+        assigned[key] = above = min(z, above - _APART)
+    return {**zs, **assigned}
+
+
+# The scoreboard: what is known of the candidates while they are being read
+
 UNGRADED = "ungraded"
-"""A model was asked, and did not tell: the passage stands where its prior says."""
+"""A model was asked and gave no grade: the passage stands where its prior says."""
 
 
-class Tally(msgspec.Struct):
-    """What reading took. `failures` are those of single calls, as they came."""
+class CallStats(msgspec.Struct):
+    """What the model calls of one ranking took. `failures` are those of single calls, as they came."""
 
     rounds: int = 0
     open: bool = False
     requests: int = 0
-    hits: int = 0
-    misses: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
     repairs: Counter[str] = msgspec.field(default_factory=Counter)
     failures: list[WinnowError] = []
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """What is asked inside, in rounds inside too, is asked at the same time. If all was known, it was none."""
-        asked, outer, self.open = self.requests, self.open, True
+        """Calls made inside, in nested rounds too, run at the same time. Without any call it is no round."""
+        requests, outer, self.open = self.requests, self.open, True
         try:
             yield
         finally:
             self.open = outer
             if not outer:
-                self.rounds += self.requests > asked
+                self.rounds += self.requests > requests
 
 
-class Sheet:
-    """`passages` by falling prior, and what a model made of them.
+class Scoreboard:
+    """The passages of one ranking by falling prior, and what a model said of them.
 
-    `weight` is that of the prior in the score, `spread` as in `prior_scores`. `opened` are those that a model was asked
-    about.
+    `weight` is that of the prior in the score, `spread` as in `prior_scores`. `attempted` are the ids that a model was
+    asked about, whether it answered or not.
     """
 
     def __init__(
         self,
-        passages: Sequence[Prepared],
+        passages: Sequence[Ranked],
         calibration: Calibration,
         weight: float = PRIOR_WEIGHT,
         spread: Spread | None = None,
     ) -> None:
         self.passages = sorted(passages, key=lambda passage: (-passage.prior, passage.id))
-        self.tally = Tally()
-        self.opened: set[str] = set()
+        self.stats = CallStats()
+        self.attempted: set[str] = set()
         self._calibration, self._weight, self._spread = calibration, weight, spread
         self._blanks: list[LabelScores] = []
         self._scores: dict[str, LabelScores] = {}
@@ -426,33 +410,38 @@ class Sheet:
         """By id, best first."""
         return {passage.id: passage.prior for passage in self.passages}
 
+    @cached_property
+    def _prior_zs(self) -> Mapping[str, float]:
+        zs = prior_scores(list(self.priors.values()), self._spread)
+        return {key: self._weight / PRIOR_WEIGHT * z for key, z in zip(self.priors, zs, strict=True)}
+
+    @cached_property
+    def _suspects(self) -> frozenset[str]:
+        return frozenset(passage.id for passage in self.passages if SUSPECTED_INJECTION in passage.flags)
+
     @property
-    def begun(self) -> bool:
+    def has_results(self) -> bool:
         """Whether a model has said anything about any of them."""
         return bool(self._scores or self._judged)
 
-    def unopened(self) -> list[Prepared]:
-        """Those that no model was asked about."""
-        return [passage for passage in self.passages if passage.id not in self.opened]
-
     @property
-    def unbiased(self) -> bool:
-        """Whether the label scorer's bias is known."""
+    def bias_known(self) -> bool:
+        """Whether the label scorer has scored blanks."""
         return bool(self._blanks)
 
-    def score(self, scores: Mapping[str, LabelScores], blanks: Iterable[LabelScores] = ()) -> None:
-        """Note what a label scorer said of passages, and of blanks."""
+    def add_scores(self, scores: Mapping[str, LabelScores], blanks: Iterable[LabelScores] = ()) -> None:
+        """What a label scorer said of passages, and of blanks."""
         self._scores.update(scores)
         self._blanks += blanks
-        self._changed()
+        self._grades = self._model = None
 
-    def judge(self, grades: Mapping[str, Grade]) -> None:
-        """Note what a judge said."""
+    def add_grades(self, grades: Mapping[str, Grade]) -> None:
+        """What a judge said."""
         self._judged.update(grades)
-        self._changed()
+        self._grades = self._model = None
 
     def move(self, zs: Mapping[str, float]) -> None:
-        """Note a second look: these z replace those of the grades."""
+        """What a second look found: these z replace those of the grades."""
         self._moved.update(zs)
 
     def grades(self) -> Mapping[str, Grade]:
@@ -463,25 +452,33 @@ class Sheet:
             self._grades = {key: grade for key, grade in scored.items() if grade is not None} | self._judged
         return self._grades
 
+    def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
+        """Those that may be shown side by side: a suspicious one could speak against its neighbours."""
+        return {key: grade for key, grade in grades.items() if key not in self._suspects}
+
     def prior_model(self) -> PriorModel:
-        """What priors say of grades, as far as honest passages tell."""
+        """What priors say of grades, learnt from passages that are not suspicious."""
         if self._model is None:
             honest = self.trusted(self.grades())
             self._model = fit_prior((self.priors[key], grade.expected) for key, grade in honest.items())
         return self._model
 
     def zs(self) -> dict[str, float]:
-        """Of those that were opened; the ones that stayed ungraded have what their prior lets expect.
+        """Of those that were attempted; the ones that stayed ungraded have what their prior lets expect.
 
         A suspicious one is not believed to be better than that, nor does it rise above where retrieval has it.
         """
         graded = {key: fuse(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
-        hoped = {key: self._hoped(key) for key in self.opened if key not in graded or key in self._suspects}
-        zs = {key: min(graded.get(key, math.inf), hoped.get(key, math.inf)) for key in self.opened}
+        by_prior = {
+            key: fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
+            for key in self.attempted
+            if key not in graded or key in self._suspects
+        }
+        zs = {key: min(graded.get(key, math.inf), by_prior.get(key, math.inf)) for key in self.attempted}
         return self._held_back(zs) if self._suspects else zs
 
     def _held_back(self, zs: Mapping[str, float]) -> dict[str, float]:
-        """As many honest ones stay above each suspicious one as have better priors."""
+        """As many honest passages stay above each suspicious one as have better priors."""
         held = dict(zs)
         honest = sorted((z for key, z in zs.items() if key not in self._suspects), reverse=True)
         above = 0
@@ -492,55 +489,36 @@ class Sheet:
                 held[key] = min(zs[key], math.nextafter(honest[above - 1], -math.inf))
         return held
 
-    def _hoped(self, key: str) -> float:
-        return fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
-
-    def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
-        """Those that may be looked at side by side: a suspicious one could speak against its neighbours."""
-        return {key: grade for key, grade in grades.items() if key not in self._suspects}
-
     def ranked(self) -> tuple[Ranked, ...]:
-        """Everyone once, best first: those that were opened by z, then the others by prior."""
-        zs = self.zs()
+        """Every candidate once, best first: those that were attempted by z, then the others by prior."""
+        zs, grades = self.zs(), self.grades()
         scores = {key: score_of(zs[key], self._calibration) for key in in_order(zs, self.priors)}
-        if rest := self.unopened():
-            priors, prior_zs = [p.prior for p in rest], [self._prior_zs[p.id] for p in rest]
+        if unread := [passage for passage in self.passages if passage.id not in self.attempted]:
+            priors, prior_zs = [p.prior for p in unread], [self._prior_zs[p.id] for p in unread]
             last = min(scores.values(), default=1.0)
-            left = unread_scores(priors, prior_zs, self.prior_model(), self._calibration, last)
-            scores |= dict(zip((passage.id for passage in rest), left, strict=True))
-        return tuple(self._everyone(scores, self.grades()))
-
-    def _everyone(self, scores: Mapping[str, float], grades: Mapping[str, Grade]) -> Iterator[Ranked]:
+            rest = unread_scores(priors, prior_zs, self.prior_model(), self._calibration, last)
+            scores |= dict(zip((passage.id for passage in unread), rest, strict=True))
         by_id = {passage.id: passage for passage in self.passages}
+        order: list[Ranked] = []
         for key, score in scores.items():
-            grade = grades.get(key)
-            flags = (UNGRADED,) if key in self.opened and grade is None else ()
-            yield from places(by_id[key], score, grade, read=grade is not None, flags=flags)
+            passage, grade = by_id[key], grades.get(key)
+            if grade is not None:
+                order += with_twins(
+                    msgspec.structs.replace(
+                        passage,
+                        score=score,
+                        read=True,
+                        grade=grade.expected,
+                        uncertainty=math.sqrt(grade.variance),
+                        flags=(*passage.flags, *grade.flags),
+                    )
+                )
+            else:
+                flags = (*passage.flags, UNGRADED) if key in self.attempted else passage.flags
+                order += with_twins(msgspec.structs.replace(passage, score=score, flags=flags))
+        return tuple(order)
 
-    def _changed(self) -> None:
-        self._grades = self._model = None
 
-    @cached_property
-    def _prior_zs(self) -> Mapping[str, float]:
-        zs = prior_scores(list(self.priors.values()), self._spread)
-        return {key: self._weight / PRIOR_WEIGHT * z for key, z in zip(self.priors, zs, strict=True)}
-
-    @cached_property
-    def _suspects(self) -> frozenset[str]:
-        return frozenset(passage.id for passage in self.passages if SUSPECTED_INJECTION in passage.flags)
-
-
-def places(
-    passage: Prepared, score: float, grade: Grade | None = None, *, read: bool, flags: tuple[str, ...] = ()
-) -> Iterable[Ranked]:
-    """A passage's place, and those of its twins right behind it."""
-    flags = (*passage.flags, *(grade.flags if grade else ()), *flags)
-    for key in (passage.id, *passage.twins):
-        yield Ranked(
-            id=key,
-            score=score,
-            read=read,
-            grade=grade.expected if grade else None,
-            uncertainty=math.sqrt(grade.variance) if grade else None,
-            flags=flags,
-        )
+def with_twins(passage: Ranked) -> list[Ranked]:
+    """A passage, and its twins right behind it."""
+    return [passage, *(msgspec.structs.replace(passage, id=twin) for twin in passage.twins)]

@@ -18,7 +18,7 @@ from app.backends.router import NONE, Route, Served
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, SourcesFound, TextDelta
 from app.errors import MissingCapability, WinnowError
 from app.observability.timing import Stopwatch
-from app.services.ranking import NEEDS, LineReader
+from app.services.ranking import NEEDS, ClientReader
 from app.text.languages import refusal
 
 CHECK = "check"
@@ -171,7 +171,7 @@ class Checking:
             probed = await line.known((hurry or self._call.deadline).left())
             failure: WinnowError = MissingCapability(f"the backend {line.name!r} cannot check citations")
             for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):
-                found = await check(written.claims, citations, written.sources, LineReader(line, way, self._call))
+                found = await check(written.claims, citations, written.sources, ClientReader(line, way, self._call))
                 if not found.failures or self._is_worth_something(found, written):
                     return found
                 failure = found.failures[0]

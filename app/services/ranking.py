@@ -1,4 +1,4 @@
-"""Who ranks, by when, and what happens when nobody can."""
+"""Selects the backend that ranks, holds it to its deadline, and falls back to the order of retrieval."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -12,8 +12,9 @@ from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
 from app.ranking.calls import Way
-from app.ranking.models import Candidate, Ranking, Spread
-from app.ranking.reranker import Reranker, Task
+from app.ranking.models import Ranking, Spread
+from app.ranking.reranker import RankingTask, Reranker
+from indexing.documents import Candidate
 
 STAGE = "rank"
 
@@ -24,13 +25,13 @@ NEEDS: dict[Way, frozenset[Capability]] = {
 """What a backend must offer to rank in either way; the first is better."""
 
 
-def can_rank(line: BackendClient) -> bool:
-    """As far as is known of it."""
-    return any(map(line.offers, NEEDS.values()))
+def can_rank(client: BackendClient) -> bool:
+    """As far as its capabilities are known."""
+    return any(map(client.offers, NEEDS.values()))
 
 
-class Ordered(msgspec.Struct, frozen=True, kw_only=True):
-    """A ranking, by whom, and what it cost. `ranking` None: the order of retrieval stays."""
+class RankingOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A ranking, who made it, and what it cost. `ranking` None: the order of retrieval stays."""
 
     use: BackendUse
     ranking: Ranking | None = None
@@ -39,7 +40,7 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rankers:
-    """The backends that rank. The router is asked for when one is needed, so that it can be opened late."""
+    """The backends that rank. The router is opened when the first request needs it."""
 
     def __init__(
         self, backends: Backends, router: Callable[[], Awaitable[Router]], reranker: Reranker, settings: RankingSettings
@@ -47,8 +48,8 @@ class Rankers:
         self._backends, self._router = backends, router
         self._reranker, self._settings = reranker, settings
 
-    async def who(self, requested: str | None) -> Route | BackendUse:
-        """The way to a model; or at once, who is used where none is needed or there. Before any work.
+    async def select(self, requested: str | None) -> Route | BackendUse:
+        """The route to a model, or the use of "none" where no model is wanted or available. Before any work.
 
         Raises UnknownBackend, MissingCapability.
         """
@@ -57,54 +58,29 @@ class Rankers:
             return use
         return (await self._router()).route_or(NONE.name, use.requested, *NEEDS.values())
 
-    async def first(self) -> str:
-        """Who ranks for "auto", as things are: a backend's name or "none"."""
-        who = await self.who(AUTO)
-        if isinstance(who, BackendUse):
-            return who.used
-        return next((line for line in who.clients if line.available), who.clients[0]).name
+    async def auto_backend(self) -> str:
+        """The backend that "auto" selects at the moment, or "none"."""
+        ranker = await self.select(AUTO)
+        if isinstance(ranker, BackendUse):
+            return ranker.used
+        return next((client for client in ranker.clients if client.available), ranker.clients[0]).name
 
     async def rank(
         self,
-        who: Route,
+        route: Route,
         query: str,
         candidates: Sequence[Candidate],
         top: int,
         options: RankingOptions,
         caller: Caller,
         spread: Spread | None = None,
-    ) -> Ordered:
-        """The best order by the deadline. `spread` as in `Task`.
+    ) -> RankingOutcome:
+        """The best order by the deadline. `spread` as in `RankingTask`.
 
-        Raises what the models' calls raise, where that is what the caller wants.
+        Raises what the models' calls raise if `options.on_failure` is "fail".
         """
         call = call_of(STAGE, (options.deadline_ms or self._settings.deadline_ms) / 1000, caller)
-        try:
-            task = self._task(query, candidates, top, options, spread)
-            served = await who.first(call, lambda line, hurry: self._read(task, line, call, hurry))
-        except WinnowError as exc:
-            if options.on_failure == "fail" or _is_mistake(exc, who):
-                raise
-            return _given_up(exc, who, call)
-        ranking = served.value
-        return Ordered(use=served.use, ranking=ranking, usage=call.account.usage(), degraded=ranking.degraded)
-
-    async def _read(self, task: Task, line: BackendClient, call: Call, hurry: Deadline | None) -> Ranking:
-        until = hurry or call.deadline
-        probed = await line.known(until.left())
-        unable = MissingCapability(f"the backend {line.name!r} cannot rank: it offers neither logprobs nor structured")
-        for way, needs in NEEDS.items():
-            if needs <= probed.capabilities:
-                try:
-                    return await self._reranker.rank(task, LineReader(line, way, call), call.deadline, hurry)
-                except MissingCapability as exc:
-                    unable = exc
-        raise unable
-
-    def _task(
-        self, query: str, candidates: Sequence[Candidate], top: int, options: RankingOptions, spread: Spread | None
-    ) -> Task:
-        return Task(
+        task = RankingTask(
             query=query,
             candidates=candidates,
             strategy=options.strategy or self._settings.strategy,
@@ -112,41 +88,57 @@ class Rankers:
             top=top,
             spread=spread,
         )
+        try:
+            served = await route.first(call, lambda client, failover: self._read(task, client, call, failover))
+        except WinnowError as exc:
+            # A caller who names a backend that turns out to be unable must hear of it.
+            mistaken = route.requested != AUTO and isinstance(exc, MissingCapability | UnknownBackend)
+            if options.on_failure == "fail" or mistaken:
+                raise
+            return _unranked(exc, route, call)
+        ranking = served.value
+        return RankingOutcome(use=served.use, ranking=ranking, usage=call.account.usage(), degraded=ranking.degraded)
+
+    async def _read(self, task: RankingTask, client: BackendClient, call: Call, failover: Deadline | None) -> Ranking:
+        probed = await client.known((failover or call.deadline).left())
+        error = MissingCapability(f"the backend {client.name!r} cannot rank: it offers neither logprobs nor structured")
+        for way, needs in NEEDS.items():
+            if needs <= probed.capabilities:
+                try:
+                    return await self._reranker.rank(task, ClientReader(client, way, call), call.deadline, failover)
+                except MissingCapability as exc:
+                    error = exc
+        raise error
 
 
-class LineReader:
-    """A backend's line as a ranking reads with it. `way`: see `app.ranking.calls.Reader`."""
+class ClientReader:
+    """A backend's client as the reader of one ranking. `way`: see `app.ranking.calls.Reader`."""
 
-    def __init__(self, line: BackendClient, way: Way, call: Call) -> None:
-        self.name, self.model, self.way = line.name, line.model, way
-        self._line, self._call = line, call
+    def __init__(self, client: BackendClient, way: Way, call: Call) -> None:
+        self.name, self.model, self.way = client.name, client.model, way
+        self._client, self._call = client, call
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring:
-        """Raises MissingCapability for a model whose tokens the labels are not."""
+        """Raises MissingCapability if the labels are not single tokens of the model."""
         try:
-            return await self._line.score(prompts, labels, self._call)
+            return await self._client.score(prompts, labels, self._call)
         except MissingCapability:
             raise
         except InvalidRequest as exc:
             raise MissingCapability(f"the backend {self.name!r} cannot rank: {exc}") from exc
 
     async def complete(self, request: ChatRequest) -> Reply:
-        """As the line."""
-        return await self._line.complete(request, self._call)
+        """The client's reply."""
+        return await self._client.complete(request, self._call)
 
 
-def _is_mistake(failure: WinnowError, who: Route) -> bool:
-    """A caller who names a backend that turns out to be unable must hear of it."""
-    return who.requested != AUTO and isinstance(failure, MissingCapability | UnknownBackend)
-
-
-def _given_up(failure: WinnowError, who: Route, call: Call) -> Ordered:
+def _unranked(failure: WinnowError, route: Route, call: Call) -> RankingOutcome:
     tried = failure.failures
-    if isinstance(failure, Refused):  # an answer, for a route; here, one more that did not rank
+    if isinstance(failure, Refused):  # a route takes a refusal for an answer; here it is one more that did not rank
         tried += (Fallback(backend=failure.service, reason=failure.code),)
     names = " or ".join(one.backend for one in tried)
-    return Ordered(
-        use=BackendUse(requested=who.requested, used=NONE.name, fallbacks=tried),
+    return RankingOutcome(
+        use=BackendUse(requested=route.requested, used=NONE.name, fallbacks=tried),
         usage=call.account.usage(),
         degraded=(f"not ranked by {names} ({failure.code}): this is the order of retrieval",),
     )

@@ -19,12 +19,13 @@ found all that matches). So neither side's tail crowds out the other's.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import msgspec
 
-from indexing.documents import Passage
-from indexing.store.base import Retrieved, ScoredPassage
+from indexing.documents import Candidate
+from indexing.store.base import Retrieved
 
 REFERENCE_RANK = 50
 """Dense similarities count from the one at this rank; retrieve at least as many candidates a side."""
@@ -49,20 +50,6 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     sparse_cut: bool = False
 
 
-class Fused(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate of either side.
-
-    `fused` is at most 2 when both sides were searched. `score` is the evidence over its own maximum possible value, in
-    [0,1]. A side that did not find the passage is None.
-    """
-
-    passage: Passage
-    dense: float | None
-    sparse: float | None
-    fused: float
-    score: float
-
-
 def sparse_bound(terms: int, passages: int) -> float:
     """The highest BM25 score that a query of `terms` distinct tokens can reach among `passages` passages.
 
@@ -72,54 +59,50 @@ def sparse_bound(terms: int, passages: int) -> float:
     return terms * BM25_SATURATION * math.log1p(max(passages - 0.5, 0.0) / 1.5)
 
 
-def fuse(retrieved: Retrieved, scale: Scale) -> list[Fused]:
-    """Both sides as one list, by descending `fused`, ties by passage id."""
+def fuse(retrieved: Retrieved, scale: Scale) -> list[Candidate]:
+    """Both sides as one list, by descending `fused` (at most 2), ties by passage id; `score` is half of it, clipped."""
     dense, dense_rest = _dense_evidence(retrieved.dense, scale)
     sparse, sparse_rest = _sparse_evidence(retrieved.sparse, scale)
-    scores = tuple({c.passage.id: c.score for c in side} for side in (retrieved.dense, retrieved.sparse))
-    passages = {c.passage.id: c.passage for c in (*retrieved.dense, *retrieved.sparse)}
+    cosines = {candidate.passage.id: candidate.score for candidate in retrieved.dense}
+    bm25 = {candidate.passage.id: candidate.score for candidate in retrieved.sparse}
+    passages = {candidate.passage.id: candidate.passage for candidate in (*retrieved.dense, *retrieved.sparse)}
     fused = []
     for key, passage in passages.items():
         evidence = dense.get(key, dense_rest) + sparse.get(key, sparse_rest)
-        found = Fused(
-            passage=passage,
-            dense=scores[0].get(key),
-            sparse=scores[1].get(key),
-            fused=evidence,
-            score=_clip(evidence / 2),
-        )
-        fused.append(found)
-    return sorted(fused, key=lambda found: (-found.fused, found.passage.id))
+        candidate = Candidate(passage, _clip(evidence / 2), cosines.get(key), bm25.get(key), evidence)
+        fused.append((-evidence, key, candidate))
+    return [candidate for *_, candidate in sorted(fused, key=itemgetter(0, 1))]
 
 
-def one_sided(candidates: list[ScoredPassage], *, side: str, scale: Scale) -> list[Fused]:
-    """A ranking of one side alone: the cosine itself, or BM25 over its bound, as the score."""
-    result = []
-    for found in candidates:
-        score = _clip(
-            found.score if side == "dense" else found.score / scale.sparse_bound if scale.sparse_bound else 0.0
-        )
-        dense, sparse = (found.score, None) if side == "dense" else (None, found.score)
-        result.append(Fused(passage=found.passage, dense=dense, sparse=sparse, fused=found.score, score=score))
-    return result
+def score_dense(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """A ranking by vectors alone: the score is the cosine itself, clipped to [0,1]."""
+    return [Candidate(c.passage, _clip(c.score), dense=c.score, fused=c.score) for c in candidates]
 
 
-def _dense_evidence(found: list[ScoredPassage], scale: Scale) -> tuple[Mapping[str, float], float]:
-    """By passage id, and what is known of all others."""
-    if not found:
+def score_sparse(candidates: Sequence[Candidate], bound: float) -> list[Candidate]:
+    """A ranking by words alone: the score is BM25 over its `bound`, clipped to [0,1]; 0 where the bound is 0."""
+    return [
+        Candidate(c.passage, _clip(c.score / bound) if bound else 0.0, sparse=c.score, fused=c.score)
+        for c in candidates
+    ]
+
+
+def _dense_evidence(side: Sequence[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is assumed of every other passage: no better than the last one found."""
+    if not side:
         return {}, 0.0
-    reference = found[min(REFERENCE_RANK, len(found)) - 1].score
-    evidence = {c.passage.id: min(1.0, (c.score - reference) / scale.dense_unit) for c in found}
-    return evidence, evidence[found[-1].passage.id]
+    reference = side[min(REFERENCE_RANK, len(side)) - 1].score
+    evidence = {c.passage.id: min(1.0, (c.score - reference) / scale.dense_unit) for c in side}
+    return evidence, evidence[side[-1].passage.id]
 
 
-def _sparse_evidence(found: list[ScoredPassage], scale: Scale) -> tuple[Mapping[str, float], float]:
-    """By passage id, and what is known of all others."""
-    top = max(found[0].score, FLOOR * scale.sparse_bound) if found else 0.0
+def _sparse_evidence(side: Sequence[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+    """By passage id, and what is assumed of every other passage: 0 unless the list was cut."""
+    top = max(side[0].score, FLOOR * scale.sparse_bound) if side else 0.0
     if top <= 0:
         return {}, 0.0
-    evidence = {c.passage.id: min(1.0, c.score / top) for c in found}
-    return evidence, evidence[found[-1].passage.id] if scale.sparse_cut else 0.0
+    evidence = {c.passage.id: min(1.0, c.score / top) for c in side}
+    return evidence, evidence[side[-1].passage.id] if scale.sparse_cut else 0.0
 
 
 def _clip(value: float) -> float:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.documents import Passage
+from indexing.documents import Candidate, Passage
 from indexing.errors import InvalidName
 from indexing.filters import Filter
 
@@ -65,21 +65,11 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
     filter: Filter | None = None
 
 
-class ScoredPassage(msgspec.Struct, frozen=True):
-    """A passage with the score of the side that found it (cosine similarity, or BM25 with the collection's idf).
-
-    A larger score is nearer with every distance: Euclidean distances are negated.
-    """
-
-    passage: Passage
-    score: float
-
-
 class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides, each by descending score, ties by passage id."""
 
-    dense: list[ScoredPassage] = []
-    sparse: list[ScoredPassage] = []
+    dense: list[Candidate] = []
+    sparse: list[Candidate] = []
 
 
 class VectorStore(Protocol):

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from indexing.documents import Passage, from_payload
+from indexing.documents import Candidate, Passage, from_payload
 from indexing.errors import StoreUnavailable
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import (
@@ -20,7 +20,6 @@ from indexing.store.base import (
     Point,
     Retrieval,
     Retrieved,
-    ScoredPassage,
     SparseVector,
     Vector,
 )
@@ -287,7 +286,7 @@ def _of_documents(document_ids: Sequence[str]) -> edge.Filter:
 
 def _rank(
     points: Sequence[edge.ScoredPoint], passages: dict[UUID | int | str, Passage], sign: float
-) -> list[ScoredPassage]:
+) -> list[Candidate]:
     # A passage deleted between the search and the reading is not a candidate any more.
-    found = [ScoredPassage(passages[point.id], sign * point.score) for point in points if point.id in passages]
+    found = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))

@@ -11,7 +11,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from indexing.documents import Passage, from_payload
+from indexing.documents import Candidate, Passage, from_payload
 from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import (
@@ -20,7 +20,6 @@ from indexing.store.base import (
     Point,
     Retrieval,
     Retrieved,
-    ScoredPassage,
     check_name,
     generation_name,
     new_generation,
@@ -142,8 +141,8 @@ def _filter(condition: Filter | None) -> models.Filter | None:
     return None if condition is None else models.Filter(must=[translate(condition, _DIALECT)])
 
 
-def rank(points: Sequence[models.ScoredPoint], sign: float) -> list[ScoredPassage]:
-    found = [ScoredPassage(passage(point), sign * point.score) for point in points]
+def rank(points: Sequence[models.ScoredPoint], sign: float) -> list[Candidate]:
+    found = [Candidate(passage(point), sign * point.score) for point in points]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
 
 

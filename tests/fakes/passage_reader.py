@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
 from app.domain import TokenCount
 from app.ranking.calls import Way
-from app.ranking.models import LABELS, TOP_GRADE, Candidate
+from app.ranking.models import LABELS, TOP_GRADE, candidate_of
+from indexing.documents import Candidate
 
 _NAME = re.compile(r"\bp\d+\b")
 _LINE = re.compile(r"^(?:\w+ )?\[(\w+)\].*?\b(p\d+)\b", re.MULTILINE)
@@ -18,7 +19,7 @@ _LINE = re.compile(r"^(?:\w+ )?\[(\w+)\].*?\b(p\d+)\b", re.MULTILINE)
 def candidates(*priors: float) -> list[Candidate]:
     """Called p0, p1, ... with these priors, in different words."""
     return [
-        Candidate(id=f"p{number}", text=f"p{number} tells {_words(number)}.", prior=prior)
+        candidate_of(id=f"p{number}", text=f"p{number} tells {_words(number)}.", prior=prior)
         for number, prior in enumerate(priors)
     ]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.backends.base import Conversation
-from app.ranking.models import LABELS, Candidate
+from app.ranking.models import LABELS, candidate_of
 from app.ranking.passages import prepare
 from app.ranking.prompts import LETTERS, duel_prompt, grade_prompt
 from tests.attacks.injections import ATTACKS
@@ -50,7 +50,7 @@ def test_a_duel_is_asked_for_in_gemmas_turns(vllm: RunningVllm) -> None:
 
 def test_no_attack_becomes_a_marker(vllm: RunningVllm) -> None:
     """Prepared passages hold no control token, however it was disguised."""
-    attackers = [Candidate(id=str(number), text=attack.text) for number, attack in enumerate(ATTACKS)]
+    attackers = [candidate_of(id=str(number), text=attack.text) for number, attack in enumerate(ATTACKS)]
     for passage in prepare(QUERY, attackers):
         assert markers(vllm, tokens(vllm, grade_prompt(QUERY, passage.text, FENCE))) == ONCE
 

@@ -12,7 +12,7 @@ from app.api.compat.inputs import LenientJSON, document_texts, query_text, told
 from app.api.problem_details import Problem, request_id
 from app.api.request import BodyRequest, caller_of, while_connected
 from app.services.model_ids import RERANK
-from app.services.rerank import RankedText, RankedTexts, TextsToRank
+from app.services.rerank import RankedTexts
 from app.wiring import Services
 
 DOCUMENTS_PER_UNIT = 100
@@ -139,7 +139,7 @@ async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: Nam
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
     ranked, notes = await _ranked(request, services, data.model or "", query_text(data.query), texts, top)
     tokens = ranked.input_tokens
-    results = [_result(place, texts if data.return_documents else None) for place in ranked.results[:top]]
+    results = [_result(index, score, texts if data.return_documents else None) for index, score in ranked.results[:top]]
     return Reranked(
         id=request_id(request.scope),
         model=data.model or RERANK,
@@ -172,11 +172,11 @@ async def rerank_as_tei(
     ranked, _ = await _ranked(request, services, "", query_text(data.query), texts, top=None)
     return [
         TeiResult(
-            index=place.index,
-            score=place.score,
-            text=texts[place.index] if data.return_text else msgspec.UNSET,
+            index=index,
+            score=score,
+            text=texts[index] if data.return_text else msgspec.UNSET,
         )
-        for place in ranked.results
+        for index, score in ranked.results
     ]
 
 
@@ -185,12 +185,12 @@ async def _ranked(
 ) -> tuple[RankedTexts, list[str]]:
     """The texts by relevance, and what did not go as asked."""
     ranker = services.names.ranker(model, (await services.clients()).values())
-    task, caller = TextsToRank(query=query, texts=texts, backend=ranker.backend, top=top), caller_of(request)
-    ranked = await while_connected(request, services.text_ranker.rank(task, caller))
+    caller = caller_of(request)
+    ranked = await while_connected(request, services.text_ranker.rank(query, texts, ranker.backend, top, caller))
     request.scope["state"]["timings"] = ranked.timings_ms
     return ranked, told(caller, ranker.warning, *ranked.degraded, *ranked.warnings)
 
 
-def _result(place: RankedText, texts: list[str] | None) -> Result:
-    document = DocumentText(texts[place.index]) if texts is not None else msgspec.UNSET
-    return Result(index=place.index, relevance_score=place.score, document=document)
+def _result(index: int, score: float, texts: list[str] | None) -> Result:
+    document = DocumentText(texts[index]) if texts is not None else msgspec.UNSET
+    return Result(index=index, relevance_score=score, document=document)

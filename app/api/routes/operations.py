@@ -116,7 +116,7 @@ async def show_backends(services: NamedDependency[Services]) -> BackendList:
     backends, fleet = services.backends, await services.fleet.get()
     return BackendList(
         default=backends.default,
-        auto=await services.rankers.first(),
+        auto=await services.rankers.auto_backend(),
         routing=[line.name for line in fleet.router.auto],
         backends=[_status(backend, fleet.router.clients) for backend in backends],
     )

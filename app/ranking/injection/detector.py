@@ -10,7 +10,7 @@ from itertools import chain, product
 import msgspec
 from ahocorasick_rs import AhoCorasick, Implementation
 
-from app.text.fencing import looking_like, visible
+from app.text.fencing import looking_like
 from app.text.terms import fold
 
 _ME = r"(?:passage|document|text|snippet|chunk|paragraph|result|candidate|entry|page|article|answer|item|file)"
@@ -447,18 +447,12 @@ _LOOKED_FOR = sorted(NEEDLES | _ENTITIES | _ENCODED | _LEETED | _SPELT)
 _FINDER = AhoCorasick(_LOOKED_FOR, implementation=Implementation.DFA)
 
 
-def is_suspicious(text: str) -> bool:
-    """Whether the text gives orders to whoever ranks it, fakes turns or replies, praises itself, or hides text."""
-    seen = visible(text)
-    return (seen != text and hides(text)) or tells(seen)
-
-
-def hides(text: str) -> bool:
+def has_hidden_text(text: str) -> bool:
     """Whether letters stand in it as characters that nobody sees."""
     return bool(_TAGS.search(text) or _SELECTED.search(text))
 
 
-def tells(text: str) -> bool:
+def shows_injection(text: str) -> bool:
     """Whether it shows a telltale, plainly or in a common disguise. Invisible characters should be gone (`visible`)."""
     plain = fold(text)
     found = _found(plain)

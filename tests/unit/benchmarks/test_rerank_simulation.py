@@ -7,7 +7,7 @@ import pytest
 from app.backends.base import ChatRequest, Message
 from app.domain import TokenCount
 from app.errors import UpstreamTimeout
-from app.ranking.models import LABELS, Candidate
+from app.ranking.models import LABELS, candidate_of
 from app.ranking.prompts import blank_prompts, grade_prompt, judge_request, order_request, window_request
 from benchmarks.rerank_data import Bm25Index, RerankSet, Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge, damaged
@@ -32,8 +32,8 @@ def make_task(size: int = 60, length: int = 40, seed: int = 3) -> Task:
     """The grades are 0 to 3 for all alike; the first stage's order tells nothing."""
     chance = Random(seed)
     texts = [words(chance, length) for _ in range(size)]
-    candidates = [Candidate(id=f"p{n:03}", text=text, prior=1 - n / size) for n, text in enumerate(texts)]
-    grades = {c.id: n % 4 for n, c in enumerate(candidates) if n % 4}
+    candidates = [candidate_of(id=f"p{n:03}", text=text, prior=1 - n / size) for n, text in enumerate(texts)]
+    grades = {c.passage.id: n % 4 for n, c in enumerate(candidates) if n % 4}
     return task_of("t", "where does the heron nest in winter", candidates, grades)
 
 
@@ -99,7 +99,7 @@ def test_noisy_judge_still_gives_permutations(name: str) -> None:
     task = make_task(size=45)
     noise = Noise(error=1.0, crowd=0.5, malformed=1.0)
     done = simulated(task, SCHEDULES[name], noise)
-    assert sorted(done.order) == [c.id for c in task.candidates]
+    assert sorted(done.order) == [c.passage.id for c in task.candidates]
 
 
 def test_more_noise_is_worse() -> None:
@@ -158,11 +158,11 @@ def test_product_and_ablation_agree() -> None:
 def test_reader_recognises_what_is_shown() -> None:
     """Passages are found in all of the product's prompts, in their order, under the names that they have there."""
     task = make_task(size=12)
-    reader, texts = Reader(task), [c.text for c in task.candidates]
+    reader, texts = Reader(task), [c.passage.text for c in task.candidates]
     numbered = list(zip(range(12, 0, -1), texts, strict=True))
     for make in (judge_request, order_request, window_request):
         seen = reader.read(make(task.query, numbered, FENCE).messages[-1].content)
-        assert [one.id for one in seen] == [c.id for c in task.candidates]
+        assert [one.id for one in seen] == [c.passage.id for c in task.candidates]
         assert [int(one.name) for one in seen] == list(range(12, 0, -1))
     assert [one.id for one in reader.read(grade_prompt(task.query, texts[5], FENCE)[-1].content)] == ["p005"]
     assert not any(reader.read(blank[-1].content) for blank in blank_prompts(task.query, FENCE))
@@ -171,7 +171,7 @@ def test_reader_recognises_what_is_shown() -> None:
 def test_lines_of_a_passage_are_one() -> None:
     """A passage that is shown on several lines is one passage, and all of its lines count."""
     task = make_task(size=2, length=60)
-    parts = task.candidates[1].text.split()
+    parts = task.candidates[1].passage.text.split()
     text = "\n".join(" ".join(parts[start : start + 20]) for start in (0, 20, 40))
     [seen] = Reader(task).read(text)
     assert seen.id == "p001"
@@ -181,23 +181,23 @@ def test_lines_of_a_passage_are_one() -> None:
 def test_title_that_the_text_repeats_is_no_passage_of_its_own() -> None:
     """A title's line and the text below it are one passage, even where the text says the title again."""
     title = "the grey heron in winter"
-    candidate = Candidate(id="a", title=title, text=f"{words(Random(1), 20)} {title} {words(Random(2), 20)}")
+    candidate = candidate_of(id="a", title=title, text=f"{words(Random(1), 20)} {title} {words(Random(2), 20)}")
     task = task_of("t", "q", [candidate], {"a": 3})
-    [seen] = Reader(task).read(f"{title}\n{candidate.text}")
+    [seen] = Reader(task).read(f"{title}\n{candidate.passage.text}")
     assert seen.places >= set(range(25))
 
 
 def test_query_in_a_prompt_is_no_passage() -> None:
     """A line that repeats the query is not taken for the passage that holds the same words."""
     query = "where does the heron nest in winter"
-    task = task_of("t", query, [Candidate(id="a", text=f"People ask {query} and why it leaves at all")], {"a": 3})
+    task = task_of("t", query, [candidate_of(id="a", text=f"People ask {query} and why it leaves at all")], {"a": 3})
     assert Reader(task).read(f"Query: {query}") == []
 
 
 def test_evidence_that_is_cut_off_does_not_count() -> None:
     """A relevant passage is believed to be so only where its evidence is shown."""
     task = make_task(size=4, length=40)
-    [passage] = [c for c in task.candidates if task.grades.get(c.id) == 3]
+    [passage] = [c.passage for c in task.candidates if task.grades.get(c.passage.id) == 3]
     place, parts = task.evidence[passage.id], passage.text.split()
     opinion, reader = Opinion(task, 3, NONE, 1), Reader(task)
     [whole] = reader.read(passage.text)
@@ -211,7 +211,7 @@ def test_labels_of_a_perfect_judge() -> None:
     task = make_task(size=4)
     judge = judge_of(task, NONE)
     for grade, candidate in enumerate(task.candidates):
-        prompt = grade_prompt(task.query, candidate.text, FENCE)
+        prompt = grade_prompt(task.query, candidate.passage.text, FENCE)
         forward = judge.first_tokens(prompt, LABELS)
         assert max(range(4), key=forward.__getitem__) == grade
         assert math.isclose(math.fsum(map(math.exp, forward)), 1.0)
@@ -229,9 +229,9 @@ def test_blanks_show_the_bias_of_labels() -> None:
 
 def test_first_places_gain_from_primacy() -> None:
     """Among equals the first is named first, whoever it is."""
-    task = task_of("t", "q", [Candidate(id=str(n), text=words(Random(n), 20)) for n in range(5)], {})
+    task = task_of("t", "q", [candidate_of(id=str(n), text=words(Random(n), 20)) for n in range(5)], {})
     judge = judge_of(task, Noise(primacy=0.5))
-    request = order_request("q", [(n + 1, c.text) for n, c in enumerate(reversed(task.candidates))], FENCE)
+    request = order_request("q", [(n + 1, c.passage.text) for n, c in enumerate(reversed(task.candidates))], FENCE)
     assert judge.reply(request) == '{"order": [1, 2, 3, 4, 5]}'
 
 
@@ -300,7 +300,7 @@ def test_api_takes_so_many_at_a_time() -> None:
 def test_too_slow_a_judge_is_a_timeout() -> None:
     """It raises what an adapter raises."""
     task = make_task(size=4)
-    request = ChatRequest(messages=grade_prompt(task.query, task.candidates[0].text, FENCE))
+    request = ChatRequest(messages=grade_prompt(task.query, task.candidates[0].passage.text, FENCE))
 
     async def ask() -> None:
         await judge_of(task, NONE, speed=FLASH_LITE).complete(request, 0.1)
@@ -312,7 +312,7 @@ def test_too_slow_a_judge_is_a_timeout() -> None:
 def test_reply_is_cut_at_its_limit() -> None:
     """A reply that is longer than was allowed ends there, and says so."""
     task = make_task(size=20)
-    numbered = [(n, c.text) for n, c in enumerate(task.candidates, 1)]
+    numbered = [(n, c.passage.text) for n, c in enumerate(task.candidates, 1)]
     whole = order_request(task.query, numbered, FENCE)
     short = ChatRequest(messages=whole.messages, schema=whole.schema, max_output_tokens=10)
 
@@ -332,7 +332,7 @@ def test_lost_passage_is_noticed() -> None:
     task = make_task(size=4)
 
     async def forgetful(ports, task):
-        return [c.id for c in task.candidates[1:]]
+        return [c.passage.id for c in task.candidates[1:]]
 
     with pytest.raises(AssertionError, match="permutation"):
         virtual_time.run(run(forgetful, judge_of(task, NONE), task))

@@ -8,7 +8,7 @@ import pytest
 
 from app.backends.base import LabelScores
 from app.errors import UpstreamUnavailable
-from app.ranking.cache import CacheFile, Found, Said, ScoreCache, key_of
+from app.ranking.cache import CacheFile, ModelReply, ScoreCache, key_of
 from tests.fakes.virtual_time import run
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ class Model:
         self.asked: list[list[str]] = []
         self.stopped = 0
 
-    async def __call__(self, places: Sequence[int]) -> Sequence[Said | None]:
+    async def __call__(self, places: Sequence[int]) -> Sequence[ModelReply | None]:
         self.asked.append([self.keys[place] for place in places])
         try:
             await asyncio.sleep(1)
@@ -37,8 +37,8 @@ class Model:
 
 
 async def fetch(
-    cache: ScoreCache, keys: str, model: Callable[[Sequence[int]], Awaitable[Sequence[Said | None]]]
-) -> Found:
+    cache: ScoreCache, keys: str, model: Callable[[Sequence[int]], Awaitable[Sequence[ModelReply | None]]]
+) -> tuple[tuple[ModelReply | None, ...], int]:
     return await cache.fetch(keys.split(), model)
 
 
@@ -47,10 +47,10 @@ def test_what_was_said_is_not_asked_again() -> None:
 
     async def twice() -> None:
         cache, first, second = ScoreCache(10), Model(["a", "b"]), Model(["b", "c"])
-        assert await fetch(cache, "a b", first) == Found(("a!", "b!"), hits=0)
-        assert await fetch(cache, "b c", second) == Found(("b!", "c!"), hits=1)
+        assert await fetch(cache, "a b", first) == (("a!", "b!"), 0)
+        assert await fetch(cache, "b c", second) == (("b!", "c!"), 1)
         assert second.asked == [["c"]]
-        assert await cache.known(["a", "x"]) == ("a!", None)
+        assert await cache.lookup(["a", "x"]) == ("a!", None)
 
     run(twice())
 
@@ -60,7 +60,7 @@ def test_equal_keys_are_asked_once() -> None:
 
     async def once() -> None:
         model = Model(["a", "a", "b"])
-        assert await fetch(ScoreCache(10), "a a b", model) == Found(("a!", "a!", "b!"), hits=1)
+        assert await fetch(ScoreCache(10), "a a b", model) == (("a!", "a!", "b!"), 1)
         assert sorted(model.asked[0]) == ["a", "b"]
 
     run(once())
@@ -71,7 +71,7 @@ def test_a_failed_item_is_not_remembered() -> None:
 
     async def twice() -> None:
         cache, model = ScoreCache(10), Model(["a", "bad"])
-        assert (await fetch(cache, "a bad", model)).said == ("a!", None)
+        assert (await fetch(cache, "a bad", model))[0] == ("a!", None)
         await fetch(cache, "a bad", model)
         assert model.asked == [["a", "bad"], ["bad"]]
 
@@ -84,8 +84,8 @@ def test_identical_work_in_flight_is_shared() -> None:
     async def together() -> None:
         cache, first, second = ScoreCache(10), Model(["a", "b"]), Model(["b", "c"])
         one, two = await asyncio.gather(fetch(cache, "a b", first), fetch(cache, "b c", second))
-        assert (one.said, two.said) == (("a!", "b!"), ("b!", "c!"))
-        assert (one.hits, two.hits) == (0, 1)
+        assert (one[0], two[0]) == (("a!", "b!"), ("b!", "c!"))
+        assert (one[1], two[1]) == (0, 1)
         assert (first.asked, second.asked) == ([["a", "b"]], [["c"]])
 
     run(together())
@@ -106,8 +106,8 @@ def test_who_goes_first_does_not_fail_the_others(how: str) -> None:
         with pytest.raises((UpstreamUnavailable, asyncio.CancelledError)):
             await leader
         found = await asyncio.gather(*followers)
-        assert [one.said for one in found] == [("a!",)] * 3
-        assert sorted(one.hits for one in found) == [0, 1, 1]
+        assert [replies for replies, _ in found] == [("a!",)] * 3
+        assert sorted(hits for _, hits in found) == [0, 1, 1]
         assert (first.stopped, second.asked) == (how == "cancelled", [["a"]])
 
     run(together())
@@ -123,7 +123,7 @@ def test_who_waits_may_go() -> None:
         follower = asyncio.ensure_future(fetch(cache, "a", model))
         await asyncio.sleep(0.1)
         follower.cancel()
-        assert (await leader).said == ("a!",)
+        assert (await leader)[0] == ("a!",)
         assert model.stopped == 0
 
     run(together())
@@ -135,9 +135,9 @@ def test_the_least_used_make_room() -> None:
     async def fill() -> None:
         cache = ScoreCache(2)
         await fetch(cache, "a b", Model(["a", "b"]))
-        await cache.known(["a"])
+        await cache.lookup(["a"])
         await fetch(cache, "c", Model(["c"]))
-        assert await cache.known(["a", "b", "c"]) == ("a!", None, "c!")
+        assert await cache.lookup(["a", "b", "c"]) == ("a!", None, "c!")
 
     run(fill())
 
@@ -150,21 +150,21 @@ def test_keys_tell_parts_apart() -> None:
 async def test_the_file_outlives_the_process(tmp_path: Path) -> None:
     """What one cache wrote, another one over the same file knows: log-probabilities and replies."""
     path = tmp_path / "home" / "scores.sqlite3"
-    shelf = CacheFile(path, 10)
-    shelf.write({"scored": SCORES, "judged": '{"3": [1]}'})
-    await shelf.close()
+    file = CacheFile(path, 10)
+    file.write({"scored": SCORES, "judged": '{"3": [1]}'})
+    await file.close()
     cache = ScoreCache(10, CacheFile(path, 10))
-    assert await cache.known(["scored", "none", "judged"]) == (SCORES, None, '{"3": [1]}')
+    assert await cache.lookup(["scored", "none", "judged"]) == (SCORES, None, '{"3": [1]}')
     await cache.close()
 
 
 async def test_the_file_is_bounded(tmp_path: Path) -> None:
     """The oldest entries make room."""
-    shelf = CacheFile(tmp_path / "scores.sqlite3", 3)
+    file = CacheFile(tmp_path / "scores.sqlite3", 3)
     for number in range(10):
-        shelf.write({str(number): "said"})
-    assert set(await shelf.read([str(number) for number in range(10)])) == {"7", "8", "9"}
-    await shelf.close()
+        file.write({str(number): "said"})
+    assert set(await file.read([str(number) for number in range(10)])) == {"7", "8", "9"}
+    await file.close()
 
 
 async def test_a_damaged_file_is_done_without(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_a_damaged_file_is_done_without(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite3"
     path.write_bytes(b"this is no database" * 100)
     cache = ScoreCache(10, CacheFile(path, 10))
-    assert await cache.known(["a"]) == (None,)
-    assert (await cache.fetch(["a"], Model(["a"]))).said == ("a!",)
-    assert await cache.known(["a"]) == ("a!",)
+    assert await cache.lookup(["a"]) == (None,)
+    assert (await cache.fetch(["a"], Model(["a"])))[0] == ("a!",)
+    assert await cache.lookup(["a"]) == ("a!",)
     await cache.close()

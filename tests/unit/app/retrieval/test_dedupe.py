@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.search import collapse
-from indexing.store.base import Retrieved, ScoredPassage
+from indexing.documents import Candidate
+from indexing.store.base import Retrieved
 from tests.fakes.corpus import passage
 
 texts = st.sampled_from(["red", "green", "blue"])
@@ -20,9 +21,9 @@ def sides(draw: st.DrawFn) -> Retrieved:
     """Both sides as a store returns them, over a few documents that share texts."""
     pool = [passage(f"d{i}", draw(texts)) for i in range(draw(st.integers(0, 6)))]
 
-    def side() -> list[ScoredPassage]:
+    def side() -> list[Candidate]:
         chosen = [p for p in pool if draw(st.booleans())]
-        found = [ScoredPassage(p, draw(scores)) for p in chosen]
+        found = [Candidate(p, draw(scores)) for p in chosen]
         return sorted(found, key=lambda c: (-c.score if math.isfinite(c.score) else 0.0, c.passage.id))
 
     return Retrieved(dense=side(), sparse=side())
@@ -55,8 +56,8 @@ def test_copies_meet_even_when_each_side_found_another() -> None:
     """Two copies, one found by each side, become one passage on both."""
     collapsed = collapse(
         Retrieved(
-            dense=[ScoredPassage(passage("a", "same"), 0.5)],
-            sparse=[ScoredPassage(passage("b", "same"), 3.0)],
+            dense=[Candidate(passage("a", "same"), 0.5)],
+            sparse=[Candidate(passage("b", "same"), 3.0)],
         )
     )
     assert [c.passage.document_id for c in (*collapsed.dense, *collapsed.sparse)] == ["a", "a"]
@@ -65,6 +66,6 @@ def test_copies_meet_even_when_each_side_found_another() -> None:
 def test_the_choice_does_not_depend_on_the_order() -> None:
     """Among equals the one that stands first in the first document stays, however they come."""
     later = msgspec.structs.replace(passage("a", "same"), id="0", ordinal=7)
-    copies = [ScoredPassage(p, 0.5) for p in (passage("c", "same"), later, passage("a", "same"), passage("b", "same"))]
+    copies = [Candidate(p, 0.5) for p in (passage("c", "same"), later, passage("a", "same"), passage("b", "same"))]
     kept = [collapse(Retrieved(dense=list(order))).dense[0].passage for order in permutations(copies)]
     assert {(p.document_id, p.ordinal) for p in kept} == {("a", 0)}

@@ -21,7 +21,7 @@ from app.errors import (
 )
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
-from app.services.ranking import Ordered, Rankers, can_rank
+from app.services.ranking import Rankers, RankingOutcome, can_rank
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.clients import make_client
 from tests.fakes.passage_reader import falling
@@ -58,9 +58,9 @@ def rankers(lines: Sequence[BackendClient], settings: RankingSettings | None = N
 
 async def rank(
     lines: Sequence[BackendClient], requested: str = "auto", options: RankingOptions | None = None
-) -> Ordered:
+) -> RankingOutcome:
     ours = rankers(lines)
-    who = await ours.who(requested)
+    who = await ours.select(requested)
     assert isinstance(who, Route)
     return await ours.rank(
         who, "what?", falling(9), 10, options or RankingOptions(), Caller(key="ann", request_id="r1")
@@ -144,20 +144,20 @@ async def test_who_is_known_to_be_unable_is_refused_before_any_work() -> None:
     ours = rankers([line])
     assert not can_rank(line)
     with pytest.raises(MissingCapability):
-        await ours.who("plain")
+        await ours.select("plain")
     with pytest.raises(UnknownBackend):
-        await ours.who("nobody")
+        await ours.select("nobody")
     unable = (Fallback(backend="plain", reason="cannot"),)
-    assert await ours.who(None) == BackendUse(requested="auto", used="none", fallbacks=unable)
-    assert await ours.who("none") == BackendUse(requested="none", used="none")
-    assert await ours.first() == "none"
+    assert await ours.select(None) == BackendUse(requested="auto", used="none", fallbacks=unable)
+    assert await ours.select("none") == BackendUse(requested="none", used="none")
+    assert await ours.auto_backend() == "none"
 
 
 async def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
     """Strategy and depth are the request's, else the settings'."""
     line = judge(plan=Plan(pieces=("[2] > [1]",)))
     ours = rankers([line], RankingSettings(strategy="listwise", depth=2))
-    who = await ours.who("auto")
+    who = await ours.select("auto")
     assert isinstance(who, Route)
     ordered = await ours.rank(who, "what?", falling(9), 10, RankingOptions(), Caller())
     assert ordered.ranking is not None

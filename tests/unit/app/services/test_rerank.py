@@ -12,7 +12,7 @@ from app.errors import MissingCapability, TooLarge, UnknownBackend
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Rankers
-from app.services.rerank import ALONE, BY_WORDS, LONGEST_QUERY, LONGEST_TEXT, MOST_TEXTS, TextRanker, TextsToRank
+from app.services.rerank import ALONE, BY_WORDS, LONGEST_QUERY, LONGEST_TEXT, MOST_TEXTS, TextRanker
 from indexing.embedding.batching import TextEmbedder
 from indexing.retrieval.bm25 import Lexical
 from tests.fakes.embedder import HashEmbedder
@@ -30,10 +30,10 @@ def embedder() -> HashEmbedder:
 
 
 @pytest.fixture
-async def texts(embedder: HashEmbedder) -> AsyncIterator[TextEmbedder]:
-    texts = TextEmbedder(GivenEmbedder(embedder).get)
-    yield texts
-    await texts.close()
+async def embedding(embedder: HashEmbedder) -> AsyncIterator[TextEmbedder]:
+    embedding = TextEmbedder(GivenEmbedder(embedder).get)
+    yield embedding
+    await embedding.close()
 
 
 def ranker(texts: TextEmbedder, embedder: HashEmbedder, settings: CompatSettings | None = None) -> TextRanker:
@@ -44,27 +44,27 @@ def ranker(texts: TextEmbedder, embedder: HashEmbedder, settings: CompatSettings
     return TextRanker(rankers, Lexical(), texts, GivenEmbedder(embedder).get, settings or CompatSettings())
 
 
-async def test_every_text_has_one_place(texts: TextEmbedder, embedder: HashEmbedder) -> None:
+async def test_every_text_has_one_place(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
     """The best first, equal ones in their order, blank ones last with 0."""
-    found = await ranker(texts, embedder).rank(TextsToRank(query=QUERY, texts=[" \n", BAD, GOOD, GOOD, ""]))
-    assert [place.index for place in found.results] == [2, 3, 1, 0, 4]
-    assert found.results[0].score == found.results[1].score
-    assert [place.score for place in found.results[3:]] == [0.0, 0.0]
+    found = await ranker(embedding, embedder).rank(QUERY, [" \n", BAD, GOOD, GOOD, ""])
+    assert [index for index, _ in found.results] == [2, 3, 1, 0, 4]
+    assert found.results[0][1] == found.results[1][1]
+    assert [score for _, score in found.results[3:]] == [0.0, 0.0]
     assert found.timings_ms.keys() == {"match", "rank", "total"}
 
 
-async def test_no_texts_are_no_error(texts: TextEmbedder, embedder: HashEmbedder) -> None:
+async def test_no_texts_are_no_error(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
     """RAGFlow wants tokens above 0 in any case."""
-    found = await ranker(texts, embedder).rank(TextsToRank(query="", texts=[]))
+    found = await ranker(embedding, embedder).rank("", [])
     assert (found.results, found.input_tokens) == ((), 1)
 
 
-async def test_only_short_lists_are_embedded(texts: TextEmbedder, embedder: HashEmbedder) -> None:
+async def test_only_short_lists_are_embedded(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
     """Up to `rerank_embedded` texts are matched by vectors, too; in longer lists words must do, without a warning."""
-    ours = ranker(texts, embedder, CompatSettings(rerank_embedded=2))
-    await ours.rank(TextsToRank(query=QUERY, texts=[GOOD, BAD]))
+    ours = ranker(embedding, embedder, CompatSettings(rerank_embedded=2))
+    await ours.rank(QUERY, [GOOD, BAD])
     calls = embedder.document_calls
-    found = await ours.rank(TextsToRank(query="cover", texts=[GOOD, BAD, "Dental plan."]))
+    found = await ours.rank("cover", [GOOD, BAD, "Dental plan."])
     assert QUERY in embedder.query_calls[-1]
     assert (embedder.document_calls, found.warnings) == (calls, ())
 
@@ -74,17 +74,17 @@ async def test_an_embedder_that_hangs_leaves_the_words() -> None:
     embedder = HashEmbedder(gate=threading.Event())
     texts = TextEmbedder(GivenEmbedder(embedder).get)
     ours = ranker(texts, embedder, CompatSettings(rerank_deadline_ms=100))
-    found = await ours.rank(TextsToRank(query=QUERY, texts=[BAD, GOOD]))
-    assert (found.results[0].index, found.warnings) == (1, (BY_WORDS,))
+    found = await ours.rank(QUERY, [BAD, GOOD])
+    assert (found.results[0][0], found.warnings) == (1, (BY_WORDS,))
     assert embedder.gate is not None
     embedder.gate.set()
     await texts.close()
 
 
-async def test_what_is_cut_is_said(texts: TextEmbedder, embedder: HashEmbedder) -> None:
+async def test_what_is_cut_is_said(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
     """The first of the texts that are too long are named, and nothing is said of what just fits."""
     given = [GOOD, *["x" * (LONGEST_TEXT + 1)] * 6, "x" * LONGEST_TEXT]
-    found = await ranker(texts, embedder).rank(TextsToRank(query=f"dental{' ' * LONGEST_QUERY}", texts=given))
+    found = await ranker(embedding, embedder).rank(f"dental{' ' * LONGEST_QUERY}", given)
     query, documents = found.warnings
     assert query == "the query was cut to its first 8192 characters"
     assert documents == "of documents 1, 2, 3, 4, 5, ... only the first 50000 characters were read"
@@ -92,25 +92,25 @@ async def test_what_is_cut_is_said(texts: TextEmbedder, embedder: HashEmbedder) 
 
 @pytest.mark.parametrize(("backend", "said"), [(None, (ALONE,)), ("auto", (ALONE,)), ("none", ())])
 async def test_who_wants_no_model_misses_none(
-    texts: TextEmbedder, embedder: HashEmbedder, backend: str | None, said: tuple[str, ...]
+    embedding: TextEmbedder, embedder: HashEmbedder, backend: str | None, said: tuple[str, ...]
 ) -> None:
     """That no model ranked is said where one was wanted."""
-    found = await ranker(texts, embedder).rank(TextsToRank(query=QUERY, texts=[GOOD], backend=backend))
+    found = await ranker(embedding, embedder).rank(QUERY, [GOOD], backend=backend)
     assert (found.use.used, found.degraded) == ("none", said)
 
 
 @pytest.mark.parametrize(
-    ("task", "error"),
+    ("texts", "backend", "error"),
     [
-        (TextsToRank(query=QUERY, texts=[GOOD], backend="nobody"), UnknownBackend),
-        (TextsToRank(query=QUERY, texts=[GOOD], backend="extractive"), MissingCapability),
-        (TextsToRank(query=QUERY, texts=[GOOD] * (MOST_TEXTS + 1)), TooLarge),
+        ([GOOD], "nobody", UnknownBackend),
+        ([GOOD], "extractive", MissingCapability),
+        ([GOOD] * (MOST_TEXTS + 1), None, TooLarge),
     ],
 )
 async def test_mistakes_are_found_before_any_work(
-    texts: TextEmbedder, embedder: HashEmbedder, task: TextsToRank, error: type[Exception]
+    embedding: TextEmbedder, embedder: HashEmbedder, texts: list[str], backend: str | None, error: type[Exception]
 ) -> None:
     """Nothing is embedded for a request that cannot be served."""
     with pytest.raises(error):
-        await ranker(texts, embedder).rank(task)
+        await ranker(embedding, embedder).rank(QUERY, texts, backend)
     assert (embedder.embedded, embedder.query_calls) == ([], [])

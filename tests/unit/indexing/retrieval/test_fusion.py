@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexing.retrieval.fusion import Fused, Scale, fuse, one_sided, sparse_bound
-from indexing.store.base import Retrieved, ScoredPassage
+from indexing.documents import Candidate
+from indexing.retrieval.fusion import Scale, fuse, score_dense, score_sparse, sparse_bound
+from indexing.store.base import Retrieved
 from tests.fakes.points import passage
 
 COSINES = st.integers(-1000, 1000).map(lambda n: n / 1000)
@@ -11,9 +12,9 @@ WEIGHTS = st.integers(0, 30_000).map(lambda n: n / 1000)
 KEYS = st.integers(0, 80)
 
 
-def candidates(scores: dict[int, float]) -> list[ScoredPassage]:
+def candidates(scores: dict[int, float]) -> list[Candidate]:
     """By descending score, ties by id, as stores give them."""
-    found = [ScoredPassage(passage(f"d{key}"), score) for key, score in scores.items()]
+    found = [Candidate(passage(f"d{key}"), score) for key, score in scores.items()]
     return sorted(found, key=lambda c: (-c.score, c.passage.id))
 
 
@@ -30,7 +31,7 @@ scales = st.builds(
 )
 
 
-def ids(fused: list[Fused]) -> list[str]:
+def ids(fused: list[Candidate]) -> list[str]:
     return [found.passage.id for found in fused]
 
 
@@ -79,7 +80,7 @@ def test_more_evidence_never_ranks_lower(retrieved: Retrieved, scale: Scale) -> 
 @given(sides(), scales, st.integers(1, 8), st.integers(-4, 4))
 def test_the_embedder_s_own_scale_does_not_matter(retrieved: Retrieved, scale: Scale, factor: int, shift: int) -> None:
     """Similarities stretched and moved, with the unit stretched alike, give the same scores."""
-    moved = [ScoredPassage(c.passage, c.score * factor + shift) for c in retrieved.dense]
+    moved = [Candidate(c.passage, c.score * factor + shift) for c in retrieved.dense]
     stretched = Scale(dense_unit=scale.dense_unit * factor, sparse_bound=scale.sparse_bound)
     before = {f.passage.id: f.score for f in fuse(retrieved, scale)}
     after = {f.passage.id: f.score for f in fuse(Retrieved(dense=moved, sparse=retrieved.sparse), stretched)}
@@ -111,10 +112,17 @@ def test_a_weak_lexical_match_does_not_outweigh_a_strong_dense_one() -> None:
 def test_one_side_alone_scores_by_its_own_measure() -> None:
     """The cosine, or BM25 over its bound; both in [0, 1]."""
     found = candidates({1: 0.7, 2: -0.2})
-    assert [f.score for f in one_sided(found, side="dense", scale=Scale())] == [0.7, 0.0]
+    assert [f.score for f in score_dense(found)] == [0.7, 0.0]
     found = candidates({1: 30.0, 2: 5.0})
-    assert [f.score for f in one_sided(found, side="sparse", scale=Scale(sparse_bound=20))] == [1.0, 0.25]
-    assert [f.score for f in one_sided(found, side="sparse", scale=Scale(sparse_bound=0))] == [0.0, 0.0]
+    assert [f.score for f in score_sparse(found, 20)] == [1.0, 0.25]
+    assert [f.score for f in score_sparse(found, 0)] == [0.0, 0.0]
+
+
+def test_one_side_alone_is_the_only_evidence() -> None:
+    """It is named as what it is, unclipped, and the other side has none."""
+    [dense], [sparse] = score_dense(candidates({1: -0.2})), score_sparse(candidates({1: 30.0}), 20)
+    assert (dense.dense, dense.sparse, dense.fused) == (-0.2, None, -0.2)
+    assert (sparse.dense, sparse.sparse, sparse.fused) == (None, 30.0, 30.0)
 
 
 def test_the_bound_of_a_query_grows_with_its_terms_and_the_collection() -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.injection.detector import is_suspicious
+from app.ranking.injection.detector import has_hidden_text, shows_injection
+from app.text.fencing import visible
 from tests.attacks.injections import ATTACKS, Attack
 
 ORDINARY = (
@@ -35,6 +36,11 @@ ORDINARY = (
     "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f England",
     "model X1000A, part 4A5B6C, p4, h3llo, e10s; i.e. a b c d; sha256 aWdub3Jl; U.S.A. A B C",
 )
+
+
+def is_suspicious(text: str) -> bool:
+    """As passages are prepared: invisible characters are taken out before the text is looked at."""
+    return has_hidden_text(text) or shows_injection(visible(text))
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.technique)

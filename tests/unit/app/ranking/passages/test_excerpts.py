@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.backends.base import tokens_of
-from app.ranking.passages import Search, cut
+from app.ranking.passages import QueryTerms, excerpt
 
 FILLER = "Our company was founded long ago and has many friends in all parts of the country. "
 ANSWER = "Parcels to Norway take nine days. "
@@ -13,7 +13,7 @@ QUERY = "How long do parcels take to Norway?"
 
 
 def shown(query: str, text: str, tokens: int) -> str:
-    return cut(Search(query), text, tokens)
+    return excerpt(QueryTerms(query), text, tokens)
 
 
 def sentences(text: str) -> list[str]:
@@ -117,15 +117,15 @@ def test_all_that_is_shown_is_in_the_text_and_small_enough(text: str, query: str
 @given(st.text(alphabet="abc é中文。. \n", max_size=300), st.text(alphabet="abc 中文", max_size=20))
 def test_mentions_are_where_they_are_said_to_be(text: str, query: str) -> None:
     """In order, inside the text, each a term of the query."""
-    search = Search(query)
-    mentions = search.mentions(text)
+    query_terms = QueryTerms(query)
+    mentions = query_terms.mentions(text)
     assert [place for place, _ in mentions] == sorted(place for place, _ in mentions)
-    assert all(0 <= place < len(text) and term < len(search.terms) for place, term in mentions)
-    assert search.known(text) == {term for _, term in mentions}
+    assert all(0 <= place < len(text) and term < len(query_terms.terms) for place, term in mentions)
+    assert query_terms.terms_in(text) == {term for _, term in mentions}
 
 
 def test_a_word_is_not_found_inside_another() -> None:
     """Only where it begins; characters of unspaced scripts anywhere."""
-    search = Search("rate 挪威")
-    assert [search.terms[term] for _, term in search.mentions("separate rates")] == ["rate"]
-    assert search.known("在挪威") != frozenset()
+    query_terms = QueryTerms("rate 挪威")
+    assert [query_terms.terms[term] for _, term in query_terms.mentions("separate rates")] == ["rate"]
+    assert query_terms.terms_in("在挪威") != frozenset()

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from app.backends.base import tokens_of
 from app.ranking.injection.detector import SUSPECTED_INJECTION
-from app.ranking.models import Candidate, Prepared
+from app.ranking.models import Ranked, candidate_of
 from app.ranking.passages import TITLE_TOKENS, prepare
 from app.text.fencing import neutralise
+from indexing.documents import Candidate
 from tests.attacks.injections import ATTACKS, Attack
 from tests.unit.app.ranking.passages.test_near_duplicates import prose
 
@@ -22,18 +23,18 @@ texts = st.sampled_from(
 )
 candidates = st.lists(
     st.builds(
-        Candidate, id=st.text("ab12", min_size=1), text=texts, title=texts, prior=st.sampled_from([0.1, 0.5, 0.9])
+        candidate_of, id=st.text("ab12", min_size=1), text=texts, title=texts, prior=st.sampled_from([0.1, 0.5, 0.9])
     ),
     max_size=12,
-    unique_by=lambda candidate: candidate.id,
+    unique_by=lambda candidate: candidate.passage.id,
 )
 
 
 def candidate(name: str, text: str, prior: float = 0.5, title: str = "") -> Candidate:
-    return Candidate(id=name, text=text, prior=prior, title=title)
+    return candidate_of(id=name, text=text, prior=prior, title=title)
 
 
-def only(*given: Candidate, query: str = QUERY, tokens: int = 256) -> Prepared:
+def only(*given: Candidate, query: str = QUERY, tokens: int = 256) -> Ranked:
     (prepared,) = prepare(query, given, tokens=tokens)
     return prepared
 
@@ -43,8 +44,8 @@ def test_every_candidate_is_there_once(given: list[Candidate], tokens: int) -> N
     """As a leader or as a twin of one that is not worse; none is longer than allowed, but for spaces put in."""
     prepared = prepare(QUERY, given, tokens=tokens)
     ids = [name for one in prepared for name in (one.id, *one.twins)]
-    assert sorted(ids) == sorted(one.id for one in given)
-    priors = {one.id: one.prior for one in given}
+    assert sorted(ids) == sorted(one.passage.id for one in given)
+    priors = {one.passage.id: one.score for one in given}
     assert all(one.prior == max(priors[name] for name in (one.id, *one.twins)) for one in prepared)
     assert [(-one.prior, one.id) for one in prepared] == sorted((-one.prior, one.id) for one in prepared)
     assert all(tokens_of(one.text) <= tokens + 1 for one in prepared)
@@ -68,7 +69,7 @@ def test_the_best_prior_leads_its_twins() -> None:
     prepared = prepare(
         QUERY, [candidate("c", "Two days"), candidate("b", "two days!"), candidate("a", "Two days.", 0.9)]
     )
-    assert prepared == [Prepared(id="a", text="Two days.", prior=0.9, twins=("b", "c"))]
+    assert prepared == [Ranked(id="a", text="Two days.", prior=0.9, twins=("b", "c"))]
 
 
 def test_texts_that_differ_in_a_number_are_no_twins() -> None:

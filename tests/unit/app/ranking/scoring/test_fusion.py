@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.models import Calibration, Grade, Spread
+from app.ranking.models import Calibration, Grade
 from app.ranking.scoring import (
     PriorModel,
-    by_prior,
     fit_prior,
     fuse,
     in_order,
@@ -111,11 +110,10 @@ def test_ties_go_by_prior_and_then_by_id(drawn: dict[str, tuple[float, float]]) 
     """With few different values of z and prior."""
     zs, priors = ({key: pair[at] for key, pair in drawn.items()} for at in (0, 1))
     assert in_order(zs, priors) == [key for _, _, key in sorted((-zs[key], -priors[key], key) for key in drawn)]
-    assert by_prior(priors, drawn) == [key for _, key in sorted((-prior, key) for key, prior in priors.items())]
 
 
 def test_a_given_spread_makes_prior_scores_independent_of_each_other() -> None:
     """How far a prior stands out is the same in any list; also there, no further than three deviations."""
-    spread = Spread(mean=0.5, deviation=0.1)
+    spread = (0.5, 0.1)
     assert prior_scores([0.5, 0.6, 0.3, 1.0], spread) == pytest.approx((0.0, 1.0, -2.0, 3.0))
     assert prior_scores([0.6], spread) == pytest.approx((1.0,))

@@ -11,13 +11,14 @@ from app.backends.base import LabelScores
 from app.ranking.models import Grade
 from app.ranking.scoring import (
     DUEL_WEIGHT,
+    apply_duel,
     contenders,
-    duelled,
-    merged,
+    duel_window,
+    fuse_orders,
     preferences,
-    redealt,
-    settle,
-    window_of,
+    reassign,
+    top_k,
+    undecided,
 )
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT, label_scores
 
@@ -40,9 +41,9 @@ def spoken(logits: list[float]) -> LabelScores:
 def test_a_window_holds_open_passages_in_their_order(grades: dict[str, Grade], k: int, size: int) -> None:
     """At most as many as asked for, at least two or none, each a contender or uncertain."""
     order = sorted(grades, key=lambda key: (-grades[key].expected, key))
-    settlement = settle(grades, k)
-    window = window_of(order, grades, settlement, size)
-    open_ones = {*contenders(order, grades), *settlement.uncertain()}
+    _, chances = top_k(grades, k)
+    window = duel_window(order, grades, chances, size)
+    open_ones = {*contenders(order, grades), *undecided(chances)}
     assert window == [key for key in order if key in window]
     assert set(window) <= open_ones
     assert len(window) == (min(size, len(open_ones)) if len(open_ones) > 1 else 0)
@@ -53,18 +54,18 @@ def test_a_window_has_both_the_top_and_the_cut() -> None:
     top = {f"t{at}": 0.95 for at in range(6)}
     cut = {f"u{at}": 0.5 for at in range(6)}
     grades = graded(0.05, **top, **cut)
-    settlement = settle(grades, 9)
-    window = window_of(list(grades), grades, settlement, 8)
+    _, chances = top_k(grades, 9)
+    window = duel_window(list(grades), grades, chances, 8)
     assert Counter(key[0] for key in window) == {"t": 4, "u": 4}
-    assert Counter(key[0] for key in window_of(list(grades), grades, settlement, 11)) == {"t": 6, "u": 5}
-    assert Counter(key[0] for key in window_of(list(grades), grades, settle(grades, 6), 8)) == {"t": 6}
+    assert Counter(key[0] for key in duel_window(list(grades), grades, chances, 11)) == {"t": 6, "u": 5}
+    assert Counter(key[0] for key in duel_window(list(grades), grades, top_k(grades, 6)[1], 8)) == {"t": 6}
 
 
 def test_a_settled_ranking_needs_no_duel() -> None:
     """A sure leader and a clear cut leave nothing to look at; nor does an empty ranking."""
     grades = graded(0.02, a=0.9, b=0.6, c=0.1)
-    assert window_of(["a", "b", "c"], grades, settle(grades, 1)) == []
-    assert window_of([], {}, settle({}, 1)) == []
+    assert duel_window(["a", "b", "c"], grades, top_k(grades, 1)[1]) == []
+    assert duel_window([], {}, {}) == []
 
 
 def test_contenders_are_those_that_may_beat_the_leader() -> None:
@@ -110,7 +111,7 @@ def test_one_order_alone_says_nothing(bad: LabelScores | None) -> None:
 def test_a_duel_moves_the_window_alone() -> None:
     """By half the preferences."""
     zs = {"a": 1.0, "b": 0.5, "c": 0.0}
-    assert duelled(zs, ["c", "a"], [1.0, -1.0]) == {"a": 1 - DUEL_WEIGHT, "b": 0.5, "c": DUEL_WEIGHT}
+    assert apply_duel(zs, ["c", "a"], [1.0, -1.0]) == {"a": 1 - DUEL_WEIGHT, "b": 0.5, "c": DUEL_WEIGHT}
 
 
 @given(st.integers(0, 15).flatmap(lambda n: st.permutations(range(n))))
@@ -118,7 +119,7 @@ def test_merging_is_by_reciprocal_rank(judged: list[int]) -> None:
     """Every id once, by 1/(60+rank) in both orders; the judge's own order among equals."""
     order = [str(at) for at in range(len(judged))]
     names = [str(at) for at in judged]
-    found = merged(order, names)
+    found = fuse_orders(order, names)
     points = {key: 1 / (61 + order.index(key)) + 1 / (61 + names.index(key)) for key in names}
     assert sorted(found) == sorted(order)
     for above, below in pairwise(found):
@@ -131,7 +132,7 @@ def test_merging_is_by_reciprocal_rank(judged: list[int]) -> None:
 def test_dealing_out_keeps_the_values_and_makes_the_order_theirs(zs: dict[str, float], data: st.DataObject) -> None:
     """The window's z fall strictly in its order, are its own up to a hair, and nobody else's move."""
     window = data.draw(st.permutations(sorted(zs)))[: len(zs) // 2]
-    dealt = redealt(zs, window)
+    dealt = reassign(zs, window)
     assert all(dealt[above] > dealt[below] for above, below in pairwise(window))
     assert sorted(dealt[key] for key in window) == pytest.approx(sorted(zs[key] for key in window), abs=1e-6)
     assert {key: z for key, z in dealt.items() if key not in window} == {

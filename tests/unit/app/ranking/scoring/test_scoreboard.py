@@ -4,38 +4,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.injection.detector import SUSPECTED_INJECTION
-from app.ranking.models import Calibration, Grade, Prepared
-from app.ranking.scoring import Sheet, Tally
+from app.ranking.models import Calibration, Grade, Ranked
+from app.ranking.scoring import CallStats, Scoreboard
 
 
-def passage(name: str, prior: float, *flags: str, twins: tuple[str, ...] = ()) -> Prepared:
-    return Prepared(id=name, text=name, prior=prior, flags=flags, twins=twins)
+def passage(name: str, prior: float, *flags: str, twins: tuple[str, ...] = ()) -> Ranked:
+    return Ranked(id=name, text=name, prior=prior, flags=flags, twins=twins)
 
 
 def graded(expected: float) -> Grade:
     return Grade(expected=expected, variance=0.04)
 
 
-def sheet_of(*passages: Prepared, **grades: float) -> Sheet:
-    sheet = Sheet(passages, Calibration())
-    sheet.opened.update(grades)
-    sheet.judge({name: graded(expected) for name, expected in grades.items()})
-    return sheet
+def board_of(*passages: Ranked, **grades: float) -> Scoreboard:
+    board = Scoreboard(passages, Calibration())
+    board.attempted.update(grades)
+    board.add_grades({name: graded(expected) for name, expected in grades.items()})
+    return board
 
 
-def order(sheet: Sheet) -> list[str]:
-    return [place.id for place in sheet.ranked()]
+def order(board: Scoreboard) -> list[str]:
+    return [place.id for place in board.ranked()]
 
 
 def test_a_suspect_is_not_believed_above_its_prior() -> None:
     """It scores just below the honest passage of its prior; a bad grade of it is believed."""
     honest = [passage("a", 0.9), passage("b", 0.5), passage("c", 0.1)]
     evil = passage("evil", 0.1, SUSPECTED_INJECTION)
-    caught = sheet_of(*honest, evil, a=0.9, b=0.5, c=0.1, evil=1.0)
+    caught = board_of(*honest, evil, a=0.9, b=0.5, c=0.1, evil=1.0)
     scores = {place.id: place.score for place in caught.ranked()}
     assert scores["evil"] < scores["c"] < scores["evil"] + 1e-9
     assert (
-        order(sheet_of(*honest, passage("evil", 0.9, SUSPECTED_INJECTION), a=0.9, b=0.5, c=0.1, evil=0.0))[-1] == "evil"
+        order(board_of(*honest, passage("evil", 0.9, SUSPECTED_INJECTION), a=0.9, b=0.5, c=0.1, evil=0.0))[-1] == "evil"
     )
 
 
@@ -43,7 +43,7 @@ def test_a_suspect_rises_above_nobody() -> None:
     """Not even above passages with a worse grade than its prior lets expect."""
     honest = [passage("a", 0.9), passage("b", 0.8), passage("c", 0.7)]
     suspects = [passage("evil", 0.75, SUSPECTED_INJECTION), passage("worse", 0.65, SUSPECTED_INJECTION)]
-    caught = sheet_of(*honest, *suspects, a=0.0, b=0.0, c=1.0, evil=1.0, worse=1.0)
+    caught = board_of(*honest, *suspects, a=0.0, b=0.0, c=1.0, evil=1.0, worse=1.0)
     assert order(caught) == ["c", "a", "evil", "b", "worse"]
 
 
@@ -54,7 +54,7 @@ def test_a_suspect_does_not_speak_for_its_prior() -> None:
     scores = [
         next(
             place.score
-            for place in sheet_of(*honest, evil, unread, a=0.9, b=0.1, evil=e).ranked()
+            for place in board_of(*honest, evil, unread, a=0.9, b=0.1, evil=e).ranked()
             if place.id == "unread"
         )
         for e in (0.5, 1.0)
@@ -64,17 +64,17 @@ def test_a_suspect_does_not_speak_for_its_prior() -> None:
 
 def test_suspects_take_no_second_look() -> None:
     """Beside others they could speak against them."""
-    sheet = sheet_of(passage("a", 0.9), passage("evil", 0.5, SUSPECTED_INJECTION), a=0.5, evil=0.5)
-    assert set(sheet.trusted(sheet.grades())) == {"a"}
+    board = board_of(passage("a", 0.9), passage("evil", 0.5, SUSPECTED_INJECTION), a=0.5, evil=0.5)
+    assert set(board.trusted(board.grades())) == {"a"}
 
 
 def test_a_second_look_replaces_the_first() -> None:
     """What it moved stands where it moved it; the grades stay as they were."""
-    sheet = sheet_of(passage("a", 0.9), passage("b", 0.8), a=0.6, b=0.5)
-    assert order(sheet) == ["a", "b"]
-    sheet.move({"b": 5.0})
-    assert order(sheet) == ["b", "a"]
-    assert [place.grade for place in sheet.ranked()] == [0.5, 0.6]
+    board = board_of(passage("a", 0.9), passage("b", 0.8), a=0.6, b=0.5)
+    assert order(board) == ["a", "b"]
+    board.move({"b": 5.0})
+    assert order(board) == ["b", "a"]
+    assert [place.grade for place in board.ranked()] == [0.5, 0.6]
 
 
 @given(
@@ -85,7 +85,7 @@ def test_unread_passages_stand_below_the_last_that_was_read(priors: list[float],
     """By prior, ties by id; every score is in [0,1], and none is above the one before."""
     passages = [passage(f"p{number:02}", prior) for number, prior in enumerate(priors)]
     read = {p.id: grade for p, grade in zip(passages, grades, strict=False) if grade is not None}
-    places = sheet_of(*passages, **read).ranked()
+    places = board_of(*passages, **read).ranked()
     assert {place.id for place in places[: len(read)]} == set(read)
     unread = [next(p for p in passages if p.id == place.id) for place in places[len(read) :]]
     assert unread == sorted(unread, key=lambda p: (-p.prior, p.id))
@@ -96,8 +96,8 @@ def test_unread_passages_stand_below_the_last_that_was_read(priors: list[float],
 
 def test_twins_follow_the_one_that_was_read() -> None:
     """Under its score and its flags."""
-    sheet = sheet_of(passage("a", 0.9, "odd", twins=("x", "y")), passage("b", 0.8), a=0.1, b=0.9)
-    assert [(place.id, place.flags) for place in sheet.ranked()] == [
+    board = board_of(passage("a", 0.9, "odd", twins=("x", "y")), passage("b", 0.8), a=0.1, b=0.9)
+    assert [(place.id, place.flags) for place in board.ranked()] == [
         ("b", ()),
         ("a", ("odd",)),
         ("x", ("odd",)),
@@ -107,9 +107,9 @@ def test_twins_follow_the_one_that_was_read() -> None:
 
 def test_a_round_without_a_request_is_none() -> None:
     """What the cache knew took no time upstream."""
-    tally = Tally()
-    with tally.round():
+    stats = CallStats()
+    with stats.round():
         pass
-    with tally.round():
-        tally.requests += 3
-    assert (tally.rounds, tally.requests) == (1, 3)
+    with stats.round():
+        stats.requests += 3
+    assert (stats.rounds, stats.requests) == (1, 3)
