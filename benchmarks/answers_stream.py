@@ -19,7 +19,7 @@ import msgspec
 
 from app.config.settings import IndexSection, Settings
 from app.evaluation.data import Asked, DataSet, digest_of, sample
-from app.evaluation.runner import index_documents, services_apart
+from app.evaluation.runner import evaluation_services, index_documents
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import backend_of, events_of, server_of, text_of
 from tests.fakes.models import client_of
@@ -82,7 +82,7 @@ async def run(data: DataSet, questions: Sequence[Asked], home: Path) -> bool:
     """Whether all is as it should be."""
     async with server_of("vllm", AnsweringModel(least=0.3, most=3)) as server:
         settings = Settings(index=IndexSection(home=home), backends={MODEL: backend_of(server)})
-        async with services_apart(settings, data.folder, None) as (services, _, _), client_of(services) as client:
+        async with evaluation_services(settings, data.folder, None) as (services, _, _), client_of(services) as client:
             collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
             await index_documents(services, collection, list(data.documents.values()))
             return all(

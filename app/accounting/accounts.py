@@ -82,14 +82,14 @@ class Accounts:
         span = self._span(since, until)
         if not self._opened:
             self.ledger.peek()
-        found = reports.usage(self.ledger.path, span, group_by)
+        rows, total, unpriced = reports.usage(self.ledger.path, span, group_by)
         return UsageReport(
-            since=span.since,
-            until=span.until,
+            since=span[0],
+            until=span[1],
             group_by=group_by,
-            rows=found.rows,
-            total=found.total,
-            unpriced=found.unpriced,
+            rows=rows,
+            total=total,
+            unpriced=unpriced,
             budgets=self.budgets.states(),
             ledger=self.ledger.health() if self._opened else None,
         )
@@ -101,7 +101,7 @@ class Accounts:
     def estimate(self, month: Workload) -> Estimate:
         """With the speeds that the ledger measured. Blocks. Raises StoreUnavailable."""
         now = self._moment()
-        measured = reports.throughput(self.ledger.path, Span(since=now - MEASURED_OVER, until=now))
+        measured = reports.throughput(self.ledger.path, (now - MEASURED_OVER, now))
         return self._estimator.estimate(month, measured)
 
     def _span(self, since: str, until: str | None) -> Span:

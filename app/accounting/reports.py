@@ -1,17 +1,16 @@
-"""What the ledger says: usage by group, latency quantiles, throughput, export."""
+"""Reports from the ledger: usage by group, latency quantiles, throughput, export."""
 
 import re
 import sqlite3
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from app.accounting.budgets import in_usd
 from app.accounting.ledger import reading
@@ -22,42 +21,41 @@ DEFAULT_SINCE = "30d"
 _DURATION = re.compile(r"(\d{1,6})([mhdw])")
 _UNIT = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
-# In an address a plus sign stands for a space.
+# In a query string a plus sign means a space, so "+01:00" arrives as " 01:00".
 _LOST_PLUS = re.compile(r"(T[\d:.]+) (\d\d:\d\d)")
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMS = "a date (2026-11-01), a time (2026-11-01T12:00:00Z), or how long ago (90m, 24h, 7d, 4w)"
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """[since, until), in UTC."""
-
-    since: datetime
-    until: datetime
-
-    def ms(self) -> tuple[int, int]:
-        """Milliseconds since 1970."""
-        return round(self.since.timestamp() * 1000), round(self.until.timestamp() * 1000)
+Span = tuple[datetime, datetime]
+"""[since, until), in UTC."""
 
 
 def parse_span(since: str, until: str | None, now: datetime) -> Span:
-    """`until` None: up to now, and what comes while it is read. Raises InvalidRequest naming the field."""
+    """`until` None: up to now, including calls that end during the query. Raises InvalidRequest naming the field."""
     begin = _moment("since", since, now)
     end = now + timedelta(seconds=1) if until is None else _moment("until", until, now)
     if begin >= end:
         raise _invalid("since", f"{since} is not before until ({end:%Y-%m-%dT%H:%M:%SZ})")
-    return Span(since=begin, until=end)
+    return begin, end
+
+
+def _milliseconds(span: Span) -> tuple[int, int]:
+    """Since 1970."""
+    since, until = span
+    return round(since.timestamp() * 1000), round(until.timestamp() * 1000)
 
 
 def _moment(field: str, text: str, now: datetime) -> datetime:
     try:
         if match := _DURATION.fullmatch(text):
-            return max(now - int(match[1]) * _UNIT[match[2]], _LONG_AGO)
+            return max(now - int(match[1]) * _UNIT[match[2]], _EPOCH)
         moment = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text))
-        return max(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC), _LONG_AGO)
+        return max(moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC), _EPOCH)
     except OverflowError:
-        return _LONG_AGO
+        return _EPOCH
     except ValueError as exc:
-        raise _invalid(field, f"{text!r} is none of {_FORMS}") from exc
+        raise _invalid(field, f"{text!r} is not {_FORMS}") from exc
 
 
 def _invalid(field: str, detail: str) -> InvalidRequest:
@@ -67,7 +65,7 @@ def _invalid(field: str, detail: str) -> InvalidRequest:
 GroupBy = Literal["backend", "model", "stage", "key", "day"]
 
 PAGE = 2000
-"""Calls that an export holds in memory at once."""
+"""Calls that an export holds in memory at a time."""
 
 _GROUPS = {
     **{name: name for name in ("backend", "model", "stage", "key")},
@@ -90,7 +88,7 @@ FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? ORDER BY at_ms, id LIMIT ?""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Quantiles (nearest rank) over the calls that succeeded, from their beginning to their end. Milliseconds."""
+    """Quantiles (nearest rank) of the duration of successful calls, in milliseconds."""
 
     p50: float
     p95: float
@@ -98,11 +96,11 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The calls of one group. `requests` were sent for them; `failed` ones are neither ok nor cancelled.
+    """The calls of one group. `requests` counts what was sent for them; `failed` excludes cancelled calls.
 
-    `cached_tokens` are a part of the input; `output_tokens` are without the thinking ones. `estimated_calls`: the
-    server did not tell their tokens. `unpriced_calls` are counted as free because no price is known. A GPU's busy
-    seconds are divided among the calls that ran at once; the rates per second are its measured throughput.
+    `cached_tokens` are included in `input_tokens`; `output_tokens` excludes `thinking_tokens`. `estimated_calls`: the
+    server did not report their tokens. `unpriced_calls` are counted as free because no price is known. A GPU's busy
+    seconds are divided among the calls that ran at the same time; the rates per second are its measured throughput.
     """
 
     name: str
@@ -123,7 +121,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend's GPU did in its busy seconds. `output_tokens` include thinking."""
+    """What a backend's GPU processed in its busy seconds. `output_tokens` includes thinking."""
 
     backend: str
     model: str
@@ -134,7 +132,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the export; all fields are always there."""
+    """A line of the export; every field is always present."""
 
     at: datetime
     request_id: str
@@ -176,32 +174,27 @@ NOTHING = UsageRow(
 )
 
 
-class Groups(msgspec.Struct, frozen=True, kw_only=True):
-    """Days in their order, other groups the dearest first; and all together. `unpriced` are "backend: model"."""
+def usage(path: Path, span: Span, group_by: GroupBy) -> tuple[list[UsageRow], UsageRow, list[str]]:
+    """The rows of the groups, their total, and the "backend: model" whose calls have no known price.
 
-    rows: list[UsageRow] = []
-    total: UsageRow = NOTHING
-    unpriced: list[str] = []
-
-
-def usage(path: Path, span: Span, group_by: GroupBy) -> Groups:
-    """Raises StoreUnavailable."""
+    Days come in their order, other groups the most expensive first. Raises StoreUnavailable.
+    """
     with reading(path) as db:
         if db is None:
-            return Groups()
-        db.execute("BEGIN")  # so that all is of one moment
+            return [], NOTHING, []
+        db.execute("BEGIN")  # all queries see the ledger at one moment
         rows, total = _rows(db, span, group_by)
         unpriced = db.execute(
             "SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ? "
             "AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
-            span.ms(),
+            _milliseconds(span),
         )
-        return Groups(rows=rows, total=total, unpriced=[name for (name,) in unpriced])
+        return rows, total, [name for (name,) in unpriced]
 
 
 def export(path: Path, span: Span, page: int = PAGE) -> Iterator[bytes]:
-    """Pages of JSON lines in the order of time; never the whole ledger in memory. Raises StoreUnavailable."""
-    (since, until), last = span.ms(), 0
+    """Pages of JSON lines in order of time; the ledger is never in memory as a whole. Raises StoreUnavailable."""
+    (since, until), last = _milliseconds(span), 0
     while True:
         with reading(path) as db:
             rows = db.execute(_PAGE, (since, last, until, page)).fetchall() if db else []
@@ -213,37 +206,38 @@ def export(path: Path, span: Span, page: int = PAGE) -> Iterator[bytes]:
 
 
 def throughput(path: Path, span: Span) -> list[Throughput]:
-    """Of every backend that has a GPU. Raises StoreUnavailable."""
+    """The throughput of every backend with a GPU. Raises StoreUnavailable."""
     sql = (
         "SELECT backend, model, sum(gpu_s), sum(input), sum(cached), sum(output + thinking) FROM calls "
         "WHERE at_ms >= ? AND at_ms < ? AND gpu_s > 0 GROUP BY backend, model"
     )
     names = Throughput.__struct_fields__
     with reading(path) as db:
-        rows = db.execute(sql, span.ms()).fetchall() if db else []
+        rows = db.execute(sql, _milliseconds(span)).fetchall() if db else []
     return [Throughput(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _rows(db: sqlite3.Connection, span: Span, group: str) -> tuple[list[UsageRow], UsageRow]:
-    """The groups' and all together."""
-    sums = db.execute(_SUMS.format(group=_GROUPS[group]), span.ms()).fetchall()
+    """The groups, and all of them together."""
+    sums = db.execute(_SUMS.format(group=_GROUPS[group]), _milliseconds(span)).fetchall()
     if not sums:
         return [], NOTHING
     latencies: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
-    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), span.ms()):
+    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), _milliseconds(span)):
         latencies[name].append(ms)
-    rows = [_row(values, _quantiles(latencies[values[0]])) for values in sums]
-    together = ("", *(sum(column) for column in zip(*(values[1:] for values in sums), strict=True)))
-    total = _row(together, _quantiles(np.concatenate([*latencies.values()])))
+    # Not numpy: the command line imports this module to show the report of a running service.
+    ordered = {name: sorted(values) for name, values in latencies.items()}
+    rows = [_row(values, _quantiles(ordered.get(values[0], []))) for values in sums]
+    totals = ("", *(sum(column) for column in zip(*(values[1:] for values in sums), strict=True)))
+    total = _row(totals, _quantiles(sorted(chain.from_iterable(ordered.values()))))
     return rows if group == "day" else sorted(rows, key=lambda row: (-row.cost_usd, -row.calls, row.name)), total
 
 
-def _quantiles(latencies: npt.ArrayLike) -> Latency | None:
-    """By nearest rank: the smallest value that so many percent of the values do not exceed."""
-    ordered = np.sort(latencies)
-    if not ordered.size:
+def _quantiles(ordered: Sequence[float]) -> Latency | None:
+    """By nearest rank: the smallest value that is not exceeded by that percentage of the values."""
+    if not ordered:
         return None
-    p50, p95, p99 = (float(ordered[-(-ordered.size * percent // 100) - 1]) for percent in (50, 95, 99))
+    p50, p95, p99 = (ordered[-(-len(ordered) * percent // 100) - 1] for percent in (50, 95, 99))
     return Latency(p50=p50, p95=p95, p99=p99)
 
 

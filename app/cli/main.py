@@ -1,7 +1,7 @@
-"""`winnow`: serve, index, search, answer, eval, calibrate, usage, cost, doctor, vllm.
+"""`winnow`: the console script, and its commands serve, index, search, answer and doctor.
 
-While a service runs on the same home directory the commands go through it; otherwise they open the index themselves.
-Exit status: 0 done; 1 done, but some documents were refused; 2 wrong usage or configuration; 3 it could not be done;
+While a service runs on the same home directory, the commands go through it; otherwise they open the index themselves.
+Exit status: 0 success; 1 success, but some documents were refused; 2 wrong usage or configuration; 3 failure;
 130 interrupted.
 """
 
@@ -22,7 +22,6 @@ from click.exceptions import Exit
 from app.cli.calibrate import calibrate
 from app.cli.cost import cost
 from app.cli.evaluate import evaluate
-from app.cli.http_client import CREATE_COLLECTION
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -33,13 +32,19 @@ from app.cli.render import (
     show_sources,
     summary_line,
 )
-from app.cli.terminal import INTERRUPTED, err, out, print_json, settings_here, write
+from app.cli.session import ShowEvent, index_files, index_stdin, stream_answer
+from app.cli.session import answer as request_answer
+from app.cli.session import search as request_search
+from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json, write
 from app.cli.usage import usage
 from app.cli.vllm import vllm
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
 from app.observability.logging import configure_logging
 from indexing.errors import CollectionNotFound
-from indexing.pipeline.progress import Summary, SyncRequest
+from indexing.pipeline.progress import SyncRequest
+
+# Nothing above loads a web framework, numpy, the index or a model's SDK: printing help and talking to a running service
+# must be quick (tests/unit/app/cli/test_imports.py). Commands import the heavy parts where they need them.
 
 REFUSED, USAGE, FAILED = 1, 2, 3
 
@@ -51,64 +56,55 @@ def _version() -> str:
         return "0"
 
 
-_PLAIN: dict[str, Any] = {"style": "red", "markup": False, "highlight": False}
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(_version(), prog_name="winnow")
 def cli() -> None:
-    """Finds passages in your documents and answers from them, with citations that are true."""
+    """Search your documents and answer questions from them, with verified citations."""
 
 
 def main() -> NoReturn:
     """The console script."""
-    _print_whatever_comes()
-    configure_logging("text", "warning")  # standard output belongs to what was asked for; `serve` has its own settings
+    # A terminal that lacks a character shows a question mark in its place, instead of raising an error.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    configure_logging("text", "warning")  # to standard error; `serve` applies its own settings
     try:
         # Without its standalone mode click returns the status that an Exit carries.
         status = cli(prog_name="winnow", standalone_mode=False)
     except click.ClickException as exc:
-        _die_of_usage(exc)
+        context = exc.ctx if isinstance(exc, click.UsageError) else None
+        _exit(f"{exc.format_message()} (see: {context.command_path if context else 'winnow'} --help)", USAGE)
     except (KeyboardInterrupt, click.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
     except CollectionNotFound as exc:
-        _die(f"{exc}; {CREATE_COLLECTION}", FAILED)
+        option = "" if exc.name == "default" else f" --collection {exc.name}"
+        _exit(f"{exc}; create it with: winnow index PATH{option}", FAILED)
     except (NotFound, Conflict) as exc:
-        _die(exc, FAILED)
+        _exit(str(exc), FAILED)
     except (ConfigError, InvalidRequest) as exc:
-        _die(exc, USAGE)
+        _exit(str(exc), USAGE)
     except WinnowError as exc:
-        _die(exc, FAILED)
+        _exit(str(exc), FAILED)
     sys.exit(status or 0)
 
 
-def _die(exc: object, status: int) -> NoReturn:
-    err.print(f"winnow: {clean(str(exc))}", **_PLAIN)
+def _exit(message: str, status: int) -> NoReturn:
+    err.print(f"winnow: {clean(message)}", style="red", markup=False, highlight=False)
     sys.exit(status)
 
 
-def _die_of_usage(exc: click.ClickException) -> NoReturn:
-    context = exc.ctx if isinstance(exc, click.UsageError) else None
-    help_of = context.command_path if context else "winnow"
-    err.print(f"winnow: {clean(exc.format_message())} ({help_of} --help tells more)", **_PLAIN)
-    sys.exit(USAGE)
-
-
-def _print_whatever_comes() -> None:
-    """A terminal that knows fewer characters than a document has gets a question mark, not an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 @contextmanager
-def _ending_at_once(view: IndexingView | LoadingView, line: str) -> Iterator[None]:
-    """Ctrl-C does not wait for the batch that a thread is embedding: the index stands being killed at any moment."""
+def _exit_on_interrupt(view: IndexingView | LoadingView, note: str = "") -> Iterator[None]:
+    """Ctrl-C ends the process at once.
+
+    It does not wait for the batch that a thread is embedding: the index survives being killed at any moment.
+    """
 
     def end(*_: object) -> None:
         view.stop()
-        err.print(f"interrupted{line}", highlight=False)
+        err.print(f"interrupted{note}", highlight=False)
         os._exit(INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end)
@@ -120,42 +116,42 @@ def _ending_at_once(view: IndexingView | LoadingView, line: str) -> Iterator[Non
 
 @cli.command()
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes any.  [default: 8000]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.  [default: 8000]")
 @click.option("--samples", is_flag=True, help="Index the sample documents if the index is empty.")
 def serve(host: str | None, port: int | None, samples: bool) -> None:
-    """Run the service until SIGTERM or Ctrl-C; then finish what is under way."""
+    """Run the HTTP service until SIGTERM or Ctrl-C; requests in progress are completed first."""
     from app.main import serve as run
     from app.wiring import build_services
 
-    settings = settings_here()
-    changed = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    service = msgspec.structs.replace(settings.service, **changed)
+    settings = current_settings()
+    overrides = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    service = msgspec.structs.replace(settings.service, **overrides)
     settings = msgspec.structs.replace(settings, service=service)
     run(settings, build_services(settings), samples=samples)
 
 
 @cli.command()
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--collection", default="default", help="Collection to write to; created if it is not there.")
-@click.option("--no-delete", is_flag=True, help="Keep documents whose files are gone.")
-@click.option("--rebuild", is_flag=True, help="Embed everything anew beside the live index, then switch.")
+@click.option("--collection", default="default", help="Collection to write to; created if it does not exist.")
+@click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
+@click.option("--rebuild", is_flag=True, help="Embed everything again beside the live index, then switch over.")
 @click.option(
-    "--name", default="stdin.txt", help="What a document from standard input (-) is called; tells its format."
+    "--name", default="stdin.txt", help="Name of the document read from standard input; its extension is the format."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
-    """Bring a collection in line with files, directories, globs, or standard input (-).
+    """Index files, directories, globs, or standard input (-).
 
-    Unchanged files are skipped, changed ones replaced, and documents whose files are gone from within PATH deleted.
+    Unchanged files are skipped, changed files are replaced, and documents whose files have disappeared from PATH are
+    deleted.
     """
-    from app.cli.session import index_files, index_stdin
-
     if not paths and not rebuild:
-        raise click.UsageError("name at least one PATH, or - for standard input")
+        raise click.UsageError("specify at least one PATH, or - for standard input")
     if "-" in paths and (len(paths) > 1 or rebuild):
-        raise click.UsageError("standard input (-) is indexed by itself, without other paths or --rebuild")
-    settings = settings_here()
-    with IndexingView(err) as view, _ending_at_once(view, "; what is indexed stays, and the next run does the rest"):
+        raise click.UsageError("standard input (-) cannot be combined with other paths or --rebuild")
+    settings = current_settings()
+    note = "; everything indexed so far is kept, and the next run continues from there"
+    with IndexingView(err) as view, _exit_on_interrupt(view, note):
         if paths == ("-",):
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
         else:
@@ -163,10 +159,6 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
                 inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
             )
             summary = index_files(settings, request, view.show)
-    _finish_index(summary, as_json)
-
-
-def _finish_index(summary: Summary, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(summary))
     else:
@@ -175,15 +167,22 @@ def _finish_index(summary: Summary, as_json: bool) -> None:
         raise Exit(REFUSED)
 
 
-def _searching(command: Callable[..., None]) -> Callable[..., None]:
+def _search_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `search` and `answer` share."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the response as JSON."),
-        click.option("--filter", "filter_json", metavar="JSON", help='As in {"lang": "en"}.'),
-        click.option("--mode", type=click.Choice(["hybrid", "dense", "sparse"]), default="hybrid"),
-        click.option("--backend", help="Who ranks: a configured name, auto, or none."),
-        click.option("--limit", type=click.IntRange(1, 100), default=5, help="Passages."),
-        click.option("--collection", default="default"),
+        click.option("--filter", "filter_json", metavar="JSON", help='Metadata filter, such as {"lang": "en"}.'),
+        click.option(
+            "--mode",
+            type=click.Choice(["hybrid", "dense", "sparse"]),
+            default="hybrid",
+            help="How to retrieve: by meaning (dense), by words (sparse), or both.",
+        ),
+        click.option(
+            "--backend", help="Backend that ranks: a configured name, auto, or none.  [default: the configured one]"
+        ),
+        click.option("--limit", type=click.IntRange(1, 100), default=5, help="Maximum number of passages."),
+        click.option("--collection", default="default", help="Collection to search."),
     ):
         command = option(command)
     return command
@@ -191,71 +190,71 @@ def _searching(command: Callable[..., None]) -> Callable[..., None]:
 
 @cli.command()
 @click.argument("query")
-@_searching
+@_search_options
 def search(query: str, as_json: bool, **options: Any) -> None:
-    """Find passages for QUERY."""
-    from app.cli.session import search as find
-
-    with LoadingView(err) as view, _ending_at_once(view, ""):
-        found = find(settings_here(), _body(query, options), view.show)
+    """Find the passages that are most relevant to QUERY."""
+    with LoadingView(err) as view, _exit_on_interrupt(view):
+        response = request_search(current_settings(), _request_body(query, options), view.show)
     if as_json:
-        print_json(found)
+        print_json(response)
     else:
-        show_results(out, found)
+        show_results(out, response)
 
 
 @cli.command()
 @click.argument("query")
-@_searching
-@click.option("--stream", is_flag=True, help="Print the answer as it is made.")
-@click.option("--answer-backend", help="Who answers: a configured name, auto, or extractive.  [default: who ranks]")
+@_search_options
+@click.option("--stream", is_flag=True, help="Print the answer as it is generated.")
 @click.option(
-    "--check", "check_citations", type=click.Choice(["structural", "model"]), help="Who checks what is cited."
+    "--answer-backend",
+    help="Backend that answers: a configured name, auto, or extractive.  [default: the one that ranks]",
 )
-@click.option("--language", help="Language of the answer, as in en or pt-BR.  [default: the question's]")
-@click.option("--instructions", help="For tone and form, as in 'one sentence, formal'.")
+@click.option(
+    "--check",
+    "check_citations",
+    type=click.Choice(["structural", "model"]),
+    help="How citations are verified: by rules, or by a model.  [default: structural]",
+)
+@click.option("--language", help="Language of the answer, such as en or pt-BR.  [default: that of the question]")
+@click.option("--instructions", help="Tone and form of the answer, such as 'one sentence, formal'.")
 def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
-    """Answer QUERY from the documents, with numbered sources."""
-    from app.cli.session import answer as reply
-    from app.cli.session import stream_answer
-
-    settings, body = settings_here(), _body(query, options)
-    with LoadingView(err) as view, _ending_at_once(view, ""):
+    """Answer QUERY from your documents, with numbered sources."""
+    settings, body = current_settings(), _request_body(query, options)
+    with LoadingView(err) as view, _exit_on_interrupt(view):
         if stream:
-            stream_answer(settings, body, _EventPrinter(view, as_json=as_json), view.show)
+            stream_answer(settings, body, _event_printer(view, as_json=as_json), view.show)
             return
-        answered = reply(settings, body, view.show)
+        response = request_answer(settings, body, view.show)
     if as_json:
-        print_json(answered)
+        print_json(response)
     else:
-        show_answer(out, answered)
+        show_answer(out, response)
 
 
-class _EventPrinter:
-    """Prints a streamed answer: its text as it comes, then its sources. As JSON: an object a line for each event."""
+def _event_printer(view: LoadingView, *, as_json: bool) -> ShowEvent:
+    """Print a streamed answer: its text as it arrives, then its sources. As JSON: one line for each event."""
+    text = ""
 
-    def __init__(self, view: LoadingView, *, as_json: bool) -> None:
-        self._view = view
-        self._as_json = as_json
-        self._text = ""
-
-    def __call__(self, name: str, data: dict[str, Any]) -> None:
-        self._view.stop()
-        if self._as_json:
+    def show(name: str, data: dict[str, Any]) -> None:
+        nonlocal text
+        view.stop()
+        if as_json:
             write(msgspec.json.encode({"event": name, "data": data}))
         elif name == "delta":
-            self._text += data["text"]
+            text += data["text"]
             out.print(answer_text(data["text"]), end="")
         elif name == "done":
             out.print()
-            show_sources(out, {**data, "answer": self._text})
+            show_sources(out, {**data, "answer": text})
         sys.stdout.flush()
+
+    return show
 
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
-    """Say what is configured, reachable and missing, and how to mend it."""
+    """Check configuration, index and backends, and suggest fixes."""
     from app.cli.doctor import examine, show
 
     findings = examine(os.environ, Path.cwd())
@@ -267,17 +266,17 @@ def doctor(as_json: bool) -> None:
         raise Exit(FAILED)
 
 
-def _body(query: str, options: dict[str, Any]) -> dict[str, Any]:
+def _request_body(query: str, options: dict[str, Any]) -> dict[str, Any]:
     if not query.strip():
         raise click.UsageError("QUERY is empty")
-    # What the shell handed over in another encoding cannot be looked up, but must not break anything either.
+    # An argument in another encoding arrives with lone surrogates, which JSON cannot carry.
     query = query.encode("utf-8", "replace").decode()
     body = {"query": query, **{key: value for key, value in options.items() if value is not None}}
     if "filter_json" in body:
         try:
             body["filter"] = msgspec.json.decode(body.pop("filter_json"), type=dict[str, Any])
         except msgspec.DecodeError as exc:
-            raise click.UsageError(f"--filter is no JSON object: {exc}") from exc
+            raise click.UsageError(f"--filter is not a JSON object: {exc}") from exc
     return body
 
 

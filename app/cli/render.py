@@ -1,4 +1,4 @@
-"""What commands print: results, answers, progress."""
+"""How commands show progress, search results and answers."""
 
 import re
 import time
@@ -23,7 +23,7 @@ from rich.status import Status
 from rich.text import Text
 
 from app.cli.terminal import dollars
-from app.evaluation.runner import EvaluationProgress
+from app.evaluation.models import EvaluationProgress
 from indexing.pipeline.progress import (
     Advanced,
     Event,
@@ -33,19 +33,20 @@ from indexing.pipeline.progress import (
     Summary,
 )
 
-_PLAIN_EVERY_S = 5.0
+_LINE_EVERY_S = 5.0
+"""Between two lines of progress, where no terminal can show a bar."""
 
 
-class AskingView:
-    """Use as a context manager, and hand `show` to the run."""
+class EvaluationView:
+    """Progress of an evaluation. Use as a context manager and pass `show` to the run."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
         self._tasks: dict[str, TaskID] = {}
-        self._said_at: dict[str, float] = {}
+        self._shown_at: dict[str, float] = {}
         self._bar = progress_bar(console, MofNCompleteColumn())
 
-    def __enter__(self) -> "AskingView":
+    def __enter__(self) -> "EvaluationView":
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -55,26 +56,23 @@ class AskingView:
             self._bar.stop()
 
     def show(self, progress: EvaluationProgress) -> None:
-        """The state of a step."""
+        """Show how far a step is."""
         step = clean(progress.step)
         if self._console.is_terminal:
-            self._draw(step, progress)
-        elif self._is_news(step, progress):
+            if step not in self._tasks:
+                self._tasks[step] = self._bar.add_task(step, total=progress.total, completed=progress.done, note="")
+            self._bar.update(self._tasks[step], completed=progress.done, note=_note(progress))
+        elif self._is_due(step, progress):
             parts = f"{step}: {progress.done} of {progress.total}", _note(progress)
             self._console.print(Text(", ".join(filter(None, parts))))
 
-    def _draw(self, step: str, progress: EvaluationProgress) -> None:
-        if step not in self._tasks:
-            self._tasks[step] = self._bar.add_task(step, total=progress.total, completed=progress.done, note="")
-        self._bar.update(self._tasks[step], completed=progress.done, note=_note(progress))
-
-    def _is_news(self, step: str, progress: EvaluationProgress) -> bool:
-        """At the start, at the end, and now and then."""
+    def _is_due(self, step: str, progress: EvaluationProgress) -> bool:
+        """Whether to print a line: at the start, at the end, and every few seconds in between."""
         now = self._clock()
-        ended = progress.done == progress.total
-        if step in self._said_at and not ended and now - self._said_at[step] < _PLAIN_EVERY_S:
+        finished = progress.done == progress.total
+        if step in self._shown_at and not finished and now - self._shown_at[step] < _LINE_EVERY_S:
             return False
-        self._said_at[step] = now
+        self._shown_at[step] = now
         return True
 
 
@@ -95,7 +93,7 @@ _MARKER = r"\[\d{1,3}\]"
 
 
 def progress_bar(console: Console, amount: ProgressColumn) -> Progress:
-    """For long work, gone when it is done. Its tasks have a `note`; `amount` says how much is done."""
+    """A bar that disappears when the work is done. Its tasks have a `note`; `amount` shows how much is done."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -113,7 +111,7 @@ def progress_bar(console: Console, amount: ProgressColumn) -> Progress:
 
 
 class IndexingView:
-    """Shows a run of the pipeline; use as a context manager and hand `show` to the run as its report."""
+    """Progress of an indexing run. Use as a context manager and pass `show` to the run as its report."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -132,12 +130,12 @@ class IndexingView:
         self.stop()
 
     def stop(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar.live.is_started:
             self._bar.stop()
 
     def show(self, event: Event) -> None:
-        """One event of the run."""
+        """Show one event of the run."""
         match event:
             case Planned():
                 self._planned(event)
@@ -166,7 +164,7 @@ class IndexingView:
         rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description="indexing", completed=so_far.bytes, note=rate)
-        elif so_far.passages and self._clock() - self._last_line >= _PLAIN_EVERY_S:
+        elif so_far.passages and self._clock() - self._last_line >= _LINE_EVERY_S:
             self._last_line = self._clock()
             share = so_far.bytes / self._bytes if self._bytes else 1.0
             left = f", about {duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
@@ -180,7 +178,7 @@ class IndexingView:
 
 
 class LoadingView:
-    """Says on a terminal why a search has not begun yet; use as a context manager. Elsewhere it is silent."""
+    """Tells a person at a terminal that the model is being loaded; silent elsewhere. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._status = Status("", console=console)
@@ -193,30 +191,30 @@ class LoadingView:
         self.stop()
 
     def show(self, event: Event) -> None:
-        """An event while the command gets ready."""
+        """Show an event of the start."""
         if isinstance(event, Notice) and event.stage == "loading_model" and self._terminal:
             self._status.update(Text(clean(event.detail)))
             self._status.start()
 
     def stop(self) -> None:
-        """Take it off the terminal."""
+        """Remove the message from the terminal."""
         self._status.stop()
 
 
 def clean(text: str) -> str:
-    """The text without control characters, but for the line feed."""
+    """The text without control characters, except line feeds."""
     return _CONTROL.sub(" ", text)
 
 
 def refusal(refused: Refused) -> Text:
-    """One line: which file, why, and what of it stays."""
+    """One line: which file was refused, why, and whether its earlier version is still in the index."""
     source, detail = _flat(refused.source), _flat(refused.detail)
     line = Text.assemble(("refused ", "red"), (source, "bold"), f" [{refused.reason}] {detail}")
     return line.append(" The earlier version stays in the index.", "dim") if refused.kept else line
 
 
 def summary_line(summary: Summary) -> str:
-    """What a run did, in one line."""
+    """The result of an indexing run in one line."""
     parts = [f"{summary.created} created", f"{summary.updated} updated", f"{summary.unchanged} unchanged"]
     parts += [f"{summary.deleted} deleted"] if summary.deleted else []
     parts += [f"{len(summary.refused)} refused"] if summary.refused else []
@@ -225,35 +223,35 @@ def summary_line(summary: Summary) -> str:
     return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}"
 
 
-def show_results(console: Console, found: dict[str, Any]) -> None:
+def show_results(console: Console, response: dict[str, Any]) -> None:
     """The body of a /search response."""
-    words = sorted(set(_WORD.findall(found["query"])))
-    for number, hit in enumerate(found["results"], 1):
+    words = sorted(set(_WORD.findall(response["query"])))
+    for number, hit in enumerate(response["results"], 1):
         console.print(_hit_header(number, hit))
         if hit.get("text"):
             _indented(console, _snippet(hit["text"], words))
         console.print()
-    if not found["results"]:
-        console.print("nothing found")
-    _show_notes(console, found)
+    if not response["results"]:
+        console.print("no results")
+    _show_notes(console, response)
 
 
 def show_answer(console: Console, answer: dict[str, Any]) -> None:
     """The body of an /answer response: the answer, then its numbered sources with their quotes."""
     text = answer_text(answer["answer"], "bold" if answer["answerable"] else "yellow")
-    console.print(text, soft_wrap=_soft(console))
+    console.print(text, soft_wrap=not console.is_terminal)
     show_sources(console, answer)
 
 
 def answer_text(text: str, style: str = "") -> Text:
-    """A piece of an answer, its markers in the colour of the sources."""
+    """A piece of an answer, with its citation markers highlighted."""
     shown = Text(clean(text), style)
     shown.highlight_regex(_MARKER, "cyan")
     return shown
 
 
 def show_sources(console: Console, answer: dict[str, Any]) -> None:
-    """What follows the text of an answer: a streamed one is on the screen by then."""
+    """The sources of an answer and its notes; the text of a streamed answer is already on the screen."""
     texts = {hit["id"]: hit for hit in answer["results"]}
     for citation in _by_marker(answer["citations"]):
         console.print()
@@ -261,7 +259,7 @@ def show_sources(console: Console, answer: dict[str, Any]) -> None:
         _indented(console, _quote(citation, texts.get(citation["result_id"])))
     for span in answer["unsupported"]:
         statement = _flat(answer["answer"][span["start"] : span["end"]])
-        console.print(Text(f"no source was found to say: “{statement}”", "yellow"))
+        console.print(Text(f"no source supports this statement: “{statement}”", "yellow"))
     if not answer["answerable"]:
         console.print(Text(f"abstained: {str(answer['abstain_reason']).replace('_', ' ')}", "dim"))
     console.print()
@@ -269,19 +267,19 @@ def show_sources(console: Console, answer: dict[str, Any]) -> None:
 
 
 def _hit_header(number: int, hit: dict[str, Any]) -> Text:
-    where = hit["source"] or hit["document_id"]
+    source = hit["source"] or hit["document_id"]
     page = f", page {hit['page']}" if hit["page"] else ""
     path = f"  {_flat(' > '.join(hit['heading']))}" if hit["heading"] else ""
     return Text.assemble(
         (f"{number}. ", "cyan"),
         (f"{hit['score']:.3f} ", "green"),
-        (_flat(f"{where}{page}"), "bold"),
+        (_flat(f"{source}{page}"), "bold"),
         (path, "dim"),
     )
 
 
 def _by_marker(citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each source once, in the order of the numbers. It is verified if it is for one of the statements that cite it."""
+    """Each source once, by number: verified if it is for at least one of the statements that cite it."""
     first: dict[int, dict[str, Any]] = {}
     for citation in sorted(citations, key=lambda one: (one["marker"], not one["verified"])):
         first.setdefault(citation["marker"], citation)
@@ -290,14 +288,14 @@ def _by_marker(citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _source_header(citation: dict[str, Any]) -> Text:
     page = f", page {citation['page']}" if citation["page"] else ""
-    where = _flat(f"{citation['source'] or citation['document_id']}{page}")
+    source = _flat(f"{citation['source'] or citation['document_id']}{page}")
     span = f"  characters {citation['start']}-{citation['end']}"
-    doubt = "" if citation["verified"] else "  does not say all of this"
-    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (where, "bold"), (span, "dim"), (doubt, "yellow"))
+    doubt = "" if citation["verified"] else "  does not fully support the statement"
+    return Text.assemble((f"[{citation['marker']}] ", "cyan"), (source, "bold"), (span, "dim"), (doubt, "yellow"))
 
 
 def _quote(citation: dict[str, Any], hit: dict[str, Any] | None) -> Text:
-    """The quoted sentence in quotation marks, amid what stands around it."""
+    """The quoted sentence in quotation marks, with the text around it."""
     quote = (f"“{_flat(citation['quote'])}”", "green")
     if hit is None or not hit.get("text"):
         return Text.assemble(quote)
@@ -317,28 +315,24 @@ def _snippet(text: str, words: Sequence[str]) -> Text:
 
 
 def _indented(console: Console, text: Text) -> None:
-    """Wrapped to the terminal; one line for a program."""
+    """Wrapped to the width of a terminal; a single line for a program."""
     if console.is_terminal:
         console.print(Padding(text, (0, 0, 0, 4)), soft_wrap=False)
     else:
         console.print(Text("    ").append_text(text))
 
 
-def _soft(console: Console) -> bool:
-    return not console.is_terminal
-
-
 def _show_notes(console: Console, body: dict[str, Any]) -> None:
     for note in (*body["warnings"], *body["degraded"]):
         console.print(Text(clean(note), "yellow"))
-    times = {**body["timings_ms"]}
-    stages = [*(stage for stage in times if stage != "total"), *(["total"] if "total" in times else [])]
+    times = body["timings_ms"]
+    stages = sorted(times, key=lambda stage: stage == "total")  # the total last, the others in their order
     timings = ", ".join(f"{stage} {times[stage]:.1f} ms" for stage in stages)
-    console.print(Text(f"{_by_whom(body)}{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
+    console.print(Text(f"{_answered_by(body)}{timings}; cost ${body['usage']['cost_usd']:.4f}", "dim"))
 
 
-def _by_whom(body: dict[str, Any]) -> str:
-    """Whose answer it is, and who was asked before; nothing where no model was wanted or needed."""
+def _answered_by(body: dict[str, Any]) -> str:
+    """The backend that wrote the answer, and those that failed before it; "" if no model was involved."""
     use = body.get("answer_backend")
     if use is None or not use["model"]:
         return ""
@@ -351,7 +345,7 @@ def _flat(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As people say it."""
+    """9.5 s, 42 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

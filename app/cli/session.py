@@ -1,151 +1,113 @@
-"""The commands' work: through the running service when there is one, or else here, in this process."""
+"""What the commands ask for: of the running service if there is one, or else in this process.
 
-import asyncio
+Only `app.cli.local` loads the index, the models and the API's schemas, and only when no service runs.
+"""
+
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
-from app.api.request import decode
-from app.api.routes.usage import EstimateRequest
-from app.api.schemas import AnswerRequest, SearchRequest
-from app.api.sse import payload
 from app.cli.http_client import RemoteService
 from app.config.settings import Settings
-from app.domain import Query, Question
 from app.instance import find_service
-from app.wiring import Services, build_services
 from indexing.errors import IndexBusy
-from indexing.pipeline.progress import Notice, Report, Summary, SyncRequest, loading_model, say_nothing
-
-T = TypeVar("T")
+from indexing.pipeline.progress import Notice, Report, Summary, SyncRequest, say_nothing
 
 ShowEvent = Callable[[str, dict[str, Any]], None]
-"""Gets the name and the data of an event of a streamed answer."""
+"""Receives the name and the data of each event of a streamed answer."""
 
-_LOOK_AGAIN_S = 0.5
+_RETRY_S = 0.5
+"""Between two looks at an index that another process holds."""
 
 
 def search(settings: Settings, body: dict[str, Any], report: Report = say_nothing) -> dict[str, Any]:
-    """A /search with this body; the response's body. `report` hears that the model is being loaded."""
+    """POST /search; returns the response's body. `report` hears when the embedding model is being loaded."""
     if service := _service(settings):
         return service.post("/search", body)
-    query = decode(msgspec.json.encode(body), SearchRequest).to_query()
+    from app.cli import local
 
-    async def find(services: Services) -> Any:
-        await _prepare(services, query, report, model=query.mode != "sparse")
-        return msgspec.to_builtins(await services.searcher.search(query))
-
-    found: dict[str, Any] = _run(settings, find)
-    return found
+    return local.search(settings, body, report)
 
 
 def answer(settings: Settings, body: dict[str, Any], report: Report = say_nothing) -> dict[str, Any]:
-    """An /answer with this body; the response's body."""
+    """POST /answer; returns the response's body."""
     if service := _service(settings):
         return service.post("/answer", body)
-    question = _question(body)
+    from app.cli import local
 
-    async def reply(services: Services) -> Any:
-        await _prepare(services, question.search, report)
-        return msgspec.to_builtins(await services.answerer.answer(question))
-
-    answered: dict[str, Any] = _run(settings, reply)
-    return answered
+    return local.answer(settings, body, report)
 
 
 def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
-    """An /answer with this body; `show` gets the events of api.md as they come, the last one is "done"."""
+    """POST /answer as a stream; `show` receives the events as they arrive, "done" last."""
     if service := _service(settings):
         for name, data in service.stream_answer(body):
             show(name, data)
         return
-    question = _question(body)
+    from app.cli import local
 
-    async def reply(services: Services) -> None:
-        await _prepare(services, question.search, report)
-        async for event in services.answerer.stream(question):
-            name, data = payload(event)
-            show(name, msgspec.to_builtins(data))
-
-    _run(settings, reply)
+    local.stream_answer(settings, body, show, report)
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
-    """Run the pipeline, in the service if there is one; while another run holds the index, wait."""
-    return _when_free(
-        settings,
-        lambda service: _index_remotely(service, request, report),
-        lambda services: services.library.sync(request, report),
-        report,
-    )
+    """Run the indexing pipeline over files; wait while another process holds the index."""
+
+    def sync_remotely(service: RemoteService) -> Summary:
+        summary = Summary(collection=request.collection)
+        for event in service.sync(request):
+            report(event)
+            summary = event if isinstance(event, Summary) else summary
+        return summary
+
+    def sync_locally() -> Summary:
+        from app.cli import local
+
+        return local.index_files(settings, request, report)
+
+    return _when_free(settings, sync_remotely, sync_locally, report)
 
 
 def index_stdin(settings: Settings, data: bytes, name: str, collection: str, report: Report = say_nothing) -> Summary:
-    """Index what came from standard input, as a file called `name` would be."""
+    """Index the content of standard input as if it were a file called `name`."""
 
-    async def put(services: Services) -> Summary:
-        await services.bench.get()
-        await _load_model(services, report)
-        return await services.library.put_bytes(data, name, collection)
+    def put_locally() -> Summary:
+        from app.cli import local
 
-    return _when_free(settings, lambda service: service.put(data, name, collection), put, report)
+        return local.index_bytes(settings, data, name, collection, report)
+
+    return _when_free(settings, lambda service: service.put(data, name, collection), put_locally, report)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
-    """A GET /usage with these parameters."""
+    """GET /usage with these parameters."""
     if service := _service(settings):
-        return msgspec.convert(service.ask("/usage", params), UsageReport)
-    return _accounts(settings).usage(**params)  # type: ignore[arg-type] # the command line knows the groups
+        return msgspec.convert(service.get("/usage", params), UsageReport)
+    return _accounts(settings).usage(**params)  # type: ignore[arg-type] # click has checked the group
 
 
 def export_usage(settings: Settings, params: dict[str, str]) -> Iterator[bytes]:
-    """A GET /usage/export with these parameters, in pieces."""
+    """GET /usage/export with these parameters, in pieces."""
     if service := _service(settings):
         return service.download("/usage/export", params)
     return _accounts(settings).export(**params)
 
 
 def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
-    """A POST /cost/estimate with this body."""
+    """POST /cost/estimate."""
     if service := _service(settings):
         return msgspec.convert(service.post("/cost/estimate", body), Estimate)
-    return _accounts(settings).estimate(decode(msgspec.json.encode(body), EstimateRequest).to_workload())
+    from app.cli import local
+
+    return _accounts(settings).estimate(local.workload(body))
 
 
 def _accounts(settings: Settings) -> Accounts:
-    """To look into: nothing is opened, no file is made."""
+    """To read from: nothing is opened, and no file is created."""
     return Accounts(settings.index.home, settings.backends, settings.budgets)
-
-
-def _when_free(
-    settings: Settings,
-    there: Callable[[RemoteService], T],
-    here: Callable[[Services], Awaitable[T]],
-    report: Report,
-) -> T:
-    told = False
-    while True:
-        if service := _service(settings):
-            return there(service)
-        try:
-            return _run(settings, here)
-        except IndexBusy as exc:
-            if not told:
-                report(Notice(stage="waiting", detail=f"waiting until the index is free: {exc}"))
-            told = True
-            time.sleep(_LOOK_AGAIN_S)
-
-
-def _index_remotely(service: RemoteService, request: SyncRequest, report: Report) -> Summary:
-    summary = Summary(collection=request.collection)
-    for event in service.sync(request):
-        report(event)
-        summary = event if isinstance(event, Summary) else summary
-    return summary
 
 
 def _service(settings: Settings) -> RemoteService | None:
@@ -153,28 +115,18 @@ def _service(settings: Settings) -> RemoteService | None:
     return RemoteService(presence) if presence else None
 
 
-def _question(body: dict[str, Any]) -> Question:
-    return decode(msgspec.json.encode(body), AnswerRequest).to_question()
-
-
-async def _prepare(services: Services, query: Query, report: Report, *, model: bool = True) -> None:
-    """What a running service has done long before: else the times told would be those of the start."""
-    await (await services.store.get()).info(query.collection)
-    if model:
-        await _load_model(services, report)
-
-
-async def _load_model(services: Services, report: Report) -> None:
-    report(loading_model(services.settings.embedding.model))
-    await services.model.get()
-
-
-def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
-    async def run() -> T:
-        services = build_services(settings)
+def _when_free(
+    settings: Settings, remotely: Callable[[RemoteService], Summary], locally: Callable[[], Summary], report: Report
+) -> Summary:
+    """Try until no other process holds the index; a service may start or stop in the meantime."""
+    reported = False
+    while True:
+        if service := _service(settings):
+            return remotely(service)
         try:
-            return await work(services)
-        finally:
-            await services.close()
-
-    return asyncio.run(run())
+            return locally()
+        except IndexBusy as exc:
+            if not reported:
+                report(Notice(stage="waiting", detail=f"waiting for the index to become free: {exc}"))
+            reported = True
+            time.sleep(_RETRY_S)

@@ -1,4 +1,4 @@
-"""The terminal: its width and colours, units for people, and Ctrl-C."""
+"""The terminal: output, numbers as people write them, and Ctrl-C."""
 
 import asyncio
 import os
@@ -19,18 +19,18 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 
-def settings_here() -> Settings:
-    """Of this directory and environment. Raises ConfigError."""
+def current_settings() -> Settings:
+    """The settings of the working directory and the environment. Raises ConfigError."""
     return load_settings(os.environ, Path.cwd())
 
 
 def print_json(value: Any) -> None:
-    """Indented."""
+    """Print indented JSON on standard output."""
     write(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def write(line: bytes) -> None:
-    """JSON is UTF-8, whatever the terminal is."""
+    """Print a line of JSON: always UTF-8, whatever the encoding of the terminal."""
     sys.stdout.flush()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
@@ -39,15 +39,15 @@ def write(line: bytes) -> None:
 T = TypeVar("T")
 
 INTERRUPTED = 130
-LET_END_S = 8.0
-"""How long calls and connections may take to end."""
+GRACE_S = 8.0
+"""How long calls and connections may take to end after Ctrl-C."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """As asyncio.run. At Ctrl-C the work is cancelled, and when it has ended in good order, the process ends.
+    """Like asyncio.run, but at Ctrl-C cancel the work, let it end in good order, and end the process.
 
-    It waits for no thread, for none can be stopped: one that loads an embedding model would take its time. When the
-    work takes longer than LET_END_S to end, and at a second Ctrl-C, the process ends as it is.
+    Threads are not waited for, since none can be stopped: one that loads an embedding model takes many seconds. If the
+    work takes longer than GRACE_S to end, or at a second Ctrl-C, the process ends at once.
     """
     interrupted = False
 
@@ -59,7 +59,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             if interrupted:
                 _end()
             interrupted = True
-            timer = Timer(LET_END_S, _end)
+            timer = Timer(GRACE_S, _end)
             timer.daemon = True
             timer.start()
             task.cancel()
@@ -85,23 +85,23 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmbt]?)", re.IGNORECASE)
 
 
 def read_tokens(text: str) -> int:
-    """10M, 1.5B, 250k, 1_000 or 1,000. Raises ValueError."""
+    """Parse a number of tokens: 10M, 1.5B, 250k, 1_000 or 1,000. Raises ValueError."""
     match = _NUMBER.fullmatch(text.strip().replace("_", "").replace(",", ""))
     if match is None:
-        raise ValueError(f"{text!r} is no number of tokens; write 250k, 10M or 1.5B")
+        raise ValueError(f"{text!r} is not a number of tokens; write 250k, 10M or 1.5B")
     return round(float(match[1]) * _SIZES[match[2].lower()])
 
 
 def short(count: float) -> str:
-    """1234567 as 1.23M: three digits, and an ending that `read_tokens` takes."""
-    for ending, size in reversed(_SIZES.items()):
+    """1234567 as 1.23M: three significant digits and a suffix that `read_tokens` accepts."""
+    for suffix, size in reversed(_SIZES.items()):
         if count >= size * 0.9995 and size > 1:
-            return f"{_three(count / size)}{ending.upper() if ending != 'k' else ending}"
+            return f"{_three(count / size)}{suffix.upper() if suffix != 'k' else suffix}"
     return _three(count)
 
 
 def dollars(usd: float) -> str:
-    """Cents from a dollar on, none from a million on; below a dollar as many digits as say something."""
+    """A price with the digits that matter: $1.5M, $12.30, $0.0042, $2.5e-08."""
     if usd >= 1e6:
         return f"${short(usd)}"
     return f"${usd:,.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}" if usd >= 0.0001 else f"${usd:.1e}"

@@ -11,10 +11,11 @@ import msgspec
 from app.domain import Caller, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest, MissingCapability
 from app.evaluation.data import Asked, DataSet, SourceDocument, digest_of, sample
-from app.evaluation.models import Calibrated, CalibrateOptions, HeldOut
+from app.evaluation.models import CalibrateOptions
 from app.evaluation.runner import Journal, Record, Tell, ask_all, failing_softly, index_documents, tell_nobody
 from app.ranking.calibration import (
     FITS_FILE,
+    Bin,
     Fit,
     KeptFit,
     calibration_error,
@@ -34,6 +35,38 @@ CALLER = Caller(key="calibrate")
 _DEADLINE_MS = 60_000
 
 
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A fit on one half of the queries, seen on the other half. Log losses in nats per document."""
+
+    n: int
+    ece_before: float
+    ece_after: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The fit that is now kept, and how far to trust it. `held_out` None: too few queries to hold some out.
+
+    `before` and `after` are the reliability of all documents, in bins of the score.
+    """
+
+    backend: str
+    model: str
+    prompt_version: str
+    fit: Fit
+    held_out: HeldOut | None
+    before: tuple[Bin, ...]
+    after: tuple[Bin, ...]
+    queries: int
+    failed: int
+    unread: int
+    requests: int
+    cost_usd: float
+    seconds: float
+    kept_in: str
+
+
 class Graded(Record, frozen=True, kw_only=True):
     """What a model said of one query's documents: z before calibration, and whether the document is relevant."""
 
@@ -45,7 +78,7 @@ class Graded(Record, frozen=True, kw_only=True):
 
 async def calibrate(
     services: Services, data: DataSet, options: CalibrateOptions, folder: Path, tell: Tell = tell_nobody
-) -> Calibrated:
+) -> CalibrationReport:
     """Ask, fit, keep in the home. `services` rank without calibration; `folder` keeps what was found out so far.
 
     Raises UnknownBackend, MissingCapability, Ended, and InvalidRequest where nothing can be fitted.
@@ -62,7 +95,7 @@ async def calibrate(
     journal = Journal(folder / f"calibrate-{asking.key(services.embedder.fingerprint)}.jsonl", Graded)
     found = await ask_all(
         f"grading with {options.backend}", queries, asking.ask, journal,
-        at_once=options.at_once, fresh=options.fresh, tell=tell,
+        concurrency=options.concurrency, fresh=options.fresh, tell=tell,
     )  # fmt: skip
     graded = [found[query.id] for query in queries]
     model, judgements = _one_model(graded), judgements_hash(_judgements(data, queries))
@@ -79,7 +112,7 @@ class _Asking:
 
     def key(self, fingerprint: str) -> str:
         """Of all that the grades depend on."""
-        options = msgspec.structs.replace(self._options, fresh=False, at_once=1)
+        options = msgspec.structs.replace(self._options, fresh=False, concurrency=1)
         told = self._services.settings.backends.get(options.backend)
         return digest_of(self._data.digest, options, told and told.model, fingerprint, PROMPT_VERSION)
 
@@ -180,9 +213,9 @@ def _scores(zs: Iterable[float], calibration: Calibration) -> list[float]:
 
 def _result(
     options: CalibrateOptions, model: str, fit: Fit, graded: Sequence[Graded], seconds: float, kept_in: Path
-) -> Calibrated:
+) -> CalibrationReport:
     zs, relevant = _observed(graded)
-    return Calibrated(
+    return CalibrationReport(
         backend=options.backend,
         model=model,
         prompt_version=PROMPT_VERSION,

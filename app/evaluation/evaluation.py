@@ -73,7 +73,7 @@ async def evaluate(
         journal = Journal(folder / f"eval-{name}-{await asking.key(data)}.jsonl", Outcome)
         questions = list(plan.asked.values())
         runs[name] = await ask_all(
-            name, questions, asking.ask, journal, at_once=options.at_once, fresh=options.fresh, tell=tell
+            name, questions, asking.ask, journal, concurrency=options.concurrency, fresh=options.fresh, tell=tell
         )
     return Report(
         data=data.folder.name,

@@ -1,11 +1,9 @@
-"""What an evaluation is asked for, and what it finds. Plain data."""
+"""Options, progress and results of an evaluation: plain data that the command line imports without loading numpy."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-
-from app.ranking.calibration import Bin, Fit
 
 
 class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,41 +14,9 @@ class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 50
     passages: int = 2000
     seed: int = 1
-    at_once: int = 4
+    concurrency: int = 4
     fresh: bool = False
     collection: str | None = None
-
-
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True):
-    """A fit on one half of the queries, seen on the other half. Log losses in nats per document."""
-
-    n: int
-    ece_before: float
-    ece_after: float
-    log_loss_before: float
-    log_loss_after: float
-
-
-class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
-    """The fit that is now kept, and how far to trust it. `held_out` None: too few queries to hold some out.
-
-    `before` and `after` are the reliability of all documents, in bins of the score.
-    """
-
-    backend: str
-    model: str
-    prompt_version: str
-    fit: Fit
-    held_out: HeldOut | None
-    before: tuple[Bin, ...]
-    after: tuple[Bin, ...]
-    queries: int
-    failed: int
-    unread: int
-    requests: int
-    cost_usd: float
-    seconds: float
-    kept_in: str
 
 
 class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +31,19 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     questions: int = 200
     seed: int = 1
     k: int = 20
-    at_once: int = 4
+    concurrency: int = 4
     fresh: bool = False
     collection: str | None = None
+
+
+class EvaluationProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a step is; `failed` of the `done` failed."""
+
+    step: str
+    done: int
+    total: int
+    usd: float = 0.0
+    failed: int = 0
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,29 +1,22 @@
-"""A report as rows of text: what a terminal, a Markdown file and a person look at. Pure."""
+"""A report as rows of text, for a terminal or a Markdown file. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
-
-import msgspec
 
 from app.evaluation.metrics import LEVEL, RESAMPLES
 from app.evaluation.models import BackendReport, Figure, Report
 from app.evaluation.records import SHARES
 
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the table: a cell for each backend. `detail` rows belong to the row above them."""
-
-    name: str
-    cells: tuple[str, ...]
-    detail: bool = False
+Row = tuple[str, tuple[str, ...], bool]
+"""A line of the table: its name, a cell for each backend, and whether it is a detail of the row above."""
 
 
 def rows(report: Report) -> list[Row]:
-    """Measures first, each followed by the gain over the baseline; then what it took."""
+    """Measures first, each followed by the gain over the baseline; then time, cost and counts."""
     measures = dict.fromkeys(name for backend in report.backends for name in backend.measures)
-    return [row for measure in measures for row in _of_measure(report, measure)] + _took(report)
+    return [row for measure in measures for row in _measure_rows(report, measure)] + _cost_rows(report)
 
 
-def _of_measure(report: Report, measure: str) -> Iterator[Row]:
+def _measure_rows(report: Report, measure: str) -> Iterator[Row]:
     percent = measure in SHARES
     yield _row(report, measure, lambda one: _figure(one.measures.get(measure), percent))
     if any(measure in one.gains for one in report.backends):
@@ -31,7 +24,7 @@ def _of_measure(report: Report, measure: str) -> Iterator[Row]:
         yield _row(report, name, lambda one: _gain(one.gains.get(measure), percent), detail=True)
 
 
-def _took(report: Report) -> list[Row]:
+def _cost_rows(report: Report) -> list[Row]:
     def latency(stage: str) -> Callable[[BackendReport], str]:
         def cell(one: BackendReport) -> str:
             times = one.latency_ms.get(stage)
@@ -53,46 +46,46 @@ def _took(report: Report) -> list[Row]:
 
 
 def notes(report: Report) -> list[str]:
-    """What must be known to read the table."""
-    told, options = list(report.notes), report.options
+    """What a reader of the table needs to know."""
+    lines, options = list(report.notes), report.options
     for one in report.backends:
         if one.failed:
             codes = ", ".join(f"{count} {code}" for code, count in sorted(one.failed.items()))
-            told.append(f"{one.backend}: left out are {codes}; the same command asks them again")
+            lines.append(f"{one.backend}: {codes} are left out; run the same command again to retry them")
         others = {name: count for name, count in one.answered_by.items() if name != one.backend}
         if others and one is not report.backends[0]:
             written = ", ".join(f"{count} by {name}" for name, count in sorted(others.items()))
-            told.append(f"{one.backend}: answers were written {written}")
-    told.append(
+            lines.append(f"{one.backend}: answers were written {written}")
+    lines.append(
         f"[low high]: {LEVEL:.0%} bootstrap intervals ({RESAMPLES:,} resamples, seed {options.seed}); "
         "gains are paired by question, * where the interval excludes 0"
     )
-    told.append(f"times are with {options.at_once} questions at once")
+    lines.append(f"times were measured with {options.concurrency} concurrent questions")
     if options.answers:
-        told.append(
+        lines.append(
             "citation recall and precision follow ALCE, per answer; support is judged "
-            + ("by the model that checks citations" if options.check == "model" else "by rule (numbers, dates, names)")
-            + ", not by ALCE's model of entailment"
+            + ("by the model that checks citations" if options.check == "model" else "by rules (numbers, dates, names)")
+            + ", not by ALCE's entailment model"
         )
-    return told
+    return lines
 
 
 def markdown(report: Report) -> str:
     """A page to keep or to share."""
-    asked = f"{report.answerable:,} questions"
-    asked += f" and {report.unanswerable:,} unanswerable ones" if report.unanswerable else ""
-    place = (
+    questions = f"{report.answerable:,} questions"
+    questions += f" and {report.unanswerable:,} unanswerable ones" if report.unanswerable else ""
+    source = (
         f"the collection `{report.options.collection}`"
         if report.documents is None
         else f"{report.documents:,} documents"
     )
     heads = ["", *(_head(one) for one in report.backends)]
-    body = [[row.name.strip() if not row.detail else f"_{row.name.strip()}_", *row.cells] for row in rows(report)]
+    body = [[f"_{name.strip()}_" if is_detail else name.strip(), *cells] for name, cells, is_detail in rows(report)]
     return "\n".join(
         [
             f"# {report.data}",
             "",
-            f"{asked} of {place}; seed {report.options.seed}, data {report.digest[:16]}.",
+            f"{questions} on {source}; seed {report.options.seed}, data {report.digest[:16]}.",
             "",
             _line(heads),
             _line(["---", *["---:"] * len(report.backends)]),
@@ -113,30 +106,26 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _row(report: Report, name: str, cell: Callable[[BackendReport], str], *, detail: bool = False) -> Row:
-    return Row(name=name, cells=tuple(map(cell, report.backends)), detail=detail)
+    return name, tuple(map(cell, report.backends)), detail
 
 
 def _figure(figure: Figure | None, percent: bool) -> str:
     if figure is None:
         return "-"
     if percent:
-        return f"{figure.mean:.1%} [{_hundred(figure.low)} {_hundred(figure.high)}]"
+        return f"{figure.mean:.1%} [{100 * figure.low:.1f} {100 * figure.high:.1f}]"
     return f"{figure.mean:.3f} [{_three(figure.low)} {_three(figure.high)}]"
 
 
 def _gain(figure: Figure | None, percent: bool) -> str:
     if figure is None:
         return ""
-    sure = "*" if figure.low > 0 or figure.high < 0 else ""
+    significant = "*" if figure.low > 0 or figure.high < 0 else ""
     if percent:
-        return f"{100 * figure.mean:+.1f}{sure} [{100 * figure.low:+.1f} {100 * figure.high:+.1f}]"
-    return f"{figure.mean:+.3f}{sure} [{_three(figure.low, '+')} {_three(figure.high, '+')}]"
+        return f"{100 * figure.mean:+.1f}{significant} [{100 * figure.low:+.1f} {100 * figure.high:+.1f}]"
+    return f"{figure.mean:+.3f}{significant} [{_three(figure.low, '+')} {_three(figure.high, '+')}]"
 
 
 def _three(number: float, sign: str = "") -> str:
-    """.987, as tables of measures have it."""
+    """.987, as is usual in tables of measures."""
     return f"{number:{sign}.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:{sign}.2f}"
-
-
-def _hundred(share: float) -> str:
-    return f"{100 * share:.1f}"

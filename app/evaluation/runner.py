@@ -12,6 +12,7 @@ from app.config.settings import Settings
 from app.domain import BackendUse, Usage
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
 from app.evaluation.data import Asked, DataSet, SourceDocument
+from app.evaluation.models import EvaluationProgress
 from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
 from indexing.documents import Document
@@ -26,7 +27,7 @@ def folder_of(settings: Settings, data: DataSet) -> Path:
 
 
 @asynccontextmanager
-async def services_apart(
+async def evaluation_services(
     settings: Settings, folder: Path, collection: str | None, fits: Fits | None = None
 ) -> AsyncIterator[tuple[Services, DataSet, Path]]:
     """With the data in `folder`, and where what is found out of it is kept.
@@ -73,16 +74,6 @@ class Journal(Generic[T]):
             file.write(msgspec.json.encode(record) + b"\n")
 
 
-class EvaluationProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a step is; `failed` of the `done` did not work."""
-
-    step: str
-    done: int
-    total: int
-    usd: float = 0.0
-    failed: int = 0
-
-
 Tell = Callable[[EvaluationProgress], None]
 
 
@@ -115,7 +106,7 @@ async def ask_all(
     ask: Callable[[Asked], Awaitable[R]],
     journal: Journal[R],
     *,
-    at_once: int,
+    concurrency: int,
     fresh: bool = False,
     tell: Tell = tell_nobody,
 ) -> dict[str, R]:
@@ -127,7 +118,7 @@ async def ask_all(
     known = {record.id: record for record in journal.begin(fresh=fresh) if record.id in wanted and not record.error}
     run = _Run(step, len(questions), journal, known, tell)
     left = iter([asked for asked in questions if asked.id not in known])
-    await together(run.work(left, ask) for _ in range(at_once))
+    await together(run.work(left, ask) for _ in range(concurrency))
     if run.spent:
         raise _ended(run.spent, len(run.found), len(questions))
     return run.found

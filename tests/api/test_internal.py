@@ -16,6 +16,7 @@ from app.config.settings import IndexSection, Settings
 from app.errors import InvalidRequest
 from app.instance import TOKEN_HEADER, find_service
 from app.main import CannotListen, bind
+from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import Event, Planned, SyncRequest
 from tests.fakes.running import ROOT, RunningServer
 
@@ -55,9 +56,7 @@ def test_errors_of_the_service_are_those_of_the_command(server: RunningServer, s
     """The caller's mistakes and what is missing, in the service's words."""
     with pytest.raises(InvalidRequest, match="unknown operator"):
         search(settings, {"query": "x", "filter": {"a": {"bad": 1}}})
-    with pytest.raises(
-        ServiceRefused, match="collection 'nope' not found; `winnow index PATH --collection NAME` creates it"
-    ):
+    with pytest.raises(CollectionNotFound, match="collection 'nope' not found"):
         search(settings, {"query": "x", "collection": "nope"})
 
 

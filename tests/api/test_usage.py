@@ -48,8 +48,8 @@ async def test_groups_and_their_total(client: httpx.AsyncClient, ledger: Path) -
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"since": "yesterday"}, "since: 'yesterday' is none of a date"),
-        ({"until": "2026-13-01"}, "until: '2026-13-01' is none of"),
+        ({"since": "yesterday"}, "since: 'yesterday' is not a date"),
+        ({"until": "2026-13-01"}, "until: '2026-13-01' is not a date"),
         ({"since": "1h", "until": "2h"}, "since: 1h is not before until"),
         ({"group_by": "colour"}, "group_by"),
     ],

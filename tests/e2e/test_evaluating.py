@@ -72,7 +72,7 @@ async def test_it_is_interrupted(tmp_path: Path) -> None:
 
     async with scorer() as server:
         server.slow_s, server.choose = 60.0, stick
-        arguments = ("calibrate", "--data", "data", "--backend", "vllm", "--at-once", "1")
+        arguments = ("calibrate", "--data", "data", "--backend", "vllm", "--concurrency", "1")
         with start(tmp_path, *arguments, VLLM_URL=server.url) as process:
             async with asyncio.timeout(90):
                 await stuck.wait()

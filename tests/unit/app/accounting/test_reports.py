@@ -1,4 +1,4 @@
-"""What the ledger tells."""
+"""Reports from the ledger."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from app.accounting import reports
 from app.accounting.budgets import PICO
 from app.accounting.ledger import open_for_writing, reading
-from app.accounting.reports import ExportedCall, Groups, Latency, Span, Throughput
+from app.accounting.reports import NOTHING, ExportedCall, Latency, Throughput
 from indexing.errors import StoreUnavailable
 from tests.fakes.money import NOON, record, written
 
 NOW = datetime.fromtimestamp(NOON, UTC)
-TODAY = Span(since=NOW - timedelta(hours=12), until=NOW + timedelta(hours=12))
-MONTH = Span(since=NOW - timedelta(days=30), until=NOW + timedelta(days=1))
+TODAY = (NOW - timedelta(hours=12), NOW + timedelta(hours=12))
+NO_CALLS = ([], NOTHING, [])
+MONTH = (NOW - timedelta(days=30), NOW + timedelta(days=1))
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_without_a_ledger_there_is_nothing(path: Path) -> None:
     """And no file is made; the same for one that is still empty."""
-    assert reports.usage(path, TODAY, "backend") == Groups()
+    assert reports.usage(path, TODAY, "backend") == NO_CALLS
     assert list(reports.export(path, TODAY)) == []
     assert reports.throughput(path, TODAY) == []
     assert not path.exists()
     path.touch()
-    assert reports.usage(path, TODAY, "backend") == Groups()
+    assert reports.usage(path, TODAY, "backend") == NO_CALLS
 
 
 def test_a_group_sums_its_calls(path: Path) -> None:
@@ -46,8 +47,7 @@ def test_a_group_sums_its_calls(path: Path) -> None:
         record(outcome="cancelled", latency_ms=9999),
         record(backend="other", price_source="unknown"),
     )
-    found = reports.usage(path, TODAY, "backend")
-    gemini, other = found.rows
+    (gemini, other), total, unpriced = reports.usage(path, TODAY, "backend")
     assert (gemini.name, gemini.calls, gemini.failed, gemini.requests) == ("gemini", 4, 1, 4)
     assert (gemini.input_tokens, gemini.cached_tokens, gemini.output_tokens, gemini.thinking_tokens) == (
         400,
@@ -57,8 +57,8 @@ def test_a_group_sums_its_calls(path: Path) -> None:
     )
     assert (gemini.cost_usd, gemini.unpriced_calls) == (1.5, 0)
     assert gemini.latency_ms == Latency(p50=10, p95=30, p99=30)
-    assert (other.unpriced_calls, found.unpriced) == (1, ["other: other-model"])
-    assert (found.total.calls, found.total.cost_usd, found.total.latency_ms) == (
+    assert (other.unpriced_calls, unpriced) == (1, ["other: other-model"])
+    assert (total.calls, total.cost_usd, total.latency_ms) == (
         5,
         1.5,
         Latency(p50=10, p95=30, p99=30),
@@ -75,22 +75,22 @@ def test_a_group_sums_its_calls(path: Path) -> None:
     ],
 )
 def test_ways_to_group(path: Path, group: reports.GroupBy, names: list[str]) -> None:
-    """Days in their order, the others the dearest first."""
+    """Days in their order, the others the most expensive first."""
     written(path, record(key="a", pico=1), record(NOON - 86400, key="b", stage="answer", pico=2))
-    assert [row.name for row in reports.usage(path, MONTH, group).rows] == names
+    assert [row.name for row in reports.usage(path, MONTH, group)[0]] == names
 
 
 def test_a_span_has_its_beginning_and_not_its_end(path: Path) -> None:
     """Calls count where they end."""
-    written(path, record(TODAY.since.timestamp()), record(TODAY.until.timestamp()))
-    assert reports.usage(path, TODAY, "backend").total.calls == 1
+    written(path, record(TODAY[0].timestamp()), record(TODAY[1].timestamp()))
+    assert reports.usage(path, TODAY, "backend")[1].calls == 1
     assert len(list(reports.export(path, TODAY))) == 1
 
 
 def test_a_gpus_throughput_is_by_its_busy_seconds(path: Path) -> None:
     """Output with thinking, and all tokens, over the seconds that the calls shared; API calls do not count."""
     written(path, record(gpu_s=2.0), record(gpu_s=3.0, outcome="timeout"), record(), record(gpu_s=0.0))
-    (row,) = reports.usage(path, TODAY, "backend").rows
+    [row], _, _ = reports.usage(path, TODAY, "backend")
     assert (row.gpu_seconds, row.output_tokens_per_gpu_second, row.tokens_per_gpu_second) == (5.0, 30 / 5, 230 / 5)
     assert reports.throughput(path, TODAY) == [
         Throughput(
@@ -131,7 +131,7 @@ def test_a_reader_sees_a_ledger_that_is_being_written(path: Path) -> None:
     """Its connections are its own, and read only."""
     db = open_for_writing(path)
     db.execute("BEGIN IMMEDIATE")
-    assert reports.usage(path, TODAY, "day") == Groups()
+    assert reports.usage(path, TODAY, "day") == NO_CALLS
     with pytest.raises(StoreUnavailable, match="readonly"):
         forget_everything(path)
     db.execute("ROLLBACK")
@@ -152,7 +152,7 @@ def test_quantiles_are_the_nearest_ranks(
     """The smallest latency that at least that share of the calls does not exceed."""
     path = tmp_path_factory.mktemp("q") / "l.sqlite3"
     written(path, *(record(key=key, latency_ms=ms) for key, ms in calls))
-    for row in reports.usage(path, TODAY, "key").rows:
+    for row in reports.usage(path, TODAY, "key")[0]:
         ordered = sorted(ms for key, ms in calls if key == row.name)
         p50, p95, p99 = (ordered[math.ceil(len(ordered) * q / 100) - 1] for q in (50, 95, 99))
         assert row.latency_ms == Latency(p50=p50, p95=p95, p99=p99)
@@ -161,6 +161,6 @@ def test_quantiles_are_the_nearest_ranks(
 def test_failures_have_no_latency(path: Path) -> None:
     """A group, or a ledger, without a success has no quantiles."""
     written(path, record(outcome="timeout"), record(key="b", outcome="rejected"))
-    found = reports.usage(path, TODAY, "key")
-    assert [row.latency_ms for row in (*found.rows, found.total)] == [None, None, None]
-    assert found.total.failed == 2
+    rows, total, _ = reports.usage(path, TODAY, "key")
+    assert [row.latency_ms for row in (*rows, total)] == [None, None, None]
+    assert total.failed == 2

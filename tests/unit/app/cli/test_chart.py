@@ -3,14 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.cost import HEIGHT, Curve, Mark, draw
+from app.cli.cost import HEIGHT, Curve, draw
 
 
 def test_a_line_and_a_step_cross_at_their_mark() -> None:
     """One rises, one is flat, the mark stands where they meet, and one's own place is below."""
-    lines = draw(
-        [Curve("a", "api", lambda n: n), Curve("1", "gpu", lambda _: 50.0)], [Mark("X", 50, 50)], 25, 100, 100, 60
-    )
+    lines = draw([Curve("a", "api", lambda n: n), Curve("1", "gpu", lambda _: 50.0)], [("X", 50, 50)], 25, 100, 100, 60)
     crossing = next(line for line in lines if "X" in line)
     left, right = crossing.split("X")
     assert set(left.partition("|")[2]) == set(right) == {"1"}
@@ -40,6 +38,6 @@ figures = st.floats(0, 1e15)
 def test_no_line_is_too_long(curves: list[tuple[float, float]], here: float, right: float, top: float) -> None:
     """Whatever is drawn, 80 columns hold it."""
     drawn = [Curve("a", "", lambda n, fixed=fixed, each=each: fixed + each * n) for fixed, each in curves]  # type: ignore[misc]
-    lines = draw(drawn, [Mark("X", here * right, top)], here * right, right, top, 80)
+    lines = draw(drawn, [("X", here * right, top)], here * right, right, top, 80)
     assert max(len(line) for line in lines) <= 80
     assert len(lines) == HEIGHT + 3

@@ -1,5 +1,6 @@
 """What `winnow cost` shows."""
 
+from collections.abc import Callable
 from io import StringIO
 
 import pytest
@@ -11,7 +12,7 @@ from app.accounting.estimator.models import Workload
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
 from app.backends.settings import BackendSettings, PriceSettings
-from app.cli.cost import GpuPrice, Hours, Tokens, show_estimate
+from app.cli.cost import gpu_price, rented_hours, show_estimate, token_count
 from tests.fakes.money import Time
 
 MONTH = Workload(input_tokens=10_000_000, output_tokens=2_000_000)
@@ -84,22 +85,22 @@ def test_odd_months_are_shown_too(month: Workload) -> None:
 
 def test_options_are_read_as_people_write_them() -> None:
     """Tokens by size, hours or need, a GPU by the end of its name with or without a price."""
-    assert Tokens().convert("1.5B", None, None) == 1_500_000_000
-    assert [Hours().convert(text, None, None) for text in ("100", "needed")] == [100.0, "needed"]
-    assert GpuPrice().convert("4090", None, None) == ("RTX 4090", 1.20)
-    assert GpuPrice().convert("rtx 3060=0.1", None, None) == ("RTX 3060", 0.1)
+    assert token_count("1.5B") == 1_500_000_000
+    assert [rented_hours(text) for text in ("100", "needed")] == [100.0, "needed"]
+    assert gpu_price("4090") == ("RTX 4090", 1.20)
+    assert gpu_price("rtx 3060=0.1") == ("RTX 3060", 0.1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("read", "text", "message"),
     [
-        (Tokens(), "ten", "write 250k"),
-        (Hours(), "all", "neither a number of hours nor needed"),
-        (GpuPrice(), "H100", "known are RTX 3060, RTX 3080, RTX 4090"),
-        (GpuPrice(), "4090=cheap", "no price per hour"),
+        (token_count, "ten", "write 250k"),
+        (rented_hours, "all", "neither a number of hours nor 'needed'"),
+        (gpu_price, "H100", "known are RTX 3060, RTX 3080, RTX 4090"),
+        (gpu_price, "4090=cheap", "not a price per hour"),
     ],
 )
-def test_wrong_options_say_what_is_right(kind: click.ParamType[object], text: str, said: str) -> None:
+def test_wrong_options_say_what_is_right(read: Callable[[str], object], text: str, message: str) -> None:
     """One line."""
-    with pytest.raises(click.BadParameter, match=said):
-        kind.convert(text, None, None)
+    with pytest.raises(click.BadParameter, match=message):
+        read(text)

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from app.cli.calibrate import diagram, show_calibrated
+from app.cli.calibrate import diagram, show_calibration
 from app.cli.evaluate import show_report
-from app.cli.render import AskingView
-from app.evaluation.models import Calibrated, HeldOut
-from app.evaluation.runner import EvaluationProgress
+from app.cli.render import EvaluationView
+from app.evaluation.calibration import CalibrationReport, HeldOut
+from app.evaluation.models import EvaluationProgress
 from app.ranking.calibration import Bin, Fit
 from tests.unit.app.evaluation.test_report import GEMMA, REPORT
 
@@ -18,7 +18,7 @@ BINS = (
     Bin(low=0.0, high=0.1, n=900, score=0.05, relevant=0.0),
     Bin(low=0.9, high=1.0, n=1100, score=1.0, relevant=0.5),
 )
-CALIBRATED = Calibrated(
+CALIBRATED = CalibrationReport(
     backend="gemma",
     model="gemma-3",
     prompt_version="1",
@@ -62,19 +62,19 @@ def test_a_report_fits_the_terminal(width: int, tables: int) -> None:
 def test_a_calibration_is_shown() -> None:
     """The figures before and after, the diagram, the formula, and what to do next."""
     shown = console()
-    show_calibrated(shown, CALIBRATED)
+    show_calibration(shown, CALIBRATED)
     text = text_of(shown)
     assert max(map(len, text.splitlines())) <= 80
     for piece in ("2,000 (550 relevant)", "0.300 -> 0.010", "0.500 -> 0.250", "200 requests, $0.1200, 1 min 15 s"):
         assert piece in text
     assert "score = sigmoid(0.500 z -1.250)" in text
-    assert "after its next start" in text
+    assert "after a restart" in text
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"held_out": None}, "too little to hold half of the queries out"),
+        ({"held_out": None}, "too few queries to hold half of them out"),
         (
             {"held_out": HeldOut(n=9, ece_before=0.1, ece_after=0.2, log_loss_before=0.1, log_loss_after=0.2)},
             "the scores got worse",
@@ -86,10 +86,10 @@ def test_a_calibration_is_shown() -> None:
 def test_doubts_are_told(changed: dict[str, object], said: str) -> None:
     """What makes the fit worth less."""
     shown = console()
-    show_calibrated(shown, msgspec.structs.replace(CALIBRATED, **changed))
+    show_calibration(shown, msgspec.structs.replace(CALIBRATED, **changed))
     assert said in text_of(shown)
     plain = console()
-    show_calibrated(plain, CALIBRATED)
+    show_calibration(plain, CALIBRATED)
     assert said not in text_of(plain)
 
 
@@ -105,7 +105,7 @@ def test_progress_is_told_now_and_then() -> None:
     """Where no terminal is: at the start, at the end, and every few seconds; with dollars and failures."""
     now = 0.0
     shown = console()
-    with AskingView(shown, lambda: now) as view:
+    with EvaluationView(shown, lambda: now) as view:
         for done, at in ((0, 0.0), (1, 1.0), (2, 7.0), (3, 8.0)):
             now = at
             view.show(EvaluationProgress(step="gemma", done=done, total=3, usd=0.25 * done, failed=done // 2))
@@ -119,7 +119,7 @@ def test_progress_is_told_now_and_then() -> None:
 def test_a_terminal_gets_a_bar() -> None:
     """A line for each step, with what it has cost so far."""
     shown = console(100, terminal=True)
-    with AskingView(shown) as view:
+    with EvaluationView(shown) as view:
         view.show(EvaluationProgress(step="none", done=3, total=3))
         view.show(EvaluationProgress(step="gemma", done=1, total=3, usd=0.25))
     text = text_of(shown)

@@ -149,9 +149,9 @@ def test_an_answer_says_whose_it_is_and_what_nobody_says() -> None:
     assert lines[0] == text
     assert [line for line in lines if line.startswith("[")] == [
         "[1] handbook.pdf, page 3  characters 118-155",
-        "[2] handbook.pdf, page 3  characters 118-155  does not say all of this",
+        "[2] handbook.pdf, page 3  characters 118-155  does not fully support the statement",
     ]
-    assert "no source was found to say: “It is grand.”" in lines
+    assert "no source supports this statement: “It is grand.”" in lines
     assert lines[-1].startswith("answered by gemma (gemma-3) after flash (timeout); embed")
 
 
@@ -183,7 +183,7 @@ def test_nothing_found_is_said() -> None:
     """An empty list is no silence."""
     on = console()
     show_results(on, {**NOTES, "query": "q", "results": []})
-    assert shown(on).startswith("nothing found\n")
+    assert shown(on).startswith("no results\n")
 
 
 def test_a_document_cannot_command_the_terminal() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 PROGRAM = """
 import asyncio, time
-from app.cli import terminal as interrupting
-interrupting.LET_END_S = {let_end_s}
+from app.cli import terminal
+terminal.GRACE_S = {grace_s}
 
 async def work():
     thread = asyncio.create_task(asyncio.to_thread(time.sleep, 60))
@@ -20,17 +20,17 @@ async def work():
     finally:
         {at_the_end}
         print("ended well", flush=True)
-interrupting.run(work())
+terminal.run(work())
 """
 
 
 @pytest.mark.parametrize(
-    ("at_the_end", "let_end_s", "said"),
+    ("at_the_end", "grace_s", "said"),
     [("pass", 60, "ended well\n"), ("time.sleep(60)", 0.2, ""), ("await asyncio.sleep(60)", 0.2, "")],
 )
-def test_work_is_interrupted(at_the_end: str, let_end_s: float, said: str) -> None:
+def test_work_is_interrupted(at_the_end: str, grace_s: float, said: str) -> None:
     """It may end in good order, but not for ever, whatever it hangs on; a thread is not waited for."""
-    command = [sys.executable, "-c", PROGRAM.format(at_the_end=at_the_end, let_end_s=let_end_s)]
+    command = [sys.executable, "-c", PROGRAM.format(at_the_end=at_the_end, grace_s=grace_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"

@@ -17,31 +17,31 @@ MEASURES = {
 @pytest.mark.parametrize("model", MEASURES)
 def test_the_cache_of_a_conversation_is_computed_from_the_models_layers(model: str) -> None:
     """One layer in six remembers all of it, the others the last 1,024 tokens; MiB."""
-    assert {tokens: MODELS[model].shape.cache(tokens) for tokens in MEASURES[model]} == MEASURES[model]
+    assert {tokens: MODELS[model].cache(tokens) for tokens in MEASURES[model]} == MEASURES[model]
 
 
 @given(st.sampled_from(sorted(MODELS)), st.integers(1, 100_000))
 def test_a_longer_conversation_takes_more(model: str, tokens: int) -> None:
     """But less than if every layer remembered everything."""
-    shape = MODELS[model].shape
-    assert shape.cache(tokens) < shape.cache(tokens + 1)
-    assert shape.cache(tokens) <= shape.layers * tokens * shape.kib_per_token / 1024
+    chosen = MODELS[model]
+    assert chosen.cache(tokens) < chosen.cache(tokens + 1)
+    assert chosen.cache(tokens) <= chosen.layers * tokens * chosen.kib_per_token / 1024
 
 
 @pytest.mark.parametrize("card", CARDS)
 def test_what_is_let_in_at_once_fits_the_card(card: str) -> None:
     """Weights, vLLM and the caches together stay below what vLLM may use, and one more conversation would not."""
     chosen = preset(card)
-    used = chosen.fit.weights + chosen.fit.own + chosen.at_once(TYPICAL) * chosen.model.shape.cache(TYPICAL)
-    assert used <= chosen.fit.usable < CARDS[card].memory_gib * GIB
-    assert used + chosen.model.shape.cache(TYPICAL) > chosen.fit.usable
+    used = chosen.weights + chosen.own + chosen.conversations(TYPICAL) * chosen.model.cache(TYPICAL)
+    assert used <= chosen.usable < CARDS[card].memory_gib * GIB
+    assert used + chosen.model.cache(TYPICAL) > chosen.usable
 
 
 def test_a_ranking_has_room_on_every_card() -> None:
     """The card's own model takes two dozen ranking prompts at once; those that would not are left to be named."""
-    assert all(preset(card).at_once(TYPICAL) >= 24 for card in CARDS)
-    assert 1 <= preset("rtx3060", "12b").at_once(CONTEXT) <= 3
-    assert 3 <= preset("rtx4090", "27b").at_once(4_096) <= 6
+    assert all(preset(card).conversations(TYPICAL) >= 24 for card in CARDS)
+    assert 1 <= preset("rtx3060", "12b").conversations(CONTEXT) <= 3
+    assert 3 <= preset("rtx4090", "27b").conversations(4_096) <= 6
 
 
 @pytest.mark.parametrize(("card", "model"), [("rtx3080", "12b"), ("rtx3080", "4b-bf16"), ("rtx3060", "27b")])
@@ -63,7 +63,7 @@ def test_other_weights_of_the_same_model_are_calculated_like_it() -> None:
     own, other = preset("rtx4090"), preset("rtx4090", checkpoint="/models/mine")
     assert other.command(1)[3:] == own.command(1)[3:]
     assert other.command(1)[2] == "/models/mine"
-    assert other.fit == own.fit
+    assert (other.weights, other.room) == (own.weights, own.room)
 
 
 def test_the_explanation_tells_estimates_from_what_is_computed() -> None:

@@ -12,10 +12,10 @@ import pytest
 from app.backends.settings import BudgetSettings, PriceSettings
 from app.domain import Query, SearchResult
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
-from app.evaluation.calibration import Graded, calibrate, held_out
+from app.evaluation.calibration import CalibrationReport, Graded, calibrate, held_out
 from app.evaluation.data import DataSet
-from app.evaluation.models import Calibrated, CalibrateOptions
-from app.evaluation.runner import Ended, EvaluationProgress
+from app.evaluation.models import CalibrateOptions, EvaluationProgress
+from app.evaluation.runner import Ended
 from app.ranking.calibration import FITS_FILE, read_fits
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
@@ -29,7 +29,7 @@ from tests.fakes.openai_server import OpenAIServer
 
 pytestmark = pytest.mark.anyio
 
-GEMMA = CalibrateOptions(backend="gemma", depth=20, at_once=1)
+GEMMA = CalibrateOptions(backend="gemma", depth=20, concurrency=1)
 FRESH = msgspec.structs.replace(GEMMA, fresh=True)
 
 
@@ -48,7 +48,9 @@ def scorer(name: str = "gemma-3", **fields: object) -> OpenAIServer:
     return OpenAIServer(model=FakeModel(name=name, likely=KNOWING), **fields)  # type: ignore[arg-type]
 
 
-async def fit(tmp_path: Path, server: OpenAIServer, options: CalibrateOptions = GEMMA, **files: str) -> Calibrated:
+async def fit(
+    tmp_path: Path, server: OpenAIServer, options: CalibrateOptions = GEMMA, **files: str
+) -> CalibrationReport:
     data = DataSet(beir_folder(tmp_path / "data", **files))
     async with evaluating(tmp_path, {"gemma": openai_style(server)}, fits={}) as services:
         return await calibrate(services, data, options, tmp_path / "run")
@@ -86,7 +88,7 @@ async def test_a_judge_is_calibrated_too(tmp_path: Path) -> None:
     data = DataSet(beir_folder(tmp_path / "data"))
     async with KnowingJudge() as server, evaluating(tmp_path, {"flash": gemini(server)}, fits={}) as services:
         server.answers.append(Said(pieces=("I shall not",)))
-        options = CalibrateOptions(backend="flash", depth=20, at_once=1)
+        options = CalibrateOptions(backend="flash", depth=20, concurrency=1)
         found = await calibrate(services, data, options, tmp_path / "run")
     assert (found.model, found.failed) == (server.models[0], 1)
     assert found.fit.n == 7 * 16

@@ -14,8 +14,8 @@ from app.domain import BackendUse, Fallback
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.data import DataSet
 from app.evaluation.evaluation import Passed, check_served, evaluate
-from app.evaluation.models import BackendReport, EvalOptions, Report
-from app.evaluation.runner import Ended, EvaluationProgress, Tell, index_documents, tell_nobody
+from app.evaluation.models import BackendReport, EvalOptions, EvaluationProgress, Report
+from app.evaluation.runner import Ended, Tell, index_documents, tell_nobody
 from indexing.errors import CollectionNotFound
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, beir_folder, evaluating
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 ASKED = re.compile(r"tower of (\w+)\?")
 BATCH = "/v1/chat/completions/batch"
 
-GEMMA = EvalOptions(backends=("gemma",), at_once=1)
-ANSWERED = EvalOptions(answers=True, at_once=1)
+GEMMA = EvalOptions(backends=("gemma",), concurrency=1)
+ANSWERED = EvalOptions(answers=True, concurrency=1)
 
 
 def scorer(**fields: object) -> OpenAIServer:
@@ -242,7 +242,7 @@ async def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
         async with evaluating(tmp_path, {"gemma": openai_style(server)}) as services:
             await (await services.fleet.get()).router.clients["gemma"].known(5.0)
             server.choose, server.slow_s = lambda: Fault.SLOW_FIRST_BYTE, 30.0
-            options = EvalOptions(backends=("gemma",), at_once=3)
+            options = EvalOptions(backends=("gemma",), concurrency=3)
             work = asyncio.ensure_future(evaluate(services, data, options, tmp_path / "run"))
             await server.until_busy(3)
             work.cancel()

@@ -49,7 +49,7 @@ REPORT = Report(
 
 
 def cells(report: Report) -> dict[str, tuple[str, ...]]:
-    return {row.name.strip(): row.cells for row in rows(report)}
+    return {name.strip(): texts for name, texts, _ in rows(report)}
 
 
 def test_measures_have_intervals_and_gains() -> None:
@@ -58,7 +58,7 @@ def test_measures_have_intervals_and_gains() -> None:
     assert found["nDCG@10"] == ("0.800 [.750 1.00]", "0.900 [.850 .950]")
     assert found["against none"] == ("", "-0.050* [-.100 -.010]")
     assert found["degraded"] == ("0.0% [0.0 0.0]", "0.0% [0.0 0.0]")
-    assert [row.name for row in rows(REPORT)][:2] == ["nDCG@10", "  against none"]
+    assert [name for name, _, _ in rows(REPORT)][:2] == ["nDCG@10", "  against none"]
     unsure = msgspec.structs.replace(GEMMA, gains={"nDCG@10": Figure(mean=0.05, low=-0.01, high=0.1, n=9)})
     assert cells(msgspec.structs.replace(REPORT, backends=(NONE, unsure)))["against none"][1] == "+0.050 [-.010 +.100]"
 
@@ -77,7 +77,7 @@ def test_notes_say_how_to_read_it() -> None:
     """What is missing, what failed, who answered in whose place, and how citations were judged."""
     told = notes(REPORT)
     assert told[0] == REPORT.notes[0]
-    assert "gemma: left out are 2 timeout" in told[1]
+    assert "gemma: 2 timeout are left out" in told[1]
     assert not any("ALCE" in note for note in told)
     other = msgspec.structs.replace(GEMMA, answered_by={"gemma": 1, "extractive": 9})
     answered = msgspec.structs.replace(REPORT, options=EvalOptions(answers=True, check="model"), backends=(NONE, other))
@@ -91,6 +91,6 @@ def test_markdown_is_a_table() -> None:
     table = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in table} == {4}
     assert r"gemma (gemma\|3)" in table[0]
-    assert "200 questions of 1,000 documents; seed 1, data 0123456789abcdef." in page
+    assert "200 questions on 1,000 documents; seed 1, data 0123456789abcdef." in page
     mine = msgspec.structs.replace(REPORT, documents=None, unanswerable=5, options=EvalOptions(collection="docs"))
-    assert "200 questions and 5 unanswerable ones of the collection `docs`" in markdown(mine)
+    assert "200 questions and 5 unanswerable ones on the collection `docs`" in markdown(mine)

@@ -8,7 +8,8 @@ import pytest
 from app.domain import BackendUse, Fallback, Usage
 from app.errors import BudgetExceeded, UnknownBackend, UpstreamTimeout
 from app.evaluation.data import Asked
-from app.evaluation.runner import Ended, EvaluationProgress, Journal, Record, ask_all, check_budget, failing_softly
+from app.evaluation.models import EvaluationProgress
+from app.evaluation.runner import Ended, Journal, Record, ask_all, check_budget, failing_softly
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +47,7 @@ def journal(tmp_path: Path) -> Journal[Record]:
 async def test_all_are_asked_a_few_at_once(tmp_path: Path) -> None:
     """No more than were allowed; the progress counts them and their cost."""
     oracle, told = Oracle(), list[EvaluationProgress]()
-    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=3, tell=told.append)
+    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=3, tell=told.append)
     assert sorted(found) == sorted(asked.id for asked in QUESTIONS)
     assert oracle.most_busy == 3
     assert [progress.done for progress in told] == list(range(11))
@@ -57,14 +58,14 @@ async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """What was answered before the end is not asked twice."""
     first, second = Oracle({"4": RuntimeError("killed")}), Oracle()
     with pytest.raises(RuntimeError, match="killed"):
-        await ask_all("asking", QUESTIONS, first.ask, journal(tmp_path), at_once=1)
-    found = await ask_all("asking", QUESTIONS, second.ask, journal(tmp_path), at_once=1)
+        await ask_all("asking", QUESTIONS, first.ask, journal(tmp_path), concurrency=1)
+    found = await ask_all("asking", QUESTIONS, second.ask, journal(tmp_path), concurrency=1)
     assert len(found) == 10
     assert second.asked == ["4", "5", "6", "7", "8", "9"]
     third = Oracle()
-    await ask_all("asking", QUESTIONS, third.ask, journal(tmp_path), at_once=1)
+    await ask_all("asking", QUESTIONS, third.ask, journal(tmp_path), concurrency=1)
     assert third.asked == []
-    await ask_all("asking", QUESTIONS, third.ask, journal(tmp_path), at_once=1, fresh=True)
+    await ask_all("asking", QUESTIONS, third.ask, journal(tmp_path), concurrency=1, fresh=True)
     assert len(third.asked) == 10
 
 
@@ -72,11 +73,11 @@ async def test_a_failed_question_ends_nothing(tmp_path: Path) -> None:
     """It is counted, and asked again by the next run."""
     told: list[EvaluationProgress] = []
     oracle = Oracle({"3": UpstreamTimeout("gemma", "late")})
-    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=2, tell=told.append)
+    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=2, tell=told.append)
     assert found["3"] == Record(id="3", error="timeout")
     assert (told[-1].done, told[-1].failed) == (10, 1)
     again = Oracle()
-    found = await ask_all("asking", QUESTIONS, again.ask, journal(tmp_path), at_once=2)
+    found = await ask_all("asking", QUESTIONS, again.ask, journal(tmp_path), concurrency=2)
     assert again.asked == ["3"]
     assert not found["3"].error
 
@@ -85,7 +86,7 @@ async def test_a_spent_budget_ends_the_run_and_keeps_what_is_there(tmp_path: Pat
     """What is under way is waited for, nothing more is asked, and the error says how to go on."""
     oracle = Oracle({"5": BudgetExceeded("the budget is spent", 60.0)})
     with pytest.raises(Ended, match=r"the budget is spent; what came of 5 of 10 questions is kept") as raised:
-        await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=1)
+        await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=1)
     assert raised.value.retry_after == 60.0
     assert oracle.asked == ["0", "1", "2", "3", "4", "5"]
     assert len(journal(tmp_path).begin(fresh=False)) == 5
@@ -105,7 +106,7 @@ async def test_what_was_paid_for_is_kept_at_the_end(tmp_path: Path) -> None:
         raise BudgetExceeded("the budget is spent")
 
     with pytest.raises(Ended, match="1 of 10"):
-        await ask_all("asking", QUESTIONS, ask, journal(tmp_path), at_once=2)
+        await ask_all("asking", QUESTIONS, ask, journal(tmp_path), concurrency=2)
     assert journal(tmp_path).begin(fresh=False) == [Record(id="0")]
 
 
@@ -113,7 +114,7 @@ async def test_what_no_question_can_change_ends_the_run(tmp_path: Path) -> None:
     """A backend that is not there is not asked ten times; nothing goes on in the background."""
     oracle = Oracle({"1": UnknownBackend("no backend 'x'")})
     with pytest.raises(UnknownBackend):
-        await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), at_once=2)
+        await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=2)
     assert oracle.busy == 0
     assert len(oracle.asked) < len(QUESTIONS)
 

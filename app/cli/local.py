@@ -1,0 +1,106 @@
+"""The commands' work in this process, where no service runs on the home directory.
+
+Loads what the service loads. `app.cli.session` imports it only when it is needed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from app.accounting.estimator.models import Workload
+from app.api.request import decode
+from app.api.routes.usage import EstimateRequest
+from app.api.schemas import AnswerRequest, SearchRequest
+from app.api.sse import payload
+from app.config.settings import Settings
+from app.domain import Query
+from app.wiring import Services, build_services
+from indexing.pipeline.progress import Report, Summary, SyncRequest, loading_model
+
+T = TypeVar("T")
+
+
+def search(settings: Settings, body: dict[str, Any], report: Report) -> dict[str, Any]:
+    """What POST /search answers to this body."""
+    query = decode(msgspec.json.encode(body), SearchRequest).to_query()
+
+    async def work(services: Services) -> dict[str, Any]:
+        await _prepare(services, query, report, model=query.mode != "sparse")
+        response: dict[str, Any] = msgspec.to_builtins(await services.searcher.search(query))
+        return response
+
+    return _run(settings, work)
+
+
+def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str, Any]:
+    """What POST /answer answers to this body."""
+    question = decode(msgspec.json.encode(body), AnswerRequest).to_question()
+
+    async def work(services: Services) -> dict[str, Any]:
+        await _prepare(services, question.search, report)
+        response: dict[str, Any] = msgspec.to_builtins(await services.answerer.answer(question))
+        return response
+
+    return _run(settings, work)
+
+
+def stream_answer(
+    settings: Settings, body: dict[str, Any], show: Callable[[str, dict[str, Any]], None], report: Report
+) -> None:
+    """The events that POST /answer streams, to `show`; the last one is "done"."""
+    question = decode(msgspec.json.encode(body), AnswerRequest).to_question()
+
+    async def work(services: Services) -> None:
+        await _prepare(services, question.search, report)
+        async for event in services.answerer.stream(question):
+            name, data = payload(event)
+            show(name, msgspec.to_builtins(data))
+
+    _run(settings, work)
+
+
+def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
+    """Run the pipeline. Raises IndexBusy."""
+    return _run(settings, lambda services: services.library.sync(request, report))
+
+
+def index_bytes(settings: Settings, data: bytes, name: str, collection: str, report: Report) -> Summary:
+    """Index one document as a file called `name` would be. Raises IndexBusy."""
+
+    async def work(services: Services) -> Summary:
+        await services.bench.get()  # a busy index is noticed before the model is loaded
+        await _load_model(services, report)
+        return await services.library.put_bytes(data, name, collection)
+
+    return _run(settings, work)
+
+
+def workload(body: dict[str, Any]) -> Workload:
+    """What POST /cost/estimate is asked for, checked as there."""
+    return decode(msgspec.json.encode(body), EstimateRequest).to_workload()
+
+
+async def _prepare(services: Services, query: Query, report: Report, *, model: bool = True) -> None:
+    """Load what a running service has loaded long before, so that the timings are not those of the start."""
+    # An unknown collection is an error at once, not after seconds of loading.
+    await (await services.store.get()).info(query.collection)
+    if model:
+        await _load_model(services, report)
+
+
+async def _load_model(services: Services, report: Report) -> None:
+    report(loading_model(services.settings.embedding.model))
+    await services.model.get()
+
+
+def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+    async def run() -> T:
+        services = build_services(settings)
+        try:
+            return await work(services)
+        finally:
+            await services.close()
+
+    return asyncio.run(run())
