@@ -21,7 +21,7 @@ from app.instance import Presence
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
-from app.services.answer import Answerer, Answerers
+from app.services.answer import Answerer
 from app.services.chat import Tasks
 from app.services.documents import Catalogue, Library
 from app.services.embed import Embeddings
@@ -214,8 +214,14 @@ class Services:
 
     def _answerer(self) -> Answerer:
         told = self.settings
-        answerers = Answerers(self.backends, self._router, self.queries.embed_together, told.answer.min_relevance)
-        return Answerer(self.searcher, answerers, told.routing.deadline_s)
+        return Answerer(
+            self.searcher,
+            self.backends,
+            self._router,
+            self.queries.embed_together,
+            told.routing.deadline_s,
+            told.answer.min_relevance,
+        )
 
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.answering.extractive.answerer import Embed, Limits, Quoting, choose
-from app.answering.questions import read
+from app.answering.extractive.answerer import Embed, ExtractiveSettings, select_sentences
+from app.answering.questions import parse_question
 from app.backends.router import Backends, Router
 from app.backends.settings import RoutingSettings
 from app.domain import Answer, Query, Question
-from app.services.answer import Answerer, Answerers
+from app.services.answer import Answerer
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
 from indexing.embedding.model import Vectors
@@ -45,20 +45,20 @@ def quoting_answerer(corpus: Corpus, embed: Embed) -> Answerer:
     async def no_models() -> Router:
         return Router((), RoutingSettings())
 
-    return Answerer(corpus, Answerers(Backends(), no_models, embed), deadline_s=60)
+    return Answerer(corpus, Backends(), no_models, embed, deadline_s=60)
 
 
 async def ask(corpus: Corpus, vectorizer: Vectorizer, records: Iterable[dict[str, Any]]) -> list[Asked]:
-    """Through the service's own use case; `choose` is asked once more for the relevance that it hides."""
-    quoting = Quoting()
+    """Through the service's own use case; `select_sentences` runs once more for the relevance that it hides."""
     answerer = quoting_answerer(corpus, vectorizer.embed)
-    limits = Limits(min_relevance=0, max_tokens=1024, max_sentences=quoting.max_sentences, margin=quoting.margin)
+    settings = ExtractiveSettings(min_relevance=0)
     asked = []
     for record in records:
         query = Query(text=record["text"])
         answer = await answerer.answer(Question(search=query))
-        choice = await choose(read(query.text), answer.results, vectorizer.embed, limits)
-        asked.append(Asked(record, answer, choice.relevance))
+        parsed = parse_question(query.text)
+        selection = await select_sentences(parsed, answer.results, vectorizer.embed, settings, max_tokens=1024)
+        asked.append(Asked(record, answer, selection.relevance))
     return asked
 
 
@@ -77,7 +77,7 @@ def report_quality(name: str, asked: Sequence[Asked], texts: dict[str, str]) -> 
     quotes = [citation.quote for one in answered for citation in one.answer.citations]
     true = [flag for one in answered for flag in verbatim(one, texts)]
     right = sum(map(holds_answer, answered))
-    print(f"\n{name}: {len(asked)} answerable questions, threshold {Quoting().min_relevance}")
+    print(f"\n{name}: {len(asked)} answerable questions, threshold {ExtractiveSettings().min_relevance}")
     print(f"  answered                                  {share(len(answered), len(asked))}")
     print(f"  gold answer in a quote, of the answered   {share(right, len(answered))}")
     print(f"  gold answer in a quote, of all            {share(right, len(asked))}")

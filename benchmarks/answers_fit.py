@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from app.answering.extractive.answerer import EMBEDDED_CHARACTERS
+from app.answering.extractive.answerer import MAX_EMBEDDED_LENGTH
 from app.answering.extractive.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
-from app.answering.questions import Reading, read
+from app.answering.models import ParsedQuestion
+from app.answering.questions import parse_question
 from app.domain import Hit, Query
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 
@@ -23,7 +24,7 @@ _CLUES = ("context", "passage", "closeness", "nearness", "lead")
 class Case(NamedTuple):
     """One question with the clues of all its sentences, shape (sentences, 6), and which of them answer."""
 
-    question: Reading
+    question: ParsedQuestion
     hits: Sequence[Hit]
     sentences: list[Sentence]
     clues: NDArray[np.float64]
@@ -56,13 +57,13 @@ async def _cases(
 ) -> list[Case]:
     cases = []
     for record in records:
-        question = read(record["text"])
+        question = parse_question(record["text"])
         hits = (await corpus.find(Query(text=question.text))).result.results
         sentences = split(hits)
         if not sentences:
             continue
         cosines = (
-            vectorizer.vectors([s.text[:EMBEDDED_CHARACTERS] for s in sentences])
+            vectorizer.vectors([s.text[:MAX_EMBEDDED_LENGTH] for s in sentences])
             @ vectorizer.vectors([question.text])[0]
         )
         clues = np.column_stack([lexical_clues(question, sentences), cosines])

@@ -1,31 +1,34 @@
-"""What the parts of answering hand to one another."""
+"""Shapes that the parts of answering exchange."""
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import Mapping
 
 import msgspec
 
-from app.answering.questions import Reading
-from app.domain import (
-    AbstainReason,
-    BackendUse,
-    CitationMade,
-    Hit,
-    Question,
-    SearchResult,
-    SourcesFound,
-    TextDelta,
-    UnsupportedSpan,
-)
-from app.observability.timing import Stopwatch
-from app.text.languages import detect_language
+from app.domain import AbstainReason, BackendUse, CitationMade, Hit, SourcesFound, TextDelta, UnsupportedSpan
+from app.text.stopwords import AnswerType
 from indexing.documents import Span
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage as the model sees it: it is called by its `number`, from 1, and its n-th sentence `[number.n]`.
+class ParsedQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A question, and what it asks for. `text` is what to search for: with the previous question if it needs that.
 
-    `sentences` are spans of `hit.text`, in order, and hold all of it but white space.
+    `terms` are its content words with near relatives (see `app.text.terms.content_terms`). `answer_type` is the shape
+    of its answer, if known. `stands_alone`: as far as its words tell, it can be understood without earlier turns.
+    `standalone` is a model's rewording of it, "" if there is none.
+    """
+
+    text: str
+    terms: Mapping[str, tuple[frozenset[str], ...]]
+    answer_type: AnswerType | None
+    uses_previous: bool = False
+    stands_alone: bool = True
+    standalone: str = ""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage as the model sees it. Its n-th sentence is cited as `[number.n]`; both count from 1.
+
+    `sentences` are spans of `hit.text`, in order, that cover all of it but white space.
     """
 
     number: int
@@ -34,10 +37,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A sentence of the answer, [start, end) of its text without the markers, and what it cites.
+    """A sentence of the answer: [start, end) of its text, the text without markers, and what it cites.
 
-    `citations` are places in the answer's tuple of citations. `factual` says whether it states anything that would need
-    support: a greeting, a question or a heading does not.
+    `citations` are indices into the answer's citations. `factual`: it states something that needs support, which a
+    greeting, a question or a heading does not.
     """
 
     start: int
@@ -47,25 +50,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     factual: bool = True
 
 
-class Brief(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be answered, and from what. `standalone` is the question by itself, "" where it is as it was asked."""
+class AnswerOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How generating an answer ended. It was made from the `sources`; `abstain_reason` is None if there is an answer.
 
-    question: Question
-    reading: Reading
-    found: SearchResult
-    standalone: str = ""
-
-    @property
-    def language(self) -> str:
-        """In which to refuse, as a BCP 47 tag: the question's, or what the user spoke before "Hi" or "GPU"."""
-        said = (turn.content for turn in reversed(self.question.messages) if turn.role == "user")
-        return self.question.language or detect_language(self.question.search.text, *said)
-
-
-class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """How the writing of an answer ended. `abstain_reason` None: there is one, which was made from the `sources`.
-
-    `cut`: more tokens might have said more.
+    `cut`: the model reached its limit of tokens.
     """
 
     use: BackendUse
@@ -78,12 +66,5 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     cut: bool = False
 
 
-WritingEvent = SourcesFound | TextDelta | CitationMade | Written
-
-
-class Writer(Protocol):
-    """Writes one answer: first the sources, then text and citations, Written in the end."""
-
-    def write(self, brief: Brief, watch: Stopwatch) -> AsyncGenerator[WritingEvent, None]:
-        """The concatenated deltas are the answer. Raises what models' calls raise; closing it ends them."""
-        ...
+AnswerPart = SourcesFound | TextDelta | CitationMade | AnswerOutcome
+"""What a generator of answers yields: first the sources, then text and citations, the outcome last."""

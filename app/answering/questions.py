@@ -1,79 +1,112 @@
-"""What a question asks for. Pure."""
+"""What a question asks for, and follow-up questions made to stand by themselves."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
-from app.domain import Turn
+from app.answering.models import ParsedQuestion
+from app.answering.prompts import condense_request, earlier_turns
+from app.backends.base import ChatRequest, Reply
+from app.domain import Question, Turn
+from app.errors import WinnowError
 from app.text.languages import detect_language
 from app.text.stopwords import AnswerType, answer_types, references_back
 from app.text.terms import content_terms, fold
 
-_FEW_TERMS = 2
+Complete = Callable[[ChatRequest], Awaitable[Reply]]
 
+_FEW_TERMS = 2
 _NAME = re.compile(r"(?<=\w )[^\W\d_a-zß-öø-ÿ]\w+")
 
+_MAX_STANDALONE = 1000
+"""Characters of a reworded question; a longer reply is no question."""
+_QUOTES = "\"'“”„«»`* "
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """A question, read. `text` is what to look for: the question, with the previous one if it leans on that.
 
-    `terms` is what it is about; `answer_type` the shape of its answer, if known.
-    `stands_alone`: nobody needs earlier turns to understand it, as far as its words tell.
+def parse_question(question: str, turns: Sequence[Turn] = ()) -> ParsedQuestion:
+    """Parse a question with its conversation, of which only the user's last turn is used. Never fails.
+
+    A text without any content words has no terms.
     """
-
-    text: str
-    terms: Mapping[str, tuple[frozenset[str], ...]]
-    answer_type: AnswerType | None
-    leans_back: bool = False
-    stands_alone: bool = True
-
-
-def read(question: str, turns: Sequence[Turn] = ()) -> Reading:
-    """Never fails: a text without any content has no terms. Of `turns` only the user's last one is looked at."""
     language = detect_language(question)
     answer_type, rest = _answer_type(question)
-    about = content_terms(rest, language) or content_terms(question, language)
-    before = earlier(question, turns)
-    asked = (turn.content for turn in reversed(before) if turn.role == "user" and turn.content != question)
-    previous = next(asked, "")
-    if not previous or not _is_elliptic(question, about):
-        alone = not before or _names_its_subject(question, language, about)
-        return Reading(text=question, terms=about, answer_type=answer_type, stands_alone=alone)
-    return Reading(
+    terms = content_terms(rest, language) or content_terms(question, language)
+    before = earlier_turns(question, turns)
+    questions = (turn.content for turn in reversed(before) if turn.role == "user" and turn.content != question)
+    previous = next(questions, "")
+    if not previous or not _is_elliptic(question, terms):
+        stands_alone = not before or _names_its_subject(question, language, terms)
+        return ParsedQuestion(text=question, terms=terms, answer_type=answer_type, stands_alone=stands_alone)
+    return ParsedQuestion(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
-        terms={**content_terms(previous, detect_language(previous)), **about},
+        terms={**content_terms(previous, detect_language(previous)), **terms},
         answer_type=answer_type,
-        leans_back=True,
+        uses_previous=True,
         stands_alone=False,
     )
 
 
-def earlier(question: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The turns before the question; some clients send it as the last one of them too."""
-    repeated = bool(turns) and turns[-1].role == "user" and turns[-1].content.strip() == question.strip()
-    return tuple(turns[:-1] if repeated else turns)
+def question_language(question: Question) -> str:
+    """The language to refuse in, a BCP 47 tag: the requested one, or that of the question or of earlier user turns.
+
+    Earlier turns matter for a question such as "Hi" or "GPU", which tells no language.
+    """
+    turns = (turn.content for turn in reversed(question.messages) if turn.role == "user")
+    return question.language or detect_language(question.search.text, *turns)
 
 
-def _is_elliptic(question: str, about: Collection[str]) -> bool:
+async def resolve_question(question: Question, complete: Complete | None) -> tuple[ParsedQuestion, tuple[str, ...]]:
+    """Parse a question, reworded by one cheap call of `complete` if it needs earlier turns; with warnings.
+
+    Without `complete`, or if it fails, the question is read together with the previous one by rule. Never fails.
+    """
+    text = question.search.text
+    parsed = parse_question(text, question.messages)
+    by_rule = ("The question was read together with the previous one.",) if parsed.uses_previous else ()
+    if parsed.stands_alone or complete is None:
+        return parsed, by_rule
+    failure = "bad_reply"
+    standalone = ""
+    try:
+        standalone = _first_line(await complete(condense_request(text, earlier_turns(text, question.messages))))
+    except WinnowError as exc:
+        failure = exc.code
+    if not standalone:
+        return parsed, (f"The question was not reworded with the help of earlier turns ({failure}).", *by_rule)
+    if standalone == " ".join(text.split()):
+        return parse_question(text), ()
+    reworded = msgspec.structs.replace(parse_question(standalone), standalone=standalone)
+    return reworded, (f"The question was read as: {standalone}",)
+
+
+def _first_line(reply: Reply) -> str:
+    """The first line of the reply; "" if that cannot be a question."""
+    first = next(iter(reply.text.strip().splitlines()), "").strip(_QUOTES)
+    return "" if reply.finish_reason == "length" or len(first) > _MAX_STANDALONE else " ".join(first.split())
+
+
+def _is_elliptic(question: str, terms: Collection[str]) -> bool:
     """Whether it cannot stand alone: "why?", "and when was it built?"."""
-    return not about or (len(about) <= _FEW_TERMS and bool(references_back().search(fold(question))))
+    return not terms or (len(terms) <= _FEW_TERMS and bool(references_back().search(fold(question))))
 
 
-def _names_its_subject(question: str, language: str, about: Collection[str]) -> bool:
-    """Whether it is unlikely to need the turns before it. In German every noun looks like a name."""
+def _names_its_subject(question: str, language: str, terms: Collection[str]) -> bool:
+    """Whether it is unlikely to need the turns before it."""
     if references_back().search(fold(question)):
         return False
-    return len(about) > _FEW_TERMS or (language != "de" and bool(_NAME.search(question)))
+    if len(terms) > _FEW_TERMS:
+        return True
+    return language != "de" and bool(_NAME.search(question))  # in German every noun looks like a name
 
 
 def _answer_type(question: str) -> tuple[AnswerType | None, str]:
-    """What shape of answer the question asks for, and the question without the words that say so.
+    """The shape of the answer that is asked for, and the question without the words that say so.
 
     An answer to "how fast" or "which year" seldom repeats them.
     """
     folded = question.casefold()
-    for kind, pattern in answer_types():
+    for answer_type, pattern in answer_types():
         if pattern.search(folded):
-            return kind, pattern.sub(" ", folded, count=1)
+            return answer_type, pattern.sub(" ", folded, count=1)
     return None, question

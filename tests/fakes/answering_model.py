@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.answering.questions import read
+from app.answering.questions import parse_question
 from app.answering.stream.markers import DECLINE
 from app.text.terms import terms
 
@@ -79,7 +79,7 @@ class AnsweringModel:
         return json.dumps(verdicts)
 
     def _answer(self, shown: Shown) -> str:
-        wanted = read(shown.question).terms
+        wanted = parse_question(shown.question).terms
         shares = {
             marker: sum(term in terms(text) for term in wanted) / max(1, len(wanted))
             for marker, text in shown.sentences.items()

@@ -1,4 +1,4 @@
-"""How well a sentence answers a question: its terms, and the type of answer that is asked for. Pure."""
+"""How well sentences answer a question: by their terms, and by the type of answer that is asked for. Pure."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.answering.questions import Reading
+from app.answering.models import ParsedQuestion
 from app.domain import Hit
 from app.text.terms import fold, terms
 from indexing.chunking.sentences import sentence_spans
@@ -30,28 +30,31 @@ _TIME = re.compile(
 _NAME = re.compile(r"(?<=[^.!?\s] )[^\W\d_a-zß-öø-ÿ][\w'’-]+")
 
 
-def shape_clue(question: Reading, sentence: str) -> float:
-    """1: holds such a thing, and not from the question itself. -1: does not. 0: any kind of thing will do."""
+def shape_clue(question: ParsedQuestion, sentence: str) -> float:
+    """Whether the sentence holds what the question asks for (a number, a time, a name), not counting its own words.
+
+    1 if it does, -1 if it does not, 0 if the question asks for no particular type.
+    """
     if question.answer_type is None:
         return 0.0
     if question.answer_type == "name":
-        found, known = _NAME.findall(sentence), question.text
+        candidates, asked = _NAME.findall(sentence), question.text
     else:
         pattern = _TIME if question.answer_type == "time" else _NUMBER
-        found, known = pattern.findall(fold(sentence)), fold(question.text)
-    return 1.0 if any(piece not in known for piece in found) else -1.0
+        candidates, asked = pattern.findall(fold(sentence)), fold(question.text)
+    return 1.0 if any(candidate not in asked for candidate in candidates) else -1.0
 
 
 Scores = NDArray[np.float64]
 
 # Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 600 questions each of SQuAD 2.0 dev, CMRC 2018
-# trial, XQuAD de and zh, the sets weighing the same; the benchmark reports other questions. The order: softmax over a
-# question's sentences. The relevance: logistic regression, these questions against those among them whose article is
-# not in the corpus asked, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
+# trial, XQuAD de and zh, with the same weight for each set; the benchmark reports other questions. The order: softmax
+# over a question's sentences. The relevance: logistic regression, these questions against those among them whose
+# article is not in the corpus, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
 WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "closeness": 2.6}
 RELEVANCE = {"context": 4.7, "passage": 4.3, "closeness": 2.6, "nearness": 6.7, "lead": 2.4, "bias": -10.7}
 KINSHIP = 0.5
-"""What a near relative of a question's word counts, against the word itself."""
+"""The weight of a near relative of a question's word, relative to the word itself."""
 _LEADERS = 3
 _CHANCE = 1.5  # BM25 points per word that are no lead even where the rest of the passages has none
 _MAX_LEAD = 2.0
@@ -63,8 +66,8 @@ _LEXICAL = np.array([WEIGHTS[clue] for clue in _CLUES])
 class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     """A sentence of a passage: `text == hits[hit].text[start:end]`.
 
-    `terms` are its own; `context` are those with the sentence before it, the title and the headings. A heading or the
-    title is a `heading`: what stands below it answers, not itself.
+    `terms` are its own, `context` adds those of the sentence before it, of the title and of the headings. A `heading`
+    (or the title) is no answer itself.
     """
 
     hit: int
@@ -76,15 +79,8 @@ class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     heading: bool = False
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """`scores`, shape (sentences,), compare sentences of one question; `relevance` in [0,1] compares questions."""
-
-    scores: Scores
-    relevance: float
-
-
 def split(hits: Sequence[Hit]) -> list[Sentence]:
-    """All sentences of all passages, in order; one that came before, word for word, is left out."""
+    """All sentences of all passages, in order, each text once."""
     sentences: list[Sentence] = []
     seen: set[str] = set()
     for number, hit in enumerate(hits):
@@ -100,7 +96,7 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
     text = hit.text or ""
     names = {_bare(name) for name in (hit.title, *hit.heading)}
     above = terms(" ".join((hit.title, *hit.heading)))
-    found: list[Sentence] = []
+    sentences: list[Sentence] = []
     before = under = frozenset[str]()
     for span in sentence_spans(text):
         piece = text[span.start : span.end]
@@ -112,23 +108,23 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
         sentence = Sentence(
             hit=number, start=span.start, end=span.end, text=piece, terms=own, context=context, heading=heading
         )
-        found.append(sentence)
+        sentences.append(sentence)
         before = own
-    return found
+    return sentences
 
 
 def _bare(name: str) -> str:
     return " ".join(name.split()).strip("#:. ").casefold()
 
 
-def lexical_clues(question: Reading, sentences: Sequence[Sentence]) -> Scores:
+def lexical_clues(question: ParsedQuestion, sentences: Sequence[Sentence]) -> Scores:
     """Shape (sentences, 5): words, context, shape, passage, rank."""
     rarity = _rarity(question.terms, sentences)
     equal = dict.fromkeys(question.terms, 1.0)
     passages: dict[int, frozenset[str]] = {}
     for sentence in sentences:
         passages[sentence.hit] = passages.get(sentence.hit, frozenset()) | sentence.context
-    covered = {hit: _share(question, equal, found) for hit, found in passages.items()}
+    covered = {hit: _share(question, equal, offered) for hit, offered in passages.items()}
     rows = [
         (
             _share(question, rarity, sentence.terms),
@@ -148,38 +144,42 @@ def promising(clues: Scores, limit: int) -> list[int]:
     return sorted(int(index) for index in best)
 
 
-def _rarity(wanted: Mapping[str, object], sentences: Sequence[Sentence]) -> dict[str, float]:
-    """BM25's idf, over the sentences at hand: what all of them share does not tell them apart."""
+def _rarity(query_terms: Mapping[str, object], sentences: Sequence[Sentence]) -> dict[str, float]:
+    """BM25's idf over these sentences: a term that all of them share does not tell them apart."""
     count = len(sentences)
-    frequency = Counter(term for sentence in sentences for term in sentence.terms & wanted.keys())
-    return {term: math.log1p((count - frequency[term] + 0.5) / (frequency[term] + 0.5)) for term in sorted(wanted)}
+    frequency = Counter(term for sentence in sentences for term in sentence.terms & query_terms.keys())
+    return {term: math.log1p((count - frequency[term] + 0.5) / (frequency[term] + 0.5)) for term in sorted(query_terms)}
 
 
-def _share(question: Reading, weights: Mapping[str, float], found: frozenset[str]) -> float:
+def _share(question: ParsedQuestion, weights: Mapping[str, float], offered: frozenset[str]) -> float:
+    """The share of the question's terms that are offered, by weight."""
     total = math.fsum(weights.values())
-    present = math.fsum(weight * _presence(question, term, found) for term, weight in weights.items())
+    present = math.fsum(weight * _presence(question, term, offered) for term, weight in weights.items())
     return present / total if total else 0.0
 
 
-def _presence(question: Reading, term: str, found: frozenset[str]) -> float:
-    if term in found:
+def _presence(question: ParsedQuestion, term: str, offered: frozenset[str]) -> float:
+    if term in offered:
         return 1.0
-    return KINSHIP if any(kin <= found for kin in question.terms[term]) else 0.0
+    return KINSHIP if any(kin <= offered for kin in question.terms[term]) else 0.0
 
 
 def judge(
-    question: Reading, hits: Sequence[Hit], sentences: Sequence[Sentence], clues: Scores, cosines: Scores
-) -> Judgement:
-    """`clues`, shape (sentences, 5), and `cosines`, shape (sentences,), in the order of `sentences`; at least one."""
+    question: ParsedQuestion, hits: Sequence[Hit], sentences: Sequence[Sentence], clues: Scores, cosines: Scores
+) -> tuple[Scores, float]:
+    """Scores of the sentences, which compare sentences of one question; and relevance in [0,1], to compare questions.
+
+    `clues`, shape (sentences, 5), and `cosines`, shape (sentences,), are in the order of `sentences`; at least one.
+    """
     scores: Scores = clues @ _LEXICAL + WEIGHTS["closeness"] * cosines
     best = int(np.argmax(scores))
-    found = relevance_clues(question, hits, sentences[best], clues[best], float(cosines[best]))
-    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[clue] * value for clue, value in found.items())
-    return Judgement(scores=scores, relevance=1 / (1 + math.exp(-evidence)))
+    by_clue = relevance_clues(question, hits, sentences[best], clues[best], float(cosines[best]))
+    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[clue] * value for clue, value in by_clue.items())
+    return scores, 1 / (1 + math.exp(-evidence))
 
 
 def relevance_clues(
-    question: Reading, hits: Sequence[Hit], best: Sentence, clues: Scores, cosine: float
+    question: ParsedQuestion, hits: Sequence[Hit], best: Sentence, clues: Scores, cosine: float
 ) -> dict[str, float]:
     """What `relevance` is made from; `clues` has shape (5,)."""
     return {
@@ -192,14 +192,14 @@ def relevance_clues(
 
 
 def _nearness(hits: Sequence[Hit], number: int, cosine: float) -> float:
-    """The passage's cosine; the smallest known if it was not among the nearest; without any, the sentence's own."""
-    known = [hit.scores.dense for hit in hits if hit.scores.dense is not None]
+    """The passage's cosine; the smallest of all passages if it has none; the sentence's own if no passage has one."""
+    cosines = [hit.scores.dense for hit in hits if hit.scores.dense is not None]
     own = hits[number].scores.dense
-    return own if own is not None else min(known, default=cosine)
+    return own if own is not None else min(cosines, default=cosine)
 
 
-def _lead(question: Reading, hits: Sequence[Hit], number: int) -> float:
-    """In [0, `_MAX_LEAD`]: points per word, in units of what the passages behind the first three have of them."""
+def _lead(question: ParsedQuestion, hits: Sequence[Hit], number: int) -> float:
+    """BM25 points per word, relative to those of the passages behind the first three; in [0, `_MAX_LEAD`]."""
     words = max(1, len(question.terms))
     rest = [hit.scores.sparse or 0.0 for hit in hits[_LEADERS:]]
     chance = math.fsum(rest) / len(rest) if rest else 0.0

@@ -1,9 +1,9 @@
-"""A model checks whether what is cited supports each statement."""
+"""A model checks whether the quotations that a statement cites support it."""
 
 import asyncio
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -17,13 +17,13 @@ from app.errors import UpstreamBadReply, WinnowError
 from app.text.fencing import check_fence, draw_fence, neutralise, random_fence, renumber
 
 CHECK_PROMPT_VERSION = "1"
-"""To be raised with every change of the words below; a test holds to it."""
+"""Raise it with every change of the words below; a test insists on it."""
 
 VERDICTS = ("0", "1", "2")
-"""Not supported, in part, fully."""
+"""Not supported, supported in part, fully supported."""
 
-MOST_STATEMENTS = 25
-"""In one request to a judge: beyond it, small models lose their way."""
+MAX_STATEMENTS = 25
+"""In one request to a judge: with more, small models lose track."""
 
 _RULES = (
     "You check whether quotations support a statement.\n\n"
@@ -36,40 +36,34 @@ _RULES = (
 )
 
 
-class Statement(msgspec.Struct, frozen=True):
-    """A sentence of an answer, and what it cites: quotations, each with the title of its document or ""."""
-
-    text: str
-    quotations: tuple[tuple[str, str], ...]
-
-    def shown(self) -> "Statement":
-        """As a model may read it."""
-        quotations = tuple((_line(title), _line(quote)) for title, quote in self.quotations)
-        return Statement(_line(self.text), quotations)
-
-    def texts(self) -> list[str]:
-        """All that a fence must not stand in."""
-        return [self.text, *(text for quotation in self.quotations for text in quotation)]
+def statement_text(statement: str, quotations: Sequence[tuple[str, str]]) -> str:
+    """The lines of a prompt that show a statement and its quotations, each with the title of its document or ""."""
+    lines = [f"statement: {_line(statement)}"]
+    for title, quote in quotations:
+        origin = f" (from: {_line(title)})" if title else ""
+        lines.append(f"quotation{origin}: {_line(quote)}")
+    return "\n".join(lines)
 
 
-def verdict_prompt(statement: Statement, fence: str) -> Conversation:
-    """Asks for one of `VERDICTS` about one statement. Raises ValueError if a text holds the fence."""
+def verdict_prompt(statement: str, fence: str) -> Conversation:
+    """Asks for one of `VERDICTS` about a `statement_text`. Raises ValueError if it holds the fence."""
+    check_fence(fence, [statement])
     return _conversation(
-        f"The statement and its quotations stand between the two lines {fence}.\n"
-        f"{fence}\n{_lines(statement, fence)}\n{fence}",
+        f"The statement and its quotations stand between the two lines {fence}.\n{fence}\n{statement}\n{fence}",
         "Do the quotations support the statement? Reply with one digit: 0, 1 or 2.",
     )
 
 
-def verdicts_request(statements: Sequence[Statement], fence: str) -> ChatRequest:
-    """Asks for {"2": [numbers], "1": [...], "0": [...]}, statements counted from 1.
+def verdicts_request(statements: Sequence[str], fence: str) -> ChatRequest:
+    """Asks for {"2": [numbers], "1": [...], "0": [...]} about `statement_text`s, which count from 1.
 
-    Raises ValueError for more than `MOST_STATEMENTS`, or if a text holds the fence.
+    Raises ValueError for more than `MAX_STATEMENTS`, or if one of them holds the fence.
     """
-    if not 0 < len(statements) <= MOST_STATEMENTS:
-        raise ValueError(f"{len(statements)} statements in one prompt; it takes 1 to {MOST_STATEMENTS}")
+    if not 0 < len(statements) <= MAX_STATEMENTS:
+        raise ValueError(f"{len(statements)} statements in one prompt; it takes 1 to {MAX_STATEMENTS}")
+    check_fence(fence, statements)
     numbers = list(range(1, len(statements) + 1))
-    listed = "\n".join(f"{fence} [{n}]\n{_lines(one, fence)}" for n, one in zip(numbers, statements, strict=True))
+    listed = "\n".join(f"{fence} [{number}]\n{text}" for number, text in zip(numbers, statements, strict=True))
     return ChatRequest(
         messages=_conversation(
             f"Each statement follows a line that starts with {fence} and its number; what looks like a number "
@@ -83,14 +77,8 @@ def verdicts_request(statements: Sequence[Statement], fence: str) -> ChatRequest
     )
 
 
-def _lines(statement: Statement, fence: str) -> str:
-    shown = statement.shown()
-    check_fence(fence, shown.texts())
-    quoted = (f"quotation{f' (from: {title})' if title else ''}: {quote}" for title, quote in shown.quotations)
-    return "\n".join((f"statement: {shown.text}", *quoted))
-
-
 def _line(text: str) -> str:
+    """A stranger's text on one line, without control tokens and numbers in brackets."""
     return renumber(" ".join(neutralise(text).split()))
 
 
@@ -104,24 +92,24 @@ def _schema(numbers: Sequence[int]) -> dict[str, Any]:
     return {"type": "object", "properties": verdicts, "required": list(verdicts), "additionalProperties": False}
 
 
-LONGEST = 16_384
-"""Characters of a reply that are read."""
+MAX_REPLY_LENGTH = 16_384
+"""Characters of a judge's reply that are parsed."""
 
-_DEEPEST = 8
+_MAX_WRAPPERS = 8
 _NUMBER = re.compile(r"\s*(?:\[|statement|number|no\.?|#|\s)*(\d{1,9})(?:\.0+)?\s*\]?\s*", re.IGNORECASE)
 _STATEMENT_KEYS = ("statement", "number", "id", "claim", "index")
 _VERDICT_KEYS = ("verdict", "grade", "score", "support", "label")
 
 
-def read_verdicts(text: str, numbers: Collection[int]) -> dict[int, int]:
-    """The verdict on each statement that got one: of several the lowest. From {"2": [numbers], "1": [...], "0": [...]}.
+def parse_verdicts(text: str, numbers: Collection[int]) -> dict[int, int]:
+    """The verdict on each statement that has one, the lowest of several, from {"2": [numbers], "1": [...], "0": [...]}.
 
     Also from {"1": 2, "2": 0} and [{"statement": 1, "verdict": 2}, ...], with prose, fences or wrappers around them.
-    The last value that can be read counts: drafts come before it.
+    The last value that can be parsed counts, since drafts come before it.
     """
-    text = text[:LONGEST]
+    text = text[:MAX_REPLY_LENGTH]
     strict = strict_json(text)
-    values = [strict.value] if strict else [found.value for found in salvage(text)]
+    values = [strict.value] if strict else [piece.value for piece in salvage(text)]
     for value in reversed(values):
         verdicts: dict[int, int] = {}
         for number, verdict in _pairs(_unwrapped(value)):
@@ -133,8 +121,8 @@ def read_verdicts(text: str, numbers: Collection[int]) -> dict[int, int]:
 
 
 def _unwrapped(value: Value) -> Value:
-    """Without {"verdicts": ...} around it."""
-    for _ in range(_DEEPEST):
+    """The value without {"verdicts": ...} around it."""
+    for _ in range(_MAX_WRAPPERS):
         if not (isinstance(value, Pairs) and len(value) == 1 and _number(value[0][0]) is None):
             break
         value = value[0][1]
@@ -142,18 +130,18 @@ def _unwrapped(value: Value) -> Value:
 
 
 def _pairs(value: Value) -> Iterator[tuple[int, int]]:
-    """Statements with their verdicts."""
+    """Numbers of statements with their verdicts."""
     if isinstance(value, list):
         for record in value:
             fields = dict(record) if isinstance(record, Pairs) else {}
             yield from _pair(_field(fields, _STATEMENT_KEYS), _field(fields, _VERDICT_KEYS))
     elif isinstance(value, Pairs):
-        for key, said in value:
-            if isinstance(said, list):
-                for number in said:
+        for key, item in value:
+            if isinstance(item, list):
+                for number in item:
                     yield from _pair(number, key)
             else:
-                yield from _pair(key, _field(dict(said), _VERDICT_KEYS) if isinstance(said, Pairs) else said)
+                yield from _pair(key, _field(dict(item), _VERDICT_KEYS) if isinstance(item, Pairs) else item)
 
 
 def _pair(statement: Value, verdict: Value) -> Iterator[tuple[int, int]]:
@@ -167,15 +155,15 @@ def _field(fields: dict[str, Value], names: Iterable[str]) -> Value:
 
 
 def _number(value: Value) -> int | None:
-    """Of 3, 3.0, "3", "[3]", "statement 3"."""
+    """The number in 3, 3.0, "3", "[3]" or "statement 3"."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    found = _NUMBER.fullmatch(str(value))
-    return int(found[1]) if found else None
+    match = _NUMBER.fullmatch(str(value))
+    return int(match[1]) if match else None
 
 
-LEAST_SUPPORT = 0.6
-"""In [0,1]; half of the way is "in part"."""
+MIN_SUPPORT = 0.6
+"""The expected verdict, in [0,1], from which a citation is verified; 0.5 is "in part"."""
 
 _TOP = len(VERDICTS) - 1
 
@@ -184,9 +172,9 @@ Way = Literal["scorer", "judge"]
 
 
 class Reader(Protocol):
-    """A backend that reads statements for one answer. Its calls raise WinnowErrors, and may be cancelled.
+    """A backend that gives verdicts for one answer. Its calls raise WinnowErrors, and may be cancelled.
 
-    `way`: whether it tells log-probabilities of labels, or must be asked for its judgement in words.
+    `way`: it gives log-probabilities of labels, or else writes its judgement.
     """
 
     @property
@@ -200,10 +188,10 @@ class Reader(Protocol):
     async def complete(self, request: ChatRequest) -> Reply: ...
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the structural check found, corrected by the model. `unchecked` sentences with citations kept its verdict.
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The citations with the model's verdicts. `unchecked` sentences kept the verdict of the structural check.
 
-    `failures` say why, one for each call that failed or was answered in pieces.
+    `failures` say why: one for each call that failed or whose reply was incomplete.
     """
 
     citations: tuple[Citation, ...]
@@ -218,91 +206,81 @@ async def check(
     sources: Sequence[Source],
     reader: Reader,
     draw: Callable[[], str] = random_fence,
-) -> Checked:
-    """One request to a scorer, or one to a judge per `MOST_STATEMENTS` sentences, side by side; none without citations.
+) -> CheckResult:
+    """Check the claims that have citations; no call without any.
 
-    Raises no WinnowError: a call that fails is among the failures.
+    A scorer gets one request, a judge one for each `MAX_STATEMENTS` claims, concurrently. Raises no WinnowError: a call
+    that fails is among the failures.
     """
     titles = {source.hit.id: source.hit.title for source in sources}
-    cited = {place: _statement(claim, citations, titles) for place, claim in enumerate(claims) if claim.citations}
-    asking = _Asking(reader, draw_fence((text for one in cited.values() for text in one.shown().texts()), draw))
-    known = await asking.verdicts(cited)
-    checked = tuple(citations)
-    for place, verdict in known.items():
-        checked = _corrected(checked, claims[place].citations, verdict >= LEAST_SUPPORT)
-    return Checked(
-        citations=checked,
+    statements: dict[int, str] = {}
+    for index, claim in enumerate(claims):
+        if claim.citations:
+            cited = [citations[place] for place in claim.citations]
+            quotations = [(titles.get(citation.result_id, ""), citation.quote) for citation in cited]
+            statements[index] = statement_text(claim.text, quotations)
+    failures: list[WinnowError] = []
+    supports: dict[int, float] = {}
+    if statements:
+        ask = _scored if reader.way == "scorer" else _judged
+        replies = await ask(list(statements.values()), reader, draw_fence(statements.values(), draw), failures)
+        supports = {index: support for index, support in zip(statements, replies, strict=True) if support is not None}
+    checked = list(citations)
+    for index, support in supports.items():
+        for place in claims[index].citations:
+            verified = support >= MIN_SUPPORT
+            checked[place] = msgspec.structs.replace(checked[place], support="model", verified=verified)
+    return CheckResult(
+        citations=tuple(checked),
         unsupported=unsupported(claims, checked),
-        unchecked=len(cited) - len(known),
-        failures=tuple(asking.failures),
+        unchecked=len(statements) - len(supports),
+        failures=tuple(failures),
     )
 
 
-def _statement(claim: Claim, citations: Sequence[Citation], titles: Mapping[str, str]) -> Statement:
-    cited = [citations[place] for place in claim.citations]
-    return Statement(claim.text, tuple((titles.get(one.result_id, ""), one.quote) for one in cited))
+async def _scored(
+    statements: Sequence[str], reader: Reader, fence: str, failures: list[WinnowError]
+) -> list[float | None]:
+    """The expected verdict on each statement, in [0,1], by log-probabilities; None where there is none."""
+    try:
+        scoring = await reader.score([verdict_prompt(statement, fence) for statement in statements], VERDICTS)
+    except WinnowError as exc:
+        failures.append(exc)
+        return [None] * len(statements)
+    supports = [_expected(scores) for scores in scoring.scores]
+    if None in supports:
+        failures.append(_incomplete(reader))
+    return supports
 
 
-def _corrected(citations: Sequence[Citation], places: Sequence[int], verified: bool) -> tuple[Citation, ...]:
-    return tuple(
-        msgspec.structs.replace(citation, support="model", verified=verified) if place in places else citation
-        for place, citation in enumerate(citations)
-    )
+async def _judged(
+    statements: Sequence[str], reader: Reader, fence: str, failures: list[WinnowError]
+) -> list[float | None]:
+    """The verdict on each statement, in [0,1], as the model writes it; None where there is none."""
 
-
-class _Asking:
-    """What one check asks of its reader. A call that fails is noted, and leaves its statements without a verdict."""
-
-    def __init__(self, reader: Reader, fence: str) -> None:
-        self._reader, self._fence = reader, fence
-        self.failures: list[WinnowError] = []
-
-    async def verdicts(self, statements: Mapping[int, Statement]) -> dict[int, float]:
-        """By the statements' keys: the expected verdict over the highest, in [0,1]."""
-        if not statements:
-            return {}
-        if self._reader.way == "scorer":
-            said = await self._scored(list(statements.values()))
-        else:
-            blocks = _blocks(list(statements.values()))
-            said = [verdict for block in await asyncio.gather(*map(self._judged, blocks)) for verdict in block]
-        return {key: verdict for key, verdict in zip(statements, said, strict=True) if verdict is not None}
-
-    async def _scored(self, statements: Sequence[Statement]) -> list[float | None]:
-        prompts = [verdict_prompt(statement, self._fence) for statement in statements]
+    async def judge(block: Sequence[str]) -> list[float | None]:
         try:
-            scoring = await self._reader.score(prompts, VERDICTS)
+            reply = await reader.complete(verdicts_request(block, fence))
         except WinnowError as exc:
-            self.failures.append(exc)
-            return [None] * len(statements)
-        said = [_expected(scores) for scores in scoring.scores]
-        self._note(None in said)
-        return said
+            failures.append(exc)
+            return [None] * len(block)
+        numbers = range(1, len(block) + 1)
+        verdicts = parse_verdicts(reply.text, numbers)
+        if len(verdicts) < len(block):
+            failures.append(_incomplete(reader))
+        return [verdicts[number] / _TOP if number in verdicts else None for number in numbers]
 
-    async def _judged(self, statements: Sequence[Statement]) -> list[float | None]:
-        try:
-            reply = await self._reader.complete(verdicts_request(statements, self._fence))
-        except WinnowError as exc:
-            self.failures.append(exc)
-            return [None] * len(statements)
-        numbers = range(1, len(statements) + 1)
-        found = read_verdicts(reply.text, numbers)
-        self._note(len(found) < len(statements))
-        return [found[number] / _TOP if number in found else None for number in numbers]
+    blocks = [statements[at : at + MAX_STATEMENTS] for at in range(0, len(statements), MAX_STATEMENTS)]
+    return [support for block in await asyncio.gather(*map(judge, blocks)) for support in block]
 
-    def _note(self, incomplete: bool) -> None:
-        if incomplete:
-            name = self._reader.name
-            self.failures.append(UpstreamBadReply(name, f"{name} gave no verdict on some statements"))
+
+def _incomplete(reader: Reader) -> UpstreamBadReply:
+    return UpstreamBadReply(reader.name, f"{reader.name} gave no verdict on some statements")
 
 
 def _expected(scores: LabelScores | None) -> float | None:
-    """None where the model told no label, or wanted to say something else."""
+    """The expected verdict, in [0,1]; None where the model gave no label, or wanted to say something else."""
     evidence = meant_evidence(scores)
     if evidence is None:
         return None
     return math.fsum(share * verdict for verdict, share in enumerate(softmax(evidence))) / _TOP
-
-
-def _blocks(statements: Sequence[Statement]) -> list[Sequence[Statement]]:
-    return [statements[at : at + MOST_STATEMENTS] for at in range(0, len(statements), MOST_STATEMENTS)]

@@ -8,7 +8,7 @@ from app.backends.router import Backends, Router
 from app.backends.settings import RoutingSettings
 from app.domain import AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
-from app.services.answer import Answerer, Answerers
+from app.services.answer import Answerer
 from tests.fakes.answering import FoundPassages, WordVectors
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ def ask(text: str, query: dict[str, Any] | None = None, **fields: Any) -> Questi
 
 def answerer(*passages: str) -> tuple[Answerer, FoundPassages]:
     search = FoundPassages(*passages)
-    return Answerer(search, Answerers(Backends(), no_models, WordVectors().embed, least=0.5), deadline_s=10), search
+    return Answerer(search, Backends(), no_models, WordVectors().embed, deadline_s=10, min_relevance=0.5), search
 
 
 async def no_models() -> Router:

@@ -1,28 +1,28 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.extractive.answerer import EMBEDDED, Choice, Limits, choose
+from app.answering.extractive.answerer import MAX_EMBEDDED, ExtractiveSettings, Selection, select_sentences
 from app.answering.prompts import estimate_tokens
-from app.answering.questions import read
+from app.answering.questions import parse_question
 from tests.fakes.answering import BlindVectors, WordVectors, hit
 
 pytestmark = pytest.mark.anyio
 LEAVE = "Dental cover starts on day one. Parental leave lasts 16 weeks. It is paid in full. Ask HR."
 
 
-def limits(**changes: float) -> Limits:
-    defaults = {"min_relevance": 0.5, "max_tokens": 1024, "max_sentences": 3, "margin": 0.5}
-    return Limits(**{**defaults, **changes})  # type: ignore[arg-type]
+SETTINGS = ExtractiveSettings(min_relevance=0.5, max_sentences=3, margin=0.5)
 
 
-async def chosen(question: str, *texts: str, **changes: float) -> Choice:
+async def chosen(question: str, *texts: str, max_tokens: int = 1024, **changes: float) -> Selection:
     hits = [hit(text, number) for number, text in enumerate(texts)]
-    return await choose(read(question), hits, WordVectors().embed, limits(**changes))
+    settings = msgspec.structs.replace(SETTINGS, **changes)
+    return await select_sentences(parse_question(question), hits, WordVectors().embed, settings, max_tokens)
 
 
-def shown(choice: Choice) -> list[str]:
-    return [sentence.text for sentence in choice.sentences]
+def shown(selection: Selection) -> list[str]:
+    return [sentence.text for sentence in selection.sentences]
 
 
 async def test_the_sentence_that_answers_is_chosen_alone() -> None:
@@ -57,8 +57,9 @@ async def test_a_threshold_of_nought_answers_whatever_there_is_and_one_of_one_ne
 async def test_words_alone_carry_where_the_embedder_cannot_read() -> None:
     """With an embedder that finds all texts alike, the question's own words still answer and still abstain."""
     passages = [hit("牙科保险从第一天开始生效。产假为十六周。", 0), hit("员工可以申请培训。", 1)]
-    answered = await choose(read("产假为多少周？"), passages, BlindVectors().embed, limits())
-    refused = await choose(read("世界杯决赛的冠军是谁？"), passages, BlindVectors().embed, limits())
+    embed = BlindVectors().embed
+    answered = await select_sentences(parse_question("产假为多少周？"), passages, embed, SETTINGS, 1024)
+    refused = await select_sentences(parse_question("世界杯决赛的冠军是谁？"), passages, embed, SETTINGS, 1024)
     assert shown(answered) == ["产假为十六周。"]
     assert refused.abstain_reason == "below_min_relevance"
 
@@ -84,8 +85,8 @@ async def test_few_sentences_are_embedded_and_in_one_call() -> None:
     """A long passage costs no more embedding than a short one."""
     vectors = WordVectors()
     passage = " ".join(f"Rule {number} is about leave." for number in range(200))
-    await choose(read("What is rule 7 about?"), [hit(passage)], vectors.embed, limits())
-    assert vectors.texts == EMBEDDED + 1
+    await select_sentences(parse_question("What is rule 7 about?"), [hit(passage)], vectors.embed, SETTINGS, 1024)
+    assert vectors.texts == MAX_EMBEDDED + 1
 
 
 TEXT = st.text("ab 12.?!\n牙科。é🙂مر\u202e[]", max_size=60)
@@ -95,10 +96,10 @@ TEXT = st.text("ab 12.?!\n牙科。é🙂مر\u202e[]", max_size=60)
 async def test_what_is_chosen_is_always_cut_from_the_passages(texts: list[str], question: str, budget: int) -> None:
     """Any text: either a reason, or one to three different sentences, verbatim, within the tokens."""
     hits = [hit(text, number) for number, text in enumerate(texts)]
-    allowed = limits(min_relevance=0, max_tokens=budget, margin=5)
-    choice = await choose(read(question), hits, WordVectors().embed, allowed)
+    settings = msgspec.structs.replace(SETTINGS, min_relevance=0, margin=5)
+    choice = await select_sentences(parse_question(question), hits, WordVectors().embed, settings, budget)
     assert bool(choice.sentences) == (choice.abstain_reason is None)
     assert len({s.text for s in choice.sentences}) == len(choice.sentences) <= 3
     assert all((hits[s.hit].text or "")[s.start : s.end] == s.text for s in choice.sentences)
     assert len(choice.sentences) <= 1 or sum(estimate_tokens(s.text) for s in choice.sentences) <= budget
-    assert choice == await choose(read(question), hits, WordVectors().embed, allowed)
+    assert choice == await select_sentences(parse_question(question), hits, WordVectors().embed, settings, budget)

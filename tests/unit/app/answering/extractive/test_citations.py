@@ -20,8 +20,8 @@ def answer_of(*texts: str) -> tuple[str, list[tuple[str, str]]]:
     """The answer made of all sentences of `texts`, and each citation's (sentence, quote)."""
     hits = [hit(text, number, start=7 * number) for number, text in enumerate(texts)]
     pieces = list(cite(hits, split(hits)))
-    answer = "".join(piece.text for piece in pieces)
-    return answer, [(answer[p.citation.answer_start : p.citation.answer_end], p.citation.quote) for p in pieces]
+    answer = "".join(text for text, _ in pieces)
+    return answer, [(answer[c.answer_start : c.answer_end], c.quote) for _, c in pieces]
 
 
 def test_a_marker_stands_before_the_full_stop_and_its_sentence_before_the_marker() -> None:
@@ -63,9 +63,8 @@ def test_quotes_are_verbatim_and_sentences_are_where_they_are_said_to_be(texts: 
     """A quote is the stored text at its offsets; the cited range of the answer is that quote, made readable."""
     hits = [hit(text, number, start=7 * number) for number, text in enumerate(texts)]
     pieces = list(cite(hits, split(hits)))
-    answer = "".join(piece.text for piece in pieces)
-    for piece in pieces:
-        made = piece.citation
+    answer = "".join(text for text, _ in pieces)
+    for _, made in pieces:
         source = next(one for one in hits if one.id == made.result_id)
         assert source.text is not None
         assert made.quote == source.text[made.start - source.start : made.end - source.start] != ""

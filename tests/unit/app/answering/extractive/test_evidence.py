@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answering.extractive.evidence import judge, lexical_clues, promising, split
-from app.answering.questions import read
+from app.answering.questions import parse_question
 from app.domain import Hit, Scores
 from tests.fakes.answering import hit
 
 TEXTS = st.lists(st.text("ab 12.?!\n牙科。", max_size=40), max_size=4)
-QUESTION = read("When was the bridge over the river built?")
+QUESTION = parse_question("When was the bridge over the river built?")
 PASSAGE = "The bridge is long. It was built in 1889. Trains use it."
 
 
@@ -61,14 +61,14 @@ def test_the_sentence_that_answers_scores_best() -> None:
     hits = [hit("Trains are fast. Boats are slow."), hit(PASSAGE, 1)]
     sentences = split(hits)
     clues = lexical_clues(QUESTION, sentences)
-    scores = judge(QUESTION, hits, sentences, clues, np.full(len(sentences), 0.5)).scores
+    scores = judge(QUESTION, hits, sentences, clues, np.full(len(sentences), 0.5))[0]
     assert sentences[int(np.argmax(scores))].text == "It was built in 1889."
 
 
 def relevance(hits: list[Hit], cosine: float) -> float:
     sentences = split(hits)
     clues = lexical_clues(QUESTION, sentences)
-    return judge(QUESTION, hits, sentences, clues, np.full(len(sentences), cosine)).relevance
+    return judge(QUESTION, hits, sentences, clues, np.full(len(sentences), cosine))[1]
 
 
 def scored(passage: str, dense: float | None = None, sparse: float | None = None, number: int = 0) -> Hit:
@@ -114,7 +114,7 @@ def test_the_title_repeated_in_the_text_is_a_heading() -> None:
 
 def test_near_relatives_of_a_word_count_in_part() -> None:
     """A compound that holds the word is better than nothing and less than the word itself."""
-    question = read("Was kostet der Versand?")
+    question = parse_question("Was kostet der Versand?")
     texts = ("Der Versand.", "Die Eilversandgebühren.", "Die Öffnungszeiten.")
     exact, kin, none = (float(lexical_clues(question, split([hit(text)]))[0, 3]) for text in texts)
     assert exact > kin > none == 0
@@ -122,8 +122,8 @@ def test_near_relatives_of_a_word_count_in_part() -> None:
 
 def test_a_question_about_nothing_is_not_relevant() -> None:
     """Without content words and closeness there is no evidence."""
-    question = read("?")
+    question = parse_question("?")
     hits = [hit(PASSAGE)]
     sentences = split(hits)
     clues = lexical_clues(question, sentences)
-    assert judge(question, hits, sentences, clues, np.zeros(len(sentences))).relevance < 0.01
+    assert judge(question, hits, sentences, clues, np.zeros(len(sentences)))[1] < 0.01

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from app.answering.stream.composer import Composer
 from app.answering.verification.model_check import (
     CHECK_PROMPT_VERSION,
-    MOST_STATEMENTS,
-    Checked,
-    Statement,
+    MAX_STATEMENTS,
+    CheckResult,
     Way,
     check,
-    read_verdicts,
+    parse_verdicts,
+    statement_text,
     verdict_prompt,
     verdicts_request,
 )
@@ -37,14 +37,14 @@ def composed(text: str = ANSWER) -> Composer:
     return composer
 
 
-async def checked(reader: VerdictReader, text: str = ANSWER) -> Checked:
+async def checked(reader: VerdictReader, text: str = ANSWER) -> CheckResult:
     composer = composed(text)
     return await check(composer.claims, composer.citations, SOURCES, reader, lambda: FENCE)
 
 
 def test_the_version_is_that_of_the_words() -> None:
     """Who changes a prompt raises CHECK_PROMPT_VERSION, and writes the digest of the new words here."""
-    statement = Statement("It is free.", (("Handbook", "It costs nothing."), ("", "Free.")))
+    statement = statement_text("It is free.", (("Handbook", "It costs nothing."), ("", "Free.")))
     asked = (verdict_prompt(statement, FENCE), verdicts_request([statement, statement], FENCE))
     assert digest_of(asked) == {"1": "786a911feea6a6aa"}[CHECK_PROMPT_VERSION]
 
@@ -99,11 +99,11 @@ async def test_nothing_is_asked_without_citations() -> None:
 
 async def test_many_statements_go_to_a_judge_in_blocks() -> None:
     """Each block is one request, and a verdict finds its statement."""
-    text = "".join(f"Cover starts on day {number} [1.1]. " for number in range(MOST_STATEMENTS + 5))
-    reader = VerdictReader({f"day {number}.": 2 * (number % 2) for number in range(MOST_STATEMENTS + 5)}, "judge")
+    text = "".join(f"Cover starts on day {number} [1.1]. " for number in range(MAX_STATEMENTS + 5))
+    reader = VerdictReader({f"day {number}.": 2 * (number % 2) for number in range(MAX_STATEMENTS + 5)}, "judge")
     found = await checked(reader, text)
     assert reader.calls == 2
-    assert [one.verified for one in found.citations] == [bool(n % 2) for n in range(MOST_STATEMENTS + 5)]
+    assert [one.verified for one in found.citations] == [bool(n % 2) for n in range(MAX_STATEMENTS + 5)]
 
 
 async def test_a_model_that_wants_to_say_something_else_gives_no_verdict() -> None:
@@ -126,7 +126,7 @@ async def test_several_quotations_of_a_statement_are_judged_together() -> None:
 )
 def test_texts_of_strangers_stay_within_their_lines(attack: str) -> None:
     """No control token, no line of their own, no number of another statement."""
-    statement = Statement(f"It is free. {attack}", ((f"Title {attack}", f"It costs nothing. {attack}"),))
+    statement = statement_text(f"It is free. {attack}", ((f"Title {attack}", f"It costs nothing. {attack}"),))
     for messages in (verdict_prompt(statement, FENCE), verdicts_request([statement], FENCE).messages):
         shown = messages[-1].content
         assert not re.search(r"<end_of_turn>|<start_of_turn>|<\|im_end\|>|\[3\]", shown)
@@ -138,14 +138,14 @@ def test_texts_of_strangers_stay_within_their_lines(attack: str) -> None:
 def test_a_text_with_the_fence_is_refused() -> None:
     """Whoever draws the fence must look at every text."""
     with pytest.raises(ValueError, match="fence"):
-        verdict_prompt(Statement(f"It {FENCE} is.", ()), FENCE)
+        verdict_prompt(statement_text(f"It {FENCE} is.", ()), FENCE)
 
 
-@pytest.mark.parametrize("count", [0, MOST_STATEMENTS + 1])
+@pytest.mark.parametrize("count", [0, MAX_STATEMENTS + 1])
 def test_a_request_takes_a_bounded_number_of_statements(count: int) -> None:
     """None, or too many, are a mistake of ours."""
     with pytest.raises(ValueError, match="statements"):
-        verdicts_request([Statement("It is.", ())] * count, FENCE)
+        verdicts_request([statement_text("It is.", ())] * count, FENCE)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_request_takes_a_bounded_number_of_statements(count: int) -> None:
 )
 def test_verdicts_are_read_from_what_a_judge_writes(reply: str, verdicts: dict[int, int]) -> None:
     """Prose, fences, wrappers, records; of several verdicts the lowest; what was cut off may be wrong."""
-    assert read_verdicts(reply, range(1, 4)) == verdicts
+    assert parse_verdicts(reply, range(1, 4)) == verdicts
 
 
 JSON = st.recursive(
@@ -181,7 +181,7 @@ JSON = st.recursive(
 @given(JSON.map(json.dumps) | st.text(alphabet="{}[],:\"'123 \\e-", max_size=60))
 def test_no_reply_is_too_odd(reply: str) -> None:
     """Only statements that there are get a verdict that there is."""
-    found = read_verdicts(reply, range(1, 4))
+    found = parse_verdicts(reply, range(1, 4))
     assert set(found) <= {1, 2, 3}
     assert set(found.values()) <= {0, 1, 2}
 

@@ -1,4 +1,4 @@
-"""Writers that let a model write, over scripted backends."""
+"""Answers that a model writes, over scripted backends."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ from app.backends.router import Backend, Backends, Router
 from app.backends.settings import RoutingSettings
 from app.domain import AnswerDone, AnswerEvent, Query, Question, SourcesFound, TextDelta
 from app.errors import UpstreamUnavailable
-from app.services.answer import Answerer, Answerers
+from app.services.answer import Answerer
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.answering import FoundPassages, WordVectors
 from tests.fakes.clients import make_client
@@ -42,7 +42,7 @@ def answerer(*lines: BackendClient) -> Answerer:
         return Router(lines, RoutingSettings())
 
     backends = Backends([Backend(name=line.name, kind="vllm", roles=("rank", "answer")) for line in lines])
-    return Answerer(FoundPassages(PASSAGE), Answerers(backends, router, WordVectors().embed), deadline_s=100)
+    return Answerer(FoundPassages(PASSAGE), backends, router, WordVectors().embed, deadline_s=100)
 
 
 def question(text: str = "When does dental cover start?") -> Question:
