@@ -1,7 +1,6 @@
 """Builds the services from settings and owns their lifetime. Heavy packages are imported here, when first needed."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -293,17 +292,10 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
 
     Blocks. Raises IndexBusy, ConfigError.
     """
-    told = settings.store
-    if told.url and index_home is None:
-        from indexing.store.server import ServerOptions, ServerStore
+    if settings.store.url and index_home is None:
+        from indexing.store.server import ServerStore
 
-        options = ServerOptions(
-            timeout=math.ceil(told.timeout_s),
-            shard_number=told.shard_number,
-            replication_factor=told.replication_factor,
-            write_consistency_factor=told.write_consistency_factor,
-        )
-        return ServerStore.connect(told.url, told.api_key, options)
+        return ServerStore.connect(settings.store)
     from indexing.store.embedded import EmbeddedStore
 
     return EmbeddedStore(ensured((index_home or settings.index.home) / "index"))

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -29,7 +29,7 @@ class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `lineage` names this filling of the collection: whoever creates it or begins a rebuild gives a new one, and what is
     recorded about its content elsewhere (`indexing.pipeline.manifest`) is recorded under it. `notes` are facts measured
-    while indexing that retrieval needs (`indexing.retrieval.fusion`); they may be rewritten later.
+    while indexing that retrieval needs (`indexing.retrieval.fusion`).
     """
 
     dimension: int
@@ -93,9 +93,6 @@ class VectorStore(Protocol):
     async def bytes_on_disk(self, name: str) -> int | None:
         """The space that the collection takes; None where the store does not tell. Raises CollectionNotFound."""
 
-    async def annotate(self, name: str, notes: dict[str, Any]) -> None:
-        """Replace the notes of the collection (or generation) `name`."""
-
     async def drop(self, name: str) -> None:
         """Delete the collection with every generation of it. Raises CollectionNotFound."""
 
@@ -122,9 +119,6 @@ class VectorStore(Protocol):
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         """All passages of a document by ordinal; [] when there are none."""
-
-    def scan(self, name: str) -> AsyncIterator[Passage]:
-        """Every passage of the collection, in no particular order."""
 
     async def optimize(self, name: str) -> None:
         """Make the indexes that an earlier version did not make, and graphs if enough has changed to be worth it.

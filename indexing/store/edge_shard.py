@@ -2,6 +2,10 @@
 
 from __future__ import annotations  # some of the engine's types exist in its stubs only
 
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,11 +182,6 @@ class EdgeShard:
         ]
         return sorted(found, key=lambda passage: passage.ordinal)
 
-    def page(self, offset: str | None) -> tuple[list[Passage], str | None]:
-        """Some passages from `offset` on (None: the beginning), and where the next page begins (None: nowhere)."""
-        records, following = self._page(None, _WITHOUT_MIRRORS, offset)
-        return [from_payload(str(point_id), payload) for point_id, payload in records], following
-
     def count(self) -> int:
         with engine_errors():
             return self._shard.count(edge.CountRequest(exact=True))
@@ -226,23 +225,18 @@ class EdgeShard:
         return {record.id: from_payload(str(record.id), record.payload or {}) for record in records}
 
     def _scroll(
-        self, condition: edge.Filter, fields: edge.WithPayloadType = _WITHOUT_MIRRORS
+        self, condition: edge.Filter | None, fields: edge.WithPayloadType = _WITHOUT_MIRRORS
     ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ids and payloads of every point that meets the condition."""
         offset = None
         while True:
-            records, offset = self._page(condition, fields, offset)
-            yield from records
-            if offset is None:
+            request = edge.ScrollRequest(limit=_PAGE, offset=offset, filter=condition, with_payload=fields)
+            with engine_errors():
+                records, following = self._shard.scroll(request)
+            yield from ((str(record.id), record.payload or {}) for record in records)
+            if following is None:
                 return
-
-    def _page(
-        self, condition: edge.Filter | None, fields: edge.WithPayloadType, offset: str | None
-    ) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-        request = edge.ScrollRequest(limit=_PAGE, offset=offset, filter=condition, with_payload=fields)
-        with engine_errors():
-            records, following = self._shard.scroll(request)
-        found = [(str(record.id), record.payload or {}) for record in records]
-        return found, None if following is None else str(following)
+            offset = str(following)
 
 
 def _config(dimension: int, distance: Distance) -> edge.EdgeConfig:
@@ -290,3 +284,96 @@ def _rank(
     # A passage deleted between the search and the reading is not a candidate any more.
     found = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
+
+
+_OPTIMIZER = Path(__file__).with_name("edge_optimize.py")
+
+
+class Retired(Exception):
+    """This generation was replaced or dropped a moment ago: look the name up again."""
+
+
+class Generation:
+    """Exactly one handle on one shard directory. `use` may overlap with itself, never with `retire`."""
+
+    def __init__(self, directory: Path, spec: CollectionSpec, shard: EdgeShard | None = None) -> None:
+        self.directory = directory
+        self._spec = spec
+        self._shard = shard
+        self._users = 0
+        self._retired = False
+        self._changed = threading.Condition()
+        self._optimizer: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def create(cls, directory: Path, spec: CollectionSpec) -> Generation:
+        return cls(directory, spec, EdgeShard.create(directory, spec))
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    @contextmanager
+    def use(self) -> Iterator[EdgeShard]:
+        """The open shard, kept open inside the block. Raises Retired."""
+        shard = self._enter()
+        try:
+            yield shard
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def retire(self, *, remove: bool) -> None:
+        """Close when the last user is gone, and with `remove` delete the directory."""
+        with self._changed:
+            self._retired = True
+            if self._optimizer is not None:
+                self._optimizer.terminate()
+            self._changed.wait_for(lambda: self._users == 0)
+            shard, self._shard = self._shard, None
+        if shard is not None:
+            shard.close()
+        if remove:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def optimized_copy(self, directory: Path) -> Generation | None:
+        """An optimised copy under `directory`, while this one goes on answering; nobody may write to it meanwhile.
+
+        None when this generation was retired in the meantime.
+        """
+        with self.use() as shard:
+            shard.flush()
+            shutil.copytree(self.directory, directory)
+        try:
+            code, errors = self._run_optimizer(directory)
+            if code == 0:
+                return Generation(directory, self._spec, EdgeShard.load(directory, self._spec))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        shutil.rmtree(directory, ignore_errors=True)
+        if self._retired:
+            return None
+        raise StoreUnavailable(f"optimising {self.directory.parent.name} failed: {errors[-500:]}")
+
+    def _run_optimizer(self, directory: Path) -> tuple[int, str]:
+        with self._changed:
+            if self._retired:
+                return -1, ""
+            command = [sys.executable, str(_OPTIMIZER), str(directory)]
+            optimizer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+            self._optimizer = optimizer
+        _, errors = optimizer.communicate()
+        with self._changed:
+            self._optimizer = None
+        return optimizer.returncode, errors.decode("utf-8", "replace")
+
+    def _enter(self) -> EdgeShard:
+        with self._changed:
+            if self._retired:
+                raise Retired
+            if self._shard is None:
+                self._shard = EdgeShard.load(self.directory, self._spec)
+            self._users += 1
+            return self._shard

@@ -10,10 +10,10 @@ the store is opened. Searching below 20,000 points without a graph costs 1 to 3 
 
 import asyncio
 import contextlib
-import functools
+import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,16 +33,7 @@ from indexing.store.base import (
     new_generation,
     split_generation,
 )
-from indexing.store.edge_shard import EdgeShard
-from indexing.store.generation import (
-    Generation,
-    Pointer,
-    Retired,
-    read_pointer,
-    remove_pointer,
-    size_on_disk,
-    write_pointer,
-)
+from indexing.store.edge_shard import EdgeShard, Generation, Retired
 from indexing.store.lock import DirectoryLock
 
 R = TypeVar("R")
@@ -50,6 +41,7 @@ R = TypeVar("R")
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all."""
 
+_POINTER = "current.json"
 _READERS, _WRITERS = 4, 8
 
 
@@ -66,7 +58,7 @@ class _Entry:
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
         if self.live:
-            write_pointer(self.generation.directory.parent, Pointer(self.generation.id, self.spec))
+            _write_pointer(self.generation.directory.parent, self.generation.id, self.spec)
 
 
 class EmbeddedStore:
@@ -82,7 +74,7 @@ class EmbeddedStore:
         self._readers = ThreadPoolExecutor(_READERS, "winnow-search")
         self._writers = ThreadPoolExecutor(_WRITERS, "winnow-write")
         self._closed = False
-        self._entries = {entry.name: entry for entry in map(_found, sorted(self._directory.iterdir())) if entry}
+        self._entries = {entry.name: entry for entry in map(_opened, sorted(self._directory.iterdir())) if entry}
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         check_name(name)
@@ -93,10 +85,7 @@ class EmbeddedStore:
         return await self._in_reader(self._info, name)
 
     async def bytes_on_disk(self, name: str) -> int | None:
-        return await self._in_reader(lambda: size_on_disk(self._find(name).generation.directory))
-
-    async def annotate(self, name: str, notes: dict[str, Any]) -> None:
-        await self._in_writer(self._annotate, name, notes)
+        return await self._in_reader(lambda: _size_on_disk(self._find(name).generation.directory))
 
     async def drop(self, name: str) -> None:
         await self._in_writer(self._drop, name)
@@ -122,15 +111,6 @@ class EmbeddedStore:
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         return await self._read(name, lambda shard: shard.passages(document_id))
-
-    async def scan(self, name: str) -> AsyncIterator[Passage]:
-        offset: str | None = None
-        while True:
-            page, offset = await self._read(name, functools.partial(EdgeShard.page, offset=offset))
-            for passage in page:
-                yield passage
-            if offset is None:
-                return
 
     async def optimize(self, name: str) -> None:
         await self._in_writer(self._optimize, name)
@@ -171,19 +151,13 @@ class EmbeddedStore:
             with contextlib.suppress(CollectionNotFound):  # dropped since
                 yield self._info(name)
 
-    def _annotate(self, name: str, notes: dict[str, Any]) -> None:
-        with self._table:
-            entry = self._entry(name)
-            entry.spec = msgspec.structs.replace(entry.spec, notes=notes)
-            entry.save()
-
     def _drop(self, name: str) -> None:
         with self._table:
             if not self._entry(name).live:
                 raise CollectionNotFound(name)
             gone = [self._entries.pop(key) for key in self._family(name)]
             # Without its pointer the collection is gone even if the process is killed now.
-            remove_pointer(self._directory / name)
+            (self._directory / name / _POINTER).unlink()
         for entry in gone:
             entry.generation.retire(remove=True)
         shutil.rmtree(self._directory / name, ignore_errors=True)
@@ -304,14 +278,54 @@ class EmbeddedStore:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
 
-def _found(directory: Path) -> _Entry | None:
+def _opened(directory: Path) -> _Entry | None:
     """The collection in a directory, after deleting what a killed process left half done."""
-    pointer = read_pointer(directory)
+    pointer = _read_pointer(directory)
     if pointer is None:
         shutil.rmtree(directory, ignore_errors=True)
         return None
+    live, spec = pointer
     for left_over in directory.iterdir():
-        if left_over.is_dir() and left_over.name != pointer.generation:
+        if left_over.is_dir() and left_over.name != live:
             shutil.rmtree(left_over, ignore_errors=True)
-    generation = Generation(directory / pointer.generation, pointer.spec)
-    return _Entry(directory.name, pointer.spec, generation, live=True)
+    return _Entry(directory.name, spec, Generation(directory / live, spec), live=True)
+
+
+def _read_pointer(directory: Path) -> tuple[str, CollectionSpec] | None:
+    """The live generation's directory name and its spec; None where no collection was ever completed."""
+    try:
+        fields = msgspec.json.decode((directory / _POINTER).read_bytes(), type=dict[str, msgspec.Raw])
+    except FileNotFoundError:
+        return None
+    return (
+        msgspec.json.decode(fields["generation"], type=str),
+        msgspec.json.decode(fields["spec"], type=CollectionSpec),
+    )
+
+
+def _write_pointer(directory: Path, generation: str, spec: CollectionSpec) -> None:
+    """Write so that after a crash at any moment the file is the old one or the new one."""
+    temporary = directory / f"{_POINTER}.new"
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.encode({"generation": generation, "spec": spec}))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / _POINTER)
+    if os.name == "posix":  # the rename itself must reach the disk
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _size_on_disk(directory: Path) -> int:
+    """Bytes on disk, as blocks: the engine's files are sparse."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # the engine replaces files at any time
+            continue
+        total += getattr(status, "st_blocks", status.st_size // 512) * 512
+    return total

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from indexing.documents import Candidate, Passage, from_payload
 from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.filters import DateRange, Filter, NumberRange
+from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
@@ -36,124 +38,18 @@ from indexing.store.payload import (
     word_indexes,
 )
 
-DENSE, SPARSE = "dense", "sparse"
-WITHOUT_MIRRORS = models.PayloadSelectorExclude(exclude=MIRRORS)
+R = TypeVar("R")
 
+DENSE, SPARSE = "dense", "sparse"
+
+_METADATA = "winnow"
+_WITHOUT_MIRRORS = models.PayloadSelectorExclude(exclude=MIRRORS)
+_PAGE = 512
 _DOCUMENTS_PER_DELETE = 1000
 _BATCH_POINTS = 512
 _BATCH_BYTES = 8 * 2**20
 """Far below the 32 MB that a server takes in one request, because the estimate is rough."""
 
-
-class ServerDialect:
-    """Conditions in the classes of qdrant-client."""
-
-    def any_string(self, path: str, values: list[str]) -> models.Condition:
-        return models.FieldCondition(key=path, match=models.MatchAny(any=values))
-
-    def integer(self, path: str, value: int) -> models.Condition:
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
-
-    def flag(self, path: str, value: bool) -> models.Condition:
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
-
-    def numbers(self, path: str, bounds: NumberRange) -> models.Condition:
-        within = models.Range(gt=bounds.gt, gte=bounds.gte, lt=bounds.lt, lte=bounds.lte)
-        return models.FieldCondition(key=path, range=within)
-
-    def dates(self, path: str, bounds: DateRange) -> models.Condition:
-        given = {side: getattr(bounds, side) for side in ("gt", "gte", "lt", "lte")}
-        return models.FieldCondition(key=path, range=models.DatetimeRange.model_validate(given))
-
-    def empty(self, path: str) -> models.Condition:
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
-
-    def group(
-        self,
-        *,
-        must: Sequence[models.Condition] = (),
-        should: Sequence[models.Condition] = (),
-        must_not: Sequence[models.Condition] = (),
-    ) -> models.Condition:
-        return models.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
-
-
-_DIALECT = ServerDialect()
-
-
-def batches(points: Sequence[Point]) -> Iterator[list[tuple[models.PointStruct, dict[str, Any]]]]:
-    batch: list[tuple[models.PointStruct, dict[str, Any]]] = []
-    size = 0
-    for point in points:
-        payload = encode(point.passage)
-        needed = (
-            len(msgspec.json.encode(payload))
-            + 12 * len(point.dense)
-            + 24 * len(point.sparse.indices if point.sparse else ())
-        )
-        if batch and (len(batch) == _BATCH_POINTS or size + needed > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((_row(point, payload), payload))
-        size += needed
-    if batch:
-        yield batch
-
-
-def _bytes(point: Point, payload: dict[str, Any]) -> int:
-    """About what it takes in a request, as JSON or gRPC."""
-    weights = len(point.sparse.indices) if point.sparse else 0
-    return len(msgspec.json.encode(payload)) + 12 * len(point.dense) + 24 * weights
-
-
-def _row(point: Point, payload: dict[str, Any]) -> models.PointStruct:
-    vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
-    if point.sparse is not None:
-        vectors[SPARSE] = models.SparseVector(indices=point.sparse.indices, values=point.sparse.values)
-    return models.PointStruct(id=point.passage.id, vector=vectors, payload=payload)
-
-
-def by_documents(document_ids: Sequence[str]) -> Iterator[models.Filter]:
-    for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
-        yield of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE])
-
-
-def of_documents(document_ids: Sequence[str]) -> models.Filter:
-    return models.Filter(must=[_DIALECT.any_string("document_id", list(document_ids))])
-
-
-def sides(retrieval: Retrieval) -> dict[str, models.QueryRequest]:
-    queries: dict[str, Any] = {}
-    if retrieval.dense is not None:
-        queries[DENSE] = retrieval.dense.tolist()
-    if retrieval.sparse is not None:
-        queries[SPARSE] = models.SparseVector(indices=retrieval.sparse.indices, values=retrieval.sparse.values)
-    condition = _filter(retrieval.filter)
-    return {
-        side: models.QueryRequest(
-            query=query, using=side, limit=retrieval.limit, filter=condition, with_payload=WITHOUT_MIRRORS
-        )
-        for side, query in queries.items()
-    }
-
-
-def _filter(condition: Filter | None) -> models.Filter | None:
-    return None if condition is None else models.Filter(must=[translate(condition, _DIALECT)])
-
-
-def rank(points: Sequence[models.ScoredPoint], sign: float) -> list[Candidate]:
-    found = [Candidate(passage(point), sign * point.score) for point in points]
-    return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
-
-
-def passage(point: models.ScoredPoint | models.Record) -> Passage:
-    return from_payload(str(point.id), point.payload or {})
-
-
-R = TypeVar("R")
-
-_METADATA = "winnow"
-_PAGE = 512
 
 _DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
 _KINDS: dict[IndexKind, models.PayloadSchemaType] = {
@@ -165,26 +61,13 @@ _KINDS: dict[IndexKind, models.PayloadSchemaType] = {
 }
 
 
-class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach a server, and how it spreads a collection over a cluster (None: the server's default).
-
-    `timeout` is in whole seconds, for every single call.
-    """
-
-    timeout: int = 30
-    prefer_grpc: bool = True
-    shard_number: int | None = None
-    replication_factor: int | None = None
-    write_consistency_factor: int | None = None
-
-
 class ServerStore:
     """A `VectorStore` on a server."""
 
-    def __init__(self, client: AsyncQdrantClient, options: ServerOptions, *, local: bool = False) -> None:
+    def __init__(self, client: AsyncQdrantClient, settings: StoreSettings, *, local: bool = False) -> None:
         """Takes the client over: `close` closes it. `local` says that it is the client's own emulation."""
         self._client = client
-        self._options = options
+        self._settings = settings
         self._local = asyncio.Lock() if local else None
         self._creating = asyncio.Lock()
         self._indexed: dict[str, set[str]] = {}
@@ -192,21 +75,20 @@ class ServerStore:
         self._closed = False
 
     @classmethod
-    def connect(cls, url: str, api_key: str | None = None, options: ServerOptions | None = None) -> "ServerStore":
-        """Opens nothing yet: the first call does."""
-        options = options or ServerOptions()
+    def connect(cls, settings: StoreSettings, *, prefer_grpc: bool = True) -> "ServerStore":
+        """The server at `settings.url`. Opens nothing yet: the first call does."""
         client = AsyncQdrantClient(
-            url=url,
-            api_key=api_key,
-            prefer_grpc=options.prefer_grpc,
-            timeout=options.timeout,
+            url=settings.url,
+            api_key=settings.api_key,
+            prefer_grpc=prefer_grpc,
+            timeout=math.ceil(settings.timeout_s),  # whole seconds, for every single call
             check_compatibility=False,  # would call the server, blocking, before anything can catch its errors
         )
-        return cls(client, options)
+        return cls(client, settings)
 
     @classmethod
     def in_memory(cls) -> "ServerStore":
-        return cls(AsyncQdrantClient(location=":memory:"), ServerOptions(), local=True)
+        return cls(AsyncQdrantClient(location=":memory:"), StoreSettings(), local=True)
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         check_name(name)
@@ -229,11 +111,6 @@ class ServerStore:
         """Servers do not tell."""
         await self._physical(name)
         return None
-
-    async def annotate(self, name: str, notes: dict[str, Any]) -> None:
-        physical = await self._physical(name)
-        spec = msgspec.structs.replace(await self._spec(physical), notes=notes)
-        await self._call(name, self._client.update_collection(physical, metadata=_metadata(spec)))
 
     async def drop(self, name: str) -> None:
         if name not in await self._aliases():
@@ -258,12 +135,12 @@ class ServerStore:
             await self._index(name, indexable_fields(payload for _, payload in batch))
 
     async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
-        for condition in by_documents(document_ids):
+        for condition in _by_documents(document_ids):
             selector = models.FilterSelector(filter=condition)
             await self._call(name, self._client.delete(name, points_selector=selector, wait=True))
 
     async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
-        for condition in by_documents(list(versions)):
+        for condition in _by_documents(list(versions)):
             stale = [
                 record.id
                 async for record in self._scroll(name, condition, ["document_id", "version"])
@@ -281,17 +158,13 @@ class ServerStore:
             return Retrieved()
         responses = await self._call(name, self._client.query_batch_points(name, requests=list(queries.values())))
         signs = {DENSE: await self._dense_sign(name), SPARSE: 1.0}
-        ranked = {side: rank(response.points, signs[side]) for side, response in zip(queries, responses, strict=True)}
+        ranked = {side: _rank(response.points, signs[side]) for side, response in zip(queries, responses, strict=True)}
         return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
-        condition = of_documents([document_id])
-        found = [passage(record) async for record in self._scroll(name, condition)]
+        condition = _of_documents([document_id])
+        found = [_passage(record) async for record in self._scroll(name, condition)]
         return sorted(found, key=lambda passage: passage.ordinal)
-
-    async def scan(self, name: str) -> AsyncIterator[Passage]:
-        async for record in self._scroll(name, None):
-            yield passage(record)
 
     async def optimize(self, name: str) -> None:
         """Servers build graphs by themselves, in the background."""
@@ -314,9 +187,9 @@ class ServerStore:
             physical,
             vectors_config={DENSE: params},
             sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            shard_number=self._options.shard_number,
-            replication_factor=self._options.replication_factor,
-            write_consistency_factor=self._options.write_consistency_factor,
+            shard_number=self._settings.shard_number,
+            replication_factor=self._settings.replication_factor,
+            write_consistency_factor=self._settings.write_consistency_factor,
             metadata=_metadata(spec),
         )
         await self._call(physical, creating)
@@ -408,7 +281,7 @@ class ServerStore:
         condition: models.Filter | None,
         fields: Sequence[str] | None = None,
     ) -> AsyncIterator[models.Record]:
-        selector = WITHOUT_MIRRORS if fields is None else models.PayloadSelectorInclude(include=[*fields])
+        selector = _WITHOUT_MIRRORS if fields is None else models.PayloadSelectorInclude(include=[*fields])
         offset = None
         while True:
             scrolling = self._client.scroll(
@@ -457,3 +330,102 @@ def _translated(name: str, exc: Exception) -> WinnowError:
 def _metadata(spec: CollectionSpec) -> dict[str, str]:
     # As one string: servers merge objects into what is there, and notes are to be replaced.
     return {_METADATA: msgspec.json.encode(spec).decode()}
+
+
+class ServerDialect:
+    """Conditions in the classes of qdrant-client."""
+
+    def any_string(self, path: str, values: list[str]) -> models.Condition:
+        return models.FieldCondition(key=path, match=models.MatchAny(any=values))
+
+    def integer(self, path: str, value: int) -> models.Condition:
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+
+    def flag(self, path: str, value: bool) -> models.Condition:
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+
+    def numbers(self, path: str, bounds: NumberRange) -> models.Condition:
+        within = models.Range(gt=bounds.gt, gte=bounds.gte, lt=bounds.lt, lte=bounds.lte)
+        return models.FieldCondition(key=path, range=within)
+
+    def dates(self, path: str, bounds: DateRange) -> models.Condition:
+        given = {side: getattr(bounds, side) for side in ("gt", "gte", "lt", "lte")}
+        return models.FieldCondition(key=path, range=models.DatetimeRange.model_validate(given))
+
+    def empty(self, path: str) -> models.Condition:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+
+    def group(
+        self,
+        *,
+        must: Sequence[models.Condition] = (),
+        should: Sequence[models.Condition] = (),
+        must_not: Sequence[models.Condition] = (),
+    ) -> models.Condition:
+        return models.Filter(must=list(must) or None, should=list(should) or None, must_not=list(must_not) or None)
+
+
+def batches(points: Sequence[Point]) -> Iterator[list[tuple[models.PointStruct, dict[str, Any]]]]:
+    batch: list[tuple[models.PointStruct, dict[str, Any]]] = []
+    size = 0
+    for point in points:
+        payload = encode(point.passage)
+        needed = (
+            len(msgspec.json.encode(payload))
+            + 12 * len(point.dense)
+            + 24 * len(point.sparse.indices if point.sparse else ())
+        )
+        if batch and (len(batch) == _BATCH_POINTS or size + needed > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((_row(point, payload), payload))
+        size += needed
+    if batch:
+        yield batch
+
+
+def _row(point: Point, payload: dict[str, Any]) -> models.PointStruct:
+    vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
+    if point.sparse is not None:
+        vectors[SPARSE] = models.SparseVector(indices=point.sparse.indices, values=point.sparse.values)
+    return models.PointStruct(id=point.passage.id, vector=vectors, payload=payload)
+
+
+def _by_documents(document_ids: Sequence[str]) -> Iterator[models.Filter]:
+    for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
+        yield _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE])
+
+
+def _of_documents(document_ids: Sequence[str]) -> models.Filter:
+    return models.Filter(must=[_DIALECT.any_string("document_id", list(document_ids))])
+
+
+def sides(retrieval: Retrieval) -> dict[str, models.QueryRequest]:
+    queries: dict[str, Any] = {}
+    if retrieval.dense is not None:
+        queries[DENSE] = retrieval.dense.tolist()
+    if retrieval.sparse is not None:
+        queries[SPARSE] = models.SparseVector(indices=retrieval.sparse.indices, values=retrieval.sparse.values)
+    condition = _filter(retrieval.filter)
+    return {
+        side: models.QueryRequest(
+            query=query, using=side, limit=retrieval.limit, filter=condition, with_payload=_WITHOUT_MIRRORS
+        )
+        for side, query in queries.items()
+    }
+
+
+def _filter(condition: Filter | None) -> models.Filter | None:
+    return None if condition is None else models.Filter(must=[translate(condition, _DIALECT)])
+
+
+def _rank(points: Sequence[models.ScoredPoint], sign: float) -> list[Candidate]:
+    found = [Candidate(_passage(point), sign * point.score) for point in points]
+    return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
+
+
+def _passage(point: models.ScoredPoint | models.Record) -> Passage:
+    return from_payload(str(point.id), point.payload or {})
+
+
+_DIALECT = ServerDialect()

@@ -9,6 +9,7 @@ import portalocker
 import pytest
 
 from app.backends.base import Adapter
+from indexing.settings import StoreSettings
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
@@ -62,7 +63,9 @@ def _open(kind: str, directory: Path) -> VectorStore:
         case "memory":
             return ServerStore.in_memory()
         case _:
-            return ServerStore.connect(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
+            return ServerStore.connect(
+                StoreSettings(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+            )
 
 
 @pytest.fixture(params=[*FAKES, REAL])

@@ -52,14 +52,13 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     await store.create("docs", CollectionSpec(dimension=4, embedder="model-a", notes={"n": 1}))
     await store.upsert("docs", [point("d1", sparse={1: 2.0}, metadata={"lang": "zh"}), point("d2")])
-    await store.annotate("docs", {"n": 2})
     before = await store.info("docs")
     await store.close()
 
     store = EmbeddedStore(tmp_path)
     after = await store.info("docs")
     assert (after.generation, after.spec, after.passages) == (before.generation, before.spec, 2)
-    assert after.spec.notes == {"n": 2}
+    assert after.spec.notes == {"n": 1}
     condition = parse_filter({"lang": "zh"})
     retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition))
     assert [c.passage for c in retrieved.dense] == [passage("d1", metadata={"lang": "zh"})]
@@ -86,14 +85,14 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from indexing.store.embedded import EmbeddedStore
+from indexing.store.base import CollectionSpec
 from tests.fakes.points import SPEC, point
 
 async def main():
     store = EmbeddedStore(Path(sys.argv[1]))
-    await store.create("docs", SPEC)
+    await store.create("docs", CollectionSpec(dimension=4, embedder="model-a", notes={"kept": True}))
     await store.upsert("docs", [point(f"d{i}", metadata={"n": i}) for i in range(300)])
     await store.delete_documents("docs", [f"d{i}" for i in range(100)])
-    await store.annotate("docs", {"kept": True})
     generation = await store.begin_rebuild("docs", SPEC)
     await store.upsert(generation, [point("half")])
     print("written", flush=True)

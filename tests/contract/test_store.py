@@ -11,7 +11,7 @@ from indexing.documents import PageStart
 from indexing.errors import CollectionNotFound, Conflict, InvalidName, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
-from tests.fakes.points import SPEC, passage, point, vector
+from tests.fakes.points import SPEC, everything, passage, point, vector
 
 pytestmark = pytest.mark.anyio
 
@@ -80,14 +80,11 @@ class TestCollections:
             await store.begin_rebuild(name, SPEC)
         assert await store.collections() == []
 
-    async def test_notes_are_replaced(self, store: VectorStore) -> None:
-        """Annotating replaces the notes as a whole and nothing else."""
-        await store.create("docs", CollectionSpec(dimension=4, embedder="model-a", notes={"old": {"a": 1}, "n": 2.5}))
-        assert (await store.info("docs")).spec.notes == {"old": {"a": 1}, "n": 2.5}
-        await store.annotate("docs", {"new": [1, "zwei", None]})
-        spec = (await store.info("docs")).spec
-        assert spec.notes == {"new": [1, "zwei", None]}
-        assert spec.embedder == "model-a"
+    async def test_notes_are_kept(self, store: VectorStore) -> None:
+        """Whatever JSON can hold comes back."""
+        notes = {"old": {"a": 1}, "n": 2.5, "list": [1, "zwei", None]}
+        await store.create("docs", CollectionSpec(dimension=4, embedder="model-a", notes=notes))
+        assert (await store.info("docs")).spec.notes == notes
 
     async def test_dropped_collection_is_gone(self, store: VectorStore) -> None:
         """After a drop every call says that there is no such collection, and the name is free for another shape."""
@@ -117,7 +114,6 @@ class TestCollections:
 async def _raises_not_found_everywhere(store: VectorStore, name: str) -> None:
     calls = [
         store.info(name),
-        store.annotate(name, {}),
         store.drop(name),
         store.upsert(name, [point("d1")]),
         store.delete_documents(name, ["d1"]),
@@ -126,7 +122,6 @@ async def _raises_not_found_everywhere(store: VectorStore, name: str) -> None:
         store.retrieve(name, Retrieval()),
         store.passages(name, "d1"),
         store.optimize(name),
-        anext(aiter(store.scan(name))),
     ]
     for call in calls:
         with pytest.raises(CollectionNotFound, match=name):
@@ -184,14 +179,6 @@ class TestPassages:
         await store.upsert("docs", [point("d2")])
         assert [found.ordinal for found in await store.passages("docs", "d1")] == list(range(600))
         assert await store.passages("docs", "d3") == []
-
-    async def test_scan_yields_everything_once(self, store: VectorStore) -> None:
-        """A scan goes through all pages, and through an empty collection at once."""
-        await store.create("docs", SPEC)
-        assert [item async for item in store.scan("docs")] == []
-        await store.upsert("docs", [point(f"d{i}") for i in range(1100)])
-        scanned = [item.document_id async for item in store.scan("docs")]
-        assert sorted(scanned) == sorted(f"d{i}" for i in range(1100))
 
 
 class TestDeleting:
@@ -320,18 +307,17 @@ class TestRebuilding:
         """Readers see the old passages until the switch and only the new ones, under the new spec, after it."""
         await store.create("docs", SPEC)
         await store.upsert("docs", [point("old")])
-        other = CollectionSpec(dimension=2, embedder="model-b", distance="dot")
+        other = CollectionSpec(dimension=2, embedder="model-b", distance="dot", notes={"measured": 1})
         generation = await store.begin_rebuild("docs", other)
         new = Point(passage=passage("new"), dense=np.array([1.0, 0.0], dtype=np.float32), sparse=None)
         await store.upsert(generation, [new])
-        await store.annotate(generation, {"measured": 1})
         assert await found(store) == {("old", "v1")}
         assert [(info.name, info.passages) for info in await store.collections()] == [("docs", 1)]
         before = await store.info("docs")
 
         await store.finish_rebuild("docs", generation)
         info = await store.info("docs")
-        assert info.spec == CollectionSpec(dimension=2, embedder="model-b", distance="dot", notes={"measured": 1})
+        assert info.spec == other
         assert info.generation != before.generation
         retrieved = await store.retrieve("docs", Retrieval(dense=np.array([1.0, 0.0], dtype=np.float32)))
         assert documents(retrieved) == ["new"]
@@ -346,7 +332,7 @@ class TestRebuilding:
         await store.delete_stale(generation, {"d2": "v2"})
         await store.optimize(generation)
         assert await found(store, generation) == {("d2", "v2")}
-        assert [item.version async for item in store.scan(generation)] == ["v2"]
+        assert [item.version for item in await everything(store, generation)] == ["v2"]
         assert (await store.info(generation)).passages == 1
         assert await found(store) == set()
 

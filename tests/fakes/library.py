@@ -16,6 +16,7 @@ from indexing.readers.limits import ReadLimits
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from tests.fakes.embedder import HashEmbedder
+from tests.fakes.points import everything
 from tests.fakes.source import GivenEmbedder
 
 
@@ -37,7 +38,7 @@ async def index(
 
 async def passages(bench: PipelineContext, name: str = "default") -> list[Passage]:
     """What the store holds, sorted."""
-    return sorted([p async for p in bench.store.scan(name)], key=lambda p: (p.document_id, p.version, p.ordinal))
+    return sorted(await everything(bench.store, name), key=lambda p: (p.document_id, p.version, p.ordinal))
 
 
 async def content(bench: PipelineContext, name: str = "default") -> list[Mapping[str, Any]]:

@@ -1,11 +1,13 @@
-"""Small passages with vectors, for stores."""
+"""Small passages with vectors, for stores; and everything that lies in one."""
 
 from typing import Any
 
 import numpy as np
 
-from indexing.documents import Passage, passage_id
-from indexing.store.base import CollectionSpec, Point, SparseVector, Vector
+from indexing.documents import Passage, from_payload, passage_id
+from indexing.store.base import CollectionSpec, Point, SparseVector, Vector, VectorStore
+from indexing.store.embedded import EmbeddedStore
+from indexing.store.server import ServerStore
 
 SPEC = CollectionSpec(dimension=4, embedder="model-a")
 
@@ -37,3 +39,13 @@ def point(
         dense=vector(1.0) if dense is None else dense,
         sparse=SparseVector(list(sparse), list(sparse.values())) if sparse else None,
     )
+
+
+async def everything(store: VectorStore, name: str) -> list[Passage]:
+    """Every passage of a collection, read below the port: what a kill left behind too. In no particular order."""
+    if isinstance(store, EmbeddedStore):
+        rows = await store._read(name, lambda shard: list(shard._scroll(None)))
+        return [from_payload(key, payload) for key, payload in rows]
+    assert isinstance(store, ServerStore)
+    records = [record async for record in store._scroll(name, None)]
+    return [from_payload(str(record.id), record.payload or {}) for record in records]

@@ -17,6 +17,7 @@ from indexing.readers import ReadLimits
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.embedder import HashEmbedder
+from tests.fakes.points import everything
 from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,7 @@ def handed(document_id: str, text: str = "dental") -> SubmittedDocument:
 
 
 async def ids(bench: PipelineContext) -> set[str]:
-    return {passage.document_id async for passage in bench.store.scan("c")}
+    return {passage.document_id for passage in await everything(bench.store, "c")}
 
 
 async def test_a_long_put_lets_others_in(bench: PipelineContext, library: Library) -> None:

@@ -10,16 +10,21 @@ from qdrant_client import AsyncQdrantClient, models
 
 from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.filters import parse_filter
+from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval, SparseVector
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS
-from indexing.store.server import ServerOptions, ServerStore, batches, sides
+from indexing.store.server import ServerStore, batches, sides
 from tests.fakes.http_server import answering
 from tests.fakes.points import SPEC, point, vector
 
 pytestmark = pytest.mark.anyio
 
-REST = ServerOptions(prefer_grpc=False, timeout=1)
 QUERY = Retrieval(dense=vector(1.0))
+
+
+def over_rest(url: str) -> ServerStore:
+    """A store that waits for a second."""
+    return ServerStore.connect(StoreSettings(url=url, timeout_s=1), prefer_grpc=False)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ QUERY = Retrieval(dense=vector(1.0))
 async def test_refusals_become_store_unavailable(status: int, body: bytes, message: str) -> None:
     """Whatever a server or a proxy answers instead of a result is StoreUnavailable, saying what came."""
     with answering(status, body, headers={"Retry-After": "1"}) as url:
-        store = ServerStore.connect(url, options=REST)
+        store = over_rest(url)
         for call in (store.retrieve("docs", QUERY), store.collections(), store.upsert("docs", [point("d1")])):
             with pytest.raises(StoreUnavailable, match=message):
                 await call
@@ -48,7 +53,7 @@ async def test_refusals_become_store_unavailable(status: int, body: bytes, messa
 async def test_missing_collection_over_the_wire() -> None:
     """A 404 for a collection is CollectionNotFound by the name that was asked for."""
     with answering(404, b'{"status":{"error":"Not found: Collection `docs` does not exist!"}}') as url:
-        store = ServerStore.connect(url, options=REST)
+        store = over_rest(url)
         with pytest.raises(CollectionNotFound, match="'docs'"):
             await store.retrieve("docs", QUERY)
         await store.close()
@@ -57,7 +62,7 @@ async def test_missing_collection_over_the_wire() -> None:
 async def test_slow_server_is_given_up() -> None:
     """A server that does not answer within the timeout is StoreUnavailable."""
     with answering(200, delay=1.5) as url:
-        store = ServerStore.connect(url, options=REST)
+        store = over_rest(url)
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await store.collections()
         await store.close()
@@ -69,8 +74,8 @@ async def test_nobody_listens(prefer_grpc: bool) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-        options = ServerOptions(prefer_grpc=prefer_grpc, timeout=1)
-        store = ServerStore.connect(f"http://127.0.0.1:{port}", options=options)
+        settings = StoreSettings(url=f"http://127.0.0.1:{port}", timeout_s=1)
+        store = ServerStore.connect(settings, prefer_grpc=prefer_grpc)
         with pytest.raises(StoreUnavailable):
             await store.retrieve("docs", QUERY)
         await store.close()
@@ -126,7 +131,7 @@ class IndexingClient(AsyncQdrantClient):
 async def test_indexes_are_asked_for_once() -> None:
     """Each new metadata field gets its indexes with its first passages, by whichever process writes them."""
     client = IndexingClient()
-    first, second = (ServerStore(client, ServerOptions()) for _ in range(2))
+    first, second = (ServerStore(client, StoreSettings()) for _ in range(2))
     await first.create("docs", SPEC)
     assert set(client.created) == set(BUILT_IN_INDEXES)
     client.created.clear()
@@ -139,13 +144,13 @@ async def test_indexes_are_asked_for_once() -> None:
 async def test_indexes_that_an_earlier_version_did_not_ask_for_are_made() -> None:
     """`optimize` asks for an index over the words of every text that has one over its whole values."""
     client = IndexingClient()
-    store = ServerStore(client, ServerOptions())
+    store = ServerStore(client, StoreSettings())
     await store.create("docs", SPEC)
     await store.upsert("docs", [point("d1", metadata={"code": "x", "when": "2024-01-01", "n": 1, "ok": True})])
     whole = set(client.schema)
     lost = {path for path in whole if path.startswith("words.")}
     client.schema = {path: index for path, index in client.schema.items() if path not in lost}
-    await ServerStore(client, ServerOptions()).optimize("docs")
+    await ServerStore(client, StoreSettings()).optimize("docs")
     assert set(client.schema) == whole
     assert "words.metadata.code" in lost
     await store.close()
@@ -154,9 +159,9 @@ async def test_indexes_that_an_earlier_version_did_not_ask_for_are_made() -> Non
 async def test_ever_new_keys_are_indexed_up_to_a_limit() -> None:
     """However many keys metadata have and however often the service is started, the indexes are limited in number."""
     client = IndexingClient()
-    await ServerStore(client, ServerOptions()).create("docs", SPEC)
+    await ServerStore(client, StoreSettings()).create("docs", SPEC)
     for start in (0, 5000):
         metadata = {f"key{number}": "x" for number in range(start, start + 5000)}
-        await ServerStore(client, ServerOptions()).upsert("docs", [point("d1", metadata=metadata)])
+        await ServerStore(client, StoreSettings()).upsert("docs", [point("d1", metadata=metadata)])
     assert len(client.schema) == MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)
     await client.close()
