@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.api.problem_details import STATUS
 from app.config.settings import Settings
+from app.errors import NotAuthenticated, RateLimited, UpstreamError
 from app.main import create_app
 from app.wiring import build_services
+from indexing.errors import UnreadableDocument
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 REF = "#/components/schemas/"
@@ -24,6 +27,11 @@ _PARAMETERS = re.compile(
     re.MULTILINE,
 )
 _EXAMPLE = re.compile(r"^`(\w+)`[^\n]*:\n\n```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+_STATUS = re.compile(r"^\| (\d{3}) \| (`.*?`) \|", re.MULTILINE)
+
+NEVER_SENT = (NotAuthenticated, RateLimited, UpstreamError, UnreadableDocument)
+"""There are no keys and no rates of callers yet; the others are sent as their subclasses, or as a document's result."""
 
 Schema = dict[str, Any]
 Row = tuple[str, str, str]
@@ -79,6 +87,17 @@ def test_examples_have_the_described_fields(openapi: Schema) -> None:
     assert len(examples) == PAGE.count("```json")
     for name, text in examples:
         _check(json.loads(text), {"$ref": REF + name}, schemas, name)
+
+
+def test_every_type_of_problem_is_listed_with_its_status() -> None:
+    """The table of errors has each type that a client can get, except that of an unexpected error."""
+    sent = {
+        re.sub(r"(?<!^)([A-Z])", r"-\1", kind.__name__).lower(): status
+        for kind, status in STATUS.items()
+        if status != 500 and kind not in NEVER_SENT
+    }
+    listed = {name: int(status) for status, names in _STATUS.findall(PAGE) for name in re.findall(r"`([\w-]+)`", names)}
+    assert listed == sent
 
 
 def _rows(table: str) -> list[Row]:
