@@ -1,10 +1,13 @@
 """Passages that talk to the model."""
 
+import re
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ranking.injection.detector import has_hidden_text, shows_injection
+from app.ranking.injection.detector import PATTERNS, has_hidden_text, rules, shows_injection
 from app.text.fencing import visible
 from tests.attacks.injections import ATTACKS, Attack
 
@@ -44,8 +47,8 @@ def is_suspicious(text: str) -> bool:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.technique)
-def test_attacks_are_told_as_expected(attack: Attack) -> None:
-    """Those that give orders, fake or beg in words that we know; `told` says which are not."""
+def test_attacks_are_found_as_expected(attack: Attack) -> None:
+    """Those that give orders, fake or beg in known words; `told` says which ones are found."""
     assert is_suspicious(attack.text) is attack.told
 
 
@@ -71,7 +74,7 @@ def test_ordinary_text_is_not_suspicious(text: str) -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_can_be_looked_at(text: str) -> None:
-    """Random characters are no telltale, and no error."""
+    """Random characters are no attack, and no error."""
     assert is_suspicious(text) in (True, False)
 
 
@@ -86,3 +89,18 @@ def test_any_text_can_be_looked_at(text: str) -> None:
 def test_case_does_not_matter(words: list[str]) -> None:
     """Shouting is read like speaking."""
     assert is_suspicious(" ".join(words)) == is_suspicious(" ".join(words).upper())
+
+
+def test_every_rule_can_match() -> None:
+    """Fragments are filled in, patterns compile, and needles are lower case like the folded text."""
+    for groups, pattern in rules():
+        assert re.compile(pattern)
+        assert "«" not in pattern
+        assert groups
+        assert all(needle and needle == needle.lower() and "«" not in needle for group in groups for needle in group)
+
+
+def test_rules_cover_other_languages() -> None:
+    """Orders to ignore instructions and to place the passage first, in a dozen languages or more each."""
+    data = tomllib.loads(PATTERNS.read_text(encoding="utf-8"))
+    assert all(len({rule["language"] for rule in data[kind]}) >= 12 for kind in ("ignore", "demand"))
