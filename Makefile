@@ -7,7 +7,7 @@ ARGS   ?=
 ANYWHERE = not clients and not vllm and not container
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow test-clients test-vllm test-container check format bench constraints clean environment development python
+.PHONY: help run test slow test-clients test-vllm test-container check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make check           checks format, lint, types, and who may import whom'
+	@echo 'make mutants         changes the pure modules here and there, and says what their tests do not notice: minutes'
 	@echo 'make format          puts the code into its one format'
 	@echo 'make bench           lists the benchmarks'
 	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
@@ -61,6 +62,9 @@ check: development
 format: development
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
+
+mutants: development
+	@exec .venv/bin/python -m tools.mutants $(ARGS)
 
 bench: environment
 	@exec .venv/bin/python -m benchmarks

@@ -23,10 +23,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 
 from indexing.embedding.batching import LazyEmbedder
 from indexing.embedding.model import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
@@ -39,6 +38,9 @@ from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
 from indexing.store.embedded import EmbeddedStore
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 GOAL_RATIO, GOAL_SECONDS = 0.85, 3.0
 SETTINGS = EmbeddingSettings()
 WORDS = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "silver", "market", "window", "doctor")
@@ -47,7 +49,7 @@ WORDS = ("garden", "river", "winter", "copper", "engine", "letter", "harbour", "
 class RecordingEmbedder(SentenceTransformerEmbedder):
     """The real one, remembering what it embedded; with `pretend` it makes up the vectors."""
 
-    def __init__(self, model: SentenceTransformer, *, pretend: bool = False) -> None:
+    def __init__(self, model: "SentenceTransformer", *, pretend: bool = False) -> None:
         super().__init__(model, SETTINGS)
         self.texts: list[str] = []
         self._pretend = pretend
@@ -84,6 +86,8 @@ def main() -> int:
 async def _throughput(scratch: Path, data: Path, passages: int, repeat: int) -> bool:
     folder = _chosen(data, passages, scratch)
     embedder = RecordingEmbedder(load_embedder(SETTINGS)._bulk)
+    from sentence_transformers import SentenceTransformer  # takes seconds
+
     bare = SentenceTransformer(check_model(SETTINGS))
     bench = _bench(scratch, embedder)
     piped, encoded = [], []

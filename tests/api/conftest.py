@@ -16,6 +16,7 @@ from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.corpus import fill
 from tests.fakes.embedder import HashEmbedder
+from tests.fakes.running import RunningServer
 from tests.fakes.source import GivenEmbedder
 
 
@@ -75,3 +76,11 @@ def local_client(app: Litestar, host: str = "127.0.0.1") -> httpx.AsyncClient:
     """A client whose address is `host`. An error of the application's is answered, not raised."""
     transport = httpx.ASGITransport(app=app, client=(host, 50000), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server process that the tests of a module share: none of them stops it."""
+    running = RunningServer(tmp_path_factory.mktemp("home"))
+    yield running
+    running.close()

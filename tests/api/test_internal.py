@@ -24,15 +24,17 @@ COLLECTION = "notes"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    running = RunningServer(tmp_path)
-    yield running
-    running.close()
+def settings(server: RunningServer) -> Settings:
+    """Settings under which commands reach the server that the tests share."""
+    return Settings(index=IndexSection(home=server.home))
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(index=IndexSection(home=tmp_path))
+def own_server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server that the test may stop."""
+    running = RunningServer(tmp_path)
+    yield running
+    running.close()
 
 
 def test_what_is_indexed_through_the_service_is_found_at_once(
@@ -88,40 +90,39 @@ def test_a_foreign_web_page_is_refused(server: RunningServer, settings: Settings
     assert httpx.get(f"{server.url}/internal/presence", headers=headers).status_code == 403
 
 
-def test_stopping_the_service_stops_a_run_with_a_clear_word(
-    server: RunningServer, settings: Settings, tmp_path: Path
-) -> None:
+def test_stopping_the_service_stops_a_run_with_a_clear_word(own_server: RunningServer, tmp_path: Path) -> None:
     """It does not wait for a long run, and the next one does the rest."""
+    settings = Settings(index=IndexSection(home=own_server.home))
     (tmp_path / "docs").mkdir()
     for number in range(300):
         (tmp_path / "docs" / f"{number}.txt").write_text(f"document {number}")
 
     def stop(event: Event) -> None:
         if isinstance(event, Planned):
-            server.process.send_signal(signal.SIGTERM)
+            own_server.process.send_signal(signal.SIGTERM)
 
     request = SyncRequest(inputs=("docs",), cwd=str(tmp_path), collection=COLLECTION)
     with pytest.raises(ServiceRefused, match="run the command again"):
         index_files(settings, request, stop)
-    assert server.process.wait(timeout=20) == 0
+    assert own_server.process.wait(timeout=20) == 0
     assert find_service(settings.index.home) is None
 
 
-def test_a_second_service_on_the_same_home_does_not_start(server: RunningServer, tmp_path: Path) -> None:
+def test_a_second_service_on_the_same_home_does_not_start(server: RunningServer) -> None:
     """One process owns the index; the first goes on."""
-    command = [sys.executable, "-m", "tests.fakes.server", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.fakes.server", str(server.home)]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode != 0
     assert "IndexBusy" in second.stderr
     assert "running on" not in second.stderr
-    assert find_service(tmp_path) is not None
+    assert find_service(server.home) is not None
 
 
-def test_a_killed_service_is_not_asked(server: RunningServer, settings: Settings) -> None:
+def test_a_killed_service_is_not_asked(own_server: RunningServer) -> None:
     """Its file stays behind; the index is free."""
-    server.process.kill()
-    server.process.wait()
-    assert find_service(settings.index.home) is None
+    own_server.process.kill()
+    own_server.process.wait()
+    assert find_service(own_server.home) is None
 
 
 def test_a_taken_port_is_a_clear_error() -> None:

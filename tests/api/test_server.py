@@ -16,23 +16,24 @@ from tests.fakes.running import RunningServer
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
+def own_server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server that the test may stop."""
     running = RunningServer(tmp_path)
     yield running
     running.close()
 
 
-def test_it_serves_logs_and_ends_well(server: RunningServer) -> None:
+def test_it_serves_logs_and_ends_well(own_server: RunningServer) -> None:
     """Ready, a search, JSON lines in the log, and SIGTERM is exit status 0."""
-    while httpx.get(f"{server.url}/health/ready", timeout=60).status_code != 200:
+    while httpx.get(f"{own_server.url}/health/ready", timeout=60).status_code != 200:
         time.sleep(0.05)
-    found = httpx.post(f"{server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"})
+    found = httpx.post(f"{own_server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"})
     assert found.json()["results"][0]["document_id"] == "dental"
     assert "server" not in found.headers
-    server.wait_for(r'"id": "mine".*"status": 200')
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=20) == 0
-    server.wait_for("shutdown complete")
+    own_server.wait_for(r'"id": "mine".*"status": 200')
+    own_server.process.send_signal(signal.SIGTERM)
+    assert own_server.process.wait(timeout=20) == 0
+    own_server.wait_for("shutdown complete")
 
 
 def test_what_was_loaded_is_spared_from_garbage_collection(server: RunningServer) -> None:
@@ -51,6 +52,7 @@ def test_events_arrive_as_they_happen(server: RunningServer) -> None:
 
 def test_hanging_up_stops_an_answer(server: RunningServer) -> None:
     """A client that goes away ends what was being done for it."""
+    server.skip_log()
     host, _, port = server.url.removeprefix("http://").partition(":")
     body = b'{"query": "300"}'
     head = b"POST /answer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -62,29 +64,32 @@ def test_hanging_up_stops_an_answer(server: RunningServer) -> None:
 
 def test_hanging_up_stops_a_stream(server: RunningServer) -> None:
     """A client that stops listening ends the stream's work."""
+    server.skip_log()
     with httpx.stream("POST", f"{server.url}/answer", json={"query": "300", "stream": True}, timeout=60) as response:
         assert next(response.iter_lines()) == "id: 1"
     server.wait_for("cut short")
 
 
-def test_a_running_answer_is_finished_before_the_end(server: RunningServer) -> None:
+def test_a_running_answer_is_finished_before_the_end(own_server: RunningServer) -> None:
     """SIGTERM lets a stream come to its `done`."""
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "1.5", "stream": True}, timeout=60) as response:
+    body = {"query": "1.5", "stream": True}
+    with httpx.stream("POST", f"{own_server.url}/answer", json=body, timeout=60) as response:
         lines = response.iter_lines()
         assert next(lines) == "id: 1"
-        server.process.send_signal(signal.SIGTERM)
+        own_server.process.send_signal(signal.SIGTERM)
         assert "event: done" in list(lines)
-    assert server.process.wait(timeout=60) == 0
+    assert own_server.process.wait(timeout=60) == 0
 
 
-def test_a_second_signal_does_not_wait(server: RunningServer) -> None:
+def test_a_second_signal_does_not_wait(own_server: RunningServer) -> None:
     """Who asks twice means it."""
-    with httpx.stream("POST", f"{server.url}/answer", json={"query": "300", "stream": True}, timeout=60) as response:
+    body = {"query": "300", "stream": True}
+    with httpx.stream("POST", f"{own_server.url}/answer", json=body, timeout=60) as response:
         assert next(response.iter_lines()) == "id: 1"
-        server.process.send_signal(signal.SIGTERM)
-        server.wait_for("Shutting down")
-        server.process.send_signal(signal.SIGTERM)
-        server.process.wait(timeout=60)
+        own_server.process.send_signal(signal.SIGTERM)
+        own_server.wait_for("Shutting down")
+        own_server.process.send_signal(signal.SIGTERM)
+        own_server.process.wait(timeout=60)
 
 
 @pytest.mark.parametrize(

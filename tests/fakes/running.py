@@ -18,23 +18,29 @@ class RunningServer:
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
         )
+        self.home = home
         self.lines: list[str] = []
+        self._read_from = 0
         self._reader = Thread(target=self._read)
         self._reader.start()
         self.url = self.wait_for(r"running on (http://[\d.:]+)")
 
     def wait_for(self, pattern: str, seconds: float = 30) -> str:
-        """The last group of the first line that matches."""
+        """The last group of the first line that matches, of those since the start or the last `skip_log`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for line in list(self.lines):
+            for line in self.lines[self._read_from :]:
                 if match := re.search(pattern, line):
                     return match[match.re.groups]
             time.sleep(0.01)
         raise AssertionError(f"{pattern} was not said:\n{''.join(self.lines)}")
 
+    def skip_log(self) -> None:
+        """Forget what was logged so far: a test that shares the server looks at its own lines only."""
+        self._read_from = len(self.lines)
+
     def close(self) -> None:
-        """Whatever happened, nothing stays."""
+        """Kill the process if it still runs, and close its pipes."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=10)
