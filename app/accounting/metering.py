@@ -71,6 +71,7 @@ class LedgerMeter:
         self.now = now
         self._prices = prices
         self._kinds = {name: settings.kind for name, settings in backends.items()}
+        self._local = {name for name, kind in self._kinds.items() if is_local(kind)}
         self._shares: defaultdict[str, GpuShare] = defaultdict(GpuShare)
 
     def begin(self, target: Target, call: Call, worst: TokenCount) -> "LedgerCharge":
@@ -81,29 +82,29 @@ class LedgerMeter:
         """
         price = self._prices.of(target.backend, target.model)
         kind = self._kinds.get(target.backend, "")
-        share = self._shares[target.backend] if is_local(kind) or price.gpu_usd_per_hour else None
+        by_time = target.backend in self._local or price.gpu_usd_per_hour
+        share = self._shares[target.backend] if by_time else None
         gpu_s = max(0.0, call.deadline.left()) / (share.running + 1) if share else 0.0
         reserved = self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s))
-        return LedgerCharge(self, _Attempt(target=target, call=call, kind=kind, price=price), reserved, share)
-
-
-class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a call when it begins."""
-
-    target: Target
-    call: Call
-    kind: str
-    price: Price
+        return LedgerCharge(self, target, call, kind, price, reserved, share)
 
 
 class LedgerCharge:
-    """`app.backends.base.Charge`."""
+    """`app.backends.base.Charge`: what is known of an attempt when it begins."""
 
-    def __init__(self, meter: LedgerMeter, attempt: _Attempt, reserved: Reservation, share: GpuShare | None) -> None:
-        self._meter = meter
-        self._attempt = attempt
-        self._reserved = reserved
-        self._share = share
+    def __init__(
+        self,
+        meter: LedgerMeter,
+        target: Target,
+        call: Call,
+        kind: str,
+        price: Price,
+        reserved: Reservation,
+        share: GpuShare | None,
+    ) -> None:
+        self._meter, self._target, self._call = meter, target, call
+        self._kind, self._price = kind, price
+        self._reserved, self._share = reserved, share
         self._begun = meter.clock()
         self._mark = share.begin(self._begun) if share else 0.0
         self._ended = False
@@ -124,7 +125,7 @@ class LedgerCharge:
         used = _plausible(tokens or estimate or TokenCount())
         estimated = tokens is None and estimate is not None
         record = self._record(used, outcome, requests, first_token_s, estimated=estimated)
-        call = self._attempt.call
+        call = self._call
         self._meter.budgets.settle(self._reserved, record.pico, record.at_ms / 1000)
         call.account.add(call.stage, requests, used, in_usd(record.pico))
         await self._meter.ledger.append(record)
@@ -134,15 +135,14 @@ class LedgerCharge:
     ) -> CallRecord:
         ended = self._meter.clock()
         gpu_s = self._share.end(self._mark, ended) if self._share else None
-        attempt = self._attempt
         return CallRecord(
             at_ms=round(self._meter.now() * 1000),
-            request_id=attempt.call.request_id,
-            stage=attempt.call.stage,
-            backend=attempt.target.backend,
-            kind=attempt.kind,
-            model=attempt.target.model,
-            key=attempt.call.key,
+            request_id=self._call.request_id,
+            stage=self._call.stage,
+            backend=self._target.backend,
+            kind=self._kind,
+            model=self._target.model,
+            key=self._call.key,
             outcome=outcome,
             requests=requests,
             input=used.input,
@@ -150,8 +150,8 @@ class LedgerCharge:
             output=used.output,
             thinking=used.thinking,
             estimated=estimated,
-            pico=attempt.price.pico(used, gpu_s or 0.0),
-            price_source=attempt.price.source,
+            pico=self._price.pico(used, gpu_s or 0.0),
+            price_source=self._price.source,
             gpu_s=gpu_s,
             latency_ms=_ms(ended - self._begun),
             first_token_ms=None if first_token_s is None else _ms(first_token_s),

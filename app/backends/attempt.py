@@ -7,13 +7,12 @@ ended, and none knows the others.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from app.backends.base import (
     Call,
-    Charge,
     Clock,
     Deadline,
     Delta,
@@ -83,52 +82,38 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.failure.code if isinstance(self.failure, WinnowError) else WinnowError.code
 
 
-class Lease(Protocol):
-    """What one guard holds for an attempt."""
+Release = Callable[[Outcome | None], Coroutine[Any, Any, None] | None]
+"""Gives back what a guard took for an attempt that is over; None: it was never made. Called exactly once.
 
-    def release(self, outcome: Outcome | None) -> Coroutine[Any, Any, None] | None:
-        """The attempt is over; None: it was never made. Called exactly once.
+What is returned has to be awaited to its end, whoever is cancelled meanwhile.
+"""
 
-        What is returned has to be awaited to its end, whoever is cancelled meanwhile.
-        """
-        ...
-
-
-class Guard(Protocol):
-    """One concern around every attempt."""
-
-    async def guard(self, terms: Terms) -> Lease:
-        """Let an attempt begin. Raises WinnowError when it must not."""
-        ...
+Guard = Callable[[Terms], Awaitable[Release]]
+"""One concern around every attempt: lets it begin, or raises WinnowError."""
 
 
-class Metering:
-    """The guard that prices and books each attempt."""
+def metering(meter: Meter, target: Callable[[], Target]) -> Guard:
+    """The guard that prices and books each attempt; it raises BudgetExceeded.
 
-    def __init__(self, meter: Meter, target: Callable[[], Target]) -> None:
-        self._meter, self._target = meter, target
+    It has to be the last one: a charge that has begun is booked, so no later guard may refuse.
+    """
 
-    async def guard(self, terms: Terms) -> "ChargeLease":
-        """Raises BudgetExceeded."""
-        return ChargeLease(self._meter.begin(self._target(), terms.call, terms.worst))
+    async def guard(terms: Terms) -> Release:
+        charge = meter.begin(target(), terms.call, terms.worst)
 
+        def release(outcome: Outcome | None) -> Coroutine[Any, Any, None]:
+            outcome = outcome or Outcome(failure=asyncio.CancelledError())
+            return charge.end(
+                outcome.tokens,
+                outcome=outcome.code,
+                requests=outcome.requests,
+                estimate=outcome.estimate,
+                first_token_s=outcome.first_token_s,
+            )
 
-class ChargeLease:
-    """A charge that is ended with its attempt. The meter is the last guard: a charge that began cannot be undone."""
+        return release
 
-    def __init__(self, charge: Charge) -> None:
-        self._charge = charge
-
-    def release(self, outcome: Outcome | None) -> Coroutine[Any, Any, None]:
-        """Book it."""
-        outcome = outcome or Outcome(failure=asyncio.CancelledError())
-        return self._charge.end(
-            outcome.tokens,
-            outcome=outcome.code,
-            requests=outcome.requests,
-            estimate=outcome.estimate,
-            first_token_s=outcome.first_token_s,
-        )
+    return guard
 
 
 @asynccontextmanager
@@ -143,24 +128,24 @@ async def time_limit(name: str, seconds: float) -> AsyncIterator[None]:
 
 async def begin(name: str, guards: Iterable[Guard], terms: Terms, clock: Clock, timeout_s: float) -> "Attempt":
     """Pass all guards, in their order, or none. Raises what the first one raises that refuses."""
-    leases: list[Lease] = []
+    releases: list[Release] = []
     try:
         for guard in guards:
-            leases.append(await guard.guard(terms))
+            releases.append(await guard(terms))
     except BaseException:
-        for lease in reversed(leases):
-            lease.release(None)
+        for release in reversed(releases):
+            release(None)
         raise
     left = terms.call.deadline.left() if terms.streamed else terms.left()
-    return Attempt(name, terms, leases, clock, min(timeout_s, left))
+    return Attempt(name, terms, releases, clock, min(timeout_s, left))
 
 
 class Attempt:
-    """One call to the backend `name`, given up after `timeout_s`. It holds its leases until it ends, exactly once."""
+    """One call to the backend `name`, given up after `timeout_s`. It ends exactly once, and gives back what it took."""
 
-    def __init__(self, name: str, terms: Terms, leases: Sequence[Lease], clock: Clock, timeout_s: float) -> None:
+    def __init__(self, name: str, terms: Terms, releases: Sequence[Release], clock: Clock, timeout_s: float) -> None:
         self.name = name
-        self._terms, self._leases = terms, leases
+        self._terms, self._releases = terms, releases
         self._clock, self._began, self._timeout_s = clock, clock(), timeout_s
         self._tokens: TokenCount | None = None
         self._text_tokens = 0
@@ -211,8 +196,8 @@ class Attempt:
             seconds=self._clock() - self._began,
             first_token_s=self._first_token_s,
         )
-        # All leases end before anything is awaited: a slot is not held while a call is being booked.
-        rest = [work for lease in self._leases if (work := lease.release(outcome)) is not None]
+        # Everything is given back before anything is awaited: a slot is not held while a call is being booked.
+        rest = [work for release in self._releases if (work := release(outcome)) is not None]
         await finish(_each(rest))
 
     def _used(self) -> TokenCount:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from app.backends.attempt import Attempt, Metering, OpenStream, Terms, begin
+from app.backends.attempt import Attempt, OpenStream, Terms, begin, metering
 from app.backends.base import (
     Adapter,
     Call,
@@ -77,9 +77,12 @@ class BackendClient:
         self._breaker = Breaker(name, routing, clock, on_change=self.news.set)
         self._tools = ToolFallback(name, self._provider, clock)
         self.discovery = Discovery(name, adapter, meter, self._breaker, self._health, clock)
-        # The meter comes last: what was charged cannot be undone when a later guard refuses.
-        metering = Metering(meter, lambda: Target(backend=name, model=self.model))
-        self._guards = (self._gate, self._breaker, self._health, metering)
+        self._guards = (
+            self._gate.guard,
+            self._breaker.guard,
+            self._health.guard,
+            metering(meter, lambda: Target(backend=name, model=self.model)),
+        )
 
     @property
     def probed(self) -> Probed | None:
@@ -134,7 +137,7 @@ class BackendClient:
 
     async def known(self, timeout_s: float = PROBE_S) -> Probed:
         """See `Discovery`."""
-        return await self.discovery.known(timeout_s)
+        return self.probed or await self.discovery.known(timeout_s)
 
     async def complete(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> Reply:
         """The whole reply."""
@@ -148,7 +151,7 @@ class BackendClient:
                 discard=_let_go,
             )
 
-        return await self._tools.serve(request, served)
+        return await (self._tools.serve(request, served) if request.uses_tools else served(request))
 
     async def stream(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> OpenStream:
         """The reply as it arrives; its first delta has come. Nothing is tried again after that. Close it."""
@@ -164,7 +167,7 @@ class BackendClient:
                 discard=OpenStream.aclose,
             )
 
-        return await self._tools.serve(request, served)
+        return await (self._tools.serve(request, served) if request.uses_tools else served(request))
 
     async def score(
         self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call, hurry: Deadline | None = None

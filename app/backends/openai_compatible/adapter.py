@@ -8,7 +8,7 @@ from app.backends.openai_compatible.messages import (
     RUNAWAYS,
     Choice,
     Completion,
-    Models,
+    Model,
     ThoughtFilter,
     Traits,
     chat_body,
@@ -82,7 +82,7 @@ class OpenAICompatible:
     async def ping(self, timeout_s: float) -> None:
         """GET /v1/models. A server that has no such endpoint is there all the same."""
         try:
-            await self._wire.get("models", Models, timeout_s)
+            await self._wire.get("models", "data", tuple[Model, ...], timeout_s, ())
         except NoSuchRoute:
             return
 

@@ -130,15 +130,10 @@ def _closed(schema: Any) -> bool:
     return all(map(_closed, schema.values()))
 
 
-class PromptDetails(msgspec.Struct, frozen=True):
-    """A part of the prompt's tokens came from the cache."""
+class TokenDetails(msgspec.Struct, frozen=True):
+    """Of the prompt's tokens, those that came from the cache; of the completion's, those of thinking."""
 
     cached_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct, frozen=True):
-    """A part of the completion's tokens was thought."""
-
     reasoning_tokens: int | None = None
 
 
@@ -147,8 +142,8 @@ class UsageReply(msgspec.Struct, frozen=True):
 
     prompt_tokens: int = 0
     completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
 
     def count(self) -> TokenCount:
         """With the thinking taken out of the completion."""
@@ -251,41 +246,11 @@ class Model(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
 
 
-class Models(msgspec.Struct, frozen=True):
-    """Those that are served."""
-
-    data: tuple[Model, ...] | None = None
-
-
-class Tokens(msgspec.Struct, frozen=True):
-    """vLLM's tokenization."""
-
-    tokens: tuple[int, ...]
-
-
-class Version(msgspec.Struct, frozen=True):
-    """Of vLLM or Ollama."""
-
-    version: str
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """What Ollama says of a model."""
-
-    capabilities: tuple[str, ...] = ()
-
-
 class LoadedModel(msgspec.Struct, frozen=True):
     """A model in Ollama's memory, with the context it was loaded for."""
 
     name: str
     context_length: int | None = None
-
-
-class Loaded(msgspec.Struct, frozen=True):
-    """Those in memory."""
-
-    models: tuple[LoadedModel, ...] = ()
 
 
 _OPEN = "<think>"

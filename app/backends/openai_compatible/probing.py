@@ -21,13 +21,9 @@ from app.backends.openai_compatible.messages import (
     Body,
     Completion,
     Limit,
-    Loaded,
+    LoadedModel,
     Model,
-    Models,
-    Shown,
-    Tokens,
     Traits,
-    Version,
     asking,
     messages,
     response_format,
@@ -109,7 +105,7 @@ class _Probe:
     async def _models(self) -> dict[str, Model]:
         """Those served, by name; {} when the server does not tell and one is configured."""
         try:
-            served = (await self._wire.get("models", Models, self._timeout_s)).data or ()
+            served = await self._wire.get("models", "data", tuple[Model, ...], self._timeout_s, ())
         except NoSuchRoute:
             if self._settings.model is None:
                 raise
@@ -218,7 +214,7 @@ class _VllmProbe(_Probe):
 
     async def _server(self) -> str:
         try:
-            return f"vLLM {(await self._wire.get('/version', Version, self._timeout_s)).version}"
+            return f"vLLM {await self._wire.get('/version', 'version', str, self._timeout_s)}"
         except (UpstreamRejected, UpstreamBadReply):
             return "vLLM"
 
@@ -232,7 +228,7 @@ class _VllmProbe(_Probe):
 
     async def _rendered(self, model: str, switched: bool) -> tuple[int, ...]:
         body = {"model": model, "messages": messages(_GREETING), **_template_switches(on=switched)}
-        return (await self._wire.post("/tokenize", body, Tokens, self._timeout_s)).tokens
+        return await self._wire.post("/tokenize", body, "tokens", tuple[int, ...], self._timeout_s)
 
     def _methods(self) -> Sequence[Method]:
         return METHODS
@@ -250,7 +246,7 @@ class _OllamaProbe(_Probe):
             tagged = f"{wanted}:latest"
             return tagged if tagged in models else await super()._choose(models)
         for name in models:
-            if "completion" in (await self._shown(name)).capabilities:
+            if "completion" in await self._shown(name):
                 return name
         return await super()._choose({})
 
@@ -259,14 +255,14 @@ class _OllamaProbe(_Probe):
 
     async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
         """What it was loaded for; what the model could take says nothing of what Ollama gives it."""
-        loaded = await self._wire.get("/api/ps", Loaded, self._timeout_s)
-        return next((found.context_length for found in loaded.models if found.name == model), None)
+        loaded = await self._wire.get("/api/ps", "models", tuple[LoadedModel, ...], self._timeout_s, ())
+        return next((found.context_length for found in loaded if found.name == model), None)
 
     async def _server(self) -> str:
-        return f"Ollama {(await self._wire.get('/api/version', Version, self._timeout_s)).version}"
+        return f"Ollama {await self._wire.get('/api/version', 'version', str, self._timeout_s)}"
 
     async def _traits(self, model: str) -> Traits:
-        thinks = "thinking" in (await self._shown(model)).capabilities
+        thinks = "thinking" in await self._shown(model)
         return Traits(kind="ollama", model=model, quiet={"reasoning_effort": "none"} if thinks else {})
 
     async def _scorer(self, traits: Traits) -> LogprobScorer | None:
@@ -276,11 +272,14 @@ class _OllamaProbe(_Probe):
         return LogprobScorer(self._wire, traits, METHODS[-1], self._settings.concurrency)
 
     async def _abilities(self, traits: Traits) -> set[str]:
-        sees = "vision" in (await self._shown(traits.model)).capabilities
+        sees = "vision" in await self._shown(traits.model)
         return {"structured", "images"} if sees else {"structured"}
 
-    async def _shown(self, model: str) -> Shown:
-        return await self._wire.post("/api/show", {"model": model}, Shown, self._timeout_s)
+    async def _shown(self, model: str) -> tuple[str, ...]:
+        """The capabilities that Ollama says the model has."""
+        return await self._wire.post(
+            "/api/show", {"model": model}, "capabilities", tuple[str, ...], self._timeout_s, ()
+        )
 
 
 def _thinks(reply: Completion) -> bool:

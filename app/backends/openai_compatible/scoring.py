@@ -20,7 +20,6 @@ from app.backends.openai_compatible.messages import (
     Choice,
     Completion,
     TokenChance,
-    Tokens,
     Traits,
     asking,
     messages,
@@ -124,7 +123,7 @@ class LogprobScorer:
 
     async def _tokens(self, text: str, until: float) -> tuple[int, ...]:
         body = {"model": self._traits.model, "prompt": text, "add_special_tokens": False}
-        return (await self._wire.post("/tokenize", body, Tokens, until - _now())).tokens
+        return await self._wire.post("/tokenize", body, "tokens", tuple[int, ...], until - _now())
 
     def _read(self, choice: Choice | None, labels: Sequence[str]) -> LabelScores | None:
         """None when no log-probability was told at all."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _KEEP_ALIVE_S = 4.0
 """uvicorn, hence vLLM, closes idle connections after 5 s; using one at that moment would fail."""
+
+_COMPLETION = msgspec.json.Decoder(Completion)
 
 _USER_AGENT = "winnow"
 
@@ -55,26 +57,26 @@ class Wire:
             _enforce_credentials=False,
         )
 
-    async def get(self, path: str, kind: type[T], timeout_s: float) -> T:
-        """The decoded reply. A path with a leading slash counts from the server's root, another from its /v1."""
+    async def get(self, path: str, field: str, kind: type[T], timeout_s: float, default: T | None = None) -> T:
+        """That field of the reply, or `default` where it is missing; None: it must be there.
+
+        A path with a leading slash counts from the server's root, another from its /v1.
+        """
         async with self._seam(timeout_s):
             reply = await self._client.get(
                 self._address(path), cast_to=httpx2.Response, options=self._options(timeout_s)
             )
-            return msgspec.json.decode(reply.content, type=kind)
+            return _field(reply.content, field, kind, default)
 
-    async def post(self, path: str, body: Body, kind: type[T], timeout_s: float) -> T:
-        """The decoded reply."""
-        content = _encoded(body)
-        async with self._seam(timeout_s):
-            reply = await self._client.post(
-                self._address(path), cast_to=httpx2.Response, content=content, options=self._options(timeout_s)
-            )
-            return msgspec.json.decode(reply.content, type=kind)
+    async def post(
+        self, path: str, body: Body, field: str, kind: type[T], timeout_s: float, default: T | None = None
+    ) -> T:
+        """That field of the reply, as `get` reads it."""
+        return await self._post(path, body, timeout_s, lambda content: _field(content, field, kind, default))
 
     async def complete(self, path: str, body: Body, timeout_s: float) -> Completion:
         """A completion that says no error and has a choice."""
-        completion = await self.post(path, body, Completion, timeout_s)
+        completion = await self._post(path, body, timeout_s, _COMPLETION.decode)
         self.check(completion)
         if not completion.choices:
             raise UpstreamBadReply(self.peer.name, f"{self.peer.name} sent a reply without a choice")
@@ -108,6 +110,14 @@ class Wire:
         """Close the connections."""
         await self._http.aclose()
 
+    async def _post(self, path: str, body: Body, timeout_s: float, read: Callable[[bytes], T]) -> T:
+        content = _encoded(body)
+        async with self._seam(timeout_s):
+            reply = await self._client.post(
+                self._address(path), cast_to=httpx2.Response, content=content, options=self._options(timeout_s)
+            )
+            return read(reply.content)
+
     async def _next(self, chunks: AsyncStream[object], until: float) -> Completion | None:
         async with self._seam(until - asyncio.get_running_loop().time()):
             chunk = await anext(chunks, None)
@@ -133,6 +143,15 @@ class Wire:
             "headers": key,
             "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, self._connect_s), pool=None),
         }
+
+
+def _field(content: bytes, field: str, kind: type[T], default: T | None) -> T:
+    raw = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).get(field)
+    if raw is None or bytes(raw) == b"null":
+        if default is None:
+            raise ValueError(field)
+        return default
+    return msgspec.json.decode(raw, type=kind)
 
 
 def _encoded(body: Body) -> bytes:

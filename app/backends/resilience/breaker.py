@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from app.backends.attempt import Outcome, Terms
+from app.backends.attempt import Outcome, Release, Terms
 from app.backends.base import Clock, loop_time
 from app.backends.settings import RoutingSettings
 from app.errors import Resting, UpstreamError, UpstreamRateLimited, UpstreamRejected
@@ -29,7 +29,7 @@ class Permit:
         self._breaker, self._era = breaker, era
 
     def release(self, outcome: Outcome | None) -> None:
-        """See `app.backends.attempt.Lease`. A backend that refuses is well; what we stopped ourselves tells nothing."""
+        """See `app.backends.attempt.Release`. A backend that refuses is well; a call that we stopped tells nothing."""
         failure = outcome.failure if outcome else asyncio.CancelledError()
         if failure is not None and not isinstance(failure, UpstreamError):
             self.dropped()
@@ -91,11 +91,11 @@ class Breaker:
         if (rest_s := self.rest_s) > 0:
             raise Resting(self._name, f"{self._name} failed repeatedly and is left alone for a while", rest_s)
 
-    async def guard(self, terms: Terms) -> Permit:
+    async def guard(self, terms: Terms) -> Release:
         """Let an attempt through. Raises Resting. A trial gets no company: a spare one needs a closed breaker."""
         if terms.spare and self.state != "closed":
             raise Resting(self._name, f"{self._name} is on trial", self.rest_s)
-        return self.admit()
+        return self.admit().release
 
     def admit(self) -> Permit:
         """Let an attempt through. Raises Resting."""
@@ -181,12 +181,12 @@ class Health:
         self._latencies: deque[float] = deque(maxlen=LATEST)
         self._first_tokens: deque[float] = deque(maxlen=LATEST)
 
-    async def guard(self, terms: Terms) -> "Health":
+    async def guard(self, terms: Terms) -> Release:
         """Every attempt may begin; how it ends is noted."""
-        return self
+        return self.release
 
     def release(self, outcome: Outcome | None) -> None:
-        """See `app.backends.attempt.Lease`."""
+        """See `app.backends.attempt.Release`."""
         if outcome is None:
             return
         if outcome.failure is None:

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 import msgspec
 
-from app.backends.attempt import Outcome, Terms
+from app.backends.attempt import Outcome, Release, Terms
 from app.backends.base import Clock, loop_time, total
 from app.backends.settings import BackendSettings
 from app.errors import Overloaded
@@ -81,7 +81,7 @@ class Slot:
         self._gate, self._request, self._tokens = gate, request, tokens
 
     def release(self, outcome: Outcome | None) -> None:
-        """See `app.backends.attempt.Lease`."""
+        """See `app.backends.attempt.Release`."""
         if outcome is None:
             self.unused()
             return
@@ -120,14 +120,14 @@ class Gate:
         """How many are waiting."""
         return len(self._queue)
 
-    async def guard(self, terms: Terms) -> Slot:
-        """A slot for an attempt. Raises Overloaded: a spare one at once when it would have to wait."""
+    async def guard(self, terms: Terms) -> Release:
+        """Take a slot for an attempt. Raises Overloaded: a spare one at once when it would have to wait."""
         tokens = total(terms.worst)
         if not terms.spare:
-            return await self.enter(tokens, terms.patience())
+            return (await self.enter(tokens, terms.patience())).release
         if (slot := self.enter_now(tokens)) is None:
             raise Overloaded(f"{self._name} has no slot to spare")
-        return slot
+        return slot.release
 
     async def enter(self, tokens: int, patience_s: float) -> Slot:
         """Wait for a slot for a call of about `tokens`.
