@@ -1,4 +1,4 @@
-"""Everything about money in one place: built from the settings, opened with the service, closed after it."""
+"""The accounts of a service: meter, ledger, budgets and reports, built from the settings."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ import msgspec
 
 from app.accounting import reports
 from app.accounting.budgets import Budgets, BudgetState
-from app.accounting.estimator.arithmetic import Estimator
+from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Estimate, Workload
 from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
 from app.accounting.metering import LedgerMeter
@@ -24,9 +24,9 @@ MEASURED_OVER = timedelta(days=30)
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used in [since, until), by group and in total, and how the budgets stand now.
+    """Usage in [since, until), by group and in total, and the state of the budgets.
 
-    Days come in their order, other groups the dearest first. `unpriced` are the "backend: model" whose calls are
+    Days come in their order, other groups the most expensive first. `unpriced` are the "backend: model" whose calls are
     counted as free because no price is known. `ledger` tells how the service writes its calls; null without a service.
     """
 
@@ -41,9 +41,9 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accounts:
-    """The meter for the backends, and what people ask about money. Nothing is opened or read before `open`.
+    """The meter for the backends, and the reports about their cost. Nothing is opened or read before `open`.
 
-    `clock` times the calls; `now` is seconds since 1970. The methods that say "blocks" want a thread.
+    `clock` times the calls; `now` is seconds since 1970. The methods that block belong into a thread.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Accounts:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
+        self._backends = backends
         self._opened, self._opening = False, Lock()
         self._prices = Prices(backends, now)
         self.ledger = Ledger(home / LEDGER_FILE, now=now)
         self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now)
         self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now)
-        self._estimator = Estimator(backends, self._prices)
 
     def open(self) -> None:
-        """Before the first call: open the ledger, read what was spent and the prices. Blocks. Raises ConfigError.
+        """Open the ledger, and read what was spent and the prices, before the first call. Blocks. Raises ConfigError.
 
-        Whoever needs it may ask, from any thread: it is done once.
+        May be called from any thread, and more than once.
         """
         with self._opening:
             if not self._opened:
@@ -74,7 +74,7 @@ class Accounts:
                 self._opened = True
 
     def close(self) -> None:
-        """After the last call: write what is left. Blocks."""
+        """Write what is left, after the last call. Blocks."""
         self.ledger.close()
 
     def usage(self, since: str = DEFAULT_SINCE, until: str | None = None, group_by: GroupBy = "backend") -> UsageReport:
@@ -95,14 +95,14 @@ class Accounts:
         )
 
     def export(self, since: str = DEFAULT_SINCE, until: str | None = None) -> Iterator[bytes]:
-        """Pages of JSON lines, one for each call. Each page blocks. Raises InvalidRequest at once, StoreUnavailable."""
+        """Pages of JSON lines, one for each call. Each page blocks. Raises InvalidRequest, StoreUnavailable."""
         return reports.export(self.ledger.path, self._span(since, until))
 
     def estimate(self, month: Workload) -> Estimate:
-        """With the speeds that the ledger measured. Blocks. Raises StoreUnavailable."""
+        """Uses the speeds measured in the ledger. Blocks. Raises StoreUnavailable."""
         now = self._moment()
         measured = reports.throughput(self.ledger.path, (now - MEASURED_OVER, now))
-        return self._estimator.estimate(month, measured)
+        return estimate(self._backends, self._prices, month, measured)
 
     def _span(self, since: str, until: str | None) -> Span:
         return parse_span(since, until, self._moment())

@@ -1,4 +1,4 @@
-"""Budgets: what may be spent by whom, what has been, and who is refused."""
+"""Budgets: how much may be spent and has been, and when a call is refused."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,39 +14,32 @@ from app.errors import BudgetExceeded
 PICO = 10**12
 """Picodollars in a dollar."""
 
-MOST = 10_000 * PICO
-"""A call is never counted dearer: 64 bits hold nine hundred of these."""
+MAX_CALL_PICO = 10_000 * PICO
+"""No call is counted as more expensive. The ledger's sums of picodollars are 64-bit: nine hundred of these fit."""
 
-_ALL_THE_MONEY = 1e15
-"""Dollars; a limit may be told as infinite."""
+_MAX_USD = 1e15
+"""A limit in the settings may be infinite; an integer of picodollars cannot."""
 
 Scope = Literal["total", "backend", "key"]
 Period = Literal["day", "month"]
 
 
-class Purse(NamedTuple):
-    """Whose spending: of all, of a backend, of a key."""
+class BudgetKey(NamedTuple):
+    """Whose spending is counted: that of everyone, of a backend, or of a caller's key."""
 
     scope: Scope
     name: str = ""
 
 
-class Cell(NamedTuple):
-    """What a purse spent in one period: a day "2026-11-22" or a month "2026-11"."""
-
-    period: str
-    purse: Purse
-
+Spending = Mapping[tuple[str, BudgetKey], int]
+"""Picodollars by period and key. A period is a day "2026-11-22" or a month "2026-11"."""
 
 _DAY_S = 86400
 
-Tally = Mapping[Cell, int]
-"""Picodollars."""
-
 
 def in_pico(usd: float) -> int:
-    """Dollars, rounded."""
-    return round(min(usd, _ALL_THE_MONEY) * PICO)
+    """Dollars as picodollars, rounded."""
+    return round(min(usd, _MAX_USD) * PICO)
 
 
 def in_usd(pico: int) -> float:
@@ -55,13 +48,13 @@ def in_usd(pico: int) -> float:
 
 
 def rate(usd: float) -> str:
-    """A price as people write it: $0.25, $1.50, and as many digits as $0.025 needs."""
+    """A price as people write it: $0.25, $1.50, and with more digits where needed, as in $0.025."""
     return f"${usd:.2f}" if round(usd, 2) == usd else f"${usd:g}"
 
 
-def purses_of(backend: str, key: str) -> tuple[Purse, Purse, Purse]:
-    """Everyone who pays for a call."""
-    return Purse("total"), Purse("backend", backend), Purse("key", key)
+def budget_keys(backend: str, key: str) -> tuple[BudgetKey, BudgetKey, BudgetKey]:
+    """Those that a call counts towards."""
+    return BudgetKey("total"), BudgetKey("backend", backend), BudgetKey("key", key)
 
 
 def period_of(at: float, period: Period) -> str:
@@ -75,7 +68,7 @@ def _period(day: int, period: Period) -> str:
 
 
 def seconds_left(at: float, period: Period) -> float:
-    """Until the period ends."""
+    """Seconds until the period ends."""
     return ends(at, period).timestamp() - at
 
 
@@ -87,14 +80,14 @@ def ends(at: float, period: Period) -> datetime:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
-def tallied(costs: Iterable[tuple[float, str, str, int]]) -> Counter[Cell]:
-    """The cells that calls of (seconds since 1970, backend, key, picodollars) add to, but for those of no cost."""
-    tally: Counter[Cell] = Counter()
-    for at, backend, key, pico in costs:
+def spending_of(calls: Iterable[tuple[float, str, str, int]]) -> Counter[tuple[str, BudgetKey]]:
+    """What calls of (seconds since 1970, backend, key, picodollars) add up to, without those that cost nothing."""
+    spending: Counter[tuple[str, BudgetKey]] = Counter()
+    for at, backend, key, pico in calls:
         if pico:
             periods = period_of(at, "day"), period_of(at, "month")
-            tally.update({Cell(period, purse): pico for period in periods for purse in purses_of(backend, key)})
-    return tally
+            spending.update({(period, payer): pico for period in periods for payer in budget_keys(backend, key)})
+    return spending
 
 
 def _utc(at: float) -> datetime:
@@ -102,23 +95,22 @@ def _utc(at: float) -> datetime:
 
 
 ANY_KEY = "*"
-
-Told = BudgetSettings | BackendSettings | KeyBudget
+"""In the settings: every key without a budget of its own."""
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a purse may spend in each period; `setting` is where that is told."""
+    """What may be spent in each period; `setting` names the setting that says so."""
 
-    purse: Purse
+    key: BudgetKey
     period: Period
     pico: int
     setting: str
 
 
 class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget and how much of it is gone. `name` is the backend or the key, "" for the total.
+    """A budget and how much of it is spent. `name` is the backend or the key, "" for the total.
 
-    `reserved_usd` is what the calls in flight may cost at worst. It begins anew at `resets_at`.
+    `reserved_usd` is what the calls in flight may cost at most. The budget resets at `resets_at`.
     """
 
     scope: Scope
@@ -132,7 +124,7 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What a call may cost at worst, in picodollars, and who pays. To be settled exactly once."""
+    """The most that a call may cost, in picodollars, and who pays. To be settled exactly once."""
 
     backend: str
     key: str
@@ -140,89 +132,94 @@ class Reservation(msgspec.Struct, frozen=True):
 
 
 class Budgets:
-    """Kept in memory; `others` is what the ledger has of other processes and earlier ones. For one thread.
+    """Admits calls while there is money left. Not thread-safe.
 
-    `now`: seconds since 1970.
+    What this process spends is counted in memory; `others` is what other processes and earlier ones have spent, as the
+    ledger knows it. `now`: seconds since 1970.
     """
 
     def __init__(
         self,
         budgets: BudgetSettings,
         backends: Mapping[str, BackendSettings],
-        others: Callable[[], Tally],
+        others: Callable[[], Spending],
         now: Callable[[], float],
     ) -> None:
-        self._limits: dict[Purse, tuple[Limit, ...]] = dict(_limits(budgets, backends))
-        self._any_key = tuple(_told(Purse("key", ANY_KEY), budgets.keys.get(ANY_KEY), f"[budgets.keys.{ANY_KEY}]"))
+        self._limits: dict[BudgetKey, tuple[Limit, ...]] = dict(_limits(budgets, backends))
+        self._any_key = tuple(
+            _limits_of(BudgetKey("key", ANY_KEY), budgets.keys.get(ANY_KEY), f"[budgets.keys.{ANY_KEY}]")
+        )
         self._others = others
         self._now = now
-        self._own: Counter[Cell] = Counter()
-        self._reserved: Counter[Purse] = Counter()
+        self._own: Counter[tuple[str, BudgetKey]] = Counter()
+        self._reserved: Counter[BudgetKey] = Counter()
         self._day = ""
 
-    def admit(self, backend: str, key: str, worst_pico: int) -> Reservation:
-        """Set aside what a call may cost. Raises BudgetExceeded, telling of the limit that frees up last."""
-        if worst_pico > 0:
+    def admit(self, backend: str, key: str, max_pico: int) -> Reservation:
+        """Reserve the most that a call may cost. Raises BudgetExceeded for the spent limit that resets last."""
+        if max_pico > 0:
             at = self._now()
-            spent = [limit for purse in purses_of(backend, key) for limit in self._of(purse) if self._full(limit, at)]
+            keys = budget_keys(backend, key)
+            spent = [limit for payer in keys for limit in self._of(payer) if self._is_spent(limit, at)]
             if spent:
                 raise self._exceeded(max(spent, key=lambda limit: seconds_left(at, limit.period)), at)
-            self._reserved.update(dict.fromkeys(purses_of(backend, key), worst_pico))
-        return Reservation(backend, key, worst_pico)
+            self._reserved.update(dict.fromkeys(keys, max_pico))
+        return Reservation(backend, key, max_pico)
 
     def settle(self, reservation: Reservation, pico: int, at: float) -> None:
-        """The call ended at `at` (seconds since 1970) and cost so much."""
+        """Replace the reservation by the cost of the call, which ended at `at` (seconds since 1970)."""
         self._forget_earlier()
         if reservation.pico > 0:
-            for purse in purses_of(reservation.backend, reservation.key):
-                self._reserved[purse] -= reservation.pico
-                if not self._reserved[purse]:
-                    del self._reserved[purse]
-        self._own.update(tallied([(at, reservation.backend, reservation.key, pico)]))
+            for payer in budget_keys(reservation.backend, reservation.key):
+                self._reserved[payer] -= reservation.pico
+                if not self._reserved[payer]:
+                    del self._reserved[payer]
+        self._own.update(spending_of([(at, reservation.backend, reservation.key, pico)]))
 
     def states(self) -> list[BudgetState]:
-        """Every budget; "*" stands for each key that spends something."""
+        """The state of every budget; a budget for any key ("*") appears once for each key that spends something."""
         at = self._now()
         periods = period_of(at, "day"), period_of(at, "month")
-        cells = {*self._own, *self._others()}
-        keys = {cell.purse for cell in cells if cell.purse.scope == "key" and cell.period in periods}
-        purses = [*self._limits, *sorted({*keys, *(p for p in self._reserved if p.scope == "key")} - {*self._limits})]
-        return [self._state(limit, at) for purse in purses for limit in self._of(purse)]
+        spending = {*self._own, *self._others()}
+        spenders = {key for period, key in spending if key.scope == "key" and period in periods}
+        spenders |= {key for key in self._reserved if key.scope == "key"}
+        keys = [*self._limits, *sorted(spenders - {*self._limits})]
+        return [self._state(limit, at) for key in keys for limit in self._of(key)]
 
-    def _of(self, purse: Purse) -> tuple[Limit, ...]:
-        limits = self._limits.get(purse)
-        if limits is None and purse.scope == "key":
-            return tuple(msgspec.structs.replace(limit, purse=purse) for limit in self._any_key)
+    def _of(self, key: BudgetKey) -> tuple[Limit, ...]:
+        limits = self._limits.get(key)
+        if limits is None and key.scope == "key":
+            return tuple(msgspec.structs.replace(limit, key=key) for limit in self._any_key)
         return limits or ()
 
-    def _full(self, limit: Limit, at: float) -> bool:
-        return self._spent(limit, at) + self._reserved[limit.purse] >= limit.pico
+    def _is_spent(self, limit: Limit, at: float) -> bool:
+        return self._spent(limit, at) + self._reserved[limit.key] >= limit.pico
 
     def _spent(self, limit: Limit, at: float) -> int:
-        cell = Cell(period_of(at, limit.period), limit.purse)
-        return self._own[cell] + self._others().get(cell, 0)
+        period_and_key = period_of(at, limit.period), limit.key
+        return self._own[period_and_key] + self._others().get(period_and_key, 0)
 
     def _state(self, limit: Limit, at: float) -> BudgetState:
         return BudgetState(
-            scope=limit.purse.scope,
-            name=limit.purse.name,
+            scope=limit.key.scope,
+            name=limit.key.name,
             period=limit.period,
             limit_usd=in_usd(limit.pico),
             spent_usd=in_usd(self._spent(limit, at)),
-            reserved_usd=in_usd(self._reserved[limit.purse]),
+            reserved_usd=in_usd(self._reserved[limit.key]),
             resets_at=ends(at, limit.period),
             setting=limit.setting,
         )
 
     def _exceeded(self, limit: Limit, at: float) -> BudgetExceeded:
-        spent, reserved = in_usd(self._spent(limit, at)), in_usd(self._reserved[limit.purse])
-        waiting = f" and ${reserved:.6f} set aside for calls in flight" if reserved else ""
-        whose = {"total": "in total", "backend": "by backend {!r}", "key": "by key {!r}"}[limit.purse.scope]
+        spent, reserved = in_usd(self._spent(limit, at)), in_usd(self._reserved[limit.key])
+        in_flight = f" and ${reserved:.6f} reserved for calls in flight" if reserved else ""
+        whose = {"total": "in total", "backend": "by backend {!r}", "key": "by key {!r}"}[limit.key.scope]
         resets_at = ends(at, limit.period)
         detail = (
-            f"the budget of ${in_usd(limit.pico):g} a {limit.period} {whose.format(limit.purse.name)} is spent: "
-            f"${spent:.6f} spent{waiting} in {period_of(at, limit.period)}; "
-            f"it begins anew at {resets_at:%Y-%m-%dT%H:%M:%SZ}; {limit.setting} sets it"
+            f"the budget of ${in_usd(limit.pico):g} a {limit.period} {whose.format(limit.key.name)} is spent: "
+            f"${spent:.6f} spent{in_flight} in {period_of(at, limit.period)}; "
+            f"it resets at {resets_at:%Y-%m-%dT%H:%M:%SZ}; {limit.setting} sets it"
         )
         return BudgetExceeded(detail, seconds_left(at, limit.period))
 
@@ -231,23 +228,29 @@ class Budgets:
         day = period_of(at, "day")
         if day != self._day:
             self._day = day
-            for cell in [cell for cell in self._own if cell.period not in (day, period_of(at, "month"))]:
-                del self._own[cell]
+            current = day, period_of(at, "month")
+            for earlier in [entry for entry in self._own if entry[0] not in current]:
+                del self._own[earlier]
 
 
 def _limits(
     budgets: BudgetSettings, backends: Mapping[str, BackendSettings]
-) -> Iterator[tuple[Purse, tuple[Limit, ...]]]:
-    told: list[tuple[Purse, Told, str]] = [(Purse("total"), budgets, "[budgets]")]
-    told += [(Purse("backend", name), backend, f"[backends.{name}]") for name, backend in backends.items()]
-    told += [(Purse("key", name), b, f"[budgets.keys.{name}]") for name, b in budgets.keys.items() if name != ANY_KEY]
-    return ((purse, tuple(_told(purse, settings, section))) for purse, settings, section in told)
+) -> Iterator[tuple[BudgetKey, tuple[Limit, ...]]]:
+    """Also keys without a limit: a key that is named in the settings is not subject to that of any key."""
+    yield BudgetKey("total"), tuple(_limits_of(BudgetKey("total"), budgets, "[budgets]"))
+    for name, backend in backends.items():
+        key = BudgetKey("backend", name)
+        yield key, tuple(_limits_of(key, backend, f"[backends.{name}]"))
+    for name, budget in budgets.keys.items():
+        if name != ANY_KEY:
+            key = BudgetKey("key", name)
+            yield key, tuple(_limits_of(key, budget, f"[budgets.keys.{name}]"))
 
 
-def _told(purse: Purse, settings: Told | None, section: str) -> Iterator[Limit]:
+def _limits_of(
+    key: BudgetKey, settings: BudgetSettings | BackendSettings | KeyBudget | None, section: str
+) -> Iterator[Limit]:
     if settings is not None and settings.daily_usd is not None:
-        yield Limit(purse=purse, period="day", pico=in_pico(settings.daily_usd), setting=f"daily_usd in {section}")
+        yield Limit(key=key, period="day", pico=in_pico(settings.daily_usd), setting=f"daily_usd in {section}")
     if settings is not None and settings.monthly_usd is not None:
-        yield Limit(
-            purse=purse, period="month", pico=in_pico(settings.monthly_usd), setting=f"monthly_usd in {section}"
-        )
+        yield Limit(key=key, period="month", pico=in_pico(settings.monthly_usd), setting=f"monthly_usd in {section}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from app.accounting.budgets import Cell, Purse, Tally, period_of, tallied
+from app.accounting.budgets import BudgetKey, Spending, period_of, spending_of
 from app.errors import ConfigError
 from indexing.errors import StoreUnavailable
 
@@ -21,8 +21,8 @@ from indexing.errors import StoreUnavailable
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One model call, in the order of the ledger's columns.
 
-    `at_ms` is when it ended, milliseconds since 1970. `cached` is a part of `input`; `output` is without `thinking`.
-    `estimated`: the server did not tell the tokens. `pico` is the cost in picodollars. `gpu_s` is None for an API.
+    `at_ms` is when it ended, in milliseconds since 1970. `input` includes `cached`, `output` excludes `thinking`.
+    `estimated`: the server did not report the tokens. `pico` is the cost in picodollars. `gpu_s` is None for an API.
     """
 
     at_ms: int
@@ -49,7 +49,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
 LEDGER_FILE = "ledger.sqlite3"
 
 APPLICATION_ID = 0x574E4C47
-"""Says that a SQLite file is ours: "WNLG"."""
+"""Marks a SQLite file as a ledger of Winnow: "WNLG"."""
 
 MIGRATIONS = (
     """
@@ -66,7 +66,7 @@ MIGRATIONS = (
       PRIMARY KEY (period, scope, name)) WITHOUT ROWID;
     """,
 )
-"""How a file of version n (0: a new one) becomes one of version n + 1. Only ever added to."""
+"""How a file of version n (0: a new one) becomes one of version n + 1. Append only."""
 
 COLUMNS = CallRecord.__struct_fields__
 
@@ -78,50 +78,50 @@ _ADD = (
 
 
 def open_for_writing(path: Path, busy_s: float = 5.0) -> sqlite3.Connection:
-    """Make the file, or bring it up to date. Blocks. Raises ConfigError when it is none of ours, sqlite3.Error."""
+    """Create the file, or migrate it. Blocks. Raises ConfigError if it is not a ledger, sqlite3.Error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
-        # A commit is then safe from a kill, though not from a power cut, and waits for no disk.
+        # A commit then survives a kill of the process, though not a power cut, and does not wait for the disk.
         db.execute("PRAGMA synchronous=NORMAL")
         with _transaction(db):
             _migrate(db)
     except BaseException as exc:
         db.close()
         if isinstance(exc, sqlite3.DatabaseError) and exc.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, _CORRUPT):
-            raise ConfigError(f"{path} is damaged, or no ledger: {_FIX}") from exc
+            raise ConfigError(f"{path} is damaged or not a ledger: {_FIX}") from exc
         raise
     return db
 
 
 _CORRUPT = sqlite3.SQLITE_CORRUPT
-_FIX = "restore it from a copy, or move it away and a new one is made"
+_FIX = "restore it from a backup, or move it away to start a new one"
 
 
-def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Tally) -> None:
+def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Spending) -> None:
     """Add calls and what they cost, both or neither. Raises sqlite3.Error."""
     with _transaction(db):
         db.executemany(_INSERT, map(_row, calls))
-        db.executemany(_ADD, [(cell.period, cell.purse.scope, _text(cell.purse.name), costs[cell]) for cell in costs])
+        rows = [(period, key.scope, _text(key.name), pico) for (period, key), pico in costs.items()]
+        db.executemany(_ADD, rows)
 
 
-def read_spending(db: sqlite3.Connection, periods: Iterable[str]) -> dict[Cell, int]:
-    """The cells of these periods. Raises sqlite3.Error."""
-    wanted = tuple(periods)
-    sql = f"SELECT period, scope, name, pico FROM spending WHERE period IN ({', '.join('?' * len(wanted))})"  # noqa: S608
-    return {Cell(period, Purse(scope, name)): pico for period, scope, name, pico in db.execute(sql, wanted)}
+def read_spending(db: sqlite3.Connection, day: str, month: str) -> dict[tuple[str, BudgetKey], int]:
+    """What was spent on this day and in this month. Raises sqlite3.Error."""
+    rows = db.execute("SELECT period, scope, name, pico FROM spending WHERE period IN (?, ?)", (day, month))
+    return {(period, BudgetKey(scope, name)): pico for period, scope, name, pico in rows}
 
 
 def changes_of_others(db: sqlite3.Connection) -> int:
-    """A number that changes when another connection has written."""
+    """A number that changes whenever another connection has written."""
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Waits for another process's to end."""
+    """All or nothing. Waits for the transaction of another process to end."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -154,17 +154,17 @@ def _row(call: CallRecord) -> tuple[object, ...]:
 
 
 def _text(value: str) -> str:
-    """A lone surrogate, as in a damaged header, is no UTF-8 and must not stop the ledger."""
+    """A lone surrogate, as from a damaged header, cannot be written as UTF-8 and must not stop the ledger."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    whose = int(db.execute("PRAGMA application_id").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
     tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    if whose != APPLICATION_ID and (whose or tables):
-        raise ConfigError(f"{path} is another program's database: move it away, or choose another WINNOW_HOME")
+    if application != APPLICATION_ID and (application or tables):
+        raise ConfigError(f"{path} belongs to another program: move it away, or choose another WINNOW_HOME")
     if _version(db) > len(MIGRATIONS):
-        raise ConfigError(f"{path} was written by a newer Winnow: upgrade, or move it away and a new one is made")
+        raise ConfigError(f"{path} was written by a newer Winnow: upgrade, or move it away to start a new one")
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -172,7 +172,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    """Inside a transaction: of two processes that start at once, one finds the work done."""
+    """Inside a transaction: of two processes that start at the same time, the second finds the work done."""
     for migration in MIGRATIONS[_version(db) :]:
         for statement in filter(str.strip, migration.split(";")):
             db.execute(statement)
@@ -180,17 +180,17 @@ def _migrate(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-PATIENCE_S = 0.05
-"""How long the end of a call waits for its row."""
+COMMIT_WAIT_S = 0.05
+"""How long the end of a call waits for its row to be committed."""
 
 log = structlog.get_logger()
 
 
 class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`pending` rows are kept while the disk fails; more are lost, and counted. `batch` rows are one commit.
+    """While the disk fails, up to `pending` rows are kept; more are lost, and counted. A commit has up to `batch` rows.
 
-    After a failure the next attempt comes `retry_s` later. Every `refresh_s` it looks for other processes' rows;
-    `busy_s` it waits for one that is writing.
+    After a failure the next attempt is made `retry_s` later. Other processes' rows are read every `refresh_s`; a
+    process that is writing is waited for up to `busy_s`.
     """
 
     pending: int = 100_000
@@ -201,7 +201,7 @@ class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts this process's calls. `failure` says why they are not written just now; "" when all is well."""
+    """Counts of this process's calls. `failure` says why they cannot be written at the moment, if so."""
 
     written: int
     pending: int
@@ -209,26 +209,23 @@ class LedgerHealth(msgspec.Struct, frozen=True, kw_only=True):
     failure: str
 
 
-class _Waiter(msgspec.Struct, frozen=True):
-    """Somebody who wants to know that a row is written."""
-
-    loop: asyncio.AbstractEventLoop
-    done: "asyncio.Future[None]"
+_PendingRow = tuple[CallRecord, "asyncio.Future[None]"]
+"""A row, and the future that is resolved when it is committed."""
 
 
 class Ledger:
-    """Takes the rows of one process. Nothing is opened before `open` or the first row; `close` writes what is left.
+    """Writes the rows of one process. Nothing is opened before `open` or the first row; `close` writes what is left.
 
-    A full or failing disk fails no call: rows wait in memory, and `health` tells. `now`: seconds since 1970.
+    A full or failing disk fails no call: rows wait in memory, and `health` reports it. `now`: seconds since 1970.
     """
 
     def __init__(self, path: Path, limits: LedgerLimits | None = None, now: Callable[[], float] = time.time) -> None:
         self.path = path
         self._limits = limits or LedgerLimits()
-        self._file = _File(path, self._limits, now)
-        self._stirred = threading.Condition()
-        # What follows is the lock's: rows with who waits for them, those that are being written among them.
-        self._pending: deque[tuple[CallRecord, _Waiter | None]] = deque()
+        self._file = _LedgerFile(path, self._limits, now)
+        self._changed = threading.Condition()
+        # Guarded by the condition. `_pending` includes the rows that are being written.
+        self._pending: deque[_PendingRow] = deque()
         self._written = 0
         self._lost = 0
         self._failure = ""
@@ -236,62 +233,61 @@ class Ledger:
         self._thread: threading.Thread | None = None
 
     @property
-    def others(self) -> Tally:
-        """What other processes, and this one's predecessors, spent today and this month; a few seconds old."""
+    def others(self) -> Spending:
+        """What other processes and earlier ones have spent today and this month; a few seconds old."""
         return self._file.others
 
     def open(self) -> None:
-        """Open the file and read what was spent. Blocks for milliseconds. Raises ConfigError when it is none of ours.
+        """Open the file and read what was spent. Blocks for milliseconds. Raises ConfigError if it is not a ledger.
 
-        A disk that fails is no error here either: it is tried again.
+        A failing disk is no error here either: opening is tried again.
         """
         try:
             self._file.open()
         except (sqlite3.Error, OSError) as exc:
             self._fail(exc)
-        with self._stirred:
+        with self._changed:
             self._start()
 
     def peek(self) -> None:
-        """Read what was spent, without making a file: for who only wants to look. Blocks. Raises StoreUnavailable."""
+        """Read what was spent, without creating a file. Blocks. Raises StoreUnavailable."""
         self._file.peek()
 
     async def append(self, call: CallRecord) -> None:
-        """Take a row, at once; then wait until it is safe from a kill of this process, but only briefly."""
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop, loop.create_future())
-        if self._take(call, waiter):
-            await asyncio.wait((waiter.done,), timeout=PATIENCE_S)
+        """Accept a row at once, then wait briefly for it to be committed, so that it survives a kill."""
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._accept(call, committed):
+            await asyncio.wait((committed,), timeout=COMMIT_WAIT_S)
 
     def health(self) -> LedgerHealth:
-        """How the writing goes."""
-        with self._stirred:
+        """How writing is going."""
+        with self._changed:
             return LedgerHealth(
                 written=self._written, pending=len(self._pending), lost=self._lost, failure=self._failure
             )
 
     def close(self) -> None:
-        """Write what is left and end. Blocks. What cannot be written even now is lost, and logged."""
-        with self._stirred:
+        """Write what is left and stop. Blocks. What still cannot be written is lost, and logged."""
+        with self._changed:
             self._closing = True
             if self._pending:
                 self._start()
-            self._stirred.notify_all()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
         self._file.close()
-        if left := len(self._pending):
-            log.error("calls were lost: the ledger could not be written", calls=left, why=self._failure)
+        if lost := len(self._pending):
+            log.error("calls were lost: the ledger could not be written", calls=lost, why=self._failure)
 
-    def _take(self, call: CallRecord, waiter: _Waiter) -> bool:
-        """Whether it is worth waiting."""
-        with self._stirred:
+    def _accept(self, call: CallRecord, committed: "asyncio.Future[None]") -> bool:
+        """Whether it is worth waiting for the commit."""
+        with self._changed:
             if self._closing or len(self._pending) >= self._limits.pending:
                 self._lost += 1
                 return False
-            self._pending.append((call, waiter))
+            self._pending.append((call, committed))
             self._start()
-            self._stirred.notify()
+            self._changed.notify()
             return not self._failure
 
     def _start(self) -> None:
@@ -301,8 +297,8 @@ class Ledger:
 
     def _run(self) -> None:
         while True:
-            with self._stirred:
-                self._stirred.wait_for(self._has_work, timeout=self._limits.refresh_s)
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._closing, timeout=self._limits.refresh_s)
                 batch = list(islice(self._pending, self._limits.batch))
                 closing = self._closing
             if closing and not batch:
@@ -313,16 +309,13 @@ class Ledger:
                 self._fail(exc)
                 if closing:
                     return
-                with self._stirred:
-                    self._stirred.wait_for(lambda: self._closing, timeout=self._limits.retry_s)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, timeout=self._limits.retry_s)
             else:
                 self._succeed(batch)
 
-    def _has_work(self) -> bool:
-        return bool(self._pending) or self._closing
-
-    def _succeed(self, batch: Sequence[tuple[CallRecord, _Waiter | None]]) -> None:
-        with self._stirred:
+    def _succeed(self, batch: Sequence[_PendingRow]) -> None:
+        with self._changed:
             for _ in batch:
                 self._pending.popleft()
             self._written += len(batch)
@@ -330,83 +323,82 @@ class Ledger:
         if recovered:
             log.info("the ledger is written again", path=str(self.path))
         waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-        for _, waiter in batch:
-            if waiter is not None:
-                waiting.setdefault(waiter.loop, []).append(waiter.done)
+        for _, committed in batch:
+            waiting.setdefault(committed.get_loop(), []).append(committed)
         for loop, futures in waiting.items():
             with suppress(RuntimeError):  # that loop has ended, and nobody waits in it
-                loop.call_soon_threadsafe(_tell, futures)
+                loop.call_soon_threadsafe(_resolve, futures)
 
     def _fail(self, exc: Exception) -> None:
-        with self._stirred:
-            known, self._failure = self._failure, str(exc)
-        if not known:
+        with self._changed:
+            earlier, self._failure = self._failure, str(exc)
+        if not earlier:
             log.error("the ledger cannot be written: calls are kept in memory", path=str(self.path), why=str(exc))
 
 
-def _tell(futures: Sequence["asyncio.Future[None]"]) -> None:
+def _resolve(futures: Sequence["asyncio.Future[None]"]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
 
 
-class _File:
-    """The file as the writing thread knows it, and how its sums divide between us and others."""
+class _LedgerFile:
+    """The file, for the writing thread; tells what this process has spent from what others have."""
 
     def __init__(self, path: Path, limits: LedgerLimits, now: Callable[[], float]) -> None:
         self._path = path
         self._limits = limits
         self._now = now
         self._db: sqlite3.Connection | None = None
-        self._own: Counter[Cell] = Counter()
+        self._own: Counter[tuple[str, BudgetKey]] = Counter()
         self._seen: tuple[object, ...] = ()
-        self._look_at = 0.0
-        self.others: Tally = {}
+        self._next_refresh = 0.0
+        self.others: Spending = {}
 
     def open(self) -> None:
         """Raises ConfigError, sqlite3.Error, OSError."""
         if self._db is None:
             self._db = open_for_writing(self._path, self._limits.busy_s)
             self._seen = ()
-            self._look(self._db)
+            self._refresh(self._db)
 
     def peek(self) -> None:
         """Raises StoreUnavailable."""
         at = self._now()
         with reading(self._path) as db:
-            self.others = read_spending(db, (period_of(at, "day"), period_of(at, "month"))) if db else {}
+            self.others = read_spending(db, period_of(at, "day"), period_of(at, "month")) if db else {}
 
     def write(self, calls: Sequence[CallRecord]) -> None:
-        """Commit them, all or none; now and then look for others'. Raises like `open`."""
+        """Commit the calls, all or none; every few seconds read what others spent. Raises like `open`."""
         try:
             self.open()
             assert self._db is not None  # noqa: S101 - for mypy
             if calls:
-                costs = tallied((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls)
+                costs = spending_of((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls)
                 write(self._db, calls, costs)
                 self._own.update(costs)
-            if time.monotonic() >= self._look_at:
-                self._look(self._db)
+            if time.monotonic() >= self._next_refresh:
+                self._refresh(self._db)
         except (sqlite3.Error, OSError):
-            self.close()  # the next attempt begins afresh
+            self.close()  # the next attempt opens the file again
             raise
 
     def close(self) -> None:
-        """Also after an error."""
+        """Works also after an error."""
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
 
-    def _look(self, db: sqlite3.Connection) -> None:
-        self._look_at = time.monotonic() + self._limits.refresh_s
+    def _refresh(self, db: sqlite3.Connection) -> None:
+        self._next_refresh = time.monotonic() + self._limits.refresh_s
         at = self._now()
         periods = period_of(at, "day"), period_of(at, "month")
         seen = changes_of_others(db), *periods
         if seen == self._seen:
             return
-        for cell in [cell for cell in self._own if cell.period not in periods]:
-            del self._own[cell]
-        held = read_spending(db, periods)
-        self.others = {cell: pico - self._own[cell] for cell, pico in held.items() if pico > self._own[cell]}
+        for earlier in [entry for entry in self._own if entry[0] not in periods]:
+            del self._own[earlier]
+        spending = read_spending(db, *periods)
+        self.others = {entry: pico - self._own[entry] for entry, pico in spending.items() if pico > self._own[entry]}
         self._seen = seen

@@ -1,10 +1,10 @@
-"""What tokens cost: the settings' prices, else those of the package genai-prices, as they were when it was released.
+"""Prices of tokens: those of the settings, or else those of the package genai-prices.
 
-The package's list is data on disk: it is never updated over the network.
+The package's list is as old as its release: it is never updated over the network.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from app.accounting.budgets import MOST
+from app.accounting.budgets import MAX_CALL_PICO
 from app.backends.gemini import GEMINI_MODEL
 from app.backends.registry import PROVIDERS, is_local
 from app.backends.settings import BackendSettings
@@ -33,22 +33,22 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     output: float
 
     def pico(self, tokens: TokenCount) -> int:
-        """What these tokens cost, in picodollars."""
+        """The cost of these tokens in picodollars."""
         cached = min(tokens.cached, tokens.input)
         millionths = (
             (tokens.input - cached) * self.input
             + cached * self.cached
             + (tokens.output + tokens.thinking) * self.output
         )
-        return round(min(millionths * _PICO_PER_MILLIONTH, MOST))
+        return round(min(millionths * _PICO_PER_MILLIONTH, MAX_CALL_PICO))
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend's calls cost, and whence that is known.
+    """The price of a backend's calls, and its source.
 
-    `source` is "settings", the price list's name and version, "gpu" (by the hour), "local" (own hardware without a
-    price: nothing) or "unknown" (counted as nothing, and shown as unpriced). `above` holds the rates of calls with more
-    input tokens than so many, in increasing order.
+    `source` is "settings", the price list's name and version, "gpu" (by the hour), "local" (own hardware without
+    a price: free) or "unknown" (counted as free, and reported as unpriced). `above` holds the rates of calls with more
+    input tokens than a threshold, in increasing order.
     """
 
     source: str
@@ -58,15 +58,15 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     as_of: str = ""
 
     def pico(self, tokens: TokenCount, gpu_s: float = 0.0) -> int:
-        """What a call costs, in picodollars."""
-        by_time = min(gpu_s * self.gpu_usd_per_hour / 3600 * _PICO_PER_MILLIONTH**2, MOST)
+        """The cost of a call in picodollars."""
+        by_time = min(gpu_s * self.gpu_usd_per_hour / 3600 * _PICO_PER_MILLIONTH**2, MAX_CALL_PICO)
         rates = self.rates_for(tokens.input)
         return round(by_time) + (rates.pico(tokens) if rates else 0)
 
     def rates_for(self, input_tokens: int) -> Rates | None:
-        """Long prompts may be dearer."""
-        dearer = [rates for start, rates in self.above if input_tokens > start]
-        return dearer[-1] if dearer else self.rates
+        """Long prompts may be more expensive."""
+        tiers = [rates for start, rates in self.above if input_tokens > start]
+        return tiers[-1] if tiers else self.rates
 
 
 UNKNOWN = Price(source="unknown")
@@ -74,7 +74,7 @@ LOCAL = Price(source="local")
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked for in the price list. `url` tells whose API an OpenAI-style server is."""
+    """What to look up in the price list. `url` identifies the provider of an OpenAI-style API."""
 
     kind: str
     model: str
@@ -83,11 +83,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Lookup = Callable[[Offer, datetime], Price | None]
-"""The price of an API's model at a moment; None when the list does not have it."""
+"""The price of an API's model at a moment; None if it is not listed."""
 
 
 class Prices:
-    """The price of every backend. `now` tells seconds since 1970: some prices change with the hour."""
+    """The price of every backend. `now` is in seconds since 1970: some prices change with the hour."""
 
     def __init__(
         self, backends: Mapping[str, BackendSettings], now: Callable[[], float], lookup: Lookup | None = None
@@ -96,26 +96,26 @@ class Prices:
         self._now = now
         self._lookup = lookup or list_price
         self._hour = 0
-        self._known: dict[tuple[str, str], Price] = {}
+        self._cache: dict[tuple[str, str], Price] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def of(self, backend: str, model: str) -> Price:
-        """Of calls to this model there. An unknown price is warned of once."""
+        """The price of calls to this model. An unknown price is logged once."""
         hour = int(self._now() // 3600)
         if hour != self._hour:
             self._hour = hour
-            self._known.clear()
-        found = self._known.get((backend, model))
-        if found is None:
-            found = self._known[backend, model] = self._find(backend, model)
-        return found
+            self._cache.clear()
+        price = self._cache.get((backend, model))
+        if price is None:
+            price = self._cache[backend, model] = self._find(backend, model)
+        return price
 
     def load(self) -> None:
-        """Read the price list (0.3 s), which otherwise the first call waits for."""
+        """Read the price list, which takes 0.3 s, so that the first call need not wait for it."""
         self.listed(Offer(kind="gemini", model=GEMINI_MODEL))
 
     def listed(self, offer: Offer) -> Price | None:
-        """What the price list says just now, whatever is configured."""
+        """The list's price at this moment, whatever is configured."""
         return self._lookup(offer, datetime.fromtimestamp(self._now(), UTC))
 
     def _find(self, backend: str, model: str) -> Price:
@@ -124,15 +124,14 @@ class Prices:
         if price is UNKNOWN and (backend, model) not in self._warned:
             self._warned.add((backend, model))
             fix = f"set price in [backends.{backend}]"
-            log.warning("no price is known: calls are counted as free", backend=backend, model=model, fix=fix)
+            log.warning("no known price: calls are counted as free", backend=backend, model=model, fix=fix)
         return price
 
     def _priced(self, settings: BackendSettings, model: str) -> Price:
-        told = settings.price
-        if told is not None:
-            cached = told.input if told.cached is None else told.cached
-            rates = Rates(input=told.input, cached=cached, output=told.output)
-            return Price(source="settings", rates=rates, as_of=told.as_of)
+        if (own := settings.price) is not None:
+            cached = own.input if own.cached is None else own.cached
+            rates = Rates(input=own.input, cached=cached, output=own.output)
+            return Price(source="settings", rates=rates, as_of=own.as_of)
         if settings.gpu_usd_per_hour is not None:
             return Price(source="gpu", gpu_usd_per_hour=settings.gpu_usd_per_hour)
         if is_local(settings.kind):
@@ -142,11 +141,11 @@ class Prices:
 
 
 def list_price(offer: Offer, at: datetime) -> Price | None:
-    """From genai-prices, as it was released."""
+    """The price in the installed release of genai-prices."""
     from genai_prices import __version__, data_snapshot
 
     ours = PROVIDERS[offer.kind]
-    # A model's id may have a path before it ("models/..."), which a provider that is looked up by its URL means.
+    # A path before a model's id, as in "models/...", is a part of the id only where a URL identifies the provider.
     name = offer.model.rpartition("/")[2] if ours.price_list_id else offer.model
     url = None if ours.price_list_id else offer.url or ours.price_list_url
     try:
@@ -155,51 +154,47 @@ def list_price(offer: Offer, at: datetime) -> Price | None:
         return None
     own = any(model is one for one in provider.models)  # not borrowed from another provider's list
     listed = model.get_prices(at, {"service_tier": offer.tier} if offer.tier and own else None)
-    entry = _Listed(listed, Decimal(str(ours.price_factors.get(offer.tier or "", 1))))
-    rates = entry.rates(0)
+    prices = listed.input_mtok, listed.cache_read_mtok, listed.output_mtok
+    factor = Decimal(str(ours.price_factors.get(offer.tier or "", 1)))
+    rates = _rates_at(prices, 0, factor)
     if rates is None:
         return None
+    starts = sorted({tier.start for price in prices for tier in getattr(price, "tiers", ())})
     return Price(
         source=f"genai-prices {__version__}",
         rates=rates,
-        above=tuple((start, dear) for start in entry.starts() if (dear := entry.rates(start + 1))),
+        above=tuple((start, higher) for start in starts if (higher := _rates_at(prices, start + 1, factor))),
         as_of=_verified(model.price_comments) or _newest_date(),
     )
 
 
-class _Listed:
-    """One entry of the list; its prices are dollars per million, or tiers of them by the input's length."""
+def _rates_at(prices: Sequence[Any], input_tokens: int, factor: Decimal) -> Rates | None:
+    """The listed prices of input, cached input and output, for calls with so many input tokens.
 
-    def __init__(self, entry: Any, factor: Decimal) -> None:
-        self._prices = entry.input_mtok, entry.cache_read_mtok, entry.output_mtok
-        self._factor = factor
+    Each is dollars per million, or has tiers of them by the length of the input. None without a price for both input
+    and output: half a price would be a wrong one.
+    """
 
-    def starts(self) -> list[int]:
-        """The lengths of input above which calls get dearer."""
-        return sorted({tier.start for price in self._prices for tier in getattr(price, "tiers", ())})
-
-    def rates(self, input_tokens: int) -> Rates | None:
-        """For calls of so much input. None without both prices: half a price would be a wrong one."""
-        given, cached, taken = (self._at(price, input_tokens) for price in self._prices)
-        if given is None or taken is None:
-            return None
-        return Rates(input=given, cached=given if cached is None else cached, output=taken)
-
-    def _at(self, price: Any, input_tokens: int) -> float | None:
+    def at(price: Any) -> float | None:
         if price is None:
             return None
         tiers = [tier.price for tier in getattr(price, "tiers", ()) if input_tokens > tier.start]
-        return float((tiers[-1] if tiers else getattr(price, "base", price)) * self._factor)
+        return float((tiers[-1] if tiers else getattr(price, "base", price)) * factor)
+
+    uncached, cached, output = map(at, prices)
+    if uncached is None or output is None:
+        return None
+    return Rates(input=uncached, cached=uncached if cached is None else cached, output=output)
 
 
 def _verified(comments: str | None) -> str:
-    """The last day that the list's keepers say they looked at this price; "" if they say none."""
+    """The last day on which the list's maintainers say they verified this price; "" if they say none."""
     return max(_VERIFIED.findall(comments or ""), default="")
 
 
 @cache
 def _newest_date() -> str:
-    """The last day on which the list's keepers say they looked at any price: the list is not older."""
+    """The last day on which the list's maintainers say they verified any price: the list is at least as new."""
     from genai_prices import data_snapshot
 
     models = (model for provider in data_snapshot.get_snapshot().providers for model in provider.models)

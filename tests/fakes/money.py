@@ -102,11 +102,11 @@ def record(
 
 def written(path: Path, *calls: CallRecord) -> None:
     """Put calls into a ledger that nobody has open."""
-    from app.accounting.budgets import tallied
+    from app.accounting.budgets import spending_of
     from app.accounting.ledger import open_for_writing, write
 
     db = open_for_writing(path)
-    write(db, calls, tallied((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls))
+    write(db, calls, spending_of((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls))
     db.close()
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from app.accounting.ledger import PATIENCE_S
+from app.accounting.ledger import COMMIT_WAIT_S
 from app.backends.base import Account, Call, Deadline
 from app.domain import TokenCount
 from tests.fakes.money import GEMINI, Desk
@@ -22,7 +22,7 @@ async def spend(desk: Desk, first: int) -> None:
         charge = desk.meter.begin(GEMINI, call, TokenCount(input=1))
         began = asyncio.get_running_loop().time()
         await charge.end(TokenCount(input=1), outcome="ok")
-        if asyncio.get_running_loop().time() - began < PATIENCE_S:  # it did not give up waiting
+        if asyncio.get_running_loop().time() - began < COMMIT_WAIT_S:  # it did not give up waiting
             sys.stdout.write(f"{name}\n")
             sys.stdout.flush()
         number += AT_ONCE

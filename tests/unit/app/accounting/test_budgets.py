@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.budgets import PICO, Budgets, Cell, Purse, Reservation, Tally
+from app.accounting.budgets import PICO, BudgetKey, Budgets, Reservation, Spending
 from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 from tests.fakes.money import NOON, Time
@@ -18,7 +18,7 @@ CENT = PICO // 100
 def budgets(
     told: BudgetSettings | None = None,
     backend: BackendSettings | None = None,
-    others: Callable[[], Tally] = dict,
+    others: Callable[[], Spending] = dict,
     time: Time | None = None,
 ) -> Budgets:
     return Budgets(told or BudgetSettings(), {"b": backend or BackendSettings(kind="gemini")}, others, time or Time())
@@ -35,23 +35,23 @@ def refused(kept: Budgets, *, key: str = "k", backend: str = "b") -> BudgetExcee
 
 
 def test_a_spent_budget_says_everything() -> None:
-    """Limit, what is spent, of which period and whose, when it begins anew, and the setting."""
+    """Limit, what is spent, of which period and whose, when it resets, and the setting."""
     kept = budgets(BudgetSettings(daily_usd=0.5))
     spend(kept, 50 * CENT)
     exc = refused(kept)
     assert str(exc) == (
         "the budget of $0.5 a day in total is spent: $0.500000 spent in 2026-11-22; "
-        "it begins anew at 2026-11-23T00:00:00Z; daily_usd in [budgets] sets it"
+        "it resets at 2026-11-23T00:00:00Z; daily_usd in [budgets] sets it"
     )
     assert exc.retry_after == 12 * 3600
 
 
 def test_calls_in_flight_count_at_their_worst() -> None:
-    """The message tells what is set aside; a call that ends for less makes room."""
+    """The message tells what is reserved; a call that ends for less makes room."""
     kept = budgets(BudgetSettings(monthly_usd=1.0))
     flying = kept.admit("b", "k", 100 * CENT)
     exc = refused(kept)
-    assert "$0.000000 spent and $1.000000 set aside for calls in flight in 2026-11" in str(exc)
+    assert "$0.000000 spent and $1.000000 reserved for calls in flight in 2026-11" in str(exc)
     assert exc.retry_after == (datetime(2026, 12, 1, tzinfo=UTC).timestamp() - NOON)
     kept.settle(flying, 1 * CENT, NOON)
     kept.admit("b", "k", 1)
@@ -112,15 +112,47 @@ def test_a_new_period_begins_with_nothing() -> None:
 
 def test_what_others_spend_counts() -> None:
     """As soon as the ledger tells."""
-    seen: dict[Cell, int] = {}
+    seen: dict[tuple[str, BudgetKey], int] = {}
     kept = budgets(BudgetSettings(daily_usd=1.0), others=lambda: seen)
     kept.admit("b", "k", 1)
-    seen[Cell("2026-11-22", Purse("total"))] = PICO
+    seen[("2026-11-22", BudgetKey("total"))] = PICO
     assert "$1.000000 spent" in str(refused(kept))
 
 
+def test_a_key_that_spent_in_an_earlier_period_is_not_listed() -> None:
+    """Under "*" a key has a state while it spends: today, or this month, or with calls in flight."""
+    others = {
+        ("2026-11-21", BudgetKey("key", "yesterday")): 1,
+        ("2026-10", BudgetKey("key", "last month")): 1,
+        ("2026-11", BudgetKey("key", "this month")): 1,
+        ("2026-11-22", BudgetKey("key", "today")): 1,
+        ("2026-11-22", BudgetKey("backend", "b")): 1,
+    }
+    kept = budgets(BudgetSettings(keys={"*": KeyBudget(daily_usd=1)}), others=lambda: others)
+    kept.admit("b", "in flight", 1)
+    assert [state.name for state in kept.states()] == ["in flight", "this month", "today"]
+
+
+def test_what_this_process_spent_is_forgotten_with_its_period() -> None:
+    """Yesterday's spending goes with the day, and stays in the month."""
+    time = Time()
+    kept = budgets(BudgetSettings(monthly_usd=1.0, keys={"*": KeyBudget(daily_usd=1.0)}), time=time)
+    spend(kept, CENT, key="early")
+    time.at += 86400
+    spend(kept, CENT, key="late", at=time.at)
+    states = {(state.scope, state.name): state.spent_usd for state in kept.states()}
+    assert states == {("total", ""): 0.02, ("key", "early"): 0.0, ("key", "late"): 0.01}
+
+
+def test_a_named_key_without_a_limit_has_none() -> None:
+    """It is not one of those that "*" stands for."""
+    kept = budgets(BudgetSettings(keys={"*": KeyBudget(daily_usd=0), "free": KeyBudget()}))
+    kept.admit("b", "free", 1)
+    refused(kept, key="other")
+
+
 def test_states_tell_of_every_budget() -> None:
-    """The total, backends, named keys, and each key that spends under "*"; limits, spent, set aside, and the end."""
+    """The total, backends, named keys, and each key that spends under "*"; limits, spent, reserved, and the end."""
     told = BudgetSettings(monthly_usd=10, keys={"*": KeyBudget(daily_usd=1), "n": KeyBudget(daily_usd=2)})
     kept = budgets(told, BackendSettings(kind="gemini", daily_usd=5))
     spend(kept, 20 * CENT)
@@ -141,7 +173,7 @@ def test_a_budget_is_overspent_by_one_worst_case_at_most(
     stream: list[tuple[int, float, bool]], limit: int, before: int
 ) -> None:
     """Whatever calls begin and end in whatever order, and use up to their worst case."""
-    total = {Cell("2026-11-22", Purse("total")): before}
+    total = {("2026-11-22", BudgetKey("total")): before}
     kept = budgets(BudgetSettings(daily_usd=limit / PICO), others=lambda: total)
     flying: list[tuple[Reservation, float]] = []
     spent, worst_admitted = before, 0

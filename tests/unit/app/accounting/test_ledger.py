@@ -16,7 +16,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.accounting.budgets import Cell, Purse
+from app.accounting.budgets import BudgetKey
 from app.accounting.ledger import MIGRATIONS, Ledger, LedgerLimits, open_for_writing
 from app.errors import ConfigError
 from tests.fakes.money import NOON, Time, record, written
@@ -153,12 +153,12 @@ async def test_others_spending_is_told_apart_from_ones_own(tmp_path: Path) -> No
     written(path, record(pico=5))
     ledger = Ledger(path, QUICK, Time())
     ledger.open()
-    total = Cell("2026-11-22", Purse("total"))
+    total = ("2026-11-22", BudgetKey("total"))
     assert ledger.others[total] == 5
     await ledger.append(record(pico=100))
     written(path, record(pico=7), record(NOON - 86400, pico=1000))
     wait_for(lambda: ledger.others[total] == 12)
-    assert ledger.others[Cell("2026-11", Purse("total"))] == 1012
+    assert ledger.others[("2026-11", BudgetKey("total"))] == 1012
     ledger.close()
 
 
@@ -169,9 +169,9 @@ async def test_a_new_day_begins_with_nothing(tmp_path: Path) -> None:
     written(ledger.path, record(pico=5), record(NOON + 86400, pico=1))
     ledger.open()
     moment.at += 86400
-    wait_for(lambda: Cell("2026-11-23", Purse("total")) in ledger.others)
-    assert Cell("2026-11-22", Purse("total")) not in ledger.others
-    assert ledger.others[Cell("2026-11", Purse("total"))] == 6
+    wait_for(lambda: ("2026-11-23", BudgetKey("total")) in ledger.others)
+    assert ("2026-11-22", BudgetKey("total")) not in ledger.others
+    assert ledger.others[("2026-11", BudgetKey("total"))] == 6
     ledger.close()
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_file_is_named_with_the_fix(tmp_path: Path, content: bytes) ->
     """The service does not start, and does not touch it."""
     path = tmp_path / "l.sqlite3"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"l\.sqlite3 is damaged, or no ledger: .* move it away"):
+    with pytest.raises(ConfigError, match=r"l\.sqlite3 is damaged or not a ledger: .* move it away"):
         Ledger(path).open()
     assert path.read_bytes() == content
 
@@ -198,7 +198,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "l.sqlite3"
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
-    with pytest.raises(ConfigError, match="another program's database"):
+    with pytest.raises(ConfigError, match="belongs to another program"):
         Ledger(path).open()
 
 

@@ -1,4 +1,4 @@
-"""Periods and purses."""
+"""Periods, and what is counted for whom."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.budgets import Cell, Purse, ends, in_pico, in_usd, period_of, seconds_left, tallied
+from app.accounting.budgets import BudgetKey, ends, in_pico, in_usd, period_of, seconds_left, spending_of
 
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2999, 1, 1)).map(lambda at: at.replace(tzinfo=UTC).timestamp())
 
@@ -32,12 +32,12 @@ def test_a_month_ends_with_its_last_day() -> None:
 def test_a_call_is_counted_for_everyone_who_pays() -> None:
     """Its day and its month, each in total, for the backend and for the key."""
     at = datetime(2026, 11, 22, 23, 59, tzinfo=UTC).timestamp()
-    tally = tallied([(at, "b", "k", 5), (at + 120, "b", "other", 2), (at, "free", "k", 0)])
-    assert tally[Cell("2026-11-22", Purse("total"))] == 5
-    assert tally[Cell("2026-11", Purse("total"))] == 7
-    assert tally[Cell("2026-11-23", Purse("key", "other"))] == 2
-    assert tally[Cell("2026-11", Purse("backend", "b"))] == 7
-    assert Cell("2026-11", Purse("backend", "free")) not in tally
+    tally = spending_of([(at, "b", "k", 5), (at + 120, "b", "other", 2), (at, "free", "k", 0)])
+    assert tally[("2026-11-22", BudgetKey("total"))] == 5
+    assert tally[("2026-11", BudgetKey("total"))] == 7
+    assert tally[("2026-11-23", BudgetKey("key", "other"))] == 2
+    assert tally[("2026-11", BudgetKey("backend", "b"))] == 7
+    assert ("2026-11", BudgetKey("backend", "free")) not in tally
 
 
 @given(st.floats(0, 1e9))

@@ -7,7 +7,7 @@ import pytest
 import rich_click as click
 from rich.console import Console
 
-from app.accounting.estimator.arithmetic import Estimator
+from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Workload
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
@@ -31,7 +31,7 @@ MEASURED = (
 
 def shown(month: Workload, measured: tuple[Throughput, ...] = (), **backends: BackendSettings) -> list[str]:
     console = Console(file=StringIO(), width=80, color_system=None, soft_wrap=True)
-    show_estimate(console, Estimator(backends, Prices(backends, Time())).estimate(month, measured))
+    show_estimate(console, estimate(backends, Prices(backends, Time()), month, measured))
     assert isinstance(console.file, StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert max(len(line) for line in lines) <= 80
@@ -61,8 +61,7 @@ def test_a_measured_gpu_of_ones_own_stands_first() -> None:
 def test_what_is_not_estimated_is_told() -> None:
     """With what is missing."""
     assert any(
-        line.startswith("not estimated: gemma: its speed is measured as it is used")
-        for line in shown(MONTH, gemma=GEMMA)
+        line.startswith("not estimated: gemma: its speed is measured in use") for line in shown(MONTH, gemma=GEMMA)
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.estimator.arithmetic import Estimator, api_usd_at, break_even, self_host_usd_at
+from app.accounting.estimator.arithmetic import api_usd_at, break_even, self_host_usd_at
+from app.accounting.estimator.arithmetic import estimate as estimate_month
 from app.accounting.estimator.models import GPUS, MODELS, ApiCost, Estimate, SelfHostCost, Workload, conversations
 from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
@@ -18,7 +19,7 @@ MONTH = Workload(input_tokens=10_000_000, output_tokens=2_000_000)
 
 
 def estimate(month: Workload = MONTH, measured: tuple[Throughput, ...] = (), **backends: BackendSettings) -> Estimate:
-    return Estimator(backends, Prices(backends, Time())).estimate(month, measured)
+    return estimate_month(backends, Prices(backends, Time()), month, measured)
 
 
 def row(of: Estimate, model: str, gpu: str) -> SelfHostCost:
@@ -128,15 +129,15 @@ def test_a_few_seconds_are_no_measurement(thin: Throughput) -> None:
     gemma = BackendSettings(kind="vllm", gpu_usd_per_hour=0.36)
     found = estimate(MONTH, (thin,), gemma=gemma)
     assert all(one.backend is None for one in found.self_hosted)
-    assert found.not_estimated == ("gemma: its speed is measured as it is used, and has not been yet",)
+    assert found.not_estimated == ("gemma: its speed is measured in use, and has not been yet",)
 
 
 def test_every_assumption_has_a_value_and_a_source() -> None:
     """The GPUs' prices among them, one's own marked as such."""
     found = estimate(msgspec.structs.replace(MONTH, gpus={"RTX 4090": 0.4}))
     values = {assumption.name: assumption for assumption in found.assumptions}
-    assert (values["RTX 4090, an hour"].value, values["RTX 4090, an hour"].source) == ("$0.40", "yours")
-    assert "RTX 3060, an hour" not in values
+    assert (values["RTX 4090, per hour"].value, values["RTX 4090, per hour"].source) == ("$0.40", "yours")
+    assert "RTX 3060, per hour" not in values
     assert all(assumption.value and assumption.source for assumption in found.assumptions)
     assert "not measured" in row(found, "Gemma 3 4B", "RTX 4090").speed_source
 
