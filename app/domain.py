@@ -57,7 +57,7 @@ class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """One search. Ranges are those of api.md, checked at the door. `backend` None: the settings' default.
+    """One search. Ranges are those of docs/api.md, checked by `app.api.schemas`. `backend` None: the settings' default.
 
     Of `conditions`, what the store cannot check is checked on the best `app.services.search.MAX_LOOKED_THROUGH` of each
     side.

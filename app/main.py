@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AI_PASSIVE, SOCK_STREAM, SocketType, create_server, getaddrinfo, socket
 from types import FrameType
+from typing import Any
 
 import structlog
 import uvicorn
@@ -18,7 +19,7 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
-from app.api.middleware import Door, is_loopback
+from app.api.middleware import RequestMiddleware, is_loopback
 from app.api.multipart import DocumentBody, DocumentsRequest
 from app.api.openapi import REQUEST_ID, StructShapes, openapi_config
 from app.api.problem_details import on_error
@@ -79,7 +80,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
     app = Litestar(
         ROUTES,
         lifespan=[_lifetime(services, samples)],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        dependencies=_dependencies(services),
         exception_handlers={
             Exception: on_error,
             NotFoundException: on_no_route,
@@ -93,8 +94,46 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         logging_config=None,
     )
     shapes.describe(app.openapi_schema)
-    app.asgi_handler = Door(app.asgi_handler, settings.service)
+    app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service)
     return app
+
+
+PROVIDED = (
+    "accounts",
+    "answerer",
+    "backends",
+    "documents",
+    "embeddings",
+    "jobs",
+    "model",
+    "names",
+    "presence",
+    "rankers",
+    "searcher",
+    "settings",
+    "stopping",
+    "tasks",
+    "text_ranker",
+    "warm_up",
+)
+"""The attributes of `Services` that routes may ask for by name."""
+
+
+def _dependencies(services: Services) -> dict[str, Provide]:
+    """What a route names as a parameter, it gets; `clients`, `fleet` and `open_store` open what they need first."""
+
+    def attribute(name: str) -> Provide:
+        def read() -> Any:
+            return getattr(services, name)
+
+        # Read for each request: `presence` comes later than the application, and tests replace services.
+        return Provide(read, sync_to_thread=False)
+
+    return {name: attribute(name) for name in PROVIDED} | {
+        "clients": Provide(services.clients),
+        "fleet": Provide(services.fleet.get),
+        "open_store": Provide(lambda: services.store.get, sync_to_thread=False),
+    }
 
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -204,7 +243,7 @@ async def _spare_what_stays(services: Services) -> None:
 
     It is half a million objects, and each full walk held up all requests for a fifth of a second.
     """
-    await services.warmed.wait()
+    await services.warm_up.done.wait()
     gc.collect()
     gc.freeze()
     log.info("warmed up", objects=gc.get_freeze_count())

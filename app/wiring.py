@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
 from app.services.answer import Answerer
 from app.services.chat import Tasks
-from app.services.documents import Catalogue, Library
+from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
@@ -63,12 +64,12 @@ class Resource(Generic[T]):
 
     @property
     def opened(self) -> T | None:
-        """It, if it is there already."""
+        """The value, if it has been opened already."""
         opening = self._opening
         return None if opening is None or not opening.done() or _failed(opening) else opening.result()
 
     async def settled(self) -> T | None:
-        """It, once an opening that is under way has ended; None if nobody asked for it, or it failed."""
+        """The value, after an opening that is under way has ended; None if nobody asked for it, or it failed."""
         if self._opening is None:
             return None
         await asyncio.wait((self._opening,))
@@ -111,120 +112,108 @@ class Services:
         index_home: Path | None = None,
         fits: Fits | None = None,
     ) -> None:
+        # In the order of who stands on whom: `close` goes the other way round.
         self.settings = settings
         self._index_home = index_home or settings.index.home
+        self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
-        self.fleet = Resource(self._open_fleet)
+        self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
+        self.fleet = self._resource("backends", self._open_fleet, Fleet.close)
         self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
-        self.store = Resource(open_store)
+        self.reranker = _reranker(settings, fits)
+        self._on_close("reranker", self.reranker.close)
+        self.store = self._resource("store", open_store, lambda store: store.close())
+        self._write_lock = self._resource("write lock", self._lock_index, _release)
+        self.context = self._resource("manifest", self._open_context, _close_manifest)
         self.embedder = embedder
         # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
         self.model = Resource(embedder.get)
+        self.texts = TextEmbedder(self.model.get)
+        self._on_close("text embedder", self.texts.close)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
-        self.reranker = _reranker(settings, fits)
+        self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.names = _names(settings, self.backends)
-        self.texts = TextEmbedder(self.model.get)
         self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
         self.text_ranker = TextRanker(self.rankers, Lexical(), self.texts, self.model.get, settings.compat)
-        self.bench = Resource(self._open_bench)
-        self.library = Library(self.bench.get)
-        self.catalogue = Catalogue(self.bench.get)
+        self.documents = Documents(self.context.get)
+        self._on_close("readers", self.documents.close)
         self.jobs = Jobs()
-        self._warming: asyncio.Task[None] | None = None
-        self.warmed = asyncio.Event()
-        """Set when each dependency has been opened and loaded, or has failed."""
-        self._samples: Path | None = None
-        self._writing: DirectoryLock | None = None
+        self._on_close("jobs", self.jobs.close)
+        needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.fleet.get}
+        self.warm_up = WarmUp(needs, self._index_samples)
+        self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
-        self._needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.fleet.get}
         self.stopping = asyncio.Event()
         """Set when the service has been told to end: long work stops, and says so."""
 
     async def start(self, samples: Path | None = None) -> None:
-        """Begin to open the store and to load the model, without waiting: `readiness` tells when they are there.
+        """Begin to open the store and to load the model, without waiting: `warm_up` tells when they are there.
 
         `samples` is a directory to index first if there is no collection at all.
         """
         await asyncio.to_thread(self.accounts.open)
-        self._samples = samples
-        self._warming = asyncio.create_task(self._warm())
-
-    async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
-        """Try each dependency; one that needs longer than `timeout_s` is not ready."""
-        found = list(await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items())))
-        if self._samples is not None:
-            found.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
-        return found
-
-    async def _warm(self) -> None:
-        """All at once, each telling when it is there: what fails keeps nobody else from getting ready."""
-        needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
-        await asyncio.gather(*(_told(name, need) for name, need in needs))
-        self.warmed.set()
-        if self._samples is not None:
-            await self._index_samples(self._samples)
-
-    async def _index_samples(self, samples: Path) -> None:
-        try:
-            if not await (await self.store.get()).collections():
-                summary = await self.library.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
-                log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
-        except WinnowError as exc:
-            log.error("the samples were not indexed", detail=str(exc))
-        finally:
-            self._samples = None
+        self.warm_up.start(samples)
 
     async def close(self) -> None:
-        """Let go of everything that was opened."""
-        if self._warming is not None:
-            self._warming.cancel()
-            await asyncio.gather(self._warming, return_exceptions=True)
-        await self.jobs.close()
-        await self.library.close()
-        await self.queries.close()
-        await self.texts.close()
-        if (bench := await self.bench.settled()) is not None:
-            await bench.manifest.close()
-        if self._writing is not None:
-            self._writing.release()
-        if (store := await self.store.settled()) is not None:
-            await store.close()
-        await self.reranker.close()
-        if (fleet := await self.fleet.settled()) is not None:
-            await fleet.close()
-        await asyncio.to_thread(self.accounts.close)
+        """Close everything that was opened, the last first; what fails to close is logged and keeps nothing open."""
+        await self._closings.aclose()
 
-    async def _open_bench(self) -> PipelineContext:
-        store, home = await self.store.get(), self._index_home
-        if self.settings.store.url and self._writing is None:
+    async def clients(self) -> Mapping[str, BackendClient]:
+        """The backends that are models, by name."""
+        return (await self._router()).clients
+
+    def _resource(
+        self, name: str, open_it: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]
+    ) -> Resource[T]:
+        """Opened by whoever needs it first, and closed in the end if anybody did."""
+        resource = Resource(open_it)
+
+        async def close_if_opened() -> None:
+            if (opened := await resource.settled()) is not None:
+                await close(opened)
+
+        self._on_close(name, close_if_opened)
+        return resource
+
+    def _on_close(self, name: str, close: Callable[[], Awaitable[None]]) -> None:
+        async def close_or_log() -> None:
+            try:
+                await close()
+            except Exception:
+                log.exception("not closed", what=name)
+
+        self._closings.push_async_callback(close_or_log)
+
+    async def _lock_index(self) -> DirectoryLock:
+        return DirectoryLock(ensured(self._index_home), wait=0)
+
+    async def _open_context(self) -> PipelineContext:
+        store = await self.store.get()
+        if self.settings.store.url:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
-            self._writing = DirectoryLock(ensured(home), wait=0)
+            await self._write_lock.get()
         return PipelineContext(
             store=store,
-            manifest=await asyncio.to_thread(Manifest, home / MANIFEST_FILE),
+            manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
         )
 
     def _answerer(self) -> Answerer:
-        told = self.settings
+        settings = self.settings
         return Answerer(
             self.searcher,
             self.backends,
             self._router,
             self.queries.embed_together,
-            told.routing.deadline_s,
-            told.answer.min_relevance,
+            settings.routing.deadline_s,
+            settings.answer.min_relevance,
         )
-
-    async def clients(self) -> Mapping[str, BackendClient]:
-        """The backends that are models, by name."""
-        return (await self._router()).clients
 
     async def _router(self) -> Router:
         return (await self.fleet.get()).router
@@ -239,20 +228,79 @@ class Services:
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
 
+    async def _index_samples(self, samples: Path) -> None:
+        if not await (await self.store.get()).collections():
+            summary = await self.documents.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
+            log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
+
+
+class WarmUp:
+    """Opens what requests need before the first one comes, and says what of it is ready."""
+
+    def __init__(
+        self, needs: Mapping[str, Callable[[], Awaitable[object]]], index_samples: Callable[[Path], Awaitable[None]]
+    ) -> None:
+        self._needs = needs
+        self._index_samples = index_samples
+        self._samples: Path | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.done = asyncio.Event()
+        """Set when each dependency has been opened and loaded, or has failed."""
+
+    def start(self, samples: Path | None) -> None:
+        """Begin, without waiting."""
+        self._samples = samples
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
+        """Try each dependency; one that needs longer than `timeout_s` is not ready."""
+        tried = list(await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items())))
+        if self._samples is not None:
+            tried.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
+        return tried
+
+    async def _run(self) -> None:
+        """All at once, each telling when it is there: what fails keeps nobody else from getting ready."""
+        needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
+        await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
+        self.done.set()
+        if self._samples is None:
+            return
+        try:
+            await self._index_samples(self._samples)
+        except WinnowError as exc:
+            log.error("the samples were not indexed", detail=str(exc))
+        finally:
+            self._samples = None
+
+
+async def _close_manifest(context: PipelineContext) -> None:
+    await context.manifest.close()
+
+
+async def _release(lock: DirectoryLock) -> None:
+    lock.release()
+
 
 async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: float | None) -> Dependency:
     try:
         async with asyncio.timeout(timeout_s):
             await attempt()
     except TimeoutError:
-        return Dependency(name=name, ready=False, detail="it is still starting, or does not answer")
+        return Dependency(name=name, ready=False, detail="still starting, or not answering")
     except WinnowError as exc:
         return Dependency(name=name, ready=False, detail=str(exc))
     return Dependency(name=name, ready=True)
 
 
-async def _told(name: str, attempt: Callable[[], Awaitable[object]]) -> None:
-    """Try it, for the log."""
+async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]]) -> None:
+    """The outcome is for the log alone."""
     try:
         dependency = await _try(name, attempt, timeout_s=None)
     except Exception:
@@ -269,12 +317,12 @@ def _failed(future: "asyncio.Future[T]") -> bool:
 
 
 def named_backends(settings: Settings) -> Backends:
-    """Those of the settings. Raises ConfigError for a setting that names one which is not there."""
+    """The backends of the settings. Raises ConfigError for a setting that names one which is not declared."""
     return Backends(declared(settings.backends), settings.service.backend, settings.routing.auto)
 
 
 def build_services(settings: Settings, *, index_home: Path | None = None, fits: Fits | None = None) -> Services:
-    """The real ones. Nothing is opened or loaded yet.
+    """The services of these settings. Nothing is opened or loaded yet.
 
     With `index_home` they have an embedded index of their own there; ledger, budgets and backends stay the home's.
     """
@@ -302,18 +350,18 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
 
 
 def ensured(directory: Path) -> Path:
-    """It, made if it was not there. Raises ConfigError."""
+    """Create the directory if missing; return it. Raises ConfigError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ConfigError(f"{directory} cannot be made: {exc.strerror}; WINNOW_HOME names another place") from exc
+        raise ConfigError(f"{directory} cannot be created: {exc.strerror}; WINNOW_HOME names another place") from exc
     return directory
 
 
 def _names(settings: Settings, backends: Backends) -> ModelNames:
-    told = settings.compat
+    compat = settings.compat
     embedder = settings.embedding.model
-    return ModelNames(backends, told.rerank_aliases, (embedder, public_name(embedder), *told.embed_aliases))
+    return ModelNames(backends, compat.rerank_aliases, (embedder, public_name(embedder), *compat.embed_aliases))
 
 
 def _reranker(settings: Settings, fits: Fits | None) -> Reranker:

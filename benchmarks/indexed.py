@@ -28,6 +28,6 @@ async def services_at(home: Path | None) -> AsyncIterator[Services]:
 async def index_folder(services: Services, folder: Path, collection: str = "default") -> Summary:
     """`winnow index FOLDER --no-delete`."""
     absolute = str(await asyncio.to_thread(folder.resolve))
-    return await services.library.sync(
+    return await services.documents.sync(
         SyncRequest(inputs=(absolute,), cwd=absolute, collection=collection, delete=False)
     )

@@ -23,7 +23,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 log = structlog.get_logger()
 
 
-class Door:
+class RequestMiddleware:
     """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a sane one."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:

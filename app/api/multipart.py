@@ -41,7 +41,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> list[Part]:
     """The parts in order. Raises InvalidRequest, TooLarge."""
     boundary = request.content_type[1].get("boundary", "")
-    collected = _Parts()
+    parts: list[Part] = []
+    data = bytearray()
     size = 0
     try:
         with PushMultipartParser(boundary.encode(), max_segment_count=max_parts) as parser:
@@ -49,41 +50,29 @@ async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> lis
                 size += len(piece)
                 if size > max_bytes:
                     raise TooLarge(f"a form may have {max_bytes} bytes; send the files in several requests")
+                # The parser's events: a part's head, its data in pieces, and None at its end.
                 for event in parser.parse(piece):
-                    collected.take(event)
+                    if isinstance(event, MultipartSegment):
+                        head, data = event, bytearray()
+                    elif event is not None:
+                        data += event
+                    else:
+                        parts.append(_part(head, data))
     except ParserLimitReached as exc:
         raise InvalidRequest(f"a form may have {max_parts} parts with short headers: {exc}") from exc
     except ValueError as exc:  # the parser's own errors, and header bytes that are no text
-        raise InvalidRequest(f"the body is no {MULTIPART} that can be read: {exc}") from exc
-    return collected.parts
+        raise InvalidRequest(f"the body is not valid {MULTIPART}: {exc}") from exc
+    return parts
 
 
-class _Parts:
-    """The parser's events, put together."""
-
-    def __init__(self) -> None:
-        self.parts: list[Part] = []
-        self._head: MultipartSegment | None = None
-        self._data = bytearray()
-
-    def take(self, event: MultipartSegment | bytearray | None) -> None:
-        """A head, then its data in pieces, then None."""
-        if isinstance(event, MultipartSegment):
-            self._head, self._data = event, bytearray()
-        elif event is not None:
-            self._data += event
-        elif self._head is not None:
-            head, self._head = self._head, None
-            self.parts.append(
-                Part(
-                    name=head.name or "",
-                    filename=head.filename,
-                    media_type=head.content_type,
-                    charset=head.charset or "utf-8",
-                    data=bytes(self._data),
-                )
-            )
-            self._data = bytearray()
+def _part(head: MultipartSegment, data: bytearray) -> Part:
+    return Part(
+        name=head.name or "",
+        filename=head.filename,
+        media_type=head.content_type,
+        charset=head.charset or "utf-8",
+        data=bytes(data),
+    )
 
 
 MAX_DOCUMENTS = 1000

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
+from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
 from app.api.problem_details import ClientGone, UnsupportedMediaType, request_id
@@ -18,6 +20,11 @@ from app.domain import Caller
 from app.errors import FieldProblem, InvalidRequest, TooLarge
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Service = TypeVar("Service")
+
+Injected = NamedDependency[SkipValidation[Service]]
+"""What `app.main` provides under the parameter's name. Not validated, so that tests can replace a service by a fake."""
 
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")

@@ -63,16 +63,16 @@ def stream_answer(
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
     """Run the pipeline. Raises IndexBusy."""
-    return _run(settings, lambda services: services.library.sync(request, report))
+    return _run(settings, lambda services: services.documents.sync(request, report))
 
 
 def index_bytes(settings: Settings, data: bytes, name: str, collection: str, report: Report) -> Summary:
     """Index one document as a file called `name` would be. Raises IndexBusy."""
 
     async def work(services: Services) -> Summary:
-        await services.bench.get()  # a busy index is noticed before the model is loaded
+        await services.context.get()  # a busy index is noticed before the model is loaded
         await _load_model(services, report)
-        return await services.library.put_bytes(data, name, collection)
+        return await services.documents.put_bytes(data, name, collection)
 
     return _run(settings, work)
 

@@ -187,7 +187,7 @@ async def index_documents(
             SubmittedDocument(document=Document(text=one.text, title=one.title), id=one.id)
             for one in documents[start : start + SLICE]
         ]
-        failed += sum(outcome.status == "failed" for outcome in await services.library.put(collection, some))
+        failed += sum(outcome.status == "failed" for outcome in await services.documents.put(collection, some))
     tell(EvaluationProgress(step="indexing", done=len(documents), total=len(documents), failed=failed))
     return failed
 

@@ -1,10 +1,11 @@
-"""Use cases: collections and documents, written and looked at."""
+"""Use case: collections and documents, written and read."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import msgspec
 
@@ -32,48 +33,7 @@ from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Notice, Refused, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
-from indexing.store.base import CollectionInfo, check_name
-
-
-class Page(msgspec.Struct, frozen=True):
-    """A part of a list; `more` says whether something follows."""
-
-    records: list[DocumentRecord]
-    more: bool
-
-
-class Catalogue:
-    """What collections hold. The workbench is asked for with each call, so that it can be opened late."""
-
-    def __init__(self, bench: Callable[[], Awaitable[PipelineContext]]) -> None:
-        self._bench = bench
-
-    async def count(self, lineage: str) -> int:
-        """The documents of a filling of a collection."""
-        bench = await self._bench()
-        return await bench.manifest.count(lineage)
-
-    async def page(self, collection: str, *, after: str, limit: int) -> Page:
-        """Documents by id, those after `after`. Raises CollectionNotFound."""
-        bench = await self._bench()
-        lineage = (await bench.store.info(collection)).spec.lineage
-        records = await bench.manifest.documents(lineage, after=after, limit=limit + 1)
-        return Page(records[:limit], len(records) > limit)
-
-    async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
-        """A document and its passages in order. Raises CollectionNotFound, NotFound."""
-        bench = await self._bench()
-        lineage = (await bench.store.info(collection)).spec.lineage
-        record = await bench.manifest.document(lineage, document_id)
-        if record is None or record.version is None:
-            raise NotFound(no_document(collection, document_id))
-        return record, await bench.store.passages(collection, document_id)
-
-
-def no_document(collection: str, document_id: str) -> str:
-    """The sentence for it."""
-    return f"there is no document {document_id!r} in the collection {collection!r}"
-
+from indexing.store.base import CollectionInfo, Distance, check_name
 
 MAX_AT_ONCE = 64
 """Uploads that may be under way; each holds its documents in memory."""
@@ -85,19 +45,28 @@ _READERS = 2
 _RETRY_AFTER_S = 5.0
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller expects of a collection; None where anything will do."""
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection as users see it.
 
-    embedding_model: str | None = None
-    vector_size: int | None = None
-    distance: str | None = None
+    `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
+    `winnow index --rebuild` first. `bytes` is null where the store does not tell.
+    """
+
+    name: str
+    documents: int
+    passages: int
+    bytes: int | None
+    embedder: str
+    vector_size: int
+    distance: Distance
+    status: Literal["ready", "other embedder"]
 
 
-class Library:
-    """Writes to collections. The workbench is asked for with each call, so that it can be opened late."""
+class Documents:
+    """Collections and their documents. The context is asked for with each call, so that it can be opened late."""
 
-    def __init__(self, bench: Callable[[], Awaitable[PipelineContext]]) -> None:
-        self._bench = bench
+    def __init__(self, context: Callable[[], Awaitable[PipelineContext]]) -> None:
+        self._context = context
         self._syncing = asyncio.Lock()
         self._uploads = 0
         self._readers: ReaderPool | None = None
@@ -113,34 +82,54 @@ class Library:
             detail = "another run is writing to the index; this one starts when it has finished"
             report(Notice(stage="waiting", detail=detail))
         async with self._syncing:
-            return await sync(await self._bench(), request, report)
+            return await sync(await self._context(), request, report)
 
-    async def create(self, name: str, shape: Shape, model: str) -> tuple[CollectionInfo, bool]:
+    async def collections(self) -> list[Collection]:
+        """All collections by name."""
+        context = await self._context()
+        return [await _described(context, info) for info in await context.store.collections()]
+
+    async def collection(self, name: str) -> Collection:
+        """Raises CollectionNotFound."""
+        context = await self._context()
+        return await _described(context, await context.store.info(name))
+
+    async def create(
+        self,
+        name: str,
+        model: str,
+        *,
+        embedding_model: str | None = None,
+        vector_size: int | None = None,
+        distance: Distance | None = None,
+    ) -> tuple[Collection, bool]:
         """The collection, and whether it is new. `model` is the configured embedding model.
 
-        Raises InvalidName, EmbedderMismatch, and Conflict where `shape` is another.
+        Raises InvalidName, EmbedderMismatch, and Conflict where it is not of the model, size or distance given.
         """
         check_name(name)
-        bench = await self._bench()
-        async with bench.submission_lock:
-            found = await find_collection(bench, name)
-            size = found.spec.dimension if found else (await bench.embedder.get()).dimension
-            actual = {
-                "embedding_model": model,
-                "vector_size": size,
-                "distance": found.spec.distance if found else "cosine",
-            }
-            _agree(name, shape, actual)
-            return found or await ensure_collection(bench, name), found is None
+        context = await self._context()
+        async with context.submission_lock:
+            existing = await find_collection(context, name)
+            size = existing.spec.dimension if existing else (await context.embedder.get()).dimension
+            actual_distance = existing.spec.distance if existing else "cosine"
+            _check_shape(
+                name,
+                embedding_model=(embedding_model, model),
+                vector_size=(vector_size, size),
+                distance=(distance, actual_distance),
+            )
+            info = existing or await ensure_collection(context, name)
+        return await _described(context, info), existing is None
 
     async def drop(self, name: str) -> None:
         """Delete a collection with its documents. Raises CollectionNotFound."""
-        await drop_collection(await self._bench(), name)
+        await drop_collection(await self._context(), name)
 
     async def admit(self, collection: str) -> None:
         """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch."""
         check_name(collection)
-        await find_collection(await self._bench(), collection)
+        await find_collection(await self._context(), collection)
 
     @contextmanager
     def uploading(self) -> Iterator[None]:
@@ -173,15 +162,31 @@ class Library:
             results.extend(done)
         return results
 
+    async def page(self, collection: str, *, after: str, limit: int) -> tuple[list[DocumentRecord], bool]:
+        """Up to `limit` documents by id, those after `after`, and whether more follow. Raises CollectionNotFound."""
+        context = await self._context()
+        lineage = (await context.store.info(collection)).spec.lineage
+        records = await context.manifest.documents(lineage, after=after, limit=limit + 1)
+        return records[:limit], len(records) > limit
+
+    async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
+        """A document and its passages in order. Raises CollectionNotFound, NotFound."""
+        context = await self._context()
+        lineage = (await context.store.info(collection)).spec.lineage
+        record = await context.manifest.document(lineage, document_id)
+        if record is None or record.version is None:
+            raise document_not_found(collection, document_id)
+        return record, await context.store.passages(collection, document_id)
+
     async def put(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
         """Index documents that are handed over."""
-        return await put_documents(await self._bench(), collection, documents)
+        return await put_documents(await self._context(), collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
         """Read a document that is not a file of ours, as if it were called `name`, and index it."""
-        bench, begun = await self._bench(), time.perf_counter()
+        context, begun = await self._context(), time.perf_counter()
         try:
-            async with ReaderPool(bench.limits) as pool:
+            async with ReaderPool(context.limits) as pool:
                 documents = await pool.read(data, name)
         except UnreadableDocument as exc:
             refused = (Refused(source=name, reason=exc.reason, detail=exc.detail),)
@@ -192,11 +197,11 @@ class Library:
 
     async def delete(self, collection: str, document_id: str) -> bool:
         """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
-        return await delete_document(await self._bench(), collection, document_id)
+        return await delete_document(await self._context(), collection, document_id)
 
     async def _summary(self, collection: str, name: str, outcomes: Sequence[DocumentResult], seconds: float) -> Summary:
-        bench = await self._bench()
-        info = await bench.store.info(collection)
+        context = await self._context()
+        info = await context.store.info(collection)
         count = Counter(outcome.status for outcome in outcomes)
         return Summary(
             collection=collection,
@@ -207,7 +212,7 @@ class Library:
                 Refused(source=name, reason=o.reason or "", detail=o.detail or "") for o in outcomes if o.reason
             ),
             passages=sum(outcome.passages for outcome in outcomes if outcome.status != "unchanged"),
-            total_documents=await bench.manifest.count(info.spec.lineage),
+            total_documents=await context.manifest.count(info.spec.lineage),
             total_passages=info.passages,
             seconds=round(seconds, 3),
         )
@@ -216,7 +221,7 @@ class Library:
         if not isinstance(offer, OfferedFile):
             return [offer]
         if self._readers is None:
-            self._readers = ReaderPool((await self._bench()).limits, _READERS)
+            self._readers = ReaderPool((await self._context()).limits, _READERS)
         try:
             documents = await self._readers.read(offer.data, offer.name, offer.media_type)
         except UnreadableDocument as exc:
@@ -229,13 +234,31 @@ class Library:
         return [next(outcomes) if isinstance(offer, SubmittedDocument) else rejection(offer) for offer in part]
 
 
-def _agree(name: str, shape: Shape, actual: dict[str, object]) -> None:
-    wanted = {field: value for field, value in msgspec.structs.asdict(shape).items() if value is not None}
+def document_not_found(collection: str, document_id: str) -> NotFound:
+    """The error for it."""
+    return NotFound(f"document {document_id!r} not found in collection {collection!r}")
+
+
+async def _described(context: PipelineContext, info: CollectionInfo) -> Collection:
+    return Collection(
+        name=info.name,
+        documents=await context.manifest.count(info.spec.lineage),
+        passages=info.passages,
+        bytes=await context.store.bytes_on_disk(info.name),
+        embedder=info.spec.embedder,
+        vector_size=info.spec.dimension,
+        distance=info.spec.distance,
+        status="ready" if info.spec.embedder == context.embedder.fingerprint else "other embedder",
+    )
+
+
+def _check_shape(name: str, **shape: tuple[object, object]) -> None:
+    """Each of `shape` is what the caller expects, or None where anything will do, and what there is."""
     problems = tuple(
-        FieldProblem(f"/{field}", f"it is {actual[field]!r} here, not {value!r}")
-        for field, value in wanted.items()
-        if value != actual[field]
+        FieldProblem(f"/{field}", f"it is {actual!r} here, not {expected!r}")
+        for field, (expected, actual) in shape.items()
+        if expected not in (None, actual)
     )
     if problems:
-        said = "; ".join(f"{problem.pointer[1:]}: {problem.detail}" for problem in problems)
-        raise Conflict(f"the collection {name!r} cannot have that shape: {said}", problems)
+        listed = "; ".join(f"{problem.pointer[1:]}: {problem.detail}" for problem in problems)
+        raise Conflict(f"collection {name!r} cannot have this shape: {listed}", problems)

@@ -314,7 +314,7 @@ async def test_ids_of_indexed_files_are_not_taken(client: httpx.AsyncClient, ser
     """A document of a file is kept in step by `winnow index` alone; the list says where each is from."""
     records = tmp_path / "records.jsonl"
     records.write_text('{"id": "r1", "text": "dental record"}\n')
-    await services.library.sync(SyncRequest(inputs=(str(records),), cwd=str(tmp_path), collection="files"))
+    await services.documents.sync(SyncRequest(inputs=(str(records),), cwd=str(tmp_path), collection="files"))
     (result,) = await post(client, "files", {"id": "r1", "text": "mine"})
     assert (result["status"], result["reason"]) == ("failed", "duplicate_id")
     assert "records.jsonl" in result["detail"]

@@ -95,7 +95,7 @@ def test_openai_models(openai_client: openai.OpenAI) -> None:
 
 def test_openai_reads_our_errors(openai_client: openai.OpenAI) -> None:
     """Its own exceptions, with message and parameter."""
-    with pytest.raises(openai.NotFoundError, match="there is no model 'nobody'"):
+    with pytest.raises(openai.NotFoundError, match="model 'nobody' not found"):
         openai_client.models.retrieve("nobody")
     with pytest.raises(openai.BadRequestError) as caught:
         openai_client.embeddings.create(model="winnow-embed", input="a", dimensions=7)

@@ -5,16 +5,16 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from app.api.request import BodyRequest
+from app.config.settings import Settings
 from app.domain import Citation, Hit
-from app.wiring import Services
 
 MAX_QUOTED = 200
 _WORDS_EACH_END = 5
 
 
-def base_of(request: BodyRequest, services: Services) -> str:
+def base_of(request: BodyRequest, settings: Settings) -> str:
     """What links begin with: the address that users know, or else the one that was asked."""
-    return (services.settings.service.public_url or str(request.base_url)).rstrip("/")
+    return (settings.service.public_url or str(request.base_url)).rstrip("/")
 
 
 class Links:

@@ -5,19 +5,19 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.compat.errors import shaped
-from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, found, title_of, within
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, search_for, title_of, within
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.problem_details import Problem
-from app.api.request import BodyRequest
+from app.api.request import BodyRequest, Injected
 from app.api.schemas import MAX_CANDIDATES
+from app.config.settings import Settings
 from app.domain import Hit, Query, RankingOptions
 from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at
 from app.services.model_ids import at_backend
-from app.wiring import Services
+from app.services.search import Searcher
 from indexing.errors import CollectionNotFound
 
 TOP_K = 10
@@ -30,7 +30,7 @@ NO_SUCH_KNOWLEDGE = 2001
 NOT_AUTHENTICATED = 1002
 
 _TOLERATED: Mapping[int, int] = {403: 401, 404: 400, 502: 500}
-"""What Dify takes for a wrong address when it checks the settings, and what it is told instead."""
+"""Statuses that Dify mistakes for a wrong address when it checks the settings, and the status sent instead."""
 
 _CODES: Mapping[tuple[type[Exception], ...], int] = {
     (NotAuthenticated, NotAllowed): NOT_AUTHENTICATED,
@@ -72,39 +72,17 @@ class DifyRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage. `score` is that of /search; `metadata` also says where it stands."""
-
-    content: str
-    score: float
-    title: str
-    metadata: Mapping[str, Any]
-
-
-class Records(msgspec.Struct, frozen=True, kw_only=True):
-    """By descending score."""
-
-    records: list[Record]
-
-
-class DifyError(msgspec.Struct, frozen=True, kw_only=True):
+def dify_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
     """`error_code` 1002: the key is not known; 2001: no such collection or backend; else the HTTP status."""
-
-    error_code: int
-    error_msg: str
-
-
-def dify_error(problem: Problem, exc: Exception) -> tuple[int, DifyError]:
-    """The shape of a refusal."""
     status = _TOLERATED.get(problem.status, problem.status)
     code = next((code for kinds, code in _CODES.items() if isinstance(exc, kinds)), status)
-    return status, DifyError(error_code=code, error_msg=problem.detail)
+    return status, {"error_code": code, "error_msg": problem.detail}
 
 
-async def find_records(request: BodyRequest, services: Services, query: Query) -> Records:
-    """A search in Dify's words."""
-    result = await found(request, services, query)
-    return Records(records=[_record(hit) for hit in result.results])
+async def find_records(request: BodyRequest, searcher: Searcher, query: Query) -> dict[str, list[dict[str, Any]]]:
+    """A search in Dify's words: `records` by descending score, which is that of /search."""
+    result = await search_for(request, searcher, query)
+    return {"records": [_record(hit) for hit in result.results]}
 
 
 @post(
@@ -115,14 +93,18 @@ async def find_records(request: BodyRequest, services: Services, query: Query) -
     exception_handlers=shaped(dify_error),
 )
 async def dify_retrieval(
-    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
-) -> Records:
+    request: BodyRequest,
+    data: JSONBody[DifyRequest],
+    searcher: Injected[Searcher],
+    settings: Injected[Settings],
+) -> dict[str, list[dict[str, Any]]]:
     """What /search finds, in time for Dify: in the order of retrieval where no model has ranked by then."""
-    deadline_ms = min(DEADLINE_MS, services.settings.ranking.deadline_ms)
-    return await find_records(request, services, data.to_query(TOP_K, RankingOptions(deadline_ms=deadline_ms)))
+    deadline_ms = min(DEADLINE_MS, settings.ranking.deadline_ms)
+    return await find_records(request, searcher, data.to_query(TOP_K, RankingOptions(deadline_ms=deadline_ms)))
 
 
-def _record(hit: Hit) -> Record:
+def _record(hit: Hit) -> dict[str, Any]:
+    """The metadata also says where the passage stands."""
     place = {
         "document_id": hit.document_id,
         "source": hit.source,
@@ -133,5 +115,5 @@ def _record(hit: Hit) -> Record:
         "chunk_id": hit.id,
         "ranked_by": hit.ranked_by,
     }
-    known = {key: value for key, value in place.items() if value not in (None, "")}
-    return Record(content=hit.text or "", score=hit.score, title=title_of(hit), metadata={**hit.metadata, **known})
+    metadata = {**hit.metadata, **{key: value for key, value in place.items() if value not in (None, "")}}
+    return {"content": hit.text or "", "score": hit.score, "title": title_of(hit), "metadata": metadata}

@@ -27,8 +27,8 @@ from indexing.errors import CollectionNotFound, StoreUnavailable
 
 log = structlog.get_logger()
 
-Shape = Callable[[Problem, Exception], tuple[int, msgspec.Struct]]
-"""The status and the body that a client understands for a problem."""
+Shape = Callable[[Problem, Exception], tuple[int, dict[str, Any]]]
+"""The status and the JSON that a client understands for a problem."""
 
 Hints = Callable[[int, Exception], Mapping[str, str]]
 """Headers that tell a client more than the status does."""
@@ -65,72 +65,45 @@ SPENT = "insufficient_quota"
 REJECTED = "invalid_upstream_request"
 TOO_LONG = "context_length_exceeded"
 
-_TOLD = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
-"""What stands in the text, too: it is all that later versions of the SDK put into their exceptions."""
+_PREFIXES = {SPENT: "insufficient quota: ", REJECTED: "invalid upstream request: "}
+"""Also in the text, because later versions of the SDK put nothing else into their exceptions."""
 
 _EXCEEDED = "this model's maximum context length is exceeded"
-"""LiteLLM knows by these words, and not by the code, that another model may help."""
+"""LiteLLM looks for these words, not for the code, to learn that another model may help."""
 
 _STATUS = {422: 400}
 _TYPES = {401: "authentication_error", 402: SPENT, 403: "permission_error", 429: "rate_limit_error"}
 
 
-class OpenAIError(msgspec.Struct, frozen=True, kw_only=True):
-    """`param` names the bad field, as in "documents.3"."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
+def openai_failure(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
+    """OpenAI's error, which vLLM and Infinity share. `param` names the bad field, as in "documents.3"."""
+    code = problem.type.rpartition(":")[2].replace("-", "_")
+    return problem.status, _openai(problem.detail, _type(problem.status), _param(problem, exc), code)
 
 
-class OpenAIFailure(msgspec.Struct, frozen=True):
-    """OpenAI's, and vLLM's and Infinity's."""
-
-    error: OpenAIError
-
-
-class AnyonesFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """Cohere's clients read `message`, Jina's `detail`, the others `error`; who is calling nobody can tell."""
-
-    id: str
-    message: str
-    detail: str
-    error: OpenAIError
-
-
-def openai_failure(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
-    """A problem as it is, in these words."""
-    error = OpenAIError(
-        message=problem.detail,
-        type=_type(problem.status),
-        param=_param(problem, exc),
-        code=problem.type.rpartition(":")[2].replace("-", "_"),
-    )
-    return problem.status, OpenAIFailure(error)
-
-
-def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, AnyonesFailure]:
-    """The same for every client. The status is ours."""
+def anyones_failure(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
+    """The same for every client, for nobody can tell who is calling: Cohere's clients read `message`, Jina's `detail`,
+    the others `error`. The status is ours.
+    """
     status, failure = openai_failure(problem, exc)
-    told = AnyonesFailure(id=problem.instance, message=problem.detail, detail=problem.detail, error=failure.error)
-    return status, told
+    return status, {"id": problem.instance, "message": problem.detail, "detail": problem.detail, **failure}
 
 
-def openai_error(problem: Problem, exc: Exception) -> tuple[int, OpenAIFailure]:
-    """That of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
-    if isinstance(exc, NotFound | CollectionNotFound | UnknownBackend):
-        message = f"invalid model: {problem.detail}"
-        return 404, OpenAIFailure(OpenAIError(message=message, type=_type(404), param="model", code="model_not_found"))
+def openai_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
+    """The error of a chat. A safety block is 400 as with Azure: nothing that asking again would change."""
+    if isinstance(exc, NotFound | UnknownBackend):
+        return 404, _openai(f"invalid model: {problem.detail}", _type(404), "model", "model_not_found")
     if isinstance(exc, PromptTooLong):
-        message = f"invalid request: {_EXCEEDED}; {problem.detail}"
-        return 400, OpenAIFailure(OpenAIError(message=message, type=_type(400), param="messages", code=TOO_LONG))
-    plain = openai_failure(problem, exc)[1].error
+        return 400, _openai(f"invalid request: {_EXCEEDED}; {problem.detail}", _type(400), "messages", TOO_LONG)
+    plain = openai_failure(problem, exc)[1]["error"]
     status = 400 if isinstance(exc, Refused) else _STATUS.get(problem.status, problem.status)
     kind = SPENT if _is_spent(exc) else REJECTED if isinstance(exc, UpstreamRejected) else _type(status)
-    code = SPENT if _is_spent(exc) else "content_filter" if isinstance(exc, Refused) else plain.code
-    message = f"{_TOLD.get(kind, '')}{problem.detail}"
-    return status, OpenAIFailure(OpenAIError(message=message, type=kind, param=plain.param, code=code))
+    code = SPENT if _is_spent(exc) else "content_filter" if isinstance(exc, Refused) else plain["code"]
+    return status, _openai(f"{_PREFIXES.get(kind, '')}{problem.detail}", kind, plain["param"], code)
+
+
+def _openai(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def retry_hints(status: int, exc: Exception) -> Mapping[str, str]:
@@ -158,35 +131,30 @@ def _type(status: int) -> str:
     return _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
 
 
-class RagflowError(msgspec.Struct, frozen=True, kw_only=True):
-    """One of RAGFlow's codes: 102 a request that cannot be served, 105 a service that is away, 100 anything else."""
+def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
+    """HTTP 200 as RAGFlow has it, but for a caller who is not let in.
 
-    code: int
-    message: str
-
-
-def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
-    """HTTP 200 as RAGFlow has it, but for who may not come in."""
+    `code` 102: a request that cannot be served; 105: a service that is away; 100: anything else.
+    """
     if isinstance(exc, NotAuthenticated | NotAllowed):
-        return problem.status, RagflowError(code=problem.status, message=problem.detail)
-    if problem.status < 500:
-        return 200, RagflowError(code=102, message=problem.detail)
+        return problem.status, {"code": problem.status, "message": problem.detail}
     away = isinstance(exc, UpstreamError | StoreUnavailable)
-    return 200, RagflowError(code=105 if away else 100, message=problem.detail)
+    code = 102 if problem.status < 500 else 105 if away else 100
+    return 200, {"code": code, "message": problem.detail}
 
 
-def ragflow_unserved(problem: Problem, _exc: Exception) -> tuple[int, RagflowError]:
+def ragflow_unserved(problem: Problem, _exc: Exception) -> tuple[int, dict[str, Any]]:
     """RAGFlow's API has much that is not here."""
     message = "Winnow does not serve this part of RAGFlow's API; documents come in by `winnow index` or POST /documents"
-    return problem.status, RagflowError(code=problem.status, message=message)
+    return problem.status, {"code": problem.status, "message": message}
 
 
-def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, RagflowError]:
+def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
     """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
     if isinstance(exc, CollectionNotFound):
-        return 404, RagflowError(code=404, message=problem.detail)
+        return 404, {"code": 404, "message": problem.detail}
     code = 101 if problem.status in (400, 413, 415, 422) else 100 if problem.status >= 500 else problem.status
-    return problem.status, RagflowError(code=code, message=problem.detail)
+    return problem.status, {"code": code, "message": problem.detail}
 
 
 THEIRS = ("/v1/", "/v2/")
@@ -196,12 +164,12 @@ RAGFLOWS = "/api/v1/"
 """Its client breaks on another shape, or saves it as the document."""
 
 _WHAT_THERE_IS = (
-    "there is nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/rerank and /v2/rerank, "
+    "nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/rerank and /v2/rerank, "
     "and GET /v1/models"
 )
 
 
-def fit_for(path: str, problem: Problem, exc: Exception) -> tuple[msgspec.Struct, str]:
+def fit_for(path: str, problem: Problem, exc: Exception) -> tuple[Problem | dict[str, Any], str]:
     """The body that the clients at this path understand, and its media type."""
     if path.startswith(RAGFLOWS):
         shape = ragflow_error if isinstance(exc, NotAllowed) else ragflow_unserved

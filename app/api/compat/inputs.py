@@ -10,7 +10,7 @@ import structlog
 from app.api.request import BodyRequest, StrictJSON, caller_of, decode, while_connected
 from app.domain import Caller, Hit, Query, SearchResult
 from app.errors import InvalidRequest, pointing_at
-from app.wiring import Services
+from app.services.search import Searcher
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -109,16 +109,16 @@ N = TypeVar("N", int, float)
 log = structlog.get_logger()
 
 
-async def found(request: BodyRequest, services: Services, query: Query) -> SearchResult:
+async def search_for(request: BodyRequest, searcher: Searcher, query: Query) -> SearchResult:
     """A search that ends when the client leaves. Raises what the search raises."""
     caller = caller_of(request)
-    result = await while_connected(request, services.searcher.search(query, caller))
+    result = await while_connected(request, searcher.search(query, caller))
     request.scope["state"]["timings"] = result.timings_ms
-    told(caller, *result.degraded, *result.warnings)
+    log_notes(caller, *result.degraded, *result.warnings)
     return result
 
 
-def told(caller: Caller, *notes: str) -> list[str]:
+def log_notes(caller: Caller, *notes: str) -> list[str]:
     """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
     once = [note for note in dict.fromkeys(notes) if note]
     if once:

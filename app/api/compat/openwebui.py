@@ -1,26 +1,27 @@
 """Open WebUI: its document loader and web search."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import unquote
 
 import msgspec
 from litestar import post, put
-from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody
 from msgspec import Meta
 
 from app.api.compat.citations import Links, base_of, is_web
 from app.api.compat.errors import shaped
-from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, found, title_of, within
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, search_for, title_of, within
 from app.api.multipart import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.api.problem_details import Problem
-from app.api.request import BodyRequest, limited, while_connected
+from app.api.request import BodyRequest, Injected, limited, while_connected
+from app.config.settings import Settings
 from app.domain import Hit, Query
 from app.services.document_validation import Examined, OfferedFile
+from app.services.documents import Documents
+from app.services.search import Searcher
 from app.text.fencing import clean
-from app.wiring import Services
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.ingest import SubmittedDocument
@@ -38,13 +39,6 @@ MAX_COUNT = 100
 TOO_LARGE = f"a file may have {MAX_UPLOAD_BYTES} bytes"
 
 
-class LoadedDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document, or a page of one. `page` in the metadata counts from 0: Open WebUI adds one."""
-
-    page_content: str
-    metadata: Mapping[str, Any]
-
-
 class WebSearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /openwebui/search."""
 
@@ -52,25 +46,11 @@ class WebSearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
 
 
-class WebResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage as a page of the web."""
-
-    link: str
-    title: str
-    snippet: str
-
-
-class OpenWebUIError(msgspec.Struct, frozen=True, kw_only=True):
-    """What it shows."""
-
-    detail: str
-
-
-def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIError]:
+def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, str]]:
     """A file that others may be able to read is said to have no text."""
     if isinstance(exc, UnreadableDocument) and exc.reason in _NOT_OURS:
-        return 422, OpenWebUIError(detail=f"{NOTHING}: {exc.detail}")
-    return problem.status, OpenWebUIError(detail=problem.detail)
+        return 422, {"detail": f"{NOTHING}: {exc.detail}"}
+    return problem.status, {"detail": problem.detail}
 
 
 @put(
@@ -79,20 +59,20 @@ def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, OpenWebUIErr
     request_max_body_size=None,  # `limited` has the limit of uploads
     exception_handlers=shaped(openwebui_error),
 )
-async def openwebui_process(request: BodyRequest, services: NamedDependency[Services]) -> list[LoadedDocument]:
+async def openwebui_process(request: BodyRequest, documents: Injected[Documents]) -> list[dict[str, Any]]:
     """The text of the file that is the body, called what `X-Filename` says (URL-encoded), of the type `Content-Type`.
 
     One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
     """
-    name = _named(request.headers.get("x-filename", ""))
-    with services.library.uploading():
+    name = _file_name(request.headers.get("x-filename", ""))
+    with documents.uploading():
         offer = OfferedFile(
             name=name,
             data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
             media_type=request.headers.get("content-type"),
         )
-        read = await while_connected(request, services.library.read([offer]))
-    return [loaded for one in read for loaded in _loaded(one, name)]
+        read = await while_connected(request, documents.read([offer]))
+    return [page for document in read for page in _pages_of(document, name)]
 
 
 @post(
@@ -105,33 +85,37 @@ async def openwebui_process(request: BodyRequest, services: NamedDependency[Serv
 async def openwebui_search(
     request: BodyRequest,
     data: JSONBody[WebSearchRequest],
-    services: NamedDependency[Services],
+    searcher: Injected[Searcher],
+    settings: Injected[Settings],
     collection: FromQuery[str] = "default",
     backend: FromQuery[str | None] = None,
-) -> list[WebResult]:
+) -> list[dict[str, str]]:
     """The passages of a collection. A document that has no web address of its own is linked to as it is kept here."""
     limit = within(1, Query(text="").limit if data.count is None else data.count, MAX_COUNT)
     query = Query(text=data.query[:MAX_QUERY_CHARACTERS], collection=collection, backend=backend, limit=limit)
-    links = Links(base_of(request, services), collection)
-    result = await found(request, services, query)
+    links = Links(base_of(request, settings), collection)
+    result = await search_for(request, searcher, query)
     return [_web_result(hit, links) for hit in result.results]
 
 
-def _named(sent: str) -> str:
+def _file_name(sent: str) -> str:
     """As the user called it: Open WebUI puts the id under which it keeps the file before it."""
     return _KEPT_AS.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
 
 
-def _loaded(one: Examined, name: str) -> Iterator[LoadedDocument]:
-    """The pages of a document, or all of it. Raises UnreadableDocument."""
-    if not isinstance(one, SubmittedDocument):
-        raise UnreadableDocument(one.reason, one.detail)
-    document, known = one.document, {**one.document.metadata, "source": name, "title": one.document.title}
+def _pages_of(offer: Examined, name: str) -> Iterator[dict[str, Any]]:
+    """The pages of a document, or all of it. `page` in the metadata counts from 0: Open WebUI adds one.
+
+    Raises UnreadableDocument.
+    """
+    if not isinstance(offer, SubmittedDocument):
+        raise UnreadableDocument(offer.reason, offer.detail)
+    document = offer.document
+    metadata = {**document.metadata, "source": name, "title": document.title}
     for start, end, page in _pages(document):
-        text = document.text[start:end].strip()
         place = {} if page is None else {"page": page - 1, "page_label": str(page)}
-        if text:
-            yield LoadedDocument(page_content=text, metadata={**known, **place})
+        if text := document.text[start:end].strip():
+            yield {"page_content": text, "metadata": {**metadata, **place}}
 
 
 def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
@@ -143,6 +127,6 @@ def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
     return ((start, end, page) for (start, page), end in zip(starts, ends, strict=True))
 
 
-def _web_result(hit: Hit, links: Links) -> WebResult:
+def _web_result(hit: Hit, links: Links) -> dict[str, str]:
     link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end)
-    return WebResult(link=link, title=title_of(hit), snippet=hit.text or "")
+    return {"link": link, "title": title_of(hit), "snippet": hit.text or ""}

@@ -1,19 +1,19 @@
 """Reranking as Cohere (v1 and v2), Jina, vLLM, Xinference, LocalAI and Infinity offer it, and as TEI does."""
 
-from typing import Any, Literal
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.compat.errors import anyones_failure, shaped
-from app.api.compat.inputs import LenientJSON, document_texts, query_text, told
+from app.api.compat.inputs import LenientJSON, document_texts, log_notes, query_text
 from app.api.problem_details import Problem, request_id
-from app.api.request import BodyRequest, caller_of, while_connected
-from app.services.model_ids import RERANK
-from app.services.rerank import RankedTexts
-from app.wiring import Services
+from app.api.request import BodyRequest, Injected, caller_of, while_connected
+from app.backends.client import BackendClient
+from app.services.model_ids import RERANK, ModelNames
+from app.services.rerank import RankedTexts, TextRanker
 
 DOCUMENTS_PER_UNIT = 100
 """In a "search unit", in which Cohere bills."""
@@ -38,92 +38,11 @@ class TeiBody(msgspec.Struct, frozen=True, kw_only=True):
     return_text: bool | None = None
 
 
-class DocumentText(msgspec.Struct, frozen=True):
-    """An object, because clients of Cohere break on a string."""
-
-    text: str
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """`document` is there if it was asked for."""
-
-    index: int
-    relevance_score: float
-    document: DocumentText | msgspec.UnsetType = msgspec.UNSET
-
-
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Jina's clients read these."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class ApiVersion(msgspec.Struct, frozen=True):
-    """Cohere's."""
-
-    version: str
-
-
-class BilledUnits(msgspec.Struct, frozen=True):
-    """Cohere's."""
-
-    search_units: int
-
-
-class MetaTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Clients of Cohere read these."""
-
-    input_tokens: int
-    output_tokens: int
-
-
-class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """Cohere's; and what only we tell: who ranked, what that cost, how long it took.
-
-    `warnings` say why no model's opinion, or not all of it, is in the scores.
-    """
-
-    api_version: ApiVersion
-    billed_units: BilledUnits
-    tokens: MetaTokens
-    warnings: list[str]
-    backend: str
-    cost_usd: float
-    timings_ms: dict[str, float]
-
-
-class Reranked(msgspec.Struct, frozen=True, kw_only=True):
-    """What every one of these clients understands."""
-
-    id: str
-    model: str
-    results: list[Result]
-    usage: Tokens
-    meta: Meta
-    object: str = "rerank"
-
-
-class TeiResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`text` is there if it was asked for."""
-
-    index: int
-    score: float
-    text: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class TeiFailure(msgspec.Struct, frozen=True):
-    """Text Embeddings Inference's."""
-
-    error: str
-    error_type: Literal["Validation", "Overloaded", "Backend"]
-
-
-def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
-    """The status is ours."""
+def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, dict[str, str]]:
+    """Text Embeddings Inference's error. The status is ours."""
     if problem.status in (429, 503):
-        return problem.status, TeiFailure(problem.detail, "Overloaded")
-    return problem.status, TeiFailure(problem.detail, "Validation" if problem.status < 500 else "Backend")
+        return problem.status, {"error": problem.detail, "error_type": "Overloaded"}
+    return problem.status, {"error": problem.detail, "error_type": "Validation" if problem.status < 500 else "Backend"}
 
 
 @post(
@@ -133,28 +52,49 @@ def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, TeiFailure]:
     status_code=200,
     exception_handlers=shaped(anyones_failure),
 )
-async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: NamedDependency[Services]) -> Reranked:
-    """The caller's documents by relevance; `top_n` of them, or all."""
+async def rerank(
+    request: BodyRequest,
+    data: JSONBody[RerankBody],
+    text_ranker: Injected[TextRanker],
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+) -> dict[str, Any]:
+    """The caller's documents by relevance; `top_n` of them, or all.
+
+    Jina's clients read `usage`, Cohere's `meta`, in which `backend`, `cost_usd` and `timings_ms` are ours; its
+    `warnings` say why no model's opinion, or not all of it, is in the scores.
+    """
     texts = document_texts(data.documents, data.rank_fields)
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
-    ranked, notes = await _ranked(request, services, data.model or "", query_text(data.query), texts, top)
-    tokens = ranked.input_tokens
-    results = [_result(index, score, texts if data.return_documents else None) for index, score in ranked.results[:top]]
-    return Reranked(
-        id=request_id(request.scope),
-        model=data.model or RERANK,
-        results=results,
-        usage=Tokens(prompt_tokens=tokens, total_tokens=tokens + ranked.usage.output_tokens),
-        meta=Meta(
-            api_version=ApiVersion("2" if request.url.path.startswith("/v2") else "1"),
-            billed_units=BilledUnits(-(-len(texts) // DOCUMENTS_PER_UNIT)),
-            tokens=MetaTokens(input_tokens=tokens, output_tokens=ranked.usage.output_tokens),
-            warnings=notes,
-            backend=ranked.use.used,
-            cost_usd=ranked.usage.cost_usd,
-            timings_ms=ranked.timings_ms,
-        ),
-    )
+    query = query_text(data.query)
+    ranker = names.ranker(data.model or "", clients.values())
+    ranking = text_ranker.rank(query, texts, ranker.backend, top, caller_of(request))
+    ranked = await _finish(request, ranking)
+    read, written = ranked.input_tokens, ranked.usage.output_tokens
+    return {
+        "id": request_id(request.scope),
+        "model": data.model or RERANK,
+        "results": [
+            {
+                "index": index,
+                "relevance_score": score,
+                # An object, because clients of Cohere break on a string.
+                **({"document": {"text": texts[index]}} if data.return_documents else {}),
+            }
+            for index, score in ranked.results[:top]
+        ],
+        "usage": {"prompt_tokens": read, "total_tokens": read + written},
+        "meta": {
+            "api_version": {"version": "2" if request.url.path.startswith("/v2") else "1"},
+            "billed_units": {"search_units": -(-len(texts) // DOCUMENTS_PER_UNIT)},
+            "tokens": {"input_tokens": read, "output_tokens": written},
+            "warnings": log_notes(caller_of(request), ranker.warning, *ranked.degraded, *ranked.warnings),
+            "backend": ranked.use.used,
+            "cost_usd": ranked.usage.cost_usd,
+            "timings_ms": ranked.timings_ms,
+        },
+        "object": "rerank",
+    }
 
 
 @post(
@@ -165,32 +105,25 @@ async def rerank(request: BodyRequest, data: JSONBody[RerankBody], services: Nam
     exception_handlers=shaped(tei_failure),
 )
 async def rerank_as_tei(
-    request: BodyRequest, data: JSONBody[TeiBody], services: NamedDependency[Services]
-) -> list[TeiResult]:
+    request: BodyRequest,
+    data: JSONBody[TeiBody],
+    text_ranker: Injected[TextRanker],
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+) -> list[dict[str, Any]]:
     """The same for clients of Text Embeddings Inference, which name no model."""
     texts = document_texts(data.texts, pointer="/texts")
-    ranked, _ = await _ranked(request, services, "", query_text(data.query), texts, top=None)
+    query = query_text(data.query)
+    ranker = names.ranker("", clients.values())
+    ranked = await _finish(request, text_ranker.rank(query, texts, ranker.backend, None, caller_of(request)))
+    log_notes(caller_of(request), ranker.warning, *ranked.degraded, *ranked.warnings)
     return [
-        TeiResult(
-            index=index,
-            score=score,
-            text=texts[index] if data.return_text else msgspec.UNSET,
-        )
+        {"index": index, "score": score, **({"text": texts[index]} if data.return_text else {})}
         for index, score in ranked.results
     ]
 
 
-async def _ranked(
-    request: BodyRequest, services: Services, model: str, query: str, texts: list[str], top: int | None
-) -> tuple[RankedTexts, list[str]]:
-    """The texts by relevance, and what did not go as asked."""
-    ranker = services.names.ranker(model, (await services.clients()).values())
-    caller = caller_of(request)
-    ranked = await while_connected(request, services.text_ranker.rank(query, texts, ranker.backend, top, caller))
+async def _finish(request: BodyRequest, ranking: Awaitable[RankedTexts]) -> RankedTexts:
+    ranked = await while_connected(request, ranking)
     request.scope["state"]["timings"] = ranked.timings_ms
-    return ranked, told(caller, ranker.warning, *ranked.degraded, *ranked.warnings)
-
-
-def _result(index: int, score: float, texts: list[str] | None) -> Result:
-    document = DocumentText(texts[index]) if texts is not None else msgspec.UNSET
-    return Result(index=index, relevance_score=score, document=document)
+    return ranked

@@ -4,7 +4,7 @@ from litestar import Router
 
 from app.api.compat.dify import dify_retrieval
 from app.api.compat.openai.chat import openai_chat
-from app.api.compat.openai.embeddings import embeddings
+from app.api.compat.openai.embeddings import create_embeddings
 from app.api.compat.openai.models import list_models, show_model
 from app.api.compat.openwebui import openwebui_process, openwebui_search
 from app.api.compat.ragflow.chat import ragflow_chat
@@ -22,7 +22,7 @@ compatibility = Router(
     route_handlers=[
         rerank,
         rerank_as_tei,
-        embeddings,
+        create_embeddings,
         list_models,
         show_model,
         openai_chat,

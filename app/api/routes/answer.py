@@ -1,15 +1,15 @@
 """POST /answer, as JSON or as server-sent events."""
 
 from litestar import Response, post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api import sse as events
 from app.api.openapi import problems
-from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, StrictJSON, caller_of, while_connected
 from app.api.schemas import AnswerRequest
+from app.config.settings import Settings
 from app.domain import Answer
-from app.wiring import Services
+from app.wiring import Answering
 
 
 @post(
@@ -23,7 +23,7 @@ from app.wiring import Services
     responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def answer(
-    request: BodyRequest, data: JSONBody[AnswerRequest], services: NamedDependency[Services]
+    request: BodyRequest, data: JSONBody[AnswerRequest], answerer: Injected[Answering], settings: Injected[Settings]
 ) -> Response[Answer]:
     """An answer whose every citation is a verbatim quote; or a refusal to answer, when nothing relevant is found.
 
@@ -33,9 +33,7 @@ async def answer(
     """
     question, caller = data.to_question(), caller_of(request)
     if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(
-            request, services.answerer.stream(question, caller), services.settings.service.ping_s
-        )
-    result = await while_connected(request, services.answerer.answer(question, caller))
+        return await events.streamed(request, answerer.stream(question, caller), settings.service.ping_s)
+    result = await while_connected(request, answerer.answer(question, caller))
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)

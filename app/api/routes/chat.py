@@ -4,17 +4,17 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api import sse as events
 from app.api.openapi import problems
-from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, StrictJSON, caller_of, while_connected
 from app.api.schemas import Name, TurnBody
+from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, Turn
 from app.errors import pointing_at
-from app.wiring import Services
+from app.services.chat import Tasks
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
@@ -61,7 +61,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
 )
 async def chat(
-    request: BodyRequest, data: JSONBody[ChatBody], services: NamedDependency[Services]
+    request: BodyRequest, data: JSONBody[ChatBody], tasks: Injected[Tasks], settings: Injected[Settings]
 ) -> Response[ChatResult]:
     """A model's reply, without any documents. Says who served it, what it cost, and where the time went.
 
@@ -69,9 +69,7 @@ async def chat(
     """
     task, caller = data.to_task(), caller_of(request)
     if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(
-            request, services.tasks.stream_chat(task, caller), services.settings.service.ping_s
-        )
-    result = (await while_connected(request, services.tasks.chat(task, caller))).result
+        return await events.streamed(request, tasks.stream_chat(task, caller), settings.service.ping_s)
+    result = (await while_connected(request, tasks.chat(task, caller))).result
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)

@@ -1,21 +1,20 @@
 """PUT, GET and DELETE /collections/{name}, GET /collections."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, put
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from app.api.openapi import problems
-from app.api.request import OptionalJSON
-from app.services.documents import Shape
-from app.wiring import Services
-from indexing.store.base import CollectionInfo, Distance, VectorStore
+from app.api.request import Injected, OptionalJSON
+from app.config.settings import Settings
+from app.services.documents import Collection, Documents
+from indexing.store.base import Distance
 
 
 class CollectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,23 +23,6 @@ class CollectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     embedding_model: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     vector_size: Annotated[int, Meta(ge=1, le=65536)] | None = None
     distance: Distance | None = None
-
-
-class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection as users see it.
-
-    `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
-    `winnow index --rebuild` first. `bytes` is null where the store does not tell.
-    """
-
-    name: str
-    documents: int
-    passages: int
-    bytes: int | None
-    embedder: str
-    vector_size: int
-    distance: Distance
-    status: Literal["ready", "other embedder"]
 
 
 class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +41,9 @@ class OptionalBodyOperation(Operation):
 
 
 @get("/collections", operation_id="collections", summary="All collections", responses=problems(403, 503))
-async def list_collections(services: NamedDependency[Services]) -> CollectionList:
+async def list_collections(documents: Injected[Documents]) -> CollectionList:
     """Counts, sizes, and what embedded them."""
-    store = await services.store.get()
-    return CollectionList(collections=[await _shown(info, store, services) for info in await store.collections()])
+    return CollectionList(collections=await documents.collections())
 
 
 @get(
@@ -72,10 +53,9 @@ async def list_collections(services: NamedDependency[Services]) -> CollectionLis
     responses=problems(403, 404, 503),
     raises=[],
 )
-async def show_collection(name: FromPath[str], services: NamedDependency[Services]) -> Collection:
+async def show_collection(name: FromPath[str], documents: Injected[Documents]) -> Collection:
     """Counts, size, and what embedded it."""
-    store = await services.store.get()
-    return await _shown(await store.info(name), store, services)
+    return await documents.collection(name)
 
 
 @put(
@@ -92,16 +72,23 @@ async def show_collection(name: FromPath[str], services: NamedDependency[Service
     },
 )
 async def create_collection(
-    name: FromPath[str], data: JSONBody[CollectionRequest], services: NamedDependency[Services]
+    name: FromPath[str],
+    data: JSONBody[CollectionRequest],
+    documents: Injected[Documents],
+    settings: Injected[Settings],
 ) -> Response[Collection]:
     """Does nothing where one of the same shape exists. Documents create their collection too.
 
     The configured embedding model gives the shape; asking for another is a conflict.
     """
-    shape = Shape(embedding_model=data.embedding_model, vector_size=data.vector_size, distance=data.distance)
-    info, new = await services.library.create(name, shape, services.settings.embedding.model)
-    shown = await _shown(info, await services.store.get(), services)
-    return Response(shown, status_code=201 if new else 200)
+    collection, new = await documents.create(
+        name,
+        settings.embedding.model,
+        embedding_model=data.embedding_model,
+        vector_size=data.vector_size,
+        distance=data.distance,
+    )
+    return Response(collection, status_code=201 if new else 200)
 
 
 @delete(
@@ -112,19 +99,6 @@ async def create_collection(
     responses=problems(403, 404, 503),
     raises=[],
 )
-async def delete_collection(name: FromPath[str], services: NamedDependency[Services]) -> None:
+async def delete_collection(name: FromPath[str], documents: Injected[Documents]) -> None:
     """With all of its documents; the next search no longer knows it. Nothing brings it back."""
-    await services.library.drop(name)
-
-
-async def _shown(info: CollectionInfo, store: VectorStore, services: Services) -> Collection:
-    return Collection(
-        name=info.name,
-        documents=await services.catalogue.count(info.spec.lineage),
-        passages=info.passages,
-        bytes=await store.bytes_on_disk(info.name),
-        embedder=info.spec.embedder,
-        vector_size=info.spec.dimension,
-        distance=info.spec.distance,
-        status="ready" if info.spec.embedder == services.embedder.fingerprint else "other embedder",
-    )
+    await documents.drop(name)

@@ -12,18 +12,17 @@ from urllib.parse import unquote
 
 import msgspec
 from litestar import MediaType, Response, delete, get, post
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import Operation
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.multipart import Upload, read_upload, request_body
 from app.api.openapi import problems
-from app.api.request import BodyRequest
-from app.errors import InvalidRequest, NotFound
-from app.services.documents import no_document
-from app.services.jobs import Job, Progress
-from app.wiring import Services
+from app.api.request import BodyRequest, Injected
+from app.config.settings import Settings
+from app.errors import InvalidRequest
+from app.services.documents import Documents, document_not_found
+from app.services.jobs import Job, Jobs, Progress
 from indexing.documents import Passage, page_at
 from indexing.pipeline.ingest import DocumentResult
 from indexing.pipeline.manifest import DocumentRecord
@@ -102,9 +101,9 @@ def _marked(pieces: Iterable[Piece], quote: tuple[int, int]) -> Iterator[str]:
 
 
 @get("/jobs/{job_id:str}", operation_id="job", summary="A large upload", responses=problems(403, 404), raises=[])
-async def show_job(job_id: FromPath[str], services: NamedDependency[Services]) -> Job:
+async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
     """How far it has come. The last 1000 jobs are remembered, and none of them survives a restart of the service."""
-    return services.jobs.find(job_id)
+    return jobs.find(job_id)
 
 
 LARGE_BYTES = 5_000_000
@@ -192,22 +191,26 @@ class DocumentOperation(Operation):
     },
 )
 async def put_documents(
-    request: BodyRequest, services: NamedDependency[Services], wait: FromQuery[bool] = True
+    request: BodyRequest,
+    documents: Injected[Documents],
+    jobs: Injected[Jobs],
+    settings: Injected[Settings],
+    wait: FromQuery[bool] = True,
 ) -> Response[Indexed]:
     """Creates or replaces each document; one of the same id and content is `unchanged` and costs nothing.
 
     One bad document never fails the rest. More than 5 MB or 200 documents, or `wait=false`, answer 202 with a job that
     `Location` leads to; a client that goes away stops neither.
     """
-    with services.library.uploading():
-        upload = await read_upload(request, services.settings.service.max_body_bytes)
-        await services.library.admit(upload.collection)
+    with documents.uploading():
+        upload = await read_upload(request, settings.service.max_body_bytes)
+        await documents.admit(upload.collection)
         if not wait or upload.size > LARGE_BYTES or len(upload.offers) > LARGE_COUNT:
-            return _accepted(upload, services)
-        documents = await services.library.read(upload.offers)
-        if len(documents) > LARGE_COUNT:
-            return _accepted(msgspec.structs.replace(upload, offers=documents), services)
-        return Response(_indexed(upload.collection, await services.library.index(upload.collection, documents)))
+            return _accepted(upload, documents, jobs)
+        examined = await documents.read(upload.offers)
+        if len(examined) > LARGE_COUNT:
+            return _accepted(msgspec.structs.replace(upload, offers=examined), documents, jobs)
+        return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
 
 
 @get(
@@ -217,16 +220,16 @@ async def put_documents(
     responses=problems(400, 403, 404, 503),
 )
 async def list_documents(
-    services: NamedDependency[Services],
+    documents: Injected[Documents],
     collection: FromQuery[str] = "default",
     cursor: FromQuery[str] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> DocumentList:
     """Page by page: `cursor` is the `next_cursor` of the page before."""
-    page = await services.catalogue.page(collection, after=_after(cursor), limit=limit)
-    following = _cursor(page.records[-1].id) if page.more else None
-    documents = [DocumentEntry(**_entry(record)) for record in page.records]
-    return DocumentList(collection=collection, documents=documents, next_cursor=following)
+    records, more = await documents.page(collection, after=_after(cursor), limit=limit)
+    next_cursor = base64.urlsafe_b64encode(records[-1].id.encode()).decode() if more else None
+    entries = [DocumentEntry(**_entry(record)) for record in records]
+    return DocumentList(collection=collection, documents=entries, next_cursor=next_cursor)
 
 
 @get(
@@ -240,7 +243,7 @@ async def list_documents(
 async def show_document(
     request: BodyRequest,
     document_id: FromPath[str],
-    services: NamedDependency[Services],
+    documents: Injected[Documents],
     collection: FromQuery[str] = "default",
     include_text: FromQuery[bool] = False,
     quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
@@ -249,7 +252,7 @@ async def show_document(
 
     A browser gets a page to read, on which [start, end) of the text, `quote`, is marked.
     """
-    record, passages = await services.catalogue.document(collection, _asked_id(request))
+    record, passages = await documents.document(collection, _full_id(request))
     if request.accept.best_match(["application/json", "text/html"]) == "text/html":
         return _to_read(record, passages, quote)
     metadata = dict(passages[0].metadata) if passages else {}
@@ -269,13 +272,13 @@ async def show_document(
 async def delete_document(
     request: BodyRequest,
     document_id: FromPath[str],
-    services: NamedDependency[Services],
+    documents: Injected[Documents],
     collection: FromQuery[str] = "default",
 ) -> None:
     """Its passages no longer appear in the next search."""
-    asked = _asked_id(request)
-    if not await services.library.delete(collection, asked):
-        raise NotFound(no_document(collection, asked))
+    full_id = _full_id(request)
+    if not await documents.delete(collection, full_id):
+        raise document_not_found(collection, full_id)
 
 
 def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) -> Response[Any]:
@@ -285,15 +288,15 @@ def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) ->
     return Response(page, media_type=MediaType.HTML, headers=HEADERS)
 
 
-def _accepted(upload: Upload, services: Services) -> Response[Any]:
-    library, collection, offers = services.library, upload.collection, upload.offers
+def _accepted(upload: Upload, documents: Documents, jobs: Jobs) -> Response[Any]:
+    collection, offers = upload.collection, upload.offers  # not all of `upload`: a job keeps what it refers to
 
     async def work(progress: Progress) -> None:
-        documents = await library.read(offers)
-        progress.total(len(documents))
-        await library.index(collection, documents, progress.add)
+        examined = await documents.read(offers)
+        progress.total(len(examined))
+        await documents.index(collection, examined, progress.add)
 
-    job = services.jobs.submit(collection, work, upload.size)
+    job = jobs.submit(collection, work, upload.size)
     return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
 
 
@@ -334,18 +337,14 @@ def _ranges(passages: Sequence[Passage], *, include_text: bool) -> list[PassageR
     ]
 
 
-def _asked_id(request: BodyRequest) -> str:
+def _full_id(request: BodyRequest) -> str:
     """From the path as it was sent: Litestar's has lost doubled and trailing slashes, as in "https://host/"."""
     raw: bytes = request.scope["raw_path"]
     return unquote(raw.partition(b"/documents/")[2].decode("ascii", "replace"), errors="replace")
-
-
-def _cursor(document_id: str) -> str:
-    return base64.urlsafe_b64encode(document_id.encode()).decode()
 
 
 def _after(cursor: str) -> str:
     try:
         return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as exc:
-        raise InvalidRequest("cursor: this is no next_cursor of an earlier page") from exc
+        raise InvalidRequest("invalid cursor: send the next_cursor of the page before") from exc

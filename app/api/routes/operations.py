@@ -6,14 +6,15 @@ from typing import Literal
 
 import msgspec
 from litestar import Response, get
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.response import Redirect
 
+from app.api.request import Injected
 from app.backends.client import BackendClient
-from app.backends.router import Backend
-from app.services.ranking import can_rank
-from app.wiring import Dependency, Services
+from app.backends.pool import Fleet
+from app.backends.router import Backend, Backends
+from app.services.ranking import Rankers, can_rank
+from app.wiring import Dependency, WarmUp
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -52,9 +53,9 @@ async def live() -> Alive:
 
 
 @get("/health/ready", operation_id="ready", summary="Can requests be served?", responses={503: NOT_READY})
-async def ready(services: NamedDependency[Services]) -> Response[Readiness]:
+async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     """For a load balancer: 503 with the dependency that is missing."""
-    dependencies = await services.readiness()
+    dependencies = await warm_up.readiness()
     if all(dependency.ready for dependency in dependencies):
         return Response(Readiness(status="ready", dependencies=dependencies))
     return Response(Readiness(status="not ready", dependencies=dependencies), status_code=503)
@@ -111,12 +112,13 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/backends", operation_id="backends", summary="Who can rank, answer and talk, and how are they?")
-async def show_backends(services: NamedDependency[Services]) -> BackendList:
+async def show_backends(
+    backends: Injected[Backends], fleet: Injected[Fleet], rankers: Injected[Rankers]
+) -> BackendList:
     """Every name that `backend` and `answer_backend` take. No secrets, no addresses."""
-    backends, fleet = services.backends, await services.fleet.get()
     return BackendList(
         default=backends.default,
-        auto=await services.rankers.auto_backend(),
+        auto=await rankers.auto_backend(),
         routing=[line.name for line in fleet.router.auto],
         backends=[_status(backend, fleet.router.clients) for backend in backends],
     )

@@ -1,14 +1,13 @@
 """POST /search."""
 
 from litestar import post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.openapi import problems
-from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, StrictJSON, caller_of, while_connected
 from app.api.schemas import SearchRequest
 from app.domain import SearchResult
-from app.wiring import Services
+from app.services.search import Searcher
 
 
 @post(
@@ -20,11 +19,9 @@ from app.wiring import Services
     summary="Find passages",
     responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
-async def search(
-    request: BodyRequest, data: JSONBody[SearchRequest], services: NamedDependency[Services]
-) -> SearchResult:
+async def search(request: BodyRequest, data: JSONBody[SearchRequest], searcher: Injected[Searcher]) -> SearchResult:
     """The best passages for a query, with the evidence for each and the time of every stage."""
     caller = caller_of(request)
-    result = await while_connected(request, services.searcher.search(data.to_query(), caller))
+    result = await while_connected(request, searcher.search(data.to_query(), caller))
     request.scope["state"]["timings"] = result.timings_ms
     return result

@@ -6,19 +6,17 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import get, post
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Meta
 
-from app.accounting.accounts import UsageReport
+from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import GPUS, MONTH_H, Estimate, Workload
 from app.accounting.reports import DEFAULT_SINCE, ExportedCall, GroupBy
 from app.api.openapi import problems
-from app.api.request import StrictJSON
+from app.api.request import Injected, StrictJSON
 from app.errors import pointing_at
-from app.wiring import Services
 
 LINES = "application/x-ndjson"
 
@@ -28,13 +26,13 @@ Until = Annotated[str | None, QueryParameter(description="As `since`; default: n
 
 @get("/usage", operation_id="usage", summary="Calls, tokens, dollars", responses=problems(400, 403, 503), raises=[])
 async def show_usage(
-    services: NamedDependency[Services],
+    accounts: Injected[Accounts],
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     group_by: FromQuery[GroupBy] = "backend",
 ) -> UsageReport:
     """What the model calls used, by group, with their latencies; and how the budgets stand."""
-    return await asyncio.to_thread(services.accounts.usage, since, until, group_by)
+    return await asyncio.to_thread(accounts.usage, since, until, group_by)
 
 
 @get(
@@ -49,11 +47,9 @@ async def show_usage(
     },
     raises=[],
 )
-async def export_usage(
-    services: NamedDependency[Services], since: Since = DEFAULT_SINCE, until: Until = None
-) -> Stream:
+async def export_usage(accounts: Injected[Accounts], since: Since = DEFAULT_SINCE, until: Until = None) -> Stream:
     """The ledger's rows in the order of time, a JSON object a line, as a stream of any length."""
-    pages = services.accounts.export(since, until)
+    pages = accounts.export(since, until)
     first = await _next(pages)  # while a failure can still have a status
     return Stream(_stream(first, pages), media_type=LINES)
 
@@ -114,6 +110,6 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     summary="What would a month cost?",
     responses=problems(400, 403, 413, 415, 503),
 )
-async def estimate_cost(data: JSONBody[EstimateRequest], services: NamedDependency[Services]) -> Estimate:
+async def estimate_cost(data: JSONBody[EstimateRequest], accounts: Injected[Accounts]) -> Estimate:
     """Dollars over every API and on GPUs of one's own, the break-even points, and every assumption."""
-    return await asyncio.to_thread(services.accounts.estimate, data.to_workload())
+    return await asyncio.to_thread(accounts.estimate, data.to_workload())

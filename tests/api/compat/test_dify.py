@@ -209,7 +209,7 @@ def one_condition(logic: str = "and", **condition: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
-        ({"knowledge_id": "nope"}, 400, 2001, "no collection 'nope'"),
+        ({"knowledge_id": "nope"}, 400, 2001, "collection 'nope' not found"),
         ({"knowledge_id": "default@nobody"}, 422, 2001, "no backend 'nobody'; known are"),
         ({"query": "  "}, 400, 400, "/query: "),
         ({"retrieval_setting": {"top_k": "many"}}, 400, 400, "/retrieval_setting/top_k: "),

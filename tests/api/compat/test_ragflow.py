@@ -165,7 +165,7 @@ async def test_an_empty_question_finds_nothing(client: httpx.AsyncClient) -> Non
         ({"dataset_ids": []}, "`dataset_ids` is required."),
         ({"dataset_ids": ["c"] * (MAX_DATASETS + 1)}, f"at most {MAX_DATASETS}"),
         ({"dataset_ids": "default"}, "/dataset_ids: expected array"),
-        ({"dataset_ids": ["default", "nope"]}, "no collection 'nope'"),
+        ({"dataset_ids": ["default", "nope"]}, "collection 'nope' not found"),
         ({"top_k": 0}, "`top_k` must be greater than 0"),
         ({"rerank_id": "winnow-rerank@nobody"}, "there is no backend 'nobody'; known are"),
         ({"dataset_ids": ["default@nobody"]}, "there is no backend 'nobody'; known are"),

@@ -59,9 +59,9 @@ def test_it_lists_datasets(ragflow: Any) -> None:
 
 def test_it_raises_what_we_say(ragflow: Any) -> None:
     """Errors reach the caller with our sentence."""
-    with pytest.raises(Exception, match="no collection 'nope'"):
+    with pytest.raises(Exception, match="collection 'nope' not found"):
         ragflow.retrieve(dataset_ids=["nope"], question="x")
-    with pytest.raises(Exception, match="no dataset 'nope'"):
+    with pytest.raises(Exception, match="dataset 'nope' not found"):
         ragflow.get_dataset(name="nope")
     with pytest.raises(Exception, match="`dataset_ids` is required"):
         ragflow.retrieve(dataset_ids=[], question="x")

@@ -328,7 +328,7 @@ async def test_tei(client: httpx.AsyncClient) -> None:
 def test_tei_failures_have_teis_kinds(exc: Exception, status: int, kind: str) -> None:
     """Its clients ask again where it was overloaded; the status is ours."""
     found, failure = tei_failure(problem_of(exc, "id"), exc)
-    assert (found, failure.error_type) == (status, kind)
+    assert (found, failure["error_type"]) == (status, kind)
 
 
 async def test_the_door_stays_shut_for_foreign_pages(client: httpx.AsyncClient) -> None:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app.backends.settings import BackendSettings
 from app.config.settings import IndexSection, Settings
 from app.wiring import Resource, Services
-from indexing.errors import EmbedderUnavailable, IndexBusy
+from indexing.errors import EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
@@ -81,9 +82,9 @@ async def test_a_probe_does_not_wait_for_a_slow_start() -> None:
     """A dependency that is still loading is not ready, and goes on loading."""
     source = GivenEmbedder(HashEmbedder(), delay_s=0.1)
     given = services(source)
-    _, embedder, _ = await given.readiness(timeout_s=0.01)
-    assert (embedder.ready, embedder.detail) == (False, "it is still starting, or does not answer")
-    _, embedder, _ = await given.readiness(timeout_s=5)
+    _, embedder, _ = await given.warm_up.readiness(timeout_s=0.01)
+    assert (embedder.ready, embedder.detail) == (False, "still starting, or not answering")
+    _, embedder, _ = await given.warm_up.readiness(timeout_s=5)
     assert embedder.ready
     assert source.loads == 1
     await given.close()
@@ -93,7 +94,7 @@ async def test_a_start_that_fails_does_not_stop_the_service() -> None:
     """The reasons are told by readiness; closing works."""
     given = services(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),) * 3))
     await given.start()
-    details = [dependency.detail for dependency in await given.readiness()]
+    details = [dependency.detail for dependency in await given.warm_up.readiness()]
     assert details == ["held", "no", ""]
     await given.close()
 
@@ -111,12 +112,39 @@ async def test_backends_that_cannot_be_opened_keep_nobody_from_getting_ready(
     given = Services(settings, lambda: _given(store), GivenEmbedder(HashEmbedder()), lambda *_: ScriptedAnswerer())
     await given.start(tmp_path / "a.txt")
     async with asyncio.timeout(30):
-        while "samples" in (names := {need.name: need for need in await given.readiness()}):  # noqa: ASYNC110
+        while "samples" in (names := {need.name: need for need in await given.warm_up.readiness()}):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert "ALL_PROXY" in names["backends"].detail
     assert (names["backends"].ready, names["store"].ready, names["embedder"].ready) == (False, True, True)
     assert [info.passages for info in await store.collections()] == [1]
     await given.close()
+
+
+async def test_what_fails_to_close_keeps_nothing_else_open(tmp_path: Path) -> None:
+    """The manifest is closed before the store on which it stands; its failure is logged, and the store closed."""
+    closed: list[str] = []
+
+    class RecordedStore(EmbeddedStore):
+        async def close(self) -> None:
+            closed.append("store")
+            await super().close()
+
+    async def fail() -> None:
+        closed.append("manifest")
+        raise OSError("the disk is full")
+
+    store = RecordedStore(tmp_path / "index")
+    settings = Settings(index=IndexSection(home=tmp_path))
+    given = Services(settings, lambda: _given(store), GivenEmbedder(HashEmbedder()), lambda *_: ScriptedAnswerer())
+    manifest = (await given.context.get()).manifest
+    close_manifest, manifest.close = manifest.close, fail  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as lines:
+        await given.close()
+    await close_manifest()
+    assert closed == ["manifest", "store"]
+    assert [line["what"] for line in lines if line["event"] == "not closed"] == ["manifest"]
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.collections()
 
 
 async def _given(store: VectorStore) -> VectorStore:

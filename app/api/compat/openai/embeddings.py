@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, post
-from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from app.api.compat.errors import openai_error, shaped
 from app.api.compat.inputs import LenientJSON, inputs
-from app.api.request import BodyRequest, while_connected
-from app.services.embed import TextsToEmbed
+from app.api.request import BodyRequest, Injected, while_connected
+from app.services.embed import Embeddings, TextsToEmbed
 from app.services.model_ids import EMBED
-from app.wiring import Services
 from indexing.store.base import Vector
 
 TRUNCATED = "X-Winnow-Truncated"
@@ -39,31 +37,6 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
     input_type: str | None = None
 
 
-class Embedding(msgspec.Struct, frozen=True, kw_only=True):
-    """A unit vector as JSON: numbers, or their bytes (float32, little-endian) in base64."""
-
-    index: int
-    embedding: msgspec.Raw
-    object: str = "embedding"
-
-
-class EmbeddingUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens that the model read."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
-    """In the order of the inputs. `truncated`, which is ours, lists those that the model read only in part."""
-
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-    truncated: tuple[int, ...] = ()
-    object: str = "list"
-
-
 @post(
     "/v1/embeddings",
     dto=LenientJSON[EmbeddingsBody],
@@ -71,10 +44,12 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
     status_code=200,
     exception_handlers=shaped(openai_error),
 )
-async def embeddings(
-    request: BodyRequest, data: JSONBody[EmbeddingsBody], services: NamedDependency[Services]
-) -> Response[EmbeddingList]:
-    """Vectors of texts."""
+async def create_embeddings(
+    request: BodyRequest, data: JSONBody[EmbeddingsBody], embeddings: Injected[Embeddings]
+) -> Response[dict[str, Any]]:
+    """Unit vectors in the order of the inputs. `truncated`, which is ours, lists the inputs that the model read only in
+    part.
+    """
     model = data.model or EMBED
     task = TextsToEmbed(
         model=model,
@@ -82,20 +57,27 @@ async def embeddings(
         dimensions=data.dimensions or None,
         queries=data.input_type in QUERY_TYPES,
     )
-    found = await while_connected(request, services.embeddings.embed(task))
-    content = EmbeddingList(
-        data=await asyncio.to_thread(_encoded, found.vectors, data.encoding_format or "float"),
-        model=model,
-        usage=EmbeddingUsage(prompt_tokens=found.tokens, total_tokens=found.tokens),
-        truncated=found.truncated,
-    )
-    return Response(content, headers={TRUNCATED: str(len(found.truncated))} if found.truncated else None)
+    embedded = await while_connected(request, embeddings.embed(task))
+    content = {
+        "data": await asyncio.to_thread(_encoded, embedded.vectors, data.encoding_format or "float"),
+        "model": model,
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+        "truncated": embedded.truncated,
+        "object": "list",
+    }
+    return Response(content, headers={TRUNCATED: str(len(embedded.truncated))} if embedded.truncated else None)
 
 
-def _encoded(vectors: Sequence[Vector], encoding: Encoding) -> list[Embedding]:
-    """Takes a while for thousands of them, hence in a thread, and piece by piece, so that others get their turn."""
+def _encoded(vectors: Sequence[Vector], encoding: Encoding) -> list[dict[str, Any]]:
+    """Each vector's numbers, or their bytes (float32, little-endian) in base64.
+
+    Takes a while for thousands of them, hence in a thread, and piece by piece, so that others get their turn.
+    """
     encode = _base64 if encoding == "base64" else _numbers
-    return [Embedding(index=index, embedding=msgspec.Raw(encode(vector))) for index, vector in enumerate(vectors)]
+    return [
+        {"index": index, "embedding": msgspec.Raw(encode(vector)), "object": "embedding"}
+        for index, vector in enumerate(vectors)
+    ]
 
 
 def _numbers(vector: Vector) -> bytes:

@@ -1,17 +1,21 @@
 """GET /v1/models, as OpenAI offers it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
-import msgspec
 from litestar import get
-from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from app.api.compat.errors import openai_error, openai_failure, shaped
+from app.api.request import Injected
+from app.backends.client import BackendClient
+from app.config.settings import Settings
 from app.errors import NotFound, WinnowError
-from app.services.model_ids import Offered, Serves, public_name
-from app.wiring import PROBE_S, Services
+from app.services.model_ids import ModelNames, Offered, Serves, public_name
+from app.wiring import PROBE_S, Resource
+from indexing.embedding.model import Embedder
+from indexing.store.base import VectorStore
 
 _XINFERENCE: Mapping[Serves, str] = {"rerank": "rerank", "embed": "embedding", "answer": "LLM", "chat": "LLM"}
 
@@ -19,64 +23,68 @@ CREATED = 1_767_225_600
 """2026-01-01, for all: clients show it, and nobody knows better."""
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it.
-
-    `model_type` is Xinference's: without it RAGFlow's provider of that name takes everything for a chat model.
-    """
-
-    id: str
-    owned_by: str
-    model_type: str
-    object: str = "model"
-    created: int = CREATED
-    max_model_len: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a request may name."""
-
-    data: list[Model]
-    object: str = "list"
-
-
 @get("/v1/models", exception_handlers=shaped(openai_failure))
-async def list_models(services: NamedDependency[Services]) -> ModelList:
+async def list_models(
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+    open_store: Injected[Callable[[], Awaitable[VectorStore]]],
+    model: Injected[Resource[Embedder]],
+    settings: Injected[Settings],
+) -> dict[str, Any]:
     """Ours, and those of the backends."""
-    return ModelList(data=[_model(found) for found in await _offered(services)])
+    offered = await _offered(names, clients, open_store, model, settings)
+    return {"data": [_model(one) for one in offered], "object": "list"}
 
 
-@get("/v1/models/{model:path}", exception_handlers=shaped(openai_error))
-async def show_model(model: FromPath[str], services: NamedDependency[Services]) -> Model:
+@get("/v1/models/{model_id:path}", exception_handlers=shaped(openai_error))
+async def show_model(
+    model_id: FromPath[str],
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+    open_store: Injected[Callable[[], Awaitable[VectorStore]]],
+    model: Injected[Resource[Embedder]],
+    settings: Injected[Settings],
+) -> dict[str, Any]:
     """One of them."""
-    name = model.removeprefix("/")
-    for found in await _offered(services):
-        if found.id == name:
-            return _model(found)
-    raise NotFound(f"there is no model {name[:100]!r}; GET /v1/models lists them")
+    name = model_id.removeprefix("/")
+    for one in await _offered(names, clients, open_store, model, settings):
+        if one.id == name:
+            return _model(one)
+    raise NotFound(f"model {name[:100]!r} not found; GET /v1/models lists the models")
 
 
-async def _offered(services: Services) -> list[Offered]:
-    lines = (await services.clients()).values()
-    embedder = services.model.opened
-    name = public_name(services.settings.embedding.model)
+async def _offered(
+    names: ModelNames,
+    clients: Mapping[str, BackendClient],
+    open_store: Callable[[], Awaitable[VectorStore]],
+    model: Resource[Embedder],
+    settings: Settings,
+) -> list[Offered]:
+    embedder = model.opened
+    name = public_name(settings.embedding.model)
     reads = embedder.max_tokens if embedder else None
-    return services.names.offered(list(lines), await _collections(services), name, reads)
+    return names.offered(list(clients.values()), await _collections(open_store), name, reads)
 
 
-async def _collections(services: Services) -> list[str]:
+async def _collections(open_store: Callable[[], Awaitable[VectorStore]]) -> list[str]:
     """Empty while the store cannot say: the other models are there all the same."""
     try:
         async with asyncio.timeout(PROBE_S):
-            return [found.name for found in await (await services.store.get()).collections()]
+            return [info.name for info in await (await open_store()).collections()]
     except (TimeoutError, WinnowError):
         return []
 
 
-def _model(found: Offered) -> Model:
-    return Model(
-        id=found.id,
-        owned_by=found.owner,
-        model_type=_XINFERENCE[found.serves],
-        max_model_len=found.context_tokens or msgspec.UNSET,
-    )
+def _model(offered: Offered) -> dict[str, Any]:
+    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it.
+
+    `model_type` is Xinference's: without it RAGFlow's provider of that name takes everything for a chat model.
+    """
+    model = {
+        "id": offered.id,
+        "owned_by": offered.owner,
+        "model_type": _XINFERENCE[offered.serves],
+        "object": "model",
+        "created": CREATED,
+    }
+    return model | {"max_model_len": offered.context_tokens} if offered.context_tokens else model

@@ -1,12 +1,14 @@
 """Answers and chats as OpenAI's chat completions, whole and in chunks."""
 
+import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from app.api.compat.citations import Links
 from app.api.compat.errors import openai_error
-from app.api.compat.openai.requests import CallBody, call_pieces, whole_calls
+from app.api.compat.openai.requests import call_pieces, whole_calls
 from app.api.problem_details import Problem
 from app.api.sse import Event
 from app.backends.base import FinishReason
@@ -32,78 +34,39 @@ Ending = FinishReason | Literal["tool_calls"]
 """Why a reply ended; "tool_calls": it is the client's turn."""
 
 
-class Heading(msgspec.Struct, frozen=True, kw_only=True):
+def heading_of(reply_id: str, model: str) -> dict[str, Any]:
     """What a completion and each of its chunks begin with. `created` is Unix time in seconds."""
-
-    id: str
-    created: int
-    model: str
+    return {"id": f"chatcmpl-{reply_id}", "created": int(time.time()), "model": model}
 
 
-class CachedTokens(msgspec.Struct, frozen=True):
-    """A part of the prompt's."""
-
-    cached_tokens: int
-
-
-class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """All model calls together: of an answer, the ranking too."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: CachedTokens
-
-
-class CompletionMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """`annotations` are url_citations. `winnow` has what OpenAI's format has no words for: see `about`.
-
-    `content` None: nothing was said, there are only calls.
-    """
-
-    content: str | None
-    annotations: list[dict[str, Any]]
-    winnow: dict[str, Any]
-    role: str = "assistant"
-    tool_calls: list[CallBody] | msgspec.UnsetType = msgspec.UNSET
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """The only one."""
-
-    message: CompletionMessage
-    finish_reason: Ending
-    index: int = 0
-    logprobs: None = None
-
-
-class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole reply."""
-
-    id: str
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: CompletionUsage
-    object: str = "chat.completion"
-
-
-def completion(heading: Heading, done: AnswerDone | ChatDone, links: Links) -> ChatCompletion:
-    """The whole reply at once."""
+def completion(heading: Mapping[str, Any], done: AnswerDone | ChatDone, links: Links) -> dict[str, Any]:
+    """The whole reply at once. `winnow` has what OpenAI's format has no words for: see `about`."""
     result, calls = result_of(done), _calls(done)
-    message = CompletionMessage(
-        content=text_of(result) or (None if calls else ""),
-        annotations=_annotations(result, links),
-        winnow=about(result),
-        tool_calls=whole_calls(calls) or msgspec.UNSET,
-    )
-    return ChatCompletion(
-        id=heading.id,
-        created=heading.created,
-        model=heading.model,
-        choices=[Choice(message=message, finish_reason=_ending(done))],
-        usage=usage_of(result.usage),
-    )
+    message = {
+        "content": text_of(result) or (None if calls else ""),
+        "annotations": _annotations(result, links),
+        "winnow": about(result),
+        "role": "assistant",
+        **({"tool_calls": whole_calls(calls)} if calls else {}),
+    }
+    return whole_reply(heading, message, _ending(done), usage_of(result.usage))
+
+
+def whole_reply(
+    heading: Mapping[str, Any], message: dict[str, Any], finish_reason: str, usage: dict[str, Any]
+) -> dict[str, Any]:
+    """A chat.completion with its only choice."""
+    choice = {"message": message, "finish_reason": finish_reason, "index": 0, "logprobs": None}
+    return {**heading, "choices": [choice], "usage": usage, "object": "chat.completion"}
+
+
+def chunk(
+    heading: Mapping[str, Any], delta: dict[str, Any] | None, finish_reason: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """A chat.completion.chunk with its only choice; without a delta it has none."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    choices = [] if delta is None else [choice]
+    return {**heading, "object": "chat.completion.chunk", "choices": choices, **more}
 
 
 def text_of(result: Answer | ChatResult) -> str:
@@ -132,20 +95,20 @@ def about(result: Answer | ChatResult) -> dict[str, Any]:
     return {name: getattr(result, name) for name in result.__struct_fields__ if name not in _ELSEWHERE}
 
 
-def usage_of(usage: Usage) -> CompletionUsage:
-    """In OpenAI's words."""
-    return CompletionUsage(
-        prompt_tokens=usage.input_tokens,
-        completion_tokens=usage.output_tokens,
-        total_tokens=usage.input_tokens + usage.output_tokens,
-        prompt_tokens_details=CachedTokens(usage.cached_tokens),
-    )
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """All model calls together (of an answer, the ranking too), in OpenAI's words."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
 
 
 class Chunks:
     """`app.api.sse.Wire`: chat.completion.chunk events. `counts`: the last one tells the usage, and no other."""
 
-    def __init__(self, heading: Heading, links: Links, *, counts: bool) -> None:
+    def __init__(self, heading: Mapping[str, Any], links: Links, *, counts: bool) -> None:
         self._heading, self._links, self._counts = heading, links, counts
         self._begun = False
 
@@ -171,17 +134,13 @@ class Chunks:
     def _end(self, done: AnswerDone | ChatDone) -> bytes:
         result = result_of(done)
         last = self._delta({"winnow": about(result)}, _ending(done))
-        usage = self._chunk([], usage=usage_of(result.usage)) if self._counts else b""
+        usage = as_data(chunk(self._heading, None, usage=usage_of(result.usage))) if self._counts else b""
         return last + usage + DONE
 
     def _delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         role = {} if self._begun else {"role": "assistant"}
         self._begun = True
-        return self._chunk([{"index": 0, "delta": role | delta, "logprobs": None, "finish_reason": finish_reason}])
-
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        heading = msgspec.structs.asdict(self._heading)
-        return as_data({**heading, "object": "chat.completion.chunk", "choices": choices, **more})
+        return as_data(chunk(self._heading, role | delta, finish_reason))
 
 
 def as_data(content: Any) -> bytes:

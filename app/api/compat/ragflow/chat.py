@@ -1,30 +1,29 @@
 """RAGFlow: its OpenAI-style chat, with its own citation markers."""
 
 import re
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 from litestar import Response, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from app.api import sse as events
-from app.api.compat.errors import RagflowError, ragflow_error, shaped
+from app.api.compat.errors import ragflow_error, shaped
 from app.api.compat.inputs import LenientJSON
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.compat.openai.requests import MessageBody, question_of
-from app.api.compat.openai.responses import CompletionUsage, Heading, as_data, finish_of, usage_of
-from app.api.compat.ragflow.retrieval import Chunk, chunk_of, sought
+from app.api.compat.openai.responses import as_data, chunk, finish_of, heading_of, usage_of, whole_reply
+from app.api.compat.ragflow.retrieval import chunk_of, sought
 from app.api.problem_details import Problem
-from app.api.request import BodyRequest, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.sse import Event
 from app.backends.base import FinishReason
+from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, Citation, CitationMade, Hit, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
 from app.services.model_ids import at_backend
-from app.wiring import Services
+from app.wiring import Answering
 
 _RUN = re.compile(r"(?:\[\d{1,4}\])+")
 _NUMBER = re.compile(r"\d+")
@@ -130,55 +129,13 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
         return Question(search=search, messages=earlier)
 
 
-class RagflowMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """`reference` where it was asked for."""
-
-    content: str
-    role: str = "assistant"
-    reference: list[Chunk] | msgspec.UnsetType = msgspec.UNSET
-
-
-class RagflowChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The only one."""
-
-    message: RagflowMessage
-    finish_reason: FinishReason
-    index: int = 0
-    logprobs: None = None
-
-
-class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Nobody thinks here, and nothing is predicted."""
-
-    accepted_prediction_tokens: int
-    reasoning_tokens: int = 0
-    rejected_prediction_tokens: int = 0
-
-
-class RagflowUsage(CompletionUsage, frozen=True, kw_only=True):
-    """With what RAGFlow adds."""
-
-    completion_tokens_details: TokenDetails
-
-
-class RagflowCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer."""
-
-    id: str
-    created: int
-    model: str
-    choices: list[RagflowChoice]
-    usage: RagflowUsage
-    object: str = "chat.completion"
-
-
 class RagflowChunks:
     """`app.api.sse.Wire`: RAGFlow's chunks, in which every delta has all of its fields."""
 
-    def __init__(self, heading: Heading, question: Question, *, refers: bool) -> None:
+    def __init__(self, heading: Mapping[str, Any], question: Question, *, refers: bool) -> None:
         self._heading, self._question, self._refers = heading, question, refers
         self._markers = Renumbering()
-        self._said = ""
+        self._sent = ""
 
     def say(self, event: Event) -> bytes:
         """A marker is told when it is known which passage it means."""
@@ -202,26 +159,22 @@ class RagflowChunks:
         return rest + self._text(f"**ERROR**: {problem.detail}") + self._end(Usage(), [] if self._refers else None)
 
     def _text(self, text: str) -> bytes:
-        self._said += text
+        self._sent += text
         return self._chunk({"content": text}) if text else b""
 
-    def _end(self, usage: Usage, references: list[Chunk] | None, finish_reason: FinishReason = "stop") -> bytes:
-        told = {} if references is None else {"reference": references, "final_content": self._said}
+    def _end(
+        self, usage: Usage, references: list[dict[str, Any]] | None, finish_reason: FinishReason = "stop"
+    ) -> bytes:
+        told = {} if references is None else {"reference": references, "final_content": self._sent}
         return self._chunk({"content": None, **told}, finish_reason, usage) + DONE
 
     def _chunk(
         self, delta: dict[str, Any], finish_reason: FinishReason | None = None, usage: Usage | None = None
     ) -> bytes:
         always = {"role": "assistant", "function_call": None, "tool_calls": None, "reasoning_content": None}
-        choice = {"delta": always | delta, "finish_reason": finish_reason, "index": 0, "logprobs": None}
-        chunk = {
-            **msgspec.structs.asdict(self._heading),
-            "object": "chat.completion.chunk",
-            "system_fingerprint": "",
-            "choices": [choice],
-            "usage": None if usage is None else usage_of(usage),
-        }
-        return as_data(chunk).replace(b"data: ", b"data:", 1)
+        whole_usage = None if usage is None else usage_of(usage)
+        content = chunk(self._heading, always | delta, finish_reason, system_fingerprint="", usage=whole_usage)
+        return as_data(content).replace(b"data: ", b"data:", 1)
 
 
 @post(
@@ -235,41 +188,45 @@ async def ragflow_chat(
     request: BodyRequest,
     chat_id: FromPath[str],
     data: JSONBody[RagflowChatBody],
-    services: NamedDependency[Services],
-) -> Response[RagflowCompletion | RagflowError]:
+    answerer: Injected[Answering],
+    settings: Injected[Settings],
+) -> Response[dict[str, Any]]:
     """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
     question, caller = data.to_question(chat_id), caller_of(request)
-    heading = Heading(id=f"chatcmpl-{chat_id}", created=int(time.time()), model=data.model)
+    heading = heading_of(chat_id, data.model)
     if data.stream:
         wire = RagflowChunks(heading, question, refers=data.refers)
-        ping_s = services.settings.service.ping_s
         try:
-            return await events.streamed_as(wire, request, services.answerer.stream(question, caller), ping_s)
+            return await events.streamed_as(wire, request, answerer.stream(question, caller), settings.service.ping_s)
         except InvalidRequest:
             raise
         except WinnowError as exc:
             return events.failed_as(wire, request, exc)
-    done = await while_connected(request, services.answerer.whole(question, caller))
+    done = await while_connected(request, answerer.whole(question, caller))
     request.scope["state"]["timings"] = done.answer.timings_ms
     return Response(_completion(heading, done, _references(done.answer, question) if data.refers else None))
 
 
-def _completion(heading: Heading, done: AnswerDone, references: list[Chunk] | None) -> RagflowCompletion:
+def _completion(
+    heading: Mapping[str, Any], done: AnswerDone, references: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """`reference` where it was asked for. Nobody thinks here, and nothing is predicted."""
     answer = done.answer
+    message = {
+        "content": renumbered(answer.answer, answer.results, answer.citations),
+        "role": "assistant",
+        **({} if references is None else {"reference": references}),
+    }
     usage = usage_of(answer.usage)
-    details = TokenDetails(accepted_prediction_tokens=usage.completion_tokens)
-    message = RagflowMessage(
-        content=renumbered(answer.answer, answer.results, answer.citations),
-        reference=msgspec.UNSET if references is None else references,
-    )
-    return RagflowCompletion(
-        **msgspec.structs.asdict(heading),
-        choices=[RagflowChoice(message=message, finish_reason=finish_of(done))],
-        usage=RagflowUsage(**msgspec.structs.asdict(usage), completion_tokens_details=details),
-    )
+    usage["completion_tokens_details"] = {
+        "accepted_prediction_tokens": usage["completion_tokens"],
+        "reasoning_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    }
+    return whole_reply(heading, message, finish_of(done), usage)
 
 
-def _references(answer: Answer, question: Question) -> list[Chunk]:
+def _references(answer: Answer, question: Question) -> list[dict[str, Any]]:
     """The passages by which the markers count; none where nothing was answered from them."""
     if not answer.answerable:
         return []

@@ -1,21 +1,19 @@
 """GET /api/v1/datasets and their documents: how RAGFlow's clients come from names to ids. Reading only."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import PurePath
 from typing import Annotated, Any
 
-import msgspec
 from litestar import get
-from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from app.api.compat.errors import RagflowError, ragflow_error, shaped
+from app.api.compat.errors import ragflow_error, shaped
+from app.api.request import Injected
 from app.errors import InvalidRequest, NotFound
+from app.services.documents import Collection, Documents
 from app.services.model_ids import public_name
-from app.wiring import Services
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.store.base import CollectionInfo
 
 _AT_ONCE = 1000
 _DONE = {"3", "DONE"}
@@ -25,100 +23,24 @@ Page = Annotated[int, QueryParameter(ge=1)]
 PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection."""
-
-    id: str
-    name: str
-    chunk_count: int
-    document_count: int
-    embedding_model: str
-    avatar: str = ""
-    description: str = ""
-    permission: str = "me"
-    chunk_method: str = "naive"
-    language: str = ""
-    status: str = "1"
-    pagerank: int = 0
-    parser_config: dict[str, Any] = {}
-
-
-class DatasetsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of collections by name, and how many there are."""
-
-    data: list[Dataset]
-    total_datasets: int
-    code: int = 0
-
-
-class DatasetDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. It can be searched: `run` is always "DONE"."""
-
-    id: str
-    name: str
-    dataset_id: str
-    chunk_count: int
-    create_time: int
-    run: str = "DONE"
-    status: str = "1"
-    progress: float = 1.0
-
-
-class DocumentPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of documents by id, and how many there are."""
-
-    docs: list[DatasetDocument]
-    total: int
-
-
-class DocumentsReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`code` 0, and the data."""
-
-    data: DocumentPage
-    code: int = 0
-
-
-class _Wanted(msgspec.Struct, frozen=True):
-    """Which documents; what is empty or 0 does not matter. Times are milliseconds since 1970."""
-
-    id: str
-    name: str
-    keywords: str
-    suffixes: Sequence[str]
-    runs: Sequence[str]
-    since: int
-    until: int
-
-    def meets(self, record: DocumentRecord) -> bool:
-        """All of it."""
-        name, created = _name(record), _created(record)
-        return (
-            self.id in ("", record.id)
-            and self.name in ("", name)
-            and self.keywords in name.lower()
-            and (not self.suffixes or PurePath(name).suffix.lstrip(".") in self.suffixes)
-            and (not self.runs or not _DONE.isdisjoint(self.runs))
-            and self.since <= created <= (self.until or created)
-        )
-
-
 @get(
     "/api/v1/datasets",
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_datasets(
-    services: NamedDependency[Services],
+    documents: Injected[Documents],
     page: Page = 1,
     page_size: PageSize = 30,
     id: FromQuery[str] = "",
     name: FromQuery[str] = "",
-) -> DatasetsReply | RagflowError:
-    """A collection's name is also its id. One that is asked for and not there is an error, as in RAGFlow."""
-    found = [info for info in await (await services.store.get()).collections() if _is_meant(info, id, name)]
-    if not found and (id or name):
-        raise NotFound(f"there is no dataset {id or name!r}")
-    shown = found[(page - 1) * page_size : page * page_size]
-    return DatasetsReply(data=[await _dataset(info, services) for info in shown], total_datasets=len(found))
+) -> dict[str, Any]:
+    """Collections by name, which is also the id. Asking for one that does not exist is an error, as in RAGFlow."""
+    collections = await documents.collections()
+    matching = [one for one in collections if id in ("", one.name) and name in ("", one.name)]
+    if not matching and (id or name):
+        raise NotFound(f"dataset {id or name!r} not found")
+    shown = matching[(page - 1) * page_size : page * page_size]
+    return {"data": [_dataset(collection) for collection in shown], "total_datasets": len(matching), "code": 0}
 
 
 @get(
@@ -126,7 +48,7 @@ async def ragflow_datasets(
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_documents(
-    services: NamedDependency[Services],
+    documents: Injected[Documents],
     dataset_id: FromPath[str],
     page: Page = 1,
     page_size: PageSize = 30,
@@ -138,39 +60,55 @@ async def ragflow_documents(
     create_time_from: FromQuery[int] = 0,
     create_time_to: FromQuery[int] = 0,
     metadata_condition: FromQuery[str] = "",
-) -> DocumentsReply | RagflowError:
+) -> dict[str, Any]:
     """By id. What cannot be filtered by is refused: a list that is too long would be taken for what was asked for."""
     if metadata_condition:
         raise InvalidRequest("`metadata_condition` filters POST /api/v1/retrieval, not the list of documents")
-    wanted = _Wanted(id, name, keywords.lower(), suffix or (), run or (), create_time_from, create_time_to)
-    found = [record async for record in _records(services, dataset_id) if wanted.meets(record)]
-    shown = found[(page - 1) * page_size : page * page_size]
+
+    def is_meant(record: DocumentRecord) -> bool:
+        own_name, created = _name(record), _created(record)
+        return (
+            id in ("", record.id)
+            and name in ("", own_name)
+            and keywords.lower() in own_name.lower()
+            and (not suffix or PurePath(own_name).suffix.lstrip(".") in suffix)
+            and (not run or not _DONE.isdisjoint(run))
+            and create_time_from <= created <= (create_time_to or created)
+        )
+
+    matching = [record async for record in _records(documents, dataset_id) if is_meant(record)]
+    shown = matching[(page - 1) * page_size : page * page_size]
     docs = [_document(record, dataset_id) for record in shown]
-    return DocumentsReply(data=DocumentPage(docs=docs, total=len(found)))
+    return {"data": {"docs": docs, "total": len(matching)}, "code": 0}
 
 
-def _is_meant(info: CollectionInfo, id: str, name: str) -> bool:
-    return id in ("", info.name) and name in ("", info.name)
+def _dataset(collection: Collection) -> dict[str, Any]:
+    return {
+        "id": collection.name,
+        "name": collection.name,
+        "chunk_count": collection.passages,
+        "document_count": collection.documents,
+        "embedding_model": public_name(re.split("[,;] ", collection.embedder, maxsplit=1)[0]),
+        # What RAGFlow's clients read and collections do not have.
+        "avatar": "",
+        "description": "",
+        "permission": "me",
+        "chunk_method": "naive",
+        "language": "",
+        "status": "1",
+        "pagerank": 0,
+        "parser_config": {},
+    }
 
 
-async def _dataset(info: CollectionInfo, services: Services) -> Dataset:
-    return Dataset(
-        id=info.name,
-        name=info.name,
-        chunk_count=info.passages,
-        document_count=await services.catalogue.count(info.spec.lineage),
-        embedding_model=public_name(re.split("[,;] ", info.spec.embedder, maxsplit=1)[0]),
-    )
-
-
-async def _records(services: Services, collection: str) -> AsyncIterator[DocumentRecord]:
+async def _records(documents: Documents, collection: str) -> AsyncIterator[DocumentRecord]:
     """All of them: a collection has thousands of documents, not millions, where someone pages through it."""
     after, more = "", True
     while more:
-        page = await services.catalogue.page(collection, after=after, limit=_AT_ONCE)
-        for record in page.records:
+        records, more = await documents.page(collection, after=after, limit=_AT_ONCE)
+        for record in records:
             yield record
-        after, more = (page.records[-1].id if page.records else ""), page.more
+        after = records[-1].id if records else ""
 
 
 def _name(record: DocumentRecord) -> str:
@@ -178,14 +116,19 @@ def _name(record: DocumentRecord) -> str:
 
 
 def _created(record: DocumentRecord) -> int:
+    """Milliseconds since 1970."""
     return round(1000 * record.indexed_at)
 
 
-def _document(record: DocumentRecord, dataset_id: str) -> DatasetDocument:
-    return DatasetDocument(
-        id=record.id,
-        name=_name(record),
-        dataset_id=dataset_id,
-        chunk_count=record.passages,
-        create_time=_created(record),
-    )
+def _document(record: DocumentRecord, dataset_id: str) -> dict[str, Any]:
+    """It can be searched: `run` is always "DONE"."""
+    return {
+        "id": record.id,
+        "name": _name(record),
+        "dataset_id": dataset_id,
+        "chunk_count": record.passages,
+        "create_time": _created(record),
+        "run": "DONE",
+        "status": "1",
+        "progress": 1.0,
+    }

@@ -1,28 +1,28 @@
 """RAGFlow: POST /api/v1/retrieval, and its endpoint for Dify."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
-from litestar.di import NamedDependency
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
-from app.api.compat.dify import DifyRequest, Records, RetrievalSetting, find_records
-from app.api.compat.errors import RagflowError, ragflow_dify_error, ragflow_error, shaped
-from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, told, within
+from app.api.compat.dify import DifyRequest, RetrievalSetting, find_records
+from app.api.compat.errors import ragflow_dify_error, ragflow_error, shaped
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, log_notes, within
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
-from app.api.request import BodyRequest, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.schemas import MAX_CANDIDATES
+from app.backends.client import BackendClient
 from app.concurrency import together
 from app.domain import Hit, Mode, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest
-from app.services.model_ids import at_backend
+from app.services.model_ids import ModelNames, at_backend
+from app.services.search import Searcher
 from app.text.languages import detect_language
 from app.text.terms import content_terms, occurrences, terms
-from app.wiring import Services
 from indexing.filters import Filter, OneOf
 
 
@@ -45,54 +45,40 @@ def highlighted(wanted: Collection[str], text: str) -> str:
     return "".join((*pieces, text[at:]))
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage. `similarity` is the score of /search. `vector_similarity` is what a model gave it, or its cosine;
-    `term_similarity` the share of the question's content words that it has.
+def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> dict[str, Any]:
+    """A passage as RAGFlow's chunk. `wanted` are the terms that `term_similarity` counts and `mark` puts <em> around.
+
+    `similarity` is the score of /search, `vector_similarity` what a model gave it, or its cosine, and `term_similarity`
+    the share of the question's content words that it has.
     """
-
-    id: str
-    content: str
-    document_id: str
-    document_keyword: str
-    document_name: str
-    dataset_id: str
-    kb_id: str
-    similarity: float
-    vector_similarity: float
-    term_similarity: float
-    document_metadata: dict[str, Any]
-    positions: list[list[int]] = []
-    highlight: str | msgspec.UnsetType = msgspec.UNSET
-    content_ltks: str = ""
-    image_id: str = ""
-    important_keywords: list[str] = []
-    tag_kwd: list[str] = []
-    doc_type: str = ""
-    doc_type_kwd: str = ""
-    mom_id: str = ""
-    url: str = ""
-    row_id: str | None = None
-
-
-def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> Chunk:
-    """`wanted` are the terms that `term_similarity` is about, and `mark` puts <em> around."""
     text = hit.text or ""
     meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
     name = file_of(hit)
-    return Chunk(
-        id=hit.id,
-        content=text,
-        document_id=hit.document_id,
-        document_keyword=name,
-        document_name=name,
-        dataset_id=collection,
-        kb_id=collection,
-        similarity=hit.score,
-        vector_similarity=within(0.0, meaning or 0.0, 1.0),
-        term_similarity=share(wanted, text),
-        document_metadata={**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
-        highlight=highlighted(wanted, text) if mark else msgspec.UNSET,
-    )
+    return {
+        "id": hit.id,
+        "content": text,
+        "document_id": hit.document_id,
+        "document_keyword": name,
+        "document_name": name,
+        "dataset_id": collection,
+        "kb_id": collection,
+        "similarity": hit.score,
+        "vector_similarity": within(0.0, meaning or 0.0, 1.0),
+        "term_similarity": share(wanted, text),
+        "document_metadata": {**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
+        **({"highlight": highlighted(wanted, text)} if mark else {}),
+        # What RAGFlow's clients read and nothing here fills.
+        "positions": [],
+        "content_ltks": "",
+        "image_id": "",
+        "important_keywords": [],
+        "tag_kwd": [],
+        "doc_type": "",
+        "doc_type_kwd": "",
+        "mom_id": "",
+        "url": "",
+        "row_id": None,
+    }
 
 
 def file_of(hit: Hit) -> str:
@@ -167,30 +153,6 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.dataset_ids
 
 
-class DocumentCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the found passages a document has."""
-
-    doc_name: str
-    doc_id: str
-    count: int
-
-
-class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of what was found. `total` counts what reached the threshold; `doc_aggs` is `{}` for an empty question."""
-
-    total: int
-    chunks: list[Chunk]
-    doc_aggs: list[DocumentCount] | dict[str, int]
-
-
-class RetrievalReply(msgspec.Struct, frozen=True, kw_only=True):
-    """`code` 0, and the data. `message` is there when something did not go as asked."""
-
-    data: Retrieval
-    code: int = 0
-    message: str | msgspec.UnsetType = msgspec.UNSET
-
-
 @post(
     "/api/v1/retrieval",
     dto=LenientJSON[RetrievalRequest],
@@ -199,29 +161,35 @@ class RetrievalReply(msgspec.Struct, frozen=True, kw_only=True):
     exception_handlers=shaped(ragflow_error),
 )
 async def ragflow_retrieval(
-    request: BodyRequest, data: JSONBody[RetrievalRequest], services: NamedDependency[Services]
-) -> RetrievalReply | RagflowError:
-    """Several collections are searched side by side, and their passages merged by score."""
-    lines = await services.clients()
-    ranker = services.names.ranker(data.rerank_id or "", lines.values())
+    request: BodyRequest,
+    data: JSONBody[RetrievalRequest],
+    searcher: Injected[Searcher],
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+) -> dict[str, Any]:
+    """Several collections are searched side by side, and their passages merged by score.
+
+    `message` is there when something did not go as asked.
+    """
+    ranker = names.ranker(data.rerank_id or "", clients.values())
     queries = data.queries(ranker.backend)
     if not queries[0].text:
-        return RetrievalReply(data=Retrieval(total=0, chunks=[], doc_aggs={}))
+        return {"data": {"total": 0, "chunks": [], "doc_aggs": {}}, "code": 0}
     caller = caller_of(request)
-    searches = together(services.searcher.search(query, caller) for query in queries)
-    results = await while_connected(request, searches)
-    notes = told(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
-    return RetrievalReply(data=_page(data, queries[0].text, results), message="; ".join(notes) or msgspec.UNSET)
+    results = await while_connected(request, together(searcher.search(query, caller) for query in queries))
+    notes = log_notes(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
+    reply = {"data": _page(data, queries[0].text, results), "code": 0}
+    return reply | {"message": "; ".join(notes)} if notes else reply
 
 
-def _page(asked: RetrievalRequest, question: str, results: Sequence[SearchResult]) -> Retrieval:
-    """Of the hits of all collections, by descending score."""
+def _page(body: RetrievalRequest, question: str, results: Sequence[SearchResult]) -> dict[str, Any]:
+    """Of the hits of all collections, by descending score. `total` counts what reached the threshold."""
     hits = [(result.collection, hit) for result in results for hit in result.results]
     hits.sort(key=lambda one: -one[1].score)
     wanted = sought(question)
-    start, end = asked.window()
-    chunks = [chunk_of(hit, collection, wanted, mark=bool(asked.highlight)) for collection, hit in hits[start:end]]
-    return Retrieval(total=len(hits), chunks=chunks, doc_aggs=_documents_of(hits))
+    start, end = body.window()
+    chunks = [chunk_of(hit, collection, wanted, mark=bool(body.highlight)) for collection, hit in hits[start:end]]
+    return {"total": len(hits), "chunks": chunks, "doc_aggs": _documents_of(hits)}
 
 
 def _mode(weight: float | None) -> Mode:
@@ -234,19 +202,11 @@ def _documents(ids: Sequence[str] | None) -> Filter | None:
     return OneOf(field="document_id", values=tuple(ids)) if ids else None
 
 
-def _documents_of(found: Sequence[tuple[str, Hit]]) -> list[DocumentCount]:
-    """By falling count, then in the order of their best passages."""
-    counts = Counter(hit.document_id for _, hit in found)
-    names = {hit.document_id: file_of(hit) for _, hit in reversed(found)}
-    return [DocumentCount(doc_name=names[one], doc_id=one, count=count) for one, count in counts.most_common()]
-
-
-class Healthy(msgspec.Struct, frozen=True, kw_only=True):
-    """It answers."""
-
-    code: int = 0
-    message: str = "success"
-    data: bool = True
+def _documents_of(hits: Sequence[tuple[str, Hit]]) -> list[dict[str, Any]]:
+    """How many of the passages each document has: by falling count, then in the order of their best passages."""
+    counts = Counter(hit.document_id for _, hit in hits)
+    names = {hit.document_id: file_of(hit) for _, hit in reversed(hits)}
+    return [{"doc_name": names[one], "doc_id": one, "count": count} for one, count in counts.most_common()]
 
 
 @post(
@@ -257,10 +217,10 @@ class Healthy(msgspec.Struct, frozen=True, kw_only=True):
     exception_handlers=shaped(ragflow_dify_error),
 )
 async def ragflow_dify_retrieval(
-    request: BodyRequest, data: JSONBody[DifyRequest], services: NamedDependency[Services]
-) -> Records:
+    request: BodyRequest, data: JSONBody[DifyRequest], searcher: Injected[Searcher]
+) -> dict[str, list[dict[str, Any]]]:
     """As POST /retrieval, with RAGFlow's errors, and all that it finds where `top_k` is not given."""
-    return await find_records(request, services, data.to_query(MAX_CANDIDATES, RankingOptions()))
+    return await find_records(request, searcher, data.to_query(MAX_CANDIDATES, RankingOptions()))
 
 
 @get(
@@ -269,21 +229,21 @@ async def ragflow_dify_retrieval(
 )
 async def ragflow_dify_retrieval_by_get(
     request: BodyRequest,
-    services: NamedDependency[Services],
+    searcher: Injected[Searcher],
     knowledge_id: FromQuery[str] = "",
     question: Annotated[str, QueryParameter(name="query")] = "",
     top_k: FromQuery[int | None] = None,
     score_threshold: FromQuery[float | None] = None,
-) -> Records:
+) -> dict[str, list[dict[str, Any]]]:
     """The same by parameters."""
     setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
-    asked = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
-    return await find_records(request, services, asked.to_query(MAX_CANDIDATES, RankingOptions()))
+    body = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
+    return await find_records(request, searcher, body.to_query(MAX_CANDIDATES, RankingOptions()))
 
 
 @get(
     "/api/v1/dify/retrieval/health",
 )
-async def ragflow_dify_health() -> Healthy:
-    """It does."""
-    return Healthy()
+async def ragflow_dify_health() -> dict[str, Any]:
+    """Always well, as RAGFlow says it."""
+    return {"code": 0, "message": "success", "data": True}

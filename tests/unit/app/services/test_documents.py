@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import Overloaded
-from app.services.documents import MAX_AT_ONCE, Library
+from app.services.documents import MAX_AT_ONCE, Documents
 from indexing.documents import Document
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument
@@ -34,11 +34,11 @@ async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
 
 
 @pytest.fixture
-def library(bench: PipelineContext) -> Library:
+def documents(bench: PipelineContext) -> Documents:
     async def get() -> PipelineContext:
         return bench
 
-    return Library(get)
+    return Documents(get)
 
 
 def handed(document_id: str, text: str = "dental") -> SubmittedDocument:
@@ -49,33 +49,33 @@ async def ids(bench: PipelineContext) -> set[str]:
     return {passage.document_id for passage in await everything(bench.store, "c")}
 
 
-async def test_a_long_put_lets_others_in(bench: PipelineContext, library: Library) -> None:
+async def test_a_long_put_lets_others_in(bench: PipelineContext, documents: Documents) -> None:
     """A small put is done before a large one that came first."""
     order: list[str] = []
 
     async def put(name: str, count: int) -> None:
-        await library.index("c", [handed(f"{name}{n}") for n in range(count)])
+        await documents.index("c", [handed(f"{name}{n}") for n in range(count)])
         order.append(name)
 
     await asyncio.gather(put("large", 400), put("small", 1))
     assert order == ["small", "large"]
 
 
-async def test_results_are_told_slice_by_slice(library: Library) -> None:
+async def test_results_are_told_slice_by_slice(documents: Documents) -> None:
     """Every result is told once, in order, before the end."""
     told: list[int] = []
-    results = await library.index("c", [handed(str(n)) for n in range(150)], lambda part: told.append(len(part)))
+    results = await documents.index("c", [handed(str(n)) for n in range(150)], lambda part: told.append(len(part)))
     assert len(told) > 1
     assert sum(told) == len(results) == 150
     assert [result.id for result in results] == [str(n) for n in range(150)]
 
 
-async def test_uploads_at_once_are_bounded(library: Library) -> None:
+async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
     """One more is Overloaded; when one ends there is room again."""
     with ExitStack() as stack:
         for _ in range(MAX_AT_ONCE):
-            stack.enter_context(library.uploading())
+            stack.enter_context(documents.uploading())
         with pytest.raises(Overloaded):
-            stack.enter_context(library.uploading())
-    with library.uploading():
+            stack.enter_context(documents.uploading())
+    with documents.uploading():
         pass

@@ -108,7 +108,7 @@ def test_others_are_not(refused: dict[str, Any]) -> None:
 
 
 def test_all_may_come_in_when_told_so() -> None:
-    """WINNOW_ALLOW_ANONYMOUS opens the door."""
+    """WINNOW_ALLOW_ANONYMOUS lets other machines in."""
     check_caller(scope("203.0.113.7", host="evil.example"), ServiceSettings(allow_anonymous=True))
 
 
