@@ -23,9 +23,9 @@ from app.backends.base import (
     tokens_of,
     tokens_of_calls,
 )
-from app.concurrency import finish
 from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamTimeout, WinnowError
+from indexing.concurrency import finish
 
 CLOSE_S = 5.0
 """How long an adapter may take to close its connection."""

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from app.backends.attempt import Outcome, time_limit
 from app.backends.base import Account, Adapter, Call, Clock, Deadline, Meter, Probed, Target
 from app.backends.resilience.breaker import Breaker, Health
-from app.concurrency import finish
 from app.domain import TokenCount
 from app.errors import UpstreamError, UpstreamRateLimited
+from indexing.concurrency import finish
 
 PROBE_S = 10.0
 """How long a backend may take to say what it is."""

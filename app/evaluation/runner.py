@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from app.concurrency import together
 from app.config.settings import Settings
 from app.domain import BackendUse, Usage
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
@@ -15,6 +14,7 @@ from app.evaluation.data import Asked, DataSet, SourceDocument
 from app.evaluation.models import EvaluationProgress
 from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
+from indexing.concurrency import together
 from indexing.documents import Document
 from indexing.pipeline.ingest import SubmittedDocument
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from indexing.chunking.chunker import ChunkOptions, chunk, embedding_text
+from indexing.concurrency import finish
 from indexing.documents import Document, Passage, passage_id
 from indexing.embedding.batching import check_finite
 from indexing.embedding.model import Embedder, Vectors
@@ -156,15 +157,3 @@ async def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     check_finite(vectors, embedder.model_id)
     row = {text: i for i, text in enumerate(distinct)}
     return np.asarray(vectors[[row[text] for text in texts]], dtype=np.float32)
-
-
-async def finish(work: Awaitable[T]) -> T:
-    """Await work in a thread that cannot be stopped: when cancelled, still wait for it, so that it does not go on
-    unnoticed.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from app.concurrency import finish
 from app.errors import WinnowError
+from indexing.concurrency import finish
 
 T = TypeVar("T")
 

@@ -16,13 +16,13 @@ from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.schemas import MAX_CANDIDATES
 from app.backends.client import BackendClient
-from app.concurrency import together
 from app.domain import Hit, Mode, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest
 from app.services.model_ids import ModelNames, at_backend
 from app.services.search import Searcher
 from app.text.languages import detect_language
 from app.text.terms import content_terms, occurrences, terms
+from indexing.concurrency import together
 from indexing.filters import Filter, OneOf
 
 

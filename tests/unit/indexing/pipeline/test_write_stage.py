@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from indexing.concurrency import finish
 from indexing.documents import Document
 from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderUnavailable
 from indexing.pipeline.context import PipelineContext, ensure_collection
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Event
-from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, embed_distinct, finish, prepare
+from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, embed_distinct, prepare
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import texts
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from app.backends.resilience.hedging import hedged
-from app.concurrency import finish
 from app.errors import Overloaded, Refused, UpstreamTimeout
+from indexing.concurrency import finish
 from tests.fakes.virtual_time import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio

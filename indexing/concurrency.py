@@ -1,8 +1,8 @@
 """Work side by side, and work that no cancellation stops."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -21,8 +21,11 @@ async def together(works: Iterable[Awaitable[T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` to its end even if the caller is cancelled meanwhile; the cancellation goes on afterwards."""
+async def finish(work: Awaitable[T]) -> T:
+    """Do `work` to its end even if the caller is cancelled meanwhile; the cancellation goes on afterwards.
+
+    For what must not be left half done, such as booking a call, or goes on unnoticed anyway, such as a thread.
+    """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from app.concurrency import together
+from indexing.concurrency import together
 
 pytestmark = pytest.mark.anyio
 
