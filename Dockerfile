@@ -1,6 +1,6 @@
-# The image of the service; docs/docker.md says how it is used.
+# The image of the service; see docs/docker.md.
 #
-# Python 3.11 because that is what every test of Winnow runs on; constraints.txt holds for 3.12 and 3.13 as well
+# Python 3.11, on which all tests run; constraints.txt holds for 3.12 and 3.13 as well
 # (--build-arg BASE=python:3.13-slim-trixie). Security fixes come with a rebuild: docker build --pull.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -11,17 +11,17 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 
 
-# Which libraries: a file of its own, so that other changes of pyproject.toml do not install them anew.
+# The requirements in a file of their own, so that other changes of pyproject.toml do not reinstall them.
 FROM ${BASE} AS requirements
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 print(*project['dependencies'], *project['optional-dependencies']['quickstart'], sep='\n')" > /requirements.txt
 
 
-# The libraries. Nothing of Winnow's own code is in here, so a change of the code leaves this layer alone.
+# The libraries, without Winnow's own code, so that a change of the code leaves this layer alone.
 FROM ${BASE} AS dependencies
-# The package index has torch for Linux with CUDA alone, 3 GB of it. uv knows where PyTorch keeps its other builds:
-# "cpu", "cu130" to embed on a GPU, or "" to take what the index (or the uv.toml below) gives.
+# For Linux the package index has torch only with CUDA, 3 GB of it. uv knows where PyTorch keeps its other builds:
+# "cpu", "cu130" to embed on a GPU, or "" for the default of the index (or of the uv.toml below).
 ARG TORCH_BACKEND=cpu
 ARG UV=uv==0.13.9
 ENV UV_LINK_MODE=copy
@@ -39,7 +39,7 @@ RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     ${TORCH_BACKEND:+--torch-backend="$TORCH_BACKEND"} \
     --constraints constraints.txt --requirements requirements.txt \
  && rm -r /opt/winnow/lib/python3*/site-packages/torch/test /opt/winnow/lib/python3*/site-packages/torch/include
-# Three gigabytes of CUDA are never an accident.
+# Fail rather than ship 3 GB of CUDA by accident.
 RUN case "$TORCH_BACKEND" in cu*|auto) ;; *) \
       /opt/winnow/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda and "this torch is built for CUDA")' ;; \
     esac
@@ -58,7 +58,7 @@ FROM base AS service
 LABEL org.opencontainers.image.title="winnow" \
       org.opencontainers.image.description="Finds passages in your documents and answers from them, with citations" \
       org.opencontainers.image.licenses="Apache-2.0"
-# A fixed number, so that whoever mounts a folder as /data knows whom to give it to.
+# A fixed number, so that a folder mounted as /data can be given to it.
 RUN groupadd --gid 10001 winnow \
  && useradd --uid 10001 --gid winnow --no-log-init --home-dir /data --no-create-home --shell /usr/sbin/nologin winnow \
  && install -d -o winnow -g winnow /data \
@@ -70,22 +70,22 @@ RUN --mount=type=bind,from=dependencies,source=/opt/uv,target=/opt/uv \
  && /opt/winnow/bin/python -m compileall -q /opt/winnow/lib/python3*/site-packages/app \
                                             /opt/winnow/lib/python3*/site-packages/indexing \
  && ln -s /opt/winnow/bin/winnow /usr/local/bin/winnow
-# Models that are downloaded stay beside the index. winnow.toml is read from the working directory: mount it there.
+# Downloaded models stay beside the index. winnow.toml is read from the working directory: mount it there.
 ENV WINNOW_HOME=/data WINNOW_HOST=0.0.0.0 WINNOW_PORT=8000 HF_HOME=/data/huggingface PYTHONDONTWRITEBYTECODE=1
 WORKDIR /etc/winnow
 VOLUME /data
 EXPOSE 8000
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# http.client because urllib would ask a proxy.
+# http.client, because urllib would go through a proxy.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["/opt/winnow/bin/python", "-c", \
   "import os, sys, http.client as h; c = h.HTTPConnection('127.0.0.1', int(os.environ['WINNOW_PORT']), timeout=4); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
-# tini hands signals on while Python is still importing, and collects what readers leave behind.
+# tini passes signals on while Python is still importing, and reaps orphans of the readers.
 ENTRYPOINT ["tini", "--", "winnow"]
 CMD ["serve"]
 
 
-# For hosts that rent out one container each (docs/clore.md): the service, a way in over SSH, and vLLM if BASE has it.
+# For hosts that rent out single containers (docs/clore.md): the service, access by SSH, and vLLM if BASE has it.
 FROM service AS rented
 USER root
 RUN apt-get update \

@@ -1,4 +1,4 @@
-# Winnow on a bare machine: Python 3.11 or newer and make are all it takes. `make` alone lists the commands.
+# Needs Python 3.11 or newer. `make` alone lists the commands.
 
 PYTHON ?= python3
 TORCH  ?=
@@ -16,9 +16,9 @@ help:
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
-	@echo 'make check           checks format, lint, types, and who may import whom'
-	@echo 'make mutants         changes the pure modules here and there, and says what their tests do not notice: minutes'
-	@echo 'make format          puts the code into its one format'
+	@echo 'make check           checks format, lint, types, and imports between packages'
+	@echo 'make mutants         changes the pure modules here and there, and lists what their tests miss: minutes'
+	@echo 'make format          formats the code'
 	@echo 'make bench           lists the benchmarks'
 	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
 	@echo '                     ARGS=vllm: those of the tests with a real vLLM, in constraints-vllm.txt'

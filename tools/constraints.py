@@ -15,7 +15,7 @@ EXTRAS = "quickstart,dev"
 TORCH = re.compile(r"^torch==[^+\s]+", re.MULTILINE)
 
 PREFACE = """\
-# Every library that Winnow runs and is tested with, each in the one version that it is tested with. Written by
+# Every library that Winnow runs and is tested with, in the version it was tested with. Written by
 # `make constraints`; holds for Python 3.11 to 3.13 on Linux and macOS.
 #
 # torch is pinned by its public version, which each of its builds satisfies (2.13.0, 2.13.0+cpu, 2.13.0+cu130). On Linux
