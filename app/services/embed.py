@@ -11,7 +11,7 @@ from app.services.model_ids import EMBED, ModelNames
 from app.text.fencing import clean
 from indexing.embedding.batching import Embedded, TextEmbedder
 from indexing.embedding.model import Embedder
-from indexing.embedding.token_ids import openai_vocabulary
+from indexing.embedding.token_ids import decode_tokens
 from indexing.store.base import Vector
 
 MOST_TEXTS = 2_048
@@ -81,8 +81,7 @@ async def _texts(inputs: Sequence[str | Sequence[int]]) -> list[str]:
 
 def _spelt_out(inputs: Sequence[str | Sequence[int]]) -> list[str]:
     try:
-        vocabulary = openai_vocabulary()
-        return [clean(one if isinstance(one, str) else vocabulary.text(one)) for one in inputs]
+        return [clean(one if isinstance(one, str) else decode_tokens(one)) for one in inputs]
     except InvalidRequest as exc:
         raise pointing_at("/input", str(exc)) from exc
 

@@ -17,7 +17,7 @@ from app.ranking.models import Spread, candidate_of
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.embedding.batching import TextEmbedder
-from indexing.embedding.calibration import Contrast, contrast
+from indexing.embedding.calibration import contrast
 from indexing.embedding.model import Embedder, Vectors
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import Vector
@@ -50,9 +50,9 @@ def _weights(lexical: Lexical, text: str, terms: frozenset[int]) -> dict[int, fl
     return {term: weight for term, weight in zip(vector.indices, vector.values, strict=True) if term in terms}
 
 
-def match_vectors(query: Vector, texts: Vectors, contrast: Contrast) -> list[float]:
-    """Of unit vectors; `texts` has a row for each text."""
-    evidence = (texts @ query - contrast.unrelated) / contrast.unit
+def match_vectors(query: Vector, texts: Vectors, unrelated: float, unit: float) -> list[float]:
+    """Of unit vectors; `texts` has a row for each text. `unrelated` and `unit` are the embedder's `contrast`."""
+    evidence = (texts @ query - unrelated) / unit
     return [float(value) for value in np.clip(evidence, 0.0, 1.0)]
 
 
@@ -112,7 +112,7 @@ class TextRanker:
         self._rankers, self._lexical = rankers, lexical
         self._texts, self._embedder = texts, embedder
         self._settings = settings
-        self._contrast: Contrast | None = None
+        self._contrast: tuple[float, float] | None = None
 
     async def rank(
         self,
@@ -178,7 +178,7 @@ class TextRanker:
             self._contrast = await asyncio.to_thread(contrast, await self._embedder())
         (embedded_query,) = await self._texts.embed([query], queries=True)
         embedded = await self._texts.embed([text[:EMBEDDED_CHARACTERS] for text in texts])
-        return match_vectors(embedded_query.vector, np.stack([text.vector for text in embedded]), self._contrast)
+        return match_vectors(embedded_query.vector, np.stack([text.vector for text in embedded]), *self._contrast)
 
 
 def _cuts(query: str, texts: Sequence[str]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Cuts a document into passages along its structure. Pure; linear time; the document is tokenised once.
 
-A document becomes *atoms* (headings, sentences, list items, table rows; parts of a sentence only where one is too
-long), and neighbouring atoms become chunks. Between two atoms lies a boundary of some rank; a chunk ends where a high
-rank and a size near the target meet.
+A document becomes *segments* (headings, sentences, list items, table rows; parts of a sentence only where one is too
+long), and neighbouring segments become chunks. Between two segments lies a boundary of some rank; a chunk ends where
+a high rank and a size near the target meet.
 """
 
 import re
@@ -79,10 +79,10 @@ def chunk(document: Document, tokens: TokenSpans, options: ChunkOptions) -> list
 
     `embedding_text` of each holds at most `options.max_tokens` tokens, unless a single character holds more.
     """
-    ruler = _Ruler(tokens(document.text))
-    grouping = _Grouping(list(_atoms(document, ruler, options)), ruler, options)
-    fitter = _Fitter(document, tokens, ruler, options.max_tokens)
-    chunks = [piece for group, lead_start in grouping.groups() for piece in fitter.fit(group, lead_start)]
+    counter = _TokenCounter(tokens(document.text))
+    grouper = _Grouper(list(_segments(document, counter, options)), counter, options)
+    fitter = _Fitter(document, tokens, counter, options.max_tokens)
+    chunks = [piece for group, lead_start in grouper.groups() for piece in fitter.fit(group, lead_start)]
     return [msgspec.structs.replace(piece, ordinal=ordinal) for ordinal, piece in enumerate(chunks)]
 
 
@@ -101,7 +101,7 @@ def _context(title: str, chunk: Chunk) -> str:
     return " > ".join(parts)
 
 
-class _Ruler:
+class _TokenCounter:
     """Measures ranges of one text in tokens."""
 
     def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
@@ -114,7 +114,7 @@ class _Ruler:
         return max(tokens, -(-(end - start) // _CHARACTERS_PER_TOKEN))
 
 
-class _Atom(NamedTuple):
+class _Segment(NamedTuple):
     """A range of text that lies in one chunk, and the rank of the boundary before it."""
 
     start: int
@@ -127,7 +127,7 @@ class _Atom(NamedTuple):
     columns: str = ""  # the header row of the table that this row belongs to
 
 
-def _atoms(document: Document, ruler: _Ruler, options: ChunkOptions) -> Iterator[_Atom]:
+def _segments(document: Document, counter: _TokenCounter, options: ChunkOptions) -> Iterator[_Segment]:
     outline: list[tuple[int, str]] = []
     columns, before = "", None
     page_starts = [page.start for page in document.pages]
@@ -138,13 +138,15 @@ def _atoms(document: Document, ruler: _Ruler, options: ChunkOptions) -> Iterator
         if block.kind != "table_row" or block.header:
             columns = ""
         rank = _rank(before, block, page_starts)
-        for part in _parts(document.text, block, rank, ruler, options):
-            yield _Atom(
-                *part,
-                size=ruler.size(part.start, part.end),
+        for start, end, part_rank in _parts(document.text, block, rank, counter, options):
+            yield _Segment(
+                start,
+                end,
+                part_rank,
+                size=counter.size(start, end),
                 level=outline[-1][0] if outline else 0,
                 path=tuple(text for _, text in outline if text),
-                heading=block.kind == "heading" and part.end == block.end and part.start == block.start,
+                heading=block.kind == "heading" and (start, end) == (block.start, block.end),
                 columns=columns,
             )
         if block.header:
@@ -163,13 +165,13 @@ def _rank(before: Block | None, block: Block, page_starts: Sequence[int]) -> Ran
     return Rank.ITEM if before.kind == block.kind in ("list_item", "table_row") else Rank.BLOCK
 
 
-def _parts(text: str, block: Block, rank: Rank, ruler: _Ruler, options: ChunkOptions) -> Iterator[Part]:
+def _parts(text: str, block: Block, rank: Rank, counter: _TokenCounter, options: ChunkOptions) -> Iterator[Part]:
     """A block whole if it is small or one thing, otherwise its sentences (its lines, if it is code)."""
     ranges = [(block.start, block.end)]
-    if block.kind not in ("heading", "table_row") and ruler.size(block.start, block.end) > options.minimum:
+    if block.kind not in ("heading", "table_row") and counter.size(block.start, block.end) > options.minimum:
         ranges = (lines if block.kind == "code" else sentences)(text, block.start, block.end)
     for start, end in ranges:
-        yield from parts_of(text, Part(start, end, rank), lambda a, b: ruler.size(a, b) <= options.limit)
+        yield from parts_of(text, (start, end, rank), lambda a, b: counter.size(a, b) <= options.limit)
         rank = Rank.SENTENCE
 
 
@@ -183,43 +185,46 @@ def _clipped(text: str, size: int) -> str:
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore").strip()
 
 
-class _Grouping:
-    """Decides which neighbouring atoms make a chunk."""
+class _Grouper:
+    """Decides which neighbouring segments make a chunk."""
 
-    def __init__(self, atoms: Sequence[_Atom], ruler: _Ruler, options: ChunkOptions) -> None:
-        self._atoms = atoms
-        self._ruler = ruler
+    def __init__(self, segments: Sequence[_Segment], counter: _TokenCounter, options: ChunkOptions) -> None:
+        self._segments = segments
+        self._counter = counter
         self._options = options
-        self._rest = _rest_of_section(atoms)
+        self._rest = _rest_of_section(segments)
 
-    def groups(self) -> Iterator[tuple[Sequence[_Atom], int]]:
-        """The atoms of each chunk, and where its lead begins."""
+    def groups(self) -> Iterator[tuple[Sequence[_Segment], int]]:
+        """The segments of each chunk, and where its lead begins."""
         first = 0
-        while first < len(self._atoms):
+        while first < len(self._segments):
             end = self._end(first)
-            yield self._atoms[first:end], self._lead_start(first)
+            yield self._segments[first:end], self._lead_start(first)
             first = end
 
     def _lead_start(self, first: int) -> int:
-        """A few whole atoms before the chunk; none before a heading or a row whose header is its context."""
-        begin, stop = first, self._atoms[first].start
-        while begin and self._atoms[begin].rank != Rank.SECTION and not self._atoms[begin - 1].heading:
-            if self._atoms[first].columns or self._ruler.size(self._atoms[begin - 1].start, stop) > self._options.lead:
+        """A few whole segments before the chunk; none before a heading or a row whose header is its context."""
+        begin, stop = first, self._segments[first].start
+        while begin and self._segments[begin].rank != Rank.SECTION and not self._segments[begin - 1].heading:
+            if (
+                self._segments[first].columns
+                or self._counter.size(self._segments[begin - 1].start, stop) > self._options.lead
+            ):
                 break
             begin -= 1
-        return self._atoms[begin].start
+        return self._segments[begin].start
 
     def _end(self, first: int) -> int:
-        """The index after the last atom of the chunk that begins at `first`."""
+        """The index after the last segment of the chunk that begins at `first`."""
         best, best_score = first + 1, -inf
-        for end in range(first + 1, len(self._atoms) + 1):
-            size = self._ruler.size(self._atoms[first].start, self._atoms[end - 1].end)
-            after_heading = self._atoms[end - 1].heading  # never a place to cut, unless nothing else is left
+        for end in range(first + 1, len(self._segments) + 1):
+            size = self._counter.size(self._segments[first].start, self._segments[end - 1].end)
+            after_heading = self._segments[end - 1].heading  # never a place to cut, unless nothing else is left
             if size > self._options.limit and end > first + 1 and (best_score > -inf or after_heading):
                 break
-            closes = end == len(self._atoms) or self._closes(first, end, size)
-            if closes or not (after_heading or self._atoms[end].rank == Rank.SECTION):
-                score = self._score(Rank.SECTION if closes else self._atoms[end].rank, size, 0 if closes else end)
+            closes = end == len(self._segments) or self._closes(first, end, size)
+            if closes or not (after_heading or self._segments[end].rank == Rank.SECTION):
+                score = self._score(Rank.SECTION if closes else self._segments[end].rank, size, 0 if closes else end)
                 best, best_score = max((best, best_score), (end, score), key=itemgetter(1))
             elif best_score == -inf:
                 best = end
@@ -228,19 +233,19 @@ class _Grouping:
         return best
 
     def _closes(self, first: int, index: int, size: int) -> bool:
-        """Whether the section at `index` is kept apart from the atoms before it, which measure `size`.
+        """Whether the section at `index` is kept apart from the segments before it, which measure `size`.
 
         It joins a heading without text, and whole sections that are too small: siblings, or the start of its parent.
         """
-        begins, opens = self._atoms[first], self._atoms[index]
-        if opens.rank != Rank.SECTION or self._atoms[index - 1].heading:
+        begins, opens = self._segments[first], self._segments[index]
+        if opens.rank != Rank.SECTION or self._segments[index - 1].heading:
             return False
         whole = first == 0 or begins.rank == Rank.SECTION
         small = size < self._options.minimum and size + self._rest[index] <= self._options.aim
         return not (whole and small and opens.level >= begins.level)
 
     def _score(self, rank: Rank, size: int, index: int) -> float:
-        """How well a chunk of that size ends before the atom at `index` (0: at the end of a section)."""
+        """How well a chunk of that size ends before the segment at `index` (0: at the end of a section)."""
         score = _ATTRACTION[rank] - abs(size - self._options.aim) / self._options.aim
         if size < self._options.minimum:
             score -= _TOO_SMALL
@@ -249,11 +254,11 @@ class _Grouping:
         return score
 
 
-def _rest_of_section(atoms: Sequence[_Atom]) -> list[int]:
-    """For each atom the tokens from there to the next heading."""
-    rest = [atom.size for atom in atoms]
-    for index in reversed(range(len(atoms) - 1)):
-        if atoms[index + 1].rank != Rank.SECTION:
+def _rest_of_section(segments: Sequence[_Segment]) -> list[int]:
+    """For each segment the tokens from there to the next heading."""
+    rest = [segment.size for segment in segments]
+    for index in reversed(range(len(segments) - 1)):
+        if segments[index + 1].rank != Rank.SECTION:
             rest[index] += rest[index + 1]
     return rest
 
@@ -261,31 +266,31 @@ def _rest_of_section(atoms: Sequence[_Atom]) -> list[int]:
 class _Fitter:
     """Makes chunks that the model reads to their end."""
 
-    def __init__(self, document: Document, tokens: TokenSpans, ruler: _Ruler, max_tokens: int) -> None:
+    def __init__(self, document: Document, tokens: TokenSpans, counter: _TokenCounter, max_tokens: int) -> None:
         self._document = document
-        self._ruler = ruler
+        self._counter = counter
         self._tokens = tokens
         self._max_tokens = max_tokens
         self._page_starts = [page.start for page in document.pages]
         self._context_sizes: dict[str, int] = {}
 
-    def fit(self, atoms: Sequence[_Atom], lead_start: int) -> list[Chunk]:
-        """The atoms as one chunk; where it is too long, its lead goes first, then its headings, then it is cut."""
-        chunk = self._chunk(atoms, lead_start)
-        if self._surely_fits(chunk, atoms):
+    def fit(self, segments: Sequence[_Segment], lead_start: int) -> list[Chunk]:
+        """The segments as one chunk; where it is too long, its lead goes first, then its headings, then it is cut."""
+        chunk = self._chunk(segments, lead_start)
+        if self._surely_fits(chunk, segments):
             return [chunk]
         for shorter in _shortened(chunk):
             if len(self._tokens(embedding_text(self._document.title, shorter))) <= self._max_tokens:
                 return [shorter]
-        halves = self._halves(atoms)
+        halves = self._halves(segments)
         if len(halves) == 1:
             return [msgspec.structs.replace(chunk, lead="", heading=())]
         (left, right), start = halves, halves[1][0].start
         return self.fit(left, lead_start) + self.fit(right, start)
 
-    def _chunk(self, atoms: Sequence[_Atom], lead_start: int) -> Chunk:
-        start, end = atoms[0].start, atoms[-1].end
-        heading = _common_path([atom.path for atom in atoms if not atom.heading] or [atoms[-1].path])
+    def _chunk(self, segments: Sequence[_Segment], lead_start: int) -> Chunk:
+        start, end = segments[0].start, segments[-1].end
+        heading = _common_path([segment.path for segment in segments if not segment.heading] or [segments[-1].path])
         return Chunk(
             ordinal=0,
             start=start,
@@ -293,7 +298,7 @@ class _Fitter:
             text=self._document.text[start:end],
             page=page_at(self._document.pages, start),
             later_pages=self._pages_within(start + 1, end),
-            heading=(*heading, atoms[0].columns) if atoms[0].columns else heading,
+            heading=(*heading, segments[0].columns) if segments[0].columns else heading,
             lead=self._document.text[lead_start:start],
         )
 
@@ -301,35 +306,38 @@ class _Fitter:
         """Those that begin in [start, end)."""
         return self._document.pages[bisect_left(self._page_starts, start) : bisect_left(self._page_starts, end)]
 
-    def _surely_fits(self, chunk: Chunk, atoms: Sequence[_Atom]) -> bool:
+    def _surely_fits(self, chunk: Chunk, segments: Sequence[_Segment]) -> bool:
         """Whether the tokens counted once in the whole text tell enough: room to spare, and no word cut."""
         begin = chunk.start - len(chunk.lead)
-        size = self._ruler.size(begin, chunk.end)
-        if min(atom.rank for atom in atoms) < Rank.WORD or size * _CHARACTERS_PER_TOKEN < chunk.end - begin + 8:
+        size = self._counter.size(begin, chunk.end)
+        if (
+            min(segment.rank for segment in segments) < Rank.WORD
+            or size * _CHARACTERS_PER_TOKEN < chunk.end - begin + 8
+        ):
             return False
         context = _context(self._document.title, chunk)
         if context not in self._context_sizes:
             self._context_sizes[context] = len(self._tokens(context))
         return size * 9 // 8 + self._context_sizes[context] + 4 <= self._max_tokens
 
-    def _halves(self, atoms: Sequence[_Atom]) -> list[Sequence[_Atom]]:
+    def _halves(self, segments: Sequence[_Segment]) -> list[Sequence[_Segment]]:
         """Two parts of about the same length, the first not ending in a heading; or one, if there is nothing to cut."""
-        cuts = [index for index in range(1, len(atoms)) if not atoms[index - 1].heading]
+        cuts = [index for index in range(1, len(segments)) if not segments[index - 1].heading]
         if not cuts:
-            *headings, last = atoms
+            *headings, last = segments
             parts = self._smaller(last)
             if len(parts) == 1:
-                return [atoms[:-1], parts] if headings else [parts]
-            atoms = [*headings, *parts]
-            cuts = list(range(len(headings) + 1, len(atoms)))
-        middle = (atoms[0].start + atoms[-1].end) / 2
-        cut = min(cuts, key=lambda index: abs(atoms[index].start - middle))
-        return [atoms[:cut], atoms[cut:]]
+                return [segments[:-1], parts] if headings else [parts]
+            segments = [*headings, *parts]
+            cuts = list(range(len(headings) + 1, len(segments)))
+        middle = (segments[0].start + segments[-1].end) / 2
+        cut = min(cuts, key=lambda index: abs(segments[index].start - middle))
+        return [segments[:cut], segments[cut:]]
 
-    def _smaller(self, atom: _Atom) -> list[_Atom]:
-        half = (atom.end - atom.start) / 2
-        parts = parts_of(self._document.text, Part(*atom[:3]), lambda start, end: end - start <= half)
-        return [atom._replace(start=part.start, end=part.end, rank=part.rank, heading=False) for part in parts]
+    def _smaller(self, segment: _Segment) -> list[_Segment]:
+        half = (segment.end - segment.start) / 2
+        parts = parts_of(self._document.text, segment[:3], lambda start, end: end - start <= half)
+        return [segment._replace(start=start, end=end, rank=rank, heading=False) for start, end, rank in parts]
 
 
 def _shortened(chunk: Chunk) -> Iterator[Chunk]:

@@ -1,16 +1,121 @@
-"""Splits text into paragraphs, sentences and smaller parts. Pure."""
+"""Where a text may be cut: blocks -> sentences -> words -> graphemes -> characters. Pure, linear time.
+
+blocks_of        the document's own blocks, and paragraphs for text that lies in none
+parts_of         the largest parts of a range that fit, cut at the best place (`Rank`) that will do
+sentence_spans   sentences of any text: sentencex, with its mistakes mended
+"""
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import pairwise
-from typing import NamedTuple
 
 import regex
 import sentencex
 
 from indexing.documents import Block, Document, Span
+
+Range = tuple[int, int]
+"""[start, end) in code points."""
+
+
+class Rank(IntEnum):
+    """How good it is to cut at a place: the higher, the better."""
+
+    CHARACTER = 0
+    GRAPHEME = 1
+    WORD = 2
+    SENTENCE = 3
+    ITEM = 4
+    BLOCK = 5
+    PAGE = 6
+    SECTION = 7
+
+
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_NON_EMPTY_LINE = re.compile(r"[^\n]+")
+_WORD = re.compile(
+    r"[^\s，、；：。！？]*[，、；：。！？]+|[^\s，、；：。！？]+"
+)  # a clause mark ends a word where no spaces do
+_GRAPHEME = regex.compile(r"\X")
+
+Part = tuple[int, int, Rank]
+"""A range without white space at its edges, and the rank of the boundary before it."""
+
+
+def blocks_of(document: Document) -> Iterator[Block]:
+    """The document's blocks, in order and disjoint; text that lies in none of them comes as paragraphs."""
+    position = 0
+    for block in document.blocks:
+        begins = max(block.start, position)
+        yield from _paragraphs(document.text, position, begins)
+        position = max(position, min(block.end, len(document.text)))
+        for start, end in _trimmed(document.text, begins, position):
+            yield Block(block.kind, start, end, block.level, block.header)
+    yield from _paragraphs(document.text, position, len(document.text))
+
+
+def _paragraphs(text: str, start: int, end: int) -> Iterator[Block]:
+    for gap in _BLANK_LINES.finditer(text, start, end):
+        yield from (Block("paragraph", *range_) for range_ in _trimmed(text, start, gap.start()))
+        start = gap.end()
+    yield from (Block("paragraph", *range_) for range_ in _trimmed(text, start, end))
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[Range]:
+    """The range without white space at its edges; nothing for a blank one."""
+    piece = text[start:end]
+    if stripped := piece.strip():
+        start += len(piece) - len(piece.lstrip())
+        yield start, start + len(stripped)
+
+
+def lines(text: str, start: int, end: int) -> list[Range]:
+    """The lines that are not blank."""
+    matches = _NON_EMPTY_LINE.finditer(text, start, end)
+    return [line for match in matches for line in _trimmed(text, *match.span())]
+
+
+def sentences(text: str, start: int, end: int) -> list[Range]:
+    """The sentences of text[start:end], by offsets into `text`."""
+    return [(start + span.start, start + span.end) for span in sentence_spans(text[start:end])]
+
+
+Split = Callable[[str, int, int], list[Range]]
+_FINER: tuple[tuple[Rank, Split], ...] = (
+    (Rank.SENTENCE, sentences),
+    (Rank.WORD, lambda text, start, end: [match.span() for match in _WORD.finditer(text, start, end)]),
+    (Rank.GRAPHEME, lambda text, start, end: [match.span() for match in _GRAPHEME.finditer(text, start, end)]),
+    (Rank.CHARACTER, lambda text, start, end: list(pairwise(range(start, end + 1)))),
+)
+
+
+def parts_of(
+    text: str, whole: Part, fits: Callable[[int, int], bool], ways: Sequence[tuple[Rank, Split]] = _FINER
+) -> Iterator[Part]:
+    """The largest parts of `whole` that fit, cut at the best places that do; a single character is never cut."""
+    start, end, rank = whole
+    if not ways or fits(start, end):
+        yield whole
+        return
+    (finer, split), *rest = ways
+    for part_start, part_end in _grown(split(text, start, end), fits):
+        yield from parts_of(text, (part_start, part_end, rank), fits, rest)
+        rank = finer
+
+
+def _grown(ranges: Iterable[Range], fits: Callable[[int, int], bool]) -> Iterator[Range]:
+    """Neighbouring ranges, joined for as long as the whole fits."""
+    joined: Range | None = None
+    for start, end in ranges:
+        if joined and not fits(joined[0], end):
+            yield joined
+            joined = None
+        joined = (joined[0] if joined else start, end)
+    if joined:
+        yield joined
+
 
 _WINDOW = 2_000  # code points; sentencex takes quadratic time in a paragraph that is not ASCII
 _LONG = 400  # a "sentence" beyond this is looked at again: sentencex never cuts within quotes or brackets
@@ -62,8 +167,8 @@ def sentence_spans(text: str) -> list[Span]:
     spans: list[Span] = []
     for start, end in _pieces(encodable):
         cuts = [start, *_cuts(encodable, start, end, language), end]
-        spans.extend(_trimmed(encodable, a, b) for a, b in pairwise(cuts))
-    return [span for span in spans if span.start < span.end]
+        spans.extend(Span(*trimmed) for a, b in pairwise(cuts) for trimmed in _trimmed(encodable, a, b))
+    return spans
 
 
 def _language(text: str) -> str:
@@ -83,7 +188,7 @@ def _language(text: str) -> str:
 def _pieces(text: str) -> Iterator[tuple[int, int]]:
     """Runs of lines that a sentence cannot leave: paragraphs, list items, table rows, headings."""
     start = end = 0
-    alone = True  # the line before ends what it says
+    alone = True  # nothing goes on from the line before
     for match in _LINE.finditer(text):
         line = match.group()
         ends_itself = not line.strip() or bool(_UNDERLINE.match(line)) or line.lstrip().startswith("#")
@@ -108,9 +213,10 @@ def _cuts(text: str, start: int, end: int, language: str) -> Iterator[int]:
 
 
 def _window_cuts(text: str, start: int, stop: int, language: str) -> Iterator[int]:
+    """What sentencex finds in one window, without the ends that are none, and with those that it misses."""
     last = start
-    for found in sentencex.get_sentence_boundaries(language, text[start:stop]):
-        cut = start + found["end_index"]
+    for boundary in sentencex.get_sentence_boundaries(language, text[start:stop]):
+        cut = start + boundary["end_index"]
         if cut < stop and not _ends_well(text, last, cut):
             continue
         yield from _full_stops(text, last, cut)
@@ -133,123 +239,3 @@ def _ends_well(text: str, start: int, cut: int) -> bool:
     if unicodedata.category(text[cut]) in ("Mn", "Mc", "Me", "Cf"):  # a mark of the character before
         return False
     return not (_RUN_ON.match(text, cut - 1) or _NOT_YET.fullmatch(text, start, cut))
-
-
-def _trimmed(text: str, start: int, end: int) -> Span:
-    piece = text[start:end]
-    return Span(start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
-
-
-class Rank(IntEnum):
-    """How good it is to cut at a place: the higher, the better."""
-
-    CHARACTER = 0
-    GRAPHEME = 1
-    WORD = 2
-    SENTENCE = 3
-    ITEM = 4
-    BLOCK = 5
-    PAGE = 6
-    SECTION = 7
-
-
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
-_NON_EMPTY_LINE = re.compile(r"[^\n]+")
-_WORD = re.compile(
-    r"[^\s，、；：。！？]*[，、；：。！？]+|[^\s，、；：。！？]+"
-)  # a clause mark ends a word where no spaces do
-_GRAPHEME = regex.compile(r"\X")
-
-Range = tuple[int, int]
-
-
-class Part(NamedTuple):
-    """A range without white space at its edges, and the rank of the boundary before it."""
-
-    start: int
-    end: int
-    rank: Rank
-
-
-def blocks_of(document: Document) -> Iterator[Block]:
-    """The document's blocks, in order and disjoint; text that lies in none of them comes as paragraphs."""
-    position = 0
-    for block in document.blocks:
-        begins = max(block.start, position)
-        yield from _paragraphs(document.text, position, begins)
-        position = max(position, min(block.end, len(document.text)))
-        for start, end in _trimmed_range(document.text, begins, position):
-            yield Block(block.kind, start, end, block.level, block.header)
-    yield from _paragraphs(document.text, position, len(document.text))
-
-
-def _paragraphs(text: str, start: int, end: int) -> Iterator[Block]:
-    for gap in _BLANK_LINES.finditer(text, start, end):
-        yield from (Block("paragraph", *range_) for range_ in _trimmed_range(text, start, gap.start()))
-        start = gap.end()
-    yield from (Block("paragraph", *range_) for range_ in _trimmed_range(text, start, end))
-
-
-def _trimmed_range(text: str, start: int, end: int) -> Iterator[Range]:
-    """The range without white space at its edges; nothing for a blank one."""
-    piece = text[start:end]
-    if stripped := piece.strip():
-        start += len(piece) - len(piece.lstrip())
-        yield start, start + len(stripped)
-
-
-def lines(text: str, start: int, end: int) -> list[Range]:
-    return [
-        found for match in _NON_EMPTY_LINE.finditer(text, start, end) for found in _trimmed_range(text, *match.span())
-    ]
-
-
-def sentences(text: str, start: int, end: int) -> list[Range]:
-    return [(start + span.start, start + span.end) for span in sentence_spans(text[start:end])]
-
-
-def _words(text: str, start: int, end: int) -> list[Range]:
-    return [match.span() for match in _WORD.finditer(text, start, end)]
-
-
-def _graphemes(text: str, start: int, end: int) -> list[Range]:
-    return [match.span() for match in _GRAPHEME.finditer(text, start, end)]
-
-
-def _characters(text: str, start: int, end: int) -> list[Range]:
-    return list(pairwise(range(start, end + 1)))
-
-
-Split = Callable[[str, int, int], list[Range]]
-_FINER: tuple[tuple[Rank, Split], ...] = (
-    (Rank.SENTENCE, sentences),
-    (Rank.WORD, _words),
-    (Rank.GRAPHEME, _graphemes),
-    (Rank.CHARACTER, _characters),
-)
-
-
-def parts_of(
-    text: str, whole: Part, fits: Callable[[int, int], bool], ways: Sequence[tuple[Rank, Split]] = _FINER
-) -> Iterator[Part]:
-    """The largest parts of `whole` that fit, cut at the best places that do; a single character is never cut."""
-    if not ways or fits(whole.start, whole.end):
-        yield whole
-        return
-    (finer, split), *rest = ways
-    rank = whole.rank
-    for start, end in _grown(split(text, whole.start, whole.end), fits):
-        yield from parts_of(text, Part(start, end, rank), fits, rest)
-        rank = finer
-
-
-def _grown(ranges: Iterable[Range], fits: Callable[[int, int], bool]) -> Iterator[Range]:
-    """Neighbours joined for as long as they fit."""
-    joined: Range | None = None
-    for start, end in ranges:
-        if joined and not fits(joined[0], end):
-            yield joined
-            joined = None
-        joined = (joined[0] if joined else start, end)
-    if joined:
-        yield joined

@@ -1,17 +1,18 @@
 """How far apart an embedder puts what answers a question and what does not: the unit of dense evidence in fusion.
 
 Embedders differ in scale (unrelated texts have a cosine of 0.05 for one model and 0.7 for the next). A few built-in
-questions with their answers, in several languages, tell the scale of the model at hand, in its best language.
+questions with their answers, in several languages, measure the scale of a model, in its best language.
 """
 
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final
 
 import numpy as np
 
 from indexing.embedding.model import Embedder
 
 MIN_UNIT = 0.05
-"""A smaller unit would blow noise up into evidence."""
+"""A smaller unit would turn noise into evidence."""
 
 PAIRS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "en": (
@@ -73,28 +74,25 @@ PAIRS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 
 
-class Contrast(NamedTuple):
-    """Cosines: `unrelated` is that of a question and the answer to another one, `unit` how much closer its own is."""
-
-    unrelated: float
-    unit: float
-
-
 def dense_unit(embedder: Embedder) -> float:
     """Mean cosine of question and answer less that of question and other answers, in the best language; in (0, 2]."""
-    return contrast(embedder).unit
+    _, unit = contrast(embedder)
+    return unit
 
 
-def contrast(embedder: Embedder) -> Contrast:
-    """In the language in which the unit is largest; it is at least MIN_UNIT."""
-    best = max((_contrast(embedder, pairs) for pairs in PAIRS.values()), key=lambda found: found.unit)
-    return Contrast(best.unrelated, max(MIN_UNIT, best.unit))
+def contrast(embedder: Embedder) -> tuple[float, float]:
+    """(unrelated, unit): the cosine of a question and the answer to another one, and how much closer its own is.
+
+    In the language in which the unit is largest; it is at least MIN_UNIT.
+    """
+    unrelated, unit = max((_contrast(embedder, pairs) for pairs in PAIRS.values()), key=itemgetter(1))
+    return unrelated, max(MIN_UNIT, unit)
 
 
-def _contrast(embedder: Embedder, pairs: tuple[tuple[str, str], ...]) -> Contrast:
+def _contrast(embedder: Embedder, pairs: tuple[tuple[str, str], ...]) -> tuple[float, float]:
     questions = embedder.embed_queries([q for q, _ in pairs])
     answers = embedder.embed_documents([a for _, a in pairs])
     similarity = questions @ answers.T
     matched = float(np.trace(similarity)) / len(pairs)
     others = (float(similarity.sum()) - matched * len(pairs)) / (len(pairs) * (len(pairs) - 1))
-    return Contrast(others, matched - others)
+    return others, matched - others

@@ -11,8 +11,7 @@ from indexing.documents import POSITION, Document
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.sources import Scope, Source, Unreadable
-from indexing.readers.limits import ReadLimits
-from indexing.readers.sandbox.open_file import opened
+from indexing.readers.limits import ReadLimits, opened
 
 _BLOCK = 1 << 20
 

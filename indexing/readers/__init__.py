@@ -4,16 +4,13 @@
 Importing this package imports no format library.
 """
 
-from typing import Any
-
 import msgspec
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import stem
-from indexing.readers.limits import REASONS, ReadLimits
+from indexing.readers.limits import REASONS, ReadLimits, too_large
 from indexing.readers.registry import FORMATS, detect
-from indexing.readers.sandbox.open_file import too_large
 
 __all__ = ["FORMATS", "REASONS", "ReadLimits", "read"]
 
@@ -26,7 +23,7 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
     Raises UnreadableDocument, and nothing else, whatever the bytes are.
     """
     try:
-        return _finished(parse(data, name, limits, media_type), name)
+        return _checked(parse(data, name, limits, media_type), name)
     except UnreadableDocument:
         raise
     except MemoryError as exc:
@@ -34,12 +31,12 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
     except RecursionError as exc:
         raise UnreadableDocument("corrupt", "The file is damaged: its parts are nested too deeply.") from exc
     except Exception as exc:
-        # The one seam towards a dozen parsers, which raise anything on hostile bytes.
+        # The one seam to a dozen parsers, which raise anything on hostile bytes.
         raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
 
 
 def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document]:
-    """What the format's reader makes of the data; foreign errors pass through."""
+    """What the format's reader returns; errors of its libraries pass through."""
     if len(data) > limits.max_bytes:
         raise too_large(len(data), limits)
     if not data.strip(b"\0 \t\r\n"):
@@ -47,19 +44,19 @@ def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = N
     return detect(data, name, media_type).load()(data, name, limits)
 
 
-def _finished(documents: list[Document], name: str) -> list[Document]:
-    """Documents with text, a title and metadata that any store can keep."""
+def _checked(documents: list[Document], name: str) -> list[Document]:
+    """The documents that have text, with a title, and metadata that any store can keep."""
     with_text = [document for document in documents if document.text.strip()]
     if not with_text:
-        raise UnreadableDocument("empty", "There is no text in it.")
-    return [_with_title(document, name) for document in with_text]
-
-
-def _with_title(document: Document, name: str) -> Document:
-    title = document.title or ("" if document.key else stem(name))
-    metadata = {str(key): _short(value) for key, value in document.metadata.items()}
-    return msgspec.structs.replace(document, title=title[:500], metadata=metadata)
-
-
-def _short(value: Any) -> Any:
-    return value[:_METADATA_CHARACTERS] if isinstance(value, str) else value
+        raise UnreadableDocument("empty", "It contains no text.")
+    return [
+        msgspec.structs.replace(
+            document,
+            title=(document.title or ("" if document.key else stem(name)))[:500],
+            metadata={
+                str(key): value[:_METADATA_CHARACTERS] if isinstance(value, str) else value
+                for key, value in document.metadata.items()
+            },
+        )
+        for document in with_text
+    ]

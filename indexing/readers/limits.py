@@ -1,28 +1,33 @@
-"""What a reader may spend on one file, and the codes with which it refuses."""
+"""What a reader may spend on one file, the reasons for which it refuses one, and opening it within the limits."""
 
-from typing import Annotated
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
 
 import msgspec
 from msgspec import Meta
 
+from indexing.errors import UnreadableDocument
+
 REASONS = {
-    "not_found": "there is no such file",
+    "not_found": "the file does not exist",
     "permission": "the file may not be opened",
-    "not_a_file": "it is no regular file",
+    "not_a_file": "it is not a regular file",
     "too_large": "the file has more bytes than allowed",
     "too_many_pages": "it has more pages, slides or sheets than allowed",
-    "zip_bomb": "it unpacks to far more than it weighs",
+    "zip_bomb": "it unpacks to far more data than its size allows for",
     "timeout": "reading took longer than allowed",
     "memory": "reading took more memory than allowed",
-    "crashed": "a library fell over while reading it",
+    "crashed": "a library crashed while reading it",
     "password": "it is encrypted",
-    "no_text_layer": "it holds pictures of text, but no text",
-    "empty": "it holds no text at all",
-    "binary": "it is no text and no known document format",
-    "unsupported": "it is a known format that is not read here",
-    "corrupt": "it is cut short or damaged",
+    "no_text_layer": "it contains pictures of text, but no text",
+    "empty": "it contains no text",
+    "binary": "it is neither text nor a known document format",
+    "unsupported": "it is a known format that cannot be read",
+    "corrupt": "it is damaged or incomplete",
 }
-
 
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0)]
@@ -37,3 +42,32 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_expanded_bytes: Count = 2**30
     max_ratio: Amount = 200.0
     max_memory_bytes: Count = 4 * 2**30
+
+
+def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:
+    """The refusal of a file that is too large to be opened."""
+    return UnreadableDocument(
+        "too_large", f"It has {size / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB."
+    )
+
+
+@contextmanager
+def opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
+    """The file, open for reading; errors inside the block are translated too. Raises UnreadableDocument.
+
+    Pipes and devices are not opened: opening one can block forever.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableDocument("not_a_file", "It is a directory, a pipe or a device, not a file.")
+        if status.st_size > limits.max_bytes:
+            raise too_large(status.st_size, limits)
+        with path.open("rb") as file:
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise UnreadableDocument("not_found", "The file does not exist.") from exc
+    except PermissionError as exc:
+        raise UnreadableDocument("permission", "Permission denied; check the permissions of the file.") from exc
+    except OSError as exc:
+        raise UnreadableDocument("corrupt", f"The file cannot be read from its disk: {exc.strerror}.") from exc

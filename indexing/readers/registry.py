@@ -1,4 +1,4 @@
-"""Which reader reads what: by the first bytes, then media type, then extension, then a look at the text."""
+"""Chooses the reader of a file: by its first bytes, then media type, then extension, then a look at the text."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A family member: its reader as "module:function" (imported when first needed) and what it is known by."""
+    """A format: its reader as "module:function", imported when first needed, and how its files are recognised."""
 
     name: str
     reader: str
@@ -68,7 +68,7 @@ FORMATS = {
 _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}
 _BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
 _ZIPPED = frozenset({"docx", "pptx", "xlsx", "odt", "epub"})
-# Known by name, not read, and how to mend it.
+# Formats that are recognised but not read -> the format to save them as.
 _LEGACY = {
     "doc": "docx",
     "dot": "docx",
@@ -88,7 +88,7 @@ _LEGACY = {
 
 
 def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
-    """The format of the data. What the bytes say for certain beats what the name says.
+    """The format of the data. What the bytes say for certain takes precedence over the name.
 
     Raises UnreadableDocument: "unsupported", "password", "corrupt", "binary".
     """
@@ -143,12 +143,12 @@ def _ole_refusal(data: bytes, extension: str) -> UnreadableDocument:
 
 def _legacy_refusal(extension: str) -> UnreadableDocument:
     return UnreadableDocument(
-        "unsupported", f"Files of type {extension} are not read; save it as {_LEGACY[extension]}."
+        "unsupported", f"Files of type {extension} are not supported; save it as {_LEGACY[extension]}."
     )
 
 
 def _sniffed(data: bytes) -> Format:
-    """For names that say nothing: HTML and JSON give themselves away, other text is text."""
+    """For names that say nothing: HTML and JSON are recognised, other text is plain text."""
     if _HTML_START.match(data[:2048]):
         return FORMATS["html"]
     if data.lstrip()[:1] in (b"{", b"["):
@@ -157,5 +157,5 @@ def _sniffed(data: bytes) -> Format:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return FORMATS["text"]
         return FORMATS["json"]
-    # Whether it is text at all is found out when it is decoded.
+    # Whether it is text at all shows when it is decoded.
     return FORMATS["text"]

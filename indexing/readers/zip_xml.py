@@ -23,7 +23,7 @@ class Package:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as exc:
-            raise corrupt("Its zip container is cut short or damaged.") from exc
+            raise corrupt("Its zip container is truncated or damaged.") from exc
         self._limits = limits
         self._left = limits.max_expanded_bytes
         self._members = {info.filename: info for info in self._zip.infolist()}
@@ -31,7 +31,7 @@ class Package:
 
     def _refuse_bomb(self, packed: int) -> None:
         expanded = sum(info.file_size for info in self._members.values())
-        # Small files may compress extremely well and harm nobody.
+        # Small files may compress extremely well and do no harm.
         ratio_allowed = max(packed * self._limits.max_ratio, 16 * 2**20)
         if len(self._members) > _ENTRIES or expanded > min(self._left, ratio_allowed):
             raise _bomb()
@@ -63,8 +63,8 @@ class Package:
         """One member as XML."""
         return parse_xml(self.read(name))
 
-    def xml_if_there(self, name: str) -> etree._Element | None:
-        """One member as XML; None when there is none or when it is broken: for the parts that one can do without."""
+    def xml_or_none(self, name: str) -> etree._Element | None:
+        """One member as XML; None if it is missing or broken: for optional parts."""
         try:
             return self.xml(name) if name in self else None
         except UnreadableDocument:
@@ -72,14 +72,14 @@ class Package:
 
 
 def parse_xml(data: bytes) -> etree._Element:
-    """The root element. Entities of the document's own making are not expanded, nothing is fetched."""
+    """The root element. Entities are not expanded (a few bytes can become gigabytes), and nothing is fetched."""
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True, remove_comments=True, remove_pis=True
     )
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as exc:
-        raise corrupt("Its XML is cut short or damaged.") from exc
+        raise corrupt("Its XML is truncated or damaged.") from exc
     if root is None:
         raise corrupt("Its XML is empty.")
     return root
@@ -125,7 +125,7 @@ def descendants(element: etree._Element, *names: str) -> Iterator[etree._Element
 def relationships(package: Package, part: str) -> dict[str, tuple[str, str]]:
     """Id -> (kind, member name) of an Office part; external targets are left out."""
     folder, _, name = part.rpartition("/")
-    root = package.xml_if_there(f"{folder}/_rels/{name}.rels" if folder else f"_rels/{name}.rels")
+    root = package.xml_or_none(f"{folder}/_rels/{name}.rels" if folder else f"_rels/{name}.rels")
     if root is None:
         return {}
     return {
@@ -151,7 +151,7 @@ def resolve(folder: str, target: str) -> str:
 
 def core_properties(package: Package) -> dict[str, str]:
     """Title, author, created, modified and language of an Office document, where given."""
-    root = package.xml_if_there("docProps/core.xml")
+    root = package.xml_or_none("docProps/core.xml")
     wanted = {"title": "title", "creator": "author", "created": "created", "modified": "modified", "language": "lang"}
     found: dict[str, str] = {}
     for element in root if root is not None else ():

@@ -69,7 +69,7 @@ def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     reader = _BodyReader(writer, _styles(package, parts), _number_formats(package, parts))
     reader.read(body)
     for kind in ("footnotes", "endnotes"):
-        notes = package.xml_if_there(parts.get(kind, ""))
+        notes = package.xml_or_none(parts.get(kind, ""))
         for note in notes if notes is not None else ():
             if attribute(note, "type") is None:
                 reader.read(note)
@@ -80,7 +80,7 @@ def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 
 def _styles(package: Package, parts: dict[str, str]) -> dict[str, _Style]:
-    root = package.xml_if_there(parts.get("styles", ""))
+    root = package.xml_or_none(parts.get("styles", ""))
     return {
         attribute(style, "styleId") or "": _Style(
             name=_value(style, "name") or "",
@@ -96,7 +96,7 @@ def _styles(package: Package, parts: dict[str, str]) -> dict[str, _Style]:
 
 def _number_formats(package: Package, parts: dict[str, str]) -> dict[str, list[str]]:
     """List id -> number format per depth ("bullet", "decimal", "none" ...)."""
-    root = package.xml_if_there(parts.get("numbering", ""))
+    root = package.xml_or_none(parts.get("numbering", ""))
     if root is None:
         return {}
     abstract = {

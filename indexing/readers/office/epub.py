@@ -36,7 +36,7 @@ def read_epub(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 def _is_protected(package: Package) -> bool:
     """Fonts may be obscured without harm; encrypted chapters are another matter."""
-    encryption = package.xml_if_there("META-INF/encryption.xml")
+    encryption = package.xml_or_none("META-INF/encryption.xml")
     references = descendants(encryption, "CipherReference") if encryption is not None else ()
     return any((reference.get("URI") or "").lower().endswith(("html", "htm", "xml")) for reference in references)
 
@@ -46,7 +46,7 @@ def _spine(book: etree._Element, root_file: str) -> list[str]:
     folder = root_file.rpartition("/")[0]
     manifest, spine = child(book, "manifest"), child(book, "spine")
     if manifest is None or spine is None:
-        raise corrupt("It does not say which chapters it has.")
+        raise corrupt("It does not list its chapters.")
     pages = {
         item.get("id", ""): resolve(folder, urllib.parse.unquote(item.get("href", "")))
         for item in manifest

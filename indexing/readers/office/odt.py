@@ -30,7 +30,7 @@ def read_odt(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 
 def _metadata(package: Package) -> dict[str, Any]:
-    root = package.xml_if_there("meta.xml")
+    root = package.xml_or_none("meta.xml")
     wanted = {"title": "title", "creator": "author", "creation-date": "created", "date": "modified", "language": "lang"}
     found = {}
     for element in root.iter() if root is not None else ():

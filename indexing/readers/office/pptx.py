@@ -71,7 +71,7 @@ def _write_slide(package: Package, part: str, writer: TextWriter) -> None:
     for shape in shapes:
         _write_shape(package, parts, shape, writer)
     notes = next((target for kind, target in parts.values() if kind == "notesSlide"), "")
-    root = package.xml_if_there(notes)
+    root = package.xml_or_none(notes)
     for shape in descendants(root, "sp") if root is not None else ():
         if _placeholder(shape) == "body":
             _write_text(shape, writer, heading=False)
@@ -107,7 +107,7 @@ def _write_shape(
         writer.add_table(_table_rows(table), header=True)
     for chart in descendants(shape, "chart"):
         target = parts.get(_relation(chart))
-        root = package.xml_if_there(target[1]) if target else None
+        root = package.xml_or_none(target[1]) if target else None
         if root is not None:
             _write_chart(root, writer)
     for kind, target_name in parts.values():
@@ -207,7 +207,7 @@ def _points(series: etree._Element, name: str) -> list[str]:
 
 
 def _write_diagram(package: Package, part: str, writer: TextWriter) -> None:
-    root = package.xml_if_there(part)
+    root = package.xml_or_none(part)
     for point in descendants(root, "pt") if root is not None else ():
         writer.add("list_item", text) if (
             text := "".join(inner.text or "" for inner in descendants(point, "t"))

@@ -1,11 +1,11 @@
-"""PDF -> text, through PDFium: where every character stands, then `pdf_layout` puts them in order."""
+"""PDF -> text: PDFium says where every character stands, `layout` puts them in order."""
 
 import contextlib
 import ctypes
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pypdfium2 as pdfium
@@ -23,12 +23,17 @@ _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?")
 _BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
 _SCANNED_CHARACTERS_PER_PAGE = 15
 _CHARACTERS_PER_PAGE = 200_000
-_NOT_SAID = re.compile(
+_PLACEHOLDER = re.compile(
     r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation"
     r"|microsoft (word|powerpoint) - .*"
     r"|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
     re.IGNORECASE,
 )
+
+
+Box = tuple[float, float, float, float]
+ToReader = Callable[[float, float, float, float], Box]
+"""(left, bottom, right, top) on the page, y upwards -> (left, top, right, bottom) from the top left, y downwards."""
 
 
 def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
@@ -45,11 +50,11 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         info = pdf.get_metadata_dict(skip_empty=True)
     writer = TextWriter()
     write_pages(pages, writer)
-    title = _said(info.get("Title", ""))
+    title = _stated(info.get("Title", ""))
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
     metadata = {
-        "author": _said(info.get("Author", "")),
-        "subject": _said(info.get("Subject", "")),
+        "author": _stated(info.get("Author", "")),
+        "subject": _stated(info.get("Subject", "")),
         "created": _iso_date(info.get("CreationDate", "")),
         "modified": _iso_date(info.get("ModDate", "")),
         "pages": count,
@@ -67,8 +72,10 @@ def _open(data: bytes) -> Any:
                 "password", "It is encrypted; save it without a password and index it again."
             ) from exc
         if getattr(exc, "err_code", None) == pdfium_c.FPDF_ERR_SECURITY:
-            raise UnreadableDocument("password", "Its kind of encryption is unknown; save it without one.") from exc
-        raise corrupt("It is no complete PDF.") from exc
+            raise UnreadableDocument(
+                "password", "Its encryption is not supported; save it without a password."
+            ) from exc
+        raise corrupt("It is not a complete PDF.") from exc
 
 
 def _page(pdf: Any, number: int) -> Page:
@@ -83,38 +90,33 @@ def _page(pdf: Any, number: int) -> Page:
         if not text:
             return Page(width, height, ())
         try:
-            turned = _Turn(page, text)
+            to_reader = _upright(page, text)
             fragments = [
-                fragment for line in _lines(text, turned) for fragment in fragments_of_line(line, _is_bold(text, line))
+                fragment
+                for line in _lines(text, to_reader)
+                for fragment in fragments_of_line(line, _is_bold(text, line))
             ]
         finally:
             pdfium_c.FPDFText_ClosePage(text)
     return Page(width, height, tuple(fragments))
 
 
-class _Turn:
-    """Page coordinates -> those of a reader of the text: origin at the top left, y downwards, text upright.
+def _upright(page: Any, text: Any) -> ToReader:
+    """What turns boxes in PDFium's coordinates into those of a reader of the text.
 
     How the page itself is turned does not matter, only how most of its text runs.
     """
-
-    def __init__(self, page: Any, text: Any) -> None:
-        self._box = page.get_bbox()
-        self._rotation = _direction(text)
-
-    def __call__(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom)."""
-        x0, y0, x1, y1 = self._box
-        if self._rotation == 90:
-            return bottom - y0, left - x0, top - y0, right - x0
-        if self._rotation == 180:
-            return x1 - right, bottom - y0, x1 - left, top - y0
-        if self._rotation == 270:
-            return y1 - top, x1 - right, y1 - bottom, x1 - left
-        return left - x0, y1 - top, right - x0, y1 - bottom
+    x0, y0, x1, y1 = page.get_bbox()
+    turns: dict[int, ToReader] = {
+        0: lambda left, bottom, right, top: (left - x0, y1 - top, right - x0, y1 - bottom),
+        90: lambda left, bottom, right, top: (bottom - y0, left - x0, top - y0, right - x0),
+        180: lambda left, bottom, right, top: (x1 - right, bottom - y0, x1 - left, top - y0),
+        270: lambda left, bottom, right, top: (y1 - top, x1 - right, y1 - bottom, x1 - left),
+    }
+    return turns[_direction(text)]
 
 
-# PDFium writes one of these, and no line break, where a hyphen divides a word at the end of a line.
+# Where a hyphen divides a word at the end of a line, PDFium writes one of these instead of hyphen and line break.
 _DIVIDING = frozenset({2, 0xFFFE})
 _LINE_ENDS = _DIVIDING | {10, 13}
 
@@ -128,7 +130,7 @@ def _direction(text: Any) -> int:
     return turns.most_common(1)[0][0] if turns else 0
 
 
-def _lines(text: Any, turned: _Turn) -> Iterator[list[Glyph]]:
+def _lines(text: Any, to_reader: ToReader) -> Iterator[list[Glyph]]:
     """The glyphs of each line, in PDFium's order: that of the content stream."""
     get_unicode, get_box = pdfium_c.FPDFText_GetUnicode, pdfium_c.FPDFText_GetLooseCharBox
     box = pdfium_c.FS_RECTF()
@@ -143,7 +145,7 @@ def _lines(text: Any, turned: _Turn) -> Iterator[list[Glyph]]:
                 yield line
             line = []
         elif code and get_box(text, index, pointer):
-            line.append((chr(code), *turned(box.left, box.bottom, box.right, box.top), index))
+            line.append((chr(code), *to_reader(box.left, box.bottom, box.right, box.top), index))
     if line:
         yield line
 
@@ -181,15 +183,16 @@ def _has_picture(pdf: Any, number: int) -> bool:
         return False
 
 
-def _said(value: str) -> str:
-    """A metadata field; "" for what programs write when nobody said anything."""
-    return "" if _NOT_SAID.match(value.strip()) else value.strip()
+def _stated(value: str) -> str:
+    """A metadata field; "" for the placeholders that programs write when nobody gave a title."""
+    return "" if _PLACEHOLDER.match(value.strip()) else value.strip()
 
 
 def _iso_date(text: str) -> str:
-    found = _DATE.match(text)
-    if not found:
+    """A PDF date ("D:20240131120000") as ISO 8601, as far as it goes; "" for anything else."""
+    match = _DATE.match(text)
+    if not match:
         return ""
-    year, month, day, *clock = (part or "" for part in found.groups())
+    year, month, day, *clock = (part or "" for part in match.groups())
     date = "-".join(part for part in (year, month, day) if part)
     return f"{date}T{':'.join(clock)}" if all(clock) and day else date

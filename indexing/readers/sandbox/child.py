@@ -1,4 +1,11 @@
-"""The child process that reads files, and the frames that go between it and its parent."""
+"""The child process that reads files, and the messages between it and its parent.
+
+    parent -> child    ReadLimits, once; then a Request for each file
+    child -> parent    an empty Reply when it is ready; then a Reply for each Request
+
+Each message is a frame: its length in eight bytes, then MessagePack. The child is confined before it reads anything: a
+bound on its memory, an alarm, and no life longer than its parent's.
+"""
 
 import os
 import signal
@@ -15,10 +22,13 @@ import msgspec
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
-from indexing.readers.limits import ReadLimits
-from indexing.readers.sandbox.open_file import opened
+from indexing.readers.limits import ReadLimits, opened
 
 LENGTH = struct.Struct(">Q")
+
+_PARENT_POLL_SECONDS = 1.0
+_ALARM_GRACE_SECONDS = 10.0
+"""The parent kills a child that is late; the alarm ends one that has lost its parent while a library loops."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -38,28 +48,17 @@ class Reply(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-class Greeting(msgspec.Struct, frozen=True):
-    """First frame to the child: its limits."""
-
-    limits: ReadLimits
-
-
-def framed(message: Request | Reply | Greeting) -> bytes:
+def framed(message: ReadLimits | Request | Reply) -> bytes:
     """The bytes of one message."""
     body = msgspec.msgpack.encode(message)
     return LENGTH.pack(len(body)) + body
 
 
-_PARENT_POLL_SECONDS = 1.0
-# The parent kills a child that is late; the alarm is for the case that there is no parent any more.
-_ALARM_GRACE_SECONDS = 10.0
-
-
 def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
-    """Serves until the parent closes the pipe. `answer` makes a reply of a request; by default it reads the file."""
-    answer = answer or read_request
+    """Serve until the parent closes the pipe. `answer` makes a reply of a request; by default it reads the file."""
+    answer = answer or _read
     requests, replies = _private_pipes()
-    limits = msgspec.msgpack.decode(_frame(requests) or b"", type=Greeting).limits
+    limits = msgspec.msgpack.decode(_frame(requests) or b"", type=ReadLimits)
     _confine(limits)
     replies.write(framed(Reply()))
     replies.flush()
@@ -72,7 +71,7 @@ def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The two pipes, out of reach of libraries that print."""
+    """The two pipes. Standard output becomes standard error: a library that prints would break the frames."""
     requests, replies = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
@@ -88,7 +87,7 @@ def _frame(pipe: BinaryIO) -> bytes | None:
 
 
 def _confine(limits: ReadLimits) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     if sys.platform == "linux":
         import resource
@@ -98,7 +97,7 @@ def _confine(limits: ReadLimits) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A killed parent says no goodbye, and a busy child does not see its pipe close."""
+    """Poll: a killed parent sends no message, and a child busy in a library does not see its pipe close."""
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_SECONDS)
     os._exit(0)
@@ -109,8 +108,7 @@ def _set_alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def read_request(request: Request, limits: ReadLimits) -> Reply:
-    """The documents asked for."""
+def _read(request: Request, limits: ReadLimits) -> Reply:
     data = request.data
     if data is None:
         with opened(Path(os.fsdecode(request.path or b"")), limits) as file:

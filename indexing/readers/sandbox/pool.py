@@ -1,4 +1,4 @@
-"""Readers in a process of their own: a file may hang, crash or eat memory, and only that file is lost."""
+"""Readers in processes of their own: a file may hang, crash or use up memory, and only that file is lost."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import msgspec
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
-from indexing.readers.sandbox.child import LENGTH, Greeting, Reply, Request, framed
+from indexing.readers.sandbox.child import LENGTH, Reply, Request, framed
 
 _START_SECONDS = 60.0
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
@@ -33,10 +33,10 @@ class ReaderPool:
     ) -> None:
         """`child` is the module whose `main` serves in the process."""
         self._limits = limits or ReadLimits()
-        self._seats = [_Seat(self._limits, _command(child)) for _ in range(max(1, size))]
-        self._idle: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
-        for seat in self._seats:
-            self._idle.put_nowait(seat)
+        self._processes = [_ReaderProcess(self._limits, _command(child)) for _ in range(max(1, size))]
+        self._idle: asyncio.LifoQueue[_ReaderProcess] = asyncio.LifoQueue()
+        for process in self._processes:
+            self._idle.put_nowait(process)
 
     async def __aenter__(self) -> "ReaderPool":
         return self
@@ -44,35 +44,35 @@ class ReaderPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(seat.clear() for seat in self._seats))
+        await asyncio.gather(*(process.close() for process in self._processes))
 
     async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document]:
-        """What `readers.read` gives for the file or the bytes; also raises "timeout" and "crashed"."""
+        """What `readers.read` returns for a file or for bytes. Raises UnreadableDocument, also for a timeout."""
         if isinstance(source, bytes):
             request = Request(name, media_type, data=source)
         else:
             request = Request(name, media_type, path=os.fsencode(source))
-        seat = await self._idle.get()
+        process = await self._idle.get()
         try:
-            reply = await seat.ask(request)
+            reply = await process.ask(request)
         finally:
-            self._idle.put_nowait(seat)
+            self._idle.put_nowait(process)
         if reply.reason:
             raise UnreadableDocument(reply.reason, reply.detail)
         return reply.documents
 
 
-class _Seat:
-    """The place of one process; a process that fails is killed, and the next request starts another."""
+class _ReaderProcess:
+    """One child process at a time: one that fails is killed, and the next request starts another."""
 
     def __init__(self, limits: ReadLimits, command: tuple[str, ...]) -> None:
         self._limits = limits
         self._command = command
         self._process: Process | None = None
-        self._burials: set[asyncio.Future[object]] = set()
+        self._ending: set[asyncio.Future[object]] = set()
 
     async def ask(self, request: Request) -> Reply:
-        """One request, one reply. Any failure, a cancellation too, leaves the seat empty."""
+        """One request, one reply. Any failure, a cancellation too, ends the process: its pipes are out of step."""
         try:
             process = await self._started()
             try:
@@ -85,48 +85,46 @@ class _Seat:
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
             raise await self._crash_report() from exc
         except BaseException:
-            self.drop()
+            self._kill()
             raise
 
-    def drop(self) -> None:
-        """Kills the process, if there is one. Does not wait: it must work while the caller is being cancelled."""
+    def _kill(self) -> None:
+        """Kill the process, if there is one. Does not wait: it must work while the caller is being cancelled."""
         process, self._process = self._process, None
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        self._burials.add(asyncio.ensure_future(process.communicate()))
+        self._ending.add(asyncio.ensure_future(process.communicate()))
 
-    async def clear(self) -> None:
-        """Kills the process and waits until all that were ever dropped are gone, with their pipes."""
-        self.drop()
-        await asyncio.gather(*self._burials, return_exceptions=True)
-        self._burials.clear()
+    async def close(self) -> None:
+        """Kill the process, and wait until every one that was ever started has ended, with its pipes."""
+        self._kill()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        self._ending.clear()
 
     async def _started(self) -> Process:
         if self._process is not None and self._process.returncode is not None:
-            self.drop()
+            self._kill()
         if self._process is None:
-            # A session of its own: Ctrl-C at the terminal is for the parent, which decides what becomes of us.
+            # A session of its own: Ctrl-C at the terminal reaches the parent alone, which then ends its children.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
             )
             async with asyncio.timeout(_START_SECONDS):
-                await _exchange(self._process, framed(Greeting(self._limits)))
+                await _exchange(self._process, framed(self._limits))
         return self._process
 
     async def _crash_report(self) -> UnreadableDocument:
         process = self._process
         code = await process.wait() if process is not None else None
-        self.drop()
+        self._kill()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        return UnreadableDocument(
-            "crashed", f"The reader fell over while reading it ({cause}); the file may be damaged."
-        )
+        return UnreadableDocument("crashed", f"The reader crashed on it ({cause}); the file may be damaged.")
 
 
 async def _exchange(process: Process, message: bytes) -> Reply:
-    """Writes while it reads: neither side may wait for the other with a full pipe."""
+    """Send a message and wait for its reply."""
     if process.stdin is None or process.stdout is None:
         raise ConnectionError("the reader process has no pipes")
     process.stdin.write(message)

@@ -1,4 +1,4 @@
-"""Bytes -> text when nobody says for certain which encoding it is."""
+"""Bytes -> text when the encoding is not known for certain."""
 
 import codecs
 import re
@@ -37,7 +37,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     """The text without its byte order mark; line ends stay as they are.
 
     `declared` is what the file or its envelope claims; it loses against a byte order mark and against valid UTF-8.
-    Raises UnreadableDocument("binary") for what is no text in any encoding.
+    Raises UnreadableDocument("binary") for what is not text in any encoding.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
@@ -68,7 +68,7 @@ def known_encoding(name: str | None) -> str | None:
 
 
 def looks_binary(data: bytes) -> bool:
-    """True for bytes that no text file holds: NULs, or more than a stray control character."""
+    """True for bytes that no text file contains: NULs, or more than a stray control character."""
     sample = data[: 4 * _SAMPLE_BYTES]
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     return b"\0" in sample[:1024] or controls > max(2, len(sample) // 200)
@@ -77,7 +77,7 @@ def looks_binary(data: bytes) -> bool:
 def refuse_binary(data: bytes) -> None:
     """Raises UnreadableDocument("binary") where `looks_binary`."""
     if looks_binary(data):
-        raise UnreadableDocument("binary", "This is binary data, neither text nor a document format that is read here.")
+        raise UnreadableDocument("binary", "It is binary data: neither text nor a supported document format.")
 
 
 def _utf16_without_mark(data: bytes) -> str | None:

@@ -284,7 +284,7 @@ def test_the_media_type_counts_where_the_name_says_nothing() -> None:
 
 def test_too_large() -> None:
     """The limit is named in the refusal."""
-    with pytest.raises(UnreadableDocument, match="at most 1 MiB") as refusal:
+    with pytest.raises(UnreadableDocument, match="the limit is 1 MiB") as refusal:
         read(b"x" * (2**20 + 1), "a.txt", ReadLimits(max_bytes=2**20))
     assert refusal.value.reason == "too_large"
 
