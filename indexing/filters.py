@@ -1,11 +1,12 @@
-"""The filter grammar of api.md: from JSON to conditions that a store can translate. Pure.
+"""The filter grammar (docs/api.md): from JSON to conditions that a store can translate. Pure.
 
 Numbers are compared as numbers (3 equals 3.0); true and false are never numbers; dates are compared as moments.
 """
 
 import math
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -20,16 +21,22 @@ MAX_DEPTH = 8
 MAX_CONDITIONS = 256
 MAX_VALUES = 1024
 
+Bound = Literal["gt", "gte", "lt", "lte"]
+
+BOUNDS: Mapping[Bound, tuple[str, Callable[[Any, Any], bool]]] = {
+    "gt": (">", operator.gt),
+    "gte": ("≥", operator.ge),
+    "lt": ("<", operator.lt),
+    "lte": ("≤", operator.le),
+}
+"""How values are ordered: in this grammar, in that of `app.retrieval.conditions`, and in Python."""
+
+NEGATIONS: Mapping[str, tuple[str, str]] = {"ne": ("≠", "="), "nin": ("not in", "in")}
+"""What is met where its opposite is not: in this grammar, in that of `app.retrieval.conditions`, and its opposite."""
+
 
 class OneOf(msgspec.Struct, frozen=True, tag=True):
     """The field (or one of its items) equals one of `values`; at least one value."""
-
-    field: str
-    values: tuple[Scalar, ...]
-
-
-class NoneOf(msgspec.Struct, frozen=True, tag=True):
-    """The field equals none of `values`; true also where the field is absent."""
 
     field: str
     values: tuple[Scalar, ...]
@@ -70,20 +77,20 @@ class Exists(msgspec.Struct, frozen=True, tag=True):
 
 
 class Group(msgspec.Struct, frozen=True, tag=True):
-    """`and`: all, `or`: at least one, `not`: not all of `conditions`."""
+    """`and`: all, `or`: at least one, `not`: not all of `conditions`; so a `not` is met where a field is absent."""
 
     op: Literal["and", "or", "not"]
     conditions: tuple["Filter", ...]
 
 
-Filter: TypeAlias = OneOf | NoneOf | NumberRange | DateRange | HasText | Exists | Group
+Filter: TypeAlias = OneOf | NumberRange | DateRange | HasText | Exists | Group
 
 
 def parse_filter(raw: Any) -> Filter | None:
     """None for an empty object. Raises InvalidFilter naming the bad part by JSON pointer."""
     if isinstance(raw, Mapping) and not raw:
         return None
-    return _Parser().parse_object(raw, "", 1)
+    return _parse_object(raw, "", 1, [])
 
 
 def payload_path(field: str) -> str:
@@ -109,51 +116,43 @@ def read_moment(text: str) -> str | None:
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _GROUPS = ("and", "or", "not")
-_BOUNDS = ("gt", "gte", "lt", "lte")
-_OPERATORS = ("ne", "nin", *_BOUNDS, "text", "exists")
+_OPERATORS = (*NEGATIONS, *BOUNDS, "text", "exists")
 _DATE = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})?)?",
     re.ASCII,
 )
 
 
-class _Parser:
-    """One run over one filter; counts the conditions it meets."""
-
-    def __init__(self) -> None:
-        self._conditions = 0
-
-    def parse_object(self, raw: Any, pointer: str, depth: int) -> Filter:
-        if not isinstance(raw, Mapping):
-            raise InvalidFilter(pointer, "a filter is a JSON object")
-        if not raw:
-            raise InvalidFilter(pointer, "an empty filter is allowed only at the top")
-        if depth > MAX_DEPTH:
-            raise InvalidFilter(pointer, f"filters may be nested at most {MAX_DEPTH} deep")
-        return _all([part for key, value in raw.items() for part in self._parse_entry(key, value, pointer, depth)])
-
-    def _parse_entry(self, key: Any, value: Any, pointer: str, depth: int) -> list[Filter]:
-        here = f"{pointer}/{_escape(str(key))}"
+def _parse_object(raw: Any, pointer: str, depth: int, seen: list[Filter]) -> Filter:
+    """The filter at `pointer`. `seen` collects the conditions of the whole filter, to limit their number."""
+    if not isinstance(raw, Mapping):
+        raise InvalidFilter(pointer, "a filter is a JSON object")
+    if not raw:
+        raise InvalidFilter(pointer, "an empty filter is allowed only at the top")
+    if depth > MAX_DEPTH:
+        raise InvalidFilter(pointer, f"filters may be nested at most {MAX_DEPTH} deep")
+    parts: list[Filter] = []
+    for key, value in raw.items():
+        at = f"{pointer}/{_escape(str(key))}"
         if key in _GROUPS:
-            return [self._parse_group(key, value, here, depth)]
-        _check_field(key, here)
-        parts = _parse_field(key, value, here)
-        self._conditions += len(parts)
-        if self._conditions > MAX_CONDITIONS:
-            raise InvalidFilter(here, f"a filter has at most {MAX_CONDITIONS} conditions")
-        return parts
-
-    def _parse_group(self, op: Literal["and", "or", "not"], value: Any, pointer: str, depth: int) -> Filter:
-        if op == "not":
-            return Group(op="not", conditions=(self.parse_object(value, pointer, depth + 1),))
-        if not isinstance(value, list) or not value:
-            raise InvalidFilter(pointer, f"{op!r} takes a list of at least one filter")
-        parts = [self.parse_object(item, f"{pointer}/{i}", depth + 1) for i, item in enumerate(value)]
-        return parts[0] if len(parts) == 1 else Group(op=op, conditions=tuple(parts))
-
-
-def _all(parts: list[Filter]) -> Filter:
+            parts.append(_parse_group(key, value, at, depth, seen))
+            continue
+        _check_field(key, at)
+        conditions = _parse_field(key, value, at)
+        parts += conditions
+        seen += conditions
+        if len(seen) > MAX_CONDITIONS:
+            raise InvalidFilter(at, f"a filter has at most {MAX_CONDITIONS} conditions")
     return parts[0] if len(parts) == 1 else Group(op="and", conditions=tuple(parts))
+
+
+def _parse_group(op: Literal["and", "or", "not"], value: Any, pointer: str, depth: int, seen: list[Filter]) -> Filter:
+    if op == "not":
+        return Group(op="not", conditions=(_parse_object(value, pointer, depth + 1, seen),))
+    if not isinstance(value, list) or not value:
+        raise InvalidFilter(pointer, f"{op!r} takes a list of at least one filter")
+    parts = [_parse_object(item, f"{pointer}/{i}", depth + 1, seen) for i, item in enumerate(value)]
+    return parts[0] if len(parts) == 1 else Group(op=op, conditions=tuple(parts))
 
 
 def _escape(key: str) -> str:
@@ -175,54 +174,44 @@ def _is_text(value: str) -> bool:
 
 
 def _parse_field(field: str, value: Any, pointer: str) -> list[Filter]:
-    if isinstance(value, Mapping):
-        return _parse_operators(field, value, pointer)
     if isinstance(value, list):
         return [OneOf(field=field, values=_scalars(value, pointer))]
-    return [OneOf(field=field, values=(_scalar(value, pointer),))]
-
-
-def _parse_operators(field: str, operators: Mapping[Any, Any], pointer: str) -> list[Filter]:
-    known = ", ".join(_OPERATORS)
-    if not operators:
-        raise InvalidFilter(pointer, f"give at least one of the operators {known}")
-    for name in operators:
+    if not isinstance(value, Mapping):
+        return [OneOf(field=field, values=(_scalar(value, pointer),))]
+    names = ", ".join(_OPERATORS)
+    if not value:
+        raise InvalidFilter(pointer, f"give at least one of the operators {names}")
+    for name in value:
         if name not in _OPERATORS:
-            raise InvalidFilter(f"{pointer}/{_escape(str(name))}", f"unknown operator {name!r}; known are {known}")
-    bounds = {name: operators[name] for name in _BOUNDS if name in operators}
+            raise InvalidFilter(f"{pointer}/{_escape(str(name))}", f"unknown operator {name!r}; known are {names}")
+    bounds = {name: value[name] for name in BOUNDS if name in value}
     parts = [_parse_range(field, bounds, pointer)] if bounds else []
-    return parts + [_OTHERS[name](field, operators[name], f"{pointer}/{name}") for name in _OTHERS if name in operators]
+    others = [name for name in _OPERATORS if name in value and name not in BOUNDS]
+    return parts + [_parse_operator(field, name, value[name], f"{pointer}/{name}") for name in others]
 
 
-def _parse_ne(field: str, value: Any, pointer: str) -> Filter:
-    return NoneOf(field=field, values=(_scalar(value, pointer),))
-
-
-def _parse_nin(field: str, value: Any, pointer: str) -> Filter:
-    if not isinstance(value, list):
-        raise InvalidFilter(pointer, "'nin' takes a list of values")
-    return NoneOf(field=field, values=_scalars(value, pointer))
-
-
-def _parse_text(field: str, value: Any, pointer: str) -> Filter:
-    if not isinstance(value, str) or not _is_text(value) or not any(char.isalnum() for char in value):
-        raise InvalidFilter(pointer, "'text' takes a string with at least one word")
-    return HasText(field=field, text=value)
-
-
-def _parse_exists(field: str, value: Any, pointer: str) -> Filter:
+def _parse_operator(field: str, name: str, value: Any, pointer: str) -> Filter:
+    if name in NEGATIONS:
+        if name == "nin" and not isinstance(value, list):
+            raise InvalidFilter(pointer, "'nin' takes a list of values")
+        values = _scalars(value, pointer) if name == "nin" else (_scalar(value, pointer),)
+        return Group(op="not", conditions=(OneOf(field=field, values=values),))
+    if name == "text":
+        if not isinstance(value, str) or not _is_text(value) or not any(char.isalnum() for char in value):
+            raise InvalidFilter(pointer, "'text' takes a string with at least one word")
+        return HasText(field=field, text=value)
     if not isinstance(value, bool):
         raise InvalidFilter(pointer, "'exists' takes true or false")
     return Exists(field=field, present=value)
 
 
-_OTHERS = {"ne": _parse_ne, "nin": _parse_nin, "text": _parse_text, "exists": _parse_exists}
-
-
-def _parse_range(field: str, bounds: dict[str, Any], pointer: str) -> Filter:
+def _parse_range(field: str, bounds: Mapping[Bound, Any], pointer: str) -> Filter:
+    """A mixture of numbers and dates is refused where the first date is read as a number."""
     if all(isinstance(value, str) for value in bounds.values()):
-        return DateRange(field=field, **{name: _date(value, f"{pointer}/{name}") for name, value in bounds.items()})
-    return NumberRange(field=field, **{name: _number(value, f"{pointer}/{name}") for name, value in bounds.items()})
+        dates = {name: _date(value, f"{pointer}/{name}") for name, value in bounds.items()}
+        return DateRange(field=field, **dates)
+    numbers = {name: _number(value, f"{pointer}/{name}") for name, value in bounds.items()}
+    return NumberRange(field=field, **numbers)
 
 
 def _number(value: Any, pointer: str) -> float:

@@ -1,21 +1,22 @@
-"""Conditions on passages in the words of RAGFlow and Dify: what the filter grammar says, and more, but less exactly.
+"""Metadata conditions as RAGFlow and Dify write them: more than the filter grammar can say, but less exact. Pure.
 
-Case does not count, "2024" is the number 2024, and texts are compared by what they contain, start and end with. No
-store can do that, so it is done here, on what retrieval finds; `narrowing` gives the store as much of it as it can do.
-Pure.
+Case does not matter, "2024" equals the number 2024, and texts are compared by what they contain, start and end with.
+No store can do that, so it is done here, on retrieved passages; `narrowing` gives the store as much as it can check.
 """
 
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import eq, ge, gt, le, lt
+from operator import eq
 from typing import Any
 
 from app.domain import Condition, Conditions, Operator, Values
 from indexing.documents import Passage
 from indexing.filters import (
+    BOUNDS,
     BUILT_IN,
+    NEGATIONS,
     DateRange,
     Exists,
     Filter,
@@ -29,12 +30,12 @@ from indexing.filters import (
 
 Compare = Callable[[Any, Any], bool]
 
-_ORDER: Mapping[str, Compare] = {">": gt, "<": lt, "≥": ge, "≤": le}
-_BOUND = {">": "gt", "<": "lt", "≥": "gte", "≤": "lte"}
-_NEGATED: Mapping[str, Operator] = {"≠": "=", "not in": "in", "not contains": "contains"}
+_ORDER: Mapping[str, Compare] = {symbol: compare for symbol, compare in BOUNDS.values()}
+_BOUND = {symbol: bound for bound, (symbol, _) in BOUNDS.items()}
+_NEGATED = {**dict(NEGATIONS.values()), "not contains": "contains"}
 _LARGEST = sys.float_info.max
 _UNIX = (100_000_000.0, 253_402_300_799.0)
-"""Numbers that may be moments in Unix seconds, from 1973 to 9999: Dify's date picker gives these, and stores them."""
+"""Numbers taken for moments in Unix seconds, from 1973 to 9999: Dify's date picker sends these, and stores them."""
 
 _EARLIEST = "0001-01-01T00:00:00Z"
 _EXACT = 2.0**53
@@ -42,19 +43,22 @@ _UNSET: tuple[Any, ...] = (None, "", [], ())
 
 
 def meets(conditions: Conditions, passage: Passage) -> bool:
-    """Whether the passage is one of those that are meant."""
+    """Whether the passage meets the conditions: all of them, or at least one."""
     decide = all if conditions.every else any
-    return decide(_meets(condition, passage) for condition in conditions.conditions)
+    return decide(
+        any(_holds(condition, value_of(passage, field)) for field in condition.fields)
+        for condition in conditions.conditions
+    )
 
 
 def narrowing(conditions: Conditions) -> Filter | None:
-    """A filter that lets everything through that meets the conditions, and little else; None where there is none."""
+    """A filter that all passages pass which meet the conditions, and few others; None if there is none such."""
     parts = [_any_of([_narrowed(field, part) for field in part.fields]) for part in conditions.conditions]
     return all_of(parts) if conditions.every else _any_of(parts)
 
 
 def all_of(filters: Sequence[Filter | None]) -> Filter | None:
-    """What all of them let through; None lets everything through."""
+    """What passes all of them; None passes everything."""
     parts = tuple(part for part in filters if part is not None)
     return parts[0] if len(parts) == 1 else Group(op="and", conditions=parts) if parts else None
 
@@ -66,18 +70,14 @@ def _any_of(filters: Sequence[Filter | None]) -> Filter | None:
     return parts[0] if len(parts) == 1 else Group(op="or", conditions=parts)
 
 
-def _meets(condition: Condition, passage: Passage) -> bool:
-    return any(_holds(condition, value_of(passage, field)) for field in condition.fields)
-
-
 def value_of(passage: Passage, field: str) -> Any:
-    """A built-in field, or one of the metadata, which dots reach into; None where there is none."""
+    """A built-in field, or a metadata field, in which dots go one level down; None if there is none."""
     if field in BUILT_IN:
         return getattr(passage, field)
-    found: Any = passage.metadata
+    value: Any = passage.metadata
     for key in field.split("."):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _holds(condition: Condition, value: Any) -> bool:
@@ -89,7 +89,7 @@ def _holds(condition: Condition, value: Any) -> bool:
     return _compares(condition.operator, [item for item in items if isinstance(item, Scalar)], condition.values)
 
 
-def _compares(operator: Operator, items: Sequence[Any], values: Values) -> bool:
+def _compares(operator: str, items: Sequence[Any], values: Values) -> bool:
     if operator in _NEGATED:
         return not _compares(_NEGATED[operator], items, values)
     if operator in _ORDER:
@@ -110,16 +110,16 @@ def _ordered(items: Sequence[Any], value: Scalar, compare: Compare) -> bool:
     """As dates where the value is one, else as numbers, else as texts."""
     if (moment := _moment(value)) is not None:
         seconds = [*_dates(items), *filter(_is_unix, _real(items))]
-        return any(compare(found, moment.timestamp()) for found in seconds)
+        return any(compare(second, moment.timestamp()) for second in seconds)
     if (number := _number(value)) is not None:
-        return any(compare(found, number) for found in _numbers(items, dated=_is_unix(number)))
+        return any(compare(item, number) for item in _numbers(items, dated=_is_unix(number)))
     return any(compare(_text(item), _text(value)) for item in items)
 
 
 def _numbers(items: Sequence[Any], *, dated: bool) -> list[float]:
-    """The numbers among the items, and the dates if `dated`; texts are read as numbers where there are none."""
-    found = [*_real(items), *(_dates(items) if dated else ())]
-    return found or [number for number in map(_number, items) if number is not None]
+    """The numbers among the items, and the dates if `dated`; without any, the texts that spell a number."""
+    numbers = [*_real(items), *(_dates(items) if dated else ())]
+    return numbers or [number for number in map(_number, items) if number is not None]
 
 
 def _real(items: Sequence[Any]) -> list[float]:
@@ -137,7 +137,7 @@ def _is_unix(number: float) -> bool:
 
 
 def _number(value: Scalar) -> float | None:
-    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # as Python would have it in 1_000
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # Python would read 1_000 as 1000
         return None
     if isinstance(value, int):
         return float(max(-_LARGEST, min(value, _LARGEST)))
@@ -160,12 +160,12 @@ def _text(value: Any) -> str:
 def _narrowed(field: str, condition: Condition) -> Filter | None:
     if not all(field.split(".")) or set(field) & set('"\\'):
         return None
-    there = Exists(field=field, present=True)
+    exists = Exists(field=field, present=True)
     if condition.operator == "empty":
         return Group(op="or", conditions=(Exists(field=field, present=False), OneOf(field=field, values=("",))))
     if condition.operator in ("=", "in", *_ORDER):
-        return _any_of([_compared(field, condition.operator, value) or there for value in condition.values])
-    return there
+        return _any_of([_compared(field, condition.operator, value) or exists for value in condition.values])
+    return exists
 
 
 def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
@@ -177,7 +177,7 @@ def _compared(field: str, operator: Operator, value: Scalar) -> Filter | None:
 
 
 def _same_words(field: str, text: str) -> Filter | None:
-    """Equal texts have equal words. None where there is no word; a truth is no text to the store."""
+    """Equal texts have equal words. None for a text without a word; to the store, true and false are no texts."""
     if not any(char.isalnum() for char in text):
         return None
     has_text = HasText(field=field, text=text)
@@ -195,7 +195,7 @@ def _date_filter(field: str, operator: Operator, moment: str) -> Filter:
 
 
 def _number_filter(field: str, operator: Operator, number: float) -> Filter:
-    """A number in range, or a date if the number is a moment; or neither, that is a text which may spell one."""
+    """A number in range, or a date if the number is a moment; or neither: a text, which may spell a number in range."""
     ranges: list[Filter] = [NumberRange(field=field, **_bounds(operator, *_about(number)))]
     others: list[Filter] = [NumberRange(field=field, gte=-_LARGEST)]
     if _is_unix(number):
@@ -203,12 +203,13 @@ def _number_filter(field: str, operator: Operator, number: float) -> Filter:
         ranges.append(DateRange(field=field, **_bounds(operator, moment, moment)))
         others.append(DateRange(field=field, gte=_EARLIEST))
     neither = (Group(op="not", conditions=(other,)) for other in others)
+    # What is neither a number nor a date can only be checked on the passage itself.
     spelt = Group(op="and", conditions=(Exists(field=field, present=True), *neither))
     return Group(op="or", conditions=(*ranges, spelt))
 
 
 def _about(number: float) -> tuple[float, float]:
-    """Looser where a float stands for several whole numbers, which some stores tell apart."""
+    """The number, with some room where a float stands for several whole numbers that some stores tell apart."""
     if abs(number) < _EXACT:
         return number, number
     return math.nextafter(number, -_LARGEST), math.nextafter(number, _LARGEST)

@@ -13,7 +13,6 @@ from indexing.filters import (
     Filter,
     Group,
     HasText,
-    NoneOf,
     NumberRange,
     OneOf,
     Scalar,
@@ -183,8 +182,6 @@ def translate(condition: Filter, dialect: Dialect[C]) -> C:
     match condition:
         case OneOf():
             return _one_of(condition.field, condition.values, dialect)
-        case NoneOf():
-            return dialect.group(must_not=[_one_of(condition.field, condition.values, dialect)])
         case NumberRange():
             return dialect.numbers(payload_path(condition.field), condition)
         case DateRange():
@@ -204,7 +201,7 @@ def _group(group: Group, dialect: Dialect[C]) -> C:
         return dialect.group(must=parts)
     if group.op == "or":
         return dialect.group(should=parts)
-    return dialect.group(must_not=[dialect.group(must=parts)])
+    return dialect.group(must_not=parts if len(parts) == 1 else [dialect.group(must=parts)])
 
 
 def _one_of(field: str, values: Sequence[Scalar], dialect: Dialect[C]) -> C:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from indexing.filters import BUILT_IN, DateRange, Exists, Filter, Group, HasText, NoneOf, NumberRange, OneOf
+from indexing.filters import BUILT_IN, DateRange, Exists, Filter, Group, HasText, NumberRange, OneOf
 
 
 def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
@@ -19,10 +19,6 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
             return not all(matches(part, payload) for part in condition.conditions)
         case Exists():
             return bool(_items(payload, condition.field)) is condition.present
-        case NoneOf():
-            return not any(
-                _equal(item, value) for item in _items(payload, condition.field) for value in condition.values
-            )
         case OneOf():
             return any(_equal(item, value) for item in _items(payload, condition.field) for value in condition.values)
         case NumberRange():
