@@ -6,7 +6,7 @@ from time import perf_counter
 
 
 class Stopwatch:
-    """Starts when it is made. A stage that is entered more than once adds up; one that never ran is absent."""
+    """Starts when it is created. The times of a stage that runs several times are added up."""
 
     def __init__(self) -> None:
         self._started = perf_counter()
@@ -14,7 +14,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what runs inside, also when it fails."""
+        """Time the body, also if it raises."""
         started = perf_counter()
         try:
             yield
@@ -22,7 +22,7 @@ class Stopwatch:
             self._stages[name] = self._stages.get(name, 0.0) + perf_counter() - started
 
     def mark(self, name: str) -> None:
-        """Note the time since the start, the first time that this is called with this name."""
+        """Record the time since the start, on the first call with this name."""
         self._stages.setdefault(name, perf_counter() - self._started)
 
     def timings_ms(self) -> dict[str, float]:

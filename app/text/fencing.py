@@ -1,4 +1,4 @@
-"""Text made safe for a prompt: control tokens neutralised, passages fenced. Pure."""
+"""Text made safe for prompts: control tokens are broken up, quoted text is fenced. Pure."""
 
 import re
 import secrets
@@ -7,21 +7,21 @@ from string import ascii_lowercase
 
 
 def clean(text: str) -> str:
-    """The text without what no index and no JSON can carry: NUL characters and lone surrogates. As long as before."""
+    """Replace NUL characters and lone surrogates, which no index or JSON can hold. The length stays the same."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
 
 
 FENCE_LENGTH = 8
-"""Letters: 2e11 marks, in some five tokens."""
+"""Letters; 2e11 possible fences, of about five tokens each."""
 
 
 def random_fence() -> str:
-    """One that nobody can guess."""
+    """A fence that nobody can guess."""
     return "".join(secrets.choice(ascii_lowercase) for _ in range(FENCE_LENGTH))
 
 
 def draw_fence(texts: Iterable[str], draw: Callable[[], str] = random_fence) -> str:
-    """A mark that stands in none of the texts, in either case of its letters."""
+    """A fence that occurs in none of the texts, in whatever case."""
     seen = "\n".join(texts).lower()
     while (fence := draw()).lower() in seen:
         pass
@@ -29,9 +29,9 @@ def draw_fence(texts: Iterable[str], draw: Callable[[], str] = random_fence) -> 
 
 
 def check_fence(fence: str, texts: Iterable[str]) -> None:
-    """Raises ValueError where a text could close the fence: whoever draws it must look at every text."""
+    """Raise ValueError if a text contains the fence, and could close it. `draw_fence` avoids that."""
     if not fence or any(fence in text for text in texts):
-        raise ValueError("the fence stands in a text that it should enclose")
+        raise ValueError("the fence occurs in a text that it should enclose")
 
 
 _NAMES = r"""
@@ -49,8 +49,8 @@ _BRACKETED = r"""
 _MORE = r"(?:>|&gt;|&\#0*62;|&\#x0*3e;)"
 _INNER = rf"\|[^\s<>|&]+\|?{_MORE} | /?[^\s<>|&/]+\|{_MORE} | /?(?:{_NAMES}){_MORE}"
 
-# The opening bracket of Gemma's <end_of_turn> and <|turn>, Qwen's <|im_end|>, Llama's <|eot_id|> and [INST], Mistral's
-# </s>, DeepSeek's <｜User｜>, MiniMax' ]~b], GLM's [gMASK], Exaone's [|user|] ... and of the same as HTML entities.
+# Matches the opening bracket of Gemma's <end_of_turn> and <|turn>, Qwen's <|im_end|>, Llama's <|eot_id|> and [INST],
+# Mistral's </s>, DeepSeek's <｜User｜>, MiniMax' ]~b], GLM's [gMASK], Exaone's [|user|] ..., also as HTML entities.
 _CONTROL = re.compile(
     rf"""
     [<&\[\]] (?:
@@ -63,7 +63,7 @@ _CONTROL = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-# What looks like one of the characters of a control token, most of it to tokenizers that normalise.
+# Look-alikes of the characters of control tokens; most of them are the same to a tokenizer that normalises.
 _LOOKS_LIKE = (
     {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}
     | dict.fromkeys("﹤‹〈〈⟨《≺˂ᐸ❮", "<")
@@ -80,10 +80,11 @@ _BRACKETS = "<&[]"
 _ALL_BRACKETS = _BRACKETS + "".join(letter for letter, meant in _LOOKS_LIKE.items() if meant in _BRACKETS)
 _OPENS = re.compile(f"[{re.escape(_ALL_BRACKETS)}]")
 
-_LONGEST = 100
-"""Characters of a control token; the longest known, as entities, have half of them."""
+_MAX_TOKEN = 100
+"""Characters of a control token; the longest known one, written as entities, has half of them."""
 
-# Joiners belong between the letters of Arabic and Indic scripts and in emoji, variation selectors after emoji and Han.
+# Joiners are legitimate between letters of Arabic and Indic scripts and in emoji; variation selectors after emoji and
+# Han characters.
 _EMOJI = "\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 _JOINED = f"\u0620-\u0dff\u0e00-\u109f\u1780-\u17d3{_EMOJI}"
 _SELECTORS = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
@@ -97,7 +98,7 @@ _INVISIBLE = re.compile(
     f"|(?<![{_JOINED}])(?<![{_EMOJI}]\ufe0f)[\u200b-\u200d]"
     f"|(?<![{_EMOJI}\u3400-\u9fff\uf900-\ufaff\u1000-\u109f])[{_SELECTORS}](?!\u20e3)"
 )
-# Classes of the basic plane are looked up in a table by `re`, mixed ones range by range.
+# `re` looks up a class of the basic plane in a table, but tries one with astral characters range by range: hence two.
 _BASIC = "".join(part for part in re.findall(r".-.|.", f"{_ALWAYS}{_SELECTORS}\u200b-\u200d") if part[0] < "\U00010000")
 _MAYBE_INVISIBLE = re.compile(f"[{_BASIC}]")
 _MAYBE_ASTRAL = re.compile("[\U0001bca0-\U000e0fff]")
@@ -106,12 +107,12 @@ _NUMBER = re.compile(r"\[(\d{1,4})\]")
 
 
 def neutralise(text: str) -> str:
-    """The text without invisible characters and with its control tokens broken up. Doing it twice changes no more."""
+    """Remove invisible characters and break up control tokens. Idempotent."""
     return break_up(visible(text))
 
 
 def break_up(text: str) -> str:
-    """The text with a space after the first bracket of each control token; as it is when it holds none."""
+    """Put a space after the opening bracket of each control token."""
     if not any(bracket in text for bracket in (_BRACKETS if text.isascii() else _ALL_BRACKETS)):
         return text
     if text.isascii() or not _DISGUISE.search(text):
@@ -123,14 +124,14 @@ def _break_up_disguised(text: str) -> str:
     pieces, done = [], 0
     for bracket in _OPENS.finditer(text):
         start = bracket.start()
-        if found := _CONTROL.match(text[start : start + _LONGEST].translate(_ALIKE)):
-            pieces.append(text[done : start + found.end()])
-            done = start + found.end()
+        if match := _CONTROL.match(text[start : start + _MAX_TOKEN].translate(_ALIKE)):
+            pieces.append(text[done : start + match.end()])
+            done = start + match.end()
     return " ".join([*pieces, text[done:]])
 
 
 def visible(text: str) -> str:
-    """The text without characters that nobody sees: controls, tags, directions, joiners and selectors out of place."""
+    """Remove invisible characters: controls, tags, direction marks, misplaced joiners and variation selectors."""
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
     if _MAYBE_INVISIBLE.search(text) or _MAYBE_ASTRAL.search(text):
@@ -139,10 +140,10 @@ def visible(text: str) -> str:
 
 
 def looking_like(text: str) -> str:
-    """The text in the Latin letters and plain marks that its look-alikes stand for; as long as before."""
+    """Replace look-alikes by the Latin letters and brackets that they imitate. The length stays the same."""
     return text.translate(_ALIKE)
 
 
 def renumber(text: str) -> str:
-    """The text with "(12)" for "[12]", which would look like the number of another passage."""
+    """Replace "[12]" by "(12)", since it looks like the number of another passage."""
     return _NUMBER.sub(r"(\1)", text)

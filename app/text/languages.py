@@ -1,4 +1,4 @@
-"""Which language a question is in, and how to say in it that there is no answer."""
+"""Language detection for questions, and refusals in each language."""
 
 import re
 from functools import cache
@@ -12,11 +12,11 @@ from app.text.terms import fold
 DEFAULT = "en"
 
 FEW_LETTERS = 6
-"""Fewer of the Latin script are no evidence of a language; only words of closed classes are: "Wer?", "Hallo", but not
-"Hi" or "GPU"."""
+"""A text of fewer Latin letters is no evidence of a language, unless it has words of a closed class: "Wer?", "Hallo",
+but not "Hi" or "GPU"."""
 
 _NO_EVIDENCE = -1e30
-"""The logarithm of a likelihood that stands for none."""
+"""py3langid's log-likelihood for a text of which its model knows no feature."""
 
 _WORD = re.compile(r"\w+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -54,27 +54,27 @@ LANGUAGES = tuple(_NOT_FOUND)
 
 
 def detect_language(*texts: str) -> str:
-    """Of the first text that tells one of `LANGUAGES`; English if none does.
+    """The language of the first text that is evidence of one of `LANGUAGES`; English if none is.
 
-    None is told without letters, or by a few Latin ones that no language is known by. The first call takes about a
-    second: see `prepare`.
+    The first call takes about a second: see `prepare`.
     """
-    return next(filter(None, map(_told, texts)), DEFAULT)
+    return next(filter(None, map(_detect, texts)), DEFAULT)
 
 
 def prepare() -> None:
-    """Loads what `detect_language` needs. Blocks for about a second, so that no question has to."""
+    """Load the model of `detect_language` before the first question. Blocks for about a second."""
     detect_language("Is it loaded?")
 
 
 def refusal(reason: AbstainReason, language: str) -> str:
-    """What an abstaining answer says. `language` is a BCP 47 tag; English where we have no words for it."""
+    """The text of an abstaining answer. `language` is a BCP 47 tag; English if there is no text in that language."""
     primary = language.replace("_", "-").split("-", 1)[0].lower()
     texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND
     return texts.get(primary, texts[DEFAULT])
 
 
-def _told(text: str) -> str | None:
+def _detect(text: str) -> str | None:
+    """None without letters, or with too few Latin ones."""
     letters = _LETTER.findall(text)
     if not letters:
         return None
@@ -87,11 +87,11 @@ def _told(text: str) -> str | None:
 
 
 def _by_closed_words(text: str, guess: str) -> str | None:
-    """The language that has most of the words for its own; the guess decides between several."""
+    """The language with most of the words in its closed classes; the guess decides between several."""
     words = set(_WORD.findall(fold(text)))
-    known = {language: len(words & theirs) for language, theirs in _closed_words().items()}
-    most = max(known.values())
-    candidates = [language for language, count in known.items() if count == most > 0]
+    counts = {language: len(words & closed) for language, closed in _closed_words().items()}
+    most = max(counts.values())
+    candidates = [language for language, count in counts.items() if count == most > 0]
     return guess if guess in candidates else next(iter(candidates), None)
 
 

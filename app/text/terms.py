@@ -34,57 +34,57 @@ def fold(text: str) -> str:
 
 
 def terms(text: str) -> frozenset[str]:
-    """All that a text offers for matching: stems, numbers, characters and pairs of characters of unspaced scripts.
+    """Everything in a text that can be matched: stems, numbers, characters and character pairs of unspaced scripts.
 
-    A long word offers its inner parts as well, marked with "~".
+    A long word adds its inner parts, marked with "~".
     """
-    found: set[str] = set()
+    result: set[str] = set()
     for word in _WORD.findall(fold(text)):
         if _UNSPACED_RUN.match(word):
-            found.update(word)
-            found.update(_pairs(word))
+            result.update(word)
+            result.update(_pairs(word))
         else:
-            found.add(_stem(word))
-            found.update(f"~{part}" for part in _parts(word))
-    return frozenset(found)
+            result.add(_stem(word))
+            result.update(f"~{part}" for part in _parts(word))
+    return frozenset(result)
 
 
 def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str], ...]]:
-    """What a question is about: its terms without function and question words. Empty when it has only those.
+    """The terms of a question without function and question words; empty if it has only those.
 
-    With each term, sets of terms of which any one is nearly the term itself: both characters of a pair, a compound that
-    the word is a part of, a part of the word where that is a compound.
+    With each term come alternatives, any of which nearly stands for it: both characters of a pair, a compound that
+    contains the word, a part of the word if it is a compound.
     """
     folded = fold(question)
     for string in function_strings().get(language, ()):
         folded = folded.replace(string, " ")
     skipped = function_words().get(language, frozenset())
-    found: dict[str, tuple[frozenset[str], ...]] = {}
+    result: dict[str, tuple[frozenset[str], ...]] = {}
     for word in _WORD.findall(folded):
         if _UNSPACED_RUN.match(word):
-            found.update({pair: (frozenset(pair),) for pair in _pairs(word) or (word,)})
+            result.update({pair: (frozenset(pair),) for pair in _pairs(word) or (word,)})
         elif word not in skipped:
             stem = _stem(word)
             kin = (*_parts(word), f"~{stem}") if len(stem) == STEM_LENGTH else ()
-            found[stem] = tuple(frozenset((term,)) for term in kin)
-    return found
+            result[stem] = tuple(frozenset((term,)) for term in kin)
+    return result
 
 
-def occurrences(text: str, wanted: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Where words with a wanted term stand in the text: [start, end) in order, apart from each other."""
+def occurrences(text: str, query_terms: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Where the text has words with one of the terms: [start, end), in order, without overlap."""
     for match in _WORD.finditer(text):
         word, start = match[0], match.start()
         if not _UNSPACED_RUN.match(word):
-            if not terms(word).isdisjoint(wanted):
+            if not terms(word).isdisjoint(query_terms):
                 yield match.span()
             continue
-        hits = [at for at in range(len(word)) if fold(word[at : at + 2]) in wanted]
+        hits = [at for at in range(len(word)) if fold(word[at : at + 2]) in query_terms]
         covered = sorted({at + step for at in hits for step in (0, 1) if at + step < len(word)})
         yield from ((start + run[0], start + run[-1] + 1) for run in _runs(covered))
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Rising numbers, cut where one is missing."""
+    """Split rising numbers where one is missing."""
     run: list[int] = []
     for number in numbers:
         if run and number > run[-1] + 1:
@@ -103,7 +103,7 @@ def _stem(word: str) -> str:
 
 
 def _parts(word: str) -> list[str]:
-    """What could be the stem of a word inside a compound."""
+    """Whatever could be the stem of a word inside a compound."""
     if len(word) < _COMPOUND or word.isdigit():
         return []
     return [word[start : start + STEM_LENGTH] for start in range(_SHORT, len(word) - STEM_LENGTH + 1)]

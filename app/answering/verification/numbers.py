@@ -1,8 +1,8 @@
-"""The numbers and dates of a text, made comparable across scripts, formats and languages. Pure.
+"""Numbers and dates of texts, made comparable across scripts, formats and languages. Pure.
 
-A figure is the set of its readings, for "1.000" is 1000 or 1, and 03/05 has two months. A reading is a plain decimal
-("3.7", "3700000") or a month ("m5"). What is claimed is read strictly and what is quoted generously: "may" is a month
-in a quotation, but in a claim only next to a number.
+A figure is the set of its possible readings: "1.000" is 1000 or 1, and 03/05 may be in March or May. A reading is a
+plain decimal ("3.7", "3700000") or a month ("m5"). Claims are read strictly and quotations generously: "may" is a month
+in any quotation, but in a claim only next to a number.
 """
 
 import re
@@ -15,7 +15,7 @@ from app.text.terms import fold
 Figure = frozenset[str]
 
 _TENS_FROM = 20
-_LEAST_COUNT = 3
+_MIN_COUNT = 3
 _GAP = re.compile(r"[\s-]{0,2}")
 
 _DATE = re.compile(r"(?<!\d)(\d{4})-(\d{1,2})-(\d{1,2})(?!\d)")
@@ -32,24 +32,24 @@ _SEPARATORS = str.maketrans({"٫": ".", "٬": ",", "\u00a0": " ", "’": "'"})
 
 
 def claimed_figures(text: str) -> list[Figure]:
-    """Each number and month of a claim: at least one of its readings must stand in what supports it."""
+    """The numbers and months of a claim; its quotations must have at least one reading of each."""
     plain = _plain(text)
     return [*_dates(plain), *_numbers(_undated(plain)), *_stated_months(plain)]
 
 
 def claimed_counts(text: str, language: str) -> list[Figure]:
-    """Each number of a claim that is written in words, from three on: "one of them", "the two countries"."""
-    plain, known = _plain(text), number_words(language)
-    stated = ((known.get(found.group(), 0), found.end()) for found in _WORD.finditer(plain))
-    return [_scaled(_one(str(number)), plain, end) for number, end in stated if number >= _LEAST_COUNT]
+    """The numbers of a claim that are written in words, from three on: "one" and "two" seldom count anything."""
+    plain, words = _plain(text), number_words(language)
+    numbers = ((words.get(match.group(), 0), match.end()) for match in _WORD.finditer(plain))
+    return [_scaled(_one(str(number)), plain, end) for number, end in numbers if number >= _MIN_COUNT]
 
 
 def quoted_readings(text: str) -> frozenset[str]:
     """Every reading of every number and month in a quotation."""
     plain = _plain(text)
-    found = [*_dates(plain), *_numbers(_undated(plain)), *_numbers(plain), *_all_words(plain), *_cjk_numbers(plain)]
-    found += [frozenset((f"{one}{three}",)) for one, _, three in _SPAN.findall(plain)]  # 1990-95
-    return frozenset().union(*found)
+    figures = [*_dates(plain), *_numbers(_undated(plain)), *_numbers(plain), *_all_words(plain), *_cjk_numbers(plain)]
+    figures += [frozenset((f"{century}{last}",)) for century, _, last in _SPAN.findall(plain)]  # 1990-95
+    return frozenset().union(*figures)
 
 
 def is_month(word: str) -> bool:
@@ -58,15 +58,16 @@ def is_month(word: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Folded, with ASCII digits."""
+    """The text folded, with ASCII digits; the 90s of the 20th century in Chinese become 1990s."""
     text = fold(text.translate(_SEPARATORS))
     if text.isascii():
         return text
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text).translate(_SEPARATORS)
-    return _CJK_DECADE.sub(lambda found: f"{int(found[1]) - 1}{found[2]}年代", text)
+    return _CJK_DECADE.sub(lambda match: f"{int(match[1]) - 1}{match[2]}年代", text)
 
 
 def _dates(plain: str) -> Iterator[Figure]:
+    """Year, month and day of each date that is written in digits."""
     for year, month, day in _DATE.findall(plain):
         yield from (_one(year), _month(month), _one(day))
     for day, month, year in _DOTTED.findall(plain):
@@ -77,18 +78,19 @@ def _dates(plain: str) -> Iterator[Figure]:
 
 
 def _undated(plain: str) -> str:
+    """The text without those dates: 03.05.2021 is no number."""
     for pattern in (_DATE, _DOTTED, _SLASHED, _CJK_MONTH):
         plain = pattern.sub(" ; ", plain)
     return plain
 
 
 def _numbers(plain: str) -> Iterator[Figure]:
-    for found in _NUMBER.finditer(plain):
-        readings = _readings(found.group())
-        yield _scaled(readings, plain, found.end())
+    for match in _NUMBER.finditer(plain):
+        yield _scaled(_readings(match.group()), plain, match.end())
 
 
 def _readings(digits: str) -> Figure:
+    """What a number means by the conventions of any country for its separators."""
     separators = set(re.sub(r"\d", "", digits))
     groups = re.split(r"\D", digits)
     if not separators:
@@ -103,7 +105,7 @@ def _readings(digits: str) -> Figure:
 
 
 def _one(digits: str) -> Figure:
-    """Without leading zeros, and without trailing ones after the point."""
+    """The one reading of a plain decimal, without leading zeros or trailing ones after the point."""
     whole, point, rest = digits.partition(".")
     rest = rest.rstrip("0")
     return frozenset(((whole.lstrip("0") or "0") + (f".{rest}" if point and rest else ""),))
@@ -114,7 +116,7 @@ def _month(digits: str) -> Figure:
 
 
 def _scaled(readings: Figure, plain: str, end: int) -> Figure:
-    """Times the "million" that follows."""
+    """The readings times the "million" that follows, if one does."""
     gap = _GAP.match(plain, end)
     scale = scales().match(plain, gap.end() if gap else end)
     if not scale or (scale.group().isascii() and plain[scale.end() : scale.end() + 1].isalpha()):
@@ -131,34 +133,40 @@ def _shifted(reading: str, power: int) -> str:
 
 
 def _stated_months(plain: str) -> Iterator[Figure]:
-    for found in _WORD.finditer(plain):
-        word = found.group()
-        beside = plain[max(0, found.start() - 5) : found.start()] + plain[found.end() : found.end() + 3]
-        if word in months() and (any(map(str.isdigit, beside)) or (word not in ambiguous_months() and len(word) > 3)):
+    """Months that are written in words, where the word can hardly mean anything else."""
+    for match in _WORD.finditer(plain):
+        word = match.group()
+        if word not in months():
+            continue
+        # As in "5 of May", "3. Mai" and "May 3".
+        beside = plain[max(0, match.start() - 5) : match.start()] + plain[match.end() : match.end() + 3]
+        is_abbreviated = len(word) <= 3  # "dec" may be anything
+        if any(map(str.isdigit, beside)) or (word not in ambiguous_months() and not is_abbreviated):
             yield frozenset((f"m{months()[word]}",))
 
 
 def _all_words(plain: str) -> Iterator[Figure]:
+    """Months and numbers that are written in words, "twenty-five" as 20, 5 and 25."""
     tens = 0
-    for found in _WORD.finditer(plain):
-        word = found.group()
+    for match in _WORD.finditer(plain):
+        word = match.group()
         if word in months():
             yield frozenset((f"m{months()[word]}",))
         number = all_number_words().get(word)
         if number is not None:
-            yield _scaled(_one(str(number)), plain, found.end()) | _one(str(number))
+            yield _scaled(_one(str(number)), plain, match.end()) | _one(str(number))
             if tens and number < 10:
-                yield _scaled(_one(str(tens + number)), plain, found.end())
+                yield _scaled(_one(str(tens + number)), plain, match.end())
         tens = number if number and number >= _TENS_FROM else 0
 
 
 def _cjk_numbers(plain: str) -> Iterator[Figure]:
-    for found in _CJK_NUMBER.finditer(plain):
-        digits = found.group()
+    for match in _CJK_NUMBER.finditer(plain):
+        digits = match.group()
         yield frozenset(str(_CJK_DIGITS[digit]) for digit in digits if digit in _CJK_DIGITS)
         value = _cjk_value(digits)
-        yield _scaled(_one(str(value)), plain, found.end()) | _one(str(value))
-        if plain[found.end() : found.end() + 1] in ("月", "월"):
+        yield _scaled(_one(str(value)), plain, match.end()) | _one(str(value))
+        if plain[match.end() : match.end() + 1] in ("月", "월"):
             yield frozenset((f"m{value}",))
 
 
