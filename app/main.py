@@ -120,7 +120,7 @@ PROVIDED = (
 
 
 def _dependencies(services: Services) -> dict[str, Provide]:
-    """What a route names as a parameter, it gets; `clients`, `fleet` and `open_store` open what they need first."""
+    """What a route names as a parameter, it gets; `clients`, `pool` and `open_store` open what they need first."""
 
     def attribute(name: str) -> Provide:
         def read() -> Any:
@@ -131,7 +131,7 @@ def _dependencies(services: Services) -> dict[str, Provide]:
 
     return {name: attribute(name) for name in PROVIDED} | {
         "clients": Provide(services.clients),
-        "fleet": Provide(services.fleet.get),
+        "pool": Provide(services.pool.get),
         "open_store": Provide(lambda: services.store.get, sync_to_thread=False),
     }
 

@@ -11,7 +11,7 @@ import structlog
 
 from app.accounting.accounts import Accounts
 from app.backends.client import BackendClient
-from app.backends.pool import Fleet
+from app.backends.pool import BackendPool
 from app.backends.registry import load_sdks
 from app.backends.router import Backends, Router, declared
 from app.config.settings import Settings
@@ -119,7 +119,7 @@ class Services:
         self.backends = named_backends(settings)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
-        self.fleet = self._resource("backends", self._open_fleet, Fleet.close)
+        self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
@@ -143,7 +143,7 @@ class Services:
         self._on_close("readers", self.documents.close)
         self.jobs = Jobs()
         self._on_close("jobs", self.jobs.close)
-        needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.fleet.get}
+        needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
         self.warm_up = WarmUp(needs, self._index_samples)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
@@ -216,14 +216,14 @@ class Services:
         )
 
     async def _router(self) -> Router:
-        return (await self.fleet.get()).router
+        return (await self.pool.get()).router
 
-    async def _open_fleet(self) -> Fleet:
+    async def _open_pool(self) -> BackendPool:
         await asyncio.to_thread(load_sdks, self.settings.backends)
         await asyncio.to_thread(self.accounts.open)  # a command line that calls models has not started the services
-        fleet = Fleet(self.settings.backends, self.settings.routing, self.accounts.meter)
-        fleet.start()
-        return fleet
+        pool = BackendPool(self.settings.backends, self.settings.routing, self.accounts.meter)
+        pool.start()
+        return pool
 
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()

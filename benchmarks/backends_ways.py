@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from app.accounting.accounts import Accounts
 from app.backends.base import Adapter, ChatRequest, Message
-from app.backends.pool import Fleet
+from app.backends.pool import BackendPool
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
@@ -41,17 +41,17 @@ async def ways(settings: BackendSettings, home: Path) -> AsyncIterator[Mapping[s
     """All three, the first one named "direct". The server must be there."""
     accounts = Accounts(home, {NAME: settings}, LARGE)
     accounts.open()
-    fleet = Fleet({NAME: settings}, RoutingSettings(), accounts.meter)
+    pool = BackendPool({NAME: settings}, RoutingSettings(), accounts.meter)
     async with AsyncExitStack() as stack:
         stack.callback(accounts.close)
-        stack.push_async_callback(fleet.close)
-        client = fleet.router.clients[NAME]
+        stack.push_async_callback(pool.close)
+        client = pool.router.clients[NAME]
         found = await client.discovery.probe()
-        fleet.start()
+        pool.start()
         given = msgspec.structs.replace(settings, model=found.model)
         http = await stack.enter_async_context(_http(settings))
         direct = _gemini(given, http) if settings.kind == "gemini" else _openai(given, http)
-        yield {"direct": direct, "adapter": _adapter(client.adapter), "whole": _whole(fleet.router)}
+        yield {"direct": direct, "adapter": _adapter(client.adapter), "whole": _whole(pool.router)}
 
 
 def _http(settings: BackendSettings) -> httpx2.AsyncClient:

@@ -76,7 +76,7 @@ async def test_a_rewording_that_fails_does_not_fail_the_request(answering: Answe
     server = server_of("vllm", AnsweringModel())
     assert isinstance(server, OpenAIServer)
     async with answering({"tiny": server}) as service:
-        await (await service.services.fleet.get()).router.clients["tiny"].known()
+        await (await service.services.pool.get()).router.clients["tiny"].known()
         server.expect(Fault.BAD_REQUEST)
         answer = await service.ask(FOLLOW_UP, messages=turns("Is there dental cover?"))
         assert answer["answer"] == STARTS

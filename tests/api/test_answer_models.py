@@ -232,7 +232,7 @@ EARLY = {
 
 async def known(service: AnsweringService) -> None:
     """The probes are over, so that the next call is ours."""
-    for line in (await service.services.fleet.get()).router.clients.values():
+    for line in (await service.services.pool.get()).router.clients.values():
         await line.known()
 
 
@@ -254,7 +254,7 @@ async def test_an_early_failure_keeps_its_status(answering: Answering, kind: str
             )
             assert (response.status_code, SECRET in response.text) == (status, False), (fault, response.text)
             assert response.headers["content-type"] == "application/problem+json"
-            (await service.services.fleet.get()).router.clients["tiny"]._breaker.close()
+            (await service.services.pool.get()).router.clients["tiny"]._breaker.close()
         await service.idle()
 
 

@@ -73,7 +73,7 @@ async def test_clients_that_leave_leave_nothing_behind(tmp_path: Path, store: Sh
         services = services_for(tmp_path, {"tiny": backend_of(server, told)}, store=store)
         async with listening(services) as port:
             await ask(port, "When does dental cover start?")
-            line = (await services.fleet.get()).router.clients["tiny"]
+            line = (await services.pool.get()).router.clients["tiny"]
             before = asyncio.all_tasks()
             leavers = [ask(port, "endless: dental cover?", until=b"event: delta") for _ in range(LEAVING)]
             stayers = [ask(port, "When does dental cover start?") for _ in range(STREAMS - LEAVING)]

@@ -59,7 +59,7 @@ class Day:
 
     async def known(self, name: str) -> None:
         """Until the supervisor has found out about it."""
-        line = (await self.services.fleet.get()).router.clients[name]
+        line = (await self.services.pool.get()).router.clients[name]
         while line.probed is None:  # noqa: ASYNC110 - a test's time limit ends a vain wait
             await asyncio.sleep(0.005)
 
@@ -72,7 +72,7 @@ class Day:
 
     async def idle(self) -> None:
         """Nothing is in flight any more, on either side."""
-        for line in (await self.services.fleet.get()).router.clients.values():
+        for line in (await self.services.pool.get()).router.clients.values():
             assert (line.status().in_flight, line.status().waiting) == (0, 0)
 
 

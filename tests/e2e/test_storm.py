@@ -14,7 +14,7 @@ from app.accounting.accounts import Accounts
 from app.accounting.budgets import in_usd
 from app.accounting.ledger import LEDGER_FILE
 from app.backends.base import Account, Call, ChatRequest, Deadline, Message
-from app.backends.pool import Fleet
+from app.backends.pool import BackendPool
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.errors import Overloaded, UpstreamError
 from tests.e2e.books import (
@@ -72,11 +72,11 @@ class Storm:
             self.accounts.open()
             stack.callback(self.accounts.close)
             self.meter = CountingMeter(self.accounts.meter)
-            self.fleet = Fleet(backends, ROUTING, self.meter)
-            self.clients = self.fleet.router.clients.values()
-            stack.push_async_callback(self.fleet.close)
+            self.pool = BackendPool(backends, ROUTING, self.meter)
+            self.clients = self.pool.router.clients.values()
+            stack.push_async_callback(self.pool.close)
             await asyncio.gather(*(client.discovery.probe() for client in self.clients))
-            self.fleet.start()
+            self.pool.start()
             yield
 
     async def blow(self, calls: int) -> None:
@@ -105,10 +105,10 @@ class Storm:
 
     async def _use(self, work: str, whom: str, call: Call) -> None:
         if work == "score":
-            route = self.fleet.router.route("auto" if whom == "gemini" else whom, frozenset(("logprobs",)))
+            route = self.pool.router.route("auto" if whom == "gemini" else whom, frozenset(("logprobs",)))
             await route.score([_prompt(call.request_id, number) for number in range(MOST_PROMPTS)], ("0", "1"), call)
             return
-        route = self.fleet.router.route(whom, frozenset(("chat",)))
+        route = self.pool.router.route(whom, frozenset(("chat",)))
         asked = ChatRequest(messages=_prompt(call.request_id), max_output_tokens=MOST_OUTPUT)
         if work == "complete":
             await route.complete(asked, call)

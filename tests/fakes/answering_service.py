@@ -69,7 +69,7 @@ class AnsweringService:
 
     async def idle(self) -> None:
         """Nothing is in flight any more on our side."""
-        for line in (await self.services.fleet.get()).router.clients.values():
+        for line in (await self.services.pool.get()).router.clients.values():
             assert (line.status().in_flight, line.status().waiting) == (0, 0)
 
 

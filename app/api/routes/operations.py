@@ -11,7 +11,7 @@ from litestar.response import Redirect
 
 from app.api.request import Injected
 from app.backends.client import BackendClient
-from app.backends.pool import Fleet
+from app.backends.pool import BackendPool
 from app.backends.router import Backend, Backends
 from app.services.ranking import Rankers, can_rank
 from app.wiring import Dependency, WarmUp
@@ -113,14 +113,14 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/backends", operation_id="backends", summary="Who can rank, answer and talk, and how are they?")
 async def show_backends(
-    backends: Injected[Backends], fleet: Injected[Fleet], rankers: Injected[Rankers]
+    backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
 ) -> BackendList:
     """Every name that `backend` and `answer_backend` take. No secrets, no addresses."""
     return BackendList(
         default=backends.default,
         auto=await rankers.auto_backend(),
-        routing=[line.name for line in fleet.router.auto],
-        backends=[_status(backend, fleet.router.clients) for backend in backends],
+        routing=[line.name for line in pool.router.auto],
+        backends=[_status(backend, pool.router.clients) for backend in backends],
     )
 
 

@@ -38,7 +38,7 @@ class Running:
         self.client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
 
     async def line(self) -> BackendClient:
-        return (await self.services.fleet.get()).router.clients["gemma"]
+        return (await self.services.pool.get()).router.clients["gemma"]
 
     async def create(self, question: str, model: str, **more: Any) -> Any:
         turns: list[Any] = [{"role": "user", "content": question}]

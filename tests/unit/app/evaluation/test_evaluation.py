@@ -169,7 +169,7 @@ async def test_a_timeout_is_a_part_of_the_figures(tmp_path: Path) -> None:
         server.slow_s = 5.0
         data = DataSet(beir_folder(tmp_path / "data"))
         async with evaluating(tmp_path, {"gemma": told}) as services:
-            await (await services.fleet.get()).router.clients["gemma"].known(5.0)
+            await (await services.pool.get()).router.clients["gemma"].known(5.0)
             server.choose = lambda: Fault.SLOW_FIRST_BYTE
             found = await evaluate(services, data, EvalOptions(backends=("gemma",), questions=1), tmp_path / "run")
     none, gemma = found.backends
@@ -240,7 +240,7 @@ async def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
     async with scorer() as server:
         data = DataSet(beir_folder(tmp_path / "data"))
         async with evaluating(tmp_path, {"gemma": openai_style(server)}) as services:
-            await (await services.fleet.get()).router.clients["gemma"].known(5.0)
+            await (await services.pool.get()).router.clients["gemma"].known(5.0)
             server.choose, server.slow_s = lambda: Fault.SLOW_FIRST_BYTE, 30.0
             options = EvalOptions(backends=("gemma",), concurrency=3)
             work = asyncio.ensure_future(evaluate(services, data, options, tmp_path / "run"))
