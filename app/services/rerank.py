@@ -52,7 +52,8 @@ def _weights(lexical: Lexical, text: str, terms: frozenset[int]) -> dict[int, fl
 
 def match_vectors(query: Vector, texts: Vectors, unrelated: float, unit: float) -> list[float]:
     """Of unit vectors; `texts` has a row for each text. `unrelated` and `unit` are the embedder's `contrast`."""
-    evidence = (texts @ query - unrelated) / unit
+    # Summed row by row: a matrix product gives equal rows sums that differ by 1e-8 with their place, which breaks ties.
+    evidence = ((texts * query).sum(axis=1) - unrelated) / unit
     return [float(value) for value in np.clip(evidence, 0.0, 1.0)]
 
 

@@ -145,7 +145,7 @@ async def test_a_models_scores_are_absolute(ranked: httpx.AsyncClient) -> None:
     """A document's score does not depend on what else is in the list."""
     among = scores(await post(ranked))
     alone = [scores(await post(ranked, documents=[document]))[0] for document in DOCUMENTS]
-    assert alone == pytest.approx(among, abs=1e-9)
+    assert alone == pytest.approx(among, abs=1e-6)  # float32 products differ with the shape of a batch
     assert alone[0] < 0.1 < 0.9 < alone[2]
 
 

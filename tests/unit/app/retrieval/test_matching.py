@@ -43,6 +43,14 @@ def test_vectors_count_from_what_is_unrelated() -> None:
     assert match_vectors(query, texts, Contrast(0.1, 0.5)) == pytest.approx([0, 0.5, 1, 1, 0], abs=1e-6)
 
 
+def test_equal_texts_match_equally() -> None:
+    """Wherever they stand in the list, to the last digit: ties are broken by their place alone."""
+    random = np.random.default_rng(1)
+    for count in range(1, 40):
+        query, text = (vector / np.linalg.norm(vector) for vector in random.normal(size=(2, 64)).astype(np.float32))
+        assert len(set(match_vectors(query, np.tile(text, (count, 1)), -1.0, 2.0))) == 1
+
+
 def test_both_is_their_mean() -> None:
     """Neither side outweighs the other."""
     assert both([0.0, 1.0], [0.5, 1.0]) == [0.25, 1.0]
