@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.rerank import both, match_vectors, match_words
-from indexing.embedding.calibration import Contrast
 from indexing.retrieval.bm25 import Lexical
 
 LEXICAL = Lexical()
@@ -40,7 +39,7 @@ def test_vectors_count_from_what_is_unrelated() -> None:
     """A cosine of an unrelated text is 0, one unit above is 1, and what is beyond is cut."""
     texts = np.array([[0.1, 0], [0.35, 0], [0.6, 0], [0.9, 0], [-0.5, 0]], dtype=np.float32)
     query = np.array([1, 0], dtype=np.float32)
-    assert match_vectors(query, texts, Contrast(0.1, 0.5)) == pytest.approx([0, 0.5, 1, 1, 0], abs=1e-6)
+    assert match_vectors(query, texts, 0.1, 0.5) == pytest.approx([0, 0.5, 1, 1, 0], abs=1e-6)
 
 
 def test_equal_texts_match_equally() -> None:
