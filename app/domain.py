@@ -186,11 +186,8 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float] = {}
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search found. `later_pages`: the pages that begin inside a hit, by its id, where there are any."""
-
-    result: SearchResult
-    later_pages: Mapping[str, tuple[PageStart, ...]] = {}
+LaterPages = Mapping[str, tuple[PageStart, ...]]
+"""The pages that begin inside a hit, by its id, where there are any."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):

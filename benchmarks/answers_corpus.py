@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.evaluation.data import read_qrels, read_rows
 from indexing.documents import Candidate, Passage
 from indexing.embedding.calibration import dense_unit
 from indexing.embedding.model import Embedder, load_embedder
 from indexing.retrieval.bm25 import Lexical
-from indexing.retrieval.fusion import REFERENCE_RANK, Scale, fuse, sparse_bound
+from indexing.retrieval.fusion import REFERENCE_RANK, fuse, sparse_bound
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import Retrieved, SparseVector
 
@@ -130,7 +130,7 @@ class Corpus:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
+    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
         """The search that the answerer asks for."""
         sparse = self._lexical.query(query.text)
         retrieved = Retrieved(
@@ -138,10 +138,10 @@ class Corpus:
             sparse=self._best(self._bm25(sparse), 0.0) if sparse else [],
         )
         bound = sparse_bound(len(sparse.indices), len(self._passages)) if sparse else 0.0
-        found = fuse(retrieved, Scale(dense_unit=self._unit, sparse_bound=bound))[: query.limit]
+        found = fuse(retrieved, dense_unit=self._unit, bound=bound)[: query.limit]
         use = BackendUse(requested="none", used="none")
         hits = tuple(map(_hit, found))
-        return Found(result=SearchResult(query=query.text, collection=query.collection, results=hits, backend=use))
+        return SearchResult(query=query.text, collection=query.collection, results=hits, backend=use), {}
 
     def _best(self, scores: NDArray[Any], above: float) -> list[Candidate]:
         order = np.argsort(-scores, kind="stable")[:REFERENCE_RANK]

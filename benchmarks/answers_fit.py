@@ -58,7 +58,7 @@ async def _cases(
     cases = []
     for record in records:
         question = parse_question(record["text"])
-        hits = (await corpus.find(Query(text=question.text))).result.results
+        hits = (await corpus.find(Query(text=question.text)))[0].results
         sentences = split(hits)
         if not sentences:
             continue

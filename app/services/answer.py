@@ -28,8 +28,8 @@ from app.domain import (
     Caller,
     Citation,
     CitationMade,
-    Found,
     Hit,
+    LaterPages,
     Query,
     Question,
     SearchResult,
@@ -72,7 +72,7 @@ class Search(Protocol):
 
     async def check(self, query: Query) -> None: ...
 
-    async def find(self, query: Query, caller: Caller) -> Found: ...
+    async def find(self, query: Query, caller: Caller) -> tuple[SearchResult, LaterPages]: ...
 
 
 class Answerer:
@@ -121,8 +121,8 @@ class Answerer:
         answering, checking = await self._select_backends(question)
         watch, call = Stopwatch(), call_of(ANSWER, self._deadline_s, caller)
         parsed, warnings = await self._resolve(question, answering, call, watch)
-        found = await self._search.find(_retrieval(question.search, parsed.text), caller)
-        parts = self._generate(question, parsed, found.result.results, answering, call, watch, streamed=streamed)
+        search, later_pages = await self._search.find(_retrieval(question.search, parsed.text), caller)
+        parts = self._generate(question, parsed, search.results, answering, call, watch, streamed=streamed)
         if checking is not None:
             parts = _checked(parts, question, checking, call, watch)
         results: tuple[Hit, ...] = ()
@@ -142,7 +142,7 @@ class Answerer:
                             watch.mark("first_token")
                         yield part
                     case CitationMade(citation=citation):
-                        citations.append(_with_page(citation, found))
+                        citations.append(_with_page(citation, later_pages))
                         yield CitationMade(citations[-1])
         assert outcome is not None  # noqa: S101 - generators of answers end with it
         answer = Answer(
@@ -152,12 +152,12 @@ class Answerer:
             citations=tuple(citations),
             unsupported=outcome.unsupported,
             results=results,
-            backend=found.result.backend,
+            backend=search.backend,
             answer_backend=outcome.use,
-            degraded=(*found.result.degraded, *outcome.degraded),
-            warnings=(*found.result.warnings, *warnings, *outcome.warnings),
-            usage=found.result.usage + call.account.usage(),
-            timings_ms=_timings(found.result, watch),
+            degraded=(*search.degraded, *outcome.degraded),
+            warnings=(*search.warnings, *warnings, *outcome.warnings),
+            usage=search.usage + call.account.usage(),
+            timings_ms=_timings(search, watch),
         )
         yield AnswerDone(answer, cut=outcome.cut)
 
@@ -424,9 +424,9 @@ def _visible(hits: tuple[Hit, ...], question: Question) -> tuple[Hit, ...]:
     return tuple(msgspec.structs.replace(hit, text=None) for hit in hits)
 
 
-def _with_page(citation: Citation, found: Found) -> Citation:
+def _with_page(citation: Citation, later_pages: LaterPages) -> Citation:
     """The citation with the page on which its quote begins."""
-    page = page_at(found.later_pages.get(citation.result_id, ()), citation.start, citation.page)
+    page = page_at(later_pages.get(citation.result_id, ()), citation.start, citation.page)
     return msgspec.structs.replace(citation, page=page)
 
 

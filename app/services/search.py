@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from app.backends.router import NONE
-from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.observability.timing import Stopwatch
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
@@ -17,7 +17,6 @@ from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import (
     DEFAULT_DENSE_UNIT,
     REFERENCE_RANK,
-    Scale,
     fuse,
     score_dense,
     score_sparse,
@@ -63,12 +62,14 @@ class Searcher:
 
     async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
         """The result of `find`; raises what it raises."""
-        return (await self.find(query, caller)).result
+        result, _ = await self.find(query, caller)
+        return result
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
-        """Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors.
+    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
+        """What was found, and the pages that begin inside the hits.
 
-        With `on_failure` "fail", also what calls of models raise.
+        Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors; with
+        `on_failure` "fail" also what the models' calls raise.
         """
         ranker = await self._rankers.select(query.backend)
         watch = Stopwatch()
@@ -100,7 +101,7 @@ class Searcher:
             timings_ms=watch.timings_ms(),
         )
         passages = (candidate.passage for candidate, _ in ranked)
-        return Found(result=result, later_pages={one.id: one.later_pages for one in passages if one.later_pages})
+        return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
 
     async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
         if query.mode == "sparse":
@@ -176,7 +177,7 @@ def _fuse(
     if query.mode == "sparse":
         return score_sparse(retrieved.sparse, bound)
     unit = collection.spec.notes.get("dense_unit", DEFAULT_DENSE_UNIT)
-    return fuse(retrieved, Scale(dense_unit=unit, sparse_bound=bound, sparse_cut=cut))
+    return fuse(retrieved, dense_unit=unit, bound=bound, sparse_cut=cut)
 
 
 def _in_order(candidates: Sequence[Candidate], outcome: RankingOutcome) -> Iterator[tuple[Candidate, Ranked]]:

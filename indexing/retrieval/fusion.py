@@ -22,8 +22,6 @@ import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
-import msgspec
-
 from indexing.documents import Candidate
 from indexing.store.base import Retrieved
 
@@ -39,17 +37,6 @@ BM25_SATURATION = 2.2
 """The most that term frequency can multiply a term's idf with: k1 + 1 with k1 = 1.2."""
 
 
-class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """What a unit of either side means: `dense_unit` a difference of cosines > 0, `sparse_bound` a BM25 score >= 0.
-
-    `sparse_cut` says that more passages match the query's words than were retrieved.
-    """
-
-    dense_unit: float = DEFAULT_DENSE_UNIT
-    sparse_bound: float = 0.0
-    sparse_cut: bool = False
-
-
 def sparse_bound(terms: int, passages: int) -> float:
     """The highest BM25 score that a query of `terms` distinct tokens can reach among `passages` passages.
 
@@ -59,10 +46,16 @@ def sparse_bound(terms: int, passages: int) -> float:
     return terms * BM25_SATURATION * math.log1p(max(passages - 0.5, 0.0) / 1.5)
 
 
-def fuse(retrieved: Retrieved, scale: Scale) -> list[Candidate]:
-    """Both sides as one list, by descending `fused` (at most 2), ties by passage id; `score` is half of it, clipped."""
-    dense, dense_rest = _dense_evidence(retrieved.dense, scale)
-    sparse, sparse_rest = _sparse_evidence(retrieved.sparse, scale)
+def fuse(
+    retrieved: Retrieved, *, dense_unit: float = DEFAULT_DENSE_UNIT, bound: float = 0.0, sparse_cut: bool = False
+) -> list[Candidate]:
+    """Both sides as one list, by descending `fused` (at most 2), ties by passage id; `score` is half of it, clipped.
+
+    `dense_unit` is a difference of cosines > 0, `bound` a BM25 score >= 0 (see `sparse_bound`). `sparse_cut` says that
+    more passages match the query's words than were retrieved.
+    """
+    dense, dense_rest = _dense_evidence(retrieved.dense, dense_unit)
+    sparse, sparse_rest = _sparse_evidence(retrieved.sparse, bound, cut=sparse_cut)
     cosines = {candidate.passage.id: candidate.score for candidate in retrieved.dense}
     bm25 = {candidate.passage.id: candidate.score for candidate in retrieved.sparse}
     passages = {candidate.passage.id: candidate.passage for candidate in (*retrieved.dense, *retrieved.sparse)}
@@ -87,22 +80,22 @@ def score_sparse(candidates: Sequence[Candidate], bound: float) -> list[Candidat
     ]
 
 
-def _dense_evidence(side: Sequence[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+def _dense_evidence(side: Sequence[Candidate], unit: float) -> tuple[Mapping[str, float], float]:
     """By passage id, and what is assumed of every other passage: no better than the last one found."""
     if not side:
         return {}, 0.0
     reference = side[min(REFERENCE_RANK, len(side)) - 1].score
-    evidence = {c.passage.id: min(1.0, (c.score - reference) / scale.dense_unit) for c in side}
+    evidence = {c.passage.id: min(1.0, (c.score - reference) / unit) for c in side}
     return evidence, evidence[side[-1].passage.id]
 
 
-def _sparse_evidence(side: Sequence[Candidate], scale: Scale) -> tuple[Mapping[str, float], float]:
+def _sparse_evidence(side: Sequence[Candidate], bound: float, *, cut: bool) -> tuple[Mapping[str, float], float]:
     """By passage id, and what is assumed of every other passage: 0 unless the list was cut."""
-    top = max(side[0].score, FLOOR * scale.sparse_bound) if side else 0.0
+    top = max(side[0].score, FLOOR * bound) if side else 0.0
     if top <= 0:
         return {}, 0.0
     evidence = {c.passage.id: min(1.0, c.score / top) for c in side}
-    return evidence, evidence[side[-1].passage.id] if scale.sparse_cut else 0.0
+    return evidence, evidence[side[-1].passage.id] if cut else 0.0
 
 
 def _clip(value: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.answering.models import Source
-from app.domain import NOBODY, BackendUse, Caller, Found, Hit, Query, Scores, SearchResult
+from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.text.terms import terms
 from indexing.chunking.sentences import sentence_spans
 from indexing.embedding.model import Vectors
@@ -49,7 +49,7 @@ class FoundPassages:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> Found:
+    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
         self.queries.append(query)
         result = SearchResult(
             query=query.text,
@@ -59,7 +59,7 @@ class FoundPassages:
             degraded=("a search's own note",),
             timings_ms={"embed": 1.0, "retrieve": 2.0, "total": 3.0},
         )
-        return Found(result=result)
+        return result, {}
 
 
 class WordVectors:

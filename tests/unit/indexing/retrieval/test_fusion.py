@@ -1,9 +1,11 @@
+from typing import TypedDict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.documents import Candidate
-from indexing.retrieval.fusion import Scale, fuse, score_dense, score_sparse, sparse_bound
+from indexing.retrieval.fusion import fuse, score_dense, score_sparse, sparse_bound
 from indexing.store.base import Retrieved
 from tests.fakes.points import passage
 
@@ -26,8 +28,15 @@ def sides(cosines: st.SearchStrategy[float] = COSINES) -> st.SearchStrategy[Retr
     )
 
 
+class Scale(TypedDict):
+    """What a unit of either side means."""
+
+    dense_unit: float
+    bound: float
+
+
 scales = st.builds(
-    lambda unit, bound: Scale(dense_unit=unit / 100, sparse_bound=bound / 10), st.integers(5, 150), st.integers(0, 900)
+    lambda unit, bound: Scale(dense_unit=unit / 100, bound=bound / 10), st.integers(5, 150), st.integers(0, 900)
 )
 
 
@@ -38,7 +47,7 @@ def ids(fused: list[Candidate]) -> list[str]:
 @given(sides(), scales)
 def test_every_candidate_of_either_side_is_there_once(retrieved: Retrieved, scale: Scale) -> None:
     """A permutation of the union, with each side's own score, or None where that side did not find it."""
-    fused = fuse(retrieved, scale)
+    fused = fuse(retrieved, **scale)
     dense = {c.passage.id: c.score for c in retrieved.dense}
     sparse = {c.passage.id: c.score for c in retrieved.sparse}
     assert sorted(ids(fused)) == sorted(dense.keys() | sparse.keys())
@@ -50,7 +59,7 @@ def test_every_candidate_of_either_side_is_there_once(retrieved: Retrieved, scal
 @given(sides(), scales)
 def test_scores_are_shares_and_descend(retrieved: Retrieved, scale: Scale) -> None:
     """`score` is in [0, 1], the evidence over its maximum, and the order is by it."""
-    fused = fuse(retrieved, scale)
+    fused = fuse(retrieved, **scale)
     assert all(0 <= f.score <= 1 for f in fused)
     assert [f.score for f in fused] == sorted((f.score for f in fused), reverse=True)
 
@@ -62,13 +71,13 @@ def test_the_order_does_not_depend_on_that_of_ties(retrieved: Retrieved, scale: 
         dense=sorted(retrieved.dense[::-1], key=lambda c: -c.score),
         sparse=sorted(retrieved.sparse[::-1], key=lambda c: -c.score),
     )
-    assert ids(fuse(turned, scale)) == ids(fuse(retrieved, scale))
+    assert ids(fuse(turned, **scale)) == ids(fuse(retrieved, **scale))
 
 
 @given(sides(), scales)
 def test_more_evidence_never_ranks_lower(retrieved: Retrieved, scale: Scale) -> None:
     """Of two candidates, one that is at least as good on both sides stands at least as high."""
-    fused = fuse(retrieved, scale)
+    fused = fuse(retrieved, **scale)
     place = {f.passage.id: n for n, f in enumerate(fused)}
     for better in fused[:10]:
         for worse in fused:
@@ -81,22 +90,22 @@ def test_more_evidence_never_ranks_lower(retrieved: Retrieved, scale: Scale) -> 
 def test_the_embedder_s_own_scale_does_not_matter(retrieved: Retrieved, scale: Scale, factor: int, shift: int) -> None:
     """Similarities stretched and moved, with the unit stretched alike, give the same scores."""
     moved = [Candidate(c.passage, c.score * factor + shift) for c in retrieved.dense]
-    stretched = Scale(dense_unit=scale.dense_unit * factor, sparse_bound=scale.sparse_bound)
-    before = {f.passage.id: f.score for f in fuse(retrieved, scale)}
-    after = {f.passage.id: f.score for f in fuse(Retrieved(dense=moved, sparse=retrieved.sparse), stretched)}
+    stretched = Scale(dense_unit=scale["dense_unit"] * factor, bound=scale["bound"])
+    before = {f.passage.id: f.score for f in fuse(retrieved, **scale)}
+    after = {f.passage.id: f.score for f in fuse(Retrieved(dense=moved, sparse=retrieved.sparse), **stretched)}
     assert after == pytest.approx(before, abs=1e-6)
 
 
 def test_nothing_found_is_nothing() -> None:
     """Both sides empty give an empty ranking."""
-    assert fuse(Retrieved(), Scale()) == []
+    assert fuse(Retrieved()) == []
 
 
 def test_a_flat_dense_side_does_not_drag_the_lexical_one_down() -> None:
     """Where the embedder finds everything alike, the order is the lexical side's."""
     dense = candidates({n: 0.9 + n / 100_000 for n in range(60)})
     sparse = candidates({n: 20.0 - n for n in range(10)})
-    fused = fuse(Retrieved(dense=dense, sparse=sparse), Scale(dense_unit=0.5, sparse_bound=30))
+    fused = fuse(Retrieved(dense=dense, sparse=sparse), dense_unit=0.5, bound=30)
     assert ids(fused)[:10] == [c.passage.id for c in sparse]
 
 
@@ -104,9 +113,7 @@ def test_a_weak_lexical_match_does_not_outweigh_a_strong_dense_one() -> None:
     """A best BM25 score far below its bound is weak evidence."""
     dense = candidates({0: 0.8} | {n: 0.1 for n in range(1, 60)})
     sparse = candidates({5: 0.5})
-    assert (
-        ids(fuse(Retrieved(dense=dense, sparse=sparse), Scale(dense_unit=0.5, sparse_bound=40)))[0] == passage("d0").id
-    )
+    assert ids(fuse(Retrieved(dense=dense, sparse=sparse), dense_unit=0.5, bound=40))[0] == passage("d0").id
 
 
 def test_one_side_alone_scores_by_its_own_measure() -> None:
@@ -123,6 +130,15 @@ def test_one_side_alone_is_the_only_evidence() -> None:
     [dense], [sparse] = score_dense(candidates({1: -0.2})), score_sparse(candidates({1: 30.0}), 20)
     assert (dense.dense, dense.sparse, dense.fused) == (-0.2, None, -0.2)
     assert (sparse.dense, sparse.sparse, sparse.fused) == (None, 30.0, 30.0)
+
+
+def test_a_cut_lexical_side_leaves_the_rest_open() -> None:
+    """A passage that is not on a list that was cut may be as good as its last; on a whole list it would be."""
+    dense = candidates({n: 0.5 for n in range(3)})
+    sparse = candidates({0: 10.0, 1: 5.0})
+    whole, cut = (fuse(Retrieved(dense=dense, sparse=sparse), bound=10, sparse_cut=cut) for cut in (False, True))
+    assert [f.fused for f in whole] == [1.0, 0.5, 0.0]
+    assert [f.fused for f in cut] == [1.0, 0.5, 0.5]
 
 
 def test_the_bound_of_a_query_grows_with_its_terms_and_the_collection() -> None:
