@@ -41,7 +41,7 @@ def test_the_commands_of_the_readme_work_in_a_fresh_clone(tmp_path: Path) -> Non
     assert answered[-1], "the question that nothing answers was answered"
 
     with reader.serving(RESTART_S) as log:
-        assert "Installing" not in log.read_text(encoding="utf-8")
+        assert "Installed" not in log.read_text(encoding="utf-8")
 
 
 def _post(reader: Reader, path: str, asked: SampleQuestion) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,23 @@ def test_links_lead_somewhere(page: str) -> None:
         assert path.exists(), target
         if fragment:
             assert fragment in map(_anchor, _HEADING.findall(path.read_text(encoding="utf-8"))), (target, fragment)
+
+
+def test_every_room_of_the_contracts_is_described() -> None:
+    """The page on the architecture names each package and module of the import contracts' layers."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    rooms = {
+        f"{contract['containers'][0]}.{name}"
+        for contract in contracts
+        if contract["type"] == "layers"
+        for layer in contract["layers"]
+        for name in layer.split(" : ")
+    }
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert rooms
+    assert {room for room in rooms if f"`{room}`" not in page} == set()
 
 
 def _is_defined(dotted: str) -> bool:
