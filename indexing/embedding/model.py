@@ -93,8 +93,8 @@ class SentenceTransformerEmbedder:
         spans: list[tuple[int, int]] = []
         for begin, end in _stretches(text):
             with self._token_lock:
-                found = self._tokenizer.encode(text[begin:end], add_special_tokens=False).offsets
-            spans += found if begin == 0 else [(start + begin, stop + begin) for start, stop in found]
+                offsets = self._tokenizer.encode(text[begin:end], add_special_tokens=False).offsets
+            spans += offsets if begin == 0 else [(start + begin, stop + begin) for start, stop in offsets]
         return spans
 
     def _room_for_text(self, model: "SentenceTransformer") -> int:

@@ -207,10 +207,10 @@ class Manifest:
 
     async def keep_lineages(self, lineages: Iterable[str]) -> None:
         """Drop the rows of all other lineages: of collections that are gone, and of rebuilds that were killed."""
-        kept = list(lineages)
-        marks = ",".join("?" * len(kept))
+        lineages_kept = list(lineages)
+        marks = ",".join("?" * len(lineages_kept))
         sql = "DELETE FROM {} WHERE lineage NOT IN ({})"
-        await self._write(*((sql.format(table, marks), [kept]) for table in _TABLES))
+        await self._write(*((sql.format(table, marks), [lineages_kept]) for table in _TABLES))
 
     async def forget_lineage(self, lineage: str) -> None:
         """Drop the rows of one lineage."""

@@ -112,9 +112,9 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
 
 
 def _zip_format(data: bytes, extension: str) -> Format:
-    known = _BY_EXTENSION.get(extension)
-    if known and known.name in _ZIPPED:
-        return known
+    by_name = _BY_EXTENSION.get(extension)
+    if by_name and by_name.name in _ZIPPED:
+        return by_name
     # The central directory at the end and the first entries at the start carry the member names uncompressed.
     names = data[:4096] + data[-65536:]
     for mark, format_name in (

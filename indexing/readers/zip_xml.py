@@ -109,12 +109,12 @@ def attribute(element: etree._Element, name: str) -> str | None:
 
 def child(element: etree._Element, *path: str) -> etree._Element | None:
     """The first descendant reached by local names, one level each."""
-    found: etree._Element | None = element
+    current: etree._Element | None = element
     for name in path:
-        if found is None:
+        if current is None:
             return None
-        found = next((inner for inner in found if local(inner) == name), None)
-    return found
+        current = next((inner for inner in current if local(inner) == name), None)
+    return current
 
 
 def descendants(element: etree._Element, *names: str) -> Iterator[etree._Element]:
@@ -152,12 +152,12 @@ def resolve(folder: str, target: str) -> str:
 def core_properties(package: Package) -> dict[str, str]:
     """Title, author, created, modified and language of an Office document, where given."""
     root = package.xml_or_none("docProps/core.xml")
-    wanted = {"title": "title", "creator": "author", "created": "created", "modified": "modified", "language": "lang"}
-    found: dict[str, str] = {}
+    names = {"title": "title", "creator": "author", "created": "created", "modified": "modified", "language": "lang"}
+    properties: dict[str, str] = {}
     for element in root if root is not None else ():
-        if (name := wanted.get(local(element))) and element.text and element.text.strip():
-            found[name] = element.text.strip()
-    return found
+        if (name := names.get(local(element))) and element.text and element.text.strip():
+            properties[name] = element.text.strip()
+    return properties
 
 
 def corrupt(detail: str) -> UnreadableDocument:

@@ -40,7 +40,7 @@ class CollectionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CollectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a collection at little cost: every search asks for it."""
+    """What can be told about a collection cheaply: every search asks for it."""
 
     name: str
     generation: str
@@ -57,7 +57,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
-    """What to look for. A side that is None is not searched. `limit` counts candidates of each side, 1..1000."""
+    """A query. A side that is None is not searched. `limit` counts the candidates of each side, 1..1000."""
 
     dense: Vector | None = None
     sparse: SparseVector | None = None
@@ -81,7 +81,7 @@ class VectorStore(Protocol):
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         """Create, or return the existing one when dimension and distance agree (Conflict, InvalidName).
 
-        An existing collection keeps its spec: whether `embedder` fits is the caller's question.
+        An existing collection keeps its spec: whether `embedder` matches is for the caller to check.
         """
 
     async def collections(self) -> list[CollectionInfo]:
@@ -91,7 +91,7 @@ class VectorStore(Protocol):
         """Raises CollectionNotFound."""
 
     async def bytes_on_disk(self, name: str) -> int | None:
-        """The space that the collection takes; None where the store does not tell. Raises CollectionNotFound."""
+        """The space that the collection takes; None if the store does not report it. Raises CollectionNotFound."""
 
     async def drop(self, name: str) -> None:
         """Delete the collection with every generation of it. Raises CollectionNotFound."""
@@ -121,13 +121,13 @@ class VectorStore(Protocol):
         """All passages of a document by ordinal; [] when there are none."""
 
     async def optimize(self, name: str) -> None:
-        """Make the indexes that an earlier version did not make, and graphs if enough has changed to be worth it.
+        """Create the indexes that an earlier version did not, and build graphs if enough has changed to be worth it.
 
         May take long.
         """
 
     async def close(self) -> None:
-        """Let go of everything; nothing written is lost."""
+        """Release everything; nothing written is lost."""
 
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
@@ -135,18 +135,18 @@ _GENERATION = re.compile(r"(?P<name>.+)--(?P<generation>[0-9a-f]{12})")
 
 
 def check_name(name: str) -> str:
-    """`name`, if a collection may be called that; else InvalidName."""
+    """`name`, if it is a valid name for a collection. Raises InvalidName."""
     if not _NAME.fullmatch(name):
         raise InvalidName(
-            f"{name!r}: a collection's name is 1 to 64 of A-Z a-z 0-9 _ . -, and does not start with a dot"
+            f"{name!r}: a collection name is 1 to 64 characters of A-Z a-z 0-9 _ . - and does not start with a dot"
         )
     if _GENERATION.fullmatch(name):
-        raise InvalidName(f"{name!r}: names that end in -- and twelve hex digits are kept for rebuilds")
+        raise InvalidName(f"{name!r}: names that end in -- and twelve hex digits are reserved for rebuilds")
     return name
 
 
 def new_generation() -> str:
-    """Twelve hex digits that were not drawn before."""
+    """A random id of twelve hex digits."""
     return secrets.token_hex(6)
 
 

@@ -1,4 +1,11 @@
-"""One generation of a collection in Qdrant Edge: the engine's calls, and the one seam for its errors. Blocking."""
+"""One generation of a collection in Qdrant Edge. Blocking.
+
+    EdgeShard     the engine's calls, and the one seam for its errors
+    Generation    exactly one open shard on a directory, counted in use, closed when the last user is gone
+
+The engine allows one handle on a directory (a second one fails on the lock of its write-ahead log), so everybody goes
+through the Generation.
+"""
 
 from __future__ import annotations  # some of the engine's types exist in its stubs only
 
@@ -62,13 +69,13 @@ _WITHOUT_MIRRORS = edge.PayloadSelector.Exclude(MIRRORS)
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Edge raises plain `Exception` for everything that goes wrong inside it; wrong arguments pass through."""
+    """Edge raises plain `Exception` for everything that goes wrong inside it; errors of arguments pass through."""
     try:
         yield
     except Exception as exc:
         if type(exc) is not Exception:
             raise
-        raise StoreUnavailable(f"the index on disk refuses: {exc}") from exc
+        raise StoreUnavailable(f"the index on disk failed: {exc}") from exc
 
 
 class EdgeDialect:
@@ -81,7 +88,7 @@ class EdgeDialect:
         return edge.FieldCondition(path, match=edge.MatchValue(value))
 
     def flag(self, path: str, value: bool) -> edge.ConditionType:
-        # The binding takes Python's True for the integer 1, but NumPy's for a truth value.
+        # The binding takes Python's True for the integer 1, and only NumPy's for a boolean.
         return edge.FieldCondition(path, match=edge.MatchValue(cast("bool", np.bool_(value))))
 
     def numbers(self, path: str, bounds: NumberRange) -> edge.ConditionType:
@@ -109,11 +116,11 @@ _DIALECT = EdgeDialect()
 
 
 class EdgeShard:
-    """An open shard. Reads may run side by side; the caller sees to it that there is one writer at a time."""
+    """An open shard. Reads may run in parallel; the caller ensures that there is one writer at a time."""
 
     def __init__(self, shard: edge.EdgeShard, spec: CollectionSpec) -> None:
         self._shard = shard
-        # Edge gives distances for "euclid", smaller is nearer; a score is larger when nearer.
+        # For "euclid" Edge returns distances, smaller for nearer; our scores are larger for nearer.
         self._sign = -1.0 if spec.distance == "euclid" else 1.0
         self._indexed = set(shard.info().payload_schema)
         self._unflushed = 0
@@ -148,27 +155,27 @@ class EdgeShard:
         for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
             of_documents = _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE])
             records = self._scroll(of_documents, ["document_id", "version"])
-            stale = [str(point_id) for point_id, found in records if versions[found["document_id"]] != found["version"]]
+            stale = [key for key, payload in records if versions[payload["document_id"]] != payload["version"]]
             if stale:
                 with engine_errors():
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
 
     def retrieve(self, retrieval: Retrieval) -> Retrieved:
-        """Ids and scores of both sides in one batch, then each payload once: it costs more than the search."""
+        """Ids and scores of both sides in one batch, then each payload once: reading one costs more than the search."""
         sides = _sides(retrieval)
         if not sides:
             return Retrieved()
         condition = _filter(retrieval.filter)
         requests = [edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition) for query in sides.values()]
         with engine_errors():
-            found = self._shard.query_batch(edge.QueryBatchRequest(requests))
-            passages = self._read({point.id for points in found for point in points})
+            hits = self._shard.query_batch(edge.QueryBatchRequest(requests))
+            passages = self._read({point.id for points in hits for point in points})
         signs = {DENSE: self._sign, SPARSE: 1.0}
-        ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, found, strict=True)}
+        ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, hits, strict=True)}
         return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
 
     def index_words(self) -> None:
-        """Make words as fast to find as whole values are; shards of earlier versions need it."""
+        """Create the word indexes that shards of earlier versions lack."""
         with engine_errors():
             schema = self._shard.info().payload_schema
             kinds = {
@@ -177,10 +184,10 @@ class EdgeShard:
             self._index(word_indexes(kinds))
 
     def passages(self, document_id: str) -> list[Passage]:
-        found = [
+        passages = [
             from_payload(str(point_id), payload) for point_id, payload in self._scroll(_of_documents([document_id]))
         ]
-        return sorted(found, key=lambda passage: passage.ordinal)
+        return sorted(passages, key=lambda passage: passage.ordinal)
 
     def count(self) -> int:
         with engine_errors():
@@ -205,7 +212,7 @@ class EdgeShard:
             self._shard.close()
 
     def _index(self, fields: dict[str, IndexKind]) -> None:
-        """Make filters on these fields fast: without an index one reads every payload (67 ms at 20k, with it 0.4)."""
+        """Create missing indexes. Without one a filter reads every payload (67 ms at 20k points, 0.4 with it)."""
         for path, kind in fields.items():
             if path not in self._indexed and len(self._indexed) < MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES):
                 self._shard.update(edge.UpdateOperation.create_field_index(path, _KINDS[kind]))
@@ -282,8 +289,8 @@ def _rank(
     points: Sequence[edge.ScoredPoint], passages: dict[UUID | int | str, Passage], sign: float
 ) -> list[Candidate]:
     # A passage deleted between the search and the reading is not a candidate any more.
-    found = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
-    return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
+    candidates = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
+    return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
 
 
 _OPTIMIZER = Path(__file__).with_name("edge_optimize.py")
@@ -294,7 +301,7 @@ class Retired(Exception):
 
 
 class Generation:
-    """Exactly one handle on one shard directory. `use` may overlap with itself, never with `retire`."""
+    """Exactly one handle on one shard directory. Uses may overlap with each other, never with `retire`."""
 
     def __init__(self, directory: Path, spec: CollectionSpec, shard: EdgeShard | None = None) -> None:
         self.directory = directory

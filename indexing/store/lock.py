@@ -8,20 +8,20 @@ import portalocker
 
 from indexing.errors import IndexBusy
 
-_LOOK_AGAIN = 0.1
+_POLL_SECONDS = 0.1
 
 
 class DirectoryLock:
     """Held from construction to `release`, or to the end of the process, however it ends."""
 
     def __init__(self, directory: Path, wait: float) -> None:
-        """Waits up to `wait` seconds for another process to let go; then IndexBusy."""
+        """Waits up to `wait` seconds for another process to release it. Raises IndexBusy."""
         path = directory / "lock"
         lock = portalocker.Lock(
             path,
             mode="a+",
             timeout=wait,
-            check_interval=_LOOK_AGAIN,
+            check_interval=_POLL_SECONDS,
             flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING,
         )
         try:
@@ -45,5 +45,5 @@ def _sign(file: IO[str]) -> None:
 def _message(path: Path, directory: Path, wait: float) -> str:
     holder = path.read_text(encoding="utf-8", errors="replace").strip()
     who = f"process {holder}" if holder.isdecimal() else "another process"
-    waited = f" and did not let go within {wait:g} s" if wait else ""
-    return f"{who} holds the index in {directory}{waited}; stop it, or work through the service that it runs"
+    waited = f" and did not release it within {wait:g} s" if wait else ""
+    return f"{who} holds the index in {directory}{waited}; stop it, or use the service that it runs"

@@ -1,4 +1,11 @@
-"""Passages as payloads, and filters over them as conditions of Qdrant. Pure."""
+"""Passages as payloads, and filters as conditions on them. Pure.
+
+Qdrant compares strings as a whole, so that two things which filters offer are answered by mirrors that a payload has
+beside its own fields, under the same paths:
+
+    words     every string as the list of its words, for HasText
+    dates     every string that is a date as a moment in UTC, for DateRange
+"""
 
 import functools
 import re
@@ -54,7 +61,7 @@ def encode(passage: Passage) -> dict[str, Any]:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without accents, each once; of scripts without spaces every character and every pair."""
+    """Lower-case words without accents, each once; for scripts without spaces, every character and every pair."""
     return list(_words(text))
 
 
@@ -79,7 +86,7 @@ def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKi
 
 
 def word_indexes(indexed: Mapping[str, IndexKind]) -> dict[str, IndexKind]:
-    """What makes words as fast to find as the whole values of these paths; a truth may be spelt elsewhere."""
+    """The word mirrors of these paths. Booleans too: another document may have a string there."""
     own = [path for path, kind in indexed.items() if kind in ("keyword", "flag") and not path.startswith(f"{WORDS}.")]
     return {f"{WORDS}.{path}": "keyword" for path in own}
 
@@ -178,7 +185,7 @@ class Dialect(Protocol[C]):
 
 
 def translate(condition: Filter, dialect: Dialect[C]) -> C:
-    """The condition in the engine's words."""
+    """The condition in the engine's own form."""
     match condition:
         case OneOf():
             return _one_of(condition.field, condition.values, dialect)

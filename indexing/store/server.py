@@ -1,4 +1,11 @@
-"""The store on a Qdrant server or cluster, through qdrant-client."""
+"""The store on a Qdrant server or cluster, through qdrant-client.
+
+    <name>                    an alias: what readers see
+    <name>--<generation>      a collection of the server: one filling, live or under construction
+
+A rebuild fills a new collection and then moves the alias, which the server does atomically. The same class also drives
+the client's own emulation in memory (for tests): it blocks, bears one caller at a time and has no payload indexes.
+"""
 
 import asyncio
 import json
@@ -88,11 +95,12 @@ class ServerStore:
 
     @classmethod
     def in_memory(cls) -> "ServerStore":
+        """The client's emulation: for tests."""
         return cls(AsyncQdrantClient(location=":memory:"), StoreSettings(), local=True)
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         check_name(name)
-        async with self._creating:  # two at once would each see no alias, and one would write beside the other's
+        async with self._creating:  # else two calls at once could each see no alias, and create a collection each
             if name not in await self._aliases():
                 physical = await self._create_generation(name, spec)
                 await self._point_alias(name, physical)
@@ -108,7 +116,7 @@ class ServerStore:
         return await self._describe(name, await self._physical(name))
 
     async def bytes_on_disk(self, name: str) -> int | None:
-        """Servers do not tell."""
+        """None: servers do not report it."""
         await self._physical(name)
         return None
 
@@ -163,11 +171,11 @@ class ServerStore:
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         condition = _of_documents([document_id])
-        found = [_passage(record) async for record in self._scroll(name, condition)]
-        return sorted(found, key=lambda passage: passage.ordinal)
+        passages = [_passage(record) async for record in self._scroll(name, condition)]
+        return sorted(passages, key=lambda passage: passage.ordinal)
 
     async def optimize(self, name: str) -> None:
-        """Servers build graphs by themselves, in the background."""
+        """Servers build graphs themselves, in the background; only payload indexes may be missing."""
         schema = await self._schema(name)
         await self._index(name, word_indexes(schema))
 
@@ -216,7 +224,7 @@ class ServerStore:
         return tuple(physical for physical in names if (split_generation(physical) or ("",))[0] == name)
 
     async def _aliases(self) -> dict[str, str]:
-        """From the names of collections to their live generations; aliases that are not ours are left out."""
+        """Collections -> their live generations. Aliases that other programs made are left out."""
         response = await self._call("", self._client.get_aliases())
         pairs = [(alias.alias_name, alias.collection_name) for alias in response.aliases]
         return {name: physical for name, physical in pairs if (split_generation(physical) or ("",))[0] == name}
@@ -224,8 +232,8 @@ class ServerStore:
     async def _physical(self, name: str) -> str:
         """The generation that a name stands for: itself, or the live one."""
         split = split_generation(name)
-        known = await self._generations(split[0]) if split else ()
-        physical = name if name in known else (await self._aliases()).get(name)
+        generations = await self._generations(split[0]) if split else ()
+        physical = name if name in generations else (await self._aliases()).get(name)
         if physical is None:
             raise CollectionNotFound(name)
         return physical
@@ -240,20 +248,18 @@ class ServerStore:
         info = await self._call(physical, self._client.get_collection(physical))
         raw = (info.config.metadata or {}).get(_METADATA)
         if raw is None:
-            raise StoreUnavailable(
-                f"{physical} has lost its description; collection metadata needs Qdrant 1.16 or later"
-            )
+            raise StoreUnavailable(f"collection {physical} has no metadata of Winnow; this needs Qdrant 1.16 or later")
         return msgspec.json.decode(raw, type=CollectionSpec)
 
     async def _schema(self, name: str) -> dict[str, IndexKind]:
-        """The indexes that there are, by path."""
+        """The payload indexes that exist, by path."""
         physical = await self._physical(name)
         info = await self._call(name, self._client.get_collection(physical))
         kinds = {kind: own for own, kind in _KINDS.items()}
         return {path: kinds[index.data_type] for path, index in info.payload_schema.items() if index.data_type in kinds}
 
     async def _dense_sign(self, name: str) -> float:
-        """-1 where the engine gives distances (smaller is nearer), so that a larger score is always nearer."""
+        """-1 where the server returns distances, so that a larger score is always nearer."""
         if name not in self._signs:
             spec = await self._spec(await self._physical(name))
             self._signs[name] = -1.0 if spec.distance == "euclid" else 1.0
@@ -264,7 +270,7 @@ class ServerStore:
         self._signs.pop(name, None)
 
     async def _index(self, name: str, fields: dict[str, IndexKind]) -> None:
-        """Make filters on these fields fast. The client's emulation has no indexes."""
+        """Create missing payload indexes on these fields: they make filters fast."""
         if self._local is not None:
             return
         if name not in self._indexed:
@@ -301,13 +307,14 @@ class ServerStore:
         try:
             if self._local is None:
                 return await call
-            async with self._local:  # blocks, and bears one caller at a time
+            async with self._local:
+                # The emulation's coroutines block: they run to their end on an event loop of their own, in a thread.
                 return await asyncio.to_thread(asyncio.run, call)
         except (ApiException, QdrantException, grpc.RpcError) as exc:
             raise _translated(name, exc) from exc
         except json.JSONDecodeError as exc:
             raise StoreUnavailable(
-                "the vector store does not answer in JSON: is the address a Qdrant server's?"
+                "the vector store does not answer in JSON; check that the address is that of a Qdrant server"
             ) from exc
         except ValueError as exc:
             if self._local is None or await self._client.collection_exists(name):
@@ -328,7 +335,7 @@ def _translated(name: str, exc: Exception) -> WinnowError:
 
 
 def _metadata(spec: CollectionSpec) -> dict[str, str]:
-    # As one string: servers merge objects into what is there, and notes are to be replaced.
+    # As one string: a server would merge an object into the metadata that exists.
     return {_METADATA: msgspec.json.encode(spec).decode()}
 
 
@@ -420,8 +427,8 @@ def _filter(condition: Filter | None) -> models.Filter | None:
 
 
 def _rank(points: Sequence[models.ScoredPoint], sign: float) -> list[Candidate]:
-    found = [Candidate(_passage(point), sign * point.score) for point in points]
-    return sorted(found, key=lambda candidate: (-candidate.score, candidate.passage.id))
+    candidates = [Candidate(_passage(point), sign * point.score) for point in points]
+    return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
 
 
 def _passage(point: models.ScoredPoint | models.Record) -> Passage:

@@ -114,8 +114,8 @@ def _number_formats(package: Package, parts: dict[str, str]) -> dict[str, list[s
 
 
 def _value(element: etree._Element, *path: str) -> str | None:
-    found = child(element, *path)
-    return None if found is None else attribute(found, "val")
+    inner = child(element, *path)
+    return None if inner is None else attribute(inner, "val")
 
 
 def _integer(text: str | None) -> int | None:
@@ -198,8 +198,8 @@ class _BodyReader:
         if own is not None:
             return min(own + 1, 6) if own < 9 else 0
         for ancestor in self._lineage(element):
-            if found := _HEADING_STYLE.match(ancestor.name):
-                return min(int(found[1]), 6)
+            if heading := _HEADING_STYLE.match(ancestor.name):
+                return min(int(heading[1]), 6)
             if ancestor.outline is not None:
                 return min(ancestor.outline + 1, 6) if ancestor.outline < 9 else 0
         return 0
@@ -261,9 +261,9 @@ class _BodyReader:
         return "\n".join(part for part in parts if part.strip())
 
 
-def _flat(container: etree._Element, *wanted: str, depth: int = 0) -> Iterator[etree._Element]:
+def _flat(container: etree._Element, *tags: str, depth: int = 0) -> Iterator[etree._Element]:
     """Paragraphs and tables (or `wanted`) right inside, through content controls and tracked insertions."""
-    names = wanted or ("p", "tbl")
+    names = tags or ("p", "tbl")
     for element in container:
         name = local(element)
         if name in names:

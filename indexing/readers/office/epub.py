@@ -57,9 +57,9 @@ def _spine(book: etree._Element, root_file: str) -> list[str]:
 
 def _metadata(book: etree._Element) -> dict[str, Any]:
     holder = child(book, "metadata")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for element in holder.iter() if holder is not None else ():
         name = _WANTED.get(local(element))
-        if name and name not in found and (element.text or "").strip():
-            found[name] = (element.text or "").strip()
-    return found
+        if name and name not in fields and (element.text or "").strip():
+            fields[name] = (element.text or "").strip()
+    return fields

@@ -31,12 +31,12 @@ def read_odt(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 def _metadata(package: Package) -> dict[str, Any]:
     root = package.xml_or_none("meta.xml")
-    wanted = {"title": "title", "creator": "author", "creation-date": "created", "date": "modified", "language": "lang"}
-    found = {}
+    names = {"title": "title", "creator": "author", "creation-date": "created", "date": "modified", "language": "lang"}
+    fields = {}
     for element in root.iter() if root is not None else ():
-        if (name := wanted.get(local(element))) and (element.text or "").strip():
-            found[name] = (element.text or "").strip()
-    return found
+        if (name := names.get(local(element))) and (element.text or "").strip():
+            fields[name] = (element.text or "").strip()
+    return fields
 
 
 def _write(container: etree._Element, writer: TextWriter, depth: int, listing: int) -> None:

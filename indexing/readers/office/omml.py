@@ -23,8 +23,8 @@ def _inner(element: etree._Element, depth: int) -> str:
 
 
 def _part(element: etree._Element, name: str, depth: int) -> str:
-    found = child(element, name)
-    return _inner(found, depth + 1).strip() if found is not None else ""
+    inner = child(element, name)
+    return _inner(inner, depth + 1).strip() if inner is not None else ""
 
 
 def _grouped(text: str) -> str:
@@ -32,8 +32,8 @@ def _grouped(text: str) -> str:
 
 
 def _property(element: etree._Element, holder: str, name: str, default: str) -> str:
-    found = child(element, holder, name)
-    return default if found is None else attribute(found, "val") or ""
+    inner = child(element, holder, name)
+    return default if inner is None else attribute(inner, "val") or ""
 
 
 def _fraction(element: etree._Element, depth: int) -> str:

@@ -53,10 +53,10 @@ def _slides(package: Package, main: str) -> list[str]:
     parts = relationships(package, main)
     order = child(package.xml(main), "sldIdLst")
     named = [_relation(slide) for slide in (order if order is not None else ())]
-    found = [parts[identifier][1] for identifier in named if identifier in parts]
-    if named and not found:
+    slides = [parts[identifier][1] for identifier in named if identifier in parts]
+    if named and not slides:
         raise corrupt("Its slides are missing.")
-    return found
+    return slides
 
 
 def _relation(element: etree._Element) -> str:
@@ -88,8 +88,8 @@ def _shapes(tree: etree._Element, depth: int = 0) -> Iterator[etree._Element]:
 
 def _placeholder(shape: etree._Element) -> str | None:
     """The placeholder's type ("body" when it does not say); None for a free shape."""
-    found = child(shape, "nvSpPr", "nvPr", "ph")
-    return None if found is None else attribute(found, "type") or "body"
+    placeholder = child(shape, "nvSpPr", "nvPr", "ph")
+    return None if placeholder is None else attribute(placeholder, "type") or "body"
 
 
 def _is_title(shape: etree._Element) -> bool:

@@ -24,11 +24,11 @@ def without_running_margins(pages: list[list[Row]], heights: list[float]) -> lis
     for rows, height in zip(pages, heights, strict=True):
         seen.update({_margin_key(row, height) for row in _margin(rows)})
     needed = max(3, 0.4 * sum(1 for rows in pages if rows))
-    kept = []
+    remaining = []
     for rows, height in zip(pages, heights, strict=True):
         margin = [row for row in _margin(rows) if _times_seen(seen, _margin_key(row, height)) >= needed]
-        kept.append([row for row in rows if not any(row is dropped for dropped in margin)])
-    return kept
+        remaining.append([row for row in rows if not any(row is dropped for dropped in margin)])
+    return remaining
 
 
 def _without_page_number(rows: list[Row], height: float) -> list[Row]:
@@ -155,10 +155,10 @@ def _belongs(above: Row, row: Row, places: list[int | None]) -> bool:
     """True when `row` goes on with the table whose last row is `above`."""
     if row.top <= above.top or row.top - above.bottom > 2 * above.size:
         return False
-    known = sum(place is not None for place in places)
+    in_columns_above = sum(place is not None for place in places)
     if len(row.cells) == 1:
         return bool(places[0]) and row.top - above.bottom < 0.6 * above.size
-    return known >= 2 or known == len(places)
+    return in_columns_above >= 2 or in_columns_above == len(places)
 
 
 _BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
@@ -202,19 +202,19 @@ class _Scale:
 
     def level(self, size: float) -> int:
         """1..5 for a size above body text; 0 for body text."""
-        for known in self._sizes:
-            if size >= known * 0.96:
-                return self._levels[known]
+        for heading_size in self._sizes:
+            if size >= heading_size * 0.96:
+                return self._levels[heading_size]
         return 0
 
 
 def _distinct(sizes: list[float]) -> list[float]:
     """Descending sizes without those that differ by less than four hundredths."""
-    kept: list[float] = []
+    distinct: list[float] = []
     for size in sizes:
-        if not kept or size < kept[-1] * 0.96:
-            kept.append(size)
-    return kept
+        if not distinct or size < distinct[-1] * 0.96:
+            distinct.append(size)
+    return distinct
 
 
 class _PageWriter:

@@ -58,13 +58,13 @@ def decode(data: bytes, declared: str | None = None) -> str:
 def known_encoding(name: str | None) -> str | None:
     """Python's name of the encoding that a label stands for in practice; None for an unknown label."""
     try:
-        found = codecs.lookup(name.strip()) if name and name.isascii() else None
+        codec = codecs.lookup(name.strip()) if name and name.isascii() else None
     except (LookupError, ValueError):
         return None
     # Codecs such as "hex" or "zlib" turn bytes into bytes: they are no character encodings.
-    if found is None or not getattr(found, "_is_text_encoding", True) or found.name in ("idna", "punycode"):
+    if codec is None or not getattr(codec, "_is_text_encoding", True) or codec.name in ("idna", "punycode"):
         return None
-    return _SUPERSETS.get(found.name, found.name)
+    return _SUPERSETS.get(codec.name, codec.name)
 
 
 def looks_binary(data: bytes) -> bool:

@@ -52,8 +52,8 @@ def read_html(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
 def declared_charset(data: bytes) -> str | None:
     """The encoding that the page itself declares."""
-    found = _META_CHARSET.search(data[:4096])
-    return found[1].decode("ascii") if found else None
+    match = _META_CHARSET.search(data[:4096])
+    return match[1].decode("ascii") if match else None
 
 
 def write_html(source: str, writer: TextWriter) -> dict[str, Any]:
@@ -89,14 +89,14 @@ def _metadata(root: Any) -> dict[str, Any]:
         for meta in root.iter("meta")
     }
     titles = [one_line(title.text_content()) for title in root.iter("title")]
-    found = {
+    fields = {
         "title": next((title for title in titles if title), named.get("og:title", "")),
         "author": named.get("author", ""),
         "description": named.get("description", ""),
         "created": named.get("article:published_time", "") or named.get("date", ""),
         "lang": (root.get("lang") or root.get("{http://www.w3.org/XML/1998/namespace}lang") or "").strip(),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 class _PageWriter:

@@ -32,15 +32,15 @@ def front_matter(text: str) -> tuple[int, Fields]:
 
 
 def _fields(head: str) -> Fields:
-    found: Fields = {}
+    fields: Fields = {}
     items: list[Scalar] = []
     for line in head.splitlines():
         if field := _FIELD.fullmatch(line):
             value, items = _value((field[2] or "").strip()), []
-            found[field[1]] = items if value is None else value
+            fields[field[1]] = items if value is None else value
         elif item := _ITEM.fullmatch(line):
             items.append(_scalar(item[1].strip()))
-    return {name: value for name, value in found.items() if value != []}
+    return {name: value for name, value in fields.items() if value != []}
 
 
 def _value(text: str) -> Scalar | list[Scalar] | None:

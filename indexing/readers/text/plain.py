@@ -31,8 +31,8 @@ def read_rst(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     return [_structured(text, _rst_blocks(text), "text/x-rst")]
 
 
-def _structured(text: str, found: Iterator[Block], media_type: str) -> Document:
-    blocks = covering(text, found)
+def _structured(text: str, headings_and_items: Iterator[Block], media_type: str) -> Document:
+    blocks = covering(text, headings_and_items)
     first = next((block for block in blocks if block.kind == "heading"), None)
     lines = text[first.start : first.end].splitlines() if first else []
     title = next((one_line(line.strip("= \t")) for line in lines if not _ADORNMENT.match(line)), "")

@@ -1,10 +1,13 @@
 """Writing to collections, several at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from app.errors import Overloaded
@@ -13,6 +16,7 @@ from indexing.documents import Document
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument
 from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.progress import SyncRequest
 from indexing.readers import ReadLimits
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.embedded import EmbeddedStore
@@ -79,3 +83,34 @@ async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
             stack.enter_context(documents.uploading())
     with documents.uploading():
         pass
+
+
+async def test_no_manifest_call_runs_on_the_event_loop(
+    bench: PipelineContext, documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Index, list, read, delete and drop: SQLite works in its own thread, whatever is asked."""
+    threads: set[int] = set()
+    run = Manifest._run
+
+    async def watched(self: Manifest, work: Callable[[], Any]) -> Any:
+        def record() -> Any:
+            threads.add(threading.get_ident())
+            return work()
+
+        return await run(self, record)
+
+    monkeypatch.setattr(Manifest, "_run", watched)
+
+    (tmp_path / "note.txt").write_text("Dental cover starts in May.")
+    request = SyncRequest(inputs=("note.txt",), cwd=str(tmp_path), collection="c")
+    await documents.sync(request)
+    await documents.sync(msgspec.structs.replace(request, rebuild=True))
+    await documents.put("c", [handed("x")])
+    await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c")
+    records, more = await documents.page("c", after="", limit=10)
+    assert (len(records), more, len(await documents.collections())) == (3, False, 1)
+    await documents.document("c", "x")
+    assert await documents.delete("c", "x")
+    await documents.drop("c")
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads

@@ -1,17 +1,87 @@
-"""Queries on their way to the embedding model."""
+"""Many callers, one model: `Batches`, and what queries and callers' texts make of it."""
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from indexing.embedding.batching import QueryEmbedder
+from indexing.embedding.batching import Batches, QueryEmbedder, TextEmbedder
 from indexing.errors import EmbedderUnavailable, Overloaded
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
+
+
+class Lengths:
+    """Tells the lengths of texts when `gate` opens. `forgets`: not that of the last one."""
+
+    def __init__(self, *, forgets: bool = False) -> None:
+        self.gate = asyncio.Event()
+        self.begun = asyncio.Semaphore(0)
+        self.calls: list[list[str]] = []
+        self._forgets = forgets
+
+    async def of(self, texts: Sequence[str]) -> list[int]:
+        self.calls.append(list(texts))
+        self.begun.release()
+        await self.gate.wait()
+        return [len(text) for text in texts][: -1 if self._forgets else None]
+
+
+async def test_a_callers_texts_go_together() -> None:
+    """Also when the model is free, and each text once."""
+    lengths = Lengths()
+    lengths.gate.set()
+    batches = Batches(lengths.of, cache=0, batch=10, queue=10)
+    assert await batches.values(["a", "bb", "a"]) == [1, 2, 1]
+    assert lengths.calls == [["a", "bb"]]
+
+
+async def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
+    """A text that two wanted is, as long as one of them does; callers that left make room in the queue."""
+    lengths = Lengths()
+    batches = Batches(lengths.of, cache=0, batch=10, queue=3)
+    staying = asyncio.ensure_future(batches.values(["first"]))
+    await lengths.begun.acquire()
+    leaving = asyncio.ensure_future(batches.values(["both", "one", "one more"]))
+    both = asyncio.ensure_future(batches.values(["both"]))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batches.values(["both", "too many"])
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    late = asyncio.ensure_future(batches.values(["one", "late"]))
+    await asyncio.sleep(0)
+    lengths.gate.set()
+    assert await asyncio.gather(staying, both, late) == [[5], [4], [3, 4]]
+    assert lengths.calls == [["first"], ["both", "one", "late"]]
+
+
+async def test_as_many_calls_as_may_run_do() -> None:
+    """With two at once the third text waits, and goes with those that came after it."""
+    lengths = Lengths()
+    batches = Batches(lengths.of, cache=0, batch=10, queue=10, parallel=2)
+    asked = [asyncio.ensure_future(batches.values([text])) for text in ("a", "bb", "ccc", "dddd")]
+    await lengths.begun.acquire()
+    await lengths.begun.acquire()
+    assert lengths.calls == [["a"], ["bb"]]
+    lengths.gate.set()
+    assert await asyncio.gather(*asked) == [[1], [2], [3], [4]]
+    assert lengths.calls[2:] == [["ccc", "dddd"]]
+
+
+async def test_a_model_that_forgets_a_text_fails_all_of_its_call() -> None:
+    """Nobody waits forever for what never comes, and nobody gets another's value."""
+    lengths = Lengths(forgets=True)
+    batches = Batches(lengths.of, cache=0, batch=10, queue=10)
+    lengths.gate.set()
+    asked = [batches.values([text]) for text in ("a", "bb", "ccc")]
+    found = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
+    assert [type(one) for one in found] == [ValueError] * 3
+    await batches.close()
 
 
 async def until_called(embedder: HashEmbedder) -> None:
@@ -170,3 +240,64 @@ async def test_too_many_comparisons_are_refused() -> None:
     gate.set()
     await running
     await queries.close()
+
+
+async def test_each_text_gets_its_vector_and_its_tokens() -> None:
+    """In order, repeated ones too; what is longer than the model reads is counted as far as it reads, and said."""
+    embedder = HashEmbedder()
+    texts = TextEmbedder(GivenEmbedder(embedder).get)
+    given = ["a b", "c", "a b", "d " * 300, ""]
+    found = await texts.embed(given)
+    assert np.array_equal([one.vector for one in found], embedder.embed_documents(given))
+    assert [one.tokens for one in found] == [2, 1, 2, 256, 0]
+    assert [one.truncated for one in found] == [False, False, False, True, False]
+    await texts.close()
+
+
+async def test_what_no_model_can_reach_is_not_even_counted() -> None:
+    """A text of megabytes costs no more than the model's limit."""
+    embedder = HashEmbedder()
+    texts = TextEmbedder(GivenEmbedder(embedder).get)
+    (found,) = await texts.embed(["x" * 1_000_000])
+    assert found.truncated
+    assert len(embedder.embedded[0]) == 64 * embedder.max_tokens
+    await texts.close()
+
+
+async def test_singles_share_a_call() -> None:
+    """What arrives during a call goes together in the next."""
+    embedder = HashEmbedder()
+    texts = TextEmbedder(GivenEmbedder(embedder).get)
+    await asyncio.gather(*(texts.embed([f"text {number}"]) for number in range(100)))
+    assert embedder.document_calls == 2
+    await texts.close()
+
+
+async def test_queries_are_embedded_as_such() -> None:
+    """And apart from documents."""
+    embedder = HashEmbedder()
+    texts = TextEmbedder(GivenEmbedder(embedder).get)
+    await texts.embed(["q"], queries=True)
+    assert (embedder.query_calls, embedder.document_calls) == ([["q"]], 0)
+    await texts.close()
+
+
+async def test_a_full_queue_refuses() -> None:
+    """Beyond `queue` waiting texts a caller is told to come back; the earlier ones are served."""
+    texts = TextEmbedder(GivenEmbedder(HashEmbedder()).get, batch=1, queue=2)
+    asked = await asyncio.gather(*(texts.embed([f"{n}"]) for n in range(5)), return_exceptions=True)
+    assert [type(one) for one in asked] == [list, list, list, Overloaded, Overloaded]
+    await texts.close()
+
+
+async def test_a_failure_reaches_all_who_wait() -> None:
+    """And the next call tries again."""
+    embedder = HashEmbedder()
+    embedder.failure = EmbedderUnavailable("gone")
+    texts = TextEmbedder(GivenEmbedder(embedder).get)
+    asked = [texts.embed([text], queries=True) for text in "abc"]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(one) for one in found] == [EmbedderUnavailable] * 3
+    embedder.failure = None
+    assert len(await texts.embed(["a"], queries=True)) == 1
+    await texts.close()
