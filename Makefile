@@ -7,12 +7,13 @@ ARGS   ?=
 ANYWHERE = not clients and not vllm and not container
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow test-clients test-vllm test-container check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-container check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
 	@echo 'make test            runs the tests; ARGS="tests/unit -k filters" runs some of them'
 	@echo 'make slow            runs the slow tests, among them the commands of the README in a fresh clone'
+	@echo 'make numeric         runs the tests that compare floats as other processors round: without AVX2, without AVX-512'
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
@@ -37,6 +38,14 @@ test: development
 
 slow: development
 	@exec .venv/bin/python -m pytest -m 'slow and $(ANYWHERE)' $(ARGS)
+
+# A sum in another order differs in its last digits: other kernels of torch, of BLAS and of numpy, one thread and two.
+OLD_X86 = $(if $(filter x86_64,$(shell uname -m)),OPENBLAS_CORETYPE=Nehalem NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4 AVX512_ICL AVX512_SPR')
+AVX2    = $(if $(filter x86_64,$(shell uname -m)),OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES='X86_V4 AVX512_ICL AVX512_SPR')
+
+numeric: development
+	@$(OLD_X86) ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m 'numeric and $(ANYWHERE)' $(ARGS)
+	@$(AVX2) ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 .venv/bin/python -m pytest -m 'numeric and $(ANYWHERE)' $(ARGS)
 
 test-clients: development
 	@'$(PYTHON)' -m tools.clients

@@ -16,7 +16,7 @@ from tests.fakes.corpus import fill, passage
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 
 async def search(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:

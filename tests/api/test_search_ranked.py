@@ -25,7 +25,7 @@ from tests.fakes.models import BRISK, client_of, gemini, openai_style, services_
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 LIKELY = {
     "Urlaub": {"3": -0.05, "0": -4.0},

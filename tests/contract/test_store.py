@@ -13,7 +13,7 @@ from indexing.filters import parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
 from tests.fakes.points import SPEC, everything, passage, point, vector
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 EVERYTHING = Retrieval(dense=vector(1.0), limit=1000)
 

@@ -16,7 +16,7 @@ from indexing.errors import EmbedderUnavailable
 from indexing.settings import EmbeddingSettings
 from tests.fakes.embedder import HashEmbedder
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 
 async def post(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tests.fakes.models import BRISK, client_of, openai_style, services_for
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
 QUERY = "When does dental cover start?"

@@ -7,6 +7,8 @@ import pytest
 
 from app.evaluation.metrics import figure, gain
 
+pytestmark = pytest.mark.numeric
+
 
 def coins(count: int, share: float) -> dict[str, float]:
     return {str(number): float(number < share * count) for number in range(count)}

@@ -27,7 +27,7 @@ from tests.fakes.models import BRISK, gemini, openai_style
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 GEMMA = CalibrateOptions(backend="gemma", depth=20, concurrency=1)
 FRESH = msgspec.structs.replace(GEMMA, fresh=True)

@@ -9,6 +9,8 @@ from app.evaluation.data import Asked
 from app.evaluation.records import Outcome, Replied, measured, replied, retrieval
 from tests.fakes.answering import hit
 
+pytestmark = pytest.mark.numeric
+
 GRADES = {"a": {"x": 2, "y": 1}, "b": {"z": 1}}
 
 

@@ -19,6 +19,8 @@ from app.ranking.models import Calibration
 from app.ranking.scoring import sigmoid
 from tests.unit.app.ranking.drawn import UNIT
 
+pytestmark = pytest.mark.numeric
+
 SCORED = st.lists(st.tuples(UNIT, st.booleans()), max_size=60)
 
 

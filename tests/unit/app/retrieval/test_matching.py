@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from app.services.rerank import both, match_vectors, match_words
 from indexing.retrieval.bm25 import Lexical
 
+pytestmark = pytest.mark.numeric
+
 LEXICAL = Lexical()
 WORDS = st.lists(st.sampled_from(["dental", "cover", "office", "the", "日本", "", "7"]), max_size=8).map(" ".join)
 

@@ -12,7 +12,7 @@ from indexing.errors import EmbedderUnavailable, Overloaded
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 
 class Lengths:

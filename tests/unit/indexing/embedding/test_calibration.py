@@ -7,6 +7,8 @@ from indexing.embedding.calibration import MIN_UNIT, PAIRS, dense_unit
 from indexing.embedding.model import Vectors
 from tests.fakes.embedder import HashEmbedder
 
+pytestmark = pytest.mark.numeric
+
 TOPIC = {text: topic for pairs in PAIRS.values() for topic, pair in enumerate(pairs) for text in pair}
 LANGUAGE = {text: language for language, pairs in PAIRS.items() for pair in pairs for text in pair}
 

@@ -19,6 +19,8 @@ from indexing.embedding.model import (
 from indexing.errors import EmbedderUnavailable
 from indexing.settings import EmbeddingSettings
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).parents[4]
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from indexing.embedding.token_ids import decode_tokens
 from indexing.errors import InvalidRequest
 
+pytestmark = pytest.mark.numeric
+
 BYTES = [bytes([number]) for number in range(256)]
 
 

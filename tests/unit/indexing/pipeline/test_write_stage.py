@@ -17,7 +17,7 @@ from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, embed_distin
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import texts
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from indexing.retrieval.fusion import fuse, score_dense, score_sparse, sparse_bo
 from indexing.store.base import Retrieved
 from tests.fakes.points import passage
 
+pytestmark = pytest.mark.numeric
+
 COSINES = st.integers(-1000, 1000).map(lambda n: n / 1000)
 WEIGHTS = st.integers(0, 30_000).map(lambda n: n / 1000)
 KEYS = st.integers(0, 80)

@@ -3,6 +3,8 @@ import pytest
 from app.answering.extractive.evidence import shape_clue
 from app.answering.questions import parse_question
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(
     ("question", "sentence"),

@@ -8,7 +8,7 @@ from app.answering.prompts import estimate_tokens
 from app.answering.questions import parse_question
 from tests.fakes.answering import BlindVectors, WordVectors, hit
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 LEAVE = "Dental cover starts on day one. Parental leave lasts 16 weeks. It is paid in full. Ask HR."
 
 

@@ -9,6 +9,8 @@ from app.answering.extractive.evidence import split
 from app.answering.output import readable
 from tests.fakes.answering import hit
 
+pytestmark = pytest.mark.numeric
+
 MARKER = re.compile(r"\[(\d+)\]")
 LOOK_ALIKES = ("[1]", " [2]", "[[3]4]", "［５］", "【6】", "[\u200b7\u200d]", "[8, 9]", "[2019]", "[a]", "[", "]", "3")
 ORDINARY = ("Dental", " cover", ".", "! ", "\n", " ", "牙科", "。", "مرحبا", "؟", "🙂", "👩\u200d👧", "e\u0301")

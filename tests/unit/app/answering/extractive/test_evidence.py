@@ -1,5 +1,6 @@
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,8 @@ from app.answering.extractive.evidence import judge, lexical_clues, promising, s
 from app.answering.questions import parse_question
 from app.domain import Hit, Scores
 from tests.fakes.answering import hit
+
+pytestmark = pytest.mark.numeric
 
 TEXTS = st.lists(st.text("ab 12.?!\n牙科。", max_size=40), max_size=4)
 QUESTION = parse_question("When was the bridge over the river built?")

@@ -9,6 +9,8 @@ from app.ranking.models import Grade
 from app.ranking.scoring import LEAST_SIGMA, PriorModel, fit_prior, phi, sigma_of, top_k, undecided, worth_reading
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
+pytestmark = pytest.mark.numeric
+
 TOPS = st.integers(1, 45)
 
 

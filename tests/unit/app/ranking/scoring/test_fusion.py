@@ -19,6 +19,8 @@ from app.ranking.scoring import (
 )
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
+pytestmark = pytest.mark.numeric
+
 CALIBRATIONS = st.builds(
     lambda slope, offset: Calibration(slope=slope / 100, offset=offset / 100),
     st.integers(1, 500),

@@ -10,6 +10,8 @@ from app.backends.base import LabelScores, log_evidence, mass_and_evidence
 from app.ranking.scoring import JUDGE_VARIANCE, UNBIASED, UNRELIABLE, bias_of, grade_of, grades_of
 from tests.unit.app.ranking.drawn import LOGS, label_scores
 
+pytestmark = pytest.mark.numeric
+
 TOLD = label_scores(LOGS)
 BIASES = st.lists(TOLD, max_size=4).map(bias_of)
 

@@ -22,6 +22,8 @@ from app.ranking.scoring import (
 )
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT, label_scores
 
+pytestmark = pytest.mark.numeric
+
 LETTERS = 5
 TOLD = label_scores(size=LETTERS)
 STRENGTHS = st.lists(st.integers(-1000, 1000).map(lambda n: n / 1000), min_size=LETTERS, max_size=LETTERS)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from app.ranking.scoring import PriorModel, clip, fit_prior
 from tests.unit.app.ranking.drawn import UNIT
 
+pytestmark = pytest.mark.numeric
+
 PAIRS = st.lists(st.tuples(UNIT, UNIT), max_size=30)
 
 

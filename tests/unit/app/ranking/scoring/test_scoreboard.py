@@ -1,11 +1,14 @@
 """From what was noted to an order: suspects, unread passages, what a second look moves."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Calibration, Grade, Ranked
 from app.ranking.scoring import CallStats, Scoreboard
+
+pytestmark = pytest.mark.numeric
 
 
 def passage(name: str, prior: float, *flags: str, twins: tuple[str, ...] = ()) -> Ranked:
