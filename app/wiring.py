@@ -22,7 +22,7 @@ from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
 from app.services.answer import Answerer
-from app.services.chat import Tasks
+from app.services.chat import ChatService
 from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.jobs import Jobs
@@ -120,7 +120,7 @@ class Services:
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
-        self.tasks = Tasks(self._router, settings.service.backend, settings.routing.deadline_s)
+        self.tasks = ChatService(self._router, settings.service.backend, settings.routing.deadline_s)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())

@@ -17,7 +17,7 @@ from app.backends.pool import BackendPool
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
-from app.services.chat import Tasks
+from app.services.chat import ChatService
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a text and returns what was said to it."""
@@ -118,7 +118,7 @@ def _whole(router: Router) -> Way:
     async def given() -> Router:
         return router
 
-    tasks, caller = Tasks(given, "auto", PLENTY_S), Caller(request_id="benchmark")
+    tasks, caller = ChatService(given, "auto", PLENTY_S), Caller(request_id="benchmark")
 
     def asking(text: str) -> ChatTask:
         return ChatTask(messages=(Turn("user", text),), max_output_tokens=MOST_TOKENS)

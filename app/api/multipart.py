@@ -13,7 +13,7 @@ from app.api.problem_details import UnsupportedMediaType
 from app.api.request import BodyRequest, decode, limited, require_json
 from app.api.schemas import Name
 from app.errors import FieldProblem, InvalidRequest, TooLarge
-from app.services.document_validation import Offer, OfferedFile, Rejected
+from app.services.document_validation import Submission, SubmittedFile, failed
 from app.text.fencing import clean
 from indexing.documents import Document
 from indexing.pipeline.ingest import SubmittedDocument
@@ -127,7 +127,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A request to index. `size` counts bytes."""
 
     collection: str
-    offers: list[Offer]
+    offers: list[Submission]
     size: int
 
 
@@ -166,18 +166,18 @@ def request_body() -> RequestBody:
 
 def _from_json(body: bytes) -> Upload:
     envelope = decode(_mended(body), DocumentsRequest)
-    offers: list[Offer] = [_offer(raw, place) for place, raw in enumerate(envelope.documents)]
+    offers: list[Submission] = [_offer(raw, place) for place, raw in enumerate(envelope.documents)]
     return Upload(collection=envelope.collection, offers=offers, size=len(body))
 
 
-def _offer(raw: msgspec.Raw, place: int) -> Offer:
+def _offer(raw: msgspec.Raw, place: int) -> Submission:
     try:
         return decode(bytes(raw), DocumentBody).offer()
     except InvalidRequest as exc:
         problem = exc.problems[0] if exc.problems else FieldProblem("", str(exc))
-        return Rejected(reason="invalid", detail=f"/documents/{place}{problem.pointer}: {problem.detail}")
+        return failed("invalid", f"/documents/{place}{problem.pointer}: {problem.detail}")
     except ValueError as exc:
-        return Rejected(reason="invalid_id", detail=str(exc))
+        return failed("invalid_id", str(exc))
 
 
 def _mended(body: bytes) -> bytes:
@@ -194,8 +194,10 @@ async def _from_form(request: BodyRequest) -> Upload:
         raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
     if not all(file.filename for file in files):
         raise _refused(("files", "every part must be a file with a filename"))
-    offers: list[Offer] = [
-        OfferedFile(name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type)
+    offers: list[Submission] = [
+        SubmittedFile(
+            name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type
+        )
         for file in files
     ]
     return Upload(collection=_collection(parts), offers=offers, size=sum(len(file.data) for file in files))

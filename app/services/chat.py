@@ -1,4 +1,4 @@
-"""Use cases that need a model and no index: chat."""
+"""Use case: chat with a model, without the index."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -11,10 +11,10 @@ from app.observability.timing import Stopwatch
 STAGE = "chat"
 
 
-class Tasks:
-    """Runs tasks on the backends. The router is asked for with each, so that it can be opened late.
+class ChatService:
+    """Runs chats on the backends. The router is asked for with each, so that it can be opened late.
 
-    `default` serves those that name no backend ("auto" if it is no model), `deadline_s` bounds each.
+    `default` serves chats that name no backend ("auto" if it is no model); `deadline_s` bounds each.
     """
 
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float) -> None:

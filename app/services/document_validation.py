@@ -1,4 +1,4 @@
-"""Documents that callers offer, what may be indexed of them, and what became of each. Pure."""
+"""Validation of submitted documents: what can be indexed, and why the rest cannot. Pure."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -14,100 +14,92 @@ MAX_METADATA_BYTES = 64 * 1024
 MAX_METADATA_DEPTH = 8
 
 _INTEGERS = range(-(2**63), 2**63)
-"""What every store keeps exactly."""
+"""The integers that every store holds exactly."""
 
 
-class OfferedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is still to be read. `media_type` is what its sender says it is."""
+class SubmittedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is still to be read. `media_type` is the one that its sender declares."""
 
     name: str
     data: bytes
     media_type: str | None = None
 
 
-class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer that cannot be indexed: `reason` is a stable code, `detail` one sentence."""
+Validated = SubmittedDocument | DocumentResult
+"""A document that can be indexed, or the failure of one that cannot."""
 
-    reason: str
-    detail: str
-    id: str | None = None
-    source: str = ""
+Submission = Validated | SubmittedFile
 
 
-Offer = SubmittedDocument | OfferedFile | Rejected
-Examined = SubmittedDocument | Rejected
+class _InvalidMetadata(Exception):
+    """Metadata that no store can hold; the text says which and why."""
 
 
-class _Unfit(Exception):
-    """A part of a document that no store can keep; the text says which and why."""
+def failed(reason: str, detail: str, id: str | None = None, source: str = "") -> DocumentResult:
+    """The result of a document that cannot be indexed: `reason` is a stable code, `detail` one sentence."""
+    return DocumentResult(id=id, source=source, status="failed", reason=reason, detail=detail)
 
 
-def examined(offers: Iterable[Examined]) -> list[Examined]:
-    """The offers, cleaned and with their ids; those that cannot be indexed, and repeated ids, rejected."""
+def validate(submissions: Iterable[Validated]) -> list[Validated]:
+    """Clean the documents and give them ids. Those that cannot be indexed, and repeated ids, become failures."""
     seen: set[str] = set()
-    return [_first(_examined(offer), seen) if isinstance(offer, SubmittedDocument) else offer for offer in offers]
-
-
-def rejection(rejected: Rejected) -> DocumentResult:
-    """A failed result."""
-    return DocumentResult(
-        id=rejected.id, source=rejected.source, status="failed", reason=rejected.reason, detail=rejected.detail
-    )
+    validated: list[Validated] = []
+    for submission in submissions:
+        document = _cleaned(submission) if isinstance(submission, SubmittedDocument) else submission
+        if isinstance(document, SubmittedDocument):
+            if document.id in seen:
+                detail = "an earlier document of the same request has this id"
+                document = failed("duplicate_id", detail, document.id, document.source)
+            else:
+                seen.add(document.id)
+        validated.append(document)
+    return validated
 
 
 def id_problem(document_id: str) -> str:
-    """Why a document cannot be called that; "" if it can."""
+    """Why this cannot be the id of a document; "" if it can."""
     if not 1 <= len(document_id) <= MAX_ID_CHARACTERS:
         return f"an id has 1 to {MAX_ID_CHARACTERS} characters, not {len(document_id)}"
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in document_id):
         return "an id has no control characters"
     if document_id in (".", "..") or not document_id.strip("/"):
-        return "an id that is all slashes, or one or two dots, could not be asked for by its URL"
+        return "an id of slashes only, or of one or two dots, cannot be part of a URL"
     return ""
 
 
-def _examined(offer: SubmittedDocument) -> Examined:
-    document, source = offer.document, clean(offer.source)
-    if offer.id and (problem := id_problem(offer.id)):
-        return Rejected(reason="invalid_id", detail=problem, id=offer.id[:MAX_ID_CHARACTERS], source=source)
+def _cleaned(submitted: SubmittedDocument) -> Validated:
+    document, source = submitted.document, clean(submitted.source)
+    if submitted.id and (problem := id_problem(submitted.id)):
+        return failed("invalid_id", problem, submitted.id[:MAX_ID_CHARACTERS], source)
     try:
-        metadata = _fit_metadata(document.metadata)
-    except _Unfit as exc:
-        return Rejected(reason="invalid_metadata", detail=str(exc), id=offer.id or None, source=source)
-    fit = msgspec.structs.replace(
+        metadata = _clean_metadata(document.metadata)
+    except _InvalidMetadata as exc:
+        return failed("invalid_metadata", str(exc), submitted.id or None, source)
+    cleaned = msgspec.structs.replace(
         document, text=clean(document.text), title=clean(document.title), key=clean(document.key), metadata=metadata
     )
-    cleaned = SubmittedDocument(document=fit, id=offer.id, source=source)
-    return msgspec.structs.replace(cleaned, id=cleaned.document_id())
+    result = SubmittedDocument(document=cleaned, id=submitted.id, source=source)
+    return msgspec.structs.replace(result, id=result.document_id())
 
 
-def _first(offer: Examined, seen: set[str]) -> Examined:
-    if not isinstance(offer, SubmittedDocument):
-        return offer
-    if offer.id in seen:
-        detail = "an earlier document of the same request has this id"
-        return Rejected(reason="duplicate_id", detail=detail, id=offer.id, source=offer.source)
-    seen.add(offer.id)
-    return offer
-
-
-def _fit_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    fit: dict[str, Any] = _fit(msgspec.to_builtins(dict(metadata)), MAX_METADATA_DEPTH)
-    size = len(msgspec.json.encode(fit))
+def _clean_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    cleaned: dict[str, Any] = _clean_value(msgspec.to_builtins(dict(metadata)), MAX_METADATA_DEPTH)
+    size = len(msgspec.json.encode(cleaned))
     if size > MAX_METADATA_BYTES:
-        raise _Unfit(f"metadata may take {MAX_METADATA_BYTES} bytes as JSON, this takes {size}")
-    return fit
+        raise _InvalidMetadata(f"metadata may take {MAX_METADATA_BYTES} bytes as JSON, this takes {size}")
+    return cleaned
 
 
-def _fit(value: Any, levels: int) -> Any:
+def _clean_value(value: Any, levels: int) -> Any:
+    """The value, cleaned; it may have so many levels of lists and objects."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, int) and value not in _INTEGERS:
-        raise _Unfit("an integer in metadata has more than 64 bits; send it as a string")
+        raise _InvalidMetadata("an integer in metadata has more than 64 bits; send it as a string")
     if isinstance(value, Mapping | list | tuple) and levels == 0:
-        raise _Unfit(f"metadata may be nested {MAX_METADATA_DEPTH} levels deep, this is deeper")
+        raise _InvalidMetadata(f"metadata may be nested {MAX_METADATA_DEPTH} levels deep, this is deeper")
     if isinstance(value, Mapping):
-        return {clean(str(key)): _fit(item, levels - 1) for key, item in value.items()}
+        return {clean(str(key)): _clean_value(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_fit(item, levels - 1) for item in value]
+        return [_clean_value(item, levels - 1) for item in value]
     return value

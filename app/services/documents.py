@@ -11,12 +11,11 @@ import msgspec
 
 from app.errors import Conflict, FieldProblem, NotFound, Overloaded
 from app.services.document_validation import (
-    Examined,
-    Offer,
-    OfferedFile,
-    Rejected,
-    examined,
-    rejection,
+    Submission,
+    SubmittedFile,
+    Validated,
+    failed,
+    validate,
 )
 from indexing.documents import Passage
 from indexing.errors import UnreadableDocument
@@ -142,15 +141,15 @@ class Documents:
         finally:
             self._uploads -= 1
 
-    async def read(self, offers: Sequence[Offer]) -> list[Examined]:
+    async def read(self, offers: Sequence[Submission]) -> list[Validated]:
         """The documents of all offers in order, each with its id, or why it cannot be indexed."""
         found = [document for offer in offers for document in await self._read(offer)]
-        return await asyncio.to_thread(examined, found)
+        return await asyncio.to_thread(validate, found)
 
     async def index(
         self,
         collection: str,
-        documents: Sequence[Examined],
+        documents: Sequence[Validated],
         tell: Callable[[Sequence[DocumentResult]], None] = lambda _: None,
     ) -> list[DocumentResult]:
         """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told."""
@@ -217,21 +216,21 @@ class Documents:
             seconds=round(seconds, 3),
         )
 
-    async def _read(self, offer: Offer) -> list[Examined]:
-        if not isinstance(offer, OfferedFile):
+    async def _read(self, offer: Submission) -> list[Validated]:
+        if not isinstance(offer, SubmittedFile):
             return [offer]
         if self._readers is None:
             self._readers = ReaderPool((await self._context()).limits, _READERS)
         try:
             documents = await self._readers.read(offer.data, offer.name, offer.media_type)
         except UnreadableDocument as exc:
-            return [Rejected(reason=exc.reason, detail=exc.detail, source=offer.name)]
+            return [failed(exc.reason, exc.detail, source=offer.name)]
         return [SubmittedDocument(document=document, id=own_id(document), source=offer.name) for document in documents]
 
-    async def _index(self, collection: str, part: Sequence[Examined]) -> list[DocumentResult]:
+    async def _index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
         good = [offer for offer in part if isinstance(offer, SubmittedDocument)]
         outcomes = iter(await self.put(collection, good) if good else ())
-        return [next(outcomes) if isinstance(offer, SubmittedDocument) else rejection(offer) for offer in part]
+        return [next(outcomes) if isinstance(offer, SubmittedDocument) else offer for offer in part]
 
 
 def document_not_found(collection: str, document_id: str) -> NotFound:

@@ -1,4 +1,4 @@
-"""Use case: vectors of texts that the caller brings along."""
+"""Use case: embed texts that the caller sends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,20 +14,14 @@ from indexing.embedding.model import Embedder
 from indexing.embedding.token_ids import decode_tokens
 from indexing.store.base import Vector
 
-MOST_TEXTS = 2_048
+MAX_INPUTS = 2_048
 
-
-class TextsToEmbed(msgspec.Struct, frozen=True, kw_only=True):
-    """`inputs` are texts, or token ids of OpenAI's models. `queries`: they look for something, rather than being it."""
-
-    model: str
-    inputs: Sequence[str | Sequence[int]]
-    dimensions: int | None = None
-    queries: bool = False
+Inputs = Sequence[str | Sequence[int]]
+"""Texts, or token ids of OpenAI's models."""
 
 
 class EmbeddedTexts(msgspec.Struct, frozen=True, kw_only=True):
-    """Unit vectors in the order of the inputs; the tokens that the model read; which inputs it read only in part."""
+    """Unit vectors in the order of the inputs, the tokens that were read, and the inputs that were truncated."""
 
     vectors: Sequence[Vector]
     tokens: int
@@ -35,60 +29,63 @@ class EmbeddedTexts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Embeddings:
-    """Embeds with the one model that the index uses, too; `sizes` are those to which its vectors may be cut."""
+    """Embeds with the model of the index; `sizes` are the dimensions to which its vectors may be cut."""
 
     def __init__(
         self, texts: TextEmbedder, embedder: Callable[[], Awaitable[Embedder]], names: ModelNames, sizes: Sequence[int]
     ) -> None:
         self._texts, self._embedder, self._names, self._sizes = texts, embedder, names, sizes
 
-    async def embed(self, task: TextsToEmbed) -> EmbeddedTexts:
-        """Raises InvalidRequest, TooLarge, NotFound (the model), EmbedderUnavailable, Overloaded."""
-        if not self._names.embeds(task.model):
-            raise NotFound(f"there is no embedding model {task.model[:100]!r} here; ask for {EMBED!r}")
-        if len(task.inputs) > MOST_TEXTS:
-            raise TooLarge(f"{len(task.inputs)} inputs are more than {MOST_TEXTS}, the most that one request may have")
-        if not task.inputs:
+    async def embed(
+        self, model: str, inputs: Inputs, *, dimensions: int | None = None, queries: bool = False
+    ) -> EmbeddedTexts:
+        """Embed `inputs`, as documents or as `queries`.
+
+        Raises InvalidRequest, TooLarge, NotFound (the model), EmbedderUnavailable, Overloaded.
+        """
+        if not self._names.embeds(model):
+            raise NotFound(f"embedding model {model[:100]!r} not found; use {EMBED!r}")
+        if len(inputs) > MAX_INPUTS:
+            raise TooLarge(f"a request may have at most {MAX_INPUTS} inputs, not {len(inputs)}")
+        if not inputs:
             raise pointing_at("/input", "there is nothing to embed")
-        size = await self._size(task.dimensions)
-        texts = await _texts(task.inputs)
-        found = await self._texts.embed(texts, queries=task.queries)
+        size = await self._size(dimensions)
+        embedded = await self._texts.embed(await _texts(inputs), queries=queries)
         return EmbeddedTexts(
-            vectors=[_cut(one, size) for one in found],
-            tokens=sum(one.tokens for one in found),
-            truncated=tuple(index for index, one in enumerate(found) if one.truncated),
+            vectors=[_cut(one, size) for one in embedded],
+            tokens=sum(one.tokens for one in embedded),
+            truncated=tuple(index for index, one in enumerate(embedded) if one.truncated),
         )
 
-    async def _size(self, wanted: int | None) -> int | None:
-        """None: all of it."""
-        if wanted is None:
+    async def _size(self, dimensions: int | None) -> int | None:
+        """The requested size of the vectors, if it is one of the model's; None for the full size."""
+        if dimensions is None:
             return None
         full = (await self._embedder()).dimension
-        if wanted != full and wanted not in self._sizes:
-            known = ", ".join(map(str, sorted({full, *self._sizes})))
+        if dimensions != full and dimensions not in self._sizes:
+            sizes = ", ".join(map(str, sorted({full, *self._sizes})))
             raise pointing_at(
-                "/dimensions",
-                f"this model has vectors of {known}; [embedding] sizes tells those to which they may be cut",
+                "/dimensions", f"this model has vectors of {sizes} dimensions; add others under [embedding] sizes"
             )
-        return wanted
+        return dimensions
 
 
-async def _texts(inputs: Sequence[str | Sequence[int]]) -> list[str]:
+async def _texts(inputs: Inputs) -> list[str]:
     if all(isinstance(one, str) for one in inputs):
         return [clean(str(one)) for one in inputs]
-    return await asyncio.to_thread(_spelt_out, inputs)
+    return await asyncio.to_thread(_decoded, inputs)
 
 
-def _spelt_out(inputs: Sequence[str | Sequence[int]]) -> list[str]:
+def _decoded(inputs: Inputs) -> list[str]:
     try:
         return [clean(one if isinstance(one, str) else decode_tokens(one)) for one in inputs]
     except InvalidRequest as exc:
         raise pointing_at("/input", str(exc)) from exc
 
 
-def _cut(found: Embedded, size: int | None) -> Vector:
-    """A vector cut short (Matryoshka) is no unit vector any more, and is made one."""
-    if size is None or size == len(found.vector):
-        return found.vector
-    head = found.vector[:size]
+def _cut(embedded: Embedded, size: int | None) -> Vector:
+    """The first `size` components (Matryoshka), scaled to a unit vector again."""
+    if size is None or size == len(embedded.vector):
+        return embedded.vector
+    head = embedded.vector[:size]
     return np.asarray(head / max(float(np.linalg.norm(head)), 1e-12), dtype=np.float32)

@@ -16,7 +16,7 @@ from app.api.schemas import MAX_CANDIDATES
 from app.config.settings import Settings
 from app.domain import Hit, Query, RankingOptions
 from app.errors import MissingCapability, NotAllowed, NotAuthenticated, UnknownBackend, pointing_at
-from app.services.model_ids import at_backend
+from app.services.model_ids import split_backend
 from app.services.search import Searcher
 from indexing.errors import CollectionNotFound
 
@@ -56,7 +56,7 @@ class DifyRequest(msgspec.Struct, frozen=True, kw_only=True):
     def to_query(self, default_top_k: int, ranking: RankingOptions) -> Query:
         """Raises InvalidRequest. A longer query is cut; numbers out of their range are brought into it."""
         setting = self.retrieval_setting or RetrievalSetting()
-        collection, backend = at_backend(self.knowledge_id)
+        collection, backend = split_backend(self.knowledge_id)
         if not self.query.strip():
             raise pointing_at("/query", "there is nothing to look for")
         limit = within(1, default_top_k if setting.top_k is None else setting.top_k, MAX_CANDIDATES)

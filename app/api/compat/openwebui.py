@@ -18,7 +18,7 @@ from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, limited, while_connected
 from app.config.settings import Settings
 from app.domain import Hit, Query
-from app.services.document_validation import Examined, OfferedFile
+from app.services.document_validation import SubmittedFile, Validated
 from app.services.documents import Documents
 from app.services.search import Searcher
 from app.text.fencing import clean
@@ -66,7 +66,7 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
     """
     name = _file_name(request.headers.get("x-filename", ""))
     with documents.uploading():
-        offer = OfferedFile(
+        offer = SubmittedFile(
             name=name,
             data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
             media_type=request.headers.get("content-type"),
@@ -103,13 +103,13 @@ def _file_name(sent: str) -> str:
     return _KEPT_AS.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
 
 
-def _pages_of(offer: Examined, name: str) -> Iterator[dict[str, Any]]:
+def _pages_of(offer: Validated, name: str) -> Iterator[dict[str, Any]]:
     """The pages of a document, or all of it. `page` in the metadata counts from 0: Open WebUI adds one.
 
     Raises UnreadableDocument.
     """
     if not isinstance(offer, SubmittedDocument):
-        raise UnreadableDocument(offer.reason, offer.detail)
+        raise UnreadableDocument(offer.reason or "", offer.detail or "")
     document = offer.document
     metadata = {**document.metadata, "source": name, "title": document.title}
     for start, end, page in _pages(document):

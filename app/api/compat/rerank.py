@@ -67,8 +67,8 @@ async def rerank(
     texts = document_texts(data.documents, data.rank_fields)
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
     query = query_text(data.query)
-    ranker = names.ranker(data.model or "", clients.values())
-    ranking = text_ranker.rank(query, texts, ranker.backend, top, caller_of(request))
+    backend, warning = names.ranking_backend(data.model or "", clients.values())
+    ranking = text_ranker.rank(query, texts, backend, top, caller_of(request))
     ranked = await _finish(request, ranking)
     read, written = ranked.input_tokens, ranked.usage.output_tokens
     return {
@@ -88,7 +88,7 @@ async def rerank(
             "api_version": {"version": "2" if request.url.path.startswith("/v2") else "1"},
             "billed_units": {"search_units": -(-len(texts) // DOCUMENTS_PER_UNIT)},
             "tokens": {"input_tokens": read, "output_tokens": written},
-            "warnings": log_notes(caller_of(request), ranker.warning, *ranked.degraded, *ranked.warnings),
+            "warnings": log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings),
             "backend": ranked.use.used,
             "cost_usd": ranked.usage.cost_usd,
             "timings_ms": ranked.timings_ms,
@@ -114,9 +114,9 @@ async def rerank_as_tei(
     """The same for clients of Text Embeddings Inference, which name no model."""
     texts = document_texts(data.texts, pointer="/texts")
     query = query_text(data.query)
-    ranker = names.ranker("", clients.values())
-    ranked = await _finish(request, text_ranker.rank(query, texts, ranker.backend, None, caller_of(request)))
-    log_notes(caller_of(request), ranker.warning, *ranked.degraded, *ranked.warnings)
+    backend, warning = names.ranking_backend("", clients.values())
+    ranked = await _finish(request, text_ranker.rank(query, texts, backend, None, caller_of(request)))
+    log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings)
     return [
         {"index": index, "score": score, **({"text": texts[index]} if data.return_text else {})}
         for index, score in ranked.results

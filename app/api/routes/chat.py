@@ -14,7 +14,7 @@ from app.api.schemas import Name, TurnBody
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, Turn
 from app.errors import pointing_at
-from app.services.chat import Tasks
+from app.services.chat import ChatService
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
@@ -61,7 +61,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
 )
 async def chat(
-    request: BodyRequest, data: JSONBody[ChatBody], tasks: Injected[Tasks], settings: Injected[Settings]
+    request: BodyRequest, data: JSONBody[ChatBody], tasks: Injected[ChatService], settings: Injected[Settings]
 ) -> Response[ChatResult]:
     """A model's reply, without any documents. Says who served it, what it cost, and where the time went.
 

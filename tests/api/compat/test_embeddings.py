@@ -88,7 +88,7 @@ async def test_the_models_names(client: httpx.AsyncClient, name: str | None) -> 
 @pytest.mark.parametrize(
     ("fields", "status", "param", "says"),
     [
-        ({"input": "a", "model": "text-embedding-3-small"}, 404, "model", "ask for 'winnow-embed'"),
+        ({"input": "a", "model": "text-embedding-3-small"}, 404, "model", "use 'winnow-embed'"),
         ({}, 400, "input", "required"),
         ({"input": []}, 400, "input", "nothing to embed"),
         ({"input": None}, 400, "input", "expected a string"),

@@ -23,8 +23,8 @@ from app.backends.settings import AUTO
 from app.config.settings import Settings
 from app.domain import AnswerDone, BackendUse, Caller, ChatDone, ChatResult, ChatTask, Query, Question, TextDelta
 from app.errors import NotFound, WinnowError
-from app.services.chat import Tasks
-from app.services.model_ids import ANSWER, at_backend, line_called
+from app.services.chat import ChatService
+from app.services.model_ids import ANSWER, find_client, split_backend
 from app.wiring import PROBE_S, Answering
 
 DEFAULT_COLLECTION = Query(text="").collection
@@ -51,14 +51,14 @@ async def target_of(model: str, clients: Mapping[str, BackendClient]) -> Target:
     """
     name = model.strip()
     if name == ANSWER or name.startswith((f"{ANSWER}:", f"{ANSWER}@")):
-        collection, backend = at_backend(name.removeprefix(ANSWER).removeprefix(":"))
+        collection, backend = split_backend(name.removeprefix(ANSWER).removeprefix(":"))
         return Target(collection or DEFAULT_COLLECTION, backend)
     if name == AUTO:
         return Target(None, AUTO)
-    if (client := line_called(name, clients.values())) is None:
+    if (client := find_client(name, clients.values())) is None:
         # Just after the start some may not have said yet which model they have.
         await asyncio.gather(*(_probe(one) for one in clients.values() if one.probed is None))
-        client = line_called(name, clients.values())
+        client = find_client(name, clients.values())
     if client is None:
         ids = [one.model for one in clients.values() if one.model]
         models = ", ".join((ANSWER, f"{ANSWER}:COLLECTION", f"{ANSWER}:COLLECTION@BACKEND", *ids))
@@ -94,7 +94,7 @@ async def job_of(body: ChatCompletionBody, clients: Mapping[str, BackendClient],
     return ChatResult(text=without_a_model(body), finish_reason="stop", backend=use)
 
 
-async def whole(job: Job, answerer: Answering, tasks: Tasks, caller: Caller) -> AnswerDone | ChatDone:
+async def whole(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AnswerDone | ChatDone:
     """All of it at once. Raises what the use cases raise."""
     match job:
         case Question():
@@ -105,7 +105,7 @@ async def whole(job: Job, answerer: Answering, tasks: Tasks, caller: Caller) -> 
             return ChatDone(job)
 
 
-def stream(job: Job, answerer: Answering, tasks: Tasks, caller: Caller) -> AsyncIterator[Event]:
+def stream(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AsyncIterator[Event]:
     """The same as it is made. Closing it ends the calls."""
     match job:
         case Question():
@@ -132,7 +132,7 @@ async def openai_chat(
     request: BodyRequest,
     data: JSONBody[ChatCompletionBody],
     answerer: Injected[Answering],
-    tasks: Injected[Tasks],
+    tasks: Injected[ChatService],
     clients: Injected[Mapping[str, BackendClient]],
     backends: Injected[Backends],
     settings: Injected[Settings],

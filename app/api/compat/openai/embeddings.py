@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 from app.api.compat.errors import openai_error, shaped
 from app.api.compat.inputs import LenientJSON, inputs
 from app.api.request import BodyRequest, Injected, while_connected
-from app.services.embed import Embeddings, TextsToEmbed
+from app.services.embed import Embeddings
 from app.services.model_ids import EMBED
 from indexing.store.base import Vector
 
@@ -51,13 +51,9 @@ async def create_embeddings(
     part.
     """
     model = data.model or EMBED
-    task = TextsToEmbed(
-        model=model,
-        inputs=inputs(data.input),
-        dimensions=data.dimensions or None,
-        queries=data.input_type in QUERY_TYPES,
-    )
-    embedded = await while_connected(request, embeddings.embed(task))
+    queries = data.input_type in QUERY_TYPES
+    embedding = embeddings.embed(model, inputs(data.input), dimensions=data.dimensions or None, queries=queries)
+    embedded = await while_connected(request, embedding)
     content = {
         "data": await asyncio.to_thread(_encoded, embedded.vectors, data.encoding_format or "float"),
         "model": model,

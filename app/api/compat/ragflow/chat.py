@@ -22,7 +22,7 @@ from app.backends.base import FinishReason
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, Citation, CitationMade, Hit, Query, Question, SourcesFound, TextDelta, Usage
 from app.errors import InvalidRequest, WinnowError
-from app.services.model_ids import at_backend
+from app.services.model_ids import split_backend
 from app.wiring import Answering
 
 _RUN = re.compile(r"(?:\[\d{1,4}\])+")
@@ -117,7 +117,7 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest("You have to provide messages.")
         if self.messages[-1].role != "user":
             raise InvalidRequest("The last content of this conversation is not from user.")
-        collection, backend = at_backend(chat_id)
+        collection, backend = split_backend(chat_id)
         asked, earlier = question_of(self.messages)
         condition = self.extra_body.metadata_condition if self.extra_body else None
         search = Query(

@@ -18,7 +18,7 @@ from app.api.schemas import MAX_CANDIDATES
 from app.backends.client import BackendClient
 from app.domain import Hit, Mode, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest
-from app.services.model_ids import ModelNames, at_backend
+from app.services.model_ids import ModelNames, split_backend
 from app.services.search import Searcher
 from app.text.languages import detect_language
 from app.text.terms import content_terms, occurrences, terms
@@ -132,7 +132,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
             min_score=within(0.0, threshold, 1.0),
         )
         targets: dict[str, str | None] = {}
-        for collection, backend in map(at_backend, self._datasets()):
+        for collection, backend in map(split_backend, self._datasets()):
             targets.setdefault(collection, backend)
         return [
             msgspec.structs.replace(shared, collection=collection, backend=ranker or backend)
@@ -171,13 +171,13 @@ async def ragflow_retrieval(
 
     `message` is there when something did not go as asked.
     """
-    ranker = names.ranker(data.rerank_id or "", clients.values())
-    queries = data.queries(ranker.backend)
+    backend, warning = names.ranking_backend(data.rerank_id or "", clients.values())
+    queries = data.queries(backend)
     if not queries[0].text:
         return {"data": {"total": 0, "chunks": [], "doc_aggs": {}}, "code": 0}
     caller = caller_of(request)
     results = await while_connected(request, together(searcher.search(query, caller) for query in queries))
-    notes = log_notes(caller, ranker.warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
+    notes = log_notes(caller, warning, *(note for one in results for note in (*one.degraded, *one.warnings)))
     reply = {"data": _page(data, queries[0].text, results), "code": 0}
     return reply | {"message": "; ".join(notes)} if notes else reply
 

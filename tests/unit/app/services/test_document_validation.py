@@ -1,13 +1,13 @@
-"""What may be indexed of an offer."""
+"""Which documents can be indexed."""
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.document_validation import MAX_METADATA_BYTES, Rejected, examined, id_problem
+from app.services.document_validation import MAX_METADATA_BYTES, id_problem, validate
 from indexing.documents import Document
-from indexing.pipeline.ingest import SubmittedDocument
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -24,8 +24,8 @@ def offer(text: str = "text", id: str = "", source: str = "", **fields: object) 
 @given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, JSON, max_size=4))
 def test_whatever_is_offered_can_be_stored_or_is_rejected(text: str, title: str, name: str, metadata: object) -> None:
     """No NUL, no lone surrogate, no integer beyond 64 bits gets through, and text keeps its length."""
-    (found,) = examined([offer(text, name, title=title, metadata=metadata)])
-    if isinstance(found, Rejected):
+    (found,) = validate([offer(text, name, title=title, metadata=metadata)])
+    if isinstance(found, DocumentResult):
         assert found.reason in ("invalid_id", "invalid_metadata")
         assert found.detail
         return
@@ -35,7 +35,7 @@ def test_whatever_is_offered_can_be_stored_or_is_rejected(text: str, title: str,
     assert b"\\u0000" not in stored
     assert len(msgspec.json.encode(document.metadata)) <= MAX_METADATA_BYTES
     assert found.id
-    assert examined([found]) == [found]
+    assert validate([found]) == [found]
 
 
 @pytest.mark.parametrize(("levels", "fits"), [(7, True), (8, False)])
@@ -44,21 +44,21 @@ def test_metadata_is_bounded_in_depth(levels: int, fits: bool) -> None:
     value: object = 1
     for _ in range(levels):
         value = [value]
-    (found,) = examined([offer(metadata={"a": value})])
+    (found,) = validate([offer(metadata={"a": value})])
     assert isinstance(found, SubmittedDocument) is fits
 
 
 def test_the_first_of_an_id_counts() -> None:
     """A later one is rejected, also where the id comes from the source, or from the content."""
-    found = examined([offer("a", "x"), offer("b", "x"), offer("c", source="s"), offer("d", source="s"), *[offer()] * 2])
+    found = validate([offer("a", "x"), offer("b", "x"), offer("c", source="s"), offer("d", source="s"), *[offer()] * 2])
     assert [isinstance(each, SubmittedDocument) for each in found] == [True, False, True, False, True, False]
-    assert {each.reason for each in found if isinstance(each, Rejected)} == {"duplicate_id"}
+    assert {each.reason for each in found if isinstance(each, DocumentResult)} == {"duplicate_id"}
 
 
 def test_a_rejected_document_keeps_no_id_from_others() -> None:
     """Only what is indexed takes its id."""
     rejected = offer("a", "x", metadata={"a": 2**64})
-    assert [isinstance(each, SubmittedDocument) for each in examined([rejected, offer("b", "x")])] == [False, True]
+    assert [isinstance(each, SubmittedDocument) for each in validate([rejected, offer("b", "x")])] == [False, True]
 
 
 @pytest.mark.parametrize("document_id", ["", ".", "..", "/", "//", "a\0", "a\x7f", "\x85", "\ud800", "i" * 513])

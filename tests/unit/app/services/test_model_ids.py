@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.backends.router import Backend, Backends
-from app.services.model_ids import ModelNames, Ranker, public_name
+from app.services.model_ids import ModelNames, public_name
 
 NAMES = ModelNames(
     Backends([Backend(name="gemma", kind="vllm", roles=("rank", "chat"))]), {"rerank-v3.5": "none"}, ("minilm",)
@@ -25,15 +25,15 @@ NAMES = ModelNames(
 )
 def test_names_that_mean_something(model: str, backend: str | None) -> None:
     """Without a warning; whether a backend is there is for the ranking to say."""
-    assert NAMES.ranker(model, []) == Ranker(backend)
+    assert NAMES.ranking_backend(model, []) == (backend, "")
 
 
 def test_any_other_name_means_the_default_and_a_warning() -> None:
     """The warning says what the client sent, as far as it fits, and where names are given."""
-    found = NAMES.ranker("x" * 1000, [])
-    assert found.backend is None
-    assert "rerank_aliases" in found.warning
-    assert len(found.warning) < 250
+    backend, warning = NAMES.ranking_backend("x" * 1000, [])
+    assert backend is None
+    assert "rerank_aliases" in warning
+    assert len(warning) < 250
 
 
 @pytest.mark.parametrize(("model", "known"), [("winnow-embed", True), ("minilm", True), ("ada", False), ("", False)])

@@ -74,6 +74,7 @@ def test_figures_agree_however_they_are_written(claimed: str, quoted: str) -> No
         ("3 millions", "3 thousand"),
         ("25", "twenty years in five cities"),
         ("31", "thirty, eleven"),
+        ("6", "five"),
     ],
 )
 def test_other_figures_are_other_figures(claimed: str, quoted: str) -> None:
