@@ -10,10 +10,7 @@ import msgspec
 
 from indexing.documents import PageStart
 from indexing.errors import Fallback as Fallback
-from indexing.filters import (
-    Filter,
-    Scalar,
-)
+from indexing.filters import Filter, Scalar
 
 Mode = Literal["hybrid", "dense", "sparse"]
 Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
@@ -30,9 +27,9 @@ Values = tuple[Scalar, ...]
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """At least one of `fields` stands to one of `values` as `operator` says; "empty" and "not empty" take no value.
+    """True if `operator` holds between one of `fields` and one of `values`; "empty" and "not empty" take no value.
 
-    A list counts by its items. A field that is not there meets no operator but "empty": not "≠" either.
+    Of a list, each item counts. An absent field meets no operator but "empty", not even "≠".
     """
 
     fields: tuple[str, ...]
@@ -41,14 +38,14 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """All of `conditions` (`every`), or at least one of them. At least one is there."""
+    """All of `conditions` (`every`), or at least one of them. Never empty."""
 
     conditions: tuple[Condition, ...]
     every: bool = True
 
 
 class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is to rank. None means: the settings' default."""
+    """How a model is to rank. None means the settings' default."""
 
     strategy: Strategy | None = None
     depth: int | None = None
@@ -78,7 +75,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A hit's evidence; a side that did not find it is None. `grade` is a model's, in [0,1]."""
+    """A hit's evidence; a side that did not find the passage is None. `grade` is a model's, in [0,1]."""
 
     dense: float | None = None
     sparse: float | None = None
@@ -87,7 +84,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that was found. `score` in [0,1]. `ranked_by` is a backend's name, or "none"."""
+    """A passage as a search returns it. `score` in [0,1]. `ranked_by` is a backend's name, or "none"."""
 
     id: str
     document_id: str
@@ -174,7 +171,7 @@ def usage_of(stages: Mapping[str, StageUsage]) -> Usage:
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of /search. `timings_ms` holds embed, retrieve, rank (those that ran) and total."""
+    """The result of a search. `timings_ms` holds embed, retrieve, rank (those that ran) and total."""
 
     query: str
     collection: str

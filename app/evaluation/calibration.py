@@ -17,13 +17,13 @@ from app.ranking.calibration import (
     FITS_FILE,
     Bin,
     Fit,
-    KeptFit,
+    StoredFit,
     calibration_error,
     fit_calibration,
     judgements_hash,
-    keep_fit,
     log_loss,
     reliability,
+    store_fit,
 )
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
@@ -101,7 +101,7 @@ async def calibrate(
     model, judgements = _one_model(graded), judgements_hash(_judgements(data, queries))
     fit = fit_calibration(*_observed(graded), judgements)
     kept_in = services.settings.index.home / FITS_FILE
-    keep_fit(kept_in, KeptFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
+    store_fit(kept_in, StoredFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
     return _result(options, model, fit, graded, time.perf_counter() - began, kept_in)
 
 

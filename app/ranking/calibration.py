@@ -1,4 +1,4 @@
-"""Grades to probabilities: fitting, applying and keeping the fit."""
+"""Calibration of scores as probabilities: fits it, measures it, and stores the fits in a file."""
 
 import hashlib
 import math
@@ -21,11 +21,11 @@ _STEPS = 30
 _HALVINGS = 12
 _RIDGE = 1e-12
 _FLAT = 1e-9  # deviation of z
-_NEVER = 1e-15  # the least probability that the log loss knows
+_LEAST_CHANCE = 1e-15  # keeps the log loss finite
 
 
 class Bin(msgspec.Struct, frozen=True, kw_only=True):
-    """Passages with a score in [low, high): how many, their mean score, and the share of them that is relevant."""
+    """The passages with a score in [low, high): how many, their mean score, and the share that is relevant."""
 
     low: float
     high: float
@@ -35,9 +35,9 @@ class Bin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """A calibration and where it comes from. `ece_before`, `ece_after`: calibration error in [0,1] without and with it.
+    """A calibration, and the data it was fitted on.
 
-    `log_loss` with it, in nats per passage.
+    `ece_before`, `ece_after`: calibration error in [0,1] without and with it. `log_loss` with it, in nats per passage.
     """
 
     slope: float
@@ -51,12 +51,12 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def calibration(self) -> Calibration:
-        """What the ranking needs of it."""
+        """The part that scoring needs."""
         return Calibration(slope=self.slope, offset=self.offset)
 
 
 def fit_calibration(zs: Sequence[float], relevant: Sequence[bool], data_hash: str) -> Fit:
-    """Of finite z and whether the passage is relevant.
+    """The fit of finite z to whether their passages are relevant.
 
     Raises InvalidRequest when one of the two classes is missing, and when a higher z does not go with more relevance:
     such a fit would turn the ranking around.
@@ -114,7 +114,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def log_loss(scores: Sequence[float], relevant: Sequence[bool]) -> float:
     """In nats per passage; 0 of none."""
     likely = (score if label else 1 - score for score, label in zip(scores, relevant, strict=True))
-    return -math.fsum(math.log(max(chance, _NEVER)) for chance in likely) / max(len(scores), 1)
+    return -math.fsum(math.log(max(chance, _LEAST_CHANCE)) for chance in likely) / max(len(scores), 1)
 
 
 def _platt(zs: Vector, relevant: NDArray[np.bool_]) -> Calibration:
@@ -129,7 +129,7 @@ def _platt(zs: Vector, relevant: NDArray[np.bool_]) -> Calibration:
 
 
 def _newton(features: Vector, targets: Vector) -> tuple[float, float]:
-    """From the base rate, by a fixed number of steps, each halved as often as lowers the cross-entropy most."""
+    """Newton's method from the base rate; each step is halved as often as lowers the cross-entropy most."""
     weights = np.array([0.0, math.log(targets.mean() / (1 - targets.mean()))])
     for _ in range(_STEPS):
         chances = _sigmoid(features @ weights)
@@ -155,36 +155,36 @@ Fits = Mapping[tuple[str, str], Calibration]
 """By model and prompt version."""
 
 
-class KeptFit(msgspec.Struct, frozen=True, kw_only=True):
-    """A fit and whose it is."""
+class StoredFit(msgspec.Struct, frozen=True, kw_only=True):
+    """A fit, and the model and prompts that it holds for."""
 
     model: str
     prompt_version: str
     fit: Fit
 
 
-def read_fits(path: Path) -> tuple[KeptFit, ...]:
+def read_fits(path: Path) -> tuple[StoredFit, ...]:
     """() when there is no file. Raises ConfigError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=tuple[KeptFit, ...])
+        return msgspec.json.decode(path.read_bytes(), type=tuple[StoredFit, ...])
     except FileNotFoundError:
         return ()
     except (OSError, msgspec.MsgspecError) as exc:
-        raise ConfigError(f"{path} cannot be read as calibrations; delete it, and fit them anew") from exc
+        raise ConfigError(f"{path} cannot be read as calibrations; delete it, and fit them again") from exc
 
 
-def keep_fit(path: Path, fit: KeptFit) -> None:
-    """In place of an earlier one of the same model and prompts; whole or not at all. Raises ConfigError."""
-    others = [kept for kept in read_fits(path) if _whose(kept) != _whose(fit)]
+def store_fit(path: Path, fit: StoredFit) -> None:
+    """Store it in place of an earlier fit of the same model and prompts, atomically. Raises ConfigError."""
+    others = [stored for stored in read_fits(path) if _owner(stored) != _owner(fit)]
     draft = path.with_name(path.name + ".new")
     draft.write_bytes(msgspec.json.format(msgspec.json.encode([*others, fit])))
     draft.replace(path)
 
 
 def calibrations(path: Path) -> Fits:
-    """What the file holds. Raises ConfigError."""
-    return {_whose(kept): kept.fit.calibration for kept in read_fits(path)}
+    """The calibrations in the file. Raises ConfigError."""
+    return {_owner(stored): stored.fit.calibration for stored in read_fits(path)}
 
 
-def _whose(kept: KeptFit) -> tuple[str, str]:
-    return kept.model, kept.prompt_version
+def _owner(stored: StoredFit) -> tuple[str, str]:
+    return stored.model, stored.prompt_version

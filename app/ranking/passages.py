@@ -154,10 +154,10 @@ _GRAM = 8
 _KEPT = 4
 _BUCKETS = 16
 _SKETCHED = 32
-"""Hashes that a text must have for a sketch; a shorter one, of a hundred letters or so, has only equals."""
+"""Hashes that a text needs for a sketch; shorter ones, of about a hundred letters, are compared for equality only."""
 
 _MOST_COMPARED = 8
-"""Texts made of one template meet often; then only the first few are compared."""
+"""Texts made from one template share many bands; then only the first few are compared."""
 
 _BASE = 0x9E3779B1
 _NONE = np.uint32(0xFFFFFFFF)
@@ -167,7 +167,7 @@ Hashes = npt.NDArray[np.uint32]
 
 
 def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[int]:
-    """For each text the index of the first one that it equals or nearly equals, else its own.
+    """For each text, the index of the first text that it equals or nearly equals, else its own index.
 
     Texts are equal in their letters and digits, whatever their case. Those whose `facts` differ are never alike. Texts
     hold no NUL characters.
@@ -177,34 +177,34 @@ def first_alike(texts: Sequence[str], facts: Callable[[int], Hashable]) -> list[
     letters, starts, ends = _letters(texts)
     fingerprints = _fingerprints(letters, starts, ends)
     bands = _shared_bands(fingerprints)
-    meeting: dict[Hashable, list[int]] = {}
+    by_band: dict[Hashable, list[int]] = {}
     first = list(range(len(texts)))
     for index in first:
         whole = letters[starts[index] : ends[index]]
         places: list[Hashable] = list(bands[index]) if len(fingerprints[index]) >= _SKETCHED else [whole.tobytes()]
-        for other in _met(places, meeting):
+        for other in _sharing(places, by_band):
             same = np.array_equal(letters[starts[other] : ends[other]], whole)
             if (same or _near(fingerprints[other], fingerprints[index])) and facts(other) == facts(index):
                 first[index] = other
                 break
         else:
             for place in places:
-                meeting.setdefault(place, []).append(index)
+                by_band.setdefault(place, []).append(index)
     return first
 
 
 def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
-    """The UTF-16 codes that count, of all texts one after another, and where each text's begin and end."""
+    """The UTF-16 codes of letters and digits of all texts in a row, and where each text begins and ends in them."""
     joined = "\0".join(texts).lower() + "\0"
     codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-    kept = codes[_counts()[codes]]
+    kept = codes[_is_letter()[codes]]
     ends = np.flatnonzero(kept == 0)
     return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
 
 
 @cache
-def _counts() -> npt.NDArray[np.bool_]:
-    """Whether a code counts: no punctuation, separators, controls; but NUL between texts, and surrogates."""
+def _is_letter() -> npt.NDArray[np.bool_]:
+    """By code: neither punctuation, separator nor control; but NUL, which divides texts, and surrogates count."""
     kinds = (unicodedata.category(chr(code)) for code in range(1, 0x10000))
     return np.array([True, *(kind == "Cs" or kind[0] not in "PZC" for kind in kinds)])
 
@@ -224,13 +224,13 @@ def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Ha
 
 
 def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
-    """For each text the pairs of neighbouring values of its sketch that another one has as well."""
+    """For each text, the pairs of neighbouring values in its sketch that another text has too."""
     sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
     hashes = np.concatenate(fingerprints)
     rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
     np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
     pairs = sketches.reshape(-1, 2).astype(np.uint64)
-    # A value's upper bits tell its bucket, so that pairs of different places differ.
+    # A value's upper bits are its bucket, so that equal pairs come from the same place of a sketch.
     _, which, counts = np.unique(pairs[:, 0] << np.uint64(32) | pairs[:, 1], return_inverse=True, return_counts=True)
     shared: list[list[int]] = [[] for _ in fingerprints]
     for place in np.flatnonzero((counts[which] > 1) & (pairs != _NONE).all(axis=1)).tolist():
@@ -238,8 +238,8 @@ def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
     return shared
 
 
-def _met(bands: Iterable[Hashable], meeting: dict[Hashable, list[int]]) -> list[int]:
-    return sorted({other for band in bands for other in meeting.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
+def _sharing(bands: Iterable[Hashable], by_band: dict[Hashable, list[int]]) -> list[int]:
+    return sorted({other for band in bands for other in by_band.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
 
 
 def _near(one: Hashes, two: Hashes) -> bool:
@@ -248,15 +248,15 @@ def _near(one: Hashes, two: Hashes) -> bool:
 
 
 PASSAGE_TOKENS = 320
-"""Of a passage: our own chunks are shorter, so that only passages from elsewhere are cut."""
+"""Of a passage. Our own chunks are shorter, so that only passages from elsewhere are cut."""
 
 WINDOW_TOKENS = 256
 """Of a passage in a window of twenty, which is to fit into a context of 8,000."""
 
 TITLE_TOKENS = 24
 
-_REMEMBERED = 2_000
-"""Texts that were looked through: popular passages come again with every query that finds them."""
+_CACHED = 2_000
+"""Texts whose preparation is cached: popular passages come back with every query that finds them."""
 
 _NUMBER = re.compile(r"\d+")
 
@@ -299,7 +299,7 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAG
     return prepared
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHED)
 def _visible(title: str, text: str) -> tuple[str, str, bool]:
     """Title and text without invisible characters, and whether these hid letters in the text.
 
@@ -316,7 +316,7 @@ def _visible(title: str, text: str) -> tuple[str, str, bool]:
     return title, shown, hidden
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHED)
 def _harmless(text: str) -> tuple[str, bool]:
     """The text with control tokens broken up, and whether it looks like an injection."""
     return break_up(text), shows_injection(text)

@@ -1,16 +1,16 @@
-"""What a judge meant by its reply, whatever it wrote. Pure; never raises; takes time linear in the reply.
+"""Reads a judge's reply, whatever it wrote. Pure; never raises; takes time linear in the reply.
 
-Passages go by the numbers that the prompt gave them. Every repair is counted, by kind:
+Passages are named by the numbers that the prompt gave them. Every repair is counted, by kind:
 
     empty, illegible      nothing in the reply could be used
-    not_json              prose or fences around it, or written as no JSON reader takes it
-    cut_off, too_long     what follows is lost
-    several               values of the right shape; the last counts, drafts come before it
+    not_json              prose or fences around it, or not valid JSON
+    cut_off, too_long     the rest is lost
+    several               values of the right shape; the last one counts, since drafts come first
     other_shape           grades by passage, records, a wrapper around it, lists within lists
     repeated_key, unknown_grade
     odd_id                a passage by "[3]", "passage 3" or 3.0
     unknown_id, repeated_id, missing_id (of an order)
-    junk                  what stands in a passage's place and is none
+    junk                  something that names no passage
 """
 
 import re
@@ -23,7 +23,7 @@ from app.backends.json_repair import Found, Pairs, Value, salvage, strict_json
 from app.ranking.models import LABELS, TOP_GRADE
 
 LONGEST = 16_384
-"""Characters of a reply that are read."""
+"""Only so many characters of a reply are read."""
 
 _DEEPEST_WRAPPER = 4
 _LONG = 18
@@ -42,11 +42,11 @@ Row = tuple[int, Value]
 """A grade, and what was listed under it."""
 
 
-class GradesRead(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedGrades(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers under each grade, best first, each once: under its lowest grade if it was listed twice.
 
-    `complete`: what is not listed is grade 0. If not, nothing is known about it: the reply was cut off or illegible, or
-    lists something under a grade that there is not.
+    `complete`: numbers that are not listed have grade 0. Otherwise nothing is known about them: the reply was cut off
+    or illegible, or lists something under an unknown grade.
     """
 
     listed: Mapping[int, tuple[int, ...]]
@@ -54,8 +54,8 @@ class GradesRead(msgspec.Struct, frozen=True, kw_only=True):
     repairs: Mapping[str, int]
 
 
-class OrderRead(msgspec.Struct, frozen=True, kw_only=True):
-    """All numbers, each once: those of the reply at their first mention, the missing ones as they came.
+class ParsedOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """All numbers, each once: those of the reply at their first mention, then the missing ones in their old order.
 
     `legible` is False when the reply named none of them.
     """
@@ -65,25 +65,25 @@ class OrderRead(msgspec.Struct, frozen=True, kw_only=True):
     repairs: Mapping[str, int]
 
 
-def read_grades(text: str, numbers: Collection[int]) -> GradesRead:
-    """From {"3": [numbers], "2": [...], "1": [...]}, or what comes near it. Grades are those of shapes.LABELS."""
+def read_grades(text: str, numbers: Collection[int]) -> ParsedGrades:
+    """From {"3": [numbers], "2": [...], "1": [...]}, or something close to it. Grades are those of LABELS."""
     repairs: Counter[str] = Counter()
     known = frozenset(numbers)
     tables = [table for found in _values(text, repairs) if (table := _Table(found, known)).rows]
     if not tables:
         repairs["illegible" if text.strip() else "empty"] += 1
-        return GradesRead(listed={}, complete=False, repairs=+repairs)
+        return ParsedGrades(listed={}, complete=False, repairs=+repairs)
     table = tables[-1]
     repairs["several"] += len(tables) - 1
     repairs += table.repairs
     listed = _listed(table.rows, known, repairs)
     nothing_left = not listed and (repairs["unknown_id"] or repairs["junk"])
     complete = table.whole and not repairs["too_long"] and not nothing_left
-    return GradesRead(listed=listed, complete=complete, repairs=+repairs)
+    return ParsedGrades(listed=listed, complete=complete, repairs=+repairs)
 
 
-def read_order(text: str, numbers: Collection[int]) -> OrderRead:
-    """From [numbers], {"order": [numbers]} or "[3] > [1] > [2]", or what comes near it."""
+def read_order(text: str, numbers: Collection[int]) -> ParsedOrder:
+    """From [numbers], {"order": [numbers]} or "[3] > [1] > [2]", or something close to it."""
     repairs: Counter[str] = Counter()
     known = frozenset(numbers)
     named = list(_numbers(_named(text, known, repairs), known, repairs))
@@ -93,7 +93,7 @@ def read_order(text: str, numbers: Collection[int]) -> OrderRead:
     repairs["missing_id"] += len(missing)
     if not order:
         repairs["illegible" if text.strip() else "empty"] += 1
-    return OrderRead(order=(*order, *missing), legible=bool(order), repairs=+repairs)
+    return ParsedOrder(order=(*order, *missing), legible=bool(order), repairs=+repairs)
 
 
 def _values(text: str, repairs: Counter[str]) -> list[Found]:
@@ -107,9 +107,9 @@ def _values(text: str, repairs: Counter[str]) -> list[Found]:
 
 
 class _Table:
-    """A value read as grades with what is listed under them; without rows when it cannot be read so.
+    """A value read as grades and the passages under each; without rows if it cannot be read as such.
 
-    `whole`: what it leaves out is left out on purpose.
+    `whole`: what it leaves out was left out on purpose.
     """
 
     def __init__(self, found: Found, known: frozenset[int]) -> None:
@@ -164,12 +164,12 @@ class _Table:
 
 
 def _is_by_passage(pairs: Pairs, known: frozenset[int]) -> bool:
-    """Whether {"7": 3, "2": 0} gives each passage its grade: when it can be read so, and not as it was asked for."""
+    """Whether {"7": 3, "2": 0} gives a grade for each passage, and not the passages of each grade, as it should."""
     grades = [value for _, value in pairs]
     if not all(type(grade) is int and 0 <= grade <= TOP_GRADE for grade in grades):
         return False
-    as_asked = all(_grade(key) is not None for key, _ in pairs) and known.issuperset(grades)
-    return not as_asked and any(_number(key) in known for key, _ in pairs)
+    by_grade = all(_grade(key) is not None for key, _ in pairs) and known.issuperset(grades)
+    return not by_grade and any(_number(key) in known for key, _ in pairs)
 
 
 def _listed(rows: Iterable[Row], known: frozenset[int], repairs: Counter[str]) -> dict[int, tuple[int, ...]]:
@@ -185,21 +185,21 @@ def _listed(rows: Iterable[Row], known: frozenset[int], repairs: Counter[str]) -
 
 
 def _named(text: str, known: frozenset[int], repairs: Counter[str]) -> list[Value]:
-    """What a reply puts in order: its fullest list, or the links of "[3] > [1]"."""
+    """The values that a reply puts in order: those of its fullest list, or of "[3] > [1]"."""
     if len(text) <= LONGEST and _CHAIN.fullmatch(text):
         return [int(digits) for digits in _DIGITS.findall(text)]
-    found = _values(text, repairs)
-    if not found:
+    values = _values(text, repairs)
+    if not values:
         return [text] if len(text) <= LONGEST and _SEVERAL.fullmatch(text) and _DIGITS.search(text) else []
-    fullness = [len(set(_numbers([_ordered(each.value)], known, Counter()))) for each in found]
+    fullness = [len(set(_numbers([_ordered(each.value)], known, Counter()))) for each in values]
     most = max(fullness)
     if most < 2:
-        repairs["cut_off"] += not found[-1].whole
-        return [_ordered(each.value) for each in found]
+        repairs["cut_off"] += not values[-1].whole
+        return [_ordered(each.value) for each in values]
     fullest = max(at for at, count in enumerate(fullness) if count == most)
     repairs["several"] += sum(count > 1 for count in fullness) - 1
-    repairs["cut_off"] += not found[fullest].whole
-    return [_ordered(found[fullest].value)]
+    repairs["cut_off"] += not values[fullest].whole
+    return [_ordered(values[fullest].value)]
 
 
 def _ordered(value: Value) -> Value:
@@ -211,7 +211,7 @@ def _ordered(value: Value) -> Value:
 
 
 def _numbers(values: Iterable[Value], known: frozenset[int], repairs: Counter[str]) -> Iterator[int]:
-    """The known numbers among the leaves, in their order, and what is repaired or dropped."""
+    """The known numbers among the leaves, in order; counts what is repaired or dropped."""
     for leaf in _leaves(values, repairs):
         number = _number(leaf)
         if number is None:
@@ -224,7 +224,7 @@ def _numbers(values: Iterable[Value], known: frozenset[int], repairs: Counter[st
 
 
 def _leaves(values: Iterable[Value], repairs: Counter[str]) -> Iterator[Value]:
-    """All that is in lists, in lists within them, or in a text of several numbers."""
+    """All items of lists, of lists within them, and of texts that hold several numbers."""
     stack = [(value, 0) for value in reversed(list(values))]
     while stack:
         value, depth = stack.pop()
@@ -252,7 +252,7 @@ def _number(value: Value) -> int | None:
 
 
 def _exact(key: str) -> Value:
-    """The number as a number, where a key could only be a text."""
+    """The number that a key spells: JSON keys can only be texts."""
     return int(key) if key.isdecimal() and len(key) < _LONG else key
 
 

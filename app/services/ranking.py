@@ -101,13 +101,16 @@ class Rankers:
 
     async def _read(self, task: RankingTask, client: BackendClient, call: Call, failover: Deadline | None) -> Ranking:
         probed = await client.known((failover or call.deadline).left())
-        error = MissingCapability(f"the backend {client.name!r} cannot rank: it offers neither logprobs nor structured")
+        error: MissingCapability | None = None
         for way, needs in NEEDS.items():
             if needs <= probed.capabilities:
                 try:
                     return await self._reranker.rank(task, ClientReader(client, way, call), call.deadline, failover)
                 except MissingCapability as exc:
                     error = exc
+        if error is None:
+            reason = "it offers neither logprobs nor structured"
+            error = MissingCapability(f"the backend {client.name!r} cannot rank: {reason}")
         raise error
 
 

@@ -1,7 +1,7 @@
 """BM25 sparse vectors for both stores, by Qdrant's own tokeniser and term weighting.
 
-The idf part is the store's (modifier IDF); here a document's terms get their saturated frequency and a query's terms 1.
-`Multilingual` segments Chinese, Japanese and Thai as well; the default word tokeniser takes a run of CJK for one token.
+The store multiplies by idf (modifier IDF); here a document's terms get their saturated frequency and a query's terms 1.
+`Multilingual` also segments Chinese, Japanese and Thai; the default word tokeniser takes a run of CJK for one token.
 """
 
 from qdrant_edge import Bm25, Bm25Config, TokenizerType

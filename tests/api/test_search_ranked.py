@@ -14,7 +14,7 @@ import pytest
 
 from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings, RoutingSettings
 from app.config.settings import RankingSettings
-from app.ranking.calibration import FITS_FILE, Fit, KeptFit, keep_fit
+from app.ranking.calibration import FITS_FILE, Fit, StoredFit, store_fit
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring import sigmoid
 from app.wiring import Services
@@ -139,7 +139,7 @@ async def test_a_fitted_calibration_moves_the_scores(tmp_path: Path) -> None:
         async with searching(services_for(tmp_path / "plain", {"gemma": openai_style(server)})) as client:
             plain = await search(client)
         (tmp_path / "fitted").mkdir()
-        keep_fit(tmp_path / "fitted" / FITS_FILE, KeptFit(model="gemma", prompt_version=PROMPT_VERSION, fit=fit))
+        store_fit(tmp_path / "fitted" / FITS_FILE, StoredFit(model="gemma", prompt_version=PROMPT_VERSION, fit=fit))
         async with searching(services_for(tmp_path / "fitted", {"gemma": openai_style(server)})) as client:
             fitted = await search(client)
     assert names(fitted) == names(plain)

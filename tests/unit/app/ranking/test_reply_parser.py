@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.json_repair import DEEPEST, salvage, strict_json
-from app.ranking.reply_parser import LONGEST, GradesRead, OrderRead, read_grades, read_order
+from app.ranking.reply_parser import LONGEST, ParsedGrades, ParsedOrder, read_grades, read_order
 from tests.unit.app.ranking.written_replies import spoil, write_grades
 
 KINDS = {
@@ -16,7 +16,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def check_grades(read: GradesRead, n: int) -> None:
+def check_grades(read: ParsedGrades, n: int) -> None:
     """Valid whatever the reply: known grades, known numbers, each once, and repairs that happened."""
     named = [number for row in read.listed.values() for number in row]
     assert set(read.listed) <= {0, 1, 2, 3}
@@ -26,7 +26,7 @@ def check_grades(read: GradesRead, n: int) -> None:
     assert all(count > 0 for count in read.repairs.values())
 
 
-def check_order(read: OrderRead, n: int) -> None:
+def check_order(read: ParsedOrder, n: int) -> None:
     """Always a permutation."""
     assert sorted(read.order) == list(range(1, n + 1))
     assert set(read.repairs) <= KINDS
@@ -75,7 +75,7 @@ def test_spoiled_replies_are_read_validly_and_no_repair_goes_uncounted() -> None
         plain = plainly(text, n)
         assert (plain is not None) == (not read.repairs), text
         if plain is not None:
-            assert read == GradesRead(listed=plain, complete=True, repairs={})
+            assert read == ParsedGrades(listed=plain, complete=True, repairs={})
 
 
 def test_what_is_cut_off_says_nothing_new() -> None:
@@ -137,7 +137,7 @@ def test_grades_are_read_from_whatever_comes_near(
     text: str, listed: dict[int, tuple[int, ...]], complete: bool, repairs: dict[str, int]
 ) -> None:
     """Each oddity by itself, with its repair."""
-    assert read_grades(text, range(1, 6)) == GradesRead(listed=listed, complete=complete, repairs=repairs)
+    assert read_grades(text, range(1, 6)) == ParsedGrades(listed=listed, complete=complete, repairs=repairs)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_grades_are_read_from_whatever_comes_near(
 def test_orders_are_read_from_whatever_comes_near(text: str, order: tuple[int, ...], repairs: dict[str, int]) -> None:
     """Each oddity by itself, with its repair; illegible only when no passage was named."""
     legible = not {"illegible", "empty"} & set(repairs)
-    assert read_order(text, [1, 2, 3]) == OrderRead(order=order, legible=legible, repairs=repairs)
+    assert read_order(text, [1, 2, 3]) == ParsedOrder(order=order, legible=legible, repairs=repairs)
 
 
 def test_missing_passages_keep_the_order_they_came_in() -> None:
