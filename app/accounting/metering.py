@@ -158,9 +158,9 @@ class LedgerCharge:
         )
 
 
-def _plausible(told: TokenCount) -> TokenCount:
+def _plausible(tokens: TokenCount) -> TokenCount:
     """Whatever the server said, counts that can be added up."""
-    counts = {field: min(max(count, 0), _MOST_TOKENS) for field, count in msgspec.structs.asdict(told).items()}
+    counts = {field: min(max(count, 0), _MOST_TOKENS) for field, count in msgspec.structs.asdict(tokens).items()}
     return TokenCount(**{**counts, "cached": min(counts["cached"], counts["input"])})
 
 

@@ -184,7 +184,7 @@ class Attempt:
         """Give everything back and book it. None: the whole reply is there."""
         tokens, estimate = self._tokens, None
         if failure is not None:
-            # What the stream told before it failed may be less than what it used, so that is an estimate.
+            # What a stream reported before it failed may be less than what it used: only an estimate.
             tokens = failure.tokens if isinstance(failure, UpstreamError) else None
         if tokens is None and (failure is None or self._first_token_s is not None or _may_have_read(failure)):
             estimate = self._used()
@@ -201,10 +201,13 @@ class Attempt:
         await finish(_each(rest))
 
     def _used(self) -> TokenCount:
-        """What it has used up to here: what the server told, but at least its prompt and the text that has come."""
-        told = self._tokens or TokenCount(input=self._terms.worst.input)
+        """What it has used up to here: what the server reported, but at least its prompt and the text that has come."""
+        tokens = self._tokens or TokenCount(input=self._terms.worst.input)
         return TokenCount(
-            input=told.input, cached=told.cached, thinking=told.thinking, output=max(told.output, self._text_tokens)
+            input=tokens.input,
+            cached=tokens.cached,
+            thinking=tokens.thinking,
+            output=max(tokens.output, self._text_tokens),
         )
 
 
@@ -260,7 +263,7 @@ class OpenStream:
             async with time_limit(name, within_s):
                 delta = await anext(self._source, None)
             if delta is None:
-                raise UpstreamBadReply(name, f"{name} broke its reply off")
+                raise UpstreamBadReply(name, f"{name} broke off in the middle of its reply")
         except BaseException as exc:
             await self._end(exc)
             raise

@@ -18,13 +18,13 @@ FinishReason = Literal["stop", "length"]
 """A reply that was cut for its safety is no reply: it raises Refused."""
 
 Capability = Literal["chat", "structured", "images", "logprobs", "thinking"]
-"""`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is told not to."""
+"""`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is asked not to."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A turn. Pictures stand before the text, and only in a user's turn.
+    """A turn. Pictures precede the text, and only in a user's turn.
 
-    `calls` are an assistant's. A "tool" tells what came of the call `call_id`.
+    `calls` are an assistant's. A "tool" reports the result of the call `call_id`.
     """
 
     role: Role
@@ -42,7 +42,7 @@ S = TypeVar("S", Turn, Message)
 
 
 def joined(side: Sequence[S]) -> S:
-    """Several turns of one side as one, as many models insist: texts as paragraphs, pictures and calls in order."""
+    """Join turns of one side, for models that insist on alternating sides: texts become paragraphs."""
     return msgspec.structs.replace(
         side[0],
         content="\n\n".join(turn.content for turn in side if turn.content),
@@ -52,9 +52,9 @@ def joined(side: Sequence[S]) -> S:
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One completion. `schema` is a JSON Schema: the text will be JSON and should fit it (whoever asked must check).
+    """One completion. `schema` is a JSON Schema: the text will be JSON and should fit it, which the caller must check.
 
-    An adapter meets tools, and turns about them, only if `app.backends.tools` says that it knows them.
+    An adapter sees tools, and turns about them, only if its provider supports them (see `app.backends.tools`).
     """
 
     messages: Conversation
@@ -74,9 +74,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A whole completion. `text` may be empty when `finish_reason` is "length": thinking can use up all tokens.
 
-    `calls` only where there were tools; "stop" is also why a reply ended with them.
-
-    `model` is what the server says it used.
+    `calls` only if the request offered tools; a reply that ends with calls finishes by "stop" too. `model` is what the
+    server says it used.
     """
 
     text: str
@@ -87,9 +86,9 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a completion. `tokens` are those of the whole call up to here, whenever the server tells them.
+    """A piece of a completion. `tokens` are those of the whole call so far, whenever the server reports them.
 
-    The last one carries `finish_reason`, and `tokens` if the server told any; a stream that ends without a finish
+    The last one carries `finish_reason`, and `tokens` if the server reports any; a stream that ends without a finish
     reason was cut off, and raises instead.
     """
 
@@ -102,8 +101,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 class LabelScores(msgspec.Struct, frozen=True, kw_only=True):
     """What the first token after each conversation would be: natural log-probabilities, in the order of the labels.
 
-    They are raw, not normalised over the labels. None: the server did not tell that label's (it is below `floor`, the
-    lowest log-probability that it told for this conversation).
+    They are raw, not normalised over the labels. None: the server did not report that label (it is below `floor`, the
+    lowest log-probability that it reported for this conversation).
     """
 
     logprobs: tuple[float | None, ...]
@@ -121,7 +120,7 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
 BYTES_PER_TOKEN = 4
 
 TOKENS_PER_MESSAGE = 5
-"""The marks around a turn."""
+"""The control tokens around a turn."""
 
 TOKENS_PER_IMAGE = 1120
 """Gemini 3's for a picture at its default resolution; Gemma 3 takes 256."""
@@ -132,7 +131,7 @@ def tokens_of(text: str) -> int:
 
     Bytes, because a Chinese character (three) is most of a token, and a Latin letter (one) about a quarter. For prose
     in the vocabularies of Gemini, Gemma and Qwen expect it within a third either way; digits and code can be twice as
-    many. Good enough to reserve and to book a call that was cut off; never used when the server tells.
+    many. Good enough to reserve and to book a call that was cut off; never used when the server reports its own count.
     """
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
@@ -149,7 +148,7 @@ def tokens_of_prompt(messages: Conversation) -> int:
 
 
 def tokens_of_calls(calls: Sequence[ToolCall]) -> int:
-    """About how many tokens they are."""
+    """About how many tokens these calls are."""
     return sum(tokens_of(call.name + call.arguments) for call in calls)
 
 
@@ -159,53 +158,53 @@ def tokens_of_tools(tools: Tools | None) -> int:
 
 
 def worst_of_chat(request: ChatRequest) -> TokenCount:
-    """The most that a completion may use."""
+    """The most tokens that a completion may use."""
     prompt = tokens_of_prompt(request.messages) + tokens_of_tools(request.tools)
     return TokenCount(input=prompt, output=request.max_output_tokens)
 
 
 def worst_of_scoring(prompts: Sequence[Conversation]) -> TokenCount:
-    """The most that a scoring may use: each prompt, and one token after it."""
+    """The most tokens that a scoring may use: each prompt, and one token after it."""
     return TokenCount(input=sum(map(tokens_of_prompt, prompts)), output=len(prompts))
 
 
 def total(tokens: TokenCount) -> int:
-    """All of them, as a limit per minute counts them."""
+    """All tokens, as a limit per minute counts them."""
     return tokens.input + tokens.output + tokens.thinking
 
 
 LEAST_MASS = 0.3
-"""Below this the model wanted to say something else than a label."""
+"""Below this probability of all labels together, the model meant to write something else."""
 
 _LEAST_MASS_LEFT = 1e-9
 _LEAST = math.log(_LEAST_MASS_LEFT)
 
 
 def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
-    """The labels' log-probabilities in [ln 1e-9, 0], all finite. None when not one of them was told.
+    """The labels' log-probabilities in [ln 1e-9, 0], all finite. None when the server reported none of them.
 
-    A label that was not told is below `floor`, and all such labels together have no more than what the others left of
-    the probability: it is put at the lower of `floor` and an even share of that.
+    A missing label is below `floor`, and all missing labels together have at most the probability that the others
+    leave: each gets the lower of `floor` and an even share of that.
     """
     return mass_and_evidence(scores)[1]
 
 
 def meant_evidence(scores: LabelScores | None) -> tuple[float, ...] | None:
-    """`log_evidence`; None also of no scores, and where the model wanted to say something else than a label."""
+    """`log_evidence`; None also without scores, and where the model meant to write something other than a label."""
     mass, evidence = mass_and_evidence(scores) if scores else (0.0, None)
     return evidence if mass >= LEAST_MASS else None
 
 
 def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | None]:
-    """The probability in [0,1] that the first token is a label, as far as it was told; and `log_evidence`."""
-    told = _told(scores)
-    mass = min(1.0, sum(math.exp(logprob) for logprob in told if logprob is not None))
-    missing = told.count(None)
-    if missing == len(told):
+    """The probability in [0,1] that the first token is a reported label, and `log_evidence`."""
+    logprobs = _clamped(scores)
+    mass = min(1.0, sum(math.exp(logprob) for logprob in logprobs if logprob is not None))
+    missing = logprobs.count(None)
+    if missing == len(logprobs):
         return mass, None
     left = (1.0 - mass) / missing if missing else 0.0
     bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
-    return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in told)
+    return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in logprobs)
 
 
 def softmax(logs: Sequence[float]) -> list[float]:
@@ -216,8 +215,8 @@ def softmax(logs: Sequence[float]) -> list[float]:
     return [weight / whole for weight in weights]
 
 
-def _told(scores: LabelScores) -> list[float | None]:
-    """In [ln 1e-9, 0]; servers round, and a sum over spellings may exceed 1 by a hair."""
+def _clamped(scores: LabelScores) -> list[float | None]:
+    """In [ln 1e-9, 0]: servers round, and a sum over the spellings of a label may slightly exceed 1."""
     return [
         None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
         for logprob in scores.logprobs
@@ -228,11 +227,11 @@ class ChatModel(Protocol):
     """Completes conversations. Raises UpstreamError, Refused; asyncio.CancelledError cancels the call upstream."""
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
-        """`timeout_s` is for all of it."""
+        """The reply, which may take `timeout_s` as a whole."""
         ...
 
     def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
-        """`timeout_s` is for all of it. Closing the generator ends the call upstream and returns its connection."""
+        """The reply in pieces, which may take `timeout_s` together. Closing the generator cancels the call upstream."""
         ...
 
 
@@ -247,8 +246,8 @@ class LabelScorer(Protocol):
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter found out about its server. `model` is the configured one, or the server's only or first one.
 
-    `context_tokens` None: the server does not say. `server` is its own name and version, "" if untold. Finding out took
-    `requests` calls of the model, and `tokens`.
+    `context_tokens` None: the server does not say. `server` is its own name and version, "" if unknown. Finding out
+    took `requests` calls of the model, and `tokens`.
     """
 
     model: str
@@ -260,7 +259,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Adapter(ChatModel, Protocol):
-    """One backend's SDK behind the ports, and its connections."""
+    """One backend's SDK behind the protocols, and its connections."""
 
     @property
     def scorer(self) -> LabelScorer | None:
@@ -270,12 +269,12 @@ class Adapter(ChatModel, Protocol):
     async def probe(self, timeout_s: float) -> Probed:
         """Ask the server what it is and can do; the adapter remembers it. Raises UpstreamError.
 
-        Costs no more than a few tokens. The model that is not configured is the one found here.
+        Costs no more than a few tokens. If no model is configured, the one found here is used.
         """
         ...
 
     async def ping(self, timeout_s: float) -> None:
-        """Whether the server is there and takes our key, without a token spent. Raises UpstreamError."""
+        """Check that the server is there and accepts the key, without spending a token. Raises UpstreamError."""
         ...
 
     async def aclose(self) -> None:
@@ -284,7 +283,7 @@ class Adapter(ChatModel, Protocol):
 
 
 Clock = Callable[[], float]
-"""Seconds, never going back; the event loop's."""
+"""Seconds that never go back, such as the event loop's."""
 
 ANONYMOUS = "anonymous"
 
@@ -295,14 +294,14 @@ def loop_time() -> float:
 
 
 class Deadline:
-    """A moment after which nothing is worth doing any more."""
+    """A moment after which no work is worth starting."""
 
     def __init__(self, seconds: float, clock: Clock = loop_time) -> None:
         self._clock = clock
         self.at = clock() + seconds
 
     def left(self) -> float:
-        """Seconds; negative afterwards."""
+        """Seconds until then; negative afterwards."""
         return self.at - self._clock()
 
 
@@ -313,7 +312,7 @@ class Account:
         self._stages: dict[str, StageUsage] = {}
 
     def add(self, stage: str, requests: int, tokens: TokenCount, cost_usd: float) -> None:
-        """Book calls of a stage."""
+        """Add calls of a stage."""
         used = StageUsage(
             requests=requests,
             input_tokens=tokens.input,
@@ -324,7 +323,7 @@ class Account:
         self._stages[stage] = self._stages.get(stage, StageUsage()) + used
 
     def usage(self) -> Usage:
-        """The sum so far, and each stage."""
+        """The total so far, and that of each stage."""
         return usage_of(dict(self._stages))
 
 
@@ -353,7 +352,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Charge(Protocol):
-    """One attempt that is being paid for. Ended exactly once."""
+    """The cost of one attempt. Ended exactly once."""
 
     async def end(
         self,
@@ -366,16 +365,16 @@ class Charge(Protocol):
     ) -> None:
         """Book it: in the ledger, in the budgets, and on the call's account.
 
-        `outcome` is "ok", "cancelled" or the code of the error. `tokens` None: the server did not tell; then `estimate`
-        is booked and marked as an estimate (None: nothing was used, as when it was never reached).
+        `outcome` is "ok", "cancelled" or the code of the error. `tokens` None: the server did not report any; then
+        `estimate` is booked and marked as one (None: nothing was used, as when the server was never reached).
         Returns when the row is safe from a kill of this process, but waits only briefly.
         """
         ...
 
 
 class Meter(Protocol):
-    """Lets attempts begin while there is money, and books what they used."""
+    """Lets attempts begin while the budgets allow, and books what they used."""
 
     def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
-        """Start to pay for an attempt that may use up to `worst` tokens. Raises BudgetExceeded with the figures."""
+        """Begin the charge of an attempt that may use up to `worst` tokens. Raises BudgetExceeded with the figures."""
         ...

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def needs_of(request: ChatRequest) -> frozenset[Capability]:
-    """What a backend must be able to do for it."""
+    """What a backend must be able to do for this request."""
     needs: set[Capability] = {"chat"}
     if request.schema is not None:
         needs.add("structured")
@@ -91,7 +91,7 @@ class BackendClient:
 
     @property
     def model(self) -> str:
-        """The one in use; "" while it is neither configured nor found out."""
+        """The model in use; "" while it is neither configured nor found out."""
         if self.probed is not None:
             return self.probed.model
         return self.settings.model or self._provider.model or ""
@@ -107,23 +107,23 @@ class BackendClient:
 
     @property
     def available(self) -> bool:
-        """Whether a call is likely to be served: it is not known to be down, and would not be turned away at once."""
+        """Whether a call is likely to succeed: the backend is not known to be down, nor would it be refused at once."""
         return self.health != "down" and self._breaker.rest_s == 0
 
     @property
     def news(self) -> asyncio.Event:
-        """Set when the breaker opened or closed, a call was rejected, or it is back; whoever has looked clears it."""
+        """Set when the breaker changed, a call was rejected, or the backend is back; whoever has checked clears it."""
         return self._health.news
 
     def offers(self, needs: frozenset[Capability]) -> bool:
-        """Whether it can do all of that: as it was found, or before that as far as its kind ever can.
+        """Whether it can do all of that: as probed, or before that, as far as any server of its kind can.
 
-        The first call that needs more than chat finds out first.
+        The first call that needs more than chat probes it first.
         """
         return needs <= (self.probed.capabilities if self.probed else self._provider.may_offer)
 
     def status(self) -> ClientStatus:
-        """How it is now."""
+        """The state of the backend now."""
         return ClientStatus(
             health=self.health,
             breaker=self._breaker.state,
@@ -172,7 +172,7 @@ class BackendClient:
     async def score(
         self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call, hurry: Deadline | None = None
     ) -> Scoring:
-        """What would follow each of the prompts."""
+        """The log-probabilities of the labels after each prompt."""
 
         def run(attempt: Attempt) -> Awaitable[Scoring]:
             scorer = self.adapter.scorer
@@ -189,9 +189,9 @@ class BackendClient:
         needs: frozenset[Capability],
         discard: Callable[[T], Awaitable[None]] | None = None,
     ) -> T:
-        """What `run` makes of an attempt, and of others after and beside it.
+        """The result of `run` for one attempt, for a retry, or for a hedge beside a slow attempt.
 
-        `discard` gets rid of a result that came second; None: no attempt gets company.
+        `discard` gets rid of the result that came second; None: never hedge.
         """
         hedge_after_s = self.settings.hedge_after_s
 
@@ -216,7 +216,7 @@ class BackendClient:
             raise
 
     async def _prepare(self, terms: Terms, needs: frozenset[Capability]) -> None:
-        """Refuse what is in vain before anything is taken, and see to it that the server is known well enough."""
+        """Refuse what cannot succeed before anything is taken, and probe the server if the call depends on it."""
         if terms.left() <= 0:
             raise UpstreamTimeout(self.name, f"no time was left to ask {self.name}")
         self._breaker.check()

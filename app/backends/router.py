@@ -32,7 +32,7 @@ Role = Literal["rank", "answer", "chat"]
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """Someone who ranks, answers or talks. `model` is None where no language model is behind it, or none is named."""
+    """What can rank, answer or chat. `model` is None where there is no language model, or none is configured."""
 
     name: str
     kind: str
@@ -45,10 +45,10 @@ EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
 
 
 def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
-    """The configured ones, in their order."""
+    """The configured backends, in their order."""
     return [
-        Backend(name=name, kind=told.kind, model=told.model, roles=("rank", "answer", "chat"))
-        for name, told in backends.items()
+        Backend(name=name, kind=settings.kind, model=settings.model, roles=("rank", "answer", "chat"))
+        for name, settings in backends.items()
     ]
 
 
@@ -64,8 +64,10 @@ class Backends:
         self.default = default
         names = [backend.name for backend in configured]
         if unknown := [name for name in auto if name not in names]:
-            known = ", ".join(names) or "none"
-            raise ConfigError(f"auto in [routing] names {', '.join(unknown)}; the backends declared are {known}")
+            declared_names = ", ".join(names) or "none"
+            raise ConfigError(
+                f"auto in [routing] names {', '.join(unknown)}; the backends declared are {declared_names}"
+            )
         try:
             self.for_ranking(default)
         except (UnknownBackend, MissingCapability) as exc:
@@ -81,54 +83,48 @@ class Backends:
         return self._by_name[name]
 
     def for_ranking(self, requested: str | None) -> BackendUse:
-        """Who ranks. "none" keeps the retrieval order. Raises UnknownBackend, MissingCapability."""
-        wanted = requested if requested is not None else self.default
-        chosen = self._first_ranker() if wanted == AUTO else self.named(wanted)
+        """The backend that ranks. "none" keeps the retrieval order. Raises UnknownBackend, MissingCapability."""
+        name = requested if requested is not None else self.default
+        rankers = [backend for backend in self if "rank" in backend.roles] or [NONE]
+        chosen = rankers[0] if name == AUTO else self.named(name)
         if chosen is not NONE and "rank" not in chosen.roles:
             raise MissingCapability(
-                f"the backend {wanted!r} cannot rank passages; it can {' and '.join(chosen.roles)}. "
-                f"Rankers are {', '.join((AUTO, *self._rankers()))}"
+                f"the backend {name!r} cannot rank passages; it can {' and '.join(chosen.roles)}. "
+                f"Rankers are {', '.join((AUTO, NONE.name, *self._able('rank')))}"
             )
-        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+        return BackendUse(requested=name, used=chosen.name, model=chosen.model)
 
     def for_answering(self, requested: str | None, ranks: str | None = None) -> BackendUse:
-        """Who answers: whoever is `requested`, else who `ranks`, else the default; "none" of these two means quoting.
+        """The backend that answers: `requested`, else the one that `ranks`, else the default.
+
+        "none" as one of the last two means the extractive answerer; "auto" prefers a model to it.
 
         Raises UnknownBackend, MissingCapability.
         """
-        wanted = requested or ranks or self.default
-        if wanted == NONE.name and requested is None:
-            wanted = EXTRACTIVE.name
-        chosen = self._first_answerer() if wanted == AUTO else self.named(wanted)
+        name = requested or ranks or self.default
+        if name == NONE.name and requested is None:
+            name = EXTRACTIVE.name
+        models = [backend for backend in self if "answer" in backend.roles and backend is not EXTRACTIVE]
+        chosen = (models or [EXTRACTIVE])[0] if name == AUTO else self.named(name)
         if "answer" not in chosen.roles:
             raise MissingCapability(
-                f"the backend {wanted!r} cannot answer; those that can are {', '.join((AUTO, *self._able('answer')))}"
+                f"the backend {name!r} cannot answer; those that can are {', '.join((AUTO, *self._able('answer')))}"
             )
-        return BackendUse(requested=wanted, used=chosen.name, model=chosen.model)
+        return BackendUse(requested=name, used=chosen.name, model=chosen.model)
 
     def _able(self, role: Role) -> list[str]:
         return [backend.name for backend in self if role in backend.roles]
 
-    def _rankers(self) -> list[str]:
-        return [NONE.name, *self._able("rank")]
-
-    def _first_ranker(self) -> Backend:
-        return next((b for b in self if "rank" in b.roles), NONE)
-
-    def _first_answerer(self) -> Backend:
-        """A model before the one that needs none."""
-        return next((b for b in self if "answer" in b.roles and b is not EXTRACTIVE), EXTRACTIVE)
-
 
 class Served(msgspec.Struct, Generic[T], frozen=True):
-    """What came back, and from whom."""
+    """A result, and the backend that gave it."""
 
     value: T
     use: BackendUse
 
 
 class Router:
-    """The backends by name, and the order in which "auto" tries them; whoever read the settings has checked it."""
+    """The backends by name, and the order in which "auto" tries them, which `Backends` has checked."""
 
     def __init__(self, clients: Sequence[BackendClient], routing: RoutingSettings, *, clock: Clock = loop_time) -> None:
         self.clients = {client.name: client for client in clients}
@@ -136,18 +132,19 @@ class Router:
         self.auto = tuple(self.clients[name] for name in routing.auto or self.clients)
 
     def route(self, requested: str, *needs: frozenset[Capability]) -> "Route":
-        """Who may serve it, having all of the first needs, or all of the second. Before any work.
+        """The backends that may serve a request: those that have all of the first needs, or all of the second.
 
+        Called before any work.
         Raises UnknownBackend, MissingCapability.
         """
-        among = self.auto if requested == AUTO else [self._named(requested)]
-        able = [client for client in among if any(map(client.offers, needs))]
+        candidates = self.auto if requested == AUTO else [self._named(requested)]
+        able = [client for client in candidates if any(map(client.offers, needs))]
         if not able:
-            raise MissingCapability(_none_offers(among, needs) if among else _no_model())
+            raise MissingCapability(_none_offers(candidates, needs) if candidates else _no_model())
         return Route(requested, able, self._clock)
 
     def route_or(self, without: str, requested: str, *needs: frozenset[Capability]) -> "Route | BackendUse":
-        """As `route`; but where "auto" finds nobody able, whoever does it `without` a model.
+        """As `route`; but where "auto" finds no able backend, the one named `without`, which needs no model.
 
         Raises UnknownBackend, MissingCapability.
         """
@@ -162,7 +159,7 @@ class Router:
     def _named(self, name: str) -> BackendClient:
         if name in RESERVED:
             raise MissingCapability(
-                f"the backend {name!r} is no language model; those are {', '.join(self.clients) or 'none'}"
+                f"the backend {name!r} is not a language model; the models are {', '.join(self.clients) or 'none'}"
             )
         if name not in self.clients:
             raise UnknownBackend.among(name, (AUTO, *self.clients))
@@ -193,8 +190,11 @@ class Route:
         """What would follow each of the prompts."""
         return await self.first(call, lambda client, hurry: client.score(prompts, labels, call, hurry))
 
-    async def first(self, call: Call, ask: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
-        """What the first one that serves it makes of `ask`, which gets by when, if another one could take over."""
+    async def first(self, call: Call, serve: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
+        """The result of the first backend for which `serve` succeeds.
+
+        `serve` gets the time by which it must be done while another backend could take over, else None.
+        """
         failures: dict[str, WinnowError] = {}
         # Those that are down come last: the check that said so may be out of date.
         order = sorted(self.clients, key=lambda client: client.health == "down")
@@ -202,7 +202,7 @@ class Route:
             if failures and call.deadline.left() <= 0:
                 break
             try:
-                value = await ask(client, self._hurry(call, order[number + 1 :]))
+                value = await serve(client, self._hurry(call, order[number + 1 :]))
             except Refused as exc:
                 exc.failures = self._fallbacks(failures, client)
                 raise
@@ -222,7 +222,7 @@ class Route:
         return BackendUse(requested=self.requested, used=client.name, model=client.model or None, fallbacks=fallbacks)
 
     def _fallbacks(self, failures: dict[str, WinnowError], used: BackendClient) -> tuple[Fallback, ...]:
-        """Those that were tried, and those that were passed over because they are down."""
+        """The backends that were tried, and those that were passed over because they are down."""
         preferred = self.clients[: self.clients.index(used)]
         passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
         reasons = passed | {name: failure.code for name, failure in failures.items()}
@@ -230,11 +230,12 @@ class Route:
 
 
 def _most_useful(failures: dict[str, WinnowError]) -> WinnowError:
-    """The failure to raise: of a single backend its own, else one of that kind that tells of all."""
+    """The failure to raise: a single backend's own, else one of the most useful kind that names all failures."""
     best = max(failures.values(), key=_usefulness)
     if len(failures) > 1:
         text = ", ".join(f"{name} ({failure.code})" for name, failure in failures.items())
-        best = _retold(best, f"no backend could serve this: {text}", _soonest(failures))
+        waits = [wait for failure in failures.values() if (wait := getattr(failure, "retry_after", None)) is not None]
+        best = _of_all(best, f"no backend could serve this: {text}", min(waits, default=None))
     best.failures = tuple(Fallback(backend=name, reason=failure.code) for name, failure in failures.items())
     return best
 
@@ -247,23 +248,19 @@ def _usefulness(failure: WinnowError) -> tuple[bool, ...]:
     )
 
 
-def _retold(failure: WinnowError, text: str, retry_after: float | None) -> WinnowError:
-    told: WinnowError
+def _of_all(failure: WinnowError, text: str, retry_after: float | None) -> WinnowError:
+    """An error of the same class that speaks for all backends."""
+    error: WinnowError
     if isinstance(failure, UpstreamError):
-        told = type(failure)(failure.service, text, retry_after)
+        error = type(failure)(failure.service, text, retry_after)
     elif isinstance(failure, Overloaded):
-        told = Overloaded(text, retry_after or 1.0)
+        error = Overloaded(text, retry_after or 1.0)
     elif isinstance(failure, BudgetExceeded):
-        told = BudgetExceeded(text, retry_after)
+        error = BudgetExceeded(text, retry_after)
     else:
-        told = MissingCapability(text)
-    told.__cause__ = failure
-    return told
-
-
-def _soonest(failures: dict[str, WinnowError]) -> float | None:
-    told = (getattr(failure, "retry_after", None) for failure in failures.values())
-    return min((seconds for seconds in told if seconds is not None), default=None)
+        error = MissingCapability(text)
+    error.__cause__ = failure
+    return error
 
 
 def _no_model() -> str:
@@ -272,8 +269,8 @@ def _no_model() -> str:
 
 def _none_offers(clients: Sequence[BackendClient], needs: Sequence[frozenset[Capability]]) -> str:
     names = ", ".join(repr(client.name) for client in clients)
-    wanted = ", or ".join(", ".join(sorted(some)) for some in needs)
+    capabilities = ", or ".join(", ".join(sorted(some)) for some in needs)
     if len(clients) > 1:
-        return f"none of the backends {names} offers {wanted} together"
+        return f"none of the backends {names} offers {capabilities} together"
     able = ", ".join(sorted(clients[0].probed.capabilities)) if clients[0].probed else "less than that"
-    return f"the backend {names} does not offer {wanted}; it offers {able}"
+    return f"the backend {names} does not offer {capabilities}; it offers {able}"

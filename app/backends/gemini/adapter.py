@@ -1,4 +1,4 @@
-"""Gemini as a backend: the calls and the connection they go over."""
+"""Gemini as a backend: its calls, and the connection that they use."""
 
 import asyncio
 import logging
@@ -25,14 +25,14 @@ from app.errors import ConfigError, UpstreamBadReply, UpstreamError
 _KEEP_OPEN_S = 60.0
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _EVERYWHERE = "global"
-"""Google Cloud's location for whoever names none."""
+"""Google Cloud's location if none is configured."""
 
 
-class Attempt:
+class _Exchange:
     """One call: what has been read of its reply, and the HTTP response as soon as there is one.
 
-    As an async context it closes the response at its end. The SDK's nested generators would leave that to the garbage
-    collector when a reader stops in mid-stream.
+    As an async context it closes the response. The SDK's nested generators would leave that to the garbage collector
+    when a reader stops in mid-stream.
     """
 
     def __init__(self, reading: Reading) -> None:
@@ -40,13 +40,13 @@ class Attempt:
         self.response: httpx2.Response | None = None
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Responses that arrive within belong to this attempt."""
-        token = _UNDER_WAY.set(self)
+    def current(self) -> Iterator[None]:
+        """Responses that arrive inside belong to this exchange."""
+        token = _CURRENT.set(self)
         try:
             yield
         finally:
-            _UNDER_WAY.reset(token)
+            _CURRENT.reset(token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,13 +56,13 @@ class Attempt:
             await self.response.aclose()
 
 
-_UNDER_WAY: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
+_CURRENT: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
 
 
 def connect(
     name: str, settings: BackendSettings, credentials: Credentials | None
 ) -> tuple[genai.Client, httpx2.AsyncClient]:
-    """Both have to be closed. Raises ConfigError when there is no key nor project, or they cannot be used."""
+    """Both have to be closed. Raises ConfigError without a key or project, or if they cannot be used."""
     if not settings.api_key and not settings.project:  # the SDK would take whatever key the environment has
         raise ConfigError(f"[backends.{name}] needs api_key (or GEMINI_API_KEY), or a Google Cloud project")
     _quieten()
@@ -96,8 +96,8 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
         request.extensions["timeout"] = {**request.extensions["timeout"], "connect": settings.connect_timeout_s}
 
     async def note_response(response: httpx2.Response) -> None:
-        if (attempt := _UNDER_WAY.get()) is not None:
-            attempt.response = response
+        if (exchange := _CURRENT.get()) is not None:
+            exchange.response = response
 
     return httpx2.AsyncClient(
         limits=httpx2.Limits(
@@ -112,7 +112,7 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
 
 
 def _quieten() -> None:
-    """Words that Google adds to its lists are no warning of ours, nor keys in the environment that we do not use."""
+    """Silence warnings about words that Google adds to its lists, and about unused keys in the environment."""
     warnings.filterwarnings("ignore", message=".* is not a valid ", category=UserWarning, module=r"google\.genai\.")
     logging.getLogger("google_genai").setLevel(logging.ERROR)
 
@@ -123,11 +123,11 @@ _Chunks = AsyncGenerator[types.GenerateContentResponse, None]
 class GeminiAdapter:
     """Gemini by a key of the Developer API; without a key but with a project, through Google Cloud.
 
-    `credentials` are Google Cloud's; None: the environment's, looked for at the first call. `now` tells the seconds
+    `credentials` are Google Cloud's; None: the environment's, looked up at the first call. `now` returns the seconds
     since 1970. Raises ConfigError.
     """
 
-    scorer = None  # it gives no log-probabilities since its third generation
+    scorer = None  # Gemini gives no log-probabilities since its third generation
 
     def __init__(
         self,
@@ -146,32 +146,32 @@ class GeminiAdapter:
         self._sdk = self._client.aio.models
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
-        contents, config = self._asking(request)
-        attempt = self._attempt()
-        with self._seam(attempt):
+        contents, config = self._content(request)
+        exchange = self._exchange()
+        with self._seam(exchange):
             async with asyncio.timeout(timeout_s):
                 response = await self._sdk.generate_content(model=self._model, contents=contents, config=config)
-        reading = attempt.reading
+        reading = exchange.reading
         text = reading.take(response)
         ending = reading.end(may_be_empty=bool(request.stop))
         return Reply(text=text, finish_reason=ending, tokens=reading.tokens or TokenCount(), model=reading.model)
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
-        contents, config = self._asking(request)
+        contents, config = self._content(request)
         deadline = asyncio.get_running_loop().time() + timeout_s
-        attempt = self._attempt()
-        # It sends nothing before the first chunk is asked for.
-        asked = self._sdk.generate_content_stream(model=self._model, contents=contents, config=config)
-        async with attempt, aclosing(cast(_Chunks, await asked)) as chunks:
-            with attempt.under_way():
-                chunk = await self._next(chunks, attempt, deadline)
+        exchange = self._exchange()
+        # Nothing is sent before the first chunk is read.
+        chunks_to_come = self._sdk.generate_content_stream(model=self._model, contents=contents, config=config)
+        async with exchange, aclosing(cast(_Chunks, await chunks_to_come)) as chunks:
+            with exchange.current():
+                chunk = await self._next(chunks, exchange, deadline)
             while chunk is not None:
-                text = attempt.reading.take(chunk)
+                text = exchange.reading.take(chunk)
                 if text or chunk.usage_metadata:
-                    yield Delta(text=text, tokens=attempt.reading.tokens)
-                chunk = await self._next(chunks, attempt, deadline)
-            ending = attempt.reading.end(may_be_empty=bool(request.stop))
-            yield Delta(finish_reason=ending, tokens=attempt.reading.tokens)
+                    yield Delta(text=text, tokens=exchange.reading.tokens)
+                chunk = await self._next(chunks, exchange, deadline)
+            ending = exchange.reading.end(may_be_empty=bool(request.stop))
+            yield Delta(finish_reason=ending, tokens=exchange.reading.tokens)
 
     async def probe(self, timeout_s: float) -> Probed:
         model = await self._described(timeout_s)
@@ -192,42 +192,44 @@ class GeminiAdapter:
         await self._http.aclose()
 
     async def _described(self, timeout_s: float) -> types.Model:
-        with self._seam(self._attempt()):
+        with self._seam(self._exchange()):
             async with asyncio.timeout(timeout_s):
                 model = await self._sdk.get(model=self._model)
         if not model.name:
             raise UpstreamBadReply(self._peer.name, f"{self._peer.name} does not describe its model")
         return model
 
-    def _asking(
+    def _content(
         self, request: ChatRequest
     ) -> tuple[types.Content | list[types.ContentUnion], types.GenerateContentConfig]:
         return contents_of(request.messages), config_of(request, self._traits, self._tier)
 
-    def _attempt(self) -> Attempt:
-        return Attempt(Reading(self._peer.name, self._model))
+    def _exchange(self) -> _Exchange:
+        return _Exchange(Reading(self._peer.name, self._model))
 
-    async def _next(self, chunks: _Chunks, attempt: Attempt, deadline: float) -> types.GenerateContentResponse | None:
+    async def _next(
+        self, chunks: _Chunks, exchange: _Exchange, deadline: float
+    ) -> types.GenerateContentResponse | None:
         """The time limit is around each step: around a `yield` it would strike whoever reads the stream."""
         try:
             async with asyncio.timeout_at(deadline):
                 return await anext(chunks, None)
         except FOREIGN as exc:
-            raise self._ours(exc, attempt) from exc
+            raise self._translated(exc, exchange) from exc
 
     @contextmanager
-    def _seam(self, attempt: Attempt) -> Iterator[None]:
+    def _seam(self, exchange: _Exchange) -> Iterator[None]:
         """Only the SDK's calls belong in here: a TypeError after a reply counts as the reply's fault."""
-        with attempt.under_way():
+        with exchange.current():
             try:
                 yield
             except FOREIGN as exc:
-                raise self._ours(exc, attempt) from exc
+                raise self._translated(exc, exchange) from exc
 
-    def _ours(self, exc: Exception, attempt: Attempt) -> UpstreamError:
-        """Our error for it. Raises it again if it is not the service's fault but a mistake of this program."""
-        error = translate(exc, self._peer, attempt.response, self._now())
+    def _translated(self, exc: Exception, exchange: _Exchange) -> UpstreamError:
+        """Our error for it. Raises `exc` itself if it is a mistake of this program, not the service's fault."""
+        error = translate(exc, self._peer, exchange.response, self._now())
         if error is None:
             raise exc
-        error.tokens = attempt.reading.tokens
+        error.tokens = exchange.reading.tokens
         return error

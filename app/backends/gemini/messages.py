@@ -1,4 +1,4 @@
-"""Requests as Google's SDK wants them, replies as the ports want them, and what models differ in. Pure."""
+"""Requests as Google's SDK wants them, replies as the service wants them, and how models differ. Pure."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -15,9 +15,9 @@ from app.errors import InvalidRequest, Refused, UpstreamBadReply
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """How to keep a model from thinking, as far as it can be kept: by a level or by a budget in tokens.
+    """How to keep a model from thinking, as far as possible: by a level, or by a budget in tokens.
 
-    Neither: it does not think. `takes_temperature` False: it ignores what it is told.
+    Neither: it does not think. `takes_temperature` False: it ignores the temperature.
     """
 
     thinking_level: Literal["MINIMAL", "LOW"] | None = None
@@ -30,7 +30,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         return self.thinking_level is not None or self.thinking_budget is not None
 
 
-# The first pattern that fits counts. The pro models cannot stop thinking; these are the least that they take.
+# The first matching pattern counts. The pro models cannot stop thinking; these are the lowest values they accept.
 _TRAITS = (
     ("gemini-1*", Traits()),
     ("gemini-2.0-*", Traits()),
@@ -44,7 +44,7 @@ _NEWEST = Traits(thinking_level="MINIMAL")
 
 
 def traits_of(model: str) -> Traits:
-    """By the model's id, with or without a path before it; an unknown one is taken for one of the newest generation."""
+    """The traits of a model id, with or without a path before it; unknown models count as the newest generation."""
     name = model.rpartition("/")[2]
     return next((traits for pattern, traits in _TRAITS if fnmatchcase(name, pattern)), _NEWEST)
 
@@ -53,13 +53,13 @@ _MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
 def contents_of(messages: Sequence[Message]) -> types.Content | list[types.ContentUnion]:
-    """The turns without the system's. Raises InvalidRequest for a picture that Gemini cannot read."""
+    """All turns but the system's. Raises InvalidRequest for a picture that Gemini cannot read."""
     turns: list[types.ContentUnion] = [
         types.Content(role="model" if message.role == "assistant" else "user", parts=_parts(message))
         for message in messages
         if message.role != "system"
     ]
-    # The SDK tries a list as a dozen things first: a fifth of all its work for a short request.
+    # The SDK tries a list as a dozen other types first: a fifth of all its work for a short request.
     return cast(types.Content, turns[0]) if len(turns) == 1 else turns
 
 
@@ -75,7 +75,7 @@ def config_of(request: ChatRequest, traits: Traits, service_tier: str | None) ->
         response_json_schema=None if request.schema is None else dict(request.schema),
         thinking_config=_thinking(traits),
         service_tier=None if service_tier is None else types.ServiceTier(service_tier),
-        # By default the SDK may call functions and go on by itself, with several requests for one call of ours.
+        # By default the SDK may call functions and continue by itself: several requests for one call of ours.
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         automatic_continuation=False,
     )
@@ -92,7 +92,7 @@ def _thinking(traits: Traits) -> types.ThinkingConfig | None:
 
 def _parts(message: Message) -> list[types.Part]:
     parts = [_picture(image) for image in message.images]
-    # Gemini refuses a part without text; without any part it refuses the turn, and rightly.
+    # Gemini rejects a part without text; a turn without any part it rejects too, and rightly.
     return [*parts, types.Part.from_text(text=message.content)] if message.content else parts
 
 
@@ -126,13 +126,13 @@ _REFUSALS = frozenset(
     }
 )
 _KNOWN_REASONS = frozenset(FinishReason)
-"""As this SDK was made: a word that Google adds later becomes a member at run time."""
+"""As of this SDK: a word that Google adds later becomes a member at run time."""
 
 
 class Reading:
     """One reply while it is read: the only chunk of a whole one, or those of a stream.
 
-    `tokens` are those of the call so far, None before any were told. `service` and `model` are those asked.
+    `tokens` are those of the call so far; None: none were reported yet.
     """
 
     def __init__(self, service: str, model: str) -> None:
@@ -157,7 +157,7 @@ class Reading:
         return text
 
     def end(self, *, may_be_empty: bool) -> ports.FinishReason:
-        """Why it ended, once all of it has been taken. `may_be_empty`: a stop sequence can stand at its beginning.
+        """Why the reply ended, after its last chunk. `may_be_empty`: a stop sequence can come first.
 
         Raises UpstreamBadReply when it is not whole.
         """

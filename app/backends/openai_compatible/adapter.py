@@ -12,8 +12,8 @@ from app.backends.openai_compatible.messages import (
     ThoughtFilter,
     Traits,
     chat_body,
-    spoken,
     stream_body,
+    without_thoughts,
 )
 from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.scoring import LogprobScorer
@@ -25,7 +25,7 @@ from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, Up
 
 
 class OpenAICompatible:
-    """An `Adapter`. Before the first probe it answers only if its model is configured, and asks in the plainest way."""
+    """An `Adapter`. Before the first probe it answers only if its model is configured, by the plainest requests."""
 
     def __init__(self, name: str, settings: BackendSettings) -> None:
         self._name = name
@@ -36,7 +36,7 @@ class OpenAICompatible:
 
     @property
     def scorer(self) -> LabelScorer | None:
-        """Reads log-probabilities; None when the server gives none, or before the first probe."""
+        """See `Adapter`."""
         return self._scorer
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
@@ -47,7 +47,7 @@ class OpenAICompatible:
         choice = completion.choices[0]
         return Reply(
             finish_reason=self._finish(_ended(choice), tokens),
-            text=spoken(choice.message.content or ""),
+            text=without_thoughts(choice.message.content or ""),
             tokens=tokens,
             model=completion.model or traits.model,
             calls=choice.message.calls if request.tools else (),
@@ -75,9 +75,9 @@ class OpenAICompatible:
         yield Delta(finish_reason=self._finish(ended, tokens), text=thoughts.end(), tokens=tokens)
 
     async def probe(self, timeout_s: float) -> Probed:
-        """Asks for the models, and tries out what cannot be asked for with requests of a few tokens."""
-        found, self._traits, self._scorer = await probed(self._wire, self._settings, timeout_s)
-        return found
+        """Ask for the models, and try what the server does not describe with requests of a few tokens."""
+        result, self._traits, self._scorer = await probed(self._wire, self._settings, timeout_s)
+        return result
 
     async def ping(self, timeout_s: float) -> None:
         """GET /v1/models. A server that has no such endpoint is there all the same."""
@@ -92,7 +92,7 @@ class OpenAICompatible:
 
     def _known(self) -> Traits:
         if self._traits is None:
-            raise UpstreamUnavailable(self._name, f"{self._name} could not be asked for its models yet")
+            raise UpstreamUnavailable(self._name, f"{self._name}: its model is not known yet")
         return self._traits
 
     def _finish(self, ended: str | None, tokens: TokenCount | None) -> FinishReason:
@@ -102,7 +102,7 @@ class OpenAICompatible:
         if ended == "content_filter":
             raise Refused(self._name, f"{self._name} declined for its content policy", tokens=tokens)
         if ended in ("abort", "error"):
-            raise UpstreamUnavailable(self._name, f"{self._name} gave up in the middle of its reply", tokens=tokens)
+            raise UpstreamUnavailable(self._name, f"{self._name} aborted its reply", tokens=tokens)
         return "length" if ended in ("length", "max_tokens") else "stop"
 
 

@@ -13,16 +13,16 @@ from app.domain import Image, TokenCount, ToolCall, Tools
 Body = dict[str, Any]
 
 RUNAWAYS = ("\n\n\n", "\t" * 16, " " * 64)
-"""vLLM's JSON can run away in white space until its tokens are spent; none of these stands in a sane document."""
+"""vLLM's JSON can run away in white space until its tokens are spent; none of these occurs in a sane document."""
 
 
 Limit = Literal["max_tokens", "max_completion_tokens"]
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model wants to be asked. `quiet`: the fields that stop it from thinking; {} where it does not think.
+    """How to call a model. `quiet`: the fields that stop it from thinking; {} where it does not think.
 
-    `exact`: it takes any temperature; OpenAI's thinking models do not.
+    `exact`: it accepts any temperature; OpenAI's thinking models do not.
     """
 
     kind: str
@@ -32,15 +32,15 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     quiet: Mapping[str, Any] = {}
 
 
-def asking(traits: Traits, tokens: int, temperature: float = 0.0) -> Body:
-    """What every request says. The temperature is always told: a server's default is the model's own."""
+def base_body(traits: Traits, tokens: int, temperature: float = 0.0) -> Body:
+    """What every request has. The temperature is always sent: a server's default is the model's own."""
     body: Body = {"model": traits.model, traits.limit: tokens, **traits.quiet}
     return body | {"temperature": temperature} if traits.exact else body
 
 
 def chat_body(request: ChatRequest, traits: Traits) -> Body:
     """A chat completion."""
-    body = asking(traits, request.max_output_tokens, request.temperature)
+    body = base_body(traits, request.max_output_tokens, request.temperature)
     body["messages"] = messages(request.messages)
     stop = request.stop
     if request.schema is not None:
@@ -54,18 +54,18 @@ def chat_body(request: ChatRequest, traits: Traits) -> Body:
 
 
 def stream_body(request: ChatRequest, traits: Traits) -> Body:
-    """A chat completion in pieces. vLLM counts along, so that a stream given up is known by what it cost."""
+    """A streamed chat completion. vLLM counts along, so that the cost of a cancelled stream is known."""
     counting = {"continuous_usage_stats": True} if traits.kind == "vllm" else {}
     return chat_body(request, traits) | {"stream_options": {"include_usage": True, **counting}}
 
 
 def messages(conversation: Conversation) -> list[Body]:
-    """The turns in OpenAI's shape."""
+    """The turns in OpenAI's format."""
     return [{"role": message.role, "content": _content(message), **_calling(message)} for message in conversation]
 
 
 def tool_fields(tools: Tools | None, kind: str) -> Body:
-    """What may be called. Ollama reads no tool_choice: where none may be called, it had better not know of any."""
+    """The functions that may be called. Ollama ignores tool_choice: where none may be called, it must not see any."""
     if tools is None or (kind == "ollama" and tools.choice == "none"):
         return {}
     named = {"type": "function", "function": {"name": tools.only}}
@@ -98,14 +98,14 @@ def _data_url(image: Image) -> str:
 
 
 def response_format(schema: Mapping[str, Any], kind: str = "vllm") -> Body:
-    """Structured output. OpenAI holds to a schema only if told `strict`, and takes only closed objects then."""
-    known = _without_unique_items(schema)
-    strict = {"strict": True} if kind == "openai" and _closed(known) else {}
-    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": known, **strict}}
+    """Structured output. OpenAI keeps to a schema only if it is `strict`, which allows only closed objects."""
+    supported = _without_unique_items(schema)
+    strict = {"strict": True} if kind == "openai" and _closed(supported) else {}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": supported, **strict}}
 
 
 def _without_unique_items(schema: Any) -> Any:
-    """vLLM refuses `uniqueItems`, which no grammar can hold; whoever asked checks the reply anyway."""
+    """vLLM rejects `uniqueItems`, which no grammar can express; the caller checks the reply anyway."""
     if isinstance(schema, Mapping):
         return {
             key: _without_unique_items(value)
@@ -138,7 +138,7 @@ class TokenDetails(msgspec.Struct, frozen=True):
 
 
 class UsageReply(msgspec.Struct, frozen=True):
-    """Tokens of a call."""
+    """The tokens of a call."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = None
@@ -146,7 +146,7 @@ class UsageReply(msgspec.Struct, frozen=True):
     completion_tokens_details: TokenDetails | None = None
 
     def count(self) -> TokenCount:
-        """With the thinking taken out of the completion."""
+        """The tokens, with thinking taken out of the completion."""
         prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
         thinking = (completion and completion.reasoning_tokens) or 0
         return TokenCount(
@@ -157,7 +157,7 @@ class UsageReply(msgspec.Struct, frozen=True):
         )
 
 
-class Called(msgspec.Struct, frozen=True):
+class FunctionReply(msgspec.Struct, frozen=True):
     """A function's name and arguments, or pieces of them."""
 
     name: str | None = None
@@ -165,23 +165,24 @@ class Called(msgspec.Struct, frozen=True):
 
 
 class CallReply(msgspec.Struct, frozen=True):
-    """A call, or a piece of one; whole replies tell no index."""
+    """A call, or a piece of one; whole replies have no index."""
 
     index: int | None = None
     id: str | None = None
-    function: Called = Called()
+    function: FunctionReply = FunctionReply()
 
     def call(self, place: int) -> ToolCall:
-        """In our words; `place` is its index where it tells none. Some servers forget the id, which clients need."""
+        """The call; `place` is its index where it has none."""
         name, arguments = self.function.name or "", self.function.arguments or ""
-        made_up = f"call_{uuid4().hex}" if name else ""
+        # Some servers omit the id, which clients need.
+        new_id = f"call_{uuid4().hex}" if name else ""
         return ToolCall(
-            id=self.id or made_up, name=name, arguments=arguments, index=place if self.index is None else self.index
+            id=self.id or new_id, name=name, arguments=arguments, index=place if self.index is None else self.index
         )
 
 
-class Said(msgspec.Struct, frozen=True):
-    """A message, or a piece of one. Servers disagree on what thoughts are called."""
+class MessageReply(msgspec.Struct, frozen=True):
+    """A message, or a piece of one. Servers name the field of thoughts differently."""
 
     content: str | None = None
     reasoning: str | None = None
@@ -191,7 +192,7 @@ class Said(msgspec.Struct, frozen=True):
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The functions that are to be called."""
+        """The functions to call."""
         return tuple(call.call(place) for place, call in enumerate(self.tool_calls or ()))
 
     @property
@@ -200,31 +201,31 @@ class Said(msgspec.Struct, frozen=True):
         return bool(self.reasoning or self.reasoning_content)
 
 
-class TokenChance(msgspec.Struct, frozen=True):
-    """A token that may come and its natural log-probability."""
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token and its natural log-probability."""
 
     token: str
     logprob: float
 
 
-class TokenChances(msgspec.Struct, frozen=True):
-    """What may have come at one place."""
+class TokenPosition(msgspec.Struct, frozen=True):
+    """The likeliest tokens at one position."""
 
-    top_logprobs: tuple[TokenChance, ...] = ()
+    top_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Logprobs(msgspec.Struct, frozen=True):
-    """One for each token that was made."""
+    """The likeliest tokens at each position."""
 
-    content: tuple[TokenChances, ...] | None = None
+    content: tuple[TokenPosition, ...] | None = None
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """An answer, whole (`message`) or a piece (`delta`). vLLM tells the stop word that it met in `stop_reason`."""
+    """An answer, whole (`message`) or a piece (`delta`). vLLM puts the stop sequence that it met in `stop_reason`."""
 
     index: int = 0
-    message: Said = Said()
-    delta: Said = Said()
+    message: MessageReply = MessageReply()
+    delta: MessageReply = MessageReply()
     finish_reason: str | None = None
     stop_reason: Any = None
     logprobs: Logprobs | None = None
@@ -240,7 +241,7 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """One that is served; vLLM tells its context length."""
+    """A model that is served; vLLM reports its context length."""
 
     id: str
     max_model_len: int | None = None
@@ -260,19 +261,19 @@ _CLOSE = "</think>"
 
 
 class ThoughtFilter:
-    """Takes a text in pieces and gives back what is not thought. Tags further on are the model's own words."""
+    """Removes the thoughts at the start of a text that comes in pieces. Later tags are the model's own words."""
 
     def __init__(self) -> None:
         self._held = ""
         self._reading = self._at_start
 
     def feed(self, piece: str) -> str:
-        """What can be shown by now."""
+        """The text that is certainly no thought."""
         self._held += piece
         return self._reading()
 
     def end(self) -> str:
-        """What was held back, when nothing more comes."""
+        """The text that was held back, after the last piece."""
         rest = self._held if self._reading == self._at_start else ""
         self._held = ""
         return rest
@@ -284,7 +285,7 @@ class ThoughtFilter:
             return self._in_thought()
         if _OPEN.startswith(begun):
             return ""
-        return self._speak()
+        return self._pass()
 
     def _in_thought(self) -> str:
         _, closed, rest = self._held.partition(_CLOSE)
@@ -297,15 +298,15 @@ class ThoughtFilter:
 
     def _after_thought(self) -> str:
         self._held = self._held.lstrip()
-        return self._speak() if self._held else ""
+        return self._pass() if self._held else ""
 
-    def _speak(self) -> str:
-        self._reading = self._speak
-        said, self._held = self._held, ""
-        return said
+    def _pass(self) -> str:
+        self._reading = self._pass
+        text, self._held = self._held, ""
+        return text
 
 
-def spoken(text: str) -> str:
+def without_thoughts(text: str) -> str:
     """A whole text without its thoughts."""
     thoughts = ThoughtFilter()
     return thoughts.feed(text) + thoughts.end()

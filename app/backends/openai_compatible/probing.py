@@ -1,4 +1,4 @@
-"""Finds out what an OpenAI-style server is and can do: asked for where it can be asked for, else tried out.
+"""Finds out what an OpenAI-style server is and can do: from what it describes, else by trying.
 
                     vLLM                                  Ollama            others
 model, context      /v1/models                            /api/show, ps     /v1/models
@@ -24,10 +24,10 @@ from app.backends.openai_compatible.messages import (
     LoadedModel,
     Model,
     Traits,
-    asking,
+    base_body,
     messages,
     response_format,
-    spoken,
+    without_thoughts,
 )
 from app.backends.openai_compatible.scoring import METHODS, LogprobScorer, Method
 from app.backends.openai_compatible.wire import Wire
@@ -52,7 +52,7 @@ _OBJECT: Mapping[str, Any] = {
 }
 _FEW_TOKENS = 16
 _SWITCHES = ("enable_thinking", "thinking")
-"""What chat templates call it: Qwen and most others; DeepSeek and Granite."""
+"""Names of the switch in chat templates: of Qwen and most others; of DeepSeek and Granite."""
 _OLLAMA_LOGPROBS = (0, 12, 11)
 _CHAT = "chat/completions"
 _WAYS: Sequence[tuple[bool, Limit]] = (
@@ -66,12 +66,12 @@ Findings = tuple[Probed, Traits, LogprobScorer | None]
 
 
 async def probed(wire: Wire, settings: BackendSettings, timeout_s: float) -> Findings:
-    """What there is, how to ask it, and its scorer. `timeout_s` is for each request. Raises UpstreamError."""
+    """What was found, how to call the model, and its scorer. `timeout_s` is for each request. Raises UpstreamError."""
     return await _PROBES.get(settings.kind, _Probe)(wire, settings, timeout_s).findings()
 
 
 class _Probe:
-    """A server of which nothing is known beforehand."""
+    """A server about which nothing is known beforehand."""
 
     def __init__(self, wire: Wire, settings: BackendSettings, timeout_s: float) -> None:
         self._wire = wire
@@ -82,8 +82,7 @@ class _Probe:
     async def findings(self) -> Findings:
         models = await self._models()
         model = await self._choose(models)
-        known = self._wire.peer
-        self._wire.peer = msgspec.structs.replace(known, model=model, models=tuple(models))
+        self._wire.peer = msgspec.structs.replace(self._wire.peer, model=model, models=tuple(models))
         context = await self._context(model, models)
         self._wire.peer = msgspec.structs.replace(self._wire.peer, context_tokens=context)
         server = await self._server()
@@ -92,7 +91,7 @@ class _Probe:
         able = {"chat", *await self._abilities(traits)}
         able |= {"logprobs"} if scorer else set()
         able |= {"thinking"} if traits.quiet else set()
-        found = Probed(
+        result = Probed(
             model=model,
             capabilities=msgspec.convert(able, frozenset[Capability]),
             context_tokens=context,
@@ -100,10 +99,10 @@ class _Probe:
             requests=self._requests,
             tokens=self._tokens,
         )
-        return found, traits, scorer
+        return result, traits, scorer
 
     async def _models(self) -> dict[str, Model]:
-        """Those served, by name; {} when the server does not tell and one is configured."""
+        """The models served, by name; {} when the server does not list them and one is configured."""
         try:
             served = await self._wire.get("models", "data", tuple[Model, ...], self._timeout_s, ())
         except NoSuchRoute:
@@ -114,20 +113,20 @@ class _Probe:
 
     async def _choose(self, models: Mapping[str, Model]) -> str:
         """The configured model, or the first."""
-        name, wanted = self._wire.peer.name, self._settings.model
-        if wanted is None:
+        name, configured = self._wire.peer.name, self._settings.model
+        if configured is None:
             if not models:
                 raise UpstreamRejected(name, f"{name} serves no model yet; {self._remedy('NAME')}")
             return next(iter(models))
-        if models and wanted not in models:
+        if models and configured not in models:
             has = listed(tuple(models))
             raise UpstreamRejected(
-                name, f"{name} does not have the model {wanted!r}; {self._remedy(wanted)}. It has {has}"
+                name, f"{name} does not have the model {configured!r}; {self._remedy(configured)}. It has {has}"
             )
-        return wanted
+        return configured
 
     def _remedy(self, model: str) -> str:
-        return f"set model in [backends.{self._wire.peer.name}] to one that it has"
+        return f"set `model` in [backends.{self._wire.peer.name}] to one that it has"
 
     async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
         return models[model].max_model_len if model in models else None
@@ -136,7 +135,7 @@ class _Probe:
         return ""
 
     async def _traits(self, model: str) -> Traits:
-        """Older servers ignore max_completion_tokens, so it comes second; OpenAI's newer models insist on it."""
+        """Older servers ignore max_completion_tokens, so it comes second; OpenAI's newer models require it."""
         ways = [Traits(kind=self._settings.kind, model=model, limit=limit, exact=exact) for exact, limit in _WAYS]
         for traits in ways[:-1]:
             with suppress(UpstreamRejected):
@@ -144,15 +143,15 @@ class _Probe:
         return await self._greeted(ways[-1])
 
     async def _greeted(self, traits: Traits) -> Traits:
-        body = asking(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
+        body = base_body(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
         reply = await self._asked(body)
         return await self._quietened(traits) if _thinks(reply) else traits
 
     async def _quietened(self, traits: Traits) -> Traits:
-        """The first way to ask that stops it from thinking; as before if none does."""
+        """Traits with the first fields that stop the model from thinking; unchanged if none do."""
         for quiet in _QUIETS:
             quieter = msgspec.structs.replace(traits, quiet=quiet)
-            reply = await self._tried(asking(quieter, _FEW_TOKENS) | {"messages": messages(_GREETING)})
+            reply = await self._tried(base_body(quieter, _FEW_TOKENS) | {"messages": messages(_GREETING)})
             if reply is not None and not _thinks(reply):
                 return quieter
         return traits
@@ -168,8 +167,8 @@ class _Probe:
                 await self._models()
                 continue
             self._count(scoring.tokens)
-            told = scoring.scores[0]
-            if told and (not method.by_id or None not in told.logprobs):
+            scores = scoring.scores[0]
+            if scores and (not method.by_id or None not in scores.logprobs):
                 return scorer
         return None
 
@@ -178,7 +177,7 @@ class _Probe:
 
     async def _abilities(self, traits: Traits) -> set[str]:
         """Structured output, pictures."""
-        body = asking(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
+        body = base_body(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
         formed = await self._tried(body | {"response_format": response_format(_OBJECT, traits.kind)})
         picture = (msgspec.structs.replace(_GREETING[0], images=(_PICTURE,)),)
         seen = await self._tried(body | {"messages": messages(picture)})
@@ -186,11 +185,11 @@ class _Probe:
         return able | {"images"} if seen is not None else able
 
     def _is_formed(self, reply: Completion) -> bool:
-        """Whether the server held to the schema: some ignore what they do not know."""
-        return spoken(reply.choices[0].message.content or "").lstrip()[:1] in ("", "{")
+        """Whether the server kept to the schema: some ignore fields that they do not know."""
+        return without_thoughts(reply.choices[0].message.content or "").lstrip()[:1] in ("", "{")
 
     async def _tried(self, body: Body) -> Completion | None:
-        """None when the server does not take it. Some say so with 500, so ask whether it is there."""
+        """The reply; None when the server rejects the request. Some do so with 500, so check that it is still there."""
         try:
             return await self._asked(body)
         except (UpstreamRejected, UpstreamBadReply, Refused):
@@ -210,7 +209,7 @@ class _Probe:
 
 
 class _VllmProbe(_Probe):
-    """Tells a model's context, and how it would render a conversation."""
+    """vLLM, which reports a model's context, and how it would render a conversation."""
 
     async def _server(self) -> str:
         try:
@@ -238,12 +237,12 @@ class _VllmProbe(_Probe):
 
 
 class _OllamaProbe(_Probe):
-    """Tells everything without loading the model, which may take minutes and push another one out."""
+    """Ollama, which reports everything without loading the model: that may take minutes and unload another one."""
 
     async def _choose(self, models: Mapping[str, Model]) -> str:
-        wanted = self._settings.model
-        if wanted is not None:
-            tagged = f"{wanted}:latest"
+        configured = self._settings.model
+        if configured is not None:
+            tagged = f"{configured}:latest"
             return tagged if tagged in models else await super()._choose(models)
         for name in models:
             if "completion" in await self._shown(name):
@@ -254,9 +253,9 @@ class _OllamaProbe(_Probe):
         return f"`ollama pull {model}` gets it"
 
     async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
-        """What it was loaded for; what the model could take says nothing of what Ollama gives it."""
+        """The context that the model was loaded with; Ollama may give it less than it could take."""
         loaded = await self._wire.get("/api/ps", "models", tuple[LoadedModel, ...], self._timeout_s, ())
-        return next((found.context_length for found in loaded if found.name == model), None)
+        return next((entry.context_length for entry in loaded if entry.name == model), None)
 
     async def _server(self) -> str:
         return f"Ollama {await self._wire.get('/api/version', 'version', str, self._timeout_s)}"
@@ -283,9 +282,9 @@ class _OllamaProbe(_Probe):
 
 
 def _thinks(reply: Completion) -> bool:
-    said = reply.choices[0].message
+    message = reply.choices[0].message
     counted = reply.usage.count().thinking if reply.usage else 0
-    return said.thought or counted > 0 or (said.content or "").lstrip().startswith("<think>")
+    return message.thought or counted > 0 or (message.content or "").lstrip().startswith("<think>")
 
 
 def _template_switches(*, on: bool) -> Body:

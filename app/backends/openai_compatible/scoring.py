@@ -19,9 +19,9 @@ from app.backends.openai_compatible.messages import (
     Body,
     Choice,
     Completion,
-    TokenChance,
+    TokenLogprob,
     Traits,
-    asking,
+    base_body,
     messages,
 )
 from app.backends.openai_compatible.wire import Wire
@@ -35,7 +35,7 @@ _LEAST = -9999.0
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """How this server is asked: by the labels' token ids, and with many conversations in a request."""
+    """How to get log-probabilities: by the labels' token ids, and for many conversations in a request."""
 
     by_id: bool
     batched: bool
@@ -70,7 +70,7 @@ class LogprobScorer:
         return await self._one_by_one(prompts, labels, until)
 
     async def _together(self, prompts: Sequence[Conversation], labels: Sequence[str], until: float) -> Scoring:
-        """One request. The server refuses all when one is too long: then each is asked for itself."""
+        """One request. The server rejects it when one conversation is too long: then each is sent by itself."""
         body = self._body(labels) | {"messages": [messages(prompt) for prompt in prompts]}
         try:
             completion = await self._wire.complete("chat/completions/batch", body, until - _now())
@@ -79,20 +79,20 @@ class LogprobScorer:
         except UpstreamRejected:
             if len(prompts) == 1:
                 raise
-            return await self._one_by_one(prompts, labels, until, asked=1)
+            return await self._one_by_one(prompts, labels, until, requests=1)
         by_index = {choice.index: choice for choice in completion.choices}
         scores = tuple(self._read(by_index.get(index), labels) for index in range(len(prompts)))
         return self._scoring(scores, [completion])
 
     async def _one_by_one(
-        self, prompts: Sequence[Conversation], labels: Sequence[str], until: float, asked: int = 0
+        self, prompts: Sequence[Conversation], labels: Sequence[str], until: float, requests: int = 0
     ) -> Scoring:
         replies = await asyncio.gather(*(self._ask(prompt, labels, until) for prompt in prompts))
         completions = [reply for reply in replies if isinstance(reply, Completion)]
         if not completions:
             raise next(reply for reply in replies if isinstance(reply, UpstreamError))
         scores = (self._read(reply.choices[0], labels) if isinstance(reply, Completion) else None for reply in replies)
-        return self._scoring(tuple(scores), completions, asked + len(prompts))
+        return self._scoring(tuple(scores), completions, requests + len(prompts))
 
     async def _ask(self, prompt: Conversation, labels: Sequence[str], until: float) -> Completion | UpstreamError:
         body = self._body(labels) | {"messages": messages(prompt)}
@@ -103,7 +103,7 @@ class LogprobScorer:
             return exc
 
     def _body(self, labels: Sequence[str]) -> Body:
-        body = asking(self._traits, 1) | {"logprobs": True}
+        body = base_body(self._traits, 1) | {"logprobs": True}
         if not self.method.by_id:
             return body | {"top_logprobs": _MOST_TOP}
         tokens = sorted(int(name.partition(":")[2]) for label in labels for name in self._ids[label])
@@ -126,30 +126,30 @@ class LogprobScorer:
         return await self._wire.post("/tokenize", body, "tokens", tuple[int, ...], until - _now())
 
     def _read(self, choice: Choice | None, labels: Sequence[str]) -> LabelScores | None:
-        """None when no log-probability was told at all."""
+        """None when the server reported no log-probability at all."""
         content = choice.logprobs.content if choice and choice.logprobs else None
-        told = [chance for chance in content[0].top_logprobs if chance.logprob > _LEAST] if content else []
-        if not told:
+        tokens = [token for token in content[0].top_logprobs if token.logprob > _LEAST] if content else []
+        if not tokens:
             return None
-        by_label = self._sums(told, labels)
+        by_label = self._sums(tokens, labels)
         return LabelScores(
-            logprobs=tuple(by_label.get(label) for label in labels), floor=min(chance.logprob for chance in told)
+            logprobs=tuple(by_label.get(label) for label in labels), floor=min(token.logprob for token in tokens)
         )
 
-    def _sums(self, told: Iterable[TokenChance], labels: Sequence[str]) -> Mapping[str, float]:
-        found: dict[str, list[float]] = {}
-        for chance in told:
+    def _sums(self, tokens: Iterable[TokenLogprob], labels: Sequence[str]) -> Mapping[str, float]:
+        by_label: dict[str, list[float]] = {}
+        for token in tokens:
             for label in labels:
                 names = self._ids[label] if self.method.by_id else {label, f" {label}"}
-                if chance.token in names:
-                    found.setdefault(label, []).append(chance.logprob)
-        return {label: _log_sum(logprobs) for label, logprobs in found.items()}
+                if token.token in names:
+                    by_label.setdefault(label, []).append(token.logprob)
+        return {label: _log_sum(logprobs) for label, logprobs in by_label.items()}
 
     def _scoring(
         self, scores: tuple[LabelScores | None, ...], completions: Sequence[Completion], requests: int = 1
     ) -> Scoring:
         if not any(scores):
-            raise UpstreamBadReply(self._wire.peer.name, f"{self._wire.peer.name} told no log-probabilities")
+            raise UpstreamBadReply(self._wire.peer.name, f"{self._wire.peer.name} reported no log-probabilities")
         counts = (completion.usage.count() for completion in completions if completion.usage)
         return Scoring(scores=scores, tokens=sum(counts, TokenCount()), requests=requests)
 

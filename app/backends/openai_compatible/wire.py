@@ -29,7 +29,7 @@ _USER_AGENT = "winnow"
 
 
 class _Client(AsyncOpenAI):
-    """Without the headers that the SDK takes from the environment: they are not meant for this server."""
+    """Without the headers that the SDK takes from the environment, which are not meant for this server."""
 
     @property
     def default_headers(self) -> dict[str, str | Omit]:
@@ -47,7 +47,7 @@ class Wire:
             limits=httpx2.Limits(max_keepalive_connections=settings.concurrency, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=not is_near(url),
             verify=not url.startswith("http:"),  # the system's certificates take a tenth of a second to read
-            follow_redirects=False,  # a redirect would carry texts, maybe the key, to whom nobody named
+            follow_redirects=False,  # a redirect would carry texts, maybe the key, to a host that nobody configured
         )
         self._client = _Client(
             api_key=settings.api_key or "",
@@ -75,7 +75,7 @@ class Wire:
         return await self._post(path, body, timeout_s, lambda content: _field(content, field, kind, default))
 
     async def complete(self, path: str, body: Body, timeout_s: float) -> Completion:
-        """A completion that says no error and has a choice."""
+        """A completion that has a choice and reports no error."""
         completion = await self._post(path, body, timeout_s, _COMPLETION.decode)
         self.check(completion)
         if not completion.choices:
@@ -158,7 +158,7 @@ def _encoded(body: Body) -> bytes:
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError as exc:
-        raise InvalidRequest("the text holds half of a surrogate pair, which is no character") from exc
+        raise InvalidRequest("the text contains half of a surrogate pair, which is not a character") from exc
 
 
 def is_near(url: str) -> bool:

@@ -15,8 +15,8 @@ from app.errors import Resting, UpstreamError, UpstreamRateLimited, UpstreamReje
 
 BreakerState = Literal["closed", "open", "half_open"]
 
-LONGEST_TOLD_S = 900.0
-"""However long a server wants to be left alone, and however spent the quota of the day: ask again after this."""
+LONGEST_REST_S = 900.0
+"""The longest rest, whatever the server asks for and even when the daily quota is spent."""
 
 TRIAL_S = 1.0
 """When to come back while a trial is under way."""
@@ -47,15 +47,15 @@ class Permit:
         self._breaker.noted(self._era, failure)
 
     def dropped(self) -> None:
-        """Nothing was learnt."""
+        """Nothing was learnt about the backend."""
         self._breaker.dropped(self._era)
 
 
 class Breaker:
     """Closed, until `failures` in a row open it for `rest_s`; then half open: one trial closes it or opens it longer.
 
-    A server that says when to come back is believed, up to LONGEST_TOLD_S. What a call finds out that began before the
-    state last changed does not count any more. `on_change` is called when it opens and when it closes.
+    A server that says when to come back is believed, up to LONGEST_REST_S. The result of a call that began before the
+    state last changed does not count. `on_change` is called when it opens and when it closes.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Breaker:
     def check(self) -> None:
         """Raises Resting when no attempt would be let through now."""
         if (rest_s := self.rest_s) > 0:
-            raise Resting(self._name, f"{self._name} failed repeatedly and is left alone for a while", rest_s)
+            raise Resting(self._name, f"{self._name} failed repeatedly; no calls are sent to it for a while", rest_s)
 
     async def guard(self, terms: Terms) -> Release:
         """Let an attempt through. Raises Resting. A trial gets no company: a spare one needs a closed breaker."""
@@ -104,7 +104,7 @@ class Breaker:
         return Permit(self, self._era)
 
     def close(self) -> None:
-        """It has recovered."""
+        """The backend has recovered."""
         was_closed = self._until is None
         self._failures = self._rests = 0
         self._until = None
@@ -112,7 +112,7 @@ class Breaker:
             self._changed()
 
     def noted(self, era: int, failure: UpstreamError | None) -> None:
-        """What an attempt of that era found out."""
+        """Note the result of an attempt that began in that era."""
         if era != self._era:
             return
         if failure is None:
@@ -129,8 +129,8 @@ class Breaker:
 
     def _open(self, failure: UpstreamError) -> None:
         own_s = min(self._settings.rest_s * 2**self._rests, self._settings.longest_rest_s)
-        told_s = failure.retry_after or (LONGEST_TOLD_S if _spent_for_today(failure) else 0.0)
-        self._until = self._clock() + max(own_s, min(told_s, LONGEST_TOLD_S))
+        asked_s = failure.retry_after or (LONGEST_REST_S if _spent_for_today(failure) else 0.0)
+        self._until = self._clock() + max(own_s, min(asked_s, LONGEST_REST_S))
         self._rests = min(self._rests + 1, 30)
         self._failures = 0
         self._changed()
@@ -153,8 +153,8 @@ LATEST = 100
 class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A backend at this moment. Medians of the latest 100 calls that succeeded; None: there was none.
 
-    "down": it could not be reached or did not take our key when last asked. "resting": it fails, and is left alone for
-    `retry_after` seconds. "unknown": nobody has asked yet. `last_error` is the code of the latest failure, if nothing
+    "down": it could not be reached or did not accept the key when last checked. "resting": it failed, and gets no calls
+    for `retry_after` seconds. "unknown": not checked yet. `last_error` is the code of the latest failure, if nothing
     succeeded since.
     """
 
@@ -171,7 +171,7 @@ class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Health:
     """Collects what calls and checks find out. `reachable` None: nothing yet.
 
-    `news` is set when there is reason to look after the backend; whoever has looked clears it.
+    `news` is set when there is reason to check the backend; whoever has checked clears it.
     """
 
     def __init__(self) -> None:
@@ -202,7 +202,7 @@ class Health:
         self.there()
 
     def there(self) -> None:
-        """It answers."""
+        """The backend answers."""
         if self.reachable is False:
             self.news.set()
         self.reachable, self.last_error = True, None
@@ -211,7 +211,7 @@ class Health:
         """A call failed."""
         self.last_error = failure.code
         if isinstance(failure, UpstreamRejected):
-            self.news.set()  # perhaps it is not the request: our key, or the model, may be no good any more
+            self.news.set()  # perhaps not the request's fault: the key or the model may no longer be valid
 
     def away(self, failure: UpstreamError) -> None:
         """A check failed."""
@@ -219,12 +219,12 @@ class Health:
 
     @property
     def latency_ms(self) -> float | None:
-        """The median."""
+        """The median of all calls."""
         return _median_ms(self._latencies)
 
     @property
     def first_token_ms(self) -> float | None:
-        """The median of the streams'."""
+        """The median of all streams."""
         return _median_ms(self._first_tokens)
 
 

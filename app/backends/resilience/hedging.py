@@ -18,9 +18,9 @@ async def hedged(
 ) -> T:
     """The result of `first`; or, if that takes longer than `after_s`, of whichever of it and `spare` succeeds first.
 
-    The other one is cancelled, and its result, if it has one all the same, discarded; if the caller is cancelled, so
-    are both (`discard` may be called twice). A failure of the spare is no failure; one of the first is, unless it is
-    retryable and the spare is still under way.
+    The other one is cancelled, and its result, if there is one all the same, discarded; if the caller is cancelled, so
+    are both (`discard` may be called twice). A failure of the spare does not count; one of the first does, unless it is
+    retryable and the spare is still running.
     """
     tasks = [asyncio.ensure_future(first)]
     try:

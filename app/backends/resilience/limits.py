@@ -1,4 +1,4 @@
-"""How much a backend is given at once and in a minute. Who has to wait stands in a queue: first come, first served."""
+"""How many calls and tokens a backend gets at once and per minute; other calls queue, first come first served."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ RECENT = 0.1
 
 
 class Taken(msgspec.Struct, eq=False):
-    """An amount that was taken from a window at a time."""
+    """An amount taken from a window, and when."""
 
     at: float
     amount: int
@@ -39,7 +39,7 @@ class Window:
         self._used = 0
 
     def take(self, amount: int) -> Taken:
-        """Count it from now on, whether it fits or not."""
+        """Count `amount` from now on, whether it fits or not."""
         taken = Taken(self._clock(), amount)
         if self._limit < math.inf:
             self._forget()
@@ -48,7 +48,7 @@ class Window:
         return taken
 
     def correct(self, taken: Taken, amount: int) -> None:
-        """It was `amount` in truth."""
+        """Replace the estimate by the true `amount`."""
         self._forget()
         if self._taken and taken.at >= self._taken[0].at:
             self._used += amount - taken.amount
@@ -75,7 +75,7 @@ class Window:
 
 
 class Slot:
-    """The right to one call. Given back exactly once."""
+    """The right to one call; given back exactly once."""
 
     def __init__(self, gate: "Gate", request: Taken, tokens: Taken) -> None:
         self._gate, self._request, self._tokens = gate, request, tokens
@@ -89,7 +89,7 @@ class Slot:
         self.leave(None if used is None else total(used), outcome.requests)
 
     def leave(self, tokens: int | None = None, requests: int = 1) -> None:
-        """The call is over. It took so many tokens; None: nobody knows, so what was reserved stands."""
+        """The call is over and took so many tokens; None: unknown, so what was reserved stands."""
         self._gate.left(self._request, requests, self._tokens, self._tokens.amount if tokens is None else tokens)
 
     def unused(self) -> None:
@@ -117,7 +117,7 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many are waiting."""
+        """How many calls are waiting."""
         return len(self._queue)
 
     async def guard(self, terms: Terms) -> Release:
@@ -151,13 +151,13 @@ class Gate:
             timer.cancel()
 
     def enter_now(self, tokens: int) -> Slot | None:
-        """A slot if nobody has to wait; else None."""
+        """A slot if it is free at once, else None."""
         if self._queue or self._is_full() or self._wait_s((tokens,)) > 0:
             return None
         return self._slot(tokens)
 
     def left(self, request: Taken, requests: int, reserved: Taken, tokens: int) -> None:
-        """A slot comes back."""
+        """A slot is given back."""
         self.in_flight -= 1
         if requests:
             self._typical_s += RECENT * (self._clock() - request.at - self._typical_s)
@@ -170,7 +170,7 @@ class Gate:
         return Slot(self, self._requests.take(1), self._tokens.take(tokens))
 
     def _admit(self) -> None:
-        """Let in whoever may go, in order; come back when the next one's minute has come."""
+        """Let in the calls that fit, in order; set a timer for when the next one will."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -185,7 +185,7 @@ class Gate:
             self._queue.popleft()
 
     def _forget(self, waiter: _Waiter) -> None:
-        """It was cancelled or turned away, perhaps in the very moment in which it was let in."""
+        """It was cancelled or turned away, perhaps at the very moment at which it was let in."""
         slot = waiter.slot
         if slot.done() and not slot.cancelled() and slot.exception() is None:
             slot.result().unused()
@@ -197,15 +197,15 @@ class Gate:
     def _turn_away(self, waiter: _Waiter) -> None:
         if not waiter.slot.done():
             waiter.slot.set_exception(
-                Overloaded(f"{self._name} is busy; no call ended in time to let this one in", self._retry_after())
+                Overloaded(f"{self._name} is busy: no call ended in time to let this one in", self._retry_after())
             )
 
     def _refuse_in_vain(self, tokens: int, patience_s: float) -> None:
         if self.waiting >= self._settings.queue:
-            raise Overloaded(f"{self._name} is busy, and {self.waiting} calls wait for it", self._retry_after())
+            raise Overloaded(f"{self._name} is busy: {self.waiting} calls are already waiting", self._retry_after())
         wait_s = self._wait_s([*(waiter.tokens for waiter in self._queue), tokens])
         if wait_s > patience_s:
-            raise Overloaded(f"{self._name} has had all that its limits per minute allow", wait_s)
+            raise Overloaded(f"{self._name} has used up its limits per minute", wait_s)
 
     def _retry_after(self) -> float:
         """At least a second; longer when the typical call takes long and many wait, or the minute is used up."""

@@ -36,7 +36,7 @@ async def retrying(
 ) -> T:
     """The first success of at most 1 + `retries` attempts. Raises the last attempt's error.
 
-    `worth_waiting` tells whether there is time to wait so many seconds; if not, nothing is waited for.
+    `worth_waiting` says whether there is time to wait so many seconds; if not, the error is raised at once.
     """
     failure: UpstreamError | None = None
     number = 0
@@ -44,7 +44,7 @@ async def retrying(
         try:
             return await attempt()
         except (Resting, Overloaded) as exc:
-            # What made us try again says more than that we may not.
+            # The failure that led to the retry says more than the refusal of it.
             if failure is not None:
                 raise failure from exc
             raise

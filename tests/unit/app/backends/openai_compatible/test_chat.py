@@ -222,7 +222,7 @@ async def test_without_a_model_and_a_probe_nothing_can_be_asked() -> None:
     server = OpenAIServer("vllm")
     async with server, opened(server, probe=False) as adapter:
         assert adapter.scorer is None
-        with pytest.raises(UpstreamUnavailable, match="models yet"):
+        with pytest.raises(UpstreamUnavailable, match="its model is not known yet"):
             await adapter.complete(asking(), TIMEOUT_S)
     assert server.requests == []
 

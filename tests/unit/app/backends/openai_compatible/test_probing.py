@@ -90,7 +90,7 @@ async def test_a_probe_can_be_repeated(dialect: Dialect) -> None:
 @DIALECTS
 async def test_a_configured_model_must_be_there(dialect: Dialect) -> None:
     """A model that the server does not have is refused with those that it has, and with a remedy."""
-    remedy = "ollama pull nope" if dialect == "ollama" else r"set model in \[backends.gemma\]"
+    remedy = "ollama pull nope" if dialect == "ollama" else r"set `model` in \[backends.gemma\]"
     with pytest.raises(UpstreamRejected, match=rf"'nope'; .*{remedy}.* It has tiny, big"):
         await probe(OpenAIServer(dialect, others=("big",)), model="nope")
 

@@ -120,7 +120,7 @@ async def test_a_full_queue_is_refused_at_once() -> None:
     async with inside(gate):
         waiting = asyncio.ensure_future(gate.enter(0, 100))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="1 calls wait") as refused:
+        with pytest.raises(Overloaded, match="1 calls are already waiting") as refused:
             await gate.enter(0, 100)
         assert refused.value.retry_after >= 1
         assert asyncio.get_running_loop().time() == 0
