@@ -18,7 +18,7 @@ import httpx
 import msgspec
 
 from app.config.settings import IndexSection, Settings
-from app.evaluation.data import Asked, DataSet, digest_of, sample
+from app.evaluation.data import DataSet, EvalQuestion, digest_of, sample
 from app.evaluation.runner import evaluation_services, index_documents
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.answering_service import backend_of, events_of, server_of, text_of
@@ -37,7 +37,7 @@ class Checks:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
 
-    async def check(self, asked: Asked) -> None:
+    async def check(self, asked: EvalQuestion) -> None:
         """One question, both ways."""
         plain = msgspec.json.decode(await self._ask(asked.text, stream=False))
         events = events_of((await self._ask(asked.text, stream=True)).decode())
@@ -73,24 +73,24 @@ class Checks:
             self._texts[document] = text
         return self._texts[document]
 
-    def _same(self, asked: Asked, what: str, one: Any, other: Any) -> None:
+    def _same(self, asked: EvalQuestion, what: str, one: Any, other: Any) -> None:
         if one != other:
             self.wrong.append(f"{asked.id}: {what}: {one!r} is not {other!r}")
 
 
-async def run(data: DataSet, questions: Sequence[Asked], home: Path) -> bool:
+async def run(data: DataSet, questions: Sequence[EvalQuestion], home: Path) -> bool:
     """Whether all is as it should be."""
     async with server_of("vllm", AnsweringModel(least=0.3, most=3)) as server:
         settings = Settings(index=IndexSection(home=home), backends={MODEL: backend_of(server)})
         async with evaluation_services(settings, data.folder, None) as (services, _, _), client_of(services) as client:
             collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
-            await index_documents(services, collection, list(data.documents.values()))
+            await index_documents(services, collection, data.documents)
             return all(
                 [await compare(Checks(client, collection, name), name, questions) for name in ("extractive", MODEL)]
             )
 
 
-async def compare(checks: Checks, name: str, questions: Sequence[Asked]) -> bool:
+async def compare(checks: Checks, name: str, questions: Sequence[EvalQuestion]) -> bool:
     """Prints what came of it."""
     for asked in questions:
         await checks.check(asked)

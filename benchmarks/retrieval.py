@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.domain import Mode, Query
-from app.evaluation.data import read_packed, read_qrels, read_rows
+from app.evaluation.data import read_qrels, read_rows
 from app.evaluation.records import Outcome, retrieval
 from app.wiring import Services
 from benchmarks.indexed import index_folder, services_at
@@ -92,7 +92,8 @@ async def _index(services: Services, corpus: Path, collection: str) -> None:
     # A copy in the home, unpacked: an index kept with --home finds its file again.
     folder = services.settings.index.home / "corpora" / collection
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    (folder / "corpus.jsonl").write_bytes(read_packed(corpus))
+    lines = (msgspec.json.encode(row) + b"\n" for row in read_rows(corpus))
+    (folder / "corpus.jsonl").write_bytes(b"".join(lines))
     summary = await index_folder(services, folder, collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
     print(

@@ -1,8 +1,9 @@
-"""Use case: what a backend's scores are worth, measured on judged documents, and put right from then on."""
+"""Use case: calibrate a backend's scores on judged documents."""
 
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -10,9 +11,17 @@ import msgspec
 
 from app.domain import Caller, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest, MissingCapability
-from app.evaluation.data import Asked, DataSet, SourceDocument, digest_of, sample
+from app.evaluation.data import DataSet, EvalQuestion, digest_of, sample
 from app.evaluation.models import CalibrateOptions
-from app.evaluation.runner import Journal, Record, Tell, ask_all, failing_softly, index_documents, tell_nobody
+from app.evaluation.runner import (
+    Journal,
+    Record,
+    ShowProgress,
+    ask_all,
+    index_documents,
+    show_nothing,
+    with_error_record,
+)
 from app.ranking.calibration import (
     FITS_FILE,
     Bin,
@@ -29,6 +38,7 @@ from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring import score_of
 from app.wiring import Services
+from indexing.documents import Document
 
 CALLER = Caller(key="calibrate")
 
@@ -68,7 +78,7 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graded(Record, frozen=True, kw_only=True):
-    """What a model said of one query's documents: z before calibration, and whether the document is relevant."""
+    """A model's grades of one query's documents: z before calibration, and whether each document is relevant."""
 
     model: str = ""
     zs: tuple[float, ...] = ()
@@ -77,11 +87,12 @@ class Graded(Record, frozen=True, kw_only=True):
 
 
 async def calibrate(
-    services: Services, data: DataSet, options: CalibrateOptions, folder: Path, tell: Tell = tell_nobody
+    services: Services, data: DataSet, options: CalibrateOptions, folder: Path, show: ShowProgress = show_nothing
 ) -> CalibrationReport:
-    """Ask, fit, keep in the home. `services` rank without calibration; `folder` keeps what was found out so far.
+    """Grade, fit, and save the fit in the home directory. `services` rank without calibration.
 
-    Raises UnknownBackend, MissingCapability, Ended, and InvalidRequest where nothing can be fitted.
+    `folder` keeps the grades, so that an interrupted run can be resumed. Raises UnknownBackend, MissingCapability,
+    BudgetExceeded, and InvalidRequest if nothing can be fitted.
     """
     began = time.perf_counter()
     await _check(services, options)
@@ -90,92 +101,98 @@ async def calibrate(
     if collection is None:
         parts = options.seed, options.queries, options.passages, services.embedder.fingerprint
         collection = f"calibrate-{digest_of(*parts)}"
-        await index_documents(services, collection, _subset(data, queries, options), tell)
-    asking = _Asking(services, data, options, collection)
-    journal = Journal(folder / f"calibrate-{asking.key(services.embedder.fingerprint)}.jsonl", Graded)
-    found = await ask_all(
-        f"grading with {options.backend}", queries, asking.ask, journal,
-        concurrency=options.concurrency, fresh=options.fresh, tell=tell,
-    )  # fmt: skip
-    graded = [found[query.id] for query in queries]
+        await index_documents(services, collection, _subset(data, queries, options), show)
+    backend = services.settings.backends.get(options.backend)
+    key = digest_of(
+        data.digest,
+        msgspec.structs.replace(options, fresh=False, concurrency=1),
+        backend and backend.model,
+        services.embedder.fingerprint,
+        PROMPT_VERSION,
+    )
+    records = await ask_all(
+        f"grading with {options.backend}",
+        queries,
+        partial(_ask, services, data, options, collection),
+        Journal(folder / f"calibrate-{key}.jsonl", Graded),
+        concurrency=options.concurrency,
+        fresh=options.fresh,
+        show=show,
+    )
+    graded = [records[query.id] for query in queries]
     model, judgements = _one_model(graded), judgements_hash(_judgements(data, queries))
     fit = fit_calibration(*_observed(graded), judgements)
-    kept_in = services.settings.index.home / FITS_FILE
-    store_fit(kept_in, StoredFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
-    return _result(options, model, fit, graded, time.perf_counter() - began, kept_in)
+    path = services.settings.index.home / FITS_FILE
+    store_fit(path, StoredFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
+    return _result(options, model, fit, graded, time.perf_counter() - began, path)
 
 
-class _Asking:
-    def __init__(self, services: Services, data: DataSet, options: CalibrateOptions, collection: str) -> None:
-        self._services, self._data, self._options = services, data, options
-        self._collection = collection
+async def _ask(
+    services: Services, data: DataSet, options: CalibrateOptions, collection: str, question: EvalQuestion
+) -> Graded:
+    """The model's grades of the documents retrieved for one query."""
+    depth = options.depth
+    query = Query(
+        text=question.text,
+        collection=collection,
+        backend=options.backend,
+        limit=depth,
+        candidates=depth,
+        ranking=RankingOptions(strategy="graded", depth=depth, deadline_ms=_DEADLINE_MS, on_failure="fail"),
+        group_by_document=True,
+        include_text=False,
+    )
 
-    def key(self, fingerprint: str) -> str:
-        """Of all that the grades depend on."""
-        options = msgspec.structs.replace(self._options, fresh=False, concurrency=1)
-        told = self._services.settings.backends.get(options.backend)
-        return digest_of(self._data.digest, options, told and told.model, fingerprint, PROMPT_VERSION)
+    async def grade() -> Graded:
+        return _graded(question.id, await services.searcher.search(query, CALLER), data)
 
-    async def ask(self, asked: Asked) -> Graded:
-        """What the model says of one query's documents."""
-        return await failing_softly(self._ask(asked), lambda code: Graded(id=asked.id, error=code))
-
-    async def _ask(self, asked: Asked) -> Graded:
-        depth = self._options.depth
-        ranking = RankingOptions(strategy="graded", depth=depth, deadline_ms=_DEADLINE_MS, on_failure="fail")
-        query = Query(
-            text=asked.text,
-            collection=self._collection,
-            backend=self._options.backend,
-            limit=depth,
-            candidates=depth,
-            ranking=ranking,
-            group_by_document=True,
-            include_text=False,
-        )
-        return _graded(asked.id, await self._services.searcher.search(query, CALLER), self._data)
+    return await with_error_record(grade(), lambda code: Graded(id=question.id, error=code))
 
 
-def _graded(query: str, found: SearchResult, data: DataSet) -> Graded:
-    """A document counts with its best passage. A score without calibration is sigmoid(z)."""
+def _graded(query: str, result: SearchResult, data: DataSet) -> Graded:
+    """A document counts with its best passage. Without calibration a score is sigmoid(z)."""
     relevant = data.grades.get(query, {})
-    read = [hit for hit in found.results if hit.ranked_by == found.backend.used]
+    graded = [hit for hit in result.results if hit.ranked_by == result.backend.used]
     return Graded(
         id=query,
-        usage=found.usage,
-        model=found.backend.model or "",
-        zs=tuple(math.log(hit.score / (1 - hit.score)) for hit in read),
-        relevant=tuple(hit.document_id in relevant for hit in read),
-        unread=len(found.results) - len(read),
+        usage=result.usage,
+        model=result.backend.model or "",
+        zs=tuple(math.log(hit.score / (1 - hit.score)) for hit in graded),
+        relevant=tuple(hit.document_id in relevant for hit in graded),
+        unread=len(result.results) - len(graded),
     )
 
 
 async def _check(services: Services, options: CalibrateOptions) -> None:
-    who = await services.rankers.select(options.backend)
-    if who.requested not in services.settings.backends:
-        known = ", ".join(services.settings.backends) or "none is configured"
-        raise MissingCapability(f"calibrate needs the name of one model's backend, not {options.backend!r}: {known}")
+    ranker = await services.rankers.select(options.backend)
+    if ranker.requested not in services.settings.backends:
+        names = ", ".join(services.settings.backends) or "none"
+        raise MissingCapability(
+            f"calibrate needs the name of a configured backend, not {options.backend!r}; configured are: {names}"
+        )
 
 
-def _subset(data: DataSet, queries: Sequence[Asked], options: CalibrateOptions) -> list[SourceDocument]:
-    """The relevant ones, and others drawn by the seed, in the corpus' order."""
-    wanted = {document for query in queries for document in data.grades[query.id]} & data.documents.keys()
-    if not wanted:
-        raise InvalidRequest(f"{data.folder}: none of the relevant documents is in the corpus; compare their _id")
-    others = sorted(data.documents.keys() - wanted)
-    room = min(max(0, options.passages - len(wanted)), len(others))
-    wanted.update(Random(f"distractors {options.seed}").sample(others, room))  # noqa: S311
-    return [document for key, document in data.documents.items() if key in wanted]
+def _subset(data: DataSet, queries: Sequence[EvalQuestion], options: CalibrateOptions) -> dict[str, Document]:
+    """The relevant documents and others drawn by the seed, in the order of the corpus."""
+    chosen = {document for query in queries for document in data.grades[query.id]} & data.documents.keys()
+    if not chosen:
+        raise InvalidRequest(f"{data.folder}: none of the relevant documents is in the corpus; check their _id")
+    others = sorted(data.documents.keys() - chosen)
+    room = min(max(0, options.passages - len(chosen)), len(others))
+    chosen.update(Random(f"distractors {options.seed}").sample(others, room))  # noqa: S311
+    return {key: document for key, document in data.documents.items() if key in chosen}
 
 
-def _judgements(data: DataSet, queries: Iterable[Asked]) -> Iterator[tuple[str, str, int]]:
+def _judgements(data: DataSet, queries: Iterable[EvalQuestion]) -> Iterator[tuple[str, str, int]]:
     return ((query.id, document, grade) for query in queries for document, grade in data.grades[query.id].items())
 
 
 def _one_model(graded: Iterable[Graded]) -> str:
     models = sorted({one.model for one in graded if not one.error})
     if len(models) > 1:
-        raise InvalidRequest(f"the backend's model changed in between ({', '.join(models)}); --fresh begins anew")
+        raise InvalidRequest(
+            f"the backend's model changed during the run ({', '.join(models)}); use --fresh to start again"
+        )
     if not models:
         codes = ", ".join(sorted({one.error for one in graded}))
         raise InvalidRequest(f"no query could be graded ({codes}); `winnow doctor` shows the state of the backends")
@@ -188,7 +205,7 @@ def _observed(graded: Iterable[Graded]) -> tuple[list[float], list[bool]]:
 
 
 def held_out(graded: Sequence[Graded], seed: int) -> HeldOut | None:
-    """Halves of the queries, not of their documents: those of one query are alike."""
+    """A fit on half of the queries, tested on the others. Documents of one query are alike, and stay together."""
     shuffled = list(graded)
     Random(f"halves {seed}").shuffle(shuffled)  # noqa: S311
     middle = len(shuffled) // 2
@@ -212,7 +229,7 @@ def _scores(zs: Iterable[float], calibration: Calibration) -> list[float]:
 
 
 def _result(
-    options: CalibrateOptions, model: str, fit: Fit, graded: Sequence[Graded], seconds: float, kept_in: Path
+    options: CalibrateOptions, model: str, fit: Fit, graded: Sequence[Graded], seconds: float, path: Path
 ) -> CalibrationReport:
     zs, relevant = _observed(graded)
     return CalibrationReport(
@@ -229,5 +246,5 @@ def _result(
         requests=sum(one.usage.requests for one in graded),
         cost_usd=sum(one.usage.cost_usd for one in graded),
         seconds=seconds,
-        kept_in=str(kept_in),
+        kept_in=str(path),
     )

@@ -1,7 +1,8 @@
-"""Use case: the same questions to several backends, and how each of them did."""
+"""Use case: compare backends on the same questions."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,18 +13,18 @@ from app.answering.verification import model_check as check_prompts
 from app.backends.router import EXTRACTIVE, NONE
 from app.domain import BackendUse, Caller, Query, Question
 from app.errors import InvalidRequest, MissingCapability, WinnowError
-from app.evaluation.data import Asked, DataSet, Grades, digest_of, sample
+from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
 from app.evaluation.metrics import figure, gain
-from app.evaluation.models import BackendReport, EvalOptions, Latency, Report
-from app.evaluation.records import UNCOMPARED, Outcome, measured, outcome_of, replied
+from app.evaluation.models import BackendReport, EvalOptions, Report
+from app.evaluation.records import UNCOMPARED, Outcome, answer_record, measures_of, search_outcome
 from app.evaluation.runner import (
     Journal,
-    Tell,
+    ShowProgress,
     ask_all,
     check_budget,
-    failing_softly,
     index_documents,
-    tell_nobody,
+    show_nothing,
+    with_error_record,
 )
 from app.ranking import prompts as ranking
 from app.wiring import Services
@@ -32,23 +33,14 @@ CALLER = Caller(key="eval")
 BASELINE = NONE.name
 
 CANDIDATES = 50
-"""As /search has it."""
+"""The default of /search."""
 
-OWN_DOING = frozenset(("timeout", "bad_reply", "refused"))
-"""Reasons for which a backend does not rank that are part of how it does. The others may pass, and are asked again."""
-
-
-class _Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of everyone."""
-
-    asked: Mapping[str, Asked]
-    grades: Grades
-    collection: str
-    notes: tuple[str, ...]
+OWN_FAILURES = frozenset(("timeout", "bad_reply", "refused"))
+"""Reasons for not ranking that count as the backend's result. After others, which may pass, it is asked again."""
 
 
-class Passed(WinnowError):
-    """The backend did not rank, for a reason that says nothing about it."""
+class NotServed(WinnowError):
+    """The backend did not rank, for a reason that says nothing about its quality."""
 
     def __init__(self, code: str) -> None:
         super().__init__(f"the backend did not rank: {code}")
@@ -56,142 +48,153 @@ class Passed(WinnowError):
 
 
 async def evaluate(
-    services: Services, data: DataSet, options: EvalOptions, folder: Path, tell: Tell = tell_nobody
+    services: Services, data: DataSet, options: EvalOptions, folder: Path, show: ShowProgress = show_nothing
 ) -> Report:
-    """Ask all; "none" with its extractive answers is always there, as the baseline.
+    """Ask every backend; "none", with extractive answers, is always included as the baseline.
 
-    `folder` keeps what came of each question, so that a run that was stopped goes on from there. Raises UnknownBackend,
-    MissingCapability, Ended, and InvalidRequest where the data cannot be used.
+    `folder` keeps the outcome of each question, so that an interrupted run can be resumed. Raises UnknownBackend,
+    MissingCapability, BudgetExceeded, and InvalidRequest if the data cannot be used.
     """
     names = tuple(dict.fromkeys((BASELINE, *(name for name in options.backends if name != EXTRACTIVE.name))))
     for name in names:
         await services.rankers.select(name)
-    plan = await _planned(services, data, options, tell)
-    runs: dict[str, dict[str, Outcome]] = {}
+    questions = _questions(data, options)
+    grades = data.grades if data.has_grades else {}
+    collection, notes = options.collection, tuple[str, ...]()
+    if collection is None:
+        collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
+        failed = await index_documents(services, collection, data.documents, show)
+        notes = tuple(_notes(data, grades, questions.values(), failed))
+    outcomes: dict[str, dict[str, Outcome]] = {}
     for name in names:
-        asking = _Asking(services, options, plan.collection, name)
-        journal = Journal(folder / f"eval-{name}-{await asking.key(data)}.jsonl", Outcome)
-        questions = list(plan.asked.values())
-        runs[name] = await ask_all(
-            name, questions, asking.ask, journal, concurrency=options.concurrency, fresh=options.fresh, tell=tell
+        key = await _outcomes_key(services, data, options, collection, name)
+        outcomes[name] = await ask_all(
+            name,
+            list(questions.values()),
+            partial(_ask, services, options, collection, name),
+            Journal(folder / f"eval-{name}-{key}.jsonl", Outcome),
+            concurrency=options.concurrency,
+            fresh=options.fresh,
+            show=show,
         )
     return Report(
         data=data.folder.name,
         digest=data.digest,
         options=options,
         documents=None if options.collection else len(data.documents),
-        answerable=sum(asked.answerable for asked in plan.asked.values()),
-        unanswerable=sum(not asked.answerable for asked in plan.asked.values()),
-        backends=tuple(_reports(runs, plan, options)),
-        notes=plan.notes,
+        answerable=sum(question.answerable for question in questions.values()),
+        unanswerable=sum(not question.answerable for question in questions.values()),
+        backends=tuple(_reports(outcomes, questions, grades, options)),
+        notes=notes,
     )
 
 
-async def _planned(services: Services, data: DataSet, options: EvalOptions, tell: Tell) -> _Plan:
+def _questions(data: DataSet, options: EvalOptions) -> dict[str, EvalQuestion]:
+    """The questions to ask, by id."""
     answerable = sample(_answerable(data, options), options.questions, options.seed)
     without = sample(tuple(data.unanswerable.values()), options.questions, options.seed) if options.answers else ()
-    asked = {one.id: one for one in (*answerable, *without)}
-    if len(asked) < len(answerable) + len(without):
-        raise InvalidRequest(f"{data.folder}: a question has the same _id as an unanswerable one; each needs its own")
-    grades = data.grades if data.has_grades else {}
-    if options.collection is not None:
-        await (await services.store.get()).info(options.collection)
-        return _Plan(asked=asked, grades=grades, collection=options.collection, notes=())
-    collection = f"corpus-{digest_of(services.embedder.fingerprint)}"
-    failed = await index_documents(services, collection, list(data.documents.values()), tell)
-    notes = tuple(_notes(data, grades, answerable, failed))
-    return _Plan(asked=asked, grades=grades, collection=collection, notes=notes)
+    questions = {question.id: question for question in (*answerable, *without)}
+    if len(questions) < len(answerable) + len(without):
+        raise InvalidRequest(f"{data.folder}: an answerable and an unanswerable question have the same _id")
+    return questions
 
 
-def _answerable(data: DataSet, options: EvalOptions) -> tuple[Asked, ...]:
-    """Those that can be judged: by a relevant document, or with `answers` by a right answer."""
+def _answerable(data: DataSet, options: EvalOptions) -> tuple[EvalQuestion, ...]:
+    """The questions with a relevant document or, if answers are evaluated, with a correct answer."""
     if not options.answers:
         return data.judged
     grades = data.grades if data.has_grades else {}
-    judged = tuple(asked for asked in data.questions.values() if asked.answers or grades.get(asked.id))
+    judged = tuple(question for question in data.questions.values() if question.answers or grades.get(question.id))
     return judged or data.judged
 
 
-def _notes(data: DataSet, grades: Grades, questions: Sequence[Asked], failed: int) -> Iterator[str]:
+def _notes(data: DataSet, grades: Grades, questions: Iterable[EvalQuestion], failed: int) -> Iterator[str]:
     if failed:
-        yield f"{failed} of {len(data.documents)} documents have no text, and are not indexed"
-    wanted = {document for asked in questions for document in grades.get(asked.id, ())}
-    if missing := wanted - data.documents.keys():
-        yield f"{len(missing)} of {len(wanted)} relevant documents are not in the corpus: nobody can find them"
+        yield f"{failed} of {len(data.documents)} documents have no text and are not indexed"
+    relevant = {document for question in questions for document in grades.get(question.id, ())}
+    if missing := relevant - data.documents.keys():
+        yield f"{len(missing)} of {len(relevant)} relevant documents are not in the corpus and cannot be found"
 
 
-class _Asking:
-    """Asks one backend."""
+async def _outcomes_key(services: Services, data: DataSet, options: EvalOptions, collection: str, backend: str) -> str:
+    """Of everything that an outcome depends on, except the questions: a later run may ask more of them."""
+    info = await (await services.store.get()).info(collection)
+    settings = services.settings.backends.get(backend)
+    return digest_of(
+        data.digest, options.answers, options.check, options.k, info.spec.embedder, info.spec.lineage,
+        settings and (settings.kind, settings.model, settings.url), services.settings.ranking, services.settings.answer,
+        ranking.PROMPT_VERSION, prompting.PROMPT_VERSION, check_prompts.CHECK_PROMPT_VERSION,
+    )  # fmt: skip
 
-    def __init__(self, services: Services, options: EvalOptions, collection: str, backend: str) -> None:
-        self._services, self._options = services, options
-        self._collection, self._backend = collection, backend
 
-    async def key(self, data: DataSet) -> str:
-        """Of all that an outcome depends on but the questions themselves: these may become more."""
-        settings, options = self._services.settings, self._options
-        info = await (await self._services.store.get()).info(self._collection)
-        told = settings.backends.get(self._backend)
-        return digest_of(
-            data.digest, options.answers, options.check, options.k, info.spec.embedder, info.spec.lineage,
-            told and (told.kind, told.model, told.url), settings.ranking, settings.answer,
-            ranking.PROMPT_VERSION, prompting.PROMPT_VERSION, check_prompts.CHECK_PROMPT_VERSION,
-        )  # fmt: skip
+async def _ask(
+    services: Services, options: EvalOptions, collection: str, backend: str, question: EvalQuestion
+) -> Outcome:
+    """The outcome of one question with one backend."""
 
-    async def ask(self, asked: Asked) -> Outcome:
-        """What came of it."""
-        return await failing_softly(self._ask(asked), lambda code: Outcome(id=asked.id, error=code))
-
-    async def _ask(self, asked: Asked) -> Outcome:
-        k = max(self._options.k, 10)
+    async def outcome() -> Outcome:
+        k = max(options.k, 10)
         query = Query(
-            text=asked.text,
-            collection=self._collection,
-            backend=self._backend,
+            text=question.text,
+            collection=collection,
+            backend=backend,
             limit=k,
             candidates=max(CANDIDATES, k),
             group_by_document=True,
             include_text=False,
         )
-        found = await self._services.searcher.search(query, CALLER)
-        check_served(found.backend)
-        outcome = outcome_of(asked, found)
-        return await self._answered(asked, outcome) if self._options.answers else outcome
+        result = await services.searcher.search(query, CALLER)
+        check_served(result.backend)
+        searched = search_outcome(question, result)
+        if not options.answers:
+            return searched
+        return await _with_answer(services, options, collection, backend, question, searched)
 
-    async def _answered(self, asked: Asked, outcome: Outcome) -> Outcome:
-        """As /answer does it. What was said of the passages is known by now, so that only the answer is paid for."""
-        answer = await self._services.answerer.answer(
-            Question(
-                search=Query(text=asked.text, collection=self._collection, backend=self._backend),
-                answer_backend=EXTRACTIVE.name if self._backend == BASELINE else None,
-                check_citations="structural" if self._backend == BASELINE else self._options.check,
-            ),
-            CALLER,
-        )
-        check_served(answer.answer_backend)
-        spent = answer.timings_ms.get("answer", 0.0) + answer.timings_ms.get("check", 0.0)
-        return msgspec.structs.replace(
-            outcome,
-            usage=outcome.usage + answer.usage,
-            degraded=outcome.degraded or bool(answer.degraded),
-            total_ms=outcome.total_ms + spent,
-            reply=replied(answer),
-        )
+    return await with_error_record(outcome(), lambda code: Outcome(id=question.id, error=code))
+
+
+async def _with_answer(
+    services: Services, options: EvalOptions, collection: str, backend: str, question: EvalQuestion, searched: Outcome
+) -> Outcome:
+    """Answer the question as /answer does. The scores are cached from the search, so that only the answer is paid."""
+    is_baseline = backend == BASELINE
+    answer = await services.answerer.answer(
+        Question(
+            search=Query(text=question.text, collection=collection, backend=backend),
+            answer_backend=EXTRACTIVE.name if is_baseline else None,
+            check_citations="structural" if is_baseline else options.check,
+        ),
+        CALLER,
+    )
+    check_served(answer.answer_backend)
+    answer_ms = answer.timings_ms.get("answer", 0.0) + answer.timings_ms.get("check", 0.0)
+    return msgspec.structs.replace(
+        searched,
+        usage=searched.usage + answer.usage,
+        degraded=searched.degraded or bool(answer.degraded),
+        total_ms=searched.total_ms + answer_ms,
+        reply=answer_record(answer),
+    )
 
 
 def check_served(use: BackendUse) -> None:
-    """Raises Passed or BudgetExceeded when someone else did it, and that says nothing about the one who was asked."""
+    """Raise NotServed or BudgetExceeded if another backend ranked, and that says nothing about the requested one."""
     check_budget(use)
     reasons = {fallback.reason for fallback in use.fallbacks if fallback.backend == use.requested}
-    if passing := sorted(reasons - OWN_DOING - {MissingCapability.code}):
-        raise Passed(passing[0])
+    if temporary := sorted(reasons - OWN_FAILURES - {MissingCapability.code}):
+        raise NotServed(temporary[0])
 
 
-def _reports(runs: Mapping[str, Mapping[str, Outcome]], plan: _Plan, options: EvalOptions) -> Iterator[BackendReport]:
+def _reports(
+    runs: Mapping[str, Mapping[str, Outcome]],
+    questions: Mapping[str, EvalQuestion],
+    grades: Grades,
+    options: EvalOptions,
+) -> Iterator[BackendReport]:
     baseline: Mapping[str, Mapping[str, float]] = {}
     for name, outcomes in runs.items():
         good = {key: outcome for key, outcome in outcomes.items() if not outcome.error}
-        values = measured(good, plan.asked, plan.grades, options.k)
+        values = measures_of(good, questions, grades, options.k)
         yield _report(name, outcomes, values, baseline, options.seed)
         baseline = baseline or values
 
@@ -204,7 +207,7 @@ def _report(
     seed: int,
 ) -> BackendReport:
     good = [outcome for outcome in outcomes.values() if not outcome.error]
-    measures = {measure: figure(found, seed) for measure, found in values.items()}
+    measures = {measure: figure(by_question, seed) for measure, by_question in values.items()}
     compared = [measure for measure in values if measure in baseline and measure not in UNCOMPARED]
     gains = {measure: gain(values[measure], baseline[measure], seed) for measure in compared}
     usd = sum(outcome.usage.cost_usd for outcome in good)
@@ -214,8 +217,8 @@ def _report(
         model=", ".join(sorted({outcome.model for outcome in good if outcome.model})) or None,
         questions=len(good),
         failed=Counter(outcome.error for outcome in outcomes.values() if outcome.error),
-        measures={measure: found for measure, found in measures.items() if found},
-        gains={measure: found for measure, found in gains.items() if found},
+        measures={name: figure for name, figure in measures.items() if figure},
+        gains={name: figure for name, figure in gains.items() if figure},
         latency_ms={
             stage: _latency(times)
             for stage, times in (("rank", ranked), ("total", [outcome.total_ms for outcome in good]))
@@ -231,6 +234,6 @@ def _report(
     )
 
 
-def _latency(times: Sequence[float]) -> Latency:
+def _latency(times: Sequence[float]) -> dict[str, float]:
     p50, p95 = np.quantile(times, (0.5, 0.95))
-    return Latency(p50=round(float(p50), 1), p95=round(float(p95), 1))
+    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1)}

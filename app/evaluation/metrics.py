@@ -1,4 +1,4 @@
-"""Measures of answers and citations, and their bootstrap intervals. Pure."""
+"""Measures of answers and citations, with bootstrap intervals. Pure."""
 
 import re
 import unicodedata
@@ -17,59 +17,60 @@ _TOKEN = regex.compile(rf"[{_ALONE}]|[^\s{_ALONE}]+")
 
 
 def tokens(text: str) -> list[str]:
-    """What is compared."""
+    """What is compared: lower case, without punctuation, English articles and citation markers; CJK by character."""
     lowered = _MARKERS.sub("", text).lower()
     bare = "".join(char for char in lowered if not _is_punctuation(char))
     return _TOKEN.findall(_ARTICLES.sub(" ", bare))
 
 
 def exact_match(answer: str, golds: Sequence[str]) -> float:
-    """1 when it equals one of the right answers, else 0."""
-    return _best(lambda said, gold: float(said == gold), answer, golds)
+    """1 if the answer equals one of the correct ones, else 0."""
+    return _best(lambda answered, gold: float(answered == gold), answer, golds)
 
 
 def f1(answer: str, golds: Sequence[str]) -> float:
-    """The best over the right answers, in [0,1]."""
+    """The best token F1 over the correct answers, in [0,1]."""
     return _best(_f1, answer, golds)
 
 
-def _f1(said: list[str], gold: list[str]) -> float:
-    if not said or not gold:
-        return float(said == gold)
-    shared = sum((Counter(said) & Counter(gold)).values())
-    return 2 * shared / (len(said) + len(gold))
+def _f1(answered: list[str], gold: list[str]) -> float:
+    if not answered or not gold:
+        return float(answered == gold)
+    shared = sum((Counter(answered) & Counter(gold)).values())
+    return 2 * shared / (len(answered) + len(gold))
 
 
 def _best(measure: Callable[[list[str], list[str]], float], answer: str, golds: Sequence[str]) -> float:
-    said = tokens(answer)
-    return max((measure(said, tokens(gold)) for gold in golds), default=0.0)
+    answered = tokens(answer)
+    return max((measure(answered, tokens(gold)) for gold in golds), default=0.0)
 
 
 def _is_punctuation(char: str) -> bool:
-    """ASCII's, as SQuAD has it, and that of other scripts."""
+    """ASCII punctuation, as in SQuAD's evaluation script, and that of other scripts."""
     return unicodedata.category(char)[0] == "P" or char in "$+<=>^`|~"
 
 
 Supports = Callable[[int, frozenset[int]], bool]
-"""(number of the sentence, some of its citations) -> whether these support it together; none never do."""
+"""(number of the sentence, some of its citations) -> whether these together support it; an empty set never does."""
 
 
 def citation_recall(cited: Sequence[frozenset[int]], supports: Supports) -> float:
-    """`cited` are the citations of each sentence. 0 of no sentence."""
+    """The share of sentences that their citations support. `cited` are the citations of each sentence; 0 for none."""
     recalled = [bool(citations) and supports(number, citations) for number, citations in enumerate(cited)]
     return sum(recalled) / max(len(cited), 1)
 
 
 def citation_precision(cited: Sequence[frozenset[int]], supports: Supports) -> float:
-    """0 of no citation."""
-    precise = [_is_needed(number, one, all_, supports) for number, all_ in enumerate(cited) for one in all_]
+    """The share of citations that are needed. 0 without citations."""
+    precise = [_is_needed(number, one, group, supports) for number, group in enumerate(cited) for one in group]
     return sum(precise) / max(len(precise), 1)
 
 
-def _is_needed(number: int, one: int, all_: frozenset[int], supports: Supports) -> bool:
-    if not supports(number, all_):
+def _is_needed(number: int, one: int, group: frozenset[int], supports: Supports) -> bool:
+    """By ALCE: the sentence is supported, and this citation supports it alone or the others do not."""
+    if not supports(number, group):
         return False
-    others = all_ - {one}
+    others = group - {one}
     return supports(number, frozenset((one,))) or not (others and supports(number, others))
 
 
@@ -78,7 +79,7 @@ LEVEL = 0.95
 
 
 def figure(values: Mapping[str, float], seed: int, resamples: int = RESAMPLES) -> Figure | None:
-    """The mean of one value a question, and the interval in which it lies with 95 %. None of no question."""
+    """The mean over the questions, with its 95 % bootstrap interval. None without a question."""
     if not values:
         return None
     ordered = np.array([values[key] for key in sorted(values)], dtype=np.float64)
@@ -90,5 +91,5 @@ def figure(values: Mapping[str, float], seed: int, resamples: int = RESAMPLES) -
 
 
 def gain(values: Mapping[str, float], baseline: Mapping[str, float], seed: int) -> Figure | None:
-    """The mean difference to the baseline on the same questions: paired, for what is hard is hard for both."""
+    """The mean difference to the baseline, paired by question: a hard question is hard for both."""
     return figure({key: values[key] - baseline[key] for key in values.keys() & baseline.keys()}, seed)

@@ -7,7 +7,7 @@ import msgspec
 
 
 class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`queries` are asked, drawn by `seed`, of at most `passages` documents; a model reads the best `depth` of each."""
+    """`queries` drawn by `seed` are graded on at most `passages` documents; a model reads the best `depth` for each."""
 
     backend: str
     queries: int = 100
@@ -20,9 +20,9 @@ class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`questions` are drawn by `seed`, and as many unanswerable ones with `answers`. `k` is that of recall@k.
+    """`questions` are drawn by `seed`; with `answers`, as many unanswerable ones too. `k` is that of recall@k.
 
-    `collection`: of the user's own, whose documents have the ids that the judgements use; None: the data is indexed.
+    `collection`: an existing one whose document ids the judgements use; None: the data is indexed.
     """
 
     backends: tuple[str, ...] = ()
@@ -55,18 +55,11 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds."""
-
-    p50: float
-    p95: float
-
-
 class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How one backend did.
+    """The results of one backend.
 
-    `measures` by name, and `gains`: how much better than the baseline, where that is another. The sums are over
-    `questions`, the unanswerable ones too, but without those that failed. `used` counts who wrote the answers.
+    `measures` by name, and `gains` over the baseline. `latency_ms` holds "p50" and "p95" of each stage. Sums are over
+    `questions`, including the unanswerable ones but not those that failed. `answered_by` counts who wrote the answers.
     """
 
     backend: str
@@ -75,7 +68,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     failed: Mapping[str, int]
     measures: Mapping[str, Figure]
     gains: Mapping[str, Figure]
-    latency_ms: Mapping[str, Latency]
+    latency_ms: Mapping[str, Mapping[str, float]]
     requests: int
     input_tokens: int
     cached_tokens: int
@@ -86,7 +79,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All backends, the baseline first, and what the figures rest on."""
+    """The results of all backends, the baseline first, and what they are based on."""
 
     data: str
     digest: str

@@ -1,17 +1,17 @@
-"""What came of one question with one backend, and what follows from it. Pure.
+"""The outcome of one question with one backend, and the measures computed from it. Pure.
 
-What supports a sentence is told by `Citation.verified`: by rule (its numbers, dates and names stand in the quote) or by
-a model, as it was asked for; ALCE's own model of entailment is not used.
+Whether a citation supports its sentence is `Citation.verified`: by rules (the numbers, dates and names of the sentence
+are in the quote) or by a model, whichever was requested. ALCE's entailment model is not used.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import ir_measures
 import msgspec
 from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
 
 from app.domain import Answer, Citation, SearchResult
-from app.evaluation.data import Asked, Grades
+from app.evaluation.data import EvalQuestion, Grades
 from app.evaluation.metrics import citation_precision, citation_recall, exact_match, f1
 from app.evaluation.runner import Record
 
@@ -23,14 +23,14 @@ ABSTAINED, REFUSED = "abstained, unanswerable", "abstained, answerable"
 DEGRADED = "degraded"
 
 SHARES = (QUOTED, VERBATIM, REFUSED, ABSTAINED, DEGRADED)
-"""Those that are told in percent."""
+"""Measures that are shown in percent."""
 
 UNCOMPARED = (VERBATIM, DEGRADED)
-"""Those whose difference to the baseline says nothing."""
+"""Measures whose difference to the baseline says nothing."""
 
 
-class Replied(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer. `sentences` has for each that states something whether each of its citations supports it."""
+class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an answer. `sentences`: for each sentence with a statement, which of its citations support it."""
 
     text: str
     abstained: bool
@@ -41,35 +41,35 @@ class Replied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Record, frozen=True, kw_only=True):
-    """`documents` best first. Times are milliseconds; `rank_ms` None: nobody ranked."""
+    """`documents` are in ranked order. Times are in milliseconds; `rank_ms` is None if no backend ranked."""
 
     documents: tuple[str, ...] = ()
     model: str | None = None
     degraded: bool = False
     rank_ms: float | None = None
     total_ms: float = 0.0
-    reply: Replied | None = None
+    reply: AnswerRecord | None = None
 
 
-def outcome_of(asked: Asked, found: SearchResult) -> Outcome:
-    """Without an answer."""
+def search_outcome(question: EvalQuestion, result: SearchResult) -> Outcome:
+    """The outcome of a search, without an answer."""
     return Outcome(
-        id=asked.id,
-        usage=found.usage,
-        documents=tuple(dict.fromkeys(hit.document_id for hit in found.results)),
-        model=found.backend.model,
-        degraded=bool(found.degraded),
-        rank_ms=found.timings_ms.get("rank"),
-        total_ms=found.timings_ms["total"],
+        id=question.id,
+        usage=result.usage,
+        documents=tuple(dict.fromkeys(hit.document_id for hit in result.results)),
+        model=result.backend.model,
+        degraded=bool(result.degraded),
+        rank_ms=result.timings_ms.get("rank"),
+        total_ms=result.timings_ms["total"],
     )
 
 
-def replied(answer: Answer) -> Replied:
-    """What is kept of it."""
-    texts = {hit.id: hit for hit in answer.results}
+def answer_record(answer: Answer) -> AnswerRecord:
+    """What is kept of an answer."""
+    hits = {hit.id: hit for hit in answer.results}
 
     def is_verbatim(one: Citation) -> bool:
-        hit = texts.get(one.result_id)
+        hit = hits.get(one.result_id)
         return hit is not None and (hit.text or "")[one.start - hit.start : one.end - hit.start] == one.quote
 
     by_sentence: dict[tuple[int, int], list[bool]] = {}
@@ -77,7 +77,7 @@ def replied(answer: Answer) -> Replied:
         by_sentence.setdefault((citation.answer_start, citation.answer_end), []).append(citation.verified)
     for span in answer.unsupported:
         by_sentence[span.start, span.end] = [False] * len(by_sentence.get((span.start, span.end), ()))
-    return Replied(
+    return AnswerRecord(
         text=answer.answer,
         abstained=not answer.answerable,
         quotes=tuple(citation.quote for citation in answer.citations),
@@ -87,15 +87,14 @@ def replied(answer: Answer) -> Replied:
     )
 
 
-def measured(
-    outcomes: Mapping[str, Outcome], questions: Mapping[str, Asked], grades: Grades, k: int
+def measures_of(
+    outcomes: Mapping[str, Outcome], questions: Mapping[str, EvalQuestion], grades: Grades, k: int
 ) -> dict[str, dict[str, float]]:
-    """The values of every measure, by question; a measure that no question has is left out."""
+    """The value of every measure for each question it applies to."""
     values: dict[str, dict[str, float]] = retrieval(outcomes, grades, k)
     for key, outcome in outcomes.items():
-        reply = _of_reply(outcome.reply, questions[key]) if outcome.reply else {}
-        found = {**reply, DEGRADED: float(outcome.degraded)}
-        for measure, value in found.items():
+        measures = _answer_measures(outcome.reply, questions[key]) if outcome.reply else {}
+        for measure, value in {**measures, DEGRADED: float(outcome.degraded)}.items():
             values.setdefault(measure, {})[key] = value
     return values
 
@@ -106,36 +105,32 @@ def retrieval(outcomes: Mapping[str, Outcome], grades: Grades, k: int) -> dict[s
     measures: dict[Measure, str] = {nDCG @ 10: NDCG, R @ k: f"recall@{k}", RR @ 10: MRR}
     values: dict[str, dict[str, float]] = {name: {} for name in measures.values()} if judged else {}
     qrels = [Qrel(key, document, grade) for key in judged for document, grade in grades[key].items()]
-    # By place: scores may tie, and the order is what is measured.
+    # Scored by rank: the backend's scores may tie, and the order is what is measured.
     run = [
-        ScoredDoc(key, document, -float(place))
+        ScoredDoc(key, document, -float(rank))
         for key in judged
-        for place, document in enumerate(outcomes[key].documents)
+        for rank, document in enumerate(outcomes[key].documents)
     ]
     for metric in ir_measures.iter_calc(list(measures), qrels, run) if judged else ():
         values[measures[metric.measure]][metric.query_id] = metric.value
     return values
 
 
-def _of_reply(reply: Replied, asked: Asked) -> dict[str, float]:
-    found: dict[str, float] = {}
-    if asked.answerable and asked.answers:
-        told = "" if reply.abstained else reply.text
-        found |= {EXACT: exact_match(told, asked.answers), F1: f1(told, asked.answers)}
-        found[QUOTED] = float(any(gold in quote for gold in asked.answers for quote in reply.quotes))
+def _answer_measures(reply: AnswerRecord, question: EvalQuestion) -> dict[str, float]:
+    measures: dict[str, float] = {}
+    if question.answerable and question.answers:
+        text = "" if reply.abstained else reply.text
+        measures |= {EXACT: exact_match(text, question.answers), F1: f1(text, question.answers)}
+        measures[QUOTED] = float(any(gold in quote for gold in question.answers for quote in reply.quotes))
     if not reply.abstained:
-        found |= _cited(reply.sentences)
+        # Each citation of a sentence has its own flag, so a set of them supports it if any does.
+        citations = [frozenset(range(len(flags))) for flags in reply.sentences]
+
+        def supports(number: int, cited: Iterable[int]) -> bool:
+            return any(reply.sentences[number][citation] for citation in cited)
+
+        measures[CITATION_RECALL] = citation_recall(citations, supports)
+        measures[CITATION_PRECISION] = citation_precision(citations, supports)
     if reply.verbatim:
-        found[VERBATIM] = sum(reply.verbatim) / len(reply.verbatim)
-    return {**found, (REFUSED if asked.answerable else ABSTAINED): float(reply.abstained)}
-
-
-def _cited(sentences: Sequence[Sequence[bool]]) -> dict[str, float]:
-    def supports(number: int, citations: Iterable[int]) -> bool:
-        return any(sentences[number][citation] for citation in citations)
-
-    cited = [frozenset(range(len(flags))) for flags in sentences]
-    return {
-        CITATION_RECALL: citation_recall(cited, supports),
-        CITATION_PRECISION: citation_precision(cited, supports),
-    }
+        measures[VERBATIM] = sum(reply.verbatim) / len(reply.verbatim)
+    return {**measures, (REFUSED if question.answerable else ABSTAINED): float(reply.abstained)}

@@ -28,7 +28,7 @@ def _cost_rows(report: Report) -> list[Row]:
     def latency(stage: str) -> Callable[[BackendReport], str]:
         def cell(one: BackendReport) -> str:
             times = one.latency_ms.get(stage)
-            return f"{times.p50:,.0f} / {times.p95:,.0f}" if times else "-"
+            return f"{times['p50']:,.0f} / {times['p95']:,.0f}" if times else "-"
 
         return cell
 

@@ -1,6 +1,6 @@
-"""Runs the questions of a data set through the real use cases, and resumes where it was stopped."""
+"""Runs the questions of a data set through the use cases, and resumes interrupted runs."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ import msgspec
 from app.config.settings import Settings
 from app.domain import BackendUse, Usage
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
-from app.evaluation.data import Asked, DataSet, SourceDocument
+from app.evaluation.data import DataSet, EvalQuestion
 from app.evaluation.models import EvaluationProgress
 from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
@@ -22,7 +22,7 @@ FOLDER = "evals"
 
 
 def folder_of(settings: Settings, data: DataSet) -> Path:
-    """Where in the home the index of this data and what was found out are kept, for the next run."""
+    """The folder in the home directory with the index of this data and the results of earlier runs."""
     return settings.index.home / FOLDER / data.digest[:16]
 
 
@@ -30,18 +30,18 @@ def folder_of(settings: Settings, data: DataSet) -> Path:
 async def evaluation_services(
     settings: Settings, folder: Path, collection: str | None, fits: Fits | None = None
 ) -> AsyncIterator[tuple[Services, DataSet, Path]]:
-    """With the data in `folder`, and where what is found out of it is kept.
+    """Services for an evaluation, the data in `folder`, and the folder for results.
 
-    The index is a new one of that data, or with a `collection` the user's own. Scores are remembered within this run
-    alone: one that an earlier request has paid for would seem to cost nothing.
+    The index is a separate one for this data, or with a `collection` the user's own. Scores are cached only within this
+    run: one that an earlier request has paid for would seem to cost nothing.
     """
     data = DataSet(folder)
-    kept = folder_of(settings, data)
+    results = folder_of(settings, data)
     ranking = msgspec.structs.replace(settings.ranking, cache="memory")
     settings = msgspec.structs.replace(settings, ranking=ranking)
-    services = build_services(settings, index_home=None if collection else kept, fits=fits)
+    services = build_services(settings, index_home=None if collection else results, fits=fits)
     try:
-        yield services, data, kept
+        yield services, data, results
     finally:
         await services.close()
 
@@ -50,14 +50,14 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Journal(Generic[T]):
-    """Records, one a line. A line that was being written when the process ended is forgotten."""
+    """A file of records, one per line. A line that was cut off when the process was killed is dropped."""
 
     def __init__(self, path: Path, kind: type[T]) -> None:
         self.path = path
         self._decoder = msgspec.json.Decoder(kind)
 
     def begin(self, *, fresh: bool) -> list[T]:
-        """What is in it, in order, after its end is mended; nothing any more if `fresh`. Raises InvalidRequest."""
+        """Repair the end of the file and return its records; if `fresh`, empty it. Raises InvalidRequest."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
             file.seek(0)
@@ -66,27 +66,27 @@ class Journal(Generic[T]):
         try:
             return [self._decoder.decode(line) for line in whole.splitlines()]
         except msgspec.MsgspecError as exc:
-            raise InvalidRequest(f"{self.path} cannot be read; --fresh begins anew") from exc
+            raise InvalidRequest(f"{self.path} cannot be read; use --fresh to start again") from exc
 
     def append(self, record: T) -> None:
-        """Written when this returns."""
+        """The record is written when this returns."""
         with self.path.open("ab") as file:
             file.write(msgspec.json.encode(record) + b"\n")
 
 
-Tell = Callable[[EvaluationProgress], None]
+ShowProgress = Callable[[EvaluationProgress], None]
 
 
-def tell_nobody(_: EvaluationProgress) -> None:
-    """For callers who do not listen."""
+def show_nothing(_: EvaluationProgress) -> None:
+    """For callers who do not show progress."""
 
 
-SLICE = 256
+BATCH = 256
 """Documents that are indexed between two reports of progress."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is to keep of any question. `error` is the code of what went wrong, "" if nothing did."""
+    """What is kept of every question. `error` is the code of what went wrong, or ""."""
 
     id: str
     error: str = ""
@@ -96,71 +96,61 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 R = TypeVar("R", bound=Record)
 
 
-class Ended(BudgetExceeded):
-    """A budget ended the run; all that was asked before is kept."""
-
-
 async def ask_all(
     step: str,
-    questions: Sequence[Asked],
-    ask: Callable[[Asked], Awaitable[R]],
+    questions: Sequence[EvalQuestion],
+    ask: Callable[[EvalQuestion], Awaitable[R]],
     journal: Journal[R],
     *,
     concurrency: int,
     fresh: bool = False,
-    tell: Tell = tell_nobody,
+    show: ShowProgress = show_nothing,
 ) -> dict[str, R]:
-    """What came of each, by id. What the journal holds is not asked again, but for what failed.
+    """The record of each question. Those in the journal are not asked again, except where they failed.
 
-    `ask` raises what ends everything. Raises Ended when that is a spent budget, after what is under way has ended.
+    An exception of `ask` ends the run. BudgetExceeded is raised only after the questions in progress have ended, so
+    that what was paid for is kept.
     """
-    wanted = {asked.id for asked in questions}
-    known = {record.id: record for record in journal.begin(fresh=fresh) if record.id in wanted and not record.error}
-    run = _Run(step, len(questions), journal, known, tell)
-    left = iter([asked for asked in questions if asked.id not in known])
-    await together(run.work(left, ask) for _ in range(concurrency))
-    if run.spent:
-        raise _ended(run.spent, len(run.found), len(questions))
-    return run.found
+    ids = {question.id for question in questions}
+    records: dict[str, R] = {}
+    usd, failed = 0.0, 0
+    spent: list[BudgetExceeded] = []
 
+    def add(*new: R) -> None:
+        nonlocal usd, failed
+        for record in new:
+            records[record.id] = record
+            usd += record.usage.cost_usd
+            failed += bool(record.error)
+        show(EvaluationProgress(step=step, done=len(records), total=len(questions), usd=usd, failed=failed))
 
-class _Run(Generic[R]):
-    """What has come of the questions so far."""
-
-    def __init__(self, step: str, total: int, journal: Journal[R], known: dict[str, R], tell: Tell) -> None:
-        self._progress = EvaluationProgress(step=step, done=0, total=total)
-        self._journal, self._tell = journal, tell
-        self.found: dict[str, R] = {}
-        self.spent: BudgetExceeded | None = None
-        self._note(*known.values())
-
-    async def work(self, left: Iterator[Asked], ask: Callable[[Asked], Awaitable[R]]) -> None:
-        """Ask one after another, as long as there are some and the budget allows it."""
-        for asked in left:
+    async def work() -> None:
+        for question in remaining:
             try:
-                record = await ask(asked)
+                record = await ask(question)
             except BudgetExceeded as exc:
-                self.spent = exc
+                spent.append(exc)
             else:
-                self._journal.append(record)
-                self._note(record)
-            if self.spent:
+                journal.append(record)
+                add(record)
+            if spent:
                 return
 
-    def _note(self, *records: R) -> None:
-        self.found |= {record.id: record for record in records}
-        before = self._progress
-        self._progress = msgspec.structs.replace(
-            before,
-            done=len(self.found),
-            usd=before.usd + sum(record.usage.cost_usd for record in records),
-            failed=before.failed + sum(bool(record.error) for record in records),
+    add(*(record for record in journal.begin(fresh=fresh) if record.id in ids and not record.error))
+    # One iterator for all workers: each takes the next question.
+    remaining = iter([question for question in questions if question.id not in records])
+    await together(work() for _ in range(concurrency))
+    if spent:
+        raise BudgetExceeded(
+            f"{spent[0]}; the results of {len(records)} of {len(questions)} questions are kept: raise the budget (see "
+            "winnow usage) and run the same command again to continue",
+            spent[0].retry_after,
         )
-        self._tell(self._progress)
+    return records
 
 
-async def failing_softly(work: Awaitable[R], failed: Callable[[str], R]) -> R:
-    """What `work` comes to; if it fails in a way that says nothing about other questions, what `failed` makes of it."""
+async def with_error_record(work: Awaitable[R], failed: Callable[[str], R]) -> R:
+    """The result of `work`, or the record of its error code where it says nothing about other questions."""
     try:
         return await work
     except (BudgetExceeded, MissingCapability, UnknownBackend):
@@ -170,31 +160,21 @@ async def failing_softly(work: Awaitable[R], failed: Callable[[str], R]) -> R:
 
 
 def check_budget(use: BackendUse) -> None:
-    """Raises BudgetExceeded when a search went without its backend for want of money."""
+    """Raise BudgetExceeded if a search was served without its backend because of a budget."""
     for fallback in use.fallbacks:
         if fallback.backend == use.requested and fallback.reason == BudgetExceeded.code:
             raise BudgetExceeded(f"the budget of {use.requested} is spent")
 
 
 async def index_documents(
-    services: Services, collection: str, documents: Sequence[SourceDocument], tell: Tell = tell_nobody
+    services: Services, collection: str, documents: Mapping[str, Document], show: ShowProgress = show_nothing
 ) -> int:
-    """Put them in an index of one's own, where those that are there are not embedded again. How many cannot be."""
+    """Index documents by id; those that are indexed already are not embedded again. Returns how many failed."""
+    submitted = [SubmittedDocument(document=document, id=key) for key, document in documents.items()]
     failed = 0
-    for start in range(0, len(documents), SLICE):
-        tell(EvaluationProgress(step="indexing", done=start, total=len(documents), failed=failed))
-        some = [
-            SubmittedDocument(document=Document(text=one.text, title=one.title), id=one.id)
-            for one in documents[start : start + SLICE]
-        ]
-        failed += sum(outcome.status == "failed" for outcome in await services.documents.put(collection, some))
-    tell(EvaluationProgress(step="indexing", done=len(documents), total=len(documents), failed=failed))
+    for start in range(0, len(submitted), BATCH):
+        show(EvaluationProgress(step="indexing", done=start, total=len(submitted), failed=failed))
+        outcomes = await services.documents.put(collection, submitted[start : start + BATCH])
+        failed += sum(outcome.status == "failed" for outcome in outcomes)
+    show(EvaluationProgress(step="indexing", done=len(submitted), total=len(submitted), failed=failed))
     return failed
-
-
-def _ended(cause: BudgetExceeded, done: int, total: int) -> Ended:
-    return Ended(
-        f"{cause}; what came of {done} of {total} questions is kept: raise the budget (winnow usage shows it), and the "
-        "same command goes on from there",
-        cause.retry_after,
-    )

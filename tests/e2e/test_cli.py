@@ -63,10 +63,10 @@ def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
         (["cost"], "--input"),
         (["cost", "--input", "1M", "--gpu", "H100"], "known are RTX 3060"),
         (["vllm", "--preset", "rtx3080", "--model", "12b"], "does not fit"),
-        (["eval", "--data", "nowhere"], "nowhere is no folder; name one with corpus.jsonl"),
+        (["eval", "--data", "nowhere"], "nowhere is not a directory; specify one with corpus.jsonl"),
         (["eval", "--data", ".", "--output", "no/such/folder"], "cannot be written"),
         (["eval", "--data", ".", "--backend", "x"], "known are auto, none, extractive"),
-        (["calibrate", "--data", ".", "--backend", "none"], "needs the name of one model's backend"),
+        (["calibrate", "--data", ".", "--backend", "none"], "needs the name of a configured backend"),
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, args: list[str], said: str) -> None:

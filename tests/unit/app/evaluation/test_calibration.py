@@ -11,11 +11,10 @@ import pytest
 
 from app.backends.settings import BudgetSettings, PriceSettings
 from app.domain import Query, SearchResult
-from app.errors import InvalidRequest, MissingCapability, UnknownBackend
+from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.calibration import CalibrationReport, Graded, calibrate, held_out
 from app.evaluation.data import DataSet
 from app.evaluation.models import CalibrateOptions, EvaluationProgress
-from app.evaluation.runner import Ended
 from app.ranking.calibration import FITS_FILE, read_fits
 from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
@@ -137,7 +136,7 @@ async def test_a_spent_budget_says_what_to_do(tmp_path: Path) -> None:
         backends = {"gemma": msgspec.structs.replace(told, price=dear)}
         budgets = BudgetSettings(daily_usd=4.0)
         async with evaluating(tmp_path, backends, budgets=budgets, fits={}) as services:
-            with pytest.raises(Ended, match=r"of 8 questions is kept"):
+            with pytest.raises(BudgetExceeded, match=r"of 8 questions are kept"):
                 await calibrate(services, data, GEMMA, tmp_path / "run")
     assert not (tmp_path / FITS_FILE).exists()
 

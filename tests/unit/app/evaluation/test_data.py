@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import InvalidRequest
-from app.evaluation.data import Asked, DataSet, read_qrels, read_rows, sample
+from app.evaluation.data import DataSet, EvalQuestion, read_qrels, read_rows, sample
 from tests.fakes.beir import PLACES, beir_folder
 
 
@@ -14,7 +14,9 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     """Documents, questions with their answers, grades, and questions without an answer."""
     data = DataSet(beir_folder(tmp_path))
     assert data.documents["tower-Ulm"].title == "Ulm"
-    assert data.questions["q-Ulm"] == Asked(id="q-Ulm", text="How high is the tower of Ulm?", answers=("11 metres",))
+    assert data.questions["q-Ulm"] == EvalQuestion(
+        id="q-Ulm", text="How high is the tower of Ulm?", answers=("11 metres",)
+    )
     assert data.grades["q-Bonn"] == {"tower-Bonn": 1}
     assert [asked.id for asked in data.judged] == [f"q-{place}" for place in PLACES]
     assert not any(asked.answerable for asked in data.unanswerable.values())
@@ -46,13 +48,13 @@ def test_doubtful_labels_do_not_count(tmp_path: Path) -> None:
     [
         ("corpus", '{"_id": "a", "text": "x"}\n{"_id": "b"}\n', "jsonl, line 2: Object missing required field text"),
         ("corpus", '{"_id": "a", "text": 5}\n', "corpus.jsonl, line 1: text: Expected str, got int"),
-        ("corpus", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "x"}\n', "line 2: _id: 'a' is there twice"),
-        ("corpus", '{"_id": "a", "text"\n', "corpus.jsonl, line 1: this is no JSON object"),
+        ("corpus", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "x"}\n', "line 2: _id 'a' is not unique"),
+        ("corpus", '{"_id": "a", "text"\n', "corpus.jsonl, line 1: not a JSON object"),
         ("corpus", "[1]\n", "line 1: Expected object, got array"),
         ("corpus", "\n\n", "corpus.jsonl is empty"),
         ("queries", '{"_id": "a", "text": "x", "answers": "y"}\n', "queries.jsonl, line 1: answers: Expected array"),
-        ("qrels", "a b c\n", "qrels.tsv, line 1: there are 1 columns; these are judgements"),
-        ("qrels", "q\td\t1\nq\te\thigh\n", "qrels.tsv, line 2: the grade 'high' is no whole number"),
+        ("qrels", "a b c\n", "qrels.tsv, line 1: 1 columns instead of 3; expected judgements"),
+        ("qrels", "q\td\t1\nq\te\thigh\n", "qrels.tsv, line 2: the grade 'high' is not an integer"),
         ("qrels", "nobody\td\t1\n", "no question of queries.jsonl has a relevant document"),
     ],
 )  # fmt: skip
@@ -66,17 +68,17 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, name: str, content: st
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     """No folder, no file, no UTF-8, a packed file that is cut off."""
-    with pytest.raises(InvalidRequest, match=r"is no folder; name one with corpus\.jsonl"):
+    with pytest.raises(InvalidRequest, match=r"is not a directory; specify one with corpus\.jsonl"):
         DataSet(tmp_path / "nowhere")
     folder = beir_folder(tmp_path)
     (folder / "corpus.jsonl").write_bytes(b'{"_id": "a", "text": "x"}\n{"_id": "b", "text": "\xe4"}\n')
-    with pytest.raises(InvalidRequest, match="line 2: this is no UTF-8"):
+    with pytest.raises(InvalidRequest, match="line 2: not valid UTF-8"):
         assert DataSet(folder).documents
     (folder / "corpus.jsonl").unlink()
-    with pytest.raises(InvalidRequest, match=r"has no corpus\.jsonl; it holds documents"):
+    with pytest.raises(InvalidRequest, match=r"has no corpus\.jsonl: documents"):
         assert DataSet(folder).documents
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(b"x" * 999)[:-9])
-    with pytest.raises(InvalidRequest, match="cannot be read: it is cut off"):
+    with pytest.raises(InvalidRequest, match="cannot be read: it is truncated"):
         assert DataSet(folder).documents
 
 
@@ -93,7 +95,7 @@ def test_the_digest_is_of_all_files(tmp_path: Path) -> None:
 
 def test_a_sample_is_drawn_by_its_seed() -> None:
     """The same for the same seed, in the questions' own order; all of few; and a larger one holds it."""
-    questions = [Asked(id=str(number), text="x") for number in range(50)]
+    questions = [EvalQuestion(id=str(number), text="x") for number in range(50)]
     drawn = sample(questions, 10, seed=1)
     assert drawn == sample(questions, 10, seed=1) != sample(questions, 10, seed=2)
     assert [int(asked.id) for asked in drawn] == sorted(int(asked.id) for asked in drawn)

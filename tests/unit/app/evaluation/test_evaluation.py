@@ -13,9 +13,9 @@ from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import BackendUse, Fallback
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.data import DataSet
-from app.evaluation.evaluation import Passed, check_served, evaluate
+from app.evaluation.evaluation import NotServed, check_served, evaluate
 from app.evaluation.models import BackendReport, EvalOptions, EvaluationProgress, Report
-from app.evaluation.runner import Ended, Tell, index_documents, tell_nobody
+from app.evaluation.runner import ShowProgress, index_documents, show_nothing
 from indexing.errors import CollectionNotFound
 from tests.fakes.answering_model import AnsweringModel
 from tests.fakes.beir import CORPUS, KNOWING, PLACES, beir_folder, evaluating
@@ -42,13 +42,13 @@ async def run(
     tmp_path: Path,
     backends: Mapping[str, BackendSettings],
     options: EvalOptions = GEMMA,
-    tell: Tell = tell_nobody,
+    show: ShowProgress = show_nothing,
     embedder: HashEmbedder | None = None,
     **files: str | list[dict[str, str]],
 ) -> Report:
     data = DataSet(beir_folder(tmp_path / "data", **files))
     async with evaluating(tmp_path, backends, embedder=embedder) as services:
-        return await evaluate(services, data, options, tmp_path / "run", tell)
+        return await evaluate(services, data, options, tmp_path / "run", show)
 
 
 def means(report: BackendReport) -> dict[str, float]:
@@ -108,7 +108,7 @@ async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     async with scorer() as server:
         backends = {"gemma": openai_style(server)}
         with pytest.raises(RuntimeError, match="killed"):
-            await run(tmp_path, backends, tell=kill, embedder=embedder)
+            await run(tmp_path, backends, show=kill, embedder=embedder)
         embedded, asked = len(embedder.embedded), told[-1]
         found = await run(tmp_path, backends, embedder=embedder)
         assert (asked.done, asked.total) == (5, 8)
@@ -155,7 +155,7 @@ def test_who_was_served_by_someone_else() -> None:
     with pytest.raises(BudgetExceeded):
         check_served(use("over_budget"))
     for reason in ("resting", "unavailable", "rate_limited", "rejected", "overloaded"):
-        with pytest.raises(Passed) as raised:
+        with pytest.raises(NotServed) as raised:
             check_served(use(reason))
         assert raised.value.code == reason
     for reason in ("timeout", "bad_reply", "refused", "cannot"):
@@ -183,10 +183,10 @@ async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:
         told = msgspec.structs.replace(openai_style(server), price=PriceSettings(input=1000.0, output=1000.0))
         data = DataSet(beir_folder(tmp_path / "data"))
         async with evaluating(tmp_path, {"gemma": told}, budgets=BudgetSettings(daily_usd=4.0)) as services:
-            with pytest.raises(Ended, match=r"of 8 questions is kept: raise the budget"):
+            with pytest.raises(BudgetExceeded, match=r"of 8 questions are kept: raise the budget"):
                 await evaluate(services, data, GEMMA, tmp_path / "run")
         steps: list[EvaluationProgress] = []
-        found = await run(tmp_path, {"gemma": told}, tell=steps.append)
+        found = await run(tmp_path, {"gemma": told}, show=steps.append)
     assert next(progress for progress in steps if progress.step == "gemma").done > 0
     assert found.backends[1].questions == 8
 
@@ -197,7 +197,7 @@ async def test_a_collection_of_ones_own_is_asked(tmp_path: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     async with evaluating(tmp_path) as services:
         whole = DataSet(beir_folder(tmp_path / "whole"))
-        await index_documents(services, "mine", list(whole.documents.values()))
+        await index_documents(services, "mine", whole.documents)
         found = await evaluate(services, DataSet(folder), EvalOptions(collection="mine"), tmp_path / "run")
         assert means(found.backends[0])["recall@20"] == 1.0
         assert found.documents is None
@@ -208,9 +208,9 @@ async def test_a_collection_of_ones_own_is_asked(tmp_path: Path) -> None:
 async def test_what_the_corpus_lacks_is_told(tmp_path: Path) -> None:
     """A note for judgements of unknown documents and documents without text; an error for two questions of one name."""
     found = await run(tmp_path, {}, EvalOptions(), qrels="q-Ulm\ttower-Ulm\t1\nq-Ulm\tgone\t1\n")
-    assert found.notes == ("1 of 2 relevant documents are not in the corpus: nobody can find them",)
+    assert found.notes == ("1 of 2 relevant documents are not in the corpus and cannot be found",)
     found = await run(tmp_path, {}, EvalOptions(), corpus=[*CORPUS, {"_id": "empty", "text": " "}])
-    assert found.notes == (f"1 of {len(CORPUS) + 1} documents have no text, and are not indexed",)
+    assert found.notes == (f"1 of {len(CORPUS) + 1} documents have no text and are not indexed",)
     with pytest.raises(InvalidRequest, match="same _id"):
         await run(tmp_path, {}, ANSWERED, unanswerable='{"_id": "q-Ulm", "text": "x"}\n')
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from app.domain import Answer, BackendUse, Citation, UnsupportedSpan
-from app.evaluation.data import Asked
-from app.evaluation.records import Outcome, Replied, measured, replied, retrieval
+from app.evaluation.data import EvalQuestion
+from app.evaluation.records import AnswerRecord, Outcome, answer_record, measures_of, retrieval
 from tests.fakes.answering import hit
 
 pytestmark = pytest.mark.numeric
@@ -31,15 +31,15 @@ def test_retrieval_is_measured_by_hand() -> None:
     assert retrieval({"unjudged": Outcome(id="unjudged")}, GRADES, k=2) == {}
 
 
-def test_an_answer_is_measured() -> None:
+def test_an_answer_is_measures_of() -> None:
     """Text, quotes and citations of those that were answered; silence where an answer was known counts as wrong."""
     questions = {
-        "right": Asked(id="right", text="?", answers=("nine",)),
-        "silent": Asked(id="silent", text="?", answers=("nine",)),
-        "free": Asked(id="free", text="?"),
-        "none": Asked(id="none", text="?", answerable=False),
+        "right": EvalQuestion(id="right", text="?", answers=("nine",)),
+        "silent": EvalQuestion(id="silent", text="?", answers=("nine",)),
+        "free": EvalQuestion(id="free", text="?"),
+        "none": EvalQuestion(id="none", text="?", answerable=False),
     }
-    said = Replied(
+    said = AnswerRecord(
         text="At nine [1].",
         abstained=False,
         quotes=("Opens at nine.", "x"),
@@ -47,10 +47,10 @@ def test_an_answer_is_measured() -> None:
         sentences=((True, False), ()),
         used="m",
     )
-    silent = Replied(text="I cannot say nine", abstained=True, quotes=(), verbatim=(), sentences=(), used="m")
+    silent = AnswerRecord(text="I cannot say nine", abstained=True, quotes=(), verbatim=(), sentences=(), used="m")
     replies = {"right": said, "silent": silent, "free": silent, "none": said}
     outcomes = {key: Outcome(id=key, reply=reply, degraded=key == "free") for key, reply in replies.items()}
-    found = measured(outcomes, questions, {}, k=5)
+    found = measures_of(outcomes, questions, {}, k=5)
     assert found["F1"] == {"right": pytest.approx(2 / 3), "silent": 0.0}
     assert found["exact match"] == {"right": 0.0, "silent": 0.0}
     assert found["gold in a quote"] == {"right": 1.0, "silent": 0.0}
@@ -86,7 +86,7 @@ def test_an_answer_is_taken_apart() -> None:
         backend=BackendUse(requested="m", used="m"),
         answer_backend=BackendUse(requested="m", used="extractive"),
     )
-    found = replied(answer)
+    found = answer_record(answer)
     assert found.sentences == ((True, False), (False,), ())
     assert found.verbatim == (True, False, True)
     assert found.quotes == ("Dental", "dental", "Dental")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from app.evaluation.models import BackendReport, EvalOptions, Figure, Latency, Report
+from app.evaluation.models import BackendReport, EvalOptions, Figure, Report
 from app.evaluation.report import markdown, notes, rows
 
 NONE = BackendReport(
@@ -15,7 +15,7 @@ NONE = BackendReport(
         "degraded": Figure(mean=0.0, low=0.0, high=0.0, n=200),
     },
     gains={},
-    latency_ms={"total": Latency(p50=12.4, p95=1234.5)},
+    latency_ms={"total": {"p50": 12.4, "p95": 1234.5}},
     requests=0,
     input_tokens=0,
     cached_tokens=0,
@@ -32,7 +32,7 @@ GEMMA = msgspec.structs.replace(
     failed={"timeout": 2},
     measures={**NONE.measures, "nDCG@10": Figure(mean=0.9, low=0.85, high=0.95, n=198)},
     gains={"nDCG@10": Figure(mean=-0.05, low=-0.1, high=-0.01, n=198)},
-    latency_ms={**NONE.latency_ms, "rank": Latency(p50=100.0, p95=200.0)},
+    latency_ms={**NONE.latency_ms, "rank": {"p50": 100.0, "p95": 200.0}},
     input_tokens=123_456,
     usd_per_1000=0.25,
 )
@@ -44,7 +44,7 @@ REPORT = Report(
     answerable=200,
     unanswerable=0,
     backends=(NONE, GEMMA),
-    notes=("3 of 9 relevant documents are not in the corpus: nobody can find them",),
+    notes=("3 of 9 relevant documents are not in the corpus and cannot be found",),
 )
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from app.domain import BackendUse, Fallback, Usage
 from app.errors import BudgetExceeded, UnknownBackend, UpstreamTimeout
-from app.evaluation.data import Asked
+from app.evaluation.data import EvalQuestion
 from app.evaluation.models import EvaluationProgress
-from app.evaluation.runner import Ended, Journal, Record, ask_all, check_budget, failing_softly
+from app.evaluation.runner import Journal, Record, ask_all, check_budget, with_error_record
 
 pytestmark = pytest.mark.anyio
 
-QUESTIONS = [Asked(id=str(number), text="?") for number in range(10)]
+QUESTIONS = [EvalQuestion(id=str(number), text="?") for number in range(10)]
 
 
 class Oracle:
@@ -24,10 +24,10 @@ class Oracle:
         self.asked: list[str] = []
         self.busy = self.most_busy = 0
 
-    async def ask(self, asked: Asked) -> Record:
-        return await failing_softly(self._ask(asked), lambda code: Record(id=asked.id, error=code))
+    async def ask(self, asked: EvalQuestion) -> Record:
+        return await with_error_record(self._ask(asked), lambda code: Record(id=asked.id, error=code))
 
-    async def _ask(self, asked: Asked) -> Record:
+    async def _ask(self, asked: EvalQuestion) -> Record:
         self.asked.append(asked.id)
         self.busy += 1
         self.most_busy = max(self.busy, self.most_busy)
@@ -47,7 +47,7 @@ def journal(tmp_path: Path) -> Journal[Record]:
 async def test_all_are_asked_a_few_at_once(tmp_path: Path) -> None:
     """No more than were allowed; the progress counts them and their cost."""
     oracle, told = Oracle(), list[EvaluationProgress]()
-    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=3, tell=told.append)
+    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=3, show=told.append)
     assert sorted(found) == sorted(asked.id for asked in QUESTIONS)
     assert oracle.most_busy == 3
     assert [progress.done for progress in told] == list(range(11))
@@ -73,7 +73,7 @@ async def test_a_failed_question_ends_nothing(tmp_path: Path) -> None:
     """It is counted, and asked again by the next run."""
     told: list[EvaluationProgress] = []
     oracle = Oracle({"3": UpstreamTimeout("gemma", "late")})
-    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=2, tell=told.append)
+    found = await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=2, show=told.append)
     assert found["3"] == Record(id="3", error="timeout")
     assert (told[-1].done, told[-1].failed) == (10, 1)
     again = Oracle()
@@ -85,7 +85,7 @@ async def test_a_failed_question_ends_nothing(tmp_path: Path) -> None:
 async def test_a_spent_budget_ends_the_run_and_keeps_what_is_there(tmp_path: Path) -> None:
     """What is under way is waited for, nothing more is asked, and the error says how to go on."""
     oracle = Oracle({"5": BudgetExceeded("the budget is spent", 60.0)})
-    with pytest.raises(Ended, match=r"the budget is spent; what came of 5 of 10 questions is kept") as raised:
+    with pytest.raises(BudgetExceeded, match=r"results of 5 of 10 questions are kept") as raised:
         await ask_all("asking", QUESTIONS, oracle.ask, journal(tmp_path), concurrency=1)
     assert raised.value.retry_after == 60.0
     assert oracle.asked == ["0", "1", "2", "3", "4", "5"]
@@ -96,7 +96,7 @@ async def test_what_was_paid_for_is_kept_at_the_end(tmp_path: Path) -> None:
     """A question that was under way when another found the budget spent counts."""
     under_way, spent = asyncio.Event(), asyncio.Event()
 
-    async def ask(asked: Asked) -> Record:
+    async def ask(asked: EvalQuestion) -> Record:
         if asked.id == "0":
             under_way.set()
             await spent.wait()
@@ -105,7 +105,7 @@ async def test_what_was_paid_for_is_kept_at_the_end(tmp_path: Path) -> None:
         spent.set()
         raise BudgetExceeded("the budget is spent")
 
-    with pytest.raises(Ended, match="1 of 10"):
+    with pytest.raises(BudgetExceeded, match="1 of 10"):
         await ask_all("asking", QUESTIONS, ask, journal(tmp_path), concurrency=2)
     assert journal(tmp_path).begin(fresh=False) == [Record(id="0")]
 
