@@ -103,7 +103,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Who was asked for and who did it. `model` is None where no model is behind it."""
+    """The backend requested and the one that served. `model` is None where no model is behind it."""
 
     requested: str
     used: str
@@ -148,7 +148,7 @@ class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum over the stages, and each stage that made a call."""
+    """The sum over the stages, and each stage with its calls."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -195,7 +195,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a client can do for a model. `parameters` is a JSON Schema; `strict`: the arguments are to fit it."""
+    """A function that the client runs for a model. `parameters` is a JSON Schema; `strict`: arguments must fit it."""
 
     name: str
     description: str | None = None
@@ -339,7 +339,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NOBODY = Caller()
-"""In particular."""
+"""Where nobody in particular is calling."""
 
 
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -370,7 +370,7 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallsDelta(msgspec.Struct, frozen=True):
-    """The next pieces of what the model calls."""
+    """The next pieces of the model's function calls."""
 
     calls: tuple[ToolCall, ...]
 

@@ -7,7 +7,8 @@
     │ ├ MissingCapability
     │ ├ NotFound
     │ ├ Conflict
-    │ └ TooLarge
+    │ ├ TooLarge
+    │ └ UnsupportedMediaType
     ├ NotAuthenticated, NotAllowed
     ├ RateLimited                    `retry_after` seconds
     ├ BudgetExceeded                 `retry_after` seconds until the period ends
@@ -49,6 +50,7 @@ __all__ = [
     "Resting",
     "TooLarge",
     "UnknownBackend",
+    "UnsupportedMediaType",
     "UpstreamBadReply",
     "UpstreamError",
     "UpstreamRateLimited",
@@ -68,9 +70,9 @@ class UnknownBackend(InvalidRequest):
     """No backend of that name."""
 
     @classmethod
-    def among(cls, name: str, known: Iterable[str]) -> "UnknownBackend":
-        """Says which there are. A name may be a megabyte long."""
-        return cls(f"there is no backend {name[:100]!r}; known are {', '.join(known)}")
+    def among(cls, name: str, configured: Iterable[str]) -> "UnknownBackend":
+        """Lists those that are configured. A name may be a megabyte long, and is cut."""
+        return cls(f"unknown backend {name[:100]!r}; known are {', '.join(configured)}")
 
 
 class MissingCapability(InvalidRequest):
@@ -81,6 +83,10 @@ class MissingCapability(InvalidRequest):
 
 class TooLarge(InvalidRequest):
     """The body is larger than the service takes."""
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body is of a media type, or in an encoding, that is not supported."""
 
 
 class NotAuthenticated(WinnowError):

@@ -126,8 +126,8 @@ def _dependencies(services: Services) -> dict[str, Provide]:
         def read() -> Any:
             return getattr(services, name)
 
-        # Read for each request: `presence` comes later than the application, and tests replace services.
-        return Provide(read, sync_to_thread=False)
+        # `presence` is set after the application has been made, perhaps after its first request.
+        return Provide(read, sync_to_thread=False, use_cache=name != "presence")
 
     return {name: attribute(name) for name in PROVIDED} | {
         "clients": Provide(services.clients),
@@ -152,24 +152,24 @@ def serve(settings: Settings, services: Services, *, samples: bool = False) -> N
 
 
 class CannotListen(WinnowError):
-    """The address is taken, or not ours."""
+    """The address is in use, or not one of this machine."""
 
 
 def bind(host: str, port: int) -> socket:
-    """A listening socket; IPv4 where a name stands for both. Raises CannotListen."""
+    """A listening socket; IPv4 if the name has addresses of both kinds. Raises CannotListen."""
     try:
-        found = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
-        family, *_, address = min(info for info in found if info[0] in (AF_INET, AF_INET6))
+        addresses = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)
+        family, *_, address = min(info for info in addresses if info[0] in (AF_INET, AF_INET6))
         return create_server(address[:2], family=family, backlog=2048)
     except OSError as exc:
-        # create_server adds the address to its message, in words of its own.
+        # create_server appends the address to the message, which has it already.
         reason = (str(exc.strerror or exc)).partition(" (while")[0].lower()
         detail = f"cannot listen on {host}:{port}: {reason}; choose with --host and --port (0 takes any free port)"
         raise CannotListen(detail) from exc
 
 
 def server_config(settings: Settings, services: Services, *, samples: bool) -> uvicorn.Config:
-    """What uvicorn is told."""
+    """The settings of uvicorn."""
     service = settings.service
     return uvicorn.Config(
         create_app(settings, services, SAMPLES if samples else None),
@@ -188,16 +188,16 @@ def server_config(settings: Settings, services: Services, *, samples: bool) -> u
 
 
 class Server(uvicorn.Server):
-    """Ends well: exit status 0 after a drain, and any second signal forces the end, not only SIGINT.
+    """Exits with status 0 after a drain; any second signal forces the end, not only SIGINT.
 
-    While it listens, the command line can find it through the home directory. It owns the index first: a second one
-    on the same home raises IndexBusy.
+    While it listens, the command line can find it through the home directory. It opens the index before it listens: a
+    second service on the same home raises IndexBusy.
     """
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
-        self._spared: asyncio.Task[None] | None = None
+        self._freezing: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Until told to stop."""
@@ -213,16 +213,16 @@ class Server(uvicorn.Server):
             home = self._services.settings.index.home
             url = _local_url(self.servers[0].sockets[0])
             self._services.presence = announce(home, url)
-            self._say_where(url)
-            self._spared = asyncio.create_task(_spare_what_stays(self._services))
+            self._announce_url(url)
+            self._freezing = asyncio.create_task(_freeze_heap(self._services))
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Drain; the command line no longer sends anything here."""
+        """Drain, after the command line can no longer find the service."""
         if self._services.presence is not None:
             withdraw(self._services.settings.index.home, self._services.presence)
         self._services.stopping.set()
-        if self._spared is not None:
-            self._spared.cancel()
+        if self._freezing is not None:
+            self._freezing.cancel()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -230,18 +230,18 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
-    def _say_where(self, url: str) -> None:
-        """A person gets a line that says how to stop it, a log an event."""
+    def _announce_url(self, url: str) -> None:
+        """On a terminal a line for people, else an event for the log."""
         if sys.stderr.isatty():
             sys.stderr.write(f"{_invitation(self._services.settings.service, url)}\n")
         else:
             log.info(f"running on {url}")
 
 
-async def _spare_what_stays(services: Services) -> None:
-    """What was loaded to serve (libraries, the model) stays: the garbage collector need not walk through it again.
+async def _freeze_heap(services: Services) -> None:
+    """Exempt what was loaded to serve (libraries, the model) from garbage collection, once the service is warm.
 
-    It is half a million objects, and each full walk held up all requests for a fifth of a second.
+    It is half a million objects, and each full collection held up all requests for a fifth of a second.
     """
     await services.warm_up.done.wait()
     gc.collect()

@@ -1,10 +1,10 @@
-"""Builds the services from settings and owns their lifetime. Heavy packages are imported here, when first needed."""
+"""Builds the services from settings and owns their lifetime. Heavy packages are imported only when first needed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -31,6 +31,7 @@ from app.services.ranking import Rankers
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.text.languages import prepare as prepare_languages
+from indexing.concurrency import Resource
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.pipeline.context import PipelineContext, index_fingerprint
 from indexing.pipeline.manifest import Manifest
@@ -47,33 +48,6 @@ PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
 
 log = structlog.get_logger()
-
-
-class Resource(Generic[T]):
-    """Something that is opened once, by whoever needs it first. After a failure the next one tries again."""
-
-    def __init__(self, open_it: Callable[[], Awaitable[T]]) -> None:
-        self._open = open_it
-        self._opening: asyncio.Future[T] | None = None
-
-    async def get(self) -> T:
-        """Raises what opening raises."""
-        if self._opening is None or (self._opening.done() and _failed(self._opening)):
-            self._opening = asyncio.ensure_future(self._open())
-        return await asyncio.shield(self._opening)
-
-    @property
-    def opened(self) -> T | None:
-        """The value, if it has been opened already."""
-        opening = self._opening
-        return None if opening is None or not opening.done() or _failed(opening) else opening.result()
-
-    async def settled(self) -> T | None:
-        """The value, after an opening that is under way has ended; None if nobody asked for it, or it failed."""
-        if self._opening is None:
-            return None
-        await asyncio.wait((self._opening,))
-        return None if _failed(self._opening) else self._opening.result()
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +94,8 @@ class Services:
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
-        self.tasks = ChatService(self._router, settings.service.backend, settings.routing.deadline_s)
+        self.router = Resource(self._open_router)
+        self.tasks = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
@@ -133,7 +108,7 @@ class Services:
         self._on_close("text embedder", self.texts.close)
         self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
         self._on_close("query embedder", self.queries.close)
-        self.rankers = Rankers(self.backends, self._router, self.reranker, settings.ranking)
+        self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.names = _names(settings, self.backends)
@@ -164,7 +139,7 @@ class Services:
 
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""
-        return (await self._router()).clients
+        return (await self.router.get()).clients
 
     def _resource(
         self, name: str, open_it: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]
@@ -209,13 +184,13 @@ class Services:
         return Answerer(
             self.searcher,
             self.backends,
-            self._router,
+            self.router.get,
             self.queries.embed_together,
             settings.routing.deadline_s,
             settings.answer.min_relevance,
         )
 
-    async def _router(self) -> Router:
+    async def _open_router(self) -> Router:
         return (await self.pool.get()).router
 
     async def _open_pool(self) -> BackendPool:
@@ -266,7 +241,7 @@ class WarmUp:
         return tried
 
     async def _run(self) -> None:
-        """All at once, each telling when it is there: what fails keeps nobody else from getting ready."""
+        """All side by side, each logged when ready: one that fails does not hold up the others."""
         needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
@@ -310,10 +285,6 @@ async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]]) -> N
         log.info("ready", dependency=name)
     else:
         log.error("not ready", dependency=name, detail=dependency.detail)
-
-
-def _failed(future: "asyncio.Future[T]") -> bool:
-    return future.cancelled() or future.exception() is not None
 
 
 def named_backends(settings: Settings) -> Backends:

@@ -1,8 +1,8 @@
-"""Work side by side, and work that no cancellation stops."""
+"""Work side by side, work that no cancellation stops, and things that are opened once."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -36,3 +36,34 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+class Resource(Generic[T]):
+    """Something that is opened once, by whoever needs it first. After a failure the next one tries again."""
+
+    def __init__(self, open_it: Callable[[], Awaitable[T]]) -> None:
+        self._open = open_it
+        self._opening: asyncio.Future[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what opening raises."""
+        if self._opening is None or (self._opening.done() and _failed(self._opening)):
+            self._opening = asyncio.ensure_future(self._open())
+        return await asyncio.shield(self._opening)
+
+    @property
+    def opened(self) -> T | None:
+        """The value, if it has been opened already."""
+        opening = self._opening
+        return None if opening is None or not opening.done() or _failed(opening) else opening.result()
+
+    async def settled(self) -> T | None:
+        """The value, after an opening that is under way has ended; None if nobody asked for it, or it failed."""
+        if self._opening is None:
+            return None
+        await asyncio.wait((self._opening,))
+        return None if _failed(self._opening) else self._opening.result()
+
+
+def _failed(future: "asyncio.Future[T]") -> bool:
+    return future.cancelled() or future.exception() is not None

@@ -1,5 +1,7 @@
-"""What every request passes before and after the routes, also those that no route serves: its id, its log line, and the
-question whether it may come in at all. Plain ASGI, because Litestar's middleware does not see a 404."""
+"""What every request passes before and after its route: a request id, a line in the log, a check of the caller.
+
+Plain ASGI, because Litestar's middleware does not see requests that no route serves.
+"""
 
 import re
 import uuid
@@ -14,17 +16,18 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.compat.errors import fit_for
-from app.api.problem_details import problem_of, request_id
+from app.api.problem_details import problem_of
+from app.api.request import request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 log = structlog.get_logger()
 
 
 class RequestMiddleware:
-    """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a sane one."""
+    """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a valid one."""
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self._app = app
@@ -59,12 +62,12 @@ class RequestMiddleware:
 
 
 def check_caller(scope: Any, settings: ServiceSettings) -> None:
-    """While there are no keys: only programs on this machine. Raises NotAllowed with the fix.
+    """Serve only programs on this machine, as long as there are no API keys. Raises NotAllowed with the fix.
 
-    The peer's address counts, never X-Forwarded-For. A web page that the user visits also sends from this machine, but
-    under its own name: so Host must be loopback or configured (DNS rebinding), and so must Origin where
-    a browser sends one. Who lets all in keeps that guard by configuring names: in a container every caller is another
-    machine, also the browser of the machine that runs it.
+    The peer's address counts, never X-Forwarded-For, which anyone can send. A web page that the user visits also sends
+    from this machine, but under its own name: so Host must be loopback or configured (DNS rebinding), and so must
+    Origin where a browser sends one. Whoever serves all clients keeps that guard by configuring names: in a container
+    every caller is another machine, even the browser of the machine that runs it.
     """
     if settings.allow_anonymous and not settings.hosts:
         return
@@ -72,14 +75,14 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
     client = scope.get("client")
     if not settings.allow_anonymous and client is not None and not is_loopback(client[0]):
         raise NotAllowed(
-            f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 lets all in"
+            f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 serves all"
         )
     host = headers.get(b"host", b"").decode("latin-1")
     if host and not _is_ours(_host_name(f"//{host}"), settings):
-        raise NotAllowed(f"the service is not known as {host!r}; WINNOW_SERVICE_HOSTS lists further names of it")
+        raise NotAllowed(f"host {host!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
     origin = headers.get(b"origin", b"").decode("latin-1")
     if origin and not _is_ours(_host_name(origin), settings):
-        raise NotAllowed(f"web pages of {origin!r} are not served; WINNOW_SERVICE_HOSTS lists the names that are")
+        raise NotAllowed(f"origin {origin!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
 
 
 def is_loopback(host: str) -> bool:
@@ -100,7 +103,7 @@ def _is_ours(name: str, settings: ServiceSettings) -> bool:
 
 
 def _host_name(url: str) -> str:
-    """Without port and brackets; "" where there is none to be found."""
+    """The host of a URL, without port and brackets; "" if it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -109,7 +112,7 @@ def _host_name(url: str) -> str:
 
 def _request_id(scope: Any) -> str:
     sent: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
-    return sent.decode() if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
+    return sent.decode() if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
 async def _refuse(exc: NotAllowed, scope: Scope, send: Send) -> None:
@@ -122,7 +125,7 @@ async def _refuse(exc: NotAllowed, scope: Scope, send: Send) -> None:
 
 
 def _log_line(scope: Any, state: dict[str, Any], ms: float) -> None:
-    """One line for each request: no query text, no query string, no body."""
+    """One line per request: no query text, no query string, no body."""
     log.info(
         "request",
         id=state["request_id"],

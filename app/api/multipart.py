@@ -9,10 +9,9 @@ from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Sche
 from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.problem_details import UnsupportedMediaType
 from app.api.request import BodyRequest, decode, limited, require_json
 from app.api.schemas import Name
-from app.errors import FieldProblem, InvalidRequest, TooLarge
+from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 from app.services.document_validation import Submission, SubmittedFile, failed
 from app.text.fencing import clean
 from indexing.documents import Document
@@ -35,7 +34,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return self.data.decode(self.charset)
         except (UnicodeError, LookupError) as exc:
-            raise InvalidRequest(f"the field {self.name} is no text in {self.charset}") from exc
+            raise InvalidRequest(f"the field {self.name} is not valid {self.charset}") from exc
 
 
 async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> list[Part]:
@@ -182,13 +181,13 @@ def _offer(raw: msgspec.Raw, place: int) -> Submission:
 
 def _mended(body: bytes) -> bytes:
     """Lone surrogates, which JSON can spell and UTF-8 cannot, become U+FFFD, as if they had been sent so."""
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], body) if rb"\u" in body else body
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], body) if rb"\u" in body else body
 
 
 async def _from_form(request: BodyRequest) -> Upload:
     parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1)
     if unknown := {part.name for part in parts} - {"files", "collection"}:
-        raise _refused(*((name, "this field is not known; known are files, collection") for name in sorted(unknown)))
+        raise _refused(*((name, "unknown field; known are files, collection") for name in sorted(unknown)))
     files = [part for part in parts if part.name == "files"]
     if not 1 <= len(files) <= MAX_DOCUMENTS:
         raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
@@ -211,6 +210,6 @@ def _collection(parts: Sequence[Part]) -> str:
     return clean(name)
 
 
-def _refused(*found: tuple[str, str]) -> InvalidRequest:
-    problems = tuple(FieldProblem(f"/{name}", detail) for name, detail in found)
+def _refused(*match: tuple[str, str]) -> InvalidRequest:
+    problems = tuple(FieldProblem(f"/{name}", detail) for name, detail in match)
     return InvalidRequest("; ".join(f"{p.pointer}: {p.detail}" for p in problems), problems)

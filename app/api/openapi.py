@@ -30,7 +30,7 @@ td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }
 
 
 class ReferencePage(OpenAPIRenderPlugin):
-    """Renders every operation with its body, its answers and their shapes."""
+    """A page with every operation, its body, its responses and their schemas."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The whole page, UTF-8."""
@@ -98,13 +98,13 @@ def _kind(schema: dict[str, Any]) -> str:
     return escape(", ".join([kind if isinstance(kind, str) else " or ".join(kind), *notes]))
 
 
-DESCRIPTION = """Finds passages, lets a model judge them, and answers with citations that are true.
+DESCRIPTION = """Finds passages, lets a model judge them, and answers with verified citations.
 
 Times are milliseconds, money is US dollars, offsets are Unicode code points, scores are finite. Every error is a
 problem detail (RFC 9457, `application/problem+json`); every response carries `X-Request-Id`."""
 
 REQUEST_ID = ResponseHeader(
-    name="X-Request-Id", value="", description="Yours, if it was sane.", documentation_only=True
+    name="X-Request-Id", value="", description="The caller's, if it sent a valid one.", documentation_only=True
 )
 
 
@@ -146,7 +146,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def openapi_config(version: str) -> OpenAPIConfig:
-    """What Litestar is told. The page at /schema is our own: it needs no script from a foreign host."""
+    """The page at /schema is our own: it needs no script from a foreign host."""
     return OpenAPIConfig(
         title="Winnow",
         version=version,

@@ -11,6 +11,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from app import errors
+from app.api.request import ClientGone, request_id
 from app.domain import Fallback
 from app.errors import FieldProblem, InvalidRequest, WinnowError
 from indexing import errors as index_errors
@@ -18,7 +19,7 @@ from indexing import errors as index_errors
 MEDIA_TYPE = "application/problem+json"
 
 CLIENT_GONE = 499
-"""Nobody reads it; it is for the log."""
+"""nginx's status for it. Nobody reads the response; it is for the log."""
 
 log = structlog.get_logger()
 
@@ -38,14 +39,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[Fallback, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
-class UnsupportedMediaType(InvalidRequest):
-    """The body is not of a kind that we read."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before it was answered."""
-
-
 STATUS: Mapping[type[WinnowError], int] = {
     WinnowError: 500,
     errors.ConfigError: 500,
@@ -60,7 +53,7 @@ STATUS: Mapping[type[WinnowError], int] = {
     errors.Conflict: 409,
     index_errors.EmbedderMismatch: 409,
     errors.TooLarge: 413,
-    UnsupportedMediaType: 415,
+    errors.UnsupportedMediaType: 415,
     index_errors.UnreadableDocument: 422,
     errors.UnknownBackend: 422,
     errors.MissingCapability: 422,
@@ -82,26 +75,20 @@ STATUS: Mapping[type[WinnowError], int] = {
 """By class, and for a class that is not listed, by its nearest base; the name of that class is the problem's type."""
 
 
-def request_id(scope: Mapping[str, object]) -> str:
-    """The id that `app.api.middleware` gave the request."""
-    state = scope.get("state")
-    return str(state.get("request_id", "")) if isinstance(state, dict) else ""
-
-
 def problem_of(exc: Exception, instance: str) -> Problem:
-    """What the client may know of `exc`; of a programmer's error, nothing but that it happened."""
+    """What the client may know of `exc`; of a programming error, only that it happened."""
     if isinstance(exc, HTTPException):
         return _from_http(exc, instance)
-    known = next((kind for kind in type(exc).__mro__ if kind in STATUS), None)
-    if known is None:
-        detail = f"something went wrong on our side; the log has it under {instance}"
+    listed = next((kind for kind in type(exc).__mro__ if kind in STATUS), None)
+    if listed is None:
+        detail = f"internal error; the log has the details under {instance}"
         return Problem(
             type=_urn("internal-error"), title="Internal error", status=500, detail=detail, instance=instance
         )
     return Problem(
-        type=_urn(_words(known, "-")),
-        title=_words(known, " ").capitalize(),
-        status=STATUS[known],
+        type=_urn(_words(listed, "-")),
+        title=_words(listed, " ").capitalize(),
+        status=STATUS[listed],
         detail=str(exc),
         instance=instance,
         errors=exc.problems if isinstance(exc, InvalidRequest) else (),
@@ -130,7 +117,7 @@ def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Proble
 
 
 def note_failure(problem: Problem, exc: Exception) -> None:
-    """Our own failures with their trace, others' with their text; a caller's mistake is not worth a line."""
+    """Log our own failures with their trace, those of other services with their text, and no mistakes of callers."""
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("unexpected error", id=problem.instance, exc_info=exc)
     elif problem.status > HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -139,7 +126,7 @@ def note_failure(problem: Problem, exc: Exception) -> None:
 
 def _from_http(exc: HTTPException, instance: str) -> Problem:
     status = HTTPStatus(exc.status_code)
-    detail = _HTTP_DETAIL.get(status, _said(exc) if status < HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase)
+    detail = _HTTP_DETAIL.get(status, _message(exc) if status < HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase)
     return Problem(
         type=_urn(status.phrase.lower().replace(" ", "-")),
         title=status.phrase,
@@ -149,11 +136,11 @@ def _from_http(exc: HTTPException, instance: str) -> Problem:
     )
 
 
-def _said(exc: HTTPException) -> str:
-    """Litestar's words; for parameters, which of them and why."""
+def _message(exc: HTTPException) -> str:
+    """Litestar's message; for parameters, which of them and why."""
     if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
-        wrong = (f"{found.get('key', 'it')}: {found.get('message', '')}" for found in exc.extra)
-        return "; ".join(wrong).replace("`", "").replace("Expected", "expected")
+        messages = (f"{problem.get('key', 'it')}: {problem.get('message', '')}" for problem in exc.extra)
+        return "; ".join(messages).replace("`", "").replace("Expected", "expected")
     return exc.detail
 
 
@@ -168,9 +155,9 @@ def _gone(request: Request[Any, Any, Any]) -> Problem:
 
 
 _HTTP_DETAIL = {
-    HTTPStatus.NOT_FOUND: "there is nothing at this path; /schema describes what there is",
-    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take that method; the header Allow lists those that it takes",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than the service takes; [service] max_body_bytes sets it",
+    HTTPStatus.NOT_FOUND: "nothing at this path; /schema lists the endpoints",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method not allowed here; the Allow header lists the methods of this path",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is too large; [service] max_body_bytes sets the limit",
 }
 
 

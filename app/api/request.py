@@ -3,7 +3,7 @@
 import asyncio
 import difflib
 import re
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,9 +15,8 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
-from app.api.problem_details import ClientGone, UnsupportedMediaType, request_id
 from app.domain import Caller
-from app.errors import FieldProblem, InvalidRequest, TooLarge
+from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -71,13 +70,15 @@ def field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
 
 
 def require_plain(content_encoding: str | None) -> None:
-    """Raises UnsupportedMediaType for a body that is packed."""
+    """Raises UnsupportedMediaType for a compressed body."""
     if content_encoding and content_encoding.lower() != "identity":
-        raise UnsupportedMediaType(f"send the body as it is: Content-Encoding {content_encoding[:50]} is not read")
+        raise UnsupportedMediaType(
+            f"send the body uncompressed: Content-Encoding {content_encoding[:50]} is not supported"
+        )
 
 
 def require_json(content_type: str | None) -> None:
-    """Raises UnsupportedMediaType; a body without a type is one that a foreign web page may send unasked."""
+    """Raises UnsupportedMediaType. Without a type, a body may come from a foreign web page that needed no preflight."""
     media_type, _, parameters = (content_type or "").lower().partition(";")
     charset = re.search(r"charset=\"?([\w-]+)", parameters)
     if media_type.strip() != "application/json" or (charset and charset[1] not in ("utf-8", "utf8")):
@@ -153,12 +154,12 @@ def _decoder(kind: type[T], *, strict: bool) -> msgspec.json.Decoder[T]:
 
 def _type_at(kind: type[msgspec.Struct], pointer: str) -> Any:
     """What msgspec knows of the place that a pointer leads to; None where it is not to be found."""
-    found: Any = msgspec.inspect.type_info(kind)
+    info: Any = msgspec.inspect.type_info(kind)
     for step in pointer.split("/")[1:]:
-        found = _struct(found)
-        fields = {field.encode_name: field.type for field in found.fields} if found else {}
-        found = getattr(fields.get(step), "item_type", fields.get(step)) if not step.isdigit() else found
-    return found
+        info = _struct(info)
+        fields = {field.encode_name: field.type for field in info.fields} if info else {}
+        info = getattr(fields.get(step), "item_type", fields.get(step)) if not step.isdigit() else info
+    return info
 
 
 def _struct(info: Any) -> msgspec.inspect.StructType | None:
@@ -177,9 +178,9 @@ def _options(info: Any) -> tuple[Any, ...]:
 
 def _unknown(field: str, where: msgspec.inspect.StructType | None) -> str:
     if where is None:
-        return "this field is not known"
+        return "unknown field"
     near = difflib.get_close_matches(field, where.cls.__struct_fields__, n=1)
-    return f"this field is not known; {f'did you mean {near[0]}?' if near else f'known are {_fields(where.cls)}'}"
+    return f"unknown field; {f'did you mean {near[0]}?' if near else f'known are {_fields(where.cls)}'}"
 
 
 def _fields(kind: type[msgspec.Struct]) -> str:
@@ -190,8 +191,18 @@ def _escaped(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
+class ClientGone(Exception):
+    """The client closed the connection before it was answered."""
+
+
+def request_id(scope: Mapping[str, object]) -> str:
+    """The id that `app.api.middleware` gave the request."""
+    state = scope.get("state")
+    return str(state.get("request_id", "")) if isinstance(state, dict) else ""
+
+
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
-    """Known by the request's id alone, while there are no keys."""
+    """Only the request's id is known, as long as there are no keys."""
     return Caller(request_id=request_id(request.scope))
 
 

@@ -1,4 +1,4 @@
-"""The bodies of our own endpoints, with their ranges, and what they become."""
+"""The bodies of /search and /answer, with their ranges, and what they become."""
 
 from typing import Annotated, Any, Literal
 
@@ -14,16 +14,18 @@ MAX_CANDIDATES = 1000
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 QueryText = Annotated[
-    str, Meta(min_length=1, max_length=8192, pattern=r"\S", description="What to look for; not only white space.")
+    str, Meta(min_length=1, max_length=8192, pattern=r"\S", description="The search query; not only white space.")
 ]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a model is to rank."""
+    """How a model ranks the candidates."""
 
-    strategy: Annotated[Strategy, Meta(description="Default: the settings'.")] | None = None
-    depth: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="How many candidates a model reads.")] | None = None
+    strategy: Annotated[Strategy, Meta(description="Default: as configured.")] | None = None
+    depth: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="How many candidates the model reads.")] | None = (
+        None
+    )
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
     on_failure: Literal["degrade", "fail"] = "degrade"
 
@@ -43,10 +45,12 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="Retrieved before ranking.")] = 50
     mode: Mode = "hybrid"
     filter: Annotated[dict[str, Any], Meta(description='As in {"lang": "en", "year": {"gte": 2020}}.')] | None = None
-    backend: Annotated[Name, Meta(description='Who ranks: a configured name, "auto", or "none".')] | None = None
+    backend: (
+        Annotated[Name, Meta(description='The backend that ranks: a configured name, "auto", or "none".')] | None
+    ) = None
     ranking: RankingBody = RankingBody()
     min_score: Fraction = 0.0
-    group_by_document: Annotated[bool, Meta(description="Only the best passage of each document.")] = False
+    group_by_document: Annotated[bool, Meta(description="Return only the best passage of each document.")] = False
     include_text: bool = True
 
     def to_query(self) -> Query:
@@ -80,20 +84,29 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
     stream: bool = False
     answer_backend: (
         Annotated[
-            Name, Meta(description='Who answers: a configured name, "auto", or "extractive". Default: `backend`.')
+            Name,
+            Meta(
+                description='The backend that answers: a configured name, "auto", or "extractive". Default: `backend`.'
+            ),
         ]
         | None
     ) = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=8192)] = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
-    context_tokens: Annotated[int, Meta(ge=256, le=1_000_000, description="Of passages shown to who answers.")] = 6000
-    min_relevance: Annotated[Fraction, Meta(description="Below it, no answer is tried.")] | None = None
+    context_tokens: Annotated[
+        int, Meta(ge=256, le=1_000_000, description="Budget for the passages that the answering backend reads.")
+    ] = 6000
+    min_relevance: Annotated[Fraction, Meta(description="Below it, the service abstains.")] | None = None
     check_citations: Annotated[
         Literal["structural", "model"],
-        Meta(description='"model": nothing is said before a model has confirmed a citation.'),
+        Meta(description='"model": nothing is sent before a model has confirmed a citation.'),
     ] = "structural"
-    instructions: Annotated[str, Meta(max_length=4000, description="Yours, not your users': tone, form, scope.")] = ""
-    language: Annotated[str, Meta(min_length=2, max_length=35, description="Default: the question's.")] | None = None
+    instructions: Annotated[
+        str, Meta(max_length=4000, description="From the operator, not from end users: tone, format, scope.")
+    ] = ""
+    language: (
+        Annotated[str, Meta(min_length=2, max_length=35, description="Default: the language of the question.")] | None
+    ) = None
 
     def to_question(self) -> Question:
         """Raises InvalidRequest pointing into the filter."""

@@ -1,4 +1,4 @@
-"""Answers and replies as server-sent events: sources, delta, citation, and in the end done or error."""
+"""Answers and replies as server-sent events: sources, delta, citation, and finally done or error."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,8 +12,8 @@ from litestar.background_tasks import BackgroundTask
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, Schema
 from litestar.response import Stream
 
-from app.api.problem_details import Problem, note_failure, problem_of, request_id
-from app.api.request import BodyRequest, while_connected
+from app.api.problem_details import Problem, note_failure, problem_of
+from app.api.request import BodyRequest, request_id, while_connected
 from app.domain import AnswerDone, AnswerEvent, CallsDelta, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
 
 Event = AnswerEvent | ChatEvent
@@ -32,19 +32,19 @@ class Streamable(Operation):
     def __post_init__(self) -> None:
         success = (self.responses or {}).get("200")
         if isinstance(success, OpenAPIResponse) and success.content is not None:
-            description = "Events as they happen, and at the end `done` or `error`; `data` is JSON."
+            description = "Events as they happen, ending in `done` or `error`; `data` is JSON."
             success.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(description=description))
 
 
 class Wire(Protocol):
-    """How a stream is written. One for each stream: it may remember what it has said."""
+    """How a stream is written. One per stream, for it may keep state."""
 
-    def say(self, event: Event) -> bytes:
-        """b"" where there is nothing to say."""
+    def write(self, event: Event) -> bytes:
+        """b"" if the event is not sent."""
         ...
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
-        """The end of a stream that cannot go on."""
+        """The end of a stream that fails."""
         ...
 
 
@@ -54,14 +54,14 @@ async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: f
 
 
 async def streamed_as(wire: Wire, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
-    """In other words. It begins when there is something to say, so that early failures keep their status; but also
-    after `ping_s` seconds of silence, which proxies do not bear for long.
+    """In another format. The response begins with the first content, so that early failures keep their status, or after
+    `ping_s` seconds of silence, because proxies close connections that stay silent.
     """
     return await _streamed(wire, request, with_silence(stream, ping_s), patient=False)
 
 
 def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]:
-    """A stream that says nothing but why it cannot be, for clients that look nowhere else."""
+    """A stream that holds only the error, for clients that do not look at the status."""
     problem = problem_of(exc, request_id(request.scope))
     note_failure(problem, exc)
     return Response(wire.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
@@ -72,7 +72,7 @@ async def _streamed(
 ) -> Response[Any]:
     opening = await while_connected(request, _opening(events, wire, patient=patient))
     body = _body(opening, events, wire, request_id(request.scope))
-    # Litestar does not close what it iterates when a client leaves that has not taken all that was sent.
+    # When a client leaves before it has read everything, Litestar does not close the iterator.
     closing = BackgroundTask(_close, events)
     return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200, background=closing)
 
@@ -82,15 +82,15 @@ async def _close(events: AsyncGenerator[Event | None, None]) -> None:
 
 
 async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire, *, patient: bool) -> bytes:
-    """The first thing to say; a ping is one unless the wait is `patient`."""
+    """The first bytes to send; a ping counts unless the wait is `patient`."""
     async for event in events:
-        if (event is not None or not patient) and (said := _said(event, wire)):
-            return said
+        if (event is not None or not patient) and (data := _written(event, wire)):
+            return data
     return b""
 
 
-def _said(event: Event | None, wire: Wire) -> bytes:
-    return PING if event is None else wire.say(event)
+def _written(event: Event | None, wire: Wire) -> bytes:
+    return PING if event is None else wire.write(event)
 
 
 def wants_events(accept: str | None) -> bool:
@@ -105,8 +105,8 @@ class OwnWire:
     def __init__(self) -> None:
         self._numbers = count(1)
 
-    def say(self, event: Event) -> bytes:
-        """Every event is told."""
+    def write(self, event: Event) -> bytes:
+        """Every event is sent."""
         return self._event(*payload(event))
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
@@ -124,9 +124,9 @@ async def _body(
     try:
         yield opening
         async for event in events:
-            if said := _said(event, wire):
-                yield said
-    except Exception as exc:  # noqa: BLE001 - the status is sent; what is left is to say so in the stream
+            if data := _written(event, wire):
+                yield data
+    except Exception as exc:  # noqa: BLE001 - the status is sent already: the stream itself must tell
         problem = problem_of(exc, instance)
         note_failure(problem, exc)
         yield wire.fail(problem, exc)

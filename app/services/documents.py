@@ -143,8 +143,8 @@ class Documents:
 
     async def read(self, offers: Sequence[Submission]) -> list[Validated]:
         """The documents of all offers in order, each with its id, or why it cannot be indexed."""
-        found = [document for offer in offers for document in await self._read(offer)]
-        return await asyncio.to_thread(validate, found)
+        offered = [document for offer in offers for document in await self._read(offer)]
+        return await asyncio.to_thread(validate, offered)
 
     async def index(
         self,

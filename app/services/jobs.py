@@ -14,7 +14,7 @@ from app.errors import NotFound, Overloaded, WinnowError
 from indexing.pipeline.ingest import DocumentResult
 
 MAX_ERRORS = 1000
-"""Failed documents that a job tells one by one; it counts all of them."""
+"""Failed documents that a job lists; it counts all of them."""
 
 _RETRY_AFTER_S = 10.0
 
@@ -43,19 +43,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
 
 
-class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`remembered` counts all jobs; `queued` those that have not begun, and `bytes` what they and the running one hold.
-
-    A job that would be alone is always taken.
-    """
-
-    remembered: int = 1000
-    queued: int = 100
-    bytes: int = 500_000_000
-
-
 class Progress:
-    """What a job's work tells of itself."""
+    """Where a job's work reports what it has done."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -86,21 +75,25 @@ Work = Callable[[Progress], Awaitable[None]]
 
 
 class Jobs:
-    """Runs one job at a time, in the order in which they came. `close` before what they write to is closed."""
+    """Runs one job at a time, in the order in which they came. `close` before what they write to is closed.
 
-    def __init__(self, limits: JobLimits | None = None) -> None:
-        self._limits = limits or JobLimits()
-        self._known: dict[str, Progress] = {}
+    `remembered` counts all jobs, `queued` those that have not begun, and `max_bytes` limits what they and the running
+    one hold. A job that would be alone is always taken.
+    """
+
+    def __init__(self, *, remembered: int = 1000, queued: int = 100, max_bytes: int = 500_000_000) -> None:
+        self._remembered, self._queued, self._max_bytes = remembered, queued, max_bytes
+        self._jobs: dict[str, Progress] = {}
         self._waiting: asyncio.Queue[tuple[str, Work, int]] = asyncio.Queue()
         self._bytes = 0
         self._worker: asyncio.Task[None] | None = None
 
     def submit(self, collection: str, work: Work, size: int) -> Job:
         """Queue it; `size` is the bytes that it holds. Raises Overloaded."""
-        if self._waiting.qsize() >= self._limits.queued or (self._bytes and self._bytes + size > self._limits.bytes):
+        if self._waiting.qsize() >= self._queued or (self._bytes and self._bytes + size > self._max_bytes):
             raise Overloaded("too many uploads are waiting to be indexed; try again later", _RETRY_AFTER_S)
         job = Job(id=uuid.uuid4().hex, collection=collection, state="queued", created_at=datetime.now(UTC))
-        self._known[job.id] = Progress(job)
+        self._jobs[job.id] = Progress(job)
         self._waiting.put_nowait((job.id, work, size))
         self._bytes += size
         self._forget_oldest()
@@ -110,9 +103,9 @@ class Jobs:
 
     def find(self, job_id: str) -> Job:
         """Raises NotFound."""
-        if job_id not in self._known:
-            raise NotFound(f"there is no job {job_id!r}; finished jobs are forgotten in time, and all by a restart")
-        return self._known[job_id].job
+        if job_id not in self._jobs:
+            raise NotFound(f"job {job_id!r} not found; old jobs are forgotten, and a restart forgets all")
+        return self._jobs[job_id].job
 
     async def close(self) -> None:
         """Stop. What has been written stays; what has not begun fails."""
@@ -120,20 +113,20 @@ class Jobs:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         while not self._waiting.empty():
-            _end(self._known[self._waiting.get_nowait()[0]], "the service was stopped before it began")
+            _end(self._jobs[self._waiting.get_nowait()[0]], "the service was stopped before it began")
 
     async def _run_all(self) -> None:
         while True:
             job_id, work, size = await self._waiting.get()
-            await _run(self._known[job_id], work)
+            await _run(self._jobs[job_id], work)
             self._bytes -= size
             del work  # it holds the upload
 
     def _forget_oldest(self) -> None:
         """Of those that have finished: the others are bounded by the queue."""
-        finished = [job_id for job_id, known in self._known.items() if known.job.finished_at is not None]
-        for job_id in finished[: max(0, len(self._known) - self._limits.remembered)]:
-            del self._known[job_id]
+        finished = [job_id for job_id, progress in self._jobs.items() if progress.job.finished_at is not None]
+        for job_id in finished[: max(0, len(self._jobs) - self._remembered)]:
+            del self._jobs[job_id]
 
 
 async def _run(progress: Progress, work: Work) -> None:

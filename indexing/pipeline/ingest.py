@@ -35,7 +35,7 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str | None
-    source: str = ""
+    source: str
     status: Literal["created", "updated", "unchanged", "failed"]
     passages: int = 0
     reason: str | None = None

@@ -71,7 +71,7 @@ def test_cohere_reads_our_errors(url: str, connections: httpx.Client) -> None:
     client = cohere.ClientV2(api_key=KEY, base_url=url, httpx_client=connections)
     with pytest.raises(cohere.UnprocessableEntityError) as caught:
         client.rerank(model="winnow-rerank@nobody", query=QUERY, documents=DOCUMENTS)
-    assert "there is no backend 'nobody'" in caught.value.body["message"]
+    assert "unknown backend 'nobody'" in caught.value.body["message"]
 
 
 def test_openai_embeddings(openai_client: openai.OpenAI) -> None:

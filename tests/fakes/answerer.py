@@ -43,7 +43,7 @@ class ScriptedAnswerer:
 
     def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
         if question.answer_backend == "nobody":
-            raise UnknownBackend("there is no backend 'nobody'; known are extractive")
+            raise UnknownBackend("unknown backend 'nobody'; known are extractive")
         self.questions.append(question)
         return self._play()
 

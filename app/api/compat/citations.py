@@ -13,7 +13,7 @@ _WORDS_EACH_END = 5
 
 
 def base_of(request: BodyRequest, settings: Settings) -> str:
-    """What links begin with: the address that users know, or else the one that was asked."""
+    """The base URL of links: the configured public one, or else that of the request."""
     return (settings.service.public_url or str(request.base_url)).rstrip("/")
 
 
@@ -29,7 +29,7 @@ class Links:
         self._hits.update({hit.id: hit for hit in hits})
 
     def document(self, document_id: str, start: int, end: int) -> str:
-        """As it is kept in this service, with [start, end) of its text marked."""
+        """The page of a document in this service, with [start, end) of its text marked."""
         place = f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
         return f"{place}&quote={start},{end}#char={start},{end}"
 
@@ -60,7 +60,7 @@ class Links:
 
 
 def is_web(source: str) -> bool:
-    """Whether browsers can open it."""
+    """Whether the source is a URL that browsers can open."""
     try:
         parts = urlsplit(source)
     except ValueError:
@@ -80,5 +80,5 @@ def _fragment(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Dashes and commas mean something in a directive."""
+    """Percent-encode also the dash, which has a meaning in a text directive, as the comma does."""
     return quote(text, safe="").replace("-", "%2D")

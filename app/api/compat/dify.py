@@ -21,10 +21,10 @@ from app.services.search import Searcher
 from indexing.errors import CollectionNotFound
 
 TOP_K = 10
-"""Where Dify does not say."""
+"""The default number of records."""
 
 DEADLINE_MS = 3500
-"""Dify hangs up 5 s after it has asked, and then shows an empty result: an order of retrieval is better."""
+"""Dify gives up after 5 s and shows an empty result: the order of retrieval, in time, is better."""
 
 NO_SUCH_KNOWLEDGE = 2001
 NOT_AUTHENTICATED = 1002
@@ -39,7 +39,7 @@ _CODES: Mapping[tuple[type[Exception], ...], int] = {
 
 
 class RetrievalSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """How many records, and from which score on."""
+    """How many records, and the lowest score."""
 
     top_k: int | None = None
     score_threshold: float | None = None
@@ -58,7 +58,7 @@ class DifyRequest(msgspec.Struct, frozen=True, kw_only=True):
         setting = self.retrieval_setting or RetrievalSetting()
         collection, backend = split_backend(self.knowledge_id)
         if not self.query.strip():
-            raise pointing_at("/query", "there is nothing to look for")
+            raise pointing_at("/query", "the query is empty")
         limit = within(1, default_top_k if setting.top_k is None else setting.top_k, MAX_CANDIDATES)
         return Query(
             text=self.query[:MAX_QUERY_CHARACTERS],
@@ -98,7 +98,7 @@ async def dify_retrieval(
     searcher: Injected[Searcher],
     settings: Injected[Settings],
 ) -> dict[str, list[dict[str, Any]]]:
-    """What /search finds, in time for Dify: in the order of retrieval where no model has ranked by then."""
+    """The results of /search within Dify's time limit: in the order of retrieval if no model has ranked by then."""
     deadline_ms = min(DEADLINE_MS, settings.ranking.deadline_ms)
     return await find_records(request, searcher, data.to_query(TOP_K, RankingOptions(deadline_ms=deadline_ms)))
 

@@ -1,4 +1,4 @@
-"""Bodies of other products read leniently, and their searches run."""
+"""Read the bodies of other products leniently, and run their searches."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from app.services.search import Searcher
 T = TypeVar("T", bound=msgspec.Struct)
 
 MOST_ESCAPES = 100_000
-"""Of the kind that halves are. More would hold up all other requests for a second."""
+"""Escapes of surrogates that are searched for halves. More would hold up all other requests for a second."""
 
 _SURROGATES = re.compile(
     rb"(?<!\\)(?P<before>(?:\\\\)*)\\u[dD]"
@@ -26,7 +26,7 @@ _SURROGATES = re.compile(
 class LenientJSON(StrictJSON[T]):
     """`dto=LenientJSON[RerankBody]` gives the handler its `data`.
 
-    A body that is empty is said to be so first: Dify's probe comes without a type, and wants a 400.
+    An empty body is refused as empty before its type is looked at: Dify's probe has neither, and expects a 400.
     """
 
     def decode_bytes(self, value: bytes) -> T:
@@ -35,16 +35,16 @@ class LenientJSON(StrictJSON[T]):
         try:
             return decode(value, self.model_type, strict=False)
         except InvalidRequest:
-            if (mended := whole_characters(value)) == value:
+            if (mended := replace_lone_surrogates(value)) == value:
                 raise
             return decode(mended, self.model_type, strict=False)
 
 
-def whole_characters(body: bytes) -> bytes:
-    """JSON in which half of a surrogate pair is U+FFFD: JavaScript leaves one where it cuts a text within an emoji."""
+def replace_lone_surrogates(body: bytes) -> bytes:
+    """Replace half surrogate pairs by U+FFFD: JavaScript leaves them where it cuts a text within an emoji."""
     if body.count(rb"\ud") + body.count(rb"\uD") > MOST_ESCAPES:
         return body
-    return _SURROGATES.sub(lambda found: found[0] if found["pair"] else rb"%b\ufffd" % found["before"], body)
+    return _SURROGATES.sub(lambda match: match[0] if match["pair"] else rb"%b\ufffd" % match["before"], body)
 
 
 def query_text(value: Any) -> str:
@@ -102,7 +102,7 @@ def _are_ids(value: list[Any]) -> bool:
 
 
 MAX_QUERY_CHARACTERS = 8192
-"""A longer one is cut: most of these products send whatever a user, or a model, has written."""
+"""A longer query is cut: most of these products send whatever a user, or a model, has written."""
 
 N = TypeVar("N", int, float)
 
@@ -119,7 +119,7 @@ async def search_for(request: BodyRequest, searcher: Searcher, query: Query) -> 
 
 
 def log_notes(caller: Caller, *notes: str) -> list[str]:
-    """What did not go as asked, each once; the log has it, too, for most clients show nothing of it."""
+    """The notes, each once. They are logged, too, because most clients do not show them."""
     once = [note for note in dict.fromkeys(notes) if note]
     if once:
         log.warning("not as asked", id=caller.request_id, notes=once)
@@ -127,10 +127,10 @@ def log_notes(caller: Caller, *notes: str) -> list[str]:
 
 
 def within(lowest: N, value: N, highest: N) -> N:
-    """The value, or the bound that it passes; the lowest for NaN."""
+    """The value, or the bound that it exceeds; the lowest for NaN."""
     return min(highest, max(lowest, value))
 
 
 def title_of(hit: Hit) -> str:
-    """What people call its document."""
+    """The name under which people know its document."""
     return hit.title or hit.source or hit.document_id

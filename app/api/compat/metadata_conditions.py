@@ -49,7 +49,7 @@ class MetadataCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def conditions_of(body: MetadataCondition | None) -> Conditions | None:
-    """None where nothing is asked for; a condition that wants a value and has none asks for nothing, as with Dify.
+    """None where there are no conditions; a condition that lacks its value is ignored, as with Dify.
 
     Raises InvalidRequest pointing at the part that cannot be understood.
     """
@@ -59,8 +59,8 @@ def conditions_of(body: MetadataCondition | None) -> Conditions | None:
     if logic not in ("and", "or"):
         raise pointing_at("/metadata_condition/logical_operator", f'"and" or "or" is expected, not {logic!r}')
     parts = [_condition(part, place) for place, part in enumerate(body.conditions)]
-    found = tuple(part for part in parts if part is not None)
-    return Conditions(conditions=found, every=logic == "and") if found else None
+    valid = tuple(part for part in parts if part is not None)
+    return Conditions(conditions=valid, every=logic == "and") if valid else None
 
 
 def _condition(body: ConditionBody, place: int) -> Condition | None:

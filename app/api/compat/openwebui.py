@@ -27,12 +27,12 @@ from indexing.errors import UnreadableDocument
 from indexing.pipeline.ingest import SubmittedDocument
 
 NOTHING = "No extractable text"
-"""Upon these words Open WebUI tries its own readers."""
+"""On this message Open WebUI tries its own readers."""
 
-_NOT_OURS = ("empty", "no_text_layer", "unsupported", "binary")
-"""Why its own readers may still succeed; they should be spared a file that is hostile, too large or damaged."""
+_OTHERS_MAY_READ = ("empty", "no_text_layer", "unsupported", "binary")
+"""Reasons why its own readers may still succeed. It must not try a file that is hostile, too large or damaged."""
 
-_KEPT_AS = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_(?=.)")
+_STORED_ID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}_(?=.)")
 
 MAX_COUNT = 100
 
@@ -47,8 +47,8 @@ class WebSearchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, str]]:
-    """A file that others may be able to read is said to have no text."""
-    if isinstance(exc, UnreadableDocument) and exc.reason in _NOT_OURS:
+    """A file that its own readers may be able to read is reported to have no text."""
+    if isinstance(exc, UnreadableDocument) and exc.reason in _OTHERS_MAY_READ:
         return 422, {"detail": f"{NOTHING}: {exc.detail}"}
     return problem.status, {"detail": problem.detail}
 
@@ -90,7 +90,7 @@ async def openwebui_search(
     collection: FromQuery[str] = "default",
     backend: FromQuery[str | None] = None,
 ) -> list[dict[str, str]]:
-    """The passages of a collection. A document that has no web address of its own is linked to as it is kept here."""
+    """The passages of a collection. A document without a web address gets the link of its page in this service."""
     limit = within(1, Query(text="").limit if data.count is None else data.count, MAX_COUNT)
     query = Query(text=data.query[:MAX_QUERY_CHARACTERS], collection=collection, backend=backend, limit=limit)
     links = Links(base_of(request, settings), collection)
@@ -99,8 +99,8 @@ async def openwebui_search(
 
 
 def _file_name(sent: str) -> str:
-    """As the user called it: Open WebUI puts the id under which it keeps the file before it."""
-    return _KEPT_AS.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
+    """The user's name of the file: Open WebUI prefixes it with the id under which it stores the file."""
+    return _STORED_ID.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
 
 
 def _pages_of(offer: Validated, name: str) -> Iterator[dict[str, Any]]:

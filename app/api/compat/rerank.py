@@ -9,18 +9,18 @@ from litestar.params import JSONBody
 
 from app.api.compat.errors import anyones_failure, shaped
 from app.api.compat.inputs import LenientJSON, document_texts, log_notes, query_text
-from app.api.problem_details import Problem, request_id
-from app.api.request import BodyRequest, Injected, caller_of, while_connected
+from app.api.problem_details import Problem
+from app.api.request import BodyRequest, Injected, caller_of, request_id, while_connected
 from app.backends.client import BackendClient
 from app.services.model_ids import RERANK, ModelNames
 from app.services.rerank import RankedTexts, TextRanker
 
 DOCUMENTS_PER_UNIT = 100
-"""In a "search unit", in which Cohere bills."""
+"""Documents in a "search unit", in which Cohere bills."""
 
 
 class RerankBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of POST /v1/rerank; nothing else does."""
+    """The fields of POST /v1/rerank that are read; others are ignored."""
 
     query: Any
     documents: Any
@@ -31,7 +31,7 @@ class RerankBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TeiBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of POST /tei/rerank."""
+    """The fields of POST /tei/rerank that are read."""
 
     query: Any
     texts: Any

@@ -1,4 +1,4 @@
-"""All of these endpoints in one router."""
+"""The endpoints in the formats of other products, as one router."""
 
 from litestar import Router
 

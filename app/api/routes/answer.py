@@ -19,15 +19,16 @@ from app.wiring import Answering
     status_code=200,
     operation_id="answer",
     operation_class=events.Streamable,
-    summary="Answer from the passages",
+    summary="Answer a question from the passages",
     responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def answer(
     request: BodyRequest, data: JSONBody[AnswerRequest], answerer: Injected[Answering], settings: Injected[Settings]
 ) -> Response[Answer]:
-    """An answer whose every citation is a verbatim quote; or a refusal to answer, when nothing relevant is found.
+    """An answer in which every citation is a verbatim quote, or a refusal when nothing relevant is found.
 
-    A model, or without one the passages' own sentences. Nothing is said before a first citation holds.
+    A model writes it; without one it is made of the passages' own sentences. Nothing is sent before the first citation
+    has been verified.
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `sources`, `delta`, `citation`, and
     `done` or `error`.
     """

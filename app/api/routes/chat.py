@@ -25,7 +25,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     message: Text | None = None
     messages: Annotated[list[TurnBody], Meta(min_length=1, max_length=200)] | None = None
     system: Annotated[str, Meta(max_length=100_000)] = ""
-    backend: Annotated[Name, Meta(description='Who answers: a configured name, or "auto".')] | None = None
+    backend: Annotated[Name, Meta(description='The backend: a configured name, or "auto".')] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=65_536)] = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     stream: bool = False
@@ -57,13 +57,13 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     status_code=200,
     operation_id="chat",
     operation_class=events.Streamable,
-    summary="Talk to a model",
+    summary="Chat with a model",
     responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
 )
 async def chat(
     request: BodyRequest, data: JSONBody[ChatBody], tasks: Injected[ChatService], settings: Injected[Settings]
 ) -> Response[ChatResult]:
-    """A model's reply, without any documents. Says who served it, what it cost, and where the time went.
+    """A model's reply, without any documents; with the backend that served it, its cost, and the time of every stage.
 
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `delta`, and `done` or `error`.
     """

@@ -18,7 +18,7 @@ from indexing.store.base import Distance
 
 
 class CollectionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape that is expected; what is left out is as the configured embedding model has it."""
+    """The expected shape; what is left out is that of the configured embedding model."""
 
     embedding_model: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     vector_size: Annotated[int, Meta(ge=1, le=65536)] | None = None
@@ -33,7 +33,7 @@ class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class OptionalBodyOperation(Operation):
-    """Litestar takes every body for required."""
+    """Litestar describes every body as required."""
 
     def __post_init__(self) -> None:
         if isinstance(self.request_body, RequestBody):
@@ -42,7 +42,7 @@ class OptionalBodyOperation(Operation):
 
 @get("/collections", operation_id="collections", summary="All collections", responses=problems(403, 503))
 async def list_collections(documents: Injected[Documents]) -> CollectionList:
-    """Counts, sizes, and what embedded them."""
+    """With their counts, sizes and embedding models."""
     return CollectionList(collections=await documents.collections())
 
 
@@ -54,7 +54,7 @@ async def list_collections(documents: Injected[Documents]) -> CollectionList:
     raises=[],
 )
 async def show_collection(name: FromPath[str], documents: Injected[Documents]) -> Collection:
-    """Counts, size, and what embedded it."""
+    """With its counts, size and embedding model."""
     return await documents.collection(name)
 
 
@@ -67,7 +67,7 @@ async def show_collection(name: FromPath[str], documents: Injected[Documents]) -
     operation_class=OptionalBodyOperation,
     summary="Create a collection",
     responses={
-        200: ResponseSpec(Collection, description="It was there already", generate_examples=False),
+        200: ResponseSpec(Collection, description="It existed already", generate_examples=False),
         **problems(400, 403, 409, 413, 415, 503),
     },
 )
@@ -77,9 +77,9 @@ async def create_collection(
     documents: Injected[Documents],
     settings: Injected[Settings],
 ) -> Response[Collection]:
-    """Does nothing where one of the same shape exists. Documents create their collection too.
+    """Does nothing if one of the same shape exists. Indexing documents creates their collection, too.
 
-    The configured embedding model gives the shape; asking for another is a conflict.
+    The shape is that of the configured embedding model; asking for another is a conflict.
     """
     collection, new = await documents.create(
         name,
@@ -100,5 +100,5 @@ async def create_collection(
     raises=[],
 )
 async def delete_collection(name: FromPath[str], documents: Injected[Documents]) -> None:
-    """With all of its documents; the next search no longer knows it. Nothing brings it back."""
+    """Deletes its documents, too, at once and for good."""
     await documents.drop(name)

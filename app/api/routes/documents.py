@@ -33,7 +33,7 @@ HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
-"""The words are a stranger's: whatever should slip through, it does nothing."""
+"""The page shows text that nobody has reviewed: a script that slipped through the escaping would not run."""
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -68,13 +68,13 @@ def _page(title: str, source: str, passages: Sequence[Passage], quote: tuple[int
 
 def _pieces(passages: Iterable[Passage]) -> Iterator[Piece]:
     """Passages overlap, and leave out what is blank between them."""
-    said, page = 0, None
+    end_so_far, page = 0, None
     for passage in passages:
-        for start, text, number in _by_page(passage, max(said, passage.start)):
+        for start, text, number in _by_page(passage, max(end_so_far, passage.start)):
             begins = None if number == page else number
-            gap = "\n\n" if 0 < said < start and begins is None else ""
+            gap = "\n\n" if 0 < end_so_far < start and begins is None else ""
             yield Piece(start - len(gap), gap + text, begins)
-            said, page = start + len(text), number
+            end_so_far, page = start + len(text), number
 
 
 def _by_page(passage: Passage, start: int) -> Iterator[Piece]:
@@ -100,9 +100,15 @@ def _marked(pieces: Iterable[Piece], quote: tuple[int, int]) -> Iterator[str]:
         yield escape(text[max(begin, end) :])
 
 
-@get("/jobs/{job_id:str}", operation_id="job", summary="A large upload", responses=problems(403, 404), raises=[])
+@get(
+    "/jobs/{job_id:str}",
+    operation_id="job",
+    summary="The state of a large upload",
+    responses=problems(403, 404),
+    raises=[],
+)
 async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
-    """How far it has come. The last 1000 jobs are remembered, and none of them survives a restart of the service."""
+    """Its progress. The last 1000 jobs are remembered; a restart of the service forgets all of them."""
     return jobs.find(job_id)
 
 
@@ -113,7 +119,7 @@ Origin = Literal["file", "api"]
 
 
 class Indexed(msgspec.Struct, frozen=True, kw_only=True):
-    """One result for each document, in order; a file of records gives several. All but the failed can be found now."""
+    """One result per document, in order; a file of records gives several. All but failed ones can be searched now."""
 
     collection: str
     created: int
@@ -124,7 +130,7 @@ class Indexed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it in step."""
+    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it current."""
 
     id: str
     title: str
@@ -162,7 +168,7 @@ class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
 
 @dataclass
 class UploadOperation(Operation):
-    """The body has two forms, and no handler argument that Litestar could describe."""
+    """The body has two forms, and there is no handler argument that Litestar could describe."""
 
     def __post_init__(self) -> None:
         self.request_body = request_body()
@@ -170,7 +176,7 @@ class UploadOperation(Operation):
 
 @dataclass
 class DocumentOperation(Operation):
-    """An id may hold slashes; in the path they are encoded like everything else."""
+    """An id may contain slashes, which are encoded in the path."""
 
     def __post_init__(self) -> None:
         for parameter in self.parameters or ():
@@ -197,10 +203,10 @@ async def put_documents(
     settings: Injected[Settings],
     wait: FromQuery[bool] = True,
 ) -> Response[Indexed]:
-    """Creates or replaces each document; one of the same id and content is `unchanged` and costs nothing.
+    """Creates or replaces each document; a document with the same id and content is `unchanged` and costs nothing.
 
-    One bad document never fails the rest. More than 5 MB or 200 documents, or `wait=false`, answer 202 with a job that
-    `Location` leads to; a client that goes away stops neither.
+    One bad document never fails the rest. For more than 5 MB or 200 documents, or with `wait=false`, the response is
+    202 with a job, whose URL is in `Location`. A client that disconnects stops neither.
     """
     with documents.uploading():
         upload = await read_upload(request, settings.service.max_body_bytes)
@@ -248,9 +254,9 @@ async def show_document(
     include_text: FromQuery[bool] = False,
     quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
 ) -> Response[DocumentDetails]:
-    """With its metadata and where its passages begin and end; with `include_text`, their text too.
+    """With its metadata and the ranges of its passages; with `include_text`, also their text.
 
-    A browser gets a page to read, on which [start, end) of the text, `quote`, is marked.
+    A browser gets a page on which [start, end) of the text, given as `quote`, is marked.
     """
     record, passages = await documents.document(collection, _full_id(request))
     if request.accept.best_match(["application/json", "text/html"]) == "text/html":
@@ -275,7 +281,7 @@ async def delete_document(
     documents: Injected[Documents],
     collection: FromQuery[str] = "default",
 ) -> None:
-    """Its passages no longer appear in the next search."""
+    """Its passages are not in the next search."""
     full_id = _full_id(request)
     if not await documents.delete(collection, full_id):
         raise document_not_found(collection, full_id)

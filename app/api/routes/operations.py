@@ -18,13 +18,13 @@ from app.wiring import Dependency, WarmUp
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers."""
+    """The process is running."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether requests can be served, and which dependency is in the way if not."""
+    """Whether requests can be served, and if not, which dependency is missing."""
 
     status: Literal["ready", "not ready"]
     dependencies: list[Dependency]
@@ -34,7 +34,7 @@ NOT_READY = ResponseSpec(Readiness, description="Not ready", generate_examples=F
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs here."""
+    """The name and version of the service."""
 
     name: str
     version: str
@@ -42,28 +42,28 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/", include_in_schema=False)
 async def front_door() -> Redirect:
-    """Whoever opens the service in a browser finds out what it can do."""
+    """Send browsers to the API reference."""
     return Redirect("/schema")
 
 
-@get("/health/live", operation_id="live", summary="Does the process answer?")
+@get("/health/live", operation_id="live", summary="Liveness")
 async def live() -> Alive:
-    """For a supervisor that restarts what hangs."""
+    """For supervisors that restart a process which hangs."""
     return Alive()
 
 
-@get("/health/ready", operation_id="ready", summary="Can requests be served?", responses={503: NOT_READY})
+@get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY})
 async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
-    """For a load balancer: 503 with the dependency that is missing."""
+    """For load balancers: 503, naming the missing dependency, until requests can be served."""
     dependencies = await warm_up.readiness()
     if all(dependency.ready for dependency in dependencies):
         return Response(Readiness(status="ready", dependencies=dependencies))
     return Response(Readiness(status="not ready", dependencies=dependencies), status_code=503)
 
 
-@get("/version", operation_id="version", summary="What runs here?")
+@get("/version", operation_id="version", summary="Version")
 async def show_version() -> Version:
-    """Name and version."""
+    """Name and version of the service."""
     return Version(name="winnow", version=installed_version())
 
 
@@ -76,10 +76,10 @@ def installed_version() -> str:
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One name that `backend` takes, and how it is.
+    """One backend, by the name that requests use.
 
-    `capabilities`: what requests can ask of it (rank, answer, chat), and what its model can do (structured, images,
-    logprobs, thinking), once it has been asked. `health` "up", "down", "resting" after failures, or "unknown" before
+    `capabilities`: what requests can ask of it (rank, answer, chat), and, after the first contact, what its model can
+    do (structured, images, logprobs, thinking). `health` "up", "down", "resting" after failures, or "unknown" before
     the first contact; `breaker` "closed", "open" or "half_open"; latencies are medians of the last calls.
     """
 
@@ -100,9 +100,9 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendList(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends by name; which one serves requests that name none, and which one ranks for "auto".
+    """The backends by name; `default` serves requests that name none, `auto` is the one that ranks for "auto".
 
-    `routing` is the order in which "auto" tries models.
+    `routing` is the order in which "auto" tries the models.
     """
 
     default: str
@@ -111,7 +111,7 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
     backends: list[BackendStatus]
 
 
-@get("/backends", operation_id="backends", summary="Who can rank, answer and talk, and how are they?")
+@get("/backends", operation_id="backends", summary="Backends, their capabilities and their health")
 async def show_backends(
     backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
 ) -> BackendList:
@@ -130,12 +130,12 @@ def _status(backend: Backend, lines: Mapping[str, BackendClient]) -> BackendStat
         return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)
     status, probed = line.status(), line.probed
     roles = tuple(role for role in backend.roles if role != "rank" or can_rank(line))
-    found = sorted(probed.capabilities - {"chat"}) if probed else ()
+    model_capabilities = sorted(probed.capabilities - {"chat"}) if probed else ()
     return BackendStatus(
         name=backend.name,
         kind=backend.kind,
         model=probed.model if probed else backend.model,
-        capabilities=(*roles, *found),
+        capabilities=(*roles, *model_capabilities),
         health=status.health,
         breaker=status.breaker,
         latency_ms=status.latency_ms,

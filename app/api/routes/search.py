@@ -20,7 +20,7 @@ from app.services.search import Searcher
     responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 )
 async def search(request: BodyRequest, data: JSONBody[SearchRequest], searcher: Injected[Searcher]) -> SearchResult:
-    """The best passages for a query, with the evidence for each and the time of every stage."""
+    """The best passages for a query, with the scores of each and the time of every stage."""
     caller = caller_of(request)
     result = await while_connected(request, searcher.search(data.to_query(), caller))
     request.scope["state"]["timings"] = result.timings_ms

@@ -24,31 +24,31 @@ Since = Annotated[str, QueryParameter(description="A date, a time (RFC 3339), or
 Until = Annotated[str | None, QueryParameter(description="As `since`; default: now.")]
 
 
-@get("/usage", operation_id="usage", summary="Calls, tokens, dollars", responses=problems(400, 403, 503), raises=[])
+@get("/usage", operation_id="usage", summary="Usage and cost", responses=problems(400, 403, 503), raises=[])
 async def show_usage(
     accounts: Injected[Accounts],
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     group_by: FromQuery[GroupBy] = "backend",
 ) -> UsageReport:
-    """What the model calls used, by group, with their latencies; and how the budgets stand."""
+    """Calls, tokens, cost and latencies of the model calls by group, and the state of the budgets."""
     return await asyncio.to_thread(accounts.usage, since, until, group_by)
 
 
 @get(
     "/usage/export",
     operation_id="export_usage",
-    summary="Every model call",
+    summary="Export every model call",
     responses={
         200: ResponseSpec(
-            ExportedCall, description="One JSON object a line", media_type=LINES, generate_examples=False
+            ExportedCall, description="One JSON object per line", media_type=LINES, generate_examples=False
         ),
         **problems(400, 403, 503),
     },
     raises=[],
 )
 async def export_usage(accounts: Injected[Accounts], since: Since = DEFAULT_SINCE, until: Until = None) -> Stream:
-    """The ledger's rows in the order of time, a JSON object a line, as a stream of any length."""
+    """The rows of the ledger in order of time, one JSON object per line, streamed."""
     pages = accounts.export(since, until)
     first = await _next(pages)  # while a failure can still have a status
     return Stream(_stream(first, pages), media_type=LINES)
@@ -71,22 +71,25 @@ DollarsPerHour = Annotated[float, Meta(ge=0, le=1000)]
 
 
 class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A month's tokens, and what to assume of GPUs."""
+    """The tokens of a month, and the assumptions about GPUs."""
 
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
-    cached_share: Annotated[float, Meta(ge=0, le=1, description="The part of the input that a cache serves.")] = 0.0
+    cached_share: Annotated[
+        float, Meta(ge=0, le=1, description="The share of the input that a prompt cache serves.")
+    ] = 0.0
     hours: Annotated[
-        Hours | Literal["needed"], Meta(description='Rented a month, used or not; "needed": only while there is work.')
+        Hours | Literal["needed"],
+        Meta(description='Hours rented per month, used or not; "needed": only while there is work.'),
     ] = MONTH_H
-    concurrency: Annotated[int, Meta(ge=1, le=1024, description="Conversations that a GPU serves at once.")] = 8
+    concurrency: Annotated[int, Meta(ge=1, le=1024, description="Requests that a GPU serves at the same time.")] = 8
     prompt_factor: Annotated[
-        float, Meta(ge=1, le=10_000, description="How much faster a prompt is read than one stream is written.")
+        float, Meta(ge=1, le=10_000, description="How much faster a prompt is read than a single reply is written.")
     ] = 50.0
     gpus: (
         Annotated[
             dict[str, DollarsPerHour],
-            Meta(description='Dollars per hour: {"RTX 4090": 0.4}. Only these are looked at; default: all.'),
+            Meta(description='Dollars per hour: {"RTX 4090": 0.4}. Only these are compared; default: all.'),
         ]
         | None
     ) = None
@@ -94,10 +97,10 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def to_workload(self) -> Workload:
         """Raises InvalidRequest."""
         if not self.input_tokens + self.output_tokens:
-            raise pointing_at("/input_tokens", "give input_tokens, output_tokens or both: there is nothing to estimate")
+            raise pointing_at("/input_tokens", "give input_tokens, output_tokens or both")
         for name in self.gpus or ():
             if name not in GPUS:
-                raise pointing_at("/gpus", f"{name!r} is not known; known are {', '.join(GPUS)}")
+                raise pointing_at("/gpus", f"unknown GPU {name!r}; known are {', '.join(GPUS)}")
         return Workload(**msgspec.structs.asdict(self))
 
 
@@ -107,9 +110,9 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     return_dto=None,
     status_code=200,
     operation_id="estimate_cost",
-    summary="What would a month cost?",
+    summary="Estimate the cost of a month",
     responses=problems(400, 403, 413, 415, 503),
 )
 async def estimate_cost(data: JSONBody[EstimateRequest], accounts: Injected[Accounts]) -> Estimate:
-    """Dollars over every API and on GPUs of one's own, the break-even points, and every assumption."""
+    """Dollars for every API and for rented GPUs, the break-even points, and every assumption."""
     return await asyncio.to_thread(accounts.estimate, data.to_workload())

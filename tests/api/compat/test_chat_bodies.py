@@ -49,5 +49,5 @@ def test_a_picture_that_is_no_base64_is_named() -> None:
     """By its message and its part."""
     url = "data:image/png;base64,!"
     body = ChatCompletionBody(model="tiny", messages=[MessageBody(role="user", content=[Part(image_url=url)])])
-    with pytest.raises(InvalidRequest, match="/messages/0/content/0/image_url: this is not base64"):
+    with pytest.raises(InvalidRequest, match="/messages/0/content/0/image_url: not valid base64"):
         body.to_task("gemma", 100)

@@ -49,10 +49,10 @@ BLOCKED = Refused("g", "gemma declined for its content policy")
 MISSING = (
     NotFound("chat model 'x' not found"),
     CollectionNotFound("x"),
-    UnknownBackend("there is no backend 'server'"),
+    UnknownBackend("unknown backend 'server'"),
 )
 TOO_LONG = PromptTooLong("g", "the prompt is too long for the context of 4096 tokens of gemma")
-BAD_FIELD = pointing_at("/messages/0/content", "there is nothing to answer")
+BAD_FIELD = pointing_at("/messages/0/content", "the question is empty")
 LASTING = (
     SPENT,
     BLOCKED,
@@ -120,7 +120,7 @@ def test_a_safety_block_is_the_requests_fault() -> None:
 
 def test_a_backend_that_cannot_is_in_the_models_name() -> None:
     """`winnow-rerank@nobody` is a bad `model`; elsewhere than in a chat the status is ours."""
-    for exc in (UnknownBackend("there is no backend 'nobody'"), MissingCapability("extractive cannot rank")):
+    for exc in (UnknownBackend("unknown backend 'nobody'"), MissingCapability("extractive cannot rank")):
         status, failure = openai_failure(problem_of(exc, "id"), exc)
         assert (status, failure["error"]["param"]) == (422, "model")
 

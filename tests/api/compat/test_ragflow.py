@@ -167,8 +167,8 @@ async def test_an_empty_question_finds_nothing(client: httpx.AsyncClient) -> Non
         ({"dataset_ids": "default"}, "/dataset_ids: expected array"),
         ({"dataset_ids": ["default", "nope"]}, "collection 'nope' not found"),
         ({"top_k": 0}, "`top_k` must be greater than 0"),
-        ({"rerank_id": "winnow-rerank@nobody"}, "there is no backend 'nobody'; known are"),
-        ({"dataset_ids": ["default@nobody"]}, "there is no backend 'nobody'; known are"),
+        ({"rerank_id": "winnow-rerank@nobody"}, "unknown backend 'nobody'; known are"),
+        ({"dataset_ids": ["default@nobody"]}, "unknown backend 'nobody'; known are"),
         ({"metadata_condition": {"conditions": [{"name": "a", "comparison_operator": "~"}]}}, "unknown operator"),
     ],
 )

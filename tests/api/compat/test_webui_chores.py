@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.api.compat.openai.background_tasks import has_its_sources, is_chore, without_a_model
+from app.api.compat.openai.background_tasks import has_its_sources, is_background_task, without_a_model
 from app.api.compat.openai.requests import ChatCompletionBody, MessageBody
 from tests.api.compat import webui_prompts as prompts
 
@@ -17,7 +17,7 @@ def asking(text: str, metadata: Any = None) -> ChatCompletionBody:
 @pytest.mark.parametrize("prompt", prompts.ALL)
 def test_its_prompts_are_known(prompt: str) -> None:
     """Every default template is a chore."""
-    assert is_chore(asking(prompt))
+    assert is_background_task(asking(prompt))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_its_prompts_are_known(prompt: str) -> None:
 )
 def test_questions_of_people_are_not(text: str) -> None:
     """A question that only looks a little like it is answered from the documents."""
-    assert not is_chore(asking(text))
+    assert not is_background_task(asking(text))
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_sources_that_it_brings_are_seen(text: str, expected: bool) -> None:
 
 def test_a_task_that_is_told_is_one() -> None:
     """`metadata.task` says so where a pipeline passes it on; other metadata is its sender's own."""
-    assert is_chore(asking("Name this chat", {"task": "title_generation"}))
-    assert not is_chore(asking("Name this chat", {"user_id": "7", "task": "support"}))
+    assert is_background_task(asking("Name this chat", {"task": "title_generation"}))
+    assert not is_background_task(asking("Name this chat", {"user_id": "7", "task": "support"}))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import structlog
 
 from app.backends.settings import BackendSettings
 from app.config.settings import IndexSection, Settings
-from app.wiring import Resource, Services
+from app.wiring import Services
 from indexing.errors import EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
@@ -29,53 +29,6 @@ async def no_store() -> VectorStore:
 
 def services(embedder: GivenEmbedder) -> Services:
     return Services(Settings(), no_store, embedder, lambda _services: ScriptedAnswerer())
-
-
-async def test_a_resource_is_opened_once() -> None:
-    """Everyone who asks at once shares one opening."""
-    source = GivenEmbedder(HashEmbedder(), delay_s=0.01)
-    resource = Resource(source.get)
-    first, second = await asyncio.gather(resource.get(), resource.get())
-    assert first is second
-    assert source.loads == 1
-
-
-async def test_a_failed_opening_is_tried_again() -> None:
-    """The next who asks gets a fresh try."""
-    source = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("not yet"),))
-    resource = Resource(source.get)
-    with pytest.raises(EmbedderUnavailable):
-        await resource.get()
-    assert isinstance(await resource.get(), HashEmbedder)
-
-
-async def test_giving_up_does_not_stop_the_opening() -> None:
-    """A caller who is cancelled leaves it to the others."""
-    source = GivenEmbedder(HashEmbedder(), delay_s=0.02)
-    resource = Resource(source.get)
-    impatient = asyncio.ensure_future(resource.get())
-    await asyncio.sleep(0)
-    impatient.cancel()
-    assert isinstance(await resource.get(), HashEmbedder)
-    assert source.loads == 1
-
-
-async def test_settling_waits_for_an_opening_under_way() -> None:
-    """What is just being opened is not lost when the service closes."""
-    resource = Resource(GivenEmbedder(HashEmbedder(), delay_s=0.01).get)
-    assert await resource.settled() is None
-    asking = asyncio.ensure_future(resource.get())
-    await asyncio.sleep(0)
-    assert isinstance(await resource.settled(), HashEmbedder)
-    await asking
-
-
-async def test_settling_after_a_failure_is_nothing() -> None:
-    """There is nothing to close."""
-    resource = Resource(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),)).get)
-    with pytest.raises(EmbedderUnavailable):
-        await resource.get()
-    assert await resource.settled() is None
 
 
 async def test_a_probe_does_not_wait_for_a_slow_start() -> None:

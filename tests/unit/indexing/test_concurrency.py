@@ -2,7 +2,10 @@ import asyncio
 
 import pytest
 
-from indexing.concurrency import together
+from indexing.concurrency import Resource, together
+from indexing.errors import EmbedderUnavailable
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +62,50 @@ async def test_cancelling_ends_them_all() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert works.ended == 2
+
+
+async def test_a_resource_is_opened_once() -> None:
+    """Everyone who asks at once shares one opening."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.01)
+    resource = Resource(source.get)
+    first, second = await asyncio.gather(resource.get(), resource.get())
+    assert first is second
+    assert source.loads == 1
+
+
+async def test_a_failed_opening_is_tried_again() -> None:
+    """The next who asks gets a fresh try."""
+    source = GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("not yet"),))
+    resource = Resource(source.get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert isinstance(await resource.get(), HashEmbedder)
+
+
+async def test_giving_up_does_not_stop_the_opening() -> None:
+    """A caller who is cancelled leaves it to the others."""
+    source = GivenEmbedder(HashEmbedder(), delay_s=0.02)
+    resource = Resource(source.get)
+    impatient = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert isinstance(await resource.get(), HashEmbedder)
+    assert source.loads == 1
+
+
+async def test_settling_waits_for_an_opening_under_way() -> None:
+    """What is just being opened is not lost when the service closes."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), delay_s=0.01).get)
+    assert await resource.settled() is None
+    asking = asyncio.ensure_future(resource.get())
+    await asyncio.sleep(0)
+    assert isinstance(await resource.settled(), HashEmbedder)
+    await asking
+
+
+async def test_settling_after_a_failure_is_nothing() -> None:
+    """There is nothing to close."""
+    resource = Resource(GivenEmbedder(HashEmbedder(), failures=(EmbedderUnavailable("no"),)).get)
+    with pytest.raises(EmbedderUnavailable):
+        await resource.get()
+    assert await resource.settled() is None

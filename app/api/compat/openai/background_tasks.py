@@ -1,6 +1,5 @@
-"""What Open WebUI asks a chat's own model beside the chat: a title, tags, the next questions. No documents are needed
-for that, and where there is no model either, it gets what it can do with. Nor are they for a question about documents
-that it brings along. Pure.
+"""What Open WebUI asks a chat's model beside the chat: a title, tags, follow-up questions. That needs no documents, and
+without a model it gets a minimal reply. A question that comes with its own documents needs none of ours either. Pure.
 """
 
 import json
@@ -28,12 +27,12 @@ _TASKS = (
     *("title_generation", "tags_generation", "follow_up_generation", "emoji_generation", "query_generation"),
     *("image_prompt_generation", "autocomplete_generation", "function_calling", "moa_response_generation"),
 )
-"""Its names for them, which it keeps to itself, but pipelines before us may pass on."""
+"""Its names for these tasks: it does not send them, but pipelines between it and us may."""
 
 _EMPTY: Mapping[str, Any] = {"tags": ["General"], "follow_ups": [], "queries": [], "text": "", "prompt": ""}
 
 
-def is_chore(body: ChatCompletionBody) -> bool:
+def is_background_task(body: ChatCompletionBody) -> bool:
     """By its form, which users may change but seldom do, or by the name of the task where one is told."""
     if isinstance(body.metadata, dict) and body.metadata.get("task") in _TASKS:
         return True
@@ -54,17 +53,17 @@ def has_its_sources(body: ChatCompletionBody) -> bool:
 def without_a_model(body: ChatCompletionBody) -> str:
     """The JSON that the prompt asks for, with the first words of the user for a title, else with nothing in it."""
     prompt = body.messages[-1].text
-    wanted = _WANTED.search(prompt)
-    if wanted is None:
+    key_match = _WANTED.search(prompt)
+    if key_match is None:
         return "{}"
-    key = wanted["key"]
+    key = key_match["key"]
     return json.dumps({key: _title(prompt) if key == "title" else _EMPTY[key]}, ensure_ascii=False)
 
 
 def _title(prompt: str) -> str:
     history = _HISTORY.search(prompt)
-    said = _USER_TURN.search(history["turns"]) if history else None
-    words = said["said"].split() if said else []
+    first_turn = _USER_TURN.search(history["turns"]) if history else None
+    words = first_turn["said"].split() if first_turn else []
     title = " ".join(words[:TITLE_WORDS])
     cut = title[:TITLE_CHARACTERS].rstrip()
     return f"{cut}…" if len(cut) < len(title) or len(words) > TITLE_WORDS else cut or "Chat"

@@ -12,7 +12,7 @@ from app.api import sse
 from app.api.compat.citations import Links, base_of
 from app.api.compat.errors import openai_error, retry_hints, shaped
 from app.api.compat.inputs import LenientJSON
-from app.api.compat.openai.background_tasks import has_its_sources, is_chore, without_a_model
+from app.api.compat.openai.background_tasks import has_its_sources, is_background_task, without_a_model
 from app.api.compat.openai.requests import ChatCompletionBody
 from app.api.compat.openai.responses import Chunks, completion, heading_of, result_of
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
@@ -30,13 +30,13 @@ from app.wiring import PROBE_S, Answering
 DEFAULT_COLLECTION = Query(text="").collection
 
 CHAT_TOKENS = 4096
-"""What a reply may have where nobody says, if the model's context has twice the room."""
+"""The limit of a reply by default, if the model's context has room for twice as many."""
 
 
 class Target(NamedTuple):
     """What `model` names: a collection, or without one a model alone.
 
-    `backend` ranks and writes; None: the settings' default. `tokens` are what its replies may have where nobody says.
+    `backend` ranks and writes; None: the settings' default. `tokens` limit its replies by default.
     """
 
     collection: str | None
@@ -72,10 +72,10 @@ async def _probe(client: BackendClient) -> None:
         await client.known(PROBE_S)
 
 
-CHORE_TOKENS = 1000
+BACKGROUND_TASK_TOKENS = 1000
 
 Job = Question | ChatTask | ChatResult
-"""The last one is done already."""
+"""A question for a collection, a chat with a model, or a reply that needs neither."""
 
 
 async def job_of(body: ChatCompletionBody, clients: Mapping[str, BackendClient], default_backend: str) -> Job:
@@ -86,16 +86,16 @@ async def job_of(body: ChatCompletionBody, clients: Mapping[str, BackendClient],
         return body.to_task(backend, tokens, body.offered())
     body.check_unaided()
     writes = bool(clients) and backend not in (EXTRACTIVE.name, NONE.name)
-    if writes and (is_chore(body) or has_its_sources(body)):
-        return body.to_task(backend, CHORE_TOKENS)
-    if not is_chore(body):
+    if writes and (is_background_task(body) or has_its_sources(body)):
+        return body.to_task(backend, BACKGROUND_TASK_TOKENS)
+    if not is_background_task(body):
         return body.to_question(collection, backend)
     use = BackendUse(requested=backend or default_backend, used=NONE.name)
     return ChatResult(text=without_a_model(body), finish_reason="stop", backend=use)
 
 
 async def whole(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AnswerDone | ChatDone:
-    """All of it at once. Raises what the use cases raise."""
+    """Do the job. Raises what the use cases raise."""
     match job:
         case Question():
             return await answerer.whole(job, caller)
@@ -106,7 +106,7 @@ async def whole(job: Job, answerer: Answering, tasks: ChatService, caller: Calle
 
 
 def stream(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AsyncIterator[Event]:
-    """The same as it is made. Closing it ends the calls."""
+    """Do the job, as events. Closing the iterator ends the model's calls."""
     match job:
         case Question():
             return answerer.stream(job, caller)

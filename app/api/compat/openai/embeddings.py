@@ -17,7 +17,7 @@ from app.services.model_ids import EMBED
 from indexing.store.base import Vector
 
 TRUNCATED = "X-Winnow-Truncated"
-"""This header counts the inputs that are longer than what the model reads."""
+"""The header that counts the inputs which are longer than what the model reads."""
 
 Encoding = Literal["float", "base64"]
 
@@ -25,9 +25,9 @@ QUERY_TYPES = ("query", "search_query")
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of POST /v1/embeddings. `input_type` is not OpenAI's: "query" for what looks for something.
+    """The fields of POST /v1/embeddings that are read. `input_type`, not OpenAI's, is "query" for queries.
 
-    `dimensions` 0 is Infinity's word for all of them, and its client's default.
+    `dimensions` 0 means all of them: the default of Infinity's client.
     """
 
     input: Any

@@ -13,14 +13,15 @@ from app.backends.client import BackendClient
 from app.config.settings import Settings
 from app.errors import NotFound, WinnowError
 from app.services.model_ids import ModelNames, Offered, Serves, public_name
-from app.wiring import PROBE_S, Resource
+from app.wiring import PROBE_S
+from indexing.concurrency import Resource
 from indexing.embedding.model import Embedder
 from indexing.store.base import VectorStore
 
 _XINFERENCE: Mapping[Serves, str] = {"rerank": "rerank", "embed": "embedding", "answer": "LLM", "chat": "LLM"}
 
 CREATED = 1_767_225_600
-"""2026-01-01, for all: clients show it, and nobody knows better."""
+"""2026-01-01 for every model: clients show a date, and there is no true one."""
 
 
 @get("/v1/models", exception_handlers=shaped(openai_failure))
@@ -31,7 +32,7 @@ async def list_models(
     model: Injected[Resource[Embedder]],
     settings: Injected[Settings],
 ) -> dict[str, Any]:
-    """Ours, and those of the backends."""
+    """Every name that a request may use: ours, and the models of the backends."""
     offered = await _offered(names, clients, open_store, model, settings)
     return {"data": [_model(one) for one in offered], "object": "list"}
 
@@ -45,7 +46,7 @@ async def show_model(
     model: Injected[Resource[Embedder]],
     settings: Injected[Settings],
 ) -> dict[str, Any]:
-    """One of them."""
+    """One of the models."""
     name = model_id.removeprefix("/")
     for one in await _offered(names, clients, open_store, model, settings):
         if one.id == name:
@@ -76,9 +77,9 @@ async def _collections(open_store: Callable[[], Awaitable[VectorStore]]) -> list
 
 
 def _model(offered: Offered) -> dict[str, Any]:
-    """`max_model_len`, in tokens, is vLLM's, and read by RAGFlow; left out where nobody knows it.
+    """`max_model_len`, in tokens, is vLLM's field, which RAGFlow reads; left out if unknown.
 
-    `model_type` is Xinference's: without it RAGFlow's provider of that name takes everything for a chat model.
+    `model_type` is Xinference's: without it, RAGFlow's Xinference provider takes every model for a chat model.
     """
     model = {
         "id": offered.id,

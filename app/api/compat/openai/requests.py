@@ -1,4 +1,4 @@
-"""The body of a chat completion."""
+"""The body of a chat completion, read leniently, and what it becomes."""
 
 import base64
 import binascii
@@ -41,7 +41,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tools_of(tools: Any, choice: Any, *, parallel: bool | None) -> Tools | None:
-    """None where there are none. Raises InvalidRequest."""
+    """The tools of a request; None if it has none. Raises InvalidRequest."""
     functions = tuple(tool.function for tool in _read(tools, ToolBody, "/tools"))
     match choice:
         case None | "auto" | "none":
@@ -56,7 +56,7 @@ def tools_of(tools: Any, choice: Any, *, parallel: bool | None) -> Tools | None:
 
 
 def calls_of(given: Any, pointer: str) -> tuple[ToolCall, ...]:
-    """What an assistant has called, in the conversation so far. Raises InvalidRequest below `pointer`."""
+    """An assistant's calls in the conversation so far. Raises InvalidRequest below `pointer`."""
     return tuple(
         ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
         for call in _read(given, CallBody, f"{pointer}/tool_calls")
@@ -64,12 +64,12 @@ def calls_of(given: Any, pointer: str) -> tuple[ToolCall, ...]:
 
 
 def whole_calls(calls: Sequence[ToolCall]) -> list[CallBody]:
-    """Of a reply at once."""
+    """The calls of a whole reply."""
     return [CallBody(id=call.id, function=Called(name=call.name, arguments=call.arguments)) for call in calls]
 
 
 def call_pieces(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    """Of a stream: only the first piece of a call has its id and name."""
+    """The calls of a chunk: only the first piece of a call has its id and name."""
     return [_piece(call) for call in calls]
 
 
@@ -95,7 +95,7 @@ MAX_ANSWER_TOKENS = 8192
 MAX_CHAT_TOKENS = 65_536
 
 OPENAI_TEMPERATURE = 1.0
-"""Where a chat with a model does not say."""
+"""OpenAI's default, for chats with a model."""
 
 PICTURES = ("image/png", "image/jpeg", "image/webp")
 
@@ -109,7 +109,7 @@ class ImageURL(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a message. What is neither text nor picture is not read."""
+    """A part of a message. Parts that are neither text nor picture are ignored."""
 
     type: str = "text"
     text: str | None = None
@@ -117,7 +117,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A message. "developer" is "system"; who is not known is taken for the user."""
+    """A message. The role "developer" counts as "system", an unknown role as "user"."""
 
     role: str
     content: str | list[Part] | None = None
@@ -126,20 +126,20 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """Its parts, one on a line."""
+        """Its text parts, one per line."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content or () if part.text)
 
     @property
     def speaker(self) -> Literal["system", "user", "assistant", "tool"]:
-        """Who says it, to a model."""
+        """The role under which a model gets it."""
         if self.role == "tool" and self.tool_call_id:
             return "tool"
         return "system" if self.role in _SYSTEM else "assistant" if self.role == "assistant" else "user"
 
     def turn(self, pointer: str) -> Turn:
-        """What anybody but the system says. Raises InvalidRequest below `pointer`."""
+        """A message of any role but the system's. Raises InvalidRequest below `pointer`."""
         speaker, pictures = self.speaker, self.pictures(pointer)
         calls = calls_of(self.tool_calls, pointer) if speaker == "assistant" else ()
         call_id = (self.tool_call_id or "") if speaker == "tool" else ""
@@ -162,7 +162,7 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JSONSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """Its name and whether it is strict do not matter."""
+    """Its `name` and `strict` are ignored."""
 
     schema: dict[str, Any] | None = None
 
@@ -194,23 +194,23 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Any = None
 
     def check(self) -> None:
-        """Raises InvalidRequest for what would otherwise be something else than the client asked for."""
+        """Raises InvalidRequest for what cannot be done and must not be ignored."""
         if self.n not in (None, 1):
-            raise pointing_at("/n", "one choice is made; ask several times for more")
+            raise pointing_at("/n", "only one choice is supported; send several requests for more")
 
     def offered(self) -> Tools | None:
-        """What a model may call. Raises InvalidRequest."""
+        """The tools that a model may call. Raises InvalidRequest."""
         return tools_of(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     def check_unaided(self) -> None:
-        """Whoever answers from a collection calls no tools. Raises InvalidRequest where one must be called."""
+        """Answers from a collection call no tools. Raises InvalidRequest where one must be called."""
         if self.tool_choice not in (None, "auto", "none"):
             raise pointing_at(
-                "/tool_choice", "answers from a collection call no tools; leave it out, or ask a backend's own model"
+                "/tool_choice", "answers from a collection call no tools; leave it out, or use a backend's own model"
             )
 
     def schema(self) -> Mapping[str, Any] | None:
-        """What the reply must fit. Raises InvalidRequest."""
+        """The JSON Schema that the reply must fit. Raises InvalidRequest."""
         match self.response_format:
             case None | ResponseFormat(type="text"):
                 return None
@@ -221,17 +221,17 @@ class ChatCompletionBody(msgspec.Struct, frozen=True, kw_only=True):
         raise pointing_at("/response_format", 'give "text", "json_object", or "json_schema" with a json_schema.schema')
 
     def tokens(self, default: int, most: int) -> int:
-        """How many the reply may have: what is asked, within what we give. -1 is Ollama's word for the default."""
-        asked = self.max_completion_tokens or self.max_tokens or 0
-        return min(asked, most) if asked > 0 else default
+        """The limit of the reply: the requested one, at most `most`. -1 is Ollama's word for the default."""
+        requested = self.max_completion_tokens or self.max_tokens or 0
+        return min(requested, most) if requested > 0 else default
 
     def to_question(self, collection: str, backend: str | None) -> Question:
-        """The last user message is asked, with what was said before it. Raises InvalidRequest."""
+        """The last user message as the question, after the turns before it. Raises InvalidRequest."""
         if self.schema() is not None:
-            raise pointing_at("/response_format", "answers from a collection are text; ask a backend's own model")
-        asked, earlier = question_of(self.messages)
+            raise pointing_at("/response_format", "answers from a collection are text; use a backend's own model")
+        question, earlier = question_of(self.messages)
         return Question(
-            search=Query(text=asked, collection=collection, backend=backend),
+            search=Query(text=question, collection=collection, backend=backend),
             messages=earlier,
             instructions=system_of(self.messages)[:MAX_INSTRUCTIONS],
             max_output_tokens=self.tokens(Question(search=Query(text="")).max_output_tokens, MAX_ANSWER_TOKENS),
@@ -260,16 +260,18 @@ def question_of(messages: Sequence[MessageBody]) -> tuple[str, tuple[Turn, ...]]
     """The last user message and the turns before it, cut to what /answer takes. Raises InvalidRequest."""
     place = max((place for place, message in enumerate(messages) if message.role == "user"), default=None)
     if place is None:
-        raise pointing_at("/messages", "there is no message of the user")
-    if not (asked := messages[place].text.strip()):
-        raise pointing_at(f"/messages/{place}/content", "there is nothing to answer")
-    said = (message for message in messages[:place] if message.role in ("user", "assistant") and message.text.strip())
-    earlier = [Turn(message.speaker, message.text[:MAX_TURN_CHARACTERS]) for message in said]  # type: ignore[arg-type]
-    return asked[:MAX_QUERY_CHARACTERS], tuple(earlier[-MAX_EARLIER_TURNS:])
+        raise pointing_at("/messages", "a message of the user is missing")
+    if not (question := messages[place].text.strip()):
+        raise pointing_at(f"/messages/{place}/content", "the question is empty")
+    spoken_before = (
+        message for message in messages[:place] if message.role in ("user", "assistant") and message.text.strip()
+    )
+    earlier = [Turn(message.speaker, message.text[:MAX_TURN_CHARACTERS]) for message in spoken_before]  # type: ignore[arg-type]
+    return question[:MAX_QUERY_CHARACTERS], tuple(earlier[-MAX_EARLIER_TURNS:])
 
 
 def system_of(messages: Iterable[MessageBody]) -> str:
-    """All that was said as the system, in one."""
+    """All system messages in one."""
     return "\n\n".join(message.text for message in messages if message.speaker == "system" and message.text)
 
 
@@ -291,4 +293,4 @@ def _picture(given: ImageURL | str, pointer: str) -> Image:
     try:
         return Image(data=base64.b64decode(data, validate=True), media_type=media_type)
     except binascii.Error as exc:
-        raise pointing_at(f"{pointer}/image_url", "this is not base64") from exc
+        raise pointing_at(f"{pointer}/image_url", "not valid base64") from exc

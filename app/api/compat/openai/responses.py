@@ -28,7 +28,7 @@ from app.domain import (
 DONE = b"data: [DONE]\n\n"
 
 _ELSEWHERE = ("answer", "text", "results", "finish_reason")
-"""What a completion says in its own words, and the passages, which are long."""
+"""What a completion has in fields of its own, and the passages, which are long."""
 
 Ending = FinishReason | Literal["tool_calls"]
 """Why a reply ended; "tool_calls": it is the client's turn."""
@@ -70,17 +70,17 @@ def chunk(
 
 
 def text_of(result: Answer | ChatResult) -> str:
-    """What is said."""
+    """The text of a reply."""
     return result.answer if isinstance(result, Answer) else result.text
 
 
 def result_of(done: AnswerDone | ChatDone) -> Answer | ChatResult:
-    """What was made."""
+    """The answer, or the reply."""
     return done.answer if isinstance(done, AnswerDone) else done.result
 
 
 def finish_of(done: AnswerDone | ChatDone) -> FinishReason:
-    """Why it ended."""
+    """Why the text ended."""
     match done:
         case AnswerDone(cut=cut):
             return "length" if cut else "stop"
@@ -89,8 +89,8 @@ def finish_of(done: AnswerDone | ChatDone) -> FinishReason:
 
 
 def about(result: Answer | ChatResult) -> dict[str, Any]:
-    """As /answer and /chat tell it: whether it could be answered and why not, citations with their quotes and offsets,
-    who served it, usage with its cost, timings.
+    """What /answer and /chat return: whether it could be answered and why not, citations with their quotes and offsets,
+    the backends, usage with its cost, timings.
     """
     return {name: getattr(result, name) for name in result.__struct_fields__ if name not in _ELSEWHERE}
 
@@ -106,14 +106,14 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 class Chunks:
-    """`app.api.sse.Wire`: chat.completion.chunk events. `counts`: the last one tells the usage, and no other."""
+    """`app.api.sse.Wire`: chat.completion.chunk events. `counts`: the last one, and no other, has the usage."""
 
     def __init__(self, heading: Mapping[str, Any], links: Links, *, counts: bool) -> None:
         self._heading, self._links, self._counts = heading, links, counts
         self._begun = False
 
-    def say(self, event: Event) -> bytes:
-        """The sources are known by their citations."""
+    def write(self, event: Event) -> bytes:
+        """The sources are sent with their citations."""
         match event:
             case SourcesFound(results=hits):
                 self._links.learn(hits)
@@ -128,7 +128,7 @@ class Chunks:
                 return self._end(event)
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
-        """The error in place of a chunk, which OpenAI's clients raise."""
+        """The error in place of a chunk: OpenAI's clients raise it."""
         return as_data(openai_error(problem, exc)[1]) + DONE
 
     def _end(self, done: AnswerDone | ChatDone) -> bytes:

@@ -14,7 +14,7 @@ from app.api.compat.inputs import LenientJSON
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.compat.openai.requests import MessageBody, question_of
 from app.api.compat.openai.responses import as_data, chunk, finish_of, heading_of, usage_of, whole_reply
-from app.api.compat.ragflow.retrieval import chunk_of, sought
+from app.api.compat.ragflow.retrieval import chunk_of, terms_of
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.sse import Event
@@ -62,8 +62,8 @@ class Renumbering:
     def _unclear(self) -> int:
         """Where the first marker begins that is not known yet, or that may still go on."""
         for run in _RUN.finditer(self._held):
-            known = all(number in self._cited for number in _NUMBER.findall(run[0]))
-            if not known or run.end() == len(self._held) or _BEGUN.match(self._held, run.end()):
+            resolved = all(number in self._cited for number in _NUMBER.findall(run[0]))
+            if not resolved or run.end() == len(self._held) or _BEGUN.match(self._held, run.end()):
                 return run.start()
         begun = _BEGUN.search(self._held)
         return begun.start() if begun else len(self._held)
@@ -71,8 +71,8 @@ class Renumbering:
     def _translated(self, run: re.Match[str]) -> str:
         """Quotes of one passage are one marker there. What nobody cites stays as it is."""
         numbers = _NUMBER.findall(run[0])
-        said = (f"[ID:{self._cited[number]}]" if number in self._cited else f"[{number}]" for number in numbers)
-        return "".join(dict.fromkeys(said))
+        markers = (f"[ID:{self._cited[number]}]" if number in self._cited else f"[{number}]" for number in numbers)
+        return "".join(dict.fromkeys(markers))
 
 
 def renumbered(text: str, hits: Iterable[Hit], citations: Iterable[Citation]) -> str:
@@ -118,10 +118,10 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
         if self.messages[-1].role != "user":
             raise InvalidRequest("The last content of this conversation is not from user.")
         collection, backend = split_backend(chat_id)
-        asked, earlier = question_of(self.messages)
+        text, earlier = question_of(self.messages)
         condition = self.extra_body.metadata_condition if self.extra_body else None
         search = Query(
-            text=asked,
+            text=text,
             collection=collection,
             backend=backend,
             conditions=conditions_of(condition),
@@ -137,7 +137,7 @@ class RagflowChunks:
         self._markers = Renumbering()
         self._sent = ""
 
-    def say(self, event: Event) -> bytes:
+    def write(self, event: Event) -> bytes:
         """A marker is told when it is known which passage it means."""
         match event:
             case SourcesFound(results=hits):
@@ -165,8 +165,8 @@ class RagflowChunks:
     def _end(
         self, usage: Usage, references: list[dict[str, Any]] | None, finish_reason: FinishReason = "stop"
     ) -> bytes:
-        told = {} if references is None else {"reference": references, "final_content": self._sent}
-        return self._chunk({"content": None, **told}, finish_reason, usage) + DONE
+        extras = {} if references is None else {"reference": references, "final_content": self._sent}
+        return self._chunk({"content": None, **extras}, finish_reason, usage) + DONE
 
     def _chunk(
         self, delta: dict[str, Any], finish_reason: FinishReason | None = None, usage: Usage | None = None
@@ -230,5 +230,5 @@ def _references(answer: Answer, question: Question) -> list[dict[str, Any]]:
     """The passages by which the markers count; none where nothing was answered from them."""
     if not answer.answerable:
         return []
-    wanted = sought(question.search.text)
-    return [chunk_of(hit, question.search.collection, wanted) for hit in answer.results]
+    question_terms = terms_of(question.search.text)
+    return [chunk_of(hit, question.search.collection, question_terms) for hit in answer.results]

@@ -39,8 +39,8 @@ async def ragflow_datasets(
     matching = [one for one in collections if id in ("", one.name) and name in ("", one.name)]
     if not matching and (id or name):
         raise NotFound(f"dataset {id or name!r} not found")
-    shown = matching[(page - 1) * page_size : page * page_size]
-    return {"data": [_dataset(collection) for collection in shown], "total_datasets": len(matching), "code": 0}
+    page_items = matching[(page - 1) * page_size : page * page_size]
+    return {"data": [_dataset(collection) for collection in page_items], "total_datasets": len(matching), "code": 0}
 
 
 @get(
@@ -77,8 +77,8 @@ async def ragflow_documents(
         )
 
     matching = [record async for record in _records(documents, dataset_id) if is_meant(record)]
-    shown = matching[(page - 1) * page_size : page * page_size]
-    docs = [_document(record, dataset_id) for record in shown]
+    page_items = matching[(page - 1) * page_size : page * page_size]
+    docs = [_document(record, dataset_id) for record in page_items]
     return {"data": {"docs": docs, "total": len(matching)}, "code": 0}
 
 

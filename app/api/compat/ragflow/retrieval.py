@@ -26,26 +26,26 @@ from indexing.concurrency import together
 from indexing.filters import Filter, OneOf
 
 
-def sought(question: str) -> frozenset[str]:
-    """The terms that a question is about; all of its terms where it has only function words."""
+def terms_of(question: str) -> frozenset[str]:
+    """The content terms of a question; all of its terms if it has only function words."""
     return frozenset(content_terms(question, detect_language(question))) or terms(question)
 
 
-def share(wanted: Collection[str], text: str) -> float:
-    """The part of the terms that a text has, in [0,1]; 0 when none is wanted."""
-    return len(terms(text).intersection(wanted)) / len(wanted) if wanted else 0.0
+def share(question_terms: Collection[str], text: str) -> float:
+    """The share of the terms that a text has, in [0,1]; 0 for no terms."""
+    return len(terms(text).intersection(question_terms)) / len(question_terms) if question_terms else 0.0
 
 
-def highlighted(wanted: Collection[str], text: str) -> str:
-    """The text with <em> around the words that have a wanted term."""
+def highlighted(question_terms: Collection[str], text: str) -> str:
+    """The text with <em> around the words that have one of the terms."""
     pieces, at = [], 0
-    for start, end in occurrences(text, wanted):
+    for start, end in occurrences(text, question_terms):
         pieces += [text[at:start], "<em>", text[start:end], "</em>"]
         at = end
     return "".join((*pieces, text[at:]))
 
 
-def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = False) -> dict[str, Any]:
+def chunk_of(hit: Hit, collection: str, question_terms: frozenset[str], *, mark: bool = False) -> dict[str, Any]:
     """A passage as RAGFlow's chunk. `wanted` are the terms that `term_similarity` counts and `mark` puts <em> around.
 
     `similarity` is the score of /search, `vector_similarity` what a model gave it, or its cosine, and `term_similarity`
@@ -64,9 +64,9 @@ def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = 
         "kb_id": collection,
         "similarity": hit.score,
         "vector_similarity": within(0.0, meaning or 0.0, 1.0),
-        "term_similarity": share(wanted, text),
+        "term_similarity": share(question_terms, text),
         "document_metadata": {**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
-        **({"highlight": highlighted(wanted, text)} if mark else {}),
+        **({"highlight": highlighted(question_terms, text)} if mark else {}),
         # What RAGFlow's clients read and nothing here fills.
         "positions": [],
         "content_ltks": "",
@@ -82,7 +82,7 @@ def chunk_of(hit: Hit, collection: str, wanted: frozenset[str], *, mark: bool = 
 
 
 def file_of(hit: Hit) -> str:
-    """What RAGFlow calls its document."""
+    """The name of a hit's document, as RAGFlow shows it."""
     return hit.source or hit.title or hit.document_id
 
 
@@ -186,9 +186,11 @@ def _page(body: RetrievalRequest, question: str, results: Sequence[SearchResult]
     """Of the hits of all collections, by descending score. `total` counts what reached the threshold."""
     hits = [(result.collection, hit) for result in results for hit in result.results]
     hits.sort(key=lambda one: -one[1].score)
-    wanted = sought(question)
+    question_terms = terms_of(question)
     start, end = body.window()
-    chunks = [chunk_of(hit, collection, wanted, mark=bool(body.highlight)) for collection, hit in hits[start:end]]
+    chunks = [
+        chunk_of(hit, collection, question_terms, mark=bool(body.highlight)) for collection, hit in hits[start:end]
+    ]
     return {"total": len(hits), "chunks": chunks, "doc_aggs": _documents_of(hits)}
 
 
@@ -235,7 +237,7 @@ async def ragflow_dify_retrieval_by_get(
     top_k: FromQuery[int | None] = None,
     score_threshold: FromQuery[float | None] = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The same by parameters."""
+    """The same with query parameters."""
     setting = RetrievalSetting(top_k=top_k, score_threshold=score_threshold)
     body = DifyRequest(knowledge_id=knowledge_id, query=question, retrieval_setting=setting)
     return await find_records(request, searcher, body.to_query(MAX_CANDIDATES, RankingOptions()))

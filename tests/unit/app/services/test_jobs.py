@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.errors import NotFound, Overloaded
-from app.services.jobs import MAX_ERRORS, JobLimits, Jobs, Progress
+from app.services.jobs import MAX_ERRORS, Jobs, Progress
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
 
@@ -81,12 +81,12 @@ async def test_errors_are_bounded_and_counts_are_not() -> None:
 
 async def test_the_queue_is_bounded_by_count_and_by_bytes() -> None:
     """Overloaded beyond either; a job that is alone is always taken."""
-    jobs = Jobs(JobLimits(queued=2, bytes=100))
+    jobs = Jobs(queued=2, max_bytes=100)
     jobs.submit("c", forever, 1000)
     with pytest.raises(Overloaded):
         jobs.submit("c", forever, 1)
     await jobs.close()
-    jobs = Jobs(JobLimits(queued=2, bytes=100))
+    jobs = Jobs(queued=2, max_bytes=100)
     for _ in range(2):
         jobs.submit("c", nothing, 1)
     with pytest.raises(Overloaded) as refused:
@@ -99,7 +99,7 @@ async def test_the_queue_is_bounded_by_count_and_by_bytes() -> None:
 
 async def test_the_oldest_finished_jobs_are_forgotten() -> None:
     """Never one that is still to run."""
-    jobs = Jobs(JobLimits(remembered=2))
+    jobs = Jobs(remembered=2)
     first = jobs.submit("c", nothing, 1)
     await run_all()
     kept = [jobs.submit("c", forever, 1) for _ in range(3)]

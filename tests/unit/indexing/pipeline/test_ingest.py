@@ -26,15 +26,15 @@ def note(key: str, text: str, source: str = "") -> SubmittedDocument:
 async def test_a_document_is_created_updated_and_left_alone(bench: PipelineContext, embedder: HashEmbedder) -> None:
     """The same content again embeds nothing; other content replaces the earlier one."""
     assert await put_documents(bench, "default", [note("x", "one")]) == [
-        DocumentResult(id="x", status="created", passages=1)
+        DocumentResult(id="x", source="", status="created", passages=1)
     ]
     count = len(embedder.embedded)
     assert await put_documents(bench, "default", [note("x", "one")]) == [
-        DocumentResult(id="x", status="unchanged", passages=1)
+        DocumentResult(id="x", source="", status="unchanged", passages=1)
     ]
     assert len(embedder.embedded) == count
     assert await put_documents(bench, "default", [note("x", "two")]) == [
-        DocumentResult(id="x", status="updated", passages=1)
+        DocumentResult(id="x", source="", status="updated", passages=1)
     ]
     assert await texts(bench) == ["two"]
 
@@ -105,7 +105,7 @@ async def test_a_dropped_collection_leaves_the_others_alone(bench: PipelineConte
     assert await bench.manifest.count(lineage) == 0
     assert len(await bench.manifest.unfinished("rebuild-under-way")) == 1
     assert await put_documents(bench, "default", [note("x", "one")]) == [
-        DocumentResult(id="x", status="unchanged", passages=1)
+        DocumentResult(id="x", source="", status="unchanged", passages=1)
     ]
     with pytest.raises(CollectionNotFound):
         await drop_collection(bench, "other")
