@@ -26,7 +26,7 @@ from nltk.stem import PorterStemmer
 
 from app.services.rerank import EMBEDDED_CHARACTERS, both, match_vectors, match_words
 from benchmarks.rerank_data import Task, load_set
-from indexing.embedding.calibration import Contrast, contrast
+from indexing.embedding.calibration import contrast
 from indexing.embedding.model import Embedder, load_embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--embedded", type=int, default=0, help="match by vectors too, for the first so many queries")
     args = parser.parse_args()
     tasks = load_set(args.data, args.set, depth=args.depth, limit=args.queries).tasks
-    print(f"first stage  {_mean(ndcg([c.id for c in task.candidates], task.grades) for task in tasks):.3f}")
+    print(f"first stage  {_mean(ndcg([c.passage.id for c in task.candidates], task.grades) for task in tasks):.3f}")
     _show("words", [(task, *_by_words(task)) for task in tasks])
     if args.embedded:
         embedder = load_embedder(EmbeddingSettings())
@@ -72,7 +72,7 @@ def _dcg(grades: Sequence[int]) -> float:
 
 
 def _texts(task: Task) -> tuple[list[str], list[str]]:
-    whole = [f"{candidate.title} {candidate.text}" for candidate in task.candidates]
+    whole = [f"{candidate.passage.title} {candidate.passage.text}" for candidate in task.candidates]
     return whole, [stemmed(text) for text in whole]
 
 
@@ -81,10 +81,10 @@ def _by_words(task: Task) -> tuple[list[float], list[float]]:
     return whole, soup
 
 
-def _by_vectors(task: Task, embedder: Embedder, scale: Contrast) -> tuple[list[float], list[float]]:
+def _by_vectors(task: Task, embedder: Embedder, scale: tuple[float, float]) -> tuple[list[float], list[float]]:
     query = embedder.embed_queries([task.query])[0]
     whole, soup = (
-        match_vectors(query, embedder.embed_documents([text[:EMBEDDED_CHARACTERS] for text in texts]), scale)
+        match_vectors(query, embedder.embed_documents([text[:EMBEDDED_CHARACTERS] for text in texts]), *scale)
         for texts in _texts(task)
     )
     return whole, soup
@@ -102,7 +102,7 @@ def _show(name: str, found: Sequence[tuple[Task, list[float], list[float]]]) -> 
         after / before
         for task, whole, soup_scores in found
         for candidate, before, after in zip(task.candidates, whole, soup_scores, strict=True)
-        if task.grades.get(candidate.id) and before
+        if task.grades.get(candidate.passage.id) and before
     ]
     change = _mean(soup) - _mean(plain)
     error = statistics.stdev(b - a for a, b in zip(plain, soup, strict=True)) / math.sqrt(len(plain))
@@ -114,7 +114,7 @@ def _show(name: str, found: Sequence[tuple[Task, list[float], list[float]]]) -> 
 
 def _order(task: Task, scores: Sequence[float]) -> list[str]:
     by_score = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
-    return [task.candidates[index].id for index in by_score]
+    return [task.candidates[index].passage.id for index in by_score]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,4 +1,10 @@
-"""Builds a document from blocks of text with exact offsets. Pure."""
+"""Documents from blocks of text with exact offsets. Pure.
+
+    TextWriter    for formats that become text: blocks are appended, and the document is what was written
+    covering      for formats that are text: blocks are ranges of the file, and cover all of it
+
+Both keep the invariants of `documents.Block`.
+"""
 
 import re
 import textwrap
@@ -14,54 +20,8 @@ _BLANKS = re.compile("[ \t\xa0\u2000-\u200a\u202f\u205f]+")
 _AROUND_BREAK = re.compile(" ?\n ?")
 _MANY_BREAKS = re.compile("\n{2,}")
 _CLOSE_TOGETHER = ("list_item", "table_row")
-
-
-def tidy(text: str) -> str:
-    """Prose with single spaces, plain line breaks and nothing invisible in it."""
-    # Most texts are tidy: `isprintable` is false for every odd space, break and invisible character.
-    if text.isprintable() and "  " not in text:
-        return text.strip()
-    text = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text))
-    return _MANY_BREAKS.sub("\n", _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text))).strip()
-
-
-def one_line(text: str) -> str:
-    """The text on a single line: for titles and table cells."""
-    return tidy(text).replace("\n", " ")
-
-
-def tidy_code(text: str) -> str:
-    """Code keeps its indentation and its empty lines."""
-    lines = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text)).split("\n")
-    return textwrap.dedent("\n".join(line.rstrip() for line in lines)).strip("\n")
-
-
-def stem(name: str) -> str:
-    """A file's name without folder and suffix: the title of last resort."""
-    return PurePath(name.replace("\\", "/")).stem
-
-
-def row_text(cells: list[str]) -> str:
-    """One table row on one line, `a | b | c`, without the empty cells at its end."""
-    lines = [one_line(cell) for cell in cells]
-    while lines and not lines[-1]:
-        lines.pop()
-    return " | ".join(lines)
-
-
-def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
-    """The table without the columns that hold nothing: spacers of a layout, or the margin of a sheet."""
-    used = {column for row in rows for column, cell in enumerate(row) if cell.strip()}
-    width = max(used, default=-1) + 1
-    if len(used) == width:
-        return [row[:width] for row in rows]
-    return [[cell for column, cell in enumerate(row) if column in used] for row in rows]
-
-
-def _is_caption(rows: list[list[str]]) -> bool:
-    """True when the first row is one cell over a table of several columns."""
-    filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
-    return filled[0] == 1 and filled[1] > 1 and bool(rows[0][0].strip())
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_PARAGRAPH = re.compile(r"\S[^\r\n]*(?:(?:\r\n|\r|\n)(?![ \t]*(?:\r|\n|\Z))[^\r\n]*)*")
 
 
 class TextWriter:
@@ -98,7 +58,7 @@ class TextWriter:
                 header = False
 
     def page(self, number: int) -> None:
-        """Whatever is added next stands on page `number`."""
+        """What is added next is on page `number`."""
         self._waiting_pages.append(number)
 
     def first_heading(self) -> str:
@@ -111,7 +71,7 @@ class TextWriter:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing was written yet."""
+        """Nothing has been written yet."""
         return not self._blocks
 
     def document(self, *, title: str, media_type: str, metadata: Mapping[str, Any]) -> Document:
@@ -141,30 +101,10 @@ class TextWriter:
         self._length += len(text)
 
 
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
-_PARAGRAPH = re.compile(r"\S[^\r\n]*(?:(?:\r\n|\r|\n)(?![ \t]*(?:\r|\n|\Z))[^\r\n]*)*")
-
-
-def line_spans(text: str) -> list[tuple[int, int]]:
-    """[start, end) of every line with its terminator; only CR, LF and CRLF end a line."""
-    return [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
-
-
-def trimmed(text: str, start: int, end: int, kind: BlockKind, level: int = 0, *, header: bool = False) -> Block | None:
-    """The block without the white space around it; None when nothing is left."""
-    part = text[start:end]
-    lead = len(part) - len(part.lstrip())
-    if lead == len(part):
-        return None
-    return Block(kind, start + lead, start + len(part.rstrip()), level=level, header=header)
-
-
-def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[Block]:
-    """Paragraphs between empty lines of text[start:end]."""
-    end = len(text) if end is None else end
-    for match in _PARAGRAPH.finditer(text, start, end):
-        if block := trimmed(text, *match.span(), "paragraph"):
-            yield block
+def _is_caption(rows: list[list[str]]) -> bool:
+    """True when the first row is one cell over a table of several columns."""
+    filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
+    return filled[0] == 1 and filled[1] > 1 and bool(rows[0][0].strip())
 
 
 def covering(text: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
@@ -180,3 +120,67 @@ def covering(text: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
         position = fitting.end
     whole.extend(paragraphs(text, position))
     return tuple(whole)
+
+
+def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[Block]:
+    """Paragraphs between empty lines of text[start:end]."""
+    end = len(text) if end is None else end
+    for match in _PARAGRAPH.finditer(text, start, end):
+        if block := trimmed(text, *match.span(), "paragraph"):
+            yield block
+
+
+def trimmed(text: str, start: int, end: int, kind: BlockKind, level: int = 0, *, header: bool = False) -> Block | None:
+    """The block without the white space around it; None when nothing is left."""
+    part = text[start:end]
+    lead = len(part) - len(part.lstrip())
+    if lead == len(part):
+        return None
+    return Block(kind, start + lead, start + len(part.rstrip()), level=level, header=header)
+
+
+def line_spans(text: str) -> list[tuple[int, int]]:
+    """[start, end) of every line with its terminator; only CR, LF and CRLF end a line."""
+    return [match.span() for match in _LINE.finditer(text) if match.end() > match.start()]
+
+
+def tidy(text: str) -> str:
+    """Prose with single spaces, plain line breaks and nothing invisible in it."""
+    # Most texts are tidy: `isprintable` is false for every odd space, break and invisible character.
+    if text.isprintable() and "  " not in text:
+        return text.strip()
+    text = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text))
+    return _MANY_BREAKS.sub("\n", _AROUND_BREAK.sub("\n", _BLANKS.sub(" ", text))).strip()
+
+
+def one_line(text: str) -> str:
+    """The text on a single line: for titles and table cells."""
+    return tidy(text).replace("\n", " ")
+
+
+def tidy_code(text: str) -> str:
+    """Code keeps its indentation and its empty lines."""
+    lines = _DROPPED.sub("", _LINE_BREAKS.sub("\n", text)).split("\n")
+    return textwrap.dedent("\n".join(line.rstrip() for line in lines)).strip("\n")
+
+
+def row_text(cells: list[str]) -> str:
+    """One table row on one line, `a | b | c`, without the empty cells at its end."""
+    lines = [one_line(cell) for cell in cells]
+    while lines and not lines[-1]:
+        lines.pop()
+    return " | ".join(lines)
+
+
+def without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
+    """The table without the columns that hold nothing: spacers of a layout, or the margin of a sheet."""
+    used = {column for row in rows for column, cell in enumerate(row) if cell.strip()}
+    width = max(used, default=-1) + 1
+    if len(used) == width:
+        return [row[:width] for row in rows]
+    return [[cell for column, cell in enumerate(row) if column in used] for row in rows]
+
+
+def stem(name: str) -> str:
+    """A file's name without folder and suffix: the title of a document that has no other."""
+    return PurePath(name.replace("\\", "/")).stem

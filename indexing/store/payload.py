@@ -28,7 +28,6 @@ from indexing.filters import (
 )
 
 IndexKind = Literal["keyword", "integer", "number", "flag", "date"]
-
 WORDS, DATES = "words", "dates"
 MIRRORS = [WORDS, DATES]
 MAX_INDEXED_FIELDS = 96
@@ -41,13 +40,15 @@ BUILT_IN_INDEXES: dict[str, IndexKind] = {
     f"{WORDS}.source": "keyword",
     f"{WORDS}.title": "keyword",
 }
-
 _MAX_LEVELS = 4
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
 _ACCENTS = re.compile("[\u0300-\u036f]")
 """Only the accents of Latin, Greek and Cyrillic: the marks of other scripts are letters."""
+C = TypeVar("C")
+_EXACT = 2**53
+"""Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
 
 
 def encode(passage: Passage) -> dict[str, Any]:
@@ -70,6 +71,11 @@ def sought_words(text: str) -> list[str]:
     return list(dict.fromkeys(word for run in _runs(text) for word in _needed_pieces(run)))
 
 
+@functools.lru_cache(maxsize=1024)  # the passages of a document repeat its title and its source
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
+
+
 def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKind]:
     """The metadata fields of these payloads, as JSON paths, that an index would make fast to filter by."""
     found: dict[str, IndexKind] = {}
@@ -89,11 +95,6 @@ def word_indexes(indexed: Mapping[str, IndexKind]) -> dict[str, IndexKind]:
     """The word mirrors of these paths. Booleans too: another document may have a string there."""
     own = [path for path, kind in indexed.items() if kind in ("keyword", "flag") and not path.startswith(f"{WORDS}.")]
     return {f"{WORDS}.{path}": "keyword" for path in own}
-
-
-@functools.lru_cache(maxsize=1024)  # the passages of a document repeat its title and its source
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
 
 
 def _mirror(value: Any, read: Callable[[str], list[str]]) -> Any:
@@ -157,12 +158,6 @@ def _kind(value: Any) -> IndexKind | None:
     if isinstance(value, int | float):
         return "number"
     return "keyword" if isinstance(value, str) else None
-
-
-C = TypeVar("C")
-
-_EXACT = 2**53
-"""Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
 
 
 class Dialect(Protocol[C]):

@@ -1,4 +1,13 @@
-"""The layout of a PDF page: columns and their order, tables, headings, paragraphs. Pure."""
+"""The layout of PDF pages: fragments of text -> headings, paragraphs, lists and tables in reading order. Pure.
+
+    rows_of (lines.py)          fragments that stand on one line
+    without_running_margins     headers, footers and page numbers go
+    in_columns                  rows across two columns become one column after the other
+    table_at                    runs of rows whose cells share columns
+    _PageWriter                 the other rows become paragraphs, headings and list items
+
+Nothing in a PDF says any of this: every step judges by positions and sizes, relative to the document's own.
+"""
 
 import re
 import unicodedata
@@ -13,6 +22,23 @@ from indexing.readers.pdf.lines import CJK, HYPHEN, Fragment, Page, Row, joined,
 _DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
 _PAGE_NUMBER = re.compile(r"^[-–—\s]*\d{1,4}[-–—\s]*$")
 _MARGIN_LINES = 3
+_BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
+_TERMINATED = re.compile(r"[.!?:;。！？：؟۔…][\"'”’)\]]*$")
+_LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_LETTER = re.compile(r"[^\W\d_]")
+_HEADING_CHARACTERS = 160
+# Lines that begin within about this many points of each other belong to one column.
+_NEAR = 40
+
+
+def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
+    """Writes every page in reading order, without running headers and footers."""
+    rows_by_page = [downwards(rows_of(page)) for page in pages]
+    rows_by_page = without_running_margins(rows_by_page, [page.height for page in pages])
+    style = _DocumentStyle(row for rows in rows_by_page for row in rows)
+    for number, (page, rows) in enumerate(zip(pages, rows_by_page, strict=True), 1):
+        writer.page(number)
+        _PageWriter(writer, style).write(in_columns(rows, page.width))
 
 
 def without_running_margins(pages: list[list[Row]], heights: list[float]) -> list[list[Row]]:
@@ -161,27 +187,8 @@ def _belongs(above: Row, row: Row, places: list[int | None]) -> bool:
     return in_columns_above >= 2 or in_columns_above == len(places)
 
 
-_BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
-_TERMINATED = re.compile(r"[.!?:;。！？：؟۔…][\"'”’)\]]*$")
-_LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
-_LETTER = re.compile(r"[^\W\d_]")
-_HEADING_CHARACTERS = 160
-# Lines that begin within about this many points of each other belong to one column.
-_NEAR = 40
-
-
-def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
-    """Writes every page in reading order, without running headers and footers."""
-    rows_by_page = [downwards(rows_of(page)) for page in pages]
-    rows_by_page = without_running_margins(rows_by_page, [page.height for page in pages])
-    scale = _Scale(row for rows in rows_by_page for row in rows)
-    for number, (page, rows) in enumerate(zip(pages, rows_by_page, strict=True), 1):
-        writer.page(number)
-        _PageWriter(writer, scale).write(in_columns(rows, page.width))
-
-
-class _Scale:
-    """What the document's own sizes mean: body text, headings by rank; and its vocabulary."""
+class _DocumentStyle:
+    """What the sizes of this document mean (body text, headings by rank), and its vocabulary."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         weights: Counter[float] = Counter()
@@ -190,7 +197,7 @@ class _Scale:
         for row in rows:
             weights[row.size] += len(row.text)
             words = [word.lower() for word in _LATIN_WORD.findall(row.text)]
-            # The halves of a divided word are no words.
+            # The halves of a divided word are not words.
             begin, divided = int(divided), row.text.rstrip().endswith((HYPHEN, "-"))
             self.words.update(words[begin : len(words) - divided])
         self.body = weights.most_common(1)[0][0] if weights else 1.0
@@ -220,9 +227,9 @@ def _distinct(sizes: list[float]) -> list[float]:
 class _PageWriter:
     """Gathers lines into paragraphs and rows into tables."""
 
-    def __init__(self, writer: TextWriter, scale: _Scale) -> None:
+    def __init__(self, writer: TextWriter, style: _DocumentStyle) -> None:
         self._writer = writer
-        self._scale = scale
+        self._style = style
         self._lines: list[Row] = []
         self._pitch = 0.0
         self._ends: defaultdict[int, list[float]] = defaultdict(list)
@@ -290,7 +297,7 @@ class _PageWriter:
         if not lines:
             return
         breaks = [self._has_room(above, below) for above, below in pairwise(lines)]
-        text = joined([line.text for line in lines], breaks, self._scale.words)
+        text = joined([line.text for line in lines], breaks, self._style.words)
         level = self._heading_level(lines, text)
         if level:
             self._writer.add("heading", text, level=level)
@@ -300,11 +307,11 @@ class _PageWriter:
     def _heading_level(self, lines: list[Row], text: str) -> int:
         if len(text) > _HEADING_CHARACTERS or len(lines) > 3 or not _LETTER.search(text):
             return 0
-        if level := self._scale.level(lines[0].size):
+        if level := self._style.level(lines[0].size):
             return level
         all_bold = all(cell.bold for line in lines for cell in line.cells)
         return (
-            self._scale.bold_level
+            self._style.bold_level
             if all_bold and len(text) < 90 and not re.search(r"[.,;:]$", text) and not _BULLET.match(text)
             else 0
         )
