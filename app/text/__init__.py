@@ -1,1 +1,1 @@
-"""Text that questions, passages and prompts are made of: languages, terms, fences."""
+"""Languages, terms and stop words of texts, and text made safe for prompts."""

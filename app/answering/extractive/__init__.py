@@ -1,1 +1,1 @@
-"""Answers made of the documents' own sentences, without a model."""
+"""Answers in the documents' own sentences, without a model."""

@@ -1,1 +1,1 @@
-"""A model's text on its way out: markers become citations, nothing unsafe passes."""
+"""A model's reply as it arrives: markers become citations, unsafe text is removed."""

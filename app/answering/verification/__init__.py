@@ -1,1 +1,1 @@
-"""Does what is cited support the sentence that cites it?"""
+"""Whether citations support the sentences that cite them."""

@@ -23,7 +23,7 @@ _KATAKANA = re.compile(r"[ァ-ヺー]{3,}(?:・[ァ-ヺー]+)*")
 _TITLE = re.compile(r"[《『「“]([^《》『』「」“”]{2,30})[》』」”]")
 _UNSPACED = re.compile(f"[{_CJK}]")
 _POSSESSIVE = re.compile(r"['’]s?$")
-_BEGINS = frozenset(':“"«„‘(–—•')
+_SENTENCE_OPENERS = frozenset(':“"«„‘(–—•')
 _AFTER_LATIN = "\u0370"
 _MIN_PREFIX = 4
 _MAX_ACRONYM = 6
@@ -50,7 +50,7 @@ class NameIndex:
         """Whether the text has all words of the name in some form, or its acronym, or what it is the acronym of."""
         if all(map(self._has, name)):
             return True
-        if "".join(name) in self.words:  # AppleTalk, Apple Talk
+        if "".join(name) in self.words:  # "Apple Talk" for AppleTalk
             return True
         if len(name) > 1:
             return "".join(word[0] for word in name) in self.words
@@ -86,6 +86,7 @@ def _names_in(run: list[tuple[str, bool]], language: str) -> list[Name]:
     """The names in a run of capitalised words; each comes with whether a sentence may begin with it."""
     words = [(word, begins) for word, begins in run if not is_month(word)]
     acronyms: list[Name] = [(fold(word),) for word, _ in words if _is_acronym(word)]
+    # A capital at the beginning of a sentence says nothing, unless more of them follow: see `opening_name`.
     if words and words[0][1] and (len(words) == 1 or fold(words[0][0]) in _all_function_words()):
         words = words[1:]
     if language == "de" and len(words) < 2:  # every noun is capitalised
@@ -100,7 +101,8 @@ def _capitalised_runs(claim: str) -> list[list[tuple[str, bool]]]:
     number, end = 0, 0
     for match in _WORD.finditer(claim):
         between = claim[end : match.start()]
-        begins = not _BEGINS.isdisjoint(between) or not (marked or any(map(str.isalnum, between)))
+        # After a colon or an opening quotation mark a sentence begins, too.
+        begins = not _SENTENCE_OPENERS.isdisjoint(between) or not (marked or any(map(str.isalnum, between)))
         word = _POSSESSIVE.sub("", match.group())
         capital = word[0].isupper() and (begins or fold(word) not in _all_function_words())
         number += bool(between.strip(" -‐‑\u00a0") or begins)

@@ -46,6 +46,9 @@ from app.answering.verification.numbers import claimed_counts, claimed_figures, 
         ("30 years", "thirty five years"),
         ("205", "二百五"),
         ("20 days", "二十天"),
+        ("2008", "二零零八年"),
+        ("200 people", "两百人"),
+        ("2021年12月", "二〇二一年十二月"),
         ("in 1/12/2021", "1 December 2021"),
     ],
 )
@@ -73,7 +76,9 @@ def test_figures_agree_however_they_are_written(claimed: str, quoted: str) -> No
         ("2 million", "2"),
         ("3 millions", "3 thousand"),
         ("25", "twenty years in five cities"),
-        ("31", "thirty, eleven"),
+        ("41", "thirty, eleven"),
+        ("6", "in five cities"),
+        ("5月", "五人"),
         ("6", "five"),
     ],
 )
@@ -107,6 +112,8 @@ def test_a_number_has_the_readings_of_all_conventions() -> None:
     assert claimed_figures("10 000") == [{"10000", "10", "0"}]
     assert claimed_figures("1234.567") == [{"1234.567"}]
     assert claimed_figures("007") == [{"7"}]
+    assert claimed_figures("1'500") == [{"1500"}]
+    assert claimed_figures("1.000.000") == [{"1000000"}]
 
 
 @given(st.text(alphabet="0123456789.,'万亿十百一二 -/年月日millon", max_size=60))
