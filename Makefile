@@ -67,6 +67,7 @@ check: development
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/vulture
 
 format: development
 	.venv/bin/ruff format

@@ -46,8 +46,8 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     are the ids of (nearly) equal candidates that share its grade, its own id left out; `prior` in [0,1] is the best
     retrieval score of them all. `flags` may hold "suspected_injection".
 
-    `score` in [0,1] is absolute. `read`: a model has seen the passage, and the place is the model's. `grade` and
-    `uncertainty` (the standard deviation of the grade) are None where no model graded it.
+    `score` in [0,1] is absolute. `read`: a model has seen the passage, and the place is the model's. `grade` is
+    None where no model graded it.
     """
 
     id: str
@@ -58,7 +58,6 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     score: float = 0.0
     read: bool = False
     grade: float | None = None
-    uncertainty: float | None = None
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):

@@ -509,7 +509,6 @@ class Scoreboard:
                         score=score,
                         read=True,
                         grade=grade.expected,
-                        uncertainty=math.sqrt(grade.variance),
                         flags=(*passage.flags, *grade.flags),
                     )
                 )

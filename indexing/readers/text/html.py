@@ -207,7 +207,7 @@ def _bullet(item: Any) -> str:
     parent = item.getparent()
     if parent is None or parent.tag != "ol":
         return "- "
-    earlier = sum(1 for sibling in item.itersiblings("li", preceding=True))
+    earlier = sum(1 for _ in item.itersiblings("li", preceding=True))
     start = parent.get("start") or "1"
     return f"{earlier + (int(start) if start.isdigit() and len(start) < 9 else 1)}. "
 
