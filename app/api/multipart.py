@@ -152,7 +152,7 @@ def request_body() -> RequestBody:
         required=["files"],
         additional_properties=False,
         description="Files of any format that is read, several under the same name `files`. A file of records (JSON "
-        "Lines, CSV) is several documents.",
+        "lines, a JSON array) is several documents.",
     )
     return RequestBody(
         required=True,
