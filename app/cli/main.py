@@ -74,7 +74,10 @@ def main() -> NoReturn:
         status = cli(prog_name="winnow", standalone_mode=False)
     except click.ClickException as exc:
         context = exc.ctx if isinstance(exc, click.UsageError) else None
-        _exit(f"{exc.format_message()} (see: {context.command_path if context else 'winnow'} --help)", USAGE)
+        _exit(
+            f"{exc.format_message().removesuffix('.')} (see: {context.command_path if context else 'winnow'} --help)",
+            USAGE,
+        )
     except (KeyboardInterrupt, click.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
