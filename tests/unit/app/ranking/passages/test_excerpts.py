@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.backends.base import tokens_of
+from app.backends.base import BYTES_PER_TOKEN, tokens_of
 from app.ranking.passages import QueryTerms, excerpt
 
 FILLER = "Our company was founded long ago and has many friends in all parts of the country. "
@@ -129,3 +129,17 @@ def test_a_word_is_not_found_inside_another() -> None:
     query_terms = QueryTerms("rate 挪威")
     assert [query_terms.terms[term] for _, term in query_terms.mentions("separate rates")] == ["rate"]
     assert query_terms.terms_in("在挪威") != frozenset()
+
+
+def test_a_text_of_exactly_so_many_tokens_stays_as_it_is() -> None:
+    """One token less, and it is cut."""
+    text = f" {ANSWER}\n{FILLER}\n"
+    assert shown(QUERY, text, tokens_of(text)) == text
+    assert shown(QUERY, text, tokens_of(text) - 1) == ANSWER.strip()
+
+
+def test_a_sentence_that_just_fits_is_shown() -> None:
+    """Though it takes every byte that so many tokens have."""
+    room = 10 * BYTES_PER_TOKEN
+    fits = f"Norway {'x' * (room - len('Norway . '))}. "
+    assert shown("Norway", fits + FILLER * 5, 10) == fits.strip()
