@@ -1,6 +1,5 @@
 import asyncio
 import threading
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -130,16 +129,18 @@ async def test_numbers_that_mean_nothing_are_not_stored() -> None:
 
 async def test_cancelling_waits_for_the_thread() -> None:
     """What cannot be stopped is waited for, so that nothing goes on afterwards."""
-    begun, done = threading.Event(), threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
-        time.sleep(0.1)
-        done.set()
+        release.wait(10)
 
     task = asyncio.create_task(finish(asyncio.to_thread(work)))
     await asyncio.to_thread(begun.wait)
     task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert done.is_set()

@@ -108,8 +108,8 @@ async def test_a_reader_that_dies_between_files_is_replaced() -> None:
     async with ReaderPool(child=MISBEHAVING) as pool:
         first = await process_id(pool)
         os.kill(first, signal.SIGKILL)
-        await anyio.sleep(0.5)
-        assert not is_alive(first)
+        while is_alive(first):  # noqa: ASYNC110 - the suite's time limit ends a vain wait
+            await anyio.sleep(0.005)
         assert await process_id(pool) != first
 
 
