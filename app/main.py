@@ -36,7 +36,7 @@ from app.config.settings import ServiceSettings, Settings
 from app.errors import WinnowError
 from app.instance import announce, withdraw
 from app.observability.logging import configure_logging
-from app.wiring import Services, ensured
+from app.wiring import Services, ensure_directory
 
 log = structlog.get_logger()
 
@@ -69,8 +69,8 @@ ROUTES = (
 
 
 KEEP_ALIVE_S = 75
-"""Longer than clients and proxies keep an idle connection (httpx 5, aiohttp 15, load balancers 60 s): whoever closes it
-first does not meet the other's next request on its way.
+"""Longer than clients and proxies keep an idle connection (httpx 5, aiohttp 15, load balancers 60 s). So they close it
+first; if we did, their next request could be on its way already.
 """
 
 
@@ -102,6 +102,7 @@ PROVIDED = (
     "accounts",
     "answerer",
     "backends",
+    "chat_service",
     "documents",
     "embeddings",
     "jobs",
@@ -112,7 +113,6 @@ PROVIDED = (
     "searcher",
     "settings",
     "stopping",
-    "tasks",
     "text_ranker",
     "warm_up",
 )
@@ -120,7 +120,7 @@ PROVIDED = (
 
 
 def _dependencies(services: Services) -> dict[str, Provide]:
-    """What a route names as a parameter, it gets; `clients`, `pool` and `open_store` open what they need first."""
+    """A route gets what it names as a parameter. `clients` and `pool` are opened first, if they are not yet open."""
 
     def attribute(name: str) -> Provide:
         def read() -> Any:
@@ -200,14 +200,14 @@ class Server(uvicorn.Server):
         self._freezing: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
-        """Until told to stop."""
-        ensured(self._services.settings.index.home)
+        """Own the index and the ledger, then serve until told to stop."""
+        ensure_directory(self._services.settings.index.home)
         await self._services.store.get()
         self._services.accounts.open()
         await super().serve(sockets)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Listen, then say where."""
+        """Listen, then announce the address."""
         await super().startup(sockets)
         if self.started:
             home = self._services.settings.index.home

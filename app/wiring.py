@@ -59,7 +59,7 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answering(Protocol):
-    """`app.services.answer.Answerer`, as the routes see it."""
+    """What the routes need of `app.services.answer.Answerer`, so that tests can put a script in its place."""
 
     async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
 
@@ -95,7 +95,7 @@ class Services:
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
-        self.tasks = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
+        self.chat_service = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
@@ -144,7 +144,7 @@ class Services:
     def _resource(
         self, name: str, open_it: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]
     ) -> Resource[T]:
-        """Opened by whoever needs it first, and closed in the end if anybody did."""
+        """A resource that `close` closes if anybody has opened it."""
         resource = Resource(open_it)
 
         async def close_if_opened() -> None:
@@ -164,7 +164,7 @@ class Services:
         self._closings.push_async_callback(close_or_log)
 
     async def _lock_index(self) -> DirectoryLock:
-        return DirectoryLock(ensured(self._index_home), wait=0)
+        return DirectoryLock(ensure_directory(self._index_home), wait=0)
 
     async def _open_context(self) -> PipelineContext:
         store = await self.store.get()
@@ -275,7 +275,7 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
 
 
 async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]]) -> None:
-    """The outcome is for the log alone."""
+    """As `_try`, for the log; also a programming error is logged and goes no further."""
     try:
         dependency = await _try(name, attempt, timeout_s=None)
     except Exception:
@@ -317,10 +317,10 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
         return ServerStore.connect(settings.store)
     from indexing.store.embedded import EmbeddedStore
 
-    return EmbeddedStore(ensured((index_home or settings.index.home) / "index"))
+    return EmbeddedStore(ensure_directory((index_home or settings.index.home) / "index"))
 
 
-def ensured(directory: Path) -> Path:
+def ensure_directory(directory: Path) -> Path:
     """Create the directory if missing; return it. Raises ConfigError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     on_failure: Literal["degrade", "fail"] = "degrade"
 
     def options(self) -> RankingOptions:
-        """What the use case takes."""
+        """As the use case takes them."""
         return RankingOptions(
             strategy=self.strategy, depth=self.depth, deadline_ms=self.deadline_ms, on_failure=self.on_failure
         )

@@ -38,7 +38,7 @@ MAX_AT_ONCE = 64
 """Uploads that may be under way; each holds its documents in memory."""
 
 _SLICE = 64
-"""Documents that are indexed before another put to the same collection gets its turn."""
+"""Documents indexed at a time, after which other writers to the collection get their turn."""
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
@@ -71,12 +71,12 @@ class Documents:
         self._readers: ReaderPool | None = None
 
     async def close(self) -> None:
-        """Let go of the reader processes."""
+        """End the reader processes."""
         if self._readers is not None:
             await self._readers.__aexit__(None, None, None)
 
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
-        """One run at a time; a second one says that it waits. Raises the errors of `indexing`."""
+        """Index files, one run at a time; a second one reports that it waits. Raises the errors of `indexing`."""
         if self._syncing.locked():
             detail = "another run is writing to the index; this one starts when it has finished"
             report(Notice(stage="waiting", detail=detail))
@@ -126,13 +126,13 @@ class Documents:
         await drop_collection(await self._context(), name)
 
     async def admit(self, collection: str) -> None:
-        """Whether documents may be put there, before any work. Raises InvalidName, EmbedderMismatch."""
+        """Check, before any work, that documents may be put there. Raises InvalidName, EmbedderMismatch."""
         check_name(collection)
         await find_collection(await self._context(), collection)
 
     @contextmanager
     def uploading(self) -> Iterator[None]:
-        """Around everything that is done with an upload while its caller waits. Raises Overloaded."""
+        """Count an upload while its caller waits. Raises Overloaded if there are too many."""
         if self._uploads >= MAX_AT_ONCE:
             raise Overloaded("too many uploads are under way; try again later", _RETRY_AFTER_S)
         self._uploads += 1
@@ -234,7 +234,7 @@ class Documents:
 
 
 def document_not_found(collection: str, document_id: str) -> NotFound:
-    """The error for it."""
+    """The error for a missing document."""
     return NotFound(f"document {document_id!r} not found in collection {collection!r}")
 
 
@@ -252,7 +252,7 @@ async def _described(context: PipelineContext, info: CollectionInfo) -> Collecti
 
 
 def _check_shape(name: str, **shape: tuple[object, object]) -> None:
-    """Each of `shape` is what the caller expects, or None where anything will do, and what there is."""
+    """Raise Conflict where an expected value (None: any) is not the actual one; `shape` has both."""
     problems = tuple(
         FieldProblem(f"/{field}", f"it is {actual!r} here, not {expected!r}")
         for field, (expected, actual) in shape.items()

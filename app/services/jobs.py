@@ -50,11 +50,11 @@ class Progress:
         self.job = job
 
     def total(self, documents: int) -> None:
-        """How many documents there are."""
+        """Set the number of documents."""
         self.change(documents=documents)
 
     def add(self, results: Sequence[DocumentResult]) -> None:
-        """These are finished."""
+        """Count finished documents."""
         job, count = self.job, Counter(result.status for result in results)
         failed = [result for result in results if result.status == "failed"]
         self.change(
@@ -123,7 +123,7 @@ class Jobs:
             del work  # it holds the upload
 
     def _forget_oldest(self) -> None:
-        """Of those that have finished: the others are bounded by the queue."""
+        """Only finished jobs: the others are bounded by the queue."""
         finished = [job_id for job_id, progress in self._jobs.items() if progress.job.finished_at is not None]
         for job_id in finished[: max(0, len(self._jobs) - self._remembered)]:
             del self._jobs[job_id]

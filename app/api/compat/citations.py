@@ -18,14 +18,14 @@ def base_of(request: BodyRequest, settings: Settings) -> str:
 
 
 class Links:
-    """Of the passages of one collection. `base` is this service's address, without a slash at its end."""
+    """Links to the passages of one collection. `base` is this service's address, without a slash at its end."""
 
     def __init__(self, base: str, collection: str) -> None:
         self._base, self._collection = base, collection
         self._hits: dict[str, Hit] = {}
 
     def learn(self, hits: Iterable[Hit]) -> None:
-        """The passages that citations may name."""
+        """Remember the passages that citations may name."""
         self._hits.update({hit.id: hit for hit in hits})
 
     def document(self, document_id: str, start: int, end: int) -> str:
@@ -44,9 +44,9 @@ class Links:
         return {"type": "url_citation", "url_citation": where}
 
     def _url(self, citation: Citation) -> str:
-        """Of a web page its own, which browsers open at the quote; of anything else the document's in this service.
+        """A web page's own URL, which browsers open at the quote; else that of the document's page in this service.
 
-        Each quote has its own: Open WebUI takes one URL for one source, and would count wrongly.
+        Each quote has its own URL: Open WebUI takes one URL for one source, and would count wrongly.
         """
         if is_web(citation.source):
             joint = ":~:" if "#" in citation.source else "#:~:"

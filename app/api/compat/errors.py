@@ -1,4 +1,4 @@
-"""Errors in the shape that each client understands."""
+"""Errors in the format that each client understands."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -107,16 +107,14 @@ def _openai(message: str, kind: str, param: str | None, code: str) -> dict[str, 
 
 
 def retry_hints(status: int, exc: Exception) -> Mapping[str, str]:
-    """A header for the SDK where it is of no use to ask again, although the status may not tell: the SDK thinks better
-    of 409 and 5xx.
-    """
+    """A header that stops the SDK from retrying in vain: by status alone it retries 409 and 5xx."""
     final = status < 500 and status != HTTPStatus.TOO_MANY_REQUESTS
     lasting = isinstance(exc, UpstreamError) and not exc.retryable
     return {SHOULD_RETRY: "false"} if final or lasting or _is_spent(exc) else {}
 
 
 def _param(problem: Problem, exc: Exception) -> str | None:
-    """A backend that is unknown, or cannot do it, is in the model's name."""
+    """The bad field. A backend that is unknown, or unable, was named in `model`."""
     if isinstance(exc, UnknownBackend | MissingCapability):
         return "model"
     pointer = problem.errors[0].pointer if problem.errors else ""
@@ -144,24 +142,24 @@ def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]
 
 
 def ragflow_unserved(problem: Problem, _exc: Exception) -> tuple[int, dict[str, Any]]:
-    """RAGFlow's API has much that is not here."""
+    """The error for the parts of RAGFlow's API that are not served."""
     message = "Winnow does not serve this part of RAGFlow's API; documents come in by `winnow index` or POST /documents"
     return problem.status, {"code": problem.status, "message": message}
 
 
 def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
-    """The same endpoint's errors have statuses of their own in RAGFlow when Dify asks."""
+    """RAGFlow's endpoint for Dify has error statuses of its own."""
     if isinstance(exc, CollectionNotFound):
         return 404, {"code": 404, "message": problem.detail}
     code = 101 if problem.status in (400, 413, 415, 422) else 100 if problem.status >= 500 else problem.status
     return problem.status, {"code": code, "message": problem.detail}
 
 
-THEIRS = ("/v1/", "/v2/")
-"""Below these, we have nothing but their formats."""
+OTHER_PRODUCTS = ("/v1/", "/v2/")
+"""Paths below these are all in the formats of other products."""
 
-RAGFLOWS = "/api/v1/"
-"""Its client breaks on another shape, or saves it as the document."""
+RAGFLOW_PATH = "/api/v1/"
+"""RAGFlow's client breaks on another format, or saves it as the document."""
 
 _WHAT_THERE_IS = (
     "nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/rerank and /v2/rerank, "
@@ -171,10 +169,10 @@ _WHAT_THERE_IS = (
 
 def fit_for(path: str, problem: Problem, exc: Exception) -> tuple[Problem | dict[str, Any], str]:
     """The body that the clients at this path understand, and its media type."""
-    if path.startswith(RAGFLOWS):
+    if path.startswith(RAGFLOW_PATH):
         shape = ragflow_error if isinstance(exc, NotAllowed) else ragflow_unserved
         return shape(problem, exc)[1], "application/json"
-    if not path.startswith(THEIRS):
+    if not path.startswith(OTHER_PRODUCTS):
         return problem, MEDIA_TYPE
     if problem.status == 404:
         problem = msgspec.structs.replace(problem, detail=_WHAT_THERE_IS)

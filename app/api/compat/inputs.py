@@ -58,10 +58,10 @@ def query_text(value: Any) -> str:
 
 
 def document_texts(values: Any, fields: Sequence[str] | None = None, pointer: str = "/documents") -> list[str]:
-    """Of a list, or of one document alone: each a string, null (an empty one), or an object.
+    """The texts of a list of documents, or of a single one: each a string, null (an empty text), or an object.
 
-    An object's text is what it has in `fields`; else its `text`; else everything in it that is no object. Raises
-    InvalidRequest.
+    An object's text is what it has in `fields`; else its `text`; else all of its
+    strings and numbers. Raises InvalidRequest.
     """
     if isinstance(values, str):
         return [values]

@@ -76,7 +76,7 @@ def _condition(body: ConditionBody, place: int) -> Condition | None:
 
 
 def _values(operator: Operator, given: Any, place: int) -> Values:
-    """One, or a list of which any one may do; for "in" also one text with commas, and none: "" is met by no field."""
+    """One value, or a list of alternatives. "in" also takes a text with commas, or an empty list."""
     if isinstance(given, str) and operator in _LISTED:
         given = given.split(",")
     values = [value for value in given if value is not None] if isinstance(given, list) else [given]

@@ -60,7 +60,7 @@ def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, st
     exception_handlers=shaped(openwebui_error),
 )
 async def openwebui_process(request: BodyRequest, documents: Injected[Documents]) -> list[dict[str, Any]]:
-    """The text of the file that is the body, called what `X-Filename` says (URL-encoded), of the type `Content-Type`.
+    """The text of the file in the body; its name is in `X-Filename` (URL-encoded), its type in `Content-Type`.
 
     One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
     """

@@ -61,7 +61,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
 )
 async def chat(
-    request: BodyRequest, data: JSONBody[ChatBody], tasks: Injected[ChatService], settings: Injected[Settings]
+    request: BodyRequest, data: JSONBody[ChatBody], chat_service: Injected[ChatService], settings: Injected[Settings]
 ) -> Response[ChatResult]:
     """A model's reply, without any documents; with the backend that served it, its cost, and the time of every stage.
 
@@ -69,7 +69,7 @@ async def chat(
     """
     task, caller = data.to_task(), caller_of(request)
     if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(request, tasks.stream_chat(task, caller), settings.service.ping_s)
-    result = (await while_connected(request, tasks.chat(task, caller))).result
+        return await events.streamed(request, chat_service.stream_chat(task, caller), settings.service.ping_s)
+    result = (await while_connected(request, chat_service.chat(task, caller))).result
     request.scope["state"]["timings"] = result.timings_ms
     return Response(result)

@@ -46,7 +46,7 @@ h2 { border-top: 1px solid #8886; }
 
 
 class Piece(NamedTuple):
-    """What a passage adds to those before it, from `start` of the document's text on; `page` where one begins."""
+    """What a passage adds to the text before it, from `start` of the document; `page` is set where a page begins."""
 
     start: int
     text: str
@@ -67,7 +67,7 @@ def _page(title: str, source: str, passages: Sequence[Passage], quote: tuple[int
 
 
 def _pieces(passages: Iterable[Passage]) -> Iterator[Piece]:
-    """Passages overlap, and leave out what is blank between them."""
+    """The document's text again: passages overlap, and the blanks between them are missing."""
     end_so_far, page = 0, None
     for passage in passages:
         for start, text, number in _by_page(passage, max(end_so_far, passage.start)):
@@ -78,7 +78,7 @@ def _pieces(passages: Iterable[Passage]) -> Iterator[Piece]:
 
 
 def _by_page(passage: Passage, start: int) -> Iterator[Piece]:
-    """What it says from `start` of the document on, a piece for each page, without what is blank at a page's end."""
+    """The passage's text from `start` on, a piece for each page, without the blanks at the end of a page."""
     turns = (page.start for page in passage.later_pages if page.start > start)
     for begin, end in pairwise((start, *turns, passage.end)):
         if begin < end:

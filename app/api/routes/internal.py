@@ -1,4 +1,4 @@
-"""For the command line of the same user on the same machine: it proves itself by the token in the home directory."""
+"""For the command line of the same user on the same machine, which sends the token from the home directory."""
 
 import asyncio
 import secrets
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 @get("/internal/presence", status_code=204, include_in_schema=False)
 async def confirm_presence(request: BodyRequest, presence: Injected[Presence | None]) -> None:
-    """That it is this service which wrote the file."""
+    """Confirm that this service wrote the token."""
     _check_token(request, presence)
 
 

@@ -210,7 +210,7 @@ def one_condition(logic: str = "and", **condition: Any) -> dict[str, Any]:
     ("body", "status", "code", "says"),
     [
         ({"knowledge_id": "nope"}, 400, 2001, "collection 'nope' not found"),
-        ({"knowledge_id": "default@nobody"}, 422, 2001, "no backend 'nobody'; known are"),
+        ({"knowledge_id": "default@nobody"}, 422, 2001, "unknown backend 'nobody'; known are"),
         ({"query": "  "}, 400, 400, "/query: "),
         ({"retrieval_setting": {"top_k": "many"}}, 400, 400, "/retrieval_setting/top_k: "),
         (one_condition(comparison_operator="like", value=1), 400, 400, f"{ONE}/comparison_operator: unknown operator"),

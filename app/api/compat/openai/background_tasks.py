@@ -33,7 +33,7 @@ _EMPTY: Mapping[str, Any] = {"tags": ["General"], "follow_ups": [], "queries": [
 
 
 def is_background_task(body: ChatCompletionBody) -> bool:
-    """By its form, which users may change but seldom do, or by the name of the task where one is told."""
+    """Recognised by the form of its prompt, which users seldom change, or by the task's name if it is sent."""
     if isinstance(body.metadata, dict) and body.metadata.get("task") in _TASKS:
         return True
     first, last = body.messages[0].text.lstrip(), body.messages[-1].text.lstrip()
@@ -51,7 +51,7 @@ def has_its_sources(body: ChatCompletionBody) -> bool:
 
 
 def without_a_model(body: ChatCompletionBody) -> str:
-    """The JSON that the prompt asks for, with the first words of the user for a title, else with nothing in it."""
+    """The JSON that the prompt asks for: a title from the user's first words, anything else empty."""
     prompt = body.messages[-1].text
     key_match = _WANTED.search(prompt)
     if key_match is None:

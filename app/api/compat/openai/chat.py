@@ -94,24 +94,24 @@ async def job_of(body: ChatCompletionBody, clients: Mapping[str, BackendClient],
     return ChatResult(text=without_a_model(body), finish_reason="stop", backend=use)
 
 
-async def whole(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AnswerDone | ChatDone:
+async def whole(job: Job, answerer: Answering, chat_service: ChatService, caller: Caller) -> AnswerDone | ChatDone:
     """Do the job. Raises what the use cases raise."""
     match job:
         case Question():
             return await answerer.whole(job, caller)
         case ChatTask():
-            return await tasks.chat(job, caller)
+            return await chat_service.chat(job, caller)
         case ChatResult():
             return ChatDone(job)
 
 
-def stream(job: Job, answerer: Answering, tasks: ChatService, caller: Caller) -> AsyncIterator[Event]:
+def stream(job: Job, answerer: Answering, chat_service: ChatService, caller: Caller) -> AsyncIterator[Event]:
     """Do the job, as events. Closing the iterator ends the model's calls."""
     match job:
         case Question():
             return answerer.stream(job, caller)
         case ChatTask():
-            return tasks.stream_chat(job, caller)
+            return chat_service.stream_chat(job, caller)
         case ChatResult():
             return _as_events(job)
 
@@ -132,7 +132,7 @@ async def openai_chat(
     request: BodyRequest,
     data: JSONBody[ChatCompletionBody],
     answerer: Injected[Answering],
-    tasks: Injected[ChatService],
+    chat_service: Injected[ChatService],
     clients: Injected[Mapping[str, BackendClient]],
     backends: Injected[Backends],
     settings: Injected[Settings],
@@ -147,8 +147,8 @@ async def openai_chat(
     if data.stream:
         counts = bool(data.stream_options and data.stream_options.include_usage)
         wire = Chunks(heading, links, counts=counts)
-        events = stream(job, answerer, tasks, caller)
+        events = stream(job, answerer, chat_service, caller)
         return await sse.streamed_as(wire, request, events, settings.service.ping_s)
-    done = await while_connected(request, whole(job, answerer, tasks, caller))
+    done = await while_connected(request, whole(job, answerer, chat_service, caller))
     request.scope["state"]["timings"] = result_of(done).timings_ms
     return Response(completion(heading, done, links))

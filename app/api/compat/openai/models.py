@@ -68,7 +68,7 @@ async def _offered(
 
 
 async def _collections(open_store: Callable[[], Awaitable[VectorStore]]) -> list[str]:
-    """Empty while the store cannot say: the other models are there all the same."""
+    """Empty while the store does not answer: the other models are listed all the same."""
     try:
         async with asyncio.timeout(PROBE_S):
             return [info.name for info in await (await open_store()).collections()]

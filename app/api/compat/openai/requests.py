@@ -25,7 +25,7 @@ class ToolBody(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["function"] = "function"
 
 
-class Called(msgspec.Struct, frozen=True, kw_only=True):
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
     """`arguments` is JSON in a string."""
 
     name: str
@@ -36,7 +36,7 @@ class CallBody(msgspec.Struct, frozen=True, kw_only=True):
     """A call, as replies tell it and clients repeat it."""
 
     id: str
-    function: Called
+    function: CalledFunction
     type: Literal["function"] = "function"
 
 
@@ -65,7 +65,7 @@ def calls_of(given: Any, pointer: str) -> tuple[ToolCall, ...]:
 
 def whole_calls(calls: Sequence[ToolCall]) -> list[CallBody]:
     """The calls of a whole reply."""
-    return [CallBody(id=call.id, function=Called(name=call.name, arguments=call.arguments)) for call in calls]
+    return [CallBody(id=call.id, function=CalledFunction(name=call.name, arguments=call.arguments)) for call in calls]
 
 
 def call_pieces(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`include_usage`: a last chunk without choices tells the tokens."""
+    """`include_usage`: a last chunk without choices has the usage."""
 
     include_usage: bool | None = None
 
@@ -276,7 +276,7 @@ def system_of(messages: Iterable[MessageBody]) -> str:
 
 
 def _turns(messages: Sequence[MessageBody]) -> tuple[Turn, ...]:
-    """Users and assistants in turn, as many models insist: several messages of one side are joined, but for tools'."""
+    """Users and assistants alternate, as many models require: adjacent messages of one side, but tools', are joined."""
     turns = [
         message.turn(f"/messages/{place}") for place, message in enumerate(messages) if message.speaker != "system"
     ]

@@ -31,7 +31,7 @@ _BEGUN = re.compile(r"\[\d{0,4}$")
 
 
 class Renumbering:
-    """Translates an answer as it arrives. A marker waits until its citation is told, which comes after it."""
+    """Translates the markers of an answer as it arrives. A marker is held back until its citation follows."""
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
@@ -39,28 +39,28 @@ class Renumbering:
         self._held = ""
 
     def learn(self, hits: Iterable[Hit]) -> None:
-        """The passages, in the order in which the client gets them."""
+        """Take the passages in the order in which the client gets them."""
         self._places = {hit.id: place for place, hit in enumerate(hits)}
 
     def cite(self, citation: Citation) -> str:
-        """What can be said now."""
+        """The text that can be sent now that a citation is resolved."""
         self._cited[str(citation.marker)] = self._places[citation.result_id]
         return self.feed("")
 
     def feed(self, text: str) -> str:
-        """What can be said of the text so far."""
+        """The text that can be sent after one more piece."""
         self._held += text
         ready = self._held[: self._unclear()]
         self._held = self._held[len(ready) :]
         return _RUN.sub(self._translated, ready)
 
     def finish(self) -> str:
-        """The rest."""
+        """The text that is still held back."""
         rest, self._held = self._held, ""
         return _RUN.sub(self._translated, rest)
 
     def _unclear(self) -> int:
-        """Where the first marker begins that is not known yet, or that may still go on."""
+        """Where the first marker begins whose citation is missing, or which may still go on."""
         for run in _RUN.finditer(self._held):
             resolved = all(number in self._cited for number in _NUMBER.findall(run[0]))
             if not resolved or run.end() == len(self._held) or _BEGUN.match(self._held, run.end()):
@@ -69,14 +69,14 @@ class Renumbering:
         return begun.start() if begun else len(self._held)
 
     def _translated(self, run: re.Match[str]) -> str:
-        """Quotes of one passage are one marker there. What nobody cites stays as it is."""
+        """Quotes of one passage share a marker in RAGFlow. A number without a citation stays as it is."""
         numbers = _NUMBER.findall(run[0])
         markers = (f"[ID:{self._cited[number]}]" if number in self._cited else f"[{number}]" for number in numbers)
         return "".join(dict.fromkeys(markers))
 
 
 def renumbered(text: str, hits: Iterable[Hit], citations: Iterable[Citation]) -> str:
-    """A whole answer."""
+    """Translate the markers of a whole answer."""
     renumbering = Renumbering()
     renumbering.learn(hits)
     for citation in citations:
@@ -88,16 +88,16 @@ DONE = b"data:[DONE]\n\n"
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """A key of the body, not what OpenAI's SDK calls so. `reference`: whether to tell the passages."""
+    """The body's `extra_body`: a key of its own here, which OpenAI's SDK merges. `reference`: send the passages."""
 
     reference: bool | None = None
     metadata_condition: MetadataCondition | None = None
 
 
 class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """`chat_id` is a collection's name, or `collection@backend`; `model`, which says who answers there, is ignored.
+    """`chat_id` is a collection's name, or `collection@backend`; `model` is ignored.
 
-    What the system says is not told to the model, as in RAGFlow, where it is the assistant's to say.
+    System messages do not reach the model: in RAGFlow, the assistant's configuration has them.
     """
 
     messages: list[MessageBody] | None = None
@@ -108,7 +108,7 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refers(self) -> bool:
-        """Whether the passages are told."""
+        """Whether the reply lists the passages."""
         return bool(self.reference or (self.extra_body and self.extra_body.reference))
 
     def to_question(self, chat_id: str) -> Question:
@@ -138,7 +138,7 @@ class RagflowChunks:
         self._sent = ""
 
     def write(self, event: Event) -> bytes:
-        """A marker is told when it is known which passage it means."""
+        """A marker is sent when its passage is known."""
         match event:
             case SourcesFound(results=hits):
                 self._markers.learn(hits)
@@ -154,7 +154,7 @@ class RagflowChunks:
         raise AssertionError(f"no answer has a {type(event).__name__}")
 
     def fail(self, problem: Problem, exc: Exception) -> bytes:
-        """The error as text, which RAGFlow's clients look for."""
+        """The error as text: RAGFlow's clients look for this prefix."""
         rest = self._text(self._markers.finish())
         return rest + self._text(f"**ERROR**: {problem.detail}") + self._end(Usage(), [] if self._refers else None)
 
@@ -210,7 +210,7 @@ async def ragflow_chat(
 def _completion(
     heading: Mapping[str, Any], done: AnswerDone, references: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    """`reference` where it was asked for. Nobody thinks here, and nothing is predicted."""
+    """`reference` only where it was asked for. There are no reasoning and no predicted tokens."""
     answer = done.answer
     message = {
         "content": renumbered(answer.answer, answer.results, answer.citations),
@@ -227,7 +227,7 @@ def _completion(
 
 
 def _references(answer: Answer, question: Question) -> list[dict[str, Any]]:
-    """The passages by which the markers count; none where nothing was answered from them."""
+    """The passages that the markers number; none where nothing was answered from them."""
     if not answer.answerable:
         return []
     question_terms = terms_of(question.search.text)
