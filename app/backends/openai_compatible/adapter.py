@@ -16,7 +16,6 @@ from app.backends.openai_compatible.messages import (
     without_thoughts,
 )
 from app.backends.openai_compatible.probing import probed
-from app.backends.openai_compatible.scoring import LogprobScorer
 from app.backends.openai_compatible.wire import Wire
 from app.backends.settings import BackendSettings
 from app.backends.status import NoSuchRoute
@@ -32,12 +31,8 @@ class OpenAICompatible:
         self._settings = settings
         self._wire = Wire(name, settings, _address(name, settings))
         self._traits = Traits(kind=settings.kind, model=settings.model) if settings.model else None
-        self._scorer: LogprobScorer | None = None
-
-    @property
-    def scorer(self) -> LabelScorer | None:
-        """See `Adapter`."""
-        return self._scorer
+        self.scorer: LabelScorer | None = None
+        """Of the last probe; None when the server gives no log-probabilities, or before it."""
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
         """One chat completion."""
@@ -76,7 +71,7 @@ class OpenAICompatible:
 
     async def probe(self, timeout_s: float) -> Probed:
         """Ask for the models, and try what the server does not describe with requests of a few tokens."""
-        result, self._traits, self._scorer = await probed(self._wire, self._settings, timeout_s)
+        result, self._traits, self.scorer = await probed(self._wire, self._settings, timeout_s)
         return result
 
     async def ping(self, timeout_s: float) -> None:
