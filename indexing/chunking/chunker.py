@@ -75,7 +75,7 @@ class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chunk(document: Document, tokens: TokenSpans, options: ChunkOptions) -> list[Chunk]:
-    """The document's chunks in order; every character that is not white space lies in exactly one.
+    """The document's chunks in order; every character that is not white space is in exactly one.
 
     `embedding_text` of each holds at most `options.max_tokens` tokens, unless a single character holds more.
     """
@@ -115,7 +115,7 @@ class _TokenCounter:
 
 
 class _Segment(NamedTuple):
-    """A range of text that lies in one chunk, and the rank of the boundary before it."""
+    """A range of text that is not divided between chunks, and the rank of the boundary before it."""
 
     start: int
     end: int

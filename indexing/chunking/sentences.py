@@ -45,7 +45,7 @@ Part = tuple[int, int, Rank]
 
 
 def blocks_of(document: Document) -> Iterator[Block]:
-    """The document's blocks, in order and disjoint; text that lies in none of them comes as paragraphs."""
+    """The document's blocks, in order and disjoint; text outside of them comes as paragraphs."""
     position = 0
     for block in document.blocks:
         begins = max(block.start, position)

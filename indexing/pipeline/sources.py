@@ -168,7 +168,7 @@ def _is_skipped_file(name: str) -> bool:
 
 
 def _inside(path: str, root: str) -> str | None:
-    """The part of `path` below `root` with forward slashes, "" for the root itself; None for what lies elsewhere."""
+    """The part of `path` below `root` with forward slashes, "" for the root itself; None for a path elsewhere."""
     relative = PurePath(path)
     if not relative.is_relative_to(root):
         return None
@@ -177,7 +177,7 @@ def _inside(path: str, root: str) -> str | None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """A file matches by its own path or, as when a shell expands the pattern, by a directory that it lies in."""
+    """A file matches by its own path or, as when a shell expands the pattern, by a directory that contains it."""
     expression = re.compile(_translated(pattern))
     parts = name.split("/")
     return any(expression.fullmatch("/".join(parts[:count])) for count in range(len(parts), 0, -1))

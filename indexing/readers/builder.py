@@ -145,7 +145,7 @@ def line_spans(text: str) -> list[tuple[int, int]]:
 
 
 def tidy(text: str) -> str:
-    """Prose with single spaces, plain line breaks and nothing invisible in it."""
+    """Prose with single spaces, plain line breaks and no invisible characters."""
     # Most texts are tidy: `isprintable` is false for every odd space, break and invisible character.
     if text.isprintable() and "  " not in text:
         return text.strip()

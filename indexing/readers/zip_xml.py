@@ -44,7 +44,7 @@ class Package:
         return name in self._members
 
     def read(self, name: str) -> bytes:
-        """One member's bytes. The sizes that a zip declares can be lies, so the bytes are counted as well."""
+        """One member's bytes. A zip can declare false sizes, so the bytes are counted as well."""
         if name not in self._members:
             raise corrupt(f"Its part {name!r} is missing.")
         if self._members[name].flag_bits & 1:

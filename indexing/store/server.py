@@ -72,7 +72,7 @@ class ServerStore:
     """A `VectorStore` on a server."""
 
     def __init__(self, client: AsyncQdrantClient, settings: StoreSettings, *, local: bool = False) -> None:
-        """Takes the client over: `close` closes it. `local` says that it is the client's own emulation."""
+        """Owns the client: `close` closes it. `local` says that it is the client's own emulation."""
         self._client = client
         self._settings = settings
         self._local = asyncio.Lock() if local else None
@@ -326,7 +326,7 @@ def _translated(name: str, exc: Exception) -> WinnowError:
     if isinstance(exc, grpc.aio.AioRpcError):
         if exc.code() is grpc.StatusCode.NOT_FOUND:
             return CollectionNotFound(name)
-        return StoreUnavailable(f"the vector store fails: {exc.code().name} {exc.details() or ''}".rstrip())
+        return StoreUnavailable(f"the vector store failed: {exc.code().name} {exc.details() or ''}".rstrip())
     if isinstance(exc, UnexpectedResponse):
         if exc.status_code == 404:
             return CollectionNotFound(name)
@@ -373,15 +373,14 @@ class ServerDialect:
 
 
 def batches(points: Sequence[Point]) -> Iterator[list[tuple[models.PointStruct, dict[str, Any]]]]:
+    """The points with their payloads, in parts that a server takes in one request."""
     batch: list[tuple[models.PointStruct, dict[str, Any]]] = []
     size = 0
     for point in points:
         payload = encode(point.passage)
-        needed = (
-            len(msgspec.json.encode(payload))
-            + 12 * len(point.dense)
-            + 24 * len(point.sparse.indices if point.sparse else ())
-        )
+        # About what it takes in a request, as JSON or gRPC: 12 bytes for a number, 24 for an index and its weight.
+        weights = len(point.sparse.indices) if point.sparse else 0
+        needed = len(msgspec.json.encode(payload)) + 12 * len(point.dense) + 24 * weights
         if batch and (len(batch) == _BATCH_POINTS or size + needed > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -408,6 +407,7 @@ def _of_documents(document_ids: Sequence[str]) -> models.Filter:
 
 
 def sides(retrieval: Retrieval) -> dict[str, models.QueryRequest]:
+    """A request for each side that is searched."""
     queries: dict[str, Any] = {}
     if retrieval.dense is not None:
         queries[DENSE] = retrieval.dense.tolist()

@@ -144,7 +144,7 @@ class _BodyReader:
         self._end_code()
 
     def _paragraph(self, element: etree._Element) -> None:
-        paragraph = self._understood(element)
+        paragraph = self._parsed(element)
         if paragraph.kind == "code":
             self._code.append(paragraph.text)
             return
@@ -156,13 +156,13 @@ class _BodyReader:
             self.read(box)
 
     def _end_code(self) -> None:
-        """Lines of code are paragraphs to Word; typewriter face without a mark of code is prose."""
+        """Join lines of code, which are paragraphs to Word. Typewriter text without any mark of code is prose."""
         lines, self._code = self._code, []
         looks_like_code = any(_CODE_MARKS.search(line) for line in lines)
         for block in ["\n".join(lines)] if looks_like_code else lines:
             self._writer.add("code" if looks_like_code else "paragraph", block)
 
-    def _understood(self, element: etree._Element) -> _Paragraph:
+    def _parsed(self, element: etree._Element) -> _Paragraph:
         text = inline_text(element)
         if not text.strip():
             return _Paragraph("paragraph", "")
@@ -191,7 +191,7 @@ class _BodyReader:
             identifier = style.based_on
 
     def _heading_level(self, element: etree._Element, style: str) -> int:
-        """1..6, or 0 for what is no heading."""
+        """1..6, or 0 if it is not a heading."""
         if style.lower() == "title":
             return 1
         own = _integer(_value(element, "pPr", "outlineLvl"))
@@ -205,7 +205,7 @@ class _BodyReader:
         return 0
 
     def _mark(self, element: etree._Element) -> tuple[str, int]:
-        """The bullet or number before a list item and its depth; ("", 0) for what is no list item."""
+        """The bullet or number before a list item and its depth; ("", 0) if it is not a list item."""
         own = _value(element, "pPr", "numPr", "numId")
         number = own or next((style.numbering for style in self._lineage(element) if style.numbering), None)
         formats = self._formats.get(number or "")
@@ -254,10 +254,8 @@ class _BodyReader:
                 rows = [[self._cell(inner, nesting + 1) for inner in _flat(row, "tc")] for row in _flat(element, "tr")]
                 parts.extend(", ".join(row) for row in rows if nesting < 5)
             else:
-                parts.append(self._understood(element).text)
-                parts.extend(
-                    " ".join(self._understood(inner).text for inner in _flat(box)) for box in _text_boxes(element)
-                )
+                parts.append(self._parsed(element).text)
+                parts.extend(" ".join(self._parsed(inner).text for inner in _flat(box)) for box in _text_boxes(element))
         return "\n".join(part for part in parts if part.strip())
 
 

@@ -60,7 +60,7 @@ def _slides(package: Package, main: str) -> list[str]:
 
 
 def _relation(element: etree._Element) -> str:
-    """The `r:id`, which stands beside a plain `id`."""
+    """The `r:id`; there is a plain `id` beside it."""
     return next((str(value) for key, value in element.attrib.items() if str(key).endswith("}id")), "")
 
 

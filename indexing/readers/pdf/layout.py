@@ -79,13 +79,13 @@ def _times_seen(seen: Counter[tuple[str, int]], key: tuple[str, int]) -> int:
 
 
 def downwards(rows: list[Row]) -> list[Row]:
-    """The rows as they are, or turned round when nearly every one of them stands above the one before it."""
+    """The rows from top to bottom: reversed if the file has nearly all of them from bottom to top."""
     steps = [below.top - above.top for above, below in pairwise(rows)]
     return rows[::-1] if sum(step < 0 for step in steps) > 0.7 * len(steps) else rows
 
 
 def in_columns(rows: list[Row], width: float) -> list[Row]:
-    """Rows that were written straight across two columns of prose, put one column after the other."""
+    """Rows that run across two columns of prose, reordered to one column after the other."""
     gutter = _gutter(rows, width)
     if gutter is None:
         return rows
@@ -161,7 +161,7 @@ def _place(row: Row, places: list[int | None], columns: list[Fragment], table: l
 
 
 def _column(cell: Fragment, columns: list[Fragment]) -> int | None:
-    """The column in which a cell stands: the same left edge, right edge or middle."""
+    """The column of a cell: the one with the same left edge, right edge or middle."""
     tolerance = 0.8 * cell.size
 
     def distance(column: Fragment) -> float:
@@ -178,7 +178,7 @@ def _is_tabular(row: Row) -> bool:
 
 
 def _belongs(above: Row, row: Row, places: list[int | None]) -> bool:
-    """True when `row` goes on with the table whose last row is `above`."""
+    """True if `row` continues the table whose last row is `above`."""
     if row.top <= above.top or row.top - above.bottom > 2 * above.size:
         return False
     in_columns_above = sum(place is not None for place in places)

@@ -165,7 +165,7 @@ def _is_bold_glyph(text: Any, index: int) -> bool:
 
 
 def _refuse_scan(pdf: Any, pages: list[Page]) -> None:
-    """Refuses pictures of text. A few stamped characters a page are no text layer."""
+    """Refuse pictures of text. A few stamped characters on a page do not make a text layer."""
     characters = sum(len(fragment.text) for page in pages for fragment in page.fragments)
     if characters >= _SCANNED_CHARACTERS_PER_PAGE * max(1, len(pages)):
         return

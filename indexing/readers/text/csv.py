@@ -1,4 +1,4 @@
-"""CSV and TSV: the file as it is, one block a record."""
+"""CSV and TSV: the text of the file unchanged, a block for each record."""
 
 import csv
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _SAMPLE = 64 * 1024
 
 
 def read_csv(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document: the decoded file; the delimiter is found out."""
+    """One document: the decoded file; the delimiter is detected."""
     text = decode(data)
     blocks = covering(text, _records(text, _delimiter(text)))
     return [Document(text=text, blocks=blocks, media_type="text/csv")]
@@ -49,7 +49,7 @@ def _records(text: str, delimiter: str) -> Iterator[Block]:
         except StopIteration:
             return
         except csv.Error:
-            # Not CSV after all: the rest stands as it is.
+            # Not CSV after all: `covering` makes paragraphs of the rest.
             return
         last = min(reader.line_num, len(lines))
         if block := trimmed(text, lines[first][0], lines[last - 1][1], "table_row", header=header):

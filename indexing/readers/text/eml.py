@@ -72,7 +72,7 @@ def _metadata(message: EmailMessage) -> dict[str, Any]:
 
 
 def _date(text: str) -> str:
-    """ISO 8601 where the header can be understood; else as it stands."""
+    """ISO 8601 if the header can be parsed; else the header unchanged."""
     try:
         return email.utils.parsedate_to_datetime(text).isoformat()
     except (ValueError, TypeError, IndexError):

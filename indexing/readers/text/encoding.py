@@ -56,7 +56,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
 
 
 def known_encoding(name: str | None) -> str | None:
-    """Python's name of the encoding that a label stands for in practice; None for an unknown label."""
+    """Python's name of the encoding that a label means in practice; None for an unknown label."""
     try:
         codec = codecs.lookup(name.strip()) if name and name.isascii() else None
     except (LookupError, ValueError):
@@ -81,7 +81,7 @@ def refuse_binary(data: bytes) -> None:
 
 
 def _utf16_without_mark(data: bytes) -> str | None:
-    """Mostly Latin text in UTF-16 gives itself away: every other byte is NUL."""
+    """Mostly Latin text in UTF-16 is recognised by its bytes: every other one is NUL."""
     sample = data[:2048]
     if len(sample) < 4 or len(data) % 2:
         return None

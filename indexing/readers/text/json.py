@@ -1,4 +1,4 @@
-"""JSON and JSON lines: a file of records gives a document each, any other JSON stands as it is."""
+"""JSON and JSON lines: a document for each record of a file of records; any other JSON is one document, unchanged."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -72,7 +72,7 @@ def _documents(values: list[tuple[str, dict[str, Any]]]) -> list[Document]:
         if document.key in seen:
             raise corrupt(f"Two of its records have the id {document.key!r}; make the ids unique.")
         seen.add(document.key)
-    # A record without a word in it cannot be found: it is no document.
+    # A record without text cannot be found by any search: it is not a document.
     return [document for document in documents if document.text.strip()]
 
 

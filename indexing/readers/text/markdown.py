@@ -22,11 +22,11 @@ _COMMENT = re.compile(r"(?:^|[ \t])#.*")
 _WHOLE = re.compile(r"[+-]?(?:0|[1-9]\d{0,14})", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,15}\.\d{1,15}", re.ASCII)
 _NOTHING = ("", "~", "null", "|", ">", "|-", ">-")
-_TRUTHS = {"true": True, "false": False}
+_BOOLEANS = {"true": True, "false": False}
 
 
 def front_matter(text: str) -> tuple[int, Fields]:
-    """Where it ends, 0 without any; and its fields: texts, numbers, truths and lists of them."""
+    """Where the front matter ends, 0 if there is none; and its fields: texts, numbers, booleans and lists of them."""
     head = _HEAD.match(text)
     return (head.end(), _fields(head[1])) if head else (0, {})
 
@@ -44,7 +44,7 @@ def _fields(head: str) -> Fields:
 
 
 def _value(text: str) -> Scalar | list[Scalar] | None:
-    """None where nothing stands, so that a list may follow."""
+    """None for an empty value, after which a list may follow."""
     bare = _COMMENT.sub("", text).strip()
     if bare.startswith("[") and bare.endswith("]"):
         return [_scalar(part.strip()) for part in _LISTED.findall(bare[1:-1]) if part.strip()]
@@ -57,7 +57,7 @@ def _scalar(text: str) -> Scalar:
     bare = _COMMENT.sub("", text).strip()
     if _WHOLE.fullmatch(bare):
         return int(bare)
-    return float(bare) if _DECIMAL.fullmatch(bare) else _TRUTHS.get(bare.lower(), bare)
+    return float(bare) if _DECIMAL.fullmatch(bare) else _BOOLEANS.get(bare.lower(), bare)
 
 
 _LEAVES: dict[str, BlockKind] = {

@@ -1,4 +1,4 @@
-"""Plain text, AsciiDoc and reStructuredText: the file as it is, with its paragraphs and headings marked."""
+"""Plain text, AsciiDoc and reStructuredText: the text of the file unchanged, its paragraphs and headings marked."""
 
 import re
 from collections.abc import Iterator

@@ -129,7 +129,7 @@ def test_a_missing_quick_start_package_names_the_extra(monkeypatch: pytest.Monke
 
 def test_a_directory_that_holds_no_model_is_unavailable(tmp_path: Path) -> None:
     """The error names it and the setting."""
-    with pytest.raises(EmbedderUnavailable, match=r"cannot be loaded: in \[embedding\] model"):
+    with pytest.raises(EmbedderUnavailable, match=r"cannot be loaded: set \[embedding\] model"):
         load_embedder(EmbeddingSettings(model=str(tmp_path)))
 
 
