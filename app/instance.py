@@ -1,7 +1,7 @@
 """How the command line finds the running service of the same home directory.
 
-One process owns the embedded index. While the service runs it is the owner, and says so in a file that only the same
-user can read: its address, and a token that proves the caller could read the file.
+One process owns the embedded index. While the service runs it is the owner, and announces itself in a file that only
+the same user can read: its address, and a token that proves that the caller could read the file.
 """
 
 import os
@@ -17,7 +17,7 @@ _PROBE_S = 2.0
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """A running service. `url` has no trailing slash."""
+    """A running service, as its file describes it. `url` has no trailing slash."""
 
     url: str
     token: str
@@ -25,7 +25,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def announce(home: Path, url: str) -> Presence:
-    """Write the file, readable by its owner alone."""
+    """Write the file, readable only by its owner."""
     presence = Presence(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
     home.mkdir(parents=True, exist_ok=True)
     temporary = home / f".{_FILE}.{presence.pid}"
@@ -36,13 +36,13 @@ def announce(home: Path, url: str) -> Presence:
 
 
 def withdraw(home: Path, presence: Presence) -> None:
-    """Remove the file, unless another service has written its own since."""
+    """Remove the file, unless another service has replaced it."""
     if _read(home) == presence:
         (home / _FILE).unlink(missing_ok=True)
 
 
 def find_service(home: Path) -> Presence | None:
-    """The service that runs on this home directory, if it answers."""
+    """The service that runs on this home directory, if it answers. A file may be left over from a killed one."""
     presence = _read(home)
     if presence is None:
         return None
@@ -66,6 +66,6 @@ def _read(home: Path) -> Presence | None:
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Last event of a run that could not go on."""
+    """The last event of an indexing run that failed."""
 
     detail: str

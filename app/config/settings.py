@@ -1,7 +1,7 @@
-"""The service's settings: `winnow.toml` and the environment, both handed in; nothing is read on import.
+"""The service's settings, from `winnow.toml` and the environment; both are passed in, and nothing is read on import.
 
-Every key is one line of the file and one environment variable: `port` of `[service]` is WINNOW_SERVICE_PORT by the
-general rule, except for the keys in SHORT_NAMES, which have a shorter name. `model` of `[backends.my-gpu]` is
+Every key of the file can also be set by an environment variable: `timeout_s` of `[store]` by WINNOW_STORE_TIMEOUT_S.
+The keys in SHORT_NAMES have shorter variables instead. `model` of `[backends.my-gpu]` is
 WINNOW_BACKENDS_MY_GPU_MODEL, and WINNOW_BACKENDS_MY_GPU_KIND alone declares such a backend, called "my_gpu".
 """
 
@@ -33,7 +33,7 @@ SHORT_NAMES = {
     ("service", "allow_anonymous"): "WINNOW_ALLOW_ANONYMOUS",
 }
 
-# Kubernetes sets these in every pod beside a Service called "winnow"; they are not meant for us.
+# Kubernetes sets these variables in every pod beside a Service called "winnow"; they are not settings of ours.
 _SERVICE_LINK = re.compile(r"WINNOW_SERVICE_(HOST|PORT(_\w+)?)")
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
 
@@ -45,11 +45,11 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP side.
+    """The HTTP service.
 
-    `hosts` are names, besides loopback's, under which browsers and proxies may address the service; with
-    `allow_anonymous` all names are fine until some are given. `public_url` is where users' browsers find the service,
-    if programs find it elsewhere: links in citations begin with it. `backend` ranks where a request names none.
+    `hosts` are the names, besides loopback's, under which browsers and proxies may address the service; with
+    `allow_anonymous` and no `hosts`, all names are accepted. `public_url` is the service's address for users' browsers,
+    if it differs from that for programs: links in citations begin with it. `backend` ranks if a request names none.
     `log_format` "auto" is text on a terminal and JSON elsewhere.
     """
 
@@ -67,17 +67,17 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`home` holds index, manifest, ledger and caches."""
+    """`home` is the directory of the index, the manifest, the ledger and caches."""
 
     home: Path = Path(".winnow")
 
 
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How models rank, where a request does not say.
+    """How models rank, unless a request says otherwise.
 
-    A model reads the best `depth` candidates, and `deadline_ms` is for all that it does; `block` passages stand in one
-    request to a model that tells no log-probabilities. `cache` keeps the latest `cache_entries` of what models said:
-    "sqlite" also in the home, for the next start and for other processes.
+    A model reads the best `depth` candidates within `deadline_ms`. A model without log-probabilities reads `block`
+    passages per request. The latest `cache_entries` scores are cached in memory; with "sqlite" also in the home
+    directory, for the next start and for other processes.
     """
 
     strategy: Strategy = "auto"
@@ -89,7 +89,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Answering. Below `min_relevance` nobody is asked; None: a default for quoting, and a lower one for models."""
+    """Passages below `min_relevance` are not answered from; None: a default for quoting, and a lower one for models."""
 
     min_relevance: Fraction | None = None
 
@@ -97,10 +97,10 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The endpoints in other products' formats.
 
-    `rerank_aliases` are model names that clients send, and the backend that each stands for. A model reads the best
-    `rerank_depth` texts of a call; `rerank_deadline_ms` is for the whole of it, by default less than the 10 s that
-    RAGFlow's "Verify" waits. Up to `rerank_embedded` texts are matched by their vectors too, more by their words alone.
-    `embed_aliases` are further names of the embedding model.
+    `rerank_aliases` maps model names that clients send to backends. A model reads the best `rerank_depth` texts of a
+    call, within `rerank_deadline_ms`; the default is less than the 10 s that RAGFlow's "Verify" waits. Up to
+    `rerank_embedded` texts are matched by their vectors too, more only by their words. `embed_aliases` are additional
+    names of the embedding model.
     """
 
     rerank_aliases: dict[str, str] = {}
@@ -111,7 +111,7 @@ class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that can be told, by section of the file."""
+    """All settings, by section of the file."""
 
     service: ServiceSettings = ServiceSettings()
     index: IndexSection = IndexSection()
@@ -136,11 +136,12 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
     """The file's settings, overridden by the environment's. Raises ConfigError naming the place, the key and the fix.
 
-    Paths in the result are absolute: those of the file count from its folder, those of the environment from `cwd`.
+    Paths in the result are absolute: in the file they are relative to its folder, in the environment to `cwd`.
     """
-    named = environ.get("WINNOW_CONFIG")
-    path = cwd / (named or CONFIG_FILE)
-    raw = _read_file(path) if named or path.exists() else {}
+    configured = environ.get("WINNOW_CONFIG")
+    path = cwd / (configured or CONFIG_FILE)
+    # A file that was named must exist; the default one need not.
+    raw = _read_file(path) if configured or path.exists() else {}
     _refuse_unknown(raw, (*SECTIONS, BACKENDS), f"{path}: unknown section")
     reader = _Reader(path, environ, cwd)
     sections: dict[str, Any] = {name: reader.section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
@@ -155,13 +156,13 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: this is not valid TOML: {exc}") from exc
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
     except OSError as exc:
-        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); WINNOW_CONFIG names the file") from exc
+        raise ConfigError(f"{path}: cannot be read ({exc.strerror}); check WINNOW_CONFIG") from exc
 
 
 class _Reader:
-    """Reads sections out of the file at `path` and the environment."""
+    """Reads sections from the content of the file at `path` and from the environment."""
 
     def __init__(self, path: Path, environ: Mapping[str, str], cwd: Path) -> None:
         self._path = path
@@ -173,35 +174,35 @@ class _Reader:
         return kind(**self._values(name, kind, raw))
 
     def backends(self, raw: Any) -> dict[str, BackendSettings]:
-        """Those of the file in their order, then those that only the environment declares."""
+        """The backends of the file in their order, then those that only the environment declares."""
         sections = self._table(BACKENDS, raw)
-        found = discovered(self._environ)
-        for name in (*self._declared_by_variables(sections), *found):
+        defaults = discovered(self._environ)
+        for name in (*self._declared_by_variables(sections), *defaults):
             sections.setdefault(name, {})
-        return {name: self._backend(name, section, found.get(name, {})) for name, section in sections.items()}
+        return {name: self._backend(name, section, defaults.get(name, {})) for name, section in sections.items()}
 
     def refuse_unknown_variables(self, backends: Iterable[str]) -> None:
-        """A misspelt variable is as bad as a misspelt key. Only names that begin like a section's are ours to judge."""
+        """Raise ConfigError for a misspelt variable. Only names that begin with that of a section are checked."""
         kinds: dict[str, type[msgspec.Struct]] = {
             **SECTIONS,
             **{f"{BACKENDS}.{name}": BackendSettings for name in backends},
         }
-        known = {variable_of(name, f.name) for name, kind in kinds.items() for f in msgspec.structs.fields(kind)}
+        valid = {variable_of(name, f.name) for name, kind in kinds.items() for f in msgspec.structs.fields(kind)}
         prefixes = tuple(f"WINNOW_{name.upper()}_" for name in (*SECTIONS, BACKENDS))
         ours = [key for key in self._environ if key.startswith(prefixes) and not _SERVICE_LINK.fullmatch(key)]
-        _refuse_unknown(ours, known, "environment: unknown variable")
+        _refuse_unknown(ours, valid, "environment: unknown variable")
 
-    def _backend(self, name: str, raw: Any, found: Mapping[str, Any]) -> BackendSettings:
+    def _backend(self, name: str, raw: Any, defaults: Mapping[str, Any]) -> BackendSettings:
         where = f"{BACKENDS}.{name}"
         if problem := name_problem(name):
             raise ConfigError(f"{self._path}: [{where}]: {problem}")
-        values = {**found, **self._values(where, BackendSettings, raw)}
+        values = {**defaults, **self._values(where, BackendSettings, raw)}
         if "kind" not in values:
             raise ConfigError(f"{self._path}: [{where}] needs a kind: {kinds()}")
         return completed(name, BackendSettings(**values), self._environ)
 
     def _declared_by_variables(self, declared: Iterable[str]) -> list[str]:
-        taken = {_shouted(name) for name in declared}
+        taken = {_upper_snake(name) for name in declared}
         matches = (re.fullmatch(r"WINNOW_BACKENDS_(\w+)_KIND", key) for key in self._environ)
         names = [match[1] for match in matches if match]
         return [name.lower() for name in sorted(names) if name not in taken]
@@ -218,8 +219,8 @@ class _Reader:
             variable = variable_of(name, key)
             text = self._environ.get(variable, "")
             if text and not _SERVICE_LINK_VALUE.fullmatch(text):
-                told = _from_text(text, kind_of_value, variable)
-                values[key] = _checked(told, kind_of_value, variable, self._cwd, strict=False)
+                value = _from_text(text, kind_of_value, variable)
+                values[key] = _checked(value, kind_of_value, variable, self._cwd, strict=False)
         return values
 
     def _table(self, name: str, raw: Any) -> dict[str, Any]:
@@ -230,22 +231,22 @@ class _Reader:
 
 def variable_of(section: str, key: str) -> str:
     """The environment variable that overrides `key` of `[section]`."""
-    return SHORT_NAMES.get((section, key)) or f"WINNOW_{_shouted(section)}_{_shouted(key)}"
+    return SHORT_NAMES.get((section, key)) or f"WINNOW_{_upper_snake(section)}_{_upper_snake(key)}"
 
 
-def _shouted(name: str) -> str:
+def _upper_snake(name: str) -> str:
     return re.sub(r"\W", "_", name).upper()
 
 
 def _from_text(text: str, kind: Any, variable: str) -> Any:
-    """A list is written with commas, a table as JSON."""
+    """Lists are separated by commas, tables are JSON."""
     if get_origin(kind) is tuple:
         return [item.strip() for item in text.split(",") if item.strip()]
     if text.startswith("{") and kind not in (str, Path):
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError as exc:
-            raise ConfigError(f"{variable}: this is no JSON object: {exc}") from exc
+            raise ConfigError(f"{variable}: not a JSON object: {exc}") from exc
     return text
 
 
@@ -253,20 +254,20 @@ def _checked(value: Any, kind: Any, where: str, base: Path, *, strict: bool = Tr
     try:
         checked = msgspec.convert(value, kind, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as exc:
-        shown = "" if "api_key" in where.lower() else f" ({value!r} is given)"
-        raise ConfigError(f"{where}: {str(exc).replace('`', '')}{shown}") from exc
+        got = "" if "api_key" in where.lower() else f" ({value!r} is given)"  # a key must not reach a log
+        raise ConfigError(f"{where}: {str(exc).replace('`', '')}{got}") from exc
     return base / checked.expanduser() if isinstance(checked, Path) else checked
 
 
 def _path(kind: type, value: Any) -> Path:
-    """The one type that msgspec does not know. A TypeError becomes its ValidationError."""
+    """Converts the one type that msgspec does not know. It turns a TypeError into a ValidationError."""
     if kind is not Path or not isinstance(value, str):
         raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
     return Path(value)
 
 
-def _refuse_unknown(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    names = sorted(known)
+def _refuse_unknown(given: Iterable[str], valid: Iterable[str], what: str) -> None:
+    names = sorted(valid)
     for key in given:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)

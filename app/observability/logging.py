@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or text for people. What libraries log comes out the same way."""
+"""Structured logs: one JSON object per line, or text for people. Messages of libraries are formatted the same way."""
 
 import logging
 import sys
@@ -6,12 +6,12 @@ from typing import Literal
 
 import structlog
 
-# Without local variables: they hold queries, passages and keys.
+# Tracebacks without local variables: these contain queries, passages and keys.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
 def configure_logging(form: Literal["auto", "json", "text"], level: str) -> None:
-    """For the whole process, to standard error. "auto" is text on a terminal and JSON elsewhere."""
+    """Configure logging of the whole process, to standard error. "auto" is text on a terminal and JSON elsewhere."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [

@@ -1,4 +1,4 @@
-"""Workloads, GPUs and estimates: what the estimator takes and gives."""
+"""Workloads, GPUs and estimates: the input and output of the estimator. Plain data."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -10,7 +10,7 @@ SEED_SPEED = "seed figure, single stream on an RTX 4090, not measured"
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """A graphics card. `memory_gib`, and `bandwidth` in GB/s by its data sheet."""
+    """A graphics card, with its memory and its bandwidth in GB/s by the data sheet."""
 
     name: str
     memory_gib: float
@@ -58,23 +58,23 @@ MODELS = (
         speed_source="Gemma 3 12B's 55 x 12/9, as decoding reads every weight once a token; not measured",
     ),
 )
-"""Qwen3.5 has no 7B: 4B and 9B are next to it."""
+"""Qwen3.5 has no 7B: 4B and 9B are the closest."""
 
 USABLE = 0.92
-"""The part of the memory that vLLM takes by default."""
+"""The share of the memory that vLLM uses by default."""
 
 OVERHEAD_GIB = 2.0
 """Activations, CUDA graphs and the driver: an assumption."""
 
 
 def conversations(model: LocalModel, gpu: Gpu) -> int:
-    """How many of 4,096 tokens fit at once beside the weights; 0: the model does not fit."""
+    """How many conversations of 4,096 tokens fit beside the weights; 0: the model does not fit."""
     free = gpu.memory_gib * USABLE - model.weights_gb * 1e9 / 2**30 - OVERHEAD_GIB
     return max(0, int(free * 1024 / model.kv_mib))
 
 
 def speed(model: LocalModel, gpu: Gpu) -> float:
-    """Tokens/s of one stream: decoding waits for memory, so by its bandwidth."""
+    """Tokens/s of one stream: decoding is limited by memory, so it scales with the bandwidth."""
     return model.speed * gpu.bandwidth / SPEEDS_ON.bandwidth
 
 
@@ -83,11 +83,11 @@ MONTH_H = 730.0
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """A month's tokens, and what is assumed. `cached_share` of the input comes from a cache.
+    """A month's tokens, and assumptions. `cached_share` of the input is cached.
 
-    `hours` are rented in a month whether they are used or not; "needed": only as long as there is work. `concurrency`
-    conversations are served at once. A prompt is read `prompt_factor` times as fast as one stream writes. `gpus` are
-    dollars per hour by name, and only those are looked at; None: all at their usual prices.
+    GPUs are rented for `hours` per month, used or not; "needed": only while there is work. Each serves `concurrency`
+    conversations at the same time. A prompt is read `prompt_factor` times as fast as one stream is generated. `gpus`
+    are dollars per hour by name, and only those are considered; None: all at their usual prices.
     """
 
     input_tokens: int
@@ -100,14 +100,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tokens(self) -> int:
-        """Input and output."""
+        """Input and output tokens together."""
         return self.input_tokens + self.output_tokens
 
 
 class ApiCost(msgspec.Struct, frozen=True, kw_only=True):
-    """A month over an API. Dollars per million tokens are those of `price_source`, as of `as_of`.
+    """A month with an API. The prices, in dollars per million tokens, are from `price_source`, as of `as_of`.
 
-    `reference`: no such backend is configured; it is here to compare with.
+    `reference`: this backend is not configured, and listed for comparison.
     """
 
     backend: str
@@ -123,9 +123,9 @@ class ApiCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
-    """From how many tokens a month, of the same mix, the GPU is cheaper than that API; None: never.
+    """The tokens per month, of the same mix, above which the GPU is cheaper than this API; None: never.
 
-    It stays so until the GPU is full.
+    It is cheaper until the GPU is fully used.
     """
 
     backend: str
@@ -134,10 +134,10 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelfHostCost(msgspec.Struct, frozen=True, kw_only=True):
-    """A month on GPUs. `backend` None: nothing of that kind is configured, and the speeds are assumptions.
+    """A month of self-hosting. `backend` None: no such backend is configured, and the speeds are assumptions.
 
-    Speeds are tokens/s of one GPU with `concurrency` conversations at once. `gpu_hours` are the hours of work, of which
-    `gpus` are needed; each is rented for `rented_hours`, None: as long as there is work.
+    Speeds are tokens/s of one GPU with `concurrency` conversations at the same time. `gpu_hours` are the hours of work,
+    for which `gpus` are needed, each rented for `rented_hours`; None: while there is work.
     """
 
     model: str
@@ -157,7 +157,7 @@ class SelfHostCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assumption(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that the figures stand on, and whence it is."""
+    """Something that the figures depend on, and its source."""
 
     name: str
     value: str
@@ -165,9 +165,9 @@ class Assumption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What the month costs in each way, the cheapest first, own GPUs before others.
+    """The cost of the month on each API and GPU, the cheapest first, the user's own GPUs before others.
 
-    `not_estimated` names the backends of which too little is known, and what is missing.
+    `not_estimated` names the backends without an estimate, and what is missing for one.
     """
 
     workload: Workload

@@ -103,7 +103,7 @@ def test_a_project_is_as_good_as_a_key(tmp_path: Path) -> None:
         ("backends = 3\n", {}, r"written \[backends\]"),
         ("[backends]\nx = 3\n", {}, r"written \[backends.x\]"),
         ("", {"WINNOW_BACKENDS_X_MODEL": "m"}, "unknown variable WINNOW_BACKENDS_X_MODEL"),
-        ("", {"WINNOW_BUDGETS_KEYS": "{"}, "WINNOW_BUDGETS_KEYS: this is no JSON object"),
+        ("", {"WINNOW_BUDGETS_KEYS": "{"}, "WINNOW_BUDGETS_KEYS: not a JSON object"),
         ("[budgets]\ndaily_usd = -1\n", {}, "daily_usd"),
     ],
 )

@@ -86,7 +86,7 @@ def test_every_key_has_a_variable(tmp_path: Path) -> None:
         ("[service]\nlog_format = 'xml'\n", r"log_format in \[service\]"),
         ("[index]\nhome = 3\n", r"home in \[index\]: Expected str"),
         ("[answer]\nmin_relevance = 2\n", r"min_relevance in \[answer\]"),
-        ("[service\n", r"winnow\.toml: this is not valid TOML"),
+        ("[service\n", r"winnow\.toml: not valid TOML"),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, says: str) -> None:
