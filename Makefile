@@ -17,7 +17,7 @@ help:
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
-	@echo 'make check           checks format, lint, types, and imports between packages'
+	@echo 'make check           checks format, lint, types, imports between packages, and dead code'
 	@echo 'make mutants         changes the pure modules here and there, and lists what their tests miss: minutes'
 	@echo 'make format          formats the code'
 	@echo 'make bench           lists the benchmarks'
