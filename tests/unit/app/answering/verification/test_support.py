@@ -40,6 +40,8 @@ def test_names_are_told_by_their_shape(claim: str, language: str, names: list[tu
         ("José", "Jose", True),
         ("Austria", "Australia", False),
         ("Iran", "Iraq", False),
+        ("Iran", "the Iranian government", True),
+        ("Rome", "a Roman road", False),
         ("Barack Obama", "Michelle Obama", False),
         ("スカイツリー", "東京スカイツリーは", True),
         ("スカイツリー", "東京タワーは", False),
@@ -49,6 +51,13 @@ def test_a_name_is_found_in_its_forms(name: str, quote: str, held: bool) -> None
     """Inflected, without accents, as an acronym; a similar name is another one."""
     [claimed] = claimed_names(f"It is {name}." if name.isascii() or name == "José" else name, "en")
     assert NameIndex(quote).contains(claimed) is held
+
+
+def test_an_acronym_has_two_to_six_letters() -> None:
+    """One letter is the initial of too many words, seven are no acronym."""
+    index = NameIndex("Alpha Beta Gamma Delta Epsilon Zeta Eta.")
+    lengths = [length for length in range(1, 8) if index.contains(("abgdeze"[:length],))]
+    assert lengths == [2, 3, 4, 5, 6]
 
 
 def test_what_begins_a_sentence_may_be_a_name() -> None:
@@ -98,6 +107,7 @@ def test_true_claims_are_verified(claim: str, quote: str) -> None:
         ("Berlin has 3.7 million people.", "柏林有360万人口。"),
         ("柏林有370万人口。", "Berlin has 3.6 million people."),
         ("The Rhine flows through Cologne to Rotterdam.", "Die Donau fließt durch Wien nach Budapest."),
+        ("The river flows past Cologne and then past Bonn.", "Die Donau fließt durch Wien nach Budapest."),
         ("他从一九九〇年起在IBM工作。", "他从一九九〇年起在谷歌工作。"),
         ("苹果很好吃。", "柏林是德国的首都。"),
         ("Die Abdeckung beginnt am 3. Juni 2021.", "Am 03.05.2021 beginnt die Abdeckung."),
@@ -107,6 +117,20 @@ def test_true_claims_are_verified(claim: str, quote: str) -> None:
 def test_false_claims_are_not(claim: str, quote: str) -> None:
     """A number, a date or a name that is not in the quotation, or nothing in common at all."""
     assert not supported(claim, quote)
+
+
+def test_a_sentence_without_an_end_is_not_verified() -> None:
+    """Up to 2,000 characters are compared."""
+    claim = "Rollo led the Norse " * 100
+    assert supported(claim, NORSE)
+    assert not supported(claim + "x", NORSE)
+
+
+def test_a_third_of_the_words_must_be_quoted() -> None:
+    """Three of ten are enough, two of ten are not."""
+    claim = "fresh cheese melts slowly inside every warm brick oven daily"
+    assert supported(claim, "cheese, oven, brick.")
+    assert not supported(claim, "cheese, oven.")
 
 
 def test_names_may_stand_in_the_context_and_numbers_may_not() -> None:
