@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of an attempt: after `seconds` a failure, if there is one, else a reply.
 
     A stream gives its first piece after `seconds`, the next ones each `apart` seconds later, and fails, if it does,
-    after `pieces` of them; `finishes` False: it just ends. `told` False: it says no tokens. `reason` is
+    after `pieces` of them; `finishes` False: it just ends. `reports_tokens` False: it does not. `reason` is
     why the reply ended.
     """
 
@@ -42,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[str, ...] = ("It ", "is ", "42.")
     apart: float = 0.01
     finishes: bool = True
-    told: bool = True
+    reports_tokens: bool = True
     reason: FinishReason = "stop"
 
     def fail(self) -> None:
@@ -113,8 +113,8 @@ class ScriptedAdapter:
             raise
         self._over(None)
         if plan.finishes:
-            self.tokens = self.tokens + (TOKENS if plan.told else TokenCount())
-            yield Delta(finish_reason=plan.reason, tokens=TOKENS if plan.told else None)
+            self.tokens = self.tokens + (TOKENS if plan.reports_tokens else TokenCount())
+            yield Delta(finish_reason=plan.reason, tokens=TOKENS if plan.reports_tokens else None)
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
         plan = self._begin()

@@ -1,4 +1,4 @@
-"""Lines over scripted adapters, and the calls made on them."""
+"""Backend clients over scripted adapters, and the calls made on them."""
 
 from random import Random
 from typing import Any
@@ -21,10 +21,10 @@ def make_client(
     **settings: Any,
 ) -> BackendClient:
     """A client of kind "vllm" whose model is configured."""
-    told = BackendSettings(**({"kind": "vllm", "model": "fake-1"} | settings))
-    return BackendClient(name, told, adapter, meter or RecordingMeter(), routing, random=Random(1))
+    values = BackendSettings(**({"kind": "vllm", "model": "fake-1"} | settings))
+    return BackendClient(name, values, adapter, meter or RecordingMeter(), routing, random=Random(1))
 
 
 def a_call(seconds: float = 100.0) -> Call:
-    """With so much time."""
+    """A call that has so many seconds."""
     return Call(stage="chat", deadline=Deadline(seconds), account=Account())

@@ -158,7 +158,7 @@ async def test_a_spent_day_is_not_waited_for() -> None:
     assert client.health == "up"
 
 
-async def test_a_line_that_begins_to_rest_says_why() -> None:
+async def test_a_backend_that_begins_to_rest_says_why() -> None:
     """When the breaker opens during a call's retries, the call fails at once with its own error, not with Resting."""
     adapter = ScriptedAdapter(rest=Plan(failure=down))
     client = make_client(adapter, retries=10, routing=RoutingSettings(failures=3))
@@ -169,7 +169,7 @@ async def test_a_line_that_begins_to_rest_says_why() -> None:
     assert now() == pytest.approx(adapter.times[-1] + 0.1)
 
 
-async def test_a_line_that_others_sent_to_rest_says_why() -> None:
+async def test_a_backend_that_others_sent_to_rest_says_why() -> None:
     """When the breaker opens while a call pauses before its retry, the call too fails with its own error."""
     adapter = ScriptedAdapter([Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 2.0)), Plan(failure=down)])
     client = make_client(adapter, retries=1, routing=RoutingSettings(failures=2))
@@ -182,7 +182,7 @@ async def test_a_line_that_others_sent_to_rest_says_why() -> None:
     assert adapter.begun == 2
 
 
-async def test_a_resting_line_is_not_waited_for() -> None:
+async def test_a_resting_backend_is_not_waited_for() -> None:
     """However full the queue is, a call finds out at once that the backend rests."""
     adapter = ScriptedAdapter([Plan(seconds=50), Plan(seconds=1, failure=down), Plan(seconds=50)])
     client = make_client(adapter, concurrency=2, retries=0, routing=RoutingSettings(failures=1))
@@ -344,7 +344,7 @@ async def test_a_stream_is_passed_on_and_booked() -> None:
 async def test_a_stream_that_tells_no_tokens_is_estimated() -> None:
     """Without the server's word the prompt and the text that came are booked as an estimate."""
     meter = RecordingMeter()
-    stream = await make_client(ScriptedAdapter(rest=Plan(told=False)), meter).stream(ASKED, a_call())
+    stream = await make_client(ScriptedAdapter(rest=Plan(reports_tokens=False)), meter).stream(ASKED, a_call())
     assert len([delta async for delta in stream]) == 4
     assert [(b.tokens, b.estimate) for b in meter.booked] == [(None, TokenCount(input=10, output=3))]
 
@@ -461,7 +461,7 @@ async def test_a_trial_has_no_company() -> None:
     assert adapter.begun == 2
 
 
-async def test_a_line_that_fails_gives_no_company() -> None:
+async def test_a_backend_that_fails_gives_no_company() -> None:
     """A slow call from before the breaker opened is not hedged, even when a trial would be let through."""
     adapter = ScriptedAdapter([Plan(seconds=20), Plan(failure=down)])
     client = make_client(adapter, hedge_after_s=10, retries=0, routing=RoutingSettings(failures=1, rest_s=5))
@@ -559,7 +559,7 @@ async def test_a_ping_tells_the_health() -> None:
         assert client.health == health
 
 
-async def test_a_call_that_succeeds_brings_the_line_up() -> None:
+async def test_a_call_that_succeeds_brings_the_backend_up() -> None:
     """Traffic knows better than the last check, and whoever watches hears of it."""
     adapter = ScriptedAdapter()
     adapter.away = down
@@ -600,7 +600,7 @@ async def _chaos(random: Random) -> None:
             failure=failure,
             pieces=("a", "b") if random.random() < 0.8 else (),
             finishes=random.random() < 0.9,
-            told=random.random() < 0.5,
+            reports_tokens=random.random() < 0.5,
         )
 
     adapter, meter = ScriptedAdapter(rest=plan), RecordingMeter(attempts=random.choice((None, 30)), seconds=0.05)

@@ -51,7 +51,7 @@ async def call(client: BackendClient) -> None:
         await client.complete(ASKED, a_call())
 
 
-async def test_every_line_is_probed_at_the_start() -> None:
+async def test_every_backend_is_probed_at_the_start() -> None:
     """Starting waits for nobody, asks all at once, and one that is down does not keep the others."""
     adapters = [ScriptedAdapter(), ScriptedAdapter(probe=down), ScriptedAdapter()]
     clients = [make_client(adapter, name=f"line{number}") for number, adapter in enumerate(adapters)]

@@ -22,21 +22,21 @@ class Backend:
 
     def __init__(self, kind: str = "vllm", *, without: bool = False) -> None:
         self.now, self.without = 0.0, without
-        self.asked: list[ChatRequest] = []
+        self.requests: list[ChatRequest] = []
         self.tooling = ToolFallback("gemma", PROVIDERS[kind], lambda: self.now)
 
     async def answer(self, request: ChatRequest) -> str:
-        self.asked.append(request)
+        self.requests.append(request)
         if request.tools and self.without:
             raise ToolsRefused("gemma", "gemma does not support tools (HTTP 400)")
         return "It is noon."
 
     async def serve(self, tools: Tools | None = TOOLS) -> list[bool]:
         """Whether each of the requests that it took had tools."""
-        self.asked.clear()
+        self.requests.clear()
         request = ChatRequest(messages=(*ASKED.messages, CALLED, TOLD), tools=tools)
         assert await self.tooling.serve(request, self.answer) == "It is noon."
-        return [asked.tools is not None for asked in self.asked]
+        return [request.tools is not None for request in self.requests]
 
 
 async def test_a_refusal_is_remembered_for_a_while() -> None:
@@ -65,7 +65,7 @@ async def test_who_cannot_be_made_to_call_is_not_asked(kind: str) -> None:
     backend = Backend(kind)
     with pytest.raises(MissingCapability):
         await backend.serve(Tools(functions=TOOLS.functions, choice="required"))
-    assert not backend.asked
+    assert not backend.requests
     assert await backend.serve() == [kind == "ollama"]
 
 
@@ -73,8 +73,8 @@ async def test_without_tools_nobody_hears_of_calls() -> None:
     """What tools said in a conversation that offers none any more is the user's, in one turn with what is beside it."""
     backend = Backend()
     assert await backend.serve(tools=None) == [False]
-    [asked] = backend.asked
-    assert asked.messages == (Message(role="user", content="What is the answer?\n\nnoon"),)
+    [request] = backend.requests
+    assert request.messages == (Message(role="user", content="What is the answer?\n\nnoon"),)
 
 
 def test_a_conversation_without_tools_stays_as_it_is() -> None:
