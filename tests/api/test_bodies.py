@@ -96,7 +96,7 @@ async def test_a_bad_field_of_a_question_is_pointed_at(
     [
         ({"query": "x", "limt": 3}, "/limt", "did you mean limit?"),
         ({"query": "x", "zzz": 3}, "/zzz", "known are query, collection"),
-        ({"query": "x", "a/b~c": 3}, "/a~1b~0c", "not known"),
+        ({"query": "x", "a/b~c": 3}, "/a~1b~0c", "unknown field"),
         ({"query": "x", "ranking": {"dept": 1}}, "/ranking/dept", "did you mean depth?"),
     ],
 )
