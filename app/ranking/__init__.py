@@ -1,1 +1,1 @@
-"""The reranker: a graded pass, then a duel window (see `reranker`)."""
+"""The reranker: a model grades candidates, and compares the best ones side by side (start at `reranker`)."""

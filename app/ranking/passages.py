@@ -43,10 +43,10 @@ class QueryTerms:
     """
 
     def __init__(self, query: str) -> None:
-        found = {term for term in terms(query) if not term.startswith("~")}
+        candidates = {term for term in terms(query) if not term.startswith("~")}
         # A pair of characters says more than each of them alone.
-        paired = {letter for term in found if len(term) == 2 and _stands_inside(term) for letter in term}
-        self.terms = sorted(found - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
+        paired = {letter for term in candidates if len(term) == 2 and _stands_inside(term) for letter in term}
+        self.terms = sorted(candidates - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
         self.weights = [_weight(term) for term in self.terms]
         self._inside = [_stands_inside(term) for term in self.terms]
         self._finder = AhoCorasick(self.terms)
@@ -150,9 +150,9 @@ def _choose(sizes: Sequence[int], spoken: Sequence[set[int]], room: int, weights
 NEAR = 0.9
 """Jaccard index from which texts are nearly equal: in a passage of 700 letters, one word may differ."""
 
-_GRAM = 8
-_KEPT = 4
-_BUCKETS = 16
+_GRAM = 8  # letters in a shingle
+_ONE_IN = 4  # of the hashes of all shingles, a fingerprint keeps about one in four
+_BUCKETS = 16  # values in a sketch; the upper four bits of a hash are its bucket
 _SKETCHED = 32
 """Hashes that a text needs for a sketch; shorter ones, of about a hundred letters, are compared for equality only."""
 
@@ -197,9 +197,9 @@ def _letters(texts: Sequence[str]) -> tuple[Codes, list[int], list[int]]:
     """The UTF-16 codes of letters and digits of all texts in a row, and where each text begins and ends in them."""
     joined = "\0".join(texts).lower() + "\0"
     codes = np.frombuffer(joined.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-    kept = codes[_is_letter()[codes]]
-    ends = np.flatnonzero(kept == 0)
-    return kept, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
+    letters = codes[_is_letter()[codes]]
+    ends = np.flatnonzero(letters == 0)
+    return letters, [0, *(ends[:-1] + 1).tolist()], ends.tolist()
 
 
 @cache
@@ -210,24 +210,28 @@ def _is_letter() -> npt.NDArray[np.bool_]:
 
 
 def _fingerprints(letters: Codes, starts: list[int], ends: list[int]) -> list[Hashes]:
+    """The hashes that each text keeps of its shingles.
+
+    Hashes of 1, 2, 4 and then 8 letters are combined from those of half as many, over all texts at once.
+    """
     hashes, base = letters.astype(np.uint32), _BASE
     for width in (1, 2, 4):
         hashes = hashes[:-width] * np.uint32(base) + hashes[width:]
         base = base * base & 0xFFFFFFFF
     hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(_BASE)
     hashes ^= hashes >> np.uint32(13)
-    at = np.flatnonzero((hashes & np.uint32(_KEPT - 1)) == 0)
-    kept = hashes[at]
+    at = np.flatnonzero((hashes & np.uint32(_ONE_IN - 1)) == 0)
+    chosen = hashes[at]
     lows = np.searchsorted(at, starts).tolist()
     highs = np.searchsorted(at, np.array(ends) - _GRAM + 1).tolist()
-    return [kept[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
+    return [chosen[low : max(low, high)] for low, high in zip(lows, highs, strict=True)]
 
 
 def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
     """For each text, the pairs of neighbouring values in its sketch that another text has too."""
     sketches = np.full(len(fingerprints) * _BUCKETS, _NONE)
     hashes = np.concatenate(fingerprints)
-    rows = np.repeat(np.arange(len(fingerprints)), [len(kept) for kept in fingerprints])
+    rows = np.repeat(np.arange(len(fingerprints)), [len(fingerprint) for fingerprint in fingerprints])
     np.minimum.at(sketches, rows * _BUCKETS + (hashes >> np.uint32(28)), hashes)
     pairs = sketches.reshape(-1, 2).astype(np.uint64)
     # A value's upper bits are its bucket, so that equal pairs come from the same place of a sketch.

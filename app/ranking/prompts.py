@@ -83,12 +83,12 @@ def judge_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatR
     """
     _check_count(passages, JUDGE_PASSAGES)
     grades = LABELS[:0:-1]
-    asked = (
+    instruction = (
         'Reply with JSON: {"3": [...], "2": [...], "1": [...]}. Under each grade stand the numbers of its passages, '
         "the best first; each number at most once, and those of grade 0 nowhere."
     )
     return ChatRequest(
-        messages=_conversation(_JUDGE, _listing(query, passages, fence), asked),
+        messages=_conversation(_JUDGE, _listing(query, passages, fence), instruction),
         max_output_tokens=_output_tokens(len(passages)),
         schema=_object({grade: _ids(passages) for grade in grades}),
     )
@@ -97,9 +97,9 @@ def judge_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatR
 def order_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatRequest:
     """Asks for an order: {"order": [numbers, best first]}. Raises ValueError for more than `JUDGE_PASSAGES`."""
     _check_count(passages, JUDGE_PASSAGES)
-    asked = f'Reply with JSON: {{"order": [...]}}, the numbers of all {len(passages)} passages, the best first.'
+    instruction = f'Reply with JSON: {{"order": [...]}}, the numbers of all {len(passages)} passages, the best first.'
     return ChatRequest(
-        messages=_conversation(_ORDER, _listing(query, passages, fence), asked),
+        messages=_conversation(_ORDER, _listing(query, passages, fence), instruction),
         max_output_tokens=_output_tokens(len(passages)),
         schema=_object({"order": _ids(passages)}),
     )
@@ -112,11 +112,11 @@ def duel_prompt(query: str, passages: Sequence[str], fence: str) -> Conversation
     """
     _check_count(passages, len(LETTERS))
     lettered = list(zip(LETTERS, passages, strict=False))
-    asked = (
+    instruction = (
         "Which one is the single best passage for the query? "
         f"Reply with its letter alone, one of {', '.join(letter for letter, _ in lettered)}."
     )
-    return _conversation(_DUEL, _listing(query, lettered, fence), asked)
+    return _conversation(_DUEL, _listing(query, lettered, fence), instruction)
 
 
 def window_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatRequest:

@@ -69,7 +69,7 @@ def read_grades(text: str, numbers: Collection[int]) -> ParsedGrades:
     """From {"3": [numbers], "2": [...], "1": [...]}, or something close to it. Grades are those of LABELS."""
     repairs: Counter[str] = Counter()
     known = frozenset(numbers)
-    tables = [table for found in _values(text, repairs) if (table := _Table(found, known)).rows]
+    tables = [table for value in _values(text, repairs) if (table := _Table(value, known)).rows]
     if not tables:
         repairs["illegible" if text.strip() else "empty"] += 1
         return ParsedGrades(listed={}, complete=False, repairs=+repairs)
@@ -112,10 +112,10 @@ class _Table:
     `whole`: what it leaves out was left out on purpose.
     """
 
-    def __init__(self, found: Found, known: frozenset[int]) -> None:
-        self.repairs: Counter[str] = Counter(cut_off=int(not found.whole))
-        self.whole = found.whole
-        self.rows = self._read(self._unwrapped(found.value), known)
+    def __init__(self, candidate: Found, known: frozenset[int]) -> None:
+        self.repairs: Counter[str] = Counter(cut_off=int(not candidate.whole))
+        self.whole = candidate.whole
+        self.rows = self._read(self._unwrapped(candidate.value), known)
 
     def _unwrapped(self, value: Value) -> Value:
         """Without {"grades": ...} around it."""
@@ -179,9 +179,9 @@ def _listed(rows: Iterable[Row], known: frozenset[int], repairs: Counter[str]) -
     for grade, number in named:
         lowest[number] = min(grade, lowest.get(number, grade))
     repairs["repeated_id"] += len(named) - len(lowest)
-    kept = [(grade, number) for grade, number in dict.fromkeys(named) if lowest[number] == grade]
-    grades = sorted({grade for grade, _ in kept}, reverse=True)
-    return {grade: tuple(number for its, number in kept if its == grade) for grade in grades}
+    listed = [(grade, number) for grade, number in dict.fromkeys(named) if lowest[number] == grade]
+    grades = sorted({grade for grade, _ in listed}, reverse=True)
+    return {grade: tuple(number for its, number in listed if its == grade) for grade in grades}
 
 
 def _named(text: str, known: frozenset[int], repairs: Counter[str]) -> list[Value]:

@@ -1,1 +1,1 @@
-"""What several rooms need of retrieval."""
+"""Metadata conditions on passages, checked after retrieval."""

@@ -140,6 +140,26 @@ def test_a_text_of_exactly_so_many_tokens_stays_as_it_is() -> None:
 
 def test_a_sentence_that_just_fits_is_shown() -> None:
     """Though it takes every byte that so many tokens have."""
-    room = 10 * BYTES_PER_TOKEN
-    fits = f"Norway {'x' * (room - len('Norway . '))}. "
-    assert shown("Norway", fits + FILLER * 5, 10) == fits.strip()
+    fits = f"Norway lies {'x' * (10 * BYTES_PER_TOKEN - len('Norway lies . '))}. "
+    assert shown("Norway", fits + FILLER * BYTES_PER_TOKEN, 10) == fits.strip()
+
+
+ASKED = "How long do parcels to Norway take? "
+
+
+def test_a_neighbour_on_either_side_needs_no_gap() -> None:
+    """So that it fits where the mark of a gap would not; and it comes before what is further away."""
+    text = f"Ten men. Nine days. {ASKED}{FILLER * 5}"
+    assert shown(QUERY, text, 12) == f"Nine days. {ASKED.strip()}"
+
+
+def test_what_stands_further_off_is_no_neighbour() -> None:
+    """Where the neighbours are too long, the first of all others is shown, wherever it stands."""
+    beside = "Our company has many friends in all other lands. "
+    text = f"Six cats. {beside * 5}{ASKED}{beside}Ten men. {beside * 5}"
+    assert shown(QUERY, text, 13) == f"Six cats. … {ASKED.strip()}"
+
+
+def test_a_word_at_the_beginning_of_a_text_counts() -> None:
+    """Nothing stands before it."""
+    assert QueryTerms("rate").terms_in("rates rise") == {0}
