@@ -19,7 +19,7 @@ from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.source import GivenEmbedder
 
-BRISK = BackendSettings(kind="vllm", timeout_s=2, first_token_s=2, connect_timeout_s=1, retries=0)
+BRISK = BackendSettings(kind="vllm", timeout_s=2, first_token_s=2, connect_timeout_s=10, retries=0)
 """Nothing is tried twice, so that a test sees what one failure does."""
 
 

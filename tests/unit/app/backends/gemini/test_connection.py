@@ -198,7 +198,7 @@ async def test_connections_are_used_again() -> None:
 @pytest.mark.parametrize("calls", [50, 200])
 async def test_many_calls_at_once_use_as_many_connections_as_allowed(calls: int) -> None:
     """The pool is as large as the backend's concurrency; the others wait their turn."""
-    async with bench(concurrency=64) as b:
+    async with bench(concurrency=64, connect_timeout_s=60) as b:
         hows = ("complete", "stream") * (calls // 2)
         assert await asyncio.gather(*(failure(b.gemini, how, timeout_s=60) for how in hows)) == [None] * calls
         assert b.server.connections <= 64
