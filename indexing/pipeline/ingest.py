@@ -89,8 +89,9 @@ async def _put(context: PipelineContext, writer: Writer, claim: Claim, submitted
     )
     if writer.holds(record.id):  # the same id twice: the later one counts
         await writer.flush()
+    owner = claim(record.id, "")  # before the look-up: nobody else may write this id in between
     earlier = await context.manifest.document(writer.lineage, record.id)
-    if (owner := claim(record.id, "")) or (earlier is not None and earlier.path is not None):
+    if owner or (earlier is not None and earlier.path is not None):
         file = Path(owner).name if owner else earlier.source if earlier else ""
         return _failed(record, "duplicate_id", f"the id is taken by a document of the file {file}")
     if earlier is not None and earlier.version == record.version:

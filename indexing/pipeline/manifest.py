@@ -44,6 +44,10 @@ _COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 
 
+OwnerOf = Callable[[str], tuple[str | None, str] | None]
+"""Document id -> (path of its file or None, the name that users see); None for an unknown id."""
+
+
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A file and its content hash. `path` is absolute; `name` is what users see."""
 
@@ -112,15 +116,12 @@ class Manifest:
         sql = "SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL"
         return await self._query(dict, sql, lineage)
 
-    async def owners(self, lineage: str, document_ids: Sequence[str]) -> dict[str, tuple[str | None, str]]:
-        """Where those of these documents that exist came from: id -> (path, the name that users see)."""
-
-        def look_up() -> dict[str, tuple[str | None, str]]:
-            sql = "SELECT path, source FROM documents WHERE lineage=? AND id=?"
-            rows = ((key, self._db.execute(sql, (lineage, key)).fetchone()) for key in document_ids)
-            return {key: row for key, row in rows if row}
-
-        return await self._run(look_up)
+    async def with_owners(self, lineage: str, work: Callable[[OwnerOf], T]) -> T:
+        """Call `work` with a look-up of where documents came from. It runs in the manifest's thread: no document is
+        announced or committed between a look-up and what `work` concludes from it.
+        """
+        sql = "SELECT path, source FROM documents WHERE lineage=? AND id=?"
+        return await self._run(lambda: work(lambda key: self._db.execute(sql, (lineage, key)).fetchone()))
 
     async def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
         """One document without its body."""

@@ -10,7 +10,7 @@ from indexing.documents import Document
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
-from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, OwnerOf, SourceRecord
 from indexing.pipeline.planning import document_record
 from indexing.pipeline.progress import Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
@@ -105,8 +105,7 @@ class SourceReader:
         manifest, lineage = self._context.manifest, self._writer.lineage
         earlier = await manifest.versions(lineage, source.path)
         changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
-        owners = await manifest.owners(lineage, [record.id for _, record in changed])
-        fresh, refusals = await asyncio.to_thread(self._without_taken, changed, owners)
+        fresh, refusals = await manifest.with_owners(lineage, lambda owner_of: self._claimed(changed, owner_of))
         for refusal in refusals:
             self._refuse(source.name, refusal, False)
         created = sum(record.id not in earlier for _, record in fresh)
@@ -118,16 +117,14 @@ class SourceReader:
         if not refusals:  # otherwise the next run reads it, and reports it, again
             await queue.put(source)
 
-    def _without_taken(
-        self, changed: Sequence[Changed], owners: Mapping[str, tuple[str | None, str]]
-    ) -> tuple[list[Changed], list[UnreadableDocument]]:
-        """The documents whose ids are free, and a refusal for each other one.
+    def _claimed(self, changed: Sequence[Changed], owner_of: OwnerOf) -> tuple[list[Changed], list[UnreadableDocument]]:
+        """The documents whose ids are free, now claimed, and a refusal for each other one.
 
         Who holds an id already, or writes it at the moment, keeps it: two owners would delete each other's passages.
         """
         fresh, refusals = [], []
         for document, record in changed:
-            path, source = owners.get(record.id, (record.path, ""))
+            path, source = owner_of(record.id) or (record.path, "")
             if path != record.path and path not in self._gone:
                 owner: str | None = source
             else:

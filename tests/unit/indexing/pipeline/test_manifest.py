@@ -134,11 +134,11 @@ async def test_a_closed_manifest_says_so(manifest: Manifest) -> None:
 
 
 async def test_the_owners_of_documents_are_named(manifest: Manifest) -> None:
-    """With the path of their file, or None for a submitted one; unknown ids are left out."""
+    """With the path of their file, None for a submitted one; an unknown id has no owner."""
     await finish(manifest, document("x"))
     await finish(manifest, document("h", None, Document(text="submitted")), source=None)
-    owners = await manifest.owners("L", ["x", "h", "nobody"])
-    assert owners == {"x": ("/a.txt", "a.txt"), "h": (None, "a.txt")}
+    owners = await manifest.with_owners("L", lambda owner_of: [owner_of(key) for key in ("x", "h", "nobody")])
+    assert owners == [("/a.txt", "a.txt"), (None, "a.txt"), None]
 
 
 async def test_a_failed_change_changes_nothing(manifest: Manifest) -> None:
