@@ -365,7 +365,9 @@ async def test_a_cut_reply_says_so(models: tuple[httpx.AsyncClient, OpenAIServer
 
 
 @pytest.mark.parametrize("prompt", [*webui_prompts.ALL, webui_prompts.WITH_SOURCES])
-async def test_open_webuis_chores_go_to_the_model(models: tuple[httpx.AsyncClient, OpenAIServer], prompt: str) -> None:
+async def test_open_webuis_background_tasks_go_to_the_model(
+    models: tuple[httpx.AsyncClient, OpenAIServer], prompt: str
+) -> None:
     """No search, no citations: the index is empty here, and would be missed."""
     client, server = models
     reply = (await client.post(PATH, json=ask(prompt, max_tokens=1000))).json()
@@ -374,7 +376,7 @@ async def test_open_webuis_chores_go_to_the_model(models: tuple[httpx.AsyncClien
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_without_a_model_a_chore_is_no_error(
+async def test_without_a_model_a_background_task_is_no_error(
     client: httpx.AsyncClient, answerer: ScriptedAnswerer, stream: bool
 ) -> None:
     """Open WebUI gets a title from the user's own words, and the answerer is left alone."""

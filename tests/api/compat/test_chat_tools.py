@@ -193,7 +193,7 @@ async def test_gemini_answers_without(tmp_path: Path, store: SharedStore) -> Non
 
 
 async def test_a_collection_calls_no_tools(tmp_path: Path, store: SharedStore) -> None:
-    """Documents are data: whatever tools come with a question, or with a chore of Open WebUI's, no model sees one."""
+    """Documents are data: whatever tools come with a question or a background task, no model sees one."""
     async with running(tmp_path, store, server_of("vllm")) as service:
         for tools in ([WEATHER], [{"type": "web_search"}], "nonsense"):
             reply = (await service.whole(model="winnow:default@gemma", tools=tools)).choices[0]

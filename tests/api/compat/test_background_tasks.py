@@ -16,7 +16,7 @@ def asking(text: str, metadata: Any = None) -> ChatCompletionBody:
 
 @pytest.mark.parametrize("prompt", prompts.ALL)
 def test_its_prompts_are_known(prompt: str) -> None:
-    """Every default template is a chore."""
+    """Every default template is recognised."""
     assert is_background_task(asking(prompt))
 
 
