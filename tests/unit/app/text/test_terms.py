@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.text.terms import content_terms, fold, terms
+from app.text.terms import content_terms, fold, occurrences, terms
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,19 @@ def test_what_a_question_is_about_is_among_its_terms(text: str) -> None:
 def test_folding_twice_changes_nothing_for_terms(text: str) -> None:
     """Terms do not depend on whether a text was folded before."""
     assert terms(fold(text)) == terms(text)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("dental cover", ["Dental", "dental"]),
+        ("牙科保险", ["牙科", "保险"]),
+        ("牙科和", ["牙科和"]),
+        ("plan", ["plans"]),
+        ("boats", []),
+    ],
+)
+def test_occurrences_are_whole_words_and_runs_of_characters(query: str, expected: list[str]) -> None:
+    """A word counts whole; in a script without spaces each pair counts, and overlapping pairs are one stretch."""
+    text = "Dental plans, dentistry; 牙科和保险 dental"
+    assert [text[start:end] for start, end in occurrences(text, terms(query))] == expected
