@@ -76,13 +76,13 @@ class UnknownBackend(InvalidRequest):
 
 
 class MissingCapability(InvalidRequest):
-    """The backend named cannot do what is asked."""
+    """The backend named lacks a capability that the request needs."""
 
     code = "cannot"
 
 
 class TooLarge(InvalidRequest):
-    """The body is larger than the service takes."""
+    """The body is larger than allowed."""
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -116,7 +116,7 @@ class BudgetExceeded(WinnowError):
 
 
 class UpstreamError(WinnowError):
-    """A service that we stand on did not deliver.
+    """A service that this one depends on failed.
 
     `retry_after` is in seconds, None when it named no time. `tokens` is what the failed call cost all the same, as far
     as the service said so. The text never repeats what the service wrote.
@@ -132,7 +132,7 @@ class UpstreamError(WinnowError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """It did not answer in time. `sent`: we stopped waiting, as far as we know after the request had left."""
+    """The service did not answer in time. `sent`: as far as we know, it had received the request."""
 
     code = "timeout"
     retryable = True
@@ -151,14 +151,14 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """It cannot be reached, or says that it is down."""
+    """The service cannot be reached, or reports that it is down."""
 
     code = "unavailable"
     retryable = True
 
 
 class Resting(UpstreamUnavailable):
-    """It failed so often that it is left alone for `retry_after` seconds."""
+    """The service failed so often that it gets no requests for `retry_after` seconds."""
 
     code = "resting"
 
@@ -167,7 +167,7 @@ Quota = Literal["minute", "day", "unknown"]
 
 
 class UpstreamRateLimited(UpstreamError):
-    """It wants us to wait. A quota of the day is not worth waiting for."""
+    """The service wants us to wait. A spent daily quota is not worth waiting for."""
 
     code = "rate_limited"
     retryable = True
@@ -185,23 +185,23 @@ class UpstreamRateLimited(UpstreamError):
 
 
 class UpstreamRejected(UpstreamError):
-    """It refuses our key, model or request."""
+    """The service refuses our key, model or request."""
 
     code = "rejected"
 
 
 class PromptTooLong(UpstreamRejected):
-    """The request does not fit into its context."""
+    """The prompt does not fit into the model's context."""
 
 
 class UpstreamBadReply(UpstreamError):
-    """Its reply cannot be understood."""
+    """The reply cannot be parsed."""
 
     code = "bad_reply"
     retryable = True
 
 
 class Refused(UpstreamError):
-    """It declined for safety."""
+    """The model declined for safety."""
 
     code = "refused"

@@ -101,7 +101,7 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ) = None
 
     def offer(self) -> SubmittedDocument:
-        """What the use case takes. Raises ValueError for an id that is there and empty."""
+        """As the use case takes it. Raises ValueError for an empty id."""
         if self.id == "":
             raise ValueError("an id has 1 to 512 characters")
         document = Document(text=self.text, title=self.title or "", metadata=self.metadata or {})
@@ -144,7 +144,7 @@ async def read_upload(request: BodyRequest, max_json_bytes: int) -> Upload:
 
 
 def request_body() -> RequestBody:
-    """Both forms, for the description."""
+    """Both forms of the body, for the OpenAPI document."""
     files = Schema(type="array", items=Schema(type="string", format="binary"), min_items=1)  # type: ignore[arg-type]
     form = Schema(
         type="object",  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ def _offer(raw: msgspec.Raw, place: int) -> Submission:
 
 
 def _mended(body: bytes) -> bytes:
-    """Lone surrogates, which JSON can spell and UTF-8 cannot, become U+FFFD, as if they had been sent so."""
+    """Replace lone surrogates, which JSON can spell and UTF-8 cannot, by U+FFFD."""
     return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], body) if rb"\u" in body else body
 
 

@@ -132,7 +132,7 @@ class BodyRequest(Request[Any, Any, Any]):
 
 
 async def limited(request: Request[Any, Any, Any], limit: int, refusal: str) -> bytes:
-    """The body, of a route that lets larger ones in. Raises TooLarge, saying `refusal`, as soon as it is longer."""
+    """The body of a route without Litestar's own limit. Raises TooLarge, with the text `refusal`, beyond `limit`."""
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
@@ -153,7 +153,7 @@ def _decoder(kind: type[T], *, strict: bool) -> msgspec.json.Decoder[T]:
 
 
 def _type_at(kind: type[msgspec.Struct], pointer: str) -> Any:
-    """What msgspec knows of the place that a pointer leads to; None where it is not to be found."""
+    """msgspec's description of the type at a pointer; None if the pointer leads nowhere."""
     info: Any = msgspec.inspect.type_info(kind)
     for step in pointer.split("/")[1:]:
         info = _struct(info)
@@ -167,7 +167,7 @@ def _struct(info: Any) -> msgspec.inspect.StructType | None:
 
 
 def _words(info: Any) -> list[str]:
-    """Those of a Literal."""
+    """The values of a Literal."""
     literals = (option for option in _options(info) if isinstance(option, msgspec.inspect.LiteralType))
     return [str(value) for literal in literals for value in literal.values]
 

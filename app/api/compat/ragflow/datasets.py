@@ -61,7 +61,7 @@ async def ragflow_documents(
     create_time_to: FromQuery[int] = 0,
     metadata_condition: FromQuery[str] = "",
 ) -> dict[str, Any]:
-    """By id. What cannot be filtered by is refused: a list that is too long would be taken for what was asked for."""
+    """Documents by id. An unsupported filter is refused: an unfiltered list would pass for the filtered one."""
     if metadata_condition:
         raise InvalidRequest("`metadata_condition` filters POST /api/v1/retrieval, not the list of documents")
 

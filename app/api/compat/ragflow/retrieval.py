@@ -46,7 +46,7 @@ def highlighted(question_terms: Collection[str], text: str) -> str:
 
 
 def chunk_of(hit: Hit, collection: str, question_terms: frozenset[str], *, mark: bool = False) -> dict[str, Any]:
-    """A passage as RAGFlow's chunk. `wanted` are the terms that `term_similarity` counts and `mark` puts <em> around.
+    """A passage as RAGFlow's chunk. `term_similarity` counts `question_terms`, and `mark` puts <em> around them.
 
     `similarity` is the score of /search, `vector_similarity` what a model gave it, or its cosine, and `term_similarity`
     the share of the question's content words that it has.
@@ -87,7 +87,7 @@ def file_of(hit: Hit) -> str:
 
 
 POOL = 200
-"""Passages of each collection that are looked at, and counted in `total`, at least; more if a later page needs them.
+"""At least this many passages of each collection are ranked and counted in `total`; more if a later page needs them.
 RAGFlow's 1024 take seven times as long to retrieve (120 ms instead of 17 over 20,000 passages)."""
 
 MAX_DATASETS = 32
@@ -97,7 +97,7 @@ MAX_DOCUMENT_IDS = 1024
 class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /api/v1/retrieval. `dataset_ids` are collections' names, or `collection@backend`.
 
-    `rerank_id` names who ranks in all of them, as `model` of /v1/rerank does.
+    `rerank_id` names the backend that ranks all of them, as `model` of /v1/rerank does.
 
     `vector_similarity_weight` 0 searches by words alone and 1 by meaning alone; in between, both are fused as /search
     does it. `keyword`, `cross_languages`, `use_kg` and `toc_enhance` are ignored like every field that is not known.
@@ -116,7 +116,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata_condition: MetadataCondition | None = None
 
     def queries(self, ranker: str | None) -> list[Query]:
-        """One for each collection; `ranker` comes before its own. Raises InvalidRequest."""
+        """One query per collection; `ranker` overrides the backend named with a collection. Raises InvalidRequest."""
         top_k = 1024 if self.top_k is None else self.top_k
         if top_k < 1:
             raise InvalidRequest("`top_k` must be greater than 0")
@@ -140,7 +140,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def window(self) -> tuple[int, int]:
-        """[start, end) of the hits that are shown."""
+        """[start, end) of the hits on the page."""
         page = max(1, 1 if self.page is None else self.page)
         size = within(1, 30 if self.page_size is None else self.page_size, MAX_CANDIDATES)
         return (page - 1) * size, page * size
@@ -169,7 +169,7 @@ async def ragflow_retrieval(
 ) -> dict[str, Any]:
     """Several collections are searched side by side, and their passages merged by score.
 
-    `message` is there when something did not go as asked.
+    `message` is there if something did not go as requested.
     """
     backend, warning = names.ranking_backend(data.rerank_id or "", clients.values())
     queries = data.queries(backend)
@@ -183,7 +183,7 @@ async def ragflow_retrieval(
 
 
 def _page(body: RetrievalRequest, question: str, results: Sequence[SearchResult]) -> dict[str, Any]:
-    """Of the hits of all collections, by descending score. `total` counts what reached the threshold."""
+    """A page of the hits of all collections, by descending score. `total` counts those above the threshold."""
     hits = [(result.collection, hit) for result in results for hit in result.results]
     hits.sort(key=lambda one: -one[1].score)
     question_terms = terms_of(question)
