@@ -156,7 +156,7 @@ def test_a_neighbour_on_either_side_needs_no_gap() -> None:
 def test_what_stands_further_off_is_no_neighbour() -> None:
     """Where the neighbours are too long, the first of all others is shown, wherever it stands."""
     beside = "Our company has many friends in all other lands. "
-    text = f"Six cats. {beside * 5}{ASKED}{beside}Ten men. {beside * 5}"
+    text = f"Six cats. {beside * 5}Ten men. {beside}{ASKED}{beside}Ten men. {beside * 5}"
     assert shown(QUERY, text, 13) == f"Six cats. … {ASKED.strip()}"
 
 
