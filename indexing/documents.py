@@ -45,13 +45,13 @@ class PageStart(msgspec.Struct, frozen=True):
 
 
 def page_at(pages: Sequence[PageStart], offset: int, before: int | None = None) -> int | None:
-    """The page of the character at `offset`; `before` where none of `pages`, in order, has begun by then."""
+    """The page of the character at `offset`; `before` if none of `pages` (in order) has begun by then."""
     begun = bisect_right(pages, offset, key=attrgetter("start"))
     return pages[begun - 1].number if begun else before
 
 
 POSITION = "#"
-"""First character of a `Document.key` that is a record's place in its source, and no id of its own."""
+"""First character of a `Document.key` that is a record's place in its source instead of an id of its own."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage: `text == document.text[start:end]`, with where it stands.
+    """A passage: `text == document.text[start:end]`, with its place in the document.
 
     `heading` is the path of headings above it, outermost first. `page` is the page on which it starts, if there are
     pages, and `later_pages` those that begin after its first character. `lead` is the text right before it (white space
@@ -99,7 +99,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
-    """A chunk as it lies in the store, with its document's fields beside it.
+    """A chunk as the store keeps it, with the fields of its document.
 
     `version` is the content hash of the document that it was cut from.
     """

