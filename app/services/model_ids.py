@@ -81,7 +81,11 @@ class ModelNames:
             Offered(RERANK, "rerank", OURS),
             *(Offered(f"{RERANK}@{name}", "rerank", name) for name in rankers),
             Offered(EMBED, "embed", OURS, reads),
-            *([Offered(embedder, "embed", OURS, reads)] if _is_recognisable(embedder) else []),
+            *(
+                [Offered(embedder, "embed", OURS, reads)]
+                if any(word in embedder.lower() for word in ("embed", "bge"))
+                else []
+            ),
         ]
         first: dict[str, Offered] = {}
         for model in (*chats, *others):
@@ -106,10 +110,6 @@ def find_client(name: str, clients: Iterable[BackendClient]) -> BackendClient | 
 def public_name(model: str) -> str:
     """An embedding model's id; of a directory only the last part, so that no path is shown."""
     return Path(model).name if Path(model).is_absolute() or Path(model).is_dir() else model
-
-
-def _is_recognisable(embedder: str) -> bool:
-    return any(word in embedder.lower() for word in ("embed", "bge"))
 
 
 def _context(client: BackendClient) -> int | None:

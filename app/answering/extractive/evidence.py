@@ -38,11 +38,11 @@ def shape_clue(question: ParsedQuestion, sentence: str) -> float:
     if question.answer_type is None:
         return 0.0
     if question.answer_type == "name":
-        candidates, asked = _NAME.findall(sentence), question.text
+        candidates, own_words = _NAME.findall(sentence), question.text
     else:
         pattern = _TIME if question.answer_type == "time" else _NUMBER
-        candidates, asked = pattern.findall(fold(sentence)), fold(question.text)
-    return 1.0 if any(candidate not in asked for candidate in candidates) else -1.0
+        candidates, own_words = pattern.findall(fold(sentence)), fold(question.text)
+    return 1.0 if any(candidate not in own_words for candidate in candidates) else -1.0
 
 
 Scores = NDArray[np.float64]

@@ -85,7 +85,9 @@ def opening_name(claim: str, language: str) -> Name | None:
 def _names_in(run: list[tuple[str, bool]], language: str) -> list[Name]:
     """The names in a run of capitalised words; each comes with whether a sentence may begin with it."""
     words = [(word, begins) for word, begins in run if not is_month(word)]
-    acronyms: list[Name] = [(fold(word),) for word, _ in words if _is_acronym(word)]
+    acronyms: list[Name] = [
+        (fold(word),) for word, _ in words if sum(map(str.isupper, word)) > 1 and len(word) <= _MAX_ACRONYM
+    ]
     # A capital at the beginning of a sentence says nothing, unless more of them follow: see `opening_name`.
     if words and words[0][1] and (len(words) == 1 or fold(words[0][0]) in _all_function_words()):
         words = words[1:]
@@ -110,10 +112,6 @@ def _capitalised_runs(claim: str) -> list[list[tuple[str, bool]]]:
         end = match.end()
     groups = groupby(marked, key=lambda each: (each[0], each[1]))
     return [[(word, begins) for _, _, word, begins in group] for (capital, _), group in groups if capital]
-
-
-def _is_acronym(word: str) -> bool:
-    return sum(map(str.isupper, word)) > 1 and len(word) <= _MAX_ACRONYM
 
 
 def _script(letter: str) -> str:

@@ -3,7 +3,6 @@
 import pytest
 
 from app.answering.stream.markers import (
-    MAX_MARKER_LENGTH,
     MarkerScanner,
     Reference,
     ReferenceResolver,
@@ -49,7 +48,7 @@ def test_a_range_is_bounded() -> None:
 def test_an_open_bracket_is_released_when_it_is_too_long_for_a_marker() -> None:
     """Everything that was held back comes at once, and what follows comes as it is."""
     scanner = MarkerScanner()
-    held = "[" + "1" * (MAX_MARKER_LENGTH - 1)
+    held = "[" + "1" * 47
     assert [token for character in held for token in scanner.feed(character)] == []
     assert scanner.feed("1") == [Token(held + "1")]
     assert scanner.feed("1") == [Token("1")]
