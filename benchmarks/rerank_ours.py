@@ -140,7 +140,8 @@ async def _duel(
     if recipe.judge:
         request = order_request(task.query, list(enumerate(texts, 1)), FENCE)
         reply = await ports.complete(request, TIMEOUT_S)
-        judged = [window[n - 1] for n in read_order(reply.text, range(1, len(window) + 1)).order]
+        order, _ = read_order(reply.text, range(1, len(window) + 1))
+        judged = [window[n - 1] for n in order] or window
         return reassign(zs, fuse_orders(window, judged))
     prompts = [duel_prompt(task.query, shown, FENCE) for shown in (texts, texts[::-1])]
     forward, backward = await _label_scores(ports, prompts, LETTERS[: len(window)])

@@ -129,10 +129,10 @@ class ModelCalls:
         order: list[int] = []
 
         def read(text: str) -> bool:
-            parsed = read_order(text, range(1, len(window) + 1))
-            stats.repairs.update(parsed.repairs)
-            order.extend(parsed.order if parsed.legible else ())
-            return parsed.legible
+            numbers, repairs = read_order(text, range(1, len(window) + 1))
+            stats.repairs.update(repairs)
+            order.extend(numbers)
+            return bool(numbers)
 
         with stats.round():
             await self._complete(build, [passage.text for passage in window], read, stats)

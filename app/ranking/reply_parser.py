@@ -54,17 +54,6 @@ class ParsedGrades(msgspec.Struct, frozen=True, kw_only=True):
     repairs: Mapping[str, int]
 
 
-class ParsedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """All numbers, each once: those of the reply at their first mention, then the missing ones in their old order.
-
-    `legible` is False when the reply named none of them.
-    """
-
-    order: tuple[int, ...]
-    legible: bool
-    repairs: Mapping[str, int]
-
-
 def read_grades(text: str, numbers: Collection[int]) -> ParsedGrades:
     """From {"3": [numbers], "2": [...], "1": [...]}, or something close to it. Grades are those of LABELS."""
     repairs: Counter[str] = Counter()
@@ -82,8 +71,12 @@ def read_grades(text: str, numbers: Collection[int]) -> ParsedGrades:
     return ParsedGrades(listed=listed, complete=complete, repairs=+repairs)
 
 
-def read_order(text: str, numbers: Collection[int]) -> ParsedOrder:
-    """From [numbers], {"order": [numbers]} or "[3] > [1] > [2]", or something close to it."""
+def read_order(text: str, numbers: Collection[int]) -> tuple[tuple[int, ...], Mapping[str, int]]:
+    """An order, and the repairs. From [numbers], {"order": [numbers]}, "[3] > [1] > [2]", or something close to it.
+
+    The order has each number once: those of the reply at their first mention, then the missing ones as they were given.
+    It is empty if the reply names none of them.
+    """
     repairs: Counter[str] = Counter()
     known = frozenset(numbers)
     named = list(_numbers(_named(text, known, repairs), known, repairs))
@@ -93,7 +86,8 @@ def read_order(text: str, numbers: Collection[int]) -> ParsedOrder:
     repairs["missing_id"] += len(missing)
     if not order:
         repairs["illegible" if text.strip() else "empty"] += 1
-    return ParsedOrder(order=(*order, *missing), legible=bool(order), repairs=+repairs)
+        return (), +repairs
+    return (*order, *missing), +repairs
 
 
 def _values(text: str, repairs: Counter[str]) -> list[Found]:

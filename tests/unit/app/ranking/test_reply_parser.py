@@ -1,13 +1,14 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends.json_repair import DEEPEST, salvage, strict_json
-from app.ranking.reply_parser import LONGEST, ParsedGrades, ParsedOrder, read_grades, read_order
+from app.ranking.reply_parser import LONGEST, ParsedGrades, read_grades, read_order
 from tests.unit.app.ranking.written_replies import spoil, write_grades
 
 KINDS = {
@@ -26,11 +27,12 @@ def check_grades(read: ParsedGrades, n: int) -> None:
     assert all(count > 0 for count in read.repairs.values())
 
 
-def check_order(read: ParsedOrder, n: int) -> None:
-    """Always a permutation."""
-    assert sorted(read.order) == list(range(1, n + 1))
-    assert set(read.repairs) <= KINDS
-    assert all(count > 0 for count in read.repairs.values())
+def check_order(order: tuple[int, ...], repairs: Mapping[str, int], n: int) -> None:
+    """Always a permutation, or nothing where nothing was named."""
+    named = not {"illegible", "empty"} & set(repairs)
+    assert sorted(order) == (list(range(1, n + 1)) if named else [])
+    assert set(repairs) <= KINDS
+    assert all(count > 0 for count in repairs.values())
 
 
 def plainly(text: str, n: int) -> dict[int, tuple[int, ...]] | None:
@@ -71,7 +73,7 @@ def test_spoiled_replies_are_read_validly_and_no_repair_goes_uncounted() -> None
         text = spoil(rng, write_grades(rng, n).text)
         read = read_grades(text, range(1, n + 1))
         check_grades(read, n)
-        check_order(read_order(text, range(1, n + 1)), n)
+        check_order(*read_order(text, range(1, n + 1)), n)
         plain = plainly(text, n)
         assert (plain is not None) == (not read.repairs), text
         if plain is not None:
@@ -93,7 +95,7 @@ def test_what_is_cut_off_says_nothing_new() -> None:
 def test_any_text_is_read(text: str) -> None:
     """As grades and as an order, without an exception."""
     check_grades(read_grades(text, range(1, 6)), 5)
-    check_order(read_order(text, range(1, 6)), 5)
+    check_order(*read_order(text, range(1, 6)), 5)
 
 
 @pytest.mark.parametrize(
@@ -157,21 +159,20 @@ def test_grades_are_read_from_whatever_comes_near(
         ("[3, 1, 2", (3, 1, 2), {"not_json": 1, "cut_off": 1, "missing_id": 1}),
         ('{"order": "3 > 1 > 2", "n": "x"}', (3, 1, 2), {"odd_id": 3, "junk": 1}),
         ("3", (3, 1, 2), {"missing_id": 2}),
-        ("1234567890123456789", (1, 2, 3), {"unknown_id": 1, "missing_id": 3, "illegible": 1}),
-        ("Sorry, error 3.", (1, 2, 3), {"not_json": 1, "missing_id": 3, "illegible": 1}),
-        (" ", (1, 2, 3), {"missing_id": 3, "empty": 1}),
+        ("1234567890123456789", (), {"unknown_id": 1, "missing_id": 3, "illegible": 1}),
+        ("Sorry, error 3.", (), {"not_json": 1, "missing_id": 3, "illegible": 1}),
+        (" ", (), {"missing_id": 3, "empty": 1}),
     ],
 )  # fmt: skip
 def test_orders_are_read_from_whatever_comes_near(text: str, order: tuple[int, ...], repairs: dict[str, int]) -> None:
-    """Each oddity by itself, with its repair; illegible only when no passage was named."""
-    legible = not {"illegible", "empty"} & set(repairs)
-    assert read_order(text, [1, 2, 3]) == ParsedOrder(order=order, legible=legible, repairs=repairs)
+    """Each oddity by itself, with its repair; no order only when no passage was named."""
+    assert read_order(text, [1, 2, 3]) == (order, repairs)
 
 
 def test_missing_passages_keep_the_order_they_came_in() -> None:
     """Behind those that were named."""
-    assert read_order("[2]", [4, 2, 3, 1]).order == (2, 4, 3, 1)
-    assert read_order("[2]", []).order == ()
+    assert read_order("[2]", [4, 2, 3, 1])[0] == (2, 4, 3, 1)
+    assert read_order("[2]", [])[0] == ()
 
 
 def test_no_passages_are_no_trouble() -> None:
@@ -196,7 +197,7 @@ def test_only_so_much_of_a_reply_is_read(text: str) -> None:
     read = read_grades(text, range(1, 6))
     assert read.repairs["too_long"] == 1
     assert not read.complete
-    assert read_order(text, range(1, 6)).repairs["too_long"] == 1
+    assert read_order(text, range(1, 6))[1]["too_long"] == 1
     assert len(text) > LONGEST
 
 
