@@ -108,6 +108,48 @@ def test_prices_are_looked_up_anew_every_hour() -> None:
     assert asked == [12, 13]
 
 
+def test_the_settings_price_of_cached_input_is_used() -> None:
+    """Where it is given."""
+    settings = BackendSettings(kind="vllm", price=PriceSettings(input=2, cached=0.5, output=4))
+    assert Prices({"b": settings}, Time()).of("b", "any").rates == Rates(input=2, cached=0.5, output=4)
+
+
+def test_a_model_without_a_price_for_cached_input_pays_the_full_one() -> None:
+    """As for a provider that gives no discount."""
+    price = list_price(Offer(kind="openai", model="gpt-4-turbo", url="https://api.openai.com/v1"), NOW)
+    assert price is not None
+    assert price.rates is not None
+    assert price.rates.cached == price.rates.input > 0
+
+
+def test_no_more_tokens_are_cached_than_there_are() -> None:
+    """A server's wrong count must not make a call free."""
+    assert Rates(input=1, cached=0, output=0).pico(TokenCount(input=10, cached=20)) == 0
+    assert Rates(input=1, cached=1, output=0).pico(TokenCount(input=10, cached=20)) == 10 * 10**6
+
+
+def test_the_highest_tier_below_the_length_applies() -> None:
+    """From one token above its threshold on."""
+    low, middle, high = (Rates(input=usd, cached=0, output=0) for usd in (1, 2, 3))
+    price = Price(source="list", rates=low, above=((100, middle), (200, high)))
+    assert [price.rates_for(length) for length in (100, 101, 200, 201)] == [low, middle, middle, high]
+
+
+def test_time_and_tokens_add_up() -> None:
+    """For a GPU by the hour whose tokens have a price as well."""
+    price = Price(source="settings", rates=Rates(input=1, cached=0, output=0), gpu_usd_per_hour=3600)
+    assert in_usd(price.pico(TokenCount(input=10**6), gpu_s=2)) == pytest.approx(3.0)
+
+
+def test_each_model_without_a_price_is_warned_of() -> None:
+    """Not only the first of its backend."""
+    prices = Prices({"x": BackendSettings(kind="openai", url="http://127.0.0.1:1/v1")}, Time())
+    with structlog.testing.capture_logs() as logs:
+        prices.of("x", "m")
+        prices.of("x", "n")
+    assert [line["model"] for line in logs] == ["m", "n"]
+
+
 tokens = st.integers(0, 10**9)
 rates = st.decimals(0, 1000, places=4).map(float)
 

@@ -17,6 +17,7 @@ from app.evaluation.metrics import exact_match, f1, tokens
         ("踢爆了GPU 3次。", ["踢", "爆", "了", "gpu", "3", "次"]),
         ("カタ かな 한국", ["カ", "タ", "か", "な", "한", "국"]),
         ("«Größe»…", ["größe"]),
+        ("$+<=>^`|~a~b", ["ab"]),
     ],
 )
 def test_what_is_compared(text: str, found: list[str]) -> None:

@@ -20,7 +20,7 @@ def test_an_interval_is_that_of_the_normal_approximation() -> None:
     assert found is not None
     error = 1.96 * math.sqrt(0.3 * 0.7 / 400)
     assert found.mean == pytest.approx(0.3)
-    assert (found.low, found.high) == (pytest.approx(0.3 - error, abs=0.008), pytest.approx(0.3 + error, abs=0.008))
+    assert (found.low, found.high) == (pytest.approx(0.3 - error, abs=0.004), pytest.approx(0.3 + error, abs=0.004))
     assert found.n == 400
 
 
