@@ -42,7 +42,13 @@ def test_the_end_is_now_or_told() -> None:
 
 @pytest.mark.parametrize(
     ("since", "until", "field"),
-    [("x", None, "since"), ("1d", "x", "until"), ("1d", "2d", "since"), ("", None, "since")],
+    [
+        ("x", None, "since"),
+        ("1d", "x", "until"),
+        ("1d", "2d", "since"),
+        ("2026-11-22", "2026-11-22", "since"),
+        ("", None, "since"),
+    ],
 )
 def test_what_is_wrong_is_named(since: str, until: str | None, field: str) -> None:
     """The field, and what it takes."""
