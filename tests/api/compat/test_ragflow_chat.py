@@ -9,6 +9,7 @@ import pytest
 
 from app.domain import AnswerDone, CitationMade, SourcesFound, TextDelta
 from app.errors import UpstreamTimeout
+from indexing.errors import StoreUnavailable
 from tests.api.test_answer import CITATION
 from tests.fakes.answerer import DONE, ScriptedAnswerer
 from tests.fakes.answering import hit
@@ -153,6 +154,17 @@ async def test_a_failure_is_text_in_the_stream(
     assert text.endswith("**ERROR**: g did not answer in time")
     assert text.startswith("Yes [1") == bool(said)
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_store_that_is_down_is_a_reply_with_a_code(
+    client: httpx.AsyncClient, answerer: ScriptedAnswerer, stream: bool
+) -> None:
+    """What is wrong on this side of the model comes as JSON, streamed or not."""
+    answerer.script = (StoreUnavailable("the store does not answer"),)
+    response = await client.post(PATH, json=ask(stream=stream))
+    assert response.headers["content-type"].startswith("application/json")
+    assert response.json()["code"] != 0
 
 
 async def test_a_failure_is_a_code_otherwise(client: httpx.AsyncClient, answerer: ScriptedAnswerer) -> None:

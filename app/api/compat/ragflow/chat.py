@@ -24,6 +24,7 @@ from app.domain import Answer, AnswerDone, Citation, CitationMade, Hit, Query, Q
 from app.errors import InvalidRequest, WinnowError
 from app.services.model_ids import split_backend
 from app.wiring import Answering
+from indexing.errors import EmbedderUnavailable, IndexBusy, StoreUnavailable
 
 _RUN = re.compile(r"(?:\[\d{1,4}\])+")
 _NUMBER = re.compile(r"\d+")
@@ -198,8 +199,8 @@ async def ragflow_chat(
         wire = RagflowChunks(heading, question, refers=data.refers)
         try:
             return await events.streamed_as(wire, request, answerer.stream(question, caller), settings.service.ping_s)
-        except InvalidRequest:
-            raise
+        except (InvalidRequest, StoreUnavailable, EmbedderUnavailable, IndexBusy):
+            raise  # nothing to do with the model: RAGFlow's clients read these as a JSON reply with its code
         except WinnowError as exc:
             return events.failed_as(wire, request, exc)
     done = await while_connected(request, answerer.whole(question, caller))
