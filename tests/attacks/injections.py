@@ -7,7 +7,7 @@ FENCE_GUESS = "qwertzui"
 
 
 class Attack(NamedTuple):
-    """`technique` groups them; `told` is whether `is_suspicious` is expected to notice."""
+    """`technique` groups them; `told` is whether the detector is expected to notice."""
 
     technique: str
     text: str
