@@ -80,6 +80,12 @@ def test_ways_to_group(path: Path, group: reports.GroupBy, names: list[str]) -> 
     assert [row.name for row in reports.usage(path, MONTH, group)[0]] == names
 
 
+def test_groups_of_equal_cost_are_in_the_order_of_their_calls(path: Path) -> None:
+    """The busiest first, then by name."""
+    written(path, record(key="c"), record(key="a"), record(key="b"), record(key="b"))
+    assert [row.name for row in reports.usage(path, TODAY, "key")[0]] == ["b", "a", "c"]
+
+
 def test_a_span_has_its_beginning_and_not_its_end(path: Path) -> None:
     """Calls count where they end."""
     written(path, record(TODAY[0].timestamp()), record(TODAY[1].timestamp()))
