@@ -1,5 +1,6 @@
 """Tools that a client offers a backend's model: OpenAI's SDK over sockets, with a model server behind the service."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,10 @@ async def running(home: Path, store: SharedStore, server: ModelServer) -> AsyncI
         port = await stack.enter_async_context(listening(services))
         started = Running(f"http://127.0.0.1:{port}", services, server)
         await stack.enter_async_context(started.client)
+        # What a server cannot do is refused once its probe has told so.
+        backend = (await services.pool.get()).router.clients["gemma"]
+        while backend.probed is None:  # noqa: ASYNC110 - a test's time limit ends a vain wait
+            await asyncio.sleep(0.005)
         yield started
 
 
