@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring, Way
 from app.domain import Strategy
 from app.ranking.cache import ScoreCache
-from app.ranking.calls import Way
 from app.ranking.reranker import RankingTask, Reranker
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import TIMEOUT_S, Ports, Schedule

@@ -21,10 +21,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring, Way
 from app.domain import Strategy, TokenCount
 from app.ranking.cache import ScoreCache
-from app.ranking.calls import Way
 from app.ranking.models import candidate_of
 from app.ranking.reranker import RankingTask, Reranker
 from benchmarks.rerank_data import Task

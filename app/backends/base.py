@@ -207,6 +207,27 @@ def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | N
     return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in logprobs)
 
 
+Way = Literal["scorer", "judge"]
+"""How a model judges texts: by the log-probabilities of labels, or in words."""
+
+
+class Grader(Protocol):
+    """A backend that judges texts for one request. Its calls raise WinnowErrors, and may be cancelled."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def way(self) -> Way: ...
+
+    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring: ...
+
+    async def complete(self, request: ChatRequest) -> Reply: ...
+
+
 def softmax(logs: Sequence[float]) -> list[float]:
     """Probabilities that sum to 1, of finite logs."""
     top = max(logs)

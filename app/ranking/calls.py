@@ -3,9 +3,9 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import TypeVar
 
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, tokens_of
+from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, tokens_of
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.cache import AskModel, ModelReply, ScoreCache, key_of
 from app.ranking.models import LABELS, Ranked
@@ -60,50 +60,28 @@ works on all requests at once, so that small ones cost it nothing."""
 JUDGE_TOKENS = 6_000
 """Of all passages in one request to a judge: so that it fits into a context of 8,000."""
 
-Way = Literal["scorer", "judge"]
-
 BuildRequest = Callable[[str, Sequence[Numbered], str], ChatRequest]
 """From a query, numbered passages and the fence."""
 
 
-class Reader(Protocol):
-    """A backend that reads passages for one ranking. Its calls raise WinnowErrors, and may be cancelled.
-
-    `way`: whether it returns log-probabilities of labels, or must be asked for its judgement in words.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def way(self) -> Way: ...
-
-    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring: ...
-
-    async def complete(self, request: ChatRequest) -> Reply: ...
-
-
 class ModelCalls:
-    """Makes the calls of one ranking to its reader, through the cache. Results are recorded as soon as they arrive.
+    """Makes the calls of one ranking to its grader, through the cache. Results are recorded as soon as they arrive.
 
     A call that fails is recorded too, and leaves its passages ungraded; nothing is retried. `most` is the size of a
     judge's blocks (less for long passages).
     """
 
-    def __init__(self, reader: Reader, cache: ScoreCache, query: str, fence: str, most: int) -> None:
-        self._reader, self._cache = reader, cache
+    def __init__(self, grader: Grader, cache: ScoreCache, query: str, fence: str, most: int) -> None:
+        self._grader, self._cache = grader, cache
         self._query, self._fence = query, fence
         self._most = most
-        self._key_parts = (reader.name, reader.model, PROMPT_VERSION, " ".join(query.split()))
+        self._key_parts = (grader.name, grader.model, PROMPT_VERSION, " ".join(query.split()))
 
     async def grade(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
         """One round of concurrent calls."""
         scoreboard.attempted.update(passage.id for passage in passages)
         with scoreboard.stats.round():
-            if self._reader.way == "scorer":
+            if self._grader.way == "scorer":
                 await self._score(passages, scoreboard)
                 return
             tokens = sum(tokens_of(passage.text) for passage in passages)
@@ -192,7 +170,7 @@ class ModelCalls:
 
         async def ask(indices: Sequence[int]) -> Sequence[ModelReply | None]:
             stats.requests += 1
-            scoring = await self._reader.score([prompts[index] for index in indices], labels)
+            scoring = await self._grader.score([prompts[index] for index in indices], labels)
             stats.requests += scoring.requests - 1
             return scoring.scores
 
@@ -208,11 +186,11 @@ class ModelCalls:
         async def ask(_: Sequence[int]) -> Sequence[ModelReply | None]:
             nonlocal received
             stats.requests += 1
-            reply = await self._reader.complete(build(self._query, list(enumerate(texts, 1)), self._fence))
+            reply = await self._grader.complete(build(self._query, list(enumerate(texts, 1)), self._fence))
             received = True
             if read(reply.text):
                 return (reply.text,)
-            stats.failures.append(UpstreamBadReply(self._reader.name, f"{self._reader.name} sent an incomplete reply"))
+            stats.failures.append(UpstreamBadReply(self._grader.name, f"{self._grader.name} sent an incomplete reply"))
             return (None,)
 
         # The function's name keeps orders and grades of the same passages apart.

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from app.backends.base import Deadline
+from app.backends.base import Deadline, Grader
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
 from app.ranking.cache import ScoreCache
-from app.ranking.calls import ModelCalls, Reader, windows
+from app.ranking.calls import ModelCalls, windows
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import Calibration, Ranked, Ranking, Spread
 from app.ranking.passages import PASSAGE_TOKENS, WINDOW_TOKENS, prepare
@@ -78,16 +78,16 @@ class Reranker:
         self._cancelled: set[asyncio.Future[None]] = set()
 
     async def rank(
-        self, task: RankingTask, reader: Reader, deadline: Deadline, failover: Deadline | None = None
+        self, task: RankingTask, grader: Grader, deadline: Deadline, failover: Deadline | None = None
     ) -> Ranking:
         """All candidates, best first; what was not read by the deadline keeps its prior.
 
-        Raises the reader's error when nothing at all could be read, UpstreamTimeout when there was no time for it.
-        `failover` says that another reader could take over if nothing has been read by then: it raises that early.
+        Raises the grader's error when nothing at all could be read, UpstreamTimeout when there was no time for it.
+        `failover` says that another grader could take over if nothing has been read by then: it raises that early.
         """
         if not task.candidates:
             return Ranking(order=())
-        run = (WindowedRun if task.strategy == "listwise" else GradedRun)(self, task, reader)
+        run = (WindowedRun if task.strategy == "listwise" else GradedRun)(self, task, grader)
         work = asyncio.ensure_future(run.work(deadline))
         try:
             if failover is not None:
@@ -122,14 +122,14 @@ async def _wait(work: asyncio.Future[None], until: Deadline) -> None:
 class _Run:
     """One ranking being made: what the strategies have in common."""
 
-    def __init__(self, settings: Reranker, task: RankingTask, reader: Reader) -> None:
-        self.settings, self.task, self.reader = settings, task, reader
+    def __init__(self, settings: Reranker, task: RankingTask, grader: Grader) -> None:
+        self.settings, self.task, self.grader = settings, task, grader
         by_prior = sorted(task.candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
         deepest, rest = by_prior[: task.depth], by_prior[task.depth :]
         tokens = WINDOW_TOKENS if task.strategy == "listwise" else PASSAGE_TOKENS
         read = prepare(task.query, deepest, tokens=tokens)
         unread = [Ranked(id=candidate.passage.id, prior=candidate.score) for candidate in rest]
-        calibration = settings.calibrations.get((reader.model, PROMPT_VERSION), Calibration())
+        calibration = settings.calibrations.get((grader.model, PROMPT_VERSION), Calibration())
         weight = 0.0 if task.strategy == "pointwise" else PRIOR_WEIGHT
         self.scoreboard = Scoreboard([*read, *unread], calibration, weight, task.spread)
         self.stats = self.scoreboard.stats
@@ -138,7 +138,7 @@ class _Run:
         shown = [text for candidate in deepest for text in (candidate.passage.title, candidate.passage.text)]
         # The fence must stand in nothing that a prompt may hold.
         fence = draw_fence([task.query, *shown, *(passage.text for passage in read)], settings.fence)
-        self.calls = ModelCalls(reader, settings.cache, task.query, fence, settings.block)
+        self.calls = ModelCalls(grader, settings.cache, task.query, fence, settings.block)
 
     def result(self, order: Sequence[Ranked], degraded: str) -> Ranking:
         """The ranking with what it took."""
@@ -156,7 +156,7 @@ class _Run:
         """Why nothing was read."""
         if self.stats.failures:
             return self.stats.failures[0]
-        return UpstreamTimeout(self.reader.name, f"{self.reader.name} read nothing in the time it had")
+        return UpstreamTimeout(self.grader.name, f"{self.grader.name} read nothing in the time it had")
 
     def reasons(self, *, late: bool) -> str:
         """The codes of what went wrong."""
@@ -197,10 +197,10 @@ class GradedRun(_Run):
             raise self.failure()
         degraded = ""
         if graded < attempted:
-            degraded = f"{self.reader.name} graded {graded} of {attempted} passages ({self.reasons(late=late)})"
+            degraded = f"{self.grader.name} graded {graded} of {attempted} passages ({self.reasons(late=late)})"
             degraded += "; the others stand where retrieval expects them"
         elif late or self.stats.failures:
-            degraded = f"{self.reader.name} took no second look ({self.reasons(late=late)})"
+            degraded = f"{self.grader.name} took no second look ({self.reasons(late=late)})"
         return self.result(self.scoreboard.ranked(), degraded)
 
     def _worth_reading(self, rest: Sequence[Ranked]) -> list[Ranked]:
@@ -223,7 +223,7 @@ class GradedRun(_Run):
         by_id = {passage.id: passage for passage in self.readable}
         window = [by_id[key] for key in ids]
         moved: Mapping[str, float] = {}
-        if self.reader.way == "scorer":
+        if self.grader.way == "scorer":
             if preferred := await self.calls.compare(window, self.stats):
                 moved = apply_duel(zs, ids, preferred)
         elif judged := await self.calls.order(window, self.stats):
@@ -260,7 +260,7 @@ class WindowedRun(_Run):
             for row in with_twins(msgspec.structs.replace(passage, score=before.prior, read=place < count))
         ]
         wrong = late or self.stats.failures
-        degraded = f"{self.reader.name} did not order every window ({self.reasons(late=late)})" if wrong else ""
+        degraded = f"{self.grader.name} did not order every window ({self.reasons(late=late)})" if wrong else ""
         return self.result(ranked, degraded)
 
 

@@ -38,7 +38,7 @@ from app.domain import (
 )
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
 from app.observability.timing import Stopwatch
-from app.services.ranking import NEEDS, ClientReader
+from app.services.ranking import NEEDS, ClientGrader
 from app.text.languages import refusal
 from indexing.documents import page_at
 
@@ -371,7 +371,7 @@ async def _check(
         probed = await client.known((hurry or call.deadline).left())
         failure: WinnowError = MissingCapability(f"the backend {client.name!r} cannot check citations")
         for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):
-            result = await check(outcome.claims, citations, outcome.sources, ClientReader(client, way, call))
+            result = await check(outcome.claims, citations, outcome.sources, ClientGrader(client, way, call))
             # Part of the verdicts is better than none, unless the caller wants all or an error.
             if not result.failures or (not strict and result.unchecked < cited):
                 return result

@@ -4,14 +4,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from app.backends.base import Call, Capability, ChatRequest, Conversation, Deadline, Reply, Scoring, call_of
+from app.backends.base import Call, Capability, ChatRequest, Conversation, Deadline, Reply, Scoring, Way, call_of
 from app.backends.client import BackendClient
 from app.backends.router import NONE, Backends, Route, Router
 from app.backends.settings import AUTO
 from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
 from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
-from app.ranking.calls import Way
 from app.ranking.models import Ranking, Spread
 from app.ranking.reranker import RankingTask, Reranker
 from indexing.documents import Candidate
@@ -105,7 +104,7 @@ class Rankers:
         for way, needs in NEEDS.items():
             if needs <= probed.capabilities:
                 try:
-                    return await self._reranker.rank(task, ClientReader(client, way, call), call.deadline, failover)
+                    return await self._reranker.rank(task, ClientGrader(client, way, call), call.deadline, failover)
                 except MissingCapability as exc:
                     error = exc
         if error is None:
@@ -114,8 +113,8 @@ class Rankers:
         raise error
 
 
-class ClientReader:
-    """A backend's client as the reader of one ranking. `way`: see `app.ranking.calls.Reader`."""
+class ClientGrader:
+    """A backend's client as the grader of one request."""
 
     def __init__(self, client: BackendClient, way: Way, call: Call) -> None:
         self.name, self.model, self.way = client.name, client.model, way

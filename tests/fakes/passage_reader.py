@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, Way
 from app.domain import TokenCount
-from app.ranking.calls import Way
 from app.ranking.models import LABELS, TOP_GRADE, candidate_of
 from indexing.documents import Candidate
 

@@ -5,8 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from app.answering.verification.model_check import Way
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, Way
 from app.domain import TokenCount
 from app.errors import WinnowError
 
@@ -19,7 +18,7 @@ class VerdictReader:
     `mass`: the probability of all labels together. `logprobs`: said of every statement instead.
     """
 
-    name = "gemma"
+    name, model = "gemma", "gemma-3"
 
     def __init__(
         self,

@@ -4,13 +4,13 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import msgspec
 
 from app.answering.models import Claim, Source
 from app.answering.verification.support import unsupported
-from app.backends.base import ChatRequest, Conversation, LabelScores, Message, Reply, Scoring, meant_evidence, softmax
+from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, Message, meant_evidence, softmax
 from app.backends.json_repair import Pairs, Value, salvage, strict_json
 from app.domain import Citation, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
@@ -168,26 +168,6 @@ MIN_SUPPORT = 0.6
 _TOP = len(VERDICTS) - 1
 
 
-Way = Literal["scorer", "judge"]
-
-
-class Reader(Protocol):
-    """A backend that gives verdicts for one answer. Its calls raise WinnowErrors, and may be cancelled.
-
-    `way`: it gives log-probabilities of labels, or else writes its judgement.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def way(self) -> Way: ...
-
-    async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring: ...
-
-    async def complete(self, request: ChatRequest) -> Reply: ...
-
-
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The citations with the model's verdicts. `unchecked` sentences kept the verdict of the structural check.
 
@@ -204,7 +184,7 @@ async def check(
     claims: Sequence[Claim],
     citations: Sequence[Citation],
     sources: Sequence[Source],
-    reader: Reader,
+    grader: Grader,
     draw: Callable[[], str] = random_fence,
 ) -> CheckResult:
     """Check the claims that have citations; no call without any.
@@ -222,8 +202,8 @@ async def check(
     failures: list[WinnowError] = []
     supports: dict[int, float] = {}
     if statements:
-        ask = _scored if reader.way == "scorer" else _judged
-        replies = await ask(list(statements.values()), reader, draw_fence(statements.values(), draw), failures)
+        ask = _scored if grader.way == "scorer" else _judged
+        replies = await ask(list(statements.values()), grader, draw_fence(statements.values(), draw), failures)
         supports = {index: support for index, support in zip(statements, replies, strict=True) if support is not None}
     checked = list(citations)
     for index, support in supports.items():
@@ -239,43 +219,43 @@ async def check(
 
 
 async def _scored(
-    statements: Sequence[str], reader: Reader, fence: str, failures: list[WinnowError]
+    statements: Sequence[str], grader: Grader, fence: str, failures: list[WinnowError]
 ) -> list[float | None]:
     """The expected verdict on each statement, in [0,1], by log-probabilities; None where there is none."""
     try:
-        scoring = await reader.score([verdict_prompt(statement, fence) for statement in statements], VERDICTS)
+        scoring = await grader.score([verdict_prompt(statement, fence) for statement in statements], VERDICTS)
     except WinnowError as exc:
         failures.append(exc)
         return [None] * len(statements)
     supports = [_expected(scores) for scores in scoring.scores]
     if None in supports:
-        failures.append(_incomplete(reader))
+        failures.append(_incomplete(grader))
     return supports
 
 
 async def _judged(
-    statements: Sequence[str], reader: Reader, fence: str, failures: list[WinnowError]
+    statements: Sequence[str], grader: Grader, fence: str, failures: list[WinnowError]
 ) -> list[float | None]:
     """The verdict on each statement, in [0,1], as the model writes it; None where there is none."""
 
     async def judge(block: Sequence[str]) -> list[float | None]:
         try:
-            reply = await reader.complete(verdicts_request(block, fence))
+            reply = await grader.complete(verdicts_request(block, fence))
         except WinnowError as exc:
             failures.append(exc)
             return [None] * len(block)
         numbers = range(1, len(block) + 1)
         verdicts = parse_verdicts(reply.text, numbers)
         if len(verdicts) < len(block):
-            failures.append(_incomplete(reader))
+            failures.append(_incomplete(grader))
         return [verdicts[number] / _TOP if number in verdicts else None for number in numbers]
 
     blocks = [statements[at : at + MAX_STATEMENTS] for at in range(0, len(statements), MAX_STATEMENTS)]
     return [support for block in await asyncio.gather(*map(judge, blocks)) for support in block]
 
 
-def _incomplete(reader: Reader) -> UpstreamBadReply:
-    return UpstreamBadReply(reader.name, f"{reader.name} gave no verdict on some statements")
+def _incomplete(grader: Grader) -> UpstreamBadReply:
+    return UpstreamBadReply(grader.name, f"{grader.name} gave no verdict on some statements")
 
 
 def _expected(scores: LabelScores | None) -> float | None:

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring
+from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring, Way
 from app.domain import Strategy
 from app.errors import Refused, UpstreamBadReply, UpstreamTimeout, UpstreamUnavailable
 from app.ranking.cache import ScoreCache
-from app.ranking.calls import Way
 from app.ranking.models import Calibration, Ranking, candidate_of
 from app.ranking.prompts import BLANKS, PROMPT_VERSION
 from app.ranking.reranker import RankingTask, Reranker

@@ -11,13 +11,13 @@ from app.answering.verification.model_check import (
     CHECK_PROMPT_VERSION,
     MAX_STATEMENTS,
     CheckResult,
-    Way,
     check,
     parse_verdicts,
     statement_text,
     verdict_prompt,
     verdicts_request,
 )
+from app.backends.base import Way
 from app.errors import UpstreamBadReply, UpstreamTimeout
 from tests.fakes.answering import source
 from tests.fakes.verdict_reader import VerdictReader
