@@ -161,10 +161,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         stages = dict(self.by_stage)
         for name, stage in other.by_stage.items():
             stages[name] = stages.get(name, StageUsage()) + stage
-        return usage_of(stages)
+        return total_usage(stages)
 
 
-def usage_of(stages: Mapping[str, StageUsage]) -> Usage:
+def total_usage(stages: Mapping[str, StageUsage]) -> Usage:
     """Their sum, and each of them."""
     total = sum(stages.values(), StageUsage())
     return Usage(**msgspec.structs.asdict(total), by_stage=stages)

@@ -32,7 +32,7 @@ from app.ranking.scoring import (
     bias_of,
     duel_window,
     fit_prior,
-    fuse,
+    combine,
     fuse_orders,
     grade_of,
     grades_of,
@@ -73,7 +73,7 @@ async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
     grades = await _grades(ports, task, recipe, list(prepared.values()))
     priors = {p.id: p.prior for p in prepared.values()}
     prior_zs = dict(zip(priors, prior_scores(list(priors.values())), strict=True))
-    zs = {name: fuse(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
+    zs = {name: combine(grade.expected, prior_zs[name], recipe.prior_weight) for name, grade in grades.items()}
     window = duel_window(in_order(zs, priors), grades, top_k(grades, recipe.k)[1], recipe.window) if recipe.duel else []
     if window:
         zs = await _duel(ports, task, recipe, zs, [prepared[name] for name in window])

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from app.domain import Caller, Image, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, usage_of
+from app.domain import Caller, Image, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, total_usage
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -345,7 +345,7 @@ class Account:
 
     def usage(self) -> Usage:
         """The total so far, and that of each stage."""
-        return usage_of(dict(self._stages))
+        return total_usage(dict(self._stages))
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

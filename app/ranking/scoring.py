@@ -162,7 +162,7 @@ def prior_scores(priors: Sequence[float], spread: Spread | None = None) -> tuple
     return tuple(max(-FARTHEST, min(FARTHEST, (prior - mean) / deviation)) for prior in priors)
 
 
-def fuse(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:
+def combine(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:
     """z, of a grade's E in [0,1] and of the prior's z-score. Rises strictly with E."""
     squeezed = LEAST + (1 - 2 * LEAST) * clip(expected)
     return math.log(squeezed / (1 - squeezed)) + weight * prior_z
@@ -181,7 +181,7 @@ def unread_scores(
     `last` is the lowest score of those that were read (1 when none was). A higher prior never has the lower score.
     """
     return tuple(
-        min(last, score_of(fuse(model.expected(prior), prior_z), calibration))
+        min(last, score_of(combine(model.expected(prior), prior_z), calibration))
         for prior, prior_z in zip(priors, prior_zs, strict=True)
     )
 
@@ -468,9 +468,9 @@ class Scoreboard:
 
         A suspicious one is not believed to be better than that, nor does it rise above where retrieval has it.
         """
-        graded = {key: fuse(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
+        graded = {key: combine(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
         by_prior = {
-            key: fuse(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
+            key: combine(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
             for key in self.attempted
             if key not in graded or key in self._suspects
         }

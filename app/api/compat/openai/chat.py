@@ -14,7 +14,7 @@ from app.api.compat.errors import openai_error, retry_hints, shaped
 from app.api.compat.inputs import LenientJSON
 from app.api.compat.openai.background_tasks import has_its_sources, is_background_task, without_a_model
 from app.api.compat.openai.requests import ChatCompletionBody
-from app.api.compat.openai.responses import Chunks, completion, heading_of, result_of
+from app.api.compat.openai.responses import Chunks, completion, envelope_of, result_of
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.sse import Event
 from app.backends.client import BackendClient
@@ -141,14 +141,14 @@ async def openai_chat(
     as annotations; a backend's name or its model's id is that model alone. GET /v1/models lists them.
     """
     job, caller = await job_of(data, clients, backends.default), caller_of(request)
-    heading = heading_of(caller.request_id, data.model)
+    envelope = envelope_of(caller.request_id, data.model)
     collection = job.search.collection if isinstance(job, Question) else DEFAULT_COLLECTION
     links = Links(base_of(request, settings), collection)
     if data.stream:
         counts = bool(data.stream_options and data.stream_options.include_usage)
-        wire = Chunks(heading, links, counts=counts)
+        wire = Chunks(envelope, links, counts=counts)
         events = stream(job, answerer, chat_service, caller)
         return await sse.streamed_as(wire, request, events, settings.service.ping_s)
     done = await while_connected(request, whole(job, answerer, chat_service, caller))
     request.scope["state"]["timings"] = result_of(done).timings_ms
-    return Response(completion(heading, done, links))
+    return Response(completion(envelope, done, links))

@@ -34,12 +34,12 @@ Ending = FinishReason | Literal["tool_calls"]
 """Why a reply ended; "tool_calls": it is the client's turn."""
 
 
-def heading_of(reply_id: str, model: str) -> dict[str, Any]:
+def envelope_of(reply_id: str, model: str) -> dict[str, Any]:
     """What a completion and each of its chunks begin with. `created` is Unix time in seconds."""
     return {"id": f"chatcmpl-{reply_id}", "created": int(time.time()), "model": model}
 
 
-def completion(heading: Mapping[str, Any], done: AnswerDone | ChatDone, links: Links) -> dict[str, Any]:
+def completion(envelope: Mapping[str, Any], done: AnswerDone | ChatDone, links: Links) -> dict[str, Any]:
     """The whole reply at once. `winnow` has what OpenAI's format has no words for: see `about`."""
     result, calls = result_of(done), _calls(done)
     message = {
@@ -49,24 +49,24 @@ def completion(heading: Mapping[str, Any], done: AnswerDone | ChatDone, links: L
         "role": "assistant",
         **({"tool_calls": whole_calls(calls)} if calls else {}),
     }
-    return whole_reply(heading, message, _ending(done), usage_of(result.usage))
+    return whole_reply(envelope, message, _ending(done), openai_usage(result.usage))
 
 
 def whole_reply(
-    heading: Mapping[str, Any], message: dict[str, Any], finish_reason: str, usage: dict[str, Any]
+    envelope: Mapping[str, Any], message: dict[str, Any], finish_reason: str, usage: dict[str, Any]
 ) -> dict[str, Any]:
     """A chat.completion with its only choice."""
     choice = {"message": message, "finish_reason": finish_reason, "index": 0, "logprobs": None}
-    return {**heading, "choices": [choice], "usage": usage, "object": "chat.completion"}
+    return {**envelope, "choices": [choice], "usage": usage, "object": "chat.completion"}
 
 
 def chunk(
-    heading: Mapping[str, Any], delta: dict[str, Any] | None, finish_reason: str | None = None, **more: Any
+    envelope: Mapping[str, Any], delta: dict[str, Any] | None, finish_reason: str | None = None, **more: Any
 ) -> dict[str, Any]:
     """A chat.completion.chunk with its only choice; without a delta it has none."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     choices = [] if delta is None else [choice]
-    return {**heading, "object": "chat.completion.chunk", "choices": choices, **more}
+    return {**envelope, "object": "chat.completion.chunk", "choices": choices, **more}
 
 
 def text_of(result: Answer | ChatResult) -> str:
@@ -95,7 +95,7 @@ def about(result: Answer | ChatResult) -> dict[str, Any]:
     return {name: getattr(result, name) for name in result.__struct_fields__ if name not in _ELSEWHERE}
 
 
-def usage_of(usage: Usage) -> dict[str, Any]:
+def openai_usage(usage: Usage) -> dict[str, Any]:
     """All model calls together (of an answer, the ranking too), in OpenAI's words."""
     return {
         "prompt_tokens": usage.input_tokens,
@@ -108,8 +108,8 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 class Chunks:
     """`app.api.sse.Wire`: chat.completion.chunk events. `counts`: the last one, and no other, has the usage."""
 
-    def __init__(self, heading: Mapping[str, Any], links: Links, *, counts: bool) -> None:
-        self._heading, self._links, self._counts = heading, links, counts
+    def __init__(self, envelope: Mapping[str, Any], links: Links, *, counts: bool) -> None:
+        self._envelope, self._links, self._counts = envelope, links, counts
         self._begun = False
 
     def write(self, event: Event) -> bytes:
@@ -134,13 +134,13 @@ class Chunks:
     def _end(self, done: AnswerDone | ChatDone) -> bytes:
         result = result_of(done)
         last = self._delta({"winnow": about(result)}, _ending(done))
-        usage = as_data(chunk(self._heading, None, usage=usage_of(result.usage))) if self._counts else b""
+        usage = as_data(chunk(self._envelope, None, usage=openai_usage(result.usage))) if self._counts else b""
         return last + usage + DONE
 
     def _delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         role = {} if self._begun else {"role": "assistant"}
         self._begun = True
-        return as_data(chunk(self._heading, role | delta, finish_reason))
+        return as_data(chunk(self._envelope, role | delta, finish_reason))
 
 
 def as_data(content: Any) -> bytes:

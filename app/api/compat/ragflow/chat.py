@@ -13,7 +13,7 @@ from app.api.compat.errors import ragflow_error, shaped
 from app.api.compat.inputs import LenientJSON
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.compat.openai.requests import MessageBody, question_of
-from app.api.compat.openai.responses import as_data, chunk, finish_of, heading_of, usage_of, whole_reply
+from app.api.compat.openai.responses import as_data, chunk, finish_of, envelope_of, openai_usage, whole_reply
 from app.api.compat.ragflow.retrieval import chunk_of, terms_of
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
@@ -133,8 +133,8 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
 class RagflowChunks:
     """`app.api.sse.Wire`: RAGFlow's chunks, in which every delta has all of its fields."""
 
-    def __init__(self, heading: Mapping[str, Any], question: Question, *, refers: bool) -> None:
-        self._heading, self._question, self._refers = heading, question, refers
+    def __init__(self, envelope: Mapping[str, Any], question: Question, *, refers: bool) -> None:
+        self._envelope, self._question, self._refers = envelope, question, refers
         self._markers = Renumbering()
         self._sent = ""
 
@@ -173,8 +173,8 @@ class RagflowChunks:
         self, delta: dict[str, Any], finish_reason: FinishReason | None = None, usage: Usage | None = None
     ) -> bytes:
         always = {"role": "assistant", "function_call": None, "tool_calls": None, "reasoning_content": None}
-        whole_usage = None if usage is None else usage_of(usage)
-        content = chunk(self._heading, always | delta, finish_reason, system_fingerprint="", usage=whole_usage)
+        whole_usage = None if usage is None else openai_usage(usage)
+        content = chunk(self._envelope, always | delta, finish_reason, system_fingerprint="", usage=whole_usage)
         return as_data(content).replace(b"data: ", b"data:", 1)
 
 
@@ -194,9 +194,9 @@ async def ragflow_chat(
 ) -> Response[dict[str, Any]]:
     """Markers are RAGFlow's: [ID:0] is the first passage of `reference`."""
     question, caller = data.to_question(chat_id), caller_of(request)
-    heading = heading_of(chat_id, data.model)
+    envelope = envelope_of(chat_id, data.model)
     if data.stream:
-        wire = RagflowChunks(heading, question, refers=data.refers)
+        wire = RagflowChunks(envelope, question, refers=data.refers)
         try:
             return await events.streamed_as(wire, request, answerer.stream(question, caller), settings.service.ping_s)
         except (InvalidRequest, StoreUnavailable, EmbedderUnavailable, IndexBusy):
@@ -205,11 +205,11 @@ async def ragflow_chat(
             return events.failed_as(wire, request, exc)
     done = await while_connected(request, answerer.whole(question, caller))
     request.scope["state"]["timings"] = done.answer.timings_ms
-    return Response(_completion(heading, done, _references(done.answer, question) if data.refers else None))
+    return Response(_completion(envelope, done, _references(done.answer, question) if data.refers else None))
 
 
 def _completion(
-    heading: Mapping[str, Any], done: AnswerDone, references: list[dict[str, Any]] | None
+    envelope: Mapping[str, Any], done: AnswerDone, references: list[dict[str, Any]] | None
 ) -> dict[str, Any]:
     """`reference` only where it was asked for. There are no reasoning and no predicted tokens."""
     answer = done.answer
@@ -218,13 +218,13 @@ def _completion(
         "role": "assistant",
         **({} if references is None else {"reference": references}),
     }
-    usage = usage_of(answer.usage)
+    usage = openai_usage(answer.usage)
     usage["completion_tokens_details"] = {
         "accepted_prediction_tokens": usage["completion_tokens"],
         "reasoning_tokens": 0,
         "rejected_prediction_tokens": 0,
     }
-    return whole_reply(heading, message, finish_of(done), usage)
+    return whole_reply(envelope, message, finish_of(done), usage)
 
 
 def _references(answer: Answer, question: Question) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from app.ranking.cache import ScoreCache
 from app.ranking.models import Calibration, Ranking, candidate_of
 from app.ranking.prompts import BLANKS, PROMPT_VERSION
 from app.ranking.reranker import RankingTask, Reranker
-from app.ranking.scoring import UNGRADED, fit_prior, fuse, sigmoid
+from app.ranking.scoring import UNGRADED, fit_prior, combine, sigmoid
 from indexing.documents import Candidate
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.passage_reader import ScriptedReader, candidates, falling
@@ -300,7 +300,7 @@ def test_an_ungraded_passage_scores_as_the_isotonic_map_says() -> None:
     ranking = rank([*found[:20], *found[30:]], reader)
     read = [(0.9 if int(p.id[1:]) < 25 else 0.1, p.grade) for p in ranking.order if p.grade is not None]
     hoped = fit_prior((prior, grade) for prior, grade in read if grade is not None).expected(0.1)
-    expected = sigmoid(fuse(hoped, -1.0))  # half of the priors are a deviation above the mean, half below
+    expected = sigmoid(combine(hoped, -1.0))  # half of the priors are a deviation above the mean, half below
     scores = [place.score for place in ranking.order if UNGRADED in place.flags]
     assert scores == [pytest.approx(expected)] * 15
 

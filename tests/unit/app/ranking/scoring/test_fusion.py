@@ -10,7 +10,7 @@ from app.ranking.models import Calibration, Grade
 from app.ranking.scoring import (
     PriorModel,
     fit_prior,
-    fuse,
+    combine,
     in_order,
     prior_scores,
     score_of,
@@ -49,7 +49,7 @@ def test_a_score_follows_the_formula(expected: float, prior_z: int, calibration:
     """sigmoid(A (logit(0.01 + 0.98 E) + z_prior / 2) + B)."""
     squeezed = 0.01 + 0.98 * expected
     z = np.log(squeezed) - np.log1p(-squeezed) + 0.5 * prior_z / 100
-    assert fuse(expected, prior_z / 100) == pytest.approx(z)
+    assert combine(expected, prior_z / 100) == pytest.approx(z)
     assert score_of(z, calibration) == pytest.approx(1 / (1 + np.exp(-(calibration.slope * z + calibration.offset))))
 
 
@@ -57,7 +57,7 @@ def test_a_score_follows_the_formula(expected: float, prior_z: int, calibration:
 def test_a_better_grade_is_always_a_better_z(one: float, other: float, prior_z: int) -> None:
     """Strictly, at the same prior, up to grades of 0 and 1."""
     low, high = sorted((one, other))
-    assert (fuse(low, prior_z / 100) < fuse(high, prior_z / 100)) == (low < high)
+    assert (combine(low, prior_z / 100) < combine(high, prior_z / 100)) == (low < high)
 
 
 @given(st.floats(allow_nan=False))
@@ -82,7 +82,7 @@ def test_an_unread_passage_has_the_score_that_its_prior_lets_expect() -> None:
     """As if the map's value had been its grade."""
     model, calibration = fit_prior([(0.2, 0.1), (0.8, 0.7)]), Calibration(slope=1.5, offset=-0.5)
     assert unread_scores([0.5], [1.0], model, calibration, 1.0) == pytest.approx(
-        (score_of(fuse(0.4, 1.0), calibration),)
+        (score_of(combine(0.4, 1.0), calibration),)
     )
     assert unread_scores([0.5], [1.0], PriorModel(), calibration, 0.25) == (0.25,)
 
@@ -90,7 +90,7 @@ def test_an_unread_passage_has_the_score_that_its_prior_lets_expect() -> None:
 def final_order(grades: dict[str, Grade], priors: dict[str, float]) -> list[tuple[str, float]]:
     """Grades to places, as the reranker does it: from whatever order the candidates came in."""
     zs = {
-        key: fuse(grades[key].expected, prior_z)
+        key: combine(grades[key].expected, prior_z)
         for key, prior_z in zip(priors, prior_scores(list(priors.values())), strict=True)
     }
     return [(key, zs[key]) for key in in_order(zs, priors)]
