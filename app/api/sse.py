@@ -36,7 +36,7 @@ class Streamable(Operation):
             success.content[MEDIA_TYPE] = OpenAPIMediaType(schema=Schema(description=description))
 
 
-class Wire(Protocol):
+class EventFormat(Protocol):
     """How a stream is written. One per stream, for it may keep state."""
 
     def write(self, event: Event) -> bytes:
@@ -50,28 +50,30 @@ class Wire(Protocol):
 
 async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
     """The first event is awaited before the response begins, so that early failures keep their status."""
-    return await _streamed(OwnWire(), request, with_silence(stream, ping_s), patient=True)
+    return await _streamed(NativeEvents(), request, with_silence(stream, ping_s), patient=True)
 
 
-async def streamed_as(wire: Wire, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
+async def streamed_as(
+    layout: EventFormat, request: BodyRequest, stream: AsyncIterator[Event], ping_s: float
+) -> Response[Any]:
     """In another format. The response begins with the first content, so that early failures keep their status, or after
     `ping_s` seconds of silence, because proxies close connections that stay silent.
     """
-    return await _streamed(wire, request, with_silence(stream, ping_s), patient=False)
+    return await _streamed(layout, request, with_silence(stream, ping_s), patient=False)
 
 
-def failed_as(wire: Wire, request: BodyRequest, exc: Exception) -> Response[Any]:
+def failed_as(layout: EventFormat, request: BodyRequest, exc: Exception) -> Response[Any]:
     """A stream that holds only the error, for clients that do not look at the status."""
     problem = problem_of(exc, request_id(request.scope))
     note_failure(problem, exc)
-    return Response(wire.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
+    return Response(layout.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
 
 
 async def _streamed(
-    wire: Wire, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
+    layout: EventFormat, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
 ) -> Response[Any]:
-    opening = await while_connected(request, _opening(events, wire, patient=patient))
-    body = _body(opening, events, wire, request_id(request.scope))
+    opening = await while_connected(request, _opening(events, layout, patient=patient))
+    body = _body(opening, events, layout, request_id(request.scope))
     # When a client leaves before it has read everything, Litestar does not close the iterator.
     closing = BackgroundTask(_close, events)
     return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200, background=closing)
@@ -81,16 +83,16 @@ async def _close(events: AsyncGenerator[Event | None, None]) -> None:
     await events.aclose()
 
 
-async def _opening(events: AsyncGenerator[Event | None, None], wire: Wire, *, patient: bool) -> bytes:
+async def _opening(events: AsyncGenerator[Event | None, None], layout: EventFormat, *, patient: bool) -> bytes:
     """The first bytes to send; a ping counts unless the wait is `patient`."""
     async for event in events:
-        if (event is not None or not patient) and (data := _written(event, wire)):
+        if (event is not None or not patient) and (data := _written(event, layout)):
             return data
     return b""
 
 
-def _written(event: Event | None, wire: Wire) -> bytes:
-    return PING if event is None else wire.write(event)
+def _written(event: Event | None, layout: EventFormat) -> bytes:
+    return PING if event is None else layout.write(event)
 
 
 def wants_events(accept: str | None) -> bool:
@@ -99,7 +101,7 @@ def wants_events(accept: str | None) -> bool:
     return MEDIA_TYPE in kinds
 
 
-class OwnWire:
+class NativeEvents:
     """Ours: events with names, numbered from 1, JSON data. It ends in `done` or `error`."""
 
     def __init__(self) -> None:
@@ -118,18 +120,18 @@ class OwnWire:
 
 
 async def _body(
-    opening: bytes, events: AsyncGenerator[Event | None, None], wire: Wire, instance: str
+    opening: bytes, events: AsyncGenerator[Event | None, None], layout: EventFormat, instance: str
 ) -> AsyncGenerator[bytes, None]:
     """What is sent. Closing it closes `events`."""
     try:
         yield opening
         async for event in events:
-            if data := _written(event, wire):
+            if data := _written(event, layout):
                 yield data
     except Exception as exc:  # noqa: BLE001 - the status is sent already: the stream itself must tell
         problem = problem_of(exc, instance)
         note_failure(problem, exc)
-        yield wire.fail(problem, exc)
+        yield layout.fail(problem, exc)
     finally:
         await events.aclose()
 

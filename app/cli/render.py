@@ -28,8 +28,8 @@ from indexing.pipeline.progress import (
     Advanced,
     Event,
     Notice,
+    NotIndexed,
     Planned,
-    Refused,
     Summary,
 )
 
@@ -139,8 +139,8 @@ class IndexingView:
         match event:
             case Planned():
                 self._planned(event)
-            case Refused():
-                self._console.print(refusal(event))
+            case NotIndexed():
+                self._console.print(not_indexed_line(event))
             case Notice(stage="waiting", detail=detail):
                 self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
@@ -206,7 +206,7 @@ def clean(text: str) -> str:
     return _CONTROL.sub(" ", text)
 
 
-def refusal(refused: Refused) -> Text:
+def not_indexed_line(refused: NotIndexed) -> Text:
     """One line: which file was refused, why, and whether its earlier version is still in the index."""
     source, detail = _flat(refused.source), _flat(refused.detail)
     line = Text.assemble(("refused ", "red"), (source, "bold"), f" [{refused.reason}] {detail}")

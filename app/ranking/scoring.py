@@ -468,7 +468,9 @@ class Scoreboard:
 
         A suspicious one is not believed to be better than that, nor does it rise above where retrieval has it.
         """
-        graded = {key: combine(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()} | self._moved
+        graded = {
+            key: combine(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()
+        } | self._moved
         by_prior = {
             key: combine(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
             for key in self.attempted

@@ -39,7 +39,7 @@ from app.domain import (
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
 from app.observability.timing import Stopwatch
 from app.services.ranking import NEEDS, ClientGrader
-from app.text.languages import refusal
+from app.text.languages import abstention_text
 from indexing.documents import page_at
 
 ANSWER, CONDENSE, CHECK = "answer", "condense", "check"
@@ -254,7 +254,7 @@ class _ModelAnswer:
     async def _abstain(self, reason: AbstainReason) -> AsyncGenerator[AnswerPart, None]:
         sources = await asyncio.to_thread(pack, self._hits, self._question.context_tokens)
         yield SourcesFound(tuple(source.hit for source in sources))
-        yield TextDelta(refusal(reason, question_language(self._question)))
+        yield TextDelta(abstention_text(reason, question_language(self._question)))
         yield AnswerOutcome(use=BackendUse(requested=self._route.requested, used=NONE.name), abstain_reason=reason)
 
     async def _write(self, *, streamed: bool) -> AsyncGenerator[AnswerPart, None]:
@@ -275,7 +275,7 @@ class _ModelAnswer:
             yield piece
         reason, cut = gate.abstain_reason, cut and not gate.declined
         if reason is not None:
-            yield TextDelta(refusal(reason, question_language(self._question)))
+            yield TextDelta(abstention_text(reason, question_language(self._question)))
         yield AnswerOutcome(
             use=served.use,
             abstain_reason=reason,
@@ -389,7 +389,7 @@ def _apply_check(
     """The answer with the model's verdicts; a refusal if no citation is left."""
     if not any(citation.verified for citation in result.citations):
         refused = msgspec.structs.replace(outcome, abstain_reason="unsupported", unsupported=())
-        return [TextDelta(refusal("unsupported", question_language(question)))], refused
+        return [TextDelta(abstention_text("unsupported", question_language(question)))], refused
     checked = iter(result.citations)
     pieces = [CitationMade(next(checked)) if isinstance(piece, CitationMade) else piece for piece in held]
     outcome = msgspec.structs.replace(outcome, unsupported=result.unsupported)

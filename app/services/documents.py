@@ -29,7 +29,7 @@ from indexing.pipeline.ingest import (
 )
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
-from indexing.pipeline.progress import Notice, Refused, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
 from indexing.store.base import CollectionInfo, Distance, check_name
@@ -188,7 +188,7 @@ class Documents:
             async with ReaderPool(context.limits) as pool:
                 documents = await pool.read(data, name)
         except UnreadableDocument as exc:
-            refused = (Refused(source=name, reason=exc.reason, detail=exc.detail),)
+            refused = (NotIndexed(source=name, reason=exc.reason, detail=exc.detail),)
             return Summary(collection=collection, refused=refused)
         handed = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
         outcomes = await self.put(collection, handed)
@@ -208,7 +208,7 @@ class Documents:
             updated=count["updated"],
             unchanged=count["unchanged"],
             refused=tuple(
-                Refused(source=name, reason=o.reason or "", detail=o.detail or "") for o in outcomes if o.reason
+                NotIndexed(source=name, reason=o.reason or "", detail=o.detail or "") for o in outcomes if o.reason
             ),
             passages=sum(outcome.passages for outcome in outcomes if outcome.status != "unchanged"),
             total_documents=await context.manifest.count(info.spec.lineage),

@@ -66,7 +66,7 @@ def prepare() -> None:
     detect_language("Is it loaded?")
 
 
-def refusal(reason: AbstainReason, language: str) -> str:
+def abstention_text(reason: AbstainReason, language: str) -> str:
     """The text of an abstaining answer. `language` is a BCP 47 tag; English if there is no text in that language."""
     primary = language.replace("_", "-").split("-", 1)[0].lower()
     texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND

@@ -52,7 +52,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     detail: str
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+class NotIndexed(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """A source, or a record in it, that was not indexed. The run goes on.
 
     `kept` says that an earlier version of it stays in the index.
@@ -72,7 +72,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
     updated: int = 0
     unchanged: int = 0
     deleted: int = 0
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[NotIndexed, ...] = ()
     passages: int = 0
     total_documents: int = 0
     total_passages: int = 0
@@ -81,7 +81,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
     rebuilt: bool = False
 
 
-Event = Planned | Advanced | Notice | Refused | Summary
+Event = Planned | Advanced | Notice | NotIndexed | Summary
 
 Report = Callable[[Event], None]
 

@@ -23,7 +23,7 @@ from indexing.pipeline.context import (
 )
 from indexing.pipeline.manifest import SourceRecord
 from indexing.pipeline.planning import Plan, make_plan, plan_rebuild, with_files
-from indexing.pipeline.progress import Notice, Planned, Refused, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
 from indexing.pipeline.sources import Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer, prepare
@@ -43,7 +43,7 @@ class _SyncRun:
         self._request = request
         self._report = report
         self._begun = time.perf_counter()
-        self._refused: list[Refused] = []
+        self._refused: list[NotIndexed] = []
         self._writer: Writer | None = None
         self._created = self._updated = self._deleted = 0
 
@@ -151,7 +151,7 @@ class _SyncRun:
         self._deleted += reader.deleted
 
     def _refuse(self, name: str, error: UnreadableDocument, kept: bool) -> None:
-        refused = Refused(source=name, reason=error.reason, detail=error.detail, kept=kept)
+        refused = NotIndexed(source=name, reason=error.reason, detail=error.detail, kept=kept)
         self._refused.append(refused)
         self._report(refused)
 

@@ -13,7 +13,7 @@ from app.answering.prompts import clip, estimate_tokens, pack
 from app.answering.questions import question_language
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, Hit, Question, SourcesFound, TextDelta
 from app.observability.timing import Stopwatch
-from app.text.languages import refusal
+from app.text.languages import abstention_text
 from app.text.terms import terms
 from indexing.documents import Span
 from indexing.embedding.model import Vectors
@@ -63,7 +63,7 @@ async def answer_extractively(
             settings = msgspec.structs.replace(settings, min_relevance=question.min_relevance)
         selection = await select_sentences(parsed, packed, embed, settings, question.max_output_tokens)
         if selection.abstain_reason is not None:
-            yield TextDelta(refusal(selection.abstain_reason, question_language(question)))
+            yield TextDelta(abstention_text(selection.abstain_reason, question_language(question)))
         claims: list[Claim] = []
         for text, citation in cite(packed, selection.sentences):
             # Each sentence quotes one source; its quote is what it claims.

@@ -146,9 +146,9 @@ async def openai_chat(
     links = Links(base_of(request, settings), collection)
     if data.stream:
         counts = bool(data.stream_options and data.stream_options.include_usage)
-        wire = Chunks(envelope, links, counts=counts)
+        layout = Chunks(envelope, links, counts=counts)
         events = stream(job, answerer, chat_service, caller)
-        return await sse.streamed_as(wire, request, events, settings.service.ping_s)
+        return await sse.streamed_as(layout, request, events, settings.service.ping_s)
     done = await while_connected(request, whole(job, answerer, chat_service, caller))
     request.scope["state"]["timings"] = result_of(done).timings_ms
     return Response(completion(envelope, done, links))

@@ -106,7 +106,7 @@ def openai_usage(usage: Usage) -> dict[str, Any]:
 
 
 class Chunks:
-    """`app.api.sse.Wire`: chat.completion.chunk events. `counts`: the last one, and no other, has the usage."""
+    """`app.api.sse.EventFormat`: chat.completion.chunk events. `counts`: the last one, and no other, has the usage."""
 
     def __init__(self, envelope: Mapping[str, Any], links: Links, *, counts: bool) -> None:
         self._envelope, self._links, self._counts = envelope, links, counts

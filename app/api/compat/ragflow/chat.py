@@ -13,7 +13,7 @@ from app.api.compat.errors import ragflow_error, shaped
 from app.api.compat.inputs import LenientJSON
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.compat.openai.requests import MessageBody, question_of
-from app.api.compat.openai.responses import as_data, chunk, finish_of, envelope_of, openai_usage, whole_reply
+from app.api.compat.openai.responses import as_data, chunk, envelope_of, finish_of, openai_usage, whole_reply
 from app.api.compat.ragflow.retrieval import chunk_of, terms_of
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
@@ -131,7 +131,7 @@ class RagflowChatBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RagflowChunks:
-    """`app.api.sse.Wire`: RAGFlow's chunks, in which every delta has all of its fields."""
+    """`app.api.sse.EventFormat`: RAGFlow's chunks, in which every delta has all of its fields."""
 
     def __init__(self, envelope: Mapping[str, Any], question: Question, *, refers: bool) -> None:
         self._envelope, self._question, self._refers = envelope, question, refers
@@ -196,13 +196,13 @@ async def ragflow_chat(
     question, caller = data.to_question(chat_id), caller_of(request)
     envelope = envelope_of(chat_id, data.model)
     if data.stream:
-        wire = RagflowChunks(envelope, question, refers=data.refers)
+        layout = RagflowChunks(envelope, question, refers=data.refers)
         try:
-            return await events.streamed_as(wire, request, answerer.stream(question, caller), settings.service.ping_s)
+            return await events.streamed_as(layout, request, answerer.stream(question, caller), settings.service.ping_s)
         except (InvalidRequest, StoreUnavailable, EmbedderUnavailable, IndexBusy):
             raise  # nothing to do with the model: RAGFlow's clients read these as a JSON reply with its code
         except WinnowError as exc:
-            return events.failed_as(wire, request, exc)
+            return events.failed_as(layout, request, exc)
     done = await while_connected(request, answerer.whole(question, caller))
     request.scope["state"]["timings"] = done.answer.timings_ms
     return Response(_completion(envelope, done, _references(done.answer, question) if data.refers else None))

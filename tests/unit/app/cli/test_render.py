@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.cli.render import IndexingView, LoadingView, clean, refusal, show_answer, show_results, summary_line
-from indexing.pipeline.progress import Advanced, Notice, Planned, Refused, Summary, loading_model
+from app.cli.render import IndexingView, LoadingView, clean, not_indexed_line, show_answer, show_results, summary_line
+from indexing.pipeline.progress import Advanced, Notice, NotIndexed, Planned, Summary, loading_model
 
 NOTES: dict[str, Any] = {
     "warnings": [],
@@ -94,7 +94,7 @@ def test_a_run_leaves_no_bar_on_the_terminal() -> None:
     with IndexingView(on) as view:
         view.show(Planned(new=1, changed=0, unchanged=0, gone=0, bytes=10))
         view.show(Advanced(bytes=5, documents=1, passages=1))
-        view.show(Refused(source="a.pdf", reason="password", detail="It is encrypted."))
+        view.show(NotIndexed(source="a.pdf", reason="password", detail="It is encrypted."))
     assert "refused a.pdf [password] It is encrypted." in shown(on)
     assert shown(on).rstrip("\x1b[2K\r\n1A").count("\x1b[?25h") == 1
 
@@ -194,12 +194,12 @@ def test_a_document_cannot_command_the_terminal() -> None:
     show_results(on, {**NOTES, "query": "q", "results": [hit]})
     assert "\x1b" not in shown(on)
     assert "[red]hi[/red]" in shown(on)
-    assert "\x1b" not in refusal(Refused(source="\x1b[2J", reason="binary", detail="x\x1b")).plain
+    assert "\x1b" not in not_indexed_line(NotIndexed(source="\x1b[2J", reason="binary", detail="x\x1b")).plain
 
 
 def test_a_kept_version_is_said() -> None:
     """Who reads that a file was refused wants to know what searches find now."""
-    kept = refusal(Refused(source="a", reason="corrupt", detail="Cut short.", kept=True))
+    kept = not_indexed_line(NotIndexed(source="a", reason="corrupt", detail="Cut short.", kept=True))
     assert kept.plain == "refused a [corrupt] Cut short. The earlier version stays in the index."
 
 

@@ -16,7 +16,7 @@ from app.ranking.cache import ScoreCache
 from app.ranking.models import Calibration, Ranking, candidate_of
 from app.ranking.prompts import BLANKS, PROMPT_VERSION
 from app.ranking.reranker import RankingTask, Reranker
-from app.ranking.scoring import UNGRADED, fit_prior, combine, sigmoid
+from app.ranking.scoring import UNGRADED, combine, fit_prior, sigmoid
 from indexing.documents import Candidate
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.passage_reader import ScriptedReader, candidates, falling

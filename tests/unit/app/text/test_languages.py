@@ -1,6 +1,6 @@
 import pytest
 
-from app.text.languages import LANGUAGES, detect_language, refusal
+from app.text.languages import LANGUAGES, abstention_text, detect_language
 
 QUESTIONS = {
     "ar": "متى تبدأ التغطية الطبية للموظفين؟",
@@ -27,19 +27,19 @@ def test_every_language_that_we_refuse_in_has_a_question_here() -> None:
 def test_a_question_is_recognised_and_refused_in_its_own_language(language: str) -> None:
     """A question is recognised, and the refusal reads as the same language."""
     assert detect_language(QUESTIONS[language]) == language
-    assert detect_language(refusal("no_results", language)) == language
-    assert detect_language(refusal("unsupported", language)) == language
+    assert detect_language(abstention_text("no_results", language)) == language
+    assert detect_language(abstention_text("unsupported", language)) == language
 
 
 @pytest.mark.parametrize(("tag", "primary"), [("de-CH", "de"), ("zh-Hans-CN", "zh"), ("PT_br", "pt"), ("en", "en")])
 def test_a_tag_with_region_or_script_counts_as_its_language(tag: str, primary: str) -> None:
     """Only the primary subtag of a BCP 47 tag decides."""
-    assert refusal("below_min_relevance", tag) == refusal("below_min_relevance", primary)
+    assert abstention_text("below_min_relevance", tag) == abstention_text("below_min_relevance", primary)
 
 
 def test_a_language_without_words_of_ours_is_refused_in_english() -> None:
     """A language that we cannot write falls back to English."""
-    assert refusal("no_results", "sw") == refusal("no_results", "en")
+    assert abstention_text("no_results", "sw") == abstention_text("no_results", "en")
 
 
 @pytest.mark.parametrize("text", ["", "42?", "?!", "🙂"])

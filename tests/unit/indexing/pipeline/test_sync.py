@@ -11,7 +11,7 @@ from indexing.embedding.model import Vectors
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
-from indexing.pipeline.progress import Event, Notice, Planned, Refused, SyncRequest
+from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
 from indexing.store.base import Point
 from indexing.store.server import ServerStore
@@ -36,7 +36,7 @@ def write_records(path: Path, **records: str) -> None:
     path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in records.items()))
 
 
-def reasons(refused: Sequence[Refused]) -> list[tuple[str, str, bool]]:
+def reasons(refused: Sequence[NotIndexed]) -> list[tuple[str, str, bool]]:
     return [(item.source, item.reason, item.kept) for item in refused]
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from app.ranking.models import Calibration, Grade
 from app.ranking.scoring import (
     PriorModel,
-    fit_prior,
     combine,
+    fit_prior,
     in_order,
     prior_scores,
     score_of,
