@@ -386,7 +386,7 @@ async def _check(
 def _apply_check(
     result: CheckResult, held: Sequence[AnswerPiece], outcome: AnswerOutcome, question: Question
 ) -> tuple[list[AnswerPiece], AnswerOutcome]:
-    """The answer with the model's verdicts; a refusal if no citation is left."""
+    """The answer with the model's verdicts; an abstention if no citation is left."""
     if not any(citation.verified for citation in result.citations):
         refused = msgspec.structs.replace(outcome, abstain_reason="unsupported", unsupported=())
         return [TextDelta(abstention_text("unsupported", question_language(question)))], refused

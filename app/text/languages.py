@@ -1,4 +1,4 @@
-"""Language detection for questions, and refusals in each language."""
+"""Language detection for questions, and abstentions in each language."""
 
 import re
 from functools import cache

@@ -54,7 +54,7 @@ async def answer_extractively(
     settings: ExtractiveSettings,
     use: BackendUse,
 ) -> AsyncGenerator[AnswerPart, None]:
-    """The sentences that answer the question, quoted with citations, or a refusal."""
+    """The sentences that answer the question, quoted with citations, or an abstention."""
     with watch.stage("answer"):
         sources = await asyncio.to_thread(pack, hits, question.context_tokens)
         packed = tuple(source.hit for source in sources)

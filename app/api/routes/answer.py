@@ -25,7 +25,7 @@ from app.wiring import Answering
 async def answer(
     request: BodyRequest, data: JSONBody[AnswerRequest], answerer: Injected[Answering], settings: Injected[Settings]
 ) -> Response[Answer]:
-    """An answer in which every citation is a verbatim quote, or a refusal when nothing relevant is found.
+    """An answer in which every citation is a verbatim quote, or an abstention when nothing relevant is found.
 
     A model writes it; without one it is made of the passages' own sentences. Nothing is sent before the first citation
     has been verified.

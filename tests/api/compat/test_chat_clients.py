@@ -165,7 +165,7 @@ async def test_errors_are_the_sdks_own(running: Running) -> None:
 
 
 async def test_ragflow_can_verify_us(running: Running) -> None:
-    """Its "Verify" wants a first text without **ERROR**; here it is the refusal, since nobody wrote about "Hi"."""
+    """Its "Verify" wants a first text without **ERROR**; here it is the abstention, since nobody wrote about "Hi"."""
     chunks = await running.chunks("Hi", "winnow", temperature=0.9)
     texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert texts

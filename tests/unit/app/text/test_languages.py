@@ -25,7 +25,7 @@ def test_every_language_that_we_refuse_in_has_a_question_here() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_question_is_recognised_and_refused_in_its_own_language(language: str) -> None:
-    """A question is recognised, and the refusal reads as the same language."""
+    """A question is recognised, and the abstention reads as the same language."""
     assert detect_language(QUESTIONS[language]) == language
     assert detect_language(abstention_text("no_results", language)) == language
     assert detect_language(abstention_text("unsupported", language)) == language
