@@ -99,7 +99,7 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
     min_relevance: Annotated[Fraction, Meta(description="Below it, the service abstains.")] | None = None
     check_citations: Annotated[
         Literal["structural", "model"],
-        Meta(description='"model": nothing is sent before a model has confirmed a citation.'),
+        Meta(description='"model": no text of the answer is sent before a model has confirmed a citation.'),
     ] = "structural"
     instructions: Annotated[
         str, Meta(max_length=4000, description="From the operator, not from end users: tone, format, scope.")

@@ -1,4 +1,6 @@
-"""One ranking from the dense and the sparse side, never worse than the better of the two. Pure.
+"""One ranking from the dense and the sparse side. Pure.
+
+Measured on nine pairs of sets, it is at most .001 nDCG@10 below the better of the two.
 
 Reciprocal ranks trust both sides alike, so an embedder that cannot read a language drags the lexical side down with
 it (measured: benchmarks/README.md). Here each side speaks in its own natural unit, and its weight follows from what it

@@ -27,8 +27,8 @@ async def answer(
 ) -> Response[Answer]:
     """An answer in which every citation is a verbatim quote, or an abstention when nothing relevant is found.
 
-    A model writes it; without one it is made of the passages' own sentences. Nothing is sent before the first citation
-    has been verified.
+    A model writes it; without one it is made of the passages' own sentences. No text of the answer is sent before the
+    first citation has been verified.
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `sources`, `delta`, `citation`, and
     `done` or `error`.
     """

@@ -9,6 +9,7 @@ from litestar import Response, get
 from litestar.openapi import ResponseSpec
 from litestar.response import Redirect
 
+from app.api.openapi import problems
 from app.api.request import Injected
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
@@ -46,13 +47,13 @@ async def front_door() -> Redirect:
     return Redirect("/schema")
 
 
-@get("/health/live", operation_id="live", summary="Liveness")
+@get("/health/live", operation_id="live", summary="Liveness", responses=problems(403))
 async def live() -> Alive:
     """For supervisors that restart a process which hangs."""
     return Alive()
 
 
-@get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY})
+@get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY, **problems(403)})
 async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     """For load balancers: 503, naming the missing dependency, until requests can be served."""
     dependencies = await warm_up.readiness()
@@ -61,7 +62,7 @@ async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     return Response(Readiness(status="not ready", dependencies=dependencies), status_code=503)
 
 
-@get("/version", operation_id="version", summary="Version")
+@get("/version", operation_id="version", summary="Version", responses=problems(403))
 async def show_version() -> Version:
     """Name and version of the service."""
     return Version(name="winnow", version=installed_version())
@@ -111,7 +112,12 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
     backends: list[BackendStatus]
 
 
-@get("/backends", operation_id="backends", summary="Backends, their capabilities and their health")
+@get(
+    "/backends",
+    operation_id="backends",
+    summary="Backends, their capabilities and their health",
+    responses=problems(403),
+)
 async def show_backends(
     backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
 ) -> BackendList:

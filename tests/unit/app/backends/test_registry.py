@@ -44,7 +44,9 @@ async def test_a_provider_is_a_package_and_a_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy")
 def test_people_are_told_of_every_provider(tmp_path: Path) -> None:
     """A hint and a refusal name it like the others."""
-    assert setup_hint() == "set VLLM_URL, OLLAMA_URL, GEMINI_API_KEY or TOY_URL"
+    *others, last = (provider.variable for provider in PROVIDERS.values() if provider.variable)
+    assert last == "TOY_URL"
+    assert setup_hint() == f"set {', '.join(others)} or TOY_URL"
     (tmp_path / "winnow.toml").write_text('[backends.x]\nkind = "game"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"kind in \[backends.x\] must be vllm, .* or toy, not 'game'"):
         load_settings({}, tmp_path)
