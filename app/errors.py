@@ -16,7 +16,7 @@
     └ UpstreamError                  `service` did not deliver; perhaps `retry_after` seconds, and the cost all the same
       ├ UpstreamTimeout              retryable; `sent` if it may have read the prompt all the same
       ├ UpstreamUnavailable          retryable
-      │ └ Resting                    it failed so often that it is left alone for a while
+      │ └ Resting                    it failed repeatedly and gets no requests for a while
       ├ UpstreamRateLimited          retryable; `quota` says which one is spent
       ├ UpstreamRejected             key, model or request
       │ └ PromptTooLong              for the model's context
@@ -158,7 +158,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class Resting(UpstreamUnavailable):
-    """The service failed so often that it gets no requests for `retry_after` seconds."""
+    """The service failed repeatedly and gets no requests for `retry_after` seconds."""
 
     code = "resting"
 
@@ -167,7 +167,7 @@ Quota = Literal["minute", "day", "unknown"]
 
 
 class UpstreamRateLimited(UpstreamError):
-    """The service wants us to wait. A spent daily quota is not worth waiting for."""
+    """A rate limit or quota of the service is exhausted. A spent daily quota is not worth waiting for."""
 
     code = "rate_limited"
     retryable = True

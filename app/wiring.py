@@ -86,7 +86,7 @@ class Services:
         index_home: Path | None = None,
         fits: Fits | None = None,
     ) -> None:
-        # In the order of who stands on whom: `close` goes the other way round.
+        # In dependency order; `close` runs in reverse.
         self.settings = settings
         self._index_home = index_home or settings.index.home
         self._closings = AsyncExitStack()
@@ -159,7 +159,7 @@ class Services:
             try:
                 await close()
             except Exception:
-                log.exception("not closed", what=name)
+                log.exception("closing failed", what=name)
 
         self._closings.push_async_callback(close_or_log)
 

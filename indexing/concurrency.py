@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def together(works: Iterable[Awaitable[T]]) -> list[T]:
-    """What comes of them, in their order. When one breaks or this is cancelled, none of them goes on.
+    """Results in order; if one fails or this is cancelled, all are cancelled.
 
     Raises the first error as it is, when all have ended.
     """

@@ -163,7 +163,7 @@ def _escape(key: str) -> str:
 
 def _check_field(key: Any, pointer: str) -> None:
     if not isinstance(key, str) or not all(key.split(".")):
-        raise InvalidFilter(pointer, "a field is named by keys with dots between them")
+        raise InvalidFilter(pointer, "a field name is keys joined by dots")
     if set(key) & set('"\\') or not _is_text(key):
         raise InvalidFilter(pointer, "quotes, backslashes and lone surrogates cannot be part of a field's name")
 
@@ -216,7 +216,7 @@ def _parse_range(field: str, bounds: Mapping[Bound, Any], pointer: str) -> Filte
 
 def _number(value: Any, pointer: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidFilter(pointer, "a range is bounded by numbers, or by dates, not by a mixture or anything else")
+        raise InvalidFilter(pointer, "range bounds must be all numbers or all dates")
     try:
         number = float(value)
     except OverflowError as exc:
@@ -248,11 +248,11 @@ def _scalar(value: Any, pointer: str) -> Scalar:
     if isinstance(value, bool):
         return value
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InvalidFilter(pointer, "a whole number must fit in 64 bits")
+        raise InvalidFilter(pointer, "integers must fit in 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidFilter(pointer, "a number must be finite")
     if isinstance(value, str) and not _is_text(value):
-        raise InvalidFilter(pointer, "lone surrogates are not text")
+        raise InvalidFilter(pointer, "strings must not contain lone surrogates")
     if not isinstance(value, str | int | float):
         raise InvalidFilter(pointer, "a value is a string, a number, true or false; ask for null with 'exists'")
     return value

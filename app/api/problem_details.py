@@ -121,7 +121,7 @@ def note_failure(problem: Problem, exc: Exception) -> None:
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("unexpected error", id=problem.instance, exc_info=exc)
     elif problem.status > HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("cannot serve", id=problem.instance, problem=problem.type, detail=problem.detail)
+        log.warning("request failed", id=problem.instance, problem=problem.type, detail=problem.detail)
 
 
 def _from_http(exc: HTTPException, instance: str) -> Problem:

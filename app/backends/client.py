@@ -223,7 +223,7 @@ class BackendClient:
         if self.probed is None and (not self.model or needs != {"chat"}):
             await self.known(terms.left())
         if not self.offers(needs) or ("logprobs" in needs and self.adapter.scorer is None):
-            raise MissingCapability(f"the backend {self.name!r} turned out not to offer {', '.join(sorted(needs))}")
+            raise MissingCapability(f"the backend {self.name!r} does not offer {', '.join(sorted(needs))}")
 
 
 async def _let_go(_: object) -> None:

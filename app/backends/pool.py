@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 class Supervisor:
     """Probes each backend until that succeeds, and again after it was away or resting: a restarted server may have
-    another model. A resting backend is pinged, which costs no token; a healthy one is left in peace.
+    another model. A resting backend is pinged, which costs no token; a healthy one is not checked.
     """
 
     def __init__(self, clients: Iterable[BackendClient]) -> None:

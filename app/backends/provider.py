@@ -66,7 +66,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         key = settings.api_key or _first(environ, self.key_variables)
         if key and not _KEY.fullmatch(key):
             places = " and ".join(("api_key", *self.key_variables))
-            raise ConfigError(f"[backends.{name}]: its key has characters that no key has; look at {places}")
+            raise ConfigError(f"[backends.{name}]: the API key contains invalid characters; check {places}")
         return key
 
 

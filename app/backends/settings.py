@@ -93,7 +93,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def name_problem(name: str) -> str:
     """Why a backend cannot be called that; "" if it can."""
     if name in RESERVED:
-        return f"{name!r} is always there and cannot be declared; take another name"
+        return f"{name!r} is reserved; choose another name"
     if not _NAME.fullmatch(name):
-        return "a backend's name has 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first"
+        return (
+            "a backend name must be 1 to 64 letters, digits, dots, dashes or underscores, "
+            "and start with a letter or digit"
+        )
     return ""

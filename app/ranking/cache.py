@@ -128,7 +128,7 @@ log = structlog.get_logger()
 
 
 class CacheFile:
-    """The latest `entries` replies, in SQLite. It raises nothing: a broken file is logged once, then left alone."""
+    """The latest `entries` replies, in SQLite. It raises nothing: a broken file is logged once, then ignored."""
 
     def __init__(self, path: Path, entries: int) -> None:
         self._path, self._entries = path, entries
@@ -191,7 +191,7 @@ class CacheFile:
         )
         if not busy:
             self._broken = True
-            log.warning("doing without the score cache's file", path=str(self._path), detail=str(exc))
+            log.warning("score cache file disabled", path=str(self._path), detail=str(exc))
 
     def _close(self) -> None:
         if self._db is not None:

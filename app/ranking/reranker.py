@@ -156,7 +156,7 @@ class _Run:
         """Why nothing was read."""
         if self.stats.failures:
             return self.stats.failures[0]
-        return UpstreamTimeout(self.grader.name, f"{self.grader.name} read nothing in the time it had")
+        return UpstreamTimeout(self.grader.name, f"{self.grader.name} ranked nothing before the deadline")
 
     def reasons(self, *, late: bool) -> str:
         """The codes of what went wrong."""
@@ -198,9 +198,9 @@ class GradedRun(_Run):
         degraded = ""
         if graded < attempted:
             degraded = f"{self.grader.name} graded {graded} of {attempted} passages ({self.reasons(late=late)})"
-            degraded += "; the others stand where retrieval expects them"
+            degraded += "; the others keep their predicted position"
         elif late or self.stats.failures:
-            degraded = f"{self.grader.name} took no second look ({self.reasons(late=late)})"
+            degraded = f"{self.grader.name} did not compare the top passages ({self.reasons(late=late)})"
         return self.result(self.scoreboard.ranked(), degraded)
 
     def _worth_reading(self, rest: Sequence[Ranked]) -> list[Ranked]:

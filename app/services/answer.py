@@ -314,9 +314,9 @@ async def _one_delta(reply: Reply) -> AsyncGenerator[Delta, None]:
 def _warnings(composer: Composer, *, cut: bool) -> list[str]:
     warnings = []
     if composer.unknown_references:
-        warnings.append(f"Markers that name no passage were removed: {composer.unknown_references}.")
+        warnings.append(f"Citation markers that refer to no passage were removed: {composer.unknown_references}.")
     if composer.removed_addresses:
-        warnings.append(f"Addresses that stand in no passage were removed: {composer.removed_addresses}.")
+        warnings.append(f"URLs not found in any passage were removed: {composer.removed_addresses}.")
     if cut:
         warnings.append("The answer was cut off: it used up max_output_tokens.")
     return warnings

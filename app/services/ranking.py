@@ -138,9 +138,9 @@ def _unranked(failure: WinnowError, route: Route, call: Call) -> RankingOutcome:
     tried = failure.failures
     if isinstance(failure, Refused):  # a route takes a refusal for an answer; here it is one more that did not rank
         tried += (Fallback(backend=failure.service, reason=failure.code),)
-    names = " or ".join(one.backend for one in tried)
+    names = " and ".join(one.backend for one in tried)
     return RankingOutcome(
         use=BackendUse(requested=route.requested, used=NONE.name, fallbacks=tried),
         usage=call.account.usage(),
-        degraded=(f"not ranked by {names} ({failure.code}): this is the order of retrieval",),
+        degraded=(f"{names} did not rank ({failure.code}); results are in retrieval order",),
     )

@@ -128,7 +128,7 @@ class TextRanker:
         Raises UnknownBackend, MissingCapability, TooLarge.
         """
         if len(texts) > MOST_TEXTS:
-            raise TooLarge(f"{len(texts)} documents are more than {MOST_TEXTS}, the most that one request may have")
+            raise TooLarge(f"{len(texts)} documents exceed the limit of {MOST_TEXTS} per request")
         deadline, watch = Deadline(self._settings.rerank_deadline_ms / 1000), Stopwatch()
         ranker = await self._rankers.select(backend)
         warnings = _cuts(query, texts)

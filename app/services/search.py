@@ -24,13 +24,13 @@ from indexing.retrieval.fusion import (
 )
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
-NO_WORDS = "the query has no word that the sparse side could look up"
+NO_WORDS = "the query contains no terms for sparse (BM25) retrieval"
 
 MAX_LOOKED_THROUGH = 1000
-"""Passages of each side that are checked against conditions which the store cannot check."""
+"""Passages of each retriever that are checked against conditions which the store cannot check."""
 
 NOT_ALL_LOOKED_THROUGH = (
-    f"only the {MAX_LOOKED_THROUGH} best passages of each side were checked against the conditions; "
+    f"only the top {MAX_LOOKED_THROUGH} passages of each retriever were checked against the conditions; "
     "more passages may meet them"
 )
 

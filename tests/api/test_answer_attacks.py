@@ -176,7 +176,7 @@ async def test_an_address_of_a_document_stays_in_the_answer(tmp_path: Path) -> N
     async with answering_service(tmp_path, {"tiny": server_of("vllm", mind)}, [guide]) as service:
         answer = await service.ask(DENTAL, min_relevance=0)
         assert "[the guide](https://acme.example/guide)" in answer["answer"]
-        assert answer["warnings"] == ["Addresses that stand in no passage were removed: 1."]
+        assert answer["warnings"] == ["URLs not found in any passage were removed: 1."]
 
 
 async def test_an_extractive_answer_loads_nothing(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ async def test_markers_of_nothing_are_removed_and_counted(answering: Answering) 
     async with answering(model(mind=saying(said))) as service:
         answer = await service.ask(DENTAL)
         assert answer["answer"] == STARTS
-        assert answer["warnings"] == ["Markers that name no passage were removed: 1."]
+        assert answer["warnings"] == ["Citation markers that refer to no passage were removed: 1."]
 
 
 async def test_an_answer_that_is_cut_says_so(answering: Answering) -> None:

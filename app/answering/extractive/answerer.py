@@ -29,7 +29,7 @@ MAX_EMBEDDED_LENGTH = 400
 what the batch costs."""
 _MARKER_TOKENS = 2  # " [1]"
 
-_NO_INSTRUCTIONS = "instructions: the extractive answerer quotes its sources and follows none."
+_NO_INSTRUCTIONS = "`instructions` were ignored: the extractive answerer only quotes its sources"
 
 
 class ExtractiveSettings(msgspec.Struct, frozen=True, kw_only=True):

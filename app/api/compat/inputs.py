@@ -122,7 +122,7 @@ def log_notes(caller: Caller, *notes: str) -> list[str]:
     """The notes, each once. They are logged, too, because most clients do not show them."""
     once = [note for note in dict.fromkeys(notes) if note]
     if once:
-        log.warning("not as asked", id=caller.request_id, notes=once)
+        log.warning("served degraded", id=caller.request_id, notes=once)
     return once
 
 

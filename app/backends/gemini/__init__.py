@@ -50,7 +50,7 @@ GEMINI = Provider(
     model=GEMINI_MODEL,
     key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
     tools="none",
-    tools_hint="we give none to Gemini; choose another kind of backend",
+    tools_hint="Winnow passes no tools to Gemini; choose another kind of backend",
     price_list_id="google",
     # Half for flex, 1.8 for priority: https://ai.google.dev/gemini-api/docs/pricing, verified 2026-10-14.
     price_factors={"flex": 0.5, "priority": 1.8},

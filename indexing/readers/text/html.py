@@ -67,7 +67,7 @@ def write_html(source: str, writer: TextWriter) -> dict[str, Any]:
     before = writer.is_empty
     _PageWriter(writer, strict=True).write(body)
     if before and writer.is_empty:
-        # Everything looked like boilerplate: then it was none.
+        # Everything matched the boilerplate rules: retry without them.
         _PageWriter(writer, strict=False).write(body)
     return metadata
 

@@ -105,7 +105,7 @@ async def test_a_failing_model_is_a_degraded_200(ranked: httpx.AsyncClient, mode
     reply = await post(ranked, documents=[f"{text} Really." for text in DOCUMENTS])
     assert sorted(order(reply)) == [0, 1, 2]
     assert order(reply)[0] == 1
-    assert "not ranked by gemma" in reply["meta"]["warnings"][0]
+    assert "gemma did not rank" in reply["meta"]["warnings"][0]
     assert "EVIL" not in str(reply)
 
 
@@ -115,7 +115,7 @@ async def test_a_spent_budget_is_a_degraded_200(model: OpenAIServer, tmp_path: P
     async with client_of(services_for(tmp_path, {"gemma": told}, budgets=BudgetSettings(daily_usd=1e-6))) as client:
         reply = await post(client)
     assert order(reply)[0] == 1
-    assert "not ranked by gemma (over_budget)" in reply["meta"]["warnings"][0]
+    assert "gemma did not rank (over_budget)" in reply["meta"]["warnings"][0]
 
 
 async def test_a_model_that_hangs_does_not_hold_the_client(model: OpenAIServer, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_a_model_that_hangs_does_not_hold_the_client(model: OpenAIServer, 
     async with client_of(services) as client:
         reply = await asyncio.wait_for(post(client), 20)
     assert order(reply)[0] == 1
-    assert "not ranked by gemma" in reply["meta"]["warnings"][0]
+    assert "gemma did not rank" in reply["meta"]["warnings"][0]
 
 
 async def test_scores_are_absolute(client: httpx.AsyncClient) -> None:

@@ -95,7 +95,7 @@ async def test_what_fails_to_close_keeps_nothing_else_open(tmp_path: Path) -> No
         await given.close()
     await close_manifest()
     assert closed == ["manifest", "store"]
-    assert [line["what"] for line in lines if line["event"] == "not closed"] == ["manifest"]
+    assert [line["what"] for line in lines if line["event"] == "closing failed"] == ["manifest"]
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.collections()
 

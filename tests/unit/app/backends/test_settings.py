@@ -81,8 +81,8 @@ def test_a_project_is_as_good_as_a_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "environ", "says"),
     [
-        ('[backends.auto]\nkind = "gemini"\n', {}, "'auto' is always there"),
-        ('[backends."a b"]\nkind = "gemini"\n', {}, "a backend's name has"),
+        ('[backends.auto]\nkind = "gemini"\n', {}, "'auto' is reserved"),
+        ('[backends."a b"]\nkind = "gemini"\n', {}, "a backend name must be"),
         ("[backends.x]\n", {}, r"\[backends.x\] needs a kind"),
         ('[backends.x]\nkind = "vllm"\n', {}, r"\[backends.x\] needs a url.*VLLM_URL"),
         ('[backends.x]\nkind = "openai"\n', {}, r"\[backends.x\] needs a url"),
@@ -96,8 +96,12 @@ def test_a_project_is_as_good_as_a_key(tmp_path: Path) -> None:
         ('[backends.x]\nkind = "openai"\nurl = "http://two words/v1"\n', {}, "is not like http://"),
         ('[backends.x]\nkind = "ollama"\nurl = "http://h:port/v1"\n', {}, "is not like http://"),
         ('[backends.x]\nkind = "gemini"\nurl = "localhost:80"\n', {"GEMINI_API_KEY": "k"}, "is not like http://"),
-        ("", {"GEMINI_API_KEY": "clé"}, r"\[backends.gemini\].*no key has; look at api_key and .*GEMINI_API_KEY"),
-        ('[backends.x]\nkind = "vllm"\nurl = "http://h"\napi_key = "two\\nlines"\n', {}, r"\[backends.x\]: its key"),
+        ("", {"GEMINI_API_KEY": "clé"}, r"\[backends.gemini\].*invalid characters; check api_key and .*GEMINI_API_KEY"),
+        (
+            '[backends.x]\nkind = "vllm"\nurl = "http://h"\napi_key = "two\\nlines"\n',
+            {},
+            r"\[backends.x\]: the API key contains invalid",
+        ),
         ('[backends.x]\nkind = "vllm"\nmodle = "m"\n', {}, "did you mean model"),
         ('[backends.x]\nkind = "ollama"\nconcurrency = 0\n', {}, "concurrency"),
         ("backends = 3\n", {}, r"written \[backends\]"),

@@ -119,7 +119,7 @@ async def test_when_nobody_ranks(failure: Exception, reason: str) -> None:
     assert ordered.use == BackendUse(
         requested="auto", used="none", fallbacks=(Fallback(backend="gemma", reason=reason),)
     )
-    assert ordered.degraded == (f"not ranked by gemma ({reason}): this is the order of retrieval",)
+    assert ordered.degraded == (f"gemma did not rank ({reason}); results are in retrieval order",)
     with pytest.raises(type(failure)):
         await rank([scorer(plan=Plan(failure=failure))], options=FAIL)
 

