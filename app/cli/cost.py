@@ -78,9 +78,9 @@ def _axis(columns: int, right: float, workload: float) -> list[str]:
     for text, at in ((middle, columns // 2 - len(middle) // 2), (end, columns + 1 - len(end))):
         scale[at : at + len(text)] = text
     column = round(workload / right * (columns - 1)) + 1
-    note = f"^ you: {short(workload)}"
-    you = f"{' ' * column}{note}" if column + len(note) <= columns + 1 else f"{note[2:] + ' ^':>{column + 1}}"
-    return [f"{indent}+{'-' * columns}", f"{indent}{''.join(scale)}", f"{indent}{you}"]
+    note = f"^ your volume: {short(workload)}"
+    mark = f"{' ' * column}{note}" if column + len(note) <= columns + 1 else f"{note[2:] + ' ^':>{column + 1}}"
+    return [f"{indent}+{'-' * columns}", f"{indent}{''.join(scale)}", f"{indent}{mark}"]
 
 
 def token_count(text: str) -> int:
@@ -127,7 +127,11 @@ def gpu_price(text: str) -> tuple[str, float]:
     "--output", "output_tokens", type=token_count, default="0", metavar="TOKENS", help="Output tokens per month."
 )
 @click.option(
-    "--cached", "cached_share", type=click.FloatRange(0, 1), default=0.0, help="Share of the input that is cached."
+    "--cached",
+    "cached_share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Fraction of input tokens served from the prompt cache.",
 )
 @click.option(
     "--gpu",
@@ -144,14 +148,12 @@ def gpu_price(text: str) -> tuple[str, float]:
     metavar="HOURS",
     help="Hours that a GPU is rented per month; 'needed': only while there is work.",
 )
-@click.option(
-    "--concurrency", type=click.IntRange(1, 1024), default=8, help="Conversations that a GPU serves at the same time."
-)
+@click.option("--concurrency", type=click.IntRange(1, 1024), default=8, help="Concurrent requests per GPU.")
 @click.option(
     "--prompt-factor",
     type=click.FloatRange(1, 10_000),
     default=50.0,
-    help="How much faster a prompt is read than an answer is generated.",
+    help="Prefill speed relative to the decode speed of one stream.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def cost(as_json: bool, gpus: tuple[tuple[str, float], ...], **workload: Any) -> None:

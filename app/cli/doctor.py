@@ -95,7 +95,7 @@ def _home(settings: Settings) -> Finding:
 def _embedder(settings: Settings) -> Finding:
     if importlib.util.find_spec("sentence_transformers") is None:
         detail = "sentence-transformers is not installed"
-        return Finding(name="embedder", state="broken", detail=detail, fix="pip install 'winnow[quickstart]'")
+        return Finding(name="embedder", state="broken", detail=detail, fix="pip install '.[quickstart]'")
     try:
         location = check_model(settings.embedding)
     except EmbedderUnavailable as exc:

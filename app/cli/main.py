@@ -137,9 +137,11 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("--collection", default="default", help="Collection to write to; created if it does not exist.")
 @click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
-@click.option("--rebuild", is_flag=True, help="Embed everything again beside the live index, then switch over.")
+@click.option("--rebuild", is_flag=True, help="Re-embed everything into a new index, then switch to it.")
 @click.option(
-    "--name", default="stdin.txt", help="Name of the document read from standard input; its extension is the format."
+    "--name",
+    default="stdin.txt",
+    help="Name of the document read from standard input; its extension determines the format.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:

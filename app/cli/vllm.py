@@ -19,13 +19,13 @@ PORT = 8001
 
 NOT_INSTALLED = (
     "vllm is not installed here. It needs an environment of its own, because it requires other versions of packages "
-    "than Winnow: python3 -m venv vllm && vllm/bin/pip install 'winnow[gpu]' (in a checkout '.[gpu]'), then "
+    "than Winnow: python3 -m venv vllm && vllm/bin/pip install '.[gpu]' in the checkout, then "
     "vllm/bin/winnow vllm --exec ..."
 )
 
 
 @click.command()
-@click.option("--preset", "card", type=click.Choice(list(CARDS)), required=True, help="Model of the GPU.")
+@click.option("--preset", "card", type=click.Choice(list(CARDS)), required=True, help="GPU model.")
 @click.option(
     "--model", type=click.Choice(list(MODELS)), help="Size of Gemma 3.  [default: the one that suits the GPU best]"
 )

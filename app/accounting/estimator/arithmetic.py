@@ -232,8 +232,8 @@ def _assumptions(month: Workload) -> Iterator[Assumption]:
             "the models' configurations; not measured",
         ),
         (
-            "speed of prompts",
-            f"{month.prompt_factor:g} times that of one stream of output",
+            "prefill speed",
+            f"{month.prompt_factor:g} times the decode speed of one stream",
             "prompt_factor; not measured",
         ),
         (

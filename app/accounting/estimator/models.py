@@ -86,7 +86,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """A month's tokens, and assumptions. `cached_share` of the input is cached.
 
     GPUs are rented for `hours` per month, used or not; "needed": only while there is work. Each serves `concurrency`
-    conversations at the same time. A prompt is read `prompt_factor` times as fast as one stream is generated. `gpus`
+    requests at the same time. `prompt_factor` is the prefill speed relative to the decode speed of one stream. `gpus`
     are dollars per hour by name, and only those are considered; None: all at their usual prices.
     """
 

@@ -76,15 +76,15 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
     cached_share: Annotated[
-        float, Meta(ge=0, le=1, description="The share of the input that a prompt cache serves.")
+        float, Meta(ge=0, le=1, description="Fraction of the input tokens served from the prompt cache.")
     ] = 0.0
     hours: Annotated[
         Hours | Literal["needed"],
         Meta(description='Hours rented per month, used or not; "needed": only while there is work.'),
     ] = MONTH_H
-    concurrency: Annotated[int, Meta(ge=1, le=1024, description="Requests that a GPU serves at the same time.")] = 8
+    concurrency: Annotated[int, Meta(ge=1, le=1024, description="Concurrent requests per GPU.")] = 8
     prompt_factor: Annotated[
-        float, Meta(ge=1, le=10_000, description="How much faster a prompt is read than a single reply is written.")
+        float, Meta(ge=1, le=10_000, description="Prefill speed relative to the decode speed of one stream.")
     ] = 50.0
     gpus: (
         Annotated[

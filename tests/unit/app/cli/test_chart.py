@@ -15,7 +15,7 @@ def test_a_line_and_a_step_cross_at_their_mark() -> None:
     assert abs(len(left.partition("|")[2]) - 49 / 2) < 1
     assert [line.partition("|")[2].strip()[0] for line in lines[:3]] == ["a", "a", "a"]
     assert lines[0].startswith("  $100.00 |")
-    assert lines[-1].strip() == "^ you: 25"
+    assert lines[-1].strip() == "^ your volume: 25"
     assert lines[-2].split() == ["0", "50", "100", "tokens"]
 
 

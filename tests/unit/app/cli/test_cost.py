@@ -47,7 +47,7 @@ def test_without_configuration_gemini_and_the_gpus_are_compared() -> None:
     assert row.split()[3:] == ["RTX", "4090", "$1.20", "160", "1", "$876.00", "never"]
     assert sum("X" in line.partition("|")[2] for line in lines) == 1
     assert any("cost the same: 398M tokens, $182.50" in line for line in lines)
-    assert any(line.strip().startswith("^ you: 12M") for line in lines)
+    assert any(line.strip().startswith("^ your volume: 12M") for line in lines)
     assert "assumptions" in lines
 
 
