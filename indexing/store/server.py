@@ -9,6 +9,7 @@ the client's own emulation in memory (for tests): it blocks, supports one caller
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ from indexing.store.payload import (
 )
 
 R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 DENSE, SPARSE = "dense", "sparse"
 
@@ -323,15 +326,20 @@ class ServerStore:
 
 
 def _translated(name: str, exc: Exception) -> WinnowError:
+    """The error to raise. What the server wrote goes to the log only: a proxy's page may hold anything."""
     if isinstance(exc, grpc.aio.AioRpcError):
         if exc.code() is grpc.StatusCode.NOT_FOUND:
             return CollectionNotFound(name)
-        return StoreUnavailable(f"the vector store failed: {exc.code().name} {exc.details() or ''}".rstrip())
-    if isinstance(exc, UnexpectedResponse):
+        reason = f"failed: {exc.code().name}"
+    elif isinstance(exc, UnexpectedResponse):
         if exc.status_code == 404:
             return CollectionNotFound(name)
-        return StoreUnavailable(f"the vector store refuses: {exc.status_code} {exc.reason_phrase}".rstrip())
-    return StoreUnavailable(f"the vector store does not answer: {exc}")
+        reason = f"refuses: {exc.status_code}"
+    else:
+        # The source is what failed beneath qdrant-client: a connection, or a reply of another shape.
+        reason = f"does not answer ({type(getattr(exc, 'source', exc)).__name__})"
+    log.warning("the vector store %s: %s", reason, exc)
+    return StoreUnavailable(f"the vector store {reason}")
 
 
 def _metadata(spec: CollectionSpec) -> dict[str, str]:

@@ -50,6 +50,17 @@ async def test_refusals_become_store_unavailable(status: int, body: bytes, messa
         await store.close()
 
 
+async def test_the_servers_own_text_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
+    """The error names the status; what the server wrote is in the log."""
+    with answering(400, b'{"status":{"error":"SECRET"}}') as url:
+        store = over_rest(url)
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.collections()
+        await store.close()
+    assert str(caught.value) == "the vector store refuses: 400"
+    assert "SECRET" in caplog.text
+
+
 async def test_missing_collection_over_the_wire() -> None:
     """A 404 for a collection is CollectionNotFound by the name that was asked for."""
     with answering(404, b'{"status":{"error":"Not found: Collection `docs` does not exist!"}}') as url:
