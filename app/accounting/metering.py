@@ -46,7 +46,7 @@ class GpuShare:
         self._at = max(self._at, at)
 
 
-_MOST_TOKENS = 10**12
+_MAX_TOKENS = 10**12
 """More than that, or less than none, is a server's mistake."""
 
 
@@ -160,7 +160,7 @@ class LedgerCharge:
 
 def _plausible(tokens: TokenCount) -> TokenCount:
     """Whatever the server said, counts that can be added up."""
-    counts = {field: min(max(count, 0), _MOST_TOKENS) for field, count in msgspec.structs.asdict(tokens).items()}
+    counts = {field: min(max(count, 0), _MAX_TOKENS) for field, count in msgspec.structs.asdict(tokens).items()}
     return TokenCount(**{**counts, "cached": min(counts["cached"], counts["input"])})
 
 

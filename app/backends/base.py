@@ -173,11 +173,11 @@ def total(tokens: TokenCount) -> int:
     return tokens.input + tokens.output + tokens.thinking
 
 
-LEAST_MASS = 0.3
+MIN_MASS = 0.3
 """Below this probability of all labels together, the model meant to write something else."""
 
-_LEAST_MASS_LEFT = 1e-9
-_LEAST = math.log(_LEAST_MASS_LEFT)
+_MIN_MASS_LEFT = 1e-9
+_MIN_LOGPROB = math.log(_MIN_MASS_LEFT)
 
 
 def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
@@ -192,7 +192,7 @@ def log_evidence(scores: LabelScores) -> tuple[float, ...] | None:
 def meant_evidence(scores: LabelScores | None) -> tuple[float, ...] | None:
     """`log_evidence`; None also without scores, and where the model meant to write something other than a label."""
     mass, evidence = mass_and_evidence(scores) if scores else (0.0, None)
-    return evidence if mass >= LEAST_MASS else None
+    return evidence if mass >= MIN_MASS else None
 
 
 def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | None]:
@@ -203,8 +203,8 @@ def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | N
     if missing == len(logprobs):
         return mass, None
     left = (1.0 - mass) / missing if missing else 0.0
-    bound = min(math.log(max(left, _LEAST_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
-    return mass, tuple(max(_LEAST, bound) if logprob is None else logprob for logprob in logprobs)
+    bound = min(math.log(max(left, _MIN_MASS_LEFT)), scores.floor if math.isfinite(scores.floor) else 0.0)
+    return mass, tuple(max(_MIN_LOGPROB, bound) if logprob is None else logprob for logprob in logprobs)
 
 
 Way = Literal["scorer", "judge"]
@@ -239,7 +239,7 @@ def softmax(logs: Sequence[float]) -> list[float]:
 def _clamped(scores: LabelScores) -> list[float | None]:
     """In [ln 1e-9, 0]: servers round, and a sum over the spellings of a label may slightly exceed 1."""
     return [
-        None if logprob is None or not math.isfinite(logprob) else max(_LEAST, min(0.0, logprob))
+        None if logprob is None or not math.isfinite(logprob) else max(_MIN_LOGPROB, min(0.0, logprob))
         for logprob in scores.logprobs
     ]
 

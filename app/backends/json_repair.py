@@ -12,7 +12,10 @@ import msgspec
 Scalar: TypeAlias = "str | int | float | bool | None"
 Value: TypeAlias = "Scalar | list[Value] | Pairs"
 
-DEEPEST = 64
+MAX_REPLY_LENGTH = 16_384
+"""Characters of a model's reply that are parsed."""
+
+MAX_DEPTH = 64
 """How deep containers may nest in what is no strict JSON."""
 
 _DIGITS = 18  # of an integer are read: more than any number of a passage has
@@ -103,7 +106,7 @@ class _Reader:
         while token := _TOKEN.match(self._text, self.at):
             bracket = token["bracket"]
             if bracket in ("{", "["):
-                if len(self._open) == DEEPEST:
+                if len(self._open) == MAX_DEPTH:
                     break
                 self._open.append(_Container(bracket))
             elif bracket and bracket != self._open[-1].closing:

@@ -13,7 +13,7 @@ from app.backends.router import Router
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
 """Between two checks of a backend that is not healthy; twice as long each time."""
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ async def _watch(client: BackendClient) -> None:
         # However much news there is, no more than one check a second.
         await asyncio.sleep(FIRST_PAUSE_S)
         healthy = known and client.health == "up"
-        pause_s = FIRST_PAUSE_S if healthy else min(2 * pause_s, LONGEST_PAUSE_S)
+        pause_s = FIRST_PAUSE_S if healthy else min(2 * pause_s, MAX_PAUSE_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(None if healthy else pause_s - FIRST_PAUSE_S):
                 await client.news.wait()

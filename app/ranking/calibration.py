@@ -21,7 +21,7 @@ _STEPS = 30
 _HALVINGS = 12
 _RIDGE = 1e-12
 _FLAT = 1e-9  # deviation of z
-_LEAST_CHANCE = 1e-15  # keeps the log loss finite
+_MIN_CHANCE = 1e-15  # keeps the log loss finite
 
 
 class Bin(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 def log_loss(scores: Sequence[float], relevant: Sequence[bool]) -> float:
     """In nats per passage; 0 of none."""
     likely = (score if label else 1 - score for score, label in zip(scores, relevant, strict=True))
-    return -math.fsum(math.log(max(chance, _LEAST_CHANCE)) for chance in likely) / max(len(scores), 1)
+    return -math.fsum(math.log(max(chance, _MIN_CHANCE)) for chance in likely) / max(len(scores), 1)
 
 
 def _platt(zs: Vector, relevant: NDArray[np.bool_]) -> Calibration:

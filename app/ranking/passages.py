@@ -18,7 +18,7 @@ from app.text.fencing import break_up, visible
 from app.text.terms import STEM_LENGTH, fold, terms
 from indexing.documents import Candidate
 
-_MOST_TERMS = 32
+_MAX_TERMS = 32
 """Of a long query, only the longest terms are looked for."""
 
 _REPEATED = 0.5
@@ -46,7 +46,7 @@ class QueryTerms:
         candidates = {term for term in terms(query) if not term.startswith("~")}
         # A pair of characters says more than each of them alone.
         paired = {letter for term in candidates if len(term) == 2 and _stands_inside(term) for letter in term}
-        self.terms = sorted(candidates - paired, key=lambda term: (-len(term), term))[:_MOST_TERMS]
+        self.terms = sorted(candidates - paired, key=lambda term: (-len(term), term))[:_MAX_TERMS]
         self.weights = [_weight(term) for term in self.terms]
         self._inside = [_stands_inside(term) for term in self.terms]
         self._finder = AhoCorasick(self.terms)
@@ -156,7 +156,7 @@ _BUCKETS = 16  # values in a sketch; the upper four bits of a hash are its bucke
 _SKETCHED = 32
 """Hashes that a text needs for a sketch; shorter ones, of about a hundred letters, are compared for equality only."""
 
-_MOST_COMPARED = 8
+_MAX_COMPARED = 8
 """Texts made from one template share many bands; then only the first few are compared."""
 
 _BASE = 0x9E3779B1
@@ -243,7 +243,7 @@ def _shared_bands(fingerprints: list[Hashes]) -> list[list[int]]:
 
 
 def _sharing(bands: Iterable[Hashable], by_band: dict[Hashable, list[int]]) -> list[int]:
-    return sorted({other for band in bands for other in by_band.get(band, ())[:_MOST_COMPARED]})[:_MOST_COMPARED]
+    return sorted({other for band in bands for other in by_band.get(band, ())[:_MAX_COMPARED]})[:_MAX_COMPARED]
 
 
 def _near(one: Hashes, two: Hashes) -> bool:

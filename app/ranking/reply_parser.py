@@ -19,13 +19,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from app.backends.json_repair import Found, Pairs, Value, salvage, strict_json
+from app.backends.json_repair import MAX_REPLY_LENGTH, Found, Pairs, Value, salvage, strict_json
 from app.ranking.models import LABELS, TOP_GRADE
 
-LONGEST = 16_384
-"""Only so many characters of a reply are read."""
-
-_DEEPEST_WRAPPER = 4
+_MAX_WRAPPERS = 4
 _LONG = 18
 _ID_KEYS = ("id", "passage", "number", "document")
 _GRADE_KEYS = ("grade", "score", "relevance", "label")
@@ -91,9 +88,9 @@ def read_order(text: str, numbers: Collection[int]) -> tuple[tuple[int, ...], Ma
 
 
 def _values(text: str, repairs: Counter[str]) -> list[Found]:
-    if len(text) > LONGEST:
+    if len(text) > MAX_REPLY_LENGTH:
         repairs["too_long"] += 1
-        text = text[:LONGEST]
+        text = text[:MAX_REPLY_LENGTH]
     if strict := strict_json(text):
         return [strict]
     repairs["not_json"] += bool(text.strip())
@@ -113,7 +110,7 @@ class _Table:
 
     def _unwrapped(self, value: Value) -> Value:
         """Without {"grades": ...} around it."""
-        for _ in range(_DEEPEST_WRAPPER):
+        for _ in range(_MAX_WRAPPERS):
             if not (isinstance(value, Pairs) and len(value) == 1):
                 break
             key, inner = value[0]
@@ -180,11 +177,11 @@ def _listed(rows: Iterable[Row], known: frozenset[int], repairs: Counter[str]) -
 
 def _named(text: str, known: frozenset[int], repairs: Counter[str]) -> list[Value]:
     """The values that a reply puts in order: those of its fullest list, or of "[3] > [1]"."""
-    if len(text) <= LONGEST and _CHAIN.fullmatch(text):
+    if len(text) <= MAX_REPLY_LENGTH and _CHAIN.fullmatch(text):
         return [int(digits) for digits in _DIGITS.findall(text)]
     values = _values(text, repairs)
     if not values:
-        return [text] if len(text) <= LONGEST and _SEVERAL.fullmatch(text) and _DIGITS.search(text) else []
+        return [text] if len(text) <= MAX_REPLY_LENGTH and _SEVERAL.fullmatch(text) and _DIGITS.search(text) else []
     fullness = [len(set(_numbers([_ordered(each.value)], known, Counter()))) for each in values]
     most = max(fullness)
     if most < 2:

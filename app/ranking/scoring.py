@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from app.backends.base import LEAST_MASS, LabelScores, log_evidence, mass_and_evidence, meant_evidence, softmax
+from app.backends.base import MIN_MASS, LabelScores, log_evidence, mass_and_evidence, meant_evidence, softmax
 from app.errors import WinnowError
 from app.ranking.injection.detector import SUSPECTED_INJECTION
 from app.ranking.models import LABELS, TOP_GRADE, Calibration, Grade, Ranked, Spread
@@ -49,7 +49,7 @@ def bias_of(blanks: Iterable[LabelScores | None]) -> tuple[float, ...]:
 def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float = BETA) -> Grade | None:
     """The grade of one passage. None when the model gave no label: then nothing is known about it.
 
-    It is flagged UNRELIABLE when the labels' mass is below LEAST_MASS.
+    It is flagged UNRELIABLE when the labels' mass is below MIN_MASS.
     """
     mass, evidence = mass_and_evidence(scores)
     if evidence is None:
@@ -57,7 +57,7 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
     shares = softmax([logprob - beta * b for logprob, b in zip(evidence, bias, strict=True)])
     expected = min(1.0, sum(map(mul, shares, _STEPS)))
     variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
-    flags = (UNRELIABLE,) if mass < LEAST_MASS else ()
+    flags = (UNRELIABLE,) if mass < MIN_MASS else ()
     return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
 
 
@@ -136,7 +136,7 @@ def _isotonic(pairs: Sequence[Point]) -> tuple[Point, ...]:
 
 PRIOR_WEIGHT = 0.5
 
-LEAST = 0.01
+MIN_GRADE = 0.01
 """No grade is surer than this: logit(0.01) = -4.6."""
 
 FARTHEST = 3.0
@@ -164,7 +164,7 @@ def prior_scores(priors: Sequence[float], spread: Spread | None = None) -> tuple
 
 def combine(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:
     """z, of a grade's E in [0,1] and of the prior's z-score. Rises strictly with E."""
-    squeezed = LEAST + (1 - 2 * LEAST) * clip(expected)
+    squeezed = MIN_GRADE + (1 - 2 * MIN_GRADE) * clip(expected)
     return math.log(squeezed / (1 - squeezed)) + weight * prior_z
 
 
@@ -200,13 +200,13 @@ def sigmoid(x: float) -> float:
 
 # Early stopping: the cut between the top k and the rest, and what is still open about it
 
-LEAST_SIGMA = 0.02
+MIN_SIGMA = 0.02
 
 RISK = 0.02
 """Probabilities below this count as impossible, those above 1 - RISK as certain."""
 
 _FAR = 9.0  # sigmas: beyond, Phi is 0 or 1 in floating point
-_CLOSE = 1e-6  # of t: far below LEAST_SIGMA
+_CLOSE = 1e-6  # of t: far below MIN_SIGMA
 _ROOT2 = math.sqrt(2)
 
 
@@ -238,7 +238,7 @@ def worth_reading(unread: Mapping[str, float], model: PriorModel, cut: float | N
     hopeful = [
         key
         for key, prior in unread.items()
-        if cut is None or phi((model.expected(prior) - cut) / max(model.spread, LEAST_SIGMA)) > risk
+        if cut is None or phi((model.expected(prior) - cut) / max(model.spread, MIN_SIGMA)) > risk
     ]
     return sorted(hopeful, key=lambda key: (-unread[key], key))
 
@@ -250,7 +250,7 @@ def phi(x: float) -> float:
 
 def sigma_of(grade: Grade) -> float:
     """A grade's standard deviation, never quite 0."""
-    return max(math.sqrt(max(0.0, grade.variance)), LEAST_SIGMA)
+    return max(math.sqrt(max(0.0, grade.variance)), MIN_SIGMA)
 
 
 def _cut(bells: Sequence[tuple[float, float]], k: int) -> float:
@@ -313,7 +313,7 @@ def contenders(order: Sequence[str], grades: Mapping[str, Grade], risk: float = 
 def preferences(forward: LabelScores | None, backward: LabelScores | None) -> tuple[float, ...] | None:
     """u of each passage of the window, in its forward order. `backward` has the letters of the reversed window.
 
-    None when an order is missing or its letters have a mass below LEAST_MASS: one order alone cannot tell a passage's
+    None when an order is missing or its letters have a mass below MIN_MASS: one order alone cannot tell a passage's
     quality from the effect of its position.
     """
     one, other = _centred(forward), _centred(backward)

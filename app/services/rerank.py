@@ -62,9 +62,9 @@ def both(words: Sequence[float], vectors: Sequence[float]) -> list[float]:
     return [(by_word + by_vector) / 2 for by_word, by_vector in zip(words, vectors, strict=True)]
 
 
-MOST_TEXTS = 10_000
-LONGEST_QUERY = 8_192
-LONGEST_TEXT = 50_000
+MAX_TEXTS = 10_000
+MAX_QUERY_LENGTH = 8_192
+MAX_TEXT_LENGTH = 50_000
 """Characters; what is beyond is not read."""
 
 EMBEDDED_CHARACTERS = 400
@@ -127,12 +127,12 @@ class TextRanker:
 
         Raises UnknownBackend, MissingCapability, TooLarge.
         """
-        if len(texts) > MOST_TEXTS:
-            raise TooLarge(f"{len(texts)} documents exceed the limit of {MOST_TEXTS} per request")
+        if len(texts) > MAX_TEXTS:
+            raise TooLarge(f"{len(texts)} documents exceed the limit of {MAX_TEXTS} per request")
         deadline, watch = Deadline(self._settings.rerank_deadline_ms / 1000), Stopwatch()
         ranker = await self._rankers.select(backend)
         warnings = _cuts(query, texts)
-        query, texts = clean(query)[:LONGEST_QUERY], [clean(text[:LONGEST_TEXT]) for text in texts]
+        query, texts = clean(query)[:MAX_QUERY_LENGTH], [clean(text[:MAX_TEXT_LENGTH]) for text in texts]
         with watch.stage("match"):
             matches, failed = await self._match(query, texts, deadline)
         matches = [match if text.strip() else 0.0 for match, text in zip(matches, texts, strict=True)]
@@ -184,8 +184,10 @@ class TextRanker:
 
 def _cuts(query: str, texts: Sequence[str]) -> tuple[str, ...]:
     """Warnings about what is not read because it is too long."""
-    warnings = [f"the query was cut to its first {LONGEST_QUERY} characters"] if len(query) > LONGEST_QUERY else []
-    if long := [index for index, text in enumerate(texts) if len(text) > LONGEST_TEXT]:
+    warnings = (
+        [f"the query was cut to its first {MAX_QUERY_LENGTH} characters"] if len(query) > MAX_QUERY_LENGTH else []
+    )
+    if long := [index for index, text in enumerate(texts) if len(text) > MAX_TEXT_LENGTH]:
         named = ", ".join(map(str, long[:5])) + (", ..." if len(long) > 5 else "")
-        warnings.append(f"of documents {named} only the first {LONGEST_TEXT} characters were read")
+        warnings.append(f"of documents {named} only the first {MAX_TEXT_LENGTH} characters were read")
     return tuple(warnings)

@@ -230,7 +230,7 @@ class QueryEmbedder:
         return vectors
 
 
-LONGEST_TOKEN = 64
+MAX_TOKEN_LENGTH = 64
 """Characters. Text beyond `max_tokens` tokens of this length is not even tokenised: it may be megabytes long."""
 
 
@@ -276,7 +276,7 @@ class TextEmbedder:
 
 def _embed(embedder: Embedder, texts: Sequence[str], queries: bool) -> list[Embedded]:
     most = embedder.max_tokens
-    reached = [text[: most * LONGEST_TOKEN] for text in texts]
+    reached = [text[: most * MAX_TOKEN_LENGTH] for text in texts]
     vectors = (embedder.embed_queries if queries else embedder.embed_documents)(reached)
     check_finite(vectors, embedder.model_id)
     counts = [len(embedder.token_spans(text)) for text in reached]

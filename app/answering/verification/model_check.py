@@ -11,7 +11,7 @@ import msgspec
 from app.answering.models import Claim, Source
 from app.answering.verification.support import unsupported
 from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, Message, meant_evidence, softmax
-from app.backends.json_repair import Pairs, Value, salvage, strict_json
+from app.backends.json_repair import MAX_REPLY_LENGTH, Pairs, Value, salvage, strict_json
 from app.domain import Citation, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
 from app.text.fencing import check_fence, draw_fence, neutralise, random_fence, renumber
@@ -91,9 +91,6 @@ def _schema(numbers: Sequence[int]) -> dict[str, Any]:
     verdicts = dict.fromkeys(VERDICTS[::-1], listed)
     return {"type": "object", "properties": verdicts, "required": list(verdicts), "additionalProperties": False}
 
-
-MAX_REPLY_LENGTH = 16_384
-"""Characters of a judge's reply that are parsed."""
 
 _MAX_WRAPPERS = 8
 _NUMBER = re.compile(r"\s*(?:\[|statement|number|no\.?|#|\s)*(\d{1,9})(?:\.0+)?\s*\]?\s*", re.IGNORECASE)

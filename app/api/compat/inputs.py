@@ -14,7 +14,7 @@ from app.services.search import Searcher
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MOST_ESCAPES = 100_000
+MAX_ESCAPES = 100_000
 """Escapes of surrogates that are searched for halves. More would hold up all other requests for a second."""
 
 _SURROGATES = re.compile(
@@ -42,7 +42,7 @@ class LenientJSON(StrictJSON[T]):
 
 def replace_lone_surrogates(body: bytes) -> bytes:
     """Replace half surrogate pairs by U+FFFD: JavaScript leaves them where it cuts a text within an emoji."""
-    if body.count(rb"\ud") + body.count(rb"\uD") > MOST_ESCAPES:
+    if body.count(rb"\ud") + body.count(rb"\uD") > MAX_ESCAPES:
         return body
     return _SURROGATES.sub(lambda match: match[0] if match["pair"] else rb"%b\ufffd" % match["before"], body)
 

@@ -29,8 +29,8 @@ from app.backends.status import NoSuchRoute
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError, UpstreamRejected
 
-_MOST_TOP = 20
-_LEAST = -9999.0
+_MAX_TOP = 20
+_MIN_LOGPROB = -9999.0
 """How vLLM writes minus infinity."""
 
 
@@ -105,7 +105,7 @@ class LogprobScorer:
     def _body(self, labels: Sequence[str]) -> Body:
         body = base_body(self._traits, 1) | {"logprobs": True}
         if not self.method.by_id:
-            return body | {"top_logprobs": _MOST_TOP}
+            return body | {"top_logprobs": _MAX_TOP}
         tokens = sorted(int(name.partition(":")[2]) for label in labels for name in self._ids[label])
         return body | {"logprob_token_ids": tokens, "return_tokens_as_token_ids": True}
 
@@ -128,7 +128,7 @@ class LogprobScorer:
     def _read(self, choice: Choice | None, labels: Sequence[str]) -> LabelScores | None:
         """None when the server reported no log-probability at all."""
         content = choice.logprobs.content if choice and choice.logprobs else None
-        tokens = [token for token in content[0].top_logprobs if token.logprob > _LEAST] if content else []
+        tokens = [token for token in content[0].top_logprobs if token.logprob > _MIN_LOGPROB] if content else []
         if not tokens:
             return None
         by_label = self._sums(tokens, labels)

@@ -15,7 +15,7 @@ from app.errors import Resting, UpstreamError, UpstreamRateLimited, UpstreamReje
 
 BreakerState = Literal["closed", "open", "half_open"]
 
-LONGEST_REST_S = 900.0
+MAX_REST_S = 900.0
 """The longest rest, whatever the server asks for and even when the daily quota is spent."""
 
 TRIAL_S = 1.0
@@ -54,7 +54,7 @@ class Permit:
 class Breaker:
     """Closed, until `failures` in a row open it for `rest_s`; then half open: one trial closes it or opens it longer.
 
-    A server that says when to come back is believed, up to LONGEST_REST_S. The result of a call that began before the
+    A server that says when to come back is believed, up to MAX_REST_S. The result of a call that began before the
     state last changed does not count. `on_change` is called when it opens and when it closes.
     """
 
@@ -129,8 +129,8 @@ class Breaker:
 
     def _open(self, failure: UpstreamError) -> None:
         own_s = min(self._settings.rest_s * 2**self._rests, self._settings.longest_rest_s)
-        asked_s = failure.retry_after or (LONGEST_REST_S if _spent_for_today(failure) else 0.0)
-        self._until = self._clock() + max(own_s, min(asked_s, LONGEST_REST_S))
+        asked_s = failure.retry_after or (MAX_REST_S if _spent_for_today(failure) else 0.0)
+        self._until = self._clock() + max(own_s, min(asked_s, MAX_REST_S))
         self._rests = min(self._rests + 1, 30)
         self._failures = 0
         self._changed()

@@ -9,7 +9,7 @@ from app.errors import Overloaded, Resting, UpstreamError, UpstreamRateLimited
 
 T = TypeVar("T")
 
-FIRST_S, LONGEST_S = 0.25, 8.0
+FIRST_S, MAX_S = 0.25, 8.0
 
 JITTER_S = 0.25
 """Added to a delay that the server named, so that not all come back in the same moment."""
@@ -28,7 +28,7 @@ def pause_s(failure: UpstreamError, number: int, random: Random) -> float:
     """
     if failure.retry_after is not None:
         return failure.retry_after + random.uniform(0, JITTER_S)
-    return random.uniform(0, min(FIRST_S * 2**number, LONGEST_S))
+    return random.uniform(0, min(FIRST_S * 2**number, MAX_S))
 
 
 async def retrying(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.backends.attempt import HURRY_WAIT_S
 from app.backends.base import Deadline, Message, Probed
 from app.backends.client import needs_of
-from app.backends.resilience.breaker import LONGEST_REST_S
+from app.backends.resilience.breaker import MAX_REST_S
 from app.backends.settings import RoutingSettings
 from app.domain import Image, TokenCount
 from app.errors import (
@@ -151,9 +151,9 @@ async def test_a_spent_day_is_not_waited_for() -> None:
         await client.complete(ASKED, a_call())
     with pytest.raises(Resting) as resting:
         await client.complete(ASKED, a_call())
-    assert (spent.value.retry_after, resting.value.retry_after) == (LONGEST_REST_S, LONGEST_REST_S)
+    assert (spent.value.retry_after, resting.value.retry_after) == (MAX_REST_S, MAX_REST_S)
     assert (adapter.begun, client.health, client.available) == (1, "resting", False)
-    await asyncio.sleep(LONGEST_REST_S)
+    await asyncio.sleep(MAX_REST_S)
     await client.complete(ASKED, a_call())
     assert client.health == "up"
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from app.backends.base import Probed
 from app.backends.client import BackendClient
-from app.backends.pool import LONGEST_PAUSE_S, Supervisor
+from app.backends.pool import MAX_PAUSE_S, Supervisor
 from app.backends.settings import RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
 from tests.fakes.adapters import ASKED, EVERYTHING, FINE, Plan, ScriptedAdapter
@@ -77,7 +77,7 @@ async def test_a_server_that_comes_late_is_found() -> None:
         await asyncio.sleep(600)
         assert 10 <= adapter.probes <= 20
         adapter.found = Probed(model="late-1", capabilities=EVERYTHING)
-        await asyncio.sleep(LONGEST_PAUSE_S + 1)
+        await asyncio.sleep(MAX_PAUSE_S + 1)
         assert (client.health, client.model) == ("up", "late-1")
 
 
@@ -93,7 +93,7 @@ async def test_a_restarted_server_is_asked_anew() -> None:
         assert client.health == "down"
         adapter.away, adapter.rest = None, FINE
         adapter.found = Probed(model="fake-2", capabilities=frozenset(("chat",)))
-        await asyncio.sleep(LONGEST_PAUSE_S + 1)
+        await asyncio.sleep(MAX_PAUSE_S + 1)
         assert (client.health, client.model, client.status().breaker) == ("up", "fake-2", "closed")
         assert not client.offers(frozenset(("images",)))
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.json_repair import DEEPEST, salvage, strict_json
-from app.ranking.reply_parser import LONGEST, ParsedGrades, read_grades, read_order
+from app.backends.json_repair import MAX_DEPTH, MAX_REPLY_LENGTH, salvage, strict_json
+from app.ranking.reply_parser import ParsedGrades, read_grades, read_order
 from tests.unit.app.ranking.written_replies import spoil, write_grades
 
 KINDS = {
@@ -198,13 +198,13 @@ def test_only_so_much_of_a_reply_is_read(text: str) -> None:
     assert read.repairs["too_long"] == 1
     assert not read.complete
     assert read_order(text, range(1, 6))[1]["too_long"] == 1
-    assert len(text) > LONGEST
+    assert len(text) > MAX_REPLY_LENGTH
 
 
 def test_depth_beyond_reason_breaks_off() -> None:
     """Strict JSON may nest as deep as its reader goes; what has to be salvaged, so deep and no deeper."""
-    assert [found.whole for found in salvage("[" * DEEPEST + "]" * DEEPEST + ",")] == [True]
-    assert not any(found.whole for found in salvage("[" * (DEEPEST + 1) + "]" * DEEPEST)[:1])
+    assert [found.whole for found in salvage("[" * MAX_DEPTH + "]" * MAX_DEPTH + ",")] == [True]
+    assert not any(found.whole for found in salvage("[" * (MAX_DEPTH + 1) + "]" * MAX_DEPTH)[:1])
     assert strict_json("[" * 100_000) is None
     assert read_grades('{"3":' + "[" * 500 + "1" + "]" * 500 + "}", [1]).listed == {3: (1,)}
 

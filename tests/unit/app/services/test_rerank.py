@@ -12,7 +12,7 @@ from app.errors import MissingCapability, TooLarge, UnknownBackend
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Rankers
-from app.services.rerank import ALONE, BY_WORDS, LONGEST_QUERY, LONGEST_TEXT, MOST_TEXTS, TextRanker
+from app.services.rerank import ALONE, BY_WORDS, MAX_QUERY_LENGTH, MAX_TEXT_LENGTH, MAX_TEXTS, TextRanker
 from indexing.embedding.batching import TextEmbedder
 from indexing.retrieval.bm25 import Lexical
 from tests.fakes.embedder import HashEmbedder
@@ -83,8 +83,8 @@ async def test_an_embedder_that_hangs_leaves_the_words() -> None:
 
 async def test_what_is_cut_is_said(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
     """The first of the texts that are too long are named, and nothing is said of what just fits."""
-    given = [GOOD, *["x" * (LONGEST_TEXT + 1)] * 6, "x" * LONGEST_TEXT]
-    found = await ranker(embedding, embedder).rank(f"dental{' ' * LONGEST_QUERY}", given)
+    given = [GOOD, *["x" * (MAX_TEXT_LENGTH + 1)] * 6, "x" * MAX_TEXT_LENGTH]
+    found = await ranker(embedding, embedder).rank(f"dental{' ' * MAX_QUERY_LENGTH}", given)
     query, documents = found.warnings
     assert query == "the query was cut to its first 8192 characters"
     assert documents == "of documents 1, 2, 3, 4, 5, ... only the first 50000 characters were read"
@@ -104,7 +104,7 @@ async def test_who_wants_no_model_misses_none(
     [
         ([GOOD], "nobody", UnknownBackend),
         ([GOOD], "extractive", MissingCapability),
-        ([GOOD] * (MOST_TEXTS + 1), None, TooLarge),
+        ([GOOD] * (MAX_TEXTS + 1), None, TooLarge),
     ],
 )
 async def test_mistakes_are_found_before_any_work(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.resilience.breaker import LONGEST_REST_S, Breaker, Permit
+from app.backends.resilience.breaker import MAX_REST_S, Breaker, Permit
 from app.backends.settings import RoutingSettings
 from app.errors import Resting, UpstreamRateLimited, UpstreamUnavailable
 
@@ -82,10 +82,10 @@ def test_a_server_that_names_a_time_is_believed() -> None:
     assert bench.breaker.rest_s == 42
     bench.now = 42
     bench.fail(1, UpstreamRateLimited("gemma", "too many", 86_400.0))
-    assert bench.breaker.rest_s == LONGEST_REST_S
+    assert bench.breaker.rest_s == MAX_REST_S
 
 
-@pytest.mark.parametrize(("told", "rest_s"), [(None, LONGEST_REST_S), (30.0, 30.0), (40_000.0, LONGEST_REST_S)])
+@pytest.mark.parametrize(("told", "rest_s"), [(None, MAX_REST_S), (30.0, 30.0), (40_000.0, MAX_REST_S)])
 def test_a_spent_day_opens_it_at_once(told: float | None, rest_s: float) -> None:
     """One failure that says that the quota of the day is spent is enough."""
     bench = Bench()

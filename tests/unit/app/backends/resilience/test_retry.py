@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.resilience.retry import FIRST_S, JITTER_S, LONGEST_S, pause_s, repeatable
+from app.backends.resilience.retry import FIRST_S, JITTER_S, MAX_S, pause_s, repeatable
 from app.errors import (
     Refused,
     Resting,
@@ -23,7 +23,7 @@ from app.errors import (
 def test_pauses_grow_within_bounds(number: int, seed: int) -> None:
     """An untold pause is between nothing and a quarter of a second doubled each time, eight seconds at most."""
     pause = pause_s(UpstreamTimeout("gemma", "slow"), number, Random(seed))
-    assert 0 <= pause <= min(FIRST_S * 2**number, LONGEST_S)
+    assert 0 <= pause <= min(FIRST_S * 2**number, MAX_S)
 
 
 @given(told=st.floats(0, 1e6), number=st.integers(0, 10), seed=st.integers())

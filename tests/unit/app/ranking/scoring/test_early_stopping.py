@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ranking.models import Grade
-from app.ranking.scoring import LEAST_SIGMA, PriorModel, fit_prior, phi, sigma_of, top_k, undecided, worth_reading
+from app.ranking.scoring import MIN_SIGMA, PriorModel, fit_prior, phi, sigma_of, top_k, undecided, worth_reading
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
 pytestmark = pytest.mark.numeric
@@ -33,7 +33,7 @@ def test_each_chance_is_the_normal_distributions(grades: dict[str, Grade], k: in
     if cut is None or len(grades) == k:
         return
     for key, found in grades.items():
-        above = 1 - NormalDist(found.expected, max(found.variance**0.5, LEAST_SIGMA)).cdf(cut)
+        above = 1 - NormalDist(found.expected, max(found.variance**0.5, MIN_SIGMA)).cdf(cut)
         assert chances[key] == pytest.approx(above, abs=1e-9)
 
 
@@ -114,5 +114,5 @@ def test_phi_is_the_normal_distribution_function(x: float) -> None:
 
 def test_no_grade_is_quite_sure() -> None:
     """Nor is a negative variance, by rounding, an error."""
-    assert sigma_of(Grade(expected=1.0, variance=-1e-18)) == LEAST_SIGMA
+    assert sigma_of(Grade(expected=1.0, variance=-1e-18)) == MIN_SIGMA
     assert sigma_of(grade(0.5, 0.3)) == pytest.approx(0.3)
