@@ -30,7 +30,7 @@ from indexing.concurrency import finish
 CLOSE_S = 5.0
 """How long an adapter may take to close its connection."""
 
-HURRY_WAIT_S = 1.0
+FAILOVER_WAIT_S = 1.0
 """How long to wait in the queue, or before a retry, while another backend could take over."""
 
 R = TypeVar("R", Reply, Scoring)
@@ -39,24 +39,25 @@ R = TypeVar("R", Reply, Scoring)
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What an attempt is for and what it may use: at most the tokens of `worst`.
 
-    `hurry`: another backend could take over, so by then the reply must be there; if it is `streamed`, its first token.
+    `failover_deadline`: another backend could take over, so by then the reply must be there; if it is `streamed`, its
+    first token.
     `spare`: it is a second call beside a slow first one, and takes only what is free at once.
     """
 
     call: Call
     worst: TokenCount
-    hurry: Deadline | None = None
+    failover_deadline: Deadline | None = None
     streamed: bool = False
     spare: bool = False
 
     def left(self) -> float:
         """Seconds until the reply, or the first token of a stream, must be there."""
         left = self.call.deadline.left()
-        return left if self.hurry is None else min(left, self.hurry.left())
+        return left if self.failover_deadline is None else min(left, self.failover_deadline.left())
 
     def patience(self) -> float:
         """Seconds that may be waited without anything being done."""
-        return self.left() if self.hurry is None else min(self.left(), HURRY_WAIT_S)
+        return self.left() if self.failover_deadline is None else min(self.left(), FAILOVER_WAIT_S)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

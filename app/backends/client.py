@@ -54,7 +54,7 @@ class BackendClient:
     From the outside in, a call passes the fallback for tools, the retries, what must be known of the server first,
     and the hedge; then each attempt passes the guards. All calls raise UpstreamError (Resting while the breaker is
     open), Refused, Overloaded, BudgetExceeded, and MissingCapability when the server turns out not to do what is
-    asked. `hurry`: see `Terms`.
+    asked. `failover_deadline`: see `Terms`.
     """
 
     def __init__(
@@ -139,11 +139,11 @@ class BackendClient:
         """See `Discovery`."""
         return self.probed or await self.discovery.known(timeout_s)
 
-    async def complete(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> Reply:
+    async def complete(self, request: ChatRequest, call: Call, failover_deadline: Deadline | None = None) -> Reply:
         """The whole reply."""
 
         async def served(request: ChatRequest) -> Reply:
-            terms = Terms(call=call, worst=worst_of_chat(request), hurry=hurry)
+            terms = Terms(call=call, worst=worst_of_chat(request), failover_deadline=failover_deadline)
             return await self._serve(
                 lambda attempt: attempt.whole(lambda within_s: self.adapter.complete(request, within_s)),
                 terms,
@@ -153,11 +153,11 @@ class BackendClient:
 
         return await (self._tools.serve(request, served) if request.uses_tools else served(request))
 
-    async def stream(self, request: ChatRequest, call: Call, hurry: Deadline | None = None) -> OpenStream:
+    async def stream(self, request: ChatRequest, call: Call, failover_deadline: Deadline | None = None) -> OpenStream:
         """The reply as it arrives; its first delta has come. Nothing is tried again after that. Close it."""
 
         async def served(request: ChatRequest) -> OpenStream:
-            terms = Terms(call=call, worst=worst_of_chat(request), hurry=hurry, streamed=True)
+            terms = Terms(call=call, worst=worst_of_chat(request), failover_deadline=failover_deadline, streamed=True)
             return await self._serve(
                 lambda attempt: attempt.stream(
                     self.adapter.stream(request, attempt.left()), self.settings.first_token_s
@@ -170,7 +170,11 @@ class BackendClient:
         return await (self._tools.serve(request, served) if request.uses_tools else served(request))
 
     async def score(
-        self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call, hurry: Deadline | None = None
+        self,
+        prompts: Sequence[Conversation],
+        labels: Sequence[str],
+        call: Call,
+        failover_deadline: Deadline | None = None,
     ) -> Scoring:
         """The log-probabilities of the labels after each prompt."""
 
@@ -179,7 +183,7 @@ class BackendClient:
             assert scorer is not None  # noqa: S101 - `_prepare` has seen to it
             return attempt.whole(lambda within_s: scorer.score(prompts, labels, within_s))
 
-        terms = Terms(call=call, worst=worst_of_scoring(prompts), hurry=hurry)
+        terms = Terms(call=call, worst=worst_of_scoring(prompts), failover_deadline=failover_deadline)
         return await self._serve(run, terms, frozenset(("logprobs",)))
 
     async def _serve(

@@ -180,15 +180,19 @@ class Route:
 
     async def complete(self, request: ChatRequest, call: Call) -> Served[Reply]:
         """The whole reply."""
-        return await self.first(call, lambda client, hurry: client.complete(request, call, hurry))
+        return await self.first(
+            call, lambda client, failover_deadline: client.complete(request, call, failover_deadline)
+        )
 
     async def stream(self, request: ChatRequest, call: Call) -> Served[OpenStream]:
         """The reply as it arrives; its first delta has come, so nobody takes over any more. Close it."""
-        return await self.first(call, lambda client, hurry: client.stream(request, call, hurry))
+        return await self.first(call, lambda client, failover_deadline: client.stream(request, call, failover_deadline))
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], call: Call) -> Served[Scoring]:
         """What would follow each of the prompts."""
-        return await self.first(call, lambda client, hurry: client.score(prompts, labels, call, hurry))
+        return await self.first(
+            call, lambda client, failover_deadline: client.score(prompts, labels, call, failover_deadline)
+        )
 
     async def first(self, call: Call, serve: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
         """The result of the first backend for which `serve` succeeds.
@@ -202,7 +206,7 @@ class Route:
             if failures and call.deadline.left() <= 0:
                 break
             try:
-                value = await serve(client, self._hurry(call, order[number + 1 :]))
+                value = await serve(client, self._failover_deadline(call, order[number + 1 :]))
             except Refused as exc:
                 exc.failures = self._fallbacks(failures, client)
                 raise
@@ -212,7 +216,7 @@ class Route:
                 return Served(value, self._use(client, failures))
         raise _most_useful(failures)
 
-    def _hurry(self, call: Call, others: Sequence[BackendClient]) -> Deadline | None:
+    def _failover_deadline(self, call: Call, others: Sequence[BackendClient]) -> Deadline | None:
         if not any(client.available for client in others):
             return None
         return Deadline(call.deadline.left() * SHARE, self._clock)

@@ -78,21 +78,21 @@ class Reranker:
         self._cancelled: set[asyncio.Future[None]] = set()
 
     async def rank(
-        self, task: RankingTask, grader: Grader, deadline: Deadline, failover: Deadline | None = None
+        self, task: RankingTask, grader: Grader, deadline: Deadline, failover_deadline: Deadline | None = None
     ) -> Ranking:
         """All candidates, best first; what was not read by the deadline keeps its prior.
 
         Raises the grader's error when nothing at all could be read, UpstreamTimeout when there was no time for it.
-        `failover` says that another grader could take over if nothing has been read by then: it raises that early.
+        `failover_deadline`: another grader could take over, so it raises if nothing has been read by then.
         """
         if not task.candidates:
             return Ranking(order=())
         run = (WindowedRun if task.strategy == "listwise" else GradedRun)(self, task, grader)
         work = asyncio.ensure_future(run.work(deadline))
         try:
-            if failover is not None:
-                await _wait(work, failover)
-            if failover is None or run.has_results:
+            if failover_deadline is not None:
+                await _wait(work, failover_deadline)
+            if failover_deadline is None or run.has_results:
                 await _wait(work, deadline)
             if work.done():
                 work.result()

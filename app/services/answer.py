@@ -289,12 +289,12 @@ class _ModelAnswer:
     async def _begin(self, *, streamed: bool) -> Served[BegunReply]:
         """Ask the first backend that begins to reply. Each is shown as many passages as it can read."""
 
-        async def ask(client: BackendClient, hurry: Deadline | None) -> BegunReply:
-            probed = await client.known((hurry or self._call.deadline).left())
+        async def ask(client: BackendClient, failover_deadline: Deadline | None) -> BegunReply:
+            probed = await client.known((failover_deadline or self._call.deadline).left())
             sources, request = await asyncio.to_thread(self._request, probed.context_tokens)
             if streamed:
-                return sources, await client.stream(request, self._call, hurry)
-            reply = await client.complete(request, self._call, hurry)
+                return sources, await client.stream(request, self._call, failover_deadline)
+            reply = await client.complete(request, self._call, failover_deadline)
             return sources, _one_delta(reply)
 
         return await self._route.first(self._call, ask)
@@ -367,8 +367,8 @@ async def _check(
     cited = sum(bool(claim.citations) for claim in outcome.claims)
     call = msgspec.structs.replace(call, stage=CHECK)
 
-    async def ask(client: BackendClient, hurry: Deadline | None) -> CheckResult:
-        probed = await client.known((hurry or call.deadline).left())
+    async def ask(client: BackendClient, failover_deadline: Deadline | None) -> CheckResult:
+        probed = await client.known((failover_deadline or call.deadline).left())
         failure: WinnowError = MissingCapability(f"the backend {client.name!r} cannot check citations")
         for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):
             result = await check(outcome.claims, citations, outcome.sources, ClientGrader(client, way, call))

@@ -88,7 +88,9 @@ class Rankers:
             spread=spread,
         )
         try:
-            served = await route.first(call, lambda client, failover: self._read(task, client, call, failover))
+            served = await route.first(
+                call, lambda client, failover_deadline: self._read(task, client, call, failover_deadline)
+            )
         except WinnowError as exc:
             # A caller who names a backend that turns out to be unable must hear of it.
             mistaken = route.requested != AUTO and isinstance(exc, MissingCapability | UnknownBackend)
@@ -98,13 +100,17 @@ class Rankers:
         ranking = served.value
         return RankingOutcome(use=served.use, ranking=ranking, usage=call.account.usage(), degraded=ranking.degraded)
 
-    async def _read(self, task: RankingTask, client: BackendClient, call: Call, failover: Deadline | None) -> Ranking:
-        probed = await client.known((failover or call.deadline).left())
+    async def _read(
+        self, task: RankingTask, client: BackendClient, call: Call, failover_deadline: Deadline | None
+    ) -> Ranking:
+        probed = await client.known((failover_deadline or call.deadline).left())
         error: MissingCapability | None = None
         for way, needs in NEEDS.items():
             if needs <= probed.capabilities:
                 try:
-                    return await self._reranker.rank(task, ClientGrader(client, way, call), call.deadline, failover)
+                    return await self._reranker.rank(
+                        task, ClientGrader(client, way, call), call.deadline, failover_deadline
+                    )
                 except MissingCapability as exc:
                     error = exc
         if error is None:

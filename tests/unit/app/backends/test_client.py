@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.attempt import HURRY_WAIT_S
+from app.backends.attempt import FAILOVER_WAIT_S
 from app.backends.base import Deadline, Message, Probed
 from app.backends.client import needs_of
 from app.backends.resilience.breaker import MAX_REST_S
@@ -312,14 +312,14 @@ async def test_reserved_tokens_that_were_not_used_are_free_again() -> None:
     assert now() == pytest.approx(0.2)
 
 
-async def test_in_a_hurry_nothing_is_waited_for_long() -> None:
+async def test_with_a_failover_nothing_is_waited_for_long() -> None:
     """While another backend could take over, neither a full queue nor a pause is waited for longer than a second."""
     client = make_client(ScriptedAdapter(rest=Plan(seconds=50)), concurrency=1, timeout_s=90)
     running = asyncio.ensure_future(client.complete(ASKED, a_call()))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await client.complete(ASKED, a_call(), Deadline(40))
-    assert now() == pytest.approx(HURRY_WAIT_S)
+    assert now() == pytest.approx(FAILOVER_WAIT_S)
     await running
     limited = make_client(ScriptedAdapter(rest=Plan(seconds=0, failure=UpstreamRateLimited("fake", "", 3.0))))
     with pytest.raises(UpstreamRateLimited):
