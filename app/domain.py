@@ -338,7 +338,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
 """Where nobody in particular is calling."""
 
 

@@ -29,7 +29,7 @@ from app.api.routes.chat import chat
 from app.api.routes.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.routes.documents import delete_document, list_documents, put_documents, show_document, show_job
 from app.api.routes.internal import confirm_presence, put_document, sync_files
-from app.api.routes.operations import front_door, installed_version, live, ready, show_backends, show_version
+from app.api.routes.operations import installed_version, live, ready, redirect_to_schema, show_backends, show_version
 from app.api.routes.search import search
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
 from app.config.settings import ServiceSettings, Settings
@@ -41,7 +41,7 @@ from app.wiring import Services, ensure_directory
 log = structlog.get_logger()
 
 ROUTES = (
-    front_door,
+    redirect_to_schema,
     search,
     answer,
     chat,
@@ -233,7 +233,7 @@ class Server(uvicorn.Server):
     def _announce_url(self, url: str) -> None:
         """On a terminal a line for people, else an event for the log."""
         if sys.stderr.isatty():
-            sys.stderr.write(f"{_invitation(self._services.settings.service, url)}\n")
+            sys.stderr.write(f"{_startup_message(self._services.settings.service, url)}\n")
         else:
             log.info(f"running on {url}")
 
@@ -249,7 +249,7 @@ async def _freeze_heap(services: Services) -> None:
     log.info("warmed up", objects=gc.get_freeze_count())
 
 
-def _invitation(service: ServiceSettings, url: str) -> str:
+def _startup_message(service: ServiceSettings, url: str) -> str:
     line = f"Winnow is listening on {url} (API reference: {url}/schema); Ctrl-C stops it."
     if is_loopback(service.host):
         return line

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
+from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.evaluation.data import read_qrels, read_rows
 from indexing.documents import Candidate, Passage
 from indexing.embedding.calibration import dense_unit
@@ -130,7 +130,7 @@ class Corpus:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
+    async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
         """The search that the answerer asks for."""
         sparse = self._lexical.query(query.text)
         retrieved = Retrieved(

@@ -19,7 +19,7 @@ from app.backends.client import BackendClient
 from app.backends.router import EXTRACTIVE, NONE, Backends, Route, Router, Served
 from app.backends.settings import AUTO
 from app.domain import (
-    NOBODY,
+    ANONYMOUS,
     AbstainReason,
     Answer,
     AnswerDone,
@@ -97,11 +97,11 @@ class Answerer:
             ExtractiveSettings() if min_relevance is None else ExtractiveSettings(min_relevance=min_relevance)
         )
 
-    async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
+    async def answer(self, question: Question, caller: Caller = ANONYMOUS) -> Answer:
         """The whole answer at once. Raises the same errors as `whole`."""
         return (await self.whole(question, caller)).answer
 
-    async def whole(self, question: Question, caller: Caller = NOBODY) -> AnswerDone:
+    async def whole(self, question: Question, caller: Caller = ANONYMOUS) -> AnswerDone:
         """The whole answer, and whether it was cut.
 
         Raises UnknownBackend, MissingCapability, what the search raises, and what model calls raise.
@@ -110,7 +110,7 @@ class Answerer:
         [done] = [event async for event in events if isinstance(event, AnswerDone)]
         return done
 
-    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, question: Question, caller: Caller = ANONYMOUS) -> AsyncGenerator[AnswerEvent, None]:
         """The same answer as it is made. Raises the same before the first event, and what model calls raise after it.
 
         Closing the generator ends the calls.

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.backends.base import Deadline, tokens_of
 from app.config.settings import CompatSettings
-from app.domain import NOBODY, BackendUse, Caller, RankingOptions, Usage
+from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, Usage
 from app.errors import TooLarge, WinnowError
 from app.observability.timing import Stopwatch
 from app.ranking.models import Spread, candidate_of
@@ -121,7 +121,7 @@ class TextRanker:
         texts: Sequence[str],
         backend: str | None = None,
         top: int | None = None,
-        caller: Caller = NOBODY,
+        caller: Caller = ANONYMOUS,
     ) -> RankedTexts:
         """Ranks before the deadline in any case. `backend` None: the settings' default; `top` None: all texts matter.
 

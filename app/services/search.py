@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from app.backends.router import NONE
-from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
+from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.observability.timing import Stopwatch
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
@@ -60,12 +60,12 @@ class Searcher:
         await self._rankers.select(query.backend)
         await (await self._store()).info(query.collection)
 
-    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+    async def search(self, query: Query, caller: Caller = ANONYMOUS) -> SearchResult:
         """The result of `find`; raises what it raises."""
         result, _ = await self.find(query, caller)
         return result
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
+    async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
         """What was found, and the pages that begin inside the hits.
 
         Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors; with

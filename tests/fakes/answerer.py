@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from app.domain import NOBODY, Answer, AnswerDone, AnswerEvent, BackendUse, Caller, Question
+from app.domain import ANONYMOUS, Answer, AnswerDone, AnswerEvent, BackendUse, Caller, Question
 from app.errors import UnknownBackend
 
 DONE = AnswerDone(
@@ -32,16 +32,16 @@ class ScriptedAnswerer:
         self.questions: list[Question] = []
         self.cancelled = asyncio.Event()
 
-    async def answer(self, question: Question, caller: Caller = NOBODY) -> Answer:
+    async def answer(self, question: Question, caller: Caller = ANONYMOUS) -> Answer:
         return (await self.whole(question, caller)).answer
 
-    async def whole(self, question: Question, caller: Caller = NOBODY) -> AnswerDone:
+    async def whole(self, question: Question, caller: Caller = ANONYMOUS) -> AnswerDone:
         async for event in self.stream(question, caller):
             if isinstance(event, AnswerDone):
                 return event
         raise AssertionError("the script does not end in AnswerDone")
 
-    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = ANONYMOUS) -> AsyncIterator[AnswerEvent]:
         if question.answer_backend == "nobody":
             raise UnknownBackend("unknown backend 'nobody'; known are extractive")
         self.questions.append(question)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.answering.models import Source
-from app.domain import NOBODY, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
+from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
 from app.text.terms import terms
 from indexing.chunking.sentences import sentence_spans
 from indexing.embedding.model import Vectors
@@ -49,7 +49,7 @@ class FoundPassages:
     async def check(self, query: Query) -> None:
         """Whatever is asked can be done."""
 
-    async def find(self, query: Query, caller: Caller = NOBODY) -> tuple[SearchResult, LaterPages]:
+    async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
         self.queries.append(query)
         result = SearchResult(
             query=query.text,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from app.config.settings import IndexSection, ServiceSettings, Settings
-from app.domain import NOBODY, AnswerEvent, Caller, Question, SourcesFound, TextDelta
+from app.domain import ANONYMOUS, AnswerEvent, Caller, Question, SourcesFound, TextDelta
 from app.main import serve
 from app.wiring import Services
 from indexing.store.base import VectorStore
@@ -23,7 +23,7 @@ from tests.fakes.source import GivenEmbedder
 class PatientAnswerer(ScriptedAnswerer):
     """Takes the time that the question names; says on standard output when it is asked, and when it is cut short."""
 
-    def stream(self, question: Question, caller: Caller = NOBODY) -> AsyncIterator[AnswerEvent]:
+    def stream(self, question: Question, caller: Caller = ANONYMOUS) -> AsyncIterator[AnswerEvent]:
         self.script = (SourcesFound(()), _seconds(question.search.text), TextDelta("Yes."), DONE)
         return self._told(super().stream(question, caller))
 

@@ -42,7 +42,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/", include_in_schema=False)
-async def front_door() -> Redirect:
+async def redirect_to_schema() -> Redirect:
     """Send browsers to the API reference."""
     return Redirect("/schema")
 

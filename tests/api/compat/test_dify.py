@@ -11,7 +11,7 @@ import pytest
 from app.api.compat.dify import DEADLINE_MS, dify_error
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.problem_details import STATUS, Problem
-from app.domain import NOBODY, BackendUse, Caller, Query, SearchResult
+from app.domain import ANONYMOUS, BackendUse, Caller, Query, SearchResult
 from app.services.search import MAX_LOOKED_THROUGH, NOT_ALL_LOOKED_THROUGH
 from app.wiring import Services
 from tests.api.test_search_ranked import scorer, searching
@@ -254,7 +254,7 @@ class ListeningSearcher:
     def __init__(self) -> None:
         self.queries: list[Query] = []
 
-    async def search(self, query: Query, caller: Caller = NOBODY) -> SearchResult:
+    async def search(self, query: Query, caller: Caller = ANONYMOUS) -> SearchResult:
         self.queries.append(query)
         return SearchResult(
             query=query.text, collection="", results=(), backend=BackendUse(requested="auto", used="none")
