@@ -78,7 +78,7 @@ async def rank_by(ports: Ports, task: Task, recipe: Recipe) -> list[str]:
     if window:
         zs = await _duel(ports, task, recipe, zs, [prepared[name] for name in window])
     order = in_order(zs, priors) + [name for name in prepared if name not in zs]
-    return [name for leader in order for name in (leader, *prepared[leader].twins)]
+    return [name for leader in order for name in (leader, *prepared[leader].duplicates)]
 
 
 async def _grades(ports: Ports, task: Task, recipe: Recipe, passages: Sequence[Ranked]) -> dict[str, Grade]:

@@ -42,9 +42,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate in a ranking: prepared for the model to read, and in the end with its score and grade.
 
-    `text` is title and text as the model reads them: cut to what the query asks for, control tokens broken up. `twins`
-    are the ids of (nearly) equal candidates that share its grade, its own id left out; `prior` in [0,1] is the best
-    retrieval score of them all. `flags` may hold "suspected_injection".
+    `text` is title and text as the model reads them: cut to what the query asks for, control tokens broken up.
+    `duplicates` are the ids of (nearly) equal candidates that share its grade, its own id left out; `prior` in [0,1] is
+    the best retrieval score of them all. `flags` may hold "suspected_injection".
 
     `score` in [0,1] is absolute. `read`: a model has seen the passage, and the place is the model's. `grade` is
     None where no model graded it.
@@ -53,7 +53,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     prior: float
     text: str = ""
-    twins: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     score: float = 0.0
     read: bool = False

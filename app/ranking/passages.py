@@ -268,9 +268,9 @@ _NUMBER = re.compile(r"\d+")
 def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAGE_TOKENS) -> list[Ranked]:
     """One for each text that differs, by prior and then by id; each has at most `tokens` (estimated), title included.
 
-    Texts are twins if they are equal but for case and punctuation, or nearly so, and hold the same numbers and the same
-    words of the query, and both or neither are suspicious. The result does not depend on the order of the candidates,
-    and what is shown of one does not depend on the others.
+    Texts are duplicates if they are equal but for case and punctuation, or nearly so, and hold the same numbers and the
+    same words of the query, and both or neither are suspicious. The result does not depend on the order of the
+    candidates, and what is shown of one does not depend on the others.
     """
     query_terms = QueryTerms(query)
     ordered = sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
@@ -282,13 +282,13 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAG
         whole = f"{title}\n{text}"
         return tuple(_NUMBER.findall(whole)), query_terms.terms_in(whole), hidden or _harmless(whole)[1]
 
-    twins: dict[int, list[str]] = {}
+    duplicates: dict[int, list[str]] = {}
     for index, first in enumerate(first_alike([text for _, text, _ in shown], facts)):
-        same = twins.setdefault(first, [])
+        same = duplicates.setdefault(first, [])
         if first != index:
             same.append(ordered[index].passage.id)
     prepared = []
-    for index, ids in twins.items():
+    for index, ids in duplicates.items():
         title, text, hidden = shown[index]
         if title:
             text = f"{title}\n{excerpt(query_terms, text, tokens - tokens_of(title) - 1)}"
@@ -298,7 +298,7 @@ def prepare(query: str, candidates: Sequence[Candidate], *, tokens: int = PASSAG
         flags = (SUSPECTED_INJECTION,) if hidden or suspicious else ()
         candidate = ordered[index]
         prepared.append(
-            Ranked(id=candidate.passage.id, prior=candidate.score, text=text, twins=tuple(ids), flags=flags)
+            Ranked(id=candidate.passage.id, prior=candidate.score, text=text, duplicates=tuple(ids), flags=flags)
         )
     return prepared
 

@@ -27,7 +27,7 @@ from app.ranking.scoring import (
     in_order,
     reassign,
     top_k,
-    with_twins,
+    with_duplicates,
     worth_reading,
 )
 from app.text.fencing import draw_fence, random_fence
@@ -257,7 +257,7 @@ class WindowedRun(_Run):
         ranked = [
             row
             for place, (passage, before) in enumerate(zip(order, self.scoreboard.passages, strict=True))
-            for row in with_twins(msgspec.structs.replace(passage, score=before.prior, read=place < count))
+            for row in with_duplicates(msgspec.structs.replace(passage, score=before.prior, read=place < count))
         ]
         wrong = late or self.stats.failures
         degraded = f"{self.grader.name} did not order every window ({self.reasons(late=late)})" if wrong else ""

@@ -219,9 +219,9 @@ def top_k(grades: Mapping[str, Grade], k: int) -> tuple[float | None, dict[str, 
     if len(grades) <= k:
         cut = min((grade.expected for grade in grades.values()), default=None) if len(grades) == k else None
         return cut, dict.fromkeys(grades, 1.0)
-    bells = {key: (grade.expected, sigma_of(grade)) for key, grade in grades.items()}
-    cut = _cut(list(bells.values()), k)
-    return cut, {key: phi((expected - cut) / sigma) for key, (expected, sigma) in bells.items()}
+    normals = {key: (grade.expected, sigma_of(grade)) for key, grade in grades.items()}
+    cut = _cut(list(normals.values()), k)
+    return cut, {key: phi((expected - cut) / sigma) for key, (expected, sigma) in normals.items()}
 
 
 def undecided(chances: Mapping[str, float], risk: float = RISK) -> list[str]:
@@ -253,11 +253,11 @@ def sigma_of(grade: Grade) -> float:
     return max(math.sqrt(max(0.0, grade.variance)), MIN_SIGMA)
 
 
-def _cut(bells: Sequence[tuple[float, float]], k: int) -> float:
+def _cut(normals: Sequence[tuple[float, float]], k: int) -> float:
     """The t above which k passages are expected, by bisection: their number falls to 0 as t rises."""
-    low = min(expected - _FAR * sigma for expected, sigma in bells)
-    high = max(expected + _FAR * sigma for expected, sigma in bells)
-    scaled = [(expected, 1 / (sigma * _ROOT2)) for expected, sigma in bells]
+    low = min(expected - _FAR * sigma for expected, sigma in normals)
+    high = max(expected + _FAR * sigma for expected, sigma in normals)
+    scaled = [(expected, 1 / (sigma * _ROOT2)) for expected, sigma in normals]
     while high - low > _CLOSE:
         t = (low + high) / 2
         if math.fsum([math.erfc((t - expected) * scale) for expected, scale in scaled]) > 2 * k:
@@ -505,7 +505,7 @@ class Scoreboard:
         for key, score in scores.items():
             passage, grade = by_id[key], grades.get(key)
             if grade is not None:
-                order += with_twins(
+                order += with_duplicates(
                     msgspec.structs.replace(
                         passage,
                         score=score,
@@ -516,10 +516,10 @@ class Scoreboard:
                 )
             else:
                 flags = (*passage.flags, UNGRADED) if key in self.attempted else passage.flags
-                order += with_twins(msgspec.structs.replace(passage, score=score, flags=flags))
+                order += with_duplicates(msgspec.structs.replace(passage, score=score, flags=flags))
         return tuple(order)
 
 
-def with_twins(passage: Ranked) -> list[Ranked]:
-    """A passage, and its twins right behind it."""
-    return [passage, *(msgspec.structs.replace(passage, id=twin) for twin in passage.twins)]
+def with_duplicates(passage: Ranked) -> list[Ranked]:
+    """A passage, and its duplicates right behind it."""
+    return [passage, *(msgspec.structs.replace(passage, id=duplicate) for duplicate in passage.duplicates)]

@@ -275,36 +275,36 @@ def _first_row_is_head(table: Any) -> bool:
 def _grid(table: Any) -> list[tuple[list[str], bool]]:
     """Rows of cell texts and whether the row is all `th`; a cell that spans rows is repeated in each of them."""
     rows: list[tuple[list[str], bool]] = []
-    hanging: dict[int, tuple[int, str]] = {}
+    open_rowspans: dict[int, tuple[int, str]] = {}
     for row in table.iter("tr"):
         if next(row.iterancestors("table")) is not table:
             continue
         cells = list(_cells(row))
-        texts = _row(cells, hanging)
-        for column in [column for column, (left, _) in hanging.items() if left <= 1]:
-            del hanging[column]
-        hanging.update({column: (left - 1, text) for column, (left, text) in hanging.items()})
+        texts = _row(cells, open_rowspans)
+        for column in [column for column, (left, _) in open_rowspans.items() if left <= 1]:
+            del open_rowspans[column]
+        open_rowspans.update({column: (left - 1, text) for column, (left, text) in open_rowspans.items()})
         # A row that only opens spans says nothing that the rows below it do not repeat.
         if not cells or any(_span(cell, "rowspan") == 1 for cell in cells):
             rows.append((texts, bool(cells) and all(cell.tag == "th" for cell in cells)))
     return rows
 
 
-def _row(cells: list[Any], hanging: dict[int, tuple[int, str]]) -> list[str]:
+def _row(cells: list[Any], open_rowspans: dict[int, tuple[int, str]]) -> list[str]:
     texts: list[str] = []
     for cell in cells:
-        _fill(texts, hanging)
+        _fill(texts, open_rowspans)
         text = one_line(inline_text(cell))
         if (down := _span(cell, "rowspan")) > 1:
-            hanging[len(texts)] = (down, text)
+            open_rowspans[len(texts)] = (down, text)
         texts.extend([text] + [""] * (_span(cell, "colspan") - 1))
-    _fill(texts, hanging)
+    _fill(texts, open_rowspans)
     return texts
 
 
-def _fill(texts: list[str], hanging: dict[int, tuple[int, str]]) -> None:
-    while len(texts) in hanging:
-        texts.append(hanging[len(texts)][1])
+def _fill(texts: list[str], open_rowspans: dict[int, tuple[int, str]]) -> None:
+    while len(texts) in open_rowspans:
+        texts.append(open_rowspans[len(texts)][1])
 
 
 def _span(cell: Any, name: str) -> int:

@@ -396,13 +396,13 @@ def test_equal_searches_at_once_are_paid_once() -> None:
     assert sum(ranking.requests for ranking in rankings) == reader.begun == 2
 
 
-def test_twins_share_a_place() -> None:
+def test_duplicates_share_a_place() -> None:
     """Near duplicates are read once, and stand together under one score."""
     found = falling(9)
-    twin = candidate_of("twin", found[3].passage.text, prior=0.05)
+    duplicate = candidate_of("copy", found[3].passage.text, prior=0.05)
     reader = ScriptedReader({"p3": 1.0})
-    ranking = rank([*found, twin], reader)
-    assert ids(ranking)[:2] == ["p3", "twin"]
+    ranking = rank([*found, duplicate], reader)
+    assert ids(ranking)[:2] == ["p3", "copy"]
     assert ranking.order[0].score == ranking.order[1].score
     assert sum(names.count("p3") for names in reader.asked) == 1
 

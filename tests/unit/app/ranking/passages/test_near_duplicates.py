@@ -65,7 +65,7 @@ def test_different_facts_make_different_texts() -> None:
     assert first_alike(["a", "a", "a", "a"], [1, 2, 1, 2].__getitem__) == [0, 1, 0, 1]
 
 
-def test_no_texts_have_no_twins() -> None:
+def test_no_texts_have_no_duplicates() -> None:
     """And empty ones are equal."""
     assert alike() == []
     assert alike("", "...", "a") == [0, 0, 2]

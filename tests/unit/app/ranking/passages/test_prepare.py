@@ -43,10 +43,10 @@ def only(*given: Candidate, query: str = QUERY, tokens: int = 256) -> Ranked:
 def test_every_candidate_is_there_once(given: list[Candidate], tokens: int) -> None:
     """As a leader or as a twin of one that is not worse; none is longer than allowed, but for spaces put in."""
     prepared = prepare(QUERY, given, tokens=tokens)
-    ids = [name for one in prepared for name in (one.id, *one.twins)]
+    ids = [name for one in prepared for name in (one.id, *one.duplicates)]
     assert sorted(ids) == sorted(one.passage.id for one in given)
     priors = {one.passage.id: one.score for one in given}
-    assert all(one.prior == max(priors[name] for name in (one.id, *one.twins)) for one in prepared)
+    assert all(one.prior == max(priors[name] for name in (one.id, *one.duplicates)) for one in prepared)
     assert [(-one.prior, one.id) for one in prepared] == sorted((-one.prior, one.id) for one in prepared)
     assert all(tokens_of(one.text) <= tokens + 1 for one in prepared)
 
@@ -65,11 +65,11 @@ def test_prepared_texts_are_neutral(given: list[Candidate]) -> None:
 
 
 def test_the_best_prior_leads_its_twins() -> None:
-    """Equal priors are led by the least id; the others are its twins in the same order."""
+    """Equal priors are led by the least id; the others are its duplicates in the same order."""
     prepared = prepare(
         QUERY, [candidate("c", "Two days"), candidate("b", "two days!"), candidate("a", "Two days.", 0.9)]
     )
-    assert prepared == [Ranked(id="a", text="Two days.", prior=0.9, twins=("b", "c"))]
+    assert prepared == [Ranked(id="a", text="Two days.", prior=0.9, duplicates=("b", "c"))]
 
 
 def test_texts_that_differ_in_a_number_are_no_twins() -> None:
@@ -85,7 +85,7 @@ def test_texts_that_differ_in_a_word_of_the_query_are_no_twins() -> None:
     """The word may be the answer; other words are not."""
     norway, sweden, brazil = (f"{prose(1)} about {place}." for place in ("Norway", "Sweden", "Brazil"))
     prepared = prepare(QUERY, [candidate("a", norway), candidate("b", sweden), candidate("c", brazil)])
-    assert [(one.id, one.twins) for one in prepared] == [("a", ()), ("b", ("c",))]
+    assert [(one.id, one.duplicates) for one in prepared] == [("a", ()), ("b", ("c",))]
 
 
 def test_titles_with_other_words_of_the_query_make_other_passages() -> None:

@@ -11,8 +11,8 @@ from app.ranking.scoring import CallStats, Scoreboard
 pytestmark = pytest.mark.numeric
 
 
-def passage(name: str, prior: float, *flags: str, twins: tuple[str, ...] = ()) -> Ranked:
-    return Ranked(id=name, text=name, prior=prior, flags=flags, twins=twins)
+def passage(name: str, prior: float, *flags: str, duplicates: tuple[str, ...] = ()) -> Ranked:
+    return Ranked(id=name, text=name, prior=prior, flags=flags, duplicates=duplicates)
 
 
 def graded(expected: float) -> Grade:
@@ -99,7 +99,7 @@ def test_unread_passages_stand_below_the_last_that_was_read(priors: list[float],
 
 def test_twins_follow_the_one_that_was_read() -> None:
     """Under its score and its flags."""
-    board = board_of(passage("a", 0.9, "odd", twins=("x", "y")), passage("b", 0.8), a=0.1, b=0.9)
+    board = board_of(passage("a", 0.9, "odd", duplicates=("x", "y")), passage("b", 0.8), a=0.1, b=0.9)
     assert [(place.id, place.flags) for place in board.ranked()] == [
         ("b", ()),
         ("a", ("odd",)),
