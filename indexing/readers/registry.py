@@ -69,7 +69,7 @@ _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in
 _BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
 _ZIPPED = frozenset({"docx", "pptx", "xlsx", "odt", "epub"})
 # Formats that are recognised but not read -> the format to save them as.
-_LEGACY = {
+_UNSUPPORTED = {
     "doc": "docx",
     "dot": "docx",
     "rtf": "docx",
@@ -99,8 +99,8 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
         raise _ole_refusal(data, extension)
     if b"%PDF-" in data[:1024]:
         return FORMATS["pdf"]
-    if extension in _LEGACY:
-        raise _legacy_refusal(extension)
+    if extension in _UNSUPPORTED:
+        raise _unsupported(extension)
     stated = _BY_MEDIA_TYPE.get((media_type or "").partition(";")[0].strip().lower())
     if stated in (None, FORMATS["text"]):
         stated = _BY_EXTENSION.get(extension) or stated
@@ -126,24 +126,24 @@ def _zip_format(data: bytes, extension: str) -> Format:
     ):
         if mark in names:
             return FORMATS[format_name]
-    if extension in _LEGACY:
-        raise _legacy_refusal(extension)
+    if extension in _UNSUPPORTED:
+        raise _unsupported(extension)
     raise UnreadableDocument("unsupported", "It is an archive; unpack it and index the files in it.")
 
 
 def _ole_refusal(data: bytes, extension: str) -> UnreadableDocument:
     if _ENCRYPTED_OFFICE in data:
         return UnreadableDocument("password", "It is encrypted; save it without a password and index it again.")
-    if extension in _LEGACY:
-        return _legacy_refusal(extension)
+    if extension in _UNSUPPORTED:
+        return _unsupported(extension)
     return UnreadableDocument(
         "unsupported", "It is in an Office format from before 2007; save it as docx, pptx or xlsx."
     )
 
 
-def _legacy_refusal(extension: str) -> UnreadableDocument:
+def _unsupported(extension: str) -> UnreadableDocument:
     return UnreadableDocument(
-        "unsupported", f"Files of type {extension} are not supported; save it as {_LEGACY[extension]}."
+        "unsupported", f"Files of type {extension} are not supported; save it as {_UNSUPPORTED[extension]}."
     )
 
 

@@ -125,17 +125,17 @@ async def show_backends(
     return BackendList(
         default=backends.default,
         auto=await rankers.auto_backend(),
-        routing=[line.name for line in pool.router.auto],
+        routing=[client.name for client in pool.router.auto],
         backends=[_status(backend, pool.router.clients) for backend in backends],
     )
 
 
-def _status(backend: Backend, lines: Mapping[str, BackendClient]) -> BackendStatus:
-    line = lines.get(backend.name)
-    if line is None:
+def _status(backend: Backend, clients: Mapping[str, BackendClient]) -> BackendStatus:
+    client = clients.get(backend.name)
+    if client is None:
         return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)
-    status, probed = line.status(), line.probed
-    roles = tuple(role for role in backend.roles if role != "rank" or can_rank(line))
+    status, probed = client.status(), client.probed
+    roles = tuple(role for role in backend.roles if role != "rank" or can_rank(client))
     model_capabilities = sorted(probed.capabilities - {"chat"}) if probed else ()
     return BackendStatus(
         name=backend.name,

@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(
 
 
 Box = tuple[float, float, float, float]
-ToReader = Callable[[float, float, float, float], Box]
+ToReadingFrame = Callable[[float, float, float, float], Box]
 """(left, bottom, right, top) on the page, y upwards -> (left, top, right, bottom) from the top left, y downwards."""
 
 
@@ -90,10 +90,10 @@ def _page(pdf: Any, number: int) -> Page:
         if not text:
             return Page(width, height, ())
         try:
-            to_reader = _upright(page, text)
+            to_reading_frame = _reading_frame(page, text)
             fragments = [
                 fragment
-                for line in _lines(text, to_reader)
+                for line in _lines(text, to_reading_frame)
                 for fragment in fragments_of_line(line, _is_bold(text, line))
             ]
         finally:
@@ -101,13 +101,13 @@ def _page(pdf: Any, number: int) -> Page:
     return Page(width, height, tuple(fragments))
 
 
-def _upright(page: Any, text: Any) -> ToReader:
-    """What turns boxes in PDFium's coordinates into those of a reader of the text.
+def _reading_frame(page: Any, text: Any) -> ToReadingFrame:
+    """What turns boxes in PDFium's coordinates into those in which the text reads upright.
 
     How the page itself is turned does not matter, only how most of its text runs.
     """
     x0, y0, x1, y1 = page.get_bbox()
-    turns: dict[int, ToReader] = {
+    turns: dict[int, ToReadingFrame] = {
         0: lambda left, bottom, right, top: (left - x0, y1 - top, right - x0, y1 - bottom),
         90: lambda left, bottom, right, top: (bottom - y0, left - x0, top - y0, right - x0),
         180: lambda left, bottom, right, top: (x1 - right, bottom - y0, x1 - left, top - y0),
@@ -130,7 +130,7 @@ def _direction(text: Any) -> int:
     return turns.most_common(1)[0][0] if turns else 0
 
 
-def _lines(text: Any, to_reader: ToReader) -> Iterator[list[Glyph]]:
+def _lines(text: Any, to_reading_frame: ToReadingFrame) -> Iterator[list[Glyph]]:
     """The glyphs of each line, in PDFium's order: that of the content stream."""
     get_unicode, get_box = pdfium_c.FPDFText_GetUnicode, pdfium_c.FPDFText_GetLooseCharBox
     box = pdfium_c.FS_RECTF()
@@ -145,7 +145,7 @@ def _lines(text: Any, to_reader: ToReader) -> Iterator[list[Glyph]]:
                 yield line
             line = []
         elif code and get_box(text, index, pointer):
-            line.append((chr(code), *to_reader(box.left, box.bottom, box.right, box.top), index))
+            line.append((chr(code), *to_reading_frame(box.left, box.bottom, box.right, box.top), index))
     if line:
         yield line
 
