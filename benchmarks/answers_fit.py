@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from app.answering.extractive.answerer import MAX_EMBEDDED_LENGTH
-from app.answering.extractive.evidence import WEIGHTS, Sentence, lexical_clues, relevance_clues, split
+from app.answering.extractive.evidence import WEIGHTS, Sentence, lexical_features, relevance_features, split
 from app.answering.models import ParsedQuestion
 from app.answering.questions import parse_question
 from app.domain import Hit, Query
@@ -18,16 +18,16 @@ from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 PER_SET = 600
 OFF_TOPIC = 250
 _RIDGE = 1e-3
-_CLUES = ("context", "passage", "closeness", "nearness", "lead")
+_FEATURES = ("context", "passage", "sentence_cosine", "passage_cosine", "lead")
 
 
 class Case(NamedTuple):
-    """One question with the clues of all its sentences, shape (sentences, 6), and which of them answer."""
+    """One question with the features of all its sentences, shape (sentences, 6), and which of them answer."""
 
     question: ParsedQuestion
     hits: Sequence[Hit]
     sentences: list[Sentence]
-    clues: NDArray[np.float64]
+    features: NDArray[np.float64]
     right: NDArray[np.bool_]
     weight: float
 
@@ -48,7 +48,7 @@ async def fit(sets: Sequence[DataSet], others: Sequence[DataSet], vectorizer: Ve
                 foreign = other.elsewhere(OFF_TOPIC, fitting=True)
                 absent += await _cases(data, full, vectorizer, foreign, weight)
     weights = _order(there)
-    print("WEIGHTS  ", {clue: round(float(value), 2) for clue, value in zip(WEIGHTS, weights, strict=True)})
+    print("WEIGHTS  ", {feature: round(float(value), 2) for feature, value in zip(WEIGHTS, weights, strict=True)})
     print("RELEVANCE", _relevance(there, absent, weights))
 
 
@@ -66,9 +66,9 @@ async def _cases(
             vectorizer.vectors([s.text[:MAX_EMBEDDED_LENGTH] for s in sentences])
             @ vectorizer.vectors([question.text])[0]
         )
-        clues = np.column_stack([lexical_clues(question, sentences), cosines])
+        features = np.column_stack([lexical_features(question, sentences), cosines])
         right = [_is_right(data, record, hits[s.hit].id, s.text) for s in sentences]
-        cases.append(Case(question, hits, sentences, clues, np.array(right), weight))
+        cases.append(Case(question, hits, sentences, features, np.array(right), weight))
     return cases
 
 
@@ -84,13 +84,13 @@ def _order(cases: Sequence[Case]) -> NDArray[np.float64]:
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         value, gradient = _RIDGE * weights @ weights, 2 * _RIDGE * weights
         for case in usable:
-            scores = case.clues @ weights
+            scores = case.features @ weights
             chance = np.exp(scores - scores.max())
             chance /= chance.sum()
             hope = chance[case.right].sum()
             value -= case.weight / total * np.log(hope)
-            expected = chance[case.right] @ case.clues[case.right] / hope
-            gradient -= case.weight / total * (expected - chance @ case.clues)
+            expected = chance[case.right] @ case.features[case.right] / hope
+            gradient -= case.weight / total * (expected - chance @ case.features)
         return float(value), gradient
 
     found = minimize(loss, np.zeros(len(WEIGHTS)), jac=True, method="L-BFGS-B")
@@ -99,18 +99,18 @@ def _order(cases: Sequence[Case]) -> NDArray[np.float64]:
 
 def _relevance(there: Sequence[Case], absent: Sequence[Case], weights: NDArray[np.float64]) -> dict[str, float]:
     """A logistic regression: questions whose passage is in the corpus against those whose article or corpus is not."""
-    rows = [_best_clues(case, weights) for case in (*there, *absent)]
+    rows = [_best_features(case, weights) for case in (*there, *absent)]
     labels = [True] * len(there) + [False] * len(absent)
     share = np.array([case.weight for case in (*there, *absent)])
     model = LogisticRegression(C=1e3, max_iter=2000).fit(rows, labels, sample_weight=share / share.mean())
     return {
-        **{clue: round(float(value), 2) for clue, value in zip(_CLUES, model.coef_[0], strict=True)},
+        **{feature: round(float(value), 2) for feature, value in zip(_FEATURES, model.coef_[0], strict=True)},
         "bias": round(float(model.intercept_[0]), 2),
     }
 
 
-def _best_clues(case: Case, weights: NDArray[np.float64]) -> list[float]:
-    best = int(np.argmax(case.clues @ weights))
-    *clues, cosine = case.clues[best]
-    found = relevance_clues(case.question, case.hits, case.sentences[best], np.array(clues), float(cosine))
-    return [found[clue] for clue in _CLUES]
+def _best_features(case: Case, weights: NDArray[np.float64]) -> list[float]:
+    best = int(np.argmax(case.features @ weights))
+    *features, cosine = case.features[best]
+    found = relevance_features(case.question, case.hits, case.sentences[best], np.array(features), float(cosine))
+    return [found[feature] for feature in _FEATURES]

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 import msgspec
 import numpy as np
 
-from app.answering.extractive.evidence import Scores, Sentence, judge, lexical_clues, promising, split
+from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
@@ -22,8 +22,8 @@ Embed = Callable[[Sequence[str]], Awaitable[Vectors]]
 """Turns texts into vectors, one row each; must not block the event loop."""
 
 MAX_EMBEDDED = 8
-"""Sentences that are embedded per question, those with the best lexical clues. On 300 questions of each of four sets,
-8 choose as many right sentences as 12."""
+"""Sentences that are embedded per question, those with the best lexical features. On 300 questions of each of four
+sets, 8 choose as many right sentences as 12."""
 MAX_EMBEDDED_LENGTH = 400
 """Characters. A table row or an unbroken list can be as long as its passage, and the longest text of a batch decides
 what the batch costs."""
@@ -114,20 +114,20 @@ async def assess(
     question: ParsedQuestion, hits: Sequence[Hit], embed: Embed
 ) -> tuple[list[Sentence], Scores, float] | None:
     """The most promising sentences, their scores and the relevance; None without any sentence. Calls `embed` once."""
-    candidates, clues = await asyncio.to_thread(_candidates, question, hits)
+    candidates, features = await asyncio.to_thread(_candidates, question, hits)
     if not candidates:
         return None
     vectors = await embed([question.text, *(sentence.text[:MAX_EMBEDDED_LENGTH] for sentence in candidates)])
     cosines = np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
-    return candidates, *judge(question, hits, candidates, clues, cosines)
+    return candidates, *score_sentences(question, hits, candidates, features, cosines)
 
 
 def _candidates(question: ParsedQuestion, hits: Sequence[Hit]) -> tuple[list[Sentence], Scores]:
-    """The sentences worth an embedding, with their clues, shape (sentences, 5). Ten passages take some 10 ms."""
+    """The sentences worth an embedding, with their features, shape (sentences, 5). Ten passages take some 10 ms."""
     sentences = split(hits)
-    clues = lexical_clues(question, sentences)
-    indices = promising(clues, MAX_EMBEDDED)
-    return [sentences[index] for index in indices], clues[indices]
+    features = lexical_features(question, sentences)
+    indices = promising(features, MAX_EMBEDDED)
+    return [sentences[index] for index in indices], features[indices]
 
 
 def _may_answer(sentence: Sentence, query_terms: frozenset[str]) -> bool:

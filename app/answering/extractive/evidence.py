@@ -30,7 +30,7 @@ _TIME = re.compile(
 _NAME = re.compile(r"(?<=[^.!?\s] )[^\W\d_a-zß-öø-ÿ][\w'’-]+")
 
 
-def shape_clue(question: ParsedQuestion, sentence: str) -> float:
+def shape_feature(question: ParsedQuestion, sentence: str) -> float:
     """Whether the sentence holds what the question asks for (a number, a time, a name), not counting its own words.
 
     1 if it does, -1 if it does not, 0 if the question asks for no particular type.
@@ -51,16 +51,16 @@ Scores = NDArray[np.float64]
 # trial, XQuAD de and zh, with the same weight for each set; the benchmark reports other questions. The order: softmax
 # over a question's sentences. The relevance: logistic regression, these questions against those among them whose
 # article is not in the corpus, and against questions for other corpora (chunking_eval, CMRC, XQuAD zh). Rounded.
-WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "closeness": 2.6}
-RELEVANCE = {"context": 4.7, "passage": 4.3, "closeness": 2.6, "nearness": 6.7, "lead": 2.4, "bias": -10.7}
-KINSHIP = 0.5
-"""The weight of a near relative of a question's word, relative to the word itself."""
+WEIGHTS = {"words": 4.5, "context": 3.7, "shape": 1.0, "passage": 2.5, "rank": 2.8, "sentence_cosine": 2.6}
+RELEVANCE = {"context": 4.7, "passage": 4.3, "sentence_cosine": 2.6, "passage_cosine": 6.7, "lead": 2.4, "bias": -10.7}
+VARIANT_WEIGHT = 0.5
+"""The weight of a variant of a question's word, relative to the word itself."""
 _LEADERS = 3
 _CHANCE = 1.5  # BM25 points per word that are no lead even where the rest of the passages has none
 _MAX_LEAD = 2.0
-_CLUES = ("words", "context", "shape", "passage", "rank")
-_PASSAGE = _CLUES.index("passage")
-_LEXICAL = np.array([WEIGHTS[clue] for clue in _CLUES])
+_FEATURES = ("words", "context", "shape", "passage", "rank")
+_PASSAGE = _FEATURES.index("passage")
+_LEXICAL = np.array([WEIGHTS[feature] for feature in _FEATURES])
 
 
 class Sentence(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,19 +117,19 @@ def _bare(name: str) -> str:
     return " ".join(name.split()).strip("#:. ").casefold()
 
 
-def lexical_clues(question: ParsedQuestion, sentences: Sequence[Sentence]) -> Scores:
+def lexical_features(question: ParsedQuestion, sentences: Sequence[Sentence]) -> Scores:
     """Shape (sentences, 5): words, context, shape, passage, rank."""
     rarity = _rarity(question.terms, sentences)
     equal = dict.fromkeys(question.terms, 1.0)
     passages: dict[int, frozenset[str]] = {}
     for sentence in sentences:
         passages[sentence.hit] = passages.get(sentence.hit, frozenset()) | sentence.context
-    covered = {hit: _share(question, equal, offered) for hit, offered in passages.items()}
+    covered = {hit: _share(question, equal, present) for hit, present in passages.items()}
     rows = [
         (
             _share(question, rarity, sentence.terms),
             _share(question, rarity, sentence.context),
-            shape_clue(question, sentence.text),
+            shape_feature(question, sentence.text),
             covered[sentence.hit],
             1 / (1 + sentence.hit),
         )
@@ -138,9 +138,9 @@ def lexical_clues(question: ParsedQuestion, sentences: Sequence[Sentence]) -> Sc
     return np.array(rows, dtype=np.float64).reshape(len(sentences), 5)
 
 
-def promising(clues: Scores, limit: int) -> list[int]:
+def promising(features: Scores, limit: int) -> list[int]:
     """Indices of the `limit` sentences worth an embedding, in their order."""
-    best = np.argsort(-(clues @ _LEXICAL), kind="stable")[:limit]
+    best = np.argsort(-(features @ _LEXICAL), kind="stable")[:limit]
     return sorted(int(index) for index in best)
 
 
@@ -151,47 +151,47 @@ def _rarity(query_terms: Mapping[str, object], sentences: Sequence[Sentence]) ->
     return {term: math.log1p((count - frequency[term] + 0.5) / (frequency[term] + 0.5)) for term in sorted(query_terms)}
 
 
-def _share(question: ParsedQuestion, weights: Mapping[str, float], offered: frozenset[str]) -> float:
-    """The share of the question's terms that are offered, by weight."""
+def _share(question: ParsedQuestion, weights: Mapping[str, float], present: frozenset[str]) -> float:
+    """The share of the question's terms that are present, by weight."""
     total = math.fsum(weights.values())
-    present = math.fsum(weight * _presence(question, term, offered) for term, weight in weights.items())
-    return present / total if total else 0.0
+    matched = math.fsum(weight * _presence(question, term, present) for term, weight in weights.items())
+    return matched / total if total else 0.0
 
 
-def _presence(question: ParsedQuestion, term: str, offered: frozenset[str]) -> float:
-    if term in offered:
+def _presence(question: ParsedQuestion, term: str, present: frozenset[str]) -> float:
+    if term in present:
         return 1.0
-    return KINSHIP if any(kin <= offered for kin in question.terms[term]) else 0.0
+    return VARIANT_WEIGHT if any(variant <= present for variant in question.terms[term]) else 0.0
 
 
-def judge(
-    question: ParsedQuestion, hits: Sequence[Hit], sentences: Sequence[Sentence], clues: Scores, cosines: Scores
+def score_sentences(
+    question: ParsedQuestion, hits: Sequence[Hit], sentences: Sequence[Sentence], features: Scores, cosines: Scores
 ) -> tuple[Scores, float]:
     """Scores of the sentences, which compare sentences of one question; and relevance in [0,1], to compare questions.
 
-    `clues`, shape (sentences, 5), and `cosines`, shape (sentences,), are in the order of `sentences`; at least one.
+    `features`, shape (sentences, 5), and `cosines`, shape (sentences,), are in the order of `sentences`; at least one.
     """
-    scores: Scores = clues @ _LEXICAL + WEIGHTS["closeness"] * cosines
+    scores: Scores = features @ _LEXICAL + WEIGHTS["sentence_cosine"] * cosines
     best = int(np.argmax(scores))
-    by_clue = relevance_clues(question, hits, sentences[best], clues[best], float(cosines[best]))
-    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[clue] * value for clue, value in by_clue.items())
+    by_feature = relevance_features(question, hits, sentences[best], features[best], float(cosines[best]))
+    evidence = RELEVANCE["bias"] + math.fsum(RELEVANCE[feature] * value for feature, value in by_feature.items())
     return scores, 1 / (1 + math.exp(-evidence))
 
 
-def relevance_clues(
-    question: ParsedQuestion, hits: Sequence[Hit], best: Sentence, clues: Scores, cosine: float
+def relevance_features(
+    question: ParsedQuestion, hits: Sequence[Hit], best: Sentence, features: Scores, cosine: float
 ) -> dict[str, float]:
-    """What `relevance` is made from; `clues` has shape (5,)."""
+    """What `relevance` is made from; `features` has shape (5,)."""
     return {
         "context": _share(question, dict.fromkeys(question.terms, 1.0), best.context),
-        "passage": float(clues[_PASSAGE]),
-        "closeness": cosine,
-        "nearness": _nearness(hits, best.hit, cosine),
+        "passage": float(features[_PASSAGE]),
+        "sentence_cosine": cosine,
+        "passage_cosine": _passage_cosine(hits, best.hit, cosine),
         "lead": _lead(question, hits, best.hit),
     }
 
 
-def _nearness(hits: Sequence[Hit], number: int, cosine: float) -> float:
+def _passage_cosine(hits: Sequence[Hit], number: int, cosine: float) -> float:
     """The passage's cosine; the smallest of all passages if it has none; the sentence's own if no passage has one."""
     cosines = [hit.scores.dense for hit in hits if hit.scores.dense is not None]
     own = hits[number].scores.dense

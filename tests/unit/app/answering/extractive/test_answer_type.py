@@ -1,6 +1,6 @@
 import pytest
 
-from app.answering.extractive.evidence import shape_clue
+from app.answering.extractive.evidence import shape_feature
 from app.answering.questions import parse_question
 
 pytestmark = pytest.mark.numeric
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.numeric
 )
 def test_a_sentence_with_the_thing_asked_for_is_a_clue_for_it(question: str, sentence: str) -> None:
     """Numbers, dates and names count when the question asks for them."""
-    assert shape_clue(parse_question(question), sentence) == 1
+    assert shape_feature(parse_question(question), sentence) == 1
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_a_sentence_with_the_thing_asked_for_is_a_clue_for_it(question: str, sen
 )
 def test_a_sentence_without_it_is_a_clue_against_it(question: str, sentence: str) -> None:
     """What the question itself already names is not an answer to it."""
-    assert shape_clue(parse_question(question), sentence) == -1
+    assert shape_feature(parse_question(question), sentence) == -1
 
 
 def test_a_question_for_anything_gives_no_clue() -> None:
     """Why-questions may be answered by any shape of sentence."""
-    assert shape_clue(parse_question("Why did it end?"), "It ended in 1945.") == 0
+    assert shape_feature(parse_question("Why did it end?"), "It ended in 1945.") == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.extractive.evidence import judge, lexical_clues, promising, split
+from app.answering.extractive.evidence import lexical_features, promising, score_sentences, split
 from app.answering.questions import parse_question
 from app.domain import Hit, Scores
 from tests.fakes.answering import hit
@@ -41,20 +41,20 @@ def test_a_sentence_is_read_in_the_light_of_what_stands_before_it_and_above() ->
 
 
 @given(TEXTS)
-def test_clues_are_finite_and_within_their_ranges(texts: list[str]) -> None:
-    """Five clues for each sentence, each in [-1, 1]."""
+def test_features_are_finite_and_within_their_ranges(texts: list[str]) -> None:
+    """Five features for each sentence, each in [-1, 1]."""
     sentences = split([hit(text, number) for number, text in enumerate(texts)])
-    clues = lexical_clues(QUESTION, sentences)
-    assert clues.shape == (len(sentences), 5)
-    assert np.isfinite(clues).all()
-    assert (np.abs(clues) <= 1).all()
+    features = lexical_features(QUESTION, sentences)
+    assert features.shape == (len(sentences), 5)
+    assert np.isfinite(features).all()
+    assert (np.abs(features) <= 1).all()
 
 
 @given(TEXTS, st.integers(0, 5))
 def test_the_promising_sentences_are_few_and_in_order(texts: list[str], limit: int) -> None:
     """At most `limit` different sentences, in the order of the text."""
     sentences = split([hit(text, number) for number, text in enumerate(texts)])
-    kept = promising(lexical_clues(QUESTION, sentences), limit)
+    kept = promising(lexical_features(QUESTION, sentences), limit)
     assert len(kept) == min(limit, len(sentences))
     assert kept == sorted(set(kept))
 
@@ -63,22 +63,22 @@ def test_the_sentence_that_answers_scores_best() -> None:
     """With equal vectors the words, the sentence before and the date decide."""
     hits = [hit("Trains are fast. Boats are slow."), hit(PASSAGE, 1)]
     sentences = split(hits)
-    clues = lexical_clues(QUESTION, sentences)
-    scores = judge(QUESTION, hits, sentences, clues, np.full(len(sentences), 0.5))[0]
+    features = lexical_features(QUESTION, sentences)
+    scores = score_sentences(QUESTION, hits, sentences, features, np.full(len(sentences), 0.5))[0]
     assert sentences[int(np.argmax(scores))].text == "It was built in 1889."
 
 
 def relevance(hits: list[Hit], cosine: float) -> float:
     sentences = split(hits)
-    clues = lexical_clues(QUESTION, sentences)
-    return judge(QUESTION, hits, sentences, clues, np.full(len(sentences), cosine))[1]
+    features = lexical_features(QUESTION, sentences)
+    return score_sentences(QUESTION, hits, sentences, features, np.full(len(sentences), cosine))[1]
 
 
 def scored(passage: str, dense: float | None = None, sparse: float | None = None, number: int = 0) -> Hit:
     return msgspec.structs.replace(hit(passage, number), scores=Scores(dense=dense, sparse=sparse))
 
 
-def test_relevance_rises_with_closeness_and_with_shared_words() -> None:
+def test_relevance_rises_with_the_cosine_and_with_shared_words() -> None:
     """Both kinds of evidence count."""
     near, far = [hit(PASSAGE)], [hit("Bread is baked in 20 minutes.")]
     assert relevance(far, 0.1) < 0.01 < relevance(near, 0.1) < 0.1 < relevance(near, 0.7)
@@ -99,7 +99,7 @@ def test_words_that_all_passages_hold_are_no_lead() -> None:
 
 
 def test_a_search_without_a_dense_side_costs_no_relevance() -> None:
-    """The sentence's own closeness stands in for its passage's."""
+    """The sentence's own cosine stands in for its passage's."""
     assert relevance([scored(PASSAGE)], 0.6) == relevance([scored(PASSAGE, dense=0.6)], 0.6)
 
 
@@ -119,14 +119,14 @@ def test_near_relatives_of_a_word_count_in_part() -> None:
     """A compound that holds the word is better than nothing and less than the word itself."""
     question = parse_question("Was kostet der Versand?")
     texts = ("Der Versand.", "Die Eilversandgebühren.", "Die Öffnungszeiten.")
-    exact, kin, none = (float(lexical_clues(question, split([hit(text)]))[0, 3]) for text in texts)
-    assert exact > kin > none == 0
+    exact, variant, none = (float(lexical_features(question, split([hit(text)]))[0, 3]) for text in texts)
+    assert exact > variant > none == 0
 
 
 def test_a_question_about_nothing_is_not_relevant() -> None:
-    """Without content words and closeness there is no evidence."""
+    """Without content words and cosine there is no evidence."""
     question = parse_question("?")
     hits = [hit(PASSAGE)]
     sentences = split(hits)
-    clues = lexical_clues(question, sentences)
-    assert judge(question, hits, sentences, clues, np.zeros(len(sentences)))[1] < 0.01
+    features = lexical_features(question, sentences)
+    assert score_sentences(question, hits, sentences, features, np.zeros(len(sentences)))[1] < 0.01
