@@ -100,7 +100,7 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         | None
     ) = None
 
-    def offer(self) -> SubmittedDocument:
+    def to_document(self) -> SubmittedDocument:
         """As the use case takes it. Raises ValueError for an empty id."""
         if self.id == "":
             raise ValueError("an id has 1 to 512 characters")
@@ -126,7 +126,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     """A request to index. `size` counts bytes."""
 
     collection: str
-    offers: list[Submission]
+    submissions: list[Submission]
     size: int
 
 
@@ -165,13 +165,13 @@ def request_body() -> RequestBody:
 
 def _from_json(body: bytes) -> Upload:
     envelope = decode(_mended(body), DocumentsRequest)
-    offers: list[Submission] = [_offer(raw, place) for place, raw in enumerate(envelope.documents)]
-    return Upload(collection=envelope.collection, offers=offers, size=len(body))
+    submissions: list[Submission] = [_submission(raw, place) for place, raw in enumerate(envelope.documents)]
+    return Upload(collection=envelope.collection, submissions=submissions, size=len(body))
 
 
-def _offer(raw: msgspec.Raw, place: int) -> Submission:
+def _submission(raw: msgspec.Raw, place: int) -> Submission:
     try:
-        return decode(bytes(raw), DocumentBody).offer()
+        return decode(bytes(raw), DocumentBody).to_document()
     except InvalidRequest as exc:
         problem = exc.problems[0] if exc.problems else FieldProblem("", str(exc))
         return failed("invalid", f"/documents/{place}{problem.pointer}: {problem.detail}")
@@ -193,13 +193,13 @@ async def _from_form(request: BodyRequest) -> Upload:
         raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
     if not all(file.filename for file in files):
         raise _refused(("files", "every part must be a file with a filename"))
-    offers: list[Submission] = [
+    submissions: list[Submission] = [
         SubmittedFile(
             name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type
         )
         for file in files
     ]
-    return Upload(collection=_collection(parts), offers=offers, size=sum(len(file.data) for file in files))
+    return Upload(collection=_collection(parts), submissions=submissions, size=sum(len(file.data) for file in files))
 
 
 def _collection(parts: Sequence[Part]) -> str:

@@ -141,23 +141,23 @@ class Documents:
         finally:
             self._uploads -= 1
 
-    async def read(self, offers: Sequence[Submission]) -> list[Validated]:
-        """The documents of all offers in order, each with its id, or why it cannot be indexed."""
-        offered = [document for offer in offers for document in await self._read(offer)]
-        return await asyncio.to_thread(validate, offered)
+    async def read(self, submissions: Sequence[Submission]) -> list[Validated]:
+        """The documents of all submissions in order, each with its id, or why it cannot be indexed."""
+        unvalidated = [document for submission in submissions for document in await self._read(submission)]
+        return await asyncio.to_thread(validate, unvalidated)
 
     async def index(
         self,
         collection: str,
         documents: Sequence[Validated],
-        tell: Callable[[Sequence[DocumentResult]], None] = lambda _: None,
+        on_results: Callable[[Sequence[DocumentResult]], None] = lambda _: None,
     ) -> list[DocumentResult]:
-        """Index what `read` gave; one result each, in order, told slice by slice. Searchable when told."""
+        """Index what `read` gave; one result each, in order. `on_results` gets each slice once it is searchable."""
         results: list[DocumentResult] = []
         for start in range(0, len(documents), _SLICE):
             part = documents[start : start + _SLICE]
             done = await self._index(collection, part)
-            tell(done)
+            on_results(done)
             results.extend(done)
         return results
 
@@ -178,7 +178,7 @@ class Documents:
         return record, await context.store.passages(collection, document_id)
 
     async def put(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
-        """Index documents that are handed over."""
+        """Index submitted documents."""
         return await put_documents(await self._context(), collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
@@ -190,8 +190,8 @@ class Documents:
         except UnreadableDocument as exc:
             refused = (NotIndexed(source=name, reason=exc.reason, detail=exc.detail),)
             return Summary(collection=collection, refused=refused)
-        handed = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
-        outcomes = await self.put(collection, handed)
+        submitted = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
+        outcomes = await self.put(collection, submitted)
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str) -> bool:
@@ -216,21 +216,23 @@ class Documents:
             seconds=round(seconds, 3),
         )
 
-    async def _read(self, offer: Submission) -> list[Validated]:
-        if not isinstance(offer, SubmittedFile):
-            return [offer]
+    async def _read(self, submission: Submission) -> list[Validated]:
+        if not isinstance(submission, SubmittedFile):
+            return [submission]
         if self._readers is None:
             self._readers = ReaderPool((await self._context()).limits, _READERS)
         try:
-            documents = await self._readers.read(offer.data, offer.name, offer.media_type)
+            documents = await self._readers.read(submission.data, submission.name, submission.media_type)
         except UnreadableDocument as exc:
-            return [failed(exc.reason, exc.detail, source=offer.name)]
-        return [SubmittedDocument(document=document, id=own_id(document), source=offer.name) for document in documents]
+            return [failed(exc.reason, exc.detail, source=submission.name)]
+        return [
+            SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
+        ]
 
     async def _index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
-        good = [offer for offer in part if isinstance(offer, SubmittedDocument)]
+        good = [submission for submission in part if isinstance(submission, SubmittedDocument)]
         outcomes = iter(await self.put(collection, good) if good else ())
-        return [next(outcomes) if isinstance(offer, SubmittedDocument) else offer for offer in part]
+        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in part]
 
 
 def document_not_found(collection: str, document_id: str) -> NotFound:

@@ -66,12 +66,12 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
     """
     name = _file_name(request.headers.get("x-filename", ""))
     with documents.uploading():
-        offer = SubmittedFile(
+        submission = SubmittedFile(
             name=name,
             data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
             media_type=request.headers.get("content-type"),
         )
-        read = await while_connected(request, documents.read([offer]))
+        read = await while_connected(request, documents.read([submission]))
     return [page for document in read for page in _pages_of(document, name)]
 
 
@@ -103,14 +103,14 @@ def _file_name(sent: str) -> str:
     return _STORED_ID.sub("", clean(unquote(sent, errors="replace")))[:MAX_SOURCE_CHARACTERS]
 
 
-def _pages_of(offer: Validated, name: str) -> Iterator[dict[str, Any]]:
+def _pages_of(submission: Validated, name: str) -> Iterator[dict[str, Any]]:
     """The pages of a document, or all of it. `page` in the metadata counts from 0: Open WebUI adds one.
 
     Raises UnreadableDocument.
     """
-    if not isinstance(offer, SubmittedDocument):
-        raise UnreadableDocument(offer.reason or "", offer.detail or "")
-    document = offer.document
+    if not isinstance(submission, SubmittedDocument):
+        raise UnreadableDocument(submission.reason or "", submission.detail or "")
+    document = submission.document
     metadata = {**document.metadata, "source": name, "title": document.title}
     for start, end, page in _pages(document):
         place = {} if page is None else {"page": page - 1, "page_label": str(page)}

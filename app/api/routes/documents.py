@@ -211,11 +211,11 @@ async def put_documents(
     with documents.uploading():
         upload = await read_upload(request, settings.service.max_body_bytes)
         await documents.admit(upload.collection)
-        if not wait or upload.size > LARGE_BYTES or len(upload.offers) > LARGE_COUNT:
+        if not wait or upload.size > LARGE_BYTES or len(upload.submissions) > LARGE_COUNT:
             return _accepted(upload, documents, jobs)
-        examined = await documents.read(upload.offers)
+        examined = await documents.read(upload.submissions)
         if len(examined) > LARGE_COUNT:
-            return _accepted(msgspec.structs.replace(upload, offers=examined), documents, jobs)
+            return _accepted(msgspec.structs.replace(upload, submissions=examined), documents, jobs)
         return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
 
 
@@ -295,10 +295,11 @@ def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) ->
 
 
 def _accepted(upload: Upload, documents: Documents, jobs: Jobs) -> Response[Any]:
-    collection, offers = upload.collection, upload.offers  # not all of `upload`: a job keeps what it refers to
+    # Not all of `upload`: a job keeps what it refers to.
+    collection, submissions = upload.collection, upload.submissions
 
     async def work(progress: Progress) -> None:
-        examined = await documents.read(offers)
+        examined = await documents.read(submissions)
         progress.total(len(examined))
         await documents.index(collection, examined, progress.add)
 
