@@ -30,7 +30,7 @@ from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import PEERS, Schedule
 from benchmarks.rerank_product import BY_LABELS
 from benchmarks.rerank_runs import Run, run
-from benchmarks.rerank_wire import LinePorts, open_line, real_settings
+from benchmarks.rerank_wire import ClientPorts, open_client, real_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = ((100, 100), (50, 250))
@@ -138,11 +138,11 @@ async def on_server(address: str, model: str | None, rankings: int) -> str:
         "| passages | schedule | p50 s | rounds | requests | input tokens | output |",
         "|---|---|---|---|---|---|---|",
     ]
-    async with open_line("real", real_settings(address, model, os.environ)) as line:
+    async with open_client("real", real_settings(address, model, os.environ)) as client:
         for count, tokens in SIZES:
             for place, (name, schedule) in enumerate(schedules.items()):
                 tasks = [task_of(rankings * place + number, count, tokens) for number in range(rankings)]
-                runs = [await run(schedule, LinePorts(line), task) for task in tasks]
+                runs = [await run(schedule, ClientPorts(client), task) for task in tasks]
                 lines.append(f"| {count} of {tokens} | {name} | {_medians(runs)} |")
     return "\n".join(lines)
 

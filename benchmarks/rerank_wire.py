@@ -79,23 +79,23 @@ class ServedGemini(GeminiServer):
         return Said(pieces=(self.judge.reply(request),))
 
 
-class LinePorts:
+class ClientPorts:
     """A backend with its limits and retries as ports."""
 
     def __init__(self, client: BackendClient) -> None:
-        self._line = client
+        self._client = client
 
     @property
     def scorer(self) -> LabelScorer | None:
-        return self if self._line.offers(frozenset(("logprobs",))) else None
+        return self if self._client.offers(frozenset(("logprobs",))) else None
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
         """Raises what the client raises."""
-        return await self._line.complete(request, _call(timeout_s))
+        return await self._client.complete(request, _call(timeout_s))
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
         """Raises what the client raises."""
-        return await self._line.score(prompts, labels, _call(timeout_s))
+        return await self._client.score(prompts, labels, _call(timeout_s))
 
 
 async def over_wire(of: RerankSet) -> str:
@@ -105,11 +105,11 @@ async def over_wire(of: RerankSet) -> str:
     async with openai, gemini:
         vllm_settings = BackendSettings(kind="vllm", url=openai.url, timeout_s=600)
         gemini_settings = BackendSettings(kind="gemini", url=gemini.url, api_key=KEY, model=GEMINI_MODEL, timeout_s=600)
-        async with open_line("vllm", vllm_settings) as client:
+        async with open_client("vllm", vllm_settings) as client:
             by_labels = [
                 await _compared(of, client, model, name, ranked, scores=True) for name, ranked in BY_LABELS.items()
             ]
-        async with open_line("gemini", gemini_settings) as client:
+        async with open_client("gemini", gemini_settings) as client:
             by_judge = [
                 await _compared(of, client, gemini, name, ranked, scores=False) for name, ranked in BY_JUDGE.items()
             ]
@@ -120,8 +120,8 @@ async def over_wire(of: RerankSet) -> str:
 
 async def with_model(of: RerankSet, address: str, model: str | None) -> str:
     """What fits the backend at `address`, or Gemini with the key of the environment. One list after another."""
-    async with open_line("real", real_settings(address, model, os.environ)) as client:
-        ports = LinePorts(client)
+    async with open_client("real", real_settings(address, model, os.environ)) as client:
+        ports = ClientPorts(client)
         scores = ports.scorer is not None
         peers = {name: peer for name, peer in PEERS.items() if scores or name not in NEED_LOGPROBS}
         schedules = {**peers, **(BY_LABELS if scores else BY_JUDGE)}
@@ -157,7 +157,7 @@ async def _compared(
     for task in of.tasks:
         judge = judge_of(of, task, scores=scores)
         server.judge = judge
-        over = await run(schedule, LinePorts(client), task)
+        over = await run(schedule, ClientPorts(client), task)
         within = await run(schedule, judge, task)
         same += over.order == within.order
     return f"{name:18} {same} of {len(of.tasks)}"
@@ -169,7 +169,7 @@ def judge_of(of: RerankSet, task: Task, *, scores: bool) -> SimulatedJudge:
 
 
 @asynccontextmanager
-async def open_line(name: str, settings: BackendSettings) -> AsyncGenerator[BackendClient, None]:
+async def open_client(name: str, settings: BackendSettings) -> AsyncGenerator[BackendClient, None]:
     """A backend that was probed, closed at the end."""
     adapter: Adapter = open_adapter(name, settings)
     try:

@@ -48,18 +48,18 @@ def judge(name: str = "flash", plan: Plan = GRADES) -> BackendClient:
     return make_client(ScriptedAdapter(rest=plan, probe=probed, scores=False), name=name, retries=0)
 
 
-def rankers(lines: Sequence[BackendClient], settings: RankingSettings | None = None) -> Rankers:
+def rankers(clients: Sequence[BackendClient], settings: RankingSettings | None = None) -> Rankers:
     async def router() -> Router:
-        return Router(lines, RoutingSettings())
+        return Router(clients, RoutingSettings())
 
-    backends = Backends([Backend(name=line.name, kind="vllm", roles=("rank",)) for line in lines])
+    backends = Backends([Backend(name=client.name, kind="vllm", roles=("rank",)) for client in clients])
     return Rankers(backends, router, Reranker(ScoreCache(99)), settings or RankingSettings())
 
 
 async def rank(
-    lines: Sequence[BackendClient], requested: str = "auto", options: RankingOptions | None = None
+    clients: Sequence[BackendClient], requested: str = "auto", options: RankingOptions | None = None
 ) -> RankingOutcome:
-    ours = rankers(lines)
+    ours = rankers(clients)
     who = await ours.select(requested)
     assert isinstance(who, Route)
     return await ours.rank(
@@ -67,10 +67,10 @@ async def rank(
     )
 
 
-@pytest.mark.parametrize("line", [scorer("one"), judge("one")])
-async def test_both_kinds_of_backend_rank(line: BackendClient) -> None:
+@pytest.mark.parametrize("client", [scorer("one"), judge("one")])
+async def test_both_kinds_of_backend_rank(client: BackendClient) -> None:
     """By log-probabilities if there are any, else by judgement; neither needs to be known before."""
-    ordered = await rank([line])
+    ordered = await rank([client])
     assert ordered.use == BackendUse(requested="auto", used="one", model="fake-1")
     assert ordered.ranking is not None
     assert len(ordered.ranking.order) == 9
@@ -139,10 +139,10 @@ async def test_a_backend_that_turns_out_unable_is_the_callers_mistake() -> None:
 
 async def test_who_is_known_to_be_unable_is_refused_before_any_work() -> None:
     """And nobody is an answer for "auto" and "none", which need no router."""
-    line = judge("plain")
-    line.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat",)))
-    ours = rankers([line])
-    assert not can_rank(line)
+    client = judge("plain")
+    client.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat",)))
+    ours = rankers([client])
+    assert not can_rank(client)
     with pytest.raises(MissingCapability):
         await ours.select("plain")
     with pytest.raises(UnknownBackend):
@@ -155,8 +155,8 @@ async def test_who_is_known_to_be_unable_is_refused_before_any_work() -> None:
 
 async def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
     """Strategy and depth are the request's, else the settings'."""
-    line = judge(plan=Plan(pieces=("[2] > [1]",)))
-    ours = rankers([line], RankingSettings(strategy="listwise", depth=2))
+    client = judge(plan=Plan(pieces=("[2] > [1]",)))
+    ours = rankers([client], RankingSettings(strategy="listwise", depth=2))
     who = await ours.select("auto")
     assert isinstance(who, Route)
     ordered = await ours.rank(who, "what?", falling(9), 10, RankingOptions(), Caller())
