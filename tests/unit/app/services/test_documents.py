@@ -1,9 +1,11 @@
 """Writing to collections, several at a time."""
 
 import asyncio
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def documents(bench: PipelineContext) -> Documents:
     return Documents(get)
 
 
-def handed(document_id: str, text: str = "dental") -> SubmittedDocument:
+def submitted(document_id: str, text: str = "dental") -> SubmittedDocument:
     return SubmittedDocument(document=Document(text=text), id=document_id)
 
 
@@ -58,7 +60,7 @@ async def test_a_long_put_lets_others_in(bench: PipelineContext, documents: Docu
     order: list[str] = []
 
     async def put(name: str, count: int) -> None:
-        await documents.index("c", [handed(f"{name}{n}") for n in range(count)])
+        await documents.index("c", [submitted(f"{name}{n}") for n in range(count)])
         order.append(name)
 
     await asyncio.gather(put("large", 400), put("small", 1))
@@ -68,7 +70,7 @@ async def test_a_long_put_lets_others_in(bench: PipelineContext, documents: Docu
 async def test_results_are_told_slice_by_slice(documents: Documents) -> None:
     """Every result is told once, in order, before the end."""
     told: list[int] = []
-    results = await documents.index("c", [handed(str(n)) for n in range(150)], lambda part: told.append(len(part)))
+    results = await documents.index("c", [submitted(str(n)) for n in range(150)], lambda part: told.append(len(part)))
     assert len(told) > 1
     assert sum(told) == len(results) == 150
     assert [result.id for result in results] == [str(n) for n in range(150)]
@@ -85,32 +87,38 @@ async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
         pass
 
 
+@pytest.fixture
+def sqlite_threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The threads that execute SQL on connections opened from now on."""
+    threads: set[int] = set()
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            threads.add(threading.get_ident())
+            return super().execute(*arguments)
+
+        def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+            threads.add(threading.get_ident())
+            return super().executemany(*arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    return threads
+
+
 async def test_no_manifest_call_runs_on_the_event_loop(
-    bench: PipelineContext, documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_threads: set[int], documents: Documents, tmp_path: Path
 ) -> None:
     """Index, list, read, delete and drop: SQLite works in its own thread, whatever is asked."""
-    threads: set[int] = set()
-    run = Manifest._run
-
-    async def watched(self: Manifest, work: Callable[[], Any]) -> Any:
-        def record() -> Any:
-            threads.add(threading.get_ident())
-            return work()
-
-        return await run(self, record)
-
-    monkeypatch.setattr(Manifest, "_run", watched)
-
     (tmp_path / "note.txt").write_text("Dental cover starts in May.")
     request = SyncRequest(inputs=("note.txt",), cwd=str(tmp_path), collection="c")
     await documents.sync(request)
     await documents.sync(msgspec.structs.replace(request, rebuild=True))
-    await documents.put("c", [handed("x")])
+    await documents.put("c", [submitted("x")])
     await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c")
     records, more = await documents.page("c", after="", limit=10)
     assert (len(records), more, len(await documents.collections())) == (3, False, 1)
     await documents.document("c", "x")
     assert await documents.delete("c", "x")
     await documents.drop("c")
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
+    assert len(sqlite_threads) == 1
+    assert threading.get_ident() not in sqlite_threads
