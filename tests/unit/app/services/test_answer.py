@@ -170,7 +170,7 @@ async def test_instructions_are_not_followed_and_that_is_said() -> None:
     """Quoting leaves no room for instructions."""
     service, _ = answerer(*BENEFITS)
     answer = await service.answer(ask("How long does parental leave last?", instructions="Be brief."))
-    assert any(warning.startswith("instructions") for warning in answer.warnings)
+    assert any(warning.startswith("`instructions` were ignored") for warning in answer.warnings)
 
 
 async def test_a_stream_gives_the_sources_then_text_and_citations_then_the_whole() -> None:
