@@ -96,5 +96,5 @@ def test_start_becomes_the_vllm_on_the_path(tmp_path: Path) -> None:
 
 def test_without_vllm_start_names_the_extra(tmp_path: Path) -> None:
     """And that it needs an environment of its own."""
-    with pytest.raises(ConfigError, match=r"environment of its own.*winnow\[gpu\]"):
+    with pytest.raises(ConfigError, match=r"environment of its own.*\.\[gpu\]"):
         start(["vllm", "serve", "m"], {"PATH": str(tmp_path)}, Become())
