@@ -102,6 +102,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_writes_survive_a_kill(tmp_path: Path) -> None:
     """What a call has returned for is there after SIGKILL; the unfinished generation is gone, and its directory too."""
     process = child(WRITER, str(tmp_path))
@@ -126,6 +127,7 @@ async def test_half_made_collection_is_forgotten(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 async def test_second_process_is_told_who_holds_the_index(tmp_path: Path) -> None:
     """While one process has the index open another gets IndexBusy with its number, and the index after its end."""
     process = child(WRITER, str(tmp_path))

@@ -401,6 +401,7 @@ class TestConcurrency:
         await asyncio.gather(write(), *(search() for _ in range(4)))
         assert (await store.info("docs")).passages == 101
 
+    @pytest.mark.slow
     async def test_readers_never_see_half_a_rebuild(self, store: VectorStore) -> None:
         """While generations are switched, every search sees exactly one of them, whole."""
         await store.create("docs", SPEC)

@@ -107,6 +107,7 @@ def test_an_order_that_names_nobody_is_status_2(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_money_without_a_service(tmp_path: Path) -> None:
     """Usage and its export read the ledger; an estimate needs nothing; none of them makes a file."""
     assert winnow(tmp_path, "usage")[::2] == (0, "")
@@ -123,6 +124,7 @@ def test_money_without_a_service(tmp_path: Path) -> None:
     assert (tmp_path / "calls.jsonl").read_text() == out
 
 
+@pytest.mark.slow
 def test_money_of_a_running_service(tmp_path: Path) -> None:
     """The commands ask it, and find the same."""
     running = RunningServer(tmp_path / "home")

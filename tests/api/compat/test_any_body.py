@@ -55,6 +55,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
             yield lambda path, body: portal.call(partial(send, path, content=json.dumps(body)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(where=st.sampled_from(FIELDS), value=values)
 def test_any_value_in_any_field(ask: Ask, where: tuple[str, str], value: Any) -> None:

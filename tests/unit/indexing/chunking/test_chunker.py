@@ -79,6 +79,7 @@ OPTIONS = st.builds(
 TOKENS = st.sampled_from([word_tokens, piece_tokens, byte_tokens])
 
 
+@pytest.mark.slow
 @given(documents(), TOKENS, OPTIONS)
 @settings(max_examples=300, deadline=None)
 def test_holds_for_any_document(document: Document, tokens: Tokens, options: ChunkOptions) -> None:

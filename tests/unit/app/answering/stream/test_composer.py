@@ -273,6 +273,7 @@ def test_words_flow_at_once() -> None:
     assert composer.feed(" is ")[1:2] == [CitationMade(composer.citations[0])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["[", "[1", "a. ", "[1.1]", "a [2] ", "“a", "`[1]", "一", "1,", "a[1.1]\n", "a", "a.b", "www1", "!", "](a"]
 )

@@ -67,6 +67,7 @@ def instance(cls: type[Exception]) -> Exception:
     return exc
 
 
+@pytest.mark.slow
 def test_every_foreign_exception_is_known() -> None:
     """The libraries define no exception that is not in the table, and the table none that is gone."""
     assert foreign().keys() == EXPECTED.keys() | NOT_OURS
