@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.backends.base import ChatRequest, Message
+from app.backends.openai_compatible import VLLM
 from app.backends.tools import ToolFallback
 from app.domain import Function, Tools
 from app.errors import MissingCapability
@@ -25,7 +26,7 @@ def asking(**choice: Any) -> ChatRequest:
 
 async def test_its_refusal_is_known_for_what_it_is(vllm: RunningVllm) -> None:
     """So that whoever offers tools gets an answer without them, and who demands a call is told how to start it."""
-    adapter, tooling = VllmSide(vllm).open(), ToolFallback("gemma", "vllm", time.monotonic)
+    adapter, tooling = VllmSide(vllm).open(), ToolFallback("gemma", VLLM, time.monotonic)
     await adapter.probe(timeout_s=60)
     complete = partial(adapter.complete, timeout_s=60)
     reply = await tooling.serve(asking(), complete)
