@@ -118,13 +118,6 @@ async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     await second.close()
 
 
-async def test_the_connection_refuses_every_other_thread(manifest: Manifest) -> None:
-    """SQLite is never used on the event loop: a call that strays there raises instead of blocking it."""
-    with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
-        manifest._db.execute("SELECT 1")
-    assert await manifest.count("L") == 0
-
-
 async def test_a_closed_manifest_says_so(manifest: Manifest) -> None:
     """Closing twice is no error."""
     await manifest.close()

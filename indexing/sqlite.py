@@ -1,0 +1,132 @@
+"""A SQLite file for an event loop: a thread of its own, migrations, and one seam for its errors."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from indexing.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+Rows = list[tuple[Any, ...]]
+Statement = tuple[str, Iterable[Sequence[object]]]
+"""A statement and the parameters of each of its executions. A generator is consumed in the file's thread."""
+
+_BUSY_S = 30
+
+
+class SqliteFile:
+    """One connection in WAL mode. Several processes may read the file while one writes. Raises StoreUnavailable.
+
+    A thread of its own holds the connection, and every call waits for it: SQLite may wait for a disk or read 50,000
+    rows (160 ms), and an event loop must not. sqlite3 refuses the connection to any other thread, so a call that
+    strays from it fails in the tests instead of blocking in production.
+
+    A transaction that has returned survives a power cut (`synchronous=FULL`); one that need not passes `durable=False`.
+    """
+
+    def __init__(self, path: Path, what: str, migrations: Sequence[str]) -> None:
+        """Create the file or bring its schema up to date: `migrations[n]` makes version n + 1 of version n.
+
+        `what` names the file in errors ("the manifest"). Blocks: open it in a thread.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._what = what
+        self._migrations = migrations
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"winnow-{path.stem}")
+        try:
+            self._db = self._thread.submit(self._connect).result()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    async def close(self) -> None:
+        """Finish the calls under way, then close the file."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
+            self._thread.shutdown(wait=False)
+
+    async def query(self, make: Callable[[Rows], T], sql: str, *parameters: object) -> T:
+        """What `make` makes of the rows. It runs in the thread too: there may be tens of thousands of rows."""
+        return await self.run(lambda db: make(db.execute(sql, parameters).fetchall()))
+
+    async def write(self, *statements: Statement, durable: bool = True) -> None:
+        """Every statement for every one of its rows, in one transaction."""
+
+        def execute(db: sqlite3.Connection) -> None:
+            with transaction(db, durable=durable):
+                for sql, rows in statements:
+                    db.executemany(sql, rows)
+
+        await self.run(execute)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`work` in the thread that holds the connection. A caller that is cancelled does not stop it."""
+        if self._closed:
+            raise StoreUnavailable(f"{self._what} {self.path} has been closed")
+
+        def in_thread() -> T:
+            with self._sqlite_errors():
+                return work(self._db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._sqlite_errors():
+            # Without an isolation level sqlite3 begins no transactions of its own: `transaction` does.
+            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                self._migrate(db)
+            except BaseException:
+                db.close()
+                raise
+            return db
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        newest = len(self._migrations)
+        if _version(db) == newest:
+            return  # without a transaction: another process may be in the middle of a long one
+        with transaction(db):  # of two processes that start at the same time, the second finds the work done
+            version = _version(db)
+            if version > newest:
+                raise StoreUnavailable(
+                    f"{self._what} {self.path} was written by a newer Winnow (version {version}, this one knows "
+                    f"{newest}): upgrade, or restore a snapshot of the earlier version"
+                )
+            for migration in self._migrations[version:]:
+                for statement in filter(str.strip, migration.split(";")):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {newest}")
+
+    @contextmanager
+    def _sqlite_errors(self) -> Iterator[None]:
+        """The one seam for SQLite's errors."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise StoreUnavailable(f"{self._what} {self.path} cannot be used: {exc}") from exc
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, *, durable: bool = True) -> Iterator[None]:
+    """All of the block or nothing. `durable`: its commit waits for the disk, and survives a power cut."""
+    db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")  # cannot be changed inside a transaction
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")

@@ -1,0 +1,54 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from indexing.errors import StoreUnavailable
+from indexing.sqlite import SqliteFile
+
+pytestmark = pytest.mark.anyio
+
+FIRST = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)"
+SECOND = "ALTER TABLE notes ADD COLUMN stars INTEGER NOT NULL DEFAULT 3; CREATE INDEX by_stars ON notes (stars)"
+
+
+async def test_the_connection_refuses_every_other_thread(tmp_path: Path) -> None:
+    """SQLite is never used on the event loop: a call that strays there raises instead of blocking it."""
+    file = SqliteFile(tmp_path / "notes.sqlite3", "the notes", [FIRST])
+    with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
+        file._db.execute("SELECT 1")
+    assert await file.query(len, "SELECT * FROM notes") == 0
+    await file.close()
+
+
+async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its rows stay, and the new migration is applied once."""
+    path = tmp_path / "notes.sqlite3"
+    old = SqliteFile(path, "the notes", [FIRST])
+    await old.write(("INSERT INTO notes (text) VALUES (?)", [("one",), ("two",)]))
+    await old.close()
+    for _ in range(2):
+        new = SqliteFile(path, "the notes", [FIRST, SECOND])
+        assert await new.query(list, "SELECT text, stars FROM notes ORDER BY id") == [("one", 3), ("two", 3)]
+        await new.close()
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    """An earlier Winnow does not write into a schema that it does not know."""
+    path = tmp_path / "notes.sqlite3"
+    SqliteFile(path, "the notes", [FIRST, SECOND])
+    with pytest.raises(StoreUnavailable, match="written by a newer Winnow"):
+        SqliteFile(path, "the notes", [FIRST])
+
+
+async def test_a_transaction_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
+    """The second statement fails: the first one is taken back."""
+    file = SqliteFile(tmp_path / "notes.sqlite3", "the notes", [FIRST])
+    with pytest.raises(StoreUnavailable, match=r"the notes .* cannot be used"):
+        await file.write(
+            ("INSERT INTO notes (text) VALUES (?)", [("one",)]),
+            ("INSERT INTO notes (text) VALUES (?)", [(None,)]),
+            durable=False,
+        )
+    assert await file.query(len, "SELECT * FROM notes") == 0
+    await file.close()
