@@ -1,8 +1,8 @@
 """`winnow`: the console script, and its commands serve, index, search, answer and doctor.
 
 While a service runs on the same home directory, the commands go through it; otherwise they open the index themselves.
-Exit status: 0 success; 1 success, but some documents were refused; 2 wrong usage or configuration; 3 failure;
-130 interrupted.
+Exit status: 0 success, also where `index` skipped files of a kind that is never read; 1 `index` could not read some
+files that it should have read; 2 wrong usage or configuration; 3 failure; 130 interrupted.
 """
 
 import os
@@ -46,7 +46,7 @@ from indexing.pipeline.progress import SyncRequest
 # Nothing above loads a web framework, numpy, the index or a model's SDK: printing help and talking to a running service
 # must be quick (tests/unit/app/cli/test_imports.py). Commands import the heavy parts where they need them.
 
-REFUSED, USAGE, FAILED = 1, 2, 3
+UNREAD, USAGE, FAILED = 1, 2, 3
 
 
 def _version() -> str:
@@ -147,8 +147,12 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
     """Index files, directories, globs, or standard input (-).
 
-    Unchanged files are skipped, changed files are replaced, and documents whose files have disappeared from PATH are
-    deleted.
+    Unchanged files are left alone, changed files are replaced, and documents whose files have disappeared from PATH
+    are deleted.
+
+    A file of a kind that is never read (an unsupported format, encrypted, empty, without text) is reported as skipped.
+    One that should have been read (damaged, beyond a limit, no permission) has failed: the exit status is 1, the other
+    files are indexed all the same. Exit status 2: wrong usage or configuration; 3: the run failed.
     """
     if not paths and not rebuild:
         raise click.UsageError("specify at least one PATH, or - for standard input")
@@ -168,8 +172,8 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
         print_json(msgspec.to_builtins(summary))
     else:
         err.print(summary_line(summary), markup=False, highlight=False)
-    if summary.refused:
-        raise Exit(REFUSED)
+    if summary.failed:
+        raise Exit(UNREAD)
 
 
 def _search_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -207,9 +207,10 @@ def clean(text: str) -> str:
 
 
 def not_indexed_line(refused: NotIndexed) -> Text:
-    """One line: which file was refused, why, and whether its earlier version is still in the index."""
+    """One line: which file was not indexed, why, and whether its earlier version is still in the index."""
     source, detail = _flat(refused.source), _flat(refused.detail)
-    line = Text.assemble(("refused ", "red"), (source, "bold"), f" [{refused.reason}] {detail}")
+    word = ("skipped ", "yellow") if refused.skipped else ("failed ", "red")
+    line = Text.assemble(word, (source, "bold"), f" [{refused.reason}] {detail}")
     return line.append(" The earlier version stays in the index.", "dim") if refused.kept else line
 
 
@@ -217,7 +218,9 @@ def summary_line(summary: Summary) -> str:
     """The result of an indexing run in one line."""
     parts = [f"{summary.created} created", f"{summary.updated} updated", f"{summary.unchanged} unchanged"]
     parts += [f"{summary.deleted} deleted"] if summary.deleted else []
-    parts += [f"{len(summary.refused)} refused"] if summary.refused else []
+    skipped = len(summary.refused) - summary.failed
+    parts += [f"{skipped} skipped"] if skipped else []
+    parts += [f"{summary.failed} failed"] if summary.failed else []
     rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
     held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
     return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}"

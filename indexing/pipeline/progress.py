@@ -55,13 +55,15 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
 class NotIndexed(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """A source, or a record in it, that was not indexed. The run goes on.
 
-    `kept` says that an earlier version of it stays in the index.
+    `kept` says that an earlier version of it stays in the index. `skipped`: it is of a kind that is never read, and
+    nothing of it was in the index; all others failed.
     """
 
     source: str
     reason: str
     detail: str
     kept: bool = False
+    skipped: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
@@ -79,6 +81,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
     seconds: float = 0.0
     embed_seconds: float = 0.0
     rebuilt: bool = False
+
+    @property
+    def failed(self) -> int:
+        """How many of the refused ones should have been read."""
+        return sum(not one.skipped for one in self.refused)
 
 
 Event = Planned | Advanced | Notice | NotIndexed | Summary

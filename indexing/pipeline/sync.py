@@ -27,6 +27,7 @@ from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summ
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
 from indexing.pipeline.sources import Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer, prepare
+from indexing.readers.limits import UNREADABLE_BY_NATURE
 from indexing.store.base import CollectionInfo
 
 
@@ -151,7 +152,9 @@ class _SyncRun:
         self._deleted += reader.deleted
 
     def _refuse(self, name: str, error: UnreadableDocument, kept: bool) -> None:
-        refused = NotIndexed(source=name, reason=error.reason, detail=error.detail, kept=kept)
+        # What was readable and no longer is has left an outdated version behind: that is a failure.
+        skipped = error.reason in UNREADABLE_BY_NATURE and not kept
+        refused = NotIndexed(source=name, reason=error.reason, detail=error.detail, kept=kept, skipped=skipped)
         self._refused.append(refused)
         self._report(refused)
 

@@ -29,6 +29,9 @@ REASONS = {
     "corrupt": "it is damaged or incomplete",
 }
 
+UNREADABLE_BY_NATURE = frozenset({"not_a_file", "password", "no_text_layer", "empty", "binary", "unsupported"})
+"""Reasons that say what a file is, not that reading it went wrong: it is skipped, which is no failure."""
+
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0)]
 

@@ -143,15 +143,18 @@ def test_money_of_a_running_service(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_life_with_documents(tmp_path: Path) -> None:
-    """Index with a refusal, search, answer, stream, an ASCII terminal, and interrupt; each with its status."""
+    """Index with refusals, search, answer, stream, an ASCII terminal, and interrupt; each with its status."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "cover.md").write_text(
         "# Benefits\n\nDental cover starts on your first day.\n\n电水壶的保修期是三年。"
     )
     (tmp_path / "docs" / "noise.txt").write_bytes(bytes(range(256)) * 20)
     status, out, err = winnow(tmp_path, "index", "docs", "--json")
-    assert (status, json.loads(out)["created"]) == (1, 1)
-    assert "refused noise.txt [binary]" in err
+    assert (status, json.loads(out)["created"]) == (0, 1)
+    assert "skipped noise.txt [binary]" in err
+    (tmp_path / "docs" / "broken.pdf").write_bytes(b"%PDF-1.4 cut short")
+    status, _, err = winnow(tmp_path, "index", "docs")
+    assert (status, "failed broken.pdf [corrupt]" in err, "1 skipped, 1 failed" in err) == (1, True, True)
     status, out, _ = winnow(tmp_path, "search", "保修期", "--mode", "sparse", PYTHONIOENCODING="ascii")
     assert (status, "cover.md" in out) == (0, True)
     status, out, err = winnow(tmp_path, "answer", "When does dental cover start?", "--stream")

@@ -94,8 +94,8 @@ def test_a_run_leaves_no_bar_on_the_terminal() -> None:
     with IndexingView(on) as view:
         view.show(Planned(new=1, changed=0, unchanged=0, gone=0, bytes=10))
         view.show(Advanced(bytes=5, documents=1, passages=1))
-        view.show(NotIndexed(source="a.pdf", reason="password", detail="It is encrypted."))
-    assert "refused a.pdf [password] It is encrypted." in shown(on)
+        view.show(NotIndexed(source="a.pdf", reason="corrupt", detail="It is cut short."))
+    assert "failed a.pdf [corrupt] It is cut short." in shown(on)
     assert shown(on).rstrip("\x1b[2K\r\n1A").count("\x1b[?25h") == 1
 
 
@@ -198,9 +198,9 @@ def test_a_document_cannot_command_the_terminal() -> None:
 
 
 def test_a_kept_version_is_said() -> None:
-    """Who reads that a file was refused wants to know what searches find now."""
+    """Who reads that a file failed wants to know what searches find now."""
     kept = not_indexed_line(NotIndexed(source="a", reason="corrupt", detail="Cut short.", kept=True))
-    assert kept.plain == "refused a [corrupt] Cut short. The earlier version stays in the index."
+    assert kept.plain == "failed a [corrupt] Cut short. The earlier version stays in the index."
 
 
 def test_the_summary_is_a_line() -> None:
@@ -210,3 +210,13 @@ def test_the_summary_is_a_line() -> None:
         "documents: 1 created, 0 updated, 0 unchanged, 2 deleted in 2.0 s, 5.0 passages/s; "
         "'c' holds 3 documents, 9 passages"
     )
+
+
+def test_skipped_and_failed_files_are_told_apart() -> None:
+    """A file that is never read is no failure, neither in its line nor in the summary."""
+    picture = NotIndexed(source="a.png", reason="binary", detail="It is binary data.", skipped=True)
+    broken = NotIndexed(source="b.pdf", reason="corrupt", detail="Cut short.")
+    assert not_indexed_line(picture).plain == "skipped a.png [binary] It is binary data."
+    summary = Summary(collection="c", refused=(picture, broken, picture))
+    assert "0 unchanged, 2 skipped, 1 failed in" in summary_line(summary)
+    assert "failed" not in summary_line(Summary(collection="c", refused=(picture,)))
