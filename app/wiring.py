@@ -32,6 +32,7 @@ from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource
+from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.pipeline.context import PipelineContext, index_fingerprint
 from indexing.pipeline.manifest import Manifest
@@ -89,6 +90,8 @@ class Services:
         # In dependency order; `close` runs in reverse.
         self.settings = settings
         self._index_home = index_home or settings.index.home
+        self.disk = disk_guard(settings, self._index_home)
+        """Whoever writes to the home asks it first: DiskFull."""
         self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
@@ -119,7 +122,7 @@ class Services:
         self.jobs = Jobs()
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
-        self.warm_up = WarmUp(needs, self._index_samples)
+        self.warm_up = WarmUp(needs, self._index_samples, self.disk)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -213,9 +216,13 @@ class WarmUp:
     """Opens what requests need before the first one comes, and says what of it is ready."""
 
     def __init__(
-        self, needs: Mapping[str, Callable[[], Awaitable[object]]], index_samples: Callable[[Path], Awaitable[None]]
+        self,
+        needs: Mapping[str, Callable[[], Awaitable[object]]],
+        index_samples: Callable[[Path], Awaitable[None]],
+        disk: DiskGuard,
     ) -> None:
         self._needs = needs
+        self._disk = disk
         self._index_samples = index_samples
         self._samples: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -239,6 +246,10 @@ class WarmUp:
         if self._samples is not None:
             tried.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
         return tried
+
+    async def warnings(self) -> list[str]:
+        """What needs somebody's attention although requests are served, with the way out."""
+        return [warning for warning in [await asyncio.to_thread(self._disk.warning)] if warning]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""
@@ -317,7 +328,13 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
         return ServerStore.connect(settings.store)
     from indexing.store.embedded import EmbeddedStore
 
-    return EmbeddedStore(ensure_directory((index_home or settings.index.home) / "index"))
+    home = index_home or settings.index.home
+    return EmbeddedStore(ensure_directory(home / "index"), disk=disk_guard(settings, home))
+
+
+def disk_guard(settings: Settings, home: Path) -> DiskGuard:
+    """The reserve of the settings on the disk of `home`."""
+    return DiskGuard(home, settings.index.disk_reserve_mb * MB)
 
 
 def ensure_directory(directory: Path) -> Path:

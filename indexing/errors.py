@@ -12,7 +12,8 @@
     ├ Overloaded                  a queue is full; `retry_after` seconds (retryable)
     ├ EmbedderUnavailable         the embedding model cannot be loaded; the text names the extra or the setting
     ├ IndexBusy                   another process holds the index
-    └ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
+    ├ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
+    └ DiskFull                    less than the reserve is free: nothing is written, searching goes on
 
 `app.errors` adds the service's part. Status codes are no concern of either: `app.api.problem_details` has them.
 """
@@ -138,3 +139,9 @@ class StoreUnavailable(WinnowError):
     """The vector store, or a file beside it, does not answer or refuses."""
 
     code = "store_unavailable"
+
+
+class DiskFull(WinnowError):
+    """Writing would leave less free space than the reserve; the text says how much is free and what to do."""
+
+    code = "disk_full"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexing.errors import StoreUnavailable
+from indexing.errors import DiskFull, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -20,7 +20,8 @@ _BUSY_S = 30
 
 
 class SqliteFile:
-    """One connection in WAL mode. Several processes may read the file while one writes. Raises StoreUnavailable.
+    """One connection in WAL mode. Several processes may read the file while one writes. Raises StoreUnavailable,
+    and DiskFull.
 
     A thread of its own holds the connection, and every call waits for it: SQLite may wait for a disk or read 50,000
     rows (160 ms), and an event loop must not. sqlite3 refuses the connection to any other thread, so a call that
@@ -112,6 +113,10 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as exc:
+            if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise DiskFull(
+                    f"{self._what} {self.path} cannot be written: the disk is full; free some space"
+                ) from exc
             raise StoreUnavailable(f"{self._what} {self.path} cannot be used: {exc}") from exc
 
 
@@ -126,7 +131,8 @@ def transaction(db: sqlite3.Connection, *, durable: bool = True) -> Iterator[Non
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # where the disk is full, SQLite has rolled back already
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")

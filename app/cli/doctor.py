@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -19,13 +18,12 @@ from app.cli.http_client import RemoteService
 from app.config.settings import CONFIG_FILE, Settings, load_settings
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
-from app.wiring import named_backends, open_store
+from app.wiring import disk_guard, named_backends, open_store
 from indexing.embedding.model import check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
 from indexing.settings import QUICKSTART_MODEL
 
-LOW_DISK_BYTES = 1 << 30
 TIMEOUT_S = 3.0
 """For a Qdrant server or a backend that does not answer."""
 
@@ -85,11 +83,12 @@ def _home(settings: Settings) -> Finding:
         return Finding(
             name="home", state="broken", detail=f"{home} {why}", fix="choose another directory: WINNOW_HOME=DIR"
         )
-    free = shutil.disk_usage(nearest).free
-    low = free < LOW_DISK_BYTES
-    detail = f"{home}, {free / 1e9:.1f} GB free"
-    fix = "free some space, or choose another disk: WINNOW_HOME=DIR" if low else ""
-    return Finding(name="home", state="note" if low else "ok", detail=detail, fix=fix)
+    disk = disk_guard(settings, home)
+    detail = f"{home}, {disk.free() / 1e9:.1f} GB free"
+    if warning := disk.warning():
+        fix = "free some space, or choose another disk: WINNOW_HOME=DIR"
+        return Finding(name="home", state="note", detail=f"{detail}: {warning}", fix=fix)
+    return Finding(name="home", state="ok", detail=detail)
 
 
 def _embedder(settings: Settings) -> Finding:
@@ -115,14 +114,14 @@ def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
     remote = RemoteService(presence)
     try:
         # Not ready is a status of 503, with a body that says why.
-        dependencies = remote.get("/health/ready", check=False).get("dependencies", ())
+        readiness = remote.get("/health/ready", check=False)
         listed = remote.get("/collections", check=False).get("collections", ())
         collections = [(c["name"], c["passages"], c["embedder"]) for c in listed]
     except WinnowError as exc:
         yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look at its log")
         return
     yield Finding(name="service", state="ok", detail=detail)
-    for dependency in (one for one in dependencies if not one["ready"]):
+    for dependency in (one for one in readiness.get("dependencies", ()) if not one["ready"]):
         yield Finding(name=f"service's {dependency['name']}", state="note", detail=dependency["detail"])
     yield from _describe(collections, "held by the service", index_fingerprint(settings.embedding))
 

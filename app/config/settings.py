@@ -67,9 +67,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`home` is the directory of the index, the manifest, the ledger and caches."""
+    """`home` is the directory of the index, the manifest, the ledger and caches.
+
+    Nothing is written there that would leave less than `disk_reserve_mb` (10^6 bytes) of free space.
+    """
 
     home: Path = Path(".winnow")
+    disk_reserve_mb: Annotated[int, Meta(ge=0)] = 512
 
 
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -146,7 +150,7 @@ def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
     reader = _Reader(path, environ, cwd)
     sections: dict[str, Any] = {name: reader.section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
     if sections["index"].home == IndexSection().home:
-        sections["index"] = IndexSection(home=cwd / IndexSection().home)
+        sections["index"] = msgspec.structs.replace(sections["index"], home=cwd / IndexSection().home)
     backends = reader.backends(raw.get(BACKENDS, {}))
     reader.refuse_unknown_variables(backends)
     return Settings(**sections, backends=backends)

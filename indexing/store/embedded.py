@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from indexing.disk import MB, DiskGuard
 from indexing.documents import Passage
 from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable
 from indexing.store.base import (
@@ -40,6 +41,9 @@ R = TypeVar("R")
 
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all."""
+
+NEW_SHARD_BYTES = 40 * MB
+"""What an empty shard takes at most: the engine sets aside two pieces of its log, 32 MB each, mostly holes."""
 
 _POINTER = "current.json"
 _READERS, _WRITERS = 4, 8
@@ -64,8 +68,14 @@ class _Entry:
 class EmbeddedStore:
     """A `VectorStore` in a directory. Safe to call from several event loops and threads at once."""
 
-    def __init__(self, root: Path, *, wait: float = 0.0, optimize_from: int = OPTIMIZE_FROM) -> None:
-        """Blocks up to `wait` seconds while another process holds `root`, then raises IndexBusy."""
+    def __init__(
+        self, root: Path, *, wait: float = 0.0, optimize_from: int = OPTIMIZE_FROM, disk: DiskGuard | None = None
+    ) -> None:
+        """Blocks up to `wait` seconds while another process holds `root`, then raises IndexBusy.
+
+        Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve.
+        """
+        self._disk = disk or DiskGuard(root, 0)
         self._directory = root / "collections"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(root, wait)
@@ -98,13 +108,25 @@ class EmbeddedStore:
         await self._in_writer(self._finish_rebuild, name, generation)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
-        await self._write(name, lambda shard: shard.upsert(points))
+        def work(shard: EdgeShard) -> None:
+            self._disk.check(sum(map(_bytes_of, points)))
+            shard.upsert(points)
+
+        await self._write(name, work)
 
     async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
-        await self._write(name, lambda shard: shard.delete_documents(document_ids))
+        def work(shard: EdgeShard) -> None:
+            self._disk.check_deletion()
+            shard.delete_documents(document_ids)
+
+        await self._write(name, work)
 
     async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
-        await self._write(name, lambda shard: shard.delete_stale(versions))
+        def work(shard: EdgeShard) -> None:
+            self._disk.check_deletion()
+            shard.delete_stale(versions)
+
+        await self._write(name, work)
 
     async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
         return await self._read(name, lambda shard: shard.retrieve(retrieval))
@@ -128,6 +150,7 @@ class EmbeddedStore:
     def _create(self, name: str, spec: CollectionSpec) -> None:
         with self._table:
             if name not in self._entries:
+                self._disk.check(NEW_SHARD_BYTES)
                 generation = Generation.create(self._directory / name / new_generation(), spec)
                 entry = _Entry(name, spec, generation, live=True)
                 entry.save()
@@ -163,6 +186,7 @@ class EmbeddedStore:
         shutil.rmtree(self._directory / name, ignore_errors=True)
 
     def _begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
+        self._disk.check(NEW_SHARD_BYTES)
         directory = self._directory / name / new_generation()
         fresh = Generation.create(directory, spec)
         key = generation_name(name, fresh.id)
@@ -195,6 +219,7 @@ class EmbeddedStore:
                     shard.index_words()
                 if not self._worth_optimizing(before):
                     return
+                self._disk.check(_size_on_disk(before.directory))  # the copy that is optimised
                 better = before.optimized_copy(before.directory.parent / new_generation())
             except Retired:
                 return
@@ -317,6 +342,12 @@ def _write_pointer(directory: Path, generation: str, spec: CollectionSpec) -> No
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _bytes_of(point: Point) -> int:
+    """About what a point takes, in the log and in the segment, with its words beside its text."""
+    weights = len(point.sparse.indices) if point.sparse else 0
+    return 2 * (4 * len(point.dense) + 8 * weights + 2 * len(point.passage.text))
 
 
 def _size_on_disk(directory: Path) -> int:

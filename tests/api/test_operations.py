@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from app.config.settings import Settings
@@ -37,7 +38,24 @@ async def test_ready_when_everything_is_there(client: httpx.AsyncClient) -> None
             {"name": "embedder", "ready": True, "detail": ""},
             {"name": "backends", "ready": True, "detail": ""},
         ],
+        "warnings": [],
     }
+
+
+async def test_a_full_disk_is_no_reason_to_send_requests_elsewhere(settings: Settings, store: SharedStore) -> None:
+    """Searching goes on: it is ready, with a warning."""
+    index = msgspec.structs.replace(settings.index, disk_reserve_mb=10**9)
+    settings = msgspec.structs.replace(settings, index=index)
+
+    async def open_store() -> VectorStore:
+        return store
+
+    services = Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _services: ScriptedAnswerer())
+    async with local_client(create_app(settings, services)) as client:
+        response = await client.get("/health/ready")
+    assert response.status_code == 200
+    [warning] = response.json()["warnings"]
+    assert "is not written to below" in warning
 
 
 async def test_not_ready_names_what_is_missing(settings: Settings) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
-from indexing.errors import CollectionNotFound, IndexBusy
+from indexing.disk import DiskGuard
+from indexing.errors import CollectionNotFound, DiskFull, IndexBusy
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.embedded import EmbeddedStore
@@ -155,6 +156,30 @@ async def test_closing_lets_go(tmp_path: Path) -> None:
         with pytest.raises(IndexBusy):
             EmbeddedStore(tmp_path)
         await store.close()
+
+
+async def test_a_full_disk_stops_writing_only(tmp_path: Path) -> None:
+    """Creating, writing, rebuilding and optimising raise DiskFull before they touch anything; reading goes on."""
+    disk = DiskGuard(tmp_path, 0)
+    store = EmbeddedStore(tmp_path, optimize_from=2, disk=disk)
+    await store.create("docs", SPEC)
+    await store.upsert("docs", [point("d1"), point("d2")])
+    disk.reserve_bytes = 2 * disk.free()
+    for refused in (
+        store.create("more", SPEC),
+        store.begin_rebuild("docs", SPEC),
+        store.upsert("docs", [point("d3")]),
+        store.optimize("docs"),
+    ):
+        with pytest.raises(DiskFull):
+            await refused
+    assert await documents(store) == {"d1", "d2"}
+    assert [info.name for info in await store.collections()] == ["docs"]
+    await store.delete_documents("docs", ["d1"])  # makes room
+    disk.reserve_bytes = 0
+    await store.upsert("docs", [point("d3")])
+    assert await documents(store) == {"d2", "d3"}
+    await store.close()
 
 
 async def test_optimizing_switches_generations(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def show_collection(name: FromPath[str], documents: Injected[Documents]) -
     summary="Create a collection",
     responses={
         200: ResponseSpec(Collection, description="It existed already", generate_examples=False),
-        **problems(400, 403, 409, 413, 415, 503),
+        **problems(400, 403, 409, 413, 415, 503, 507),
     },
 )
 async def create_collection(

@@ -193,7 +193,7 @@ class DocumentOperation(Operation):
     request_max_body_size=None,  # `read_upload` has a limit for each form
     responses={
         202: ResponseSpec(Job, description="A job has been queued", generate_examples=False),
-        **problems(400, 403, 409, 413, 415, 503),
+        **problems(400, 403, 409, 413, 415, 503, 507),
     },
 )
 async def put_documents(
@@ -272,7 +272,7 @@ async def show_document(
     operation_id="delete_document",
     operation_class=DocumentOperation,
     summary="Remove a document",
-    responses=problems(400, 403, 404, 503),
+    responses=problems(400, 403, 404, 503, 507),
     raises=[],
 )
 async def delete_document(

@@ -25,10 +25,14 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether requests can be served, and if not, which dependency is missing."""
+    """Whether requests can be served, and if not, which dependency is missing.
+
+    `warnings` need attention although requests are served: a disk that is nearly full.
+    """
 
     status: Literal["ready", "not ready"]
     dependencies: list[Dependency]
+    warnings: list[str]
 
 
 NOT_READY = ResponseSpec(Readiness, description="Not ready", generate_examples=False)
@@ -56,10 +60,10 @@ async def live() -> Alive:
 @get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY, **problems(403)})
 async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     """For load balancers: 503, naming the missing dependency, until requests can be served."""
-    dependencies = await warm_up.readiness()
+    dependencies, warnings = await warm_up.readiness(), await warm_up.warnings()
     if all(dependency.ready for dependency in dependencies):
-        return Response(Readiness(status="ready", dependencies=dependencies))
-    return Response(Readiness(status="not ready", dependencies=dependencies), status_code=503)
+        return Response(Readiness(status="ready", dependencies=dependencies, warnings=warnings))
+    return Response(Readiness(status="not ready", dependencies=dependencies, warnings=warnings), status_code=503)
 
 
 @get("/version", operation_id="version", summary="Version", responses=problems(403))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.errors import StoreUnavailable
+from indexing.errors import DiskFull, StoreUnavailable
 from indexing.sqlite import SqliteFile
 
 pytestmark = pytest.mark.anyio
@@ -51,4 +51,16 @@ async def test_a_transaction_is_done_whole_or_not_at_all(tmp_path: Path) -> None
             durable=False,
         )
     assert await file.query(len, "SELECT * FROM notes") == 0
+    await file.close()
+
+
+async def test_a_full_disk_is_told_and_the_next_transaction_works(tmp_path: Path) -> None:
+    """What did not fit is taken back whole; once there is space, writing goes on."""
+    file = SqliteFile(tmp_path / "notes.sqlite3", "the notes", [FIRST])
+    await file.run(lambda db: db.execute("PRAGMA max_page_count = 3").fetchall())
+    with pytest.raises(DiskFull, match=r"the notes .* the disk is full"):
+        await file.write(("INSERT INTO notes (text) VALUES (?)", [("x" * 3000,) for _ in range(10)]))
+    await file.run(lambda db: db.execute("PRAGMA max_page_count = 1000").fetchall())
+    await file.write(("INSERT INTO notes (text) VALUES (?)", [("x" * 3000,) for _ in range(10)]))
+    assert await file.query(len, "SELECT * FROM notes") == 10
     await file.close()

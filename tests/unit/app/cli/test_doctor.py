@@ -66,6 +66,13 @@ def test_a_home_that_cannot_be(tmp_path: Path) -> None:
     assert findings(tmp_path, {"WINNOW_HOME": "file/home"})["home"].state == "broken"
 
 
+def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
+    """It is a note before writing stops, with the way out."""
+    found = findings(tmp_path, {"WINNOW_INDEX_DISK_RESERVE_MB": "1000000000"})["home"]
+    assert (found.state, "disk_reserve_mb" in found.detail) == ("note", True)
+    assert "WINNOW_HOME=DIR" in found.fix
+
+
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) -> None:
     """One made by another model is broken until it is rebuilt."""

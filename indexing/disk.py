@@ -1,0 +1,56 @@
+"""The reserve of free space on a disk: below it nothing is written, so that what exists can still be used."""
+
+import shutil
+from pathlib import Path
+
+from indexing.errors import DiskFull
+
+MB = 10**6
+
+
+class DiskGuard:
+    """Watches the free space of the file system that `directory` is on; it need not exist yet.
+
+    The vector engine maps its files, and a mapped page that finds no room on the disk ends the whole process (SIGBUS).
+    So whoever is about to write asks first.
+    """
+
+    def __init__(self, directory: Path, reserve_bytes: int) -> None:
+        self.directory = directory
+        self.reserve_bytes = reserve_bytes
+
+    def free(self) -> int:
+        """Bytes that this process may still take."""
+        existing = next(place for place in (self.directory, *self.directory.absolute().parents) if place.exists())
+        return shutil.disk_usage(existing).free
+
+    def check(self, extra_bytes: int = 0) -> None:
+        """Raise DiskFull unless the reserve is still free after `extra_bytes` have been written."""
+        free = self.free()
+        if free < self.reserve_bytes + extra_bytes:
+            needed = f" and this needs {_megabytes(extra_bytes)}" if extra_bytes >= MB else ""
+            raise DiskFull(
+                f"the disk of {self.directory} is full: {_megabytes(free)} are free, "
+                f"{_megabytes(self.reserve_bytes)} are kept as a reserve{needed}; nothing is written until there is "
+                "more space: free some, or lower disk_reserve_mb of [index]"
+            )
+
+    def check_deletion(self) -> None:
+        """As `check`, but only below a quarter of the reserve: deleting writes little, and makes room."""
+        if self.free() < self.reserve_bytes // 4:
+            self.check()
+
+    def warning(self) -> str:
+        """What is wrong below twice the reserve, and the fix; "" while there is enough."""
+        free = self.free()
+        if free >= 2 * self.reserve_bytes:
+            return ""
+        since = "is not written to" if free < self.reserve_bytes else "will not be written to"
+        return (
+            f"the disk of {self.directory} has {_megabytes(free)} free, and {since} below "
+            f"{_megabytes(self.reserve_bytes)} (disk_reserve_mb of [index]); free some space"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / MB:,.0f} MB"
