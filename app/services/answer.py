@@ -39,7 +39,7 @@ from app.domain import (
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
 from app.observability.timing import Stopwatch
 from app.services.ranking import NEEDS, ClientGrader
-from app.text.languages import abstention_text
+from app.text.languages import LANGUAGES, abstention_text, primary_language
 from indexing.documents import page_at
 
 ANSWER, CONDENSE, CHECK = "answer", "condense", "check"
@@ -155,7 +155,7 @@ class Answerer:
             backend=search.backend,
             answer_backend=outcome.use,
             degraded=(*search.degraded, *outcome.degraded),
-            warnings=(*search.warnings, *warnings, *outcome.warnings),
+            warnings=(*search.warnings, *warnings, *outcome.warnings, *_untranslated(question, outcome)),
             usage=search.usage + call.account.usage(),
             timings_ms=_timings(search, watch),
         )
@@ -394,6 +394,14 @@ def _apply_check(
     pieces = [CitationMade(next(checked)) if isinstance(piece, CitationMade) else piece for piece in held]
     outcome = msgspec.structs.replace(outcome, unsupported=result.unsupported)
     return pieces, _with_failed_check(outcome, result.failures[0]) if result.failures else outcome
+
+
+def _untranslated(question: Question, outcome: AnswerOutcome) -> tuple[str, ...]:
+    """A warning where the answer is an abstention of which there is no text in the language asked for."""
+    asked = question.language
+    if outcome.abstain_reason is None or asked is None or primary_language(asked) in LANGUAGES:
+        return ()
+    return (f"`language` was ignored: an abstention is in English, or in one of {', '.join(LANGUAGES)}",)
 
 
 def _with_failed_check(outcome: AnswerOutcome, failure: WinnowError) -> AnswerOutcome:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from app.backends.router import NONE
-from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Scores, SearchResult
+from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, RankingOptions, Scores, SearchResult
 from app.observability.timing import Stopwatch
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
@@ -90,6 +90,8 @@ class Searcher:
                 outcome = await self._rankers.rank(ranker, text, best, query.limit, query.ranking, caller)
         ranked = list(_trim(_in_order(candidates, outcome), query))
         warnings = [NO_WORDS] if query.mode == "sparse" and sparse is None else []
+        if isinstance(ranker, BackendUse):
+            warnings += _ignored(query.ranking)
         result = SearchResult(
             query=text,
             collection=query.collection,
@@ -109,6 +111,15 @@ class Searcher:
         check_embedder(collection, self._fingerprint)
         with watch.stage("embed"):
             return await self._queries.embed(text)
+
+
+def _ignored(ranking: RankingOptions) -> list[str]:
+    """A sentence for each field that says how a model is to rank, where none does.
+
+    `deadline_ms` and `on_failure` are promises that hold all the same.
+    """
+    given = [name for name in ("strategy", "depth") if getattr(ranking, name) is not None]
+    return [f"`ranking.{name}` was ignored: no model ranked" for name in given]
 
 
 async def _retrieve(

@@ -68,9 +68,13 @@ def prepare() -> None:
 
 def abstention_text(reason: AbstainReason, language: str) -> str:
     """The text of an abstaining answer. `language` is a BCP 47 tag; English if there is no text in that language."""
-    primary = language.replace("_", "-").split("-", 1)[0].lower()
     texts = _UNSUPPORTED if reason == "unsupported" else _NOT_FOUND
-    return texts.get(primary, texts[DEFAULT])
+    return texts.get(primary_language(language), texts[DEFAULT])
+
+
+def primary_language(tag: str) -> str:
+    """The language of a BCP 47 tag, without its script and region: "pt" of "pt-BR"."""
+    return tag.replace("_", "-").split("-", 1)[0].lower()
 
 
 def _detect(text: str) -> str | None:

@@ -94,6 +94,14 @@ async def test_limit_and_min_score_cut_the_list(client: httpx.AsyncClient) -> No
     assert all(hit["score"] >= 0.5 for hit in kept)
 
 
+@pytest.mark.parametrize("backend", ["none", "auto"])
+async def test_how_to_rank_is_warned_of_where_nobody_ranks(client: httpx.AsyncClient, backend: str) -> None:
+    """`strategy` and `depth` have no effect then; a deadline and `on_failure` hold by themselves."""
+    ranking = {"strategy": "graded", "depth": 5, "deadline_ms": 100, "on_failure": "fail"}
+    body = (await client.post("/search", json={"query": "tea", "backend": backend, "ranking": ranking})).json()
+    assert [warning.split()[0] for warning in body["warnings"]] == ["`ranking.strategy`", "`ranking.depth`"]
+
+
 async def test_text_can_be_left_out(client: httpx.AsyncClient) -> None:
     """With `include_text` false every text is null."""
     assert {hit["text"] for hit in (await search(client, include_text=False))["results"]} == {None}

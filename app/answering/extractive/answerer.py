@@ -13,7 +13,7 @@ from app.answering.prompts import clip, estimate_tokens, pack
 from app.answering.questions import question_language
 from app.domain import AbstainReason, BackendUse, Citation, CitationMade, Hit, Question, SourcesFound, TextDelta
 from app.observability.timing import Stopwatch
-from app.text.languages import abstention_text
+from app.text.languages import abstention_text, detect_language, primary_language
 from app.text.terms import terms
 from indexing.documents import Span
 from indexing.embedding.model import Vectors
@@ -29,7 +29,7 @@ MAX_EMBEDDED_LENGTH = 400
 what the batch costs."""
 _MARKER_TOKENS = 2  # " [1]"
 
-_NO_INSTRUCTIONS = "`instructions` were ignored: the extractive answerer only quotes its sources"
+_AS_WRITTEN = "the extractive answerer quotes its sources as they are written"
 
 
 class ExtractiveSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,19 +65,34 @@ async def answer_extractively(
         if selection.abstain_reason is not None:
             yield TextDelta(abstention_text(selection.abstain_reason, question_language(question)))
         claims: list[Claim] = []
-        for text, citation in cite(packed, selection.sentences):
+        pieces = list(cite(packed, selection.sentences))
+        for text, citation in pieces:
             # Each sentence quotes one source; its quote is what it claims.
             start, end = citation.answer_start, citation.answer_end
             claims.append(Claim(start=start, end=end, text=citation.quote, citations=(len(claims),)))
             yield TextDelta(text)
             yield CitationMade(citation)
+        ignored = await asyncio.to_thread(_ignored, question, "".join(text for text, _ in pieces))
     yield AnswerOutcome(
         use=use,
         abstain_reason=selection.abstain_reason,
         sources=sources,
         claims=tuple(claims),
-        warnings=(_NO_INSTRUCTIONS,) if question.instructions else (),
+        warnings=tuple(ignored),
     )
+
+
+def _ignored(question: Question, text: str) -> list[str]:
+    """A sentence for each field that asked for something which quoting `text` cannot give."""
+    warnings = []
+    if question.instructions:
+        warnings.append(f"`instructions` were ignored: {_AS_WRITTEN}")
+    if question.temperature:
+        warnings.append(f"`temperature` was ignored: {_AS_WRITTEN}")
+    # An abstention is a sentence of ours, which is there in several languages.
+    if text and question.language and detect_language(text) != primary_language(question.language):
+        warnings.append(f"`language` was ignored: {_AS_WRITTEN}")
+    return warnings
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

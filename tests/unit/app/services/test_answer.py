@@ -166,11 +166,28 @@ async def test_a_follow_up_is_searched_together_with_the_question_before_it() ->
     assert any("previous" in warning for warning in answer.warnings)
 
 
-async def test_instructions_are_not_followed_and_that_is_said() -> None:
-    """Quoting leaves no room for instructions."""
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"instructions": "Be brief."}, ["`instructions`"]),
+        ({"temperature": 0.7, "language": "de"}, ["`temperature`", "`language`"]),
+        ({"language": "en-GB", "max_output_tokens": 50, "min_relevance": 0.3}, []),
+    ],
+)
+async def test_what_quoting_cannot_honour_is_said(fields: dict[str, Any], ignored: list[str]) -> None:
+    """Each field without effect is one warning, and only those."""
     service, _ = answerer(*BENEFITS)
-    answer = await service.answer(ask("How long does parental leave last?", instructions="Be brief."))
-    assert any(warning.startswith("`instructions` were ignored") for warning in answer.warnings)
+    answer = await service.answer(ask("How long does parental leave last?", **fields))
+    assert answer.answerable
+    assert [warning.split()[0] for warning in answer.warnings] == ignored
+
+
+@pytest.mark.parametrize(("language", "warnings"), [("sw", 1), ("zh-Hans", 0)])
+async def test_an_abstention_that_is_not_in_the_language_asked_for_is_said(language: str, warnings: int) -> None:
+    """It is in English where we have no words in that language."""
+    service, _ = answerer(*BENEFITS)
+    answer = await service.answer(ask("Who won the cup final?", language=language, temperature=0.0))
+    assert (answer.answerable, len(answer.warnings)) == (False, warnings)
 
 
 async def test_a_stream_gives_the_sources_then_text_and_citations_then_the_whole() -> None:
