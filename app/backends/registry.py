@@ -50,6 +50,12 @@ def discovered(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     return {kind: {"kind": kind} for kind, provider in PROVIDERS.items() if provider.is_declared(environ)}
 
 
+def provider_variables() -> list[str]:
+    """The environment variables that hold URLs and keys of providers."""
+    providers = PROVIDERS.values()
+    return [name for one in providers for name in (one.url_variable, *one.key_variables) if name]
+
+
 def completed(name: str, settings: BackendSettings, environ: Mapping[str, str]) -> BackendSettings:
     """With key, URL and model from where they are known. Raises ConfigError naming what is missing."""
     provider = provider_of(name, settings)

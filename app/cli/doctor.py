@@ -15,7 +15,7 @@ from rich.text import Text
 from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
 from app.cli.http_client import RemoteService
-from app.config.settings import CONFIG_FILE, Settings, load_settings
+from app.config.settings import CONFIG_FILE, Settings, load_settings, misspelt_variables
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
 from app.wiring import disk_guard, named_backends, open_store
@@ -53,6 +53,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
     presence = find_service(settings.index.home)
     return [
         _configuration(environ, cwd),
+        *_variables(environ),
         _home(settings),
         _embedder(settings),
         *(_service(presence, settings) if presence else _index(settings)),
@@ -73,6 +74,11 @@ def _configuration(environ: Mapping[str, str], cwd: Path) -> Finding:
     path = cwd / (environ.get("WINNOW_CONFIG") or CONFIG_FILE)
     detail = f"{path}" if path.exists() else f"no {CONFIG_FILE}; using the defaults and the environment"
     return Finding(name="configuration", state="ok", detail=detail)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    for sentence in misspelt_variables(environ):
+        yield Finding(name="environment", state="note", detail=sentence, fix="correct its name, or unset it")
 
 
 def _home(settings: Settings) -> Finding:

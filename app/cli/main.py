@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import msgspec
 import rich_click as click
+import structlog
 from click.exceptions import Exit
 
 from app.cli.calibrate import calibrate
@@ -38,6 +39,7 @@ from app.cli.session import search as request_search
 from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json, write
 from app.cli.usage import usage
 from app.cli.vllm import vllm
+from app.config.settings import load_settings, misspelt_variables
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
 from app.observability.logging import configure_logging
 from indexing.errors import CollectionNotFound
@@ -126,10 +128,13 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
     from app.main import serve as run
     from app.wiring import build_services
 
-    settings = current_settings()
+    settings = load_settings(os.environ, Path.cwd())
     overrides = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     service = msgspec.structs.replace(settings.service, **overrides)
     settings = msgspec.structs.replace(settings, service=service)
+    configure_logging(service.log_format, service.log_level)
+    for sentence in misspelt_variables(os.environ):  # in the log, which may have to be JSON
+        structlog.get_logger().warning(sentence)
     run(settings, build_services(settings), samples=samples)
 
 

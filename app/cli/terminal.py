@@ -13,14 +13,18 @@ from typing import Any, TypeVar
 import msgspec
 from rich.console import Console
 
-from app.config.settings import Settings, load_settings
+from app.config.settings import Settings, load_settings, misspelt_variables
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 
 def current_settings() -> Settings:
-    """The settings of the working directory and the environment. Raises ConfigError."""
+    """The settings of the working directory and the environment, with a warning of each variable that was probably
+    misspelt. Raises ConfigError.
+    """
+    for sentence in misspelt_variables(os.environ):
+        err.print(f"winnow: {sentence}", style="yellow", markup=False, highlight=False)
     return load_settings(os.environ, Path.cwd())
 
 

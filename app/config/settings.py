@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin
 import msgspec
 from msgspec import Meta
 
-from app.backends.registry import completed, discovered, kinds
+from app.backends.registry import completed, discovered, kinds, provider_variables
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings, name_problem
 from app.domain import Strategy
 from app.errors import ConfigError
@@ -35,7 +35,17 @@ SHORT_NAMES = {
 
 # Kubernetes sets these variables in every pod beside a Service called "winnow"; they are not settings of ours.
 _SERVICE_LINK = re.compile(r"WINNOW_SERVICE_(HOST|PORT(_\w+)?)")
+_ANY_SERVICE_LINK = re.compile(
+    r"WINNOW_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
+)
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
+
+_OTHER_VARIABLES = ("WINNOW_CONFIG", "WINNOW_DOCUMENTS")
+"""The file of settings, and the folder that docker-compose.yml mounts."""
+
+_NEAR = 0.87
+"""Similarity of a name to one of ours that is taken for a slip: QDRANT_ULR (.90) and VLLM_ULR (.88) are, and
+GOOGLE_MAPS_API_KEY (.85) is not."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -236,6 +246,25 @@ class _Reader:
 def variable_of(section: str, key: str) -> str:
     """The environment variable that overrides `key` of `[section]`."""
     return SHORT_NAMES.get((section, key)) or f"WINNOW_{_upper_snake(section)}_{_upper_snake(key)}"
+
+
+def misspelt_variables(environ: Iterable[str]) -> list[str]:
+    """A sentence for each variable that has no effect and was probably meant for Winnow.
+
+    Those that begin with the name of a section are not among them: `load_settings` refuses them.
+    """
+    ours = [*SHORT_NAMES.values(), *_OTHER_VARIABLES, *provider_variables()]
+    sections = tuple(f"WINNOW_{name.upper()}_" for name in (*SECTIONS, BACKENDS))
+    sentences = []
+    for name in sorted(set(environ) - set(ours)):
+        if name.startswith(sections) or _ANY_SERVICE_LINK.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, ours, n=1, cutoff=_NEAR)
+        if near:
+            sentences.append(f"the variable {name} has no effect; did you mean {near[0]}?")
+        elif name.startswith("WINNOW_"):
+            sentences.append(f"the variable {name} has no effect; docs/configuration.md lists those that have")
+    return sentences
 
 
 def _upper_snake(name: str) -> str:

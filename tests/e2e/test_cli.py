@@ -42,6 +42,13 @@ def winnow(cwd: Path, *args: str, stdin: str = "", **environ: str) -> tuple[int,
         return process.returncode, out, err
 
 
+def test_a_misspelt_variable_is_told_on_standard_error(tmp_path: Path) -> None:
+    """With the name that was meant; what a program reads stays as it is."""
+    status, out, err = winnow(tmp_path, "usage", "--json", WINNOW_HOEM="/data")
+    assert (status, "did you mean WINNOW_HOME?" in err) == (0, True)
+    json.loads(out)
+
+
 @pytest.mark.parametrize("args", [["--help"], ["index", "-h"], ["--version"]])
 def test_help_needs_nothing(tmp_path: Path, args: list[str]) -> None:
     """It is status 0, and leaves nothing behind."""

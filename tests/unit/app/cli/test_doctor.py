@@ -47,6 +47,12 @@ def test_a_bad_configuration(tmp_path: Path) -> None:
     assert (found.state, "did you mean port?" in found.detail) == ("broken", True)
 
 
+def test_a_misspelt_variable(tmp_path: Path) -> None:
+    """It is a note with the name that was meant."""
+    found = findings(tmp_path, {"WINNOW_HOEM": "/data"})["environment"]
+    assert (found.state, "WINNOW_HOME?" in found.detail) == ("note", True)
+
+
 def test_an_order_that_names_nobody(tmp_path: Path) -> None:
     """What would stop the start is found without starting."""
     [found] = examine({"WINNOW_ROUTING_AUTO": "gema", "GEMINI_API_KEY": "k"}, tmp_path)

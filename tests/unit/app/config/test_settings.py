@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.config.settings import SECTIONS, Settings, load_settings, variable_of
+from app.config.settings import SECTIONS, Settings, load_settings, misspelt_variables, variable_of
 from app.errors import ConfigError
 
 
@@ -133,6 +133,44 @@ def test_kubernetes_own_variables_are_not_ours(tmp_path: Path) -> None:
         "WINNOW_SERVICE_PORT_HTTP": "8000",
     }
     assert load_settings(links, tmp_path) == load_settings({}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("WINNOW_HOEM", "WINNOW_HOME"),
+        ("QDRANT_ULR", "QDRANT_URL"),
+        ("QDRANT_APIKEY", "QDRANT_API_KEY"),
+        ("VLLM_ULR", "VLLM_URL"),
+        ("WINNOW_CONFG", "WINNOW_CONFIG"),
+        ("WINNOW_TELEMETRY", "docs/configuration.md"),
+    ],
+)
+def test_a_variable_without_effect_is_told_with_the_one_meant(variable: str, meant: str) -> None:
+    """Whatever begins with our name, and what is nearly one of the other names."""
+    [sentence] = misspelt_variables({variable: "x", "PATH": "/bin"})
+    assert (variable in sentence, meant in sentence) == (True, True)
+
+
+def test_variables_of_others_and_our_own_are_not_warned_of() -> None:
+    """Other programs' keys and addresses, links of Kubernetes, and every variable that has an effect."""
+    others = (
+        "GOOGLE_MAPS_API_KEY",
+        "OLLAMA_HOST",
+        "QDRANT__SERVICE__API_KEY",
+        "QDRANT_PORT_6333_TCP_ADDR",
+        "OPENAI_API_KEY",
+    )
+    links = ("WINNOW_PORT_8000_TCP", "WINNOW_PORT_8000_TCP_ADDR", "WINNOW_API_SERVICE_HOST", "WINNOW_API_PORT")
+    own = (
+        "WINNOW_HOME",
+        "WINNOW_CONFIG",
+        "WINNOW_RANKING_DEPTH",
+        "WINNOW_BACKENDS_X_KIND",
+        "QDRANT_URL",
+        "GEMINI_API_KEY",
+    )
+    assert misspelt_variables((*others, *links, *own)) == []
 
 
 def test_settings_cannot_be_changed() -> None:
