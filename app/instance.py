@@ -1,4 +1,4 @@
-"""How the command line finds the running service of the same home directory.
+"""How the command line finds the running service of the same home directory, and which version this is.
 
 One process owns the embedded index. While the service runs it is the owner, and announces itself in a file that only
 the same user can read: its address, and a token that proves that the caller could read the file.
@@ -6,6 +6,7 @@ the same user can read: its address, and a token that proves that the caller cou
 
 import os
 import secrets
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,14 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     token: str
     pid: int
+
+
+def installed_version() -> str:
+    """Of the distribution; "0" in a tree that was never installed."""
+    try:
+        return version("winnow")
+    except PackageNotFoundError:
+        return "0"
 
 
 def announce(home: Path, url: str) -> Presence:

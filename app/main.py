@@ -28,13 +28,20 @@ from app.api.routes.answer import answer
 from app.api.routes.chat import chat
 from app.api.routes.collections import create_collection, delete_collection, list_collections, show_collection
 from app.api.routes.documents import delete_document, list_documents, put_documents, show_document, show_job
-from app.api.routes.internal import confirm_presence, put_document, sync_files
-from app.api.routes.operations import installed_version, live, ready, redirect_to_schema, show_backends, show_version
+from app.api.routes.internal import (
+    confirm_presence,
+    create_snapshot,
+    list_snapshots,
+    put_document,
+    restore_snapshot,
+    sync_files,
+)
+from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_version
 from app.api.routes.search import search
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
 from app.config.settings import ServiceSettings, Settings
 from app.errors import WinnowError
-from app.instance import announce, withdraw
+from app.instance import announce, installed_version, withdraw
 from app.observability.logging import configure_logging
 from app.wiring import Services, ensure_directory
 
@@ -64,6 +71,9 @@ ROUTES = (
     confirm_presence,
     sync_files,
     put_document,
+    create_snapshot,
+    list_snapshots,
+    restore_snapshot,
     compatibility,
 )
 
@@ -112,6 +122,7 @@ PROVIDED = (
     "rankers",
     "searcher",
     "settings",
+    "snapshots",
     "stopping",
     "text_ranker",
     "warm_up",

@@ -17,7 +17,7 @@ from app.backends.router import Backends, Router, declared
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
-from app.instance import Presence
+from app.instance import Presence, installed_version
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
@@ -30,6 +30,7 @@ from app.services.model_ids import ModelNames, public_name
 from app.services.ranking import Rankers
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
+from app.services.snapshots import Snapshots
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource
 from indexing.disk import MB, DiskGuard
@@ -44,6 +45,7 @@ from indexing.store.lock import DirectoryLock
 T = TypeVar("T")
 
 MANIFEST_FILE = "manifest.sqlite3"
+SNAPSHOTS = "snapshots"
 
 PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
@@ -119,6 +121,9 @@ class Services:
         self.text_ranker = TextRanker(self.rankers, Lexical(), self.texts, self.model.get, settings.compat)
         self.documents = Documents(self.context.get)
         self._on_close("readers", self.documents.close)
+        self.snapshots = Snapshots(
+            self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()
+        )
         self.jobs = Jobs()
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}

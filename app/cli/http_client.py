@@ -10,7 +10,7 @@ import msgspec
 from app.errors import InvalidRequest, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from indexing.errors import CollectionNotFound
-from indexing.pipeline.progress import Event, Summary, SyncRequest
+from indexing.pipeline.progress import Event, Last, RestoreRequest, SnapshotRequest, Summary, SyncRequest
 
 # No limit on reading: a search on a busy machine, or a step of a long indexing run, may take minutes, and the user can
 # interrupt it.
@@ -72,22 +72,19 @@ class RemoteService:
                     return
             raise ServiceRefused("the service closed the connection in the middle of the answer")
 
-    def sync(self, request: SyncRequest) -> Iterator[Event]:
-        """The events of an indexing run inside the service, up to its summary; leaving early stops the run."""
+    def run(self, path: str, request: SyncRequest | SnapshotRequest | RestoreRequest) -> Iterator[Event]:
+        """The events of a run inside the service, up to its last one; leaving early stops the run."""
         body = _encoded(request)
-        with (
-            self._connected() as client,
-            client.stream("POST", "/internal/sync", content=body, headers=_JSON) as reply,
-        ):
+        with self._connected() as client, client.stream("POST", path, content=body, headers=_JSON) as reply:
             _check(reply)
             for line in reply.iter_lines():
                 event = _EVENTS.decode(line)
                 if isinstance(event, Failed):
                     raise ServiceRefused(event.detail)
                 yield event
-                if isinstance(event, Summary):
+                if isinstance(event, Last):
                     return
-            raise ServiceRefused("the service closed the connection before indexing was finished")
+            raise ServiceRefused("the service closed the connection before it had finished")
 
     def put(self, data: bytes, name: str, collection: str) -> Summary:
         """Index a document in the service."""
@@ -110,7 +107,7 @@ class RemoteService:
             ) from exc
 
 
-def _encoded(request: SyncRequest) -> bytes:
+def _encoded(request: SyncRequest | SnapshotRequest | RestoreRequest) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as exc:

@@ -17,7 +17,16 @@ from app.api.sse import payload
 from app.config.settings import Settings
 from app.domain import Query
 from app.wiring import Services, build_services
-from indexing.pipeline.progress import Report, Summary, SyncRequest, loading_model
+from indexing.pipeline.progress import (
+    Report,
+    Restored,
+    RestoreRequest,
+    SnapshotInfo,
+    SnapshotRequest,
+    Summary,
+    SyncRequest,
+    loading_model,
+)
 
 T = TypeVar("T")
 
@@ -75,6 +84,30 @@ def index_bytes(settings: Settings, data: bytes, name: str, collection: str, rep
         return await services.documents.put_bytes(data, name, collection)
 
     return _run(settings, work)
+
+
+def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
+    """Write a snapshot. Raises IndexBusy."""
+    return _run(settings, lambda services: services.snapshots.create(request, report))
+
+
+def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report) -> Restored:
+    """Restore a snapshot. Raises IndexBusy."""
+    return _run(settings, lambda services: services.snapshots.restore(request, report))
+
+
+def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
+    """The snapshots in the home; nothing is opened."""
+    return _run(settings, lambda services: services.snapshots.all())
+
+
+def collection_names(settings: Settings) -> list[str]:
+    """The names of all collections. Raises IndexBusy."""
+
+    async def names(services: Services) -> list[str]:
+        return [info.name for info in await (await services.store.get()).collections()]
+
+    return _run(settings, names)
 
 
 def workload(body: dict[str, Any]) -> Workload:

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,11 +35,13 @@ from app.cli.render import (
 from app.cli.session import ShowEvent, index_files, index_stdin, stream_answer
 from app.cli.session import answer as request_answer
 from app.cli.session import search as request_search
+from app.cli.snapshot import snapshot
 from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json, write
 from app.cli.usage import usage
 from app.cli.vllm import vllm
 from app.config.settings import load_settings, misspelt_variables
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
+from app.instance import installed_version
 from app.observability.logging import configure_logging
 from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import SyncRequest
@@ -51,15 +52,8 @@ from indexing.pipeline.progress import SyncRequest
 UNREAD, USAGE, FAILED = 1, 2, 3
 
 
-def _version() -> str:
-    try:
-        return version("winnow")
-    except PackageNotFoundError:
-        return "0"
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(_version(), prog_name="winnow")
+@click.version_option(installed_version(), prog_name="winnow")
 def cli() -> None:
     """Search your documents and answer questions from them, with verified citations."""
 
@@ -298,6 +292,7 @@ cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
 cli.add_command(evaluate)
+cli.add_command(snapshot)
 cli.add_command(vllm)
 
 

@@ -5,7 +5,7 @@ Only `app.cli.local` loads the index, the models and the API's schemas, and only
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,7 +15,20 @@ from app.cli.http_client import RemoteService
 from app.config.settings import Settings
 from app.instance import find_service
 from indexing.errors import IndexBusy
-from indexing.pipeline.progress import Notice, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.progress import (
+    Event,
+    Notice,
+    Report,
+    Restored,
+    RestoreRequest,
+    SnapshotInfo,
+    SnapshotRequest,
+    Summary,
+    SyncRequest,
+    say_nothing,
+)
+
+T = TypeVar("T")
 
 ShowEvent = Callable[[str, dict[str, Any]], None]
 """Receives the name and the data of each event of a streamed answer."""
@@ -57,11 +70,7 @@ def index_files(settings: Settings, request: SyncRequest, report: Report) -> Sum
     """Run the indexing pipeline over files; wait while another process holds the index."""
 
     def sync_remotely(service: RemoteService) -> Summary:
-        summary = Summary(collection=request.collection)
-        for event in service.sync(request):
-            report(event)
-            summary = event if isinstance(event, Summary) else summary
-        return summary
+        return _last(service.run("/internal/sync", request), Summary, report)
 
     def sync_locally() -> Summary:
         from app.cli import local
@@ -80,6 +89,61 @@ def index_stdin(settings: Settings, data: bytes, name: str, collection: str, rep
         return local.index_bytes(settings, data, name, collection, report)
 
     return _when_free(settings, lambda service: service.put(data, name, collection), put_locally, report)
+
+
+def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
+    """Write a snapshot of a collection."""
+
+    def create_locally() -> SnapshotInfo:
+        from app.cli import local
+
+        return local.create_snapshot(settings, request, report)
+
+    return _when_free(
+        settings,
+        lambda service: _last(service.run("/internal/snapshots", request), SnapshotInfo, report),
+        create_locally,
+        report,
+    )
+
+
+def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report) -> Restored:
+    """Restore a snapshot."""
+
+    def restore_locally() -> Restored:
+        from app.cli import local
+
+        return local.restore_snapshot(settings, request, report)
+
+    return _when_free(
+        settings,
+        lambda service: _last(service.run("/internal/restore", request), Restored, report),
+        restore_locally,
+        report,
+    )
+
+
+def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
+    """The snapshots in the home."""
+    if service := _service(settings):
+        return msgspec.convert(service.get("/internal/snapshots"), list[SnapshotInfo])
+    from app.cli import local
+
+    return local.list_snapshots(settings)
+
+
+def collection_names(settings: Settings, report: Report) -> list[str]:
+    """The names of all collections."""
+
+    def names_locally() -> list[str]:
+        from app.cli import local
+
+        return local.collection_names(settings)
+
+    def names_remotely(service: RemoteService) -> list[str]:
+        return [str(collection["name"]) for collection in service.get("/collections")["collections"]]
+
+    return _when_free(settings, names_remotely, names_locally, report)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
@@ -110,14 +174,23 @@ def _accounts(settings: Settings) -> Accounts:
     return Accounts(settings.index.home, settings.backends, settings.budgets)
 
 
+def _last(events: Iterator[Event], kind: type[T], report: Report) -> T:
+    """The last event, after all of them have been reported."""
+    for event in events:
+        report(event)
+        if isinstance(event, kind):
+            return event
+    raise AssertionError("RemoteService.run ends with the last event, or raises")
+
+
 def _service(settings: Settings) -> RemoteService | None:
     presence = find_service(settings.index.home)
     return RemoteService(presence) if presence else None
 
 
 def _when_free(
-    settings: Settings, remotely: Callable[[RemoteService], Summary], locally: Callable[[], Summary], report: Report
-) -> Summary:
+    settings: Settings, remotely: Callable[[RemoteService], T], locally: Callable[[], T], report: Report
+) -> T:
     """Try until no other process holds the index; a service may start or stop in the meantime."""
     reported = False
     while True:

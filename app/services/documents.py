@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
 import msgspec
@@ -82,6 +82,12 @@ class Documents:
             report(Notice(stage="waiting", detail=detail))
         async with self._syncing:
             return await sync(await self._context(), request, report)
+
+    @asynccontextmanager
+    async def no_sync(self) -> AsyncIterator[None]:
+        """Keep runs over files out meanwhile."""
+        async with self._syncing:
+            yield
 
     async def collections(self) -> list[Collection]:
         """All collections by name."""

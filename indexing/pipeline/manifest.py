@@ -13,6 +13,7 @@ A kill at any moment leaves work that the next run can see. A document goes thro
 What was announced and never committed or forgotten is unfinished: the next run writes it again or removes it.
 """
 
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -126,6 +127,35 @@ class Manifest:
         where = "WHERE lineage=? AND id>? AND version IS NOT NULL ORDER BY id LIMIT ?"
         return await self._file.query(_document_records, f"{_SELECT} {where}", lineage, after, limit)
 
+    async def whole(self, lineage: str, document_ids: Sequence[str]) -> list[DocumentRecord]:
+        """The finished ones of these documents, with the bodies of those that were submitted."""
+        sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=? AND version NOT NULL"  # noqa: S608
+
+        def read(db: sqlite3.Connection) -> list[DocumentRecord]:
+            rows = [row for key in document_ids for row in db.execute(sql, (lineage, key))]
+            records = zip(_document_records([row[:-1] for row in rows]), rows, strict=True)
+            return [msgspec.structs.replace(record, body=_unpack(row[-1])) for record, row in records]
+
+        return await self._file.run(read)
+
+    async def adopt(
+        self, lineage: str, documents: Sequence[DocumentRecord], sources: Iterable[SourceRecord] = (), now: float = 0.0
+    ) -> None:
+        """Record finished documents and sources whose passages are in the store already, as they are given."""
+        await self._file.write(
+            (
+                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
+                (
+                    (lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body))
+                    for d in documents
+                ),
+            ),
+            (
+                "INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)",
+                ((lineage, s.path, s.name, s.hash, s.bytes, now) for s in sources),
+            ),
+        )
+
     async def submitted(self, lineage: str) -> dict[str, str | None]:
         """Documents without a file: id -> version."""
         return await self._file.query(
@@ -217,12 +247,13 @@ def _document_with_body(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
     if not rows:
         return None
     (record,) = _document_records([row[:-1] for row in rows])
-    packed = rows[0][-1]
-    if packed is None:
-        return record
-    body = msgspec.msgpack.decode(zlib.decompress(packed), type=Document)
-    return msgspec.structs.replace(record, body=body, version=body.content_hash())
+    body = _unpack(rows[0][-1])
+    return record if body is None else msgspec.structs.replace(record, body=body, version=body.content_hash())
 
 
 def _pack(document: Document | None) -> bytes | None:
     return None if document is None else zlib.compress(msgspec.msgpack.encode(document), 6)
+
+
+def _unpack(packed: bytes | None) -> Document | None:
+    return None if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=Document)

@@ -88,7 +88,71 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
         return sum(not one.skipped for one in self.refused)
 
 
-Event = Planned | Advanced | Notice | NotIndexed | Summary
+class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied"):
+    """How far a snapshot is being written, checked or restored, in passages."""
+
+    step: Literal["writing", "checking", "restoring"]
+    done: int
+    total: int
+
+
+class SnapshotInfo(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
+    """A snapshot: a file that holds a collection. `files` counts the files that its documents came from.
+
+    `created_at` is UTC. `embedder` is the fingerprint of the model that made its vectors. `problem` says why the file
+    cannot be restored; "" if nothing is known against it. `warnings` are what its writing found.
+    """
+
+    path: str
+    collection: str = ""
+    created_at: str = ""
+    documents: int = 0
+    passages: int = 0
+    files: int = 0
+    bytes: int = 0
+    embedder: str = ""
+    winnow: str = ""
+    problem: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot to write of one collection: to the file `output`, else to the home under a name of its own."""
+
+    collection: str
+    output: str | None = None
+
+
+class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot to restore. `snapshot` is a path, or the name of one in the home.
+
+    `collection` is the one that it must hold, if given; `name` the collection to restore it as. `force` replaces a
+    collection of that name.
+    """
+
+    snapshot: str
+    collection: str | None = None
+    name: str | None = None
+    force: bool = False
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True, tag="restored"):
+    """The end of a restore. `kept` is the snapshot that was written of the collection that was replaced."""
+
+    collection: str
+    documents: int
+    passages: int
+    files: int
+    seconds: float
+    replaced: bool = False
+    kept: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+Last = Summary | SnapshotInfo | Restored
+"""What a run returns: its last event."""
+
+Event = Planned | Advanced | Notice | NotIndexed | Copied | Last
 
 Report = Callable[[Event], None]
 

@@ -120,6 +120,14 @@ class VectorStore(Protocol):
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         """All passages of a document by ordinal; [] when there are none."""
 
+    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+        """Every passage of these documents with its vectors, in no order. Raises CollectionNotFound."""
+
+    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+        """Up to `limit` passages of the whole collection from the cursor `after` on (None: the first), and the cursor
+        that continues, None at the end. Raises CollectionNotFound.
+        """
+
     async def optimize(self, name: str) -> None:
         """Create the indexes that an earlier version did not, and build graphs if enough has changed to be worth it.
 

@@ -189,6 +189,23 @@ class EdgeShard:
         ]
         return sorted(passages, key=lambda passage: passage.ordinal)
 
+    def points(self, document_ids: Sequence[str]) -> list[Point]:
+        """Every passage of these documents with its vectors."""
+        points: list[Point] = []
+        for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
+            condition, offset = _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE]), None
+            while True:
+                records, offset = self._page(offset, _PAGE, condition, vectors=True)
+                points += map(_point, records)
+                if offset is None:
+                    break
+        return points
+
+    def page(self, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+        """Passages by id from the one with the id `after` on, and the id of the first that follows."""
+        records, following = self._page(after, limit, None)
+        return [from_payload(str(record.id), record.payload or {}) for record in records], following
+
     def count(self) -> int:
         with engine_errors():
             return self._shard.count(edge.CountRequest(exact=True))
@@ -237,13 +254,26 @@ class EdgeShard:
         """Ids and payloads of every point that meets the condition."""
         offset = None
         while True:
-            request = edge.ScrollRequest(limit=_PAGE, offset=offset, filter=condition, with_payload=fields)
-            with engine_errors():
-                records, following = self._shard.scroll(request)
+            records, offset = self._page(offset, _PAGE, condition, fields)
             yield from ((str(record.id), record.payload or {}) for record in records)
-            if following is None:
+            if offset is None:
                 return
-            offset = str(following)
+
+    def _page(
+        self,
+        offset: str | None,
+        limit: int,
+        condition: edge.Filter | None,
+        fields: edge.WithPayloadType = _WITHOUT_MIRRORS,
+        *,
+        vectors: bool = False,
+    ) -> tuple[list[edge.Record], str | None]:
+        request = edge.ScrollRequest(
+            limit=limit, offset=offset, filter=condition, with_payload=fields, with_vector=vectors
+        )
+        with engine_errors():
+            records, following = self._shard.scroll(request)
+        return records, None if following is None else str(following)
 
 
 def _config(dimension: int, distance: Distance) -> edge.EdgeConfig:
@@ -258,6 +288,16 @@ def _row(point: Point, payload: dict[str, Any]) -> edge.Point:
     if point.sparse is not None:
         vectors[SPARSE] = _sparse(point.sparse)
     return edge.Point(point.passage.id, vectors, payload)
+
+
+def _point(record: edge.Record) -> Point:
+    vectors = cast("dict[str, Any]", record.vector)
+    sparse = vectors.get(SPARSE)
+    return Point(
+        passage=from_payload(str(record.id), record.payload or {}),
+        dense=np.asarray(vectors[DENSE], dtype=np.float32),
+        sparse=None if sparse is None else SparseVector(list(sparse.indices), list(sparse.values)),
+    )
 
 
 def _floats(vector: Vector) -> list[float]:

@@ -134,6 +134,12 @@ class EmbeddedStore:
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         return await self._read(name, lambda shard: shard.passages(document_id))
 
+    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+        return await self._read(name, lambda shard: shard.points(document_ids))
+
+    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+        return await self._read(name, lambda shard: shard.page(after, limit))
+
     async def optimize(self, name: str) -> None:
         await self._in_writer(self._optimize, name)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import grpc
 import msgspec
+import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
@@ -30,6 +31,7 @@ from indexing.store.base import (
     Point,
     Retrieval,
     Retrieved,
+    SparseVector,
     check_name,
     generation_name,
     new_generation,
@@ -177,6 +179,17 @@ class ServerStore:
         passages = [_passage(record) async for record in self._scroll(name, condition)]
         return sorted(passages, key=lambda passage: passage.ordinal)
 
+    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+        points: list[Point] = []
+        for condition in _by_documents(document_ids):
+            points += [_point(record) async for record in self._scroll(name, condition, vectors=True)]
+        return points
+
+    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+        scrolling = self._client.scroll(name, limit=limit, offset=after, with_payload=_WITHOUT_MIRRORS)
+        records, following = await self._call(name, scrolling)
+        return [_passage(record) for record in records], None if following is None else str(following)
+
     async def optimize(self, name: str) -> None:
         """Servers build graphs themselves, in the background; only payload indexes may be missing."""
         schema = await self._schema(name)
@@ -289,12 +302,19 @@ class ServerStore:
         name: str,
         condition: models.Filter | None,
         fields: Sequence[str] | None = None,
+        *,
+        vectors: bool = False,
     ) -> AsyncIterator[models.Record]:
         selector = _WITHOUT_MIRRORS if fields is None else models.PayloadSelectorInclude(include=[*fields])
         offset = None
         while True:
             scrolling = self._client.scroll(
-                name, scroll_filter=condition, limit=_PAGE, offset=offset, with_payload=selector
+                name,
+                scroll_filter=condition,
+                limit=_PAGE,
+                offset=offset,
+                with_payload=selector,
+                with_vectors=vectors,
             )
             records, offset = await self._call(name, scrolling)
             for record in records:
@@ -403,6 +423,16 @@ def _row(point: Point, payload: dict[str, Any]) -> models.PointStruct:
     if point.sparse is not None:
         vectors[SPARSE] = models.SparseVector(indices=point.sparse.indices, values=point.sparse.values)
     return models.PointStruct(id=point.passage.id, vector=vectors, payload=payload)
+
+
+def _point(record: models.Record) -> Point:
+    vectors: Any = record.vector or {}
+    sparse = vectors.get(SPARSE)
+    return Point(
+        passage=_passage(record),
+        dense=np.asarray(vectors[DENSE], dtype=np.float32),
+        sparse=None if sparse is None else SparseVector(list(sparse.indices), list(sparse.values)),
+    )
 
 
 def _by_documents(document_ids: Sequence[str]) -> Iterator[models.Filter]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import pairwise
+from math import cos, sin
 
 import msgspec
 import numpy as np
@@ -121,6 +122,8 @@ async def _raises_not_found_everywhere(store: VectorStore, name: str) -> None:
         store.retrieve(name, EVERYTHING),
         store.retrieve(name, Retrieval()),
         store.passages(name, "d1"),
+        store.points(name, ["d1"]),
+        store.page(name, None, 10),
         store.optimize(name),
     ]
     for call in calls:
@@ -422,3 +425,51 @@ class TestConcurrency:
                 assert len({version for _, version in seen}) == 1
 
         await asyncio.gather(rebuild(), search(), search())
+
+
+class TestExport:
+    async def test_points_come_back_with_their_vectors(self, store: VectorStore) -> None:
+        """What was written of the documents that are named, vectors included, and nothing of others."""
+        first = point("d1", dense=vector(0.6, 0.8), sparse={7: 1.5, 4_000_000_000: 0.25}, metadata={"n": 2**53 + 1})
+        second = point("d1", ordinal=1, dense=vector(0, 1.0))
+        await store.create("docs", SPEC)
+        await store.upsert("docs", [first, second, point("d2"), point("d3", sparse={1: 1.0})])
+        exported = sorted(await store.points("docs", ["d1", "none"]), key=lambda point: point.passage.ordinal)
+        assert [point.passage for point in exported] == [first.passage, second.passage]
+        assert np.allclose([point.dense for point in exported], [first.dense, second.dense])
+        weights = exported[0].sparse
+        assert weights is not None
+        assert dict(zip(weights.indices, weights.values, strict=True)) == {7: 1.5, 4_000_000_000: 0.25}
+        assert exported[1].sparse is None
+        assert exported[0].dense.dtype == np.float32
+
+    async def test_exported_points_can_be_written_elsewhere(self, store: VectorStore) -> None:
+        """A copy answers every search as the original does."""
+        await store.create("docs", SPEC)
+        await store.create("copy", SPEC)
+        documents = [f"d{n}" for n in range(1200)]
+        points = [
+            point(d, dense=vector(cos(n / 400), sin(n / 400)), sparse={n % 7 + 1: 1 + n / 100})
+            for n, d in enumerate(documents)
+        ]
+        await store.upsert("docs", points)
+        await store.upsert("copy", await store.points("docs", documents))
+        query = Retrieval(dense=vector(cos(-0.5), sin(-0.5)), sparse=SparseVector([3], [1.0]), limit=20)
+        before, after = await store.retrieve("docs", query), await store.retrieve("copy", query)
+        for one, other in ((before.dense, after.dense), (before.sparse, after.sparse)):
+            assert [c.passage for c in one] == [c.passage for c in other]
+            assert np.allclose([c.score for c in one], [c.score for c in other])
+
+    async def test_pages_cover_the_whole_collection(self, store: VectorStore) -> None:
+        """Page after page holds every passage once; an empty collection is one empty page."""
+        await store.create("docs", SPEC)
+        assert await store.page("docs", None, 10) == ([], None)
+        await store.upsert("docs", [point(f"d{n}") for n in range(25)])
+        pages, cursor = [], None
+        while True:
+            page, cursor = await store.page("docs", cursor, 10)
+            pages.append(page)
+            if cursor is None:
+                break
+        assert [len(page) for page in pages] == [10, 10, 5]
+        assert sorted(p.document_id for page in pages for p in page) == sorted(f"d{n}" for n in range(25))

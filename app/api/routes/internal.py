@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import structlog
@@ -14,7 +14,17 @@ from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from app.services.documents import Documents
-from indexing.pipeline.progress import Event, Summary, SyncRequest
+from app.services.snapshots import Snapshots
+from indexing.pipeline.progress import (
+    Event,
+    Last,
+    Report,
+    RestoreRequest,
+    SnapshotInfo,
+    SnapshotRequest,
+    Summary,
+    SyncRequest,
+)
 
 MAX_DOCUMENT_BYTES = 100_000_000
 
@@ -37,7 +47,42 @@ async def sync_files(
 ) -> Stream:
     """Index files of this machine; answers with the run's events, one JSON object a line, as they happen."""
     _check_token(request, presence)
-    return Stream(_events(data, documents, stopping), media_type="application/x-ndjson")
+    return _stream(lambda report: documents.sync(data, report), stopping)
+
+
+@post("/internal/snapshots", dto=StrictJSON[SnapshotRequest], return_dto=None, status_code=200, include_in_schema=False)
+async def create_snapshot(
+    request: BodyRequest,
+    data: JSONBody[SnapshotRequest],
+    presence: Injected[Presence | None],
+    snapshots: Injected[Snapshots],
+    stopping: Injected[asyncio.Event],
+) -> Stream:
+    """Write a snapshot; events as of /internal/sync, the last one describes it."""
+    _check_token(request, presence)
+    return _stream(lambda report: snapshots.create(data, report), stopping)
+
+
+@get("/internal/snapshots", include_in_schema=False)
+async def list_snapshots(
+    request: BodyRequest, presence: Injected[Presence | None], snapshots: Injected[Snapshots]
+) -> list[SnapshotInfo]:
+    """The snapshots in the home."""
+    _check_token(request, presence)
+    return await snapshots.all()
+
+
+@post("/internal/restore", dto=StrictJSON[RestoreRequest], return_dto=None, status_code=200, include_in_schema=False)
+async def restore_snapshot(
+    request: BodyRequest,
+    data: JSONBody[RestoreRequest],
+    presence: Injected[Presence | None],
+    snapshots: Injected[Snapshots],
+    stopping: Injected[asyncio.Event],
+) -> Stream:
+    """Restore a snapshot; events as of /internal/sync, the last one says what was restored."""
+    _check_token(request, presence)
+    return _stream(lambda report: snapshots.restore(data, report), stopping)
 
 
 @post("/internal/document", status_code=200, include_in_schema=False, request_max_body_size=MAX_DOCUMENT_BYTES)
@@ -60,32 +105,37 @@ def _check_token(request: BodyRequest, presence: Presence | None) -> None:
         raise NotAllowed("only the command line of the user who runs the service may ask for this")
 
 
-async def _events(request: SyncRequest, documents: Documents, stopping: asyncio.Event) -> AsyncIterator[bytes]:
-    """Closing this early, as when the caller goes away, stops the run; so does the service's end.
+def _stream(run: Callable[[Report], Awaitable[Last]], stopping: asyncio.Event) -> Stream:
+    return Stream(_events(run, stopping), media_type="application/x-ndjson")
 
-    What is written stays.
+
+async def _events(run: Callable[[Report], Awaitable[Last]], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+    """What the run reports, and last what it returns or why it failed.
+
+    Closing this early, as when the caller goes away, stops the run; so does the service's end. What is written stays.
     """
     events: asyncio.Queue[Event | Failed] = asyncio.Queue()
 
-    async def run() -> None:
+    async def finish() -> None:
         try:
-            await documents.sync(request, events.put_nowait)
+            last: Last | Failed = await run(events.put_nowait)
         except WinnowError as exc:
-            events.put_nowait(Failed(detail=str(exc)))
+            last = Failed(detail=str(exc))
         except Exception:
-            log.exception("indexing failed")
-            events.put_nowait(Failed(detail="indexing failed inside the service; its log says more"))
+            log.exception("a command failed")
+            last = Failed(detail="this failed inside the service; its log says more")
+        events.put_nowait(last)
 
     async def stop() -> None:
         await stopping.wait()
         events.put_nowait(Failed(detail="the service is stopping; run the command again to finish what is left"))
 
-    tasks = [asyncio.create_task(run()), asyncio.create_task(stop())]
+    tasks = [asyncio.create_task(finish()), asyncio.create_task(stop())]
     try:
         while True:
             event = await events.get()
             yield msgspec.json.encode(event) + b"\n"
-            if isinstance(event, Summary | Failed):
+            if isinstance(event, Last | Failed):
                 return
     finally:
         for task in tasks:

@@ -1,7 +1,6 @@
 """/, /health, /version and /backends."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import msgspec
@@ -14,6 +13,7 @@ from app.api.request import Injected
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.router import Backend, Backends
+from app.instance import installed_version
 from app.services.ranking import Rankers, can_rank
 from app.wiring import Dependency, WarmUp
 
@@ -70,14 +70,6 @@ async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
 async def show_version() -> Version:
     """Name and version of the service."""
     return Version(name="winnow", version=installed_version())
-
-
-def installed_version() -> str:
-    """Of the distribution; "0" in a tree that was never installed."""
-    try:
-        return version("winnow")
-    except PackageNotFoundError:
-        return "0"
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):

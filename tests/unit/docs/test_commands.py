@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click import Group
 
 from app.cli.main import cli
 
@@ -25,6 +26,8 @@ def test_commands_and_options_exist(page: str) -> None:
     for code in _quoted(page):
         for name, rest in _WINNOW.findall(code):
             command = cli.commands.get(name)
+            if isinstance(command, Group) and (words := rest.split()):
+                command = command.commands.get(words[0])
             known = {option for parameter in command.params for option in parameter.opts} if command else set()
             unknown += [name] if command is None else sorted(set(_OPTION.findall(rest)) - known - {"--help"})
     assert unknown == []

@@ -49,7 +49,7 @@ def test_a_service_that_is_gone_is_one_clear_error(call: str) -> None:
     service = remote(url)
     calls = {
         "post": lambda: service.post("/search", {}),
-        "sync": lambda: list(service.sync(SYNC)),
+        "sync": lambda: list(service.run("/internal/sync", SYNC)),
         "put": lambda: service.put(b"", "a.txt", "default"),
         "stream": lambda: list(service.stream_answer({})),
     }
@@ -62,7 +62,7 @@ def test_a_run_ends_with_its_summary() -> None:
     planned_line = b'{"type":"planned","new":1,"changed":0,"unchanged":0,"gone":0,"bytes":1}\n'
     lines = planned_line + b'{"type":"summary","collection":"c"}\n'
     with answering(200, lines) as url:
-        planned, summary = remote(url).sync(SYNC)
+        planned, summary = remote(url).run("/internal/sync", SYNC)
     assert isinstance(planned, Planned)
     assert summary == Summary(collection="c")
 
@@ -74,7 +74,7 @@ def test_a_run_without_a_summary_is_an_error(body: bytes) -> None:
         answering(200, body) as url,
         pytest.raises(ServiceRefused, match=r"before indexing was finished|disk is full|connection"),
     ):
-        list(remote(url).sync(SYNC))
+        list(remote(url).run("/internal/sync", SYNC))
 
 
 def test_a_streamed_answer_must_come_to_its_end() -> None:
@@ -91,4 +91,4 @@ def test_a_streamed_answer_must_come_to_its_end() -> None:
 def test_a_path_that_is_no_text_is_told() -> None:
     """JSON cannot carry it."""
     with pytest.raises(InvalidRequest, match="not valid UTF-8"):
-        list(remote("http://127.0.0.1:1").sync(SyncRequest(inputs=("\udcff",), cwd="/")))
+        list(remote("http://127.0.0.1:1").run("/internal/sync", SyncRequest(inputs=("\udcff",), cwd="/")))
