@@ -44,7 +44,7 @@ class Service:
         self.home, self.log, self._module = home, log, module
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._said_before = 0
+        self._said_before = log.stat().st_size if log.exists() else 0
         self.url = ""
 
     @property
@@ -54,7 +54,9 @@ class Service:
 
     @property
     def said(self) -> str:
-        """What this process has logged."""
+        """What this process has logged, or, before it was started, nothing."""
+        if not self.log.exists():
+            return ""
         with self.log.open("rb") as file:
             file.seek(self._said_before)
             return file.read().decode(errors="replace")
