@@ -137,12 +137,18 @@ def _dependencies(services: Services) -> dict[str, Provide]:
         def read() -> Any:
             return getattr(services, name)
 
-        # `presence` is set after the application has been made, perhaps after its first request.
-        return Provide(read, sync_to_thread=False, use_cache=name != "presence")
+        return Provide(read, sync_to_thread=False)
 
+    async def clients() -> Any:
+        return await services.clients()
+
+    async def pool() -> Any:
+        return await services.pool.get()
+
+    # Nothing is read of the services before a request: `presence` is set late, and tests hand the application on.
     return {name: attribute(name) for name in PROVIDED} | {
-        "clients": Provide(services.clients),
-        "pool": Provide(services.pool.get),
+        "clients": Provide(clients),
+        "pool": Provide(pool),
         "open_store": Provide(lambda: services.store.get, sync_to_thread=False),
     }
 

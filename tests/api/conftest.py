@@ -9,11 +9,11 @@ import pytest
 from litestar import Litestar
 
 from app.config.settings import IndexSection, ServiceSettings, Settings
-from app.main import create_app
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
+from tests.fakes.applications import application
 from tests.fakes.corpus import fill
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.running import RunningServer
@@ -62,8 +62,9 @@ def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswe
 
 
 @pytest.fixture
-def app(settings: Settings, services: Services) -> Litestar:
-    return create_app(settings, services)
+def app(services: Services) -> Iterator[Litestar]:
+    with application(services) as app:
+        yield app
 
 
 @pytest.fixture

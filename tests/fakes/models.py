@@ -9,18 +9,18 @@ import msgspec
 
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.config.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
-from app.main import create_app
 from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
+from tests.fakes.applications import application
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.source import GivenEmbedder
 
-BRISK = BackendSettings(kind="vllm", timeout_s=2, first_token_s=2, connect_timeout_s=10, retries=0)
-"""Nothing is tried twice, so that a test sees what one failure does."""
+BRISK = BackendSettings(kind="vllm", timeout_s=60, first_token_s=60, connect_timeout_s=60, retries=0)
+"""Nothing is tried twice, so that a test sees what one failure does; nothing is given up on a busy machine."""
 
 
 def gemini(server: GeminiServer, told: BackendSettings = BRISK) -> BackendSettings:
@@ -50,7 +50,7 @@ def services_for(
         backends=dict(backends),
         routing=routing or RoutingSettings(),
         budgets=budgets or BudgetSettings(),
-        ranking=ranking or RankingSettings(),
+        ranking=ranking or RankingSettings(deadline_ms=60_000),
         answer=answer or AnswerSettings(),
         compat=compat or CompatSettings(),
     )
@@ -64,7 +64,7 @@ def services_for(
 @asynccontextmanager
 async def client_of(services: Services) -> AsyncIterator[httpx.AsyncClient]:
     """The running application, called in-process."""
-    app = create_app(services.settings, services)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield client
+    with application(services) as app:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client

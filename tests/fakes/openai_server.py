@@ -113,8 +113,15 @@ class OpenAIServer(WireServer):
 
     async def until_busy(self, calls: int) -> None:
         """Returns when so many model calls are being worked at."""
-        async with asyncio.timeout(5):
-            while self.busy != calls:
+        await self._until(lambda: self.busy == calls)
+
+    async def until_asked(self, calls: int) -> None:
+        """Returns when the last of so many requests is being worked at."""
+        await self._until(lambda: len(self.requests) >= calls and self.busy > 0)
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not true():
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -33,6 +33,25 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
 
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """Real time, for tests with sockets, until a test skips some of it: a deadline passes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped = 0.0
+
+    def time(self) -> float:
+        """Seconds, those that were skipped included."""
+        return super().time() + self._skipped
+
+    def skip(self, seconds: float) -> None:
+        """Let this time pass at once."""
+        self._skipped += seconds
+
+
+SKIPPING_TIME = ("asyncio", {"loop_factory": SkippingLoop})
+"""As VIRTUAL_TIME."""
+
 VIRTUAL_TIME = ("asyncio", {"loop_factory": VirtualTimeLoop})
 """What the fixture `anyio_backend` returns in a module whose tests run in virtual time."""
 

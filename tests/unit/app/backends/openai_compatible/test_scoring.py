@@ -1,5 +1,6 @@
 """First-token log-probabilities from OpenAI-style servers."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -19,12 +20,15 @@ from app.errors import (
 from tests.fakes.faults import Fault
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import Dialect, OpenAIServer
+from tests.fakes.virtual_time import SKIPPING_TIME, SkippingLoop
 from tests.unit.app.backends.openai_compatible.opening import TIMEOUT_S, conversation, opened
 
 pytestmark = pytest.mark.anyio
 
 MINUS_INFINITY = -9999.0
 """How vLLM writes it."""
+
+AN_HOUR = 3600.0
 
 LABELS = ("0", "1", "2", "3")
 BATCH = "/v1/chat/completions/batch"
@@ -183,15 +187,26 @@ async def test_no_more_than_the_allowed_requests_run_at_once() -> None:
     assert (server.most_busy, scoring.requests) == (3, 40)
 
 
+@pytest.mark.parametrize("anyio_backend", [SKIPPING_TIME])
 async def test_what_was_scored_in_time_counts() -> None:
     """At the deadline the conversations that were scored keep their scores, and the rest is None."""
-    server = OpenAIServer("ollama", model(), load_s=0.04)
+    server = OpenAIServer("ollama", model(), slow_s=10 * AN_HOUR)
+
+    async def at_the_deadline(*faults: Fault) -> Scoring:
+        server.expect(*faults)
+        server.requests.clear()
+        scoring = asyncio.create_task(scorer_of(adapter).score([conversation("dental")] * 3, LABELS, AN_HOUR))
+        await server.until_asked(len(faults))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        loop.skip(AN_HOUR)
+        return await scoring
+
     async with server, opened(server, concurrency=1) as adapter:
-        scoring = await scorer_of(adapter).score([conversation("dental")] * 30, LABELS, 0.8)
+        scoring = await at_the_deadline(Fault.OK, Fault.SLOW_FIRST_BYTE)
         with pytest.raises(UpstreamTimeout):
-            await scorer_of(adapter).score([conversation("dental")] * 3, LABELS, 0.01)
-    assert scoring.scores[0] is not None
-    assert scoring.scores[-1] is None
+            await at_the_deadline(Fault.SLOW_FIRST_BYTE)
+    assert [score is not None for score in scoring.scores] == [True, False, False]
 
 
 async def test_labels_must_be_single_tokens_and_differ() -> None:
