@@ -13,6 +13,7 @@
     ├ EmbedderUnavailable         the embedding model cannot be loaded; the text names the extra or the setting
     ├ IndexBusy                   another process holds the index
     ├ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
+    │ └ StoreBusy                 it answers, and asks for patience; `retry_after` seconds (retryable)
     └ DiskFull                    less than the reserve is free: nothing is written, searching goes on
 
 `app.errors` adds the service's part. Status codes are no concern of either: `app.api.problem_details` has them.
@@ -139,6 +140,17 @@ class StoreUnavailable(WinnowError):
     """The vector store, or a file beside it, does not answer or refuses."""
 
     code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """The vector store has more requests than it takes."""
+
+    code = "store_busy"
+    retryable = True
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class DiskFull(WinnowError):

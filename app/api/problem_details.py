@@ -62,6 +62,7 @@ STATUS: Mapping[type[WinnowError], int] = {
     index_errors.EmbedderUnavailable: 503,
     index_errors.IndexBusy: 503,
     index_errors.StoreUnavailable: 503,
+    index_errors.StoreBusy: 503,
     index_errors.DiskFull: 507,
     errors.UpstreamError: 502,
     errors.UpstreamTimeout: 504,

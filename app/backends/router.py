@@ -276,5 +276,5 @@ def _none_offers(clients: Sequence[BackendClient], needs: Sequence[frozenset[Cap
     capabilities = ", or ".join(", ".join(sorted(some)) for some in needs)
     if len(clients) > 1:
         return f"none of the backends {names} offers {capabilities} together"
-    able = ", ".join(sorted(clients[0].probed.capabilities)) if clients[0].probed else "less than that"
+    able = ", ".join(sorted(clients[0].probed.capabilities)) or "nothing" if clients[0].probed else "less than that"
     return f"the backend {names} does not offer {capabilities}; it offers {able}"

@@ -29,10 +29,13 @@ _BAR = 22
     help="Directory with corpus.jsonl, queries.jsonl and qrels.tsv in the BEIR layout.",
 )
 @click.option("--backend", required=True, help="Name of the configured backend to calibrate.")
-@click.option("--queries", type=click.IntRange(2), default=100, help="Number of queries to grade.")
-@click.option("--depth", type=click.IntRange(20, 100), default=50, help="Passages that the model reads for each query.")
+@click.option("--questions", "queries", type=click.IntRange(2), default=100, help="Number of questions to grade.")
 @click.option(
-    "--passages",
+    "--depth", type=click.IntRange(20, 100), default=50, help="Passages that the model reads for each question."
+)
+@click.option(
+    "--documents",
+    "passages",
     type=click.IntRange(20),
     default=2000,
     help="Documents to use of a larger corpus: the relevant ones and a random sample of the others.",
@@ -40,17 +43,17 @@ _BAR = 22
 @click.option(
     "--collection", help="Rank from this existing collection instead; the judgements must use its document ids."
 )
-@click.option("--seed", type=int, default=1, help="Random seed for drawing queries and documents.")
-@click.option("--concurrency", type=click.IntRange(1, 64), default=4, help="Queries graded at the same time.")
-@click.option("--fresh", is_flag=True, help="Grade everything again instead of resuming an earlier run.")
+@click.option("--seed", type=int, default=1, help="Random seed for drawing questions and documents.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=4, help="Questions graded at the same time.")
+@click.option("--resume/--fresh", default=True, help="Continue an earlier run, or grade everything again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def calibrate(data: Path, as_json: bool, **options: Any) -> None:
+def calibrate(data: Path, resume: bool, as_json: bool, **options: Any) -> None:
     """Calibrate a backend's scores on judged documents, so that of those scored 0.8, 8 in 10 are relevant.
 
-    The model grades the passages that are retrieved for the queries; documents without a judgement count as not
+    The model grades the passages that are retrieved for the questions; documents without a judgement count as not
     relevant. The calibration is saved for this model and prompt version. A running service applies it after a restart.
     """
-    report = run(_calibrate(data, CalibrateOptions(**options)))
+    report = run(_calibrate(data, CalibrateOptions(fresh=not resume, **options)))
     if as_json:
         print_json(report)
     else:
@@ -91,7 +94,7 @@ def _figures(report: "CalibrationReport") -> Table:
         table.add_column(head, justify="right" if column else "left")
     fit, held_out = report.fit, report.held_out
     table.add_row(
-        f"all {report.queries} queries",
+        f"all {report.queries} questions",
         f"{fit.n:,} ({fit.positives:,} relevant)",
         f"{fit.ece_before:.3f} -> {fit.ece_after:.3f}",
         f"{fit.log_loss:.3f}",
@@ -109,11 +112,11 @@ def _figures(report: "CalibrationReport") -> Table:
 def _notes(report: "CalibrationReport") -> list[str]:
     notes = []
     if report.held_out is None:
-        notes.append("too few queries to hold half of them out: how well this generalises is unknown")
+        notes.append("too few questions to hold half of them out: how well this generalises is unknown")
     elif report.held_out.log_loss_after > report.held_out.log_loss_before:
-        notes.append("on the held-out queries the scores got worse: use more --queries")
+        notes.append("on the held-out questions the scores got worse: use more --questions")
     if report.failed:
-        notes.append(f"{report.failed} queries failed and are left out; run the same command again to retry them")
+        notes.append(f"{report.failed} questions failed and are left out; run the same command again to retry them")
     if report.unread:
         notes.append(f"{report.unread:,} documents were not graded and are left out")
     return notes

@@ -144,9 +144,10 @@ def _unranked(failure: WinnowError, route: Route, call: Call) -> RankingOutcome:
     tried = failure.failures
     if isinstance(failure, Refused):  # a route takes a refusal for an answer; here it is one more that did not rank
         tried += (Fallback(backend=failure.service, reason=failure.code),)
-    names = " and ".join(one.backend for one in tried)
+    # Nobody was tried if what failed is beside the models, such as the ledger.
+    who = f"{' and '.join(one.backend for one in tried)} did not rank" if tried else "no model ranked"
     return RankingOutcome(
         use=BackendUse(requested=route.requested, used=NONE.name, fallbacks=tried),
         usage=call.account.usage(),
-        degraded=(f"{names} did not rank ({failure.code}); results are in retrieval order",),
+        degraded=(f"{who} ({failure.code}); results are in retrieval order",),
     )

@@ -22,7 +22,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from indexing.documents import Candidate, Passage, from_payload
-from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable, WinnowError
+from indexing.errors import CollectionNotFound, Conflict, StoreBusy, StoreUnavailable, WinnowError
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.settings import StoreSettings
 from indexing.store.base import (
@@ -62,6 +62,9 @@ _BATCH_POINTS = 512
 _BATCH_BYTES = 8 * 2**20
 """Far below the 32 MB that a server takes in one request, because the estimate is rough."""
 
+
+_BUSY_S = 1.0
+"""Until a busy server that names no time is asked again."""
 
 _DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
 _KINDS: dict[IndexKind, models.PayloadSchemaType] = {
@@ -351,6 +354,13 @@ def _translated(name: str, exc: Exception) -> WinnowError:
         if exc.code() is grpc.StatusCode.NOT_FOUND:
             return CollectionNotFound(name)
         reason = f"failed: {exc.code().name}"
+    elif isinstance(exc, QdrantException) or (isinstance(exc, UnexpectedResponse) and exc.status_code == 429):
+        # qdrant-client has its exception for a 429 of which it could read the Retry-After.
+        log.warning("the vector store is busy: %s", exc)
+        return StoreBusy(
+            "the vector store is busy: it takes no more requests for now; raise its rate limits if this goes on",
+            retry_after=getattr(exc, "retry_after_s", _BUSY_S),
+        )
     elif isinstance(exc, UnexpectedResponse):
         if exc.status_code == 404:
             return CollectionNotFound(name)

@@ -74,12 +74,12 @@ def test_a_calibration_is_shown() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"held_out": None}, "too few queries to hold half of them out"),
+        ({"held_out": None}, "too few questions to hold half of them out"),
         (
             {"held_out": HeldOut(n=9, ece_before=0.1, ece_after=0.2, log_loss_before=0.1, log_loss_after=0.2)},
             "the scores got worse",
         ),
-        ({"failed": 3}, "3 queries failed and are left out"),
+        ({"failed": 3}, "3 questions failed and are left out"),
         ({"unread": 1200}, "1,200 documents were not graded"),
     ],
 )

@@ -69,6 +69,7 @@ def test_as_json_the_command_is_a_list() -> None:
     told = json.loads(output("--preset", "rtx3080", "--json"))
     assert told["command"] == preset("rtx3080").command(8001)
     assert set(told["estimates"]) <= {*told["memory_mib"], *told}
+    assert (told["gpu"], told["model"]) == (CARDS["rtx3080"].label, preset("rtx3080").checkpoint)
     assert told["url"] == "http://127.0.0.1:8001/v1"
 
 

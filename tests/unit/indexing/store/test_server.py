@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
-from indexing.errors import CollectionNotFound, StoreUnavailable
+from indexing.errors import CollectionNotFound, StoreBusy, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval, SparseVector
@@ -37,7 +37,7 @@ def over_rest(url: str) -> ServerStore:
         (503, b"", "refuses: 503"),
         (200, b"<html>a login page</html>", "does not answer"),
         (200, b'{"result":"of another kind"}', "does not answer"),
-        (429, b'{"status":{"error":"Too many requests"}}', "the vector store"),
+        (429, b'{"status":{"error":"Too many requests"}}', "is busy"),
     ],
 )
 async def test_refusals_become_store_unavailable(status: int, body: bytes, message: str) -> None:
@@ -48,6 +48,17 @@ async def test_refusals_become_store_unavailable(status: int, body: bytes, messa
             with pytest.raises(StoreUnavailable, match=message):
                 await call
         await store.close()
+
+
+@pytest.mark.parametrize(("said", "wait"), [({"Retry-After": "7"}, 7), ({}, 1), ({"Retry-After": "tomorrow"}, 1)])
+async def test_a_busy_server_is_asked_again_when_it_says(said: dict[str, str], wait: float) -> None:
+    """A 429 may be repeated after the seconds that the server names, or after one."""
+    with answering(429, b'{"status":{"error":"Too many requests"}}', headers=said) as url:
+        store = over_rest(url)
+        with pytest.raises(StoreBusy, match="rate limits") as caught:
+            await store.retrieve("docs", QUERY)
+        await store.close()
+    assert (caught.value.retryable, caught.value.retry_after) == (True, wait)
 
 
 async def test_the_servers_own_text_is_logged_only(caplog: pytest.LogCaptureFixture) -> None:
