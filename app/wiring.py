@@ -111,7 +111,8 @@ class Services:
         self.model = Resource(embedder.get)
         self.texts = TextEmbedder(self.model.get)
         self._on_close("text embedder", self.texts.close)
-        self.queries = QueryEmbedder(self.model.get, cache=settings.embedding.query_cache)
+        embedding = settings.embedding
+        self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
         self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
         self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
@@ -193,7 +194,7 @@ class Services:
             self.searcher,
             self.backends,
             self.router.get,
-            self.queries.embed_together,
+            self.queries.embed_sentences,
             settings.routing.deadline_s,
             settings.answer.min_relevance,
         )

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexing.embedding.batching import LazyEmbedder
-from indexing.embedding.model import SentenceTransformerEmbedder, Vectors, check_model, load_embedder
+from indexing.embedding.model import Lane, SentenceTransformerEmbedder, Vectors, check_model, load_embedder
 from indexing.pipeline.context import PipelineContext, ensure_collection, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Summary, SyncRequest
@@ -54,12 +54,12 @@ class RecordingEmbedder(SentenceTransformerEmbedder):
         self.texts: list[str] = []
         self._pretend = pretend
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         self.texts += texts
         if self._pretend:
             rows = np.random.default_rng(len(texts)).normal(size=(len(texts), self.dimension))
             return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-        return super().embed_documents(texts)
+        return super().embed_documents(texts, lane)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     batch_size: int = 32
     max_tokens: int | None = None
     query_cache: int = 10_000
+    sentence_cache: int = 10_000
     sizes: tuple[int, ...] = ()
 
 

@@ -2,11 +2,11 @@
 
     LazyEmbedder                         loads the model, once
       Batches                            the queue before it: texts of many callers share a call
-        QueryEmbedder                    queries of searches, remembered
+        QueryEmbedder                    queries of searches and sentences of answers, each with their memory
         TextEmbedder                     texts that callers want the vectors of, with their token counts
 
-A call of the model with 32 texts costs far less than 32 calls, and blocks its thread: so each class has threads of its
-own, and what arrives while they are busy waits for the next call. Nobody waits for a batch to fill up.
+A call of the model with 32 texts costs far less than 32 calls, and blocks its thread: so each lane of the model has a
+thread of its own, and what arrives while it is busy waits for the next call. Nobody waits for a batch to fill up.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from indexing.embedding.model import Embedder, Vectors, load_embedder
+from indexing.embedding.model import Embedder, Lane, Vectors, load_embedder
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, Overloaded
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionInfo, Vector
@@ -87,8 +87,8 @@ class _Pending(Generic[V]):
 class Batches(Generic[V]):
     """Values of texts, by `work` on a batch of them: one value for each, in order.
 
-    A text seen before is answered from memory, and one that is under way is not worked on twice. What arrives while
-    all `parallel` calls are busy goes together in the next one, up to `batch` texts; while one is free nothing waits.
+    A text seen before is answered from memory, and one that is under way is not worked on twice. What arrives during a
+    call goes together in the next one, up to `batch` texts.
     `cache` values are remembered (0: none). `queue` texts may wait; one whose callers have all left is dropped.
     """
 
@@ -99,14 +99,13 @@ class Batches(Generic[V]):
         cache: int,
         batch: int,
         queue: int,
-        parallel: int = 1,
     ) -> None:
         self._work = work
-        self._cache, self._batch, self._queue, self._parallel = cache, batch, queue, parallel
+        self._cache, self._batch, self._queue = cache, batch, queue
         self._remembered: OrderedDict[str, V] = OrderedDict()
         self._underway: dict[str, _Pending[V]] = {}
         self._waiting: dict[str, _Pending[V]] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
 
     def remembered(self, text: str) -> V | None:
         """The value, if it is in memory."""
@@ -116,20 +115,24 @@ class Batches(Generic[V]):
 
     async def values(self, texts: Sequence[str]) -> list[V]:
         """In order. Raises Overloaded, and what the work raises."""
+        known = {text: value for text in texts if (value := self.remembered(text)) is not None}
         joined: list[_Pending[V]] = []
         try:
             for text in texts:
-                joined.append(self._join(text))
+                if text not in known:
+                    joined.append(self._join(text))
             self._dispatch()
             # Not asyncio.gather: it adds a callback for each text, a million for a thousand callers of a thousand.
-            return [await asyncio.shield(pending.value) for pending in joined]
+            known |= {pending.text: await asyncio.shield(pending.value) for pending in joined}
+            return [known[text] for text in texts]
         finally:
             for pending in joined:
                 self._leave(pending)
 
     async def close(self) -> None:
-        """Wait for the calls under way."""
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        """Wait for the call under way."""
+        if self._running is not None:
+            await asyncio.wait((self._running,))
 
     def _join(self, text: str) -> _Pending[V]:
         pending = self._underway.get(text) or self._enqueue(text)
@@ -149,14 +152,16 @@ class Batches(Generic[V]):
             del self._waiting[pending.text], self._underway[pending.text]
 
     def _dispatch(self) -> None:
-        if self._waiting and len(self._calls) < self._parallel:
+        if self._waiting and self._running is None:
             batch = list(islice(self._waiting, self._batch))
             for text in batch:
                 del self._waiting[text]
-            call = asyncio.ensure_future(self._call(batch))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            call.add_done_callback(lambda _: self._dispatch())
+            self._running = asyncio.ensure_future(self._call(batch))
+            self._running.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Future[None]) -> None:
+        self._running = None
+        self._dispatch()
 
     async def _call(self, batch: list[str]) -> None:
         try:
@@ -177,9 +182,10 @@ class Batches(Generic[V]):
 
 
 class QueryEmbedder:
-    """Embeds queries for many callers at once; `cache`, `batch` and `queue` are those of `Batches`.
+    """Embeds queries for many callers at once, and beside them the sentences of answers.
 
-    `embedder` returns the model, and may have to load it first. `threads` calls of the model run at once.
+    `cache` queries and `sentences` sentences are remembered: a passage's sentences are the same for each question.
+    `batch` and `queue` are those of `Batches`. `embedder` returns the model, and may have to load it first.
     """
 
     def __init__(
@@ -187,15 +193,16 @@ class QueryEmbedder:
         embedder: Callable[[], Awaitable[Embedder]],
         *,
         cache: int = 10_000,
+        sentences: int = 10_000,
         batch: int = 32,
         queue: int = 1024,
-        threads: int = 1,
     ) -> None:
         self._embedder = embedder
-        self._queue = queue
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="embed-query")
-        self._queries: Batches[Vector] = Batches(self._rows, cache=cache, batch=batch, queue=queue, parallel=threads)
-        self._together = 0
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="embed-query")
+        self._queries, self._sentences = (
+            Batches[Vector](work, cache=size, batch=batch, queue=queue)
+            for work, size in ((self._query_vectors, cache), (self._sentence_vectors, sentences))
+        )
 
     async def embed(self, text: str) -> Vector:
         """A unit vector, shape (dimension,); do not write to it. Raises EmbedderUnavailable, Overloaded."""
@@ -205,29 +212,31 @@ class QueryEmbedder:
         (vector,) = await self._queries.values([text])
         return vector
 
-    async def embed_together(self, texts: Sequence[str]) -> Vectors:
-        """Texts to compare with one another, in one call, not remembered; one row each. Errors: as `embed`."""
-        if self._together >= self._queue:
-            raise Overloaded(f"{self._together} requests are waiting for the embedding model; try again shortly")
-        self._together += 1
-        try:
-            return await self._in_thread(texts)
-        finally:
-            self._together -= 1
+    async def embed_sentences(self, texts: Sequence[str]) -> Vectors:
+        """Of a question and the sentences to compare with it, one row each. Errors: as `embed`."""
+        await self._embedder()
+        known = {text: vector for text in texts if (vector := self._queries.remembered(text)) is not None}
+        rest = [text for text in texts if text not in known]
+        known |= zip(rest, await self._sentences.values(rest), strict=True)
+        return np.stack([known[text] for text in texts])
 
     async def close(self) -> None:
         """Wait for the calls under way, then end the threads."""
         await self._queries.close()
+        await self._sentences.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _rows(self, texts: Sequence[str]) -> list[Vector]:
-        return list(await self._in_thread(texts))
+    async def _query_vectors(self, texts: Sequence[str]) -> list[Vector]:
+        return await self._in_thread(texts, "queries")
 
-    async def _in_thread(self, texts: Sequence[str]) -> Vectors:
+    async def _sentence_vectors(self, texts: Sequence[str]) -> list[Vector]:
+        return await self._in_thread(texts, "sentences")
+
+    async def _in_thread(self, texts: Sequence[str], lane: Lane) -> list[Vector]:
         embedder = await self._embedder()
-        vectors = await asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, texts)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._threads, embedder.embed_queries, texts, lane)
         check_finite(vectors, embedder.model_id)
-        return vectors
+        return [vector.copy() for vector in vectors]  # a row that is remembered would keep its whole batch
 
 
 MAX_TOKEN_LENGTH = 64
@@ -245,12 +254,13 @@ class Embedded(NamedTuple):
 class TextEmbedder:
     """Embeds texts for many callers at once, documents apart from queries; `batch` and `queue` are those of `Batches`.
 
-    A batch is larger than what the model computes at once, so that texts of one length are computed together. One
-    thread does both: these texts may come by the thousand, and searches must not wait for more than one call of them.
+    The texts of a caller go in slices of a batch, those of one length together, and callers take turns: thousands of
+    texts do not hold up a few.
     """
 
-    def __init__(self, embedder: Callable[[], Awaitable[Embedder]], *, batch: int = 256, queue: int = 16_384) -> None:
+    def __init__(self, embedder: Callable[[], Awaitable[Embedder]], *, batch: int = 32, queue: int = 16_384) -> None:
         self._embedder = embedder
+        self._batch = batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed-text")
         self._documents, self._queries = (
             Batches[Embedded](functools.partial(self._in_thread, queries=queries), cache=0, batch=batch, queue=queue)
@@ -260,7 +270,13 @@ class TextEmbedder:
     async def embed(self, texts: Sequence[str], *, queries: bool = False) -> list[Embedded]:
         """One for each text, as documents or as `queries`. Raises EmbedderUnavailable, Overloaded."""
         await self._embedder()
-        return await (self._queries if queries else self._documents).values(texts)
+        batches = self._queries if queries else self._documents
+        distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+        embedded: dict[str, Embedded] = {}
+        for start in range(0, len(distinct), self._batch):
+            part = distinct[start : start + self._batch]
+            embedded |= zip(part, await batches.values(part), strict=True)
+        return [embedded[text] for text in texts]
 
     async def close(self) -> None:
         """Wait for the calls under way, then end the thread."""
@@ -277,7 +293,7 @@ class TextEmbedder:
 def _embed(embedder: Embedder, texts: Sequence[str], queries: bool) -> list[Embedded]:
     most = embedder.max_tokens
     reached = [text[: most * MAX_TOKEN_LENGTH] for text in texts]
-    vectors = (embedder.embed_queries if queries else embedder.embed_documents)(reached)
+    vectors = (embedder.embed_queries if queries else embedder.embed_documents)(reached, "texts")
     check_finite(vectors, embedder.model_id)
     counts = [len(embedder.token_spans(text)) for text in reached]
     return [

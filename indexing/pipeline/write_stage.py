@@ -12,7 +12,7 @@ from indexing.chunking.chunker import ChunkOptions, chunk, embedding_text
 from indexing.concurrency import finish
 from indexing.documents import Document, Passage, passage_id
 from indexing.embedding.batching import check_finite
-from indexing.embedding.model import Embedder, Vectors
+from indexing.embedding.model import Embedder, Lane, Vectors
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Report, say_nothing
@@ -23,6 +23,9 @@ WINDOW = 512
 
 _TEXTS_PER_CALL = 64
 """A call of the model cannot be stopped: a run that is cancelled waits for at most this many texts."""
+
+SMALL_WRITE = 16
+"""Passages. A write of at most so many is embedded in the lane of callers' texts, not behind whole files."""
 
 T = TypeVar("T")
 
@@ -153,7 +156,8 @@ async def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     """
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     slices = [distinct[start : start + _TEXTS_PER_CALL] for start in range(0, len(distinct), _TEXTS_PER_CALL)]
-    vectors = np.concatenate([await finish(asyncio.to_thread(embedder.embed_documents, part)) for part in slices])
+    lane: Lane = "texts" if len(distinct) <= SMALL_WRITE else "bulk"
+    vectors = np.concatenate([await finish(asyncio.to_thread(embedder.embed_documents, part, lane)) for part in slices])
     check_finite(vectors, embedder.model_id)
     row = {text: i for i, text in enumerate(distinct)}
     return np.asarray(vectors[[row[text] for text in texts]], dtype=np.float32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from indexing.embedding.model import Vectors
+from indexing.embedding.model import Lane, Vectors
 
 WORD = re.compile(r"\w+")
 
@@ -28,16 +28,18 @@ class HashEmbedder:
         self.called = threading.Event()
         self.failure: Exception | None = None
         self.query_calls: list[list[str]] = []
+        self.lanes: list[Lane] = []
         self.embedded: list[str] = []
         self.document_calls = 0
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         self.embedded += texts
         self.document_calls += 1
         return np.stack([self._vector(text) for text in texts])
 
-    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
         self.query_calls.append(list(texts))
+        self.lanes.append(lane)
         self.called.set()
         if self.gate is not None:
             self.gate.wait(timeout=10)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexing.embedding.model import Vectors
+from indexing.embedding.model import Lane, Vectors
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import index, workbench
@@ -22,9 +22,9 @@ class SlowEmbedder(HashEmbedder):
         super().__init__()
         self._seconds = seconds
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         time.sleep(self._seconds * len(texts))
-        return super().embed_documents(texts)
+        return super().embed_documents(texts, lane)
 
 
 async def main(home: Path, folder: Path, seconds: float, *, rebuild: bool) -> None:

@@ -133,7 +133,7 @@ async def test_a_burst_of_single_texts_goes_together(client: httpx.AsyncClient, 
     texts = [f"text number {number}" for number in range(300)]
     replies = await asyncio.gather(*(post(client, input=text) for text in texts))
     found = np.array([vectors(reply)[0] for reply in replies])
-    assert embedder.document_calls <= 10
+    assert embedder.document_calls <= 30
     assert np.array_equal(found, embedder.embed_documents(texts))
 
 

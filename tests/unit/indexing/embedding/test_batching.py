@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from indexing.embedding.batching import Batches, QueryEmbedder, TextEmbedder
+from indexing.embedding.model import Lane, Vectors
 from indexing.errors import EmbedderUnavailable, Overloaded
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
@@ -58,19 +59,6 @@ async def test_what_nobody_waits_for_any_more_is_not_worked_on() -> None:
     lengths.gate.set()
     assert await asyncio.gather(staying, both, late) == [[5], [4], [3, 4]]
     assert lengths.calls == [["first"], ["both", "one", "late"]]
-
-
-async def test_as_many_calls_as_may_run_do() -> None:
-    """With two at once the third text waits, and goes with those that came after it."""
-    lengths = Lengths()
-    batches = Batches(lengths.of, cache=0, batch=10, queue=10, parallel=2)
-    asked = [asyncio.ensure_future(batches.values([text])) for text in ("a", "bb", "ccc", "dddd")]
-    await lengths.begun.acquire()
-    await lengths.begun.acquire()
-    assert lengths.calls == [["a"], ["bb"]]
-    lengths.gate.set()
-    assert await asyncio.gather(*asked) == [[1], [2], [3], [4]]
-    assert lengths.calls[2:] == [["ccc", "dddd"]]
 
 
 async def test_a_model_that_forgets_a_text_fails_all_of_its_call() -> None:
@@ -198,7 +186,7 @@ async def test_a_vector_that_is_not_finite_is_an_error() -> None:
 class BrokenEmbedder(HashEmbedder):
     """A model whose numbers ran over."""
 
-    def embed_queries(self, texts: object) -> np.ndarray:
+    def embed_queries(self, texts: object, lane: str = "queries") -> np.ndarray:
         return np.full((1, 64), np.nan, dtype=np.float32)
 
 
@@ -216,27 +204,63 @@ async def test_a_caller_who_leaves_does_not_take_the_vector_along() -> None:
     await queries.close()
 
 
-async def test_texts_to_compare_go_in_one_call() -> None:
-    """`embed_together` makes one call, a row for each text, and leaves the memory alone."""
+async def test_sentences_are_remembered_apart_from_queries() -> None:
+    """A known sentence, or a known query among them, is not embedded again; one row each, repeated ones too."""
     embedder = HashEmbedder()
     queries = QueryEmbedder(GivenEmbedder(embedder).get)
-    vectors = await queries.embed_together(["a", "b"])
-    assert vectors.shape == (2, 64)
-    assert embedder.query_calls == [["a", "b"]]
-    await queries.embed("a")
-    assert len(embedder.query_calls) == 2
+    await queries.embed("question")
+    vectors = await queries.embed_sentences(["question", "a", "b", "a"])
+    assert np.array_equal(vectors, embedder.embed_documents(["question", "a", "b", "a"]))
+    await queries.embed_sentences(["another question", "b", "c"])
+    assert embedder.query_calls == [["question"], ["a", "b"], ["another question", "c"]]
+    assert embedder.lanes == ["queries", "sentences", "sentences"]
     await queries.close()
 
 
-async def test_too_many_comparisons_are_refused() -> None:
-    """`embed_together` is bounded like the queries."""
+async def test_a_query_does_not_wait_for_sentences() -> None:
+    """While the model reads sentences, a query is embedded."""
+    embedder = SlowSentences()
+    queries = QueryEmbedder(GivenEmbedder(embedder).get)
+    sentences = asyncio.ensure_future(queries.embed_sentences(["a", "b"]))
+    await until_called(embedder)
+    assert (await queries.embed("question")).shape == (64,)
+    assert not sentences.done()
+    embedder.release.set()
+    await sentences
+    await queries.close()
+
+
+class SlowSentences(HashEmbedder):
+    """Reads sentences until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
+        vectors = super().embed_queries(texts, lane)
+        if lane == "sentences":
+            self.release.wait(timeout=10)
+        return vectors
+
+
+async def test_a_remembered_vector_keeps_no_batch_alive() -> None:
+    """It owns its numbers."""
+    queries = QueryEmbedder(GivenEmbedder(HashEmbedder()).get)
+    vector = await queries.embed("a")
+    assert vector.base is None
+    await queries.close()
+
+
+async def test_too_many_sentences_are_refused() -> None:
+    """They are bounded like the queries."""
     gate = threading.Event()
     embedder = HashEmbedder(gate=gate)
     queries = QueryEmbedder(GivenEmbedder(embedder).get, queue=1)
-    running = asyncio.ensure_future(queries.embed_together(["a"]))
+    running = asyncio.ensure_future(queries.embed_sentences(["a"]))
     await until_called(embedder)
     with pytest.raises(Overloaded):
-        await queries.embed_together(["b"])
+        await queries.embed_sentences(["b", "c"])
     gate.set()
     await running
     await queries.close()
@@ -269,7 +293,19 @@ async def test_singles_share_a_call() -> None:
     embedder = HashEmbedder()
     texts = TextEmbedder(GivenEmbedder(embedder).get)
     await asyncio.gather(*(texts.embed([f"text {number}"]) for number in range(100)))
-    assert embedder.document_calls == 2
+    assert embedder.document_calls == 5  # the first alone, then 32 at a time
+    await texts.close()
+
+
+async def test_callers_with_many_texts_take_turns_with_others() -> None:
+    """Whoever comes later with one text waits for a slice of the many, not for all of them."""
+    embedder = HashEmbedder()
+    texts = TextEmbedder(GivenEmbedder(embedder).get, batch=4)
+    many = asyncio.ensure_future(texts.embed([f"text {number}" for number in range(40)]))
+    await asyncio.sleep(0)
+    await texts.embed(["one"])
+    assert not many.done()
+    await many
     await texts.close()
 
 

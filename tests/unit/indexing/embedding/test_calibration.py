@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexing.embedding.calibration import MIN_UNIT, PAIRS, dense_unit
-from indexing.embedding.model import Vectors
+from indexing.embedding.model import Lane, Vectors
 from tests.fakes.embedder import HashEmbedder
 
 pytestmark = pytest.mark.numeric
@@ -21,14 +21,14 @@ class ReadingEmbedder(HashEmbedder):
         self._languages = languages.split()
         self._base = base
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         rows = np.zeros((len(texts), 8), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             row[7] = self._base**0.5
             row[TOPIC[text] if LANGUAGE[text] in self._languages else 6] = (1 - self._base) ** 0.5
         return rows
 
-    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
         return self.embed_documents(texts)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexing.documents import Document
-from indexing.embedding.model import Vectors
+from indexing.embedding.model import Lane, Vectors
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
@@ -315,10 +315,10 @@ class FailingEmbedder(HashEmbedder):
         super().__init__()
         self.word = word
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         if any(self.word in text for text in texts):
             raise EmbedderUnavailable("it broke")
-        return super().embed_documents(texts)
+        return super().embed_documents(texts, lane)
 
 
 async def test_a_failed_rebuild_leaves_the_live_index_as_it_is(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from indexing.concurrency import finish
 from indexing.documents import Document
-from indexing.embedding.model import Vectors
+from indexing.embedding.model import Lane, Vectors
 from indexing.errors import EmbedderUnavailable
 from indexing.pipeline.context import PipelineContext, ensure_collection
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
@@ -115,8 +115,8 @@ async def test_equal_texts_are_embedded_once(embedder: HashEmbedder) -> None:
 class BrokenEmbedder(HashEmbedder):
     """Half of what it says is not a number."""
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
-        vectors = super().embed_documents(texts)
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
+        vectors = super().embed_documents(texts, lane)
         vectors[::2] = np.nan
         return vectors
 
