@@ -27,7 +27,7 @@ from app.api.request import BodyRequest
 from app.api.routes.answer import answer
 from app.api.routes.chat import chat
 from app.api.routes.collections import create_collection, delete_collection, list_collections, show_collection
-from app.api.routes.documents import delete_document, list_documents, put_documents, show_document, show_job
+from app.api.routes.documents import delete_document, list_documents, put_documents, show_document
 from app.api.routes.internal import (
     confirm_presence,
     create_snapshot,
@@ -36,6 +36,7 @@ from app.api.routes.internal import (
     restore_snapshot,
     sync_files,
 )
+from app.api.routes.jobs import cancel_job, list_jobs, show_job
 from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_version
 from app.api.routes.search import search
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
@@ -64,7 +65,9 @@ ROUTES = (
     list_documents,
     show_document,
     delete_document,
+    list_jobs,
     show_job,
+    cancel_job,
     show_usage,
     export_usage,
     estimate_cost,

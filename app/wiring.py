@@ -125,7 +125,7 @@ class Services:
         self.snapshots = Snapshots(
             self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()
         )
-        self.jobs = Jobs()
+        self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
         self.warm_up = WarmUp(needs, self._index_samples, self.disk)
@@ -141,6 +141,7 @@ class Services:
         """
         await asyncio.to_thread(self.accounts.open)
         self.warm_up.start(samples)
+        self.jobs.start()
 
     async def close(self) -> None:
         """Close everything that was opened, the last first; what fails to close is logged and keeps nothing open."""

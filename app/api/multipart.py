@@ -9,7 +9,7 @@ from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Sche
 from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.request import BodyRequest, decode, limited, require_json
+from app.api.request import BodyRequest, CountBytes, decode, limited, require_json
 from app.api.schemas import Name
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 from app.services.document_validation import Submission, SubmittedFile, failed
@@ -37,8 +37,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest(f"the field {self.name} is not valid {self.charset}") from exc
 
 
-async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> list[Part]:
-    """The parts in order. Raises InvalidRequest, TooLarge."""
+async def read_form(request: BodyRequest, max_bytes: int, max_parts: int, count: CountBytes) -> list[Part]:
+    """The parts in order; `count` hears of each piece that arrives. Raises InvalidRequest, TooLarge, and its errors."""
     boundary = request.content_type[1].get("boundary", "")
     parts: list[Part] = []
     data = bytearray()
@@ -46,6 +46,7 @@ async def read_form(request: BodyRequest, max_bytes: int, max_parts: int) -> lis
     try:
         with PushMultipartParser(boundary.encode(), max_segment_count=max_parts) as parser:
             async for piece in request.stream():
+                count(len(piece))
                 size += len(piece)
                 if size > max_bytes:
                     raise TooLarge(f"a form may have {max_bytes} bytes; send the files in several requests")
@@ -129,18 +130,23 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     submissions: list[Submission]
     size: int
 
+    @property
+    def has_files(self) -> bool:
+        """Whether there are files, which have to be read."""
+        return any(isinstance(submission, SubmittedFile) for submission in self.submissions)
 
-async def read_upload(request: BodyRequest, max_json_bytes: int) -> Upload:
-    """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge."""
+
+async def read_upload(request: BodyRequest, max_json_bytes: int, count: CountBytes) -> Upload:
+    """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `count` raises."""
     content_type = request.headers.get("content-type")
     if (content_type or "").partition(";")[0].strip().lower() == MULTIPART:
-        return await _from_form(request)
+        return await _from_form(request, count)
     try:
         require_json(content_type)
     except UnsupportedMediaType as exc:
         raise UnsupportedMediaType(f"{exc}; or send files as {MULTIPART}") from exc
     refusal = f"a JSON body may have {max_json_bytes} bytes; send several requests, or files as {MULTIPART}"
-    return _from_json(await limited(request, max_json_bytes, refusal))
+    return _from_json(await limited(request, max_json_bytes, refusal, count))
 
 
 def request_body() -> RequestBody:
@@ -184,8 +190,8 @@ def _mended(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], body) if rb"\u" in body else body
 
 
-async def _from_form(request: BodyRequest) -> Upload:
-    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1)
+async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:
+    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1, count)
     if unknown := {part.name for part in parts} - {"files", "collection"}:
         raise _refused(*((name, "unknown field; known are files, collection") for name in sorted(unknown)))
     files = [part for part in parts if part.name == "files"]

@@ -3,7 +3,7 @@
 import asyncio
 import difflib
 import re
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -131,10 +131,15 @@ class BodyRequest(Request[Any, Any, Any]):
         return b" " if not body and _reads_json(self) else body
 
 
-async def limited(request: Request[Any, Any, Any], limit: int, refusal: str) -> bytes:
+CountBytes = Callable[[int], None]
+"""Hears how many bytes of a body have arrived; raises Overloaded when too many are held."""
+
+
+async def limited(request: Request[Any, Any, Any], limit: int, refusal: str, count: CountBytes) -> bytes:
     """The body of a route without Litestar's own limit. Raises TooLarge, with the text `refusal`, beyond `limit`."""
     pieces, size = [], 0
     async for piece in request.stream():
+        count(len(piece))
         size += len(piece)
         if size > limit:
             raise TooLarge(refusal)

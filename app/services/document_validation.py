@@ -68,18 +68,28 @@ def id_problem(document_id: str) -> str:
 
 
 def _cleaned(submitted: SubmittedDocument) -> Validated:
-    document, source = submitted.document, clean(submitted.source)
-    if submitted.id and (problem := id_problem(submitted.id)):
-        return failed("invalid_id", problem, submitted.id[:MAX_ID_CHARACTERS], source)
+    # Names are stored composed (NFC), so that both spellings of "é" are one document.
+    document, source = submitted.document, _composed(clean(submitted.source))
+    document_id = _composed(submitted.id)
+    if document_id and (problem := id_problem(document_id)):
+        return failed("invalid_id", problem, document_id[:MAX_ID_CHARACTERS], source)
     try:
         metadata = _clean_metadata(document.metadata)
     except _InvalidMetadata as exc:
-        return failed("invalid_metadata", str(exc), submitted.id or None, source)
+        return failed("invalid_metadata", str(exc), document_id or None, source)
     cleaned = msgspec.structs.replace(
-        document, text=clean(document.text), title=clean(document.title), key=clean(document.key), metadata=metadata
+        document,
+        text=clean(document.text),
+        title=clean(document.title),
+        key=_composed(clean(document.key)),
+        metadata=metadata,
     )
-    result = SubmittedDocument(document=cleaned, id=submitted.id, source=source)
+    result = SubmittedDocument(document=cleaned, id=document_id, source=source)
     return msgspec.structs.replace(result, id=result.document_id())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _clean_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
@@ -17,6 +18,8 @@ from app.services.document_validation import (
     failed,
     validate,
 )
+from app.services.indexing_time import IndexingTime
+from app.services.job_records import Outcome
 from indexing.documents import Passage
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
@@ -35,7 +38,10 @@ from indexing.readers.sandbox.pool import ReaderPool
 from indexing.store.base import CollectionInfo, Distance, check_name
 
 MAX_AT_ONCE = 64
-"""Uploads that may be under way; each holds its documents in memory."""
+"""Uploads whose callers wait until they are indexed."""
+
+MAX_BODY_BYTES = 500_000_000
+"""Of all uploads together that are being received, or that somebody waits for: they are in memory."""
 
 _SLICE = 64
 """Documents indexed at a time, after which other writers to the collection get their turn."""
@@ -66,8 +72,9 @@ class Documents:
 
     def __init__(self, context: Callable[[], Awaitable[PipelineContext]]) -> None:
         self._context = context
+        self.indexing_time = IndexingTime()
         self._syncing = asyncio.Lock()
-        self._uploads = 0
+        self._uploads = self._body_bytes = 0
         self._readers: ReaderPool | None = None
 
     async def close(self) -> None:
@@ -147,25 +154,48 @@ class Documents:
         finally:
             self._uploads -= 1
 
+    @contextmanager
+    def receiving(self) -> Iterator[Callable[[int], None]]:
+        """Counts the bytes of a body as they arrive, until the block ends. The count raises Overloaded."""
+        held = 0
+
+        def count(size: int) -> None:
+            nonlocal held
+            if self._body_bytes + size > MAX_BODY_BYTES:
+                raise Overloaded("too many large uploads are being received; try again later", _RETRY_AFTER_S)
+            held += size
+            self._body_bytes += size
+
+        try:
+            yield count
+        finally:
+            self._body_bytes -= held
+
     async def read(self, submissions: Sequence[Submission]) -> list[Validated]:
         """The documents of all submissions in order, each with its id, or why it cannot be indexed."""
         unvalidated = [document for submission in submissions for document in await self._read(submission)]
         return await asyncio.to_thread(validate, unvalidated)
 
-    async def index(
-        self,
-        collection: str,
-        documents: Sequence[Validated],
-        on_results: Callable[[Sequence[DocumentResult]], None] = lambda _: None,
-    ) -> list[DocumentResult]:
-        """Index what `read` gave; one result each, in order. `on_results` gets each slice once it is searchable."""
+    async def index(self, collection: str, documents: Sequence[Validated]) -> list[DocumentResult]:
+        """Index what `read` gave; one result each, in order."""
         results: list[DocumentResult] = []
         for start in range(0, len(documents), _SLICE):
-            part = documents[start : start + _SLICE]
-            done = await self._index(collection, part)
-            on_results(done)
-            results.extend(done)
+            results.extend(await self._index(collection, documents[start : start + _SLICE]))
         return results
+
+    async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
+        """What becomes of these documents if they are indexed now and nothing goes wrong."""
+        context = await self._context()
+        info = await find_collection(context, collection)
+        outcomes: list[Outcome] = []
+        for document in documents:
+            if not isinstance(document, SubmittedDocument):
+                outcomes.append("failed")
+                continue
+            record = await context.manifest.document(info.spec.lineage, document.document_id()) if info else None
+            same = record is not None and record.version == document.document.content_hash()
+            outcomes.append("unchanged" if same else "updated" if record else "created")
+        return outcomes
 
     async def page(self, collection: str, *, after: str, limit: int) -> tuple[list[DocumentRecord], bool]:
         """Up to `limit` documents by id, those after `after`, and whether more follow. Raises CollectionNotFound."""
@@ -178,10 +208,18 @@ class Documents:
         """A document and its passages in order. Raises CollectionNotFound, NotFound."""
         context = await self._context()
         lineage = (await context.store.info(collection)).spec.lineage
-        record = await context.manifest.document(lineage, document_id)
-        if record is None or record.version is None:
-            raise document_not_found(collection, document_id)
-        return record, await context.store.passages(collection, document_id)
+        for spelling in _spellings(document_id):
+            record = await context.manifest.document(lineage, spelling)
+            if record is not None and record.version is not None:
+                return record, await context.store.passages(collection, record.id)
+        raise document_not_found(collection, document_id)
+
+    async def submitted_text(self, collection: str, record: DocumentRecord) -> str | None:
+        """The text of this version of a document as it was submitted; None if it came from a file."""
+        context = await self._context()
+        lineage = (await context.store.info(collection)).spec.lineage
+        whole = await context.manifest.document_with_body(lineage, record.id)
+        return whole.body.text if whole and whole.body and whole.version == record.version else None
 
     async def put(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
         """Index submitted documents."""
@@ -202,7 +240,11 @@ class Documents:
 
     async def delete(self, collection: str, document_id: str) -> bool:
         """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
-        return await delete_document(await self._context(), collection, document_id)
+        context = await self._context()
+        for spelling in _spellings(document_id):
+            if await delete_document(context, collection, spelling):
+                return True
+        return False
 
     async def _summary(self, collection: str, name: str, outcomes: Sequence[DocumentResult], seconds: float) -> Summary:
         context = await self._context()
@@ -237,8 +279,21 @@ class Documents:
 
     async def _index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
         good = [submission for submission in part if isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self.put(collection, good) if good else ())
+        outcomes = iter(await self._put_measured(collection, good) if good else ())
         return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in part]
+
+    async def _put_measured(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
+        await (await self._context()).model()  # how long loading takes says nothing about indexing
+        begun = time.perf_counter()
+        results = await self.put(collection, documents)
+        passages = sum(result.passages for result in results if result.status in ("created", "updated"))
+        self.indexing_time.add(passages, time.perf_counter() - begun)
+        return results
+
+
+def _spellings(document_id: str) -> Iterable[str]:
+    """Ids are stored in NFC; those of indexes that an earlier version made, as they came."""
+    return dict.fromkeys((unicodedata.normalize("NFC", document_id), document_id))
 
 
 def document_not_found(collection: str, document_id: str) -> NotFound:

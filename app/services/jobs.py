@@ -1,150 +1,400 @@
-"""Indexing that goes on after its request has been answered. Jobs live in memory: a restart forgets them."""
+"""Indexing that goes on after its request has been answered, and after a restart of the service."""
 
 import asyncio
+import re
+import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import islice
+from pathlib import Path
 
 import msgspec
 import structlog
 
-from app.errors import NotFound, Overloaded, WinnowError
+from app.errors import InvalidRequest, NotFound, Overloaded, WinnowError
+from app.services.document_validation import Submission, SubmittedFile, Validated
+from app.services.documents import Documents
+from app.services.indexing_time import expected_passages
+from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecords, JobState, Outcome
+from app.services.spool import Spool, SpoolDamaged
+from indexing.concurrency import Resource, finish
+from indexing.disk import DiskGuard
+from indexing.errors import DiskFull, EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
 
-MAX_ERRORS = 1000
-"""Failed documents that a job lists; it counts all of them."""
+JOBS_FILE = "jobs.sqlite3"
+SPOOL_DIRECTORY = "jobs"
 
+_SLICE_DOCUMENTS = 64
+_SLICE_PASSAGES = 64
+"""What is indexed before the counts move, and before a job that is cancelled ends."""
+
+_PASSING = (DiskFull, EmbedderUnavailable, IndexBusy, Overloaded, StoreUnavailable)
+"""Errors of the surroundings: the job waits and goes on, as it was promised to be done."""
+
+_CURSOR = re.compile(r"[0-9]{0,18}")
+_LONGEST_PAUSE_S = 60.0
 _RETRY_AFTER_S = 10.0
 
 log = structlog.get_logger()
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A large upload. `documents` is null until its files are read; the counts grow while it runs.
 
-    `errors` are the failed documents, the first 1000 of them. `detail` says why the job as a whole failed; what it had
-    written until then stays. Jobs are forgotten when the service restarts.
+    `detail` says why the job as a whole failed, or what it waits for; what it has written stays. `seconds_left` is an
+    estimate, null while nothing is known.
     """
 
     id: str
     collection: str
-    state: Literal["queued", "running", "done", "failed"]
+    state: JobState
     documents: int | None = None
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     failed: int = 0
     passages: int = 0
-    errors: tuple[DocumentResult, ...] = ()
     detail: str | None = None
     created_at: datetime
+    started_at: datetime | None = None
     finished_at: datetime | None = None
+    seconds_left: float | None = None
 
 
-class Progress:
-    """Where a job's work reports what it has done."""
+class Job(JobEntry, frozen=True, kw_only=True):
+    """A large upload with its failed documents, the first 1000 of them."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def total(self, documents: int) -> None:
-        """Set the number of documents."""
-        self.change(documents=documents)
-
-    def add(self, results: Sequence[DocumentResult]) -> None:
-        """Count finished documents."""
-        job, count = self.job, Counter(result.status for result in results)
-        failed = [result for result in results if result.status == "failed"]
-        self.change(
-            created=job.created + count["created"],
-            updated=job.updated + count["updated"],
-            unchanged=job.unchanged + count["unchanged"],
-            failed=job.failed + count["failed"],
-            passages=job.passages + sum(result.passages for result in results),
-            errors=(*job.errors, *failed)[:MAX_ERRORS],
-        )
-
-    def change(self, **fields: object) -> None:
-        """Replace these fields of the job."""
-        self.job = msgspec.structs.replace(self.job, **fields)
+    errors: tuple[DocumentResult, ...] = ()
 
 
-Work = Callable[[Progress], Awaitable[None]]
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs, the newest first. `next_cursor` is null at the end."""
+
+    jobs: list[JobEntry]
+    next_cursor: str | None
+
+
+class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`at_once` jobs run, each of another collection; `unfinished` may exist, with `bytes` of uploads; `remembered`
+    finished ones are kept. A job that has to wait tries again after `retry_s`, then more and more seldom.
+    """
+
+    at_once: int = 3
+    unfinished: int = 100
+    bytes: int = 2_000_000_000
+    remembered: int = 1000
+    retry_s: float = 1.0
+
+
+class _ActiveJob:
+    """A job that is not finished: its record, and since when it has been indexing in this process."""
+
+    def __init__(self, record: JobRecord) -> None:
+        self.record = record
+        self._begun: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        """Measure from now on."""
+        self._begun = time.monotonic(), self.record.expected_done
+
+    def seconds_left(self) -> float | None:
+        """At the rate since the beginning."""
+        if self._begun is None or self.record.state != "running":
+            return None
+        begun, done_before = self._begun
+        done = self.record.expected_done - done_before
+        left = max(0.0, self.record.expected_passages - self.record.expected_done)
+        return round(left * (time.monotonic() - begun) / done, 1) if done > 0 else None
 
 
 class Jobs:
-    """Runs one job at a time, in the order in which they came. `close` before what they write to is closed.
+    """Runs the jobs of one collection in the order in which they came, those of several side by side.
 
-    `remembered` counts all jobs, `queued` those that have not begun, and `max_bytes` limits what they and the running
-    one hold. A job that would be alone is always taken.
+    A job is taken when its documents and its record are on the disk. From then on it survives restarts: `start`
+    continues what an earlier process left. Raises StoreUnavailable where the records cannot be used.
     """
 
-    def __init__(self, *, remembered: int = 1000, queued: int = 100, max_bytes: int = 500_000_000) -> None:
-        self._remembered, self._queued, self._max_bytes = remembered, queued, max_bytes
-        self._jobs: dict[str, Progress] = {}
-        self._waiting: asyncio.Queue[tuple[str, Work, int]] = asyncio.Queue()
-        self._bytes = 0
-        self._worker: asyncio.Task[None] | None = None
+    def __init__(self, home: Path, documents: Documents, disk: DiskGuard, limits: JobLimits | None = None) -> None:
+        self._documents = documents
+        self._limits = limits or JobLimits()
+        self._spool = Spool(home / SPOOL_DIRECTORY, disk)
+        self._records = Resource(lambda: asyncio.to_thread(JobRecords, home / JOBS_FILE))
+        self._resumed = Resource(self._resume)
+        self._resuming: asyncio.Task[None] | None = None
+        self._active: dict[str, _ActiveJob] = {}
+        self._runners: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(self._limits.at_once)
+        self._reserved: Counter[str] = Counter()
+        """Bytes of each job that is unfinished, or about to be taken."""
 
-    def submit(self, collection: str, work: Work, size: int) -> Job:
-        """Queue it; `size` is the bytes that it holds. Raises Overloaded."""
-        if self._waiting.qsize() >= self._queued or (self._bytes and self._bytes + size > self._max_bytes):
-            raise Overloaded("too many uploads are waiting to be indexed; try again later", _RETRY_AFTER_S)
-        job = Job(id=uuid.uuid4().hex, collection=collection, state="queued", created_at=datetime.now(UTC))
-        self._jobs[job.id] = Progress(job)
-        self._waiting.put_nowait((job.id, work, size))
-        self._bytes += size
-        self._forget_oldest()
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._run_all())
-        return job
-
-    def find(self, job_id: str) -> Job:
-        """Raises NotFound."""
-        if job_id not in self._jobs:
-            raise NotFound(f"job {job_id!r} not found; old jobs are forgotten, and a restart forgets all")
-        return self._jobs[job_id].job
+    def start(self) -> None:
+        """Continue in the background what is unfinished."""
+        self._resuming = asyncio.create_task(self._resume_or_log())
 
     async def close(self) -> None:
-        """Stop. What has been written stays; what has not begun fails."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-        while not self._waiting.empty():
-            _end(self._jobs[self._waiting.get_nowait()[0]], "the service was stopped before it began")
+        """Stop. The next `start` continues from here."""
+        tasks = [*self._runners.values(), *([self._resuming] if self._resuming else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if (records := await self._records.settled()) is not None:
+            await records.close()
 
-    async def _run_all(self) -> None:
-        while True:
-            job_id, work, size = await self._waiting.get()
-            await _run(self._jobs[job_id], work)
-            self._bytes -= size
-            del work  # it holds the upload
+    async def submit(self, collection: str, submissions: Sequence[Submission], size: int) -> Job:
+        """Take a job whose upload has `size` bytes; files among the submissions are read later.
 
-    def _forget_oldest(self) -> None:
-        """Only finished jobs: the others are bounded by the queue."""
-        finished = [job_id for job_id, progress in self._jobs.items() if progress.job.finished_at is not None]
-        for job_id in finished[: max(0, len(self._jobs) - self._remembered)]:
-            del self._jobs[job_id]
+        Documents must have been validated. Raises Overloaded, DiskFull.
+        """
+        await self._resumed.get()
+        job_id = uuid.uuid4().hex
+        self._reserve(job_id, size)
+        try:
+            # To its end, even if the caller goes away: a record without documents would be a job that fails.
+            return await finish(self._take(job_id, collection, submissions, size))
+        except BaseException:
+            if job_id not in self._active:
+                self._reserved.pop(job_id, None)
+            raise
+
+    async def page(
+        self, *, cursor: str = "", limit: int, state: JobState | None = None, collection: str | None = None
+    ) -> JobList:
+        """Up to `limit` jobs, the newest first, after those of the page whose `next_cursor` is given.
+
+        Raises InvalidRequest.
+        """
+        if not _CURSOR.fullmatch(cursor):
+            raise InvalidRequest("invalid cursor: send the next_cursor of the page before")
+        records = await self._records.get()
+        before = int(cursor) if cursor else None
+        found = await records.page(before=before, limit=limit + 1, state=state, collection=collection)
+        next_cursor = str(found[limit - 1].number) if len(found) > limit else None
+        return JobList(jobs=[self._shown(record) for record in found[:limit]], next_cursor=next_cursor)
+
+    async def find(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        found = await (await self._records.get()).find(job_id)
+        if found is None:
+            raise _not_found(job_id)
+        record, errors = found
+        return Job(**msgspec.structs.asdict(self._shown(record)), errors=errors)
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job; what it has written stays. A finished one is forgotten. Raises NotFound."""
+        if self._resuming is not None:
+            await self._resumed.get()
+        records = await self._records.get()
+        found = await records.find(job_id)
+        if found is None:
+            raise _not_found(job_id)
+        if found[0].state not in UNFINISHED:
+            await records.delete(job_id)
+            return
+        job = self._active.get(job_id) or _ActiveJob(found[0])
+        collection = job.record.collection
+        runs = self._first(collection) is job
+        self._active.pop(job_id, None)
+        if runs:
+            await self._stop_runner(collection)
+        try:
+            await self._end(job, "cancelled")
+        finally:
+            self._run_collection(collection)
+
+    async def cancel_all(self, collection: str) -> None:
+        """End every job of a collection, as before it is deleted: they would bring it back."""
+        records = await self._records.get()
+        for record in await records.unfinished():
+            if record.collection == collection:
+                await self.cancel(record.id)
+
+    def _reserve(self, job_id: str, size: int) -> None:
+        full = len(self._reserved) >= self._limits.unfinished
+        if full or (self._reserved and self._reserved.total() + size > self._limits.bytes):
+            raise Overloaded("too many uploads are waiting to be indexed; try again later", _RETRY_AFTER_S)
+        self._reserved[job_id] = size
+
+    async def _take(self, job_id: str, collection: str, submissions: Sequence[Submission], size: int) -> Job:
+        record = JobRecord(id=job_id, collection=collection, bytes=size, created_at=datetime.now(UTC))
+        if not any(isinstance(submission, SubmittedFile) for submission in submissions):
+            record = _with_documents(record, submissions)
+        await asyncio.to_thread(self._spool.write, job_id, submissions, size)
+        try:
+            await (await self._records.get()).save(record)
+        except BaseException:
+            await asyncio.to_thread(self._spool.delete, job_id)
+            raise
+        self._activate(record)
+        return Job(**msgspec.structs.asdict(self._shown(record)))
+
+    async def _resume(self) -> None:
+        records = await self._records.get()
+        unfinished = await records.unfinished()
+        await asyncio.to_thread(self._spool.keep, [record.id for record in unfinished])
+        for record in unfinished:
+            waiting = msgspec.structs.replace(record, state="queued")
+            await records.save(waiting, durable=False)
+            self._reserved[record.id] = record.bytes
+            self._activate(waiting)
+        if unfinished:
+            log.info("continuing jobs of an earlier run", jobs=len(unfinished))
+
+    async def _resume_or_log(self) -> None:
+        try:
+            await self._resumed.get()
+        except WinnowError as exc:
+            log.error("jobs cannot be continued", detail=str(exc))
+        except Exception:
+            log.exception("jobs cannot be continued")
+
+    def _activate(self, record: JobRecord) -> None:
+        self._active[record.id] = _ActiveJob(record)
+        self._run_collection(record.collection)
+
+    def _first(self, collection: str) -> _ActiveJob | None:
+        return next((job for job in self._active.values() if job.record.collection == collection), None)
+
+    def _run_collection(self, collection: str) -> None:
+        """See to it that the jobs of the collection run, if it has any."""
+        if collection not in self._runners and self._first(collection) is not None:
+            self._runners[collection] = asyncio.create_task(self._run_jobs(collection))
+
+    async def _stop_runner(self, collection: str) -> None:
+        if (runner := self._runners.get(collection)) is not None:
+            runner.cancel()
+            await asyncio.gather(runner, return_exceptions=True)
+            self._runners.pop(collection, None)
+
+    async def _run_jobs(self, collection: str) -> None:
+        pause = self._limits.retry_s
+        while (job := self._first(collection)) is not None:
+            try:
+                async with self._slots:
+                    await self._run(job)
+                pause = self._limits.retry_s
+            except _PASSING as exc:
+                log.warning("a job waits", job=job.record.id, detail=str(exc), seconds=pause)
+                job.record = msgspec.structs.replace(job.record, state="queued", detail=f"waiting: {exc}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        del self._runners[collection]
+
+    async def _run(self, job: _ActiveJob) -> None:
+        """Work on the job to its end. Raises what may pass."""
+        try:
+            started = job.record.started_at or datetime.now(UTC)
+            await self._change(job, state="running", started_at=started, detail=None)
+            if job.record.documents is None:
+                await self._read(job)
+            job.begin()
+            async for part, resumed in self._slices(job):
+                await self._index(job, part, resumed=resumed)
+        except _PASSING:
+            raise
+        except WinnowError as exc:
+            await self._end(job, "failed", str(exc))
+        except Exception:
+            log.exception("a job failed", job=job.record.id)
+            await self._end(job, "failed", "indexing failed inside the service; its log says more")
+        else:
+            await self._end(job, "done")
+
+    async def _read(self, job: _ActiveJob) -> None:
+        """Read the files, and keep what was read in their place, so that it is read once."""
+        record = job.record
+        submissions = await asyncio.to_thread(lambda: list(self._spool.read(record.id)))
+        documents = await self._documents.read(submissions)
+        await asyncio.to_thread(self._spool.write, record.id, documents, record.bytes)
+        await self._save(job, _with_documents(record, documents))
+
+    async def _slices(self, job: _ActiveJob) -> AsyncIterator[tuple[list[Validated], bool]]:
+        """What is left, in slices; and whether a slice had been begun before, by a process that did not finish it."""
+        total = job.record.documents or 0
+        left = self._spool.read(job.record.id, job.record.position)
+        count = len(job.record.intended)
+        while job.record.position < total:
+            part = await asyncio.to_thread(_next_slice, left, count)
+            if not part:
+                raise SpoolDamaged("some of its documents are missing on disk: upload them again; the others stay")
+            yield part, count > 0
+            count = 0
+
+    async def _index(self, job: _ActiveJob, part: Sequence[Validated], *, resumed: bool) -> None:
+        collection = job.record.collection
+        if not resumed:
+            await self._change(job, intended=tuple(await self._documents.intended(collection, part)))
+        results = await self._documents.index(collection, part)
+        if resumed:
+            results = [_as_intended(*pair) for pair in zip(results, job.record.intended, strict=True)]
+        record, count = job.record, Counter(result.status for result in results)
+        counted = msgspec.structs.replace(
+            record,
+            created=record.created + count["created"],
+            updated=record.updated + count["updated"],
+            unchanged=record.unchanged + count["unchanged"],
+            failed=record.failed + count["failed"],
+            passages=record.passages + sum(result.passages for result in results),
+            expected_done=record.expected_done + sum(map(expected_passages, part)),
+            intended=(),
+        )
+        failures = [result for result in results if result.status == "failed"]
+        await self._save(job, counted, failures[: max(0, MAX_ERRORS - record.failed)])
+
+    async def _end(self, job: _ActiveJob, state: JobState, detail: str | None = None) -> None:
+        ended = msgspec.structs.replace(job.record, state=state, detail=detail, finished_at=datetime.now(UTC))
+        await self._save(job, ended, durable=True)
+        job_id = ended.id
+        self._active.pop(job_id, None)
+        self._reserved.pop(job_id, None)
+        await asyncio.to_thread(self._spool.delete, job_id)
+        await (await self._records.get()).prune(self._limits.remembered)
+        log.info("job ended", job=job_id, collection=ended.collection, state=state, documents=ended.documents)
+
+    async def _change(self, job: _ActiveJob, **fields: object) -> None:
+        await self._save(job, msgspec.structs.replace(job.record, **fields))
+
+    async def _save(
+        self, job: _ActiveJob, record: JobRecord, errors: Sequence[DocumentResult] = (), *, durable: bool = False
+    ) -> None:
+        """Not durable: after a power cut, documents are indexed again, and found unchanged."""
+        await (await self._records.get()).save(record, errors, durable=durable)
+        job.record = record
+
+    def _shown(self, record: JobRecord) -> JobEntry:
+        job = self._active.get(record.id)
+        entry = msgspec.convert(job.record if job else record, JobEntry, from_attributes=True)
+        return msgspec.structs.replace(entry, seconds_left=job.seconds_left() if job else None)
 
 
-async def _run(progress: Progress, work: Work) -> None:
-    progress.change(state="running")
-    try:
-        await work(progress)
-    except WinnowError as exc:
-        _end(progress, str(exc))
-    except asyncio.CancelledError:
-        _end(progress, "the service was stopped while it ran; what was written stays")
-        raise
-    except Exception:
-        log.exception("a job failed", job=progress.job.id)
-        _end(progress, "indexing failed inside the service; its log says more")
-    else:
-        _end(progress, None)
+def _with_documents(record: JobRecord, documents: Sequence[Submission]) -> JobRecord:
+    expected = sum(map(expected_passages, documents))
+    return msgspec.structs.replace(record, documents=len(documents), expected_passages=expected)
 
 
-def _end(progress: Progress, detail: str | None) -> None:
-    state = "done" if detail is None else "failed"
-    progress.change(state=state, detail=detail, finished_at=datetime.now(UTC))
+def _next_slice(submissions: Iterator[Submission], count: int) -> list[Validated]:
+    """So many documents, or if `count` is 0, as many as take about a second or two."""
+    if count:
+        return [document for document in islice(submissions, count) if not isinstance(document, SubmittedFile)]
+    part: list[Validated] = []
+    passages = 0.0
+    while len(part) < _SLICE_DOCUMENTS and passages < _SLICE_PASSAGES:
+        document = next(submissions, None)
+        if document is None or isinstance(document, SubmittedFile):  # files have been read by now
+            break
+        part.append(document)
+        passages += expected_passages(document)
+    return part
+
+
+def _as_intended(result: DocumentResult, intended: Outcome) -> DocumentResult:
+    """A document that is unchanged because an earlier process had indexed it counts as what it became then."""
+    if result.status == "unchanged" and intended in ("created", "updated"):
+        return msgspec.structs.replace(result, status=intended)
+    return result
+
+
+def _not_found(job_id: str) -> NotFound:
+    return NotFound(f"job {job_id[:100]!r} not found; of finished jobs, the last 1000 are remembered")

@@ -1,14 +1,20 @@
 """POST /documents as JSON, GET /documents, GET and DELETE /documents/{id}."""
 
 import asyncio
+from collections.abc import Sequence
 from html import unescape
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from litestar import Litestar
 
+from app.services.document_validation import Validated
+from app.services.documents import MAX_AT_ONCE, Documents
 from app.wiring import Services
+from indexing.pipeline.ingest import DocumentResult
 from indexing.pipeline.progress import SyncRequest
 
 pytestmark = pytest.mark.anyio
@@ -108,8 +114,8 @@ async def test_what_utf8_cannot_carry_is_cleaned(client: httpx.AsyncClient) -> N
         rb'"title": "\udc00t", "metadata": {"k\u0000": ["\ud800"]}}]}'
     )
     assert (await client.post("/documents", content=body, headers=JSON)).json()["created"] == 1
-    shown = (await client.get("/documents/c?collection=clean&include_text=true")).json()
-    assert shown["ranges"][0]["text"] == "nul  lone � pair \U0001f9b7 \\ud83e"
+    shown = (await client.get("/documents/c?collection=clean")).json()
+    assert shown["text"] == "nul  lone � pair \U0001f9b7 \\ud83e"
     assert (shown["title"], shown["metadata"]) == ("�t", {"k ": ["�"]})
 
 
@@ -158,16 +164,42 @@ async def test_any_id_can_be_shown_and_deleted(client: httpx.AsyncClient, docume
     assert (await client.get(one(document_id, "odd"))).status_code == 404
 
 
-async def test_a_document_shows_its_passages(client: httpx.AsyncClient) -> None:
-    """Every range is where its text stands in the document, in order; the text itself on request."""
-    text = "\n\n".join(f"Paragraph {n}. " + "Words of a long document follow here. " * 30 for n in range(6))
+async def test_a_document_shows_its_text_and_its_passages(client: httpx.AsyncClient) -> None:
+    """The text as it was sent, and every range of it in order; the text can be left out."""
+    text = "\n\n".join(f"Paragraph {n}. " + "Words of a long document follow here. " * 30 for n in range(6)) + " \n"
     (result,) = await post(client, "ranges", {"id": "r", "text": text, "title": "T", "metadata": {"lang": "en"}})
-    shown = (await client.get("/documents/r?collection=ranges&include_text=true")).json()
+    shown = (await client.get("/documents/r?collection=ranges")).json()
+    assert (shown["text"], shown["text_complete"]) == (text, True)
     assert shown["passages"] == result["passages"] == len(shown["ranges"]) > 1
-    assert all(part["text"] == text[part["start"] : part["end"]] for part in shown["ranges"])
+    assert all(text[part["start"] : part["end"]].strip() for part in shown["ranges"])
     assert [part["start"] for part in shown["ranges"]] == sorted(part["start"] for part in shown["ranges"])
     assert (shown["title"], shown["metadata"], shown["origin"]) == ("T", {"lang": "en"}, "api")
-    assert {part["text"] for part in (await client.get("/documents/r?collection=ranges")).json()["ranges"]} == {None}
+    without = (await client.get("/documents/r?collection=ranges&include_text=false")).json()
+    assert without == {**shown, "text": None, "text_complete": None}
+
+
+async def test_the_text_of_a_file_is_put_together(
+    client: httpx.AsyncClient, services: Services, tmp_path: Path
+) -> None:
+    """From its passages, so that their ranges hold; the white space between them is not known any more."""
+    text = "\n\n\n".join(f"Paragraph {n}. " + "Words of a long document follow here. " * 30 for n in range(6))
+    (tmp_path / "long.txt").write_text(text)
+    await services.documents.sync(SyncRequest(inputs=("long.txt",), cwd=str(tmp_path), collection="assembled"))
+    (entry,) = (await client.get("/documents?collection=assembled")).json()["documents"]
+    shown = (await client.get(one(entry["id"], "assembled"))).json()
+    assert shown["text_complete"] is False
+    assert shown["text"].split() == text.split()
+    for part in shown["ranges"]:
+        assert shown["text"][part["start"] : part["end"]] == text[part["start"] : part["end"]]
+
+
+async def test_both_spellings_of_an_id_meet(client: httpx.AsyncClient) -> None:
+    """Put decomposed, shown and deleted composed; its source is composed, too."""
+    (result,) = await post(client, "nfc", {"id": "cafe\u0301", "text": "dental", "source": "cafe\u0301.md"})
+    assert (result["id"], result["source"]) == ("caf\u00e9", "caf\u00e9.md")
+    for spelling in ("cafe\u0301", "caf\u00e9"):
+        assert (await client.get(one(spelling, "nfc"))).json()["id"] == "caf\u00e9"
+    assert (await client.delete(one("caf\u00e9", "nfc"))).status_code == 204
 
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
@@ -267,6 +299,64 @@ async def test_the_envelope_is_strict(client: httpx.AsyncClient, body: dict[str,
     assert response.json()["errors"][0]["pointer"] == pointer
 
 
+POST_DOCUMENTS = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "POST",
+    "scheme": "http",
+    "path": "/documents",
+    "raw_path": b"/documents",
+    "root_path": "",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+    "client": ("127.0.0.1", 50000),
+    "server": ("localhost", 80),
+}
+
+
+class NeverDone(Documents):
+    """Indexing that goes on until it is cancelled."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services.context.get)
+        self.begun = asyncio.Event()
+        self.uploads = 0
+
+    async def index(self, collection: str, documents: Sequence[Validated]) -> list[DocumentResult]:
+        self.uploads += 1
+        self.begun.set()
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_a_client_that_hangs_up_frees_its_place(app: Litestar, services: Services) -> None:
+    """At once: as many uploads as may be under way hang up, and the next one is indexed, too."""
+    services.documents = documents = NeverDone(services)
+    body = b'{"documents": [{"text": "x"}]}'
+
+    async def upload_and_leave() -> None:
+        events = iter([{"type": "http.request", "body": body}])
+
+        async def receive() -> Any:
+            if event := next(events, None):
+                return event
+            await documents.begun.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            """Nobody is there."""
+
+        documents.begun.clear()
+        await app({**POST_DOCUMENTS, "state": {}}, receive, send)  # type: ignore[arg-type]
+
+    async with app.lifespan():
+        for _ in range(MAX_AT_ONCE + 1):
+            async with asyncio.timeout(20):
+                await upload_and_leave()
+    assert documents.uploads == MAX_AT_ONCE + 1
+
+
 @pytest.mark.parametrize("name", ["../etc", "a b", ".hidden", "x" * 65])
 async def test_a_bad_collection_name_is_refused(client: httpx.AsyncClient, name: str) -> None:
     """400, even where no document would have reached it."""
@@ -303,10 +393,12 @@ async def test_two_at_once_leave_one_document(client: httpx.AsyncClient) -> None
     ]
     await asyncio.gather(*(post(client, "race", version) for version in versions))
     page = (await client.get("/documents?collection=race")).json()["documents"]
-    shown = (await client.get("/documents/d?collection=race&include_text=true")).json()
-    winner = next(version for version in versions if shown["ranges"][0]["text"].startswith(version["text"][:9]))
+    shown = (await client.get("/documents/d?collection=race")).json()
+    (winner,) = (version for version in versions if shown["text"] == version["text"])
     assert (len(page), page[0]["passages"]) == (1, len(shown["ranges"]))
-    assert all(part["text"] == winner["text"][part["start"] : part["end"]] for part in shown["ranges"])
+    hits = await found(client, "race", "dental")
+    assert hits
+    assert all(hit["text"] == winner["text"][hit["start"] : hit["end"]] for hit in hits)
     assert (await client.get("/collections/race")).json()["passages"] == len(shown["ranges"])
 
 

@@ -65,13 +65,14 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
     One item for each page where there are pages, and for each record of a file of records. Nothing is indexed.
     """
     name = _file_name(request.headers.get("x-filename", ""))
-    with documents.uploading():
+    with documents.receiving() as count:
         submission = SubmittedFile(
             name=name,
-            data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE),
+            data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE, count),
             media_type=request.headers.get("content-type"),
         )
-        read = await while_connected(request, documents.read([submission]))
+        with documents.uploading():
+            read = await while_connected(request, documents.read([submission]))
     return [page for document in read for page in _pages_of(document, name)]
 
 

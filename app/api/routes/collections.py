@@ -14,6 +14,7 @@ from app.api.openapi import problems
 from app.api.request import Injected, OptionalJSON
 from app.config.settings import Settings
 from app.services.documents import Collection, Documents
+from app.services.jobs import Jobs
 from indexing.store.base import Distance
 
 
@@ -99,6 +100,7 @@ async def create_collection(
     responses=problems(403, 404, 503),
     raises=[],
 )
-async def delete_collection(name: FromPath[str], documents: Injected[Documents]) -> None:
-    """Deletes its documents, too, at once and for good."""
+async def delete_collection(name: FromPath[str], documents: Injected[Documents], jobs: Injected[Jobs]) -> None:
+    """Deletes its documents, too, at once and for good. Its jobs are cancelled."""
+    await jobs.cancel_all(name)
     await documents.drop(name)

@@ -1,13 +1,10 @@
-"""/documents and /jobs."""
+"""/documents."""
 
-import base64
-import binascii
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -18,11 +15,12 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.multipart import Upload, read_upload, request_body
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected
+from app.api.request import BodyRequest, Injected, while_connected
 from app.config.settings import Settings
-from app.errors import InvalidRequest
+from app.services import document_views as views
+from app.services.document_views import DocumentDetails, DocumentList
 from app.services.documents import Documents, document_not_found
-from app.services.jobs import Job, Jobs, Progress
+from app.services.jobs import Job, Jobs
 from indexing.documents import Passage, page_at
 from indexing.pipeline.ingest import DocumentResult
 from indexing.pipeline.manifest import DocumentRecord
@@ -100,22 +98,8 @@ def _marked(pieces: Iterable[Piece], quote: tuple[int, int]) -> Iterator[str]:
         yield escape(text[max(begin, end) :])
 
 
-@get(
-    "/jobs/{job_id:str}",
-    operation_id="job",
-    summary="The state of a large upload",
-    responses=problems(403, 404),
-    raises=[],
-)
-async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
-    """Its progress. The last 1000 jobs are remembered; a restart of the service forgets all of them."""
-    return jobs.find(job_id)
-
-
-LARGE_BYTES = 5_000_000
-LARGE_COUNT = 200
-
-Origin = Literal["file", "api"]
+WAIT_S = 3.0
+"""What is expected to take longer than this becomes a job."""
 
 
 class Indexed(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,43 +111,6 @@ class Indexed(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int
     failed: int
     results: list[DocumentResult]
-
-
-class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it current."""
-
-    id: str
-    title: str
-    source: str
-    passages: int
-    indexed_at: datetime
-    origin: Origin
-
-
-class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
-    """Documents by id. `next_cursor` is null at the end."""
-
-    collection: str
-    documents: list[DocumentEntry]
-    next_cursor: str | None
-
-
-class PassageRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage: [start, end) of the document's text, the page on which it starts, the headings above it."""
-
-    id: str
-    start: int
-    end: int
-    page: int | None
-    heading: tuple[str, ...]
-    text: str | None
-
-
-class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
-    """A document with its metadata, and its passages in order."""
-
-    metadata: dict[str, Any]
-    ranges: list[PassageRange]
 
 
 @dataclass
@@ -201,22 +148,32 @@ async def put_documents(
     documents: Injected[Documents],
     jobs: Injected[Jobs],
     settings: Injected[Settings],
-    wait: FromQuery[bool] = True,
+    wait: FromQuery[bool | None] = None,
 ) -> Response[Indexed]:
     """Creates or replaces each document; a document with the same id and content is `unchanged` and costs nothing.
 
-    One bad document never fails the rest. For more than 5 MB or 200 documents, or with `wait=false`, the response is
-    202 with a job, whose URL is in `Location`. A client that disconnects stops neither.
+    One bad document never fails the rest. What is expected to take more than 3 seconds, by the number of passages and
+    the measured speed, is answered with 202 and a job, whose URL is in `Location`; with `wait=false` everything is,
+    with `wait=true` nothing. A client that disconnects while it waits ends its request; what was written stays.
     """
-    with documents.uploading():
-        upload = await read_upload(request, settings.service.max_body_bytes)
+    with documents.receiving() as count:
+        upload = await read_upload(request, settings.service.max_body_bytes, count)
         await documents.admit(upload.collection)
-        if not wait or upload.size > LARGE_BYTES or len(upload.submissions) > LARGE_COUNT:
-            return _accepted(upload, documents, jobs)
-        examined = await documents.read(upload.submissions)
-        if len(examined) > LARGE_COUNT:
-            return _accepted(msgspec.structs.replace(upload, submissions=examined), documents, jobs)
-        return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
+        return await while_connected(request, _index(upload, documents, jobs, wait))
+
+
+async def _index(upload: Upload, documents: Documents, jobs: Jobs, wait: bool | None) -> Response[Any]:
+    submissions = upload.submissions
+    is_long = wait is False or (wait is None and documents.indexing_time.estimate(submissions) > WAIT_S)
+    if not is_long or not upload.has_files:  # a job reads its files itself, later
+        with documents.uploading():
+            examined = await documents.read(submissions)
+            is_long = is_long or (wait is None and documents.indexing_time.estimate(examined) > WAIT_S)
+            if not is_long:
+                return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
+        submissions = [*examined]
+    job = await jobs.submit(upload.collection, submissions, upload.size)
+    return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
 
 
 @get(
@@ -232,10 +189,7 @@ async def list_documents(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> DocumentList:
     """Page by page: `cursor` is the `next_cursor` of the page before."""
-    records, more = await documents.page(collection, after=_after(cursor), limit=limit)
-    next_cursor = base64.urlsafe_b64encode(records[-1].id.encode()).decode() if more else None
-    entries = [DocumentEntry(**_entry(record)) for record in records]
-    return DocumentList(collection=collection, documents=entries, next_cursor=next_cursor)
+    return await views.list_documents(documents, collection, cursor, limit)
 
 
 @get(
@@ -251,18 +205,17 @@ async def show_document(
     document_id: FromPath[str],
     documents: Injected[Documents],
     collection: FromQuery[str] = "default",
-    include_text: FromQuery[bool] = False,
+    include_text: FromQuery[bool] = True,
     quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
 ) -> Response[DocumentDetails]:
-    """With its metadata and the ranges of its passages; with `include_text`, also their text.
+    """With its text, its metadata and the ranges of its passages; `include_text=false` leaves out the text.
 
     A browser gets a page on which [start, end) of the text, given as `quote`, is marked.
     """
-    record, passages = await documents.document(collection, _full_id(request))
+    full_id = _full_id(request)
     if request.accept.best_match(["application/json", "text/html"]) == "text/html":
-        return _to_read(record, passages, quote)
-    metadata = dict(passages[0].metadata) if passages else {}
-    details = DocumentDetails(**_entry(record), metadata=metadata, ranges=_ranges(passages, include_text=include_text))
+        return _to_read(*await documents.document(collection, full_id), quote)
+    details = await views.show_document(documents, collection, full_id, include_text=include_text)
     return Response(details, headers={"Vary": "Accept"})
 
 
@@ -294,19 +247,6 @@ def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) ->
     return Response(page, media_type=MediaType.HTML, headers=HEADERS)
 
 
-def _accepted(upload: Upload, documents: Documents, jobs: Jobs) -> Response[Any]:
-    # Not all of `upload`: a job keeps what it refers to.
-    collection, submissions = upload.collection, upload.submissions
-
-    async def work(progress: Progress) -> None:
-        examined = await documents.read(submissions)
-        progress.total(len(examined))
-        await documents.index(collection, examined, progress.add)
-
-    job = jobs.submit(collection, work, upload.size)
-    return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
-
-
 def _indexed(collection: str, results: list[DocumentResult]) -> Indexed:
     statuses = [result.status for result in results]
     return Indexed(
@@ -319,39 +259,7 @@ def _indexed(collection: str, results: list[DocumentResult]) -> Indexed:
     )
 
 
-def _entry(record: DocumentRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "title": record.title,
-        "source": record.source,
-        "passages": record.passages,
-        "indexed_at": datetime.fromtimestamp(record.indexed_at, UTC),
-        "origin": "api" if record.path is None else "file",
-    }
-
-
-def _ranges(passages: Sequence[Passage], *, include_text: bool) -> list[PassageRange]:
-    return [
-        PassageRange(
-            id=passage.id,
-            start=passage.start,
-            end=passage.end,
-            page=passage.page,
-            heading=passage.heading,
-            text=passage.text if include_text else None,
-        )
-        for passage in passages
-    ]
-
-
 def _full_id(request: BodyRequest) -> str:
     """From the path as it was sent: Litestar's has lost doubled and trailing slashes, as in "https://host/"."""
     raw: bytes = request.scope["raw_path"]
     return unquote(raw.partition(b"/documents/")[2].decode("ascii", "replace"), errors="replace")
-
-
-def _after(cursor: str) -> str:
-    try:
-        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as exc:
-        raise InvalidRequest("invalid cursor: send the next_cursor of the page before") from exc

@@ -142,7 +142,7 @@ def _kind(shape: Schema) -> str:
         # The items of `documents` are any JSON to the decoder, so that one bad document fails alone.
         return ", or ".join(_kind(option) for option in options if option not in ({"type": "null"}, {}))
     if "enum" in shape:
-        return ", ".join(f'`"{value}"`' for value in sorted(shape["enum"]))
+        return ", ".join(f'`"{value}"`' for value in sorted(shape["enum"], key=str) if value is not None)
     match shape["type"]:
         case "string":
             return _within("string", shape.get("minLength"), shape.get("maxLength"), " characters")

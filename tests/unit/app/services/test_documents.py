@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from app.errors import Overloaded
-from app.services.documents import MAX_AT_ONCE, Documents
+from app.services.document_validation import failed
+from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, Documents
 from indexing.documents import Document
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument
@@ -67,15 +68,6 @@ async def test_a_long_put_lets_others_in(bench: PipelineContext, documents: Docu
     assert order == ["small", "large"]
 
 
-async def test_results_are_told_slice_by_slice(documents: Documents) -> None:
-    """Every result is told once, in order, before the end."""
-    told: list[int] = []
-    results = await documents.index("c", [submitted(str(n)) for n in range(150)], lambda part: told.append(len(part)))
-    assert len(told) > 1
-    assert sum(told) == len(results) == 150
-    assert [result.id for result in results] == [str(n) for n in range(150)]
-
-
 async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
     """One more is Overloaded; when one ends there is room again."""
     with ExitStack() as stack:
@@ -85,6 +77,48 @@ async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
             stack.enter_context(documents.uploading())
     with documents.uploading():
         pass
+
+
+async def test_bodies_in_memory_are_bounded(documents: Documents) -> None:
+    """Together, by bytes: a body that is received slowly takes no more than what has arrived of it."""
+    with documents.receiving() as slow, documents.receiving() as large:
+        slow(1)
+        large(MAX_BODY_BYTES - 1)
+        with pytest.raises(Overloaded):
+            slow(1)
+    with documents.receiving() as next_one:
+        next_one(MAX_BODY_BYTES)
+
+
+async def test_what_documents_will_become_is_known_before(documents: Documents) -> None:
+    """Created, updated, unchanged or failed, as indexing them then says."""
+    await documents.index("c", [submitted("same"), submitted("other", "before")])
+    part = [submitted("new"), submitted("same"), failed("invalid", "it is"), submitted("other")]
+    intended = await documents.intended("c", part)
+    assert intended == [result.status for result in await documents.index("c", part)]
+    assert intended == ["created", "unchanged", "failed", "updated"]
+
+
+async def test_both_spellings_of_an_id_are_one_document(documents: Documents) -> None:
+    """Composed and decomposed: put as one, and shown and deleted as either."""
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    await documents.index("c", await documents.read([submitted(decomposed)]))
+    again = await documents.index("c", await documents.read([submitted(composed)]))
+    assert [(result.id, result.status) for result in again] == [(composed, "unchanged")]
+    for spelling in (composed, decomposed):
+        assert (await documents.document("c", spelling))[0].id == composed
+    assert await documents.delete("c", decomposed)
+    assert not await documents.delete("c", composed)
+
+
+async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
+    """By what was embedded; what is unchanged says nothing."""
+    assert not documents.indexing_time.measured
+    await documents.index("c", [submitted("a")])
+    assert documents.indexing_time.measured
+    rate = documents.indexing_time.passages_per_s
+    await documents.index("c", [submitted("a")])
+    assert documents.indexing_time.passages_per_s == rate
 
 
 @pytest.fixture

@@ -1,120 +1,369 @@
-"""Jobs in memory."""
+"""Jobs: on the disk before they are taken, continued after a restart."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from app.errors import NotFound, Overloaded
-from app.services.jobs import MAX_ERRORS, Jobs, Progress
-from indexing.errors import StoreUnavailable
-from indexing.pipeline.ingest import DocumentResult
+from app.errors import InvalidRequest, NotFound, Overloaded
+from app.services.document_validation import SubmittedFile, Validated
+from app.services.job_records import MAX_ERRORS
+from app.services.jobs import Job, JobLimits, Jobs
+from indexing.disk import DiskGuard
+from indexing.documents import Document
+from indexing.errors import DiskFull, StoreUnavailable
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
 pytestmark = pytest.mark.anyio
 
-
-async def nothing(_: Progress) -> None:
-    """Done at once."""
+FAILED = DocumentResult(id=None, source="", status="failed", reason="empty")
 
 
-async def forever(_: Progress) -> None:
-    await asyncio.Event().wait()
+def submitted(document_id: str, text: str = "text") -> SubmittedDocument:
+    return SubmittedDocument(document=Document(text=text), id=document_id)
 
 
-async def run_all() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+def many(count: int, prefix: str = "d") -> list[SubmittedDocument]:
+    return [submitted(f"{prefix}{n}") for n in range(count)]
 
 
-async def test_jobs_run_one_after_the_other() -> None:
-    """In the order in which they came, never two at once."""
-    jobs, log = Jobs(), []
+class Index:
+    """Indexes documents in memory, as `Documents` does. Survives the jobs, as an index survives a process."""
 
-    async def work(name: str) -> None:
-        log.append(f"{name} begins")
-        await asyncio.sleep(0)
-        log.append(f"{name} ends")
+    def __init__(self) -> None:
+        self.versions: dict[tuple[str, str], str] = {}
+        self.calls: list[tuple[str, int]] = []
+        self.reads = 0
+        self.errors: list[Exception] = []
+        self.stop_after: int | None = None
+        """How many documents of a call are written before it waits for `go_on`."""
+        self.hanging, self.go_on = asyncio.Event(), asyncio.Event()
 
-    a = jobs.submit("c", lambda _: work("a"), 1)
-    b = jobs.submit("c", lambda _: work("b"), 1)
-    assert (a.state, b.state) == ("queued", "queued")
-    await run_all()
-    assert log == ["a begins", "a ends", "b begins", "b ends"]
-    assert jobs.find(b.id).state == "done"
+    async def read(self, submissions: Sequence[object]) -> list[Validated]:
+        self.reads += 1
+        return [
+            submitted(f"{one.name}{n}") if isinstance(one, SubmittedFile) else one  # type: ignore[misc]
+            for one in submissions
+            for n in range(one.data.count(b"\n") if isinstance(one, SubmittedFile) else 1)
+        ]
+
+    async def intended(self, collection: str, part: Sequence[Validated]) -> list[str]:
+        return [self._status(collection, one) for one in part]
+
+    async def index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
+        self.calls.append((collection, len(part)))
+        if self.errors:
+            raise self.errors.pop(0)
+        return [await self._put(collection, one, place) for place, one in enumerate(part)]
+
+    async def _put(self, collection: str, one: Validated, place: int) -> DocumentResult:
+        if self.stop_after == place:
+            self.hanging.set()
+            await self.go_on.wait()
+        if isinstance(one, DocumentResult):
+            return one
+        status = self._status(collection, one)
+        self.versions[collection, one.id] = one.document.content_hash()
+        return DocumentResult(id=one.id, source="", status=status, passages=2)  # type: ignore[arg-type]
+
+    def _status(self, collection: str, one: Validated) -> str:
+        if isinstance(one, DocumentResult):
+            return "failed"
+        earlier = self.versions.get((collection, one.id))
+        return "created" if earlier is None else "unchanged" if earlier == one.document.content_hash() else "updated"
+
+
+@pytest.fixture
+def index() -> Index:
+    return Index()
+
+
+def jobs_of(home: Path, index: Index, **limits: float) -> Jobs:
+    return Jobs(home, index, DiskGuard(home, 0), JobLimits(**limits))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def jobs(tmp_path: Path, index: Index) -> AsyncIterator[Jobs]:
+    jobs = jobs_of(tmp_path, index)
+    yield jobs
+    await jobs.close()
+
+
+async def ended(jobs: Jobs, job: Job) -> Job:
+    return await seen(jobs, job, lambda found: found.finished_at is not None)
+
+
+async def seen(jobs: Jobs, job: Job, what: Callable[[Job], bool]) -> Job:
+    """The job as soon as it is like that."""
+    async with asyncio.timeout(30):
+        while True:
+            if what(found := await jobs.find(job.id)):
+                return found
+            await asyncio.sleep(0.001)
+
+
+async def emptied(directory: Path) -> None:
+    """Wait until no upload is left there."""
+    async with asyncio.timeout(30):
+        while True:
+            if not uploads(directory):
+                return
+            await asyncio.sleep(0.001)
+
+
+def uploads(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def counts(job: Job) -> tuple[int | None, int, int, int, int, int]:
+    return job.documents, job.created, job.updated, job.unchanged, job.failed, job.passages
+
+
+async def test_a_job_counts_what_it_did_and_lists_what_failed(jobs: Jobs, index: Index) -> None:
+    """In slices, with the times of its beginning and its end."""
+    await index.index("c", [submitted("d0"), submitted("d1", "other")])
+    job = await jobs.submit("c", [*many(150), FAILED], 1)
+    assert (job.state, job.documents, job.started_at) == ("queued", 151, None)
+    done = await ended(jobs, job)
+    assert (done.state, counts(done)) == ("done", (151, 148, 1, 1, 1, 300))
+    assert done.errors == (FAILED,)
+    assert done.started_at is not None
+    assert len(index.calls) > 2
+
+
+async def test_files_are_read_once(jobs: Jobs, index: Index) -> None:
+    """By the job; the number of documents is known when they are read."""
+    job = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n" * 70)], 70)
+    assert job.documents is None
+    done = await ended(jobs, job)
+    assert (done.documents, done.created, index.reads) == (70, 70, 1)
+
+
+async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, index: Index) -> None:
+    """A restart goes on where it was, reads no file again, and counts each document once, as what it became."""
+    await index.index("c", [submitted("f3", "earlier")])
+    index.stop_after = 10
+    jobs = jobs_of(tmp_path, index)
+    job = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n" * 150)], 150)
+    behind = await jobs.submit("c", many(3, "behind"), 1)
+    await index.hanging.wait()
+    await jobs.close()
+    index.stop_after = None
+    again = jobs_of(tmp_path, index)
+    again.start()
+    done = await ended(again, job)
+    assert (done.state, counts(done)) == ("done", (150, 149, 1, 0, 0, 300))
+    assert (await ended(again, behind)).created == 3
+    assert index.reads == 1
+    await emptied(tmp_path / "jobs")
+    await again.close()
+
+
+async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_side(
+    tmp_path: Path, index: Index
+) -> None:
+    """No more than the limit at once."""
+    jobs = jobs_of(tmp_path, index, at_once=2)
+    index.stop_after = 0
+    first, second, beside, waiting = [await jobs.submit(name, many(65, name), 1) for name in ("a", "a", "b", "c")]
+    for job in (first, beside):
+        await seen(jobs, job, lambda found: found.state == "running")
+    assert [(await jobs.find(job.id)).state for job in (second, waiting)] == ["queued"] * 2
+    index.go_on.set()
+    done = [await ended(jobs, job) for job in (first, second, beside, waiting)]
+    assert [(job.state, job.created) for job in done] == [("done", 65), ("done", 0), ("done", 65), ("done", 65)]
+    assert done[1].started_at >= done[0].finished_at  # type: ignore[operator]
+    await jobs.close()
+
+
+async def test_a_queued_job_is_cancelled(jobs: Jobs, index: Index) -> None:
+    """It writes nothing; the others go on."""
+    index.stop_after = 0
+    running = await jobs.submit("c", many(2, "running"), 1)
+    queued = await jobs.submit("c", many(2, "queued"), 1)
+    await index.hanging.wait()
+    await jobs.cancel(queued.id)
+    assert (await jobs.find(queued.id)).state == "cancelled"
+    assert (await jobs.find(running.id)).state == "running"
+    assert not [key for key in index.versions if "queued" in key[1]]
+
+
+async def test_a_running_job_is_cancelled(jobs: Jobs, index: Index, tmp_path: Path) -> None:
+    """What it has written stays; the next one of its collection begins."""
+    index.stop_after = 1
+    running = await jobs.submit("c", many(2, "running"), 1)
+    behind = await jobs.submit("c", many(2, "behind"), 1)
+    await index.hanging.wait()
+    index.stop_after = None
+    await jobs.cancel(running.id)
+    cancelled = await jobs.find(running.id)
+    assert (cancelled.state, cancelled.seconds_left) == ("cancelled", None)
+    assert ("c", "running0") in index.versions
+    assert (await ended(jobs, behind)).created == 2
+    await emptied(tmp_path / "jobs")
+
+
+async def test_a_finished_job_is_forgotten_when_it_is_cancelled(jobs: Jobs) -> None:
+    """Then it is not found, like one that never was."""
+    job = await jobs.submit("c", many(1), 1)
+    await ended(jobs, job)
+    await jobs.cancel(job.id)
+    for unknown in (job.id, "nope"):
+        with pytest.raises(NotFound):
+            await jobs.find(unknown)
+        with pytest.raises(NotFound):
+            await jobs.cancel(unknown)
+
+
+async def test_the_jobs_of_a_collection_that_is_deleted_end(jobs: Jobs, index: Index) -> None:
+    """They would bring it back; those of others go on."""
+    index.stop_after = 0
+    doomed = [await jobs.submit("c", many(2), 1) for _ in range(2)]
+    other = await jobs.submit("o", many(2), 1)
+    await index.hanging.wait()
+    await jobs.cancel_all("c")
+    assert [(await jobs.find(job.id)).state for job in doomed] == ["cancelled"] * 2
+    assert (await jobs.find(other.id)).state in ("queued", "running")
+
+
+async def test_a_cancelled_job_is_not_continued(tmp_path: Path, index: Index) -> None:
+    """It stays cancelled after a restart, also where no service runs while it is cancelled."""
+    index.stop_after = 0
+    jobs = jobs_of(tmp_path, index)
+    job = await jobs.submit("c", many(2), 1)
+    await index.hanging.wait()
+    await jobs.close()
+    idle = jobs_of(tmp_path, index)
+    await idle.cancel(job.id)
+    await idle.close()
+    index.stop_after = None
+    again = jobs_of(tmp_path, index)
+    again.start()
+    await ended(again, await again.submit("c", many(1, "after"), 1))
+    assert (await again.find(job.id)).state == "cancelled"
+    assert set(index.versions) == {("c", "after0")}
+    await again.close()
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
+async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, damage: str) -> None:
+    """With a line that says what to do; what was indexed before stays, and the next job runs."""
+    index.stop_after = 0
+    jobs = jobs_of(tmp_path, index)
+    job = await jobs.submit("c", many(100), 1)
+    behind = await jobs.submit("c", many(1, "behind"), 1)
+    await index.hanging.wait()
+    await jobs.close()
+    path = tmp_path / "jobs" / f"{job.id}.submissions"
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-30] if damage == "cut" else data[:-30] + b"x" * 30)
+    index.stop_after = None
+    again = jobs_of(tmp_path, index)
+    again.start()
+    failed = await ended(again, job)
+    assert failed.state == "failed"
+    assert "upload them again" in (failed.detail or "")
+    assert (await ended(again, behind)).state == "done"
+    await again.close()
+
+
+async def test_an_upload_is_private_and_there_before_the_job_is_taken(tmp_path: Path, jobs: Jobs, index: Index) -> None:
+    """Only the user who runs the service can read it."""
+    index.stop_after = 0
+    job = await jobs.submit("c", many(1), 1)
+    (path,) = (tmp_path / "jobs").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert job.id in path.name
+
+
+async def test_no_job_is_taken_on_a_full_disk(tmp_path: Path, index: Index) -> None:
+    """DiskFull, and nothing of it is left."""
+    jobs = Jobs(tmp_path, index, DiskGuard(tmp_path, 10**18))  # type: ignore[arg-type]
+    with pytest.raises(DiskFull):
+        await jobs.submit("c", many(1), 1)
+    assert (await jobs.page(limit=10)).jobs == []
+    await jobs.close()
+
+
+async def test_a_job_waits_while_the_store_is_away(tmp_path: Path, index: Index) -> None:
+    """It says so, and goes on by itself: it was promised to be done."""
+    index.errors = [StoreUnavailable("the store is away")]
+    jobs = jobs_of(tmp_path, index, retry_s=0.05)
+    job = await jobs.submit("c", many(2), 1)
+    waiting = await seen(jobs, job, lambda found: found.detail is not None)
+    assert (waiting.state, waiting.detail) == ("queued", "waiting: the store is away")
+    done = await ended(jobs, job)
+    assert (done.state, done.created, done.detail) == ("done", 2, None)
     await jobs.close()
 
 
 @pytest.mark.parametrize(
-    ("error", "says"), [(StoreUnavailable("the store is away"), "the store is away"), (KeyError("secret"), "log")]
+    ("error", "says"), [(InvalidRequest("the collection is odd"), "is odd"), (KeyError("secret"), "log")]
 )
-async def test_a_job_that_fails_says_why(error: Exception, says: str) -> None:
+async def test_a_job_that_fails_says_why(jobs: Jobs, index: Index, error: Exception, says: str) -> None:
     """Our own errors with their text, a programmer's without; the next job runs all the same."""
-    jobs = Jobs()
-
-    async def work(progress: Progress) -> None:
-        progress.total(7)
-        raise error
-
-    failed, after = jobs.submit("c", work, 1), jobs.submit("c", nothing, 1)
-    await run_all()
-    job = jobs.find(failed.id)
-    assert (job.state, job.documents, jobs.find(after.id).state) == ("failed", 7, "done")
+    index.errors = [error]
+    failed, after = await jobs.submit("c", many(1), 1), await jobs.submit("c", many(1), 1)
+    job = await ended(jobs, failed)
+    assert (job.state, (await ended(jobs, after)).state) == ("failed", "done")
     assert says in (job.detail or "")
     assert "secret" not in (job.detail or "")
-    assert job.finished_at is not None
-    await jobs.close()
 
 
-async def test_errors_are_bounded_and_counts_are_not() -> None:
-    """The first thousand failures are told, all are counted."""
-    jobs = Jobs()
-    failed = [DocumentResult(id=None, source="", status="failed", reason="empty")] * 400
-
-    async def work(progress: Progress) -> None:
-        for _ in range(4):
-            progress.add(failed)
-
-    job = jobs.submit("c", work, 1)
-    await run_all()
-    assert (jobs.find(job.id).failed, len(jobs.find(job.id).errors)) == (1600, MAX_ERRORS)
-    await jobs.close()
+async def test_errors_are_bounded_and_counts_are_not(jobs: Jobs) -> None:
+    """The first thousand failures are listed, all are counted."""
+    job = await ended(jobs, await jobs.submit("c", [FAILED] * 1600, 1))
+    assert (job.failed, len(job.errors)) == (1600, MAX_ERRORS)
 
 
-async def test_the_queue_is_bounded_by_count_and_by_bytes() -> None:
-    """Overloaded beyond either; a job that is alone is always taken."""
-    jobs = Jobs(queued=2, max_bytes=100)
-    jobs.submit("c", forever, 1000)
-    with pytest.raises(Overloaded):
-        jobs.submit("c", forever, 1)
-    await jobs.close()
-    jobs = Jobs(queued=2, max_bytes=100)
-    for _ in range(2):
-        jobs.submit("c", nothing, 1)
+async def test_unfinished_jobs_are_bounded_by_count_and_by_bytes(tmp_path: Path, index: Index) -> None:
+    """Overloaded beyond either; a job that is alone is always taken; there is room again when one ends."""
+    index.stop_after = 0
+    jobs = jobs_of(tmp_path, index, unfinished=2, bytes=100)
+    large = await jobs.submit("c", many(1), 1000)
     with pytest.raises(Overloaded) as refused:
-        jobs.submit("c", nothing, 1)
+        await jobs.submit("c", many(1), 1)
     assert refused.value.retry_after > 0
-    await run_all()
-    assert jobs.submit("c", nothing, 100).state == "queued"
+    await jobs.cancel(large.id)
+    for _ in range(2):
+        await jobs.submit("c", many(1), 1)
+    with pytest.raises(Overloaded):
+        await jobs.submit("c", many(1), 1)
     await jobs.close()
 
 
-async def test_the_oldest_finished_jobs_are_forgotten() -> None:
+async def test_the_oldest_finished_jobs_are_forgotten(tmp_path: Path, index: Index) -> None:
     """Never one that is still to run."""
-    jobs = Jobs(remembered=2)
-    first = jobs.submit("c", nothing, 1)
-    await run_all()
-    kept = [jobs.submit("c", forever, 1) for _ in range(3)]
-    with pytest.raises(NotFound):
-        jobs.find(first.id)
-    assert [jobs.find(job.id).id for job in kept] == [job.id for job in kept]
+    jobs = jobs_of(tmp_path, index, remembered=2)
+    finished = [await jobs.submit("c", many(1), 1) for _ in range(4)]
+    for job in finished[1:]:
+        await ended(jobs, job)
+    index.stop_after = 0
+    unfinished = [await jobs.submit("c", many(1), 1) for _ in range(3)]
+    listed = [job.id for job in (await jobs.page(limit=10)).jobs]
+    assert listed == [job.id for job in reversed([*finished[2:], *unfinished])]
     await jobs.close()
 
 
-async def test_closing_ends_every_job() -> None:
-    """The running one is cancelled, those that wait fail, and both say so."""
-    jobs = Jobs()
-    running, waiting = jobs.submit("c", forever, 1), jobs.submit("c", forever, 1)
-    await run_all()
-    await jobs.close()
-    assert [jobs.find(job.id).state for job in (running, waiting)] == ["failed", "failed"]
-    assert "what was written stays" in (jobs.find(running.id).detail or "")
-    assert "before it began" in (jobs.find(waiting.id).detail or "")
+async def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
+    """Page by page, of one state and one collection."""
+    submitted_jobs = [await jobs.submit(name, many(1), 1) for name in ("a", "b", "a", "b", "a")]
+    for job in submitted_jobs:
+        await ended(jobs, job)
+    newest_first = [job.id for job in reversed(submitted_jobs)]
+    seen, cursor = [], ""
+    while True:
+        page = await jobs.page(cursor=cursor, limit=2)
+        seen += [job.id for job in page.jobs]
+        if page.next_cursor is None:
+            break
+        cursor = page.next_cursor
+    assert seen == newest_first
+    assert [job.collection for job in (await jobs.page(limit=9, collection="b", state="done")).jobs] == ["b", "b"]
+    assert (await jobs.page(limit=9, state="failed")).jobs == []
+    with pytest.raises(InvalidRequest):
+        await jobs.page(cursor="x", limit=2)

@@ -1,0 +1,48 @@
+"""GET /jobs, GET and DELETE /jobs/{id}."""
+
+from typing import Annotated
+
+from litestar import delete, get
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from app.api.openapi import problems
+from app.api.request import Injected
+from app.services.job_records import JobState
+from app.services.jobs import Job, JobList, Jobs
+
+
+@get("/jobs", operation_id="jobs", summary="Large uploads", responses=problems(400, 403, 503))
+async def list_jobs(
+    jobs: Injected[Jobs],
+    in_state: Annotated[JobState | None, QueryParameter(name="state")] = None,
+    collection: FromQuery[str | None] = None,
+    cursor: FromQuery[str] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+) -> JobList:
+    """The newest first, page by page: `cursor` is the `next_cursor` of the page before."""
+    return await jobs.page(cursor=cursor, limit=limit, state=in_state, collection=collection)
+
+
+@get(
+    "/jobs/{job_id:str}",
+    operation_id="job",
+    summary="The state of a large upload",
+    responses=problems(403, 404, 503),
+    raises=[],
+)
+async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
+    """Its progress. Jobs survive a restart of the service; of the finished ones the last 1000 are remembered."""
+    return await jobs.find(job_id)
+
+
+@delete(
+    "/jobs/{job_id:str}",
+    status_code=204,
+    operation_id="cancel_job",
+    summary="Cancel a large upload",
+    responses=problems(403, 404, 503, 507),
+    raises=[],
+)
+async def cancel_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> None:
+    """What it has written stays. A job that is finished is forgotten."""
+    await jobs.cancel(job_id)

@@ -1,0 +1,119 @@
+"""Documents as they are shown: their lists, their details, and their text."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from app.errors import InvalidRequest
+from app.services.documents import Documents
+from indexing.documents import Passage
+from indexing.pipeline.manifest import DocumentRecord
+
+Origin = Literal["file", "api"]
+
+
+class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it current."""
+
+    id: str
+    title: str
+    source: str
+    passages: int
+    indexed_at: datetime
+    origin: Origin
+
+
+class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents by id. `next_cursor` is null at the end."""
+
+    collection: str
+    documents: list[DocumentEntry]
+    next_cursor: str | None
+
+
+class PassageRange(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage: [start, end) of the document's text, the page on which it starts, the headings above it."""
+
+    id: str
+    start: int
+    end: int
+    page: int | None
+    heading: tuple[str, ...]
+
+
+class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
+    """A document with its metadata, its passages in order, and its text.
+
+    `text_complete` false: the text is put together from the passages, with line feeds for the white space between them.
+    The ranges hold in either. Both are null where the text was left out.
+    """
+
+    metadata: dict[str, Any]
+    ranges: list[PassageRange]
+    text: str | None
+    text_complete: bool | None
+
+
+async def list_documents(documents: Documents, collection: str, cursor: str, limit: int) -> DocumentList:
+    """Up to `limit` documents after those of the page whose `next_cursor` is given; "" begins.
+
+    Raises InvalidRequest, CollectionNotFound.
+    """
+    records, more = await documents.page(collection, after=_after(cursor), limit=limit)
+    next_cursor = base64.urlsafe_b64encode(records[-1].id.encode()).decode() if more else None
+    entries = [DocumentEntry(**_entry(record)) for record in records]
+    return DocumentList(collection=collection, documents=entries, next_cursor=next_cursor)
+
+
+async def show_document(
+    documents: Documents, collection: str, document_id: str, *, include_text: bool
+) -> DocumentDetails:
+    """One document. Raises CollectionNotFound, NotFound."""
+    record, passages = await documents.document(collection, document_id)
+    submitted = await documents.submitted_text(collection, record) if include_text else None
+    text = submitted if submitted is not None else text_of(passages)
+    return DocumentDetails(
+        **_entry(record),
+        metadata=dict(passages[0].metadata) if passages else {},
+        ranges=[
+            PassageRange(
+                id=passage.id, start=passage.start, end=passage.end, page=passage.page, heading=passage.heading
+            )
+            for passage in passages
+        ],
+        text=text if include_text else None,
+        text_complete=submitted is not None if include_text else None,
+    )
+
+
+def text_of(passages: Sequence[Passage]) -> str:
+    """The document's text put together, so that the ranges hold in it; line feeds where nothing is known."""
+    pieces, length = [], 0
+    for passage in passages:
+        gap = max(0, passage.start - length)
+        piece = "\n" * gap + passage.text[max(0, length - passage.start) :]
+        pieces.append(piece)
+        length += len(piece)
+    return "".join(pieces)
+
+
+def _entry(record: DocumentRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "title": record.title,
+        "source": record.source,
+        "passages": record.passages,
+        "indexed_at": datetime.fromtimestamp(record.indexed_at, UTC),
+        "origin": "api" if record.path is None else "file",
+    }
+
+
+def _after(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as exc:
+        raise InvalidRequest("invalid cursor: send the next_cursor of the page before") from exc

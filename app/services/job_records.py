@@ -1,0 +1,150 @@
+"""What is known of jobs: a SQLite file in the home directory."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from indexing.pipeline.ingest import DocumentResult
+from indexing.sqlite import SqliteFile, transaction
+
+MAX_ERRORS = 1000
+"""Failed documents that a job lists; it counts all of them."""
+
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+UNFINISHED = ("queued", "running")
+
+Outcome = Literal["created", "updated", "unchanged", "failed"]
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and how far it is. `documents` is null until its files are read; `bytes` is the size of the upload.
+
+    `expected_passages` is an estimate for all documents, `expected_done` the part of it that is indexed. `intended` is
+    what the documents that are being indexed will become, so that a restart in their midst counts them rightly.
+    `number` orders the jobs; it is given when the record is saved first.
+    """
+
+    number: int = 0
+    id: str
+    collection: str
+    state: JobState = "queued"
+    bytes: int
+    documents: int | None = None
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    passages: int = 0
+    expected_passages: float = 0.0
+    expected_done: float = 0.0
+    intended: tuple[Outcome, ...] = ()
+    detail: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def position(self) -> int:
+        """How many documents have been indexed or have failed."""
+        return self.created + self.updated + self.unchanged + self.failed
+
+
+_MIGRATIONS = (
+    """
+CREATE TABLE jobs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL, state TEXT NOT NULL,
+  bytes INTEGER NOT NULL, documents INTEGER, created INTEGER NOT NULL, updated INTEGER NOT NULL,
+  unchanged INTEGER NOT NULL, failed INTEGER NOT NULL, passages INTEGER NOT NULL, expected_passages REAL NOT NULL,
+  expected_done REAL NOT NULL, intended TEXT NOT NULL, detail TEXT, created_at TEXT NOT NULL, started_at TEXT,
+  finished_at TEXT);
+CREATE TABLE errors (job TEXT NOT NULL, result TEXT NOT NULL);
+CREATE INDEX errors_by_job ON errors (job);
+""",
+)
+_COLUMNS = JobRecord.__struct_fields__[1:]
+"""All but the number."""
+_SELECT = f"SELECT number, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608
+_SAVE = (
+    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO UPDATE "  # noqa: S608
+    f"SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS)}"
+)
+_DELETE = ("DELETE FROM errors WHERE job=?", "DELETE FROM jobs WHERE id=?")
+_TO_PRUNE = "SELECT id FROM jobs WHERE finished_at NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
+
+
+class JobRecords:
+    """Several processes may read the file while one writes. Raises StoreUnavailable, DiskFull."""
+
+    def __init__(self, path: Path) -> None:
+        """Blocks: open it in a thread."""
+        self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
+
+    async def close(self) -> None:
+        """Finish the calls under way, then close the file."""
+        await self._file.close()
+
+    async def save(self, record: JobRecord, errors: Sequence[DocumentResult] = (), *, durable: bool = True) -> None:
+        """Write the record, and add failed documents."""
+        rows = [(record.id, msgspec.json.encode(error).decode()) for error in errors]
+        await self._file.write((_SAVE, [_row(record)]), ("INSERT INTO errors VALUES (?,?)", rows), durable=durable)
+
+    async def find(self, job_id: str) -> tuple[JobRecord, tuple[DocumentResult, ...]] | None:
+        """A job with its failed documents, the first 1000; None for an unknown id."""
+
+        def read(db: sqlite3.Connection) -> tuple[JobRecord, tuple[DocumentResult, ...]] | None:
+            row = db.execute(f"{_SELECT} WHERE id=?", (job_id,)).fetchone()
+            errors = db.execute("SELECT result FROM errors WHERE job=? ORDER BY rowid", (job_id,)).fetchall()
+            failed = tuple(msgspec.json.decode(error, type=DocumentResult) for (error,) in errors)
+            return (_record(row), failed) if row else None
+
+        return await self._file.run(read)
+
+    async def unfinished(self) -> list[JobRecord]:
+        """In the order in which they came."""
+        sql = f"{_SELECT} WHERE state IN (?,?) ORDER BY number"
+        return await self._file.query(_records, sql, *UNFINISHED)
+
+    async def page(
+        self, *, before: int | None, limit: int, state: JobState | None, collection: str | None
+    ) -> list[JobRecord]:
+        """Up to `limit` jobs, the newest first: those with a number below `before`, of this state and collection."""
+        conditions = {"number<?": before, "state=?": state, "collection=?": collection}
+        given = {condition: value for condition, value in conditions.items() if value is not None}
+        where = f"WHERE {' AND '.join(given)}" if given else ""
+        return await self._file.query(
+            _records, f"{_SELECT} {where} ORDER BY number DESC LIMIT ?", *given.values(), limit
+        )
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job."""
+        await self._file.write(*((sql, [(job_id,)]) for sql in _DELETE))
+
+    async def prune(self, keep: int) -> None:
+        """Forget the oldest finished jobs, all but `keep` of them."""
+
+        def remove(db: sqlite3.Connection) -> None:
+            with transaction(db, durable=False):
+                old = db.execute(_TO_PRUNE, (keep,)).fetchall()
+                for sql in _DELETE:
+                    db.executemany(sql, old)
+
+        await self._file.run(remove)
+
+
+def _row(record: JobRecord) -> tuple[object, ...]:
+    values = {**msgspec.to_builtins(record), "intended": ",".join(record.intended)}
+    return tuple(values[column] for column in _COLUMNS)
+
+
+def _record(row: Sequence[Any]) -> JobRecord:
+    values = dict(zip(JobRecord.__struct_fields__, row, strict=True))
+    values["intended"] = tuple(values["intended"].split(",")) if values["intended"] else ()
+    return msgspec.convert(values, JobRecord)
+
+
+def _records(rows: list[tuple[Any, ...]]) -> list[JobRecord]:
+    return [_record(row) for row in rows]

@@ -1,0 +1,131 @@
+"""The documents of jobs on disk, until they are indexed."""
+
+import errno
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from struct import Struct
+from zlib import crc32
+
+import msgspec
+
+from app.errors import WinnowError
+from app.services.document_validation import Submission, SubmittedFile
+from indexing.disk import DiskGuard
+from indexing.errors import DiskFull, StoreUnavailable
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+
+_HEAD = Struct("<II")
+"""Before each submission: the length of its encoding, and its checksum."""
+_SUFFIX, _UNFINISHED = ".submissions", ".new"
+
+
+class SpoolDamaged(WinnowError):
+    """The documents of a job are missing on disk, or not what was written."""
+
+
+class _Record(msgspec.Struct, array_like=True):
+    """A submission: one of the three."""
+
+    document: SubmittedDocument | None = None
+    file: SubmittedFile | None = None
+    failure: DocumentResult | None = None
+
+
+class Spool:
+    """A directory with one file for each job. Every call blocks: make it in a thread.
+
+    Writing raises DiskFull and StoreUnavailable, reading SpoolDamaged.
+    """
+
+    def __init__(self, directory: Path, disk: DiskGuard) -> None:
+        self._directory, self._disk = directory, disk
+
+    def write(self, job_id: str, submissions: Iterable[Submission], size: int) -> None:
+        """Store them, about `size` bytes, in the place of what the job had; on the disk when this returns."""
+        self._disk.check(size)
+        path = self._path(job_id)
+        new = path.with_suffix(_UNFINISHED)
+        with self._writing():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.writelines(_encoded(submissions))
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.replace(path)
+                _sync_directory(self._directory)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+
+    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
+        """The submissions from `start` on, one by one."""
+        try:
+            with self._path(job_id).open("rb") as file:
+                while head := file.read(_HEAD.size):
+                    size, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 1)
+                    if start > 0:
+                        start -= 1
+                        file.seek(size, os.SEEK_CUR)
+                        continue
+                    yield _decoded(file.read(size), size, checksum)
+        except FileNotFoundError as exc:
+            raise SpoolDamaged("its documents are missing on disk: upload them again") from exc
+
+    def delete(self, job_id: str) -> None:
+        """Remove what a job had, if it is there."""
+        self._path(job_id).unlink(missing_ok=True)
+
+    def keep(self, job_ids: Collection[str]) -> None:
+        """Remove what other jobs had: a kill may have come before their end was complete."""
+        kept = {self._path(job_id).name for job_id in job_ids}
+        with suppress(FileNotFoundError):
+            for path in self._directory.iterdir():
+                if path.suffix in (_SUFFIX, _UNFINISHED) and path.name not in kept:
+                    path.unlink(missing_ok=True)
+
+    def _path(self, job_id: str) -> Path:
+        return self._directory / f"{job_id}{_SUFFIX}"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The one seam for the errors of the disk."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"the upload cannot be kept in {self._directory}: the disk is full") from exc
+            raise StoreUnavailable(f"the upload cannot be kept in {self._directory}: {exc.strerror}") from exc
+
+
+def _encoded(submissions: Iterable[Submission]) -> Iterator[bytes]:
+    for submission in submissions:
+        if isinstance(submission, SubmittedDocument):
+            record = _Record(document=submission)
+        elif isinstance(submission, SubmittedFile):
+            record = _Record(file=submission)
+        else:
+            record = _Record(failure=submission)
+        data = msgspec.msgpack.encode(record)
+        yield _HEAD.pack(len(data), crc32(data))
+        yield data
+
+
+def _decoded(data: bytes, size: int, checksum: int) -> Submission:
+    if len(data) != size or crc32(data) != checksum:
+        raise SpoolDamaged("its documents are damaged on disk: upload them again; what is indexed stays")
+    record = msgspec.msgpack.decode(data, type=_Record)
+    submission = record.document or record.file or record.failure
+    assert submission is not None  # noqa: S101 - `_encoded` sets one
+    return submission
+
+
+def _sync_directory(directory: Path) -> None:
+    """A renamed file survives a power cut once its directory is on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
