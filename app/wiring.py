@@ -128,7 +128,7 @@ class Services:
         self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
-        self.warm_up = WarmUp(needs, self._index_samples, self.disk)
+        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self._damages)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -213,8 +213,17 @@ class Services:
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
 
+    async def _damages(self) -> list[str]:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                store = await self.store.settled()
+                return [damaged.text() for damaged in await store.damaged()] if store else []
+        except (TimeoutError, WinnowError):  # `readiness` says so
+            return []
+
     async def _index_samples(self, samples: Path) -> None:
-        if not await (await self.store.get()).collections():
+        store = await self.store.get()
+        if not await store.collections() and not await store.damaged():
             summary = await self.documents.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
             log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
 
@@ -227,9 +236,11 @@ class WarmUp:
         needs: Mapping[str, Callable[[], Awaitable[object]]],
         index_samples: Callable[[Path], Awaitable[None]],
         disk: DiskGuard,
+        damages: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._needs = needs
         self._disk = disk
+        self._damages = damages
         self._index_samples = index_samples
         self._samples: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -256,7 +267,8 @@ class WarmUp:
 
     async def warnings(self) -> list[str]:
         """What needs somebody's attention although requests are served, with the way out."""
-        return [warning for warning in [await asyncio.to_thread(self._disk.warning)] if warning]
+        disk = await asyncio.to_thread(self._disk.warning)
+        return [*([disk] if disk else ()), *await self._damages()]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""

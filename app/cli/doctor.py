@@ -39,8 +39,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-CollectionStatus = tuple[str, int, str]
-"""Name, number of passages, and fingerprint of the embedder, as the store or the service reports them."""
+CollectionStatus = tuple[str, int, str, str]
+"""Name, number of passages, fingerprint of the embedder and damage (mostly ""), as the store or the service says."""
 
 
 def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
@@ -122,7 +122,7 @@ def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
         # Not ready is a status of 503, with a body that says why.
         readiness = remote.get("/health/ready", check=False)
         listed = remote.get("/collections", check=False).get("collections", ())
-        collections = [(c["name"], c["passages"], c["embedder"]) for c in listed]
+        collections = [(c["name"], c["passages"], c["embedder"], c.get("detail", "")) for c in listed]
     except WinnowError as exc:
         yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look at its log")
         return
@@ -157,7 +157,8 @@ async def _collections(settings: Settings) -> list[CollectionStatus]:
     store = await asyncio.to_thread(open_store, msgspec.structs.replace(settings, store=patient))
     try:
         async with asyncio.timeout(None if settings.store.url is None else TIMEOUT_S):
-            return [(info.name, info.passages, info.spec.embedder) for info in await store.collections()]
+            sound = [(info.name, info.passages, info.spec.embedder, "") for info in await store.collections()]
+            return sorted([*sound, *((one.name, 0, "", one.detail) for one in await store.damaged())])
     finally:
         await store.close()
 
@@ -168,9 +169,12 @@ def _describe(collections: list[CollectionStatus], location: str, fingerprint: s
         return
     count = f"{len(collections)} collection{'s' if len(collections) > 1 else ''}"
     yield Finding(name="index", state="ok", detail=f"{location}: {count}")
-    for collection, passages, embedder in collections:
+    for collection, passages, embedder, damage in collections:
         name = f"collection {collection}"
-        if embedder == fingerprint:
+        if damage:
+            fix = f"winnow index --rebuild --collection {collection}, or winnow snapshot restore"
+            yield Finding(name=name, state="broken", detail=f"damaged: {damage}", fix=fix)
+        elif embedder == fingerprint:
             yield Finding(name=name, state="ok", detail=f"{passages} passages")
         else:
             detail = f"{passages} passages embedded by [{embedder}], but [{fingerprint}] is configured"

@@ -35,7 +35,7 @@ from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
-from indexing.store.base import CollectionInfo, Distance, check_name
+from indexing.store.base import CollectionInfo, CollectionSpec, Damaged, Distance, check_name
 
 MAX_AT_ONCE = 64
 """Uploads whose callers wait until they are indexed."""
@@ -54,7 +54,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A collection as users see it.
 
     `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
-    `winnow index --rebuild` first. `bytes` is null where the store does not tell.
+    `winnow index --rebuild` first. One that is "damaged" serves nothing: `detail` says what is wrong and the way back.
+    `bytes` is null where the store does not tell.
     """
 
     name: str
@@ -64,7 +65,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str
     vector_size: int
     distance: Distance
-    status: Literal["ready", "other embedder"]
+    status: Literal["ready", "other embedder", "damaged"]
+    detail: str = ""
 
 
 class Documents:
@@ -99,7 +101,9 @@ class Documents:
     async def collections(self) -> list[Collection]:
         """All collections by name."""
         context = await self._context()
-        return [await _described(context, info) for info in await context.store.collections()]
+        collections = [await _described(context, info) for info in await context.store.collections()]
+        collections += [await _described_damage(context, one) for one in await context.store.damaged()]
+        return sorted(collections, key=lambda collection: collection.name)
 
     async def collection(self, name: str) -> Collection:
         """Raises CollectionNotFound."""
@@ -311,6 +315,21 @@ async def _described(context: PipelineContext, info: CollectionInfo) -> Collecti
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
         status="ready" if info.spec.embedder == context.embedder.fingerprint else "other embedder",
+    )
+
+
+async def _described_damage(context: PipelineContext, damaged: Damaged) -> Collection:
+    spec = damaged.spec or CollectionSpec(dimension=0, embedder="")
+    return Collection(
+        name=damaged.name,
+        documents=await context.manifest.count(spec.lineage),
+        passages=0,
+        bytes=None,
+        embedder=spec.embedder,
+        vector_size=spec.dimension,
+        distance=spec.distance,
+        status="damaged",
+        detail=damaged.text(),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from indexing.errors import CollectionNotFound, UnreadableDocument
+from indexing.errors import CollectionDamaged, CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
     ensure_collection,
@@ -51,9 +51,9 @@ class _SyncRun:
     async def run(self) -> Summary:
         """Plan, write, delete, and report what was done."""
         discovery = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
-        live = await self._live()
-        if self._request.rebuild and live is not None:
-            await self._rebuild(discovery, live)
+        lineage = await self._lineage_to_rebuild() if self._request.rebuild else None
+        if lineage is not None:
+            await self._rebuild(discovery, lineage)
         else:
             await self._update(discovery)
         return await self._summary()
@@ -78,9 +78,9 @@ class _SyncRun:
             self._report(Notice(stage="finishing", detail="optimising the index"))
         await context.store.optimize(name)
 
-    async def _rebuild(self, discovery: Discovery, live: CollectionInfo) -> None:
+    async def _rebuild(self, discovery: Discovery, lineage: str) -> None:
         """Everything that the collection holds and that still exists, into a new generation, then switch."""
-        context, name, lineage = self._context, self._request.collection, live.spec.lineage
+        context, name = self._context, self._request.collection
         earlier = await context.manifest.paths(lineage)
         plan = await asyncio.to_thread(plan_rebuild, discovery.sources, earlier, context.limits)
         self._announce(plan, discovery.problems)
@@ -97,6 +97,14 @@ class _SyncRun:
                 self._deleted += len(await context.manifest.versions(lineage, path))
             await context.store.finish_rebuild(name, generation)
             await forget_lost_lineages(context)
+
+    async def _lineage_to_rebuild(self) -> str | None:
+        """None if there is no collection. One that is damaged is made anew from the files and the manifest."""
+        try:
+            info = await self._live()
+        except CollectionDamaged as exc:
+            return exc.lineage
+        return info.spec.lineage if info else None
 
     async def _live(self) -> CollectionInfo | None:
         with suppress(CollectionNotFound):
