@@ -214,7 +214,7 @@ class Documents:
         lineage = (await context.store.info(collection)).spec.lineage
         for spelling in _spellings(document_id):
             record = await context.manifest.document(lineage, spelling)
-            if record is not None and record.version is not None:
+            if record is not None:
                 return record, await context.store.passages(collection, record.id)
         raise document_not_found(collection, document_id)
 

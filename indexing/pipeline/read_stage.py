@@ -95,10 +95,10 @@ class SourceReader:
 
     async def refuse(self, path: str, name: str, error: UnreadableDocument) -> None:
         """Report it. The earlier version stays, except for what a killed run left half done."""
-        versions = await self._context.manifest.versions(self._writer.lineage, path)
-        half_done = [document_id for document_id, version in versions.items() if version is None]
-        await self._delete(half_done)
-        self._refuse(name, error, len(versions) > len(half_done))
+        manifest, lineage = self._context.manifest, self._writer.lineage
+        half_done = [record for record in await manifest.unfinished(lineage) if record.path == path]
+        await self._writer.settle(half_done)
+        self._refuse(name, error, bool(await manifest.versions(lineage, path)))
 
     async def _read_one(self, source: SourceRecord, documents: Sequence[Document], queue: ReadyQueue) -> None:
         """Queue what differs from the manifest, and delete what the source no longer has."""

@@ -21,7 +21,7 @@ from indexing.pipeline.context import (
     forget_lost_lineages,
     new_spec,
 )
-from indexing.pipeline.manifest import SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.planning import Plan, make_plan, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
@@ -73,7 +73,7 @@ class _SyncRun:
             document_ids = list(await context.manifest.versions(writer.lineage, path))
             await writer.delete(document_ids)
             self._deleted += len(document_ids)
-        await context.manifest.forget(writer.lineage, paths=plan.gone)
+        await context.manifest.forget_sources(writer.lineage, plan.gone)
         if writer.documents or self._deleted:
             self._report(Notice(stage="finishing", detail="optimising the index"))
         await context.store.optimize(name)
@@ -115,7 +115,7 @@ class _SyncRun:
         """Compare with the manifest; what a killed run left unfinished belongs to this one, wherever it is."""
         manifest = self._context.manifest
         records = await manifest.unfinished(lineage)
-        unfinished = {record.path: record.source for record in records if record.path}
+        unfinished = {record.path: record.source for record in records if record.path and record.op == "write"}
         finished, paths = await manifest.sources(lineage), await manifest.paths(lineage)
 
         def compare() -> tuple[Plan, list[Unreadable]]:
@@ -188,34 +188,40 @@ class _SyncRun:
 
 
 async def finish_submitted(context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
-    """Write the submitted documents that a killed put left unfinished, and delete those that a killed delete did."""
+    """Write the submitted documents that a killed put left unfinished, and finish what was being deleted.
+
+    What was being written from a file is left to whoever reads the file.
+    """
     writer = Writer(context, name, lineage)
-    for record in await context.manifest.unfinished(lineage):
-        if record.path is None and not await _write_submitted(context, lineage, record.id, writer, report):
-            await writer.delete([record.id])
+    records = await context.manifest.unfinished(lineage)
+    await writer.settle([record for record in records if record.op != "write"])
+    for record in records:
+        if record.submitted and (submitted := await context.manifest.pending_with_body(lineage, record.id)):
+            await _write_submitted(context, submitted, writer, report)
     await writer.flush()
 
 
 async def carry_over(context: PipelineContext, lineage: str, writer: Writer, report: Report = say_nothing) -> None:
     """Make the writer's generation hold what was submitted to `lineage`, no more and no less."""
-    copied = await context.manifest.submitted(writer.lineage)
-    for document_id, version in (await context.manifest.submitted(lineage)).items():
-        if copied.pop(document_id, "") != version or version is None:
-            await _write_submitted(context, lineage, document_id, writer, report)
+    manifest = context.manifest
+    copied = await manifest.submitted(writer.lineage)
+    submitted: dict[str, str | None] = {**await manifest.submitted(lineage)}
+    # What a killed put left unfinished is carried over in its new version.
+    submitted |= {record.id: record.version for record in await manifest.unfinished(lineage) if record.submitted}
+    for document_id, version in submitted.items():
+        if copied.pop(document_id, "") != version:
+            record = await manifest.pending_with_body(lineage, document_id)
+            record = record or await manifest.document_with_body(lineage, document_id)
+            if record is not None:
+                await _write_submitted(context, record, writer, report)
     await writer.flush()
     await writer.delete(list(copied))
 
 
-async def _write_submitted(
-    context: PipelineContext, lineage: str, document_id: str, writer: Writer, report: Report
-) -> bool:
-    """False for a document whose body is gone."""
-    record = await context.manifest.document_with_body(lineage, document_id)
-    if record is None or record.body is None:
-        return False
-    embedder = await context.model(report)
-    await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
-    return True
+async def _write_submitted(context: PipelineContext, record: DocumentRecord, writer: Writer, report: Report) -> None:
+    if record.body is not None:
+        embedder = await context.model(report)
+        await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
 
 
 async def _pump(reader: SourceReader, sources: Sequence[SourceRecord], writer: Writer) -> None:

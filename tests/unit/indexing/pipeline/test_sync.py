@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from indexing.documents import Document
@@ -450,15 +451,17 @@ async def test_what_a_killed_run_left_half_done_is_completed_wherever_it_lies(
 
 
 async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: PipelineContext, folder: Path) -> None:
-    """What a killed run left half done of it is no earlier version worth keeping."""
+    """What a killed run left half done of it goes; the version before that, if there is one, stays."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
     record = next(d for d in await bench.manifest.documents(lineage) if d.source == "apple.txt")
-    await bench.manifest.announce(lineage, [record])
-    (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
+    fresh = msgspec.structs.replace(record, id="fresh", path=str(folder / "fresh.txt"))
+    await bench.manifest.announce(lineage, [msgspec.structs.replace(record, version="half"), fresh])
+    for name in ("apple.txt", "fresh.txt"):
+        (folder / name).write_bytes(b"\0\1\2\3" * 100)
     summary = await index(bench, folder)
-    assert reasons(summary.refused) == [("apple.txt", "binary", False)]
-    assert (summary.total_passages, await bench.manifest.unfinished(lineage)) == (2, [])
+    assert reasons(summary.refused) == [("apple.txt", "binary", True), ("fresh.txt", "binary", False)]
+    assert (summary.total_passages, await bench.manifest.unfinished(lineage)) == (3, [])
 
 
 async def test_a_kill_between_deleting_and_forgetting_is_mended_when_the_file_comes_back(
