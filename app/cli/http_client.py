@@ -57,6 +57,21 @@ class RemoteService:
             decoded: dict[str, Any] = reply.json()
             return decoded
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        collection: str | None = None,
+    ) -> Any:
+        """The JSON body of the reply, None if it has none. Raises CollectionNotFound where `collection` is missing."""
+        with self._connected() as client:
+            reply = client.request(method, path, params=params, json=body)
+            _check(reply, collection)
+            return reply.json() if reply.content else None
+
     def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of /answer as (name, data); the last one is "done". Raises also CollectionNotFound."""
         with (

@@ -20,8 +20,11 @@ import structlog
 from click.exceptions import Exit
 
 from app.cli.calibrate import calibrate
+from app.cli.collections import collections
 from app.cli.cost import cost
+from app.cli.documents import documents
 from app.cli.evaluate import evaluate
+from app.cli.jobs import jobs
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -288,6 +291,9 @@ def _request_body(query: str, options: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+cli.add_command(collections)
+cli.add_command(documents)
+cli.add_command(jobs)
 cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
