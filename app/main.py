@@ -33,6 +33,7 @@ from app.api.routes.internal import (
     create_snapshot,
     list_snapshots,
     put_document,
+    repair_collection,
     restore_snapshot,
     sync_files,
 )
@@ -77,6 +78,7 @@ ROUTES = (
     create_snapshot,
     list_snapshots,
     restore_snapshot,
+    repair_collection,
     compatibility,
 )
 
@@ -123,6 +125,7 @@ PROVIDED = (
     "names",
     "presence",
     "rankers",
+    "repairs",
     "searcher",
     "settings",
     "snapshots",
