@@ -33,7 +33,6 @@ from app.api.routes.internal import (
     create_snapshot,
     list_snapshots,
     put_document,
-    repair_collection,
     restore_snapshot,
     sync_files,
 )
@@ -78,7 +77,6 @@ ROUTES = (
     create_snapshot,
     list_snapshots,
     restore_snapshot,
-    repair_collection,
     compatibility,
 )
 
@@ -125,7 +123,6 @@ PROVIDED = (
     "names",
     "presence",
     "rankers",
-    "repairs",
     "searcher",
     "settings",
     "snapshots",

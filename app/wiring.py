@@ -28,7 +28,6 @@ from app.services.embed import Embeddings
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.ranking import Rankers
-from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
@@ -37,8 +36,8 @@ from indexing.concurrency import Resource
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.pipeline.context import PipelineContext, index_fingerprint
+from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
-from indexing.pipeline.recovery import open_manifest
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -46,8 +45,6 @@ from indexing.store.lock import DirectoryLock
 T = TypeVar("T")
 
 MANIFEST_FILE = "manifest.sqlite3"
-QUARANTINE = "quarantine"
-"""Of files that could not be read, and were moved aside."""
 SNAPSHOTS = "snapshots"
 
 PROBE_S = 2.0
@@ -128,11 +125,10 @@ class Services:
         self.snapshots = Snapshots(
             self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()
         )
-        self.repairs = Repairs(self.context.get)
         self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
-        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self.repairs)
+        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self._damages)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -187,9 +183,7 @@ class Services:
             await self._write_lock.get()
         return PipelineContext(
             store=store,
-            manifest=await asyncio.to_thread(
-                open_manifest, self._index_home / MANIFEST_FILE, self._index_home / QUARANTINE
-            ),
+            manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
@@ -219,8 +213,17 @@ class Services:
     async def _ask_store(self) -> None:
         await (await self.store.get()).collections()
 
+    async def _damages(self) -> list[str]:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                store = await self.store.settled()
+                return [damaged.text() for damaged in await store.damaged()] if store else []
+        except (TimeoutError, WinnowError):  # `readiness` says so
+            return []
+
     async def _index_samples(self, samples: Path) -> None:
-        if not await (await self.store.get()).collections():
+        store = await self.store.get()
+        if not await store.collections() and not await store.damaged():
             summary = await self.documents.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
             log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
 
@@ -233,11 +236,11 @@ class WarmUp:
         needs: Mapping[str, Callable[[], Awaitable[object]]],
         index_samples: Callable[[Path], Awaitable[None]],
         disk: DiskGuard,
-        repairs: Repairs,
+        damages: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._needs = needs
         self._disk = disk
-        self._repairs = repairs
+        self._damages = damages
         self._index_samples = index_samples
         self._samples: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -265,14 +268,13 @@ class WarmUp:
     async def warnings(self) -> list[str]:
         """What needs somebody's attention although requests are served, with the way out."""
         disk = await asyncio.to_thread(self._disk.warning)
-        return [*filter(None, [disk]), *self._repairs.warnings]
+        return [*([disk] if disk else ()), *await self._damages()]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""
         needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
-        await _try_and_log("manifest", self._repairs.check)
         if self._samples is None:
             return
         try:

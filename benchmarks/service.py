@@ -41,7 +41,7 @@ class Service:
     def __init__(
         self, home: Path, log: Path, *, module: str = QUICK, settings: Mapping[str, str] | None = None
     ) -> None:
-        self.home, self.log, self._module = home, log, module
+        self.home, self.log, self.module = home, log, module
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = log.stat().st_size if log.exists() else 0
@@ -110,7 +110,7 @@ class Service:
 
     def command(self, *arguments: str) -> list[str]:
         """A command of `winnow`, as this service was started."""
-        return [sys.executable, "-m", self._module, *arguments]
+        return [sys.executable, "-m", self.module, *arguments]
 
     async def run(self, *arguments: str, within_s: float = 120) -> tuple[int, str]:
         """The exit status of a command of `winnow` on the same home, and what it said."""

@@ -13,7 +13,8 @@
     ├ EmbedderUnavailable         the embedding model cannot be loaded; the text names the extra or the setting
     ├ IndexBusy                   another process holds the index
     ├ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
-    │ └ StoreBusy                 it answers, and asks for patience; `retry_after` seconds (retryable)
+    │ ├ StoreBusy                 it answers, and asks for patience; `retry_after` seconds (retryable)
+    │ └ CollectionDamaged         the files of one collection; the others serve
     └ DiskFull                    less than the reserve is free: nothing is written, searching goes on
 
 `app.errors` adds the service's part. Status codes are no concern of either: `app.api.problem_details` has them.
@@ -151,6 +152,20 @@ class StoreBusy(StoreUnavailable):
     def __init__(self, detail: str, retry_after: float) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class CollectionDamaged(StoreUnavailable):
+    """One collection's files cannot be used; the others serve. `lineage` is its own if it is known, else ""."""
+
+    code = "collection_damaged"
+
+    def __init__(self, name: str, why: str, lineage: str = "") -> None:
+        super().__init__(
+            f"collection {name!r} is damaged: {why}; winnow index --rebuild --collection {name} makes it anew, and "
+            "winnow snapshot restore goes back to a snapshot"
+        )
+        self.why = why
+        self.lineage = lineage
 
 
 class DiskFull(WinnowError):

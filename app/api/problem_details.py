@@ -63,6 +63,7 @@ STATUS: Mapping[type[WinnowError], int] = {
     index_errors.IndexBusy: 503,
     index_errors.StoreUnavailable: 503,
     index_errors.StoreBusy: 503,
+    index_errors.CollectionDamaged: 503,
     index_errors.DiskFull: 507,
     errors.UpstreamError: 502,
     errors.UpstreamTimeout: 504,

@@ -10,7 +10,7 @@ import msgspec
 from app.errors import InvalidRequest, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from indexing.errors import CollectionNotFound
-from indexing.pipeline.progress import Event, Last, RepairRequest, RestoreRequest, SnapshotRequest, Summary, SyncRequest
+from indexing.pipeline.progress import Event, Last, RestoreRequest, SnapshotRequest, Summary, SyncRequest
 
 # No limit on reading: a search on a busy machine, or a step of a long indexing run, may take minutes, and the user can
 # interrupt it.
@@ -23,9 +23,6 @@ _CALLER_ERRORS = (400, 413, 422)
 class ServiceRefused(WinnowError):
     """The service answered with a problem, or the connection was lost; the text says which."""
 
-
-Request = SyncRequest | SnapshotRequest | RestoreRequest | RepairRequest
-"""What a run inside the service is asked for."""
 
 _EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
 
@@ -60,6 +57,21 @@ class RemoteService:
             decoded: dict[str, Any] = reply.json()
             return decoded
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+        collection: str | None = None,
+    ) -> Any:
+        """The JSON body of the reply, None if it has none. Raises CollectionNotFound where `collection` is missing."""
+        with self._connected() as client:
+            reply = client.request(method, path, params=params, json=body)
+            _check(reply, collection)
+            return reply.json() if reply.content else None
+
     def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of /answer as (name, data); the last one is "done". Raises also CollectionNotFound."""
         with (
@@ -75,7 +87,7 @@ class RemoteService:
                     return
             raise ServiceRefused("the service closed the connection in the middle of the answer")
 
-    def run(self, path: str, request: Request) -> Iterator[Event]:
+    def run(self, path: str, request: SyncRequest | SnapshotRequest | RestoreRequest) -> Iterator[Event]:
         """The events of a run inside the service, up to its last one; leaving early stops the run."""
         body = _encoded(request)
         with self._connected() as client, client.stream("POST", path, content=body, headers=_JSON) as reply:
@@ -110,7 +122,7 @@ class RemoteService:
             ) from exc
 
 
-def _encoded(request: Request) -> bytes:
+def _encoded(request: SyncRequest | SnapshotRequest | RestoreRequest) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as exc:

@@ -16,10 +16,10 @@ from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.config.settings import Settings
 from app.domain import Query
+from app.services import document_views as views
+from app.services.documents import document_not_found
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import (
-    Repaired,
-    RepairRequest,
     Report,
     Restored,
     RestoreRequest,
@@ -98,11 +98,6 @@ def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report
     return _run(settings, lambda services: services.snapshots.restore(request, report))
 
 
-def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
-    """Make the manifest and the store of a collection agree. Raises IndexBusy."""
-    return _run(settings, lambda services: services.repairs.repair(request.collection, report))
-
-
 def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
     """The snapshots in the home; nothing is opened."""
     return _run(settings, lambda services: services.snapshots.all())
@@ -115,6 +110,82 @@ def collection_names(settings: Settings) -> list[str]:
         return [info.name for info in await (await services.store.get()).collections()]
 
     return _run(settings, names)
+
+
+def list_jobs(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
+    """What GET /jobs answers."""
+    arguments = {**params, "limit": int(params["limit"])}
+    return _shown(settings, lambda services: services.jobs.page(**arguments))  # type: ignore[arg-type] # click has checked the state
+
+
+def show_job(settings: Settings, job_id: str) -> dict[str, Any]:
+    """What GET /jobs/{id} answers."""
+    return _shown(settings, lambda services: services.jobs.find(job_id))
+
+
+def cancel_job(settings: Settings, job_id: str) -> None:
+    """As DELETE /jobs/{id}."""
+    _run(settings, lambda services: services.jobs.cancel(job_id))
+
+
+def list_collections(settings: Settings) -> dict[str, Any]:
+    """What GET /collections answers."""
+
+    async def work(services: Services) -> dict[str, Any]:
+        return {"collections": await services.documents.collections()}
+
+    return _shown(settings, work)
+
+
+def show_collection(settings: Settings, name: str) -> dict[str, Any]:
+    """What GET /collections/{name} answers."""
+    return _shown(settings, lambda services: services.documents.collection(name))
+
+
+def create_collection(settings: Settings, name: str) -> dict[str, Any]:
+    """What PUT /collections/{name} answers."""
+
+    async def work(services: Services) -> object:
+        collection, _ = await services.documents.create(name, settings.embedding.model)
+        return collection
+
+    return _shown(settings, work)
+
+
+def delete_collection(settings: Settings, name: str) -> None:
+    """As DELETE /collections/{name}."""
+
+    async def work(services: Services) -> None:
+        await services.jobs.cancel_all(name)
+        await services.documents.drop(name)
+
+    _run(settings, work)
+
+
+def list_documents(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
+    """What GET /documents answers."""
+    collection, cursor, limit = params["collection"], params["cursor"], int(params["limit"])
+    return _shown(settings, lambda services: views.list_documents(services.documents, collection, cursor, limit))
+
+
+def show_document(settings: Settings, document_id: str, params: dict[str, str]) -> dict[str, Any]:
+    """What GET /documents/{id} answers."""
+
+    async def work(services: Services) -> object:
+        documents, include_text = services.documents, params["include_text"] == "true"
+        return await views.show_document(documents, params["collection"], document_id, include_text=include_text)
+
+    return _shown(settings, work)
+
+
+def delete_document(settings: Settings, document_id: str, collection: str) -> None:
+    """As DELETE /documents/{id}."""
+
+    async def work(services: Services) -> None:
+        if not await services.documents.delete(collection, document_id):
+            raise document_not_found(collection, document_id)
+
+    _run(settings, work)
 
 
 def workload(body: dict[str, Any]) -> Workload:
@@ -133,6 +204,12 @@ async def _prepare(services: Services, query: Query, report: Report, *, model: b
 async def _load_model(services: Services, report: Report) -> None:
     report(loading_model(services.settings.embedding.model))
     await services.model.get()
+
+
+def _shown(settings: Settings, work: Callable[[Services], Awaitable[object]]) -> dict[str, Any]:
+    """The result of `work` as it is in JSON."""
+    shown: dict[str, Any] = msgspec.to_builtins(_run(settings, work))
+    return shown
 
 
 def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:

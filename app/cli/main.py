@@ -22,7 +22,9 @@ from click.exceptions import Exit
 from app.cli.calibrate import calibrate
 from app.cli.collections import collections
 from app.cli.cost import cost
+from app.cli.documents import documents
 from app.cli.evaluate import evaluate
+from app.cli.jobs import jobs
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -289,11 +291,13 @@ def _request_body(query: str, options: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+cli.add_command(collections)
+cli.add_command(documents)
+cli.add_command(jobs)
 cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
 cli.add_command(evaluate)
-cli.add_command(collections)
 cli.add_command(snapshot)
 cli.add_command(vllm)
 

@@ -6,6 +6,7 @@ Only `app.cli.local` loads the index, the models and the API's schemas, and only
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -18,8 +19,6 @@ from indexing.errors import IndexBusy
 from indexing.pipeline.progress import (
     Event,
     Notice,
-    Repaired,
-    RepairRequest,
     Report,
     Restored,
     RestoreRequest,
@@ -125,22 +124,6 @@ def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report
     )
 
 
-def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
-    """Make the manifest and the store of a collection agree."""
-
-    def repair_locally() -> Repaired:
-        from app.cli import local
-
-        return local.repair_collection(settings, request, report)
-
-    return _when_free(
-        settings,
-        lambda service: _last(service.run("/internal/repair", request), Repaired, report),
-        repair_locally,
-        report,
-    )
-
-
 def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
     """The snapshots in the home."""
     if service := _service(settings):
@@ -162,6 +145,89 @@ def collection_names(settings: Settings, report: Report) -> list[str]:
         return [str(collection["name"]) for collection in service.get("/collections")["collections"]]
 
     return _when_free(settings, names_remotely, names_locally, report)
+
+
+def list_jobs(settings: Settings, params: dict[str, str]) -> Any:
+    """GET /jobs with these parameters."""
+    return _either(settings, lambda service: service.get("/jobs", params), lambda local: local.list_jobs, params)
+
+
+def show_job(settings: Settings, job_id: str) -> Any:
+    """GET /jobs/{id}."""
+    return _either(settings, lambda service: service.get(_path("jobs", job_id)), lambda local: local.show_job, job_id)
+
+
+def cancel_job(settings: Settings, job_id: str) -> None:
+    """DELETE /jobs/{id}."""
+    path = _path("jobs", job_id)
+    _either(settings, lambda service: service.call("DELETE", path), lambda local: local.cancel_job, job_id)
+
+
+def list_collections(settings: Settings) -> Any:
+    """GET /collections."""
+    return _either(settings, lambda service: service.get("/collections"), lambda local: local.list_collections)
+
+
+def show_collection(settings: Settings, name: str) -> Any:
+    """GET /collections/{name}."""
+    path = _path("collections", name)
+    return _either(
+        settings,
+        lambda service: service.call("GET", path, collection=name),
+        lambda local: local.show_collection,
+        name,
+    )
+
+
+def create_collection(settings: Settings, name: str) -> Any:
+    """PUT /collections/{name}."""
+    path = _path("collections", name)
+    return _either(settings, lambda service: service.call("PUT", path), lambda local: local.create_collection, name)
+
+
+def delete_collection(settings: Settings, name: str) -> None:
+    """DELETE /collections/{name}."""
+    path = _path("collections", name)
+    _either(
+        settings,
+        lambda service: service.call("DELETE", path, collection=name),
+        lambda local: local.delete_collection,
+        name,
+    )
+
+
+def list_documents(settings: Settings, params: dict[str, str]) -> Any:
+    """GET /documents with these parameters."""
+    return _either(
+        settings,
+        lambda service: service.call("GET", "/documents", params=params, collection=params["collection"]),
+        lambda local: local.list_documents,
+        params,
+    )
+
+
+def show_document(settings: Settings, document_id: str, params: dict[str, str]) -> Any:
+    """GET /documents/{id} with these parameters."""
+    path = _path("documents", document_id)
+    return _either(
+        settings,
+        lambda service: service.call("GET", path, params=params, collection=params["collection"]),
+        lambda local: local.show_document,
+        document_id,
+        params,
+    )
+
+
+def delete_document(settings: Settings, document_id: str, collection: str) -> None:
+    """DELETE /documents/{id}."""
+    path, params = _path("documents", document_id), {"collection": collection}
+    _either(
+        settings,
+        lambda service: service.call("DELETE", path, params=params, collection=collection),
+        lambda local: local.delete_document,
+        document_id,
+        collection,
+    )
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
@@ -199,6 +265,21 @@ def _last(events: Iterator[Event], kind: type[T], report: Report) -> T:
         if isinstance(event, kind):
             return event
     raise AssertionError("RemoteService.run ends with the last event, or raises")
+
+
+def _path(kind: str, name: str) -> str:
+    return f"/{kind}/{quote(name, safe='')}"
+
+
+def _either(
+    settings: Settings, remotely: Callable[[RemoteService], Any], locally: Callable[[Any], Any], *arguments: object
+) -> Any:
+    """What the running service answers, or else a function of `app.cli.local` to these arguments."""
+    if service := _service(settings):
+        return remotely(service)
+    from app.cli import local
+
+    return locally(local)(settings, *arguments)
 
 
 def _service(settings: Settings) -> RemoteService | None:

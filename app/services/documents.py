@@ -33,10 +33,9 @@ from indexing.pipeline.ingest import (
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
-from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
-from indexing.store.base import CollectionInfo, Distance, check_name
+from indexing.store.base import CollectionInfo, CollectionSpec, Damaged, Distance, check_name
 
 MAX_AT_ONCE = 64
 """Uploads whose callers wait until they are indexed."""
@@ -55,8 +54,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A collection as users see it.
 
     `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
-    `winnow index --rebuild` first, "incomplete" that documents are unknown or lack passages: `winnow collections
-    repair`. `bytes` is null where the store does not tell.
+    `winnow index --rebuild` first. One that is "damaged" serves nothing: `detail` says what is wrong and the way back.
+    `bytes` is null where the store does not tell.
     """
 
     name: str
@@ -66,7 +65,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str
     vector_size: int
     distance: Distance
-    status: Literal["ready", "other embedder", "incomplete"]
+    status: Literal["ready", "other embedder", "damaged"]
+    detail: str = ""
 
 
 class Documents:
@@ -101,7 +101,9 @@ class Documents:
     async def collections(self) -> list[Collection]:
         """All collections by name."""
         context = await self._context()
-        return [await _described(context, info) for info in await context.store.collections()]
+        collections = [await _described(context, info) for info in await context.store.collections()]
+        collections += [await _described_damage(context, one) for one in await context.store.damaged()]
+        return sorted(collections, key=lambda collection: collection.name)
 
     async def collection(self, name: str) -> Collection:
         """Raises CollectionNotFound."""
@@ -212,7 +214,7 @@ class Documents:
         lineage = (await context.store.info(collection)).spec.lineage
         for spelling in _spellings(document_id):
             record = await context.manifest.document(lineage, spelling)
-            if record is not None and record.version is not None:
+            if record is not None:
                 return record, await context.store.passages(collection, record.id)
         raise document_not_found(collection, document_id)
 
@@ -304,25 +306,31 @@ def document_not_found(collection: str, document_id: str) -> NotFound:
 
 
 async def _described(context: PipelineContext, info: CollectionInfo) -> Collection:
-    found = await compare(context.manifest, context.store, info)
     return Collection(
         name=info.name,
-        documents=found.recorded.documents,
+        documents=await context.manifest.count(info.spec.lineage),
         passages=info.passages,
         bytes=await context.store.bytes_on_disk(info.name),
         embedder=info.spec.embedder,
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
-        status=_status(context, info, found),
+        status="ready" if info.spec.embedder == context.embedder.fingerprint else "other embedder",
     )
 
 
-def _status(
-    context: PipelineContext, info: CollectionInfo, found: Comparison
-) -> Literal["ready", "other embedder", "incomplete"]:
-    if info.spec.embedder != context.embedder.fingerprint:
-        return "other embedder"
-    return "ready" if found.agree else "incomplete"
+async def _described_damage(context: PipelineContext, damaged: Damaged) -> Collection:
+    spec = damaged.spec or CollectionSpec(dimension=0, embedder="")
+    return Collection(
+        name=damaged.name,
+        documents=await context.manifest.count(spec.lineage),
+        passages=0,
+        bytes=None,
+        embedder=spec.embedder,
+        vector_size=spec.dimension,
+        distance=spec.distance,
+        status="damaged",
+        detail=damaged.text(),
+    )
 
 
 def _check_shape(name: str, **shape: tuple[object, object]) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
@@ -149,7 +149,7 @@ class Jobs:
         Documents must have been validated. Raises Overloaded, DiskFull.
         """
         await self._resumed.get()
-        job_id = uuid.uuid4().hex
+        job_id = secrets.token_hex(8)
         self._reserve(job_id, size)
         try:
             # To its end, even if the caller goes away: a record without documents would be a job that fails.

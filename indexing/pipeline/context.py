@@ -97,4 +97,8 @@ async def new_spec(context: PipelineContext, report: Report = say_nothing) -> Co
 
 async def forget_lost_lineages(context: PipelineContext) -> None:
     """Clear the manifest of what no collection holds any more. Not while a rebuild is under way."""
-    await context.manifest.keep_lineages([info.spec.lineage for info in await context.store.collections()])
+    specs = [info.spec for info in await context.store.collections()]
+    damaged = [one.spec for one in await context.store.damaged()]
+    known = [spec for spec in damaged if spec is not None]
+    if len(known) == len(damaged):  # else whose rows are whose is not known
+        await context.manifest.keep_lineages([spec.lineage for spec in (*specs, *known)])

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from indexing.documents import Document
+from indexing.errors import CollectionDamaged
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import file_document_id
@@ -71,7 +72,10 @@ async def delete_document(context: PipelineContext, collection: str, document_id
 async def drop_collection(context: PipelineContext, collection: str) -> None:
     """Delete a collection and everything recorded about it. Raises CollectionNotFound."""
     async with context.submission_lock:
-        lineage = (await context.store.info(collection)).spec.lineage
+        try:
+            lineage = (await context.store.info(collection)).spec.lineage
+        except CollectionDamaged as exc:
+            lineage = exc.lineage
         await context.store.drop(collection)
         await context.manifest.forget_lineage(lineage)
 

@@ -3,21 +3,22 @@
 One SQLite file (WAL) beside the index. Rows belong to a *lineage*, one filling of a collection (`CollectionSpec`), so
 that switching to a rebuilt index switches the manifest with it.
 
-A kill at any moment leaves work that the next run can see. A document goes through these states:
+A row of `documents` describes a finished version, the one that counts: all of its passages are in the store, and
+readers see no other version. What is under way has a row in `pending` beside it:
 
-    announce           its passages are about to be written      version NULL
-    commit             all of them are in the store              version set
-    announce_deletion  its passages are about to be deleted      version and body NULL
-    forget             none is left                              no row
+    announce           write     a new version is about to be written; the documents row, if any, still counts
+    commit             sweep     the new version counts; passages of others may still be in the store
+    announce_deletion  delete    nothing counts any more; passages may still be in the store
+    settled            no row    the store holds what counts and nothing else
 
-What was announced and never committed or forgotten is unfinished: the next run writes it again or removes it.
+So a kill at any moment leaves exactly one version that counts, and rows that say what is left to do.
 """
 
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -37,12 +38,27 @@ CREATE TABLE IF NOT EXISTS documents (
 CREATE INDEX IF NOT EXISTS documents_by_path ON documents (lineage, path);
 CREATE INDEX IF NOT EXISTS documents_unfinished ON documents (lineage) WHERE version IS NULL;
 """,
+    # Version 1 marked a document under way by a version of NULL, and lost the one before.
+    """
+CREATE TABLE pending (
+  lineage TEXT NOT NULL, id TEXT NOT NULL, op TEXT NOT NULL, path TEXT, source TEXT NOT NULL, title TEXT NOT NULL,
+  version TEXT, body BLOB, PRIMARY KEY (lineage, id)) WITHOUT ROWID;
+CREATE INDEX pending_by_path ON pending (lineage, path);
+INSERT INTO pending
+  SELECT lineage, id, CASE WHEN path IS NULL AND body IS NULL THEN 'delete' ELSE 'write' END, path, source, title,
+    NULL, body FROM documents WHERE version IS NULL;
+DELETE FROM documents WHERE version IS NULL;
+DROP INDEX documents_unfinished;
+""",
 )
 """How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
-_TABLES = ("sources", "documents")
+_TABLES = ("sources", "documents", "pending")
 _COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
-
+_SELECT_PENDING = (
+    "SELECT p.id, p.op, p.path, p.source, p.version, p.body NOT NULL, d.version FROM pending p "
+    "LEFT JOIN documents d ON d.lineage=p.lineage AND d.id=p.id"
+)
 
 OwnerOf = Callable[[str], tuple[str | None, str] | None]
 """Document id -> (path of its file or None, the name that users see); None for an unknown id."""
@@ -58,7 +74,7 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A document of a lineage. `version` is its content hash, None while it is being written.
+    """A document of a lineage. `version` is its content hash.
 
     `path` is the file it came from, None for one that was submitted over the API; then `body` is the document itself,
     so that a rebuild can make it anew.
@@ -68,18 +84,26 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     source: str
     title: str
-    version: str | None
+    version: str
     passages: int
     body: Document | None = None
     indexed_at: float = 0.0
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """Finished documents, their passages, and documents that are being written or deleted."""
+class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is under way with a document: `version` is the one that is written (`op` "write") or counts since ("sweep").
 
-    documents: int
-    passages: int
-    unfinished: int
+    `counts` is the version that counts meanwhile, None if none does. `submitted` says that the row has the document
+    itself.
+    """
+
+    id: str
+    op: Literal["write", "sweep", "delete"]
+    path: str | None
+    source: str
+    version: str | None
+    submitted: bool
+    counts: str | None
 
 
 class Manifest:
@@ -100,22 +124,30 @@ class Manifest:
         )
 
     async def versions(self, lineage: str, path: str) -> dict[str, str | None]:
-        """The documents of a source: id -> version."""
-        return await self._file.query(
-            dict, "SELECT id, version FROM documents WHERE lineage=? AND path=?", lineage, path
+        """The documents of a source: id -> version, None for one that is being written or deleted."""
+        sql = (
+            "SELECT id, version FROM documents WHERE lineage=? AND path=? "
+            "UNION ALL SELECT id, NULL FROM pending WHERE lineage=? AND path=? AND op!='sweep'"  # the later one counts
         )
+        return await self._file.query(dict, sql, lineage, path, lineage, path)
 
     async def paths(self, lineage: str) -> dict[str, str]:
         """Every file that documents came from, finished or not: path -> the name that users see."""
-        sql = "SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL"
-        return await self._file.query(dict, sql, lineage)
+        sql = (
+            "SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL "
+            "UNION ALL SELECT path, source FROM pending WHERE lineage=? AND path NOT NULL AND op!='sweep'"
+        )
+        return await self._file.query(dict, sql, lineage, lineage)
 
     async def with_owners(self, lineage: str, work: Callable[[OwnerOf], T]) -> T:
         """Call `work` with a look-up of where documents came from. It runs in the manifest's thread: no document is
         announced or committed between a look-up and what `work` concludes from it.
         """
-        sql = "SELECT path, source FROM documents WHERE lineage=? AND id=?"
-        return await self._file.run(lambda db: work(lambda key: db.execute(sql, (lineage, key)).fetchone()))
+        sql = (
+            "SELECT path, source FROM pending WHERE lineage=? AND id=? AND op='write' "
+            "UNION ALL SELECT path, source FROM documents WHERE lineage=? AND id=? LIMIT 1"
+        )
+        return await self._file.run(lambda db: work(lambda key: db.execute(sql, (lineage, key) * 2).fetchone()))
 
     async def document(self, lineage: str, document_id: str) -> DocumentRecord | None:
         """One document without its body."""
@@ -123,21 +155,18 @@ class Manifest:
         return records[0] if records else None
 
     async def document_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
-        """One document as it was submitted, its version that of its body.
-
-        There is no body if it came from a file, or is being deleted.
-        """
-        sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=?"  # noqa: S608
-        return await self._file.query(_document_with_body, sql, lineage, document_id)
+        """One document as it was submitted; there is no body if it came from a file."""
+        records = await self.whole(lineage, [document_id])
+        return records[0] if records else None
 
     async def documents(self, lineage: str, *, after: str = "", limit: int = 100) -> list[DocumentRecord]:
-        """Finished documents by id, those after `after`, without their bodies."""
-        where = "WHERE lineage=? AND id>? AND version IS NOT NULL ORDER BY id LIMIT ?"
+        """Documents by id, those after `after`, without their bodies."""
+        where = "WHERE lineage=? AND id>? ORDER BY id LIMIT ?"
         return await self._file.query(_document_records, f"{_SELECT} {where}", lineage, after, limit)
 
     async def whole(self, lineage: str, document_ids: Sequence[str]) -> list[DocumentRecord]:
-        """The finished ones of these documents, with the bodies of those that were submitted."""
-        sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=? AND version NOT NULL"  # noqa: S608
+        """These documents, as far as they exist, with the bodies of those that were submitted."""
+        sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=?"  # noqa: S608
 
         def read(db: sqlite3.Connection) -> list[DocumentRecord]:
             rows = [row for key in document_ids for row in db.execute(sql, (lineage, key))]
@@ -146,46 +175,13 @@ class Manifest:
 
         return await self._file.run(read)
 
-    async def known(self, lineage: str) -> dict[str, tuple[str | None, int]]:
-        """Every document: id -> (version, or None while it is being written or deleted; number of passages)."""
-        sql = "SELECT id, version, passages FROM documents WHERE lineage=?"
-        return await self._file.query(lambda rows: {row[0]: row[1:] for row in rows}, sql, lineage)
-
-    async def totals(self, lineage: str) -> "Totals":
-        """What is on record, counted."""
-        sql = (
-            "SELECT count(version), coalesce(sum(passages) FILTER (WHERE version NOT NULL), 0), "
-            "count(*) FILTER (WHERE version IS NULL) FROM documents WHERE lineage=?"
-        )
-        return await self._file.query(lambda rows: Totals(*rows[0]), sql, lineage)
-
-    async def take_over(self, lineage: str, documents: Sequence[tuple[DocumentRecord, bool]]) -> int:
-        """Make documents of a file its own that are recorded as submitted: those with just this content, and those
-        whose id comes from its path (the second of each pair says so). Returns how many.
-        """
-        sql = """
-            UPDATE documents SET path=?, source=?, body=NULL
-            WHERE lineage=? AND id=? AND path IS NULL AND version NOT NULL AND (version=? OR ?)"""
-
-        def execute(db: sqlite3.Connection) -> int:
-            with transaction(db, durable=False):
-                return sum(
-                    db.execute(sql, (d.path, d.source, lineage, d.id, d.version, by_path)).rowcount
-                    for d, by_path in documents
-                )
-
-        return await self._file.run(execute)
-
     async def adopt(
         self, lineage: str, documents: Sequence[DocumentRecord], sources: Iterable[SourceRecord] = (), now: float = 0.0
     ) -> None:
-        """Record finished documents and sources whose passages are in the store already, as they are given.
-
-        A document that has been recorded in the meantime stays as it is.
-        """
+        """Record finished documents and sources whose passages are in the store already, as they are given."""
         await self._file.write(
             (
-                "INSERT OR IGNORE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     (lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body))
                     for d in documents
@@ -197,59 +193,103 @@ class Manifest:
             ),
         )
 
-    async def submitted(self, lineage: str) -> dict[str, str | None]:
+    async def submitted(self, lineage: str) -> dict[str, str]:
         """Documents without a file: id -> version."""
         return await self._file.query(
             dict, "SELECT id, version FROM documents WHERE lineage=? AND path IS NULL", lineage
         )
 
     async def count(self, lineage: str) -> int:
-        """Finished documents."""
-        sql = "SELECT count(*) FROM documents WHERE lineage=? AND version NOT NULL"
+        """The number of documents."""
+        sql = "SELECT count(*) FROM documents WHERE lineage=?"
         return await self._file.query(lambda rows: int(rows[0][0]), sql, lineage)
 
-    async def unfinished(self, lineage: str) -> list[DocumentRecord]:
-        """Announced and never committed or forgotten: what a killed run left behind. Without bodies."""
-        return await self._file.query(_document_records, f"{_SELECT} WHERE lineage=? AND version IS NULL", lineage)
+    async def unfinished(self, lineage: str) -> list[PendingRecord]:
+        """What is under way, or was when the process was killed."""
+        return await self._file.query(_pending_records, f"{_SELECT_PENDING} WHERE p.lineage=?", lineage)
 
-    async def announce(self, lineage: str, documents: Sequence[DocumentRecord]) -> None:
-        """Passages of these documents are about to be written: until the commit, neither they nor their sources
-        count.
-        """
-        await self._file.write(
-            (
-                "DELETE FROM sources WHERE lineage=? AND path=?",
-                {(lineage, d.path) for d in documents if d.path is not None},
-            ),
-            (
-                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
-                # A generator: the bodies are compressed in the thread.
-                ((lineage, d.id, d.path, d.source, d.title, None, 0, d.indexed_at, _pack(d.body)) for d in documents),
-            ),
+    async def unfinished_all(self) -> dict[str, list[PendingRecord]]:
+        """As `unfinished`, of every lineage."""
+        sql = _SELECT_PENDING.replace("SELECT", "SELECT p.lineage,", 1)
+
+        def by_lineage(rows: list[tuple[Any, ...]]) -> dict[str, list[PendingRecord]]:
+            found: dict[str, list[PendingRecord]] = {}
+            for lineage, *row in rows:
+                found.setdefault(lineage, []).extend(_pending_records([tuple(row)]))
+            return found
+
+        return await self._file.query(by_lineage, sql)
+
+    async def pending(self, lineage: str, document_id: str) -> PendingRecord | None:
+        """What is under way with one document."""
+        sql = f"{_SELECT_PENDING} WHERE p.lineage=? AND p.id=?"
+        records = await self._file.query(_pending_records, sql, lineage, document_id)
+        return records[0] if records else None
+
+    async def pending_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
+        """The submitted document that is being written, if one is."""
+        sql = (
+            "SELECT id, path, source, title, version, 0, 0.0, body FROM pending "
+            "WHERE lineage=? AND id=? AND op='write' AND body NOT NULL"
         )
+        return await self._file.query(_submitted_record, sql, lineage, document_id)
+
+    async def announce(self, lineage: str, documents: Sequence[DocumentRecord]) -> dict[str, str | None]:
+        """Passages of these documents are about to be written: until the commit, their sources are not finished.
+
+        Returns the version of each that counts meanwhile, None for a new one.
+        """
+
+        def announce(db: sqlite3.Connection) -> dict[str, str | None]:
+            rows = [(lineage, d.id, d.path, d.source, d.title, d.version, _pack(d.body)) for d in documents]
+            with transaction(db):
+                db.executemany(
+                    "DELETE FROM sources WHERE lineage=? AND path=?",
+                    {(lineage, d.path) for d in documents if d.path is not None},
+                )
+                db.executemany("INSERT OR REPLACE INTO pending VALUES (?,?,'write',?,?,?,?,?)", rows)
+            versions = (
+                (d.id, db.execute("SELECT version FROM documents WHERE lineage=? AND id=?", (lineage, d.id)).fetchone())
+                for d in documents
+            )
+            return {key: row[0] if row else None for key, row in versions}
+
+        return await self._file.run(announce)
 
     async def announce_deletion(self, lineage: str, document_ids: Sequence[str]) -> None:
         """Passages of these documents are about to be deleted: from now on neither they nor their sources count."""
-        path_of = "SELECT path FROM documents WHERE lineage=? AND id=?"
+        keys = [(lineage, document_id) for document_id in document_ids]
+        path = "SELECT path FROM {} WHERE lineage=? AND id=?"
+        paths = f"{path.format('documents')} UNION {path.format('pending')}"
         await self._file.write(
             (
-                f"DELETE FROM sources WHERE lineage=? AND path=({path_of})",  # noqa: S608
-                ((lineage, lineage, document_id) for document_id in document_ids),
+                f"DELETE FROM sources WHERE lineage=? AND path IN ({paths})",  # noqa: S608
+                [(lineage, *key, *key) for key in keys],
             ),
+            ("UPDATE pending SET op='delete', version=NULL, body=NULL WHERE lineage=? AND id=?", keys),
             (
-                "UPDATE documents SET version=NULL, body=NULL WHERE lineage=? AND id=?",
-                ((lineage, document_id) for document_id in document_ids),
+                "INSERT OR REPLACE INTO pending SELECT lineage, id, 'delete', path, source, title, NULL, NULL "
+                "FROM documents WHERE lineage=? AND id=?",
+                keys,
             ),
+            ("DELETE FROM documents WHERE lineage=? AND id=?", keys),
         )
 
     async def commit(
-        self, lineage: str, documents: Iterable[DocumentRecord], sources: Iterable[SourceRecord], now: float
+        self, lineage: str, documents: Sequence[DocumentRecord], sources: Iterable[SourceRecord], now: float
     ) -> None:
-        """All passages of these documents, and all documents of these sources, are in the store."""
+        """All passages of these announced documents, and all documents of these sources, are in the store: from now
+        on these versions count.
+        """
         await self._file.write(
             (
-                "UPDATE documents SET version=?, passages=?, indexed_at=? WHERE lineage=? AND id=?",
-                ((d.version, d.passages, now, lineage, d.id) for d in documents),
+                "INSERT OR REPLACE INTO documents SELECT lineage, id, path, source, title, version, ?, ?, body "
+                "FROM pending WHERE lineage=? AND id=? AND op='write' AND version=?",
+                [(d.passages, now, lineage, d.id, d.version) for d in documents],
+            ),
+            (
+                "UPDATE pending SET op='sweep', body=NULL WHERE lineage=? AND id=? AND op='write' AND version=?",
+                [(lineage, d.id, d.version) for d in documents],
             ),
             (
                 "INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)",
@@ -257,12 +297,16 @@ class Manifest:
             ),
         )
 
-    async def forget(self, lineage: str, document_ids: Sequence[str] = (), paths: Sequence[str] = ()) -> None:
-        """These documents, and these sources, are no longer in the store."""
-        await self._file.write(
-            ("DELETE FROM documents WHERE lineage=? AND id=?", ((lineage, key) for key in document_ids)),
-            ("DELETE FROM sources WHERE lineage=? AND path=?", ((lineage, path) for path in paths)),
-        )
+    async def settled(self, lineage: str, document_ids: Iterable[str]) -> None:
+        """The store holds what counts of these documents, and nothing else."""
+        keys = [(lineage, document_id) for document_id in document_ids]
+        # Not durable: after a power cut the same is done again.
+        await self._file.write(("DELETE FROM pending WHERE lineage=? AND id=?", keys), durable=False)
+
+    async def forget_sources(self, lineage: str, paths: Sequence[str]) -> None:
+        """These files are gone, and so are their documents."""
+        rows = [(lineage, path) for path in paths]
+        await self._file.write(("DELETE FROM sources WHERE lineage=? AND path=?", rows), durable=False)
 
     async def keep_lineages(self, lineages: Iterable[str]) -> None:
         """Drop the rows of all other lineages: of collections that are gone, and of rebuilds that were killed."""
@@ -284,12 +328,16 @@ def _document_records(rows: list[tuple[Any, ...]]) -> list[DocumentRecord]:
     return [DocumentRecord(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
 
-def _document_with_body(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
-    if not rows:
+def _pending_records(rows: list[tuple[Any, ...]]) -> list[PendingRecord]:
+    fields = PendingRecord.__struct_fields__
+    return [PendingRecord(**dict(zip(fields, (*row[:5], bool(row[5]), row[6]), strict=True))) for row in rows]
+
+
+def _submitted_record(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
+    if not rows or (body := _unpack(rows[0][-1])) is None:
         return None
-    (record,) = _document_records([row[:-1] for row in rows])
-    body = _unpack(rows[0][-1])
-    return record if body is None else msgspec.structs.replace(record, body=body, version=body.content_hash())
+    (record,) = _document_records([rows[0][:-1]])
+    return msgspec.structs.replace(record, body=body, version=body.content_hash())
 
 
 def _pack(document: Document | None) -> bytes | None:

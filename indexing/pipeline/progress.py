@@ -89,9 +89,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied"):
-    """How far a snapshot is being written, checked or restored, or a collection repaired: passages, or documents."""
+    """How far a snapshot is being written, checked or restored, in passages."""
 
-    step: Literal["writing", "checking", "restoring", "recovering"]
+    step: Literal["writing", "checking", "restoring"]
     done: int
     total: int
 
@@ -149,24 +149,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True, tag="restored"):
     warnings: tuple[str, ...] = ()
 
 
-class RepairRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection to repair."""
-
-    collection: str
-
-
-class Repaired(msgspec.Struct, frozen=True, kw_only=True, tag="repaired"):
-    """The end of a repair: documents that were recovered from the store, and documents that lack passages there. Of
-    these, the next run over their files reads those `to_read` again, and those `to_write` are written again.
-    """
-
-    collection: str
-    recovered: int
-    to_read: int
-    to_write: int
-
-
-Last = Summary | SnapshotInfo | Restored | Repaired
+Last = Summary | SnapshotInfo | Restored
 """What a run returns: its last event."""
 
 Event = Planned | Advanced | Notice | NotIndexed | Copied | Last

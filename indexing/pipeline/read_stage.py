@@ -11,7 +11,7 @@ from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, SourceRecord
-from indexing.pipeline.planning import document_record, own_id
+from indexing.pipeline.planning import document_record
 from indexing.pipeline.progress import Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.sandbox.pool import ReaderPool
@@ -95,21 +95,16 @@ class SourceReader:
 
     async def refuse(self, path: str, name: str, error: UnreadableDocument) -> None:
         """Report it. The earlier version stays, except for what a killed run left half done."""
-        versions = await self._context.manifest.versions(self._writer.lineage, path)
-        half_done = [document_id for document_id, version in versions.items() if version is None]
-        await self._delete(half_done)
-        self._refuse(name, error, len(versions) > len(half_done))
+        manifest, lineage = self._context.manifest, self._writer.lineage
+        half_done = [record for record in await manifest.unfinished(lineage) if record.path == path]
+        await self._writer.settle(half_done)
+        self._refuse(name, error, bool(await manifest.versions(lineage, path)))
 
     async def _read_one(self, source: SourceRecord, documents: Sequence[Document], queue: ReadyQueue) -> None:
         """Queue what differs from the manifest, and delete what the source no longer has."""
         manifest, lineage = self._context.manifest, self._writer.lineage
         earlier = await manifest.versions(lineage, source.path)
         changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
-        # Documents that were recovered after the manifest was lost belong to nobody, until their file is read again.
-        unknown = [(record, not own_id(document)) for document, record in changed if record.id not in earlier]
-        if await manifest.take_over(lineage, unknown):
-            earlier = await manifest.versions(lineage, source.path)
-            changed = [pair for pair in changed if earlier.get(pair[1].id, "") != pair[1].version]
         fresh, refusals = await manifest.with_owners(lineage, lambda owner_of: self._claimed(changed, owner_of))
         for refusal in refusals:
             self._refuse(source.name, refusal, False)

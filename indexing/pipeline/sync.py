@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from indexing.errors import CollectionNotFound, UnreadableDocument
+from indexing.errors import CollectionDamaged, CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
     ensure_collection,
@@ -21,11 +21,10 @@ from indexing.pipeline.context import (
     forget_lost_lineages,
     new_spec,
 )
-from indexing.pipeline.manifest import SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.planning import Plan, make_plan, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
-from indexing.pipeline.recovery import compare, repair
 from indexing.pipeline.sources import Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer, prepare
 from indexing.readers.limits import UNREADABLE_BY_NATURE
@@ -52,11 +51,9 @@ class _SyncRun:
     async def run(self) -> Summary:
         """Plan, write, delete, and report what was done."""
         discovery = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
-        live = await self._live()
-        if live is not None:
-            await self._recover(live)
-        if self._request.rebuild and live is not None:
-            await self._rebuild(discovery, live)
+        lineage = await self._lineage_to_rebuild() if self._request.rebuild else None
+        if lineage is not None:
+            await self._rebuild(discovery, lineage)
         else:
             await self._update(discovery)
         return await self._summary()
@@ -76,14 +73,14 @@ class _SyncRun:
             document_ids = list(await context.manifest.versions(writer.lineage, path))
             await writer.delete(document_ids)
             self._deleted += len(document_ids)
-        await context.manifest.forget(writer.lineage, paths=plan.gone)
+        await context.manifest.forget_sources(writer.lineage, plan.gone)
         if writer.documents or self._deleted:
             self._report(Notice(stage="finishing", detail="optimising the index"))
         await context.store.optimize(name)
 
-    async def _rebuild(self, discovery: Discovery, live: CollectionInfo) -> None:
+    async def _rebuild(self, discovery: Discovery, lineage: str) -> None:
         """Everything that the collection holds and that still exists, into a new generation, then switch."""
-        context, name, lineage = self._context, self._request.collection, live.spec.lineage
+        context, name = self._context, self._request.collection
         earlier = await context.manifest.paths(lineage)
         plan = await asyncio.to_thread(plan_rebuild, discovery.sources, earlier, context.limits)
         self._announce(plan, discovery.problems)
@@ -101,13 +98,13 @@ class _SyncRun:
             await context.store.finish_rebuild(name, generation)
             await forget_lost_lineages(context)
 
-    async def _recover(self, live: CollectionInfo) -> None:
-        """Before a run changes anything: what the manifest has lost would be read again, or by a rebuild be lost."""
-        found = await compare(self._context.manifest, self._context.store, live)
-        if found.lost or (self._request.rebuild and not found.agree):
-            detail = "the manifest does not agree with the index; what it has lost is recovered from there"
-            self._report(Notice(stage="waiting", detail=detail))
-            await repair(self._context, live.name)
+    async def _lineage_to_rebuild(self) -> str | None:
+        """None if there is no collection. One that is damaged is made anew from the files and the manifest."""
+        try:
+            info = await self._live()
+        except CollectionDamaged as exc:
+            return exc.lineage
+        return info.spec.lineage if info else None
 
     async def _live(self) -> CollectionInfo | None:
         with suppress(CollectionNotFound):
@@ -118,7 +115,7 @@ class _SyncRun:
         """Compare with the manifest; what a killed run left unfinished belongs to this one, wherever it is."""
         manifest = self._context.manifest
         records = await manifest.unfinished(lineage)
-        unfinished = {record.path: record.source for record in records if record.path}
+        unfinished = {record.path: record.source for record in records if record.path and record.op == "write"}
         finished, paths = await manifest.sources(lineage), await manifest.paths(lineage)
 
         def compare() -> tuple[Plan, list[Unreadable]]:
@@ -191,34 +188,40 @@ class _SyncRun:
 
 
 async def finish_submitted(context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
-    """Write the submitted documents that a killed put left unfinished, and delete those that a killed delete did."""
+    """Write the submitted documents that a killed put left unfinished, and finish what was being deleted.
+
+    What was being written from a file is left to whoever reads the file.
+    """
     writer = Writer(context, name, lineage)
-    for record in await context.manifest.unfinished(lineage):
-        if record.path is None and not await _write_submitted(context, lineage, record.id, writer, report):
-            await writer.delete([record.id])
+    records = await context.manifest.unfinished(lineage)
+    await writer.settle([record for record in records if record.op != "write"])
+    for record in records:
+        if record.submitted and (submitted := await context.manifest.pending_with_body(lineage, record.id)):
+            await _write_submitted(context, submitted, writer, report)
     await writer.flush()
 
 
 async def carry_over(context: PipelineContext, lineage: str, writer: Writer, report: Report = say_nothing) -> None:
     """Make the writer's generation hold what was submitted to `lineage`, no more and no less."""
-    copied = await context.manifest.submitted(writer.lineage)
-    for document_id, version in (await context.manifest.submitted(lineage)).items():
-        if copied.pop(document_id, "") != version or version is None:
-            await _write_submitted(context, lineage, document_id, writer, report)
+    manifest = context.manifest
+    copied = await manifest.submitted(writer.lineage)
+    submitted: dict[str, str | None] = {**await manifest.submitted(lineage)}
+    # What a killed put left unfinished is carried over in its new version.
+    submitted |= {record.id: record.version for record in await manifest.unfinished(lineage) if record.submitted}
+    for document_id, version in submitted.items():
+        if copied.pop(document_id, "") != version:
+            record = await manifest.pending_with_body(lineage, document_id)
+            record = record or await manifest.document_with_body(lineage, document_id)
+            if record is not None:
+                await _write_submitted(context, record, writer, report)
     await writer.flush()
     await writer.delete(list(copied))
 
 
-async def _write_submitted(
-    context: PipelineContext, lineage: str, document_id: str, writer: Writer, report: Report
-) -> bool:
-    """False for a document whose body is gone."""
-    record = await context.manifest.document_with_body(lineage, document_id)
-    if record is None or record.body is None:
-        return False
-    embedder = await context.model(report)
-    await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
-    return True
+async def _write_submitted(context: PipelineContext, record: DocumentRecord, writer: Writer, report: Report) -> None:
+    if record.body is not None:
+        embedder = await context.model(report)
+        await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
 
 
 async def _pump(reader: SourceReader, sources: Sequence[SourceRecord], writer: Writer) -> None:

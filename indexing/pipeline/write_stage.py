@@ -14,7 +14,7 @@ from indexing.documents import Document, Passage, passage_id
 from indexing.embedding.batching import check_finite
 from indexing.embedding.model import Embedder, Lane, Vectors
 from indexing.pipeline.context import PipelineContext
-from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, PendingRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Report, say_nothing
 from indexing.store.base import Point
 
@@ -42,15 +42,14 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weight: float = 0.0) -> Prepared:
-    """Cut a document into passages. Pure but for the tokeniser. `record.version` must be set."""
+    """Cut a document into passages. Pure but for the tokeniser."""
     options = ChunkOptions(max_tokens=embedder.max_tokens)
     chunks = chunk(document, embedder.token_spans, options)
-    version = record.version or document.content_hash()
     passages = [
         Passage(
-            id=passage_id(record.id, version, part.ordinal),
+            id=passage_id(record.id, record.version, part.ordinal),
             document_id=record.id,
-            version=version,
+            version=record.version,
             ordinal=part.ordinal,
             start=part.start,
             end=part.end,
@@ -71,8 +70,8 @@ def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weig
 class Writer:
     """Writes documents to one collection (or generation) `name`, recorded in the manifest under `lineage`, in windows.
 
-    Nothing is committed to the manifest before all of its passages are in the store, and nothing reaches the store
-    before the manifest has announced it. The counters are running totals. Not for use from two tasks at once.
+    Nothing counts before all of its passages are in the store, and nothing reaches the store before the manifest has
+    announced it. The counters are running totals. Not for use from two tasks at once.
     """
 
     def __init__(self, context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
@@ -110,22 +109,34 @@ class Writer:
         if documents:
             await manifest.announce(self.lineage, [d.record for d in documents])
             await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
-            versions = {d.record.id: d.record.version or "" for d in documents}
-            await finish(store.delete_stale(self.name, versions))
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
             await manifest.commit(self.lineage, records, sources, time.time())
+        if documents:
+            versions = {d.record.id: d.record.version for d in documents}
+            await finish(store.delete_stale(self.name, versions))
+            await manifest.settled(self.lineage, versions)
         self.documents += len(documents)
         self._bytes += sum(d.weight for d in documents)
         self._report_totals()
 
     async def delete(self, document_ids: Sequence[str]) -> None:
         """Delete these documents from store and manifest; what a kill interrupts, the next run completes."""
-        store, manifest = self._context.store, self._context.manifest
         if document_ids:
-            await manifest.announce_deletion(self.lineage, document_ids)
-            await finish(store.delete_documents(self.name, document_ids))
-            await manifest.forget(self.lineage, document_ids)
+            await self._context.manifest.announce_deletion(self.lineage, document_ids)
+            await self._clear(document_ids)
+
+    async def settle(self, records: Sequence[PendingRecord]) -> None:
+        """Leave of these documents what counts, and nothing of what was being written or deleted."""
+        if versions := {record.id: record.counts for record in records if record.counts is not None}:
+            await finish(self._context.store.delete_stale(self.name, versions))
+            await self._context.manifest.settled(self.lineage, versions)
+        if document_ids := [record.id for record in records if record.counts is None]:
+            await self._clear(document_ids)
+
+    async def _clear(self, document_ids: Sequence[str]) -> None:
+        await finish(self._context.store.delete_documents(self.name, document_ids))
+        await self._context.manifest.settled(self.lineage, document_ids)
 
     async def _write(self, passages: Sequence[tuple[Passage, str]]) -> None:
         for start in range(0, len(passages), WINDOW):

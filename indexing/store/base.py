@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexing.documents import Candidate, Passage
-from indexing.errors import InvalidName
+from indexing.errors import CollectionDamaged, InvalidName
 from indexing.filters import Filter
 
 Vector = NDArray[np.float32]
@@ -48,6 +48,26 @@ class CollectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     passages: int
 
 
+class Damaged(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection that cannot be used, and why. `spec` is None if that cannot be read either.
+
+    `for_now`: its files are whole, and it only waits for space on the disk.
+    """
+
+    name: str
+    detail: str
+    spec: CollectionSpec | None = None
+    for_now: bool = False
+
+    def text(self) -> str:
+        """What is wrong, with the way back."""
+        return self.detail if self.for_now else str(self.error())
+
+    def error(self) -> CollectionDamaged:
+        """What requests to the collection get."""
+        return CollectionDamaged(self.name, self.detail, self.spec.lineage if self.spec else "")
+
+
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """A passage with its vectors. `sparse` is None for a text without a single token."""
 
@@ -75,6 +95,8 @@ class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
 class VectorStore(Protocol):
     """Collections of passages. All methods raise StoreUnavailable when the store does not answer.
 
+    What is asked of a damaged collection raises CollectionDamaged, except that it may be dropped or rebuilt.
+
     A write is visible to the next read, and survives a kill of the process, once its call has returned.
     """
 
@@ -85,7 +107,10 @@ class VectorStore(Protocol):
         """
 
     async def collections(self) -> list[CollectionInfo]:
-        """All collections by name; generations under construction are not among them."""
+        """All collections by name; generations under construction, and what is damaged, are not among them."""
+
+    async def damaged(self) -> list[Damaged]:
+        """The collections that are known to be damaged, by name."""
 
     async def info(self, name: str) -> CollectionInfo:
         """Raises CollectionNotFound."""

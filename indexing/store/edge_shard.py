@@ -1,20 +1,14 @@
-"""One generation of a collection in Qdrant Edge. Blocking.
-
-    EdgeShard     the engine's calls, and the one seam for its errors
-    Generation    exactly one open shard on a directory, counted in use, closed when the last user is gone
+"""A shard of Qdrant Edge: the engine's calls, and the one seam for its errors. Blocking.
 
 The engine allows one handle on a directory (a second one fails on the lock of its write-ahead log), so everybody goes
-through the Generation.
+through `indexing.store.generation`.
 """
 
 from __future__ import annotations  # some of the engine's types exist in its stubs only
 
-import shutil
-import subprocess
-import sys
-import threading
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -23,7 +17,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from indexing.documents import Candidate, Passage, from_payload
-from indexing.errors import StoreUnavailable
+from indexing.errors import CollectionDamaged, DiskFull
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import (
     CollectionSpec,
@@ -44,8 +38,14 @@ from indexing.store.payload import (
     translate,
     word_indexes,
 )
+from indexing.store.seal import mark_in_use, seal
+
+log = logging.getLogger(__name__)
 
 DENSE, SPARSE = "dense", "sparse"
+
+_PANICS = "pyo3_runtime"
+"""The module of the exception that a panic becomes. It is no Exception, and cannot be imported."""
 
 _PAGE = 512
 _FLUSH_EVERY = 4096
@@ -68,14 +68,20 @@ _WITHOUT_MIRRORS = edge.PayloadSelector.Exclude(MIRRORS)
 
 
 @contextmanager
-def engine_errors() -> Iterator[None]:
-    """Edge raises plain `Exception` for everything that goes wrong inside it; errors of arguments pass through."""
+def engine_errors(directory: Path, lineage: str) -> Iterator[None]:
+    """Edge raises plain `Exception` for everything that goes wrong inside it, and panics on what it did not expect;
+    errors of arguments pass through.
+    """
     try:
         yield
-    except Exception as exc:
-        if type(exc) is not Exception:
+    except BaseException as exc:
+        if type(exc) is not Exception and type(exc).__module__ != _PANICS:
             raise
-        raise StoreUnavailable(f"the index on disk failed: {exc}") from exc
+        log.exception("the engine failed on %s", directory)
+        if "No space left" in str(exc):
+            raise DiskFull(f"the disk of {directory} is full; free some space") from exc
+        why = "the engine cannot use its files (the log has more)"
+        raise CollectionDamaged(directory.parent.name, why, lineage) from exc
 
 
 class EdgeDialect:
@@ -118,8 +124,11 @@ _DIALECT = EdgeDialect()
 class EdgeShard:
     """An open shard. Reads may run in parallel; the caller ensures that there is one writer at a time."""
 
-    def __init__(self, shard: edge.EdgeShard, spec: CollectionSpec) -> None:
+    def __init__(self, shard: edge.EdgeShard, directory: Path, spec: CollectionSpec) -> None:
         self._shard = shard
+        self._directory = directory
+        self._lineage = spec.lineage
+        self._written = False
         # For "euclid" Edge returns distances, smaller for nearer; our scores are larger for nearer.
         self._sign = -1.0 if spec.distance == "euclid" else 1.0
         self._indexed = set(shard.info().payload_schema)
@@ -128,20 +137,21 @@ class EdgeShard:
     @classmethod
     def create(cls, directory: Path, spec: CollectionSpec) -> EdgeShard:
         directory.mkdir(parents=True)
-        with engine_errors():
-            shard = cls(edge.EdgeShard.create(str(directory), _config(spec.dimension, spec.distance)), spec)
-            shard._index(BUILT_IN_INDEXES)
+        with engine_errors(directory, spec.lineage):
+            shard = cls(edge.EdgeShard.create(str(directory), _config(spec.dimension, spec.distance)), directory, spec)
+            with shard._writing():
+                shard._index(BUILT_IN_INDEXES)
             return shard
 
     @classmethod
     def load(cls, directory: Path, spec: CollectionSpec) -> EdgeShard:
-        with engine_errors():
-            return cls(edge.EdgeShard.load(str(directory)), spec)
+        with engine_errors(directory, spec.lineage):
+            return cls(edge.EdgeShard.load(str(directory)), directory, spec)
 
     def upsert(self, points: Sequence[Point]) -> None:
         payloads = [encode(point.passage) for point in points]
         rows = [_row(point, payload) for point, payload in zip(points, payloads, strict=True)]
-        with engine_errors():
+        with self._writing():
             self._shard.update(edge.UpdateOperation.upsert_points(rows))
             self._index(indexable_fields(payloads))
             self._count_written(len(rows))
@@ -157,7 +167,7 @@ class EdgeShard:
             records = self._scroll(of_documents, ["document_id", "version"])
             stale = [key for key, payload in records if versions[payload["document_id"]] != payload["version"]]
             if stale:
-                with engine_errors():
+                with self._writing():
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
 
     def retrieve(self, retrieval: Retrieval) -> Retrieved:
@@ -167,7 +177,7 @@ class EdgeShard:
             return Retrieved()
         condition = _filter(retrieval.filter)
         requests = [edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition) for query in sides.values()]
-        with engine_errors():
+        with self._reading():
             hits = self._shard.query_batch(edge.QueryBatchRequest(requests))
             passages = self._read({point.id for points in hits for point in points})
         signs = {DENSE: self._sign, SPARSE: 1.0}
@@ -176,7 +186,7 @@ class EdgeShard:
 
     def index_words(self) -> None:
         """Create the word indexes that shards of earlier versions lack."""
-        with engine_errors():
+        with self._writing():
             schema = self._shard.info().payload_schema
             kinds = {
                 path: name for path, index in schema.items() for name, kind in _KINDS.items() if index.data_type == kind
@@ -207,26 +217,47 @@ class EdgeShard:
         return [from_payload(str(record.id), record.payload or {}) for record in records], following
 
     def count(self) -> int:
-        with engine_errors():
-            return self._shard.count(edge.CountRequest(exact=True))
+        """All points: the same number as an exact count, which reads every one of them (11 ms at 122k)."""
+        with self._reading():
+            return self._shard.info().points_count
 
     def unindexed(self) -> tuple[int, int]:
         """How many points no graph covers yet, and how many there are."""
         with_sparse = edge.Filter(must=[edge.HasVectorCondition(SPARSE)])
-        with engine_errors():
+        with self._reading():
             info = self._shard.info()
             # Edge counts a sparse vector as indexed from the start.
             indexed = info.indexed_vectors_count - self._shard.count(edge.CountRequest(filter=with_sparse))
         return info.points_count - indexed, info.points_count
 
     def flush(self) -> None:
-        with engine_errors():
+        with self._reading():
             self._shard.flush()
         self._unflushed = 0
 
     def close(self) -> None:
-        with engine_errors():
+        with self._reading():
             self._shard.close()
+
+    def close_and_seal(self) -> None:
+        """Close, and note that the files are whole; on a full disk they are checked at the next start instead."""
+        points = self.count()
+        self.close()
+        try:
+            seal(self._directory, points)
+        except OSError:
+            log.warning("%s cannot be sealed", self._directory, exc_info=True)
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return engine_errors(self._directory, self._lineage)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self._written:
+            mark_in_use(self._directory)
+            self._written = True
+        with engine_errors(self._directory, self._lineage):
+            yield
 
     def _index(self, fields: dict[str, IndexKind]) -> None:
         """Create missing indexes. Without one a filter reads every payload (67 ms at 20k points, 0.4 with it)."""
@@ -241,7 +272,7 @@ class EdgeShard:
             self.flush()
 
     def _delete(self, condition: edge.Filter) -> None:
-        with engine_errors():
+        with self._writing():
             self._shard.update(edge.UpdateOperation.delete_points_by_filter(condition))
 
     def _read(self, ids: set[UUID | int | str]) -> dict[UUID | int | str, Passage]:
@@ -271,7 +302,7 @@ class EdgeShard:
         request = edge.ScrollRequest(
             limit=limit, offset=offset, filter=condition, with_payload=fields, with_vector=vectors
         )
-        with engine_errors():
+        with self._reading():
             records, following = self._shard.scroll(request)
         return records, None if following is None else str(following)
 
@@ -331,96 +362,3 @@ def _rank(
     # A passage deleted between the search and the reading is not a candidate any more.
     candidates = [Candidate(passages[point.id], sign * point.score) for point in points if point.id in passages]
     return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
-
-
-_OPTIMIZER = Path(__file__).with_name("edge_optimize.py")
-
-
-class Retired(Exception):
-    """This generation was replaced or dropped a moment ago: look the name up again."""
-
-
-class Generation:
-    """Exactly one handle on one shard directory. Uses may overlap with each other, never with `retire`."""
-
-    def __init__(self, directory: Path, spec: CollectionSpec, shard: EdgeShard | None = None) -> None:
-        self.directory = directory
-        self._spec = spec
-        self._shard = shard
-        self._users = 0
-        self._retired = False
-        self._changed = threading.Condition()
-        self._optimizer: subprocess.Popen[bytes] | None = None
-
-    @classmethod
-    def create(cls, directory: Path, spec: CollectionSpec) -> Generation:
-        return cls(directory, spec, EdgeShard.create(directory, spec))
-
-    @property
-    def id(self) -> str:
-        return self.directory.name
-
-    @contextmanager
-    def use(self) -> Iterator[EdgeShard]:
-        """The open shard, kept open inside the block. Raises Retired."""
-        shard = self._enter()
-        try:
-            yield shard
-        finally:
-            with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
-
-    def retire(self, *, remove: bool) -> None:
-        """Close when the last user is gone, and with `remove` delete the directory."""
-        with self._changed:
-            self._retired = True
-            if self._optimizer is not None:
-                self._optimizer.terminate()
-            self._changed.wait_for(lambda: self._users == 0)
-            shard, self._shard = self._shard, None
-        if shard is not None:
-            shard.close()
-        if remove:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def optimized_copy(self, directory: Path) -> Generation | None:
-        """An optimised copy under `directory`, while this one goes on answering; nobody may write to it meanwhile.
-
-        None when this generation was retired in the meantime.
-        """
-        with self.use() as shard:
-            shard.flush()
-            shutil.copytree(self.directory, directory)
-        try:
-            code, errors = self._run_optimizer(directory)
-            if code == 0:
-                return Generation(directory, self._spec, EdgeShard.load(directory, self._spec))
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        shutil.rmtree(directory, ignore_errors=True)
-        if self._retired:
-            return None
-        raise StoreUnavailable(f"optimising {self.directory.parent.name} failed: {errors[-500:]}")
-
-    def _run_optimizer(self, directory: Path) -> tuple[int, str]:
-        with self._changed:
-            if self._retired:
-                return -1, ""
-            command = [sys.executable, str(_OPTIMIZER), str(directory)]
-            optimizer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
-            self._optimizer = optimizer
-        _, errors = optimizer.communicate()
-        with self._changed:
-            self._optimizer = None
-        return optimizer.returncode, errors.decode("utf-8", "replace")
-
-    def _enter(self) -> EdgeShard:
-        with self._changed:
-            if self._retired:
-                raise Retired
-            if self._shard is None:
-                self._shard = EdgeShard.load(self.directory, self._spec)
-            self._users += 1
-            return self._shard

@@ -1,31 +1,28 @@
 """Qdrant Edge behind the store contract: the real engine inside this process, no server.
 
-    root/lock                                     one process at a time
-    root/collections/<name>/current.json          which generation is live, and the collection's spec
-    root/collections/<name>/<generation>/         a shard of the engine
+    root/lock            one process at a time
+    root/collections/    the collections (`indexing.store.directory`)
 
-`current.json` is replaced atomically; a generation that it does not name is left over from a kill, and is deleted when
-the store is opened. Searching below 20,000 points without a graph costs 1 to 3 ms, so graphs are built only beyond.
+A collection whose files are damaged raises CollectionDamaged, and the others serve. Searching below 20,000 points
+without a graph costs 1 to 3 ms, so graphs are built only beyond.
 """
 
 import asyncio
-import contextlib
-import os
-import shutil
+import errno
+import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
-from indexing.disk import MB, DiskGuard
+from indexing.disk import DiskGuard
 from indexing.documents import Passage
-from indexing.errors import CollectionNotFound, Conflict, StoreUnavailable
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, DiskFull, StoreUnavailable, WinnowError
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
+    Damaged,
     Point,
     Retrieval,
     Retrieved,
@@ -34,25 +31,28 @@ from indexing.store.base import (
     new_generation,
     split_generation,
 )
-from indexing.store.edge_shard import EdgeShard, Generation, Retired
+from indexing.store.directory import CollectionsDirectory, Found
+from indexing.store.edge_shard import EdgeShard
+from indexing.store.generation import Generation, Retired
 from indexing.store.lock import DirectoryLock
 
 R = TypeVar("R")
 
+log = logging.getLogger(__name__)
+
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all."""
 
-NEW_SHARD_BYTES = 40 * MB
-"""What an empty shard takes at most: the engine sets aside two pieces of its log, 32 MB each, mostly holes."""
-
-_POINTER = "current.json"
 _READERS, _WRITERS = 4, 8
 
 
 class _Entry:
     """What a name stands for: a live collection, or a generation under construction (`live` false)."""
 
-    def __init__(self, name: str, spec: CollectionSpec, generation: Generation, *, live: bool) -> None:
+    def __init__(
+        self, files: CollectionsDirectory, name: str, spec: CollectionSpec, generation: Generation, *, live: bool
+    ) -> None:
+        self._files = files
         self.name = name
         self.spec = spec
         self.generation = generation
@@ -62,7 +62,7 @@ class _Entry:
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
         if self.live:
-            _write_pointer(self.generation.directory.parent, self.generation.id, self.spec)
+            self._files.point(self.generation.directory, self.spec)
 
 
 class EmbeddedStore:
@@ -76,15 +76,17 @@ class EmbeddedStore:
         Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve.
         """
         self._disk = disk or DiskGuard(root, 0)
-        self._directory = root / "collections"
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._files = CollectionsDirectory(root)
         self._lock = DirectoryLock(root, wait)
         self._optimize_from = optimize_from
         self._table = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, "winnow-search")
         self._writers = ThreadPoolExecutor(_WRITERS, "winnow-write")
         self._closed = False
-        self._entries = {entry.name: entry for entry in map(_opened, sorted(self._directory.iterdir())) if entry}
+        found, damaged = self._files.scan()
+        self._entries = {one.name: self._live_entry(one) for one in found}
+        self._damaged = {one.name: one for one in damaged}
+        """Those that have no entry; whether one with an entry is damaged, its generation says."""
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
         check_name(name)
@@ -144,7 +146,24 @@ class EmbeddedStore:
         await self._in_writer(self._optimize, name)
 
     async def collections(self) -> list[CollectionInfo]:
-        return await self._in_reader(lambda: [*self._list()])
+        names = [entry.name for entry in await self._in_reader(self._live)]
+        described = await asyncio.gather(*(self._in_reader(self._described, name) for name in names))
+        return [info for info in described if info is not None]
+
+    async def damaged(self) -> list[Damaged]:
+        with self._table:
+            damaged = list(self._damaged.values())
+        damaged += [
+            Damaged(
+                name=entry.name,
+                detail=trouble.why if isinstance(trouble, CollectionDamaged) else str(trouble),
+                spec=entry.spec,
+                for_now=isinstance(trouble, DiskFull),
+            )
+            for entry in self._live()
+            if (trouble := entry.generation.trouble) is not None
+        ]
+        return sorted(damaged, key=lambda one: one.name)
 
     async def close(self) -> None:
         if not self._closed:
@@ -155,10 +174,11 @@ class EmbeddedStore:
 
     def _create(self, name: str, spec: CollectionSpec) -> None:
         with self._table:
+            if name in self._damaged:
+                raise self._damaged[name].error()
             if name not in self._entries:
-                self._disk.check(NEW_SHARD_BYTES)
-                generation = Generation.create(self._directory / name / new_generation(), spec)
-                entry = _Entry(name, spec, generation, live=True)
+                generation = Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
+                entry = _Entry(self._files, name, spec, generation, live=True)
                 entry.save()
                 self._entries[name] = entry
             existing = self._entries[name].spec
@@ -173,32 +193,38 @@ class EmbeddedStore:
         passages = self._with_shard(name, EdgeShard.count)
         return CollectionInfo(name=name, generation=entry.generation.id, spec=entry.spec, passages=passages)
 
-    def _list(self) -> Iterator[CollectionInfo]:
+    def _described(self, name: str) -> CollectionInfo | None:
+        """None for one that has been dropped since, or cannot be opened: `damaged` has it."""
+        try:
+            return self._info(name)
+        except (CollectionNotFound, CollectionDamaged, DiskFull):
+            return None
+
+    def _live(self) -> list[_Entry]:
+        """By name."""
         with self._table:
-            names = sorted(name for name, entry in self._entries.items() if entry.live)
-        for name in names:
-            with contextlib.suppress(CollectionNotFound):  # dropped since
-                yield self._info(name)
+            return sorted((entry for entry in self._entries.values() if entry.live), key=lambda entry: entry.name)
+
+    def _live_entry(self, found: Found) -> _Entry:
+        generation = Generation(found.live, found.spec, self._disk, left_over=found.left_over)
+        return _Entry(self._files, found.name, found.spec, generation, live=True)
 
     def _drop(self, name: str) -> None:
         with self._table:
-            if not self._entry(name).live:
+            if self._damaged.pop(name, None) is None and not self._entry(name).live:
                 raise CollectionNotFound(name)
             gone = [self._entries.pop(key) for key in self._family(name)]
-            # Without its pointer the collection is gone even if the process is killed now.
-            (self._directory / name / _POINTER).unlink()
+            delete = self._files.drop(name)
         for entry in gone:
             entry.generation.retire(remove=True)
-        shutil.rmtree(self._directory / name, ignore_errors=True)
+        delete()
 
     def _begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
-        self._disk.check(NEW_SHARD_BYTES)
-        directory = self._directory / name / new_generation()
-        fresh = Generation.create(directory, spec)
+        fresh = Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
         key = generation_name(name, fresh.id)
         with self._table:
             unfinished = [self._entries.pop(other) for other in self._family(name) if other != name]
-            self._entries[key] = _Entry(key, spec, fresh, live=False)
+            self._entries[key] = _Entry(self._files, key, spec, fresh, live=False)
         for entry in unfinished:
             entry.generation.retire(remove=True)
         return key
@@ -209,12 +235,24 @@ class EmbeddedStore:
         with self._find(generation).writing, self._table:
             built = self._entry(generation)
             before = self._entries.get(name)
-            entry = _Entry(name, built.spec, built.generation, live=True)
+            entry = _Entry(self._files, name, built.spec, built.generation, live=True)
             entry.save()
             self._entries[name] = entry
             del self._entries[generation]
+            self._damaged.pop(name, None)
         if before is not None:
-            before.generation.retire(remove=True)
+            self._replaced(name, before)
+
+    def _replaced(self, name: str, before: _Entry) -> None:
+        """Delete a generation; one that cannot be opened may be worth a look."""
+        try:
+            with before.generation.use():
+                opens = True
+        except StoreUnavailable:
+            opens = False
+        before.generation.retire(remove=opens)
+        if not opens:
+            self._files.quarantine(before.generation.directory, name, "damaged, and rebuilt since", before.spec)
 
     def _optimize(self, name: str) -> None:
         entry = self._find(name)
@@ -225,7 +263,6 @@ class EmbeddedStore:
                     shard.index_words()
                 if not self._worth_optimizing(before):
                     return
-                self._disk.check(_size_on_disk(before.directory))  # the copy that is optimised
                 better = before.optimized_copy(before.directory.parent / new_generation())
             except Retired:
                 return
@@ -253,7 +290,10 @@ class EmbeddedStore:
             entries = list(self._entries.values())
             self._entries.clear()
         for entry in entries:
-            entry.generation.retire(remove=not entry.live)
+            try:
+                entry.generation.retire(remove=not entry.live)
+            except WinnowError:
+                log.exception("collection %r was not closed properly", entry.name)
         self._readers.shutdown()
         self._writers.shutdown()
         self._lock.release()
@@ -270,6 +310,8 @@ class EmbeddedStore:
         """The table must be locked."""
         if self._closed:
             raise StoreUnavailable("the index has been closed")
+        if name in self._damaged:
+            raise self._damaged[name].error()
         if name not in self._entries:
             raise CollectionNotFound(name)
         return self._entries[name]
@@ -306,48 +348,12 @@ class EmbeddedStore:
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., R], *args: Any) -> R:
         if self._closed:
             raise StoreUnavailable("the index has been closed")
-        return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
-
-
-def _opened(directory: Path) -> _Entry | None:
-    """The collection in a directory, after deleting what a killed process left half done."""
-    pointer = _read_pointer(directory)
-    if pointer is None:
-        shutil.rmtree(directory, ignore_errors=True)
-        return None
-    live, spec = pointer
-    for left_over in directory.iterdir():
-        if left_over.is_dir() and left_over.name != live:
-            shutil.rmtree(left_over, ignore_errors=True)
-    return _Entry(directory.name, spec, Generation(directory / live, spec), live=True)
-
-
-def _read_pointer(directory: Path) -> tuple[str, CollectionSpec] | None:
-    """The live generation's directory name and its spec; None where no collection was ever completed."""
-    try:
-        fields = msgspec.json.decode((directory / _POINTER).read_bytes(), type=dict[str, msgspec.Raw])
-    except FileNotFoundError:
-        return None
-    return (
-        msgspec.json.decode(fields["generation"], type=str),
-        msgspec.json.decode(fields["spec"], type=CollectionSpec),
-    )
-
-
-def _write_pointer(directory: Path, generation: str, spec: CollectionSpec) -> None:
-    """Write so that after a crash at any moment the file is the old one or the new one."""
-    temporary = directory / f"{_POINTER}.new"
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.encode({"generation": generation, "spec": spec}))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / _POINTER)
-    if os.name == "posix":  # the rename itself must reach the disk
-        handle = os.open(directory, os.O_RDONLY)
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                raise DiskFull(f"the disk of {self._disk.directory} is full; free some space") from exc
+            raise StoreUnavailable(f"the index in {self._disk.directory} cannot be used: {exc.strerror}") from exc
 
 
 def _bytes_of(point: Point) -> int:

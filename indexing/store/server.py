@@ -22,12 +22,13 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from indexing.documents import Candidate, Passage, from_payload
-from indexing.errors import CollectionNotFound, Conflict, StoreBusy, StoreUnavailable, WinnowError
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreBusy, StoreUnavailable, WinnowError
 from indexing.filters import DateRange, Filter, NumberRange
 from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
+    Damaged,
     Point,
     Retrieval,
     Retrieved,
@@ -87,6 +88,7 @@ class ServerStore:
         self._creating = asyncio.Lock()
         self._indexed: dict[str, set[str]] = {}
         self._signs: dict[str, float] = {}
+        self._damaged: list[Damaged] = []
         self._closed = False
 
     @classmethod
@@ -200,7 +202,17 @@ class ServerStore:
 
     async def collections(self) -> list[CollectionInfo]:
         aliases = await self._aliases()
-        return [await self._describe(name, aliases[name]) for name in sorted(aliases)]
+        found, self._damaged = [], []
+        for name in sorted(aliases):
+            try:
+                found.append(await self._describe(name, aliases[name]))
+            except CollectionDamaged as exc:
+                self._damaged.append(Damaged(name=name, detail=exc.why))
+        return found
+
+    async def damaged(self) -> list[Damaged]:
+        """As `collections` found them."""
+        return list(self._damaged)
 
     async def close(self) -> None:
         if not self._closed:
@@ -267,7 +279,8 @@ class ServerStore:
         info = await self._call(physical, self._client.get_collection(physical))
         raw = (info.config.metadata or {}).get(_METADATA)
         if raw is None:
-            raise StoreUnavailable(f"collection {physical} has no metadata of Winnow; this needs Qdrant 1.16 or later")
+            name, _ = split_generation(physical) or (physical, "")
+            raise CollectionDamaged(name, "it has no metadata of Winnow, which needs Qdrant 1.16 or later")
         return msgspec.json.decode(raw, type=CollectionSpec)
 
     async def _schema(self, name: str) -> dict[str, IndexKind]:

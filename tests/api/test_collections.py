@@ -1,14 +1,23 @@
 """PUT, GET and DELETE /collections/{name}."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from app.config.settings import Settings
+from app.config.settings import IndexSection, Settings
+from app.main import create_app
 from app.wiring import Services
-from tests.api.conftest import SharedStore
+from indexing.store.base import VectorStore
+from indexing.store.embedded import EmbeddedStore
+from tests.api.conftest import local_client
+from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.corpus import fill
+from tests.fakes.embedder import HashEmbedder
+from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
 
@@ -23,17 +32,6 @@ async def test_a_collection_is_created_once(client: httpx.AsyncClient) -> None:
     assert (shown["status"], shown["embedder"]) == ("ready", "hash-words")
     found = await client.post("/search", json={"query": "dental", "collection": "fresh"})
     assert (found.status_code, found.json()["results"]) == (200, [])
-
-
-async def test_a_collection_that_lost_passages_is_incomplete(client: httpx.AsyncClient, store: SharedStore) -> None:
-    """Its `status` says so until the documents are there again."""
-    document = {"id": "x", "text": "dental"}
-    body = {"collection": "torn", "documents": [document]}
-    await client.post("/documents", json=body)
-    assert (await client.get("/collections/torn")).json()["status"] == "ready"
-    await store.delete_documents("torn", ["x"])
-    assert (await client.get("/collections/torn")).json()["status"] == "incomplete"
-    await store.drop("torn")
 
 
 async def test_the_shape_may_be_said(client: httpx.AsyncClient, settings: Settings) -> None:
@@ -105,3 +103,31 @@ async def test_a_dropped_collection_is_gone(client: httpx.AsyncClient) -> None:
     again, listed = await client.delete("/collections/dropped"), await client.get("/documents?collection=dropped")
     assert [reply.status_code for reply in (search, again, listed)] == [404, 404, 404]
     assert (await client.post("/documents", json=body)).json()["created"] == 1
+
+
+async def test_a_damaged_collection_is_listed_and_the_others_serve(settings: Settings, tmp_path: Path) -> None:
+    """Requests to it are 503 with the way back; readiness stays 200 and warns; the listing says what is wrong."""
+    store = EmbeddedStore(tmp_path / "index")
+    await fill(store)
+    await fill(store, name="well")
+    await store.close()
+    for segments in (tmp_path / "index" / "collections" / "default").glob("*/segments"):
+        shutil.rmtree(segments)
+
+    async def reopened() -> VectorStore:
+        return EmbeddedStore(tmp_path / "index")
+
+    settings = msgspec.structs.replace(settings, index=IndexSection(home=tmp_path))
+    services = Services(settings, reopened, GivenEmbedder(HashEmbedder()), lambda _services: ScriptedAnswerer())
+    app = create_app(settings, services)
+    async with app.lifespan(), local_client(app) as client:
+        listed = (await client.get("/collections")).json()["collections"]
+        assert [(one["name"], one["status"]) for one in listed] == [("default", "damaged"), ("well", "ready")]
+        refused = await client.post("/search", json={"query": "dental"})
+        assert (refused.status_code, refused.json()["type"]) == (503, "urn:winnow:problem:collection-damaged")
+        assert "winnow index --rebuild --collection default" in refused.json()["detail"] == listed[0]["detail"]
+        assert (await client.post("/search", json={"query": "dental", "collection": "well"})).json()["results"]
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["warnings"]) == (200, [listed[0]["detail"]])
+        assert (await client.delete("/collections/default")).status_code == 204
+        assert (await client.get("/health/ready")).json()["warnings"] == []

@@ -120,10 +120,10 @@ async def test_writes_survive_a_kill(tmp_path: Path) -> None:
 
 
 async def test_half_made_collection_is_forgotten(tmp_path: Path) -> None:
-    """A directory without a pointer, left by a kill, is no collection and stands in nobody's way."""
+    """A directory without a single file, left by a kill, is no collection and stands in nobody's way."""
     (tmp_path / "collections" / "docs" / "0123456789ab" / "segments").mkdir(parents=True)
     store = EmbeddedStore(tmp_path)
-    assert await store.collections() == []
+    assert (await store.collections(), await store.damaged()) == ([], [])
     await store.create("docs", SPEC)
     await store.close()
 
@@ -287,6 +287,8 @@ async def test_indexes_that_an_earlier_version_did_not_make_are_made(tmp_path: P
     for path in words:
         shard.update(edge.UpdateOperation.delete_field_index(path))
     shard.close()
+    for seal in tmp_path.rglob("sealed.json"):  # noqa: ASYNC240 - which an earlier version did not have either
+        seal.unlink()
     assert not words & indexes(tmp_path)
 
     store = EmbeddedStore(tmp_path)

@@ -27,7 +27,7 @@ class Alive(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served, and if not, which dependency is missing.
 
-    `warnings` need attention although requests are served: a disk that is nearly full.
+    `warnings` need attention although requests are served: a disk that is nearly full, a damaged collection.
     """
 
     status: Literal["ready", "not ready"]

@@ -1,6 +1,7 @@
 """What `winnow doctor` finds."""
 
 import asyncio
+import shutil
 import time
 from io import StringIO
 from pathlib import Path
@@ -23,10 +24,10 @@ def findings(cwd: Path, environ: dict[str, str] | None = None) -> dict[str, Find
     return {finding.name: finding for finding in examine({**MODEL, **(environ or {})}, cwd)}
 
 
-def fill(home: Path, embedder: str) -> None:
+def fill(home: Path, embedder: str, name: str = "default") -> None:
     async def create() -> None:
         store = EmbeddedStore(home / "index")
-        await store.create("default", CollectionSpec(dimension=4, embedder=embedder, lineage="l"))
+        await store.create(name, CollectionSpec(dimension=4, embedder=embedder, lineage="l"))
         await store.close()
 
     asyncio.run(create())
@@ -86,6 +87,18 @@ def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) 
     found = findings(tmp_path)["collection default"]
     assert found.state == ("ok" if ours else "broken")
     assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")
+
+
+def test_a_damaged_collection(tmp_path: Path) -> None:
+    """It is broken, with the way back, and the other one is not."""
+    fingerprint = index_fingerprint(EmbeddingSettings(model="somebody/some-model"))
+    for name in ("default", "other"):
+        fill(tmp_path / ".winnow", fingerprint, name)
+    for segments in (tmp_path / ".winnow" / "index" / "collections" / "default").glob("*/segments"):
+        shutil.rmtree(segments)
+    found = findings(tmp_path)
+    assert (found["collection default"].state, found["collection other"].state) == ("broken", "ok")
+    assert "winnow index --rebuild --collection default" in found["collection default"].fix
 
 
 def test_a_held_index(tmp_path: Path) -> None:

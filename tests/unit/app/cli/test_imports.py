@@ -99,7 +99,52 @@ HOSTED = {
     "formula": "= $876.00",
     "break_even": [{"backend": "reference", "model": "m", "monthly_tokens": 1e9}],
 }
+COLLECTION = {
+    "name": "c",
+    "documents": 1,
+    "passages": 1,
+    "bytes": None,
+    "embedder": "e",
+    "vector_size": 3,
+    "distance": "cosine",
+    "status": "ready",
+}
+DOCUMENT = {
+    "id": "d",
+    "title": "",
+    "source": "",
+    "passages": 1,
+    "indexed_at": "2026-11-28T12:00:00Z",
+    "origin": "api",
+    "metadata": {},
+    "ranges": [],
+    "text": "text",
+    "text_complete": True,
+}
+JOB = {
+    "id": "j",
+    "collection": "c",
+    "state": "done",
+    "documents": 1,
+    "created": 1,
+    "updated": 0,
+    "unchanged": 0,
+    "failed": 0,
+    "passages": 1,
+    "detail": None,
+    "created_at": "2026-11-28T12:00:00Z",
+    "started_at": "2026-11-28T12:00:00Z",
+    "finished_at": "2026-11-28T12:00:01Z",
+    "seconds_left": None,
+    "errors": [],
+}
 REPLIES: dict[str, object] = {
+    "/collections": {"collections": [COLLECTION]},
+    "/collections/c": COLLECTION,
+    "/documents": {"collection": "c", "documents": [DOCUMENT], "next_cursor": None},
+    "/documents/d": DOCUMENT,
+    "/jobs": {"jobs": [JOB], "next_cursor": None},
+    "/jobs/j": JOB,
     "/search": {**NOTES, "query": "q", "results": []},
     "/answer": ANSWER,
     "/usage": {
@@ -139,6 +184,13 @@ class Service(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self._reply(self.path.partition("?")[0])
 
+    def do_DELETE(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        self._reply(self.path.partition("?")[0])
+
     def _reply(self, path: str) -> None:
         body = json.dumps(REPLIES[path]).encode()
         self.send_response(200)
@@ -172,6 +224,16 @@ def home(tmp_path: Path) -> Iterator[Path]:
         ("cost", "--input", "10M"),
         ("index", "docs"),
         ("index", "-"),
+        ("jobs", "--watch"),
+        ("jobs", "show", "j"),
+        ("jobs", "cancel", "j"),
+        ("collections",),
+        ("collections", "show", "c"),
+        ("collections", "create", "c"),
+        ("collections", "delete", "c", "--yes"),
+        ("documents", "list", "--collection", "c"),
+        ("documents", "show", "d"),
+        ("documents", "delete", "d"),
     ],
     ids=" ".join,
 )

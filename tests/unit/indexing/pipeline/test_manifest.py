@@ -1,7 +1,9 @@
 import sqlite3
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from indexing.documents import Block, Document
@@ -18,8 +20,9 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
     await manifest.close()
 
 
-def document(key: str, path: str | None = "/a.txt", body: Document | None = None) -> DocumentRecord:
-    return DocumentRecord(id=key, path=path, source="a.txt", title="A", version=f"v-{key}", passages=2, body=body)
+def document(key: str, path: str | None = "/a.txt", body: Document | None = None, version: str = "") -> DocumentRecord:
+    version = version or f"v-{key}"
+    return DocumentRecord(id=key, path=path, source="a.txt", title="A", version=version, passages=2, body=body)
 
 
 SOURCE = SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3)
@@ -28,14 +31,17 @@ SOURCE = SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3)
 async def finish(manifest: Manifest, *documents: DocumentRecord, source: SourceRecord | None = SOURCE) -> None:
     await manifest.announce("L", documents)
     await manifest.commit("L", documents, [source] if source else [], 7.0)
+    await manifest.settled("L", [d.id for d in documents])
 
 
 async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -> None:
     """An announced document is unfinished; the commit gives it its version, passages and time."""
     await manifest.announce("L", [document("x")])
     assert (await manifest.count("L"), await manifest.documents("L"), await manifest.sources("L")) == (0, [], {})
-    assert [(d.id, d.version, d.passages) for d in await manifest.unfinished("L")] == [("x", None, 0)]
+    assert [(p.id, p.op, p.version, p.counts) for p in await manifest.unfinished("L")] == [("x", "write", "v-x", None)]
     await manifest.commit("L", [document("x")], [SOURCE], 7.0)
+    assert [(p.id, p.op, p.version, p.counts) for p in await manifest.unfinished("L")] == [("x", "sweep", "v-x", "v-x")]
+    await manifest.settled("L", ["x"])
     assert [(d.id, d.version, d.passages, d.indexed_at) for d in await manifest.documents("L")] == [
         ("x", "v-x", 2, 7.0)
     ]
@@ -49,31 +55,63 @@ async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -
 async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> None:
     """A file with a document under way is not finished, whatever its hash was."""
     await finish(manifest, document("x"), document("y"))
-    await manifest.announce("L", [document("x")])
+    assert await manifest.announce("L", [document("x", version="w"), document("z")]) == {"x": "v-x", "z": None}
     assert await manifest.sources("L") == {}
-    assert await manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y"}
+    assert await manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y", "z": None}
     assert await manifest.paths("L") == {"/a.txt": "a.txt"}
 
 
-async def test_announcing_a_deletion_reopens_the_source_and_drops_the_body(manifest: Manifest) -> None:
-    """A document that is being deleted is unfinished, and there is nothing to write it from."""
+async def test_the_earlier_version_counts_until_the_next_one_is_committed(manifest: Manifest) -> None:
+    """With its body; the commit replaces all of it at once."""
+    old, new = Document(text="old"), Document(text="new")
+    await finish(manifest, document("h", None, old, "v1"), source=None)
+    await manifest.announce("L", [document("h", None, new, "v2")])
+    assert [d.version for d in await manifest.documents("L")] == ["v1"]
+    assert [d.body for d in await manifest.whole("L", ["h", "nobody"])] == [old]
+    assert [(p.version, p.counts, p.submitted) for p in await manifest.unfinished("L")] == [("v2", "v1", True)]
+    pending = await manifest.pending_with_body("L", "h")
+    assert pending is not None
+    assert (pending.body, pending.version) == (new, new.content_hash())
+    await manifest.commit("L", [document("h", None, new, "v2")], [], 8.0)
+    assert [(d.version, d.body) for d in await manifest.whole("L", ["h"])] == [("v2", new)]
+    assert await manifest.pending_with_body("L", "h") is None
+
+
+async def test_what_another_writer_announced_is_not_committed(manifest: Manifest) -> None:
+    """A commit without its announcement, or after a deletion, changes nothing."""
+    await manifest.commit("L", [document("x")], [], 7.0)
+    await manifest.announce("L", [document("x", version="v2")])
+    await manifest.commit("L", [document("x", version="v1")], [], 7.0)
+    await manifest.announce_deletion("L", ["x"])
+    await manifest.commit("L", [document("x", version="v2")], [], 7.0)
+    assert await manifest.documents("L") == []
+    assert [p.op for p in await manifest.unfinished("L")] == ["delete"]
+
+
+async def test_announcing_a_deletion_reopens_the_source_and_hides_the_document(manifest: Manifest) -> None:
+    """A document that is being deleted counts no more, and there is nothing to write it from."""
     await finish(manifest, document("x"), document("h", None, Document(text="handed")))
     await manifest.announce_deletion("L", ["x", "h"])
     assert await manifest.sources("L") == {}
-    assert {d.id for d in await manifest.unfinished("L")} == {"x", "h"}
-    found = await manifest.document_with_body("L", "h")
-    assert found is not None
-    assert found.body is None
+    assert {(p.id, p.op, p.counts) for p in await manifest.unfinished("L")} == {
+        ("x", "delete", None),
+        ("h", "delete", None),
+    }
+    assert await manifest.document_with_body("L", "h") is None
+    assert await manifest.pending_with_body("L", "h") is None
+    assert await manifest.count("L") == 0
 
 
 async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     """Documents and sources are forgotten each by themselves."""
     await finish(manifest, document("x"), document("y"))
-    await manifest.forget("L", ["x"])
+    await manifest.announce_deletion("L", ["x"])
+    await manifest.settled("L", ["x"])
     assert [d.id for d in await manifest.documents("L")] == ["y"]
-    assert await manifest.sources("L")
-    await manifest.forget("L", paths=["/a.txt"])
-    assert (await manifest.count("L"), await manifest.sources("L")) == (1, {})
+    assert await manifest.versions("L", "/a.txt") == {"y": "v-y"}
+    await manifest.commit("L", [], [SOURCE], 7.0)
+    await manifest.forget_sources("L", ["/a.txt"])
+    assert (await manifest.count("L"), await manifest.sources("L"), await manifest.unfinished("L")) == (1, {}, [])
 
 
 async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Manifest) -> None:
@@ -82,7 +120,7 @@ async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Ma
     await finish(manifest, document("h", None, body), source=None)
     found = await manifest.document_with_body("L", "h")
     assert found is not None
-    assert (found.body, found.version) == (body, body.content_hash())
+    assert (found.body, found.version) == (body, "v-h")
     assert (await manifest.documents("L"))[0].body is None
     assert await manifest.submitted("L") == {"h": "v-h"}
     assert await manifest.document_with_body("L", "nobody") is None
@@ -150,3 +188,43 @@ async def test_a_file_that_is_no_manifest_is_refused_in_plain_words(tmp_path: Pa
     with pytest.raises(StoreUnavailable, match=r"m\.sqlite3 cannot be used") as caught:
         Manifest(tmp_path / "m.sqlite3")
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+
+
+OLD_SCHEMA = """
+CREATE TABLE sources (
+  lineage TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL, bytes INTEGER NOT NULL,
+  indexed_at REAL NOT NULL, PRIMARY KEY (lineage, path)) WITHOUT ROWID;
+CREATE TABLE documents (
+  lineage TEXT NOT NULL, id TEXT NOT NULL, path TEXT, source TEXT NOT NULL, title TEXT NOT NULL, version TEXT,
+  passages INTEGER NOT NULL, indexed_at REAL NOT NULL, body BLOB, PRIMARY KEY (lineage, id)) WITHOUT ROWID;
+CREATE INDEX documents_by_path ON documents (lineage, path);
+CREATE INDEX documents_unfinished ON documents (lineage) WHERE version IS NULL;
+"""
+
+
+async def test_a_manifest_of_an_earlier_version_keeps_what_is_left_to_do(tmp_path: Path) -> None:
+    """What had no version is written again where it can be, and else deleted; what had one counts on."""
+    body = Document(text="handed over")
+    packed = zlib.compress(msgspec.msgpack.encode(body))
+    old = sqlite3.connect(tmp_path / "m.sqlite3")
+    old.executescript(OLD_SCHEMA)
+    rows = [
+        ("done", "/a.txt", "v", None),
+        ("file", "/b.txt", None, None),
+        ("handed", None, None, packed),
+        ("deleted", None, None, None),
+    ]
+    old.executemany("INSERT INTO documents VALUES ('L',?,?,'s','t',?,0,7.0,?)", rows)
+    old.commit()
+    old.close()
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    assert [(d.id, d.version) for d in await manifest.documents("L")] == [("done", "v")]
+    assert {(p.id, p.op, p.path, p.submitted) for p in await manifest.unfinished("L")} == {
+        ("file", "write", "/b.txt", False),
+        ("handed", "write", None, True),
+        ("deleted", "delete", None, False),
+    }
+    found = await manifest.pending_with_body("L", "handed")
+    assert found is not None
+    assert (found.body, found.version) == (body, body.content_hash())
+    await manifest.close()

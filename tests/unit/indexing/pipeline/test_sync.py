@@ -1,19 +1,22 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from indexing.documents import Document
 from indexing.embedding.model import Lane, Vectors
-from indexing.errors import EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
+from indexing.errors import CollectionDamaged, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
 from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
 from indexing.store.base import Point
+from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import content, index, passages, records, texts, workbench
@@ -269,6 +272,35 @@ async def test_a_rebuild_takes_along_all_that_can_still_be_had(
     assert (await index(bench, tmp_path, "elsewhere.txt")).unchanged == 4
 
 
+@pytest.mark.parametrize("quarantined", [False, True])
+async def test_a_damaged_collection_is_rebuilt_from_files_and_manifest(
+    folder: Path, tmp_path: Path, quarantined: bool
+) -> None:
+    """Nothing of its shard is needed; until then a run over the files says what is wrong, and forgets nothing."""
+    home = tmp_path / "home"
+    bench = workbench(EmbeddedStore(home / "index"), home)
+    await index(bench, folder)
+    await put_documents(bench, "default", [SubmittedDocument(id="note", document=Document(text="A note by hand."))])
+    expected = await content(bench)
+    await bench.store.close()
+    await bench.manifest.close()
+    (shard,) = (path for path in (home / "index" / "collections" / "default").iterdir() if path.is_dir())
+    if quarantined:
+        (shard.parent / "current.json").unlink()
+        shutil.copytree(shard, shard.with_name("0123456789ab"))  # which of them was live, nobody knows
+    else:
+        shutil.rmtree(shard / "segments")
+    bench = workbench(EmbeddedStore(home / "index"), home)
+    with pytest.raises(CollectionDamaged, match="--rebuild --collection default"):
+        await index(bench, folder)
+    await put_documents(bench, "other", [SubmittedDocument(id="x", document=Document(text="Elsewhere."))])
+    await drop_collection(bench, "other")
+    await index(bench, folder, rebuild=True)
+    assert await content(bench) == expected
+    await bench.store.close()
+    await bench.manifest.close()
+
+
 class HandingStore(ServerStore):
     """Runs `meanwhile` when a rebuild is about to be optimised."""
 
@@ -419,15 +451,17 @@ async def test_what_a_killed_run_left_half_done_is_completed_wherever_it_lies(
 
 
 async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: PipelineContext, folder: Path) -> None:
-    """What a killed run left half done of it is no earlier version worth keeping."""
+    """What a killed run left half done of it goes; the version before that, if there is one, stays."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
     record = next(d for d in await bench.manifest.documents(lineage) if d.source == "apple.txt")
-    await bench.manifest.announce(lineage, [record])
-    (folder / "apple.txt").write_bytes(b"\0\1\2\3" * 100)
+    fresh = msgspec.structs.replace(record, id="fresh", path=str(folder / "fresh.txt"))
+    await bench.manifest.announce(lineage, [msgspec.structs.replace(record, version="half"), fresh])
+    for name in ("apple.txt", "fresh.txt"):
+        (folder / name).write_bytes(b"\0\1\2\3" * 100)
     summary = await index(bench, folder)
-    assert reasons(summary.refused) == [("apple.txt", "binary", False)]
-    assert (summary.total_passages, await bench.manifest.unfinished(lineage)) == (2, [])
+    assert reasons(summary.refused) == [("apple.txt", "binary", True), ("fresh.txt", "binary", False)]
+    assert (summary.total_passages, await bench.manifest.unfinished(lineage)) == (3, [])
 
 
 async def test_a_kill_between_deleting_and_forgetting_is_mended_when_the_file_comes_back(

@@ -1,0 +1,227 @@
+"""One generation of a collection: exactly one open shard on a directory. Blocking.
+
+Generation    counts its uses; opens the shard at the first, and closes it when the last is over
+_opened       checks the files before the engine may touch them
+"""
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from indexing.disk import MB, DiskGuard
+from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
+from indexing.store.base import CollectionSpec
+from indexing.store.directory import SPEC
+from indexing.store.edge_shard import EdgeShard
+from indexing.store.seal import MARKS, inspect
+
+log = logging.getLogger(__name__)
+
+_PROCESS = Path(__file__).with_name("edge_process.py")
+_CHECK_S = 300.0
+"""A check that takes longer hangs: reading is limited to seconds, and the log to 4096 points."""
+
+NEW_SHARD_BYTES = 40 * MB
+"""What an empty shard takes at most: the engine sets aside two pieces of its log, 32 MB each, mostly holes."""
+
+
+class Retired(Exception):
+    """This generation was replaced or dropped a moment ago: look the name up again."""
+
+
+class Generation:
+    """Exactly one handle on one shard directory. Uses may overlap with each other, never with `retire`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        spec: CollectionSpec,
+        disk: DiskGuard,
+        shard: EdgeShard | None = None,
+        *,
+        left_over: Sequence[Path] = (),
+    ) -> None:
+        """`left_over` are directories that are deleted once this one has opened."""
+        self.directory = directory
+        self.trouble: CollectionDamaged | DiskFull | None = None
+        """Why it could not be opened, at the last attempt."""
+        self._spec = spec
+        self._disk = disk
+        self._shard = shard
+        self._left_over = left_over
+        self._state_in_trouble: object = None
+        self._users = 0
+        self._retired = False
+        self._changed = threading.Condition()
+        self._optimizer: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def create(cls, directory: Path, spec: CollectionSpec, disk: DiskGuard) -> "Generation":
+        disk.check(NEW_SHARD_BYTES)
+        return cls(directory, spec, disk, EdgeShard.create(directory, spec))
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    @contextmanager
+    def use(self) -> Iterator[EdgeShard]:
+        """The open shard, kept open inside the block. Raises Retired, CollectionDamaged, DiskFull."""
+        shard = self._enter()
+        try:
+            yield shard
+        finally:
+            with self._changed:
+                self._users -= 1
+                self._changed.notify_all()
+
+    def retire(self, *, remove: bool) -> None:
+        """Close when the last user is gone, and with `remove` delete the directory."""
+        with self._changed:
+            self._retired = True
+            if self._optimizer is not None:
+                self._optimizer.terminate()
+            self._changed.wait_for(lambda: self._users == 0)
+            shard, self._shard = self._shard, None
+        if remove:
+            if shard is not None:
+                shard.close()
+            shutil.rmtree(self.directory, ignore_errors=True)
+        elif shard is not None:
+            shard.close_and_seal()
+
+    def optimized_copy(self, directory: Path) -> "Generation | None":
+        """An optimised copy under `directory`, while this one goes on answering; nobody may write to it meanwhile.
+
+        None when this generation was retired in the meantime. Raises DiskFull.
+        """
+        with self.use() as shard:
+            shard.flush()
+            if not self._copied(directory):
+                return None
+        try:
+            code, errors = self._run_optimizer(directory)
+            if code == 0:
+                return Generation(directory, self._spec, self._disk, EdgeShard.load(directory, self._spec))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        shutil.rmtree(directory, ignore_errors=True)
+        if self._retired:
+            return None
+        log.error("optimising %s failed: %s", self.directory, errors[-500:])
+        raise StoreUnavailable(f"optimising collection {self.directory.parent.name!r} failed; the log has more")
+
+    def _copied(self, directory: Path) -> bool:
+        """False when the collection was dropped in the meantime, with its files."""
+        try:
+            # A copy has no holes, so it takes what the files say they hold.
+            self._disk.check(sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file()))
+            shutil.copytree(self.directory, directory, ignore=shutil.ignore_patterns(*MARKS, SPEC))
+        except OSError:
+            shutil.rmtree(directory, ignore_errors=True)
+            if self.directory.exists():
+                raise
+            with suppress(OSError):
+                directory.parent.rmdir()  # which the copying has made
+            return False
+        return True
+
+    def _run_optimizer(self, directory: Path) -> tuple[int, str]:
+        with self._changed:
+            if self._retired:
+                return -1, ""
+            self._optimizer = optimizer = _process("optimize", directory)
+        _, errors = optimizer.communicate()
+        with self._changed:
+            self._optimizer = None
+        return optimizer.returncode, errors.decode("utf-8", "replace")
+
+    def _enter(self) -> EdgeShard:
+        with self._changed:
+            if self._retired:
+                raise Retired
+            if self._shard is None:
+                self._shard = self._open()
+            self._users += 1
+            return self._shard
+
+    def _open(self) -> EdgeShard:
+        """Tries once, and again only when the files have changed: a check may take long."""
+        state = _state(self.directory)
+        if self.trouble is not None and not isinstance(self.trouble, DiskFull) and state == self._state_in_trouble:
+            raise self.trouble
+        try:
+            shard = _opened(self.directory, self._spec, self._disk)
+        except (CollectionDamaged, DiskFull) as exc:
+            self.trouble, self._state_in_trouble = exc, _state(self.directory)
+            raise
+        self.trouble = None
+        for path in self._left_over:
+            log.info("removing %s, left over from a rebuild that was killed", path)
+            shutil.rmtree(path, ignore_errors=True)
+        return shard
+
+
+def _opened(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> EdgeShard:
+    """The shard, after a look at its files, and in a child process first if they are not as they were closed."""
+    try:
+        found = inspect(directory)
+    except OSError as exc:
+        raise _damaged(directory, spec, f"its files cannot be read ({exc.strerror})") from exc
+    if found.trouble:
+        log.error("damaged: %s: %s", directory, found.trouble)
+        raise _damaged(directory, spec, found.trouble)
+    if not found.untouched or disk.free() < NEW_SHARD_BYTES:
+        _check_apart(directory, spec, disk)
+    shard = EdgeShard.load(directory, spec)
+    if found.points is not None and shard.count() != found.points:
+        why = f"it holds {shard.count()} passages, and there were {found.points}"
+        shard.close()
+        raise _damaged(directory, spec, why)
+    return shard
+
+
+def _check_apart(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> None:
+    """Open and read the shard in a child process: damage may end it, or keep it busy for ever."""
+    process = _process("check", directory)
+    try:
+        _, errors = process.communicate(timeout=_CHECK_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise _damaged(directory, spec, f"opening it takes more than {_CHECK_S:.0f} s") from None
+    if process.returncode == 0:
+        return
+    text = errors.decode("utf-8", "replace")
+    log.error("checking %s failed (%d): %s", directory, process.returncode, text[-2000:])
+    if process.returncode == -signal.SIGBUS or "No space left" in text:
+        disk.check(NEW_SHARD_BYTES)
+        if disk.free() < NEW_SHARD_BYTES:
+            raise DiskFull(f"collection {directory.parent.name!r} cannot be opened: the disk is full; free some space")
+    raise _damaged(directory, spec, "the engine cannot open its files (the log has more)")
+
+
+def _process(task: str, directory: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(_PROCESS), task, str(directory)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # noqa: S603
+
+
+def _damaged(directory: Path, spec: CollectionSpec, why: str) -> CollectionDamaged:
+    return CollectionDamaged(directory.parent.name, why, spec.lineage)
+
+
+def _state(directory: Path) -> object:
+    """Changes when a file does, or when its rights do."""
+    states = []
+    for path in (directory, *directory.rglob("*")):
+        with suppress(OSError):
+            state = path.stat()
+            states.append((path, state.st_size, state.st_ctime_ns))
+    return states
