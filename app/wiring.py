@@ -50,6 +50,12 @@ SNAPSHOTS = "snapshots"
 PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
 
+DURABLE = ("accounts", "jobs", "manifest", "store")
+CLOSE_S, CLOSE_DURABLE_S = 0.5, 2.0
+"""How long each service may take to close: a thread that computes cannot be stopped, and must not keep the durable ones
+from closing.
+"""
+
 log = structlog.get_logger()
 
 
@@ -167,7 +173,10 @@ class Services:
     def _on_close(self, name: str, close: Callable[[], Awaitable[None]]) -> None:
         async def close_or_log() -> None:
             try:
-                await close()
+                async with asyncio.timeout(CLOSE_DURABLE_S if name in DURABLE else CLOSE_S):
+                    await close()
+            except TimeoutError:
+                log.warning("closing takes too long, and is left", what=name)
             except Exception:
                 log.exception("closing failed", what=name)
 

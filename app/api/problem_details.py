@@ -130,6 +130,11 @@ def note_failure(problem: Problem, exc: Exception) -> None:
 def _from_http(exc: HTTPException, instance: str) -> Problem:
     status = HTTPStatus(exc.status_code)
     detail = _HTTP_DETAIL.get(status, _message(exc) if status < HTTPStatus.INTERNAL_SERVER_ERROR else status.phrase)
+    return status_problem(status, detail, instance)
+
+
+def status_problem(status: HTTPStatus, detail: str, instance: str) -> Problem:
+    """A problem that is known by its status alone."""
     return Problem(
         type=_urn(status.phrase.lower().replace(" ", "-")),
         title=status.phrase,

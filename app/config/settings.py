@@ -61,6 +61,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `allow_anonymous` and no `hosts`, all names are accepted. `public_url` is the service's address for users' browsers,
     if it differs from that for programs: links in citations begin with it. `backend` ranks if a request names none.
     `log_format` "auto" is text on a terminal and JSON elsewhere.
+
+    A client has `header_timeout_s` for a request's head; its body must not pause for `body_timeout_s` nor come at
+    less than `min_body_rate` bytes per second; one that reads nothing of a response for `write_timeout_s` is cut off.
     """
 
     host: str = "127.0.0.1"
@@ -72,8 +75,15 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_body_bytes: Count = 10_000_000
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    header_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 15.0
+    min_body_rate: Count = 250
+    write_timeout_s: Seconds = 30.0
+    keep_alive_s: Seconds = 75.0
+    max_header_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_connections: Annotated[int, Meta(ge=8)] = 1024
     ping_s: Seconds = 15.0
-    shutdown_grace_s: Seconds = 30.0
+    shutdown_grace_s: Seconds = 5.0
 
 
 class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

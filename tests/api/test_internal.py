@@ -15,7 +15,7 @@ from app.cli.session import index_files, index_stdin, search, stream_answer
 from app.config.settings import IndexSection, Settings
 from app.errors import InvalidRequest
 from app.instance import TOKEN_HEADER, find_service
-from app.main import CannotListen, bind
+from app.server import CannotListen, bind
 from indexing.errors import CollectionNotFound
 from indexing.pipeline.progress import Event, Planned, SyncRequest
 from tests.fakes.running import ROOT, RunningServer

@@ -1,4 +1,6 @@
-"""`python -m tests.fakes.server HOME`: the real server over fakes, in a process of its own, on a free port.
+"""`python -m tests.fakes.server HOME [SETTINGS]`: the real server over fakes, in a process of its own, on a free port.
+
+SETTINGS is JSON: settings of [service] that differ.
 
 The answerer says one event, is silent for as long as the query says if that is a number of seconds, and is done.
 """
@@ -7,6 +9,8 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+import msgspec
 
 from app.config.settings import IndexSection, ServiceSettings, Settings
 from app.domain import ANONYMOUS, AnswerEvent, Caller, Question, SourcesFound, TextDelta
@@ -46,7 +50,7 @@ def _seconds(text: str) -> float:
     return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0.0
 
 
-def main(home: Path) -> None:
+def main(home: Path, changed: str = "{}") -> None:
     """Serve until told to stop."""
 
     async def open_store() -> VectorStore:
@@ -54,9 +58,10 @@ def main(home: Path) -> None:
         await fill(store)
         return store
 
-    settings = Settings(service=ServiceSettings(port=0, ping_s=0.2), index=IndexSection(home=home))
+    service = msgspec.convert({"port": 0, "ping_s": 0.2, **msgspec.json.decode(changed)}, ServiceSettings)
+    settings = Settings(service=service, index=IndexSection(home=home))
     serve(settings, Services(settings, open_store, GivenEmbedder(HashEmbedder()), lambda _services: PatientAnswerer()))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
