@@ -94,17 +94,17 @@ class Shown(msgspec.Struct, frozen=True):
 
 async def shown(client: httpx.AsyncClient, history: History) -> Shown:
     """Raises httpx.HTTPStatusError."""
-    parameters = {"collection": history.collection, "include_text": "true"}
+    parameters = {"collection": history.collection}
     response = await client.get(f"/documents/{quote(history.id, safe='')}", params=parameters)
     if response.status_code == 404:
         return Shown("")
     response.raise_for_status()
-    return _read(history, response.json()["ranges"])
+    body = response.json()
+    return _read(history, body["text"], body["ranges"])
 
 
-def _read(history: History, ranges: list[dict[str, Any]]) -> Shown:
-    text = " ".join(str(each["text"]) for each in ranges).lower()
-    words = [word for word in history.states if word and word in text]
+def _read(history: History, text: str, ranges: list[dict[str, Any]]) -> Shown:
+    words = [word for word in history.states if word and word in text.lower()]
     if len(words) != 1:
         return Shown(words[0] if words else "", f"{len(ranges)} passages of {len(words)} known versions")
     [word] = words
@@ -113,7 +113,7 @@ def _read(history: History, ranges: list[dict[str, Any]]) -> Shown:
         return Shown(word)  # a reader decides what the text of a record is
     end = 0
     for each in ranges:
-        if each["start"] > end + 1 or each["text"] != expected[each["start"] : each["end"]]:
+        if each["start"] > end + 1 or text[each["start"] : each["end"]] != expected[each["start"] : each["end"]]:
             return Shown(word, f"the text differs or has a gap at {each['start']}")
         end = each["end"]
     return Shown(word, "" if end == len(expected) else f"the text ends at {end} of {len(expected)}")

@@ -145,7 +145,7 @@ async def state_of(client: httpx.AsyncClient, collection: str, words: Mapping[st
                 return "isolated", detail(exc.response)
             return "wrong", f"/search: {exc.response.status_code} {detail(exc.response)}"
         path = f"/documents/{hits[0]['document_id'] if hits else key}"
-        shown = await client.get(path, params={"collection": collection, "include_text": "true"})
+        shown = await client.get(path, params={"collection": collection})
         if not hits or word not in hits[0]["text"].lower() or shown.status_code != 200:
             missing.append(f"{key} (search {len(hits)}, GET {shown.status_code})")
     if missing or listed != len(words):
