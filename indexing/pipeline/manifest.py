@@ -50,9 +50,14 @@ INSERT INTO pending
 DELETE FROM documents WHERE version IS NULL;
 DROP INDEX documents_unfinished;
 """,
+    """
+CREATE TABLE refused (
+  lineage TEXT NOT NULL, path TEXT NOT NULL, hash TEXT NOT NULL, reading TEXT NOT NULL, reason TEXT NOT NULL,
+  detail TEXT NOT NULL, PRIMARY KEY (lineage, path)) WITHOUT ROWID;
+""",
 )
 """How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
-_TABLES = ("sources", "documents", "pending")
+_TABLES = ("sources", "documents", "pending", "refused")
 _COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 _SELECT_PENDING = (
@@ -71,6 +76,19 @@ class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     hash: str
     bytes: int
+
+
+class RefusedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that could not be read, so that it is not read again until it, or the `reading`, changes.
+
+    `reading` is that of `indexing.readers.limits.reading`.
+    """
+
+    path: str
+    hash: str
+    reading: str
+    reason: str
+    detail: str
 
 
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +217,24 @@ class Manifest:
             dict, "SELECT id, version FROM documents WHERE lineage=? AND path IS NULL", lineage
         )
 
+    async def refused(self, lineage: str) -> dict[str, RefusedRecord]:
+        """Files that could not be read, by path."""
+        sql = "SELECT path, hash, reading, reason, detail FROM refused WHERE lineage=?"
+        return await self._file.query(_refused_records, sql, lineage)
+
+    async def remember_refused(self, lineage: str, record: RefusedRecord) -> None:
+        """The file could not be read."""
+        await self._file.write(
+            (
+                "INSERT OR REPLACE INTO refused VALUES (?,?,?,?,?,?)",
+                [(lineage, record.path, record.hash, record.reading, record.reason, record.detail)],
+            )
+        )
+
+    async def forget_refused(self, lineage: str, paths: Iterable[str]) -> None:
+        """These files are about to be read again, or are gone."""
+        await self._file.write(("DELETE FROM refused WHERE lineage=? AND path=?", ((lineage, path) for path in paths)))
+
     async def count(self, lineage: str) -> int:
         """The number of documents."""
         sql = "SELECT count(*) FROM documents WHERE lineage=?"
@@ -322,6 +358,10 @@ class Manifest:
 
 def _source_records(rows: list[tuple[Any, ...]]) -> dict[str, SourceRecord]:
     return {row[0]: SourceRecord(path=row[0], name=row[1], hash=row[2], bytes=row[3]) for row in rows}
+
+
+def _refused_records(rows: list[tuple[Any, ...]]) -> dict[str, RefusedRecord]:
+    return {row[0]: RefusedRecord(**dict(zip(RefusedRecord.__struct_fields__, row, strict=True))) for row in rows}
 
 
 def _document_records(rows: list[tuple[Any, ...]]) -> list[DocumentRecord]:

@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from indexing.documents import POSITION, Document
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, RefusedRecord, SourceRecord
 from indexing.pipeline.sources import Scope, Source, Unreadable
-from indexing.readers.limits import ReadLimits, opened
+from indexing.readers.limits import ReadLimits, opened, reading
 
 _BLOCK = 1 << 20
 
@@ -19,7 +20,8 @@ _BLOCK = 1 << 20
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`work` are the files to read, in the order of the sources; of `changed` of them an earlier version is indexed.
 
-    `gone` are paths to delete; `unreadable` could not even be opened.
+    `gone` are paths to delete; `unreadable` could not even be opened; `refused` could not be read by an earlier run and
+    have not changed since.
     """
 
     work: tuple[SourceRecord, ...]
@@ -27,6 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: tuple[Source, ...]
     gone: tuple[str, ...]
     unreadable: tuple[Unreadable, ...]
+    refused: tuple[Unreadable, ...] = ()
 
 
 def make_plan(
@@ -36,13 +39,19 @@ def make_plan(
     covers: Callable[[Path], bool],
     unfinished: AbstractSet[str],
     limits: ReadLimits,
+    refused: Mapping[str, RefusedRecord] = MappingProxyType({}),
 ) -> Plan:
-    """Compare. `finished` are sources by path; `indexed` is every path that left documents, finished or not.
+    """Compare. `finished` are sources by path; `indexed` is every path that left documents, finished or not; `refused`
+    are the files that an earlier run could not read.
 
     A path is gone if its file no longer exists and the run covers it, or a killed run left it `unfinished`. A file
     that exists and cannot be opened is not gone.
     """
-    work, unchanged, unreadable = [], [], []
+    work: list[SourceRecord] = []
+    unchanged: list[Source] = []
+    unreadable: list[Unreadable] = []
+    known: list[Unreadable] = []
+    reads = reading(limits)
     for source in sources:
         path = str(source.path)
         try:
@@ -52,6 +61,8 @@ def make_plan(
             continue
         if path in finished and finished[path].hash == digest:
             unchanged.append(source)
+        elif (earlier := refused.get(path)) and (earlier.hash, earlier.reading) == (digest, reads):
+            known.append((source, UnreadableDocument(earlier.reason, earlier.detail)))
         else:
             work.append(SourceRecord(path=path, name=source.name, hash=digest, bytes=size))
     missing = {*finished, *indexed} - {str(source.path) for source in sources}
@@ -62,6 +73,7 @@ def make_plan(
         unchanged=tuple(unchanged),
         gone=tuple(sorted(gone)),
         unreadable=tuple(unreadable),
+        refused=tuple(known),
     )
 
 

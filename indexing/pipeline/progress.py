@@ -13,7 +13,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A run over files. `inputs` are files, directories or globs, relative to `cwd`.
 
     `delete` removes documents whose files are gone from within the inputs. `rebuild` embeds everything anew beside the
-    live index, this collection's earlier files and submitted documents included, and then switches.
+    live index, this collection's earlier files and submitted documents included, and then switches. `retry_refused`
+    reads files again that an earlier run could not read and that have not changed since.
     """
 
     inputs: tuple[str, ...]
@@ -21,6 +22,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     collection: str = "default"
     delete: bool = True
     rebuild: bool = False
+    retry_refused: bool = False
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
@@ -56,7 +58,8 @@ class NotIndexed(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """A source, or a record in it, that was not indexed. The run goes on.
 
     `kept` says that an earlier version of it stays in the index. `skipped`: it is of a kind that is never read, and
-    nothing of it was in the index; all others failed.
+    nothing of it was in the index; all others failed. `known`: an earlier run could not read it, and it was not read
+    again.
     """
 
     source: str
@@ -64,6 +67,7 @@ class NotIndexed(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     detail: str
     kept: bool = False
     skipped: bool = False
+    known: bool = False
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):

@@ -10,17 +10,21 @@ from indexing.documents import Document
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
-from indexing.pipeline.manifest import DocumentRecord, OwnerOf, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record
 from indexing.pipeline.progress import Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
+from indexing.readers.limits import reading
 from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
 """Documents of one source that are cut into passages in one call to a thread."""
 
-Refuse = Callable[[str, UnreadableDocument, bool], None]
-"""(source, why, whether an earlier version stays in the index)."""
+_PASSING = frozenset({"not_found", "permission", "timeout", "crashed"})
+"""Reasons that another run may not meet with the same file."""
+
+Refuse = Callable[[str, UnreadableDocument, bool, bool], None]
+"""(source, why, whether an earlier version stays in the index, whether an earlier run knew it already)."""
 
 Changed = tuple[Document, DocumentRecord]
 """A document that is new or differs from what is indexed."""
@@ -89,16 +93,30 @@ class SourceReader:
                     documents = await pool.read(Path(source.path), source.name)
                 except UnreadableDocument as exc:
                     await self.refuse(source.path, source.name, exc)
+                    await self._remember(source, exc)
                     continue
                 await self._read_one(source, documents, queue)
         await queue.put(None)
 
-    async def refuse(self, path: str, name: str, error: UnreadableDocument) -> None:
+    async def refuse(self, path: str, name: str, error: UnreadableDocument, *, known: bool = False) -> None:
         """Report it. The earlier version stays, except for what a killed run left half done."""
         manifest, lineage = self._context.manifest, self._writer.lineage
         half_done = [record for record in await manifest.unfinished(lineage) if record.path == path]
         await self._writer.settle(half_done)
-        self._refuse(name, error, bool(await manifest.versions(lineage, path)))
+        self._refuse(name, error, bool(await manifest.versions(lineage, path)), known)
+
+    async def _remember(self, source: SourceRecord, error: UnreadableDocument) -> None:
+        """Unless the reason is not in the file alone, but in what the machine allows or was doing."""
+        if error.reason in _PASSING:
+            return
+        record = RefusedRecord(
+            path=source.path,
+            hash=source.hash,
+            reading=reading(self._context.limits),
+            reason=error.reason,
+            detail=error.detail,
+        )
+        await self._context.manifest.remember_refused(self._writer.lineage, record)
 
     async def _read_one(self, source: SourceRecord, documents: Sequence[Document], queue: ReadyQueue) -> None:
         """Queue what differs from the manifest, and delete what the source no longer has."""
@@ -107,7 +125,7 @@ class SourceReader:
         changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
         fresh, refusals = await manifest.with_owners(lineage, lambda owner_of: self._claimed(changed, owner_of))
         for refusal in refusals:
-            self._refuse(source.name, refusal, False)
+            self._refuse(source.name, refusal, False, False)
         created = sum(record.id not in earlier for _, record in fresh)
         self.created += created
         self.updated += len(fresh) - created

@@ -117,21 +117,28 @@ class _SyncRun:
         records = await manifest.unfinished(lineage)
         unfinished = {record.path: record.source for record in records if record.path and record.op == "write"}
         finished, paths = await manifest.sources(lineage), await manifest.paths(lineage)
+        refused = await manifest.refused(lineage)
 
-        def compare() -> tuple[Plan, list[Unreadable]]:
+        def compare() -> tuple[Plan, list[Unreadable], list[str]]:
             indexed = paths.keys() | finished.keys()
             covers = discovery.covers if self._request.delete else (lambda _: False)
             sources = with_files(discovery.sources, unfinished)
-            plan = make_plan(sources, finished, indexed, covers, unfinished.keys(), self._context.limits)
+            known = {} if self._request.retry_refused else refused
+            plan = make_plan(sources, finished, indexed, covers, unfinished.keys(), self._context.limits, known)
             problems = [
                 (source, error)
                 for source, error in discovery.problems
                 # An input that was indexed and no longer exists is gone, which is no problem.
                 if error.reason != "not_found" or not any(map(source.scope.covers, indexed))
             ]
-            return plan, problems
+            # What is read now, and what is gone.
+            listed, read = {str(source.path) for source in sources}, {record.path for record in plan.work}
+            outdated = [path for path in refused if path in read or (path not in listed and discovery.covers(path))]
+            return plan, problems, outdated
 
-        plan, problems = await asyncio.to_thread(compare)
+        plan, problems, outdated = await asyncio.to_thread(compare)
+        if outdated:
+            await manifest.forget_refused(lineage, outdated)
         self._announce(plan, problems)
         return plan
 
@@ -146,7 +153,7 @@ class _SyncRun:
             )
         )
         for source, error in problems:
-            self._refuse(source.name, error, error.reason == "permission")
+            self._refuse(source.name, error, error.reason == "permission", False)
 
     async def _write(self, plan: Plan, writer: Writer) -> None:
         self._writer = writer
@@ -155,14 +162,18 @@ class _SyncRun:
             reader = SourceReader(self._context, writer, claim, gone, self._refuse, self._report)
             for source, error in plan.unreadable:
                 await reader.refuse(str(source.path), source.name, error)
+            for source, error in plan.refused:
+                await reader.refuse(str(source.path), source.name, error, known=True)
             await _pump(reader, plan.work, writer)
         self._created, self._updated = reader.created, reader.updated
         self._deleted += reader.deleted
 
-    def _refuse(self, name: str, error: UnreadableDocument, kept: bool) -> None:
+    def _refuse(self, name: str, error: UnreadableDocument, kept: bool, known: bool) -> None:
         # What was readable and no longer is has left an outdated version behind: that is a failure.
         skipped = error.reason in UNREADABLE_BY_NATURE and not kept
-        refused = NotIndexed(source=name, reason=error.reason, detail=error.detail, kept=kept, skipped=skipped)
+        refused = NotIndexed(
+            source=name, reason=error.reason, detail=error.detail, kept=kept, skipped=skipped, known=known
+        )
         self._refused.append(refused)
         self._report(refused)
 

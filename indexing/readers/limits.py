@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -45,6 +46,15 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_expanded_bytes: Count = 2**30
     max_ratio: Amount = 200.0
     max_memory_bytes: Count = 4 * 2**30
+
+
+def reading(limits: ReadLimits) -> str:
+    """What decides, beside a file, whether it can be read: this version of Winnow and the limits."""
+    try:
+        release = version("winnow")
+    except PackageNotFoundError:
+        release = "0"
+    return f"{release} {msgspec.json.encode(limits).decode()}"
 
 
 def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:

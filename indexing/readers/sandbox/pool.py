@@ -104,7 +104,7 @@ class _ReaderProcess:
         self._ending.clear()
 
     async def _started(self) -> Process:
-        if self._process is not None and self._process.returncode is not None:
+        if self._process is not None and _has_ended(self._process):
             self._kill()
         if self._process is None:
             # A session of its own: Ctrl-C at the terminal reaches the parent alone, which then ends its children.
@@ -121,6 +121,18 @@ class _ReaderProcess:
         self._kill()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return UnreadableDocument("crashed", f"The reader crashed on it ({cause}); the file may be damaged.")
+
+
+def _has_ended(process: Process) -> bool:
+    """Asks the kernel: the event loop hears of a death later, and the next file would pass for its cause."""
+    if process.returncode is not None:
+        return True
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return False
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 async def _exchange(process: Process, message: bytes) -> Reply:
