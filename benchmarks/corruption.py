@@ -203,7 +203,7 @@ async def survive(home: Home, corruption: Corruption) -> Outcome:
         outcome.troubles.append(f"{type(exc).__name__}: {str(exc)[-600:]}")
     finally:
         service.kill()
-        if "Traceback" in service.said:
+        if service.unexpected:
             outcome.troubles.append("a traceback in the log")
         shutil.rmtree(service.home, ignore_errors=True)
     return outcome

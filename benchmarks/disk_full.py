@@ -135,7 +135,7 @@ class Attack:
         status = self.service.exit_status
         if status is not None and status < 0:
             self.troubles.append(f"{when}: ended by signal {-status}")
-        if "Traceback" in self.service.said:
+        if self.service.unexpected:
             self.troubles.append(f"{when}: a traceback in the log")
 
     async def _fill(self, when: str, seconds: float = 60) -> None:

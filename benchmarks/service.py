@@ -62,6 +62,12 @@ class Service:
             return file.read().decode(errors="replace")
 
     @property
+    def unexpected(self) -> str:
+        """The first traceback that this process has logged, as text or as JSON; "" if there is none."""
+        traceback = re.search(r'Traceback .*|.*"exc_type".*', self.said, re.DOTALL)
+        return traceback[0][:3000] if traceback else ""
+
+    @property
     def exit_status(self) -> int | None:
         """Negative: the signal that ended it; None while it runs."""
         return None if self._process is None else self._process.poll()

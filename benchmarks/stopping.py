@@ -217,14 +217,14 @@ async def stop(state: State, scratch: Path, *, real: bool, vllm: str) -> bool:
     finally:
         service.kill()
         shutil.rmtree(home, ignore_errors=True)
-    traceback = "Traceback" in service.said
+    traceback = service.unexpected
     broken = any(f"{error}Error" in seen for error in ("Read", "RemoteProtocol", "ConnectionReset"))
     good = seconds <= AT_MOST_S and status == 0 and not traceback and not broken
     verdict = "" if good else "MISSED"
     cells = (state.name, f"{seconds:.1f} s", f"status {status}", "traceback" if traceback else "", seen, verdict)
     print(f"| {' | '.join(cells)} |{'' if under_way else ' (was over before)'}", flush=True)
     if traceback:
-        print(service.said[service.said.index("Traceback") :][:1500])
+        print(traceback)
     return good
 
 
