@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -35,9 +35,10 @@ from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
-from indexing.pipeline.context import PipelineContext, index_fingerprint
+from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.visibility import Visibility
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -121,7 +122,9 @@ class Services:
         self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
         self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
-        self.searcher = Searcher(self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint)
+        self.searcher = Searcher(
+            self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint, self._visibility
+        )
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.names = _names(settings, self.backends)
         self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
@@ -190,13 +193,23 @@ class Services:
         if self.settings.store.url:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             await self._write_lock.get()
-        return PipelineContext(
+        context = PipelineContext(
             store=store,
             manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
         )
+        await show_what_counts(context)
+        return context
+
+    async def _visibility(self) -> Visibility:
+        """What the writer of the index says. On a server that may be another process: only the writer can know."""
+        opened = self.context.opened
+        if opened is None and not self.settings.store.url:
+            with suppress(WinnowError):  # searching goes on without the manifest
+                opened = await self.context.get()
+        return opened.visibility if opened else Visibility()
 
     def _answerer(self) -> Answerer:
         settings = self.settings

@@ -76,6 +76,16 @@ class Exists(msgspec.Struct, frozen=True, tag=True):
     present: bool
 
 
+class OfVersions(msgspec.Struct, frozen=True, tag=True):
+    """A passage of one of these documents is of one of `versions`; met by those of all other documents.
+
+    Not in the grammar: `indexing.pipeline.visibility` leaves out with it what does not count.
+    """
+
+    document_ids: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
 class Group(msgspec.Struct, frozen=True, tag=True):
     """`and`: all, `or`: at least one, `not`: not all of `conditions`; so a `not` is met where a field is absent."""
 
@@ -83,7 +93,7 @@ class Group(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Filter", ...]
 
 
-Filter: TypeAlias = OneOf | NumberRange | DateRange | HasText | Exists | Group
+Filter: TypeAlias = OneOf | NumberRange | DateRange | HasText | Exists | OfVersions | Group
 
 
 def parse_filter(raw: Any) -> Filter | None:

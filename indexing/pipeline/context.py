@@ -14,6 +14,7 @@ from indexing.embedding.model import Embedder, embedder_fingerprint
 from indexing.errors import CollectionNotFound
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Report, loading_model, say_nothing
+from indexing.pipeline.visibility import Visibility
 from indexing.readers.limits import ReadLimits
 from indexing.retrieval.bm25 import LEXICAL_VERSION, Lexical
 from indexing.settings import EmbeddingSettings
@@ -35,6 +36,7 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     embedder: LazyEmbedder
     limits: ReadLimits
     lexical: Lexical
+    visibility: Visibility = msgspec.field(default_factory=Visibility)
     submission_lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     owners: dict[tuple[str, str], str] = msgspec.field(default_factory=dict)
 
@@ -93,6 +95,12 @@ async def new_spec(context: PipelineContext, report: Report = say_nothing) -> Co
         lineage=uuid.uuid4().hex,
         notes={"dense_unit": round(unit, 4)},
     )
+
+
+async def show_what_counts(context: PipelineContext) -> None:
+    """Before anything is read: readers see what counts of the documents that a killed process had under way."""
+    for lineage, records in (await context.manifest.unfinished_all()).items():
+        context.visibility.show(lineage, {record.id: record.counts for record in records})
 
 
 async def forget_lost_lineages(context: PipelineContext) -> None:

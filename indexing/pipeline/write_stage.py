@@ -103,19 +103,14 @@ class Writer:
 
     async def flush(self) -> None:
         """Write and commit everything that has been taken."""
-        store, manifest = self._context.store, self._context.manifest
         documents, sources = self._waiting, self._sources
         self._waiting, self._sources, self._waiting_passages = [], [], 0
         if documents:
-            await manifest.announce(self.lineage, [d.record for d in documents])
+            await finish(self._announce([d.record for d in documents]))
             await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
-            await manifest.commit(self.lineage, records, sources, time.time())
-        if documents:
-            versions = {d.record.id: d.record.version for d in documents}
-            await finish(store.delete_stale(self.name, versions))
-            await manifest.settled(self.lineage, versions)
+            await finish(self._commit(records, sources))
         self.documents += len(documents)
         self._bytes += sum(d.weight for d in documents)
         self._report_totals()
@@ -123,20 +118,43 @@ class Writer:
     async def delete(self, document_ids: Sequence[str]) -> None:
         """Delete these documents from store and manifest; what a kill interrupts, the next run completes."""
         if document_ids:
-            await self._context.manifest.announce_deletion(self.lineage, document_ids)
-            await self._clear(document_ids)
+            await finish(self._delete(document_ids))
 
     async def settle(self, records: Sequence[PendingRecord]) -> None:
         """Leave of these documents what counts, and nothing of what was being written or deleted."""
         if versions := {record.id: record.counts for record in records if record.counts is not None}:
-            await finish(self._context.store.delete_stale(self.name, versions))
-            await self._context.manifest.settled(self.lineage, versions)
+            await finish(self._keep(versions))
         if document_ids := [record.id for record in records if record.counts is None]:
-            await self._clear(document_ids)
+            await finish(self._clear(document_ids))
+
+    async def _announce(self, records: Sequence[DocumentRecord]) -> None:
+        counting = await self._context.manifest.announce(self.lineage, records)
+        self._context.visibility.show(self.lineage, counting)
+
+    async def _commit(self, records: Sequence[DocumentRecord], sources: Sequence[SourceRecord]) -> None:
+        await self._context.manifest.commit(self.lineage, records, sources, time.time())
+        if records:
+            await self._keep({record.id: record.version for record in records})
+
+    async def _delete(self, document_ids: Sequence[str]) -> None:
+        await self._context.manifest.announce_deletion(self.lineage, document_ids)
+        await self._clear(document_ids)
+
+    async def _keep(self, versions: dict[str, str]) -> None:
+        """These versions count: delete the others."""
+        self._context.visibility.show(self.lineage, versions)
+        await self._context.store.delete_stale(self.name, versions)
+        await self._settled(list(versions))
 
     async def _clear(self, document_ids: Sequence[str]) -> None:
-        await finish(self._context.store.delete_documents(self.name, document_ids))
+        """No version of these counts."""
+        self._context.visibility.show(self.lineage, dict.fromkeys(document_ids))
+        await self._context.store.delete_documents(self.name, document_ids)
+        await self._settled(document_ids)
+
+    async def _settled(self, document_ids: Sequence[str]) -> None:
         await self._context.manifest.settled(self.lineage, document_ids)
+        self._context.visibility.settled(self.lineage, document_ids)
 
     async def _write(self, passages: Sequence[tuple[Passage, str]]) -> None:
         for start in range(0, len(passages), WINDOW):

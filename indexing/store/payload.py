@@ -21,6 +21,7 @@ from indexing.filters import (
     Group,
     HasText,
     NumberRange,
+    OfVersions,
     OneOf,
     Scalar,
     payload_path,
@@ -193,6 +194,10 @@ def translate(condition: Filter, dialect: Dialect[C]) -> C:
         case Exists():
             empty = dialect.empty(payload_path(condition.field))
             return dialect.group(must_not=[empty]) if condition.present else empty
+        case OfVersions():
+            documents = dialect.any_string("document_id", list(condition.document_ids))
+            versions = [dialect.any_string("version", list(condition.versions))] if condition.versions else []
+            return dialect.group(must_not=[dialect.group(must=[documents], must_not=versions)])
         case Group():
             return _group(condition, dialect)
 
