@@ -1,8 +1,9 @@
 """Builds the services from settings and owns their lifetime. Heavy packages are imported only when first needed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from app.instance import Presence, installed_version
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
+from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
 from app.services.chat import ChatService
 from app.services.documents import Documents
@@ -35,15 +37,17 @@ from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
-from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
+from indexing.embedding.model import Vectors
+from indexing.pipeline.context import PipelineContext, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
-from indexing.pipeline.visibility import Visibility
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
 
 T = TypeVar("T")
+
+CORES = os.cpu_count() or 1
 
 MANIFEST_FILE = "manifest.sqlite3"
 SNAPSHOTS = "snapshots"
@@ -83,7 +87,8 @@ class Services:
     """What the routes use. `start` before the first request, `close` after the last.
 
     Searching and writing share `store` and `embedder`: one process owns the embedded index. `index_home` is where the
-    index lies if not in the home, and `fits` are the calibrations if not the home's.
+    index lies if not in the home, and `fits` are the calibrations if not the home's. `patient` services refuse nobody
+    for want of room.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Services:
         *,
         index_home: Path | None = None,
         fits: Fits | None = None,
+        patient: bool = False,
     ) -> None:
         # In dependency order; `close` runs in reverse.
         self.settings = settings
@@ -122,9 +128,8 @@ class Services:
         self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
         self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
-        self.searcher = Searcher(
-            self.store.get, self.queries, Lexical(), self.rankers, embedder.fingerprint, self._visibility
-        )
+        self.gates = Gates(CORES, patient=patient, remote=bool(settings.store.url))
+        self.searcher = self._searcher(self.gates.searches)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.names = _names(settings, self.backends)
         self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
@@ -193,31 +198,29 @@ class Services:
         if self.settings.store.url:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             await self._write_lock.get()
-        context = PipelineContext(
+        return PipelineContext(
             store=store,
             manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
         )
-        await show_what_counts(context)
-        return context
 
-    async def _visibility(self) -> Visibility:
-        """What the writer of the index says. On a server that may be another process: only the writer can know."""
-        opened = self.context.opened
-        if opened is None and not self.settings.store.url:
-            with suppress(WinnowError):  # searching goes on without the manifest
-                opened = await self.context.get()
-        return opened.visibility if opened else Visibility()
+    def _searcher(self, gate: Gate) -> Searcher:
+        return Searcher(self.store.get, self.queries, Lexical(), self.rankers, self.embedder.fingerprint, gate)
 
     def _answerer(self) -> Answerer:
         settings = self.settings
+
+        async def embed(texts: Sequence[str]) -> Vectors:
+            async with self.gates.answers.visit(again=True):
+                return await self.queries.embed_sentences(texts)
+
         return Answerer(
-            self.searcher,
+            self._searcher(self.gates.answers),
             self.backends,
             self.router.get,
-            self.queries.embed_sentences,
+            embed,
             settings.routing.deadline_s,
             settings.answer.min_relevance,
         )
@@ -344,7 +347,9 @@ def named_backends(settings: Settings) -> Backends:
     return Backends(declared(settings.backends), settings.service.backend, settings.routing.auto)
 
 
-def build_services(settings: Settings, *, index_home: Path | None = None, fits: Fits | None = None) -> Services:
+def build_services(
+    settings: Settings, *, index_home: Path | None = None, fits: Fits | None = None, patient: bool = False
+) -> Services:
     """The services of these settings. Nothing is opened or loaded yet.
 
     With `index_home` they have an embedded index of their own there; ledger, budgets and backends stay the home's.
@@ -355,6 +360,7 @@ def build_services(settings: Settings, *, index_home: Path | None = None, fits: 
         LazyEmbedder(settings.embedding, index_fingerprint(settings.embedding)),
         index_home=index_home,
         fits=fits,
+        patient=patient,
     )
 
 

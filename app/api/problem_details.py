@@ -120,10 +120,13 @@ def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Proble
 
 
 def note_failure(problem: Problem, exc: Exception) -> None:
-    """Log our own failures with their trace, those of other services with their text, and no mistakes of callers."""
+    """Log our own failures with their trace, those of other services with their text, and no mistakes of callers.
+
+    Nor those who are refused for want of room: their requests are in the log, and there may be hundreds a second.
+    """
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("unexpected error", id=problem.instance, exc_info=exc)
-    elif problem.status > HTTPStatus.INTERNAL_SERVER_ERROR:
+    elif problem.status > HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(exc, errors.Overloaded):
         log.warning("request failed", id=problem.instance, problem=problem.type, detail=problem.detail)
 
 

@@ -39,7 +39,7 @@ async def evaluation_services(
     results = folder_of(settings, data)
     ranking = msgspec.structs.replace(settings.ranking, cache="memory")
     settings = msgspec.structs.replace(settings, ranking=ranking)
-    services = build_services(settings, index_home=None if collection else results, fits=fits)
+    services = build_services(settings, index_home=None if collection else results, fits=fits, patient=True)
     try:
         yield services, data, results
     finally:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 
 from app.backends.router import NONE
@@ -10,11 +9,11 @@ from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Ra
 from app.observability.timing import Stopwatch
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
+from app.services.admission import Gate
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.documents import Candidate, Passage
 from indexing.embedding.batching import QueryEmbedder, check_embedder
-from indexing.pipeline.visibility import Counting, Visibility, retrieve_counting
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import (
     DEFAULT_DENSE_UNIT,
@@ -40,7 +39,7 @@ NOT_ALL_LOOKED_THROUGH = (
 class Searcher:
     """Finds passages. The store is opened when the first search needs it.
 
-    `fingerprint` is that of the embedder behind `queries`, as collections carry it.
+    `fingerprint` is that of the embedder behind `queries`, as collections carry it. What is done here passes `gate`.
     """
 
     def __init__(
@@ -50,14 +49,14 @@ class Searcher:
         lexical: Lexical,
         rankers: Rankers,
         fingerprint: str,
-        visibility: Callable[[], Awaitable[Visibility]],
+        gate: Gate,
     ) -> None:
         self._store = store
         self._queries = queries
         self._lexical = lexical
         self._rankers = rankers
         self._fingerprint = fingerprint
-        self._visibility = visibility
+        self._gate = gate
 
     async def check(self, query: Query) -> None:
         """Raises what `search` would raise before any work."""
@@ -72,22 +71,21 @@ class Searcher:
     async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
         """What was found, and the pages that begin inside the hits.
 
-        Raises UnknownBackend, MissingCapability, CollectionNotFound, EmbedderMismatch and the store's errors; with
-        `on_failure` "fail" also what the models' calls raise.
+        Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
+        errors; with `on_failure` "fail" also what the models' calls raise.
         """
         ranker = await self._rankers.select(query.backend)
         watch = Stopwatch()
         text = clean(query.text)
         store = await self._store()
-        with watch.stage("retrieve"):
-            collection = await store.info(query.collection)
-        dense = await self._dense(query, text, collection, watch)
-        sparse = None if query.mode == "dense" else self._lexical.query(text)
-        with watch.stage("retrieve"):
-            visibility = await self._visibility()
-            counting = partial(visibility.counting, collection.spec.lineage)
-            retrieved, cut, incomplete = await _retrieve(store, counting, query, dense, sparse)
-        candidates = _fuse(query, collapse(retrieved), collection, sparse, cut=cut)
+        async with self._gate.visit(watch):
+            with watch.stage("retrieve"):
+                collection = await store.info(query.collection)
+            dense = await self._dense(query, text, collection, watch)
+            sparse = None if query.mode == "dense" else self._lexical.query(text)
+            with watch.stage("retrieve"):
+                retrieved, cut, incomplete = await _retrieve(store, query, dense, sparse)
+            candidates = _fuse(query, collapse(retrieved), collection, sparse, cut=cut)
         if isinstance(ranker, BackendUse):
             outcome = RankingOutcome(use=ranker)
         else:
@@ -129,11 +127,7 @@ def _ignored(ranking: RankingOptions) -> list[str]:
 
 
 async def _retrieve(
-    store: VectorStore,
-    counting: Callable[[], Counting],
-    query: Query,
-    dense: Vector | None,
-    sparse: SparseVector | None,
+    store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None
 ) -> tuple[Retrieved, bool, bool]:
     """The candidates of both sides that meet the query's conditions, and what more there may be.
 
@@ -147,12 +141,12 @@ async def _retrieve(
     conditions = query.conditions
     if conditions is None:
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=depth, filter=query.filter)
-        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
+        retrieved = await store.retrieve(query.collection, retrieval)
         return retrieved, len(retrieved.sparse) >= depth, False
     condition = all_of((query.filter, narrowing(conditions)))
     for limit in dict.fromkeys((depth, MAX_LOOKED_THROUGH)):
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=condition)
-        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
+        retrieved = await store.retrieve(query.collection, retrieval)
         kept = Retrieved(
             dense=[candidate for candidate in retrieved.dense if meets(conditions, candidate.passage)],
             sparse=[candidate for candidate in retrieved.sparse if meets(conditions, candidate.passage)],

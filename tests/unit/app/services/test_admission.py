@@ -1,0 +1,219 @@
+"""The gate before our own work, with a clock of its own."""
+
+import asyncio
+import math
+
+import pytest
+
+from app.errors import Overloaded
+from app.observability.timing import Stopwatch
+from app.services.admission import BURST_S, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Visitor:
+    """A request that stays behind the gate until it leaves, or is refused."""
+
+    def __init__(self, gate: Gate, *, again: bool = False) -> None:
+        self.inside = False
+        self.watch = Stopwatch()
+        self.leaving = asyncio.Event()
+        self.refusal: Overloaded | None = None
+        self.task = asyncio.ensure_future(self._visit(gate, again))
+
+    async def _visit(self, gate: Gate, again: bool) -> None:
+        try:
+            async with gate.visit(self.watch, again=again):
+                self.inside = True
+                await self.leaving.wait()
+        except Overloaded as exc:
+            self.refusal = exc
+
+    async def leave(self) -> None:
+        self.leaving.set()
+        await self.task
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def come(gate: Gate, count: int, *, again: bool = False) -> list[Visitor]:
+    visitors = [Visitor(gate, again=again) for _ in range(count)]
+    await settle()
+    return visitors
+
+
+async def pass_alone(gate: Gate, clock: Clock, seconds: float, times: int = 1) -> None:
+    """Visits of `seconds` with nobody else there, so far apart that they are no load."""
+    for _ in range(times):
+        (visitor,) = await come(gate, 1)
+        clock.now += seconds
+        await visitor.leave()
+        clock.now += 10 * RECENT_S
+
+
+def refused(visitors: list[Visitor]) -> list[Overloaded]:
+    return [visitor.refusal for visitor in visitors if visitor.refusal]
+
+
+async def leave_all(visitors: list[Visitor]) -> None:
+    for visitor in visitors:
+        visitor.leaving.set()
+    await asyncio.gather(*(visitor.task for visitor in visitors), return_exceptions=True)
+
+
+async def test_as_many_as_there_are_places_work_at_once() -> None:
+    """The others wait in line and enter in their order."""
+    gate = Gate("searches", 2)
+    visitors = await come(gate, 4)
+    assert [visitor.inside for visitor in visitors] == [True, True, False, False]
+    await visitors[1].leave()
+    await settle()
+    assert [visitor.inside for visitor in visitors] == [True, True, True, False]
+    await leave_all(visitors)
+    assert gate.expected_wait_s == 0
+
+
+async def test_only_who_waited_has_a_wait_in_the_timings() -> None:
+    """A free place is taken without one."""
+    gate = Gate("searches", 1)
+    visitors = await come(gate, 2)
+    await leave_all(visitors)
+    assert [WAIT in visitor.watch.timings_ms() for visitor in visitors] == [False, True]
+
+
+async def test_a_burst_is_let_in_and_a_crowd_is_not() -> None:
+    """What would wait for more than BURST_S is refused, with the wait to expect."""
+    clock = Clock()
+    gate = Gate("searches", 1, clock=clock)
+    await pass_alone(gate, clock, 0.05, times=100)
+    visitors = await come(gate, 100)
+    errors = refused(visitors)
+    assert len(visitors) - len(errors) == pytest.approx(1 + BURST_S / 0.05, abs=1)
+    assert errors[0].retry_after > BURST_S
+    assert "too many searches" in str(errors[0])
+    await leave_all(visitors)
+
+
+async def test_under_lasting_overload_the_line_is_short() -> None:
+    """When more comes than is served, nobody waits for longer than PATIENCE quiet visits."""
+    clock = Clock()
+    gate = Gate("searches", 1, clock=clock)
+    await pass_alone(gate, clock, 0.05, times=100)
+    assert gate.limit_s == BURST_S
+    everybody: list[Visitor] = []
+    for _ in range(200):
+        everybody += await come(gate, 2)
+        clock.now += 0.05
+        everybody[:] = [visitor for visitor in everybody if not visitor.task.done()]
+        await next(visitor for visitor in everybody if visitor.inside).leave()
+    assert gate.limit_s == pytest.approx(PATIENCE * 0.05, rel=0.1)
+    assert gate.expected_wait_s <= gate.limit_s + 0.06
+    await leave_all(everybody)
+
+
+async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
+    """What came long ago does not count."""
+    clock = Clock()
+    gate = Gate("searches", 1, clock=clock)
+    await pass_alone(gate, clock, 0.02, times=100)
+    await leave_all(await come(gate, 2000))
+    assert gate.limit_s < BURST_S
+    clock.now += 20 * RECENT_S
+    await leave_all(await come(gate, 1))
+    assert gate.limit_s == BURST_S
+
+
+async def test_slow_visits_have_slow_limits() -> None:
+    """Who works for two seconds may wait for PATIENCE times as long, burst or not."""
+    clock = Clock()
+    gate = Gate("rankings", 1, clock=clock)
+    await pass_alone(gate, clock, 2.0, times=60)
+    assert gate.limit_s == pytest.approx(PATIENCE * 2.0)
+
+
+async def test_the_first_slow_visit_is_soon_forgotten() -> None:
+    """It waited for a model to be loaded: quiet is what follows."""
+    clock = Clock()
+    gate = Gate("searches", 1, clock=clock)
+    await pass_alone(gate, clock, 8.0)
+    await pass_alone(gate, clock, 0.02, times=10)
+    assert gate.limit_s == BURST_S
+
+
+async def test_quiet_is_measured_only_alone() -> None:
+    """A visit beside another, behind whatever gate of the process, says nothing about quiet."""
+    clock, activity = Clock(), Activity()
+    gate, other = (Gate(kind, 1, activity, clock=clock) for kind in ("searches", "answers"))
+    await pass_alone(gate, clock, 0.5)
+    (beside,) = await come(other, 1)
+    await pass_alone(gate, clock, 60.0, times=20)
+    assert gate.limit_s == pytest.approx(PATIENCE * 0.5)
+    await beside.leave()
+
+
+async def test_who_comes_again_goes_first_and_is_never_refused() -> None:
+    """What a request has cost already must not be lost."""
+    clock = Clock()
+    gate = Gate("answers", 1, clock=clock)
+    await pass_alone(gate, clock, 0.05, times=100)
+    visitors = await come(gate, 30)
+    waiting = [visitor for visitor in visitors if not visitor.task.done()]
+    again = await come(gate, 30, again=True)
+    assert not refused(again)
+    await waiting[0].leave()
+    await settle()
+    assert again[0].inside
+    assert not waiting[1].inside
+    await leave_all(visitors + again)
+
+
+async def test_who_leaves_the_line_frees_the_place() -> None:
+    """Whether it still waited or was just let in."""
+    gate = Gate("searches", 1)
+    first, second, third, fourth = await come(gate, 4)
+    second.task.cancel()
+    await settle()
+    await first.leave()
+    third.task.cancel()  # it has been given the place and has not run yet
+    await settle()
+    assert fourth.inside
+    await fourth.leave()
+    await leave_all(await come(gate, 1))
+
+
+async def test_a_failed_visit_frees_the_place_and_is_not_measured() -> None:
+    """A collection that does not exist takes no time and says nothing."""
+    clock = Clock()
+    gate = Gate("searches", 1, clock=clock)
+
+    async def fail() -> None:
+        async with gate.visit():
+            clock.now += 100
+            raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        await fail()
+    assert (gate.expected_wait_s, gate.limit_s) == (0, BURST_S)
+
+
+async def test_patient_gates_refuse_nobody() -> None:
+    """As `winnow eval` needs them."""
+    gates = Gates(2, patient=True)
+    assert gates.searches.limit_s == math.inf
+    visitors = await come(gates.searches, 3000)
+    assert not refused(visitors)
+    await leave_all(visitors)
