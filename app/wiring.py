@@ -133,7 +133,9 @@ class Services:
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
         self.names = _names(settings, self.backends)
         self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
-        self.text_ranker = TextRanker(self.rankers, Lexical(), self.texts, self.model.get, settings.compat)
+        self.text_ranker = TextRanker(
+            self.rankers, Lexical(), self.texts, self.model.get, settings.compat, self.gates.rankings
+        )
         self.documents = Documents(self.context.get)
         self._on_close("readers", self.documents.close)
         self.snapshots = Snapshots(

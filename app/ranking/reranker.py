@@ -43,7 +43,8 @@ CANCEL_GRACE_S = 0.02
 class RankingTask(msgspec.Struct, frozen=True, kw_only=True):
     """One ranking to be made. A model reads at most `depth` candidates, for the sake of the best `top`.
 
-    `spread` is that of the candidates' priors, where it is known beforehand.
+    `spread` is that of the candidates' priors, where it is known beforehand. `later`: better priors by id, which may
+    come while the model reads; only where `joins_late` says so.
     """
 
     query: str
@@ -52,6 +53,7 @@ class RankingTask(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 50
     top: int = 10
     spread: Spread | None = None
+    later: asyncio.Future[Mapping[str, float]] | None = None
 
 
 class Reranker:
@@ -99,6 +101,13 @@ class Reranker:
             return run.ranking(late=not work.done())
         finally:
             await self._stop(work)
+
+    def joins_late(self, count: int, strategy: Strategy, depth: int) -> bool:
+        """Whether better priors of `count` candidates may come after the model's first round has begun.
+
+        They may if it reads all of them in that round whatever their priors, and gives grades rather than an order.
+        """
+        return strategy != "listwise" and count <= min(depth, self.first_read if strategy == "auto" else depth)
 
     async def close(self) -> None:
         """When all calls have ended."""
@@ -177,6 +186,9 @@ class GradedRun(_Run):
         at_first = deadline.left()
         first = self.settings.first_read if self.task.strategy == "auto" else len(self.readable)
         await self.calls.grade(self.readable[:first], self.scoreboard)
+        if self.task.later is not None:
+            self.scoreboard.improve(await asyncio.shield(self.task.later))
+            self.readable = self.scoreboard.passages
         left = deadline.left()
         worth = self._worth_reading(self.readable[first:])
         if self.task.strategy == "auto":

@@ -440,6 +440,16 @@ class Scoreboard:
         self._judged.update(grades)
         self._grades = self._model = None
 
+    def improve(self, priors: Mapping[str, float]) -> None:
+        """Better priors, by id, duplicates included, than those that the passages came with."""
+        improved = (
+            msgspec.structs.replace(p, prior=max(priors[key] for key in (p.id, *p.duplicates))) for p in self.passages
+        )
+        self.passages = sorted(improved, key=lambda passage: (-passage.prior, passage.id))
+        self._model = None
+        for name in ("priors", "_prior_zs"):
+            self.__dict__.pop(name, None)
+
     def move(self, zs: Mapping[str, float]) -> None:
         """What a second look found: these z replace those of the grades."""
         self._moved.update(zs)

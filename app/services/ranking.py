@@ -1,6 +1,7 @@
 """Selects the backend that ranks, holds it to its deadline, and falls back to the order of retrieval."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -73,19 +74,28 @@ class Rankers:
         options: RankingOptions,
         caller: Caller,
         spread: Spread | None = None,
+        later: Awaitable[Mapping[str, float]] | None = None,
     ) -> RankingOutcome:
-        """The best order by the deadline. `spread` as in `RankingTask`.
+        """The best order by the deadline. `spread` and `later` as in `RankingTask`.
+
+        Where the priors decide what a model is asked, `later` is awaited first.
 
         Raises what the models' calls raise if `options.on_failure` is "fail".
         """
         call = call_of(STAGE, (options.deadline_ms or self._settings.deadline_ms) / 1000, caller)
+        strategy, depth = options.strategy or self._settings.strategy, options.depth or self._settings.depth
+        better = None if later is None else asyncio.ensure_future(later)
+        if better is not None and not self._reranker.joins_late(len(candidates), strategy, depth):
+            priors, better = await better, None
+            candidates = [msgspec.structs.replace(one, score=priors[one.passage.id]) for one in candidates]
         task = RankingTask(
             query=query,
             candidates=candidates,
-            strategy=options.strategy or self._settings.strategy,
-            depth=options.depth or self._settings.depth,
+            strategy=strategy,
+            depth=depth,
             top=top,
             spread=spread,
+            later=better,
         )
         try:
             served = await route.first(

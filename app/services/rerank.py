@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 
 from app.backends.base import Deadline, tokens_of
+from app.backends.router import Route
 from app.config.settings import CompatSettings
 from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, Usage
 from app.errors import TooLarge, WinnowError
 from app.observability.timing import Stopwatch
 from app.ranking.models import Spread, candidate_of
+from app.services.admission import Gate
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.embedding.batching import TextEmbedder
@@ -79,6 +81,9 @@ It is given, not measured on the list, so that a score does not depend on what e
 MATCHING_SHARE = 0.25
 """The share of the deadline that matching by vectors may take."""
 
+Matches = tuple[list[float], tuple[str, ...]]
+"""Of each text in [0,1], and warnings."""
+
 ALONE = "no language model ranked: these are matches by words and by vectors"
 BY_WORDS = "the embedding model did not respond in time: the texts were matched by their words alone"
 
@@ -109,10 +114,11 @@ class TextRanker:
         texts: TextEmbedder,
         embedder: Callable[[], Awaitable[Embedder]],
         settings: CompatSettings,
+        gate: Gate,
     ) -> None:
         self._rankers, self._lexical = rankers, lexical
         self._texts, self._embedder = texts, embedder
-        self._settings = settings
+        self._settings, self._gate = settings, gate
         self._contrast: tuple[float, float] | None = None
 
     async def rank(
@@ -125,7 +131,8 @@ class TextRanker:
     ) -> RankedTexts:
         """Ranks before the deadline in any case. `backend` None: the settings' default; `top` None: all texts matter.
 
-        Raises UnknownBackend, MissingCapability, TooLarge.
+        A model begins to read while the texts are still matched by vectors.
+        Raises UnknownBackend, MissingCapability, TooLarge, Overloaded.
         """
         if len(texts) > MAX_TEXTS:
             raise TooLarge(f"{len(texts)} documents exceed the limit of {MAX_TEXTS} per request")
@@ -133,23 +140,20 @@ class TextRanker:
         ranker = await self._rankers.select(backend)
         warnings = _cuts(query, texts)
         query, texts = clean(query)[:MAX_QUERY_LENGTH], [clean(text[:MAX_TEXT_LENGTH]) for text in texts]
-        with watch.stage("match"):
-            matches, failed = await self._match(query, texts, deadline)
-        matches = [match if text.strip() else 0.0 for match, text in zip(matches, texts, strict=True)]
-        with watch.stage("rank"):
-            if isinstance(ranker, BackendUse):
-                outcome = RankingOutcome(use=ranker, degraded=(ALONE,) if ranker.requested != ranker.used else ())
-            else:
-                candidates = [
-                    candidate_of(f"{index:05}", text, prior=match)
-                    for index, (text, match) in enumerate(zip(texts, matches, strict=True))
-                    if text.strip()
-                ]
-                left_ms = max(1, round(1000 * deadline.left()))
-                options = RankingOptions(depth=self._settings.rerank_depth, deadline_ms=left_ms)
-                outcome = await self._rankers.rank(
-                    ranker, query, candidates, top or len(texts), options, caller, MATCHES
-                )
+        async with self._gate.visit(watch):
+            with watch.stage("match"):
+                words = await asyncio.to_thread(match_words, self._lexical, query, texts)
+        matching = asyncio.ensure_future(self._match(query, texts, words, deadline))
+        try:
+            with watch.stage("rank"):
+                if isinstance(ranker, BackendUse):
+                    outcome = RankingOutcome(use=ranker, degraded=(ALONE,) if ranker.requested != ranker.used else ())
+                else:
+                    outcome = await self._ask(ranker, query, texts, words, matching, top, deadline, caller)
+            with watch.stage("match"):
+                matches, failed = await matching
+        finally:
+            matching.cancel()
         # A text that the ranking does not have, such as an empty one, keeps its match: 0.
         scores = dict(enumerate(matches))
         scores |= {int(ranked.id): ranked.score for ranked in outcome.ranking.order} if outcome.ranking else {}
@@ -163,16 +167,41 @@ class TextRanker:
             timings_ms=watch.timings_ms(),
         )
 
-    async def _match(self, query: str, texts: Sequence[str], deadline: Deadline) -> tuple[list[float], tuple[str, ...]]:
+    async def _ask(
+        self,
+        route: Route,
+        query: str,
+        texts: Sequence[str],
+        words: Sequence[float],
+        matching: "asyncio.Future[Matches]",
+        top: int | None,
+        deadline: Deadline,
+        caller: Caller,
+    ) -> RankingOutcome:
+        """A model's ranking; its priors are the matches by words until those by vectors are there."""
+
+        async def better() -> dict[str, float]:
+            matches, _ = await asyncio.shield(matching)
+            return {_id(index): match for index, match in enumerate(matches)}
+
+        candidates = [
+            candidate_of(_id(index), text, prior=match)
+            for index, (text, match) in enumerate(zip(texts, words, strict=True))
+            if text.strip()
+        ]
+        options = RankingOptions(depth=self._settings.rerank_depth, deadline_ms=max(1, round(1000 * deadline.left())))
+        return await self._rankers.rank(route, query, candidates, top or len(texts), options, caller, MATCHES, better())
+
+    async def _match(self, query: str, texts: Sequence[str], words: Sequence[float], deadline: Deadline) -> Matches:
         """By words and, where there are few texts and time is left, by vectors; warnings."""
-        words = await asyncio.to_thread(match_words, self._lexical, query, texts)
-        if not 0 < len(texts) <= self._settings.rerank_embedded:
-            return words, ()
-        try:
-            async with asyncio.timeout(deadline.left() * MATCHING_SHARE):
-                return both(words, await self._match_vectors(query, texts)), ()
-        except (TimeoutError, WinnowError):
-            return words, (BY_WORDS,)
+        matches, failed = words, list[str]()
+        if 0 < len(texts) <= self._settings.rerank_embedded:
+            try:
+                async with asyncio.timeout(deadline.left() * MATCHING_SHARE), self._gate.visit(again=True):
+                    matches = both(words, await self._match_vectors(query, texts))
+            except (TimeoutError, WinnowError):
+                failed.append(BY_WORDS)
+        return [match if text.strip() else 0.0 for match, text in zip(matches, texts, strict=True)], tuple(failed)
 
     async def _match_vectors(self, query: str, texts: Sequence[str]) -> list[float]:
         if self._contrast is None:
@@ -180,6 +209,10 @@ class TextRanker:
         (embedded_query,) = await self._texts.embed([query], queries=True)
         embedded = await self._texts.embed([text[:EMBEDDED_CHARACTERS] for text in texts])
         return match_vectors(embedded_query.vector, np.stack([text.vector for text in embedded]), *self._contrast)
+
+
+def _id(index: int) -> str:
+    return f"{index:05}"
 
 
 def _cuts(query: str, texts: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def services_for(
     answer: AnswerSettings | None = None,
     store: VectorStore | None = None,
     compat: CompatSettings | None = None,
+    embedder: HashEmbedder | None = None,
 ) -> Services:
     """The real services over an empty index, or over `store`, with these backends."""
     settings = Settings(
@@ -58,7 +59,7 @@ def services_for(
     async def open_store() -> VectorStore:
         return store or EmbeddedStore(home / "index")
 
-    return Services(settings, open_store, GivenEmbedder(HashEmbedder()))
+    return Services(settings, open_store, GivenEmbedder(embedder or HashEmbedder()))
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,41 @@ def order(reply: dict[str, Any]) -> list[int]:
 def scores(reply: dict[str, Any]) -> list[float]:
     """By index."""
     return [result["relevance_score"] for result in sorted(reply["results"], key=lambda result: int(result["index"]))]
+
+
+async def test_a_model_reads_while_the_texts_are_matched_by_vectors(
+    ranked: httpx.AsyncClient, model: OpenAIServer, tmp_path: Path
+) -> None:
+    """It is asked before the embedder has answered, and the scores are those of a fast embedder."""
+    at_once = await post(ranked)
+    slow = HashEmbedder(gate=threading.Event())
+    services = services_for(tmp_path / "slow", {"gemma": openai_style(model)}, embedder=slow)
+    async with client_of(services) as client:
+        before = asked_to_grade(model)
+        waiting = asyncio.ensure_future(post(client))
+        while asked_to_grade(model) == before:  # noqa: ASYNC110 - the model is another server
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        assert slow.gate is not None
+        slow.gate.set()
+        reply = await waiting
+    assert reply["results"] == at_once["results"]
+
+
+def asked_to_grade(model: OpenAIServer) -> int:
+    """Requests that hold one of the documents."""
+    return sum(b"Dental cover" in (asked.body or b"") for asked in model.requests)
+
+
+async def test_matches_by_vectors_count_where_a_model_ranks(model: OpenAIServer, tmp_path: Path) -> None:
+    """They are joined when they come: without them the scores are others."""
+    spoken = []
+    for embedded in (0, 32):
+        compat = CompatSettings(rerank_embedded=embedded)
+        services = services_for(tmp_path / f"{embedded}", {"gemma": openai_style(model)}, compat=compat)
+        async with client_of(services) as client:
+            spoken.append(scores(await post(client)))
+    assert spoken[0] != spoken[1]
 
 
 @pytest.mark.parametrize("path", PATHS)

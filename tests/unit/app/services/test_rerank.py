@@ -11,6 +11,7 @@ from app.config.settings import CompatSettings, RankingSettings
 from app.errors import MissingCapability, TooLarge, UnknownBackend
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
+from app.services.admission import Gate
 from app.services.ranking import Rankers
 from app.services.rerank import ALONE, BY_WORDS, MAX_QUERY_LENGTH, MAX_TEXT_LENGTH, MAX_TEXTS, TextRanker
 from indexing.embedding.batching import TextEmbedder
@@ -41,7 +42,9 @@ def ranker(texts: TextEmbedder, embedder: HashEmbedder, settings: CompatSettings
         return Router([], RoutingSettings())
 
     rankers = Rankers(Backends(), router, Reranker(ScoreCache(9)), RankingSettings())
-    return TextRanker(rankers, Lexical(), texts, GivenEmbedder(embedder).get, settings or CompatSettings())
+    return TextRanker(
+        rankers, Lexical(), texts, GivenEmbedder(embedder).get, settings or CompatSettings(), Gate("rankings", 1)
+    )
 
 
 async def test_every_text_has_one_place(embedding: TextEmbedder, embedder: HashEmbedder) -> None:
