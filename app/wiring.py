@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -38,9 +38,10 @@ from indexing.concurrency import Resource
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
-from indexing.pipeline.context import PipelineContext, index_fingerprint
+from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.visibility import Visibility
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -200,16 +201,27 @@ class Services:
         if self.settings.store.url:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             await self._write_lock.get()
-        return PipelineContext(
+        context = PipelineContext(
             store=store,
             manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
         )
+        await show_what_counts(context)
+        return context
+
+    async def _visibility(self) -> Visibility:
+        """What the writer of the index says. On a server that may be another process: only the writer can know."""
+        opened = self.context.opened
+        if opened is None and not self.settings.store.url:
+            with suppress(WinnowError):  # searching goes on without the manifest
+                opened = await self.context.get()
+        return opened.visibility if opened else Visibility()
 
     def _searcher(self, gate: Gate) -> Searcher:
-        return Searcher(self.store.get, self.queries, Lexical(), self.rankers, self.embedder.fingerprint, gate)
+        fingerprint = self.embedder.fingerprint
+        return Searcher(self.store.get, self.queries, Lexical(), self.rankers, fingerprint, self._visibility, gate)
 
     def _answerer(self) -> Answerer:
         settings = self.settings

@@ -141,12 +141,23 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
 @click.option("--rebuild", is_flag=True, help="Re-embed everything into a new index, then switch to it.")
 @click.option(
+    "--retry-refused", is_flag=True, help="Also read files again that could not be read and have not changed."
+)
+@click.option(
     "--name",
     default="stdin.txt",
     help="Name of the document read from standard input; its extension determines the format.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: bool, name: str, as_json: bool) -> None:
+def index(
+    paths: tuple[str, ...],
+    collection: str,
+    no_delete: bool,
+    rebuild: bool,
+    retry_refused: bool,
+    name: str,
+    as_json: bool,
+) -> None:
     """Index files, directories, globs, or standard input (-).
 
     Unchanged files are left alone, changed files are replaced, and documents whose files have disappeared from PATH
@@ -167,7 +178,12 @@ def index(paths: tuple[str, ...], collection: str, no_delete: bool, rebuild: boo
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
         else:
             request = SyncRequest(
-                inputs=paths, cwd=str(Path.cwd()), collection=collection, delete=not no_delete, rebuild=rebuild
+                inputs=paths,
+                cwd=str(Path.cwd()),
+                collection=collection,
+                delete=not no_delete,
+                rebuild=rebuild,
+                retry_refused=retry_refused,
             )
             summary = index_files(settings, request, view.show)
     if as_json:

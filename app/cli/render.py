@@ -211,7 +211,9 @@ def not_indexed_line(refused: NotIndexed) -> Text:
     source, detail = _flat(refused.source), _flat(refused.detail)
     word = ("skipped ", "yellow") if refused.skipped else ("failed ", "red")
     line = Text.assemble(word, (source, "bold"), f" [{refused.reason}] {detail}")
-    return line.append(" The earlier version stays in the index.", "dim") if refused.kept else line
+    notes = [" The earlier version stays in the index."] if refused.kept else []
+    notes += [" Known from an earlier run, not read again."] if refused.known else []
+    return line.append("".join(notes), "dim")
 
 
 def summary_line(summary: Summary) -> str:
@@ -221,9 +223,11 @@ def summary_line(summary: Summary) -> str:
     skipped = len(summary.refused) - summary.failed
     parts += [f"{skipped} skipped"] if skipped else []
     parts += [f"{summary.failed} failed"] if summary.failed else []
+    known = sum(one.known for one in summary.refused)
+    again = f"; --retry-refused reads {known} unchanged file{'s' if known > 1 else ''} again" if known else ""
     rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
     held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
-    return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}"
+    return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}{again}"
 
 
 def show_results(console: Console, response: dict[str, Any]) -> None:

@@ -213,9 +213,12 @@ class Documents:
         context = await self._context()
         lineage = (await context.store.info(collection)).spec.lineage
         for spelling in _spellings(document_id):
-            record = await context.manifest.document(lineage, spelling)
-            if record is not None:
-                return record, await context.store.passages(collection, record.id)
+            while (record := await context.manifest.document(lineage, spelling)) is not None:
+                found = await context.store.passages(collection, record.id)
+                passages = [passage for passage in found if passage.version == record.version]
+                if len(passages) == record.passages or record == await context.manifest.document(lineage, spelling):
+                    return record, passages
+                # Else the next version was committed in between.
         raise document_not_found(collection, document_id)
 
     async def submitted_text(self, collection: str, record: DocumentRecord) -> str | None:

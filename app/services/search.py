@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from app.backends.router import NONE
@@ -14,6 +15,7 @@ from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.documents import Candidate, Passage
 from indexing.embedding.batching import QueryEmbedder, check_embedder
+from indexing.pipeline.visibility import Counting, Visibility, retrieve_counting
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import (
     DEFAULT_DENSE_UNIT,
@@ -49,6 +51,7 @@ class Searcher:
         lexical: Lexical,
         rankers: Rankers,
         fingerprint: str,
+        visibility: Callable[[], Awaitable[Visibility]],
         gate: Gate,
     ) -> None:
         self._store = store
@@ -56,6 +59,7 @@ class Searcher:
         self._lexical = lexical
         self._rankers = rankers
         self._fingerprint = fingerprint
+        self._visibility = visibility
         self._gate = gate
 
     async def check(self, query: Query) -> None:
@@ -84,7 +88,9 @@ class Searcher:
             dense = await self._dense(query, text, collection, watch)
             sparse = None if query.mode == "dense" else self._lexical.query(text)
             with watch.stage("retrieve"):
-                retrieved, cut, incomplete = await _retrieve(store, query, dense, sparse)
+                visibility = await self._visibility()
+                counting = partial(visibility.counting, collection.spec.lineage)
+                retrieved, cut, incomplete = await _retrieve(store, counting, query, dense, sparse)
             candidates = _fuse(query, collapse(retrieved), collection, sparse, cut=cut)
         if isinstance(ranker, BackendUse):
             outcome = RankingOutcome(use=ranker)
@@ -127,7 +133,11 @@ def _ignored(ranking: RankingOptions) -> list[str]:
 
 
 async def _retrieve(
-    store: VectorStore, query: Query, dense: Vector | None, sparse: SparseVector | None
+    store: VectorStore,
+    counting: Callable[[], Counting],
+    query: Query,
+    dense: Vector | None,
+    sparse: SparseVector | None,
 ) -> tuple[Retrieved, bool, bool]:
     """The candidates of both sides that meet the query's conditions, and what more there may be.
 
@@ -141,12 +151,12 @@ async def _retrieve(
     conditions = query.conditions
     if conditions is None:
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=depth, filter=query.filter)
-        retrieved = await store.retrieve(query.collection, retrieval)
+        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
         return retrieved, len(retrieved.sparse) >= depth, False
     condition = all_of((query.filter, narrowing(conditions)))
     for limit in dict.fromkeys((depth, MAX_LOOKED_THROUGH)):
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=condition)
-        retrieved = await store.retrieve(query.collection, retrieval)
+        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
         kept = Retrieved(
             dense=[candidate for candidate in retrieved.dense if meets(conditions, candidate.passage)],
             sparse=[candidate for candidate in retrieved.sparse if meets(conditions, candidate.passage)],

@@ -10,7 +10,7 @@ import pytest
 
 from indexing.documents import PageStart
 from indexing.errors import CollectionNotFound, Conflict, InvalidName, StoreUnavailable
-from indexing.filters import parse_filter
+from indexing.filters import OfVersions, parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
 from tests.fakes.points import SPEC, everything, passage, point, vector
 
@@ -213,6 +213,22 @@ class TestDeleting:
         assert await found(store) == {("d0", "v1"), ("d1", "v2"), ("d2", "v1"), ("d2", "v2")}
 
     @pytest.mark.slow
+    async def test_versions_are_left_out_of_a_search(self, store: VectorStore) -> None:
+        """Of the documents named only the given versions are found, of others everything; without one, none of them."""
+        await store.create("docs", SPEC)
+        await store.upsert("docs", [point(f"d{i}", version=version) for i in range(3) for version in ("v1", "v2")])
+        one = msgspec.structs.replace(EVERYTHING, filter=OfVersions(document_ids=("d0", "d1"), versions=("v1",)))
+        others = {("d2", "v1"), ("d2", "v2")}
+        retrieved = await store.retrieve("docs", one)
+        assert {(c.passage.document_id, c.passage.version) for c in retrieved.dense} == {
+            ("d0", "v1"),
+            ("d1", "v1"),
+            *others,
+        }
+        none = msgspec.structs.replace(EVERYTHING, filter=OfVersions(document_ids=("d0", "d1"), versions=()))
+        retrieved = await store.retrieve("docs", none)
+        assert {(c.passage.document_id, c.passage.version) for c in retrieved.dense} == others
+
     async def test_stale_versions_of_many_documents_go(self, store: VectorStore) -> None:
         """More documents than one request holds, with several passages each."""
         await store.create("docs", SPEC)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from indexing.filters import BUILT_IN, DateRange, Exists, Filter, Group, HasText, NumberRange, OneOf
+from indexing.filters import BUILT_IN, DateRange, Exists, Filter, Group, HasText, NumberRange, OfVersions, OneOf
 
 
 def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
@@ -17,6 +17,8 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
             return any(matches(part, payload) for part in condition.conditions)
         case Group():
             return not all(matches(part, payload) for part in condition.conditions)
+        case OfVersions():
+            return payload["document_id"] not in condition.document_ids or payload["version"] in condition.versions
         case Exists():
             return bool(_items(payload, condition.field)) is condition.present
         case OneOf():

@@ -11,7 +11,7 @@ from functools import partial
 import app.wiring
 from app.cli.main import main
 from indexing.embedding.batching import LazyEmbedder
-from indexing.embedding.model import Embedder, Vectors
+from indexing.embedding.model import Embedder, Lane, Vectors
 from indexing.settings import EmbeddingSettings
 from tests.fakes.embedder import HashEmbedder
 
@@ -23,14 +23,14 @@ class TimedEmbedder(HashEmbedder):
         super().__init__()
         self._passage_s = passage_s
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
         time.sleep(self._passage_s * len(texts))
-        vectors = super().embed_documents(texts)
+        vectors = super().embed_documents(texts, lane)
         self.embedded.clear()
         return vectors
 
-    def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        vectors = super().embed_queries(texts)
+    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
+        vectors = super().embed_queries(texts, lane)
         self.query_calls.clear()
         return vectors
 

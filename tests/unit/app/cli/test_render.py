@@ -220,3 +220,14 @@ def test_skipped_and_failed_files_are_told_apart() -> None:
     summary = Summary(collection="c", refused=(picture, broken, picture))
     assert "0 unchanged, 2 skipped, 1 failed in" in summary_line(summary)
     assert "failed" not in summary_line(Summary(collection="c", refused=(picture,)))
+
+
+def test_how_to_read_a_known_file_again_is_said() -> None:
+    """Each line says that the file was not read, the summary how to have it read."""
+    known = NotIndexed(source="b.pdf", reason="corrupt", detail="Cut short.", known=True)
+    assert (
+        not_indexed_line(known).plain == "failed b.pdf [corrupt] Cut short. Known from an earlier run, not read again."
+    )
+    assert summary_line(Summary(collection="c", refused=(known,))).endswith(
+        "--retry-refused reads 1 unchanged file again"
+    )

@@ -15,6 +15,7 @@ from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
 from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
+from indexing.readers.limits import ReadLimits
 from indexing.store.base import Point
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
@@ -199,6 +200,34 @@ async def test_only_what_should_have_been_read_fails(bench: PipelineContext, fol
     summary = await index(bench, folder)
     assert [one.source for one in summary.refused if not one.skipped] == ["apple.txt", "broken.pdf"]
     assert summary.failed == 2
+
+
+async def test_what_cannot_be_read_is_not_read_again_until_it_changes(bench: PipelineContext, folder: Path) -> None:
+    """It is reported by every run as before; a change of the file or of the limits, or the caller, has it read."""
+    broken, picture = folder / "broken.jsonl", folder / "picture.png"
+    broken.write_text('{"id": "a", "te')
+    picture.write_bytes(b"\x89PNG" + bytes(600))
+    first, second = await index(bench, folder), await index(bench, folder)
+    assert [one.known for one in (*first.refused, *second.refused)] == [False, False, True, True]
+    assert reasons(second.refused) == reasons(first.refused)
+    assert (second.failed, second.refused[1].skipped) == (1, True)
+    assert not any(one.known for one in (await index(bench, folder, retry_refused=True)).refused)
+    broken.write_text('{"id": "a", "text": "It is whole now."}')
+    assert [(one.source, one.known) for one in (await index(bench, folder)).refused] == [("picture.png", True)]
+    assert "It is whole now." in await texts(bench)
+    patient = msgspec.structs.replace(bench, limits=ReadLimits(max_seconds=77.0))
+    assert not any(one.known for one in (await index(patient, folder)).refused)
+    picture.unlink()
+    assert (await index(bench, folder)).refused == ()
+    assert await bench.manifest.refused((await bench.store.info("default")).spec.lineage) == {}
+
+
+async def test_what_a_quieter_machine_may_read_is_tried_again(bench: PipelineContext, tmp_path: Path) -> None:
+    """A file that took too long is read by every run."""
+    (tmp_path / "slow.txt").write_text("It takes its time.")
+    hasty = msgspec.structs.replace(bench, limits=ReadLimits(max_seconds=1e-6))
+    summaries = [await index(hasty, tmp_path, "slow.txt") for _ in range(2)]
+    assert [(one.reason, one.known) for run in summaries for one in run.refused] == [("timeout", False)] * 2
 
 
 async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: PipelineContext, folder: Path) -> None:
