@@ -91,7 +91,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         logging_config=None,
     )
     shapes.describe(app.openapi_schema)
-    app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service)
+    app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service, lambda: services.stopping.is_set())
     return app
 
 

@@ -3,8 +3,10 @@
 Plain ASGI, because Litestar's middleware does not see requests that no route serves.
 """
 
+import asyncio
 import re
 import uuid
+from collections.abc import Callable
 from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
@@ -16,12 +18,15 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.compat.errors import fit_for
-from app.api.problem_details import problem_of
+from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
-from app.errors import NotAllowed
+from app.errors import NotAllowed, Overloaded, WinnowError
 
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+RETRY_AFTER_S = 10.0
+"""A restart takes about as long."""
 
 log = structlog.get_logger()
 
@@ -29,9 +34,10 @@ log = structlog.get_logger()
 class RequestMiddleware:
     """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a valid one."""
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, stopping: Callable[[], bool]) -> None:
         self._app = app
         self._settings = settings
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -49,6 +55,10 @@ class RequestMiddleware:
 
         try:
             await self._enter(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if not self._stopping():
+                raise
+            await _say_stopped(scope, state, send_with_id)
         finally:
             _log_line(scope, state, 1000 * (perf_counter() - started))
 
@@ -115,11 +125,22 @@ def _request_id(scope: Any) -> str:
     return sent.decode() if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-async def _refuse(exc: NotAllowed, scope: Scope, send: Send) -> None:
+async def _say_stopped(scope: Scope, state: dict[str, Any], send: Send) -> None:
+    """The server cancels the requests that it cannot finish before it ends: 503, or a stream's own way to fail."""
+    exc = Overloaded("the service is stopping; ask again when it is back", RETRY_AFTER_S)
+    if "status" not in state:
+        await _refuse(exc, scope, send)
+    elif "fail" in state:
+        last = state["fail"](problem_of(exc, request_id(scope)), exc)
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+async def _refuse(exc: WinnowError, scope: Scope, send: Send) -> None:
     problem = problem_of(exc, request_id(scope))
     content, media_type = fit_for(scope["path"], problem, exc)
     body = msgspec.json.encode(content)
     headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(exc).items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -73,6 +73,7 @@ async def _streamed(
     layout: EventFormat, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
 ) -> Response[Any]:
     opening = await while_connected(request, _opening(events, layout, patient=patient))
+    request.scope["state"]["fail"] = layout.fail  # for the middleware, should the service stop meanwhile
     body = _body(opening, events, layout, request_id(request.scope))
     # When a client leaves before it has read everything, Litestar does not close the iterator.
     closing = BackgroundTask(_close, events)

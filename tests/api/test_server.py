@@ -4,6 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -78,6 +79,26 @@ def test_a_running_answer_is_finished_before_the_end(own_server: RunningServer) 
         own_server.process.send_signal(signal.SIGTERM)
         assert "event: done" in list(lines)
     assert own_server.process.wait(timeout=60) == 0
+
+
+def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
+    """At the end of the grace a stream gets its `error`, and who waits for a whole answer 503, without a traceback."""
+    running = RunningServer(tmp_path, "tests.fakes.server", '{"shutdown_grace_s": 1}')
+    stream, whole = {"query": "300", "stream": True}, {"query": "300"}
+    with ThreadPoolExecutor(1) as another, httpx.stream("POST", f"{running.url}/answer", json=stream) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "id: 1"
+        running.skip_log()
+        waiting = another.submit(httpx.post, f"{running.url}/answer", json=whole, timeout=60)
+        running.wait_for("asked")
+        running.process.send_signal(signal.SIGTERM)
+        assert "event: error" in list(lines)
+        refusal = waiting.result()
+    assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "10")
+    assert "stopping" in refusal.json()["detail"]
+    assert running.process.wait(timeout=10) == 0
+    running.close()
+    assert not [line for line in running.lines if "error" in line or "Traceback" in line]
 
 
 def test_a_second_signal_does_not_wait(own_server: RunningServer) -> None:
