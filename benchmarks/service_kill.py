@@ -69,7 +69,9 @@ class Writer:
     def __init__(self, number: int, ledger: Ledger, dice: random.Random) -> None:
         self._name, self._ledger, self._dice = f"w{number}", ledger, dice
         self._collection = COLLECTIONS[number % len(COLLECTIONS)]
-        self._plain = [ledger.history(self._collection, f"{self._name}-d{n}") for n in range(12)]
+        self._plain = [ledger.history(self._collection, f"{self._name}-d{n}") for n in range(8)]
+        # Only jobs write these: one that was taken, but killed before it could say so, runs after later requests.
+        self._large = [ledger.history(self._collection, f"{self._name}-j{n}") for n in range(8)]
         self._records = [ledger.history(self._collection, f"{self._name}-r{n}.jsonl") for n in range(4)]
         self._sources = {file_document_id(f"{self._name}-f{n}.txt", ""): f"{self._name}-f{n}.txt" for n in range(4)}
         self._files = [ledger.history(self._collection, document_id) for document_id in self._sources]
@@ -109,19 +111,19 @@ class Writer:
             self._ledger.report(Fault(kind="lost", document=f"{self._collection}/{job_id}", what="job: never ended"))
 
     async def _operate(self, client: httpx.AsyncClient) -> None:
-        in_jobs = {history for attempts in self._jobs.values() for history, _ in attempts}
-        if not (free := [history for history in self._plain if history not in in_jobs]):
-            return
-        one, few = self._dice.choice(free), self._dice.sample(free, min(len(free), self._dice.randint(2, 5)))
+        one, sentences = self._dice.choice(self._plain), self._dice.choice(SIZES[:3])
         match self.operation:
             case "update":
-                await self._put(client, [one], self._dice.choice(SIZES[:3]))
+                await self._put(client, [one], sentences)
             case "large":
                 await self._put(client, [one], SIZES[-1])
             case "batch":
-                await self._put(client, few, self._dice.choice(SIZES[:3]))
+                await self._put(client, self._dice.sample(self._plain, self._dice.randint(2, 5)), sentences)
             case "job":
-                await self._put(client, few, SIZES[-1], wait="false")
+                in_jobs = {history for attempts in self._jobs.values() for history, _ in attempts}
+                free = [history for history in self._large if history not in in_jobs]
+                if free:
+                    await self._put(client, free[: self._dice.randint(2, 5)], SIZES[-1], wait="false")
             case "file":
                 await self._upload(client, [self._dice.choice(self._files)])
             case "records":
