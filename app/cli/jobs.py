@@ -19,7 +19,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 UNFINISHED = ("queued", "running")
 
 _STYLES = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
-_BAR = 10
+_BAR = 8
 _WATCH_S = 1.0
 
 
@@ -101,7 +101,8 @@ def table(found: list[dict[str, Any]]) -> Table:
     """A line for each job."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("job", "collection", "state", "documents", "failed", "passages", "time"):
-        shown.add_column(head, justify="right" if head in ("documents", "failed", "passages") else "left")
+        right = head in ("documents", "failed", "passages")
+        shown.add_column(head, justify="right" if right else "left", no_wrap=head != "collection", overflow="fold")
     for job in found:
         shown.add_row(
             job["id"],
