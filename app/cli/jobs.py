@@ -120,7 +120,7 @@ def _progress(job: dict[str, Any]) -> Text:
     done = job["created"] + job["updated"] + job["unchanged"] + job["failed"]
     if job["documents"] is None:
         return Text("not read yet", "dim")
-    figures = f"{done:,} of {job['documents']:,}"
+    figures = f"{done:,}/{job['documents']:,}"
     if job["state"] != "running":
         return Text(figures)
     filled = _BAR * done // max(1, job["documents"])

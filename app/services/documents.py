@@ -242,7 +242,7 @@ class Documents:
             refused = (NotIndexed(source=name, reason=exc.reason, detail=exc.detail),)
             return Summary(collection=collection, refused=refused)
         submitted = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
-        outcomes = await self.put(collection, submitted)
+        outcomes = await self.index(collection, await asyncio.to_thread(validate, submitted))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str) -> bool:

@@ -21,7 +21,7 @@ from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecor
 from app.services.spool import Spool, SpoolDamaged
 from indexing.concurrency import Resource, finish
 from indexing.disk import DiskGuard
-from indexing.errors import DiskFull, EmbedderUnavailable, IndexBusy, StoreUnavailable
+from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
 
 JOBS_FILE = "jobs.sqlite3"
@@ -31,7 +31,7 @@ _SLICE_DOCUMENTS = 64
 _SLICE_PASSAGES = 64
 """What is indexed before the counts move, and before a job that is cancelled ends."""
 
-_PASSING = (DiskFull, EmbedderUnavailable, IndexBusy, Overloaded, StoreUnavailable)
+_PASSING = (DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, Overloaded, StoreUnavailable)
 """Errors of the surroundings: the job waits and goes on, as it was promised to be done."""
 
 _CURSOR = re.compile(r"[0-9]{0,18}")

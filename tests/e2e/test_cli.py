@@ -175,3 +175,31 @@ def test_a_life_with_documents(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.strip().startswith("interrupted")
+
+
+@pytest.mark.slow
+def test_collections_and_documents_without_a_service(tmp_path: Path) -> None:
+    """Create, fill, list, show and delete, each with its status."""
+    status, out, _ = winnow(tmp_path, "collections", "create", "notes", "--json")
+    assert (status, json.loads(out)["documents"]) == (0, 0)
+    status, _, _ = winnow(
+        tmp_path, "index", "-", "--collection", "notes", "--name", "cover.md", stdin="# Dental\n\nCover."
+    )
+    assert status == 0
+    status, out, _ = winnow(tmp_path, "documents", "list", "--collection", "notes", "--json")
+    (document,) = json.loads(out)["documents"]
+    assert (status, document["source"]) == (0, "cover.md")
+    status, out, _ = winnow(tmp_path, "documents", "show", document["id"], "--collection", "notes")
+    assert (status, "# Dental\n\nCover." in out) == (0, True)
+    assert winnow(tmp_path, "documents", "delete", document["id"], "--collection", "notes")[0] == 0
+    status, _, err = winnow(tmp_path, "documents", "delete", document["id"], "--collection", "notes")
+    assert (status, "not found" in err) == (3, True)
+    status, _, err = winnow(tmp_path, "collections", "delete", "notes")
+    assert (status, "--yes" in err) == (2, True)
+    assert winnow(tmp_path, "collections", "delete", "notes", "--yes")[0] == 0
+    status, out, _ = winnow(tmp_path, "collections")
+    assert (status, "no collections yet" in out) == (0, True)
+    status, out, _ = winnow(tmp_path, "jobs", "list")
+    assert (status, "no jobs" in out) == (0, True)
+    status, _, err = winnow(tmp_path, "jobs", "cancel", "nope")
+    assert (status, "not found" in err) == (3, True)

@@ -18,6 +18,7 @@ from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected, while_connected
 from app.config.settings import Settings
 from app.services import document_views as views
+from app.services.document_validation import Submission
 from app.services.document_views import DocumentDetails, DocumentList
 from app.services.documents import Documents, document_not_found
 from app.services.jobs import Job, Jobs
@@ -163,15 +164,18 @@ async def put_documents(
 
 
 async def _index(upload: Upload, documents: Documents, jobs: Jobs, wait: bool | None) -> Response[Any]:
-    submissions = upload.submissions
-    is_long = wait is False or (wait is None and documents.indexing_time.estimate(submissions) > WAIT_S)
-    if not is_long or not upload.has_files:  # a job reads its files itself, later
-        with documents.uploading():
-            examined = await documents.read(submissions)
-            is_long = is_long or (wait is None and documents.indexing_time.estimate(examined) > WAIT_S)
-            if not is_long:
-                return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
-        submissions = [*examined]
+    time, submissions = documents.indexing_time, upload.submissions
+    if wait is False or (wait is None and time.estimate(submissions) > WAIT_S):
+        # A job reads its files by itself, later.
+        return await _accepted(upload, submissions if upload.has_files else await documents.read(submissions), jobs)
+    with documents.uploading():
+        examined = await documents.read(submissions)
+        if wait or time.estimate(examined) <= WAIT_S:
+            return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
+    return await _accepted(upload, examined, jobs)
+
+
+async def _accepted(upload: Upload, submissions: Sequence[Submission], jobs: Jobs) -> Response[Any]:
     job = await jobs.submit(upload.collection, submissions, upload.size)
     return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
 

@@ -37,7 +37,7 @@ def printed(job: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("job", "shows"),
     [
-        (JOB, "653 of 1,200"),
+        (JOB, "653/1,200"),
         (JOB, "1 min 24 s left"),
         (DONE, "1 min 5 s"),
         ({**JOB, "state": "queued", "seconds_left": None}, "waiting"),

@@ -1,0 +1,90 @@
+"""The documents of jobs on disk."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from app.services.document_validation import SubmittedFile, failed
+from app.services.spool import Spool, SpoolDamaged
+from indexing.disk import DiskGuard
+from indexing.documents import Block, Document, PageStart
+from indexing.errors import DiskFull, StoreUnavailable
+from indexing.pipeline.ingest import SubmittedDocument
+
+DOCUMENT = SubmittedDocument(
+    document=Document(
+        text="Dental 歯\n\ncover",
+        title="T",
+        blocks=(Block("paragraph", 0, 8),),
+        pages=(PageStart(0, 1),),
+        metadata={"a": [1, 2**63 - 1, None, 1.5, {"b": "é"}]},
+    ),
+    id="d",
+    source="s",
+)
+SUBMISSIONS = [
+    DOCUMENT,
+    SubmittedFile(name="f.pdf", data=bytes(range(256)), media_type="x/y"),
+    failed("invalid", "why"),
+]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "jobs", DiskGuard(tmp_path, 0))
+
+
+def test_submissions_come_back_as_they_were(spool: Spool) -> None:
+    """Documents, files and failures, in order, from any place on."""
+    spool.write("j", SUBMISSIONS, 1)
+    for start in range(4):
+        assert list(spool.read("j", start)) == SUBMISSIONS[start:]
+
+
+def test_writing_again_replaces_what_was_there(spool: Spool, tmp_path: Path) -> None:
+    """As when files have been read: nothing of the earlier is left."""
+    spool.write("j", SUBMISSIONS, 1)
+    spool.write("j", [DOCUMENT], 1)
+    assert list(spool.read("j")) == [DOCUMENT]
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["j.submissions"]
+
+
+def test_only_what_is_still_needed_is_kept(spool: Spool, tmp_path: Path) -> None:
+    """What a killed process left behind goes, also what it had not written whole."""
+    spool.keep([])
+    spool.write("kept", [DOCUMENT], 1)
+    spool.write("gone", [DOCUMENT], 1)
+    (tmp_path / "jobs" / "half.new").write_bytes(b"x")
+    spool.keep(["kept"])
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["kept.submissions"]
+    spool.delete("kept")
+    spool.delete("kept")
+
+
+@pytest.mark.parametrize("place", [0, 3, 20, 60])
+def test_any_changed_byte_is_noticed(spool: Spool, tmp_path: Path, place: int) -> None:
+    """In a length, in a checksum, or in a document."""
+    spool.write("j", [DOCUMENT], 1)
+    path = tmp_path / "jobs" / "j.submissions"
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(SpoolDamaged, match="upload them again"):
+        list(spool.read("j"))
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, DiskFull), (errno.EIO, StoreUnavailable)])
+def test_a_disk_that_fails_leaves_nothing_behind(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    """A full one is DiskFull, others are StoreUnavailable."""
+
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(error):
+        spool.write("j", [DOCUMENT], 1)
+    assert list((tmp_path / "jobs").iterdir()) == []
