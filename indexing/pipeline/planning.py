@@ -1,9 +1,11 @@
 """What a run has to do: the files on disk compared with the manifest, by content hash."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 
 import msgspec
@@ -78,8 +80,13 @@ def make_plan(
 
 
 def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str], limits: ReadLimits) -> Plan:
-    """All of the sources, and every earlier file (path -> name) that still exists; the others are gone."""
-    together = with_files(sources, earlier)
+    """All of the sources, and every earlier file (path -> name) that still exists; the others are gone.
+
+    The sources are named anew.
+    """
+    listed = {str(source.path) for source in sources}
+    others = {path: name for path, name in earlier.items() if path not in listed}
+    together = distinct(with_files(sources, earlier), others)
     plan = make_plan(together, {}, frozenset(), lambda _: False, frozenset(), limits)
     gone = set(earlier) - {str(source.path) for source in together}
     return msgspec.structs.replace(plan, gone=tuple(sorted(gone)))
@@ -90,6 +97,51 @@ def with_files(sources: Sequence[Source], paths: Mapping[str, str]) -> list[Sour
     listed = {str(source.path) for source in sources}
     more = (Path(path) for path in sorted(paths) if path not in listed)
     return [*sources, *(Source(path, paths[str(path)], Scope("file", str(path))) for path in more if path.is_file())]
+
+
+def distinct(sources: Sequence[Source], taken: Mapping[str, str]) -> list[Source]:
+    """The sources under names that tell them apart, from the files in `taken` (path -> name) too.
+
+    A file keeps the name that it has in `taken`, unless another one has the same. Of other files that would share a
+    name, each gets as many of the folders above it as are needed and may be shown, or else a number.
+    """
+    listed = {str(source.path) for source in sources}
+    holders: defaultdict[str, set[str]] = defaultdict(set)
+    for path, name in taken.items():
+        holders[name].add(path)
+    for source in sources:
+        holders[taken.get(str(source.path), source.name)].add(str(source.path))
+
+    def others(name: str, path: str) -> set[str]:
+        """Files that share the name; one that is gone and not yet forgotten does not count."""
+        return {other for other in holders[name] - {path} if other in listed or Path(other).exists()}
+
+    def named(source: Source) -> Source:
+        path = str(source.path)
+        name = taken.get(path, source.name)
+        rivals = others(name, path)
+        if rivals & taken.keys() if path in taken else rivals:
+            # Nor one that a new rival might have got as well: both get longer ones.
+            alike = tuple(rivals - taken.keys())
+            name = next(
+                longer
+                for longer in _longer_names(source)
+                if not others(longer, path) and not any(rival.endswith(f"/{longer}") for rival in alike)
+            )
+            holders[name].add(path)
+        return source if name == source.name else msgspec.structs.replace(source, name=name)
+
+    return [named(source) for source in sources]
+
+
+def _longer_names(source: Source) -> Iterator[str]:
+    """The name with one folder more, with two, and so on; at last with numbers."""
+    parts, depth = source.path.parts[1:], len(PurePath(source.name).parts)
+    most = min(depth + source.scope.folders, len(parts))
+    for count in range(depth + 1, most + 1):
+        yield "/".join(parts[-count:])
+    longest = "/".join(parts[-most:])
+    yield from (f"{longest} ({number})" for number in itertools.count(2))
 
 
 def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:

@@ -19,12 +19,14 @@ _MAGIC = re.compile(r"[*?\[]")
 class Scope(msgspec.Struct, frozen=True):
     """The part of the file system that one input stands for; `root` is absolute.
 
+    `folders` of those above a file's name may be shown: the ones that the user wrote, and always the nearest.
     A path that was indexed earlier, that an input covers and that no longer exists is gone.
     """
 
     kind: Literal["file", "directory", "glob"]
     root: str
     pattern: str = ""
+    folders: int = 1
 
     def covers(self, path: str | Path) -> bool:
         """True when a run over this input would find the absolute `path` if it existed."""
@@ -38,7 +40,8 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file to read. `name` is what users see: the path below the input's root, nothing above it.
+    """A file to read. `name` is what users see: the path below the input's root, and no more above it than is needed to
+    tell it from another file (`indexing.pipeline.planning.distinct`).
 
     `path` is absolute, with symbolic links kept.
     """
@@ -95,12 +98,14 @@ def _unreadable(name: str, reason: str, detail: str, scope: Scope) -> Unreadable
 def _scope(given: str, base: Path) -> Scope:
     """The absolute path, cleaned without following symbolic links: they are how the user names things."""
     path = os.path.abspath(base / Path(given).expanduser())  # noqa: PTH100 (resolve() follows links)
+    written = [part for part in PurePath(os.path.normpath(given)).parts if part not in ("/", ".", "..", "~")]
     if _MAGIC.search(given) and not os.path.lexists(path):
         parts = PurePath(path).parts
         first = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
-        return Scope("glob", str(PurePath(*parts[:first])), "/".join(parts[first:]))
+        folders = len(written) - len(parts[first:])
+        return Scope("glob", str(PurePath(*parts[:first])), "/".join(parts[first:]), max(1, folders))
     is_file = Path(path).exists() and not Path(path).is_dir()
-    return Scope("file" if is_file else "directory", path)
+    return Scope("file" if is_file else "directory", path, folders=max(1, len(written) - is_file))
 
 
 def _look(scope: Scope, given: str) -> Iterator[Source | Unreadable]:

@@ -22,7 +22,7 @@ from indexing.pipeline.context import (
     new_spec,
 )
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
-from indexing.pipeline.planning import Plan, make_plan, plan_rebuild, with_files
+from indexing.pipeline.planning import Plan, distinct, make_plan, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
 from indexing.pipeline.sources import Discovery, Unreadable, discover
@@ -122,7 +122,7 @@ class _SyncRun:
         def compare() -> tuple[Plan, list[Unreadable], list[str]]:
             indexed = paths.keys() | finished.keys()
             covers = discovery.covers if self._request.delete else (lambda _: False)
-            sources = with_files(discovery.sources, unfinished)
+            sources = distinct(with_files(discovery.sources, unfinished), paths)
             known = {} if self._request.retry_refused else refused
             plan = make_plan(sources, finished, indexed, covers, unfinished.keys(), self._context.limits, known)
             problems = [

@@ -8,6 +8,7 @@ from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import SourceRecord
 from indexing.pipeline.planning import (
     Plan,
+    distinct,
     document_record,
     file_document_id,
     hash_file,
@@ -107,3 +108,54 @@ def test_a_directory_is_no_file(folder: Path) -> None:
     with pytest.raises(UnreadableDocument, match="not a file") as caught:
         hash_file(folder, LIMITS)
     assert caught.value.reason == "not_a_file"
+
+
+def distinct_names(base: Path, *inputs: str, taken: dict[str, str] | None = None) -> list[str]:
+    """What the files of these inputs are called."""
+    paths = {str(base / path): name for path, name in (taken or {}).items()}
+    return [source.name for source in distinct(discover(inputs, base).sources, paths)]
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """x/docs, y/docs and z, with a file of the same name in each."""
+    for folder in ("x/docs", "y/docs", "z"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(folder)
+    (tmp_path / "z" / "b.txt").write_text("b")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (("z",), ["a.txt", "b.txt"]),
+        (("x/docs", "z"), ["docs/a.txt", "z/a.txt", "b.txt"]),
+        (("x/docs", "y/docs"), ["x/docs/a.txt", "y/docs/a.txt"]),
+        (("x", "y"), ["x/docs/a.txt", "y/docs/a.txt"]),
+        (("x/docs/a.txt", "z/a.txt"), ["docs/a.txt", "z/a.txt"]),
+        (("x/docs/*.txt", "z/a*"), ["docs/a.txt", "z/a.txt"]),
+        ((".",), ["x/docs/a.txt", "y/docs/a.txt", "z/a.txt", "z/b.txt"]),
+    ],
+)
+def test_names_have_as_many_folders_as_tell_them_apart(
+    twins: Path, inputs: tuple[str, ...], expected: list[str]
+) -> None:
+    """None where the names differ by themselves."""
+    assert distinct_names(twins, *inputs) == expected
+
+
+def test_a_name_that_is_known_stays_and_no_other_file_gets_it(twins: Path) -> None:
+    """Also where the file is now an input of another kind; two that share a name are told apart when they are read."""
+    assert distinct_names(twins, "z", taken={"z/a.txt": "a.txt"}) == ["a.txt", "b.txt"]
+    assert distinct_names(twins, ".", taken={"z/a.txt": "a.txt"})[2] == "a.txt"
+    assert distinct_names(twins, "z", taken={"x/docs/a.txt": "a.txt"}) == ["z/a.txt", "b.txt"]
+    assert distinct_names(twins, "z", taken={"x/docs/a.txt": "a.txt", "z/a.txt": "a.txt"}) == ["z/a.txt", "b.txt"]
+    assert distinct_names(twins, "z", taken={"gone/a.txt": "a.txt"}) == ["a.txt", "b.txt"]
+
+
+def test_no_name_shows_folders_that_nobody_wrote(twins: Path) -> None:
+    """But for the nearest one; then a number tells them apart."""
+    taken = {str(twins / "z/a.txt"): "a.txt", str(twins / "y/docs/a.txt"): "docs/a.txt"}
+    [source] = distinct(discover(["."], twins / "x" / "docs").sources, taken)
+    assert source.name == "docs/a.txt (2)"

@@ -230,6 +230,27 @@ async def test_what_a_quieter_machine_may_read_is_tried_again(bench: PipelineCon
     assert [(one.reason, one.known) for run in summaries for one in run.refused] == [("timeout", False)] * 2
 
 
+async def test_files_of_one_name_are_told_apart(bench: PipelineContext, tmp_path: Path, embedder: HashEmbedder) -> None:
+    """By the folder, in passages, documents and refusals; one that is indexed already keeps its name, unembedded."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"This is about {name}.")
+        (tmp_path / name / "picture.png").write_bytes(b"\x89PNG" + bytes(600))
+    await index(bench, tmp_path, "a")
+    embedder.embedded.clear()
+    summary = await index(bench, tmp_path, "a", "b", "c")
+    names = {passage.source for passage in await passages(bench)}
+    assert names == {"README.md", "b/README.md", "c/README.md"}
+    assert [text.splitlines()[-1] for text in embedder.embedded] == ["This is about b.", "This is about c."]
+    assert {one.source for one in summary.refused} == {f"{name}/picture.png" for name in ("a", "b", "c")}
+    (tmp_path / "b" / "README.md").write_text("This is about b, and more.")
+    await index(bench, tmp_path, "b")
+    await index(bench, tmp_path, "c")
+    assert {passage.source for passage in await passages(bench)} == names
+    await index(bench, tmp_path, "a", "b", rebuild=True)
+    assert {passage.source for passage in await passages(bench)} == {"a/README.md", "b/README.md", "c/README.md"}
+
+
 async def test_what_cannot_be_found_or_opened_is_one_refusal_each(bench: PipelineContext, folder: Path) -> None:
     """Missing inputs, dangling links and pipes are named; the run goes on."""
     (folder / "dangling.txt").symlink_to(folder / "nowhere.txt")
@@ -484,7 +505,7 @@ async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: Pip
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
     record = next(d for d in await bench.manifest.documents(lineage) if d.source == "apple.txt")
-    fresh = msgspec.structs.replace(record, id="fresh", path=str(folder / "fresh.txt"))
+    fresh = msgspec.structs.replace(record, id="fresh", path=str(folder / "fresh.txt"), source="fresh.txt")
     await bench.manifest.announce(lineage, [msgspec.structs.replace(record, version="half"), fresh])
     for name in ("apple.txt", "fresh.txt"):
         (folder / name).write_bytes(b"\0\1\2\3" * 100)
