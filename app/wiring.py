@@ -386,11 +386,13 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
     if settings.store.url and index_home is None:
         from indexing.store.server import ServerStore
 
-        return ServerStore.connect(settings.store)
+        return ServerStore.connect(settings.store, declared=settings.index.filter_fields)
     from indexing.store.embedded import EmbeddedStore
 
     home = index_home or settings.index.home
-    return EmbeddedStore(ensure_directory(home / "index"), disk=disk_guard(settings, home))
+    return EmbeddedStore(
+        ensure_directory(home / "index"), disk=disk_guard(settings, home), declared=settings.index.filter_fields
+    )
 
 
 def disk_guard(settings: Settings, home: Path) -> DiskGuard:

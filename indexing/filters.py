@@ -6,7 +6,7 @@ Numbers are compared as numbers (3 equals 3.0); true and false are never numbers
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,8 @@ from indexing.errors import InvalidFilter
 Scalar: TypeAlias = str | int | float | bool
 
 BUILT_IN = ("document_id", "source", "title", "page")
+EXACT = 2**53
+"""Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
 MAX_VALUES = 1024
@@ -105,8 +107,18 @@ def parse_filter(raw: Any) -> Filter | None:
 
 def payload_path(field: str) -> str:
     """Where a filter's field lies in the payload (`indexing.documents.to_payload`), as a JSON path of Qdrant."""
-    path = field if field in BUILT_IN else f"metadata.{field}"
-    return ".".join(part if _PLAIN_KEY.fullmatch(part) else f'"{part}"' for part in path.split("."))
+    path = [field] if field in BUILT_IN else ["metadata", *field_keys(field)]
+    return ".".join(part if _PLAIN_KEY.fullmatch(part) else f'"{part}"' for part in path)
+
+
+def field_keys(field: str) -> list[str]:
+    """The keys that a field's name joins by dots. A dot within a key is written with a backslash before it."""
+    return [key.replace(r"\.", ".") for key in _DOT.split(field)]
+
+
+def field_name(keys: Iterable[str]) -> str:
+    """The other way round."""
+    return ".".join(key.replace(".", r"\.") for key in keys)
 
 
 def read_moment(text: str) -> str | None:
@@ -124,6 +136,7 @@ def read_moment(text: str) -> str | None:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+_DOT = re.compile(r"(?<!\\)\.")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _GROUPS = ("and", "or", "not")
 _OPERATORS = (*NEGATIONS, *BOUNDS, "text", "exists")
@@ -172,10 +185,10 @@ def _escape(key: str) -> str:
 
 
 def _check_field(key: Any, pointer: str) -> None:
-    if not isinstance(key, str) or not all(key.split(".")):
-        raise InvalidFilter(pointer, "a field name is keys joined by dots")
-    if set(key) & set('"\\') or not _is_text(key):
-        raise InvalidFilter(pointer, "quotes, backslashes and lone surrogates cannot be part of a field's name")
+    if not isinstance(key, str) or not all(field_keys(key)):
+        raise InvalidFilter(pointer, r"a field name is keys joined by dots; a dot within a key is written as \.")
+    if any(set(part) & set('"\\') for part in field_keys(key)) or not _is_text(key):
+        raise InvalidFilter(pointer, "quotes, backslashes and lone surrogates cannot be part of a key")
 
 
 def _is_text(value: str) -> bool:
@@ -233,6 +246,10 @@ def _number(value: Any, pointer: str) -> float:
         raise InvalidFilter(pointer, "the number is too large") from exc
     if not math.isfinite(number):
         raise InvalidFilter(pointer, "a number must be finite")
+    if EXACT <= abs(number) <= 2**63:
+        raise InvalidFilter(
+            pointer, f"the bounds of a range of whole numbers are below 2^53 ({EXACT}), where numbers are exact"
+        )
     return number
 
 

@@ -89,11 +89,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`home` is the directory of the index, the manifest, the ledger and caches.
 
-    Nothing is written there that would leave less than `disk_reserve_mb` (10^6 bytes) of free space.
+    Nothing is written there that would leave less than `disk_reserve_mb` (10^6 bytes) of free space. The metadata
+    fields `filter_fields` are indexed from the start, the others once a filter has asked for them.
     """
 
     home: Path = Path(".winnow")
     disk_reserve_mb: Annotated[int, Meta(ge=0)] = 512
+    filter_fields: tuple[str, ...] = ()
 
 
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,8 @@ from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
 MAX_METADATA_DEPTH = 8
+MAX_METADATA_KEYS = 256
+"""Keys at all levels: each costs its share of every passage."""
 
 _INTEGERS = range(-(2**63), 2**63)
 """The integers that every store holds exactly."""
@@ -94,10 +96,19 @@ def _composed(name: str) -> str:
 
 def _clean_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     cleaned: dict[str, Any] = _clean_value(msgspec.to_builtins(dict(metadata)), MAX_METADATA_DEPTH)
+    keys = _count_keys(cleaned)
+    if keys > MAX_METADATA_KEYS:
+        raise _InvalidMetadata(f"metadata may have {MAX_METADATA_KEYS} keys at all levels together, this has {keys}")
     size = len(msgspec.json.encode(cleaned))
     if size > MAX_METADATA_BYTES:
         raise _InvalidMetadata(f"metadata may take {MAX_METADATA_BYTES} bytes as JSON, this takes {size}")
     return cleaned
+
+
+def _count_keys(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return len(value) + sum(map(_count_keys, value.values()))
+    return sum(map(_count_keys, value)) if isinstance(value, list) else 0
 
 
 def _clean_value(value: Any, levels: int) -> Any:

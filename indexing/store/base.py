@@ -154,10 +154,7 @@ class VectorStore(Protocol):
         """
 
     async def optimize(self, name: str) -> None:
-        """Create the indexes that an earlier version did not, and build graphs if enough has changed to be worth it.
-
-        May take long.
-        """
+        """Build graphs if enough has changed to be worth it; may take long."""
 
     async def close(self) -> None:
         """Release everything; nothing written is lost."""

@@ -7,7 +7,7 @@ through `indexing.store.generation`.
 from __future__ import annotations  # some of the engine's types exist in its stubs only
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,13 +30,13 @@ from indexing.store.base import (
 )
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
-    MAX_INDEXED_FIELDS,
+    MAX_INDEXES,
     MIRRORS,
     IndexKind,
     encode,
-    indexable_fields,
+    filtered_paths,
     translate,
-    word_indexes,
+    wanted_indexes,
 )
 from indexing.store.seal import mark_in_use, seal
 
@@ -51,6 +51,8 @@ _PAGE = 512
 _FLUSH_EVERY = 4096
 """Points written between two flushes: bounds what a start after a kill has to replay."""
 _DOCUMENTS_PER_DELETE = 1000
+_LOOKED_AT = 20
+"""Passages found whose metadata show what kind of values a field has."""
 
 _DISTANCES = {
     "cosine": edge.Distance.Cosine,
@@ -148,12 +150,13 @@ class EdgeShard:
         with engine_errors(directory, spec.lineage):
             return cls(edge.EdgeShard.load(str(directory)), directory, spec)
 
-    def upsert(self, points: Sequence[Point]) -> None:
+    def upsert(self, points: Sequence[Point], declared: Collection[str] = ()) -> None:
+        """`declared` are the paths of metadata that get an index as soon as there is a value."""
         payloads = [encode(point.passage) for point in points]
         rows = [_row(point, payload) for point, payload in zip(points, payloads, strict=True)]
         with self._writing():
             self._shard.update(edge.UpdateOperation.upsert_points(rows))
-            self._index(indexable_fields(payloads))
+            self._index(wanted_indexes({*declared} - self._indexed, payloads))
             self._count_written(len(rows))
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
@@ -184,14 +187,18 @@ class EdgeShard:
         ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, hits, strict=True)}
         return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
 
-    def index_words(self) -> None:
-        """Create the word indexes that shards of earlier versions lack."""
+    def missing_indexes(self, condition: Filter | None, retrieved: Retrieved) -> dict[str, IndexKind]:
+        """The indexes that would have made this filter faster, as far as what it found shows their kinds."""
+        paths = filtered_paths(condition) - self._indexed
+        if not paths or len(self._indexed) >= MAX_INDEXES:
+            return {}
+        candidates = [*retrieved.dense[:_LOOKED_AT], *retrieved.sparse[:_LOOKED_AT]]
+        return wanted_indexes(paths, [{"metadata": candidate.passage.metadata} for candidate in candidates])
+
+    def create_indexes(self, wanted: dict[str, IndexKind]) -> None:
+        """Blocks every other thread of the process while it reads all passages (0.2 s for 20k)."""
         with self._writing():
-            schema = self._shard.info().payload_schema
-            kinds = {
-                path: name for path, index in schema.items() for name, kind in _KINDS.items() if index.data_type == kind
-            }
-            self._index(word_indexes(kinds))
+            self._index(wanted)
 
     def passages(self, document_id: str) -> list[Passage]:
         passages = [
@@ -262,7 +269,7 @@ class EdgeShard:
     def _index(self, fields: dict[str, IndexKind]) -> None:
         """Create missing indexes. Without one a filter reads every payload (67 ms at 20k points, 0.4 with it)."""
         for path, kind in fields.items():
-            if path not in self._indexed and len(self._indexed) < MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES):
+            if path not in self._indexed and len(self._indexed) < MAX_INDEXES:
                 self._shard.update(edge.UpdateOperation.create_field_index(path, _KINDS[kind]))
                 self._indexed.add(path)
 

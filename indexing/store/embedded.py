@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ from indexing.store.directory import CollectionsDirectory, Found
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
 from indexing.store.lock import DirectoryLock
+from indexing.store.payload import IndexKind, declared_paths
 
 R = TypeVar("R")
 
@@ -69,13 +70,22 @@ class EmbeddedStore:
     """A `VectorStore` in a directory. Safe to call from several event loops and threads at once."""
 
     def __init__(
-        self, root: Path, *, wait: float = 0.0, optimize_from: int = OPTIMIZE_FROM, disk: DiskGuard | None = None
+        self,
+        root: Path,
+        *,
+        wait: float = 0.0,
+        optimize_from: int = OPTIMIZE_FROM,
+        disk: DiskGuard | None = None,
+        declared: Iterable[str] = (),
     ) -> None:
         """Blocks up to `wait` seconds while another process holds `root`, then raises IndexBusy.
 
-        Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve.
+        Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve. The metadata fields
+        `declared` are indexed from the first value on, the others when a filter first asks for them.
         """
         self._disk = disk or DiskGuard(root, 0)
+        self._declared = declared_paths(declared)
+        self._indexing: set[str] = set()
         self._files = CollectionsDirectory(root)
         self._lock = DirectoryLock(root, wait)
         self._optimize_from = optimize_from
@@ -112,7 +122,7 @@ class EmbeddedStore:
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         def work(shard: EdgeShard) -> None:
             self._disk.check(sum(map(_bytes_of, points)))
-            shard.upsert(points)
+            shard.upsert(points, self._declared)
 
         await self._write(name, work)
 
@@ -131,7 +141,15 @@ class EmbeddedStore:
         await self._write(name, work)
 
     async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
-        return await self._read(name, lambda shard: shard.retrieve(retrieval))
+        def work(shard: EdgeShard) -> tuple[Retrieved, dict[str, IndexKind]]:
+            retrieved = shard.retrieve(retrieval)
+            return retrieved, shard.missing_indexes(retrieval.filter, retrieved)
+
+        retrieved, missing = await self._read(name, work)
+        if missing and name not in self._indexing and not self._closed:
+            self._indexing.add(name)
+            self._writers.submit(self._create_indexes, name, missing)
+        return retrieved
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         return await self._read(name, lambda shard: shard.passages(document_id))
@@ -187,6 +205,17 @@ class EmbeddedStore:
                 f"collection {name!r} holds vectors of {existing.dimension} dimensions by {existing.distance}, "
                 f"not of {spec.dimension} by {spec.distance}"
             )
+
+    def _create_indexes(self, name: str, missing: dict[str, IndexKind]) -> None:
+        """For the next searches with the same filter; this one has read every payload."""
+        try:
+            self._disk.check()
+            self._with_shard_alone(name, lambda shard: shard.create_indexes(missing))
+            log.info("collection %r: indexed %s", name, ", ".join(missing))
+        except WinnowError:
+            log.info("collection %r: not indexed: %s", name, ", ".join(missing), exc_info=True)
+        finally:
+            self._indexing.discard(name)
 
     def _info(self, name: str) -> CollectionInfo:
         entry = self._find(name)
@@ -259,8 +288,6 @@ class EmbeddedStore:
         with entry.writing:
             before = entry.generation
             try:
-                with before.use() as shard:
-                    shard.index_words()
                 if not self._worth_optimizing(before):
                     return
                 better = before.optimized_copy(before.directory.parent / new_generation())

@@ -10,11 +10,13 @@ beside its own fields, under the same paths:
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from indexing.documents import Passage, to_payload
 from indexing.filters import (
+    BUILT_IN,
+    EXACT,
     DateRange,
     Exists,
     Filter,
@@ -24,6 +26,7 @@ from indexing.filters import (
     OfVersions,
     OneOf,
     Scalar,
+    field_name,
     payload_path,
     read_moment,
 )
@@ -32,6 +35,7 @@ IndexKind = Literal["keyword", "integer", "number", "flag", "date"]
 WORDS, DATES = "words", "dates"
 MIRRORS = [WORDS, DATES]
 MAX_INDEXED_FIELDS = 96
+"""Paths of metadata that may have an index."""
 BUILT_IN_INDEXES: dict[str, IndexKind] = {
     "document_id": "keyword",
     "source": "keyword",
@@ -41,6 +45,7 @@ BUILT_IN_INDEXES: dict[str, IndexKind] = {
     f"{WORDS}.source": "keyword",
     f"{WORDS}.title": "keyword",
 }
+MAX_INDEXES = MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)
 _MAX_LEVELS = 4
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
@@ -48,8 +53,6 @@ _UNSPACED = re.compile(
 _ACCENTS = re.compile("[\u0300-\u036f]")
 """Only the accents of Latin, Greek and Cyrillic: the marks of other scripts are letters."""
 C = TypeVar("C")
-_EXACT = 2**53
-"""Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
 
 
 def encode(passage: Passage) -> dict[str, Any]:
@@ -77,25 +80,45 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for run in _runs(text) for word in _pieces(run)))
 
 
-def indexable_fields(payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKind]:
-    """The metadata fields of these payloads, as JSON paths, that an index would make fast to filter by."""
+def wanted_indexes(paths: Collection[str], payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKind]:
+    """Which of these paths can have an index, and of which kind: that of the first value found in the payloads."""
     found: dict[str, IndexKind] = {}
-    for payload in payloads:
-        for field, value in _leaves(payload.get("metadata", {}), "", _MAX_LEVELS):
+    for payload in payloads if paths else ():
+        for field, value in _leaves(payload.get("metadata", {}), (), _MAX_LEVELS):
             kind = _kind(value)
-            if kind is None or '"' in field or "\\" in field:
+            if kind is None:
                 continue
             path = payload_path(field)
             found.setdefault(path, kind)
             if _mirror(value, _dates):
                 found.setdefault(f"{DATES}.{path}", "date")
-    return found | word_indexes(found)
+    # Booleans too: another document may have a string there.
+    own = [path for path, kind in found.items() if kind in ("keyword", "flag")]
+    found |= {f"{WORDS}.{path}": "keyword" for path in own}
+    return {path: kind for path, kind in found.items() if path in paths}
 
 
-def word_indexes(indexed: Mapping[str, IndexKind]) -> dict[str, IndexKind]:
-    """The word mirrors of these paths. Booleans too: another document may have a string there."""
-    own = [path for path, kind in indexed.items() if kind in ("keyword", "flag") and not path.startswith(f"{WORDS}.")]
-    return {f"{WORDS}.{path}": "keyword" for path in own}
+def filtered_paths(condition: Filter | None) -> set[str]:
+    """The paths of metadata that a filter reads."""
+    match condition:
+        case None | OfVersions():
+            return set()
+        case Group():
+            return {path for part in condition.conditions for path in filtered_paths(part)}
+        case _ if condition.field in BUILT_IN:
+            return set()
+        case DateRange():
+            return {f"{DATES}.{payload_path(condition.field)}"}
+        case HasText():
+            return {f"{WORDS}.{payload_path(condition.field)}"}
+        case _:
+            return {payload_path(condition.field)}
+
+
+def declared_paths(fields: Iterable[str]) -> set[str]:
+    """Everything that a filter on one of these fields may read."""
+    own = [payload_path(field) for field in fields]
+    return {path for one in own for path in (one, f"{WORDS}.{one}", f"{DATES}.{one}")}
 
 
 def _mirror(value: Any, read: Callable[[str], list[str]]) -> Any:
@@ -139,16 +162,16 @@ def _pairs(run: str) -> list[str]:
     return [run[i : i + 2] for i in range(len(run) - 1)]
 
 
-def _leaves(value: Mapping[str, Any], prefix: str, levels: int) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Mapping[str, Any], keys: tuple[str, ...], levels: int) -> Iterator[tuple[str, Any]]:
+    """The fields that a filter can name, and their values."""
     for key, item in value.items():
-        # A key with a dot in it cannot be named in a filter.
-        if not isinstance(key, str) or not key or "." in key:
+        if not isinstance(key, str) or not key or set(key) & set('"\\'):
             continue
         if isinstance(item, Mapping):
             if levels > 1:
-                yield from _leaves(item, f"{prefix}{key}.", levels - 1)
+                yield from _leaves(item, (*keys, key), levels - 1)
         else:
-            yield f"{prefix}{key}", item
+            yield field_name((*keys, key)), item
 
 
 def _kind(value: Any) -> IndexKind | None:
@@ -223,7 +246,7 @@ def _equals(field: str, value: int | float | bool, dialect: Dialect[C]) -> C:
     path = payload_path(field)
     if isinstance(value, bool):
         return dialect.flag(path, value)
-    if isinstance(value, int) and abs(value) >= _EXACT:
+    if isinstance(value, int) and abs(value) >= EXACT:
         return dialect.integer(path, value)
     return dialect.numbers(path, NumberRange(field=field, gte=value, lte=value))
 

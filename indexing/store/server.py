@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -40,13 +40,14 @@ from indexing.store.base import (
 )
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
-    MAX_INDEXED_FIELDS,
+    MAX_INDEXES,
     MIRRORS,
     IndexKind,
+    declared_paths,
     encode,
-    indexable_fields,
+    filtered_paths,
     translate,
-    word_indexes,
+    wanted_indexes,
 )
 
 R = TypeVar("R")
@@ -58,6 +59,8 @@ DENSE, SPARSE = "dense", "sparse"
 _METADATA = "winnow"
 _WITHOUT_MIRRORS = models.PayloadSelectorExclude(exclude=MIRRORS)
 _PAGE = 512
+_LOOKED_AT = 20
+"""Passages found whose metadata show what kind of values a field has."""
 _DOCUMENTS_PER_DELETE = 1000
 _BATCH_POINTS = 512
 _BATCH_BYTES = 8 * 2**20
@@ -80,19 +83,29 @@ _KINDS: dict[IndexKind, models.PayloadSchemaType] = {
 class ServerStore:
     """A `VectorStore` on a server."""
 
-    def __init__(self, client: AsyncQdrantClient, settings: StoreSettings, *, local: bool = False) -> None:
-        """Owns the client: `close` closes it. `local` says that it is the client's own emulation."""
+    def __init__(
+        self, client: AsyncQdrantClient, settings: StoreSettings, *, local: bool = False, declared: Iterable[str] = ()
+    ) -> None:
+        """Owns the client: `close` closes it. `local` says that it is the client's own emulation.
+
+        The metadata fields `declared` are indexed from the first value on, the others when a filter first asks for
+        them.
+        """
         self._client = client
         self._settings = settings
         self._local = asyncio.Lock() if local else None
         self._creating = asyncio.Lock()
+        self._declared = declared_paths(declared)
         self._indexed: dict[str, set[str]] = {}
+        self._indexing: dict[str, asyncio.Task[None]] = {}
         self._signs: dict[str, float] = {}
         self._damaged: list[Damaged] = []
         self._closed = False
 
     @classmethod
-    def connect(cls, settings: StoreSettings, *, prefer_grpc: bool = True) -> "ServerStore":
+    def connect(
+        cls, settings: StoreSettings, *, prefer_grpc: bool = True, declared: Iterable[str] = ()
+    ) -> "ServerStore":
         """The server at `settings.url`. Opens nothing yet: the first call does."""
         client = AsyncQdrantClient(
             url=settings.url,
@@ -101,7 +114,7 @@ class ServerStore:
             timeout=math.ceil(settings.timeout_s),  # whole seconds, for every single call
             check_compatibility=False,  # would call the server, blocking, before anything can catch its errors
         )
-        return cls(client, settings)
+        return cls(client, settings, declared=declared)
 
     @classmethod
     def in_memory(cls) -> "ServerStore":
@@ -150,7 +163,8 @@ class ServerStore:
         for batch in batches(points):
             rows = [row for row, _ in batch]
             await self._call(name, self._client.upsert(name, points=rows, wait=True))
-            await self._index(name, indexable_fields(payload for _, payload in batch))
+            if self._declared:
+                await self._index(name, wanted_indexes(self._declared, [payload for _, payload in batch]))
 
     async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
         for condition in _by_documents(document_ids):
@@ -177,7 +191,9 @@ class ServerStore:
         responses = await self._call(name, self._client.query_batch_points(name, requests=list(queries.values())))
         signs = {DENSE: await self._dense_sign(name), SPARSE: 1.0}
         ranked = {side: _rank(response.points, signs[side]) for side, response in zip(queries, responses, strict=True)}
-        return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
+        retrieved = Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
+        self._index_soon(name, retrieval.filter, retrieved)
+        return retrieved
 
     async def passages(self, name: str, document_id: str) -> list[Passage]:
         condition = _of_documents([document_id])
@@ -196,9 +212,8 @@ class ServerStore:
         return [_passage(record) for record in records], None if following is None else str(following)
 
     async def optimize(self, name: str) -> None:
-        """Servers build graphs themselves, in the background; only payload indexes may be missing."""
-        schema = await self._schema(name)
-        await self._index(name, word_indexes(schema))
+        """Servers build graphs themselves, in the background."""
+        await self._physical(name)
 
     async def collections(self) -> list[CollectionInfo]:
         aliases = await self._aliases()
@@ -217,6 +232,7 @@ class ServerStore:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
+            await asyncio.gather(*self._indexing.values())
             await self._client.close()
 
     async def _create_generation(self, name: str, spec: CollectionSpec) -> str:
@@ -301,7 +317,7 @@ class ServerStore:
         self._indexed.pop(name, None)
         self._signs.pop(name, None)
 
-    async def _index(self, name: str, fields: dict[str, IndexKind]) -> None:
+    async def _index(self, name: str, fields: dict[str, IndexKind], *, wait: bool = True) -> None:
         """Create missing payload indexes on these fields: they make filters fast."""
         if self._local is not None:
             return
@@ -309,9 +325,25 @@ class ServerStore:
             self._indexed[name] = set(await self._schema(name))
         indexed = self._indexed[name]
         for path, kind in fields.items():
-            if path not in indexed and len(indexed) < MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES):
-                await self._call(name, self._client.create_payload_index(name, path, field_schema=_KINDS[kind]))
+            if path not in indexed and len(indexed) < MAX_INDEXES:
+                creating = self._client.create_payload_index(name, path, field_schema=_KINDS[kind], wait=wait)
+                await self._call(name, creating)
                 indexed.add(path)
+
+    def _index_soon(self, name: str, condition: Filter | None, retrieved: Retrieved) -> None:
+        """Have what this filter reads indexed for the next searches, as far as what was found shows its kinds."""
+        paths = filtered_paths(condition) - self._indexed.get(name, set())
+        candidates = [*retrieved.dense[:_LOOKED_AT], *retrieved.sparse[:_LOOKED_AT]]
+        wanted = wanted_indexes(paths, [{"metadata": candidate.passage.metadata} for candidate in candidates])
+        if wanted and self._local is None and not self._indexing.get(name) and not self._closed:
+            self._indexing[name] = asyncio.create_task(self._index_or_log(name, wanted))
+            self._indexing[name].add_done_callback(lambda _: self._indexing.pop(name))
+
+    async def _index_or_log(self, name: str, wanted: dict[str, IndexKind]) -> None:
+        try:
+            await self._index(name, wanted, wait=False)
+        except WinnowError:
+            log.info("collection %r: not indexed: %s", name, ", ".join(wanted), exc_info=True)
 
     async def _scroll(
         self,

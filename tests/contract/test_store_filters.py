@@ -21,7 +21,8 @@ STRINGS = ["zh", "en", "EN", "", "1", "true", "2020", "a b", "é"]
 NUMBERS = [0, 1, 3, 3.0, 3.5, -2, 2020, 2**53 - 1, 2**53, 2**53 + 1, 1e30, -0.0]
 DATES = ["2024-01-01", "2024-01-01T00:00:00Z", "2024-01-01T00:30:00+01:00", "2023-12-31T23:59:59.5Z", "2025-06-01"]
 TEXTS = ["Dental insurance", "dental", "Café Müller", "cafe muller", "牙科保险", "保险 dental", "CAFÉ", "muller"]
-FIELDS = ["lang", "year", "flag", "when", "tags", "obj.inner", "obj.deep.er", "语言", "a b", "x-y_z", "absent"]
+BOUNDS = [number for number in NUMBERS if abs(number) < 2**53 or number > 2**63]
+FIELDS = ["lang", "year", "flag", "when", "tags", "obj.inner", "obj.deep.er", "语言", "a b", "x-y_z", r"a\.b", "absent"]
 BUILT_IN = ["document_id", "source", "title", "page"]
 
 scalars = st.sampled_from([*STRINGS, *NUMBERS, *DATES, *TEXTS, True, False, "d3", "s1"])
@@ -32,7 +33,7 @@ operators = st.one_of(
     st.lists(scalars, min_size=1, max_size=4),
     st.fixed_dictionaries({"ne": scalars}),
     st.fixed_dictionaries({"nin": st.lists(scalars, min_size=1, max_size=4)}),
-    st.dictionaries(bounds, st.sampled_from(NUMBERS), min_size=1),
+    st.dictionaries(bounds, st.sampled_from(BOUNDS), min_size=1),
     st.dictionaries(bounds, st.sampled_from(DATES), min_size=1),
     st.fixed_dictionaries({"text": st.sampled_from(TEXTS)}),
     st.fixed_dictionaries({"exists": st.booleans()}),
@@ -74,7 +75,7 @@ def corpus() -> list[Point]:
         return draw.choice(values)
 
     def metadata() -> dict[str, Any]:
-        present = {key: value() for key in ["lang", "year", "flag", "when", "tags", "语言", "a b", "x-y_z"]}
+        present = {key: value() for key in ["lang", "year", "flag", "when", "tags", "语言", "a b", "x-y_z", "a.b"]}
         kept = {key: item for key, item in present.items() if draw.random() < 0.7}
         return {**kept, "obj": draw.choice([{"inner": value()}, {"deep": {"er": value()}}, value()])}
 
@@ -203,3 +204,30 @@ async def test_each_operator(store: VectorStore) -> None:
         if found != set(expected.split()):
             wrong[str(raw)] = found
     assert wrong == {}
+
+
+async def test_a_key_with_a_dot_is_not_the_path_through_it(store: VectorStore) -> None:
+    """A backslash before the dot says that it belongs to the key, at every level."""
+    await store.create("docs", SPEC)
+    flat, nested, deep = {"a.b": "x"}, {"a": {"b": "x"}}, {"o": {"v1.2": {"c.d": 3}}}
+    await store.upsert("docs", [point(f"d{i}", metadata=one) for i, one in enumerate((flat, nested, deep))])
+    for raw, expected in (
+        ({r"a\.b": "x"}, ["d0"]),
+        ({"a.b": "x"}, ["d1"]),
+        ({r"o.v1\.2.c\.d": {"gte": 3}}, ["d2"]),
+        ({r"a\.b": {"text": "X"}}, ["d0"]),
+        ({r"a\.b": {"exists": True}}, ["d0"]),
+    ):
+        assert [passage.document_id for passage in await found(store, parse_filter(raw))] == expected
+
+
+async def test_large_whole_numbers_are_compared_exactly(store: VectorStore) -> None:
+    """Neighbours beyond 2^53 are told apart; ranges, which could not, are bounded below it."""
+    await store.create("docs", SPEC)
+    large = [2**53 - 1, 2**53, 2**53 + 1, 2**62, 2**62 + 1]
+    await store.upsert("docs", [point(f"d{i}", metadata={"n": n}) for i, n in enumerate(large)])
+    for i, n in enumerate(large):
+        assert [passage.document_id for passage in await found(store, parse_filter({"n": n}))] == [f"d{i}"]
+    above = await found(store, parse_filter({"n": {"gt": 2**53 - 1}}))
+    assert sorted(passage.document_id for passage in above) == ["d1", "d2", "d3", "d4"]
+    assert [p.document_id for p in await found(store, parse_filter({"n": {"lte": 2**53 - 1}}))] == ["d0"]

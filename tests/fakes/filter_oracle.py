@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from indexing.filters import BUILT_IN, DateRange, Exists, Filter, Group, HasText, NumberRange, OfVersions, OneOf
+from indexing.filters import (
+    BUILT_IN,
+    DateRange,
+    Exists,
+    Filter,
+    Group,
+    HasText,
+    NumberRange,
+    OfVersions,
+    OneOf,
+    field_keys,
+)
 
 
 def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
@@ -36,7 +47,7 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
 def _items(payload: Mapping[str, Any], field: str) -> list[Any]:
     """The values of a field; none if it is absent, null or empty."""
     value: Any = payload if field in BUILT_IN else payload.get("metadata", {})
-    for key in field.split("."):
+    for key in field_keys(field):
         value = value.get(key) if isinstance(value, Mapping) else None
     if value is None:
         return []

@@ -79,6 +79,9 @@ def test_grammar(raw: Any, expected: Filter | None) -> None:
         ({"page": {"exists": 1}}, "/page/exists", "true or false"),
         ({"": 1}, "/", "keys"),
         ({"a..b": 1}, "/a..b", "keys"),
+        ({r"a\b": 1}, r"/a\b", "backslashes"),
+        ({"year": {"lt": 2**53}}, "/year/lt", "below 2^53"),
+        ({"year": {"gt": -(2.0**53)}}, "/year/gt", "below 2^53"),
         ({'a"b': 1}, '/a"b', "quotes"),
         ({"a": "\ud800"}, "/a", "surrogates"),
         ({"and": {}}, "/and", "list"),
@@ -151,6 +154,8 @@ def test_moments(text: str, moment: str | None) -> None:
         ("语言.a b", 'metadata."语言"."a b"'),
         ("x[0]", 'metadata."x[0]"'),
         ("title.x", "metadata.title.x"),
+        (r"a\.b.c", 'metadata."a.b".c'),
+        (r"\.", 'metadata."."'),
     ],
 )
 def test_payload_path(field: str, path: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.document_validation import MAX_METADATA_BYTES, id_problem, validate
+from app.services.document_validation import MAX_METADATA_BYTES, MAX_METADATA_KEYS, id_problem, validate
 from indexing.documents import Document
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
@@ -36,6 +36,15 @@ def test_whatever_is_offered_can_be_stored_or_is_rejected(text: str, title: str,
     assert len(msgspec.json.encode(document.metadata)) <= MAX_METADATA_BYTES
     assert found.id
     assert validate([found]) == [found]
+
+
+def test_keys_of_metadata_are_bounded_in_number() -> None:
+    """At all levels together; the failure says how many there are."""
+    (fits,) = validate([offer(metadata={"o": {f"k{i}": i for i in range(MAX_METADATA_KEYS - 1)}})])
+    assert isinstance(fits, SubmittedDocument)
+    (found,) = validate([offer(metadata={"o": [{f"k{i}": i} for i in range(MAX_METADATA_KEYS)]})])
+    assert isinstance(found, DocumentResult)
+    assert (found.reason, "this has 257" in (found.detail or "")) == ("invalid_metadata", True)
 
 
 @pytest.mark.parametrize(("levels", "fits"), [(7, True), (8, False)])

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.documents import from_payload
-from indexing.store.payload import encode, indexable_fields, sought_words, words
+from indexing.filters import parse_filter
+from indexing.store.payload import declared_paths, encode, filtered_paths, sought_words, wanted_indexes, words
 from tests.fakes.points import passage
 
 
@@ -51,20 +52,31 @@ def test_a_passage_of_before_later_pages_is_read() -> None:
     assert from_payload("d1", payload).later_pages == ()
 
 
-def test_indexable_fields() -> None:
-    """Every nameable metadata field gets the index of its first value's kind, a date one more, words another."""
+def test_wanted_indexes() -> None:
+    """Of the paths asked for those that have a value, with the kind of the first one; dates and texts have more."""
     metadata = {"s": "x", "n": 1, "f": [2.5], "b": True, "o": {"in": "y"}, "d": "2024-01-01", "no": None, "e": []}
-    unnameable = {"a.b": 1, 'q"': 1, "": 1, "l": [{"x": 1}]}
-    assert indexable_fields([{}, {"metadata": metadata}, {"metadata": {"s": 1} | unnameable}]) == {
+    payloads = [{}, {"metadata": metadata}, {"metadata": {"s": 1, "a.b": 1, 'q"': 1, "": 1, "l": [{"x": 1}]}}]
+    asked = declared_paths([*metadata, "o.in", r"a\.b", "absent"])
+    assert wanted_indexes(asked, payloads) == {
         "metadata.s": "keyword",
         "metadata.n": "number",
         "metadata.f": "number",
         "metadata.b": "flag",
         "metadata.o.in": "keyword",
         "metadata.d": "keyword",
+        'metadata."a.b"': "number",
         "dates.metadata.d": "date",
         "words.metadata.s": "keyword",
         "words.metadata.b": "keyword",
         "words.metadata.o.in": "keyword",
         "words.metadata.d": "keyword",
     }
+    assert wanted_indexes({"metadata.s"}, payloads) == {"metadata.s": "keyword"}
+
+
+def test_filtered_paths() -> None:
+    """What a filter reads of the metadata, by kind of condition; built-in fields have their indexes from the start."""
+    raw = {"page": 3, "or": [{"a": 1}, {"not": {"b": {"text": "x"}}}], "c": {"gte": "2024-01-01"}, r"d\.e": {"ne": 1}}
+    expected = {"metadata.a", "words.metadata.b", "dates.metadata.c", 'metadata."d.e"'}
+    assert filtered_paths(parse_filter(raw)) == expected
+    assert filtered_paths(None) == set()

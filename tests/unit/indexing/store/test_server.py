@@ -1,5 +1,6 @@
 """What the server store makes of servers that fail, and how it cuts its requests. No Qdrant server needed."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -12,7 +13,7 @@ from indexing.errors import CollectionNotFound, StoreBusy, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval, SparseVector
-from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXED_FIELDS
+from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXES
 from indexing.store.server import ServerStore, batches, sides
 from tests.fakes.http_server import answering
 from tests.fakes.points import SPEC, point, vector
@@ -150,40 +151,30 @@ class IndexingClient(AsyncQdrantClient):
         return info.model_copy(update={"payload_schema": dict(self.schema)})
 
 
-async def test_indexes_are_asked_for_once() -> None:
-    """Each new metadata field gets its indexes with its first passages, by whichever process writes them."""
+async def test_indexes_are_asked_for_once_a_filter_reads_a_field() -> None:
+    """Writing asks for those of built-in and declared fields only; a search that found something asks for its own."""
     client = IndexingClient()
-    first, second = (ServerStore(client, StoreSettings()) for _ in range(2))
+    first, second = ServerStore(client, StoreSettings(), declared=["lang"]), ServerStore(client, StoreSettings())
     await first.create("docs", SPEC)
     assert set(client.created) == set(BUILT_IN_INDEXES)
     client.created.clear()
     for store in (first, second, first):
-        await store.upsert("docs", [point("d1", metadata={"code": "x", "n": 1})])
-    assert client.created == ["metadata.code", "metadata.n", "words.metadata.code"]
+        await store.upsert("docs", [point("d1", metadata={"code": "x", "n": 1, "lang": "en"})])
+    assert client.created == ["metadata.lang", "words.metadata.lang"]
+    client.created.clear()
+    for raw in ({"code": "y"}, {"code": "x"}, {"code": "x", "n": {"gte": 1}}, {"n": 1}):
+        await second.retrieve("docs", msgspec.structs.replace(QUERY, filter=parse_filter(raw)))
+        await asyncio.gather(*second._indexing.values())
+    assert client.created == ["metadata.code", "metadata.n"]
     await first.close()
 
 
-async def test_indexes_that_an_earlier_version_did_not_ask_for_are_made() -> None:
-    """`optimize` asks for an index over the words of every text that has one over its whole values."""
-    client = IndexingClient()
-    store = ServerStore(client, StoreSettings())
-    await store.create("docs", SPEC)
-    await store.upsert("docs", [point("d1", metadata={"code": "x", "when": "2024-01-01", "n": 1, "ok": True})])
-    whole = set(client.schema)
-    lost = {path for path in whole if path.startswith("words.")}
-    client.schema = {path: index for path, index in client.schema.items() if path not in lost}
-    await ServerStore(client, StoreSettings()).optimize("docs")
-    assert set(client.schema) == whole
-    assert "words.metadata.code" in lost
-    await store.close()
-
-
 async def test_ever_new_keys_are_indexed_up_to_a_limit() -> None:
-    """However many keys metadata have and however often the service is started, the indexes are limited in number."""
+    """However many fields are filtered by and however often the service is started, the indexes are limited."""
     client = IndexingClient()
     await ServerStore(client, StoreSettings()).create("docs", SPEC)
-    for start in (0, 5000):
-        metadata = {f"key{number}": "x" for number in range(start, start + 5000)}
-        await ServerStore(client, StoreSettings()).upsert("docs", [point("d1", metadata=metadata)])
-    assert len(client.schema) == MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)
+    for start in (0, 500):
+        metadata = {f"key{number}": "x" for number in range(start, start + 500)}
+        await ServerStore(client, StoreSettings(), declared=metadata).upsert("docs", [point("d1", metadata=metadata)])
+    assert len(client.schema) == MAX_INDEXES
     await client.close()
