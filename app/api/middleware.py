@@ -6,7 +6,7 @@ Plain ASGI, because Litestar's middleware does not see requests that no route se
 import asyncio
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import structlog
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.compat.errors import fit_for
@@ -22,6 +22,8 @@ from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed, Overloaded, WinnowError
+
+RawHeader = tuple[bytes, bytes]
 
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -31,8 +33,31 @@ RETRY_AFTER_S = 10.0
 log = structlog.get_logger()
 
 
+POLLED = ("/health/live", "/health/ready")
+"""Asked every few seconds by supervisors: their lines are for debugging."""
+
+SAFE = (b"x-content-type-options", b"nosniff")
+PAGE_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Pages show text that nobody has reviewed: a script that slipped through the escaping would not run."""
+
+EXPOSED = b"X-Request-Id, Retry-After, Location"
+METHODS = b"GET, HEAD, POST, PUT, DELETE"
+PREFLIGHT_S = b"600"
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9_, -]{1,1000}")
+
+
 class RequestMiddleware:
-    """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a valid one."""
+    """Wraps the application. Every response carries X-Request-Id: the caller's, if it sent a valid one.
+
+    It also answers HEAD as GET without the body, and browsers' questions about requests from pages of other origins.
+    """
 
     def __init__(self, app: ASGIApp, settings: ServiceSettings, stopping: Callable[[], bool]) -> None:
         self._app = app
@@ -45,39 +70,95 @@ class RequestMiddleware:
             return
         started = perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = sent_id = _request_id(scope)
+        headers = dict(scope["headers"])
+        state["request_id"] = _request_id(headers)
+        more = [(b"x-request-id", state["request_id"].encode()), SAFE, *cors_headers(headers, self._settings)]
+        method = scope["method"]
+        if without_body := method == "HEAD":
+            scope = {**scope, "method": HttpMethod.GET}
 
-        async def send_with_id(message: Message) -> None:
+        async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state["status"] = int(message["status"])
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", sent_id.encode())]
+                message["headers"] = _completed(message.get("headers", ()), more)
+            elif without_body:
+                if state.setdefault("head_sent", message) is not message:
+                    return
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         try:
-            await self._enter(scope, receive, send_with_id)
+            await self._enter(scope, receive, send_more)
         except asyncio.CancelledError:
             if not self._stopping():
                 raise
-            await _say_stopped(scope, state, send_with_id)
+            await _say_stopped(scope, state, send_more)
         finally:
-            _log_line(scope, state, 1000 * (perf_counter() - started))
+            _log_line(scope, method, state, 1000 * (perf_counter() - started))
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             check_caller(scope, self._settings)
         except NotAllowed as exc:
             await _refuse(exc, scope, send)
-        else:
+            return
+        if (allowed := preflight(scope, self._settings)) is None:
             await self._app(scope, receive, send)
+        else:
+            await send({"type": "http.response.start", "status": 204, "headers": allowed})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _completed(headers: Iterable[RawHeader], more: Iterable[RawHeader]) -> list[RawHeader]:
+    """With `more`; those of pages get theirs, and where GET is allowed so is HEAD."""
+    completed: list[RawHeader] = []
+    for name, value in headers:
+        if name.lower() == b"allow" and b"GET" in value and b"HEAD" not in value:
+            value += b", HEAD"
+        elif name.lower() == b"content-type" and value.startswith(b"text/html"):
+            completed += PAGE_HEADERS
+        completed.append((name, value))
+    return [*completed, *more]
+
+
+def cors_headers(headers: Mapping[bytes, bytes], settings: ServiceSettings) -> list[RawHeader]:
+    """What lets a page of another origin read the response, if the settings list its origin."""
+    if not settings.cors_origins:
+        return []
+    origin = headers.get(b"origin", b"")
+    vary = [] if "*" in settings.cors_origins else [(b"vary", b"Origin")]
+    if not _is_listed(origin.decode("latin-1"), settings):
+        return vary
+    allowed = origin if vary else b"*"
+    return [(b"access-control-allow-origin", allowed), (b"access-control-expose-headers", EXPOSED), *vary]
+
+
+def preflight(scope: Any, settings: ServiceSettings) -> list[RawHeader] | None:
+    """The headers of the answer to a browser that asks whether a page may send a request; None for other requests.
+
+    A listed origin may send any header: the clients of OpenAI have a dozen of their own.
+    """
+    headers = dict(scope["headers"])
+    asks = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+    if not asks or not _is_listed(headers.get(b"origin", b"").decode("latin-1"), settings):
+        return None
+    allowed = [(b"access-control-allow-methods", METHODS), (b"access-control-max-age", PREFLIGHT_S)]
+    wanted: bytes = headers.get(b"access-control-request-headers", b"")
+    if _HEADER_NAMES.fullmatch(wanted):
+        allowed.append((b"access-control-allow-headers", wanted))
+    if headers.get(b"access-control-request-private-network") == b"true":
+        allowed.append((b"access-control-allow-private-network", b"true"))
+    return allowed
 
 
 def check_caller(scope: Any, settings: ServiceSettings) -> None:
     """Serve only programs on this machine, as long as there are no API keys. Raises NotAllowed with the fix.
 
     The peer's address counts, never X-Forwarded-For, which anyone can send. A web page that the user visits also sends
-    from this machine, but under its own name: so Host must be loopback or configured (DNS rebinding), and so must
-    Origin where a browser sends one. Whoever serves all clients keeps that guard by configuring names: in a container
-    every caller is another machine, even the browser of the machine that runs it.
+    from this machine, but under its own name: so Host must be loopback or configured (DNS rebinding), and Origin, where
+    a browser sends one, must be the service's own or configured, port and all: another port is another program.
+    Whoever serves all clients keeps that guard by configuring names: in a container every caller is another machine,
+    even the browser of the machine that runs it.
     """
     if settings.allow_anonymous and not settings.hosts:
         return
@@ -91,8 +172,10 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
     if host and not _is_ours(_host_name(f"//{host}"), settings):
         raise NotAllowed(f"host {host!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if origin and not _is_ours(_host_name(origin), settings):
-        raise NotAllowed(f"origin {origin!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
+    if origin and not _is_listed(origin, settings) and not _is_own(origin, host, settings):
+        raise NotAllowed(
+            f"origin {origin!r} is not allowed; WINNOW_SERVICE_CORS_ORIGINS lists pages that may use the service"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -109,7 +192,23 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_ours(name: str, settings: ServiceSettings) -> bool:
-    return is_loopback(name) or name.lower() in {host.lower() for host in (settings.host, *settings.hosts)}
+    names = {host.lower() for host in (settings.host, *settings.hosts)}
+    return is_loopback(name) or name.lower() in names | {_host_name(f"//{host}") for host in names}
+
+
+def _is_listed(origin: str, settings: ServiceSettings) -> bool:
+    listed = settings.cors_origins
+    return bool(origin) and ("*" in listed or origin.lower() in {one.lower().rstrip("/") for one in listed})
+
+
+def _is_own(origin: str, host: str, settings: ServiceSettings) -> bool:
+    """Whether it is the address that the browser used, as in Host, or one that the settings name.
+
+    Of its scheme only the default port counts: a proxy that speaks TLS hands on http.
+    """
+    address = origin.lower().partition("://")[2]
+    own = {host.removesuffix(":80").removesuffix(":443"), *settings.hosts, urlsplit(settings.public_url or "").netloc}
+    return bool(address) and address in {one.lower() for one in own}
 
 
 def _host_name(url: str) -> str:
@@ -120,8 +219,8 @@ def _host_name(url: str) -> str:
         return ""
 
 
-def _request_id(scope: Any) -> str:
-    sent: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    sent = headers.get(b"x-request-id", b"")
     return sent.decode() if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
@@ -145,12 +244,13 @@ async def _refuse(exc: WinnowError, scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _log_line(scope: Any, state: dict[str, Any], ms: float) -> None:
+def _log_line(scope: Any, method: str, state: dict[str, Any], ms: float) -> None:
     """One line per request: no query text, no query string, no body."""
-    log.info(
+    say = log.debug if scope["path"] in POLLED else log.info
+    say(
         "request",
         id=state["request_id"],
-        method=scope["method"],
+        method=method,
         route=scope.get("path_template") or scope["path"],
         status=state.get("status"),
         ms=round(ms, 3),

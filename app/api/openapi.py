@@ -101,7 +101,9 @@ def _kind(schema: dict[str, Any]) -> str:
 DESCRIPTION = """Finds passages, lets a model judge them, and answers with verified citations.
 
 Times are milliseconds, money is US dollars, offsets are Unicode code points, scores are finite. Every error is a
-problem detail (RFC 9457, `application/problem+json`); every response carries `X-Request-Id`."""
+problem detail (RFC 9457, `application/problem+json`); every response carries `X-Request-Id`. Any call may also end with
+408 (the request did not come in time), 414 or 431 (its URL or headers are too large), or 503 (too many connections, or
+the service is stopping). `HEAD` is served wherever `GET` is."""
 
 REQUEST_ID = ResponseHeader(
     name="X-Request-Id", value="", description="The caller's, if it sent a valid one.", documentation_only=True

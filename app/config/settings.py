@@ -62,6 +62,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     if it differs from that for programs: links in citations begin with it. `backend` ranks if a request names none.
     `log_format` "auto" is text on a terminal and JSON elsewhere.
 
+    Web pages of `cors_origins` may use the service from a browser: exact origins, or "*" for all.
+
     A client has `header_timeout_s` for a request's head; its body must not pause for `body_timeout_s` nor come at
     less than `min_body_rate` bytes per second; one that reads nothing of a response for `write_timeout_s` is cut off.
     """
@@ -75,6 +77,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_body_bytes: Count = 10_000_000
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/]+)$")], ...] = ()
     header_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 15.0
     min_body_rate: Count = 250

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar
 from structlog.testing import capture_logs
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 from app.api.middleware import check_caller, is_loopback
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed
+from app.main import create_app
+from app.wiring import Services
 from tests.api.conftest import local_client
 
 pytestmark = pytest.mark.anyio
@@ -78,13 +81,17 @@ def scope(client: str | None = "127.0.0.1", **headers: str) -> dict[str, Any]:
         scope("::1", host="[::1]:8000"),
         scope("::ffff:127.0.0.1", host="localhost:8000"),
         scope(None, host="localhost"),
-        scope(host="127.0.0.1:8000", origin="http://localhost:3000"),
+        scope(host="127.0.0.1:8000", origin="http://127.0.0.1:8000"),
+        scope(host="localhost:8000", origin="http://localhost:8000"),
+        scope(host="localhost", origin="http://localhost"),
+        scope(host="rag.example:443", origin="https://rag.example"),
+        scope(host="localhost:8000", origin="http://chat.example:3000"),
         scope(host="Rag.Example:8000", origin="https://rag.example"),
     ],
 )
 def test_this_machine_is_served(admitted: dict[str, Any]) -> None:
     """Loopback in all its forms, unix sockets, and configured names pass."""
-    check_caller(admitted, ServiceSettings(hosts=("rag.example",)))
+    check_caller(admitted, ServiceSettings(hosts=("rag.example",), cors_origins=("http://chat.example:3000",)))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,10 @@ def test_this_machine_is_served(admitted: dict[str, Any]) -> None:
         scope(host="[::1"),
         scope(host="localhost", origin="https://evil.example"),
         scope(host="localhost", origin="null"),
+        scope(host="", origin="null"),
+        scope(host="localhost:8000", origin="http://localhost:3000"),
+        scope(host="localhost:8000", origin="http://127.0.0.1:8000"),
+        scope(host="localhost:8000", origin="http://localhost"),
         scope(host="localhost", origin="http://[::1"),
     ],
 )
@@ -134,7 +145,9 @@ def test_loopback_is_known_by_name_and_number(host: str, loopback: bool) -> None
     [
         ({"host": "winnow:8000"}, True),
         ({"host": "127.0.0.1:8000"}, True),
-        ({"host": "localhost:8000", "origin": "http://localhost:3000"}, True),
+        ({"host": "localhost:8000", "origin": "http://localhost:8000"}, True),
+        ({"host": "localhost:8000", "origin": "http://winnow"}, True),
+        ({"host": "localhost:8000", "origin": "http://localhost:3000"}, False),
         ({"host": "rebound.example:8000"}, False),
         ({"host": "localhost:8000", "origin": "https://evil.example"}, False),
     ],
@@ -148,3 +161,98 @@ def test_in_a_container_names_are_the_guard(headers: dict[str, str], welcome: bo
     else:
         with pytest.raises(NotAllowed):
             check_caller(caller, settings)
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/version", "/schema", "/v1/models", "/documents", "/collections"])
+async def test_head_is_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
+    """The same status and headers wherever GET is."""
+    get, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    own = ("x-request-id",)
+    assert [h for h in head.headers.items() if h[0] not in own] == [h for h in get.headers.items() if h[0] not in own]
+
+
+async def test_methods_are_told(client: httpx.AsyncClient) -> None:
+    """OPTIONS and 405 name HEAD beside GET; where there is no GET there is no HEAD."""
+    options = await client.options("/version")
+    assert (options.status_code, "HEAD" in options.headers["allow"]) == (204, True)
+    wrong = await client.post("/version")
+    assert (wrong.status_code, "HEAD" in wrong.headers["allow"]) == (405, True)
+    missing = await client.head("/search")
+    assert (missing.status_code, "HEAD" in missing.headers["allow"]) == (405, False)
+
+
+async def test_pages_run_nothing_and_are_framed_by_nobody(client: httpx.AsyncClient) -> None:
+    """Every page has its policy, and no response is taken for something else."""
+    page = await client.get("/schema", headers={"Accept": "text/html"})
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert "<script" not in page.text
+    for response in (page, await client.get("/version"), await client.get("/nowhere")):
+        assert response.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+async def test_polls_are_not_info_lines(client: httpx.AsyncClient) -> None:
+    """What supervisors ask every few seconds would bury the rest."""
+    with capture_logs() as lines:
+        for path in ("/health/live", "/health/ready", "/version"):
+            await client.get(path)
+    levels = [(line["route"], line["log_level"]) for line in lines if line["event"] == "request"]
+    assert levels == [("/health/live", "debug"), ("/health/ready", "debug"), ("/version", "info")]
+
+
+PAGE = "http://chat.example:3000"
+ASKING = {
+    "Origin": PAGE,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
+    "Access-Control-Request-Private-Network": "true",
+}
+
+
+def opened_to(services: Services, *origins: str) -> Litestar:
+    """The application with these origins allowed."""
+    service = msgspec.structs.replace(services.settings.service, cors_origins=origins)
+    return create_app(msgspec.structs.replace(services.settings, service=service), services)
+
+
+async def test_a_listed_page_may_ask_and_read(services: Services) -> None:
+    """Preflight, the response itself, and errors, as browsers need them; another page is refused."""
+    app = opened_to(services, PAGE)
+    async with app.lifespan(), local_client(app) as client:
+        asked = await client.options("/v1/chat/completions", headers=ASKING)
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-origin"] == PAGE
+        assert "POST" in asked.headers["access-control-allow-methods"]
+        assert asked.headers["access-control-allow-headers"] == ASKING["Access-Control-Request-Headers"]
+        assert asked.headers["access-control-allow-private-network"] == "true"
+        for response in (
+            await client.get("/v1/models", headers={"Origin": PAGE}),
+            await client.post("/search", content=b"{", headers={"Origin": PAGE}),
+        ):
+            assert response.headers["access-control-allow-origin"] == PAGE
+            assert "Retry-After" in response.headers["access-control-expose-headers"]
+            assert "Origin" in response.headers["vary"]
+        for method in ("OPTIONS", "GET"):
+            other = await client.request(method, "/v1/models", headers={**ASKING, "Origin": "http://other.example"})
+            assert other.status_code == 403
+            assert "access-control-allow-origin" not in other.headers
+        program = await client.get("/v1/models")
+        assert program.status_code == 200
+        assert "access-control-allow-origin" not in program.headers
+
+
+async def test_no_page_may_by_default(client: httpx.AsyncClient) -> None:
+    """Without the setting nothing is said to browsers."""
+    response = await client.options("/v1/chat/completions", headers={**ASKING, "Origin": "http://localhost"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+async def test_all_pages_may_if_told_so(services: Services) -> None:
+    """ "*" is every origin."""
+    app = opened_to(services, "*")
+    async with app.lifespan(), local_client(app) as client:
+        response = await client.get("/v1/models", headers={"Origin": "https://any.example"})
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, "*")
