@@ -43,9 +43,6 @@ MAX_AT_ONCE = 64
 MAX_BODY_BYTES = 500_000_000
 """Of all uploads together that are being received, or that somebody waits for: they are in memory."""
 
-_SLICE = 64
-"""Documents indexed at a time, after which other writers to the collection get their turn."""
-
 _READERS = 2
 _RETRY_AFTER_S = 5.0
 
@@ -75,7 +72,7 @@ class Documents:
     def __init__(self, context: Callable[[], Awaitable[PipelineContext]]) -> None:
         self._context = context
         self.indexing_time = IndexingTime()
-        self._syncing = asyncio.Lock()
+        self._syncing: dict[str, asyncio.Lock] = {}
         self._uploads = self._body_bytes = 0
         self._readers: ReaderPool | None = None
 
@@ -85,17 +82,20 @@ class Documents:
             await self._readers.__aexit__(None, None, None)
 
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
-        """Index files, one run at a time; a second one reports that it waits. Raises the errors of `indexing`."""
-        if self._syncing.locked():
-            detail = "another run is writing to the index; this one starts when it has finished"
+        """Index files, one run at a time in a collection; a second one reports that it waits. Raises the errors of
+        `indexing`.
+        """
+        syncing = self._syncing.setdefault(request.collection, asyncio.Lock())
+        if syncing.locked():
+            detail = "another run is writing to the collection; this one starts when it has finished"
             report(Notice(stage="waiting", detail=detail))
-        async with self._syncing:
+        async with syncing:
             return await sync(await self._context(), request, report)
 
     @asynccontextmanager
-    async def no_sync(self) -> AsyncIterator[None]:
-        """Keep runs over files out meanwhile."""
-        async with self._syncing:
+    async def no_sync(self, collection: str) -> AsyncIterator[None]:
+        """Keep runs over files out of the collection meanwhile."""
+        async with self._syncing.setdefault(collection, asyncio.Lock()):
             yield
 
     async def collections(self) -> list[Collection]:
@@ -125,17 +125,16 @@ class Documents:
         """
         check_name(name)
         context = await self._context()
-        async with context.submission_lock:
-            existing = await find_collection(context, name)
-            size = existing.spec.dimension if existing else (await context.embedder.get()).dimension
-            actual_distance = existing.spec.distance if existing else "cosine"
-            _check_shape(
-                name,
-                embedding_model=(embedding_model, model),
-                vector_size=(vector_size, size),
-                distance=(distance, actual_distance),
-            )
-            info = existing or await ensure_collection(context, name)
+        existing = await find_collection(context, name)
+        size = existing.spec.dimension if existing else (await context.embedder.get()).dimension
+        actual_distance = existing.spec.distance if existing else "cosine"
+        _check_shape(
+            name,
+            embedding_model=(embedding_model, model),
+            vector_size=(vector_size, size),
+            distance=(distance, actual_distance),
+        )
+        info = existing or await ensure_collection(context, name)
         return await _described(context, info), existing is None
 
     async def drop(self, name: str) -> None:
@@ -182,10 +181,9 @@ class Documents:
 
     async def index(self, collection: str, documents: Sequence[Validated]) -> list[DocumentResult]:
         """Index what `read` gave; one result each, in order."""
-        results: list[DocumentResult] = []
-        for start in range(0, len(documents), _SLICE):
-            results.extend(await self._index(collection, documents[start : start + _SLICE]))
-        return results
+        good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
+        outcomes = iter(await self._put_measured(collection, good) if good else ())
+        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
         """What becomes of these documents if they are indexed now and nothing goes wrong."""
@@ -283,11 +281,6 @@ class Documents:
         return [
             SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
         ]
-
-    async def _index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
-        good = [submission for submission in part if isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self._put_measured(collection, good) if good else ())
-        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in part]
 
     async def _put_measured(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
         await (await self._context()).model()  # how long loading takes says nothing about indexing

@@ -71,7 +71,7 @@ class Snapshots:
             await snapshot.check(report)
             warnings = _warnings(snapshot, context.embedder.fingerprint, name)
             kept = await self._keep(context, name, report, warnings) if exists else None
-            async with self._documents.no_sync():
+            async with self._documents.no_sync(name):
                 info = await restore_snapshot(context, snapshot, name, report)
         return Restored(
             collection=name,

@@ -11,9 +11,10 @@ from indexing.chunking.chunker import CHUNKER_VERSION
 from indexing.embedding.batching import LazyEmbedder, check_embedder
 from indexing.embedding.calibration import dense_unit
 from indexing.embedding.model import Embedder, embedder_fingerprint
-from indexing.errors import CollectionNotFound
+from indexing.errors import CollectionDamaged, CollectionNotFound
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Report, loading_model, say_nothing
+from indexing.pipeline.queues import DocumentLocks, Gate, Turns
 from indexing.pipeline.visibility import Visibility
 from indexing.readers.limits import ReadLimits
 from indexing.retrieval.bm25 import LEXICAL_VERSION, Lexical
@@ -27,8 +28,8 @@ Claim = Callable[[str, str], str | None]
 class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that writers share.
 
-    Whoever changes documents that were submitted (those without a file) holds `submission_lock`. `owners` says who is
-    writing which document: lineage and document id -> a path, or "" for the API.
+    `owners` says who is writing which document: lineage and document id -> a path, or "" for the API. `building` are
+    the lineages of generations that no collection has yet.
     """
 
     store: VectorStore
@@ -37,12 +38,28 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     limits: ReadLimits
     lexical: Lexical
     visibility: Visibility = msgspec.field(default_factory=Visibility)
-    submission_lock: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    locks: DocumentLocks = msgspec.field(default_factory=DocumentLocks)
+    turns: Turns = msgspec.field(default_factory=Turns)
+    gates: dict[str, Gate] = msgspec.field(default_factory=dict)
     owners: dict[tuple[str, str], str] = msgspec.field(default_factory=dict)
+    building: set[str] = msgspec.field(default_factory=set)
+
+    def gate(self, lineage: str) -> Gate:
+        """What every step of a writer to this lineage passes."""
+        return self.gates.setdefault(lineage, Gate()) if lineage else Gate()  # "": of a damaged one it may be unknown
 
     async def model(self, report: Report = say_nothing) -> Embedder:
         """The embedding model, reported if it has to be loaded. Raises EmbedderUnavailable."""
         return await self.embedder.get(lambda model: report(loading_model(model)))
+
+    @contextmanager
+    def building_lineage(self, lineage: str) -> Iterator[None]:
+        """What is recorded under it counts as needed until the block ends, though no collection has it yet."""
+        self.building.add(lineage)
+        try:
+            yield
+        finally:
+            self.building.discard(lineage)
 
     @contextmanager
     def claiming(self, lineage: str) -> Iterator[Claim]:
@@ -80,6 +97,16 @@ async def find_collection(context: PipelineContext, name: str) -> CollectionInfo
     return None
 
 
+async def live_lineage(context: PipelineContext, name: str) -> str | None:
+    """Of a damaged collection too, as far as it is known; None if there is no collection."""
+    try:
+        return (await context.store.info(name)).spec.lineage
+    except CollectionNotFound:
+        return None
+    except CollectionDamaged as exc:
+        return exc.lineage
+
+
 async def ensure_collection(context: PipelineContext, name: str, report: Report = say_nothing) -> CollectionInfo:
     """The collection, created if it does not exist. Raises EmbedderMismatch."""
     return await find_collection(context, name) or await context.store.create(name, await new_spec(context, report))
@@ -104,9 +131,12 @@ async def show_what_counts(context: PipelineContext) -> None:
 
 
 async def forget_lost_lineages(context: PipelineContext) -> None:
-    """Clear the manifest of what no collection holds any more. Not while a rebuild is under way."""
+    """Clear the manifest of what no collection holds any more."""
+    recorded = await context.manifest.lineages()  # before the look at the store: of a newer one nothing is known there
     specs = [info.spec for info in await context.store.collections()]
     damaged = [one.spec for one in await context.store.damaged()]
     known = [spec for spec in damaged if spec is not None]
     if len(known) == len(damaged):  # else whose rows are whose is not known
-        await context.manifest.keep_lineages([spec.lineage for spec in (*specs, *known)])
+        held = {spec.lineage for spec in (*specs, *known)} | context.building
+        for lineage in recorded - held:
+            await context.manifest.forget_lineage(lineage)

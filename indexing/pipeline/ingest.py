@@ -4,18 +4,29 @@ The manifest keeps a submitted document whole, so that a rebuild, or the run aft
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
+from indexing.concurrency import finish
 from indexing.documents import Document
-from indexing.errors import CollectionDamaged
-from indexing.pipeline.context import Claim, PipelineContext, ensure_collection
+from indexing.errors import CollectionNotFound, WinnowError
+from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import file_document_id
-from indexing.pipeline.write_stage import Writer, prepare
+from indexing.pipeline.progress import Report, say_nothing
+from indexing.pipeline.queues import LineageRetired
+from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
+
+T = TypeVar("T")
+
+_DOCUMENTS_PER_PART = 64
+_CHARACTERS_PER_PART = WINDOW * 800
+"""About a window of passages: documents that are in one writer's hands together."""
 
 
 class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +57,14 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
 async def put_documents(
     context: PipelineContext, collection: str, documents: Sequence[SubmittedDocument]
 ) -> list[DocumentResult]:
-    """Index these documents; searchable on return. One result each, in order; one that fails stops no other."""
-    async with context.submission_lock:
-        info = await ensure_collection(context, collection)
-        writer = Writer(context, info.name, info.spec.lineage)
-        with context.claiming(writer.lineage) as claim:
-            results = [await _put(context, writer, claim, document) for document in documents]
-            await writer.flush()
+    """Index these documents; searchable on return. One result each, in order; one that fails stops no other.
+
+    If this is cancelled or fails, what was written stays, and of what was being written nothing does.
+    """
+    await ensure_collection(context, collection)
+    results: list[DocumentResult] = []
+    for part in _parts(documents):
+        results += await _again_if_replaced(context, collection, partial(_put, documents=part))
     return results
 
 
@@ -61,26 +73,117 @@ async def delete_document(context: PipelineContext, collection: str, document_id
 
     One that came from a file comes back with the next run over that file.
     """
-    async with context.submission_lock:
-        info = await context.store.info(collection)
-        if await context.manifest.document(info.spec.lineage, document_id) is None:
-            return False
-        await Writer(context, info.name, info.spec.lineage).delete([document_id])
-    return True
+    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id))
 
 
 async def drop_collection(context: PipelineContext, collection: str) -> None:
     """Delete a collection and everything recorded about it. Raises CollectionNotFound."""
-    async with context.submission_lock:
-        try:
-            lineage = (await context.store.info(collection)).spec.lineage
-        except CollectionDamaged as exc:
-            lineage = exc.lineage
+    lineage = await live_lineage(context, collection)
+    if lineage is None:
+        raise CollectionNotFound(collection)
+
+    async def drop() -> None:
         await context.store.drop(collection)
         await context.manifest.forget_lineage(lineage)
 
+    try:
+        await context.gate(lineage).retire(drop)
+    except LineageRetired as exc:
+        raise CollectionNotFound(collection) from exc
 
-async def _put(context: PipelineContext, writer: Writer, claim: Claim, submitted: SubmittedDocument) -> DocumentResult:
+
+async def finish_submitted(context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
+    """Write the submitted documents that a killed put left unfinished, and finish what was being deleted.
+
+    What was being written from a file is left to whoever reads the file.
+    """
+    writer = Writer(context, name, lineage)
+    records = await context.manifest.unfinished(lineage)
+    left = [record.id for record in records if record.op != "write" or record.submitted]
+    for start in range(0, len(left), _DOCUMENTS_PER_PART):
+        part = left[start : start + _DOCUMENTS_PER_PART]
+        async with context.locks.holding(lineage, part):  # what somebody has in hand is finished by then
+            pending = [await context.manifest.pending(lineage, key) for key in part]
+            await writer.settle([record for record in pending if record and record.op != "write"])
+            found = [await context.manifest.pending_with_body(lineage, key) for key in part]
+            await writer.write([await prepare_submitted(context, record, report) for record in found if record])
+
+
+async def prepare_submitted(context: PipelineContext, record: DocumentRecord, report: Report = say_nothing) -> Prepared:
+    """The passages of a document whose record has its body."""
+    assert record.body is not None  # noqa: S101 - or it was not submitted
+    return await asyncio.to_thread(prepare, record.body, record, await context.model(report))
+
+
+async def _again_if_replaced(
+    context: PipelineContext, collection: str, work: Callable[[PipelineContext, Writer], Awaitable[T]]
+) -> T:
+    """Do the work with a writer to the collection; again if a rebuild replaces it meanwhile.
+
+    Raises CollectionNotFound if it is dropped meanwhile.
+    """
+    while True:
+        info = await find_collection(context, collection)
+        if info is None:
+            raise CollectionNotFound(collection)
+        with suppress(LineageRetired):
+            return await work(context, Writer(context, info.name, info.spec.lineage))
+
+
+async def _delete(context: PipelineContext, writer: Writer, document_id: str) -> bool:
+    async with context.locks.holding(writer.lineage, [document_id]):
+        known = await context.manifest.document(writer.lineage, document_id)
+        pending = await context.manifest.pending(writer.lineage, document_id)
+        if known is None and (pending is None or pending.op == "delete"):
+            return False
+        await writer.delete([document_id])
+    return True
+
+
+def _parts(documents: Sequence[SubmittedDocument]) -> Iterator[list[SubmittedDocument]]:
+    """Parts of about a window, in order; an id that comes twice is in two of them, so that the later one counts."""
+    part: dict[str, SubmittedDocument] = {}
+    characters = 0
+    for document in documents:
+        document_id = document.document_id()
+        full = len(part) >= _DOCUMENTS_PER_PART or characters + len(document.document.text) > _CHARACTERS_PER_PART
+        if part and (full or document_id in part):
+            yield list(part.values())
+            part, characters = {}, 0
+        part[document_id] = document
+        characters += len(document.document.text)
+    if part:
+        yield list(part.values())
+
+
+async def _put(
+    context: PipelineContext, writer: Writer, documents: Sequence[SubmittedDocument]
+) -> list[DocumentResult]:
+    """Documents of different ids. They are in this writer's hands until they are committed."""
+    ids = [document.document_id() for document in documents]
+    async with context.locks.holding(writer.lineage, ids):
+        with context.claiming(writer.lineage) as claim:
+            considered = [await _consider(context, writer, claim, document) for document in documents]
+            prepared = [prepared for _, prepared in considered if prepared]
+            try:
+                await writer.write(prepared)
+            except (asyncio.CancelledError, WinnowError):
+                await finish(_give_up(context, writer, [one.record.id for one in prepared]))
+                raise
+    return [result for result, _ in considered]
+
+
+async def _give_up(context: PipelineContext, writer: Writer, document_ids: Sequence[str]) -> None:
+    """Leave of these what counts. What cannot be cleared away now stays hidden, and the next start clears it away."""
+    with suppress(WinnowError, LineageRetired):
+        pending = [await context.manifest.pending(writer.lineage, document_id) for document_id in document_ids]
+        await writer.settle([record for record in pending if record])
+
+
+async def _consider(
+    context: PipelineContext, writer: Writer, claim: Claim, submitted: SubmittedDocument
+) -> tuple[DocumentResult, Prepared | None]:
+    """What becomes of a document, and what of it is to be written."""
     document = submitted.document
     record = DocumentRecord(
         id=submitted.document_id(),
@@ -91,25 +194,26 @@ async def _put(context: PipelineContext, writer: Writer, claim: Claim, submitted
         passages=0,
         body=document,
     )
-    if writer.holds(record.id):  # the same id twice: the later one counts
-        await writer.flush()
-    owner = claim(record.id, "")  # before the look-up: nobody else may write this id in between
+    owner = claim(record.id, "")  # before the look-up: no file may take this id in between
     earlier = await context.manifest.document(writer.lineage, record.id)
-    if owner or (earlier is not None and earlier.path is not None):
-        file = Path(owner).name if owner else earlier.source if earlier else ""
-        return _failed(record, "duplicate_id", f"the id is taken by a document of the file {file}")
-    if earlier is not None and earlier.version == record.version:
-        return DocumentResult(id=record.id, source=record.source, status="unchanged", passages=earlier.passages)
-    prepared = await asyncio.to_thread(prepare, document, record, await context.model())
+    pending = await context.manifest.pending(writer.lineage, record.id)  # what a killed writer left
+    unfinished = pending if pending and pending.op == "write" else None
+    file = next((known.source for known in (unfinished, earlier) if known and known.path is not None), None)
+    if owner or file is not None:
+        name = Path(owner).name if owner else file
+        return _failed(record, "duplicate_id", f"the id is taken by a document of the file {name}"), None
+    if earlier is not None and earlier.version == record.version and not unfinished:
+        return DocumentResult(id=record.id, source=record.source, status="unchanged", passages=earlier.passages), None
+    prepared = await prepare_submitted(context, record)
     if not prepared.passages:
-        return _failed(record, "empty", "the document contains no text")
-    await writer.add(prepared)
-    return DocumentResult(
+        return _failed(record, "empty", "the document contains no text"), None
+    result = DocumentResult(
         id=record.id,
         source=record.source,
         status="updated" if earlier else "created",
         passages=len(prepared.passages),
     )
+    return result, prepared
 
 
 def _failed(record: DocumentRecord, reason: str, detail: str) -> DocumentResult:

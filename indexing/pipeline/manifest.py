@@ -344,12 +344,10 @@ class Manifest:
         rows = [(lineage, path) for path in paths]
         await self._file.write(("DELETE FROM sources WHERE lineage=? AND path=?", rows), durable=False)
 
-    async def keep_lineages(self, lineages: Iterable[str]) -> None:
-        """Drop the rows of all other lineages: of collections that are gone, and of rebuilds that were killed."""
-        lineages_kept = list(lineages)
-        marks = ",".join("?" * len(lineages_kept))
-        sql = "DELETE FROM {} WHERE lineage NOT IN ({})"
-        await self._file.write(*((sql.format(table, marks), [lineages_kept]) for table in _TABLES))
+    async def lineages(self) -> set[str]:
+        """Of which there is anything."""
+        sql = " UNION ".join(f"SELECT lineage FROM {table}" for table in _TABLES)  # noqa: S608
+        return await self._file.query(lambda rows: {row[0] for row in rows}, sql)
 
     async def forget_lineage(self, lineage: str) -> None:
         """Drop the rows of one lineage."""

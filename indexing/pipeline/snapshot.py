@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -33,7 +34,7 @@ from indexing.concurrency import finish
 from indexing.disk import DiskGuard
 from indexing.documents import from_payload, to_payload
 from indexing.errors import Conflict, NotFound, StoreUnavailable
-from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.context import PipelineContext, live_lineage
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Copied, Notice, Report, SnapshotInfo
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, SparseVector, check_name
@@ -192,20 +193,27 @@ async def restore_snapshot(
     """
     check_name(name)
     spec = msgspec.structs.replace(snapshot.head.spec, lineage=uuid4().hex)
-    generation = await context.store.begin_rebuild(name, spec)
+    with context.building_lineage(spec.lineage):
+        generation = await context.store.begin_rebuild(name, spec)
+        await _fill(context, snapshot, generation, spec.lineage, report)
+        report(Notice(stage="finishing", detail="optimising and switching to the restored index"))
+        await context.store.optimize(generation)
+        before = await live_lineage(context, name)
+        await context.gate(before or "").retire(partial(context.store.finish_rebuild, name, generation))
+        return await context.store.info(name)
+
+
+async def _fill(
+    context: PipelineContext, snapshot: "SnapshotFile", generation: str, lineage: str, report: Report
+) -> None:
     done = 0
     async for part in snapshot.parts():
         for start in range(0, len(part.points), _UPSERT):
             await finish(context.store.upsert(generation, part.points[start : start + _UPSERT]))
-        await context.manifest.adopt(spec.lineage, part.documents)
+        await context.manifest.adopt(lineage, part.documents)
         done += len(part.points)
         report(Copied(step="restoring", done=done, total=snapshot.head.passages))
-    await context.manifest.adopt(spec.lineage, [], await snapshot.sources(), time.time())
-    report(Notice(stage="finishing", detail="optimising and switching to the restored index"))
-    await context.store.optimize(generation)
-    async with context.submission_lock:
-        await context.store.finish_rebuild(name, generation)
-    return await context.store.info(name)
+    await context.manifest.adopt(lineage, [], await snapshot.sources(), time.time())
 
 
 class SnapshotFile:

@@ -13,27 +13,33 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from indexing.errors import CollectionDamaged, CollectionNotFound, UnreadableDocument
+from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
     ensure_collection,
     find_collection,
     forget_lost_lineages,
+    live_lineage,
     new_spec,
 )
-from indexing.pipeline.manifest import DocumentRecord, SourceRecord
+from indexing.pipeline.ingest import finish_submitted, prepare_submitted
+from indexing.pipeline.manifest import SourceRecord
 from indexing.pipeline.planning import Plan, distinct, make_plan, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
 from indexing.pipeline.sources import Discovery, Unreadable, discover
-from indexing.pipeline.write_stage import Prepared, Writer, prepare
+from indexing.pipeline.write_stage import Prepared, Writer
 from indexing.readers.limits import UNREADABLE_BY_NATURE
 from indexing.store.base import CollectionInfo
 
 
 async def sync(context: PipelineContext, request: SyncRequest, report: Report = say_nothing) -> Summary:
     """Bring the collection in line with the files. Run one at a time over a context."""
-    return await _SyncRun(context, request, report).run()
+    try:
+        return await _SyncRun(context, request, report).run()
+    except LineageRetired as exc:  # it was dropped meanwhile: runs do not replace each other's
+        raise CollectionNotFound(request.collection) from exc
 
 
 class _SyncRun:
@@ -51,7 +57,8 @@ class _SyncRun:
     async def run(self) -> Summary:
         """Plan, write, delete, and report what was done."""
         discovery = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
-        lineage = await self._lineage_to_rebuild() if self._request.rebuild else None
+        # One that is damaged is made anew from the files and the manifest.
+        lineage = await live_lineage(self._context, self._request.collection) if self._request.rebuild else None
         if lineage is not None:
             await self._rebuild(discovery, lineage)
         else:
@@ -66,8 +73,7 @@ class _SyncRun:
             return
         info = info or await ensure_collection(context, name, self._report)
         writer = Writer(context, info.name, info.spec.lineage, self._report)
-        async with context.submission_lock:
-            await finish_submitted(context, writer.name, writer.lineage, self._report)
+        await finish_submitted(context, writer.name, writer.lineage, self._report)
         await self._write(plan, writer)
         for path in plan.gone:
             document_ids = list(await context.manifest.versions(writer.lineage, path))
@@ -85,26 +91,23 @@ class _SyncRun:
         plan = await asyncio.to_thread(plan_rebuild, discovery.sources, earlier, context.limits)
         self._announce(plan, discovery.problems)
         spec = await new_spec(context, self._report)
-        generation = await context.store.begin_rebuild(name, spec)
-        writer = Writer(context, generation, spec.lineage, self._report)
-        await carry_over(context, lineage, writer, self._report)
-        await self._write(plan, writer)
-        self._report(Notice(stage="finishing", detail="optimising and switching to the new index"))
-        await context.store.optimize(generation)
-        async with context.submission_lock:  # what was submitted in the meantime is in the live index alone
-            await carry_over(context, lineage, writer)
-            for path in plan.gone:
-                self._deleted += len(await context.manifest.versions(lineage, path))
-            await context.store.finish_rebuild(name, generation)
-            await forget_lost_lineages(context)
+        with context.building_lineage(spec.lineage):
+            generation = await context.store.begin_rebuild(name, spec)
+            writer = Writer(context, generation, spec.lineage, self._report)
+            await carry_over(context, lineage, writer, self._report)
+            await self._write(plan, writer)
+            self._report(Notice(stage="finishing", detail="optimising and switching to the new index"))
+            await context.store.optimize(generation)
+            await carry_over(context, lineage, writer)  # most of what was submitted in the meantime
 
-    async def _lineage_to_rebuild(self) -> str | None:
-        """None if there is no collection. One that is damaged is made anew from the files and the manifest."""
-        try:
-            info = await self._live()
-        except CollectionDamaged as exc:
-            return exc.lineage
-        return info.spec.lineage if info else None
+            async def switch() -> None:
+                await carry_over(context, lineage, writer)
+                for path in plan.gone:
+                    self._deleted += len(await context.manifest.versions(lineage, path))
+                await context.store.finish_rebuild(name, generation)
+
+            await context.gate(lineage).retire(switch)
+        await forget_lost_lineages(context)
 
     async def _live(self) -> CollectionInfo | None:
         with suppress(CollectionNotFound):
@@ -198,20 +201,6 @@ class _SyncRun:
         return summary
 
 
-async def finish_submitted(context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
-    """Write the submitted documents that a killed put left unfinished, and finish what was being deleted.
-
-    What was being written from a file is left to whoever reads the file.
-    """
-    writer = Writer(context, name, lineage)
-    records = await context.manifest.unfinished(lineage)
-    await writer.settle([record for record in records if record.op != "write"])
-    for record in records:
-        if record.submitted and (submitted := await context.manifest.pending_with_body(lineage, record.id)):
-            await _write_submitted(context, submitted, writer, report)
-    await writer.flush()
-
-
 async def carry_over(context: PipelineContext, lineage: str, writer: Writer, report: Report = say_nothing) -> None:
     """Make the writer's generation hold what was submitted to `lineage`, no more and no less."""
     manifest = context.manifest
@@ -223,16 +212,10 @@ async def carry_over(context: PipelineContext, lineage: str, writer: Writer, rep
         if copied.pop(document_id, "") != version:
             record = await manifest.pending_with_body(lineage, document_id)
             record = record or await manifest.document_with_body(lineage, document_id)
-            if record is not None:
-                await _write_submitted(context, record, writer, report)
+            if record is not None and record.body is not None:
+                await writer.add(await prepare_submitted(context, record, report))
     await writer.flush()
     await writer.delete(list(copied))
-
-
-async def _write_submitted(context: PipelineContext, record: DocumentRecord, writer: Writer, report: Report) -> None:
-    if record.body is not None:
-        embedder = await context.model(report)
-        await writer.add(await asyncio.to_thread(prepare, record.body, record, embedder))
 
 
 async def _pump(reader: SourceReader, sources: Sequence[SourceRecord], writer: Writer) -> None:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-import numpy as np
 
 from indexing.chunking.chunker import ChunkOptions, chunk, embedding_text
 from indexing.concurrency import finish
 from indexing.documents import Document, Passage, passage_id
-from indexing.embedding.batching import check_finite
-from indexing.embedding.model import Embedder, Lane, Vectors
+from indexing.embedding.model import Embedder, Vectors
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, PendingRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Report, say_nothing
@@ -20,12 +18,6 @@ from indexing.store.base import Point
 
 WINDOW = 512
 """Passages that are embedded together (sorted by length) and stored before the manifest is committed."""
-
-_TEXTS_PER_CALL = 64
-"""A call of the model cannot be stopped: a run that is cancelled waits for at most this many texts."""
-
-SMALL_WRITE = 16
-"""Passages. A write of at most so many is embedded in the lane of callers' texts, not behind whole files."""
 
 T = TypeVar("T")
 
@@ -80,6 +72,7 @@ class Writer:
         self.documents = self.passages = 0
         self.embed_seconds = 0.0
         self._context = context
+        self._gate = context.gate(lineage)
         self._report = report
         self._bytes = 0.0
         self._waiting: list[Prepared] = []
@@ -93,10 +86,6 @@ class Writer:
         if self._waiting_passages >= WINDOW:
             await self.flush()
 
-    def holds(self, document_id: str) -> bool:
-        """Whether a document with this id waits to be written."""
-        return any(prepared.record.id == document_id for prepared in self._waiting)
-
     def finish_source(self, source: SourceRecord) -> None:
         """Every document of this source has been added; it is committed with the last of them."""
         self._sources.append(source)
@@ -105,12 +94,19 @@ class Writer:
         """Write and commit everything that has been taken."""
         documents, sources = self._waiting, self._sources
         self._waiting, self._sources, self._waiting_passages = [], [], 0
+        async with self._context.locks.holding(self.lineage, [d.record.id for d in documents]):
+            await self.write(documents, sources)
+
+    async def write(self, documents: Sequence[Prepared], sources: Sequence[SourceRecord] = ()) -> None:
+        """Write and commit these. The caller holds the documents. Raises LineageRetired."""
         if documents:
-            await finish(self._announce([d.record for d in documents]))
+            async with self._gate.step():
+                await finish(self._announce([d.record for d in documents]))
             await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
-            await finish(self._commit(records, sources))
+            async with self._gate.step():
+                await finish(self._commit(records, sources))
         self.documents += len(documents)
         self._bytes += sum(d.weight for d in documents)
         self._report_totals()
@@ -118,14 +114,19 @@ class Writer:
     async def delete(self, document_ids: Sequence[str]) -> None:
         """Delete these documents from store and manifest; what a kill interrupts, the next run completes."""
         if document_ids:
-            await finish(self._delete(document_ids))
+            async with self._gate.step():
+                await finish(self._delete(document_ids))
 
     async def settle(self, records: Sequence[PendingRecord]) -> None:
         """Leave of these documents what counts, and nothing of what was being written or deleted."""
+        async with self._gate.step():
+            await finish(self._settle(records))
+
+    async def _settle(self, records: Sequence[PendingRecord]) -> None:
         if versions := {record.id: record.counts for record in records if record.counts is not None}:
-            await finish(self._keep(versions))
+            await self._keep(versions)
         if document_ids := [record.id for record in records if record.counts is None]:
-            await finish(self._clear(document_ids))
+            await self._clear(document_ids)
 
     async def _announce(self, records: Sequence[DocumentRecord]) -> None:
         counting = await self._context.manifest.announce(self.lineage, records)
@@ -160,10 +161,11 @@ class Writer:
         for start in range(0, len(passages), WINDOW):
             window = passages[start : start + WINDOW]
             begun = time.perf_counter()
-            vectors = await embed_distinct(await self._context.model(), [text for _, text in window])
+            vectors = await self._context.turns.embed(await self._context.model(), [text for _, text in window])
             self.embed_seconds += time.perf_counter() - begun
             points = await asyncio.to_thread(self._points, window, vectors)
-            await finish(self._context.store.upsert(self.name, points))
+            async with self._gate.step():
+                await finish(self._context.store.upsert(self.name, points))
             self.passages += len(window)
             if start + WINDOW < len(passages):
                 self._report_totals()
@@ -176,17 +178,3 @@ class Writer:
 
     def _report_totals(self) -> None:
         self._report(Advanced(bytes=int(self._bytes), documents=self.documents, passages=self.passages))
-
-
-async def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
-    """Vectors of `texts`, embedding equal texts once (boilerplate repeats), those of about the same length together.
-
-    Raises EmbedderUnavailable if the model returns values that are not finite.
-    """
-    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
-    slices = [distinct[start : start + _TEXTS_PER_CALL] for start in range(0, len(distinct), _TEXTS_PER_CALL)]
-    lane: Lane = "texts" if len(distinct) <= SMALL_WRITE else "bulk"
-    vectors = np.concatenate([await finish(asyncio.to_thread(embedder.embed_documents, part, lane)) for part in slices])
-    check_finite(vectors, embedder.model_id)
-    row = {text: i for i, text in enumerate(distinct)}
-    return np.asarray(vectors[[row[text] for text in texts]], dtype=np.float32)

@@ -134,16 +134,15 @@ async def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
 
 
 async def test_lineages_do_not_see_each_other(manifest: Manifest) -> None:
-    """The same ids in two lineages are two documents; one lineage can be forgotten, or all but some."""
+    """The same ids in two lineages are two documents, and each lineage can be forgotten."""
     await finish(manifest, document("x"))
     for lineage in ("M", "N"):
         await manifest.announce(lineage, [document("x")])
     await manifest.forget_lineage("M")
     assert [len(await manifest.unfinished(lineage)) for lineage in "LMN"] == [0, 0, 1]
-    await manifest.keep_lineages(["L"])
-    assert (await manifest.count("L"), await manifest.unfinished("N")) == (1, [])
-    await manifest.keep_lineages([])
-    assert await manifest.count("L") == 0
+    assert await manifest.lineages() == {"L", "N"}
+    await manifest.forget_lineage("L")
+    assert (await manifest.count("L"), await manifest.lineages()) == (0, {"N"})
 
 
 async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
