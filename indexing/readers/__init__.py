@@ -4,6 +4,8 @@
 Importing this package imports no format library.
 """
 
+from typing import Any
+
 import msgspec
 
 from indexing.documents import Document
@@ -53,10 +55,21 @@ def _checked(documents: list[Document], name: str) -> list[Document]:
         msgspec.structs.replace(
             document,
             title=(document.title or ("" if document.key else stem(name)))[:500],
-            metadata={
-                str(key): value[:_METADATA_CHARACTERS] if isinstance(value, str) else value
-                for key, value in document.metadata.items()
-            },
+            metadata=_storable(dict(document.metadata)),
         )
         for document in with_text
     ]
+
+
+def _storable(value: Any) -> Any:
+    """Texts of a bounded length; integers of more than 64 bits, which no store can hold, as texts."""
+    match value:
+        case str():
+            return value[:_METADATA_CHARACTERS]
+        case int() if not -(2**63) <= value < 2**63:
+            return str(value)[:_METADATA_CHARACTERS]
+        case dict():
+            return {str(key): _storable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_storable(item) for item in value]
+    return value

@@ -150,3 +150,13 @@ def test_broken_records_are_pointed_at(source: bytes, said: str) -> None:
     with pytest.raises(UnreadableDocument, match=said) as refusal:
         read(source, "a.jsonl", ReadLimits())
     assert refusal.value.reason == "corrupt"
+
+
+def test_an_integer_that_no_store_can_hold_becomes_a_text() -> None:
+    """Beyond 64 bits, at any depth; the records around it are read."""
+    lines = b'{"text": "a", "n": 18446744073709551616}\n{"text": "b", "metadata": {"m": [-9223372036854775809, 7]}}'
+    documents = read(lines, "a.jsonl", ReadLimits())
+    assert [dict(document.metadata) for document in documents] == [
+        {"n": "18446744073709551616"},
+        {"m": ["-9223372036854775809", 7]},
+    ]
