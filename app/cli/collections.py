@@ -9,7 +9,7 @@ from rich.text import Text
 
 from app.cli.render import clean
 from app.cli.session import create_collection, delete_collection, list_collections, show_collection
-from app.cli.terminal import current_settings, err, out, print_json, short
+from app.cli.terminal import current_settings, err, out, print_json, size
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")
 
@@ -83,7 +83,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
             clean(one["name"]),
             f"{one['documents']:,}",
             f"{one['passages']:,}",
-            "-" if one["bytes"] is None else f"{short(one['bytes'])}B",
+            "-" if one["bytes"] is None else size(one["bytes"]),
             Text(one["status"], "" if one["status"] == "ready" else "yellow"),
         )
     return table

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.status import Status
 from rich.text import Text
 
-from app.cli.terminal import dollars
+from app.cli.terminal import counted, dollars
 from app.evaluation.models import EvaluationProgress
 from indexing.pipeline.progress import (
     Advanced,
@@ -224,9 +224,10 @@ def summary_line(summary: Summary) -> str:
     parts += [f"{skipped} skipped"] if skipped else []
     parts += [f"{summary.failed} failed"] if summary.failed else []
     known = sum(one.known for one in summary.refused)
-    again = f"; --retry-refused reads {known} unchanged file{'s' if known > 1 else ''} again" if known else ""
+    again = f"; --retry-refused reads {counted(known, 'unchanged file')} again" if known else ""
     rate = f", {summary.passages / summary.seconds:.1f} passages/s" if summary.passages and summary.seconds else ""
-    held = f"{summary.collection!r} holds {summary.total_documents} documents, {summary.total_passages} passages"
+    totals = f"{counted(summary.total_documents, 'document')}, {counted(summary.total_passages, 'passage')}"
+    held = f"{summary.collection!r} holds {totals}"
     return f"documents: {', '.join(parts)} in {duration(summary.seconds)}{rate}; {held}{again}"
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from app.cli.render import EvaluationView, clean, duration
 from app.cli.session import collection_names, create_snapshot, list_snapshots, restore_snapshot
-from app.cli.terminal import current_settings, err, out, print_json, short
+from app.cli.terminal import counted, current_settings, err, out, print_json, size
 from app.config.settings import Settings
 from app.errors import WinnowError
 from app.evaluation.models import EvaluationProgress
@@ -102,8 +102,8 @@ def restore(snapshot: str, collection: str | None, name: str | None, force: bool
         return
     verb = "replaced" if restored.replaced else "restored"
     line = (
-        f"{verb} {restored.collection!r} in {duration(restored.seconds)}: {restored.documents} documents, "
-        f"{restored.passages} passages, {restored.files} files"
+        f"{verb} {restored.collection!r} in {duration(restored.seconds)}: {counted(restored.documents, 'document')}, "
+        f"{counted(restored.passages, 'passage')}, {counted(restored.files, 'file')}"
     )
     err.print(clean(line), markup=False, highlight=False)
     if restored.kept:
@@ -112,7 +112,8 @@ def restore(snapshot: str, collection: str | None, name: str | None, force: bool
 
 def _create(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
     info = create_snapshot(settings, request, report)
-    line = f"{info.collection}: {info.documents} documents, {info.passages} passages, {short(info.bytes)}B, {info.path}"
+    counts = f"{counted(info.documents, 'document')}, {counted(info.passages, 'passage')}, {size(info.bytes)}"
+    line = f"{info.collection}: {counts}, {info.path}"
     err.print(clean(line), markup=False, highlight=False)
     for warning in info.warnings:
         err.print(f"warning: {clean(warning)}", style="yellow", markup=False, highlight=False)
@@ -144,6 +145,6 @@ def _table(found: list[SnapshotInfo]) -> Table:
         if info.problem:
             table.add_row(name, "damaged", "", "", "", "", style="red")
         else:
-            counts = (f"{info.documents:,}", f"{info.passages:,}", f"{short(info.bytes)}B")
+            counts = (f"{info.documents:,}", f"{info.passages:,}", size(info.bytes))
             table.add_row(name, clean(info.collection), info.created_at[:16].replace("T", " "), *counts)
     return table

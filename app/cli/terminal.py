@@ -104,6 +104,19 @@ def short(count: float) -> str:
     return _three(count)
 
 
+def size(count: int) -> str:
+    """A number of bytes: 980 B, 3.13 kB, 549 kB, 2.5 GB."""
+    for unit, bytes_each in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= bytes_each * 0.9995:
+            return f"{_three(count / bytes_each)} {unit}"
+    return f"{count} B"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 document, 2 documents, 1,200 documents."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def dollars(usd: float) -> str:
     """A price with the digits that matter: $1.5M, $12.30, $0.0042, $2.5e-08."""
     if usd >= 1e6:

@@ -50,9 +50,9 @@ _RETRY_AFTER_S = 5.0
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A collection as users see it.
 
-    `embedder` is the fingerprint of the model that made its vectors. `status` "other embedder" means that searches need
-    `winnow index --rebuild` first. One that is "damaged" serves nothing: `detail` says what is wrong and the way back.
-    `bytes` is null where the store does not tell.
+    `embedder` is the fingerprint of the model that made its vectors. `status` "embedder_mismatch" means that searches
+    need `winnow index --rebuild` first. One that is "damaged" serves nothing: `detail` says what is wrong and the way
+    back. `bytes` is null where the store does not tell.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str
     vector_size: int
     distance: Distance
-    status: Literal["ready", "other embedder", "damaged"]
+    status: Literal["ready", "embedder_mismatch", "damaged"]
     detail: str = ""
 
 
@@ -310,7 +310,7 @@ async def _described(context: PipelineContext, info: CollectionInfo) -> Collecti
         embedder=info.spec.embedder,
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
-        status="ready" if info.spec.embedder == context.embedder.fingerprint else "other embedder",
+        status="ready" if info.spec.embedder == context.embedder.fingerprint else "embedder_mismatch",
     )
 
 

@@ -95,7 +95,7 @@ async def test_collections_tell_what_they_hold(client: httpx.AsyncClient, store:
     await fill(store, name="elsewhere", fingerprint="another model")
     listed = {found["name"]: found for found in (await client.get("/collections")).json()["collections"]}
     assert (listed["default"]["passages"], listed["default"]["status"]) == (4, "ready")
-    assert (listed["elsewhere"]["embedder"], listed["elsewhere"]["status"]) == ("another model", "other embedder")
+    assert (listed["elsewhere"]["embedder"], listed["elsewhere"]["status"]) == ("another model", "embedder_mismatch")
     assert (await client.get("/collections/default")).json() == listed["default"]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.terminal import dollars, read_tokens, short
+from app.cli.terminal import counted, dollars, read_tokens, short, size
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,17 @@ def test_what_is_shown_can_be_read(count: int) -> None:
 def test_dollars_say_something(usd: float, text: str) -> None:
     """However few."""
     assert dollars(usd) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (3130, "3.13 kB"), (999_999, "1 MB"), (2_180_000_000, "2.18 GB")]
+)
+def test_sizes_have_their_unit(count: int, text: str) -> None:
+    """Three digits, in steps of a thousand."""
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 files"), (1, "1 file"), (1200, "1,200 files")])
+def test_what_is_counted_is_in_its_number(count: int, text: str) -> None:
+    """One of them is no plural."""
+    assert counted(count, "file") == text
