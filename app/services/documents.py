@@ -179,10 +179,12 @@ class Documents:
         unvalidated = [document for submission in submissions for document in await self._read(submission)]
         return await asyncio.to_thread(validate, unvalidated)
 
-    async def index(self, collection: str, documents: Sequence[Validated]) -> list[DocumentResult]:
-        """Index what `read` gave; one result each, in order."""
+    async def index(
+        self, collection: str, documents: Sequence[Validated], report: Report = say_nothing
+    ) -> list[DocumentResult]:
+        """Index what `read` gave; one result each, in order. `report` hears how far it is."""
         good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self._put_measured(collection, good) if good else ())
+        outcomes = iter(await self._put_measured(collection, good, report) if good else ())
         return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
@@ -282,10 +284,12 @@ class Documents:
             SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
         ]
 
-    async def _put_measured(self, collection: str, documents: Sequence[SubmittedDocument]) -> list[DocumentResult]:
+    async def _put_measured(
+        self, collection: str, documents: Sequence[SubmittedDocument], report: Report
+    ) -> list[DocumentResult]:
         await (await self._context()).model()  # how long loading takes says nothing about indexing
         begun = time.perf_counter()
-        results = await self.put(collection, documents)
+        results = await put_documents(await self._context(), collection, documents, report)
         passages = sum(result.passages for result in results if result.status in ("created", "updated"))
         self.indexing_time.add(passages, time.perf_counter() - begun)
         return results

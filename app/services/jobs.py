@@ -23,6 +23,7 @@ from indexing.concurrency import Resource, finish
 from indexing.disk import DiskGuard
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
+from indexing.pipeline.progress import Advanced, Event
 
 JOBS_FILE = "jobs.sqlite3"
 SPOOL_DIRECTORY = "jobs"
@@ -94,7 +95,14 @@ class _ActiveJob:
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record
+        self.embedded = 0
+        """Passages of the documents that are being indexed."""
         self._begun: tuple[float, float] | None = None
+
+    def advance(self, event: Event) -> None:
+        """Hear how far the documents are that are being indexed."""
+        if isinstance(event, Advanced):
+            self.embedded = event.passages
 
     def begin(self) -> None:
         """Measure from now on."""
@@ -105,8 +113,8 @@ class _ActiveJob:
         if self._begun is None or self.record.state != "running":
             return None
         begun, done_before = self._begun
-        done = self.record.expected_done - done_before
-        left = max(0.0, self.record.expected_passages - self.record.expected_done)
+        done = self.record.expected_done + self.embedded - done_before
+        left = max(0.0, self.record.expected_passages - self.record.expected_done - self.embedded)
         return round(left * (time.monotonic() - begun) / done, 1) if done > 0 else None
 
 
@@ -326,7 +334,10 @@ class Jobs:
         collection = job.record.collection
         if not resumed:
             await self._change(job, intended=tuple(await self._documents.intended(collection, part)))
-        results = await self._documents.index(collection, part)
+        try:
+            results = await self._documents.index(collection, part, job.advance)
+        finally:
+            job.embedded = 0
         if resumed:
             results = [_as_intended(*pair) for pair in zip(results, job.record.intended, strict=True)]
         record, count = job.record, Counter(result.status for result in results)
@@ -365,8 +376,11 @@ class Jobs:
 
     def _shown(self, record: JobRecord) -> JobEntry:
         job = self._active.get(record.id)
-        entry = msgspec.convert(job.record if job else record, JobEntry, from_attributes=True)
-        return msgspec.structs.replace(entry, seconds_left=job.seconds_left() if job else None)
+        if job is None:
+            return msgspec.convert(record, JobEntry, from_attributes=True)
+        entry = msgspec.convert(job.record, JobEntry, from_attributes=True)
+        passages = entry.passages + job.embedded
+        return msgspec.structs.replace(entry, passages=passages, seconds_left=job.seconds_left())
 
 
 def _with_documents(record: JobRecord, documents: Sequence[Submission]) -> JobRecord:

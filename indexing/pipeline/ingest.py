@@ -55,16 +55,17 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def put_documents(
-    context: PipelineContext, collection: str, documents: Sequence[SubmittedDocument]
+    context: PipelineContext, collection: str, documents: Sequence[SubmittedDocument], report: Report = say_nothing
 ) -> list[DocumentResult]:
     """Index these documents; searchable on return. One result each, in order; one that fails stops no other.
 
-    If this is cancelled or fails, what was written stays, and of what was being written nothing does.
+    `report` hears how many passages of the documents in hand are embedded. If this is cancelled or fails, what was
+    written stays, and of what was being written nothing does.
     """
     await ensure_collection(context, collection)
     results: list[DocumentResult] = []
     for part in _parts(documents):
-        results += await _again_if_replaced(context, collection, partial(_put, documents=part))
+        results += await _again_if_replaced(context, collection, partial(_put, documents=part), report)
     return results
 
 
@@ -116,7 +117,10 @@ async def prepare_submitted(context: PipelineContext, record: DocumentRecord, re
 
 
 async def _again_if_replaced(
-    context: PipelineContext, collection: str, work: Callable[[PipelineContext, Writer], Awaitable[T]]
+    context: PipelineContext,
+    collection: str,
+    work: Callable[[PipelineContext, Writer], Awaitable[T]],
+    report: Report = say_nothing,
 ) -> T:
     """Do the work with a writer to the collection; again if a rebuild replaces it meanwhile.
 
@@ -127,7 +131,7 @@ async def _again_if_replaced(
         if info is None:
             raise CollectionNotFound(collection)
         with suppress(LineageRetired):
-            return await work(context, Writer(context, info.name, info.spec.lineage))
+            return await work(context, Writer(context, info.name, info.spec.lineage, report))
 
 
 async def _delete(context: PipelineContext, writer: Writer, document_id: str) -> bool:

@@ -36,7 +36,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """Totals so far: bytes of sources that are in the store, their documents and passages."""
+    """Totals so far: bytes of sources that are in the store, their documents, and the passages that are embedded."""
 
     bytes: int
     documents: int

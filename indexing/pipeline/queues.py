@@ -111,10 +111,13 @@ class Turns:
         self._lanes: dict[Lane, asyncio.Lock] = {"texts": asyncio.Lock(), "bulk": asyncio.Lock()}
         self._characters_per_s = 0.0
 
-    async def embed(self, embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    async def embed(
+        self, embedder: Embedder, texts: Sequence[str], advanced: Callable[[int], None] = lambda _: None
+    ) -> Vectors:
         """Vectors of `texts`. Equal ones are embedded once (boilerplate repeats), those of about one length together.
 
-        Raises EmbedderUnavailable if the model returns values that are not finite.
+        `advanced` hears after each slice how many are done. Raises EmbedderUnavailable if the model returns values
+        that are not finite.
         """
         distinct = sorted(set(texts), key=lambda text: (-len(text), text))
         lane: Lane = "texts" if len(distinct) <= SMALL_WRITE else "bulk"
@@ -128,6 +131,7 @@ class Turns:
                 if lane == "bulk":
                     self._measured(part, time.perf_counter() - begun)
             done += len(part)
+            advanced(done)
         vectors = np.concatenate(parts)
         check_finite(vectors, embedder.model_id)
         row = {text: i for i, text in enumerate(distinct)}

@@ -161,7 +161,8 @@ class Writer:
         for start in range(0, len(passages), WINDOW):
             window = passages[start : start + WINDOW]
             begun = time.perf_counter()
-            vectors = await self._context.turns.embed(await self._context.model(), [text for _, text in window])
+            texts = [text for _, text in window]
+            vectors = await self._context.turns.embed(await self._context.model(), texts, self._report_totals)
             self.embed_seconds += time.perf_counter() - begun
             points = await asyncio.to_thread(self._points, window, vectors)
             async with self._gate.step():
@@ -176,5 +177,6 @@ class Writer:
             for (passage, text), vector in zip(window, vectors, strict=True)
         ]
 
-    def _report_totals(self) -> None:
-        self._report(Advanced(bytes=int(self._bytes), documents=self.documents, passages=self.passages))
+    def _report_totals(self, embedded: int = 0) -> None:
+        passages = self.passages + embedded
+        self._report(Advanced(bytes=int(self._bytes), documents=self.documents, passages=passages))

@@ -15,7 +15,7 @@ from app.services.document_validation import Validated
 from app.services.documents import MAX_AT_ONCE, Documents
 from app.wiring import Services
 from indexing.pipeline.ingest import DocumentResult
-from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.progress import Report, SyncRequest, say_nothing
 
 pytestmark = pytest.mark.anyio
 
@@ -323,7 +323,9 @@ class NeverDone(Documents):
         self.begun = asyncio.Event()
         self.uploads = 0
 
-    async def index(self, collection: str, documents: Sequence[Validated]) -> list[DocumentResult]:
+    async def index(
+        self, collection: str, documents: Sequence[Validated], report: Report = say_nothing
+    ) -> list[DocumentResult]:
         self.uploads += 1
         self.begun.set()
         await asyncio.Event().wait()

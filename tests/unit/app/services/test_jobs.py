@@ -14,6 +14,7 @@ from indexing.disk import DiskGuard
 from indexing.documents import Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+from indexing.pipeline.progress import Advanced, Report, say_nothing
 
 pytestmark = pytest.mark.anyio
 
@@ -51,8 +52,11 @@ class Index:
     async def intended(self, collection: str, part: Sequence[Validated]) -> list[str]:
         return [self._status(collection, one) for one in part]
 
-    async def index(self, collection: str, part: Sequence[Validated]) -> list[DocumentResult]:
+    async def index(
+        self, collection: str, part: Sequence[Validated], report: Report = say_nothing
+    ) -> list[DocumentResult]:
         self.calls.append((collection, len(part)))
+        report(Advanced(bytes=0, documents=0, passages=5))
         if self.errors:
             raise self.errors.pop(0)
         return [await self._put(collection, one, place) for place, one in enumerate(part)]
@@ -175,6 +179,17 @@ async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_si
     assert [(job.state, job.created) for job in done] == [("done", 65), ("done", 0), ("done", 65), ("done", 65)]
     assert done[1].started_at >= done[0].finished_at  # type: ignore[operator]
     await jobs.close()
+
+
+async def test_the_count_of_passages_moves_within_a_document(jobs: Jobs, index: Index) -> None:
+    """A book is one document: what is embedded of it counts, and tells how long the rest will take."""
+    index.stop_after = 0
+    job = await jobs.submit("c", [submitted("book", "word " * 115_200)], 1)
+    running = await seen(jobs, job, lambda found: found.passages > 0)
+    assert (running.created, running.passages) == (0, 5)
+    assert running.seconds_left is not None
+    index.go_on.set()
+    assert (await ended(jobs, job)).passages == 2
 
 
 async def test_a_queued_job_is_cancelled(jobs: Jobs, index: Index) -> None:
