@@ -5,16 +5,45 @@ the same user can read: its address, and a token that proves that the caller cou
 """
 
 import os
+import re
 import secrets
+import stat
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import httpx
 import msgspec
+import structlog
+
+log = structlog.get_logger()
 
 TOKEN_HEADER = "X-Winnow-Token"  # noqa: S105 - the header's name
 _FILE = "service.json"
 _PROBE_S = 2.0
+
+
+_OURS = re.compile(
+    r"index|jobs|snapshots|huggingface|\w+\.sqlite3(-\w+)?|(service|calibration)\.json|\.service\.json\.\d+"
+)
+"""What Winnow puts into its home."""
+
+
+def make_private(home: Path) -> None:
+    """Keep everybody but the owner out of what is ours in the home, and of the home if nothing else is in it.
+
+    What cannot be changed is a warning: a volume may belong to somebody else, or know no rights.
+    """
+    if os.name != "posix":
+        return
+    entries = list(home.iterdir())
+    ours = [path for path in entries if _OURS.fullmatch(path.name)]
+    for path in (*ours, *([home] if len(ours) == len(entries) else ())):
+        try:
+            status = path.stat()
+            if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+                path.chmod(stat.S_IMODE(status.st_mode) & 0o700)
+        except OSError as exc:
+            log.warning("others may be able to read it", path=str(path), reason=exc.strerror)
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):

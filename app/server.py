@@ -30,7 +30,7 @@ from app.api.problem_details import status_problem
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
 from app.instance import announce, withdraw
-from app.wiring import Services, ensure_directory
+from app.wiring import Services, ensure_home
 
 MAX_HEADERS = 200
 MAX_URL_BYTES = 16_384
@@ -349,7 +349,7 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Own the index and the ledger, then serve until told to stop."""
-        ensure_directory(self._services.settings.index.home)
+        ensure_home(self._services.settings.index.home)
         _allow_files(self._services.settings.service.max_connections)
         with self.capture_signals():
             await self._services.store.get()

@@ -18,7 +18,7 @@ from app.backends.router import Backends, Router, declared
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
-from app.instance import Presence, installed_version
+from app.instance import Presence, installed_version, make_private
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
@@ -390,6 +390,7 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
     from indexing.store.embedded import EmbeddedStore
 
     home = index_home or settings.index.home
+    ensure_home(home)
     return EmbeddedStore(
         ensure_directory(home / "index"), disk=disk_guard(settings, home), declared=settings.index.filter_fields
     )
@@ -400,12 +401,20 @@ def disk_guard(settings: Settings, home: Path) -> DiskGuard:
     return DiskGuard(home, settings.index.disk_reserve_mb * MB)
 
 
+def ensure_home(home: Path) -> None:
+    """Create the home if missing, for its owner alone. Raises ConfigError."""
+    ensure_directory(home)
+    make_private(home)
+
+
 def ensure_directory(directory: Path) -> Path:
-    """Create the directory if missing; return it. Raises ConfigError."""
+    """Create the directory if missing; return it. Raises ConfigError, also if it cannot be written to."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError(f"{directory} cannot be created: {exc.strerror}; WINNOW_HOME names another place") from exc
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigError(f"{directory} is not writable; WINNOW_HOME names another place")
     return directory
 
 

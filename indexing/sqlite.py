@@ -35,7 +35,10 @@ class SqliteFile:
 
         `what` names the file in errors ("the manifest"). Blocks: open it in a thread.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StoreUnavailable(f"{what} {path} cannot be created: {exc.strerror}") from exc
         self.path = path
         self._what = what
         self._migrations = migrations

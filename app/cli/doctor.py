@@ -142,6 +142,8 @@ def _index(settings: Settings) -> Iterator[Finding]:
         collections = asyncio.run(_collections(settings))
     except IndexBusy as exc:
         yield Finding(name="index", state="note", detail=str(exc), fix="wait for that process, or stop it")
+    except ConfigError as exc:
+        yield Finding(name="index", state="broken", detail=str(exc), fix="choose another directory: WINNOW_HOME=DIR")
     except (WinnowError, TimeoutError) as exc:
         fix = (
             "start Qdrant, or correct QDRANT_URL and QDRANT_API_KEY" if settings.store.url else "winnow index --rebuild"

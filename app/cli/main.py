@@ -63,6 +63,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    os.umask(0o077)  # what is written holds the texts of documents
     # A terminal that lacks a character shows a question mark in its place, instead of raising an error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

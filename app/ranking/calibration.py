@@ -167,7 +167,7 @@ def read_fits(path: Path) -> tuple[StoredFit, ...]:
     """() when there is no file. Raises ConfigError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=tuple[StoredFit, ...])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, msgspec.MsgspecError) as exc:
         raise ConfigError(f"{path} cannot be read as calibrations; delete it, and fit them again") from exc

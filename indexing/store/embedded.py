@@ -86,8 +86,9 @@ class EmbeddedStore:
         self._disk = disk or DiskGuard(root, 0)
         self._declared = declared_paths(declared)
         self._indexing: set[str] = set()
-        self._files = CollectionsDirectory(root)
+        root.mkdir(parents=True, exist_ok=True)
         self._lock = DirectoryLock(root, wait)
+        self._files = CollectionsDirectory(root)
         self._optimize_from = optimize_from
         self._table = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, "winnow-search")

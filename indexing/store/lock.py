@@ -1,12 +1,13 @@
 """One process at a time on a directory."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import portalocker
 
-from indexing.errors import IndexBusy
+from indexing.errors import IndexBusy, StoreUnavailable
 
 _POLL_SECONDS = 0.1
 
@@ -28,6 +29,8 @@ class DirectoryLock:
             file = lock.acquire()
         except portalocker.LockException as exc:
             raise IndexBusy(_message(path, directory, wait)) from exc
+        except OSError as exc:
+            raise StoreUnavailable(f"{directory} cannot be written to: {exc.strerror}") from exc
         self._lock = lock
         _sign(file)
 
@@ -36,10 +39,11 @@ class DirectoryLock:
 
 
 def _sign(file: IO[str]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):  # on a full disk the lock holds all the same
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
 
 
 def _message(path: Path, directory: Path, wait: float) -> str:

@@ -42,6 +42,28 @@ def winnow(cwd: Path, *args: str, stdin: str = "", **environ: str) -> tuple[int,
         return process.returncode, out, err
 
 
+def test_what_is_written_is_the_owners_alone(tmp_path: Path) -> None:
+    """Whatever the shell's mask is: directories 0700, files 0600."""
+    before = os.umask(0o022)
+    try:
+        status, _, _ = winnow(tmp_path, "jobs", WINNOW_HOME="home")
+    finally:
+        os.umask(before)
+    assert status == 0
+    paths = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert len(paths) > 1
+    assert {path.stat().st_mode & 0o777 for path in paths} <= {0o700, 0o600}
+
+
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """With the setting, and no traceback, for whatever opens the index."""
+    (tmp_path / "file").touch()
+    for command in (("search", "x", "--mode", "sparse"), ("index", "."), ("serve", "--port", "0")):
+        status, _, err = winnow(tmp_path, *command, WINNOW_HOME="file/home")
+        assert (status, len(err.splitlines())) == (2, 1), err
+        assert "WINNOW_HOME names another place" in err
+
+
 def test_a_misspelt_variable_is_told_on_standard_error(tmp_path: Path) -> None:
     """With the name that was meant; what a program reads stays as it is."""
     status, out, err = winnow(tmp_path, "usage", "--json", WINNOW_HOEM="/data")

@@ -1,9 +1,14 @@
 """How the command line finds the service."""
 
+import os
 import stat
 from pathlib import Path
 
-from app.instance import announce, find_service, withdraw
+import pytest
+
+from app.errors import ConfigError
+from app.instance import announce, find_service, make_private, withdraw
+from app.wiring import ensure_directory
 from tests.fakes.http_server import answering
 
 
@@ -18,6 +23,34 @@ def test_only_the_owner_can_read_the_token(tmp_path: Path) -> None:
     """Who can read the file may write to the index."""
     announce(tmp_path, "http://127.0.0.1:1")
     assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
+
+
+def modes(home: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home, *home.iterdir())}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_home_of_an_earlier_version_is_closed_to_others(tmp_path: Path, shared: bool) -> None:
+    """What is ours in it; the directory itself, too, unless it holds something else."""
+    home = tmp_path / "home"
+    (home / "index").mkdir(parents=True)
+    (home / "index").chmod(0o755)
+    (home / "manifest.sqlite3-wal").touch(0o644)
+    if shared:
+        (home / "my letters").mkdir(0o755)
+    home.chmod(0o755)
+    make_private(home)
+    expected = {"home": 0o700, "index": 0o700, "manifest.sqlite3-wal": 0o600}
+    assert modes(home) == ({**expected, "home": 0o755, "my letters": 0o755} if shared else expected)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_is_read_only_is_named(tmp_path: Path) -> None:
+    """One line with the setting, before anything is opened."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="is not writable; WINNOW_HOME names another place"):
+        ensure_directory(tmp_path)
+    tmp_path.chmod(0o700)
 
 
 def test_a_dead_service_is_not_found(tmp_path: Path) -> None:
