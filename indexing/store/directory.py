@@ -3,6 +3,7 @@
     root/collections/<name>/current.json              which generation is live, and the collection's spec
     root/collections/<name>/<generation>/             a shard of the engine
     root/collections/<name>/<generation>/spec.json    the spec once more, written when the generation first went live
+    root/collections/<name>/creating                  its first generation is being made, and holds nothing yet
     root/quarantine/<name>-<time>/                    what cannot be used, as it was found, and damage.json: why
 
 Nothing that may hold passages is deleted here: a pointer that is lost is written again if only one generation has been
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SPEC = "spec.json"
 _POINTER, _DAMAGE = "current.json", "damage.json"
+_CREATING = "creating"
 _DROPPED = ".dropped-"
 _MOVED = "its files were moved to quarantine"
 _QUARANTINED = re.compile(r"(?P<name>.+)-\d{8}T\d{6}Z(-\d+)?")
@@ -77,6 +79,13 @@ class CollectionsDirectory:
         known = {one.name for one in found} | {one.name for one in damaged}
         return found, [*damaged, *(one for one in self._quarantined() if one.name not in known)]
 
+    def begin(self, name: str) -> None:
+        """Announce the first generation of a new collection: if `point` never comes, there was nothing in it."""
+        directory = self.path(name)
+        directory.mkdir(exist_ok=True)
+        if not any(directory.iterdir()):
+            replace_file(directory / _CREATING, b"")
+
     def try_to_point(self, live: Path, spec: CollectionSpec) -> None:
         """As `point`, but the collection can be used without it: on a full disk, say."""
         try:
@@ -88,6 +97,7 @@ class CollectionsDirectory:
         """Make this generation the live one of its collection, on disk."""
         replace_file(live / SPEC, msgspec.json.encode(spec))
         replace_file(live.parent / _POINTER, msgspec.json.encode(Pointer(live.name, spec)))
+        (live.parent / _CREATING).unlink(missing_ok=True)
 
     def drop(self, name: str) -> Callable[[], None]:
         """Take the collection away, and what lies of it in quarantine, even if the process is killed now; call the
@@ -139,7 +149,7 @@ class CollectionsDirectory:
                 self.try_to_point(live, pointer.spec)
             left_over = tuple(path for path in generations if path != live)
             return Found(name, live, pointer.spec, left_over)
-        if not any(path.is_file() for path in directory.rglob("*")):
+        if (directory / _CREATING).exists() or not any(path.is_file() for path in directory.rglob("*")):
             shutil.rmtree(directory)
             return None
         specs = [spec for spec in map(_read_spec, generations) if spec is not None]

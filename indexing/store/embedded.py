@@ -196,6 +196,7 @@ class EmbeddedStore:
             if name in self._damaged:
                 raise self._damaged[name].error()
             if name not in self._entries:
+                self._files.begin(name)
                 generation = Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
                 entry = _Entry(self._files, name, spec, generation, live=True)
                 entry.save()

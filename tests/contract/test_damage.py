@@ -9,6 +9,7 @@ import pytest
 
 from indexing.errors import CollectionDamaged, CollectionNotFound
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
+from indexing.store.directory import CollectionsDirectory
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.points import SPEC, point, vector
 
@@ -131,6 +132,25 @@ async def test_a_lost_pointer_is_written_again(
         assert (await store.info("hurt")).spec == LINEAGE
         await store.close()
     assert caplog.text.count("no readable current.json") == 1
+
+
+async def test_a_creation_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
+    """Nothing had been put there: it is no damaged collection, and can be created again."""
+    shard = await closed(tmp_path)
+    CollectionsDirectory(tmp_path).begin("hopeful")
+    shutil.copytree(
+        shard, tmp_path / "collections" / "hopeful" / shard.name, ignore=shutil.ignore_patterns("spec.json")
+    )
+    store = EmbeddedStore(tmp_path)
+    assert [info.name for info in await store.collections()] == ["hurt", "well"]
+    assert await store.damaged() == []
+    await store.create("hopeful", SPEC)
+    assert await passages(store, "hopeful") == 0
+    await store.close()
+    (tmp_path / "collections" / "hopeful" / "current.json").unlink()  # now it would be a loss
+    store = EmbeddedStore(tmp_path)
+    assert await passages(store, "hopeful") == 0
+    await store.close()
 
 
 async def test_a_collection_without_pointer_and_spec_goes_to_quarantine(tmp_path: Path) -> None:
