@@ -25,6 +25,7 @@ from app.api.routes.internal import (
     create_snapshot,
     list_snapshots,
     put_document,
+    repair_collection,
     restore_snapshot,
     sync_files,
 )
@@ -67,6 +68,7 @@ ROUTES = (
     create_snapshot,
     list_snapshots,
     restore_snapshot,
+    repair_collection,
     compatibility,
 )
 
@@ -107,6 +109,7 @@ PROVIDED = (
     "names",
     "presence",
     "rankers",
+    "repairs",
     "searcher",
     "settings",
     "snapshots",

@@ -30,6 +30,7 @@ from app.services.embed import Embeddings
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.ranking import Rankers
+from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
@@ -39,8 +40,8 @@ from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
 from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
-from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
@@ -51,6 +52,8 @@ T = TypeVar("T")
 CORES = os.cpu_count() or 1
 
 MANIFEST_FILE = "manifest.sqlite3"
+QUARANTINE = "quarantine"
+"""Of files that could not be read, and were moved aside."""
 SNAPSHOTS = "snapshots"
 
 PROBE_S = 2.0
@@ -142,10 +145,11 @@ class Services:
         self.snapshots = Snapshots(
             self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()
         )
+        self.repairs = Repairs(self.context.get)
         self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
-        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self._damages)
+        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self._damages, self.repairs)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -203,7 +207,9 @@ class Services:
             await self._write_lock.get()
         context = PipelineContext(
             store=store,
-            manifest=await asyncio.to_thread(Manifest, self._index_home / MANIFEST_FILE),
+            manifest=await asyncio.to_thread(
+                open_manifest, self._index_home / MANIFEST_FILE, self._index_home / QUARANTINE
+            ),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
@@ -276,10 +282,12 @@ class WarmUp:
         index_samples: Callable[[Path], Awaitable[None]],
         disk: DiskGuard,
         damages: Callable[[], Awaitable[list[str]]],
+        repairs: Repairs,
     ) -> None:
         self._needs = needs
         self._disk = disk
         self._damages = damages
+        self._repairs = repairs
         self._index_samples = index_samples
         self._samples: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -307,13 +315,14 @@ class WarmUp:
     async def warnings(self) -> list[str]:
         """What needs somebody's attention although requests are served, with the way out."""
         disk = await asyncio.to_thread(self._disk.warning)
-        return [*([disk] if disk else ()), *await self._damages()]
+        return [*filter(None, [disk]), *await self._damages(), *self._repairs.warnings]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""
         needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
+        await _try_and_log("manifest", self._repairs.check)
         if self._samples is None:
             return
         try:

@@ -7,9 +7,11 @@ import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.render import clean
-from app.cli.session import create_collection, delete_collection, list_collections, show_collection
+from app.cli.render import EvaluationView, clean
+from app.cli.session import create_collection, delete_collection, list_collections, repair_collection, show_collection
+from app.cli.snapshot import shown
 from app.cli.terminal import current_settings, err, out, print_json, size
+from indexing.pipeline.progress import RepairRequest
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")
 
@@ -62,6 +64,29 @@ def delete(name: str, yes: bool) -> None:
         click.confirm(f"Delete {clean(name)!r} with {documents:,} documents?", abort=True, err=True)
     delete_collection(settings, name)
     err.print(f"deleted {clean(name)}", markup=False, highlight=False)
+
+
+@collections.command()
+@click.argument("name")
+@as_json_option
+def repair(name: str, as_json: bool) -> None:
+    """Make the manifest and the index of a collection agree.
+
+    Documents that only the index has are recorded again, with their texts. Documents that lack passages in the index
+    are written again: submitted ones at once, those of files with the next run over the files.
+    """
+    with EvaluationView(err) as view:
+        done = repair_collection(current_settings(), RepairRequest(collection=name), shown(view, name))
+    if as_json:
+        print_json(done)
+        return
+    line = (
+        f"{clean(done.collection)}: {done.recovered} documents recovered from the index, {done.written} written again; "
+        f"{done.to_read} documents of files are to be read again"
+    )
+    err.print(line, markup=False, highlight=False)
+    if done.recovered or done.to_read:
+        err.print("now run winnow index over the folders that the collection was made from", highlight=False)
 
 
 def _list(as_json: bool) -> None:

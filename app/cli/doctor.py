@@ -18,11 +18,14 @@ from app.cli.http_client import RemoteService
 from app.config.settings import CONFIG_FILE, Settings, load_settings, misspelt_variables
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
-from app.wiring import disk_guard, named_backends, open_store
+from app.wiring import MANIFEST_FILE, disk_guard, named_backends, open_store
 from indexing.embedding.model import check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
+from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.recovery import compare
 from indexing.settings import QUICKSTART_MODEL
+from indexing.store.base import CollectionInfo, VectorStore
 
 TIMEOUT_S = 3.0
 """For a Qdrant server or a backend that does not answer."""
@@ -39,8 +42,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
 
 
-CollectionStatus = tuple[str, int, str, str]
-"""Name, number of passages, fingerprint of the embedder and damage (mostly ""), as the store or the service says."""
+CollectionStatus = tuple[str, int, str, str, bool]
+"""Name, number of passages, fingerprint of the embedder, damage (mostly ""), and whether the manifest agrees, as the
+store or the service says.
+"""
 
 
 def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
@@ -122,7 +127,9 @@ def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
         # Not ready is a status of 503, with a body that says why.
         readiness = remote.get("/health/ready", check=False)
         listed = remote.get("/collections", check=False).get("collections", ())
-        collections = [(c["name"], c["passages"], c["embedder"], c.get("detail", "")) for c in listed]
+        collections = [
+            (c["name"], c["passages"], c["embedder"], c.get("detail", ""), c["status"] != "incomplete") for c in listed
+        ]
     except WinnowError as exc:
         yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look at its log")
         return
@@ -159,10 +166,26 @@ async def _collections(settings: Settings) -> list[CollectionStatus]:
     store = await asyncio.to_thread(open_store, msgspec.structs.replace(settings, store=patient))
     try:
         async with asyncio.timeout(None if settings.store.url is None else TIMEOUT_S):
-            sound = [(info.name, info.passages, info.spec.embedder, "") for info in await store.collections()]
-            return sorted([*sound, *((one.name, 0, "", one.detail) for one in await store.damaged())])
+            infos = await store.collections()
+            sound = [
+                (info.name, info.passages, info.spec.embedder, "", await _agrees(settings, store, info))
+                for info in infos
+            ]
+            return sorted([*sound, *((one.name, 0, "", one.detail, True) for one in await store.damaged())])
     finally:
         await store.close()
+
+
+async def _agrees(settings: Settings, store: VectorStore, info: CollectionInfo) -> bool:
+    """Whether the manifest has on record what the store holds."""
+    path = settings.index.home / MANIFEST_FILE
+    if not path.exists():  # opening would create it
+        return info.passages == 0
+    manifest = await asyncio.to_thread(Manifest, path)
+    try:
+        return (await compare(manifest, store, info)).agree
+    finally:
+        await manifest.close()
 
 
 def _describe(collections: list[CollectionStatus], location: str, fingerprint: str) -> Iterator[Finding]:
@@ -171,11 +194,14 @@ def _describe(collections: list[CollectionStatus], location: str, fingerprint: s
         return
     count = f"{len(collections)} collection{'s' if len(collections) > 1 else ''}"
     yield Finding(name="index", state="ok", detail=f"{location}: {count}")
-    for collection, passages, embedder, damage in collections:
+    for collection, passages, embedder, damage, agrees in collections:
         name = f"collection {collection}"
         if damage:
             fix = f"winnow index --rebuild --collection {collection}, or winnow snapshot restore"
             yield Finding(name=name, state="broken", detail=f"damaged: {damage}", fix=fix)
+        elif not agrees:
+            detail = f"{passages} passages, but the manifest does not agree about their documents"
+            yield Finding(name=name, state="broken", detail=detail, fix=f"winnow collections repair {collection}")
         elif embedder == fingerprint:
             yield Finding(name=name, state="ok", detail=f"{passages} passages")
         else:

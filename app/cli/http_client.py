@@ -10,7 +10,7 @@ import msgspec
 from app.errors import InvalidRequest, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from indexing.errors import CollectionNotFound
-from indexing.pipeline.progress import Event, Last, RestoreRequest, SnapshotRequest, Summary, SyncRequest
+from indexing.pipeline.progress import Event, Last, RepairRequest, RestoreRequest, SnapshotRequest, Summary, SyncRequest
 
 # No limit on reading: a search on a busy machine, or a step of a long indexing run, may take minutes, and the user can
 # interrupt it.
@@ -23,6 +23,9 @@ _CALLER_ERRORS = (400, 413, 422)
 class ServiceRefused(WinnowError):
     """The service answered with a problem, or the connection was lost; the text says which."""
 
+
+Request = SyncRequest | SnapshotRequest | RestoreRequest | RepairRequest
+"""What a run inside the service is asked for."""
 
 _EVENTS: msgspec.json.Decoder[Event | Failed] = msgspec.json.Decoder(Event | Failed)
 
@@ -87,7 +90,7 @@ class RemoteService:
                     return
             raise ServiceRefused("the service closed the connection in the middle of the answer")
 
-    def run(self, path: str, request: SyncRequest | SnapshotRequest | RestoreRequest) -> Iterator[Event]:
+    def run(self, path: str, request: Request) -> Iterator[Event]:
         """The events of a run inside the service, up to its last one; leaving early stops the run."""
         body = _encoded(request)
         with self._connected() as client, client.stream("POST", path, content=body, headers=_JSON) as reply:
@@ -122,7 +125,7 @@ class RemoteService:
             ) from exc
 
 
-def _encoded(request: SyncRequest | SnapshotRequest | RestoreRequest) -> bytes:
+def _encoded(request: Request) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as exc:

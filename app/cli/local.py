@@ -20,6 +20,8 @@ from app.services import document_views as views
 from app.services.documents import document_not_found
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import (
+    Repaired,
+    RepairRequest,
     Report,
     Restored,
     RestoreRequest,
@@ -96,6 +98,11 @@ def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report
 def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report) -> Restored:
     """Restore a snapshot. Raises IndexBusy."""
     return _run(settings, lambda services: services.snapshots.restore(request, report))
+
+
+def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
+    """Make the manifest and the store of a collection agree. Raises IndexBusy."""
+    return _run(settings, lambda services: services.repairs.repair(request.collection, report))
 
 
 def list_snapshots(settings: Settings) -> list[SnapshotInfo]:

@@ -315,6 +315,7 @@ cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
 cli.add_command(evaluate)
+cli.add_command(collections)
 cli.add_command(snapshot)
 cli.add_command(vllm)
 

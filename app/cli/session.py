@@ -19,6 +19,8 @@ from indexing.errors import IndexBusy
 from indexing.pipeline.progress import (
     Event,
     Notice,
+    Repaired,
+    RepairRequest,
     Report,
     Restored,
     RestoreRequest,
@@ -120,6 +122,22 @@ def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report
         settings,
         lambda service: _last(service.run("/internal/restore", request), Restored, report),
         restore_locally,
+        report,
+    )
+
+
+def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
+    """Make the manifest and the store of a collection agree."""
+
+    def repair_locally() -> Repaired:
+        from app.cli import local
+
+        return local.repair_collection(settings, request, report)
+
+    return _when_free(
+        settings,
+        lambda service: _last(service.run("/internal/repair", request), Repaired, report),
+        repair_locally,
         report,
     )
 

@@ -39,7 +39,7 @@ def create(collections: tuple[str, ...], output: Path | None, as_json: bool) -> 
     """
     settings, written, failed = current_settings(), [], False
     with EvaluationView(err) as view:
-        names = collections or collection_names(settings, _shown(view, ""))
+        names = collections or collection_names(settings, shown(view, ""))
         target = None if output is None else str(output.absolute())
         if output is not None and len(names) > 1:
             if output.exists() and not output.is_dir():
@@ -47,7 +47,7 @@ def create(collections: tuple[str, ...], output: Path | None, as_json: bool) -> 
             target = f"{target}/"
         for name in names:
             try:
-                info = _create(settings, SnapshotRequest(collection=name, output=target), _shown(view, name))
+                info = _create(settings, SnapshotRequest(collection=name, output=target), shown(view, name))
             except WinnowError as exc:
                 if len(names) == 1:
                     raise
@@ -94,7 +94,7 @@ def restore(snapshot: str, collection: str | None, name: str | None, force: bool
     target = str(path.absolute()) if path.exists() else snapshot
     request = RestoreRequest(snapshot=target, collection=collection, name=name, force=force)
     with EvaluationView(err) as view:
-        restored = restore_snapshot(current_settings(), request, _shown(view, name or collection or ""))
+        restored = restore_snapshot(current_settings(), request, shown(view, name or collection or ""))
     for warning in restored.warnings:
         err.print(f"warning: {clean(warning)}", style="yellow", markup=False, highlight=False)
     if as_json:
@@ -120,7 +120,7 @@ def _create(settings: Settings, request: SnapshotRequest, report: Report) -> Sna
     return info
 
 
-def _shown(view: EvaluationView, collection: str) -> Callable[[Event], None]:
+def shown(view: EvaluationView, collection: str) -> Callable[[Event], None]:
     """Shows the progress of a collection's run."""
 
     def show(event: Event) -> None:

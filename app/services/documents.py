@@ -33,6 +33,7 @@ from indexing.pipeline.ingest import (
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
 from indexing.store.base import CollectionInfo, CollectionSpec, Damaged, Distance, check_name
@@ -51,8 +52,9 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A collection as users see it.
 
     `embedder` is the fingerprint of the model that made its vectors. `status` "embedder_mismatch" means that searches
-    need `winnow index --rebuild` first. One that is "damaged" serves nothing: `detail` says what is wrong and the way
-    back. `bytes` is null where the store does not tell.
+    need `winnow index --rebuild` first, "incomplete" that documents are unknown or lack passages: `winnow collections
+    repair`. One that is "damaged" serves nothing: `detail` says what is wrong and the way back. `bytes` is null where
+    the store does not tell.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str
     vector_size: int
     distance: Distance
-    status: Literal["ready", "embedder_mismatch", "damaged"]
+    status: Literal["ready", "embedder_mismatch", "incomplete", "damaged"]
     detail: str = ""
 
 
@@ -306,15 +308,16 @@ def document_not_found(collection: str, document_id: str) -> NotFound:
 
 
 async def _described(context: PipelineContext, info: CollectionInfo) -> Collection:
+    found = await compare(context.manifest, context.store, info)
     return Collection(
         name=info.name,
-        documents=await context.manifest.count(info.spec.lineage),
+        documents=found.recorded.documents,
         passages=info.passages,
         bytes=await context.store.bytes_on_disk(info.name),
         embedder=info.spec.embedder,
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
-        status="ready" if info.spec.embedder == context.embedder.fingerprint else "embedder_mismatch",
+        status=_status(context, info, found),
     )
 
 
@@ -331,6 +334,14 @@ async def _described_damage(context: PipelineContext, damaged: Damaged) -> Colle
         status="damaged",
         detail=damaged.text(),
     )
+
+
+def _status(
+    context: PipelineContext, info: CollectionInfo, found: Comparison
+) -> Literal["ready", "embedder_mismatch", "incomplete"]:
+    if info.spec.embedder != context.embedder.fingerprint:
+        return "embedder_mismatch"
+    return "ready" if found.agree else "incomplete"
 
 
 def _check_shape(name: str, **shape: tuple[object, object]) -> None:

@@ -124,6 +124,14 @@ class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
     counts: str | None
 
 
+class Totals(msgspec.Struct, frozen=True):
+    """Documents, their passages, and documents with which something is under way."""
+
+    documents: int
+    passages: int
+    unfinished: int
+
+
 class Manifest:
     """The record of an index. Several processes may read it while one writes. Raises StoreUnavailable."""
 
@@ -193,13 +201,49 @@ class Manifest:
 
         return await self._file.run(read)
 
+    async def known(self, lineage: str) -> dict[str, tuple[str | None, int]]:
+        """Every document: id -> (version, or None where something is under way; number of passages)."""
+        sql = (
+            "SELECT id, version, passages FROM documents WHERE lineage=? "
+            "UNION ALL SELECT id, NULL, 0 FROM pending WHERE lineage=?"  # the later one counts
+        )
+        return await self._file.query(lambda rows: {row[0]: row[1:] for row in rows}, sql, lineage, lineage)
+
+    async def totals(self, lineage: str) -> "Totals":
+        """What is on record, counted."""
+        sql = (
+            "SELECT count(*), coalesce(sum(passages), 0), (SELECT count(*) FROM pending WHERE lineage=?) "
+            "FROM documents WHERE lineage=?"
+        )
+        return await self._file.query(lambda rows: Totals(*rows[0]), sql, lineage, lineage)
+
+    async def take_over(self, lineage: str, documents: Sequence[tuple[DocumentRecord, bool]]) -> int:
+        """Make documents of a file its own that are recorded as submitted: those with just this content, and those
+        whose id comes from its path (the second of each pair says so). Returns how many.
+        """
+        sql = """
+            UPDATE documents SET path=?, source=?, body=NULL
+            WHERE lineage=? AND id=? AND path IS NULL AND (version=? OR ?)"""
+
+        def execute(db: sqlite3.Connection) -> int:
+            with transaction(db, durable=False):
+                return sum(
+                    db.execute(sql, (d.path, d.source, lineage, d.id, d.version, by_path)).rowcount
+                    for d, by_path in documents
+                )
+
+        return await self._file.run(execute)
+
     async def adopt(
         self, lineage: str, documents: Sequence[DocumentRecord], sources: Iterable[SourceRecord] = (), now: float = 0.0
     ) -> None:
-        """Record finished documents and sources whose passages are in the store already, as they are given."""
+        """Record finished documents and sources whose passages are in the store already, as they are given.
+
+        A document that has been recorded in the meantime stays as it is.
+        """
         await self._file.write(
             (
-                "INSERT OR REPLACE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
+                "INSERT OR IGNORE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
                 (
                     (lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body))
                     for d in documents

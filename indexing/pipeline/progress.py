@@ -93,9 +93,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True, tag="summary"):
 
 
 class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied"):
-    """How far a snapshot is being written, checked or restored, in passages."""
+    """How far a snapshot is being written, checked or restored, or a collection repaired: passages, or documents."""
 
-    step: Literal["writing", "checking", "restoring"]
+    step: Literal["writing", "checking", "restoring", "recovering"]
     done: int
     total: int
 
@@ -153,7 +153,25 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True, tag="restored"):
     warnings: tuple[str, ...] = ()
 
 
-Last = Summary | SnapshotInfo | Restored
+class RepairRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection to repair."""
+
+    collection: str
+
+
+class Repaired(msgspec.Struct, frozen=True, kw_only=True, tag="repaired"):
+    """The end of a repair: documents that were recovered from the store, and those that lacked passages there.
+
+    Of these, the submitted ones were `written` again, and the next run over their files reads those `to_read` again.
+    """
+
+    collection: str
+    recovered: int
+    written: int
+    to_read: int
+
+
+Last = Summary | SnapshotInfo | Restored | Repaired
 """What a run returns: its last event."""
 
 Event = Planned | Advanced | Notice | NotIndexed | Copied | Last

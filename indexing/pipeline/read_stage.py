@@ -11,7 +11,7 @@ from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
-from indexing.pipeline.planning import document_record
+from indexing.pipeline.planning import document_record, own_id
 from indexing.pipeline.progress import Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.limits import reading
@@ -123,6 +123,11 @@ class SourceReader:
         manifest, lineage = self._context.manifest, self._writer.lineage
         earlier = await manifest.versions(lineage, source.path)
         changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
+        # Documents that were recovered after the manifest was lost belong to nobody, until their file is read again.
+        unknown = [(record, not own_id(document)) for document, record in changed if record.id not in earlier]
+        if await manifest.take_over(lineage, unknown):
+            earlier = await manifest.versions(lineage, source.path)
+            changed = [pair for pair in changed if earlier.get(pair[1].id, "") != pair[1].version]
         fresh, refusals = await manifest.with_owners(lineage, lambda owner_of: self._claimed(changed, owner_of))
         for refusal in refusals:
             self._refuse(source.name, refusal, False, False)

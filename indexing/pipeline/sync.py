@@ -28,6 +28,7 @@ from indexing.pipeline.planning import Plan, distinct, make_plan, plan_rebuild, 
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
+from indexing.pipeline.recovery import compare, repair
 from indexing.pipeline.sources import Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer
 from indexing.readers.limits import UNREADABLE_BY_NATURE
@@ -57,6 +58,8 @@ class _SyncRun:
     async def run(self) -> Summary:
         """Plan, write, delete, and report what was done."""
         discovery = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
+        with suppress(CollectionDamaged):
+            await self._recover()
         # One that is damaged is made anew from the files and the manifest.
         lineage = await live_lineage(self._context, self._request.collection) if self._request.rebuild else None
         if lineage is not None:
@@ -108,6 +111,17 @@ class _SyncRun:
 
             await context.gate(lineage).retire(switch)
         await forget_lost_lineages(context)
+
+    async def _recover(self) -> None:
+        """Before a run changes anything: what the manifest has lost would be read again, or by a rebuild be lost."""
+        live = await self._live()
+        if live is None:
+            return
+        found = await compare(self._context.manifest, self._context.store, live)
+        if found.lost or (self._request.rebuild and not found.agree):
+            detail = "the manifest does not agree with the index; what it has lost is recovered from there"
+            self._report(Notice(stage="waiting", detail=detail))
+            await repair(self._context, live.name)
 
     async def _live(self) -> CollectionInfo | None:
         with suppress(CollectionNotFound):

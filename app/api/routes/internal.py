@@ -14,10 +14,12 @@ from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from app.services.documents import Documents
+from app.services.repairs import Repairs
 from app.services.snapshots import Snapshots
 from indexing.pipeline.progress import (
     Event,
     Last,
+    RepairRequest,
     Report,
     RestoreRequest,
     SnapshotInfo,
@@ -83,6 +85,19 @@ async def restore_snapshot(
     """Restore a snapshot; events as of /internal/sync, the last one says what was restored."""
     _check_token(request, presence)
     return _stream(lambda report: snapshots.restore(data, report), stopping)
+
+
+@post("/internal/repair", dto=StrictJSON[RepairRequest], return_dto=None, status_code=200, include_in_schema=False)
+async def repair_collection(
+    request: BodyRequest,
+    data: JSONBody[RepairRequest],
+    presence: Injected[Presence | None],
+    repairs: Injected[Repairs],
+    stopping: Injected[asyncio.Event],
+) -> Stream:
+    """Make manifest and store agree; events as of /internal/sync, the last one says what was done."""
+    _check_token(request, presence)
+    return _stream(lambda report: repairs.repair(data.collection, report), stopping)
 
 
 @post("/internal/document", status_code=200, include_in_schema=False, request_max_body_size=MAX_DOCUMENT_BYTES)

@@ -1,0 +1,47 @@
+"""Use case: collections whose manifest and store disagree, found when the service starts, and mended."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.progress import Repaired, Report
+from indexing.pipeline.recovery import compare, recover_lost, repair
+from indexing.pipeline.sync import finish_submitted
+
+log = logging.getLogger(__name__)
+
+
+class Repairs:
+    """`warnings` are what the check found that needs somebody's attention, with the way out."""
+
+    def __init__(self, context: Callable[[], Awaitable[PipelineContext]]) -> None:
+        self._context = context
+        self.warnings: list[str] = []
+
+    async def check(self) -> None:
+        """Recover what the manifest lost as a whole, and look for other differences."""
+        context = await self._context()
+        self.warnings = [
+            f"collection {one.collection!r}: the manifest had lost it; {one.recovered} documents were recovered from "
+            "the index. Run winnow index over its folders again, so that their files are known"
+            for one in await recover_lost(context)
+        ]
+        for info in await context.store.collections():
+            found = await compare(context.manifest, context.store, info)
+            if not found.agree:
+                self.warnings.append(
+                    f"collection {info.name!r}: the manifest counts {found.recorded.passages} passages, the index "
+                    f"{found.stored}; winnow collections repair {info.name} makes them agree"
+                )
+        for warning in self.warnings:
+            log.warning(warning)
+
+    async def repair(self, name: str, report: Report) -> Repaired:
+        """Make manifest and store agree. Raises CollectionNotFound."""
+        context = await self._context()
+        repaired = await repair(context, name, report)
+        async with context.submission_lock:
+            lineage = (await context.store.info(name)).spec.lineage
+            await finish_submitted(context, name, lineage, report)
+        self.warnings = [warning for warning in self.warnings if not warning.startswith(f"collection {name!r}:")]
+        return repaired

@@ -1,0 +1,202 @@
+"""Compares the manifest with the store, and gives back to either what it lost.
+
+Passages carry the fields of their document, so a document that the manifest lost is put together from them: its text
+with every offset as before, its title, source, pages and metadata. What lay between passages comes back as line feeds;
+its structure (headings, tables) and whether it came from a file do not come back. So it is recorded as a submitted
+document, and the next run over its file takes it over.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from indexing.documents import Document, PageStart, Passage
+from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.manifest import DocumentRecord, Manifest, Totals
+from indexing.pipeline.progress import Copied, Repaired, Report, say_nothing
+from indexing.store.base import CollectionInfo, VectorStore
+
+log = logging.getLogger(__name__)
+
+_PAGE = 2_000
+_DOCUMENTS = 200
+"""Documents that are put together and recorded at a time."""
+_LARGEST_GAP = 1_000_000
+"""Characters. More than this between two passages is no blank space, but a passage that is missing or damaged."""
+_MOST_CHECKED = 500_000_000
+"""Bytes of a manifest that are checked when it is opened: a second or two."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What the manifest has on record of a collection, and the passages in the store."""
+
+    recorded: Totals
+    stored: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether the counts are the same, or work is under way, so that they need not be."""
+        return self.recorded.unfinished > 0 or self.recorded.passages == self.stored
+
+    @property
+    def lost(self) -> bool:
+        """Whether the manifest knows nothing of a collection that holds something."""
+        return self.recorded == Totals(0, 0, 0) and self.stored > 0
+
+
+async def compare(manifest: Manifest, store: VectorStore, info: CollectionInfo) -> Comparison:
+    """Compare counts, which is cheap. `info` is what the store says now."""
+    recorded = await manifest.totals(info.spec.lineage)
+    stored = info.passages
+    if recorded.passages != stored and not recorded.unfinished:  # something may have been written in between
+        stored = (await store.info(info.name)).passages
+        again = await manifest.totals(info.spec.lineage)
+        recorded = again if again == recorded else msgspec.structs.replace(again, unfinished=1)
+    return Comparison(recorded=recorded, stored=stored)
+
+
+async def repair(context: PipelineContext, name: str, report: Report = say_nothing) -> Repaired:
+    """Make manifest and store agree; nothing that is known to either is lost.
+
+    Documents that only the store has are recorded. Documents that the store lacks passages of are announced, so that
+    whoever finishes what is unfinished writes them again. Raises CollectionNotFound.
+    """
+    info = await context.store.info(name)
+    lineage = info.spec.lineage
+    stored: Counter[tuple[str, str]] = Counter()
+    async for page in _pages(context, name):
+        stored.update((passage.document_id, passage.version) for passage in page)
+        report(Copied(step="checking", done=stored.total(), total=max(info.passages, stored.total())))
+    known = await context.manifest.known(lineage)
+    orphans: dict[str, tuple[int, str]] = {}
+    for (document_id, version), count in stored.items():
+        if document_id not in known:  # of several versions the fullest: a half-written one must not win
+            orphans[document_id] = max(orphans.get(document_id, (0, "")), (count, version))
+    await _record(context, info, {key: version for key, (_, version) in orphans.items()}, report)
+    incomplete = await context.manifest.whole(
+        lineage,
+        [
+            document_id
+            for document_id, (version, passages) in known.items()
+            if version is not None and stored[document_id, version] != passages
+        ],
+    )
+    await context.manifest.announce(lineage, incomplete)
+    counts = {key: version for key, (version, _) in known.items() if version is not None}
+    counts |= {key: version for key, (_, version) in orphans.items()}
+    several = [key for key, versions in Counter(key for key, _ in stored).items() if versions > 1 and key in counts]
+    await context.store.delete_stale(name, {key: counts[key] for key in several})
+    files = sum(record.path is not None for record in incomplete)
+    return Repaired(collection=name, recovered=len(orphans), to_read=files, written=len(incomplete) - files)
+
+
+async def recover_lost(context: PipelineContext) -> list[Repaired]:
+    """Repair the collections of which the manifest knows nothing although they hold passages."""
+    repaired = []
+    for info in await context.store.collections():
+        if (await compare(context.manifest, context.store, info)).lost:
+            log.error("the manifest knows nothing of collection %r, which holds %d passages", info.name, info.passages)
+            repaired.append(await repair(context, info.name))
+            log.warning("recovered %d documents of collection %r", repaired[-1].recovered, info.name)
+    return repaired
+
+
+def document_of(passages: Sequence[Passage]) -> Document:
+    """A document put together from its passages of one version, at least one."""
+    first, length = passages[0], 0
+    pieces: list[str] = []
+    pages: dict[int, PageStart] = {}
+    for passage in sorted(passages, key=lambda passage: passage.start):
+        gap = passage.start - length
+        piece = passage.text[-gap:] if gap < 0 else "\n" * min(gap, _LARGEST_GAP) + passage.text
+        pieces.append(piece)
+        length += len(piece)
+        if passage.page is not None and passage.page not in pages:
+            pages[passage.page] = PageStart(passage.start, passage.page)
+        pages |= {page.number: page for page in passage.later_pages}
+    return Document(
+        text="".join(pieces),
+        title=first.title,
+        pages=tuple(sorted(pages.values(), key=lambda page: page.start)),
+        metadata=first.metadata,
+    )
+
+
+def open_manifest(path: Path, quarantine: Path) -> Manifest:
+    """The manifest. One that SQLite cannot read is moved to `quarantine` and replaced by an empty one.
+
+    What the collections hold is then recovered from the store (`recover_lost`). Blocks. Raises StoreUnavailable.
+    """
+    damage = _damage(path)
+    if damage:
+        quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+        moved = quarantine / f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        for suffix in ("-wal", "-shm", ""):
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                file.rename(moved.with_name(moved.name + suffix))
+        log.error("the manifest is damaged (%s) and was moved to %s; it is made anew from the index", damage, moved)
+    return Manifest(path)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the file; "" if nothing is, or if it is none of SQLite's own faults."""
+    if not path.is_file() or path.stat().st_size > _MOST_CHECKED:
+        return ""
+    try:
+        db = sqlite3.connect(path, timeout=30)
+        try:
+            found = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
+        finally:
+            db.close()
+    except sqlite3.DatabaseError as exc:
+        corrupt = getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        return str(exc) if corrupt else ""
+    return "" if found == ["ok"] else found[0]
+
+
+async def _pages(context: PipelineContext, name: str) -> AsyncIterator[list[Passage]]:
+    cursor = None
+    while True:
+        page, cursor = await context.store.page(name, cursor, _PAGE)
+        yield page
+        if cursor is None:
+            return
+
+
+async def _record(context: PipelineContext, info: CollectionInfo, versions: dict[str, str], report: Report) -> None:
+    """Record these documents (id -> version) with bodies that are made from their passages."""
+    document_ids = list(versions)
+    for start in range(0, len(document_ids), _DOCUMENTS):
+        part = document_ids[start : start + _DOCUMENTS]
+        records = [await _recovered(context, info, document_id, versions[document_id]) for document_id in part]
+        await context.manifest.adopt(info.spec.lineage, [record for record in records if record is not None])
+        report(Copied(step="recovering", done=start + len(part), total=len(document_ids)))
+
+
+async def _recovered(
+    context: PipelineContext, info: CollectionInfo, document_id: str, version: str
+) -> DocumentRecord | None:
+    """None for a document that was deleted since."""
+    found = await context.store.passages(info.name, document_id)
+    passages = [passage for passage in found if passage.version == version]
+    if not passages:
+        return None
+    body = await asyncio.to_thread(document_of, passages)
+    return DocumentRecord(
+        id=document_id,
+        path=None,
+        source=passages[0].source,
+        title=passages[0].title,
+        version=version,
+        passages=len(passages),
+        body=body,
+        indexed_at=time.time(),
+    )
