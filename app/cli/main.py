@@ -141,6 +141,7 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option("--collection", default="default", help="Collection to write to; created if it does not exist.")
 @click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
 @click.option("--rebuild", is_flag=True, help="Re-embed everything into a new index, then switch to it.")
+@click.option("--force", is_flag=True, help="Rebuild a damaged collection even if documents are lost by it.")
 @click.option(
     "--retry-refused", is_flag=True, help="Also read files again that could not be read and have not changed."
 )
@@ -155,6 +156,7 @@ def index(
     collection: str,
     no_delete: bool,
     rebuild: bool,
+    force: bool,
     retry_refused: bool,
     name: str,
     as_json: bool,
@@ -172,6 +174,8 @@ def index(
         raise click.UsageError("specify at least one PATH, or - for standard input")
     if "-" in paths and (len(paths) > 1 or rebuild):
         raise click.UsageError("standard input (-) cannot be combined with other paths or --rebuild")
+    if force and not rebuild:
+        raise click.UsageError("--force belongs to --rebuild")
     settings = current_settings()
     note = "; everything indexed so far is kept, and the next run continues from there"
     with IndexingView(err) as view, _exit_on_interrupt(view, note):
@@ -184,6 +188,7 @@ def index(
                 collection=collection,
                 delete=not no_delete,
                 rebuild=rebuild,
+                force=force,
                 retry_refused=retry_refused,
             )
             summary = index_files(settings, request, view.show)

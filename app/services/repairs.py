@@ -4,9 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.ingest import finish_submitted
 from indexing.pipeline.progress import Repaired, Report
 from indexing.pipeline.recovery import compare, recover_lost, repair
-from indexing.pipeline.sync import finish_submitted
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ class Repairs:
         """Make manifest and store agree. Raises CollectionNotFound."""
         context = await self._context()
         repaired = await repair(context, name, report)
-        async with context.submission_lock:
-            lineage = (await context.store.info(name)).spec.lineage
-            await finish_submitted(context, name, lineage, report)
+        lineage = (await context.store.info(name)).spec.lineage
+        await finish_submitted(context, name, lineage, report)
         self.warnings = [warning for warning in self.warnings if not warning.startswith(f"collection {name!r}:")]
         return repaired

@@ -10,7 +10,7 @@ from pathlib import Path
 from app.errors import Conflict, NotFound, WinnowError
 from app.services.documents import Documents
 from indexing.disk import DiskGuard
-from indexing.errors import CollectionNotFound
+from indexing.errors import CollectionDamaged, CollectionNotFound
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.progress import (
     Report,
@@ -52,8 +52,9 @@ class Snapshots:
     async def restore(self, request: RestoreRequest, report: Report) -> Restored:
         """Check a snapshot and restore it; nothing is changed before all of it has been checked.
 
-        A collection that is replaced is kept as a snapshot, if it can still be read. Raises NotFound, Conflict where
-        the collection exists and `force` is not set, and StoreUnavailable for a snapshot that is damaged.
+        A collection that is replaced is kept as a snapshot; the files of a damaged one are kept by the store. Raises
+        NotFound, Conflict where the collection exists, is not damaged and `force` is not set, and StoreUnavailable for
+        a snapshot that is damaged.
         """
         begun = time.perf_counter()
         async with self._busy:
@@ -62,15 +63,15 @@ class Snapshots:
             if request.collection not in (None, snapshot.head.collection):
                 raise Conflict(f"{snapshot.path} holds collection {snapshot.head.collection!r}, not the one named")
             name = check_name(request.name or snapshot.head.collection)
-            exists = await _exists(context, name)
-            if exists and not request.force:
+            exists, damaged = await _state(context, name)
+            if exists and not damaged and not request.force:
                 raise Conflict(
                     f"collection {name!r} exists; --as NEWNAME restores beside it, --force replaces it (and keeps a "
                     "snapshot of it)"
                 )
             await snapshot.check(report)
             warnings = _warnings(snapshot, context.embedder.fingerprint, name)
-            kept = await self._keep(context, name, report, warnings) if exists else None
+            kept = await self._keep(context, name, report, warnings) if exists and not damaged else None
             async with self._documents.no_sync(name):
                 info = await restore_snapshot(context, snapshot, name, report)
         return Restored(
@@ -133,14 +134,15 @@ def _described(path: Path) -> SnapshotInfo:
         return SnapshotInfo(path=str(path), problem=str(exc))
 
 
-async def _exists(context: PipelineContext, name: str) -> bool:
+async def _state(context: PipelineContext, name: str) -> tuple[bool, bool]:
+    """Whether the collection exists, and whether it is damaged."""
     try:
         await context.store.info(name)
     except CollectionNotFound:
-        return False
-    except WinnowError:
-        return True  # there, and damaged
-    return True
+        return False, False
+    except CollectionDamaged:
+        return True, True
+    return True, False
 
 
 def _warnings(snapshot: SnapshotFile, fingerprint: str, name: str) -> list[str]:

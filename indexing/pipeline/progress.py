@@ -14,7 +14,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `delete` removes documents whose files are gone from within the inputs. `rebuild` embeds everything anew beside the
     live index, this collection's earlier files and submitted documents included, and then switches. `retry_refused`
-    reads files again that an earlier run could not read and that have not changed since.
+    reads files again that an earlier run could not read and that have not changed since. `force` rebuilds a damaged
+    collection even if documents are lost by it.
     """
 
     inputs: tuple[str, ...]
@@ -22,6 +23,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     collection: str = "default"
     delete: bool = True
     rebuild: bool = False
+    force: bool = False
     retry_refused: bool = False
 
 

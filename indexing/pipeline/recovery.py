@@ -80,21 +80,35 @@ async def repair(context: PipelineContext, name: str, report: Report = say_nothi
         if document_id not in known:  # of several versions the fullest: a half-written one must not win
             orphans[document_id] = max(orphans.get(document_id, (0, "")), (count, version))
     await _record(context, info, {key: version for key, (_, version) in orphans.items()}, report)
-    incomplete = await context.manifest.whole(
-        lineage,
-        [
-            document_id
-            for document_id, (version, passages) in known.items()
-            if version is not None and stored[document_id, version] != passages
-        ],
-    )
-    await context.manifest.announce(lineage, incomplete)
-    counts = {key: version for key, (version, _) in known.items() if version is not None}
-    counts |= {key: version for key, (_, version) in orphans.items()}
-    several = [key for key, versions in Counter(key for key, _ in stored).items() if versions > 1 and key in counts]
-    await context.store.delete_stale(name, {key: counts[key] for key in several})
+    torn = [
+        document_id
+        for document_id, (version, passages) in known.items()
+        if version is not None and stored[document_id, version] != passages
+    ]
+    several = [document_id for document_id, versions in Counter(key for key, _ in stored).items() if versions > 1]
+    incomplete = await _mend(context, info, torn, several)
     files = sum(record.path is not None for record in incomplete)
     return Repaired(collection=name, recovered=len(orphans), to_read=files, written=len(incomplete) - files)
+
+
+async def _mend(
+    context: PipelineContext, info: CollectionInfo, torn: Sequence[str], several: Sequence[str]
+) -> list[DocumentRecord]:
+    """Announce those of the documents `torn` that lack passages, and delete what does not count of those `several`.
+
+    Nobody else writes them meanwhile; what somebody has written since the look at the store is left alone.
+    """
+    manifest, store, lineage = context.manifest, context.store, info.spec.lineage
+    async with context.locks.holding(lineage, [*torn, *several]), context.gate(lineage).step():
+        counts = {key: version for key, (version, _) in (await manifest.known(lineage)).items() if version is not None}
+        incomplete = []
+        for record in await manifest.whole(lineage, [key for key in torn if key in counts]):
+            found = await store.passages(info.name, record.id)
+            if sum(passage.version == record.version for passage in found) != record.passages:
+                incomplete.append(record)
+        await manifest.announce(lineage, incomplete)
+        await store.delete_stale(info.name, {key: counts[key] for key in several if key in counts})
+    return incomplete
 
 
 async def recover_lost(context: PipelineContext) -> list[Repaired]:

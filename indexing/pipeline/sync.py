@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from indexing.errors import CollectionNotFound, UnreadableDocument
+import msgspec
+
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
     ensure_collection,
@@ -28,7 +30,7 @@ from indexing.pipeline.planning import Plan, distinct, make_plan, plan_rebuild, 
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
-from indexing.pipeline.recovery import compare, repair
+from indexing.pipeline.recovery import compare, document_of, repair
 from indexing.pipeline.sources import Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer
 from indexing.readers.limits import UNREADABLE_BY_NATURE
@@ -92,12 +94,16 @@ class _SyncRun:
         context, name = self._context, self._request.collection
         earlier = await context.manifest.paths(lineage)
         plan = await asyncio.to_thread(plan_rebuild, discovery.sources, earlier, context.limits)
-        self._announce(plan, discovery.problems)
+        gone = [path for path in plan.gone if self._request.delete and discovery.covers(Path(path))]
+        kept = [path for path in plan.gone if path not in gone]
+        await self._check_losses(lineage, kept)
+        self._announce(msgspec.structs.replace(plan, gone=tuple(gone)), discovery.problems)
         spec = await new_spec(context, self._report)
         with context.building_lineage(spec.lineage):
             generation = await context.store.begin_rebuild(name, spec)
             writer = Writer(context, generation, spec.lineage, self._report)
             await carry_over(context, lineage, writer, self._report)
+            await self._keep_texts(lineage, kept, writer)
             await self._write(plan, writer)
             self._report(Notice(stage="finishing", detail="optimising and switching to the new index"))
             await context.store.optimize(generation)
@@ -105,12 +111,51 @@ class _SyncRun:
 
             async def switch() -> None:
                 await carry_over(context, lineage, writer)
-                for path in plan.gone:
+                for path in gone:
                     self._deleted += len(await context.manifest.versions(lineage, path))
                 await context.store.finish_rebuild(name, generation)
 
             await context.gate(lineage).retire(switch)
         await forget_lost_lineages(context)
+
+    async def _check_losses(self, lineage: str, kept: Sequence[str]) -> None:
+        """Refuse to rebuild a damaged collection if the files and the manifest cannot give back what it held.
+
+        `kept` are files that are gone, of which only the passages are left.
+        """
+        try:
+            await self._live()
+            return
+        except CollectionDamaged:
+            if self._request.force:
+                return
+        recorded = await self._context.manifest.totals(lineage)
+        if kept:
+            why = f"{len(kept)} of its files no longer exist, such as {kept[0]}"
+        elif not recorded.documents and not recorded.unfinished:
+            why = "the manifest does not know what it held"
+        else:
+            return
+        name = self._request.collection
+        raise Conflict(
+            f"a rebuild of the damaged collection {name!r} would lose documents: {why}. winnow snapshot restore goes "
+            "back to a snapshot; --force rebuilds without them"
+        )
+
+    async def _keep_texts(self, lineage: str, paths: Sequence[str], writer: Writer) -> None:
+        """Carry documents over whose files are gone, but not from where this run looks: from their passages."""
+        manifest, store = self._context.manifest, self._context.store
+        for path in paths:
+            for document_id in await manifest.versions(lineage, path):
+                record = await manifest.document(lineage, document_id)
+                with suppress(CollectionDamaged):
+                    found = await store.passages(self._request.collection, document_id)
+                    passages = [p for p in found if record is not None and p.version == record.version]
+                    if record is not None and passages:
+                        whole = msgspec.structs.replace(record, body=document_of(passages))
+                        prepared = await prepare_submitted(self._context, whole, self._report)
+                        await writer.add(msgspec.structs.replace(prepared, record=record))
+        await writer.flush()
 
     async def _recover(self) -> None:
         """Before a run changes anything: what the manifest has lost would be read again, or by a rebuild be lost."""

@@ -138,3 +138,23 @@ async def test_a_home_that_lost_its_collections_is_restored(tmp_path: Path) -> N
     finally:
         await bench.manifest.close()
         await bench.store.close()
+
+
+async def test_a_damaged_collection_is_replaced_without_force(tmp_path: Path) -> None:
+    """That is what the snapshot is for; the damaged files go to quarantine."""
+    bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
+    await put_documents(bench, "c", [SubmittedDocument(id="n", document=Document(text="Note."))])
+    path = await created(over(bench, tmp_path))
+    await bench.store.close()
+    await bench.manifest.close()
+    for segments in (tmp_path / "index" / "collections" / "c").glob("*/segments"):
+        shutil.rmtree(segments)
+    bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
+    try:
+        restored = await over(bench, tmp_path).restore(RestoreRequest(snapshot=path.name), say_nothing)
+        assert (restored.replaced, restored.kept, restored.warnings) == (True, None, ())
+        assert await texts(bench, "c") == ["Note."]
+        assert list((tmp_path / "index" / "quarantine").iterdir())
+    finally:
+        await bench.manifest.close()
+        await bench.store.close()

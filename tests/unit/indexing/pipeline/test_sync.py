@@ -10,7 +10,7 @@ import pytest
 
 from indexing.documents import Document
 from indexing.embedding.model import Lane, Vectors
-from indexing.errors import CollectionDamaged, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
+from indexing.errors import CollectionDamaged, Conflict, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
 from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
@@ -349,6 +349,51 @@ async def test_a_damaged_collection_is_rebuilt_from_files_and_manifest(
     assert await content(bench) == expected
     await bench.store.close()
     await bench.manifest.close()
+
+
+async def test_a_rebuild_keeps_the_texts_of_files_that_are_gone_elsewhere(
+    bench: PipelineContext, folder: Path, tmp_path: Path
+) -> None:
+    """As a run does: what is gone from within the inputs is deleted, what they do not cover is not."""
+    (tmp_path / "elsewhere.txt").write_text("It lay elsewhere.")
+    await index(bench, tmp_path, "elsewhere.txt")
+    await index(bench, folder)
+    expected = await content(bench)
+    (tmp_path / "elsewhere.txt").unlink()
+    assert (await index(bench, folder, rebuild=True)).deleted == 0
+    assert await content(bench) == expected
+    assert (await index(bench, tmp_path, "*.txt")).deleted == 1
+
+
+@pytest.mark.parametrize("lost", ["manifest", "files"])
+async def test_a_rebuild_that_would_lose_documents_is_refused(folder: Path, tmp_path: Path, lost: str) -> None:
+    """A damaged collection of which neither manifest nor files tell what it held; with force it goes on without."""
+    home = tmp_path / "home"
+    bench = workbench(EmbeddedStore(home / "index"), home)
+    await index(bench, folder)
+    await bench.store.close()
+    if lost == "manifest":
+        await bench.manifest.forget_lineage(await records_lineage(home))
+    else:
+        (folder / "birch.txt").unlink()
+    await bench.manifest.close()
+    (shard,) = (path for path in (home / "index" / "collections" / "default").iterdir() if path.is_dir())
+    shutil.rmtree(shard / "segments")
+    bench = workbench(EmbeddedStore(home / "index"), home)
+    with pytest.raises(Conflict, match="does not know what it held" if lost == "manifest" else r"birch\.txt"):
+        await index(bench, tmp_path, "none*.txt", rebuild=True)
+    with pytest.raises(CollectionDamaged):
+        await content(bench)
+    await index(bench, tmp_path, "none*.txt", rebuild=True, force=True)
+    assert bool(await content(bench)) == (lost == "files")
+    await bench.store.close()
+    await bench.manifest.close()
+
+
+async def records_lineage(home: Path) -> str:
+    """The lineage of the only collection in a home that nobody has opened."""
+    pointer = (home / "index" / "collections" / "default" / "current.json").read_bytes()
+    return str(msgspec.json.decode(pointer)["spec"]["lineage"])
 
 
 class HandingStore(ServerStore):
