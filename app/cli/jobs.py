@@ -19,7 +19,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 UNFINISHED = ("queued", "running")
 
 _STYLES = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
-_BAR = 8
+_BAR = 6
 _WATCH_S = 1.0
 
 
@@ -100,31 +100,29 @@ def _list(state: str | None, collection: str | None, limit: int, watch: bool, as
 def table(found: list[dict[str, Any]]) -> Table:
     """A line for each job."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("job", "collection", "state", "documents", "failed", "passages", "time"):
-        right = head in ("documents", "failed", "passages")
-        shown.add_column(head, justify="right" if right else "left", no_wrap=head != "collection", overflow="fold")
+    shown.add_column("job", no_wrap=True)
+    shown.add_column("collection", min_width=10, overflow="fold")
+    shown.add_column("state", no_wrap=True)
+    shown.add_column("documents", justify="right", no_wrap=True)
+    shown.add_column("passages", justify="right", no_wrap=True)
+    shown.add_column("time", min_width=10)
     for job in found:
-        shown.add_row(
-            job["id"],
-            clean(job["collection"]),
-            Text(job["state"], _STYLES.get(job["state"], "")),
-            _progress(job),
-            f"{job['failed']:,}" if job["failed"] else "-",
-            f"{job['passages']:,}",
-            _time(job),
-        )
+        state = Text(job["state"], _STYLES.get(job["state"], ""))
+        shown.add_row(job["id"], clean(job["collection"]), state, _progress(job), f"{job['passages']:,}", _time(job))
     return shown
 
 
 def _progress(job: dict[str, Any]) -> Text:
-    done = job["created"] + job["updated"] + job["unchanged"] + job["failed"]
     if job["documents"] is None:
         return Text("not read yet", "dim")
-    figures = f"{done:,}/{job['documents']:,}"
+    done = job["created"] + job["updated"] + job["unchanged"] + job["failed"]
+    progress = Text(f"{done:,}/{job['documents']:,}")
+    if job["failed"]:
+        progress.append(f" {job['failed']:,} failed", "red")
     if job["state"] != "running":
-        return Text(figures)
+        return progress
     filled = _BAR * done // max(1, job["documents"])
-    return Text.assemble(("━" * filled, "cyan"), ("━" * (_BAR - filled), "dim"), f" {figures}")
+    return Text.assemble(("━" * filled, "cyan"), ("━" * (_BAR - filled), "dim"), " ", progress)
 
 
 def _time(job: dict[str, Any]) -> str:

@@ -28,8 +28,8 @@ JOB: dict[str, Any] = {
 DONE = {**JOB, "state": "done", "finished_at": "2026-11-28T12:01:05Z", "seconds_left": None}
 
 
-def printed(job: dict[str, Any]) -> str:
-    console = Console(file=StringIO(), width=120)
+def printed(job: dict[str, Any], width: int = 120) -> str:
+    console = Console(file=StringIO(), width=width)
     console.print(table([job]))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -49,6 +49,13 @@ def test_a_line_says_how_far_a_job_is(job: dict[str, Any], shows: str) -> None:
     """Documents done, and how long is left or how long it took."""
     assert shows in printed(job)
     assert job["state"] in printed(job)
+
+
+def test_a_job_fits_into_a_narrow_terminal() -> None:
+    """In 80 columns its id, its collection and its progress are whole."""
+    shown = printed(JOB, 80)
+    for expected in ("3f5d4a0f8a5a0c1d", "notes", "653/1,200", "5,210"):
+        assert expected in shown
 
 
 def test_a_job_is_shown_with_what_failed() -> None:
