@@ -138,9 +138,9 @@ class Services:
         self.names = _names(settings, self.backends)
         self.embeddings = Embeddings(self.texts, self.model.get, self.names, settings.embedding.sizes)
         self.text_ranker = TextRanker(
-            self.rankers, Lexical(), self.texts, self.model.get, settings.compat, self.gates.rankings
+            self.rankers, Lexical(), self.texts, self.model.get, settings.compat, self.gates.texts
         )
-        self.documents = Documents(self.context.get)
+        self.documents = Documents(self.context.get, self.gates)
         self._on_close("readers", self.documents.close)
         self.snapshots = Snapshots(
             self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()

@@ -21,8 +21,9 @@ PATIENCE = 2.0
 """How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served. Waiting
 longer serves nobody then: the line never gets shorter, all of them are late."""
 
-BURST_S = 0.25
-"""Seconds that a visitor may have to wait in any case while less comes than can be served: a burst passes by."""
+BURST_VISITS, BURST_S = 8, 0.1
+"""While less comes than can be served a visitor may have to wait for so many quiet visits, or so many seconds if that
+is longer: a burst passes by."""
 
 RECENT_S = 5.0
 """Over about how long what comes is counted."""
@@ -30,12 +31,16 @@ RECENT_S = 5.0
 FIRST_GUESS_S = 0.01
 """What a visit is taken to last until one has ended."""
 
+HOLD_S = 2.0
+"""After so many seconds a visit gives its place to the next: it must be waiting for something, not working."""
+
 REMOTE_VISITS = 8
 """Visits to a place at once, where most of a visit waits for a server."""
 
-_RECENT_SHARE = 0.1
-_QUIET_FALLS, _QUIET_RISES = 0.5, 0.05
-"""The share of a new measurement. What is quiet falls fast: the first visits also wait for what is being loaded."""
+NEW_SHARE = 0.2
+"""Of a new measurement in a mean, which is geometric: the first visits may have to wait seconds for what is loaded."""
+
+_SHORTEST_S = 1e-4
 
 
 class Activity:
@@ -59,10 +64,11 @@ class Gate:
         activity: Activity | None = None,
         *,
         patience: float = PATIENCE,
+        hold_s: float = HOLD_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._kind, self._places, self._clock = kind, places, clock
-        self._activity, self._patience = activity or Activity(), patience
+        self._activity, self._patience, self._hold_s = activity or Activity(), patience, hold_s
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._returning: deque[asyncio.Future[None]] = deque()
@@ -81,9 +87,11 @@ class Gate:
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
-        patient_s = self._patience * (self._quiet_s or BURST_S / PATIENCE)
+        quiet_s = self._quiet_s or BURST_S / BURST_VISITS
         demand = self._arrivals / RECENT_S * self._recent_s / self._places
-        return patient_s if demand > 1 else max(BURST_S, patient_s)
+        if demand > 1:
+            return self._patience * quiet_s
+        return max(BURST_S, max(BURST_VISITS, self._patience) * quiet_s)
 
     @asynccontextmanager
     async def visit(self, watch: Stopwatch | None = None, *, again: bool = False) -> AsyncGenerator[None, None]:
@@ -95,13 +103,23 @@ class Gate:
         began, activity = self._clock(), self._activity
         activity.running += 1
         activity.begun += 1
-        alone = activity.begun if activity.running == 1 else 0
+        alone = activity.begun if activity.running == 1 and not self._waiting else 0
+        holds = True
+
+        def leave() -> None:
+            nonlocal holds
+            if holds:
+                holds = False
+                self._leave()
+
+        early = asyncio.get_running_loop().call_later(self._hold_s, leave)
         try:
             yield
             self._measure(self._clock() - began, quiet=alone == activity.begun)
         finally:
+            early.cancel()
             activity.running -= 1
-            self._leave()
+            leave()
 
     async def _enter(self, watch: Stopwatch, *, again: bool) -> None:
         if not again:
@@ -140,16 +158,20 @@ class Gate:
         self._counted_at = now
 
     def _measure(self, took_s: float, *, quiet: bool) -> None:
-        self._recent_s += _RECENT_SHARE * (took_s - self._recent_s)
+        self._recent_s = _mean(self._recent_s, took_s)
         if quiet:
-            before = self._quiet_s or took_s
-            self._quiet_s = before + (_QUIET_FALLS if took_s < before else _QUIET_RISES) * (took_s - before)
+            self._quiet_s = _mean(self._quiet_s or max(took_s, _SHORTEST_S), took_s)
+
+
+def _mean(before_s: float, new_s: float) -> float:
+    return before_s * math.pow(max(new_s, _SHORTEST_S) / before_s, NEW_SHARE)
 
 
 class Gates:
     """The gates of one process: the kinds of requests do not wait for one another, but for the processor.
 
-    Searches may fill `cores`, answers and rankings of callers' texts half of them. `remote`: a store on a server is
+    Each kind may fill half of the `cores`, so that two kinds get on beside each other; rankings of callers' texts and
+    small writes are one kind, as they share a lane of the embedding model. `remote`: a store on a server is
     waited for, not worked for. `patient` gates refuse nobody.
     """
 
@@ -157,6 +179,7 @@ class Gates:
         activity, patience = Activity(), math.inf if patient else PATIENCE
         waited_for = REMOTE_VISITS if remote else 1
         half = max(1, cores // 2)
-        self.searches = Gate("searches", max(2, cores) * waited_for, activity, patience=patience)
+        self.searches = Gate("searches", half * waited_for, activity, patience=patience)
         self.answers = Gate("answers", half * waited_for, activity, patience=patience)
-        self.rankings = Gate("rankings", half, activity, patience=patience)
+        self.texts = Gate("rankings and writes", half, activity, patience=patience)
+        self.readings = Gate("readings of documents", half * waited_for, activity, patience=patience)

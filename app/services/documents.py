@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from app.errors import Conflict, FieldProblem, NotFound, Overloaded
+from app.services.admission import Gates
 from app.services.document_validation import (
     Submission,
     SubmittedFile,
@@ -40,6 +41,9 @@ from indexing.store.base import CollectionInfo, CollectionSpec, Damaged, Distanc
 
 MAX_AT_ONCE = 64
 """Uploads whose callers wait until they are indexed."""
+
+SMALL_UPLOAD = 20_000
+"""Bytes; a dozen passages."""
 
 MAX_BODY_BYTES = 500_000_000
 """Of all uploads together that are being received, or that somebody waits for: they are in memory."""
@@ -71,8 +75,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 class Documents:
     """Collections and their documents. The context is asked for with each call, so that it can be opened late."""
 
-    def __init__(self, context: Callable[[], Awaitable[PipelineContext]]) -> None:
-        self._context = context
+    def __init__(self, context: Callable[[], Awaitable[PipelineContext]], gates: Gates) -> None:
+        self._context, self._gates = context, gates
         self.indexing_time = IndexingTime()
         self._syncing: dict[str, asyncio.Lock] = {}
         self._uploads = self._body_bytes = 0
@@ -189,6 +193,16 @@ class Documents:
         outcomes = iter(await self._put_measured(collection, good, report) if good else ())
         return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
+    async def index_at_once(self, collection: str, documents: Sequence[Validated], size: int) -> list[DocumentResult]:
+        """As `index`, for a caller who waits, and uploaded `size` bytes. Raises Overloaded.
+
+        Only small uploads pass the gate: they are let in by the time that they take, and large ones would spoil it.
+        """
+        if size > SMALL_UPLOAD:
+            return await self.index(collection, documents)
+        async with self._gates.texts.visit():
+            return await self.index(collection, documents)
+
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
         """What becomes of these documents if they are indexed now and nothing goes wrong."""
         context = await self._context()
@@ -206,21 +220,23 @@ class Documents:
     async def page(self, collection: str, *, after: str, limit: int) -> tuple[list[DocumentRecord], bool]:
         """Up to `limit` documents by id, those after `after`, and whether more follow. Raises CollectionNotFound."""
         context = await self._context()
-        lineage = (await context.store.info(collection)).spec.lineage
-        records = await context.manifest.documents(lineage, after=after, limit=limit + 1)
+        async with self._gates.readings.visit():
+            lineage = (await context.store.info(collection)).spec.lineage
+            records = await context.manifest.documents(lineage, after=after, limit=limit + 1)
         return records[:limit], len(records) > limit
 
     async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
         """A document and its passages in order. Raises CollectionNotFound, NotFound."""
         context = await self._context()
-        lineage = (await context.store.info(collection)).spec.lineage
-        for spelling in _spellings(document_id):
-            while (record := await context.manifest.document(lineage, spelling)) is not None:
-                found = await context.store.passages(collection, record.id)
-                passages = [passage for passage in found if passage.version == record.version]
-                if len(passages) == record.passages or record == await context.manifest.document(lineage, spelling):
-                    return record, passages
-                # Else the next version was committed in between.
+        async with self._gates.readings.visit():
+            lineage = (await context.store.info(collection)).spec.lineage
+            for spelling in _spellings(document_id):
+                while (record := await context.manifest.document(lineage, spelling)) is not None:
+                    found = await context.store.passages(collection, record.id)
+                    passages = [passage for passage in found if passage.version == record.version]
+                    if len(passages) == record.passages or record == await context.manifest.document(lineage, spelling):
+                        return record, passages
+                    # Else the next version was committed in between.
         raise document_not_found(collection, document_id)
 
     async def submitted_text(self, collection: str, record: DocumentRecord) -> str | None:

@@ -319,7 +319,7 @@ class NeverDone(Documents):
     """Indexing that goes on until it is cancelled."""
 
     def __init__(self, services: Services) -> None:
-        super().__init__(services.context.get)
+        super().__init__(services.context.get, services.gates)
         self.begun = asyncio.Event()
         self.uploads = 0
 

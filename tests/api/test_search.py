@@ -1,5 +1,7 @@
 """POST /search."""
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -7,7 +9,7 @@ import pytest
 
 from app.config.settings import Settings
 from app.main import create_app
-from app.wiring import Services
+from app.wiring import CORES, Services
 from indexing.errors import StoreUnavailable
 from indexing.store.base import VectorStore
 from tests.api.conftest import local_client
@@ -188,3 +190,22 @@ async def test_a_store_that_is_down_is_unavailable(settings: Settings, answerer:
         response = await client.post("/search", json={"query": "dental"})
     assert response.status_code == 503
     assert response.json()["detail"] == "the store is away"
+
+
+async def test_a_crowd_is_refused_early_and_health_is_not(client: httpx.AsyncClient, services: Services) -> None:
+    """503 with Retry-After while the line is long; those in it are served, with the time they waited."""
+    async with AsyncExitStack() as places:
+        for _ in range(CORES):
+            place = services.gates.searches.visit()
+            if services.gates.searches.expected_wait_s == 0:
+                await places.enter_async_context(place)
+        crowd = [asyncio.ensure_future(client.post("/search", json={"query": "dental"})) for _ in range(60 * CORES)]
+        await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 200
+    replies = await asyncio.gather(*crowd)
+    refused = [reply for reply in replies if reply.status_code == 503]
+    assert {reply.status_code for reply in replies} == {200, 503}
+    assert {reply.json()["type"] for reply in refused} == {"urn:winnow:problem:overloaded"}
+    assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+    assert any("wait" in reply.json()["timings_ms"] for reply in replies if reply.status_code == 200)

@@ -163,7 +163,8 @@ async def _index(upload: Upload, documents: Documents, jobs: Jobs, wait: bool | 
     with documents.uploading():
         examined = await documents.read(submissions)
         if wait or time.estimate(examined) <= WAIT_S:
-            return Response(_indexed(upload.collection, await documents.index(upload.collection, examined)))
+            results = await documents.index_at_once(upload.collection, examined, upload.size)
+            return Response(_indexed(upload.collection, results))
     return await _accepted(upload, examined, jobs)
 
 

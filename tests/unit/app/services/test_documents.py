@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from app.errors import Overloaded
+from app.services.admission import Gates
 from app.services.document_validation import failed
-from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, Documents
+from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
 from indexing.documents import Document
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument
@@ -45,7 +46,7 @@ def documents(bench: PipelineContext) -> Documents:
     async def get() -> PipelineContext:
         return bench
 
-    return Documents(get)
+    return Documents(get, Gates(2))
 
 
 def submitted(document_id: str, text: str = "dental") -> SubmittedDocument:
@@ -77,6 +78,22 @@ async def test_uploads_at_once_are_bounded(documents: Documents) -> None:
             stack.enter_context(documents.uploading())
     with documents.uploading():
         pass
+
+
+async def test_only_small_uploads_pass_the_gate(bench: PipelineContext) -> None:
+    """While its places are taken a small one waits; a large one does not."""
+
+    async def get() -> PipelineContext:
+        return bench
+
+    gates = Gates(1)
+    documents = Documents(get, gates)
+    async with gates.texts.visit():
+        small = asyncio.ensure_future(documents.index_at_once("c", [submitted("small")], SMALL_UPLOAD))
+        await documents.index_at_once("c", [submitted("large")], SMALL_UPLOAD + 1)
+        assert not small.done()
+    [result] = await small
+    assert result.status == "created"
 
 
 async def test_bodies_in_memory_are_bounded(documents: Documents) -> None:

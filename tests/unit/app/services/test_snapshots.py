@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.services.admission import Gates
 from app.services.documents import Documents
 from app.services.snapshots import Snapshots
 from indexing.disk import DiskGuard
@@ -40,7 +41,7 @@ def over(bench: PipelineContext, home: Path) -> Snapshots:
     async def get() -> PipelineContext:
         return bench
 
-    return Snapshots(get, Documents(get), DiskGuard(home / "snapshots", 0), "1.2.3")
+    return Snapshots(get, Documents(get, Gates(2)), DiskGuard(home / "snapshots", 0), "1.2.3")
 
 
 async def created(snapshots: Snapshots, output: Path | str | None = None) -> Path:
