@@ -149,7 +149,8 @@ class Services:
         self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
-        self.warm_up = WarmUp(needs, self._index_samples, self.disk, self._damages, self.repairs)
+        finish = self.documents.finish_unfinished
+        self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._damages, self.repairs)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -279,12 +280,14 @@ class WarmUp:
     def __init__(
         self,
         needs: Mapping[str, Callable[[], Awaitable[object]]],
+        finish_unfinished: Callable[[], Awaitable[None]],
         index_samples: Callable[[Path], Awaitable[None]],
         disk: DiskGuard,
         damages: Callable[[], Awaitable[list[str]]],
         repairs: Repairs,
     ) -> None:
         self._needs = needs
+        self._finish_unfinished = finish_unfinished
         self._disk = disk
         self._damages = damages
         self._repairs = repairs
@@ -323,6 +326,7 @@ class WarmUp:
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
         await _try_and_log("manifest", self._repairs.check)
+        await self._finish_unfinished()
         if self._samples is None:
             return
         try:

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Literal
 
 import msgspec
+import structlog
 
-from app.errors import Conflict, FieldProblem, NotFound, Overloaded
+from app.errors import Conflict, FieldProblem, NotFound, Overloaded, WinnowError
 from app.services.admission import Gates
 from app.services.document_validation import (
     Submission,
@@ -29,6 +30,8 @@ from indexing.pipeline.ingest import (
     SubmittedDocument,
     delete_document,
     drop_collection,
+    finish_deletions,
+    finish_submitted,
     put_documents,
 )
 from indexing.pipeline.manifest import DocumentRecord
@@ -50,6 +53,9 @@ MAX_BODY_BYTES = 500_000_000
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
+
+
+log = structlog.get_logger()
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +109,36 @@ class Documents:
         """Keep runs over files out of the collection meanwhile."""
         async with self._syncing.setdefault(collection, asyncio.Lock()):
             yield
+
+    async def finish_unfinished(self) -> None:
+        """Finish in every collection what a killed process left. What fails is logged and left to the next start, or to
+        the next run over files; it does not keep the other collections from being finished.
+        """
+        try:
+            context = await self._context()
+            collections = await context.store.collections()
+        except WinnowError as exc:
+            log.error("what an earlier run left unfinished cannot be looked for", detail=str(exc))
+            return
+        for info in collections:
+            try:
+                await self._finish(context, info)
+            except WinnowError as exc:
+                log.error("documents stay unfinished", collection=info.name, detail=str(exc))
+            except Exception:
+                log.exception("documents stay unfinished", collection=info.name)
+
+    async def _finish(self, context: PipelineContext, info: CollectionInfo) -> None:
+        name, lineage = info.name, info.spec.lineage
+        if not (unfinished := await context.manifest.unfinished(lineage)):
+            return
+        log.info("finishing what an earlier run left", collection=name, documents=len(unfinished))
+        await finish_deletions(context, name, lineage)
+        await find_collection(context, name)  # whether the embedder is still the collection's
+        await finish_submitted(context, name, lineage)
+        if any(record.path for record in await context.manifest.unfinished(lineage)):
+            await self.sync(SyncRequest(inputs=(), cwd=".", collection=name, delete=False))
+        log.info("finished what an earlier run left", collection=name)
 
     async def collections(self) -> list[Collection]:
         """All collections by name."""

@@ -98,16 +98,23 @@ async def finish_submitted(context: PipelineContext, name: str, lineage: str, re
 
     What was being written from a file is left to whoever reads the file.
     """
+    await finish_deletions(context, name, lineage)
     writer = Writer(context, name, lineage)
-    records = await context.manifest.unfinished(lineage)
-    left = [record.id for record in records if record.op != "write" or record.submitted]
+    left = [record.id for record in await context.manifest.unfinished(lineage) if record.submitted]
     for start in range(0, len(left), _DOCUMENTS_PER_PART):
         part = left[start : start + _DOCUMENTS_PER_PART]
         async with context.locks.holding(lineage, part):  # what somebody has in hand is finished by then
-            pending = [await context.manifest.pending(lineage, key) for key in part]
-            await writer.settle([record for record in pending if record and record.op != "write"])
             found = [await context.manifest.pending_with_body(lineage, key) for key in part]
             await writer.write([await prepare_submitted(context, record, report) for record in found if record])
+
+
+async def finish_deletions(context: PipelineContext, name: str, lineage: str) -> None:
+    """Clear away what a killed writer had committed or deleted, and not cleared away. It needs no model."""
+    writer = Writer(context, name, lineage)
+    left = [record.id for record in await context.manifest.unfinished(lineage) if record.op != "write"]
+    async with context.locks.holding(lineage, left):
+        pending = [await context.manifest.pending(lineage, document_id) for document_id in left]
+        await writer.settle([record for record in pending if record and record.op != "write"])
 
 
 async def prepare_submitted(context: PipelineContext, record: DocumentRecord, report: Report = say_nothing) -> Prepared:

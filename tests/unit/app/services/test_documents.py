@@ -17,12 +17,14 @@ from app.services.admission import Gates
 from app.services.document_validation import failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
 from indexing.documents import Document
-from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument
-from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.manifest import DocumentRecord, Manifest
 from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.write_stage import prepare
 from indexing.readers import ReadLimits
 from indexing.retrieval.bm25 import Lexical
+from indexing.store.base import Point
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.points import everything
@@ -173,3 +175,68 @@ async def test_no_manifest_call_runs_on_the_event_loop(
     await documents.drop("c")
     assert len(sqlite_threads) == 1
     assert threading.get_ident() not in sqlite_threads
+
+
+async def leave_unfinished(bench: PipelineContext, documents: Documents, collection: str, folder: Path) -> str:
+    """What kills leave: a new document, an update, a deletion and a file, each begun."""
+    await documents.put(collection, [submitted("updated", "before"), submitted("deleted", "before")])
+    (folder / "a.jsonl").write_text('{"id": "file", "text": "before"}')
+    await documents.sync(SyncRequest(inputs=("a.jsonl",), cwd=str(folder), collection=collection))
+    lineage = (await bench.store.info(collection)).spec.lineage
+    (folder / "a.jsonl").write_text('{"id": "file", "text": "after"}')
+    for key in ("new", "updated", "file"):
+        document, path = Document(text="after"), str(folder / "a.jsonl") if key == "file" else None
+        body = None if path else document
+        record = DocumentRecord(
+            id=key, path=path, source="a.jsonl", title="", version=document.content_hash(), passages=1, body=body
+        )
+        await bench.manifest.announce(lineage, [record])
+    await bench.manifest.announce_deletion(lineage, ["deleted"])
+    return lineage
+
+
+async def test_what_a_killed_process_left_is_finished(
+    bench: PipelineContext, documents: Documents, tmp_path: Path
+) -> None:
+    """Submitted documents are written, deletions done, files read again; nothing is left to do."""
+    lineage = await leave_unfinished(bench, documents, "c", tmp_path)
+    await show_what_counts(bench)
+    await documents.finish_unfinished()
+    passages = {(p.document_id, p.text) for p in await everything(bench.store, "c")}
+    assert passages == {("new", "after"), ("updated", "after"), ("file", "after")}
+    assert await bench.manifest.unfinished(lineage) == []
+    assert not bench.visibility.counting(lineage)
+
+
+async def test_a_collection_that_cannot_be_finished_keeps_no_other_from_it(
+    bench: PipelineContext, documents: Documents, tmp_path: Path
+) -> None:
+    """Where the embedder is another one, deletions alone are finished, and the earlier versions count on."""
+    stuck = await leave_unfinished(bench, documents, "c", tmp_path)
+    spec = msgspec.structs.replace((await bench.store.info("c")).spec, embedder="another")
+    await bench.store.drop("c")
+    await bench.store.create("c", spec)
+    fine = await leave_unfinished(bench, documents, "d", tmp_path)
+    await documents.finish_unfinished()
+    assert {record.id for record in await bench.manifest.unfinished(stuck)} == {"new", "updated", "file"}
+    assert await bench.manifest.unfinished(fine) == []
+
+
+async def test_a_document_is_shown_as_it_was_until_its_update_is_complete(
+    bench: PipelineContext, documents: Documents
+) -> None:
+    """The record and the passages belong together, whatever lies in the store besides."""
+    await documents.put("c", [submitted("x", "before")])
+    lineage = (await bench.store.info("c")).spec.lineage
+    body = Document(text="after")
+    record = DocumentRecord(id="x", path=None, source="", title="", version=body.content_hash(), passages=0, body=body)
+    prepared = prepare(body, record, HashEmbedder())
+    await bench.manifest.announce(lineage, [record])
+    point = Point(passage=prepared.passages[0], dense=HashEmbedder().embed_documents(["after"])[0], sparse=None)
+    await bench.store.upsert("c", [point])
+    found, passages = await documents.document("c", "x")
+    assert (found.version, [passage.text for passage in passages]) == (
+        Document(text="before").content_hash(),
+        ["before"],
+    )
+    assert [record.version for record in (await documents.page("c", after="", limit=5))[0]] == [found.version]
