@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from indexing.errors import StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
 from indexing.sqlite import SqliteFile, transaction
 
@@ -81,7 +82,11 @@ class JobRecords:
 
     def __init__(self, path: Path) -> None:
         """Blocks: open it in a thread."""
-        self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
+        try:
+            self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
+        except StoreUnavailable as exc:
+            hint = "if it is damaged, move it away and start again: uploads that are not indexed are taken up again"
+            raise StoreUnavailable(f"{exc}; {hint}") from exc
 
     async def close(self) -> None:
         """Finish the calls under way, then close the file."""

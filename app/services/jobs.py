@@ -229,7 +229,7 @@ class Jobs:
         record = JobRecord(id=job_id, collection=collection, bytes=size, created_at=datetime.now(UTC))
         if not any(isinstance(submission, SubmittedFile) for submission in submissions):
             record = _with_documents(record, submissions)
-        await asyncio.to_thread(self._spool.write, job_id, submissions, size)
+        await asyncio.to_thread(self._spool.write, job_id, collection, submissions, size)
         try:
             await (await self._records.get()).save(record)
         except BaseException:
@@ -240,8 +240,7 @@ class Jobs:
 
     async def _resume(self) -> None:
         records = await self._records.get()
-        unfinished = await records.unfinished()
-        await asyncio.to_thread(self._spool.keep, [record.id for record in unfinished])
+        unfinished = [*await records.unfinished(), *await self._unrecorded(records)]
         for record in unfinished:
             waiting = msgspec.structs.replace(record, state="queued")
             await records.save(waiting, durable=False)
@@ -249,6 +248,20 @@ class Jobs:
             self._activate(waiting)
         if unfinished:
             log.info("continuing jobs of an earlier run", jobs=len(unfinished))
+
+    async def _unrecorded(self, records: JobRecords) -> list[JobRecord]:
+        """Jobs of which there is an upload and no record: the file of the records was lost. They begin anew.
+
+        Removes uploads of jobs that are finished: a kill came before their end was complete.
+        """
+        lost: list[JobRecord] = []
+        for job_id, size in (await asyncio.to_thread(self._spool.jobs)).items():
+            if (found := await records.find(job_id)) is not None:
+                if found[0].state not in UNFINISHED:
+                    await asyncio.to_thread(self._spool.delete, job_id)
+            elif collection := await asyncio.to_thread(self._spool.collection, job_id):
+                lost.append(JobRecord(id=job_id, collection=collection, bytes=size, created_at=datetime.now(UTC)))
+        return lost
 
     async def _resume_or_log(self) -> None:
         try:
@@ -315,7 +328,7 @@ class Jobs:
         record = job.record
         submissions = await asyncio.to_thread(lambda: list(self._spool.read(record.id)))
         documents = await self._documents.read(submissions)
-        await asyncio.to_thread(self._spool.write, record.id, documents, record.bytes)
+        await asyncio.to_thread(self._spool.write, record.id, record.collection, documents, record.bytes)
         await self._save(job, _with_documents(record, documents))
 
     async def _slices(self, job: _ActiveJob) -> AsyncIterator[tuple[list[Validated], bool]]:

@@ -2,8 +2,8 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
 from zlib import crc32
@@ -26,11 +26,12 @@ class SpoolDamaged(WinnowError):
 
 
 class _Record(msgspec.Struct, array_like=True):
-    """A submission: one of the three."""
+    """A submission: a document, a file or a failure. The first record of a job names the collection instead."""
 
     document: SubmittedDocument | None = None
     file: SubmittedFile | None = None
     failure: DocumentResult | None = None
+    collection: str | None = None
 
 
 class Spool:
@@ -42,7 +43,7 @@ class Spool:
     def __init__(self, directory: Path, disk: DiskGuard) -> None:
         self._directory, self._disk = directory, disk
 
-    def write(self, job_id: str, submissions: Iterable[Submission], size: int) -> None:
+    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
         """Store them, about `size` bytes, in the place of what the job had; on the disk when this returns."""
         self._disk.check(size)
         path = self._path(job_id)
@@ -51,7 +52,9 @@ class Spool:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                    file.writelines(_encoded(submissions))
+                    file.writelines(_frame(_Record(collection=collection)))
+                    for submission in submissions:
+                        file.writelines(_frame(_recorded(submission)))
                     file.flush()
                     os.fsync(file.fileno())
                 new.replace(path)
@@ -62,6 +65,35 @@ class Spool:
 
     def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
         """The submissions from `start` on, one by one."""
+        for record in self._records(job_id, start + 1):
+            if submission := record.document or record.file or record.failure:
+                yield submission
+
+    def collection(self, job_id: str) -> str | None:
+        """The collection that a job is for; None if its upload is damaged."""
+        try:
+            record = next(self._records(job_id, 0), None)
+        except SpoolDamaged:
+            return None
+        return record.collection if record else None
+
+    def jobs(self) -> dict[str, int]:
+        """The jobs that have an upload here, the oldest first, with its bytes. Removes what was not written whole."""
+        try:
+            paths = list(self._directory.iterdir())
+        except FileNotFoundError:
+            return {}
+        for path in paths:
+            if path.suffix == _UNFINISHED:
+                path.unlink(missing_ok=True)
+        uploads = [(path.stat(), path.stem) for path in paths if path.suffix == _SUFFIX]
+        return {job_id: stat.st_size for stat, job_id in sorted(uploads, key=lambda one: one[0].st_mtime_ns)}
+
+    def delete(self, job_id: str) -> None:
+        """Remove what a job had, if it is there."""
+        self._path(job_id).unlink(missing_ok=True)
+
+    def _records(self, job_id: str, start: int) -> Iterator[_Record]:
         try:
             with self._path(job_id).open("rb") as file:
                 while head := file.read(_HEAD.size):
@@ -73,18 +105,6 @@ class Spool:
                     yield _decoded(file.read(size), size, checksum)
         except FileNotFoundError as exc:
             raise SpoolDamaged("its documents are missing on disk: upload them again") from exc
-
-    def delete(self, job_id: str) -> None:
-        """Remove what a job had, if it is there."""
-        self._path(job_id).unlink(missing_ok=True)
-
-    def keep(self, job_ids: Collection[str]) -> None:
-        """Remove what other jobs had: a kill may have come before their end was complete."""
-        kept = {self._path(job_id).name for job_id in job_ids}
-        with suppress(FileNotFoundError):
-            for path in self._directory.iterdir():
-                if path.suffix in (_SUFFIX, _UNFINISHED) and path.name not in kept:
-                    path.unlink(missing_ok=True)
 
     def _path(self, job_id: str) -> Path:
         return self._directory / f"{job_id}{_SUFFIX}"
@@ -100,26 +120,23 @@ class Spool:
             raise StoreUnavailable(f"the upload cannot be kept in {self._directory}: {exc.strerror}") from exc
 
 
-def _encoded(submissions: Iterable[Submission]) -> Iterator[bytes]:
-    for submission in submissions:
-        if isinstance(submission, SubmittedDocument):
-            record = _Record(document=submission)
-        elif isinstance(submission, SubmittedFile):
-            record = _Record(file=submission)
-        else:
-            record = _Record(failure=submission)
-        data = msgspec.msgpack.encode(record)
-        yield _HEAD.pack(len(data), crc32(data))
-        yield data
+def _recorded(submission: Submission) -> _Record:
+    if isinstance(submission, SubmittedDocument):
+        return _Record(document=submission)
+    if isinstance(submission, SubmittedFile):
+        return _Record(file=submission)
+    return _Record(failure=submission)
 
 
-def _decoded(data: bytes, size: int, checksum: int) -> Submission:
+def _frame(record: _Record) -> tuple[bytes, bytes]:
+    data = msgspec.msgpack.encode(record)
+    return _HEAD.pack(len(data), crc32(data)), data
+
+
+def _decoded(data: bytes, size: int, checksum: int) -> _Record:
     if len(data) != size or crc32(data) != checksum:
         raise SpoolDamaged("its documents are damaged on disk: upload them again; what is indexed stays")
-    record = msgspec.msgpack.decode(data, type=_Record)
-    submission = record.document or record.file or record.failure
-    assert submission is not None  # noqa: S101 - `_encoded` sets one
-    return submission
+    return msgspec.msgpack.decode(data, type=_Record)
 
 
 def _sync_directory(directory: Path) -> None:

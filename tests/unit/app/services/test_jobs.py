@@ -286,6 +286,45 @@ async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, dama
     await again.close()
 
 
+async def test_jobs_outlive_their_records(tmp_path: Path, index: Index) -> None:
+    """Where the file is damaged and moved away: what was not indexed is taken up again from the uploads."""
+    index.stop_after = 0
+    jobs = jobs_of(tmp_path, index)
+    job = await jobs.submit("c", many(3), 1)
+    behind = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n\n")], 1)
+    await index.hanging.wait()
+    await jobs.close()
+    index.stop_after = None
+    damage(tmp_path / "jobs.sqlite3")
+    again = jobs_of(tmp_path, index)
+    again.start()
+    with pytest.raises(StoreUnavailable, match="move it away"):
+        await again.find(job.id)
+    await again.close()
+    (tmp_path / "jobs.sqlite3").unlink()
+    once_more = jobs_of(tmp_path, index)
+    once_more.start()
+    await seen_soon(once_more, job)
+    done = [await ended(once_more, one) for one in (job, behind)]
+    assert [(one.state, one.created, one.collection) for one in done] == [("done", 3, "c"), ("done", 2, "c")]
+    await once_more.close()
+
+
+def damage(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}-*"):
+        each.unlink()
+    path.write_bytes(b"no database " * 1000)
+
+
+async def seen_soon(jobs: Jobs, job: Job) -> None:
+    """Wait until it is known."""
+    async with asyncio.timeout(30):
+        while True:
+            if any(one.id == job.id for one in (await jobs.page(limit=10)).jobs):
+                return
+            await asyncio.sleep(0.001)
+
+
 async def test_an_upload_is_private_and_there_before_the_job_is_taken(tmp_path: Path, jobs: Jobs, index: Index) -> None:
     """Only the user who runs the service can read it."""
     index.stop_after = 0

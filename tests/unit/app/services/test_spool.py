@@ -38,35 +38,36 @@ def spool(tmp_path: Path) -> Spool:
 
 def test_submissions_come_back_as_they_were(spool: Spool) -> None:
     """Documents, files and failures, in order, from any place on."""
-    spool.write("j", SUBMISSIONS, 1)
+    spool.write("j", "c", SUBMISSIONS, 1)
     for start in range(4):
         assert list(spool.read("j", start)) == SUBMISSIONS[start:]
 
 
 def test_writing_again_replaces_what_was_there(spool: Spool, tmp_path: Path) -> None:
     """As when files have been read: nothing of the earlier is left."""
-    spool.write("j", SUBMISSIONS, 1)
-    spool.write("j", [DOCUMENT], 1)
+    spool.write("j", "c", SUBMISSIONS, 1)
+    spool.write("j", "c", [DOCUMENT], 1)
     assert list(spool.read("j")) == [DOCUMENT]
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["j.submissions"]
 
 
-def test_only_what_is_still_needed_is_kept(spool: Spool, tmp_path: Path) -> None:
-    """What a killed process left behind goes, also what it had not written whole."""
-    spool.keep([])
-    spool.write("kept", [DOCUMENT], 1)
-    spool.write("gone", [DOCUMENT], 1)
+def test_uploads_say_what_they_are_for(spool: Spool, tmp_path: Path) -> None:
+    """Each names its collection; what a killed process had not written whole is removed."""
+    assert spool.jobs() == {}
+    spool.write("kept", "c", [DOCUMENT], 1)
+    spool.write("gone", "d", [DOCUMENT], 1)
     (tmp_path / "jobs" / "half.new").write_bytes(b"x")
-    spool.keep(["kept"])
+    assert set(spool.jobs()) == {"kept", "gone"}
+    assert [spool.collection(job_id) for job_id in ("kept", "gone", "nope")] == ["c", "d", None]
+    spool.delete("gone")
+    spool.delete("gone")
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["kept.submissions"]
-    spool.delete("kept")
-    spool.delete("kept")
 
 
-@pytest.mark.parametrize("place", [0, 3, 20, 60])
+@pytest.mark.parametrize("place", [14, 18, 40, 60])
 def test_any_changed_byte_is_noticed(spool: Spool, tmp_path: Path, place: int) -> None:
     """In a length, in a checksum, or in a document."""
-    spool.write("j", [DOCUMENT], 1)
+    spool.write("j", "c", [DOCUMENT], 1)
     path = tmp_path / "jobs" / "j.submissions"
     data = bytearray(path.read_bytes())
     data[place] ^= 0xFF
@@ -86,5 +87,5 @@ def test_a_disk_that_fails_leaves_nothing_behind(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(error):
-        spool.write("j", [DOCUMENT], 1)
+        spool.write("j", "c", [DOCUMENT], 1)
     assert list((tmp_path / "jobs").iterdir()) == []
