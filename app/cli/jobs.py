@@ -74,8 +74,14 @@ def cancel(job_ids: tuple[str, ...]) -> None:
     """Cancel jobs. What they have written stays; a job that is finished is forgotten."""
     settings = current_settings()
     for job_id in job_ids:
+        state = show_job(settings, job_id)["state"]
         cancel_job(settings, job_id)
-        err.print(f"cancelled {clean(job_id)}", markup=False, highlight=False)
+        err.print(f"{removal(state)} {clean(job_id)}", markup=False, highlight=False)
+
+
+def removal(state: str) -> str:
+    """What cancelling does to a job in this state."""
+    return "cancelled" if state in UNFINISHED else f"forgot the job, which was {state} already:"
 
 
 def _list(state: str | None, collection: str | None, limit: int, watch: bool, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from app.cli.jobs import show_one, table
+from app.cli.jobs import removal, show_one, table
 
 JOB: dict[str, Any] = {
     "id": "3f5d4a0f8a5a0c1d",
@@ -66,3 +66,9 @@ def test_a_job_is_shown_with_what_failed() -> None:
     for expected in ("640 created", "the store is away", "a.pdf [no_text_layer] Its pages  are pictures."):
         assert expected in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(("state", "says"), [("queued", "cancelled"), ("running", "cancelled"), ("done", "forgot")])
+def test_a_finished_job_is_not_said_to_be_cancelled(state: str, says: str) -> None:
+    """Its documents are indexed all the same."""
+    assert removal(state).startswith(says)
