@@ -15,6 +15,7 @@ from rich.text import Text
 from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
 from app.cli.http_client import RemoteService
+from app.cli.terminal import counted
 from app.config.settings import CONFIG_FILE, Settings, load_settings, misspelt_variables
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
@@ -203,9 +204,9 @@ def _describe(collections: list[CollectionStatus], location: str, fingerprint: s
             detail = f"{passages} passages, but the manifest does not agree about their documents"
             yield Finding(name=name, state="broken", detail=detail, fix=f"winnow collections repair {collection}")
         elif embedder == fingerprint:
-            yield Finding(name=name, state="ok", detail=f"{passages} passages")
+            yield Finding(name=name, state="ok", detail=counted(passages, "passage"))
         else:
-            detail = f"{passages} passages embedded by [{embedder}], but [{fingerprint}] is configured"
+            detail = f"{counted(passages, 'passage')} embedded by [{embedder}], but [{fingerprint}] is configured"
             fix = f"winnow index --rebuild --collection {collection}, or configure the earlier model again"
             yield Finding(name=name, state="broken", detail=detail, fix=fix)
 

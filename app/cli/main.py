@@ -181,6 +181,8 @@ def index(
     with IndexingView(err) as view, _exit_on_interrupt(view, note):
         if paths == ("-",):
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
+            for refused in summary.refused:
+                view.show(refused)
         else:
             request = SyncRequest(
                 inputs=paths,

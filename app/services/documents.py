@@ -23,7 +23,7 @@ from app.services.document_validation import (
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
 from indexing.documents import Passage
-from indexing.errors import UnreadableDocument
+from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
     DocumentResult,
@@ -293,10 +293,12 @@ class Documents:
             async with ReaderPool(context.limits) as pool:
                 documents = await pool.read(data, name)
         except UnreadableDocument as exc:
-            refused = (NotIndexed(source=name, reason=exc.reason, detail=exc.detail),)
-            return Summary(collection=collection, refused=refused)
-        submitted = [SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents]
-        outcomes = await self.index(collection, await asyncio.to_thread(validate, submitted))
+            outcomes = [failed(exc.reason, exc.detail, source=name)]
+        else:
+            submitted = [
+                SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
+            ]
+            outcomes = await self.index(collection, await asyncio.to_thread(validate, submitted))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str) -> bool:
@@ -309,7 +311,10 @@ class Documents:
 
     async def _summary(self, collection: str, name: str, outcomes: Sequence[DocumentResult], seconds: float) -> Summary:
         context = await self._context()
-        info = await context.store.info(collection)
+        try:
+            info = await context.store.info(collection)
+        except CollectionNotFound:  # nothing that could be read has made it
+            info = None
         count = Counter(outcome.status for outcome in outcomes)
         return Summary(
             collection=collection,
@@ -320,8 +325,8 @@ class Documents:
                 NotIndexed(source=name, reason=o.reason or "", detail=o.detail or "") for o in outcomes if o.reason
             ),
             passages=sum(outcome.passages for outcome in outcomes if outcome.status != "unchanged"),
-            total_documents=await context.manifest.count(info.spec.lineage),
-            total_passages=info.passages,
+            total_documents=await context.manifest.count(info.spec.lineage) if info else 0,
+            total_passages=info.passages if info else 0,
             seconds=round(seconds, 3),
         )
 

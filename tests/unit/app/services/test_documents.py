@@ -140,6 +140,15 @@ async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
     assert documents.indexing_time.passages_per_s == rate
 
 
+async def test_bytes_that_cannot_be_read_are_told_with_what_the_collection_holds(documents: Documents) -> None:
+    """Also where there is no collection yet: none is made for nothing."""
+    nowhere = await documents.put_bytes(bytes(range(256)), "a.png", "c")
+    await documents.put("c", [submitted("x")])
+    there = await documents.put_bytes(b"", "a.txt", "c")
+    assert [(summary.failed, summary.total_documents) for summary in (nowhere, there)] == [(1, 0), (1, 1)]
+    assert [one.reason for one in (*nowhere.refused, *there.refused)] == ["binary", "empty"]
+
+
 @pytest.fixture
 def sqlite_threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The threads that execute SQL on connections opened from now on."""
