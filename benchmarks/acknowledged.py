@@ -60,11 +60,6 @@ class History:
         """What may be shown now."""
         return self.states[self.floor :]
 
-    @property
-    def settled(self) -> bool:
-        """Nothing is open."""
-        return self.floor == len(self.states) - 1
-
     def see(self, word: str) -> None:
         """What was shown once may not go back."""
         places = [place for place, state in enumerate(self.states) if state == word and place >= self.floor]
@@ -73,15 +68,8 @@ class History:
 
     def adopt(self, word: str) -> None:
         """After a fault: take what is there as the truth, so that it is counted once."""
-        place = max((place for place, state in enumerate(self.states) if state == word), default=None)
-        sentences = 0 if place is None else self.sentences[place]
-        self.states, self.sentences, self.floor = [word], [sentences], 0
-
-    def forget(self) -> None:
-        """Keep what matters of a long history."""
-        cut = max(0, self.floor - OLD_WORDS)
-        self.states, self.sentences = self.states[cut:], self.sentences[cut:]
-        self.floor -= cut
+        known = [place for place, state in enumerate(self.states) if state == word]
+        self.floor = self.attempt(word, self.sentences[known[0]] if known else 0)
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -128,7 +116,6 @@ async def look(client: httpx.AsyncClient, history: History) -> Fault | None:
         waited = time.perf_counter() - begun
         if fault is None:
             history.see(word)
-            history.forget()
             return first and msgspec.structs.replace(first, healed_s=waited)
         first = first or fault
         if waited > PATIENCE_S:

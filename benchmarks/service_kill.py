@@ -19,7 +19,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -277,21 +276,25 @@ async def _finish(service: Service, ledger: Ledger, writers: Sequence[Writer]) -
             writer.give_up_jobs()
         await check(client, ledger, ledger.histories)
         for collection in COLLECTIONS:
-            listed = (await client.get("/documents", params={"collection": collection, "limit": 1000})).json()
-            described = (await client.get(f"/collections/{collection}")).json()
-            print(_compare(ledger, collection, listed["documents"], described))
+            while what := await _difference(client, ledger, collection):
+                if time.perf_counter() > deadline:
+                    ledger.report(Fault(kind="mixed", document=collection, what=what))
+                    break
+                await asyncio.sleep(0.5)
     print(f"SIGTERM: {await service.terminate()}")
 
 
-def _compare(ledger: Ledger, collection: str, listed: list[dict[str, Any]], described: dict[str, Any]) -> str:
+async def _difference(client: httpx.AsyncClient, ledger: Ledger, collection: str) -> str:
+    """What the list of documents or the number of passages in the store has too much or too little."""
+    listed = (await client.get("/documents", params={"collection": collection, "limit": 1000})).json()["documents"]
+    held = (await client.get(f"/collections/{collection}")).json()["passages"]
     expected = {h.id for h in ledger.histories if h.collection == collection and h.states[h.floor]}
     passages = sum(document["passages"] for document in listed)
-    if {document["id"] for document in listed} != expected or described["passages"] != passages:
-        what = (
-            f"{len(listed)} documents listed, {len(expected)} expected; {described['passages']} passages in the store"
-        )
-        ledger.report(Fault(kind="mixed", document=collection, what=f"{what}, {passages} in the manifest"))
-    return f"{collection}: {len(listed)} documents, {described['passages']} passages"
+    if {document["id"] for document in listed} == expected and held == passages:
+        print(f"{collection}: {len(listed)} documents, {held} passages")
+        return ""
+    what = f"{len(listed)} documents listed, {len(expected)} expected"
+    return f"{what}; {held} passages in the store, {passages} in the manifest"
 
 
 def main() -> int:
