@@ -4,6 +4,7 @@ Offsets are Unicode code points (Python `str` indices) into `Document.text`, end
 """
 
 import hashlib
+import re
 import uuid
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,20 @@ from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
+
+_UNPRINTABLE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)?"  # what terminals obey: colours, titles, the cursor
+    r"|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def printable(name: str) -> str:
+    """A title or a source without escape sequences, control characters and changes of the writing direction.
+
+    They are printed on terminals and in logs. White space among them becomes a space.
+    """
+    return _UNPRINTABLE.sub(lambda match: " " if match[0].isspace() else "", name)
+
 
 BlockKind = Literal["heading", "paragraph", "list_item", "table_row", "code", "quote"]
 

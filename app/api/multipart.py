@@ -170,7 +170,7 @@ def request_body() -> RequestBody:
 
 
 def _from_json(body: bytes) -> Upload:
-    envelope = decode(_mended(body), DocumentsRequest)
+    envelope = decode(_spelled_out(body), DocumentsRequest)
     submissions: list[Submission] = [_submission(raw, place) for place, raw in enumerate(envelope.documents)]
     return Upload(collection=envelope.collection, submissions=submissions, size=len(body))
 
@@ -185,9 +185,17 @@ def _submission(raw: msgspec.Raw, place: int) -> Submission:
         return failed("invalid_id", str(exc))
 
 
-def _mended(body: bytes) -> bytes:
-    """Replace lone surrogates, which JSON can spell and UTF-8 cannot, by U+FFFD."""
-    return _ESCAPE.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], body) if rb"\u" in body else body
+def _spelled_out(body: bytes) -> bytes:
+    """Write lone surrogates as bytes: so `decode` refuses the one document that has them, and not the whole body."""
+    return (
+        _ESCAPE.sub(lambda match: _bytes(match["lone"]) if match["lone"] else match[0], body)
+        if rb"\u" in body
+        else body
+    )
+
+
+def _bytes(escape: bytes) -> bytes:
+    return chr(int(escape[1:], 16)).encode("utf-8", "surrogatepass")
 
 
 async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:

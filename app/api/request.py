@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import cache
 from typing import Any, TypeVar
@@ -29,6 +30,15 @@ _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _NO_CHOICE = "Invalid enum value"
+_PLACE = re.compile(r"\(byte (\d+)\)$")
+_LONE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+_ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
+LONE_SURROGATE = "a text has a lone surrogate, such as \\ud83d without its other half, which is not a character"
+"""JSON can spell it, and UTF-8 cannot carry it: it comes from cutting a text within an emoji."""
+
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
@@ -37,6 +47,7 @@ def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
 
     Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
     """
+    body = body.removeprefix(BOM_UTF8)
     if not body.strip():
         raise InvalidRequest(f"the body is empty; send a JSON object with {_fields(kind)}")
     try:
@@ -47,8 +58,15 @@ def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
         where = problem.pointer or "the body"
         raise InvalidRequest(f"{where}: {problem.detail}", (problem,)) from exc
     except msgspec.DecodeError as exc:
+        # msgspec has a sentence for each way in which the other half can be missing.
+        place = _PLACE.search(str(exc))
+        at = int(place[1]) if place else len(body)
+        if _LONE.search(body[max(0, at - 24) : at + 12]):
+            raise InvalidRequest(LONE_SURROGATE) from exc
         raise InvalidRequest(f"the body is not JSON: {exc}") from exc
     except UnicodeDecodeError as exc:
+        if _ENCODED_SURROGATE.match(exc.object, exc.start):
+            raise InvalidRequest(LONE_SURROGATE) from exc
         raise InvalidRequest(f"the body is not UTF-8: {exc.reason} at byte {exc.start} of a string") from exc
     except RecursionError as exc:
         raise InvalidRequest("the body is nested too deeply") from exc

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from indexing.concurrency import finish
-from indexing.documents import Document
+from indexing.documents import Document, printable
 from indexing.errors import CollectionNotFound, WinnowError
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
@@ -199,8 +199,8 @@ async def _consider(
     record = DocumentRecord(
         id=submitted.document_id(),
         path=None,
-        source=submitted.source,
-        title=document.title,
+        source=printable(submitted.source),
+        title=printable(document.title),
         version=document.content_hash(),
         passages=0,
         body=document,

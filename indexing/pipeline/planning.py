@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from indexing.documents import POSITION, Document
+from indexing.documents import POSITION, Document, printable
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import DocumentRecord, RefusedRecord, SourceRecord
 from indexing.pipeline.sources import Scope, Source, Unreadable
@@ -159,8 +159,8 @@ def document_record(source: SourceRecord, document: Document) -> DocumentRecord:
     return DocumentRecord(
         id=own_id(document) or file_document_id(source.path, document.key),
         path=source.path,
-        source=source.name,
-        title=document.title,
+        source=printable(source.name),
+        title=printable(document.title),
         version=document.content_hash(),
         passages=0,
     )

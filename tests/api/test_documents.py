@@ -107,16 +107,30 @@ async def test_deep_nesting_does_not_bring_the_service_down(client: httpx.AsyncC
     assert (await client.post("/documents", content=body, headers=JSON)).status_code == 400
 
 
-async def test_what_utf8_cannot_carry_is_cleaned(client: httpx.AsyncClient) -> None:
-    """NUL and lone surrogates are replaced in text, title and metadata; pairs and escaped backslashes stay."""
+async def test_a_lone_surrogate_fails_its_document_alone(client: httpx.AsyncClient) -> None:
+    """In text, title or metadata; pairs and escaped backslashes stay, and NUL is replaced."""
     body = (
-        rb'{"collection": "clean", "documents": [{"id": "c", "text": "nul\u0000 lone \ud83e pair \ud83e\uddb7 \\ud83e",'
-        rb'"title": "\udc00t", "metadata": {"k\u0000": ["\ud800"]}}]}'
+        rb'{"collection": "clean", "documents": [{"id": "c", "text": "nul\u0000 pair \ud83e\uddb7 \\ud83e"},'
+        rb'{"text": "lone \ud83e"}, {"text": "t", "title": "\udc00t"}, {"text": "t", "metadata": {"k": ["\ud800"]}}]}'
     )
-    assert (await client.post("/documents", content=body, headers=JSON)).json()["created"] == 1
+    results = (await client.post("/documents", content=body, headers=JSON)).json()["results"]
+    assert [result["reason"] for result in results] == [None, "invalid", "invalid", "invalid"]
+    assert all("lone surrogate" in result["detail"] for result in results[1:])
     shown = (await client.get("/documents/c?collection=clean")).json()
-    assert shown["text"] == "nul  lone � pair \U0001f9b7 \\ud83e"
-    assert (shown["title"], shown["metadata"]) == ("�t", {"k ": ["�"]})
+    assert shown["text"] == "nul  pair \U0001f9b7 \\ud83e"
+    envelope = await client.post(
+        "/documents", content=rb'{"collection": "\ud83e", "documents": [{"text": "x"}]}', headers=JSON
+    )
+    assert envelope.status_code == 400
+    assert "lone surrogate" in envelope.json()["detail"]
+
+
+async def test_titles_and_sources_cannot_command_a_terminal(client: httpx.AsyncClient) -> None:
+    """Escape sequences and control characters are removed where a document enters."""
+    odd = "\x1b[31mred\x1b]0;owned\x07\x9b2J\u202e.txt\r\n"
+    await post(client, "escapes", {"id": "e", "text": "dental", "title": odd, "source": odd})
+    shown = (await client.get("/documents/e?collection=escapes")).json()
+    assert (shown["title"], shown["source"]) == ("red2J.txt  ", "red2J.txt  ")
 
 
 async def test_any_metadata_comes_back_and_can_be_filtered_by(client: httpx.AsyncClient) -> None:

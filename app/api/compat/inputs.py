@@ -1,6 +1,5 @@
 """Read the bodies of other products leniently, and run their searches."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -9,18 +8,10 @@ import structlog
 
 from app.api.request import BodyRequest, StrictJSON, caller_of, decode, while_connected
 from app.domain import Caller, Hit, Query, SearchResult
-from app.errors import InvalidRequest, pointing_at
+from app.errors import pointing_at
 from app.services.search import Searcher
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-MAX_ESCAPES = 100_000
-"""Escapes of surrogates that are searched for halves. More would hold up all other requests for a second."""
-
-_SURROGATES = re.compile(
-    rb"(?<!\\)(?P<before>(?:\\\\)*)\\u[dD]"
-    rb"(?:(?P<pair>[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
-)
 
 
 class LenientJSON(StrictJSON[T]):
@@ -32,19 +23,7 @@ class LenientJSON(StrictJSON[T]):
     def decode_bytes(self, value: bytes) -> T:
         if value.strip():
             self.check_headers()
-        try:
-            return decode(value, self.model_type, strict=False)
-        except InvalidRequest:
-            if (mended := replace_lone_surrogates(value)) == value:
-                raise
-            return decode(mended, self.model_type, strict=False)
-
-
-def replace_lone_surrogates(body: bytes) -> bytes:
-    """Replace half surrogate pairs by U+FFFD: JavaScript leaves them where it cuts a text within an emoji."""
-    if body.count(rb"\ud") + body.count(rb"\uD") > MAX_ESCAPES:
-        return body
-    return _SURROGATES.sub(lambda match: match[0] if match["pair"] else rb"%b\ufffd" % match["before"], body)
+        return decode(value, self.model_type, strict=False)
 
 
 def query_text(value: Any) -> str:
