@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ Statement = tuple[str, Iterable[Sequence[object]]]
 """A statement and the parameters of each of its executions. A generator is consumed in the file's thread."""
 
 _BUSY_S = 30
+_MOST_CHECKED = 500_000_000
+"""Bytes of a file that are checked before it is opened: a second or two."""
 
 
 class SqliteFile:
@@ -121,6 +124,35 @@ class SqliteFile:
                     f"{self._what} {self.path} cannot be written: the disk is full; free some space"
                 ) from exc
             raise StoreUnavailable(f"{self._what} {self.path} cannot be used: {exc}") from exc
+
+
+def set_aside_if_damaged(path: Path, quarantine: Path) -> Path | None:
+    """Move a file that SQLite cannot read to the directory `quarantine`; where it is now, None if nothing is wrong.
+
+    Blocks.
+    """
+    if not _is_damaged(path):
+        return None
+    quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+    moved = quarantine / f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    for suffix in ("-wal", "-shm", ""):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(moved.with_name(moved.name + suffix))
+    return moved
+
+
+def _is_damaged(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size > _MOST_CHECKED:
+        return False
+    try:
+        db = sqlite3.connect(path, timeout=_BUSY_S)
+        try:
+            return [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")] != ["ok"]
+        finally:
+            db.close()
+    except sqlite3.DatabaseError as exc:
+        return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,8 +9,8 @@ import msgspec
 
 from app.errors import InvalidRequest
 from app.services.documents import Documents
-from indexing.documents import Passage
 from indexing.pipeline.manifest import DocumentRecord
+from indexing.pipeline.recovery import document_of
 
 Origin = Literal["file", "api"]
 
@@ -75,7 +74,7 @@ async def show_document(
     """One document. Raises CollectionNotFound, NotFound."""
     record, passages = await documents.document(collection, document_id)
     submitted = await documents.submitted_text(collection, record) if include_text else None
-    text = submitted if submitted is not None else text_of(passages)
+    text = submitted if submitted is not None else document_of(passages).text if passages else ""
     return DocumentDetails(
         **_entry(record),
         metadata=dict(passages[0].metadata) if passages else {},
@@ -88,17 +87,6 @@ async def show_document(
         text=text if include_text else None,
         text_complete=submitted is not None if include_text else None,
     )
-
-
-def text_of(passages: Sequence[Passage]) -> str:
-    """The document's text put together, so that the ranges hold in it; line feeds where nothing is known."""
-    pieces, length = [], 0
-    for passage in passages:
-        gap = max(0, passage.start - length)
-        piece = "\n" * gap + passage.text[max(0, length - passage.start) :]
-        pieces.append(piece)
-        length += len(piece)
-    return "".join(pieces)
 
 
 def _entry(record: DocumentRecord) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import structlog
 
-from indexing.errors import StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult
-from indexing.sqlite import SqliteFile, transaction
+from indexing.sqlite import SqliteFile, set_aside_if_damaged, transaction
 
 MAX_ERRORS = 1000
 """Failed documents that a job lists; it counts all of them."""
+
+log = structlog.get_logger()
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -80,13 +82,13 @@ _TO_PRUNE = "SELECT id FROM jobs WHERE finished_at NOT NULL ORDER BY number DESC
 class JobRecords:
     """Several processes may read the file while one writes. Raises StoreUnavailable, DiskFull."""
 
-    def __init__(self, path: Path) -> None:
-        """Blocks: open it in a thread."""
-        try:
-            self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
-        except StoreUnavailable as exc:
-            hint = "if it is damaged, move it away and start again: uploads that are not indexed are taken up again"
-            raise StoreUnavailable(f"{exc}; {hint}") from exc
+    def __init__(self, path: Path, quarantine: Path) -> None:
+        """A file that SQLite cannot read is moved to `quarantine`. Blocks: open it in a thread."""
+        if moved := set_aside_if_damaged(path, quarantine):
+            log.error(
+                "the file of the jobs was damaged and is made anew; uploads are taken up again", moved_to=str(moved)
+            )
+        self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
 
     async def close(self) -> None:
         """Finish the calls under way, then close the file."""

@@ -126,10 +126,11 @@ class Jobs:
     """
 
     def __init__(self, home: Path, documents: Documents, disk: DiskGuard, limits: JobLimits | None = None) -> None:
+        """In the directory `home`; what is damaged there is moved to its directory `quarantine`."""
         self._documents = documents
         self._limits = limits or JobLimits()
         self._spool = Spool(home / SPOOL_DIRECTORY, disk)
-        self._records = Resource(lambda: asyncio.to_thread(JobRecords, home / JOBS_FILE))
+        self._records = Resource(lambda: asyncio.to_thread(JobRecords, home / JOBS_FILE, home / "quarantine"))
         self._resumed = Resource(self._resume)
         self._resuming: asyncio.Task[None] | None = None
         self._active: dict[str, _ActiveJob] = {}

@@ -8,11 +8,9 @@ document, and the next run over its file takes it over.
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,6 +19,7 @@ from indexing.documents import Document, PageStart, Passage
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, Manifest, Totals
 from indexing.pipeline.progress import Copied, Repaired, Report, say_nothing
+from indexing.sqlite import set_aside_if_damaged
 from indexing.store.base import CollectionInfo, VectorStore
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ _DOCUMENTS = 200
 """Documents that are put together and recorded at a time."""
 _LARGEST_GAP = 1_000_000
 """Characters. More than this between two passages is no blank space, but a passage that is missing or damaged."""
-_MOST_CHECKED = 500_000_000
-"""Bytes of a manifest that are checked when it is opened: a second or two."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,32 +145,9 @@ def open_manifest(path: Path, quarantine: Path) -> Manifest:
 
     What the collections hold is then recovered from the store (`recover_lost`). Blocks. Raises StoreUnavailable.
     """
-    damage = _damage(path)
-    if damage:
-        quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
-        moved = quarantine / f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        for suffix in ("-wal", "-shm", ""):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(moved.with_name(moved.name + suffix))
-        log.error("the manifest is damaged (%s) and was moved to %s; it is made anew from the index", damage, moved)
+    if moved := set_aside_if_damaged(path, quarantine):
+        log.error("the manifest is damaged and was moved to %s; it is made anew from the index", moved)
     return Manifest(path)
-
-
-def _damage(path: Path) -> str:
-    """What is wrong with the file; "" if nothing is, or if it is none of SQLite's own faults."""
-    if not path.is_file() or path.stat().st_size > _MOST_CHECKED:
-        return ""
-    try:
-        db = sqlite3.connect(path, timeout=30)
-        try:
-            found = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
-        finally:
-            db.close()
-    except sqlite3.DatabaseError as exc:
-        corrupt = getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        return str(exc) if corrupt else ""
-    return "" if found == ["ok"] else found[0]
 
 
 async def _pages(context: PipelineContext, name: str) -> AsyncIterator[list[Passage]]:
