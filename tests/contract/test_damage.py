@@ -11,6 +11,7 @@ from indexing.errors import CollectionDamaged, CollectionNotFound
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.directory import CollectionsDirectory
 from indexing.store.embedded import EmbeddedStore
+from indexing.store.seal import inspect
 from tests.fakes.points import SPEC, point, vector
 
 pytestmark = pytest.mark.anyio
@@ -236,3 +237,12 @@ async def test_errors_name_no_files_of_ours(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+async def test_a_kill_of_a_process_that_only_read_is_no_damage(tmp_path: Path) -> None:
+    """The engine changes files as it opens a shard, before anything is written to it."""
+    shard = await closed(tmp_path)
+    store = EmbeddedStore(tmp_path)
+    assert await passages(store, "hurt") == 40
+    assert inspect(shard).trouble == ""  # what the next process would find after a kill
+    await store.close()
