@@ -390,8 +390,9 @@ class Jobs:
 
     def _shown(self, record: JobRecord) -> JobEntry:
         job = self._active.get(record.id)
-        if job is None:
-            return msgspec.convert(record, JobEntry, from_attributes=True)
+        if job is None:  # finished, or waiting for a service to run it
+            entry = msgspec.convert(record, JobEntry, from_attributes=True)
+            return msgspec.structs.replace(entry, state="queued") if record.state == "running" else entry
         entry = msgspec.convert(job.record, JobEntry, from_attributes=True)
         passages = entry.passages + job.embedded
         return msgspec.structs.replace(entry, passages=passages, seconds_left=job.seconds_left())

@@ -250,6 +250,7 @@ async def test_a_cancelled_job_is_not_continued(tmp_path: Path, index: Index) ->
     await index.hanging.wait()
     await jobs.close()
     idle = jobs_of(tmp_path, index)
+    assert (await idle.find(job.id)).state == "queued"
     await idle.cancel(job.id)
     await idle.close()
     index.stop_after = None
