@@ -132,6 +132,9 @@ async def _look_once(client: httpx.AsyncClient, history: History) -> tuple[Fault
         if await shown(client, history) != before:
             return await _look_once(client, history)
     except httpx.HTTPStatusError as exc:
+        if "Retry-After" in exc.response.headers:  # busy, and says so
+            await asyncio.sleep(PAUSE_S)
+            return await _look_once(client, history)
         return _fault(history, "hidden", f"status {exc.response.status_code}: {exc.response.text[:200]}"), ""
     return _judge(history, before, hits), before.word
 

@@ -19,6 +19,9 @@ _GROWING = ("mutable_id_tracker.mappings", "mutable_id_tracker.versions")
 _BEGUN_ANEW = "tracker_journal.dat"
 """The engine begins these anew when it opens a shard, even if nothing is written to it then."""
 
+_JOURNAL = "tracker_journal.dat"
+"""What the engine has not yet put in its place; it removes the file when it has, also of a shard that is only read."""
+
 
 class Seal(msgspec.Struct, frozen=True):
     """How many points there were, and of each file its size and when it was changed last (ns)."""
@@ -98,7 +101,7 @@ def _cut_off(growing: dict[str, int], now: dict[str, tuple[int, int]]) -> str:
 
 def _files(directory: Path) -> dict[str, tuple[int, int]]:
     """Of the segments only: the log is cut off and begun anew at any time."""
-    paths = [path for path in (directory / "segments").rglob("*") if path.is_file()]
+    paths = [path for path in (directory / "segments").rglob("*") if path.name != _JOURNAL and path.is_file()]
     states = [(path.relative_to(directory).as_posix(), path.stat()) for path in paths]
     return {path: (state.st_size, state.st_mtime_ns) for path, state in states}
 

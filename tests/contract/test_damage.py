@@ -135,6 +135,21 @@ async def test_a_lost_pointer_is_written_again(
     assert caplog.text.count("no readable current.json") == 1
 
 
+async def test_reading_and_a_kill_damage_nothing(tmp_path: Path) -> None:
+    """The engine removes its journals while a shard is only read; the seal of before holds."""
+    shard = await closed(tmp_path / "index")
+    store = EmbeddedStore(tmp_path / "index")
+    assert await passages(store, "hurt") == 40
+    await store.optimize("hurt")
+    shutil.copytree(tmp_path / "index", tmp_path / "killed")
+    await store.close()
+    for journal in (tmp_path / "killed" / "collections" / "hurt" / shard.name).rglob("tracker_journal.dat"):
+        journal.unlink()
+    store = EmbeddedStore(tmp_path / "killed")
+    assert (await passages(store, "hurt"), await store.damaged()) == (40, [])
+    await store.close()
+
+
 async def test_a_creation_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
     """Nothing had been put there: it is no damaged collection, and can be created again."""
     shard = await closed(tmp_path)
