@@ -63,13 +63,16 @@ def installed_version() -> str:
 
 
 def announce(home: Path, url: str) -> Presence:
-    """Write the file, readable only by its owner."""
+    """Write the file, readable only by its owner. Where that fails, on a full disk, the service is not found."""
     presence = Presence(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
-    home.mkdir(parents=True, exist_ok=True)
     temporary = home / f".{_FILE}.{presence.pid}"
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(presence))
-    temporary.replace(home / _FILE)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(presence))
+        temporary.replace(home / _FILE)
+    except OSError as exc:
+        log.warning("the command line will not find the service", path=str(home / _FILE), reason=exc.strerror)
     return presence
 
 

@@ -214,6 +214,7 @@ class Services:
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
+            disk=self.disk,
         )
         await show_what_counts(context)
         return context

@@ -4,10 +4,12 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
 from indexing.chunking.chunker import CHUNKER_VERSION
+from indexing.disk import DiskGuard
 from indexing.embedding.batching import LazyEmbedder, check_embedder
 from indexing.embedding.calibration import dense_unit
 from indexing.embedding.model import Embedder, embedder_fingerprint
@@ -28,8 +30,9 @@ Claim = Callable[[str, str], str | None]
 class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that writers share.
 
-    `owners` says who is writing which document: lineage and document id -> a path, or "" for the API. `building` are
-    the lineages of generations that no collection has yet.
+    `disk` is asked before a document is announced, so that what is refused leaves no trace. `owners` says who is
+    writing which document: lineage and document id -> a path, or "" for the API. `building` are the lineages of
+    generations that no collection has yet.
     """
 
     store: VectorStore
@@ -37,6 +40,7 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     embedder: LazyEmbedder
     limits: ReadLimits
     lexical: Lexical
+    disk: DiskGuard = msgspec.field(default_factory=lambda: DiskGuard(Path(), 0))
     visibility: Visibility = msgspec.field(default_factory=Visibility)
     locks: DocumentLocks = msgspec.field(default_factory=DocumentLocks)
     turns: Turns = msgspec.field(default_factory=Turns)

@@ -129,6 +129,7 @@ class Writer:
             await self._clear(document_ids)
 
     async def _announce(self, records: Sequence[DocumentRecord]) -> None:
+        self._context.disk.check()
         counting = await self._context.manifest.announce(self.lineage, records)
         self._context.visibility.show(self.lineage, counting)
 
@@ -138,6 +139,7 @@ class Writer:
             await self._keep({record.id: record.version for record in records})
 
     async def _delete(self, document_ids: Sequence[str]) -> None:
+        self._context.disk.check_deletion()
         await self._context.manifest.announce_deletion(self.lineage, document_ids)
         await self._clear(document_ids)
 

@@ -177,7 +177,7 @@ class EmbeddedStore:
                 name=entry.name,
                 detail=trouble.why if isinstance(trouble, CollectionDamaged) else str(trouble),
                 spec=entry.spec,
-                for_now=isinstance(trouble, DiskFull),
+                for_now=not isinstance(trouble, CollectionDamaged),
             )
             for entry in self._live()
             if (trouble := entry.generation.trouble) is not None
@@ -228,7 +228,7 @@ class EmbeddedStore:
         """None for one that has been dropped since, or cannot be opened: `damaged` has it."""
         try:
             return self._info(name)
-        except (CollectionNotFound, CollectionDamaged, DiskFull):
+        except (CollectionNotFound, StoreUnavailable):
             return None
 
     def _live(self) -> list[_Entry]:

@@ -49,7 +49,7 @@ class Generation:
     ) -> None:
         """`left_over` are directories that are deleted once this one has opened."""
         self.directory = directory
-        self.trouble: CollectionDamaged | DiskFull | None = None
+        self.trouble: StoreUnavailable | None = None
         """Why it could not be opened, at the last attempt."""
         self._spec = spec
         self._disk = disk
@@ -72,7 +72,7 @@ class Generation:
 
     @contextmanager
     def use(self) -> Iterator[EdgeShard]:
-        """The open shard, kept open inside the block. Raises Retired, CollectionDamaged, DiskFull."""
+        """The open shard, kept open inside the block. Raises Retired, and StoreUnavailable if it does not open."""
         shard = self._enter()
         try:
             yield shard
@@ -155,11 +155,11 @@ class Generation:
     def _open(self) -> EdgeShard:
         """Tries once, and again only when the files have changed: a check may take long."""
         state = _state(self.directory)
-        if self.trouble is not None and not isinstance(self.trouble, DiskFull) and state == self._state_in_trouble:
+        if isinstance(self.trouble, CollectionDamaged) and state == self._state_in_trouble:
             raise self.trouble
         try:
             shard = _opened(self.directory, self._spec, self._disk)
-        except (CollectionDamaged, DiskFull) as exc:
+        except StoreUnavailable as exc:
             self.trouble, self._state_in_trouble = exc, _state(self.directory)
             raise
         self.trouble = None
@@ -178,9 +178,12 @@ def _opened(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> EdgeShard
     if found.trouble:
         log.error("damaged: %s: %s", directory, found.trouble)
         raise _damaged(directory, spec, found.trouble)
-    if not found.untouched or disk.free() < NEW_SHARD_BYTES:
+    if not found.untouched or _is_short(disk):
         _check_apart(directory, spec, disk)
-    shard = EdgeShard.load(directory, spec)
+    try:
+        shard = EdgeShard.load(directory, spec)
+    except DiskFull as exc:
+        raise _no_space(directory) from exc
     if found.points is not None and shard.count() != found.points:
         why = f"it holds {shard.count()} passages, and there were {found.points}"
         shard.close()
@@ -201,11 +204,19 @@ def _check_apart(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> None
         return
     text = errors.decode("utf-8", "replace")
     log.error("checking %s failed (%d): %s", directory, process.returncode, text[-2000:])
-    if process.returncode == -signal.SIGBUS or "No space left" in text:
-        disk.check(NEW_SHARD_BYTES)
-        if disk.free() < NEW_SHARD_BYTES:
-            raise DiskFull(f"collection {directory.parent.name!r} cannot be opened: the disk is full; free some space")
+    if (process.returncode == -signal.SIGBUS or "No space left" in text) and _is_short(disk):
+        raise _no_space(directory)
     raise _damaged(directory, spec, "the engine cannot open its files (the log has more)")
+
+
+def _is_short(disk: DiskGuard) -> bool:
+    """Whether opening may find no room: on some file systems even reading a hole in a file takes some."""
+    return disk.free() < max(disk.reserve_bytes, NEW_SHARD_BYTES)
+
+
+def _no_space(directory: Path) -> StoreUnavailable:
+    name = directory.parent.name
+    return StoreUnavailable(f"collection {name!r} cannot be opened: the disk is full; free some space")
 
 
 def _process(task: str, directory: Path) -> subprocess.Popen[bytes]:

@@ -25,6 +25,12 @@ def test_only_the_owner_can_read_the_token(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
 
 
+def test_a_home_that_takes_no_file_keeps_nobody_from_serving(tmp_path: Path) -> None:
+    """Only the command line does not find the service."""
+    (tmp_path / "file").touch()
+    assert announce(tmp_path / "file" / "home", "http://127.0.0.1:1").url == "http://127.0.0.1:1"
+
+
 def modes(home: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home, *home.iterdir())}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from indexing.documents import Document
-from indexing.errors import CollectionNotFound
+from indexing.errors import CollectionNotFound, DiskFull
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import (
     DocumentResult,
@@ -37,6 +37,20 @@ async def test_a_document_is_created_updated_and_left_alone(bench: PipelineConte
         DocumentResult(id="x", source="", status="updated", passages=1)
     ]
     assert await texts(bench) == ["two"]
+
+
+async def test_what_a_full_disk_refuses_leaves_no_trace(bench: PipelineContext) -> None:
+    """Neither the manifest nor a later run knows of a document that was refused, or of a deletion."""
+    await put_documents(bench, "default", [note("x", "one")])
+    lineage = (await bench.store.info("default")).spec.lineage
+    bench.disk.reserve_bytes = 10 * bench.disk.free()
+    with pytest.raises(DiskFull):
+        await put_documents(bench, "default", [note("y", "two")])
+    with pytest.raises(DiskFull):
+        await delete_document(bench, "default", "x")
+    bench.disk.reserve_bytes = 0
+    assert await bench.manifest.submitted(lineage) == {"x": Document(text="one").content_hash()}
+    assert await texts(bench) == ["one"]
 
 
 async def test_one_bad_document_does_not_fail_the_rest(bench: PipelineContext) -> None:
