@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from app.cli.doctor import Finding, examine, show
 from app.instance import announce
 from indexing.pipeline.context import index_fingerprint
 from indexing.settings import EmbeddingSettings
-from indexing.store.base import CollectionSpec
+from indexing.store.base import CollectionSpec, Point
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.http_server import answering
+from tests.fakes.points import point
 
 MODEL = {"WINNOW_EMBEDDING_MODEL": "somebody/some-model"}  # no weights to check
 
@@ -24,10 +26,11 @@ def findings(cwd: Path, environ: dict[str, str] | None = None) -> dict[str, Find
     return {finding.name: finding for finding in examine({**MODEL, **(environ or {})}, cwd)}
 
 
-def fill(home: Path, embedder: str, name: str = "default") -> None:
+def fill(home: Path, embedder: str, name: str = "default", points: Sequence[Point] = ()) -> None:
     async def create() -> None:
         store = EmbeddedStore(home / "index")
         await store.create(name, CollectionSpec(dimension=4, embedder=embedder, lineage="l"))
+        await store.upsert(name, points)
         await store.close()
 
     asyncio.run(create())
@@ -87,6 +90,15 @@ def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) 
     found = findings(tmp_path)["collection default"]
     assert found.state == ("ok" if ours else "broken")
     assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")
+
+
+def test_a_collection_that_the_manifest_does_not_know(tmp_path: Path) -> None:
+    """It is broken, with the command that makes them agree; looking creates no manifest."""
+    home, fingerprint = tmp_path / ".winnow", index_fingerprint(EmbeddingSettings(model="somebody/some-model"))
+    fill(home, fingerprint, points=[point("d1")])
+    found = findings(tmp_path)["collection default"]
+    assert (found.state, found.fix) == ("broken", "winnow collections repair default")
+    assert not list(home.glob("manifest*"))
 
 
 def test_a_damaged_collection(tmp_path: Path) -> None:
