@@ -32,7 +32,7 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `disk` is asked before a document is announced, so that what is refused leaves no trace. `owners` says who is
     writing which document: lineage and document id -> a path, or "" for the API. `building` are the lineages of
-    generations that no collection has yet.
+    generations that no collection has yet. `units` are the measured scales of embedders.
     """
 
     store: VectorStore
@@ -47,6 +47,7 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
     gates: dict[str, Gate] = msgspec.field(default_factory=dict)
     owners: dict[tuple[str, str], str] = msgspec.field(default_factory=dict)
     building: set[str] = msgspec.field(default_factory=set)
+    units: dict[str, float] = msgspec.field(default_factory=dict)
 
     def gate(self, lineage: str) -> Gate:
         """What every step of a writer to this lineage passes."""
@@ -119,12 +120,14 @@ async def ensure_collection(context: PipelineContext, name: str, report: Report 
 async def new_spec(context: PipelineContext, report: Report = say_nothing) -> CollectionSpec:
     """The shape of a new collection, with the embedder's scale measured."""
     embedder = await context.model(report)
-    unit = await asyncio.to_thread(dense_unit, embedder)
+    fingerprint = context.embedder.fingerprint
+    if fingerprint not in context.units:
+        context.units[fingerprint] = round(await asyncio.to_thread(dense_unit, embedder), 4)
     return CollectionSpec(
         dimension=embedder.dimension,
-        embedder=context.embedder.fingerprint,
+        embedder=fingerprint,
         lineage=uuid.uuid4().hex,
-        notes={"dense_unit": round(unit, 4)},
+        notes={"dense_unit": context.units[fingerprint]},
     )
 
 

@@ -14,6 +14,7 @@ readers see no other version. What is under way has a row in `pending` beside it
 So a kill at any moment leaves exactly one version that counts, and rows that say what is left to do.
 """
 
+import asyncio
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -320,8 +321,14 @@ class Manifest:
         Returns the version of each that counts meanwhile, None for a new one.
         """
 
+        # Not in the manifest's thread: packing 60 MB takes seconds, and everybody would wait for it.
+        bodies = await asyncio.to_thread(lambda: [_pack(d.body) for d in documents])
+        rows = [
+            (lineage, d.id, d.path, d.source, d.title, d.version, body)
+            for d, body in zip(documents, bodies, strict=True)
+        ]
+
         def announce(db: sqlite3.Connection) -> dict[str, str | None]:
-            rows = [(lineage, d.id, d.path, d.source, d.title, d.version, _pack(d.body)) for d in documents]
             with transaction(db):
                 db.executemany(
                     "DELETE FROM sources WHERE lineage=? AND path=?",

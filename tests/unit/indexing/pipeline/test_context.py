@@ -106,3 +106,13 @@ async def test_a_document_has_one_writer_at_a_time(bench: PipelineContext) -> No
         assert elsewhere("x", "/b") is None
     with bench.claiming("L") as third:
         assert third("x", "") is None
+
+
+async def test_the_scale_of_an_embedder_is_measured_once(tmp_path: Path) -> None:
+    """It takes seconds on a busy machine, and is the same for every collection."""
+    embedder = HashEmbedder()
+    bench = workbench(ServerStore.in_memory(), tmp_path / "apart", embedder)
+    first = await ensure_collection(bench, "default")
+    calls = embedder.document_calls
+    assert (await ensure_collection(bench, "other")).spec.notes == first.spec.notes
+    assert embedder.document_calls == calls > 0
