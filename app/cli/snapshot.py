@@ -28,11 +28,12 @@ def snapshot() -> None:
 @click.option("--collection", "collections", multiple=True, help="Collection to write; repeatable.  [default: all]")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
-    help="File to write, or directory to write to.  [default: snapshots/ in the home]",
+    type=click.Path(),
+    help="File to write; or, if it exists or ends with a slash, directory to write to.  "
+    "[default: snapshots/ in the home]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-def create(collections: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+def create(collections: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Write collections to files, one each, while they stay in use. Each file is checked after it was written.
 
     Exit status 3: a collection could not be written; the others are.
@@ -40,11 +41,7 @@ def create(collections: tuple[str, ...], output: Path | None, as_json: bool) -> 
     settings, written, failed = current_settings(), [], False
     with EvaluationView(err) as view:
         names = collections or collection_names(settings, shown(view, ""))
-        target = None if output is None else str(output.absolute())
-        if output is not None and len(names) > 1:
-            if output.exists() and not output.is_dir():
-                raise click.UsageError("--output must be a directory where several collections are written")
-            target = f"{target}/"
+        target = None if output is None else _absolute(output, directory=len(names) > 1)
         for name in names:
             try:
                 info = _create(settings, SnapshotRequest(collection=name, output=target), shown(view, name))
@@ -110,6 +107,14 @@ def restore(snapshot: str, collection: str | None, name: str | None, force: bool
         err.print(f"the collection before it is kept in {clean(restored.kept)}", markup=False, highlight=False)
 
 
+def _absolute(output: str, *, directory: bool) -> str:
+    """Where to write: a file, or a directory if it ends with a slash. The service has another working directory."""
+    path = Path(output)
+    if directory and path.exists() and not path.is_dir():
+        raise click.UsageError("--output must be a directory where several collections are written")
+    return f"{path.absolute()}/" if directory or output.endswith("/") else str(path.absolute())
+
+
 def _create(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
     info = create_snapshot(settings, request, report)
     counts = f"{counted(info.documents, 'document')}, {counted(info.passages, 'passage')}, {size(info.bytes)}"
@@ -135,16 +140,15 @@ def shown(view: EvaluationView, collection: str) -> Callable[[Event], None]:
 
 def _table(found: list[SnapshotInfo]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("snapshot", no_wrap=True)
-    table.add_column("collection", overflow="fold")
-    table.add_column("created (UTC)")
+    for head in ("snapshot", "created (UTC)"):
+        table.add_column(head, no_wrap=True)
     for head in ("documents", "passages", "size"):
         table.add_column(head, justify="right")
     for info in found:
         name = clean(Path(info.path).name.removesuffix(".snapshot.zip"))
         if info.problem:
-            table.add_row(name, "damaged", "", "", "", "", style="red")
+            table.add_row(name, "damaged", "", "", "", style="red")
         else:
             counts = (f"{info.documents:,}", f"{info.passages:,}", size(info.bytes))
-            table.add_row(name, clean(info.collection), info.created_at[:16].replace("T", " "), *counts)
+            table.add_row(name, info.created_at[:16].replace("T", " "), *counts)
     return table
