@@ -16,8 +16,6 @@ MARKS = (_SEAL, _IN_USE)
 
 _GROWING = ("mutable_id_tracker.mappings", "mutable_id_tracker.versions")
 """Files that the engine only appends to."""
-_BEGUN_ANEW = "tracker_journal.dat"
-"""The engine begins these anew when it opens a shard, even if nothing is written to it then."""
 
 _JOURNAL = "tracker_journal.dat"
 """What the engine has not yet put in its place; it removes the file when it has, also of a shard that is only read."""
@@ -69,8 +67,7 @@ def inspect(directory: Path) -> Inspection:
     if (directory / _IN_USE).exists():
         growing = {path: size for path, (size, _) in sealed.files.items() if path.endswith(_GROWING)}
         return Inspection(trouble=_cut_off(growing, now))
-    sizes = {path: size for path, (size, _) in sealed.files.items() if not path.endswith(_BEGUN_ANEW)}
-    changed = {path for path, size in sizes.items() if path not in now or now[path][0] != size}
+    changed = {path for path, (size, _) in sealed.files.items() if path not in now or now[path][0] != size}
     return Inspection(
         trouble=f"{min(changed)} is missing or has another size" if changed else "",
         untouched=now == sealed.files,
