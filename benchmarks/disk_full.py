@@ -28,7 +28,7 @@ COLLECTION = "default"
 RESERVE_MB, ROOM_MB = 12, 60
 """What the service is told to leave free, and what it may fill before it comes to that."""
 
-SENTENCES, BATCH = 200, 4
+SENTENCES, BATCH = 60, 4
 REFUSALS = 6
 """So many in a row, and the disk counts as full."""
 
@@ -144,10 +144,9 @@ class Attack:
         try:
             async with asyncio.timeout(seconds), self.service.client() as client:
                 while refusals < REFUSALS or seconds == WRITING_S:
-                    response = await self._put(client)
-                    outcomes[str(response.status_code)] += 1
-                    refusals = refusals + 1 if response.status_code != 200 else 0
-                    text = text if response.status_code == 200 else detail(response)
+                    status, said = await self._put(client)
+                    outcomes[str(status)] += 1
+                    refusals, text = (refusals + 1, said) if status != 200 else (0, text)
                     if refusals:
                         await asyncio.sleep(0.1)
         except TimeoutError:
@@ -158,8 +157,8 @@ class Attack:
         for outcome in set(outcomes) - {"200", "507", "503"}:
             self.troubles.append(f"writing {when}: {outcome}: {text}")
 
-    async def _put(self, client: httpx.AsyncClient) -> httpx.Response:
-        """New documents, and an update of an older one."""
+    async def _put(self, client: httpx.AsyncClient) -> tuple[int, str]:
+        """New documents, and an update of an older one: the status in the end, and what a refusal says."""
         chosen = [History(COLLECTION, f"d{self._written}-{number}") for number in range(BATCH)]
         if self.histories:
             chosen.append(self.histories[self._written % len(self.histories)])
@@ -168,12 +167,28 @@ class Attack:
         self.histories += chosen[:BATCH]
         attempts = [(history, history.attempt(words[history.id], SENTENCES)) for history in chosen]
         response = await put(client, COLLECTION, documents(words, SENTENCES))
+        if response.status_code == 202:
+            return await self._finished(client, response.json()["id"], attempts)
         if response.status_code == 200:
             failed = {result["id"] for result in response.json()["results"] if result["status"] == "failed"}
             for history, place in attempts:
                 if history.id not in failed:
                     history.acknowledge(place)
-        return response
+        return response.status_code, detail(response)
+
+    async def _finished(
+        self, client: httpx.AsyncClient, job_id: str, attempts: list[tuple[History, int]]
+    ) -> tuple[int, str]:
+        """Wait for a job: 200, or 507 while it waits for space, which it will find."""
+        while True:
+            job = (await client.get(f"/jobs/{job_id}")).json()
+            if job["state"] == "done" and not job["failed"]:
+                for history, place in attempts:
+                    history.acknowledge(place)
+                return 200, ""
+            if job["detail"]:
+                return 507, f"the job: {job['detail']}"
+            await asyncio.sleep(0.1)
 
     async def _take_all(self) -> None:
         """In steps, so that some writes still succeed."""
@@ -197,12 +212,10 @@ class Attack:
                 said.append(f"{sum(bool(hit) for hit in hits)} of {len(hits)} searches find")
                 ready = await client.get("/health/ready")
                 said.append(f"ready {ready.status_code}")
-                response = await self._put(client)
-                said.append(
-                    f"write {response.status_code} {detail(response)[:160] if response.status_code != 200 else ''}"
-                )
-                if writes and response.status_code != 200:
-                    self.troubles.append(f"{when}: a write is refused: {detail(response)}")
+                status, text = await self._put(client)
+                said.append(f"write {status} {text[:160]}")
+                if writes and status != 200:
+                    self.troubles.append(f"{when}: a write is refused: {text}")
                 if not all(hits):
                     self.troubles.append(f"{when}: searches find nothing")
             except httpx.HTTPStatusError as exc:
