@@ -258,7 +258,11 @@ class Services:
         return pool
 
     async def _ask_store(self) -> None:
-        await (await self.store.get()).collections()
+        store = await self.store.get()
+        if (
+            self.settings.store.url
+        ):  # in this process a collection that takes long to open holds up its own requests only
+            await store.collections()
 
     async def _damages(self) -> list[str]:
         try:
