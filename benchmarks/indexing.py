@@ -85,7 +85,7 @@ def main() -> int:
 
 async def _throughput(scratch: Path, data: Path, passages: int, repeat: int) -> bool:
     folder = _chosen(data, passages, scratch)
-    embedder = RecordingEmbedder(load_embedder(SETTINGS)._bulk)
+    embedder = RecordingEmbedder(load_embedder(SETTINGS)._lanes["bulk"]._model)
     from sentence_transformers import SentenceTransformer  # takes seconds
 
     bare = SentenceTransformer(check_model(SETTINGS))
@@ -175,7 +175,7 @@ async def _memory(scratch: Path, megabytes: int) -> None:
     with file.open("w") as out:
         while out.tell() < megabytes * 10**6:
             out.write(" ".join(dice.choices(WORDS, k=12)).capitalize() + dice.choice((". ", ". ", ".\n\n")))
-    bench = _bench(scratch, RecordingEmbedder(load_embedder(SETTINGS)._bulk, pretend=True))
+    bench = _bench(scratch, RecordingEmbedder(load_embedder(SETTINGS)._lanes["bulk"]._model, pretend=True))
     before = _peak()
     summary = await sync(bench, SyncRequest(inputs=(str(file),), cwd=str(scratch)))
     print(
