@@ -37,7 +37,9 @@ TRANSIENT = (
 )
 """Files that come and go: the engine rewrites its logs and the indexes of payloads at will."""
 
-MENDS = "mends"
+MENDS, REFUSES = "mends", "refuses"
+"""What a command does that an isolated collection names. It may refuse where it would lose documents."""
+
 State = Literal["served", "isolated", "wrong"]
 
 
@@ -276,11 +278,14 @@ async def _mend(
         outcome.ways["restore"] = await _mended(service, restored, status, output)
     if not outcome.ways:
         outcome.troubles.append(f"no way back: {outcome.message[:300]}")
-    outcome.troubles += [f"{way}: {what}" for way, what in outcome.ways.items() if what != MENDS]
+    allowed = (MENDS, REFUSES) if MENDS in outcome.ways.values() else (MENDS,)
+    outcome.troubles += [f"{way}: {what}" for way, what in outcome.ways.items() if what not in allowed]
 
 
 async def _mended(service: Service, words: Mapping[str, Mapping[str, str]], status: int, output: str) -> str:
     """MENDS if everything is there after the command, and after another start."""
+    if status and "would lose documents" in output:
+        return REFUSES
     for moment in ("", " after another start"):
         if moment:
             await service.terminate()
@@ -305,7 +310,7 @@ async def attack(scratch: Path, only: str, *, verbose: bool) -> list[Outcome]:
         begun = time.perf_counter()
         outcome = await survive(home, corruption)
         outcomes.append(outcome)
-        ways = ", ".join(f"{way} {what if what == MENDS else 'fails'}" for way, what in outcome.ways.items())
+        ways = ", ".join(f"{way} {what if what in (MENDS, REFUSES) else 'fails'}" for way, what in outcome.ways.items())
         verdict = "NOT SURVIVED" if outcome.troubles else ""
         cells = (outcome.name, outcome.state or "", outcome.ready, ways, verdict)
         print(f"| {' | '.join(cells)} | {time.perf_counter() - begun:.0f} s", flush=True)
