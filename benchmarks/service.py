@@ -64,8 +64,9 @@ class Service:
     @property
     def unexpected(self) -> str:
         """The first traceback that this process has logged, as text or as JSON; "" if there is none."""
-        traceback = re.search(r'Traceback .*|.*"exc_type".*', self.said, re.DOTALL)
-        return traceback[0][:3000] if traceback else ""
+        lines = self.said.splitlines()
+        place = next((place for place, line in enumerate(lines) if "Traceback " in line or '"exc_type"' in line), None)
+        return "" if place is None else "\n".join(lines[place : place + 30])[:3000]
 
     @property
     def exit_status(self) -> int | None:
