@@ -38,9 +38,9 @@ REMOTE_VISITS = 8
 """Visits to a place at once, where most of a visit waits for a server."""
 
 NEW_SHARE = 0.2
-"""Of a new measurement in a mean, which is geometric: the first visits may have to wait seconds for what is loaded."""
+"""Of a new measurement in a mean."""
 
-_SHORTEST_S = 1e-4
+SHORTEST_S = 1e-4
 
 
 class Activity:
@@ -72,26 +72,31 @@ class Gate:
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._returning: deque[asyncio.Future[None]] = deque()
-        self._recent_s = FIRST_GUESS_S
+        self._recent_s, self._step_s = FIRST_GUESS_S, 0.0
+        self._moved_at = clock()
         self._quiet_s: float | None = None
         self._arrivals, self._counted_at = 0.0, clock()
 
     @property
     def expected_wait_s(self) -> float:
-        """Of a visitor who comes now: those ahead, times what a visit took lately."""
+        """Of a visitor who comes now: those ahead, times what the line took lately to move on by one."""
         ahead = len(self._waiting) + len(self._returning)
         if self._running < self._places and not ahead:
             return 0.0
-        return (ahead + 1) * self._recent_s / self._places
+        return (ahead + 1) * self._pace_s
 
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
         quiet_s = self._quiet_s or BURST_S / BURST_VISITS
-        demand = self._arrivals / RECENT_S * self._recent_s / self._places
-        if demand > 1:
+        if self._arrivals / RECENT_S * self._pace_s > 1:
             return self._patience * quiet_s
         return max(BURST_S, max(BURST_VISITS, self._patience) * quiet_s)
+
+    @property
+    def _pace_s(self) -> float:
+        """Seconds from one new visitor to the next: as the line moved, which those who return hold up, too."""
+        return max(self._step_s if self._waiting else 0.0, self._recent_s / self._places)
 
     @asynccontextmanager
     async def visit(self, watch: Stopwatch | None = None, *, again: bool = False) -> AsyncGenerator[None, None]:
@@ -131,16 +136,20 @@ class Gate:
             raise Overloaded(f"too many {self._kind} at once: this one would wait for {wait_s:.1f} s", wait_s)
         line = self._returning if again else self._waiting
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._moved_at = self._clock()
         line.append(place)
         try:
             with watch.stage(WAIT):
                 await place
         except asyncio.CancelledError:
-            if place.cancelled():
-                line.remove(place)
-            else:  # it was given the place at the moment it left
+            if not place.cancelled():  # it was given the place at the moment it left
                 self._leave()
+            elif place in line:
+                line.remove(place)
             raise
+        if not again:
+            self._measure_step()
 
     def _leave(self) -> None:
         """Hand the place to the next in line."""
@@ -152,19 +161,23 @@ class Gate:
                     return
         self._running -= 1
 
+    def _measure_step(self) -> None:
+        now = self._clock()
+        self._step_s += NEW_SHARE * (now - self._moved_at - self._step_s)
+        self._moved_at = now
+
     def _count_arrival(self) -> None:
         now = self._clock()
         self._arrivals = self._arrivals * math.exp((self._counted_at - now) / RECENT_S) + 1
         self._counted_at = now
 
     def _measure(self, took_s: float, *, quiet: bool) -> None:
-        self._recent_s = _mean(self._recent_s, took_s)
+        took_s = min(took_s, self._hold_s)
+        self._recent_s += NEW_SHARE * (took_s - self._recent_s)
         if quiet:
-            self._quiet_s = _mean(self._quiet_s or max(took_s, _SHORTEST_S), took_s)
-
-
-def _mean(before_s: float, new_s: float) -> float:
-    return before_s * math.pow(max(new_s, _SHORTEST_S) / before_s, NEW_SHARE)
+            before_s = self._quiet_s or took_s
+            # A geometric mean: the first visit may have to wait seconds for what is being loaded.
+            self._quiet_s = before_s * math.pow(max(took_s, SHORTEST_S) / max(before_s, SHORTEST_S), NEW_SHARE)
 
 
 class Gates:

@@ -181,7 +181,7 @@ async def test_quiet_is_measured_only_alone() -> None:
     await pass_alone(gate, clock, 0.5)
     (beside,) = await come(other, 1)
     await pass_alone(gate, clock, 60.0, times=20)
-    assert gate.limit_s == pytest.approx(PATIENCE * 0.5)
+    assert gate.limit_s == pytest.approx(BURST_VISITS * 0.5)
     await beside.leave()
 
 
@@ -199,6 +199,38 @@ async def test_who_comes_again_goes_first_and_is_never_refused() -> None:
     assert again[0].inside
     assert not waiting[1].inside
     await leave_all(visitors + again)
+
+
+async def test_the_wait_is_expected_by_how_the_line_moves() -> None:
+    """Those who return hold it up, too: visits of 10 ms may mean a line that moves once in 50 ms."""
+    clock = Clock()
+    gate = Gate("answers", 1, clock=clock)
+    visitors = await come(gate, 40)
+    for number in range(30):
+        (returning,) = await come(gate, 1, again=True)
+        clock.now += 0.01
+        await visitors[number].leave()
+        await settle()
+        clock.now += 0.04
+        await returning.leave()
+        await settle()
+        visitors += await come(gate, 1)
+        visitors = [visitor for visitor in visitors if visitor.refusal is None]
+    waiting = sum(not visitor.inside for visitor in visitors)
+    assert gate.expected_wait_s == pytest.approx((waiting + 1) * 0.05, rel=0.05)
+    await leave_all(visitors)
+
+
+async def test_who_gives_up_just_when_a_place_is_free_breaks_nothing() -> None:
+    """It has left the line already when it hears of it; the next one gets the place."""
+    gate = Gate("rankings", 1)
+    first, second, third = await come(gate, 3)
+    second.task.cancel()
+    await first.leave()
+    await settle()
+    assert second.task.cancelled()
+    assert third.inside
+    await third.leave()
 
 
 async def test_who_leaves_the_line_frees_the_place() -> None:
