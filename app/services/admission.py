@@ -21,9 +21,11 @@ PATIENCE = 2.0
 """How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served. Waiting
 longer serves nobody then: the line never gets shorter, all of them are late."""
 
-BURST_VISITS, BURST_S = 8, 0.1
-"""While less comes than can be served a visitor may have to wait for so many quiet visits, or so many seconds if that
-is longer: a burst passes by."""
+BURST_S = 2.0
+"""While less comes than can be served a visitor may have to wait for so many seconds: a burst passes by."""
+
+WRITERS_S = 1.0
+"""A writer may have to wait for so long in any case: unlike a search, it would have to come back."""
 
 RECENT_S = 5.0
 """Over about how long what comes is counted."""
@@ -54,7 +56,8 @@ class Activity:
 class Gate:
     """Lets `places` visits of one kind run at once, first come, first served, and refuses who would wait too long.
 
-    `kind` names the visitors to those who are refused ("searches"). With an infinite `patience` nobody is.
+    `kind` names the visitors to those who are refused ("searches"). With an infinite `patience` nobody is, and nobody
+    who would wait for less than `least_s`.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Gate:
         activity: Activity | None = None,
         *,
         patience: float = PATIENCE,
+        least_s: float = 0.0,
         hold_s: float = HOLD_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._kind, self._places, self._clock = kind, places, clock
         self._activity, self._patience, self._hold_s = activity or Activity(), patience, hold_s
+        self._least_s = least_s
         self._running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._returning: deque[asyncio.Future[None]] = deque()
@@ -88,10 +93,8 @@ class Gate:
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
-        quiet_s = self._quiet_s or BURST_S / BURST_VISITS
-        if self._arrivals / RECENT_S * self._pace_s > 1:
-            return self._patience * quiet_s
-        return max(BURST_S, max(BURST_VISITS, self._patience) * quiet_s)
+        overloaded = self._arrivals / RECENT_S * self._pace_s > 1
+        return max(self._least_s if overloaded else BURST_S, self._patience * (self._quiet_s or FIRST_GUESS_S))
 
     @property
     def _pace_s(self) -> float:
@@ -194,5 +197,5 @@ class Gates:
         half = max(1, cores // 2)
         self.searches = Gate("searches", half * waited_for, activity, patience=patience)
         self.answers = Gate("answers", half * waited_for, activity, patience=patience)
-        self.texts = Gate("rankings and writes", half, activity, patience=patience)
+        self.texts = Gate("rankings and writes", half, activity, patience=patience, least_s=WRITERS_S)
         self.readings = Gate("readings of documents", half * waited_for, activity, patience=patience)

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.observability.timing import Stopwatch
-from app.services.admission import BURST_S, BURST_VISITS, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
+from app.services.admission import BURST_S, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
 
 pytestmark = pytest.mark.anyio
 
@@ -96,14 +96,14 @@ async def test_only_who_waited_has_a_wait_in_the_timings() -> None:
 
 
 async def test_a_burst_is_let_in_and_a_crowd_is_not() -> None:
-    """What would wait for more than BURST_VISITS quiet visits is refused, with the wait to expect."""
+    """What would wait for longer than BURST_S is refused, with the wait to expect."""
     clock = Clock()
     gate = Gate("searches", 1, clock=clock)
     await pass_alone(gate, clock, 0.05, times=100)
     visitors = await come(gate, 100)
     errors = refused(visitors)
-    assert len(visitors) - len(errors) == pytest.approx(1 + BURST_VISITS, abs=1)
-    assert errors[0].retry_after > BURST_VISITS * 0.05
+    assert len(visitors) - len(errors) == pytest.approx(1 + BURST_S / 0.05, abs=1)
+    assert errors[0].retry_after > BURST_S
     assert "too many searches" in str(errors[0])
     await leave_all(visitors)
 
@@ -113,7 +113,7 @@ async def test_under_lasting_overload_the_line_is_short() -> None:
     clock = Clock()
     gate = Gate("searches", 1, clock=clock)
     await pass_alone(gate, clock, 0.05, times=100)
-    assert gate.limit_s == pytest.approx(BURST_VISITS * 0.05)
+    assert gate.limit_s == BURST_S
     everybody: list[Visitor] = []
     for _ in range(200):
         everybody += await come(gate, 2)
@@ -123,6 +123,16 @@ async def test_under_lasting_overload_the_line_is_short() -> None:
     assert gate.limit_s == pytest.approx(PATIENCE * 0.05, rel=0.1)
     assert gate.expected_wait_s <= gate.limit_s + 0.06
     await leave_all(everybody)
+
+
+async def test_writers_may_wait_in_any_case() -> None:
+    """However quick a quiet visit is, the strictest limit is `least_s`."""
+    clock = Clock()
+    gate = Gate("writes", 1, clock=clock, least_s=1.0)
+    await pass_alone(gate, clock, 0.02, times=100)
+    crowd = await come(gate, 2000)
+    assert gate.limit_s == 1.0
+    await leave_all(crowd)
 
 
 async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
@@ -178,10 +188,10 @@ async def test_quiet_is_measured_only_alone() -> None:
     """A visit beside another, behind whatever gate of the process, says nothing about quiet."""
     clock, activity = Clock(), Activity()
     gate, other = (Gate(kind, 1, activity, clock=clock) for kind in ("searches", "answers"))
-    await pass_alone(gate, clock, 0.5)
+    await pass_alone(gate, clock, 1.5)
     (beside,) = await come(other, 1)
     await pass_alone(gate, clock, 60.0, times=20)
-    assert gate.limit_s == pytest.approx(BURST_VISITS * 0.5)
+    assert gate.limit_s == pytest.approx(PATIENCE * 1.5)
     await beside.leave()
 
 
