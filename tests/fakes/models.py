@@ -44,7 +44,7 @@ def services_for(
     compat: CompatSettings | None = None,
     embedder: HashEmbedder | None = None,
 ) -> Services:
-    """The real services over an empty index, or over `store`, with these backends."""
+    """The real services over an empty index, or over `store`, with these backends. They refuse nobody: many come."""
     settings = Settings(
         service=ServiceSettings(port=0, ping_s=0.1),
         index=IndexSection(home=home),
@@ -59,7 +59,7 @@ def services_for(
     async def open_store() -> VectorStore:
         return store or EmbeddedStore(home / "index")
 
-    return Services(settings, open_store, GivenEmbedder(embedder or HashEmbedder()))
+    return Services(settings, open_store, GivenEmbedder(embedder or HashEmbedder()), patient=True)
 
 
 @asynccontextmanager
