@@ -256,7 +256,7 @@ async def openai_side(dialect: Dialect) -> AsyncIterator[OpenAISide]:
         await until(side.open_connections, 0)
 
 
-async def until(told: Callable[[], Awaitable[object] | object], wanted: object, seconds: float = 5) -> None:
+async def until(told: Callable[[], Awaitable[object] | object], wanted: object, seconds: float = 30) -> None:
     """Wait for `told` to say `wanted`; it fails with what was said last."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
