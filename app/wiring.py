@@ -259,9 +259,8 @@ class Services:
 
     async def _ask_store(self) -> None:
         store = await self.store.get()
-        if (
-            self.settings.store.url
-        ):  # in this process a collection that takes long to open holds up its own requests only
+        # In this process a collection that takes long to open holds up its own requests only.
+        if self.settings.store.url:
             await store.collections()
 
     async def _damages(self) -> list[str]:

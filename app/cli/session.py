@@ -71,16 +71,7 @@ def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, rep
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
     """Run the indexing pipeline over files; wait while another process holds the index."""
-
-    def sync_remotely(service: RemoteService) -> Summary:
-        return _last(service.run("/internal/sync", request), Summary, report)
-
-    def sync_locally() -> Summary:
-        from app.cli import local
-
-        return local.index_files(settings, request, report)
-
-    return _when_free(settings, sync_remotely, sync_locally, report)
+    return _run(settings, "/internal/sync", request, Summary, lambda local: local.index_files, report)
 
 
 def index_stdin(settings: Settings, data: bytes, name: str, collection: str, report: Report = say_nothing) -> Summary:
@@ -96,50 +87,17 @@ def index_stdin(settings: Settings, data: bytes, name: str, collection: str, rep
 
 def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
     """Write a snapshot of a collection."""
-
-    def create_locally() -> SnapshotInfo:
-        from app.cli import local
-
-        return local.create_snapshot(settings, request, report)
-
-    return _when_free(
-        settings,
-        lambda service: _last(service.run("/internal/snapshots", request), SnapshotInfo, report),
-        create_locally,
-        report,
-    )
+    return _run(settings, "/internal/snapshots", request, SnapshotInfo, lambda local: local.create_snapshot, report)
 
 
 def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report) -> Restored:
     """Restore a snapshot."""
-
-    def restore_locally() -> Restored:
-        from app.cli import local
-
-        return local.restore_snapshot(settings, request, report)
-
-    return _when_free(
-        settings,
-        lambda service: _last(service.run("/internal/restore", request), Restored, report),
-        restore_locally,
-        report,
-    )
+    return _run(settings, "/internal/restore", request, Restored, lambda local: local.restore_snapshot, report)
 
 
 def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
     """Make the manifest and the store of a collection agree."""
-
-    def repair_locally() -> Repaired:
-        from app.cli import local
-
-        return local.repair_collection(settings, request, report)
-
-    return _when_free(
-        settings,
-        lambda service: _last(service.run("/internal/repair", request), Repaired, report),
-        repair_locally,
-        report,
-    )
+    return _run(settings, "/internal/repair", request, Repaired, lambda local: local.repair_collection, report)
 
 
 def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
@@ -274,6 +232,24 @@ def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
 def _accounts(settings: Settings) -> Accounts:
     """To read from: nothing is opened, and no file is created."""
     return Accounts(settings.index.home, settings.backends, settings.budgets)
+
+
+def _run(
+    settings: Settings,
+    path: str,
+    request: SyncRequest | SnapshotRequest | RestoreRequest | RepairRequest,
+    kind: type[T],
+    locally: Callable[[Any], Callable[..., T]],
+    report: Report,
+) -> T:
+    """The last event, a `kind`, of what the running service does at `path`, or a function of `app.cli.local` here."""
+
+    def run_locally() -> T:
+        from app.cli import local
+
+        return locally(local)(settings, request, report)
+
+    return _when_free(settings, lambda service: _last(service.run(path, request), kind, report), run_locally, report)
 
 
 def _last(events: Iterator[Event], kind: type[T], report: Report) -> T:
