@@ -62,6 +62,10 @@ class ReaderPool:
         return reply.documents
 
 
+class _ReaderCrashed(UnreadableDocument):
+    """The process ended while it had the file."""
+
+
 class _ReaderProcess:
     """One child process at a time: one that fails is killed, and the next request starts another."""
 
@@ -72,7 +76,18 @@ class _ReaderProcess:
         self._ending: set[asyncio.Future[object]] = set()
 
     async def ask(self, request: Request) -> Reply:
-        """One request, one reply. Any failure, a cancellation too, ends the process: its pipes are out of step."""
+        """One request, one reply. Raises UnreadableDocument.
+
+        A process that served before may have died of something else, before or while it had the file: only a fresh
+        process's death is the file's fault.
+        """
+        if self._process is not None:
+            with contextlib.suppress(_ReaderCrashed):
+                return await self._ask_once(request)
+        return await self._ask_once(request)
+
+    async def _ask_once(self, request: Request) -> Reply:
+        """Any failure, a cancellation too, ends the process: its pipes are out of step."""
         try:
             process = await self._started()
             try:
@@ -104,8 +119,6 @@ class _ReaderProcess:
         self._ending.clear()
 
     async def _started(self) -> Process:
-        if self._process is not None and _has_ended(self._process):
-            self._kill()
         if self._process is None:
             # A session of its own: Ctrl-C at the terminal reaches the parent alone, which then ends its children.
             self._process = await asyncio.create_subprocess_exec(
@@ -115,24 +128,12 @@ class _ReaderProcess:
                 await _exchange(self._process, framed(self._limits))
         return self._process
 
-    async def _crash_report(self) -> UnreadableDocument:
+    async def _crash_report(self) -> "_ReaderCrashed":
         process = self._process
         code = await process.wait() if process is not None else None
         self._kill()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        return UnreadableDocument("crashed", f"The reader crashed on it ({cause}); the file may be damaged.")
-
-
-def _has_ended(process: Process) -> bool:
-    """Asks the kernel: the event loop hears of a death later, and the next file would pass for its cause."""
-    if process.returncode is not None:
-        return True
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return False
-    try:
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
+        return _ReaderCrashed("crashed", f"The reader crashed on it ({cause}); the file may be damaged.")
 
 
 async def _exchange(process: Process, message: bytes) -> Reply:
