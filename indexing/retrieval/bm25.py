@@ -1,32 +1,65 @@
-"""BM25 sparse vectors for both stores, by Qdrant's own tokeniser and term weighting.
+"""BM25 sparse vectors for both stores: words by Qdrant's own tokeniser and term weighting, codes by ours.
 
 The store multiplies by idf (modifier IDF); here a document's terms get their saturated frequency and a query's terms 1.
 `Multilingual` also segments Chinese, Japanese and Thai; the default word tokeniser takes a run of CJK for one token.
+It drops every token made of digits, so numbers and codes are terms of their own (`indexing.retrieval.codes`).
 """
 
-from qdrant_edge import Bm25, Bm25Config, TokenizerType
-from qdrant_edge import SparseVector as EdgeSparseVector
+import re
+from collections import Counter
+from hashlib import blake2b
 
+from qdrant_edge import Bm25, Bm25Config, TokenizerType
+
+from indexing.retrieval.codes import code_terms, normalized
 from indexing.store.base import SparseVector
 
-LEXICAL_VERSION = "bm25-multilingual-en-fold-1"
+LEXICAL_VERSION = "bm25-multilingual-en-fold-codes-2"
 """Part of a collection's fingerprint: vectors of two versions must not be mixed."""
+
+_K1, _B, _AVERAGE_LENGTH = 1.2, 0.75, 256.0
+"""The engine's own constants (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009)."""
+_CODES = 1 << 31
+"""The engine's term ids are below; those of codes are not."""
+_WORD = re.compile(r"\w+")
 
 
 class Lexical:
     """Sparse vectors of documents and queries. Thread-safe."""
 
     def __init__(self) -> None:
-        self._bm25 = Bm25(Bm25Config(tokenizer=TokenizerType.Multilingual, language="english", ascii_folding=True))
+        self._bm25 = Bm25(
+            Bm25Config(
+                tokenizer=TokenizerType.Multilingual,
+                language="english",
+                ascii_folding=True,
+                k=_K1,
+                b=_B,
+                avg_len=_AVERAGE_LENGTH,
+            )
+        )
 
     def document(self, text: str) -> SparseVector | None:
-        """Term weights of a passage; None for a text without a token."""
-        return _vector(self._bm25.embed_document(text))
+        """Term weights of a passage; None for a text without a term."""
+        text = normalized(text)
+        words = self._bm25.embed_document(text)
+        frequencies = Counter(map(_code_id, code_terms(text)))
+        length = len(_WORD.findall(text)) if frequencies else 0
+        norm = _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH)
+        weights = [count * (_K1 + 1) / (count + norm) for count in frequencies.values()]
+        return _vector([*words.indices, *frequencies], [*words.values, *weights])
 
     def query(self, text: str) -> SparseVector | None:
-        """The distinct terms of a query, each with weight 1; None for a text without a token."""
-        return _vector(self._bm25.embed_query(text))
+        """The distinct terms of a query, each with weight 1; None for a text without a term."""
+        text = normalized(text)
+        words = self._bm25.embed_query(text)
+        ids = dict.fromkeys(map(_code_id, code_terms(text)))
+        return _vector([*words.indices, *ids], [*words.values, *(1.0 for _ in ids)])
 
 
-def _vector(raw: EdgeSparseVector) -> SparseVector | None:
-    return SparseVector(list(raw.indices), list(raw.values)) if raw.indices else None
+def _code_id(term: str) -> int:
+    return _CODES | int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest()) >> 1
+
+
+def _vector(indices: list[int], values: list[float]) -> SparseVector | None:
+    return SparseVector(indices, values) if indices else None
