@@ -1,6 +1,7 @@
 """A data set of ../shared/data as something to search and ask: its own small index, apart from the service's."""
 
 import hashlib
+import math
 import random
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -137,7 +138,7 @@ class Corpus:
             dense=self._best(self._dense @ self._vectorizer.vectors([query.text])[0], -1.0),
             sparse=self._best(self._bm25(sparse), 0.0) if sparse else [],
         )
-        bound = sparse_bound(len(sparse.indices), len(self._passages)) if sparse else 0.0
+        bound = sparse_bound(math.fsum(sparse.values), len(self._passages)) if sparse else 0.0
         found = fuse(retrieved, dense_unit=self._unit, bound=bound)[: query.limit]
         use = BackendUse(requested="none", used="none")
         hits = tuple(map(_hit, found))

@@ -1,7 +1,7 @@
 """Documents that differ in a number or a code, and questions that name it, in English, German and Chinese.
 
-Codes come in families of near neighbours: the next number, two digits swapped, one digit changed. A question may spell a
-code otherwise than its document does (1,234.50 and 1.234,50, AB-1234 and AB 1234, an ISBN without hyphens). The same
+Codes come in families of near neighbours: the next number, two digits swapped, one digit changed. A question may spell
+a code otherwise than its document does (1,234.50 and 1.234,50, AB-1234 and AB 1234, an ISBN without hyphens). The same
 seed gives the same set.
 """
 
@@ -40,7 +40,7 @@ class NumberSet(msgspec.Struct, frozen=True):
 
 
 def make_set(seed: int = 7) -> NumberSet:
-    """Some 40 documents of each of nine kinds in each of three languages, and 4 questions about codes that are not there."""
+    """Some 27 documents of each of nine kinds in each of three languages, and 4 questions about codes that none has."""
     templates = tomllib.loads(_TEMPLATES.read_text(encoding="utf-8"))
     dice = random.Random(seed)
     items: list[Item] = []

@@ -33,12 +33,16 @@ def match_words(lexical: Lexical, query: str, texts: Sequence[str]) -> list[floa
     query_vector = lexical.query(query)
     if query_vector is None:
         return [0.0] * len(texts)
-    terms = frozenset(query_vector.indices)
+    asked = dict(zip(query_vector.indices, query_vector.values, strict=True))
+    terms = frozenset(asked)
     weights = [_weights(lexical, text, terms) for text in texts]
     holding = Counter(term for by_term in weights for term in by_term)
     total = len(texts) + BACKGROUND
     # Robertson's idf, as the store computes it.
-    rarity = {term: math.log1p((total - holding[term] + 0.5) / (holding[term] + 0.5)) for term in terms}
+    rarity = {
+        term: weight * math.log1p((total - holding[term] + 0.5) / (holding[term] + 0.5))
+        for term, weight in asked.items()
+    }
     most = math.fsum(rarity.values())
     return [
         -math.expm1(-math.fsum(rarity[term] * weight for term, weight in by_term.items()) / most) for by_term in weights

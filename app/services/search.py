@@ -196,7 +196,7 @@ def _one_per_text(side: Iterable[Candidate], keepers: dict[str, Passage]) -> lis
 def _fuse(
     query: Query, retrieved: Retrieved, collection: CollectionInfo, sparse: SparseVector | None, *, cut: bool
 ) -> list[Candidate]:
-    bound = sparse_bound(len(sparse.indices), collection.passages) if sparse else 0.0
+    bound = sparse_bound(math.fsum(sparse.values), collection.passages) if sparse else 0.0
     if query.mode == "dense":
         return score_dense(retrieved.dense)
     if query.mode == "sparse":

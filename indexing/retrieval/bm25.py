@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from qdrant_edge import Bm25, Bm25Config, TokenizerType
 
-from indexing.retrieval.codes import code_terms, normalized
+from indexing.retrieval.codes import Code, codes, normalized
 from indexing.store.base import SparseVector
 
 LEXICAL_VERSION = "bm25-multilingual-en-fold-codes-2"
@@ -19,6 +19,8 @@ LEXICAL_VERSION = "bm25-multilingual-en-fold-codes-2"
 
 _K1, _B, _AVERAGE_LENGTH = 1.2, 0.75, 256.0
 """The engine's own constants (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009)."""
+_PARTS = 0.5
+"""The weight of all parts of a code in a query."""
 _CODES = 1 << 31
 """The engine's term ids are below; those of codes are not."""
 _WORD = re.compile(r"\w+")
@@ -41,20 +43,38 @@ class Lexical:
 
     def document(self, text: str) -> SparseVector | None:
         """Term weights of a passage; None for a text without a term."""
-        text = normalized(text)
-        words = self._bm25.embed_document(text)
-        frequencies = Counter(map(_code_id, code_terms(text)))
-        length = len(_WORD.findall(text)) if frequencies else 0
+        words, found = _split(text)
+        vector = self._bm25.embed_document(words)
+        frequencies = Counter(_code_id(term) for code in found for term in (*code.wholes, *code.parts))
+        length = len(_WORD.findall(words)) + len(found) if found else 0
         norm = _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH)
         weights = [count * (_K1 + 1) / (count + norm) for count in frequencies.values()]
-        return _vector([*words.indices, *frequencies], [*words.values, *weights])
+        return _vector([*vector.indices, *frequencies], [*vector.values, *weights])
 
     def query(self, text: str) -> SparseVector | None:
-        """The distinct terms of a query, each with weight 1; None for a text without a term."""
-        text = normalized(text)
-        words = self._bm25.embed_query(text)
-        ids = dict.fromkeys(map(_code_id, code_terms(text)))
-        return _vector([*words.indices, *ids], [*words.values, *(1.0 for _ in ids)])
+        """The distinct terms of a query: words with weight 1, codes with 1 for the whole and half of it for all parts.
+
+        So a passage that has the code is before one that shares all parts with it. None for a text without a term.
+        """
+        words, found = _split(text)
+        vector = self._bm25.embed_query(words)
+        weights: dict[int, float] = {}
+        for code in found:
+            for terms, weight in ((code.wholes, 1.0), (code.parts, _PARTS)):
+                for term in terms:
+                    weights[_code_id(term)] = max(weights.get(_code_id(term), 0.0), weight / len(terms))
+        return _vector([*vector.indices, *weights], [*vector.values, *weights.values()])
+
+
+def _split(text: str) -> tuple[str, list[Code]]:
+    """The text with nothing but the words of its codes in their places, and its codes."""
+    text = normalized(text)
+    found = list(codes(text))
+    pieces, end = [], 0
+    for code in found:
+        pieces += [text[end : code.start], " ", " ".join(code.words), " "]
+        end = code.end
+    return "".join([*pieces, text[end:]]), found
 
 
 def _code_id(term: str) -> int:

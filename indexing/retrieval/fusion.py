@@ -39,8 +39,8 @@ BM25_SATURATION = 2.2
 """The most that term frequency can multiply a term's idf with: k1 + 1 with k1 = 1.2."""
 
 
-def sparse_bound(terms: int, passages: int) -> float:
-    """The highest BM25 score that a query of `terms` distinct tokens can reach among `passages` passages.
+def sparse_bound(terms: float, passages: int) -> float:
+    """The highest BM25 score that a query can reach among `passages` passages; `terms` is the sum of its weights.
 
     A token in a single passage has the highest idf, ln(1 + (N - 0.5) / 1.5) (Robertson's, as Qdrant's idf modifier
     computes it).

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
+from app.answering.extractive.subject import about
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
@@ -140,6 +141,8 @@ async def assess(
 def _candidates(question: ParsedQuestion, hits: Sequence[Hit]) -> tuple[list[Sentence], Scores]:
     """The sentences worth an embedding, with their features, shape (sentences, 5). Ten passages take some 10 ms."""
     sentences = split(hits)
+    named = about(question.text, sentences, [" ".join((hit.title, *hit.heading)) for hit in hits])
+    sentences = [sentence for sentence, is_about in zip(sentences, named, strict=True) if is_about]
     features = lexical_features(question, sentences)
     indices = promising(features, MAX_EMBEDDED)
     return [sentences[index] for index in indices], features[indices]

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from app.text.terms import fold
+from indexing.retrieval.codes import month_numbers
 
 
 @cache
@@ -30,7 +31,7 @@ def all_number_words() -> dict[str, int]:
 @cache
 def months() -> dict[str, int]:
     """Names of months in all languages, and their numbers from 1."""
-    return {word: number for names in _table("months").values() for word, number in _counted(f"- {names}")}
+    return {fold(name): number for name, number in month_numbers().items()}
 
 
 @cache
