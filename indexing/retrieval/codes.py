@@ -142,7 +142,7 @@ def _pieces(code: str) -> tuple[list[str], list[str], tuple[str, ...]]:
     joined = "".join(pieces)
     wholes = [joined if len(joined) >= _SHORT or not joined.isdigit() else "-".join(pieces)]
     tail = re.sub(r"^[^\W\d]+", "", joined)
-    if tail.isdigit() and len(tail) >= _TAIL:
+    if tail != joined and tail.isdigit() and len(tail) >= _TAIL:
         wholes.append(tail)
     if len(pieces) > _MAX_PARTS:
         return wholes, [], ()
