@@ -9,7 +9,6 @@ import random
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -176,8 +175,3 @@ _SPELLINGS: dict[str, Spelling] = {
     "isbn": _either("978-3-{}-{}-{}", "9783{}{}{}"),
     "address": _same("{}.{}.{}.{}"),
 }
-
-
-def as_dict(item: Item) -> dict[str, Any]:
-    """The document, as POST /documents takes it."""
-    return {"id": item.id, "text": item.text}

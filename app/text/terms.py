@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 
 from app.text.stopwords import function_strings, function_words
+from indexing.retrieval.codes import INVISIBLE
 
 STEM_LENGTH = 5
 """Words are cut to this length. Truncation at 5 letters does as well as stemmers over European languages (McNamee and
@@ -21,15 +22,18 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 )
 _ACCENT = re.compile(r"[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]")
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
+_LETTER = rf"[^\W_{_UNSPACED}]"
+# A soft hyphen is in the word that it may divide.
+_WORD = re.compile(rf"[{_UNSPACED}]+|{_LETTER}+(?:[{INVISIBLE}]+{_LETTER}+)*")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 
 def fold(text: str) -> str:
-    """Lower case, compatibility forms unified, accents and vowel points gone."""
+    """Lower case, compatibility forms unified; accents, vowel points and characters without a width gone."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", _INVISIBLE.sub("", text)).casefold())
     return unicodedata.normalize("NFC", _ACCENT.sub("", decomposed))
 
 

@@ -7,6 +7,7 @@ It drops every token made of digits, so numbers and codes are terms of their own
 
 import re
 from collections import Counter
+from functools import lru_cache
 from hashlib import blake2b
 
 from qdrant_edge import Bm25, Bm25Config, TokenizerType
@@ -77,6 +78,7 @@ def _split(text: str) -> tuple[str, list[Code]]:
     return "".join([*pieces, text[end:]]), found
 
 
+@lru_cache(100_000)
 def _code_id(term: str) -> int:
     return _CODES | int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest()) >> 1
 

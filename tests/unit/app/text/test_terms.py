@@ -7,10 +7,17 @@ from app.text.terms import content_terms, fold, occurrences, terms
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Élan", "elan"), ("STRASSE", "straße"), ("ﬁre", "fire"), ("２０１６", "2016"), ("한국", "한국")],
+    [
+        ("Élan", "elan"),
+        ("STRASSE", "straße"),
+        ("ﬁre", "fire"),
+        ("２０１６", "2016"),
+        ("한국", "한국"),
+        ("Wert\u00ad\u200bpapier", "wertpapier"),
+    ],
 )
 def test_spellings_of_a_word_fold_to_one(one: str, other: str) -> None:
-    """Case, accents, ligatures and full-width forms make no difference."""
+    """Case, accents, ligatures, full-width forms and soft hyphens make no difference."""
     assert fold(one) == fold(other)
 
 
@@ -103,9 +110,10 @@ def test_folding_twice_changes_nothing_for_terms(text: str) -> None:
         ("牙科和", ["牙科和"]),
         ("plan", ["plans"]),
         ("boats", []),
+        ("Wertpapierdepot", ["Wert\u00adpapier\u00addepot"]),
     ],
 )
 def test_occurrences_are_whole_words_and_runs_of_characters(query: str, expected: list[str]) -> None:
     """A word counts whole; in a script without spaces each pair counts, and overlapping pairs are one stretch."""
-    text = "Dental plans, dentistry; 牙科和保险 dental"
+    text = "Dental plans, dentistry; 牙科和保险 dental Wert\u00adpapier\u00addepot"
     assert [text[start:end] for start, end in occurrences(text, terms(query))] == expected

@@ -23,10 +23,18 @@ def shared(lexical: Lexical, query: str, document: str) -> int:
         ("ペンギン", "ペンギンは南極に住んでいます。", 1),
         ("Rückgabe", "Die Rückgabe dauert lange", 1),
         ("penguin", "Nothing of that kind", 0),
+        ("4712", "Invoice 4712 was paid.", 1),
+        ("4712", "Invoice 4711 was paid.", 0),
+        ("AB-9876", "型番ＡＢ－９８７６の在庫は１２個です。", 1),
+        ("12個", "型番ＡＢ－９８７６の在庫は１２個です。", 1),
+        ("カメラ", "ｶﾒﾗの電池は別売です。", 1),
+        ("Wertpapierdepot", "Das Wert\u00adpapier\u00addepot kostet nichts.", 1),
+        ("1.234,50 Euro", "The offer comes to 1,234.50.", 1),
+        ("Winnow", "Winnow\u2122 ranks.", 1),
     ],
 )
 def test_words_are_found_in_their_forms_and_scripts(lexical: Lexical, query: str, document: str, terms: int) -> None:
-    """Stems and accents fold in English; Chinese and Japanese are cut into words."""
+    """Stems and accents fold in English; Chinese and Japanese are cut into words; numbers and widths have one form."""
     assert shared(lexical, query, document) >= terms
     assert bool(shared(lexical, query, document)) == bool(terms)
 
@@ -47,6 +55,17 @@ def test_a_term_weighs_more_the_more_often_it_is_said_but_not_without_end(lexica
         assert vector is not None
         weights += vector.values
     assert 0 < weights[0] < weights[1] < weights[2] < 2.2
+
+
+def test_the_whole_code_weighs_more_than_all_its_parts(lexical: Lexical) -> None:
+    """So the passage that has it is before one that shares its parts."""
+    vector = lexical.query("4711-12/7")
+    whole, parts = lexical.query("4711127"), lexical.query("4711 12 7")
+    assert vector is not None
+    assert whole is not None
+    assert parts is not None
+    weights = dict(zip(vector.indices, vector.values, strict=True))
+    assert weights[whole.indices[0]] == 1.0 == pytest.approx(2 * sum(weights[term] for term in parts.indices))
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "?!…"])
