@@ -22,6 +22,7 @@ from indexing.embedding.batching import TextEmbedder
 from indexing.embedding.calibration import contrast
 from indexing.embedding.model import Embedder, Vectors
 from indexing.retrieval.bm25 import Lexical
+from indexing.retrieval.codes import names_code
 from indexing.store.base import Vector
 
 BACKGROUND = 100
@@ -63,9 +64,9 @@ def match_vectors(query: Vector, texts: Vectors, unrelated: float, unit: float) 
     return [float(value) for value in np.clip(evidence, 0.0, 1.0)]
 
 
-def both(words: Sequence[float], vectors: Sequence[float]) -> list[float]:
-    """The mean of the two."""
-    return [(by_word + by_vector) / 2 for by_word, by_vector in zip(words, vectors, strict=True)]
+def both(words: Sequence[float], vectors: Sequence[float], share: float = 0.5) -> list[float]:
+    """The mean of the two; `share` is that of the vectors."""
+    return [by_word + share * (by_vector - by_word) for by_word, by_vector in zip(words, vectors, strict=True)]
 
 
 MAX_TEXTS = 10_000
@@ -81,6 +82,9 @@ MATCHES: Spread = (0.5, 0.1)
 
 It is given, not measured on the list, so that a score does not depend on what else is in the list.
 """
+
+VECTORS_BESIDE_CODES = 0.25
+"""The share of vectors in the match where the query names a code: they hardly tell one from another."""
 
 MATCHING_SHARE = 0.25
 """The share of the deadline that matching by vectors may take."""
@@ -202,7 +206,8 @@ class TextRanker:
         if 0 < len(texts) <= self._settings.rerank_embedded:
             try:
                 async with asyncio.timeout(deadline.left() * MATCHING_SHARE), self._gate.visit(again=True):
-                    matches = both(words, await self._match_vectors(query, texts))
+                    share = VECTORS_BESIDE_CODES if names_code(query) else 0.5
+                    matches = both(words, await self._match_vectors(query, texts), share)
             except (TimeoutError, WinnowError):
                 failed.append(BY_WORDS)
         return [match if text.strip() else 0.0 for match, text in zip(matches, texts, strict=True)], tuple(failed)

@@ -80,6 +80,7 @@ _NUMERIC_DATES = (
     # With slashes and the year last, the day may be first or second.
     re.compile(r"(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})"),
 )
+_LIKELY_YEAR = re.compile(r"1\d{3}s?|20\d\ds?|\d{1,2}(?:st|nd|rd|th)")
 _YEAR = re.compile(r"(?<!\d)\d{4}(?!\d)(?:[年년] ?(?P<month>\d{1,2})[月월] ?(?P<day>\d{1,2})[日号일]|(?!\w))")
 """A year, which most texts have few of: what is before it is read only then."""
 _BEFORE_YEAR = (
@@ -132,6 +133,15 @@ def codes(text: str) -> list[Code]:
             terms = _known if end - start <= _LONGEST_REMEMBERED else _terms
             result.append(Code(start, end, *terms(text[start:end].lower(), signed)))
     return sorted(result)
+
+
+def names_code(text: str) -> bool:
+    """Whether a text names a number or a code of three characters or more that is no year."""
+    return any(
+        len(whole) >= _TAIL and not _LIKELY_YEAR.fullmatch(whole)
+        for code in codes(normalized(text))
+        for whole in code.wholes
+    )
 
 
 def _spans(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

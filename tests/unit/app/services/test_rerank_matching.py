@@ -55,3 +55,8 @@ def test_equal_texts_match_equally() -> None:
 def test_both_is_their_mean() -> None:
     """Neither side outweighs the other."""
     assert both([0.0, 1.0], [0.5, 1.0]) == [0.25, 1.0]
+
+
+def test_vectors_may_count_for_less() -> None:
+    """By their share."""
+    assert both([0.0, 1.0], [1.0, 0.0], 0.25) == [0.25, 0.75]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexing.retrieval.codes import codes, normalized
+from indexing.retrieval.codes import codes, names_code, normalized
 
 
 def wholes(text: str) -> list[tuple[str, ...]]:
@@ -155,6 +155,19 @@ def test_a_list_gives_each_of_its_numbers() -> None:
     row = codes("QP-4711,Widget,2024-05-03,12.40")
     assert [code.wholes for code in row] == [("qp4711", "4711"), ("2024-05-03",), ("12.40",)]
     assert [code.wholes for code in codes("5,10,12")] == [("5",), ("10",), ("12",)]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Who sent invoice 4712?", True), ("§ 812 BGB", True), ("Fehler E-17", True), ("on 3 May 2024", True),
+        ("Who led the Panthers in 2015?", False), ("in the 1990s", False), ("the 16th century", False),
+        ("Super Bowl 50", False), ("dental cover", False),
+    ],
+)  # fmt: skip
+def test_years_and_small_numbers_are_no_names(text: str, named: bool) -> None:
+    """Longer ones, and letters with digits, are."""
+    assert names_code(text) is named
 
 
 @pytest.mark.parametrize("unit", ["字", "a", "1.", "1-", "3 May 2024 ", "DE89 3704 0044 ", "1,", "§1"])
