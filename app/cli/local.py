@@ -85,7 +85,7 @@ def index_bytes(settings: Settings, data: bytes, name: str, collection: str, rep
     async def work(services: Services) -> Summary:
         await services.context.get()  # a busy index is noticed before the model is loaded
         await _load_model(services, report)
-        return await services.documents.put_bytes(data, name, collection)
+        return await services.documents.put_bytes(data, name, collection, services.jobs.overtake)
 
     return _run(settings, work)
 
@@ -189,7 +189,7 @@ def delete_document(settings: Settings, document_id: str, collection: str) -> No
     """As DELETE /documents/{id}."""
 
     async def work(services: Services) -> None:
-        if not await services.documents.delete(collection, document_id):
+        if not await services.documents.delete(collection, document_id, services.jobs.overtake):
             raise document_not_found(collection, document_id)
 
     _run(settings, work)

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -27,11 +28,15 @@ from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
     DocumentResult,
+    Overtaken,
     SubmittedDocument,
+    Written,
     delete_document,
     drop_collection,
     finish_deletions,
     finish_submitted,
+    ignore_written,
+    none_overtaken,
     put_documents,
 )
 from indexing.pipeline.manifest import DocumentRecord
@@ -50,6 +55,9 @@ SMALL_UPLOAD = 20_000
 
 MAX_BODY_BYTES = 500_000_000
 """Of all uploads together that are being received, or that somebody waits for: they are in memory."""
+
+Overtake = Callable[[str, Sequence[str]], Awaitable[None]]
+"""(collection, ids of documents): tells jobs that came earlier to leave these documents alone."""
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
@@ -222,22 +230,29 @@ class Documents:
         return await asyncio.to_thread(validate, unvalidated)
 
     async def index(
-        self, collection: str, documents: Sequence[Validated], report: Report = say_nothing
+        self,
+        collection: str,
+        documents: Sequence[Validated],
+        report: Report = say_nothing,
+        overtaken: Overtaken = none_overtaken,
     ) -> list[DocumentResult]:
-        """Index what `read` gave; one result each, in order. `report` hears how far it is."""
-        good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self._put_measured(collection, good, report) if good else ())
-        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
+        """Index for a job what `read` gave; one result each, in order. `report` hears how far it is; those that are
+        `overtaken` stay as they are.
+        """
+        return await self._index(collection, documents, report, overtaken=overtaken)
 
-    async def index_at_once(self, collection: str, documents: Sequence[Validated], size: int) -> list[DocumentResult]:
-        """As `index`, for a caller who waits, and uploaded `size` bytes. Raises Overloaded.
+    async def index_at_once(
+        self, collection: str, documents: Sequence[Validated], size: int, overtake: Overtake
+    ) -> list[DocumentResult]:
+        """As `index`, for a caller who waits, and uploaded `size` bytes. Jobs that came earlier leave these documents
+        alone: `overtake` tells them. Raises Overloaded.
 
         Only small uploads pass the gate: they are let in by the time that they take, and large ones would spoil it.
         """
         if size > SMALL_UPLOAD:
-            return await self.index(collection, documents)
+            return await self._index(collection, documents, written=partial(overtake, collection))
         async with self._gates.texts.visit():
-            return await self.index(collection, documents)
+            return await self._index(collection, documents, written=partial(overtake, collection))
 
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
         """What becomes of these documents if they are indexed now and nothing goes wrong."""
@@ -286,8 +301,10 @@ class Documents:
         """Index submitted documents."""
         return await put_documents(await self._context(), collection, documents)
 
-    async def put_bytes(self, data: bytes, name: str, collection: str) -> Summary:
-        """Read a document that is not a file of ours, as if it were called `name`, and index it."""
+    async def put_bytes(self, data: bytes, name: str, collection: str, overtake: Overtake) -> Summary:
+        """Read a document that is not a file of ours, as if it were called `name`, and index it. `overtake` as of
+        `index_at_once`.
+        """
         context, begun = await self._context(), time.perf_counter()
         try:
             async with ReaderPool(context.limits) as pool:
@@ -298,14 +315,18 @@ class Documents:
             submitted = [
                 SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
             ]
-            outcomes = await self.index(collection, await asyncio.to_thread(validate, submitted))
+            validated = await asyncio.to_thread(validate, submitted)
+            outcomes = await self._index(collection, validated, written=partial(overtake, collection))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
-    async def delete(self, collection: str, document_id: str) -> bool:
-        """Remove a document; False when there is none of that id. Raises CollectionNotFound."""
+    async def delete(self, collection: str, document_id: str, overtake: Overtake) -> bool:
+        """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`.
+
+        Raises CollectionNotFound.
+        """
         context = await self._context()
         for spelling in _spellings(document_id):
-            if await delete_document(context, collection, spelling):
+            if await delete_document(context, collection, spelling, written=partial(overtake, collection)):
                 return True
         return False
 
@@ -343,12 +364,33 @@ class Documents:
             SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
         ]
 
+    async def _index(
+        self,
+        collection: str,
+        documents: Sequence[Validated],
+        report: Report = say_nothing,
+        *,
+        overtaken: Overtaken = none_overtaken,
+        written: Written = ignore_written,
+    ) -> list[DocumentResult]:
+        good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
+        if not good:
+            return [submission for submission in documents if not isinstance(submission, SubmittedDocument)]
+        outcomes = iter(await self._put_measured(collection, good, report, overtaken, written))
+        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
+
     async def _put_measured(
-        self, collection: str, documents: Sequence[SubmittedDocument], report: Report
+        self,
+        collection: str,
+        documents: Sequence[SubmittedDocument],
+        report: Report,
+        overtaken: Overtaken,
+        written: Written,
     ) -> list[DocumentResult]:
         await (await self._context()).model()  # how long loading takes says nothing about indexing
         begun = time.perf_counter()
-        results = await put_documents(await self._context(), collection, documents, report)
+        context = await self._context()
+        results = await put_documents(context, collection, documents, report, overtaken=overtaken, written=written)
         passages = sum(result.passages for result in results if result.status in ("created", "updated"))
         self.indexing_time.add(passages, time.perf_counter() - begun)
         return results

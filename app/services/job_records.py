@@ -67,6 +67,11 @@ CREATE TABLE jobs (
 CREATE TABLE errors (job TEXT NOT NULL, result TEXT NOT NULL);
 CREATE INDEX errors_by_job ON errors (job);
 """,
+    """
+CREATE TABLE overtaken (
+  collection TEXT NOT NULL, document TEXT NOT NULL, job INTEGER NOT NULL, PRIMARY KEY (collection, document))
+  WITHOUT ROWID;
+""",
 )
 _COLUMNS = JobRecord.__struct_fields__[1:]
 """All but the number."""
@@ -76,6 +81,15 @@ _SAVE = (
     f"SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS)}"
 )
 _DELETE = ("DELETE FROM errors WHERE job=?", "DELETE FROM jobs WHERE id=?")
+_NEWEST = "SELECT max(number) FROM jobs WHERE collection=? AND state IN (?,?)"
+_OVERTAKE = (
+    "INSERT INTO overtaken VALUES (?,?,?) ON CONFLICT (collection, document) DO UPDATE SET job=max(job, excluded.job)"
+)
+_OVERTAKEN = (
+    "SELECT document FROM overtaken JOIN jobs ON jobs.collection=overtaken.collection AND number<=job WHERE jobs.id=?"
+)
+_FORGET_OVERTAKEN = """DELETE FROM overtaken WHERE NOT EXISTS (
+  SELECT 1 FROM jobs WHERE jobs.collection=overtaken.collection AND number<=job AND state IN (?,?))"""
 _TO_PRUNE = "SELECT id FROM jobs WHERE finished_at NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
 
 
@@ -126,15 +140,28 @@ class JobRecords:
             _records, f"{_SELECT} {where} ORDER BY number DESC LIMIT ?", *given.values(), limit
         )
 
+    async def overtake(self, collection: str, documents: Sequence[str]) -> None:
+        """Note that these were written or deleted after every unfinished job of the collection had come."""
+        ((newest,),) = await self._file.query(list, _NEWEST, collection, *UNFINISHED)
+        if newest is not None:
+            rows = [(collection, document, newest) for document in documents]
+            await self._file.write((_OVERTAKE, rows), durable=True)
+
+    async def overtaken(self, job_id: str, documents: Sequence[str]) -> set[str]:
+        """Which of these were written or deleted after this job had come."""
+        sql = f"{_OVERTAKEN} AND document IN ({','.join('?' * len(documents))})"
+        return {document for (document,) in await self._file.query(list, sql, job_id, *documents)}
+
     async def delete(self, job_id: str) -> None:
         """Forget a job."""
         await self._file.write(*((sql, [(job_id,)]) for sql in _DELETE))
 
     async def prune(self, keep: int) -> None:
-        """Forget the oldest finished jobs, all but `keep` of them."""
+        """Forget the oldest finished jobs, all but `keep` of them, and who overtook those that are finished."""
 
         def remove(db: sqlite3.Connection) -> None:
             with transaction(db, durable=False):
+                db.execute(_FORGET_OVERTAKEN, UNFINISHED)
                 old = db.execute(_TO_PRUNE, (keep,)).fetchall()
                 for sql in _DELETE:
                     db.executemany(sql, old)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -213,6 +214,10 @@ class Jobs:
         finally:
             self._run_collection(collection)
 
+    async def overtake(self, collection: str, documents: Sequence[str]) -> None:
+        """These have been written or deleted by somebody who came after the jobs that are here: jobs leave them so."""
+        await (await self._records.get()).overtake(collection, documents)
+
     async def cancel_all(self, collection: str) -> None:
         """End every job of a collection, as before it is deleted: they would bring it back."""
         records = await self._records.get()
@@ -349,7 +354,9 @@ class Jobs:
         if not resumed:
             await self._change(job, intended=tuple(await self._documents.intended(collection, part)))
         try:
-            results = await self._documents.index(collection, part, job.advance)
+            records = await self._records.get()
+            overtaken = partial(records.overtaken, job.record.id)
+            results = await self._documents.index(collection, part, job.advance, overtaken)
         finally:
             job.embedded = 0
         if resumed:

@@ -24,9 +24,24 @@ from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 
 T = TypeVar("T")
 
+Overtaken = Callable[[Sequence[str]], Awaitable[set[str]]]
+"""Ids of documents in hand -> those that somebody wrote or deleted who came later than this writer."""
+
+Written = Callable[[Sequence[str]], Awaitable[None]]
+"""Hears the ids of documents in hand that have been written or deleted."""
+
 _DOCUMENTS_PER_PART = 64
 _CHARACTERS_PER_PART = WINDOW * 800
 """About a window of passages: documents that are in one writer's hands together."""
+
+
+async def none_overtaken(_: Sequence[str]) -> set[str]:
+    """For a writer whom nobody overtakes."""
+    return set()
+
+
+async def ignore_written(_: Sequence[str]) -> None:
+    """For a writer whom nobody needs to hear."""
 
 
 class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,26 +70,37 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def put_documents(
-    context: PipelineContext, collection: str, documents: Sequence[SubmittedDocument], report: Report = say_nothing
+    context: PipelineContext,
+    collection: str,
+    documents: Sequence[SubmittedDocument],
+    report: Report = say_nothing,
+    *,
+    overtaken: Overtaken = none_overtaken,
+    written: Written = ignore_written,
 ) -> list[DocumentResult]:
     """Index these documents; searchable on return. One result each, in order; one that fails stops no other.
 
-    `report` hears how many passages of the documents in hand are embedded. If this is cancelled or fails, what was
-    written stays, and of what was being written nothing does.
+    `report` hears how many passages of the documents in hand are embedded. `overtaken` says which of them are to stay
+    as they are: "unchanged". `written` hears which are as their writer wants them. Both are asked while no other writer
+    can have these documents. If this is cancelled or fails, what was written stays, and of what was being written
+    nothing does.
     """
     await ensure_collection(context, collection)
     results: list[DocumentResult] = []
     for part in _parts(documents):
-        results += await _again_if_replaced(context, collection, partial(_put, documents=part), report)
+        put = partial(_put, documents=part, overtaken=overtaken, written=written)
+        results += await _again_if_replaced(context, collection, put, report)
     return results
 
 
-async def delete_document(context: PipelineContext, collection: str, document_id: str) -> bool:
-    """Remove a document with its passages; False if there is none with that id.
+async def delete_document(
+    context: PipelineContext, collection: str, document_id: str, *, written: Written = ignore_written
+) -> bool:
+    """Remove a document with its passages; False if there is none with that id. `written` as of `put_documents`.
 
     One that came from a file comes back with the next run over that file.
     """
-    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id))
+    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id, written=written))
 
 
 async def drop_collection(context: PipelineContext, collection: str) -> None:
@@ -141,13 +167,14 @@ async def _again_if_replaced(
             return await work(context, Writer(context, info.name, info.spec.lineage, report))
 
 
-async def _delete(context: PipelineContext, writer: Writer, document_id: str) -> bool:
+async def _delete(context: PipelineContext, writer: Writer, document_id: str, written: Written) -> bool:
     async with context.locks.holding(writer.lineage, [document_id]):
         known = await context.manifest.document(writer.lineage, document_id)
         pending = await context.manifest.pending(writer.lineage, document_id)
         if known is None and (pending is None or pending.op == "delete"):
             return False
         await writer.delete([document_id])
+        await written([document_id])
     return True
 
 
@@ -168,20 +195,39 @@ def _parts(documents: Sequence[SubmittedDocument]) -> Iterator[list[SubmittedDoc
 
 
 async def _put(
-    context: PipelineContext, writer: Writer, documents: Sequence[SubmittedDocument]
+    context: PipelineContext,
+    writer: Writer,
+    documents: Sequence[SubmittedDocument],
+    overtaken: Overtaken,
+    written: Written,
 ) -> list[DocumentResult]:
     """Documents of different ids. They are in this writer's hands until they are committed."""
     ids = [document.document_id() for document in documents]
     async with context.locks.holding(writer.lineage, ids):
+        stay = await overtaken(ids)
         with context.claiming(writer.lineage) as claim:
-            considered = [await _consider(context, writer, claim, document) for document in documents]
+            considered = [
+                (await _left(context, writer, document), None)
+                if document.document_id() in stay
+                else await _consider(context, writer, claim, document)
+                for document in documents
+            ]
             prepared = [prepared for _, prepared in considered if prepared]
             try:
                 await writer.write(prepared)
             except (asyncio.CancelledError, WinnowError):
                 await finish(_give_up(context, writer, [one.record.id for one in prepared]))
                 raise
-    return [result for result, _ in considered]
+        results = [result for result, _ in considered]
+        await written([result.id for result in results if result.id and result.status != "failed"])
+    return results
+
+
+async def _left(context: PipelineContext, writer: Writer, submitted: SubmittedDocument) -> DocumentResult:
+    """A document that stays as somebody else left it."""
+    known = await context.manifest.document(writer.lineage, submitted.document_id())
+    source, passages = (known.source, known.passages) if known else (printable(submitted.source), 0)
+    return DocumentResult(id=submitted.document_id(), source=source, status="unchanged", passages=passages)
 
 
 async def _give_up(context: PipelineContext, writer: Writer, document_ids: Sequence[str]) -> None:

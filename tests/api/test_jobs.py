@@ -128,3 +128,32 @@ async def test_bodies_that_do_not_fit_into_memory_are_refused(client: httpx.Asyn
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:winnow:problem:overloaded")
     for _ in range(2):
         assert (await client.post("/documents", json=body)).status_code == 200
+
+
+async def test_who_writes_while_a_job_runs_has_the_last_word(client: httpx.AsyncClient) -> None:
+    """What is put or deleted after a job was taken stays so, whether the job had written it yet or not."""
+    texts = [{"id": f"d{n:03}", "text": f"the text of the job, number {n}"} for n in range(300)]
+    before = await client.post("/documents", json={"collection": "order", "documents": texts[-2:]})
+    assert before.json()["created"] == 2
+    job = await client.post(
+        "/documents?wait=false",
+        json={
+            "collection": "order",
+            "documents": texts[:298] + [{"id": document["id"], "text": "of the job"} for document in texts[-2:]],
+        },
+    )
+    put = await client.post(
+        "/documents?wait=true",
+        json={
+            "collection": "order",
+            "documents": [{"id": "d000", "text": "of the caller"}, {"id": "d150", "text": "of the caller"}, texts[-2]],
+        },
+    )
+    assert put.json()["failed"] == 0
+    assert (await client.delete("/documents/d299?collection=order")).status_code == 204
+    assert (await finished(client, job.headers["location"]))["state"] == "done"
+    for document_id, text in (("d000", "of the caller"), ("d150", "of the caller"), ("d298", texts[-2]["text"])):
+        shown = await client.get(f"/documents/{document_id}?collection=order")
+        assert shown.json()["text"] == text
+    assert (await client.get("/documents/d299?collection=order")).status_code == 404
+    assert (await client.get("/documents/d001?collection=order")).status_code == 200

@@ -163,7 +163,7 @@ async def _index(upload: Upload, documents: Documents, jobs: Jobs, wait: bool | 
     with documents.uploading():
         examined = await documents.read(submissions)
         if wait or time.estimate(examined) <= WAIT_S:
-            results = await documents.index_at_once(upload.collection, examined, upload.size)
+            results = await documents.index_at_once(upload.collection, examined, upload.size, jobs.overtake)
             return Response(_indexed(upload.collection, results))
     return await _accepted(upload, examined, jobs)
 
@@ -229,11 +229,12 @@ async def delete_document(
     request: BodyRequest,
     document_id: FromPath[str],
     documents: Injected[Documents],
+    jobs: Injected[Jobs],
     collection: FromQuery[str] = "default",
 ) -> None:
     """Its passages are not in the next search."""
     full_id = _full_id(request)
-    if not await documents.delete(collection, full_id):
+    if not await documents.delete(collection, full_id, jobs.overtake):
         raise document_not_found(collection, full_id)
 
 

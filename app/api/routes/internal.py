@@ -14,6 +14,7 @@ from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import NotAllowed, WinnowError
 from app.instance import TOKEN_HEADER, Failed, Presence
 from app.services.documents import Documents
+from app.services.jobs import Jobs
 from app.services.repairs import Repairs
 from app.services.snapshots import Snapshots
 from indexing.pipeline.progress import (
@@ -107,10 +108,11 @@ async def put_document(
     collection: FromQuery[str],
     presence: Injected[Presence | None],
     documents: Injected[Documents],
+    jobs: Injected[Jobs],
 ) -> Summary:
     """Index the body as a file called `name` would be."""
     _check_token(request, presence)
-    return await documents.put_bytes(await request.body(), name, collection)
+    return await documents.put_bytes(await request.body(), name, collection, jobs.overtake)
 
 
 def _check_token(request: BodyRequest, presence: Presence | None) -> None:

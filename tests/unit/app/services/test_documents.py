@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,10 @@ from tests.fakes.points import everything
 from tests.fakes.source import GivenEmbedder
 
 pytestmark = pytest.mark.anyio
+
+
+async def overtake(collection: str, documents: Sequence[str]) -> None:
+    """For tests without jobs."""
 
 
 @pytest.fixture
@@ -91,8 +95,8 @@ async def test_only_small_uploads_pass_the_gate(bench: PipelineContext) -> None:
     gates = Gates(1)
     documents = Documents(get, gates)
     async with gates.texts.visit():
-        small = asyncio.ensure_future(documents.index_at_once("c", [submitted("small")], SMALL_UPLOAD))
-        await documents.index_at_once("c", [submitted("large")], SMALL_UPLOAD + 1)
+        small = asyncio.ensure_future(documents.index_at_once("c", [submitted("small")], SMALL_UPLOAD, overtake))
+        await documents.index_at_once("c", [submitted("large")], SMALL_UPLOAD + 1, overtake)
         assert not small.done()
     [result] = await small
     assert result.status == "created"
@@ -126,8 +130,8 @@ async def test_both_spellings_of_an_id_are_one_document(documents: Documents) ->
     assert [(result.id, result.status) for result in again] == [(composed, "unchanged")]
     for spelling in (composed, decomposed):
         assert (await documents.document("c", spelling))[0].id == composed
-    assert await documents.delete("c", decomposed)
-    assert not await documents.delete("c", composed)
+    assert await documents.delete("c", decomposed, overtake)
+    assert not await documents.delete("c", composed, overtake)
 
 
 async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
@@ -142,9 +146,9 @@ async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
 
 async def test_bytes_that_cannot_be_read_are_told_with_what_the_collection_holds(documents: Documents) -> None:
     """Also where there is no collection yet: none is made for nothing."""
-    nowhere = await documents.put_bytes(bytes(range(256)), "a.png", "c")
+    nowhere = await documents.put_bytes(bytes(range(256)), "a.png", "c", overtake)
     await documents.put("c", [submitted("x")])
-    there = await documents.put_bytes(b"", "a.txt", "c")
+    there = await documents.put_bytes(b"", "a.txt", "c", overtake)
     assert [(summary.failed, summary.total_documents) for summary in (nowhere, there)] == [(1, 0), (1, 1)]
     assert [one.reason for one in (*nowhere.refused, *there.refused)] == ["binary", "empty"]
 
@@ -176,11 +180,11 @@ async def test_no_manifest_call_runs_on_the_event_loop(
     await documents.sync(request)
     await documents.sync(msgspec.structs.replace(request, rebuild=True))
     await documents.put("c", [submitted("x")])
-    await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c")
+    await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c", overtake)
     records, more = await documents.page("c", after="", limit=10)
     assert (len(records), more, len(await documents.collections())) == (3, False, 1)
     await documents.document("c", "x")
-    assert await documents.delete("c", "x")
+    assert await documents.delete("c", "x", overtake)
     await documents.drop("c")
     assert len(sqlite_threads) == 1
     assert threading.get_ident() not in sqlite_threads
@@ -249,3 +253,31 @@ async def test_a_document_is_shown_as_it_was_until_its_update_is_complete(
         ["before"],
     )
     assert [record.version for record in (await documents.page("c", after="", limit=5))[0]] == [found.version]
+
+
+async def test_those_who_wait_overtake_jobs_with_what_they_wrote(documents: Documents) -> None:
+    """Also with what was so already, and with deletions; not with what failed or was not there."""
+    told: list[tuple[str, list[str]]] = []
+
+    async def listen(collection: str, ids: Sequence[str]) -> None:
+        told.append((collection, list(ids)))
+
+    for _ in range(2):
+        await documents.index_at_once("c", [submitted("a"), submitted("b", "  ")], 1, listen)
+    assert await documents.delete("c", "a", listen)
+    assert not await documents.delete("c", "a", listen)
+    assert told == [("c", ["a"])] * 3
+
+
+async def test_a_job_leaves_overtaken_documents_as_they_are(documents: Documents) -> None:
+    """One that is there keeps its text; one that was deleted does not come back."""
+    await documents.index("c", [submitted("a", "the later one")])
+
+    async def overtaken(ids: Sequence[str]) -> set[str]:
+        return {"a", "gone"} & set(ids)
+
+    given = [submitted("a", "the earlier one"), submitted("gone"), submitted("new")]
+    results = await documents.index("c", given, overtaken=overtaken)
+    assert [(one.id, one.status) for one in results] == [("a", "unchanged"), ("gone", "unchanged"), ("new", "created")]
+    assert [one.text for one in (await documents.document("c", "a"))[1]] == ["the later one"]
+    assert [record.id for record in (await documents.page("c", after="", limit=9))[0]] == ["a", "new"]

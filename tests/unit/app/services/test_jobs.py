@@ -13,7 +13,7 @@ from app.services.jobs import Job, JobLimits, Jobs
 from indexing.disk import DiskGuard
 from indexing.documents import Document
 from indexing.errors import DiskFull, StoreUnavailable
-from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Report, say_nothing
 
 pytestmark = pytest.mark.anyio
@@ -53,20 +53,26 @@ class Index:
         return [self._status(collection, one) for one in part]
 
     async def index(
-        self, collection: str, part: Sequence[Validated], report: Report = say_nothing
+        self,
+        collection: str,
+        part: Sequence[Validated],
+        report: Report = say_nothing,
+        overtaken: Overtaken = none_overtaken,
     ) -> list[DocumentResult]:
         self.calls.append((collection, len(part)))
         report(Advanced(bytes=0, documents=0, passages=5))
         if self.errors:
             raise self.errors.pop(0)
-        return [await self._put(collection, one, place) for place, one in enumerate(part)]
+        return [await self._put(collection, one, place, overtaken) for place, one in enumerate(part)]
 
-    async def _put(self, collection: str, one: Validated, place: int) -> DocumentResult:
+    async def _put(self, collection: str, one: Validated, place: int, overtaken: Overtaken) -> DocumentResult:
         if self.stop_after == place:
             self.hanging.set()
             await self.go_on.wait()
         if isinstance(one, DocumentResult):
             return one
+        if await overtaken([one.id]):
+            return DocumentResult(id=one.id, source="", status="unchanged")
         status = self._status(collection, one)
         self.versions[collection, one.id] = one.document.content_hash()
         return DocumentResult(id=one.id, source="", status=status, passages=2)  # type: ignore[arg-type]
@@ -417,3 +423,47 @@ async def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
     assert (await jobs.page(limit=9, state="failed")).jobs == []
     with pytest.raises(InvalidRequest):
         await jobs.page(cursor="x", limit=2)
+
+
+async def test_a_job_leaves_alone_what_was_written_after_it_had_come(jobs: Jobs, index: Index) -> None:
+    """Also what it would have made anew: it was deleted. In its own collection, and only the jobs that came earlier."""
+    index.stop_after = 1
+    first = await jobs.submit("c", many(4), 1)
+    elsewhere = await jobs.submit("other", many(4), 1)
+    await index.hanging.wait()
+    await jobs.overtake("c", ["d2", "d3"])
+    later = await jobs.submit("c", [submitted("d3", "later")], 1)
+    index.go_on.set()
+    assert counts(await ended(jobs, first))[:4] == (4, 2, 0, 2)
+    assert counts(await ended(jobs, later))[:2] == (1, 1)
+    assert (await ended(jobs, elsewhere)).created == 4
+    assert ("c", "d2") not in index.versions
+    assert index.versions["c", "d3"] == submitted("d3", "later").document.content_hash()
+
+
+async def test_what_was_overtaken_stays_so_after_a_restart(tmp_path: Path, index: Index) -> None:
+    """Though the slice of the job had been begun, and its document may have been written, before the process ended."""
+    index.stop_after = 1
+    before = jobs_of(tmp_path, index)
+    job = await before.submit("c", many(3), 1)
+    await index.hanging.wait()
+    await before.overtake("c", ["d0", "d2"])
+    await before.close()
+    del index.versions["c", "d0"]  # as a deletion does
+    index.stop_after = None
+    after = jobs_of(tmp_path, index)
+    after.start()
+    await ended(after, job)
+    await after.close()
+    assert sorted(index.versions) == [("c", "d1")]
+
+
+async def test_nobody_is_overtaken_where_no_job_waits(jobs: Jobs, index: Index) -> None:
+    """What was noted for jobs that have ended is no bar to those that come."""
+    await jobs.overtake("c", ["d0"])
+    for _ in range(2):
+        assert (await ended(jobs, await jobs.submit("c", many(2), 1))).failed == 0
+        await jobs.overtake("c", ["d0", "d1"])
+        index.versions.clear()
+    await ended(jobs, await jobs.submit("c", many(2), 1))
+    assert sorted(index.versions) == [("c", "d0"), ("c", "d1")]
