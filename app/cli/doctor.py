@@ -20,6 +20,7 @@ from app.config.settings import CONFIG_FILE, Settings, load_settings, misspelt_v
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
 from app.wiring import MANIFEST_FILE, disk_guard, named_backends, open_store
+from indexing.embedding.batching import remedy
 from indexing.embedding.model import check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
@@ -207,8 +208,7 @@ def _describe(collections: list[CollectionStatus], location: str, fingerprint: s
             yield Finding(name=name, state="ok", detail=counted(passages, "passage"))
         else:
             detail = f"{counted(passages, 'passage')} embedded by [{embedder}], but [{fingerprint}] is configured"
-            fix = f"winnow index --rebuild --collection {collection}, or configure the earlier model again"
-            yield Finding(name=name, state="broken", detail=detail, fix=fix)
+            yield Finding(name=name, state="broken", detail=detail, fix=remedy(collection, embedder, fingerprint))
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:

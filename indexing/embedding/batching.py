@@ -62,9 +62,17 @@ def check_embedder(info: CollectionInfo, fingerprint: str) -> None:
     if info.spec.embedder != fingerprint:
         raise EmbedderMismatch(
             f"the collection {info.name!r} was indexed with [{info.spec.embedder}], but [{fingerprint}] is configured: "
-            f"run `winnow index --rebuild --collection {info.name}`, or configure the earlier model again; "
+            f"run {remedy(info.name, info.spec.embedder, fingerprint)}; "
             'searches of mode "sparse" work meanwhile'
         )
+
+
+def remedy(collection: str, made: str, configured: str) -> str:
+    """What makes a collection of another fingerprint fit: a rebuild, or the earlier model where the model differs."""
+    rebuild = f"winnow index --rebuild --collection {collection}"
+    if made.partition("; ")[0] == configured.partition("; ")[0]:
+        return f"{rebuild}, as another version of Winnow cut or read its texts otherwise"
+    return f"{rebuild}, or configure the earlier model again"
 
 
 def check_finite(vectors: Vectors, model_id: str) -> None:

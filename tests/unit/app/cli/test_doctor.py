@@ -13,6 +13,7 @@ from rich.console import Console
 from app.cli.doctor import Finding, examine, show
 from app.instance import announce
 from indexing.pipeline.context import index_fingerprint
+from indexing.retrieval.bm25 import LEXICAL_VERSION
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionSpec, Point
 from indexing.store.embedded import EmbeddedStore
@@ -89,7 +90,16 @@ def test_a_collection_is_compared_with_the_embedder(tmp_path: Path, ours: bool) 
     fill(tmp_path / ".winnow", index_fingerprint(EmbeddingSettings(model="somebody/some-model")) if ours else "x")
     found = findings(tmp_path)["collection default"]
     assert found.state == ("ok" if ours else "broken")
-    assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default")
+    assert found.fix.startswith("" if ours else "winnow index --rebuild --collection default, or configure")
+
+
+def test_a_collection_of_an_earlier_version_is_to_be_rebuilt(tmp_path: Path) -> None:
+    """Where only the analyser has changed, no other model would help."""
+    fingerprint = index_fingerprint(EmbeddingSettings(model="somebody/some-model"))
+    fill(tmp_path / ".winnow", fingerprint.replace(LEXICAL_VERSION, "bm25-0"))
+    found = findings(tmp_path)["collection default"]
+    assert (found.state, "bm25-0" in found.detail) == ("broken", True)
+    assert found.fix.startswith("winnow index --rebuild --collection default, as another version")
 
 
 def test_a_collection_that_the_manifest_does_not_know(tmp_path: Path) -> None:
