@@ -90,3 +90,22 @@ def test_a_job_goes_on_after_the_service_has_ended(service: Service, with_signal
     body = {"query": letters(299), "mode": "sparse"}
     hits = service.call("POST", "/search", json=body).json()["results"]
     assert [hit["document_id"] for hit in hits] == ["d299"]
+
+
+def test_who_came_after_a_job_keeps_the_last_word_across_a_kill(service: Service) -> None:
+    """What was put and deleted while the job ran, before and after it came to those documents, stays so."""
+    upload = {"files": ("rows.jsonl", records(COUNT, "dental"))}
+    location = service.call("POST", "/documents?wait=false", files=upload).headers["location"]
+    service.wait(location, 40)
+    later = [{"id": document_id, "text": "the last word"} for document_id in ("d1", f"d{COUNT - 1}")]
+    put = service.call("POST", "/documents?wait=true", json={"documents": later})
+    assert (put.json()["updated"], put.json()["created"]) == (1, 1)
+    assert service.call("DELETE", "/documents/d2").status_code == 204
+    service.end(signal.SIGKILL)
+    service.again()
+    done = service.wait(location, COUNT, "done")
+    assert (done["documents"], done["failed"]) == (COUNT, 0)
+    for document in later:
+        assert service.call("GET", f"/documents/{document['id']}").json()["text"] == "the last word"
+    assert service.call("GET", "/documents/d2").status_code == 404
+    assert service.call("GET", "/documents/d3").status_code == 200
