@@ -5,7 +5,9 @@
 Three collections: one from files, one handed over by HTTP, and one of both, which is the one that is damaged. A damage
 is survived if the service is up, the other two collections serve, the damaged one serves all it had or is isolated
 (503, with the commands that mend it), nothing was deleted, and the commands do mend it, also for the next start.
-`winnow snapshot restore` is tried on a second copy. The embedder is a fake one. Exit status 1 if one was not survived.
+`winnow snapshot restore` is tried on a second copy. Where the manifest, which is of all collections, is not the one
+that belongs to the index, readiness must warn, and what it names must mend all of them. The embedder is a fake one.
+Exit status 1 if one was not survived.
 """
 
 import argparse
@@ -37,10 +39,13 @@ TRANSIENT = (
 )
 """Files that come and go: the engine rewrites its logs and the indexes of payloads at will."""
 
+REPAIR, UPGRADE = "winnow collections repair", "upgrade, or restore a snapshot"
+"""What readiness says where the manifest is not the one that belongs to the index."""
+
 MENDS, REFUSES = "mends", "refuses"
 """What a command does that an isolated collection names. It may refuse where it would lose documents."""
 
-State = Literal["served", "isolated", "wrong"]
+State = Literal["served", "isolated", "warned", "wrong"]
 
 
 class Expected(msgspec.Struct):
@@ -201,6 +206,8 @@ async def survive(home: Home, corruption: Corruption) -> Outcome:
         await _judge(service, outcome, words, before)
         if outcome.state == "isolated":
             await _mend(home, service, corruption, outcome, words)
+        elif outcome.state == "warned":
+            await _do_as_warned(service, corruption, outcome, words)
     except (DidNotStart, TimeoutError, httpx.HTTPError, AssertionError) as exc:
         outcome.troubles.append(f"{type(exc).__name__}: {str(exc)[-600:]}")
     finally:
@@ -247,15 +254,16 @@ async def _judge(service: Service, outcome: Outcome, words: Mapping[str, Mapping
     """Start it and look at all three collections."""
     await service.start(STARTING_S)
     async with service.client() as client:
-        for collection in (FILES, NOTES):
-            state, what = await settled(client, collection, words[collection])
-            if state != "served":
-                outcome.troubles.append(f"{collection}: {state}: {what[:300]}")
-        outcome.state, outcome.message = await settled(client, DAMAGED, words[DAMAGED])
-        if outcome.state == "wrong":
-            outcome.troubles.append(f"{DAMAGED}: {outcome.message[:300]}")
+        seen = {collection: await settled(client, collection, words[collection]) for collection in words}
         ready = await client.get("/health/ready")
-        outcome.ready = f"{ready.status_code}{', names it' if DAMAGED in ready.text else ''}"
+    warned = REPAIR in ready.text or UPGRADE in ready.text
+    outcome.state, outcome.message = seen.pop(DAMAGED)
+    outcome.ready = f"{ready.status_code}{', names it' if warned or DAMAGED in ready.text else ''}"
+    if outcome.state == "wrong" and warned:
+        outcome.state = "warned"
+    else:
+        seen[DAMAGED] = ("wrong" if outcome.state == "wrong" else "served", outcome.message)
+        outcome.troubles += [f"{name}: {it}: {what[:300]}" for name, (it, what) in seen.items() if it != "served"]
     if missing := before.gone(service.home):
         outcome.troubles.append(f"deleted: {len(missing)} files, such as {missing[:3]}")
 
@@ -273,6 +281,8 @@ async def _mend(
         shutil.rmtree(service.home)
         await _damage(home, service, corruption, outcome)
         await service.start(STARTING_S)
+        async with service.client() as client:  # damage may show only when somebody reads
+            await state_of(client, DAMAGED, words[DAMAGED])
         status, output = await service.run("snapshot", "restore", home.expected.snapshots[DAMAGED])
         restored = {**words, DAMAGED: home.expected.words[DAMAGED]}
         outcome.ways["restore"] = await _mended(service, restored, status, output)
@@ -280,6 +290,25 @@ async def _mend(
         outcome.troubles.append(f"no way back: {outcome.message[:300]}")
     allowed = (MENDS, REFUSES) if MENDS in outcome.ways.values() else (MENDS,)
     outcome.troubles += [f"{way}: {what}" for way, what in outcome.ways.items() if what not in allowed]
+
+
+async def _do_as_warned(
+    service: Service, corruption: Corruption, outcome: Outcome, words: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Upgrade, or repair all collections."""
+    status, output = 0, ""
+    if corruption.upgrade is not None:
+        way = "upgrade"
+        await service.terminate()
+        corruption.upgrade(service.home)
+        await service.start(STARTING_S)
+    else:
+        way = "repair"
+        for collection in words:
+            status, output = await service.run("collections", "repair", collection)
+    outcome.ways[way] = await _mended(service, words, status, output)
+    if outcome.ways[way] != MENDS:
+        outcome.troubles.append(f"{way}: {outcome.ways[way]}")
 
 
 async def _mended(service: Service, words: Mapping[str, Mapping[str, str]], status: int, output: str) -> str:

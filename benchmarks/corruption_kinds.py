@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,7 @@ class Corruption(msgspec.Struct, frozen=True, kw_only=True):
     """`apply` damages a home. `while_it_runs`: under a running service, which is then started again.
 
     `unclean`: the service that wrote the home was killed. `bytes_kept`: the damaged file itself must be kept somewhere.
+    `upgrade` is the way back where only another version of Winnow can use a file; here it undoes the damage.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Corruption(msgspec.Struct, frozen=True, kw_only=True):
     while_it_runs: bool = False
     unclean: bool = False
     bytes_kept: bool = False
+    upgrade: Damage | None = None
 
 
 def one(home: Path, pattern: str) -> Path:
@@ -128,10 +131,11 @@ def older_manifest(home: Path) -> None:
     shutil.copy(home.parent / OLDER / "manifest.sqlite3", home / "manifest.sqlite3")
 
 
-def newer_manifest(home: Path) -> None:
-    """As a later version of Winnow would leave it."""
+def change_version(by: int, home: Path) -> None:
+    """Of the manifest: as another version of Winnow would leave it."""
     with sqlite3.connect(home / "manifest.sqlite3") as database:
-        database.execute("PRAGMA user_version = 999")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        database.execute(f"PRAGMA user_version = {version + by}")
     database.close()
 
 
@@ -176,7 +180,7 @@ PAYLOAD, DENSE, SPARSE = (
 MANIFEST = "/manifest.sqlite3"
 
 
-def _case(name: str, apply: Damage, **options: bool) -> Corruption:
+def _case(name: str, apply: Damage, **options: Any) -> Corruption:
     return Corruption(name=name, apply=apply, **options)
 
 
@@ -220,7 +224,12 @@ CORRUPTIONS = (
     _case("manifest cut in half", partial(lose_manifest, partial(halve, MANIFEST)), bytes_kept=True),
     _case("manifest garbage", partial(lose_manifest, partial(garble, MANIFEST)), bytes_kept=True),
     _case("manifest from earlier", older_manifest),
-    _case("manifest of a later version", newer_manifest, bytes_kept=True),
+    _case(
+        "manifest of a later version",
+        partial(change_version, 99),
+        bytes_kept=True,
+        upgrade=partial(change_version, -99),
+    ),
     _case("jobs garbage", partial(write, "jobs.sqlite3", b"garbage" * 1000), bytes_kept=True),
     _case("ledger garbage", partial(garble, "/ledger.sqlite3"), bytes_kept=True),
     _case("service.json garbage", partial(write, "service.json", b'{"url": "http://127.0.0.1:1", "to')),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+from indexing.errors import StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import finish_submitted
 from indexing.pipeline.progress import Repaired, Report
@@ -19,8 +20,14 @@ class Repairs:
         self.warnings: list[str] = []
 
     async def check(self) -> None:
-        """Recover what the manifest lost as a whole, and look for other differences."""
-        context = await self._context()
+        """Recover what the manifest lost as a whole, and look for other differences. Raises StoreUnavailable, which
+        is a warning, too: searching goes on without the manifest.
+        """
+        try:
+            context = await self._context()
+        except StoreUnavailable as exc:
+            self.warnings = [str(exc)]
+            raise
         self.warnings = [
             f"collection {one.collection!r}: the manifest had lost it; {one.recovered} documents were recovered from "
             "the index. Run winnow index over its folders again, so that their files are known"

@@ -135,14 +135,14 @@ def _described(path: Path) -> SnapshotInfo:
 
 
 async def _state(context: PipelineContext, name: str) -> tuple[bool, bool]:
-    """Whether the collection exists, and whether it is damaged."""
+    """Whether the collection exists, and whether it is damaged, or a part of it, as far as is known."""
     try:
         await context.store.info(name)
     except CollectionNotFound:
         return False, False
     except CollectionDamaged:
         return True, True
-    return True, False
+    return True, any(one.name == name and not one.for_now for one in await context.store.damaged())
 
 
 def _warnings(snapshot: SnapshotFile, fingerprint: str, name: str) -> list[str]:

@@ -17,7 +17,7 @@ So a kill at any moment leaves exactly one version that counts, and rows that sa
 import asyncio
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +27,10 @@ from indexing.documents import Document
 from indexing.sqlite import SqliteFile, transaction
 
 T = TypeVar("T")
+
+_ADOPT = """INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (lineage, id) DO UPDATE SET
+  path=excluded.path, source=excluded.source, title=excluded.title, version=excluded.version,
+  passages=excluded.passages, indexed_at=excluded.indexed_at, body=excluded.body WHERE version=?"""
 
 _MIGRATIONS = (
     """
@@ -236,17 +240,28 @@ class Manifest:
         return await self._file.run(execute)
 
     async def adopt(
-        self, lineage: str, documents: Sequence[DocumentRecord], sources: Iterable[SourceRecord] = (), now: float = 0.0
+        self,
+        lineage: str,
+        documents: Sequence[DocumentRecord],
+        sources: Iterable[SourceRecord] = (),
+        now: float = 0.0,
+        *,
+        instead: Mapping[str, str] | None = None,
     ) -> None:
         """Record finished documents and sources whose passages are in the store already, as they are given.
 
-        A document that has been recorded in the meantime stays as it is.
+        A document that has been recorded in the meantime stays as it is, but for one in the version that `instead`
+        names (id -> version).
         """
+        outdated = instead or {}
         await self._file.write(
             (
-                "INSERT OR IGNORE INTO documents VALUES (?,?,?,?,?,?,?,?,?)",
+                _ADOPT,
                 (
-                    (lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body))
+                    (
+                        *(lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body)),
+                        outdated.get(d.id),
+                    )
                     for d in documents
                 ),
             ),

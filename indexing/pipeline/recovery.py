@@ -62,8 +62,9 @@ async def compare(manifest: Manifest, store: VectorStore, info: CollectionInfo) 
 async def repair(context: PipelineContext, name: str, report: Report = say_nothing) -> Repaired:
     """Make manifest and store agree; nothing that is known to either is lost.
 
-    Documents that only the store has are recorded. Documents that the store lacks passages of are announced, so that
-    whoever finishes what is unfinished writes them again. Raises CollectionNotFound.
+    Documents that only the store has are recorded; if there are any, the manifest is the older of the two, and so are
+    the versions of submitted documents of which only the store has another one. Documents that the store lacks passages
+    of are announced, so that whoever finishes what is unfinished writes them again. Raises CollectionNotFound.
     """
     info = await context.store.info(name)
     lineage = info.spec.lineage
@@ -72,20 +73,31 @@ async def repair(context: PipelineContext, name: str, report: Report = say_nothi
         stored.update((passage.document_id, passage.version) for passage in page)
         report(Copied(step="checking", done=stored.total(), total=max(info.passages, stored.total())))
     known = await context.manifest.known(lineage)
-    orphans: dict[str, tuple[int, str]] = {}
-    for (document_id, version), count in stored.items():
-        if document_id not in known:  # of several versions the fullest: a half-written one must not win
-            orphans[document_id] = max(orphans.get(document_id, (0, "")), (count, version))
-    await _record(context, info, {key: version for key, (_, version) in orphans.items()}, report)
+    fullest: dict[str, tuple[int, str]] = {}
+    for (document_id, version), count in stored.items():  # of several versions: a half-written one must not win
+        fullest[document_id] = max(fullest.get(document_id, (0, "")), (count, version))
+    orphans = {key: version for key, (_, version) in fullest.items() if key not in known}
+    outdated = await _outdated(context, lineage, known, stored) if orphans else {}
+    unrecorded = orphans | {key: fullest[key][1] for key in outdated if key in fullest}
+    await _record(context, info, unrecorded, outdated, report)
     torn = [
         document_id
         for document_id, (version, passages) in known.items()
-        if version is not None and stored[document_id, version] != passages
+        if version is not None and stored[document_id, version] != passages and document_id not in unrecorded
     ]
     several = [document_id for document_id, versions in Counter(key for key, _ in stored).items() if versions > 1]
     incomplete = await _mend(context, info, torn, several)
     files = sum(record.path is not None for record in incomplete)
-    return Repaired(collection=name, recovered=len(orphans), to_read=files, written=len(incomplete) - files)
+    return Repaired(collection=name, recovered=len(unrecorded), to_read=files, written=len(incomplete) - files)
+
+
+async def _outdated(
+    context: PipelineContext, lineage: str, known: dict[str, tuple[str | None, int]], stored: Counter[tuple[str, str]]
+) -> dict[str, str]:
+    """Submitted documents (id -> version) of whose version on record the store has nothing."""
+    lacking = [key for key, (version, _) in known.items() if version is not None and not stored[key, version]]
+    records = await context.manifest.whole(lineage, lacking)
+    return {record.id: record.version for record in records if record.path is None}
 
 
 async def _mend(
@@ -159,13 +171,21 @@ async def _pages(context: PipelineContext, name: str) -> AsyncIterator[list[Pass
             return
 
 
-async def _record(context: PipelineContext, info: CollectionInfo, versions: dict[str, str], report: Report) -> None:
-    """Record these documents (id -> version) with bodies that are made from their passages."""
+async def _record(
+    context: PipelineContext,
+    info: CollectionInfo,
+    versions: dict[str, str],
+    outdated: dict[str, str],
+    report: Report,
+) -> None:
+    """Record these documents (id -> version) with bodies that are made from their passages, also instead of the
+    `outdated` versions.
+    """
     document_ids = list(versions)
     for start in range(0, len(document_ids), _DOCUMENTS):
         part = document_ids[start : start + _DOCUMENTS]
         records = [await _recovered(context, info, document_id, versions[document_id]) for document_id in part]
-        await context.manifest.adopt(info.spec.lineage, [record for record in records if record is not None])
+        await context.manifest.adopt(info.spec.lineage, [one for one in records if one is not None], instead=outdated)
         report(Copied(step="recovering", done=start + len(part), total=len(document_ids)))
 
 

@@ -136,6 +136,8 @@ class CollectionsDirectory:
         """The collection in a directory; None if there is nothing in it."""
         name = directory.name
         try:
+            if (directory / _POINTER).is_dir():
+                self.quarantine(directory / _POINTER, name, f"{_POINTER} is a directory", None)
             pointer = _read_pointer(directory)
             generations = [path for path in directory.iterdir() if path.is_dir()]
         except OSError as exc:

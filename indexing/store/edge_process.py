@@ -16,6 +16,8 @@ from qdrant_edge import EdgeShard, Query, QueryRequest, ScrollRequest, SparseVec
 _NICENESS = 5
 _PAGE = 512
 _READING_S = 2.0
+_WORDY = 200
+"""Letters."""
 
 
 def optimize(directory: str) -> None:
@@ -37,19 +39,33 @@ def check(directory: str) -> None:
         raise ValueError("its vectors are gone")
     for sparse in config["sparse_vectors"]:
         shard.query(QueryRequest(limit=1, query=Query.Nearest(SparseVector([1], [1.0]), using=sparse)))
-    _read(shard)
+    _read(shard, list(config["sparse_vectors"]))
     shard.close()
 
 
-def _read(shard: EdgeShard) -> None:
+def _read(shard: EdgeShard, sparse_names: list[str]) -> None:
     began, offset = time.monotonic(), None
     while time.monotonic() - began < _READING_S:
-        records, following = shard.scroll(ScrollRequest(limit=_PAGE, offset=offset, with_payload=True))
+        request = ScrollRequest(limit=_PAGE, offset=offset, with_payload=True, with_vector=True)
+        records, following = shard.scroll(request)
         if not all("document_id" in (record.payload or {}) for record in records):
             raise ValueError("texts of its passages are gone")
+        wordy = [record for record in records if _is_wordy((record.payload or {})["text"])]
+        if wordy and not any(_has_terms(record.vector, sparse) for record in wordy for sparse in sparse_names):
+            raise ValueError("the terms of its passages are gone")
         if following is None:
             return
         offset = str(following)
+
+
+def _is_wordy(text: str) -> bool:
+    """A text that surely has terms; a short one may consist of words that are not indexed."""
+    return sum(map(str.isalpha, text)) >= _WORDY
+
+
+def _has_terms(vectors: object, name: str) -> bool:
+    sparse = vectors.get(name) if isinstance(vectors, dict) else None
+    return isinstance(sparse, SparseVector) and any(sparse.values)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -225,9 +226,10 @@ class EmbeddedStore:
         return CollectionInfo(name=name, generation=entry.generation.id, spec=entry.spec, passages=passages)
 
     def _described(self, name: str) -> CollectionInfo | None:
-        """None for one that has been dropped since, or cannot be opened: `damaged` has it."""
+        """None for one that has been dropped since, or is in trouble: `damaged` has it."""
         try:
-            return self._info(name)
+            info = self._info(name)
+            return None if self._find(name).generation.trouble else info
         except (CollectionNotFound, StoreUnavailable):
             return None
 
@@ -275,14 +277,12 @@ class EmbeddedStore:
             self._replaced(name, before)
 
     def _replaced(self, name: str, before: _Entry) -> None:
-        """Delete a generation; one that cannot be opened may be worth a look."""
-        try:
-            with before.generation.use():
-                opens = True
-        except StoreUnavailable:
-            opens = False
-        before.generation.retire(remove=opens)
-        if not opens:
+        """Delete a generation; one that is damaged may be worth a look."""
+        with suppress(StoreUnavailable), before.generation.use():
+            pass
+        whole = before.generation.trouble is None
+        before.generation.retire(remove=whole)
+        if not whole:
             self._files.quarantine(before.generation.directory, name, "damaged, and rebuilt since", before.spec)
 
     def _optimize(self, name: str) -> None:

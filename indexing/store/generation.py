@@ -50,7 +50,7 @@ class Generation:
         """`left_over` are directories that are deleted once this one has opened."""
         self.directory = directory
         self.trouble: StoreUnavailable | None = None
-        """Why it could not be opened, at the last attempt."""
+        """Why it could not be opened, at the last attempt, or what part of it could not be read."""
         self._spec = spec
         self._disk = disk
         self._shard = shard
@@ -72,10 +72,16 @@ class Generation:
 
     @contextmanager
     def use(self) -> Iterator[EdgeShard]:
-        """The open shard, kept open inside the block. Raises Retired, and StoreUnavailable if it does not open."""
+        """The open shard, kept open inside the block. Raises Retired, and StoreUnavailable if it does not open.
+
+        Damage that shows only now is remembered; what it does not touch can still be read.
+        """
         shard = self._enter()
         try:
             yield shard
+        except CollectionDamaged as exc:
+            self.trouble = exc
+            raise
         finally:
             with self._changed:
                 self._users -= 1
@@ -93,6 +99,8 @@ class Generation:
             if shard is not None:
                 shard.close()
             shutil.rmtree(self.directory, ignore_errors=True)
+        elif self.trouble is not None and shard is not None:
+            shard.close()  # the next one who opens it shall look at it closely
         elif shard is not None:
             shard.close_and_seal()
 

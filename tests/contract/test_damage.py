@@ -1,6 +1,7 @@
 """What the embedded store does about damaged files: one collection's fault is that collection's."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,10 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 def scrambled(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(b"\xff" * 4096 + content[4096:])
@@ -97,6 +102,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object]]] = [
     ("segments/*/vector_storage-dense/vectors/status.dat", emptied),
     ("segments/*/vector_storage-dense/vectors/chunk_0.mmap", Path.unlink),
     ("segments/*/vector_storage-sparse/store/page_0.dat", scrambled),
+    ("segments/*/vector_storage-sparse/store/page_0.dat", zeroed),  # the engine would find nothing by words
     ("segments", shutil.rmtree),
     ("wal/open-1", scrambled),
     ("wal", shutil.rmtree),
@@ -133,6 +139,38 @@ async def test_a_lost_pointer_is_written_again(
         assert (await store.info("hurt")).spec == LINEAGE
         await store.close()
     assert caplog.text.count("no readable current.json") == 1
+
+
+async def test_a_directory_in_the_place_of_the_pointer_is_put_away(tmp_path: Path) -> None:
+    """And the pointer is written again."""
+    shard = await closed(tmp_path)
+    pointer = shard.parent / "current.json"
+    pointer.unlink()
+    pointer.mkdir()
+    (pointer / "notes.txt").write_text("Mine.")
+    for _ in range(2):
+        store = EmbeddedStore(tmp_path)
+        assert (await passages(store, "hurt"), await store.damaged()) == (40, [])
+        await store.close()
+    assert [path.read_text() for path in (tmp_path / "quarantine").rglob("notes.txt")] == ["Mine."]
+
+
+async def test_damage_that_only_reading_shows_is_told_and_kept(tmp_path: Path) -> None:
+    """The files are of the size and the time of before. Until then it serves, and a rebuild puts it in quarantine."""
+    shard = await closed(tmp_path)
+    (payloads,) = shard.glob("segments/*/payload_storage/page_0.dat")
+    before = payloads.stat()
+    scrambled(payloads)
+    os.utime(payloads, ns=(before.st_atime_ns, before.st_mtime_ns))
+    store = EmbeddedStore(tmp_path)
+    assert await store.damaged() == []
+    with pytest.raises(CollectionDamaged):
+        await store.retrieve("hurt", EVERYTHING)
+    assert [one.name for one in await store.damaged()] == ["hurt"]
+    assert [info.name for info in await store.collections()] == ["well"]
+    await store.close()
+    await assert_isolated(tmp_path)
+    await assert_a_rebuild_mends(tmp_path)
 
 
 async def test_reading_and_a_kill_damage_nothing(tmp_path: Path) -> None:

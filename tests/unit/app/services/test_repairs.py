@@ -7,6 +7,7 @@ import pytest
 
 from app.services.repairs import Repairs
 from indexing.documents import Document
+from indexing.errors import StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
 from indexing.pipeline.progress import say_nothing
@@ -68,3 +69,15 @@ async def test_a_difference_is_told_until_it_is_mended(repairs: Repairs, bench: 
     assert repairs.warnings == []
     await repairs.check()
     assert repairs.warnings == []
+
+
+async def test_a_manifest_that_cannot_be_used_is_told() -> None:
+    """Searching goes on without it, so that somebody must be told."""
+
+    async def get() -> PipelineContext:
+        raise StoreUnavailable("the manifest was written by a newer Winnow")
+
+    repairs = Repairs(get)
+    with pytest.raises(StoreUnavailable):
+        await repairs.check()
+    assert repairs.warnings == ["the manifest was written by a newer Winnow"]

@@ -114,6 +114,24 @@ async def test_a_repair_has_documents_written_again_that_lack_passages(bench: Pi
     assert await agree(bench)
 
 
+async def test_a_manifest_from_earlier_learns_what_was_written_since(bench: PipelineContext, tmp_path: Path) -> None:
+    """New documents and new versions: what only the index has of submitted ones is later than what is on record."""
+    backup = tmp_path / "backup.sqlite3"
+    with sqlite3.connect(tmp_path / "manifest.sqlite3") as live, sqlite3.connect(backup) as copy:
+        live.backup(copy)
+    later = [SubmittedDocument(id=key, document=Document(text=f"Later {key}.")) for key in ("n", "new")]
+    await put_documents(bench, "default", later)
+    with sqlite3.connect(backup) as copy, sqlite3.connect(tmp_path / "manifest.sqlite3") as live:
+        copy.backup(live)
+    repaired = await repair(bench, "default")
+    assert (repaired.recovered, repaired.to_read, repaired.written) == (2, 0, 0)
+    for one in later:
+        record = await bench.manifest.document_with_body(await lineage(bench), one.id)
+        assert record is not None
+        assert (record.version, record.body and record.body.text) == (one.document.content_hash(), one.document.text)
+    assert await agree(bench)
+
+
 async def test_of_two_versions_of_a_lost_document_the_fuller_one_counts(bench: PipelineContext) -> None:
     """What a kill left half written does not win; passages of other versions go."""
     points = [point("x", version="old", ordinal=n, dense=one) for n, one in enumerate(await vectors(bench, 3))]
