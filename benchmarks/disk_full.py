@@ -136,7 +136,7 @@ class Attack:
         if status is not None and status < 0:
             self.troubles.append(f"{when}: ended by signal {-status}")
         if self.service.unexpected:
-            self.troubles.append(f"{when}: a traceback in the log")
+            self.troubles.append(f"{when}: a traceback in the log: {self.service.unexpected}")
 
     async def _fill(self, when: str, seconds: float = 60) -> None:
         """Write until it has been refused a few times in a row, or so long."""

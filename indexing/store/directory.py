@@ -90,8 +90,8 @@ class CollectionsDirectory:
         """As `point`, but the collection can be used without it: on a full disk, say."""
         try:
             self.point(live, spec)
-        except OSError:
-            log.warning("%s cannot be written", live.parent / _POINTER, exc_info=True)
+        except OSError as exc:
+            log.warning("%s cannot be written: %s", live.parent / _POINTER, exc.strerror)
 
     def point(self, live: Path, spec: CollectionSpec) -> None:
         """Make this generation the live one of its collection, on disk."""

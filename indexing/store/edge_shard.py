@@ -252,8 +252,8 @@ class EdgeShard:
         self.close()
         try:
             seal(self._directory, points)
-        except OSError:
-            log.warning("%s cannot be sealed", self._directory, exc_info=True)
+        except OSError as exc:
+            log.warning("%s cannot be sealed: %s", self._directory, exc.strerror)
 
     def _reading(self) -> AbstractContextManager[None]:
         return engine_errors(self._directory, self._lineage)

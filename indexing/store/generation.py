@@ -211,9 +211,9 @@ def _check_apart(directory: Path, spec: CollectionSpec, disk: DiskGuard) -> None
     if process.returncode == 0:
         return
     text = errors.decode("utf-8", "replace")
-    log.error("checking %s failed (%d): %s", directory, process.returncode, text[-2000:])
     if (process.returncode == -signal.SIGBUS or "No space left" in text) and _is_short(disk):
         raise _no_space(directory)
+    log.error("checking %s failed (%d): %s", directory, process.returncode, text[-2000:])
     raise _damaged(directory, spec, "the engine cannot open its files (the log has more)")
 
 
