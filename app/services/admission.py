@@ -17,18 +17,24 @@ from app.observability.timing import Stopwatch
 WAIT = "wait"
 """A timing: before the gate."""
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served. Waiting
 longer serves nobody then: the line never gets shorter, all of them are late."""
 
 BURST_S = 2.0
 """While less comes than can be served a visitor may have to wait for so many seconds: a burst passes by."""
 
-WRITERS_S = 1.0
-"""A writer may have to wait for so long in any case: unlike a search, it would have to come back."""
+LEAST_S = 0.1
+"""So long anybody may have to wait in any case: a handful of clients is no crowd."""
 
-RECENT_S = 5.0
-"""Over about how long what comes is counted."""
+WRITERS_S = 0.3
+"""A writer even so long: unlike a search, it would have to come back."""
+
+RECENT_S = 4.0
+"""Over about how long it is measured how much of the time all places are taken."""
+
+OVERLOADED = 0.6
+"""From this share of the time on more comes than can be served. A burst takes some seconds to get there."""
 
 FIRST_GUESS_S = 0.01
 """What a visit is taken to last until one has ended."""
@@ -80,7 +86,7 @@ class Gate:
         self._recent_s, self._step_s = FIRST_GUESS_S, 0.0
         self._moved_at = clock()
         self._quiet_s: float | None = None
-        self._arrivals, self._counted_at = 0.0, clock()
+        self._full_share, self._looked_at = 0.0, clock()
 
     @property
     def expected_wait_s(self) -> float:
@@ -93,7 +99,8 @@ class Gate:
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
-        overloaded = self._arrivals / RECENT_S * self._pace_s > 1
+        self._look()
+        overloaded = self._full_share > OVERLOADED
         return max(self._least_s if overloaded else BURST_S, self._patience * (self._quiet_s or FIRST_GUESS_S))
 
     @property
@@ -130,9 +137,8 @@ class Gate:
             leave()
 
     async def _enter(self, watch: Stopwatch, *, again: bool) -> None:
-        if not again:
-            self._count_arrival()
         if self._running < self._places and not self._waiting and not self._returning:
+            self._look()
             self._running += 1
             return
         if not again and (wait_s := self.expected_wait_s) > self.limit_s:
@@ -162,6 +168,7 @@ class Gate:
                 if not place.done():
                     place.set_result(None)
                     return
+        self._look()
         self._running -= 1
 
     def _measure_step(self) -> None:
@@ -169,10 +176,12 @@ class Gate:
         self._step_s += NEW_SHARE * (now - self._moved_at - self._step_s)
         self._moved_at = now
 
-    def _count_arrival(self) -> None:
+    def _look(self) -> None:
+        """Bring up to date the share of the time in which all places are taken; before that changes."""
         now = self._clock()
-        self._arrivals = self._arrivals * math.exp((self._counted_at - now) / RECENT_S) + 1
-        self._counted_at = now
+        kept = math.exp((self._looked_at - now) / RECENT_S)
+        self._full_share = self._full_share * kept + (1 - kept) * (self._running >= self._places)
+        self._looked_at = now
 
     def _measure(self, took_s: float, *, quiet: bool) -> None:
         took_s = min(took_s, self._hold_s)
@@ -195,7 +204,8 @@ class Gates:
         activity, patience = Activity(), math.inf if patient else PATIENCE
         waited_for = REMOTE_VISITS if remote else 1
         half = max(1, cores // 2)
-        self.searches = Gate("searches", half * waited_for, activity, patience=patience)
-        self.answers = Gate("answers", half * waited_for, activity, patience=patience)
+        places = half * waited_for
+        self.searches = Gate("searches", places, activity, patience=patience, least_s=LEAST_S)
+        self.answers = Gate("answers", places, activity, patience=patience, least_s=LEAST_S)
         self.texts = Gate("rankings and writes", half, activity, patience=patience, least_s=WRITERS_S)
-        self.readings = Gate("readings of documents", half * waited_for, activity, patience=patience)
+        self.readings = Gate("readings of documents", places, activity, patience=patience)

@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.observability.timing import Stopwatch
-from app.services.admission import BURST_S, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
+from app.services.admission import BURST_S, FIRST_GUESS_S, OVERLOADED, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +54,10 @@ async def come(gate: Gate, count: int, *, again: bool = False) -> list[Visitor]:
     visitors = [Visitor(gate, again=again) for _ in range(count)]
     await settle()
     return visitors
+
+
+LASTING_S = -RECENT_S * math.log(1 - OVERLOADED) + 0.1
+"""After so long with all places taken, a quiet gate is overloaded."""
 
 
 async def pass_alone(gate: Gate, clock: Clock, seconds: float, times: int = 1) -> None:
@@ -131,16 +135,19 @@ async def test_writers_may_wait_in_any_case() -> None:
     gate = Gate("writes", 1, clock=clock, least_s=1.0)
     await pass_alone(gate, clock, 0.02, times=100)
     crowd = await come(gate, 2000)
+    clock.now += LASTING_S
     assert gate.limit_s == 1.0
     await leave_all(crowd)
 
 
 async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
-    """What came long ago does not count."""
+    """How full it was long ago does not count."""
     clock = Clock()
     gate = Gate("searches", 1, clock=clock)
     await pass_alone(gate, clock, 0.02, times=100)
     crowd = await come(gate, 2000)
+    assert gate.limit_s == BURST_S
+    clock.now += LASTING_S
     assert gate.limit_s == pytest.approx(PATIENCE * 0.02)
     await leave_all(crowd)
     clock.now += 20 * RECENT_S
@@ -187,11 +194,11 @@ async def test_the_first_slow_visit_is_soon_forgotten() -> None:
 async def test_quiet_is_measured_only_alone() -> None:
     """A visit beside another, behind whatever gate of the process, says nothing about quiet."""
     clock, activity = Clock(), Activity()
-    gate, other = (Gate(kind, 1, activity, clock=clock) for kind in ("searches", "answers"))
-    await pass_alone(gate, clock, 1.5)
+    gate, other = (Gate(kind, 1, activity, hold_s=100, clock=clock) for kind in ("searches", "answers"))
+    await pass_alone(gate, clock, 3.0)
     (beside,) = await come(other, 1)
     await pass_alone(gate, clock, 60.0, times=20)
-    assert gate.limit_s == pytest.approx(PATIENCE * 1.5)
+    assert gate.limit_s == pytest.approx(PATIENCE * 3.0)
     await beside.leave()
 
 
@@ -269,7 +276,7 @@ async def test_a_failed_visit_frees_the_place_and_is_not_measured() -> None:
 
     with pytest.raises(ValueError, match="no such thing"):
         await fail()
-    assert (gate.expected_wait_s, gate.limit_s) == (0, BURST_S)
+    assert (gate.expected_wait_s, gate.limit_s) == (0, PATIENCE * FIRST_GUESS_S)
 
 
 async def test_patient_gates_refuse_nobody() -> None:
