@@ -9,7 +9,7 @@ import pytest
 from litestar import Litestar
 
 from app.config.settings import IndexSection, ServiceSettings, Settings
-from app.wiring import MANIFEST_FILE, Services
+from app.wiring import Services
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
@@ -53,18 +53,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedStore]:
     asyncio.run(store.close_at_last())
 
 
-@pytest.fixture(scope="session")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the shared store; else each service would find all of its collections unknown, and recover them."""
-    return tmp_path_factory.mktemp("manifest") / MANIFEST_FILE
-
-
 @pytest.fixture
-def services(
-    settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswerer, store: SharedStore, manifest: Path
-) -> Services:
-    (settings.index.home / MANIFEST_FILE).symlink_to(manifest)
-
+def services(settings: Settings, embedder: HashEmbedder, answerer: ScriptedAnswerer, store: SharedStore) -> Services:
     async def open_store() -> VectorStore:
         return store
 

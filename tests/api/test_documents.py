@@ -12,10 +12,10 @@ import pytest
 from litestar import Litestar
 
 from app.services.document_validation import Validated
-from app.services.documents import MAX_AT_ONCE, Documents
+from app.services.documents import MAX_AT_ONCE, Documents, Overtake
 from app.wiring import Services
 from indexing.pipeline.ingest import DocumentResult
-from indexing.pipeline.progress import Report, SyncRequest, say_nothing
+from indexing.pipeline.progress import SyncRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -256,11 +256,11 @@ async def test_a_deleted_document_is_found_no_more(client: httpx.AsyncClient) ->
 
 async def test_pages_hold_every_document_once(client: httpx.AsyncClient) -> None:
     """The cursor leads through all of them by id, and ends in null."""
-    await post(client, "pages", *({"id": f"é/{n}", "text": f"text {n}"} for n in range(7)))
+    await post(client, "paged", *({"id": f"é/{n}", "text": f"text {n}"} for n in range(7)))
     seen: list[str] = []
     cursor = ""
     while cursor is not None:
-        params = {"collection": "pages", "limit": "3", "cursor": cursor}
+        params = {"collection": "paged", "limit": "3", "cursor": cursor}
         page = (await client.get("/documents", params=params)).json()
         assert len(page["documents"]) <= 3
         seen += [document["id"] for document in page["documents"]]
@@ -337,8 +337,8 @@ class NeverDone(Documents):
         self.begun = asyncio.Event()
         self.uploads = 0
 
-    async def index(
-        self, collection: str, documents: Sequence[Validated], report: Report = say_nothing
+    async def index_at_once(
+        self, collection: str, documents: Sequence[Validated], size: int, overtake: Overtake
     ) -> list[DocumentResult]:
         self.uploads += 1
         self.begun.set()

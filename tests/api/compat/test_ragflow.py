@@ -262,7 +262,7 @@ async def test_collections_are_datasets(client: httpx.AsyncClient, manuals: str)
     assert {"default", manuals} <= {one["name"] for one in everything["data"]}
     assert everything["total_datasets"] == len(everything["data"])
     second = (await client.get("/api/v1/datasets", params={"page": 2, "page_size": 1})).json()
-    assert second["data"] == everything["data"][1:2]
+    assert [one["id"] for one in second["data"]] == [everything["data"][1]["id"]]
     assert (await client.get("/api/v1/datasets", params={"name": "nope"})).json()["code"] == 102
 
 
