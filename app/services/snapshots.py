@@ -11,7 +11,7 @@ from app.errors import Conflict, NotFound, WinnowError
 from app.services.documents import Documents
 from indexing.disk import DiskGuard
 from indexing.errors import CollectionDamaged, CollectionNotFound
-from indexing.pipeline.context import PipelineContext
+from indexing.pipeline.context import PipelineContext, is_damaged
 from indexing.pipeline.progress import (
     Report,
     Restored,
@@ -142,7 +142,7 @@ async def _state(context: PipelineContext, name: str) -> tuple[bool, bool]:
         return False, False
     except CollectionDamaged:
         return True, True
-    return True, any(one.name == name and not one.for_now for one in await context.store.damaged())
+    return True, await is_damaged(context, name)
 
 
 def _warnings(snapshot: SnapshotFile, fingerprint: str, name: str) -> list[str]:

@@ -102,6 +102,11 @@ async def find_collection(context: PipelineContext, name: str) -> CollectionInfo
     return None
 
 
+async def is_damaged(context: PipelineContext, name: str) -> bool:
+    """Whether a collection, or a part of it, is damaged as far as is known; not one that only waits for space."""
+    return any(one.name == name and not one.for_now for one in await context.store.damaged())
+
+
 async def live_lineage(context: PipelineContext, name: str) -> str | None:
     """Of a damaged collection too, as far as it is known; None if there is no collection."""
     try:

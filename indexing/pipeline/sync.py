@@ -21,6 +21,7 @@ from indexing.pipeline.context import (
     ensure_collection,
     find_collection,
     forget_lost_lineages,
+    is_damaged,
     live_lineage,
     new_spec,
 )
@@ -123,12 +124,8 @@ class _SyncRun:
 
         `kept` are files that are gone, of which only the passages are left.
         """
-        try:
-            await self._live()
+        if self._request.force or not await is_damaged(self._context, self._request.collection):
             return
-        except CollectionDamaged:
-            if self._request.force:
-                return
         recorded = await self._context.manifest.totals(lineage)
         if kept:
             why = f"{len(kept)} of its files no longer exist, such as {kept[0]}"
@@ -136,25 +133,34 @@ class _SyncRun:
             why = "the manifest does not know what it held"
         else:
             return
-        name = self._request.collection
-        raise Conflict(
-            f"a rebuild of the damaged collection {name!r} would lose documents: {why}. winnow snapshot restore goes "
-            "back to a snapshot; --force rebuilds without them"
+        raise self._loss(why)
+
+    def _loss(self, why: str) -> Conflict:
+        return Conflict(
+            f"a rebuild of the damaged collection {self._request.collection!r} would lose documents: {why}. winnow "
+            "snapshot restore goes back to a snapshot; --force rebuilds without them"
         )
 
     async def _keep_texts(self, lineage: str, paths: Sequence[str], writer: Writer) -> None:
-        """Carry documents over whose files are gone, but not from where this run looks: from their passages."""
+        """Carry documents over whose files are gone, but not from where this run looks: from their passages.
+
+        Raises Conflict where these cannot be read, unless that is forced.
+        """
         manifest, store = self._context.manifest, self._context.store
         for path in paths:
             for document_id in await manifest.versions(lineage, path):
                 record = await manifest.document(lineage, document_id)
-                with suppress(CollectionDamaged):
+                try:
                     found = await store.passages(self._request.collection, document_id)
-                    passages = [p for p in found if record is not None and p.version == record.version]
-                    if record is not None and passages:
-                        whole = msgspec.structs.replace(record, body=document_of(passages))
-                        prepared = await prepare_submitted(self._context, whole, self._report)
-                        await writer.add(msgspec.structs.replace(prepared, record=record))
+                except CollectionDamaged as exc:
+                    if self._request.force:
+                        continue
+                    raise self._loss(f"the passages of {path}, which no longer exists, cannot be read") from exc
+                passages = [p for p in found if record is not None and p.version == record.version]
+                if record is not None and passages:
+                    whole = msgspec.structs.replace(record, body=document_of(passages))
+                    prepared = await prepare_submitted(self._context, whole, self._report)
+                    await writer.add(msgspec.structs.replace(prepared, record=record))
         await writer.flush()
 
     async def _recover(self) -> None:

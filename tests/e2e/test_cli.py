@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,13 +122,14 @@ def test_a_home_that_cannot_be_made_is_status_2(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_is_none_is_status_2(tmp_path: Path) -> None:
-    """The service does not start; one line names the file and the fix."""
+    """A file of another program is not touched: the service does not start, and one line names it."""
     (tmp_path / ".winnow").mkdir()
-    (tmp_path / ".winnow" / LEDGER_FILE).write_bytes(b"no database" * 1000)
+    with closing(sqlite3.connect(tmp_path / ".winnow" / LEDGER_FILE)) as db:
+        db.execute("CREATE TABLE theirs (x)")
     status, _, err = winnow(tmp_path, "serve", "--port", "0")
     assert (status, err.count("\n")) == (2, 1)
     assert LEDGER_FILE in err
-    assert "move it away" in err
+    assert "belongs to another program" in err
 
 
 def test_an_order_that_names_nobody_is_status_2(tmp_path: Path) -> None:

@@ -390,6 +390,30 @@ async def test_a_rebuild_that_would_lose_documents_is_refused(folder: Path, tmp_
     await bench.manifest.close()
 
 
+async def test_a_rebuild_does_not_leave_out_what_it_finds_unreadable(folder: Path, tmp_path: Path) -> None:
+    """Damage that shows only when a text is read, of a file that is gone elsewhere: refused, unless it is forced."""
+    home = tmp_path / "home"
+    bench = workbench(EmbeddedStore(home / "index"), home)
+    (tmp_path / "elsewhere.txt").write_text("It lay elsewhere.")
+    await index(bench, tmp_path, "elsewhere.txt")
+    await index(bench, folder)
+    await bench.store.close()
+    (tmp_path / "elsewhere.txt").unlink()
+    (payloads,) = (home / "index").glob("collections/default/*/segments/*/payload_storage/page_0.dat")
+    before = payloads.stat()
+    payloads.write_bytes(b"\xff" * 8192 + payloads.read_bytes()[8192:])
+    os.utime(payloads, ns=(before.st_atime_ns, before.st_mtime_ns))
+    bench = msgspec.structs.replace(bench, store=EmbeddedStore(home / "index"))
+    with pytest.raises(Conflict, match=r"elsewhere\.txt"):
+        await index(bench, folder, rebuild=True)
+    await index(bench, folder, rebuild=True, force=True)
+    sources = {passage.source for passage in await passages(bench)}
+    assert "birch.txt" in sources
+    assert "elsewhere.txt" not in sources
+    await bench.store.close()
+    await bench.manifest.close()
+
+
 async def records_lineage(home: Path) -> str:
     """The lineage of the only collection in a home that nobody has opened."""
     pointer = (home / "index" / "collections" / "default" / "current.json").read_bytes()
