@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import msgspec
 
 from app.answering.models import ParsedQuestion
+from app.answering.named_codes import without_replaced
 from app.answering.prompts import condense_request, earlier_turns
 from app.backends.base import ChatRequest, Reply
 from app.domain import Question, Turn
@@ -38,6 +39,7 @@ def parse_question(question: str, turns: Sequence[Turn] = ()) -> ParsedQuestion:
     if not previous or not _is_elliptic(question, terms):
         stands_alone = not before or _names_its_subject(question, language, terms)
         return ParsedQuestion(text=question, terms=terms, answer_type=answer_type, stands_alone=stands_alone)
+    previous = without_replaced(previous, question)
     return ParsedQuestion(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
         terms={**content_terms(previous, detect_language(previous)), **terms},

@@ -9,60 +9,10 @@ to its context ("the 2015 season", "Super Bowl 50"). Those are missing only wher
 the same word.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from app.answering.extractive.evidence import Sentence
-from app.text.terms import fold
-from indexing.retrieval.codes import codes, normalized
-
-_BEFORE = re.compile(r"(?P<word>[^\W\d_]+)[^\w]{0,3}$")
-_YEAR = re.compile(r"1\d{3}|20\d\d")
-_COUNTED = re.compile(r"\d+[^\W\d_]{2,}")
-_ANCHOR_LENGTH = 5
-_UNSPACED_ANCHOR = 2
-
-
-class NamedCode(msgspec.Struct, frozen=True):
-    """A code in a text: what stands for all of it, what stands for it or a part of it, the word before it ("" if none).
-
-    `shape` is the same for codes of the same form.
-    """
-
-    wholes: frozenset[str]
-    terms: frozenset[str]
-    anchor: str
-    shape: str
-
-    @property
-    def binding(self) -> bool:
-        """Whether a text without this code cannot be about the same thing."""
-        return not any(
-            _YEAR.fullmatch(whole) or _COUNTED.fullmatch(whole) or (whole.isdigit() and len(whole) < 3)
-            for whole in self.wholes
-        )
-
-    def rivals(self, other: "NamedCode") -> bool:
-        """Whether the other one names another thing of the same kind."""
-        if self.wholes & other.terms:
-            return False
-        return self.anchor == other.anchor if self.anchor and other.anchor else self.shape == other.shape
-
-
-def named_codes(text: str) -> list[NamedCode]:
-    """The codes of a text, in order."""
-    text = normalized(text)
-    return [
-        NamedCode(
-            frozenset(code.wholes),
-            frozenset((*code.wholes, *code.parts)),
-            _anchor(text[: code.start]),
-            re.sub(r"\d", "9", text[code.start : code.end]),
-        )
-        for code in codes(text)
-    ]
+from app.answering.named_codes import NamedCode, named_codes
 
 
 def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) -> list[bool]:
@@ -111,12 +61,3 @@ def _in_scope(
             elif any(code.rivals(other) for other in present):
                 inside[index] = False
         yield all(inside.values())
-
-
-def _anchor(before: str) -> str:
-    """The word before a code, folded and cut, so that its forms are one."""
-    match = _BEFORE.search(before[-40:])
-    if match is None:
-        return ""
-    word = fold(match["word"])
-    return word[-_UNSPACED_ANCHOR:] if word > "\u2e80" else word[:_ANCHOR_LENGTH]
