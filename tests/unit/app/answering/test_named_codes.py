@@ -10,7 +10,7 @@ from app.answering.named_codes import named_codes, without_replaced
     [
         ("To whom was invoice 4712 sent?", "And invoice 4713?", "To whom was invoice  sent?"),
         ("An wen ging die Rechnung 4712?", "Und die 4713?", "An wen ging die Rechnung ?"),
-        ("What did AB-1234 cost in 2024?", "And AB-5678?", "What did  cost in 2024?"),
+        ("What did AB-7234 cost in 2024?", "And AB-5678?", "What did  cost in 2024?"),
         ("What was invoice 4712 in 2014?", "And in 2015?", "What was invoice 4712 in ?"),
     ],
 )
