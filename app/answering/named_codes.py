@@ -61,9 +61,10 @@ def named_codes(text: str) -> list[NamedCode]:
 def without_replaced(earlier: str, question: str) -> str:
     """An earlier question without the codes that a follow-up has others for: "And invoice 4713?"."""
     asked = named_codes(question)
-    text = normalized(earlier)
-    kept = text if asked else earlier
-    for code in reversed(named_codes(earlier) if asked else []):
+    if not asked:
+        return earlier
+    kept = normalized(earlier)
+    for code in reversed(named_codes(earlier)):
         if any(_replaces(new, code) for new in asked):
             kept = kept[: code.start] + kept[code.end :]
     return kept

@@ -235,11 +235,14 @@ class Documents:
         documents: Sequence[Validated],
         report: Report = say_nothing,
         overtaken: Overtaken = none_overtaken,
+        written: Written = ignore_written,
     ) -> list[DocumentResult]:
-        """Index for a job what `read` gave; one result each, in order. `report` hears how far it is; those that are
-        `overtaken` stay as they are.
+        """Index what `read` gave; one result each, in order. `report` hears how far it is; `overtaken` and `written`
+        are as of `put_documents`.
         """
-        return await self._index(collection, documents, report, overtaken=overtaken)
+        good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
+        outcomes = iter(await self._put_measured(collection, good, report, overtaken, written) if good else ())
+        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
     async def index_at_once(
         self, collection: str, documents: Sequence[Validated], size: int, overtake: Overtake
@@ -249,10 +252,11 @@ class Documents:
 
         Only small uploads pass the gate: they are let in by the time that they take, and large ones would spoil it.
         """
+        written = partial(overtake, collection)
         if size > SMALL_UPLOAD:
-            return await self._index(collection, documents, written=partial(overtake, collection))
+            return await self.index(collection, documents, written=written)
         async with self._gates.texts.visit():
-            return await self._index(collection, documents, written=partial(overtake, collection))
+            return await self.index(collection, documents, written=written)
 
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
         """What becomes of these documents if they are indexed now and nothing goes wrong."""
@@ -316,7 +320,7 @@ class Documents:
                 SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
             ]
             validated = await asyncio.to_thread(validate, submitted)
-            outcomes = await self._index(collection, validated, written=partial(overtake, collection))
+            outcomes = await self.index(collection, validated, written=partial(overtake, collection))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str, overtake: Overtake) -> bool:
@@ -364,21 +368,6 @@ class Documents:
             SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
         ]
 
-    async def _index(
-        self,
-        collection: str,
-        documents: Sequence[Validated],
-        report: Report = say_nothing,
-        *,
-        overtaken: Overtaken = none_overtaken,
-        written: Written = ignore_written,
-    ) -> list[DocumentResult]:
-        good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
-        if not good:
-            return [submission for submission in documents if not isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self._put_measured(collection, good, report, overtaken, written))
-        return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
-
     async def _put_measured(
         self,
         collection: str,
@@ -387,9 +376,9 @@ class Documents:
         overtaken: Overtaken,
         written: Written,
     ) -> list[DocumentResult]:
-        await (await self._context()).model()  # how long loading takes says nothing about indexing
-        begun = time.perf_counter()
         context = await self._context()
+        await context.model()  # how long loading takes says nothing about indexing
+        begun = time.perf_counter()
         results = await put_documents(context, collection, documents, report, overtaken=overtaken, written=written)
         passages = sum(result.passages for result in results if result.status in ("created", "updated"))
         self.indexing_time.add(passages, time.perf_counter() - begun)

@@ -70,7 +70,7 @@ class Lexical:
 def _split(text: str) -> tuple[str, list[Code]]:
     """The text with nothing but the words of its codes in their places, and its codes."""
     text = normalized(text)
-    found = list(codes(text))
+    found = codes(text)
     pieces, end = [], 0
     for code in found:
         pieces += [text[end : code.start], " ", " ".join(code.words), " "]

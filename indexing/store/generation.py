@@ -95,14 +95,12 @@ class Generation:
                 self._optimizer.terminate()
             self._changed.wait_for(lambda: self._users == 0)
             shard, self._shard = self._shard, None
-        if remove:
-            if shard is not None:
-                shard.close()
-            shutil.rmtree(self.directory, ignore_errors=True)
-        elif self.trouble is not None and shard is not None:
-            shard.close()  # the next one who opens it shall look at it closely
+        if shard is not None and (remove or self.trouble is not None):
+            shard.close()  # what is in trouble shall be looked at closely by the next one who opens it
         elif shard is not None:
             shard.close_and_seal()
+        if remove:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def optimized_copy(self, directory: Path) -> "Generation | None":
         """An optimised copy under `directory`, while this one goes on answering; nobody may write to it meanwhile.
