@@ -1,4 +1,4 @@
-"""Closed word classes by language, from stopwords.toml: function words, greetings, question words, references back.
+"""Closed word classes by language, from stopwords.toml: function and question words, references back, attributes.
 
 Keys are ISO 639-1 codes. Words are folded as `app.text.terms.fold` does it.
 """
@@ -38,6 +38,31 @@ def answer_types() -> tuple[tuple[AnswerType, re.Pattern[str]], ...]:
     return tuple(
         (kind, re.compile("|".join(table[kind]).replace("<measure>", measures))) for kind in get_args(AnswerType)
     )
+
+
+def attributes_named(folded: str) -> frozenset[str]:
+    """The attributes ("cost", "height") that a folded text names by their words."""
+    return frozenset(name for name, (words, _) in _attributes().items() if words.search(folded))
+
+
+def attribute_words(folded: str) -> str:
+    """What of a folded text names attributes."""
+    return " ".join(match[0] for words, _ in _attributes().values() for match in words.finditer(folded))
+
+
+def attributes_told(folded: str) -> frozenset[str]:
+    """The attributes that a folded text names, or gives in their units."""
+    return frozenset(name for name, patterns in _attributes().items() if any(p.search(folded) for p in patterns))
+
+
+@cache
+def _attributes() -> dict[str, tuple[re.Pattern[str], re.Pattern[str]]]:
+    """Words, units; what has no units matches none."""
+    tables = _tables()["attributes"].items()
+    return {
+        name: (re.compile("|".join(table["words"])), re.compile("|".join(table["units"]) or "(?!)"))
+        for name, table in tables
+    }
 
 
 @cache

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
+from app.answering.extractive.rows import answering, attribute_terms
 from app.answering.extractive.subject import about
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
@@ -140,12 +141,37 @@ async def assess(
 
 def _candidates(question: ParsedQuestion, hits: Sequence[Hit]) -> tuple[list[Sentence], Scores]:
     """The sentences worth an embedding, with their features, shape (sentences, 5). Ten passages take some 10 ms."""
-    sentences = split(hits)
+    sentences = _without_other_rows(question, split(hits), hits)
     named = about(question.text, sentences, [" ".join((hit.title, *hit.heading)) for hit in hits])
     sentences = [sentence for sentence, is_about in zip(sentences, named, strict=True) if is_about]
+    # A heading is about what it names, but the relevance is that of what can be quoted.
+    query_terms = terms(question.text)
+    sentences = [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or sentences
     features = lexical_features(question, sentences)
     indices = promising(features, MAX_EMBEDDED)
     return [sentences[index] for index in indices], features[indices]
+
+
+def _without_other_rows(question: ParsedQuestion, sentences: Sequence[Sentence], hits: Sequence[Hit]) -> list[Sentence]:
+    """Of the rows of a table those that answer, with what is shown of them."""
+    tables: dict[tuple[int, tuple[str, ...]], list[Sentence]] = {}
+    for sentence in sentences:
+        if sentence.row is not None and not sentence.row.header:
+            tables.setdefault((sentence.hit, sentence.row.columns), []).append(sentence)
+    shown: dict[tuple[int, int], str] = {}
+    for (number, _), table in tables.items():
+        above = " ".join((hits[number].title, *hits[number].heading))
+        told = answering(question, [sentence.row for sentence in table if sentence.row is not None], above)
+        shown |= {(number, sentence.start): text for sentence, text in zip(table, told, strict=True)}
+    asked = attribute_terms(question)
+    result = []
+    for sentence in sentences:
+        text = shown.get((sentence.hit, sentence.start))
+        if text is None:
+            result.append(sentence)
+        elif text:
+            result.append(msgspec.structs.replace(sentence, shown=text, context=sentence.context | asked))
+    return result
 
 
 def _may_answer(sentence: Sentence, query_terms: frozenset[str]) -> bool:
@@ -160,7 +186,8 @@ def _within(sentences: Sequence[Sentence], budget: int) -> list[Sentence]:
     """As many as fit into `budget` tokens with their markers; the first one is cut rather than left out."""
     first = sentences[0]
     text = clip(first.text, max(1, budget - _MARKER_TOKENS))
-    fitting = [msgspec.structs.replace(first, text=text, end=first.start + len(text))]
+    shown = first.shown if text == first.text else ""
+    fitting = [msgspec.structs.replace(first, text=text, end=first.start + len(text), shown=shown)]
     left = budget - estimate_tokens(text) - _MARKER_TOKENS
     for sentence in sentences[1:]:
         left -= estimate_tokens(sentence.text) + _MARKER_TOKENS
@@ -181,7 +208,7 @@ def cite(hits: Sequence[Hit], sentences: Sequence[Sentence]) -> Iterator[tuple[s
     offset = 0
     for marker, sentence in enumerate(sentences, start=1):
         gap = " " if offset else ""
-        shown = readable(sentence.text)
+        shown = readable(sentence.shown or sentence.text)
         # The marker goes before the full stop, if there is one.
         body = shown.rstrip(STOPS) or shown
         start = offset + len(gap)

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.answering.extractive.rows import Row, pieces
 from app.answering.models import ParsedQuestion
 from app.domain import Hit
 from app.text.terms import fold, terms
-from indexing.chunking.sentences import sentence_spans
 
 _NUMBER_WORDS = (
     "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million "
@@ -67,7 +67,7 @@ class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     """A sentence of a passage: `text == hits[hit].text[start:end]`.
 
     `terms` are its own, `context` adds those of the sentence before it, of the title and of the headings. A `heading`
-    (or the title) is no answer itself.
+    (or the title) is no answer itself, nor is the head of a table. `shown` is what of a `row` is shown; "" for all.
     """
 
     hit: int
@@ -77,6 +77,8 @@ class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     terms: frozenset[str]
     context: frozenset[str]
     heading: bool = False
+    row: Row | None = None
+    shown: str = ""
 
 
 def split(hits: Sequence[Hit]) -> list[Sentence]:
@@ -98,15 +100,17 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
     above = terms(" ".join((hit.title, *hit.heading)))
     sentences: list[Sentence] = []
     before = under = frozenset[str]()
-    for span in sentence_spans(text):
+    for span, row in pieces(hit):
         piece = text[span.start : span.end]
         own = terms(piece)
-        heading = piece.startswith("#") or _bare(piece) in names
-        if heading:
+        heading = piece.startswith("#") or _bare(piece) in names or (row is not None and row.header)
+        if row is not None:
+            before = terms(" ".join(row.columns))
+        elif heading:
             before, under = frozenset(), own
         context = own | before | under | above
         sentence = Sentence(
-            hit=number, start=span.start, end=span.end, text=piece, terms=own, context=context, heading=heading
+            hit=number, start=span.start, end=span.end, text=piece, terms=own, context=context, heading=heading, row=row
         )
         sentences.append(sentence)
         before = own
