@@ -150,7 +150,7 @@ class Services:
         self._on_close("jobs", self.jobs.close)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
         finish = self.documents.finish_unfinished
-        self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._damages, self.repairs)
+        self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._faults, self.repairs)
         self._on_close("warm-up", self.warm_up.close)
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
@@ -263,13 +263,16 @@ class Services:
         if self.settings.store.url:
             await store.collections()
 
-    async def _damages(self) -> list[str]:
-        try:
+    async def _faults(self) -> list[str]:
+        found: list[str] = []
+        with suppress(TimeoutError, WinnowError):  # `readiness` says so
             async with asyncio.timeout(PROBE_S):
                 store = await self.store.settled()
-                return [damaged.text() for damaged in await store.damaged()] if store else []
-        except (TimeoutError, WinnowError):  # `readiness` says so
-            return []
+                found += [damaged.text() for damaged in await store.damaged()] if store else []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_S):
+                found += filter(None, [await self.jobs.fault()])
+        return found
 
     async def _index_samples(self, samples: Path) -> None:
         store = await self.store.get()
@@ -287,13 +290,13 @@ class WarmUp:
         finish_unfinished: Callable[[], Awaitable[None]],
         index_samples: Callable[[Path], Awaitable[None]],
         disk: DiskGuard,
-        damages: Callable[[], Awaitable[list[str]]],
+        faults: Callable[[], Awaitable[list[str]]],
         repairs: Repairs,
     ) -> None:
         self._needs = needs
         self._finish_unfinished = finish_unfinished
         self._disk = disk
-        self._damages = damages
+        self._faults = faults
         self._repairs = repairs
         self._index_samples = index_samples
         self._samples: Path | None = None
@@ -322,7 +325,7 @@ class WarmUp:
     async def warnings(self) -> list[str]:
         """What needs somebody's attention although requests are served, with the way out."""
         disk = await asyncio.to_thread(self._disk.warning)
-        return [*filter(None, [disk]), *await self._damages(), *self._repairs.warnings]
+        return [*filter(None, [disk]), *await self._faults(), *self._repairs.warnings]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""

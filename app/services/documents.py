@@ -57,7 +57,9 @@ MAX_BODY_BYTES = 500_000_000
 """Of all uploads together that are being received, or that somebody waits for: they are in memory."""
 
 Overtake = Callable[[str, Sequence[str]], Awaitable[None]]
-"""(collection, ids of documents): tells jobs that came earlier to leave these documents alone."""
+"""(collection, ids of documents): tells jobs that came earlier to leave these documents alone. No ids: asks whether it
+can be told.
+"""
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
@@ -252,7 +254,7 @@ class Documents:
 
         Only small uploads pass the gate: they are let in by the time that they take, and large ones would spoil it.
         """
-        written = partial(overtake, collection)
+        written = await _overtaking(collection, overtake)
         if size > SMALL_UPLOAD:
             return await self.index(collection, documents, written=written)
         async with self._gates.texts.visit():
@@ -310,6 +312,7 @@ class Documents:
         `index_at_once`.
         """
         context, begun = await self._context(), time.perf_counter()
+        written = await _overtaking(collection, overtake)
         try:
             async with ReaderPool(context.limits) as pool:
                 documents = await pool.read(data, name)
@@ -320,17 +323,17 @@ class Documents:
                 SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
             ]
             validated = await asyncio.to_thread(validate, submitted)
-            outcomes = await self.index(collection, validated, written=partial(overtake, collection))
+            outcomes = await self.index(collection, validated, written=written)
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str, overtake: Overtake) -> bool:
-        """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`.
+        """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`, in both cases.
 
         Raises CollectionNotFound.
         """
-        context = await self._context()
+        context, written = await self._context(), await _overtaking(collection, overtake)
         for spelling in _spellings(document_id):
-            if await delete_document(context, collection, spelling, written=partial(overtake, collection)):
+            if await delete_document(context, collection, spelling, written=written):
                 return True
         return False
 
@@ -383,6 +386,12 @@ class Documents:
         passages = sum(result.passages for result in results if result.status in ("created", "updated"))
         self.indexing_time.add(passages, time.perf_counter() - begun)
         return results
+
+
+async def _overtaking(collection: str, overtake: Overtake) -> Written:
+    """Asked before anything is written: what stands must not be answered as if it had failed."""
+    await overtake(collection, ())
+    return partial(overtake, collection)
 
 
 def _spellings(document_id: str) -> Iterable[str]:

@@ -141,9 +141,12 @@ class JobRecords:
         )
 
     async def overtake(self, collection: str, documents: Sequence[str]) -> None:
-        """Note that these were written or deleted after every unfinished job of the collection had come."""
+        """Note that these were written or deleted after every unfinished job of the collection had come.
+
+        With no documents it only finds out whether the file can be used.
+        """
         ((newest,),) = await self._file.query(list, _NEWEST, collection, *UNFINISHED)
-        if newest is not None:
+        if documents and newest is not None:
             rows = [(collection, document, newest) for document in documents]
             await self._file.write((_OVERTAKE, rows), durable=True)
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -215,8 +214,19 @@ class Jobs:
             self._run_collection(collection)
 
     async def overtake(self, collection: str, documents: Sequence[str]) -> None:
-        """These have been written or deleted by somebody who came after the jobs that are here: jobs leave them so."""
+        """These have been written or deleted by somebody who came after the jobs that are here: jobs leave them so.
+
+        With no documents: whether that can be noted. Raises StoreUnavailable.
+        """
         await (await self._records.get()).overtake(collection, documents)
+
+    async def fault(self) -> str | None:
+        """Why the records cannot be used, so that nothing is indexed by the API; None if they can."""
+        try:
+            await self.overtake("", ())
+        except WinnowError as exc:
+            return str(exc)
+        return None
 
     async def cancel_all(self, collection: str) -> None:
         """End every job of a collection, as before it is deleted: they would bring it back."""
@@ -353,14 +363,20 @@ class Jobs:
         collection = job.record.collection
         if not resumed:
             await self._change(job, intended=tuple(await self._documents.intended(collection, part)))
+        left: set[str] = set()
+
+        async def overtaken(documents: Sequence[str]) -> set[str]:
+            found = await (await self._records.get()).overtaken(job.record.id, documents)
+            left.update(found)
+            return found
+
         try:
-            records = await self._records.get()
-            overtaken = partial(records.overtaken, job.record.id)
             results = await self._documents.index(collection, part, job.advance, overtaken)
         finally:
             job.embedded = 0
         if resumed:
-            results = [_as_intended(*pair) for pair in zip(results, job.record.intended, strict=True)]
+            pairs = zip(results, job.record.intended, strict=True)
+            results = [result if result.id in left else _as_intended(result, intended) for result, intended in pairs]
         record, count = job.record, Counter(result.status for result in results)
         counted = msgspec.structs.replace(
             record,

@@ -28,7 +28,7 @@ Overtaken = Callable[[Sequence[str]], Awaitable[set[str]]]
 """Ids of documents in hand -> those that somebody wrote or deleted who came later than this writer."""
 
 Written = Callable[[Sequence[str]], Awaitable[None]]
-"""Hears the ids of documents in hand that have been written or deleted."""
+"""Hears the ids of documents in hand that have been written or deleted, or were to be deleted and are not there."""
 
 _DOCUMENTS_PER_PART = 64
 _CHARACTERS_PER_PART = WINDOW * 800
@@ -171,11 +171,11 @@ async def _delete(context: PipelineContext, writer: Writer, document_id: str, wr
     async with context.locks.holding(writer.lineage, [document_id]):
         known = await context.manifest.document(writer.lineage, document_id)
         pending = await context.manifest.pending(writer.lineage, document_id)
-        if known is None and (pending is None or pending.op == "delete"):
-            return False
-        await writer.delete([document_id])
-        await written([document_id])
-    return True
+        found = known is not None or (pending is not None and pending.op != "delete")
+        if found:
+            await writer.delete([document_id])
+        await written([document_id])  # also if not found: an attempt that was cut off may have deleted it unheard
+    return found
 
 
 def _parts(documents: Sequence[SubmittedDocument]) -> Iterator[list[SubmittedDocument]]:

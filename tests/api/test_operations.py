@@ -1,6 +1,8 @@
 """Health, version, backends, collections, and the description of it all."""
 
 import re
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 
 from app.config.settings import Settings
 from app.main import create_app
+from app.services.jobs import JOBS_FILE, Jobs
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.store.base import VectorStore
@@ -56,6 +59,24 @@ async def test_a_full_disk_is_no_reason_to_send_requests_elsewhere(settings: Set
     assert response.status_code == 200
     [warning] = response.json()["warnings"]
     assert "is not written to below" in warning
+
+
+async def test_jobs_of_a_newer_version_are_left_alone(settings: Settings, services: Services) -> None:
+    """Nothing is written or deleted then, as its request is refused; readiness says why, and what is there is found."""
+    async with local_client(create_app(settings, services)) as client:
+        documents = {"collection": "newer", "documents": [{"id": "d", "text": "dental cover"}]}
+        assert (await client.post("/documents", json=documents)).status_code == 200
+    await services.jobs.close()
+    with closing(sqlite3.connect(settings.index.home / JOBS_FILE)) as db:
+        db.execute("PRAGMA user_version=99")
+    services.jobs = Jobs(settings.index.home, services.documents, services.disk)
+    async with local_client(create_app(settings, services)) as client:
+        changed = {"collection": "newer", "documents": [{"id": "d", "text": "another text"}]}
+        refused = [await client.post("/documents", json=changed), await client.delete("/documents/d?collection=newer")]
+        assert [response.status_code for response in refused] == [503, 503]
+        assert (await client.get("/documents/d?collection=newer")).json()["text"] == "dental cover"
+        [warning] = (await client.get("/health/ready")).json()["warnings"]
+    assert "was written by a newer Winnow" in warning
 
 
 async def test_not_ready_names_what_is_missing(settings: Settings) -> None:

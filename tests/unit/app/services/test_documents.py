@@ -17,6 +17,7 @@ from app.services.admission import Gates
 from app.services.document_validation import failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
 from indexing.documents import Document
+from indexing.errors import StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument
 from indexing.pipeline.manifest import DocumentRecord, Manifest
@@ -256,17 +257,36 @@ async def test_a_document_is_shown_as_it_was_until_its_update_is_complete(
 
 
 async def test_those_who_wait_overtake_jobs_with_what_they_wrote(documents: Documents) -> None:
-    """Also with what was so already, and with deletions; not with what failed or was not there."""
+    """Also with what was so already, and with deletions, though nothing was there: an attempt that was cut off may have
+    deleted it. Not with what failed.
+    """
     told: list[tuple[str, list[str]]] = []
 
     async def listen(collection: str, ids: Sequence[str]) -> None:
-        told.append((collection, list(ids)))
+        told.extend([(collection, list(ids))] if ids else [])
 
     for _ in range(2):
         await documents.index_at_once("c", [submitted("a"), submitted("b", "  ")], 1, listen)
     assert await documents.delete("c", "a", listen)
     assert not await documents.delete("c", "a", listen)
-    assert told == [("c", ["a"])] * 3
+    assert told == [("c", ["a"])] * 4
+
+
+async def test_nothing_is_written_where_jobs_cannot_be_told(documents: Documents) -> None:
+    """Whoever hears that a request failed must not find that it was carried out."""
+    await documents.index_at_once("c", [submitted("a", "before")], 1, overtake)
+
+    async def fail(collection: str, ids: Sequence[str]) -> None:
+        raise StoreUnavailable("the jobs cannot be used")
+
+    with pytest.raises(StoreUnavailable):
+        await documents.index_at_once("c", [submitted("a", "after")], 1, fail)
+    with pytest.raises(StoreUnavailable):
+        await documents.put_bytes(b"after", "b.txt", "c", fail)
+    with pytest.raises(StoreUnavailable):
+        await documents.delete("c", "a", fail)
+    assert [record.id for record in (await documents.page("c", after="", limit=9))[0]] == ["a"]
+    assert [one.text for one in (await documents.document("c", "a"))[1]] == ["before"]
 
 
 async def test_a_job_leaves_overtaken_documents_as_they_are(documents: Documents) -> None:
