@@ -35,6 +35,9 @@ SHORTEST_S, LONGEST_S = 0.2, 2.5
 SIZES = (1, 3, 60, 300)
 """Sentences; some twenty make a passage."""
 
+OVERTAKING = 0.5
+"""The share of the requests for one document that go to one that an unfinished job holds, where there is one."""
+
 JOBS_S = 90.0
 OPERATIONS = {"update": 6, "large": 2, "batch": 4, "job": 2, "file": 3, "records": 2, "delete": 2}
 
@@ -69,7 +72,7 @@ class Writer:
         self._name, self._ledger, self._dice = f"w{number}", ledger, dice
         self._collection = COLLECTIONS[number % len(COLLECTIONS)]
         self._plain = [ledger.history(self._collection, f"{self._name}-d{n}") for n in range(8)]
-        # Only jobs write these: one that was taken, but killed before it could say so, runs after later requests.
+        # Jobs write these, and who puts or deletes one meanwhile has the last word.
         self._large = [ledger.history(self._collection, f"{self._name}-j{n}") for n in range(8)]
         self._records = [ledger.history(self._collection, f"{self._name}-r{n}.jsonl") for n in range(4)]
         self._sources = {file_document_id(f"{self._name}-f{n}.txt", ""): f"{self._name}-f{n}.txt" for n in range(4)}
@@ -110,7 +113,9 @@ class Writer:
             self._ledger.report(Fault(kind="lost", document=f"{self._collection}/{job_id}", what="job: never ended"))
 
     async def _operate(self, client: httpx.AsyncClient) -> None:
-        one, sentences = self._dice.choice(self._plain), self._dice.choice(SIZES[:3])
+        held = sorted({history for attempts in self._jobs.values() for history, _ in attempts}, key=lambda one: one.id)
+        overtakes = held and self._dice.random() < OVERTAKING
+        one, sentences = self._dice.choice(held if overtakes else self._plain), self._dice.choice(SIZES[:3])
         match self.operation:
             case "update":
                 await self._put(client, [one], sentences)
@@ -119,9 +124,7 @@ class Writer:
             case "batch":
                 await self._put(client, self._dice.sample(self._plain, self._dice.randint(2, 5)), sentences)
             case "job":
-                in_jobs = {history for attempts in self._jobs.values() for history, _ in attempts}
-                free = [history for history in self._large if history not in in_jobs]
-                if free:
+                if free := [history for history in self._large if history not in held]:
                     await self._put(client, free[: self._dice.randint(2, 5)], SIZES[-1], wait="false")
             case "file":
                 await self._upload(client, [self._dice.choice(self._files)])
@@ -158,6 +161,7 @@ class Writer:
         if response.status_code == 204:
             history.acknowledge(place)
             self._ledger.counts["deletions"] += 1
+            self._ledger.counts["deletions that overtake a job"] += self._in_a_job(history)
         elif response.status_code != 404:
             self._refused(response)
         elif "" not in allowed:
@@ -188,6 +192,10 @@ class Writer:
                 what = "an update was answered with created"
                 self._ledger.report(Fault(kind="lost", document=f"{self._collection}/{history.id}", what=what))
             self._acknowledge([(history, place)])
+            self._ledger.counts["writes that overtake a job"] += self._in_a_job(history)
+
+    def _in_a_job(self, history: History) -> bool:
+        return any(history is held for attempts in self._jobs.values() for held, _ in attempts)
 
     def _acknowledge(self, attempts: list[Attempt]) -> None:
         for history, place in attempts:
