@@ -23,7 +23,7 @@ from app.errors import (
     UpstreamRateLimited,
     UpstreamRejected,
 )
-from indexing.errors import CollectionNotFound, StoreUnavailable
+from indexing.errors import CollectionNotFound
 
 log = structlog.get_logger()
 
@@ -132,11 +132,11 @@ def _type(status: int) -> str:
 def ragflow_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
     """HTTP 200 as RAGFlow has it, but for a caller who is not let in.
 
-    `code` 102: a request that cannot be served; 105: a service that is away; 100: anything else.
+    `code` 102: a request that cannot be served; 105: a service that is away or has no time; 100: anything else.
     """
     if isinstance(exc, NotAuthenticated | NotAllowed):
         return problem.status, {"code": problem.status, "message": problem.detail}
-    away = isinstance(exc, UpstreamError | StoreUnavailable)
+    away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(exc, UpstreamError)
     code = 102 if problem.status < 500 else 105 if away else 100
     return 200, {"code": code, "message": problem.detail}
 
