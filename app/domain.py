@@ -56,11 +56,13 @@ class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One search. Ranges are those of docs/api.md, checked by `app.api.schemas`. `backend` None: the settings' default.
 
+    `phrasings` say the same as `text` in other words: they are searched with it, and `text` is what a model ranks by.
     Of `conditions`, what the store cannot check is checked on the best `app.services.search.MAX_LOOKED_THROUGH` of each
     side.
     """
 
     text: str
+    phrasings: tuple[str, ...] = ()
     collection: str = "default"
     limit: int = 10
     candidates: int = 50
@@ -171,7 +173,10 @@ def total_usage(stages: Mapping[str, StageUsage]) -> Usage:
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a search. `timings_ms` holds embed, retrieve, rank (those that ran) and total."""
+    """The result of a search. `timings_ms` holds embed, retrieve, rank (those that ran) and total.
+
+    `queries`: all that was searched for, `query` first; left out where it was `query` alone.
+    """
 
     query: str
     collection: str
@@ -181,6 +186,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     usage: Usage = Usage()
     timings_ms: Mapping[str, float] = {}
+    queries: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 LaterPages = Mapping[str, tuple[PageStart, ...]]

@@ -79,7 +79,7 @@ async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: in
     rows = []
     async with services_at(home) as services:
         for corpus in dict.fromkeys(s.corpus for s in sets):
-            await _index(services, data / corpus / "corpus.jsonl", _collection(corpus))
+            await index_corpus(services, data / corpus / "corpus.jsonl", collection_of(corpus))
         for chosen in sets:
             for mode in MODES:
                 row = await _run(services, data, chosen, mode, limit)
@@ -88,7 +88,8 @@ async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: in
     return rows
 
 
-async def _index(services: Services, corpus: Path, collection: str) -> None:
+async def index_corpus(services: Services, corpus: Path, collection: str) -> None:
+    """Index a corpus.jsonl, packed or not, and say how it went."""
     # A copy in the home, unpacked: an index kept with --home finds its file again.
     folder = services.settings.index.home / "corpora" / collection
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -110,7 +111,7 @@ async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: i
         begun = time.perf_counter()
         found = await services.searcher.search(
             Query(
-                text=query["text"], collection=_collection(chosen.corpus), mode=mode, limit=100, candidates=400,
+                text=query["text"], collection=collection_of(chosen.corpus), mode=mode, limit=100, candidates=400,
                 group_by_document=True, include_text=False,
             )
         )  # fmt: skip
@@ -139,7 +140,8 @@ def _judge(sets: Sequence[Set], rows: Mapping[tuple[str, str], Row]) -> int:
     return 1 if failed else 0
 
 
-def _collection(corpus: str) -> str:
+def collection_of(corpus: str) -> str:
+    """Where the corpus of this name is indexed."""
     return corpus.replace("/", "-")
 
 

@@ -37,9 +37,21 @@ class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """POST /search. Only `query` is required."""
+    """POST /search. Only `query` is required, or `queries` in its place."""
 
-    query: QueryText
+    query: QueryText | None = None
+    queries: (
+        Annotated[
+            list[QueryText],
+            Meta(
+                min_length=1,
+                max_length=5,
+                description="The same need in other words, searched together with `query`. Without it, the first one "
+                "is what a model ranks by.",
+            ),
+        ]
+        | None
+    ) = None
     collection: Name = "default"
     limit: Annotated[int, Meta(ge=1, le=100, description="Results returned.")] = 10
     candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="Retrieved before ranking.")] = 50
@@ -54,9 +66,13 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     include_text: bool = True
 
     def to_query(self) -> Query:
-        """Raises InvalidRequest pointing into the filter."""
+        """Raises InvalidRequest pointing into the filter, or at the missing query."""
+        texts = (*([] if self.query is None else [self.query]), *(self.queries or ()))
+        if not texts:
+            raise pointing_at("/query", "this field is required, unless there are queries")
         return Query(
-            text=self.query,
+            text=texts[0],
+            phrasings=texts[1:],
             collection=self.collection,
             limit=self.limit,
             candidates=max(self.candidates, self.limit),
@@ -109,7 +125,7 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
     ) = None
 
     def to_question(self) -> Question:
-        """Raises InvalidRequest pointing into the filter."""
+        """Raises what `to_query` raises."""
         return Question(
             search=self.to_query(),
             messages=tuple(Turn(turn.role, turn.content) for turn in self.messages),

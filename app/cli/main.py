@@ -226,8 +226,10 @@ def _search_options(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @click.argument("query")
 @_search_options
-def search(query: str, as_json: bool, **options: Any) -> None:
+@click.option("--also", "queries", multiple=True, metavar="TEXT", help="QUERY in other words; repeatable, up to 5.")
+def search(query: str, as_json: bool, queries: tuple[str, ...], **options: Any) -> None:
     """Find the passages that are most relevant to QUERY."""
+    options["queries"] = list(map(_encodable, queries)) or None
     with LoadingView(err) as view, _exit_on_interrupt(view):
         response = request_search(current_settings(), _request_body(query, options), view.show)
     if as_json:
@@ -304,15 +306,18 @@ def doctor(as_json: bool) -> None:
 def _request_body(query: str, options: dict[str, Any]) -> dict[str, Any]:
     if not query.strip():
         raise click.UsageError("QUERY is empty")
-    # An argument in another encoding arrives with lone surrogates, which JSON cannot carry.
-    query = query.encode("utf-8", "replace").decode()
-    body = {"query": query, **{key: value for key, value in options.items() if value is not None}}
+    body = {"query": _encodable(query), **{key: value for key, value in options.items() if value is not None}}
     if "filter_json" in body:
         try:
             body["filter"] = msgspec.json.decode(body.pop("filter_json"), type=dict[str, Any])
         except msgspec.DecodeError as exc:
             raise click.UsageError(f"--filter is not a JSON object: {exc}") from exc
     return body
+
+
+def _encodable(argument: str) -> str:
+    """An argument in another encoding arrives with lone surrogates, which JSON cannot carry."""
+    return argument.encode("utf-8", "replace").decode()
 
 
 cli.add_command(collections)

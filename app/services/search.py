@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
+import msgspec
+
 from app.backends.router import NONE
 from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, RankingOptions, Scores, SearchResult
 from app.observability.timing import Stopwatch
@@ -13,6 +15,7 @@ from app.retrieval.conditions import all_of, meets, narrowing
 from app.services.admission import Gate
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
+from indexing.concurrency import together
 from indexing.documents import Candidate, Passage
 from indexing.embedding.batching import QueryEmbedder, check_embedder
 from indexing.pipeline.visibility import Counting, Visibility, retrieve_counting
@@ -21,6 +24,7 @@ from indexing.retrieval.fusion import (
     DEFAULT_DENSE_UNIT,
     REFERENCE_RANK,
     fuse,
+    fuse_phrasings,
     score_dense,
     score_sparse,
     sparse_bound,
@@ -80,47 +84,52 @@ class Searcher:
         """
         ranker = await self._rankers.select(query.backend)
         watch = Stopwatch()
-        text = clean(query.text)
+        texts = tuple(dict.fromkeys(map(clean, (query.text, *query.phrasings))))
         store = await self._store()
         async with self._gate.visit(watch):
             with watch.stage("retrieve"):
                 collection = await store.info(query.collection)
-            dense = await self._dense(query, text, collection, watch)
-            sparse = None if query.mode == "dense" else self._lexical.query(text)
+            dense = await self._dense(query, texts, collection, watch)
+            sparse = [None if query.mode == "dense" else self._lexical.query(text) for text in texts]
             with watch.stage("retrieve"):
                 visibility = await self._visibility()
                 counting = partial(visibility.counting, collection.spec.lineage)
-                retrieved, cut, incomplete = await _retrieve(store, counting, query, dense, sparse)
-            candidates = _fuse(query, collapse(retrieved), collection, sparse, cut=cut)
+                sides = [_retrieve(store, counting, query, *pair) for pair in zip(dense, sparse, strict=True)]
+                retrieved, cut, incomplete = zip(*await together(sides), strict=True)
+            rankings = list(map(partial(_fuse, query, collection), collapse(retrieved), sparse, cut))
+            candidates = fuse_phrasings(rankings, [query.mode != "sparse" or one for one in cut])
         if isinstance(ranker, BackendUse):
             outcome = RankingOutcome(use=ranker)
         else:
             with watch.stage("rank"):
                 best = candidates[: query.candidates]
-                outcome = await self._rankers.rank(ranker, text, best, query.limit, query.ranking, caller)
+                outcome = await self._rankers.rank(ranker, texts[0], best, query.limit, query.ranking, caller)
         ranked = list(_trim(_in_order(candidates, outcome), query))
-        warnings = [NO_WORDS] if query.mode == "sparse" and sparse is None else []
+        warnings = [NO_WORDS] if query.mode == "sparse" and all(terms is None for terms in sparse) else []
         if isinstance(ranker, BackendUse):
             warnings += _ignored(query.ranking)
         result = SearchResult(
-            query=text,
+            query=texts[0],
             collection=query.collection,
             results=tuple(_hit(candidate, place, query, outcome.use.used) for candidate, place in ranked),
             backend=outcome.use,
             degraded=outcome.degraded,
-            warnings=(*warnings, NOT_ALL_LOOKED_THROUGH) if incomplete else tuple(warnings),
+            warnings=(*warnings, NOT_ALL_LOOKED_THROUGH) if any(incomplete) else tuple(warnings),
             usage=outcome.usage,
             timings_ms=watch.timings_ms(),
+            queries=texts if len(texts) > 1 else msgspec.UNSET,
         )
         passages = (candidate.passage for candidate, _ in ranked)
         return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
 
-    async def _dense(self, query: Query, text: str, collection: CollectionInfo, watch: Stopwatch) -> Vector | None:
+    async def _dense(
+        self, query: Query, texts: Sequence[str], collection: CollectionInfo, watch: Stopwatch
+    ) -> Sequence[Vector | None]:
         if query.mode == "sparse":
-            return None
+            return [None] * len(texts)
         check_embedder(collection, self._fingerprint)
         with watch.stage("embed"):
-            return await self._queries.embed(text)
+            return await self._queries.embed(*texts)
 
 
 def _ignored(ranking: RankingOptions) -> list[str]:
@@ -168,20 +177,21 @@ async def _retrieve(
     return kept, len(retrieved.sparse) >= limit, incomplete
 
 
-def collapse(retrieved: Retrieved) -> Retrieved:
-    """Both sides with one candidate for each text, under its best score, the order kept.
+def collapse(retrieved: Sequence[Retrieved]) -> list[Retrieved]:
+    """The sides of each phrasing with one candidate for each text, under its best score, the order kept.
 
-    Both sides show the same passage for a text, so that their evidence meets: the one that stands highest on the dense
-    side, else on the sparse side, ties by document and place in it: a text that a document repeats is shown where it
-    stands first. Candidates with a score that is not finite are dropped.
+    All sides show the same passage for a text, so that their evidence meets: the one that stands highest on the first
+    side that found it (dense, sparse, and so on with the next phrasing), ties by document and place in it: a text that
+    a document repeats is shown where it stands first. Candidates with a score that is not finite are dropped.
     """
-    sides = [[c for c in side if math.isfinite(c.score)] for side in (retrieved.dense, retrieved.sparse)]
+    both = [side for one in retrieved for side in (one.dense, one.sparse)]
+    sides = [[c for c in side if math.isfinite(c.score)] for side in both]
     keepers: dict[str, Passage] = {}
     for side in sides:
         for candidate in sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal)):
             keepers.setdefault(candidate.passage.text, candidate.passage)
-    dense, sparse = (_one_per_text(side, keepers) for side in sides)
-    return Retrieved(dense=dense, sparse=sparse)
+    kept = [_one_per_text(side, keepers) for side in sides]
+    return [Retrieved(dense=dense, sparse=sparse) for dense, sparse in zip(kept[::2], kept[1::2], strict=True)]
 
 
 def _one_per_text(side: Iterable[Candidate], keepers: dict[str, Passage]) -> list[Candidate]:
@@ -194,7 +204,7 @@ def _one_per_text(side: Iterable[Candidate], keepers: dict[str, Passage]) -> lis
 
 
 def _fuse(
-    query: Query, retrieved: Retrieved, collection: CollectionInfo, sparse: SparseVector | None, *, cut: bool
+    query: Query, collection: CollectionInfo, retrieved: Retrieved, sparse: SparseVector | None, cut: bool
 ) -> list[Candidate]:
     bound = sparse_bound(math.fsum(sparse.values), collection.passages) if sparse else 0.0
     if query.mode == "dense":

@@ -212,13 +212,14 @@ class QueryEmbedder:
             for work, size in ((self._query_vectors, cache), (self._sentence_vectors, sentences))
         )
 
-    async def embed(self, text: str) -> Vector:
-        """A unit vector, shape (dimension,); do not write to it. Raises EmbedderUnavailable, Overloaded."""
-        if (vector := self._queries.remembered(text)) is not None:
-            return vector
-        await self._embedder()
-        (vector,) = await self._queries.values([text])
-        return vector
+    async def embed(self, *texts: str) -> list[Vector]:
+        """Unit vectors, shape (dimension,), of queries that come together; do not write to them.
+
+        Raises EmbedderUnavailable, Overloaded.
+        """
+        if any(self._queries.remembered(text) is None for text in texts):
+            await self._embedder()
+        return await self._queries.values(texts)
 
     async def embed_sentences(self, texts: Sequence[str]) -> Vectors:
         """Of a question and the sentences to compare with it, one row each. Errors: as `embed`."""

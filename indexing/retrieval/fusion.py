@@ -69,6 +69,37 @@ def fuse(
     return [candidate for *_, candidate in sorted(fused, key=itemgetter(0, 1))]
 
 
+def fuse_phrasings(rankings: Sequence[Sequence[Candidate]], cut: Sequence[bool]) -> list[Candidate]:
+    """The rankings of several phrasings of one need as one, by descending evidence, ties by passage id.
+
+    The evidence is the mean over the rankings: CombSUM (Fox and Shaw, "Combination of multiple searches", TREC-2, 1994)
+    over their number, so that scores keep their meaning. A ranking says of a passage that it has not found what it says
+    of its last one if it was `cut`, else 0; one that found nothing has no say. `dense` and `sparse`: the best of all.
+    """
+    lists = [(ranking, was_cut) for ranking, was_cut in zip(rankings, cut, strict=True) if ranking]
+    if len(lists) < 2:
+        return list(lists[0][0]) if lists else []
+    found = [{candidate.passage.id: candidate for candidate in ranking} for ranking, _ in lists]
+    rests = [(ranking[-1].score, ranking[-1].fused or 0.0) if was_cut else (0.0, 0.0) for ranking, was_cut in lists]
+    fused = []
+    for key in dict.fromkeys(key for candidates in found for key in candidates):
+        own = [candidates[key] for candidates in found if key in candidates]
+        unseen = [rest for candidates, rest in zip(found, rests, strict=True) if key not in candidates]
+        scores, evidence = zip(*((one.score, one.fused or 0.0) for one in own), *unseen, strict=True)
+        dense = [one.dense for one in own if one.dense is not None]
+        sparse = [one.sparse for one in own if one.sparse is not None]
+        fused.append(
+            Candidate(
+                own[0].passage,
+                math.fsum(scores) / len(lists),
+                max(dense, default=None),
+                max(sparse, default=None),
+                math.fsum(evidence) / len(lists),
+            )
+        )
+    return sorted(fused, key=lambda candidate: (-(candidate.fused or 0.0), candidate.passage.id))
+
+
 def score_dense(candidates: Sequence[Candidate]) -> list[Candidate]:
     """A ranking by vectors alone: the score is the cosine itself, clipped to [0,1]."""
     return [Candidate(c.passage, _clip(c.score), dense=c.score, fused=c.score) for c in candidates]

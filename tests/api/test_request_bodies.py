@@ -31,6 +31,10 @@ BAD_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"query": "a" * 8193}, "/query"),
     ({"query": 1}, "/query"),
     ({"query": None}, "/query"),
+    ({"queries": []}, "/queries"),
+    ({"queries": "x"}, "/queries"),
+    ({"queries": ["x", " "]}, "/queries/1"),
+    ({"query": "x", "queries": ["y"] * 6}, "/queries"),
     ({"query": "x", "limit": 0}, "/limit"),
     ({"query": "x", "limit": 101}, "/limit"),
     ({"query": "x", "limit": "10"}, "/limit"),
@@ -95,7 +99,7 @@ async def test_a_bad_field_of_a_question_is_pointed_at(
     ("body", "pointer", "says"),
     [
         ({"query": "x", "limt": 3}, "/limt", "did you mean limit?"),
-        ({"query": "x", "zzz": 3}, "/zzz", "known are query, collection"),
+        ({"query": "x", "zzz": 3}, "/zzz", "known are query, queries, collection"),
         ({"query": "x", "a/b~c": 3}, "/a~1b~0c", "unknown field"),
         ({"query": "x", "ranking": {"dept": 1}}, "/ranking/dept", "did you mean depth?"),
     ],
@@ -173,8 +177,8 @@ def test_candidates_are_raised_to_the_limit() -> None:
 def test_a_question_carries_everything_over() -> None:
     """No field of the body is lost on the way to the use case; `conditions` are for other products' bodies."""
     body = (
-        b'{"query": "q", "collection": "c", "limit": 3, "candidates": 7, "mode": "dense", "filter": {"a": 1},'
-        b'"backend": "b",'
+        b'{"query": "q", "queries": ["p"], "collection": "c", "limit": 3, "candidates": 7, "mode": "dense",'
+        b'"filter": {"a": 1}, "backend": "b",'
         b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "on_failure": "fail"}, "min_score": 0.1,'
         b'"group_by_document": true, "include_text": false, "messages": [{"role": "user", "content": "m"}],'
         b'"answer_backend": "extractive", "max_output_tokens": 2, "temperature": 1, "context_tokens": 300,'

@@ -125,6 +125,41 @@ async def test_grouping_keeps_the_best_passage_of_each_document(client: httpx.As
     assert next(hit for hit in found if hit["document_id"] == "book")["text"] == "dental cover and more"
 
 
+async def test_phrasings_are_searched_together(client: httpx.AsyncClient, embedder: HashEmbedder) -> None:
+    """Each says what it finds, no passage comes twice, one call embeds them all, and the response lists them."""
+    found = await search(client, query="teeth", queries=["dental cover", "Parken Urlaub", "teeth"], limit=2)
+    assert [hit["document_id"] for hit in found["results"]] == ["dental", "urlaub"]
+    assert (found["query"], found["queries"]) == ("teeth", ["teeth", "dental cover", "Parken Urlaub"])
+    assert embedder.query_calls == [["teeth", "dental cover", "Parken Urlaub"]]
+    everything = await search(client, queries=["dental cover", "office"])
+    ids = [hit["id"] for hit in everything["results"]]
+    assert len(ids) == len(set(ids)) > 2
+    assert all(0 <= hit["score"] <= 1 for hit in everything["results"])
+
+
+async def test_queries_may_stand_for_the_query(client: httpx.AsyncClient) -> None:
+    """The first one is the query then, and one alone is a plain search."""
+    response = await client.post("/search", json={"queries": ["dental cover"]})
+    plain = (await search(client)) | {"timings_ms": {}}
+    assert response.json() | {"timings_ms": {}} == plain
+    assert "queries" not in plain
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+async def test_a_phrasing_without_words_has_no_say(client: httpx.AsyncClient, mode: str) -> None:
+    """Neither on one side alone, nor is there a warning as long as another one has words."""
+    found = await search(client, queries=["office"], query="?!" if mode == "sparse" else "parking", mode=mode)
+    assert "office" in {hit["document_id"] for hit in found["results"][:2]}
+    assert found["warnings"] == []
+
+
+async def test_copies_that_different_phrasings_find_come_once(client: httpx.AsyncClient, services: Services) -> None:
+    """As within one search."""
+    copies = [passage(name, "Dental cover for all.") for name in ("a", "b")]
+    await fill(await services.store.get(), copies, name="twins")
+    assert len((await search(client, collection="twins", queries=["cover", "all"]))["results"]) == 1
+
+
 async def test_new_passages_appear_in_the_next_search(client: httpx.AsyncClient, services: Services) -> None:
     """The index may change while the service runs."""
     store = await services.store.get()

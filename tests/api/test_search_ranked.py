@@ -83,6 +83,17 @@ async def test_a_label_scorer_ranks_by_default(tmp_path: Path) -> None:
         assert found["degraded"] == []
 
 
+async def test_phrasings_are_judged_once_by_the_query(tmp_path: Path) -> None:
+    """However many they are, the model reads each candidate once, and as an answer to `query`."""
+    async with scorer() as server, searching(services_for(tmp_path, {"gemma": openai_style(server)})) as client:
+        found = await search(client, queries=["Urlaub im Jahr", "free parking"])
+        assert names(found) == BEST_FIRST
+        assert found["usage"]["requests"] == 1
+        asked = str(server.bodies("/v1/chat/completions/batch"))
+        assert "dental cover office" in asked
+        assert "free parking" not in asked
+
+
 async def test_a_judge_ranks(tmp_path: Path) -> None:
     """A model without log-probabilities orders the passages by the grades that it lists."""
     async with GeminiServer() as server, searching(services_for(tmp_path, {"flash": gemini(server)})) as client:

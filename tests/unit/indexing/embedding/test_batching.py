@@ -81,7 +81,7 @@ async def test_a_query_becomes_the_models_vector() -> None:
     """What comes back is what the model says."""
     embedder = HashEmbedder()
     queries = QueryEmbedder(GivenEmbedder(embedder).get)
-    assert np.array_equal(await queries.embed("blue sky"), embedder.embed_documents(["blue sky"])[0])
+    assert np.array_equal(await queries.embed("blue sky"), embedder.embed_documents(["blue sky"]))
     await queries.close()
 
 
@@ -92,6 +92,17 @@ async def test_a_known_query_is_not_embedded_again() -> None:
     for _ in range(3):
         await queries.embed("again")
     assert embedder.query_calls == [["again"]]
+    await queries.close()
+
+
+async def test_queries_that_come_together_are_embedded_together() -> None:
+    """One call for those that are not known yet, in order; one that comes twice is embedded once."""
+    embedder = HashEmbedder()
+    queries = QueryEmbedder(GivenEmbedder(embedder).get)
+    await queries.embed("known")
+    vectors = await queries.embed("new", "known", "new", "newer")
+    assert np.array_equal(vectors, embedder.embed_documents(["new", "known", "new", "newer"]))
+    assert embedder.query_calls == [["known"], ["new", "newer"]]
     await queries.close()
 
 
@@ -129,7 +140,7 @@ async def test_what_arrives_while_the_model_is_busy_goes_together() -> None:
     vectors = await asyncio.gather(*others)
     await first
     assert embedder.query_calls == [["first"], ["a", "b", "c"], ["d"]]
-    assert all(np.array_equal(v, embedder.embed_documents([t])[0]) for t, v in zip(texts, vectors, strict=True))
+    assert all(np.array_equal(v, embedder.embed_documents([t])) for t, v in zip(texts, vectors, strict=True))
     await queries.close()
 
 
@@ -169,7 +180,7 @@ async def test_a_failed_call_fails_its_queries_and_no_others() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         await queries.embed("a")
     embedder.failure = None
-    assert (await queries.embed("a")).shape == (64,)
+    assert [vector.shape for vector in await queries.embed("a")] == [(64,)]
     await queries.close()
 
 
@@ -199,7 +210,7 @@ async def test_a_caller_who_leaves_does_not_take_the_vector_along() -> None:
     await until_called(embedder)
     leaver.cancel()
     gate.set()
-    assert (await stayer).shape == (64,)
+    assert [vector.shape for vector in await stayer] == [(64,)]
     assert embedder.query_calls == [["a"]]
     await queries.close()
 
@@ -223,7 +234,7 @@ async def test_a_query_does_not_wait_for_sentences() -> None:
     queries = QueryEmbedder(GivenEmbedder(embedder).get)
     sentences = asyncio.ensure_future(queries.embed_sentences(["a", "b"]))
     await until_called(embedder)
-    assert (await queries.embed("question")).shape == (64,)
+    assert len(await queries.embed("question")) == 1
     assert not sentences.done()
     embedder.release.set()
     await sentences
@@ -247,7 +258,7 @@ class SlowSentences(HashEmbedder):
 async def test_a_remembered_vector_keeps_no_batch_alive() -> None:
     """It owns its numbers."""
     queries = QueryEmbedder(GivenEmbedder(HashEmbedder()).get)
-    vector = await queries.embed("a")
+    (vector,) = await queries.embed("a")
     assert vector.base is None
     await queries.close()
 

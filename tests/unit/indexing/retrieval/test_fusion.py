@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.documents import Candidate
-from indexing.retrieval.fusion import fuse, score_dense, score_sparse, sparse_bound
+from indexing.retrieval.fusion import fuse, fuse_phrasings, score_dense, score_sparse, sparse_bound
 from indexing.store.base import Retrieved
 from tests.fakes.points import passage
 
@@ -148,3 +148,39 @@ def test_the_bound_of_a_query_grows_with_its_terms_and_the_collection() -> None:
     assert sparse_bound(0, 1000) == sparse_bound(3, 0) == 0
     assert sparse_bound(2, 1000) == 2 * sparse_bound(1, 1000)
     assert sparse_bound(1, 10) < sparse_bound(1, 1000)
+
+
+@given(sides(), scales)
+def test_one_phrasing_is_its_own_ranking(retrieved: Retrieved, scale: Scale) -> None:
+    """So is one beside others that found nothing, and one that came twice: evidence is a mean."""
+    fused = fuse(retrieved, **scale)
+    assert fuse_phrasings([fused], [False]) == fused
+    assert fuse_phrasings([[], fused, []], [True, False, True]) == fused
+    twice = fuse_phrasings([fused, fused], [True, True])
+    assert [(c.passage.id, c.score) for c in twice] == [(c.passage.id, c.score) for c in fused]
+
+
+@given(st.lists(sides(), min_size=2, max_size=4), scales, st.booleans())
+def test_phrasings_are_fused_to_a_permutation_of_their_union(
+    retrieved: list[Retrieved], scale: Scale, cut: bool
+) -> None:
+    """Each passage once, by descending evidence, its score no higher than the best that a phrasing gave it or its
+    rankings end with, and its sides the best of all."""
+    rankings = [fuse(one, **scale) for one in retrieved]
+    fused = fuse_phrasings(rankings, [cut] * len(rankings))
+    assert sorted(ids(fused)) == sorted({c.passage.id for ranking in rankings for c in ranking})
+    assert [c.fused for c in fused] == sorted((c.fused for c in fused), reverse=True)  # type: ignore[type-var]
+    for candidate in fused:
+        own = [c for ranking in rankings for c in ranking if c.passage.id == candidate.passage.id]
+        rest = [ranking[-1].score for ranking in rankings if ranking and cut]
+        assert 0 <= candidate.score <= max([c.score for c in own] + rest) + 1e-12
+        assert candidate.sparse == max((c.sparse for c in own if c.sparse is not None), default=None)
+
+
+def test_what_a_phrasing_has_not_found_is_no_better_than_its_last() -> None:
+    """A ranking that was cut says so much of the others; one that found all that matches says 0."""
+    first, second = score_sparse(candidates({1: 9.0, 2: 6.0}), 10), score_sparse(candidates({2: 8.0, 3: 4.0}), 10)
+    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [True, True])}
+    assert scores == pytest.approx({"d1": 0.65, "d2": 0.7, "d3": 0.5})
+    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [False, False])}
+    assert scores == pytest.approx({"d1": 0.45, "d2": 0.7, "d3": 0.2})
