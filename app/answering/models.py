@@ -9,20 +9,39 @@ from app.text.stopwords import AnswerType
 from indexing.documents import Span
 
 
+class FollowUp(msgspec.Struct, frozen=True):
+    """What a question that cannot stand alone adds to the one before it.
+
+    `terms` are those of its own content words that the earlier question lacks. `another`: it names another thing to ask
+    the same of ("And for braces?"). `said` is the answer before it.
+    """
+
+    terms: frozenset[str]
+    another: bool
+    answer_type: AnswerType | None
+    said: str
+
+
 class ParsedQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A question, and what it asks for. `text` is what to search for: with the previous question if it needs that.
 
     `terms` are its content words with near relatives (see `app.text.terms.content_terms`). `answer_type` is the shape
-    of its answer, if known. `stands_alone`: as far as its words tell, it can be understood without earlier turns.
-    `standalone` is a model's rewording of it, "" if there is none.
+    of its answer, if known. `follow_up` is there where it is read with the question before it. `stands_alone`: as far
+    as its words tell, it can be understood without earlier turns. `standalone` is a model's rewording of it, "" if
+    there is none.
     """
 
     text: str
     terms: Mapping[str, tuple[frozenset[str], ...]]
     answer_type: AnswerType | None
-    uses_previous: bool = False
+    follow_up: FollowUp | None = None
     stands_alone: bool = True
     standalone: str = ""
+
+    @property
+    def uses_previous(self) -> bool:
+        """Whether it is read together with an earlier question."""
+        return self.follow_up is not None
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

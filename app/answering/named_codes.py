@@ -8,8 +8,8 @@ from app.text.terms import fold
 from indexing.retrieval.codes import codes, normalized
 
 _BEFORE = re.compile(r"(?P<word>[^\W\d_]+)[^\w]{0,3}$")
-_YEAR = re.compile(r"1\d{3}|20\d\d")
-_COUNTED = re.compile(r"\d+[^\W\d_]{2,}")
+_UNCERTAIN = re.compile(r"(?:pre|post|mid|early|late|since|circa|ca)?(?:1\d{3}|20\d\d)s?|\d{1,2}|\d+[^\W\d_]{2,}")
+"""Years, small numbers and ordinals, which a passage often leaves to its context."""
 _ANCHOR_LENGTH = 5
 _UNSPACED_ANCHOR = 2
 
@@ -30,10 +30,8 @@ class NamedCode(msgspec.Struct, frozen=True):
     @property
     def binding(self) -> bool:
         """Whether a text without this code cannot be about the same thing."""
-        return not any(
-            _YEAR.fullmatch(whole) or _COUNTED.fullmatch(whole) or (whole.isdigit() and len(whole) < 3)
-            for whole in self.wholes
-        )
+        # Not "1234" but "ab1234" makes AB-1234 what it is.
+        return not all(_UNCERTAIN.fullmatch(whole) for whole in self.wholes)
 
     def rivals(self, other: "NamedCode") -> bool:
         """Whether the other one names another thing of the same kind."""

@@ -5,19 +5,20 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
-from app.answering.models import ParsedQuestion
+from app.answering.models import FollowUp, ParsedQuestion
 from app.answering.named_codes import without_replaced
 from app.answering.prompts import condense_request, earlier_turns
 from app.backends.base import ChatRequest, Reply
 from app.domain import Question, Turn
 from app.errors import WinnowError
 from app.text.languages import detect_language
-from app.text.stopwords import AnswerType, answer_types, references_back
+from app.text.stopwords import AnswerType, answer_types, attributes_named, names_another, references_back
 from app.text.terms import content_terms, fold
 
 Complete = Callable[[ChatRequest], Awaitable[Reply]]
 
 _FEW_TERMS = 2
+_MAX_EARLIER = 3
 _NAME = re.compile(r"(?<=\w )[^\W\d_a-zß-öø-ÿ]\w+")
 
 _MAX_STANDALONE = 1000
@@ -26,7 +27,7 @@ _QUOTES = "\"'“”„«»`* "
 
 
 def parse_question(question: str, turns: Sequence[Turn] = ()) -> ParsedQuestion:
-    """Parse a question with its conversation, of which only the user's last turn is used. Never fails.
+    """Parse a question with its conversation: the user's turns back to one that stands alone. Never fails.
 
     A text without any content words has no terms.
     """
@@ -34,19 +35,41 @@ def parse_question(question: str, turns: Sequence[Turn] = ()) -> ParsedQuestion:
     answer_type, rest = _answer_type(question)
     terms = content_terms(rest, language) or content_terms(question, language)
     before = earlier_turns(question, turns)
-    questions = (turn.content for turn in reversed(before) if turn.role == "user" and turn.content != question)
-    previous = next(questions, "")
+    another = _names_another(question, terms, answer_type)
+    previous = _earlier_questions(question, before, another=another)
     if not previous or not _is_elliptic(question, terms):
         stands_alone = not before or _names_its_subject(question, language, terms)
         return ParsedQuestion(text=question, terms=terms, answer_type=answer_type, stands_alone=stands_alone)
     previous = without_replaced(previous, question)
+    earlier_terms = content_terms(previous, detect_language(previous))
+    said = next((turn.content for turn in reversed(before) if turn.role == "assistant"), "")
     return ParsedQuestion(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
-        terms={**content_terms(previous, detect_language(previous)), **terms},
+        terms={**earlier_terms, **terms},
         answer_type=answer_type,
-        uses_previous=True,
+        follow_up=FollowUp(frozenset(terms.keys() - earlier_terms.keys()), another, answer_type, said),
         stands_alone=False,
     )
+
+
+def _earlier_questions(question: str, before: Sequence[Turn], *, another: bool) -> str:
+    """The user's turns back to one that stands alone, the last one first; "" if there are none.
+
+    In a row of things to ask the same of ("And for braces?", "And for fillings?") those between do not count.
+    """
+    found: list[str] = []
+    for turn in reversed(before):
+        if turn.role != "user" or turn.content == question:
+            continue
+        answer_type, rest = _answer_type(turn.content)
+        language = detect_language(turn.content)
+        terms = content_terms(rest, language) or content_terms(turn.content, language)
+        stands_alone = not _is_elliptic(turn.content, terms)
+        if stands_alone or not (another and _names_another(turn.content, terms, answer_type)):
+            found.append(turn.content)
+        if stands_alone or len(found) == _MAX_EARLIER:
+            break
+    return " ".join(found)
 
 
 def question_language(question: Question) -> str:
@@ -86,6 +109,13 @@ def _first_line(reply: Reply) -> str:
     """The first line of the reply; "" if that cannot be a question."""
     first = next(iter(reply.text.strip().splitlines()), "").strip(_QUOTES)
     return "" if reply.finish_reason == "length" or len(first) > _MAX_STANDALONE else " ".join(first.split())
+
+
+def _names_another(question: str, terms: Collection[str], answer_type: AnswerType | None) -> bool:
+    """Whether all it does is to name another thing: "And for braces?", not "And when?" or "What about its height?"."""
+    folded = fold(question)
+    asks_else = answer_type is not None or bool(attributes_named(folded))
+    return bool(terms) and not asks_else and bool(names_another().search(folded))
 
 
 def _is_elliptic(question: str, terms: Collection[str]) -> bool:

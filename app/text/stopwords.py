@@ -72,5 +72,11 @@ def references_back() -> re.Pattern[str]:
 
 
 @cache
+def names_another() -> re.Pattern[str]:
+    """Matches questions that ask the same of another thing; for folded questions."""
+    return re.compile("|".join(_tables()["references_back"]["another"]))
+
+
+@cache
 def _tables() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("stopwords.toml").read_text("utf-8"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
 from app.answering.extractive.rows import answering, attribute_terms
-from app.answering.extractive.subject import about
+from app.answering.extractive.subject import about, following
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
@@ -144,6 +144,7 @@ def _candidates(question: ParsedQuestion, hits: Sequence[Hit]) -> tuple[list[Sen
     sentences = _without_other_rows(question, split(hits), hits)
     named = about(question.text, sentences, [" ".join((hit.title, *hit.heading)) for hit in hits])
     sentences = [sentence for sentence, is_about in zip(sentences, named, strict=True) if is_about]
+    sentences = following(question, sentences)
     # A heading is about what it names, but the relevance is that of what can be quoted.
     query_terms = terms(question.text)
     sentences = [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or sentences

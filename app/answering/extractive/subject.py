@@ -9,10 +9,15 @@ to its context ("the 2015 season", "Super Bowl 50"). Those are missing only wher
 the same word.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
-from app.answering.extractive.evidence import Sentence
+from app.answering.extractive.evidence import Sentence, shape_feature
+from app.answering.models import ParsedQuestion
 from app.answering.named_codes import NamedCode, named_codes
+from app.answering.output import STOPS, readable
+
+_MARKER = re.compile(r"\s*\[\d+\]")
 
 
 def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) -> list[bool]:
@@ -33,6 +38,39 @@ def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) ->
         else:
             result += _in_scope(named, [by_sentence[index] for index in group], overhead)
     return result
+
+
+def following(question: ParsedQuestion, sentences: Sequence[Sentence]) -> list[Sentence]:
+    """Those that may answer a follow-up: about the thing that it names, and not what was said before it.
+
+    What was said may be said again where it has the follow-up's own words, or a time, a number or a name that is asked
+    for now.
+    """
+    follow_up = question.follow_up
+    if follow_up is None:
+        return list(sentences)
+    words = [term for term in follow_up.terms if not any(map(str.isdigit, term))]
+    if follow_up.another and words:
+        sentences = [sentence for sentence in sentences if not sentence.heading]
+        own = [sentence for sentence in sentences if _has(question, words, sentence.terms)]
+        sentences = own or [sentence for sentence in sentences if _has(question, words, sentence.context)]
+    said = _plain(follow_up.said)
+    return [
+        sentence
+        for sentence in sentences
+        if _plain(sentence.shown or sentence.text) not in said
+        or (bool(words) and _has(question, words, sentence.terms))
+        or (follow_up.answer_type is not None and shape_feature(question, sentence.text) > 0)
+    ]
+
+
+def _has(question: ParsedQuestion, words: Sequence[str], present: frozenset[str]) -> bool:
+    return all(word in present or any(variant <= present for variant in question.terms.get(word, ())) for word in words)
+
+
+def _plain(text: str) -> str:
+    """Without markers, on one line."""
+    return " ".join(readable(_MARKER.sub("", text)).split()).rstrip(STOPS)
 
 
 def _grouped(sentences: Sequence[Sentence]) -> Iterator[tuple[int, list[int]]]:

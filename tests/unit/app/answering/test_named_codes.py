@@ -31,3 +31,15 @@ def test_places_are_those_of_the_normalized_text() -> None:
     """[start, end)."""
     (code,) = named_codes("Invoice \uff14\uff17\uff11\uff12.")
     assert (code.start, code.end, code.anchor) == (8, 12, "invoi")
+
+
+@pytest.mark.parametrize("text", ["AB-1234", "ab-2024", "INV2024", "4712", "192.168.1.1", "1,234", "E-1999"])
+def test_a_code_binds_though_its_digits_look_like_a_year(text: str) -> None:
+    """What it has beside them tells it apart."""
+    assert [code.binding for code in named_codes(f"What is {text} about?")] == [True]
+
+
+@pytest.mark.parametrize("text", ["1999", "2024", "1990s", "mid-1990s", "pre-1950", "50", "16th", "the 3 colours"])
+def test_years_ordinals_and_small_numbers_do_not_bind(text: str) -> None:
+    """Alone."""
+    assert [code.binding for code in named_codes(f"What was {text} about?")] == [False]

@@ -172,3 +172,36 @@ async def test_without_a_model_the_rules_decide() -> None:
     parsed, warnings = await resolve_question(question("and when?"), None)
     assert parsed.uses_previous
     assert warnings == ("The question was read together with the previous one.",)
+
+
+PLAN = (Turn("user", "What does the plan pay for crowns?"), Turn("assistant", "60 percent."))
+
+
+@pytest.mark.parametrize(
+    "follow_up", ["And for braces?", "What about braces?", "Und für Zahnspangen?", "Et les couronnes ?", "那补牙呢？"]
+)
+def test_a_follow_up_may_name_another_thing(follow_up: str) -> None:
+    """The same is asked of it."""
+    parsed = parse_question(follow_up, PLAN)
+    assert parsed.follow_up is not None
+    assert parsed.follow_up.another
+    assert parsed.follow_up.said == "60 percent."
+
+
+@pytest.mark.parametrize(
+    "follow_up", ["And when?", "What about its height?", "And how are they paid?", "And the price?"]
+)
+def test_a_follow_up_may_ask_something_else_of_the_same_thing(follow_up: str) -> None:
+    """It has a question word, refers back, or names an attribute."""
+    parsed = parse_question(follow_up, PLAN)
+    assert parsed.follow_up is not None
+    assert not parsed.follow_up.another
+
+
+def test_follow_ups_in_a_row_go_back_to_the_question_that_stands_alone() -> None:
+    """What was named between does not count where another thing is named, and counts where it is asked about."""
+    turns = (*PLAN, Turn("user", "And for braces?"), Turn("assistant", "400 dollars."))
+    assert parse_question("And for fillings?", turns).text == "And for fillings? What does the plan pay for crowns?"
+    assert parse_question("How often is it?", turns).text == (
+        "How often is it? And for braces? What does the plan pay for crowns?"
+    )

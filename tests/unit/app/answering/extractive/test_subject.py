@@ -1,8 +1,9 @@
 import pytest
 
 from app.answering.extractive.evidence import split
-from app.answering.extractive.subject import about
-from app.domain import Hit
+from app.answering.extractive.subject import about, following
+from app.answering.questions import parse_question
+from app.domain import Hit, Turn
 from tests.fakes.answering import hit
 
 LIST = "Invoice 4711 went to Hansen. It was paid late. Invoice 4712 went to Ibis. It was paid at once."
@@ -62,3 +63,48 @@ def test_prices_and_dates_are_compared_by_value() -> None:
     assert kept("Whose offer comes to 1,234.50 euros?", "Das Angebot von Ibis: 1.234,50 Euro.")
     assert kept("Was geschah am 3. Mai 2024?", "2024-05-03: the lease was renewed.")
     assert not kept("Was geschah am 3. Mai 2024?", "2024-05-04: the lease was renewed.")
+
+
+PLAN = "For crowns the plan pays 60 percent. For braces it pays 400 dollars a year."
+CROWNS = (
+    Turn("user", "What does the plan pay for crowns?"),
+    Turn("assistant", "For crowns the plan pays 60 percent [1]."),
+)
+
+
+def followed(question: str, text: str, turns: tuple[Turn, ...] = CROWNS) -> list[str]:
+    """The sentences that may answer the follow-up."""
+    return [sentence.text for sentence in following(parse_question(question, turns), split([hit(text)]))]
+
+
+def test_a_follow_up_is_about_the_thing_that_it_names() -> None:
+    """Which the sentence names, or the heading above it; another one is no answer."""
+    assert followed("And for braces?", PLAN) == ["For braces it pays 400 dollars a year."]
+    assert followed("And for implants?", PLAN) == []
+    assert followed("What about braces?", "## Braces\n\nThe plan pays half.\n\n## Crowns\n\nIt pays all.") == [
+        "The plan pays half."
+    ]
+
+
+def test_what_was_said_is_no_answer_to_what_is_asked_then() -> None:
+    """Whatever the follow-up is."""
+    assert followed("Why?", PLAN) == ["For braces it pays 400 dollars a year."]
+    assert followed("And who does it?", PLAN) == ["For braces it pays 400 dollars a year."]
+
+
+def test_what_was_said_is_said_again_if_it_answers() -> None:
+    """It has the words of the follow-up, or a time when that is asked for."""
+    turns = (
+        Turn("user", "To whom was the invoice sent?"),
+        Turn("assistant", "It was sent to Ibis on 3 May and paid [1]."),
+    )
+    text = "It was sent to Ibis on 3 May and paid."
+    assert followed("And when?", text, turns) == [text]
+    assert followed("And was it paid?", text, turns) == [text]
+    assert followed("And why?", text, turns) == []
+
+
+def test_a_question_that_stands_alone_may_be_answered_as_before() -> None:
+    """Even if it is the same question."""
+    assert len(followed("What does the plan pay for crowns and for braces?", PLAN)) == 2
+    assert len(followed("What does the plan pay for crowns?", PLAN)) == 2
