@@ -6,7 +6,6 @@ Numbers are compared as numbers (3 equals 3.0); true and false are never numbers
 import math
 import operator
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
@@ -17,10 +16,10 @@ from indexing.errors import InvalidFilter
 
 Scalar: TypeAlias = str | int | float | bool
 
-BUILT_IN = ("document_id", "source", "title", "page")
+NAMES = ("document_id", "source", "title")
+BUILT_IN = (*NAMES, "page")
 EXACT = 2**53
 """Below it every whole number is exact as a float, so that 3 and 3.0 can be compared as one number."""
-_NAMES = ("document_id", "source", "title")
 MAX_DEPTH = 8
 MAX_CONDITIONS = 256
 MAX_VALUES = 1024
@@ -40,7 +39,7 @@ NEGATIONS: Mapping[str, tuple[str, str]] = {"ne": ("≠", "="), "nin": ("not in"
 
 
 class OneOf(msgspec.Struct, frozen=True, tag=True):
-    """The field (or one of its items) equals one of `values`; at least one value."""
+    """The field (or one of its items) equals one of `values`; at least one value. `NAMES`: in either spelling."""
 
     field: str
     values: tuple[Scalar, ...]
@@ -198,20 +197,11 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _one_of(field: str, values: tuple[Scalar, ...]) -> OneOf:
-    """Names are met in each of their spellings: those of files are as the file system has them."""
-    if field in _NAMES:
-        texts = [value for value in values if isinstance(value, str)]
-        spellings = (unicodedata.normalize(form, text) for form in ("NFC", "NFD") for text in texts)
-        values = tuple(dict.fromkeys((*values, *spellings)))
-    return OneOf(field=field, values=values)
-
-
 def _parse_field(field: str, value: Any, pointer: str) -> list[Filter]:
     if isinstance(value, list):
-        return [_one_of(field, _scalars(value, pointer))]
+        return [OneOf(field=field, values=_scalars(value, pointer))]
     if not isinstance(value, Mapping):
-        return [_one_of(field, (_scalar(value, pointer),))]
+        return [OneOf(field=field, values=(_scalar(value, pointer),))]
     names = ", ".join(_OPERATORS)
     if not value:
         raise InvalidFilter(pointer, f"give at least one of the operators {names}")
@@ -229,7 +219,7 @@ def _parse_operator(field: str, name: str, value: Any, pointer: str) -> Filter:
         if name == "nin" and not isinstance(value, list):
             raise InvalidFilter(pointer, "'nin' takes a list of values")
         values = _scalars(value, pointer) if name == "nin" else (_scalar(value, pointer),)
-        return Group(op="not", conditions=(_one_of(field, values),))
+        return Group(op="not", conditions=(OneOf(field=field, values=values),))
     if name == "text":
         if not isinstance(value, str) or not _is_text(value) or not any(char.isalnum() for char in value):
             raise InvalidFilter(pointer, "'text' takes a string with at least one word")

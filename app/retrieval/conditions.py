@@ -1,7 +1,8 @@
 """Metadata conditions as RAGFlow and Dify write them: more than the filter grammar can say, but less exact. Pure.
 
-Case does not matter, "2024" equals the number 2024, and texts are compared by what they contain, start and end with.
-No store can do that, so it is done here, on retrieved passages; `narrowing` gives the store as much as it can check.
+Case does not matter, nor how "é" is spelled; "2024" equals the number 2024, and texts are compared by what they
+contain, start and end with. No store can do that, so it is done here, on retrieved passages; `narrowing` gives the
+store as much as it can check.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import eq
 from typing import Any
+from unicodedata import normalize
 
 from app.domain import Condition, Conditions, Operator, Values
 from indexing.documents import Passage
@@ -154,7 +156,7 @@ def _moment(value: Any) -> datetime | None:
 
 
 def _text(value: Any) -> str:
-    return str(value).casefold()
+    return normalize("NFC", normalize("NFD", str(value)).casefold())
 
 
 def _narrowed(field: str, condition: Condition) -> Filter | None:

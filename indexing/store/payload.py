@@ -9,14 +9,15 @@ beside its own fields, under the same paths:
 
 import functools
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
+from unicodedata import category, normalize
 
 from indexing.documents import Passage, to_payload
 from indexing.filters import (
     BUILT_IN,
     EXACT,
+    NAMES,
     DateRange,
     Exists,
     Filter,
@@ -140,8 +141,8 @@ def _dates(text: str) -> list[str]:
 
 def _runs(text: str) -> Iterator[str]:
     """Runs of letters, digits and their marks; those of scripts without spaces by themselves."""
-    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold())))
-    spaced = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in folded)
+    folded = normalize("NFC", _ACCENTS.sub("", normalize("NFKD", text.casefold())))
+    spaced = "".join(char if category(char)[0] in "LMN" else " " for char in folded)
     for word in spaced.split():
         yield from filter(None, _UNSPACED.split(word))
 
@@ -237,9 +238,16 @@ def _group(group: Group, dialect: Dialect[C]) -> C:
 def _one_of(field: str, values: Sequence[Scalar], dialect: Dialect[C]) -> C:
     path = payload_path(field)
     strings = [value for value in values if isinstance(value, str)]
+    if field in NAMES:
+        strings = _spelled(strings)
     parts = [dialect.any_string(path, strings)] if strings else []
     parts += [_equals(field, value, dialect) for value in values if not isinstance(value, str)]
     return parts[0] if len(parts) == 1 else dialect.group(should=parts)
+
+
+def _spelled(names: Sequence[str]) -> list[str]:
+    """With both spellings that Unicode has for "é": names of files are kept as the file system has them."""
+    return list(dict.fromkeys([*names, *(normalize(form, name) for form in ("NFC", "NFD") for name in names)]))
 
 
 def _equals(field: str, value: int | float | bool, dialect: Dialect[C]) -> C:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.domain import Condition, Conditions, Operator
 from app.retrieval.conditions import meets, narrowing
 from indexing.documents import Passage, to_payload
-from indexing.filters import Filter, parse_filter
+from indexing.filters import Filter, Group, OneOf, parse_filter
 from indexing.store.base import Point, Retrieval, VectorStore
 from tests.fakes.filter_oracle import matches
 from tests.fakes.points import SPEC, point, vector
@@ -20,7 +20,17 @@ pytestmark = pytest.mark.anyio
 STRINGS = ["zh", "en", "EN", "", "1", "true", "2020", "a b", "é"]
 NUMBERS = [0, 1, 3, 3.0, 3.5, -2, 2020, 2**53 - 1, 2**53, 2**53 + 1, 1e30, -0.0]
 DATES = ["2024-01-01", "2024-01-01T00:00:00Z", "2024-01-01T00:30:00+01:00", "2023-12-31T23:59:59.5Z", "2025-06-01"]
-TEXTS = ["Dental insurance", "dental", "Café Müller", "cafe muller", "牙科保险", "保险 dental", "CAFÉ", "muller"]
+TEXTS = [
+    "Dental insurance",
+    "dental",
+    "Café Müller",
+    "cafe muller",
+    "牙科保险",
+    "保险 dental",
+    "CAFÉ",
+    "muller",
+    "Cafe\u0301 Mu\u0308ller",
+]
 BOUNDS = [number for number in NUMBERS if abs(number) < 2**53 or number > 2**63]
 FIELDS = ["lang", "year", "flag", "when", "tags", "obj.inner", "obj.deep.er", "语言", "a b", "x-y_z", r"a\.b", "absent"]
 BUILT_IN = ["document_id", "source", "title", "page"]
@@ -86,7 +96,7 @@ def corpus() -> list[Point]:
             metadata=metadata(),
             page=draw.choice([None, 1, 3, 2020]),
             title=draw.choice(["", *TEXTS]),
-            source=draw.choice(["", "s1", "zh", "dental.pdf"]),
+            source=draw.choice(["", "s1", "zh", "e\u0301", "dental.pdf"]),
         )
         for i in range(80)
     ]
@@ -204,6 +214,19 @@ async def test_each_operator(store: VectorStore) -> None:
         if found != set(expected.split()):
             wrong[str(raw)] = found
     assert wrong == {}
+
+
+async def test_names_are_met_in_either_spelling(store: VectorStore) -> None:
+    """Composed or decomposed, whoever made the condition; metadata are compared as they are."""
+    await store.create("docs", SPEC)
+    spellings = {"composed": "caf\u00e9", "decomposed": "cafe\u0301"}
+    await store.upsert("docs", [point(name, title=one, metadata={"m": one}) for name, one in spellings.items()])
+    for name, one in spellings.items():
+        both = OneOf(field="title", values=("x", one))
+        neither = Group(op="not", conditions=(OneOf(field="title", values=(one,)),))
+        assert {passage.document_id for passage in await found(store, both)} == set(spellings)
+        assert await found(store, neither) == []
+        assert [passage.document_id for passage in await found(store, OneOf(field="m", values=(one,)))] == [name]
 
 
 async def test_a_key_with_a_dot_is_not_the_path_through_it(store: VectorStore) -> None:

@@ -4,6 +4,7 @@ It knows nothing of that module.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
@@ -62,7 +63,8 @@ def _order(item: Any, value: Any) -> int | None:
 
 
 def _spelling(value: Any) -> str:
-    return str(value).casefold()
+    """Case and the composition of characters do not count."""
+    return unicodedata.normalize("NFC", str(value).casefold())
 
 
 def _amount(value: Any) -> float | None:

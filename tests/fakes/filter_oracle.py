@@ -32,8 +32,10 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
             return payload["document_id"] not in condition.document_ids or payload["version"] in condition.versions
         case Exists():
             return bool(_items(payload, condition.field)) is condition.present
-        case OneOf():
-            return any(_equal(item, value) for item in _items(payload, condition.field) for value in condition.values)
+        case OneOf(field=field, values=values):
+            return any(
+                _equal(_named(field, item), _named(field, value)) for item in _items(payload, field) for value in values
+            )
         case NumberRange():
             return any(_is_number(item) and _within(item, condition) for item in _items(payload, condition.field))
         case DateRange():
@@ -52,6 +54,12 @@ def _items(payload: Mapping[str, Any], field: str) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def _named(field: str, value: Any) -> Any:
+    """Names are the same in either spelling."""
+    is_name = field in ("document_id", "source", "title") and isinstance(value, str)
+    return unicodedata.normalize("NFC", value) if is_name else value
 
 
 def _is_number(value: Any) -> bool:

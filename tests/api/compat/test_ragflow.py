@@ -106,6 +106,20 @@ async def test_thresholds_and_ids_narrow(client: httpx.AsyncClient) -> None:
     assert (await ask(client, top_k=2))["data"]["total"] == 2
 
 
+@pytest.mark.parametrize("asked", ["cafe\u0301", "caf\u00e9"])
+async def test_names_are_met_in_either_spelling(client: httpx.AsyncClient, asked: str) -> None:
+    """As ids, as names in the list of documents, and in conditions."""
+    document = {"id": "cafe\u0301", "text": "dental cover", "source": "cafe\u0301.txt"}
+    await client.post("/documents", json={"collection": "spelled", "documents": [document]})
+    spelled: dict[str, Any] = {"dataset_ids": ["spelled"]}
+    assert await found(client, document_ids=[asked], **spelled) == ["caf\u00e9"]
+    condition = {"name": "source", "comparison_operator": "start with", "value": asked}
+    assert await found(client, metadata_condition={"conditions": [condition]}, **spelled) == ["caf\u00e9"]
+    for wanted in ({"id": asked}, {"name": f"{asked}.txt"}, {"keywords": asked}):
+        reply = (await client.get("/api/v1/datasets/spelled/documents", params=wanted)).json()
+        assert [one["id"] for one in reply["data"]["docs"]] == ["caf\u00e9"]
+
+
 @pytest.mark.parametrize(("weight", "calls"), [(0, 0), (0.3, 1), (1, 1), (None, 1)])
 async def test_the_ends_of_the_weight_choose_a_side(
     client: httpx.AsyncClient, embedder: HashEmbedder, weight: float | None, calls: int

@@ -202,14 +202,3 @@ def parsed_or_refused(raw: Any) -> tuple[Filter | None, InvalidFilter | None]:
         return parse_filter(raw), None
     except InvalidFilter as exc:
         return None, exc
-
-
-@pytest.mark.parametrize("condition", ["cafe\u0301", ["cafe\u0301", "x"]])
-def test_a_name_is_met_in_each_of_its_spellings(condition: object) -> None:
-    """Composed and decomposed; metadata are compared as they are."""
-    found = parse_filter({"source": condition})
-    assert isinstance(found, OneOf)
-    assert {"cafe\u0301", "caf\u00e9"} <= set(found.values)
-    plain = parse_filter({"name": "cafe\u0301"})
-    assert isinstance(plain, OneOf)
-    assert plain.values == ("cafe\u0301",)

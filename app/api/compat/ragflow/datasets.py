@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import PurePath
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
@@ -66,11 +67,11 @@ async def ragflow_documents(
         raise InvalidRequest("`metadata_condition` filters POST /api/v1/retrieval, not the list of documents")
 
     def is_meant(record: DocumentRecord) -> bool:
-        own_name, created = _name(record), _created(record)
+        own_name, created = _composed(_name(record)), _created(record)
         return (
-            id in ("", record.id)
-            and name in ("", own_name)
-            and keywords.lower() in own_name.lower()
+            _composed(id) in ("", _composed(record.id))
+            and _composed(name) in ("", own_name)
+            and _composed(keywords).lower() in own_name.lower()
             and (not suffix or PurePath(own_name).suffix.lstrip(".") in suffix)
             and (not run or not _DONE.isdisjoint(run))
             and create_time_from <= created <= (create_time_to or created)
@@ -113,6 +114,11 @@ async def _records(documents: Documents, collection: str) -> AsyncIterator[Docum
 
 def _name(record: DocumentRecord) -> str:
     return record.source or record.title or record.id
+
+
+def _composed(name: str) -> str:
+    """In one of the spellings that Unicode has: names of files are kept as the file system has them."""
+    return normalize("NFC", name)
 
 
 def _created(record: DocumentRecord) -> int:

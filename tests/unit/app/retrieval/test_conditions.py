@@ -23,6 +23,8 @@ TEXTS = [
     "STRASSE",
     "",
     "été",
+    "e\u0301te\u0301",
+    "e\u0301t",
     "2024",
     "2024.0",
     "1706659200",
@@ -94,10 +96,15 @@ def holder(value: Any) -> Passage:
         (True, "=", "TRUE", True),
         ({"a": 1}, "not empty", None, True),
         ({"a": 1}, "=", "a", False),
+        ("caf\u00e9", "=", "CAFE\u0301", True),
+        ("cafe\u0301", "in", ["caf\u00e9"], True),
+        ("cafe\u0301.pdf", "start with", "caf\u00e9", True),
+        ("cafe\u0301", "contains", "cafe", False),
+        ("cafe\u0301", "≠", "caf\u00e9", False),
     ],
 )
 def test_each_operator(stored: Any, operator: str, value: Any, expected: bool) -> None:
-    """Case does not count, numbers may be spelt, dates are moments, lists count by items; the absent is only empty."""
+    """Case and composition do not count, numbers may be spelt, dates are moments, lists count by items."""
     assert meets(Conditions(conditions=(condition(operator, value),)), holder(stored)) is expected
 
 
