@@ -157,11 +157,9 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
     The peer's address counts, never X-Forwarded-For, which anyone can send. A web page that the user visits also sends
     from this machine, but under its own name: so Host must be loopback or configured (DNS rebinding), and Origin, where
     a browser sends one, must be the service's own or configured, port and all: another port is another program.
-    Whoever serves all clients keeps that guard by configuring names: in a container every caller is another machine,
-    even the browser of the machine that runs it.
+    Whoever serves all clients keeps the guard of Host by configuring names: in a container every caller is another
+    machine, even the browser of the machine that runs it. That of Origin holds in any case.
     """
-    if settings.allow_anonymous and not settings.hosts:
-        return
     headers = dict(scope["headers"])
     client = scope.get("client")
     if not settings.allow_anonymous and client is not None and not is_loopback(client[0]):
@@ -169,12 +167,29 @@ def check_caller(scope: Any, settings: ServiceSettings) -> None:
             f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 serves all"
         )
     host = headers.get(b"host", b"").decode("latin-1")
-    if host and not _is_ours(_host_name(f"//{host}"), settings):
+    any_name = settings.allow_anonymous and not settings.hosts
+    if host and not any_name and not _is_ours(_host_name(f"//{host}"), settings):
         raise NotAllowed(f"host {host!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
-    origin = headers.get(b"origin", b"").decode("latin-1")
+    _check_page(headers, host, settings)
+
+
+def _check_page(headers: Mapping[bytes, bytes], host: str, settings: ServiceSettings) -> None:
+    """Serve no page of another origin, but show ours to who follows a link. Raises NotAllowed.
+
+    Browsers send no Origin for images, scripts and frames: a page cannot read what they get, but each may cost a call
+    to a model. Sec-Fetch-Site, which no page can set, tells these, and a page of ours behind a proxy that changes Host.
+    """
+    site, origin = headers.get(b"sec-fetch-site", b""), headers.get(b"origin", b"").decode("latin-1")
+    if site == b"same-origin" or "*" in settings.cors_origins:
+        return
     if origin and not _is_listed(origin, settings) and not _is_own(origin, host, settings):
         raise NotAllowed(
             f"origin {origin!r} is not allowed; WINNOW_SERVICE_CORS_ORIGINS lists pages that may use the service"
+        )
+    followed = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+    if not origin and not followed and site in (b"cross-site", b"same-site"):
+        raise NotAllowed(
+            "pages of another origin cannot load this; WINNOW_SERVICE_CORS_ORIGINS lists those that may ask"
         )
 
 

@@ -68,6 +68,10 @@ async def test_a_forwarded_address_is_not_believed(app: Litestar) -> None:
     assert response.status_code == 403
 
 
+FOLLOWED = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+"""A link on a page of another site was clicked."""
+
+
 def scope(client: str | None = "127.0.0.1", **headers: str) -> dict[str, Any]:
     """What `check_caller` looks at."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -87,6 +91,9 @@ def scope(client: str | None = "127.0.0.1", **headers: str) -> dict[str, Any]:
         scope(host="rag.example:443", origin="https://rag.example"),
         scope(host="localhost:8000", origin="http://chat.example:3000"),
         scope(host="Rag.Example:8000", origin="https://rag.example"),
+        scope(host="localhost:8000", origin="https://front.example", **{"sec-fetch-site": "same-origin"}),
+        scope(host="localhost", **{"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}),
+        scope(host="localhost", **FOLLOWED),
     ],
 )
 def test_this_machine_is_served(admitted: dict[str, Any]) -> None:
@@ -110,6 +117,10 @@ def test_this_machine_is_served(admitted: dict[str, Any]) -> None:
         scope(host="localhost:8000", origin="http://127.0.0.1:8000"),
         scope(host="localhost:8000", origin="http://localhost"),
         scope(host="localhost", origin="http://[::1"),
+        scope(host="localhost", **{"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}),
+        scope(host="localhost:8000", **{"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}),
+        scope(host="localhost", **{**FOLLOWED, "sec-fetch-dest": "iframe"}),
+        scope(host="localhost", origin="null", **FOLLOWED),
     ],
 )
 def test_others_are_not(refused: dict[str, Any]) -> None:
@@ -119,8 +130,14 @@ def test_others_are_not(refused: dict[str, Any]) -> None:
 
 
 def test_all_may_come_in_when_told_so() -> None:
-    """WINNOW_ALLOW_ANONYMOUS lets other machines in."""
-    check_caller(scope("203.0.113.7", host="evil.example"), ServiceSettings(allow_anonymous=True))
+    """WINNOW_ALLOW_ANONYMOUS lets other machines in, under any name, but no foreign web page."""
+    settings = ServiceSettings(allow_anonymous=True)
+    check_caller(scope("203.0.113.7", host="rag.example"), settings)
+    check_caller(scope("203.0.113.7", host="rag.example:8000", origin="http://rag.example:8000"), settings)
+    for origin in ("https://evil.example", "http://rag.example", "null"):
+        with pytest.raises(NotAllowed):
+            check_caller(scope("203.0.113.7", host="rag.example:8000", origin=origin), settings)
+    check_caller(scope(host="x", origin="https://any.example"), msgspec.structs.replace(settings, cors_origins=("*",)))
 
 
 @pytest.mark.parametrize(
