@@ -4,10 +4,10 @@ PYTHON ?= python3
 TORCH  ?=
 ARGS   ?=
 
-ANYWHERE = not clients and not vllm and not container
+ANYWHERE = not clients and not vllm and not browser and not container
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow numeric test-clients test-vllm test-container check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-browser test-container check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -16,6 +16,7 @@ help:
 	@echo 'make numeric         runs the tests that compare floats as other processors round: without AVX2, without AVX-512'
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
+	@echo 'make test-browser    runs the tests with a real browser; as root on Debian it installs Chromium: 0.4 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make check           checks format, lint, types, imports between packages, and dead code'
 	@echo 'make mutants         changes the pure modules here and there, and lists what their tests miss: minutes'
@@ -54,6 +55,15 @@ test-clients: development
 test-vllm: development
 	@'$(PYTHON)' -m tools.vllm_cpu --torch '$(TORCH)'
 	@exec .venv/bin/python -m pytest -m vllm $(ARGS)
+
+test-browser: development
+	@command -v chromium || command -v google-chrome || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium; \
+	  else \
+	    echo 'install Chromium or Google Chrome first' >&2; exit 1; \
+	  fi; } >/dev/null
+	@exec .venv/bin/python -m pytest -m browser $(ARGS)
 
 test-container: development
 	@for tool in podman buildah debootstrap; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \

@@ -1,0 +1,130 @@
+"""A real browser without a window, driven over its DevTools protocol: what pages may do is decided by browsers."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SECONDS = 60.0
+"""For one answer of the browser, on a slow machine."""
+
+
+def browser_program() -> str:
+    """The path of a browser; "" if there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), "")
+
+
+class Page:
+    """One tab. `complaints` are the errors and warnings that its console showed."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._number = 0
+        self._loaded = False
+        self.complaints: list[str] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        """Show a page, and wait until it is loaded."""
+        self._loaded = False
+        self.complaints.clear()
+        failed = self._call("Page.navigate", url=url).get("errorText")
+        assert not failed, f"{url}: {failed}"
+        self._wait()
+
+    def follow(self, url: str) -> None:
+        """Go there as by a link on the page that is shown."""
+        self._loaded = False
+        self.complaints.clear()
+        self.run("setTimeout(() => location.assign(url))", url=url)
+        self._wait()
+
+    def run(self, script: str, **values: Any) -> Any:
+        """What the body of an async function returns in the page, with `values` as its variables."""
+        names = "".join(f"const {name} = {json.dumps(value)};" for name, value in values.items())
+        function = f"(async () => {{ {names} {script} }})()"
+        told = self._call("Runtime.evaluate", expression=function, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+    def _wait(self) -> None:
+        while not self._loaded:
+            self._receive()
+
+    def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
+        self._number += 1
+        self._connection.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while (message := self._receive()).get("id") != self._number:
+            pass
+        assert "error" not in message, message
+        result: Mapping[str, Any] = message["result"]
+        return result
+
+    def _receive(self) -> Mapping[str, Any]:
+        message: Mapping[str, Any] = json.loads(self._connection.recv(timeout=SECONDS))
+        match message.get("method"):
+            case "Page.loadEventFired":
+                self._loaded = True
+            case "Log.entryAdded" if message["params"]["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(message["params"]["entry"]["text"])
+            case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(message["params"]))
+        return message
+
+
+@contextmanager
+def browsing(profile: Path, *names: str) -> Iterator[Page]:
+    """A browser that finds `names` on this machine, and nothing on any other."""
+    rules = ", ".join((*(f"MAP {name} 127.0.0.1" for name in names), "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"))
+    command = [
+        browser_program(),
+        "--headless",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={profile}",
+    ]
+    command += ["--remote-debugging-port=0", f"--host-resolver-rules={rules}", "about:blank"]
+    if os.geteuid() == 0:
+        command.insert(1, "--no-sandbox")  # it starts as root only so; it shows pages of these tests alone
+    with (profile.parent / "browser.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with connect(_address(process, profile), max_size=None, open_timeout=SECONDS) as connection:
+            yield Page(connection)
+    finally:
+        process.terminate()
+        process.wait(timeout=SECONDS)
+
+
+def _address(process: subprocess.Popen[bytes], profile: Path) -> str:
+    """Of the first tab, once the browser has written down its port."""
+    deadline = time.monotonic() + SECONDS
+    told = profile / "DevToolsActivePort"
+    while time.monotonic() < deadline and process.poll() is None:
+        if told.exists() and len(lines := told.read_text().splitlines()) == 2:
+            return _first_tab(f"ws://127.0.0.1:{lines[0]}{lines[1]}")
+        time.sleep(0.05)
+    raise AssertionError((profile.parent / "browser.log").read_text())
+
+
+def _first_tab(browser: str) -> str:
+    deadline = time.monotonic() + SECONDS
+    with connect(browser, max_size=None, open_timeout=SECONDS) as connection:
+        while time.monotonic() < deadline:
+            connection.send(json.dumps({"id": 1, "method": "Target.getTargets"}))
+            targets = json.loads(connection.recv(timeout=SECONDS))["result"]["targetInfos"]
+            for target in targets:
+                if target["type"] == "page":
+                    return f"{browser.partition('/devtools/')[0]}/devtools/page/{target['targetId']}"
+            time.sleep(0.05)
+    raise AssertionError("the browser opened no tab")
