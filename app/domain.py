@@ -13,6 +13,7 @@ from indexing.errors import Fallback as Fallback
 from indexing.filters import Filter, Scalar
 
 Mode = Literal["hybrid", "dense", "sparse"]
+ExpandQuery = Literal["none", "multi", "hyde"]
 Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
 AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "unsupported"]
 
@@ -57,6 +58,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One search. Ranges are those of docs/api.md, checked by `app.api.schemas`. `backend` None: the settings' default.
 
     `phrasings` say the same as `text` in other words: they are searched with it, and `text` is what a model ranks by.
+    `expand_query`: what a model is to write of `text` to be searched with it.
     Of `conditions`, what the store cannot check is checked on the best `app.services.search.MAX_LOOKED_THROUGH` of each
     side.
     """
@@ -67,6 +69,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 10
     candidates: int = 50
     mode: Mode = "hybrid"
+    expand_query: ExpandQuery = "none"
     filter: Filter | None = None
     conditions: Conditions | None = None
     backend: str | None = None
@@ -173,9 +176,9 @@ def total_usage(stages: Mapping[str, StageUsage]) -> Usage:
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a search. `timings_ms` holds embed, retrieve, rank (those that ran) and total.
+    """The result of a search. `timings_ms` holds expand, embed, retrieve, rank (those that ran) and total.
 
-    `queries`: all that was searched for, `query` first; left out where it was `query` alone.
+    `queries`: all that was searched for, `query` first and a model's texts last; left out where it was `query` alone.
     """
 
     query: str

@@ -27,6 +27,7 @@ from app.services.answer import Answerer
 from app.services.chat import ChatService
 from app.services.documents import Documents
 from app.services.embed import Embeddings
+from app.services.expansion import Expander
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.ranking import Rankers
@@ -132,6 +133,7 @@ class Services:
         self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
         self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
+        self.expander = Expander(self.backends, self.router.get, settings.ranking.deadline_ms)
         self.gates = Gates(CORES, patient=patient, remote=bool(settings.store.url))
         self.searcher = self._searcher(self.gates.searches)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
@@ -229,7 +231,9 @@ class Services:
 
     def _searcher(self, gate: Gate) -> Searcher:
         fingerprint = self.embedder.fingerprint
-        return Searcher(self.store.get, self.queries, Lexical(), self.rankers, fingerprint, self._visibility, gate)
+        return Searcher(
+            self.store.get, self.queries, Lexical(), self.rankers, self.expander, fingerprint, self._visibility, gate
+        )
 
     def _answerer(self) -> Answerer:
         settings = self.settings

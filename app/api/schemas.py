@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from app.domain import Mode, Query, Question, RankingOptions, Strategy, Turn
+from app.domain import ExpandQuery, Mode, Query, Question, RankingOptions, Strategy, Turn
 from app.errors import pointing_at
 from indexing.errors import InvalidFilter
 from indexing.filters import Filter, parse_filter
@@ -56,6 +56,12 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limit: Annotated[int, Meta(ge=1, le=100, description="Results returned.")] = 10
     candidates: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="Retrieved before ranking.")] = 50
     mode: Mode = "hybrid"
+    expand_query: Annotated[
+        ExpandQuery,
+        Meta(
+            description='A model writes other phrasings ("multi"), or a passage that could answer the query ("hyde").'
+        ),
+    ] = "none"
     filter: Annotated[dict[str, Any], Meta(description='As in {"lang": "en", "year": {"gte": 2020}}.')] | None = None
     backend: (
         Annotated[Name, Meta(description='The backend that ranks: a configured name, "auto", or "none".')] | None
@@ -77,6 +83,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             limit=self.limit,
             candidates=max(self.candidates, self.limit),
             mode=self.mode,
+            expand_query=self.expand_query,
             filter=read_filter(self.filter),
             backend=self.backend,
             ranking=self.ranking.options(),

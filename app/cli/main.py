@@ -214,6 +214,13 @@ def _search_options(command: Callable[..., None]) -> Callable[..., None]:
             help="How to retrieve: by meaning (dense), by words (sparse), or both.",
         ),
         click.option(
+            "--expand",
+            "expand_query",
+            type=click.Choice(["none", "multi", "hyde"]),
+            help="Let a model write other phrasings of QUERY (multi), or a passage that could answer it (hyde), to be "
+            "searched with it.",
+        ),
+        click.option(
             "--backend", help="Backend that ranks: a configured name, auto, or none.  [default: the configured one]"
         ),
         click.option("--limit", type=click.IntRange(1, 100), default=5, help="Maximum number of passages."),

@@ -6,13 +6,27 @@ from functools import partial
 from itertools import islice
 
 import msgspec
+import numpy as np
 
 from app.backends.router import NONE
-from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, RankingOptions, Scores, SearchResult
+from app.domain import (
+    ANONYMOUS,
+    BackendUse,
+    Caller,
+    Hit,
+    LaterPages,
+    Query,
+    RankingOptions,
+    Scores,
+    SearchResult,
+    Usage,
+)
 from app.observability.timing import Stopwatch
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
 from app.services.admission import Gate
+from app.services.expansion import STAGE as EXPAND
+from app.services.expansion import Expander, has_no_effect
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.concurrency import together
@@ -31,6 +45,7 @@ from indexing.retrieval.fusion import (
 )
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
+EXPANSION_IGNORED = "`expand_query` was ignored: a passage that a model writes is searched by its vector alone"
 NO_WORDS = "the query contains no terms for sparse (BM25) retrieval"
 
 MAX_LOOKED_THROUGH = 1000
@@ -54,6 +69,7 @@ class Searcher:
         queries: QueryEmbedder,
         lexical: Lexical,
         rankers: Rankers,
+        expander: Expander,
         fingerprint: str,
         visibility: Callable[[], Awaitable[Visibility]],
         gate: Gate,
@@ -62,6 +78,7 @@ class Searcher:
         self._queries = queries
         self._lexical = lexical
         self._rankers = rankers
+        self._expander = expander
         self._fingerprint = fingerprint
         self._visibility = visibility
         self._gate = gate
@@ -69,7 +86,8 @@ class Searcher:
     async def check(self, query: Query) -> None:
         """Raises what `search` would raise before any work."""
         await self._rankers.select(query.backend)
-        await (await self._store()).info(query.collection)
+        await self._expander.select(query)
+        self._check_embedder(query, await (await self._store()).info(query.collection))
 
     async def search(self, query: Query, caller: Caller = ANONYMOUS) -> SearchResult:
         """The result of `find`; raises what it raises."""
@@ -82,54 +100,83 @@ class Searcher:
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
         errors; with `on_failure` "fail" also what the models' calls raise.
         """
-        ranker = await self._rankers.select(query.backend)
+        ranker, route = await self._rankers.select(query.backend), await self._expander.select(query)
         watch = Stopwatch()
-        texts = tuple(dict.fromkeys(map(clean, (query.text, *query.phrasings))))
-        store = await self._store()
+        written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()
+        if route is not None:
+            self._check_embedder(query, await (await self._store()).info(query.collection))
+            with watch.stage(EXPAND):
+                written, spent, degraded = await self._expander.expand(query, route, caller)
+        phrasings, passages = ((), written) if query.expand_query == "hyde" else (written, ())
+        texts = tuple(dict.fromkeys(map(clean, (query.text, *query.phrasings, *phrasings))))
         async with self._gate.visit(watch):
-            with watch.stage("retrieve"):
-                collection = await store.info(query.collection)
-            dense = await self._dense(query, texts, collection, watch)
-            sparse = [None if query.mode == "dense" else self._lexical.query(text) for text in texts]
-            with watch.stage("retrieve"):
-                visibility = await self._visibility()
-                counting = partial(visibility.counting, collection.spec.lineage)
-                sides = [_retrieve(store, counting, query, *pair) for pair in zip(dense, sparse, strict=True)]
-                retrieved, cut, incomplete = zip(*await together(sides), strict=True)
-            rankings = list(map(partial(_fuse, query, collection), collapse(retrieved), sparse, cut))
-            candidates = fuse_phrasings(rankings, [query.mode != "sparse" or one for one in cut])
+            candidates, warnings = await self._retrieve(query, texts, passages, watch)
         if isinstance(ranker, BackendUse):
             outcome = RankingOutcome(use=ranker)
+            warnings = [*warnings, *_ignored(query.ranking)]
         else:
             with watch.stage("rank"):
                 best = candidates[: query.candidates]
                 outcome = await self._rankers.rank(ranker, texts[0], best, query.limit, query.ranking, caller)
         ranked = list(_trim(_in_order(candidates, outcome), query))
-        warnings = [NO_WORDS] if query.mode == "sparse" and all(terms is None for terms in sparse) else []
-        if isinstance(ranker, BackendUse):
-            warnings += _ignored(query.ranking)
         result = SearchResult(
             query=texts[0],
             collection=query.collection,
             results=tuple(_hit(candidate, place, query, outcome.use.used) for candidate, place in ranked),
             backend=outcome.use,
-            degraded=outcome.degraded,
-            warnings=(*warnings, NOT_ALL_LOOKED_THROUGH) if any(incomplete) else tuple(warnings),
-            usage=outcome.usage,
+            degraded=(*degraded, *outcome.degraded),
+            warnings=tuple(warnings),
+            usage=spent + outcome.usage,
             timings_ms=watch.timings_ms(),
-            queries=texts if len(texts) > 1 else msgspec.UNSET,
+            queries=(*texts, *passages) if len(texts) + len(passages) > 1 else msgspec.UNSET,
         )
-        passages = (candidate.passage for candidate, _ in ranked)
-        return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
+        found = (candidate.passage for candidate, _ in ranked)
+        return result, {passage.id: passage.later_pages for passage in found if passage.later_pages}
+
+    async def _retrieve(
+        self, query: Query, texts: Sequence[str], passages: Sequence[str], watch: Stopwatch
+    ) -> tuple[list[Candidate], list[str]]:
+        """The candidates for all phrasings, best first, and warnings."""
+        store = await self._store()
+        with watch.stage("retrieve"):
+            collection = await store.info(query.collection)
+        self._check_embedder(query, collection)
+        dense = await self._dense(query, texts, passages, watch)
+        sparse = [None if query.mode == "dense" else self._lexical.query(text) for text in texts]
+        with watch.stage("retrieve"):
+            visibility = await self._visibility()
+            counting = partial(visibility.counting, collection.spec.lineage)
+            sides = [_retrieve(store, counting, query, *pair) for pair in zip(dense, sparse, strict=True)]
+            retrieved, cut, incomplete = zip(*await together(sides), strict=True)
+        rankings = list(map(partial(_fuse, query, collection), collapse(retrieved), sparse, cut))
+        candidates = fuse_phrasings(rankings, [query.mode != "sparse" or one for one in cut])
+        warnings = {
+            EXPANSION_IGNORED: has_no_effect(query),
+            NO_WORDS: query.mode == "sparse" and all(terms is None for terms in sparse),
+            NOT_ALL_LOOKED_THROUGH: any(incomplete),
+        }
+        return candidates, [warning for warning, holds in warnings.items() if holds]
+
+    def _check_embedder(self, query: Query, collection: CollectionInfo) -> None:
+        if query.mode != "sparse":
+            check_embedder(collection, self._fingerprint)
 
     async def _dense(
-        self, query: Query, texts: Sequence[str], collection: CollectionInfo, watch: Stopwatch
+        self, query: Query, texts: Sequence[str], passages: Sequence[str], watch: Stopwatch
     ) -> Sequence[Vector | None]:
+        """The vector of each text; that of the first one is averaged with those of hypothetical `passages`."""
         if query.mode == "sparse":
             return [None] * len(texts)
-        check_embedder(collection, self._fingerprint)
         with watch.stage("embed"):
-            return await self._queries.embed(*texts)
+            vectors = await self._queries.embed(*texts, *passages)
+        count = len(texts)
+        return [_mean([vectors[0], *vectors[count:]]), *vectors[1:count]] if passages else vectors
+
+
+def _mean(vectors: Sequence[Vector]) -> Vector:
+    """The mean of unit vectors as a unit vector."""
+    total: Vector = np.sum(vectors, axis=0)
+    return total / np.float32(max(float(np.linalg.norm(total)), 1e-12))
 
 
 def _ignored(ranking: RankingOptions) -> list[str]:

@@ -43,6 +43,8 @@ BAD_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"query": "x", "candidates": 0}, "/candidates"),
     ({"query": "x", "candidates": 1001}, "/candidates"),
     ({"query": "x", "mode": "magic"}, "/mode"),
+    ({"query": "x", "expand_query": "magic"}, "/expand_query"),
+    ({"query": "x", "expand_query": True}, "/expand_query"),
     ({"query": "x", "collection": ""}, "/collection"),
     ({"query": "x", "backend": ""}, "/backend"),
     ({"query": "x", "min_score": -0.1}, "/min_score"),
@@ -178,7 +180,7 @@ def test_a_question_carries_everything_over() -> None:
     """No field of the body is lost on the way to the use case; `conditions` are for other products' bodies."""
     body = (
         b'{"query": "q", "queries": ["p"], "collection": "c", "limit": 3, "candidates": 7, "mode": "dense",'
-        b'"filter": {"a": 1}, "backend": "b",'
+        b'"expand_query": "multi", "filter": {"a": 1}, "backend": "b",'
         b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "on_failure": "fail"}, "min_score": 0.1,'
         b'"group_by_document": true, "include_text": false, "messages": [{"role": "user", "content": "m"}],'
         b'"answer_backend": "extractive", "max_output_tokens": 2, "temperature": 1, "context_tokens": 300,'
