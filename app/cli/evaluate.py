@@ -40,6 +40,13 @@ _LABEL, _COLUMN = 24, 24
 )
 @click.option("--questions", type=click.IntRange(1), default=200, help="Number of questions to ask.")
 @click.option("--k", type=click.IntRange(1, 1000), default=20, help="Depth of recall@k.")
+@click.option(
+    "--expand",
+    "expand_query",
+    type=click.Choice(["none", "multi", "hyde"]),
+    default="none",
+    help="Let a model write other phrasings of each question, or a passage that could answer it, to search with it.",
+)
 @click.option("--collection", help="Search this existing collection instead; the judgements must use its document ids.")
 @click.option("--seed", type=int, default=1, help="Random seed for drawing and resampling questions.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=4, help="Questions asked at the same time.")

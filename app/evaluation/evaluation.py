@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from app.answering import prompts as prompting
 from app.answering.verification import model_check as check_prompts
 from app.backends.router import EXTRACTIVE, NONE
-from app.domain import BackendUse, Caller, Query, Question
+from app.domain import BackendUse, Caller, Query, Question, total_usage
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
 from app.evaluation.metrics import figure, gain
-from app.evaluation.models import BackendReport, EvalOptions, Report
-from app.evaluation.records import UNCOMPARED, Outcome, answer_record, measures_of, search_outcome
+from app.evaluation.models import BackendReport, EvalOptions, Fate, Report
+from app.evaluation.records import UNCOMPARED, Outcome, answer_record, fate_of, measures_of, search_outcome
 from app.evaluation.runner import (
     Journal,
     ShowProgress,
@@ -27,7 +28,9 @@ from app.evaluation.runner import (
     with_error_record,
 )
 from app.ranking import prompts as ranking
+from app.services import expansion
 from app.wiring import Services
+from indexing.documents import Document
 
 CALLER = Caller(key="eval")
 BASELINE = NONE.name
@@ -71,7 +74,7 @@ async def evaluate(
         outcomes[name] = await ask_all(
             name,
             list(questions.values()),
-            partial(_ask, services, options, collection, name),
+            partial(_ask, services, options, collection, name, grades, {} if options.collection else data.documents),
             Journal(folder / f"eval-{name}-{key}.jsonl", Outcome),
             concurrency=options.concurrency,
             fresh=options.fresh,
@@ -121,14 +124,21 @@ async def _outcomes_key(services: Services, data: DataSet, options: EvalOptions,
     info = await (await services.store.get()).info(collection)
     settings = services.settings.backends.get(backend)
     return digest_of(
-        data.digest, options.answers, options.check, options.k, info.spec.embedder, info.spec.lineage,
+        data.digest, options.answers, options.check, options.k, options.expand_query, get_args(Fate),
+        info.spec.embedder, info.spec.lineage,
         settings and (settings.kind, settings.model, settings.url), services.settings.ranking, services.settings.answer,
         ranking.PROMPT_VERSION, prompting.PROMPT_VERSION, check_prompts.CHECK_PROMPT_VERSION,
     )  # fmt: skip
 
 
 async def _ask(
-    services: Services, options: EvalOptions, collection: str, backend: str, question: EvalQuestion
+    services: Services,
+    options: EvalOptions,
+    collection: str,
+    backend: str,
+    grades: Grades,
+    documents: Mapping[str, Document],
+    question: EvalQuestion,
 ) -> Outcome:
     """The outcome of one question with one backend."""
 
@@ -140,12 +150,14 @@ async def _ask(
             backend=backend,
             limit=k,
             candidates=max(CANDIDATES, k),
+            expand_query=options.expand_query,
             group_by_document=True,
             include_text=False,
         )
-        result = await services.searcher.search(query, CALLER)
+        result, order = await services.searcher.ranked(query, CALLER)
         check_served(result.backend)
-        searched = search_outcome(question, result)
+        fate = fate_of(question, grades.get(question.id, ()), order[: query.candidates], documents)
+        searched = search_outcome(question, result, fate)
         if not options.answers:
             return searched
         return await _with_answer(services, options, collection, backend, question, searched)
@@ -156,21 +168,23 @@ async def _ask(
 async def _with_answer(
     services: Services, options: EvalOptions, collection: str, backend: str, question: EvalQuestion, searched: Outcome
 ) -> Outcome:
-    """Answer the question as /answer does. The scores are cached from the search, so that only the answer is paid."""
+    """Answer the question as /answer does. What the search has paid for is not counted again."""
     is_baseline = backend == BASELINE
     answer = await services.answerer.answer(
         Question(
-            search=Query(text=question.text, collection=collection, backend=backend),
+            search=Query(text=question.text, collection=collection, backend=backend, expand_query=options.expand_query),
             answer_backend=EXTRACTIVE.name if is_baseline else None,
             check_citations="structural" if is_baseline else options.check,
         ),
         CALLER,
     )
     check_served(answer.answer_backend)
+    # Scores are cached from the search; an expansion is asked for anew.
+    stages = {stage: usage for stage, usage in answer.usage.by_stage.items() if stage != expansion.STAGE}
     answer_ms = answer.timings_ms.get("answer", 0.0) + answer.timings_ms.get("check", 0.0)
     return msgspec.structs.replace(
         searched,
-        usage=searched.usage + answer.usage,
+        usage=searched.usage + total_usage(stages),
         degraded=searched.degraded or bool(answer.degraded),
         total_ms=searched.total_ms + answer_ms,
         reply=answer_record(answer),
@@ -211,6 +225,7 @@ def _report(
     compared = [measure for measure in values if measure in baseline and measure not in UNCOMPARED]
     gains = {measure: gain(values[measure], baseline[measure], seed) for measure in compared}
     usd = sum(outcome.usage.cost_usd for outcome in good)
+    fates = Counter(outcome.fate for outcome in good if outcome.fate)
     ranked = [outcome.rank_ms for outcome in good if outcome.rank_ms is not None]
     return BackendReport(
         backend=name,
@@ -231,7 +246,17 @@ def _report(
         cost_usd=usd,
         usd_per_1000=1000 * usd / max(len(good), 1),
         answered_by=Counter(outcome.reply.used for outcome in good if outcome.reply),
+        fates={fate: {"count": fates[fate], "share": fates[fate] / fates.total()} for fate in get_args(Fate) if fates},
+        limited_by=limit_of(fates),
     )
+
+
+def limit_of(fates: Mapping[Fate, int]) -> Literal["recall", "ranking"] | None:
+    """Which of the two loses more answers."""
+    not_found, behind = fates.get("not_found", 0), fates.get("not_read", 0) + fates.get("misjudged", 0)
+    if not not_found + behind:
+        return None
+    return "recall" if not_found > behind else "ranking"
 
 
 def _latency(times: Sequence[float]) -> dict[str, float]:

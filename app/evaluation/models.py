@@ -5,6 +5,12 @@ from typing import Literal
 
 import msgspec
 
+from app.domain import ExpandQuery
+
+Fate = Literal["not_found", "not_read", "misjudged", "right"]
+"""What became of a question's answer: it is not among the candidates; among them, but no model read it; read, and yet
+not first; first."""
+
 
 class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`queries` drawn by `seed` are graded on at most `passages` documents; a model reads the best `depth` for each."""
@@ -20,7 +26,8 @@ class CalibrateOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`questions` are drawn by `seed`; with `answers`, as many unanswerable ones too. `k` is that of recall@k.
+    """`questions` are drawn by `seed`; with `answers`, as many unanswerable ones too. `k` is that of recall@k,
+    `expand_query` that of /search.
 
     `collection`: an existing one whose document ids the judgements use; None: the data is indexed.
     """
@@ -31,6 +38,7 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     questions: int = 200
     seed: int = 1
     k: int = 20
+    expand_query: ExpandQuery = "none"
     concurrency: int = 4
     fresh: bool = False
     collection: str | None = None
@@ -60,6 +68,9 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `measures` by name, and `gains` over the baseline. `latency_ms` holds "p50" and "p95" of each stage. Sums are over
     `questions`, including the unanswerable ones but not those that failed. `answered_by` counts who wrote the answers.
+
+    `fates`: of the questions with a relevant document, how many met each fate ("count") and which part ("share").
+    `limited_by`: whether more of those that are not right were lost by retrieval or by ranking; None if all are right.
     """
 
     backend: str
@@ -76,6 +87,8 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     usd_per_1000: float
     answered_by: Mapping[str, int]
+    fates: Mapping[Fate, Mapping[str, float]] = {}
+    limited_by: Literal["recall", "ranking"] | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ Whether a citation supports its sentence is `Citation.verified`: by rules (the n
 are in the quote) or by a model, whichever was requested. ALCE's entailment model is not used.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import ir_measures
 import msgspec
@@ -13,7 +13,10 @@ from ir_measures import RR, Measure, Qrel, R, ScoredDoc, nDCG
 from app.domain import Answer, Citation, SearchResult
 from app.evaluation.data import EvalQuestion, Grades
 from app.evaluation.metrics import citation_precision, citation_recall, exact_match, f1
+from app.evaluation.models import Fate
 from app.evaluation.runner import Record
+from app.ranking.models import Ranked
+from indexing.documents import Candidate, Document
 
 NDCG, MRR = "nDCG@10", "MRR@10"
 EXACT, F1, QUOTED = "exact match", "F1", "gold in a quote"
@@ -41,7 +44,10 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Record, frozen=True, kw_only=True):
-    """`documents` are in ranked order. Times are in milliseconds; `rank_ms` is None if no backend ranked."""
+    """`documents` are in ranked order. Times are in milliseconds; `rank_ms` is None if no backend ranked.
+
+    `fate` is None where no relevant document is known.
+    """
 
     documents: tuple[str, ...] = ()
     model: str | None = None
@@ -49,9 +55,10 @@ class Outcome(Record, frozen=True, kw_only=True):
     rank_ms: float | None = None
     total_ms: float = 0.0
     reply: AnswerRecord | None = None
+    fate: Fate | None = None
 
 
-def search_outcome(question: EvalQuestion, result: SearchResult) -> Outcome:
+def search_outcome(question: EvalQuestion, result: SearchResult, fate: Fate | None = None) -> Outcome:
     """The outcome of a search, without an answer."""
     return Outcome(
         id=question.id,
@@ -61,7 +68,40 @@ def search_outcome(question: EvalQuestion, result: SearchResult) -> Outcome:
         degraded=bool(result.degraded),
         rank_ms=result.timings_ms.get("rank"),
         total_ms=result.timings_ms["total"],
+        fate=fate,
     )
+
+
+def fate_of(
+    question: EvalQuestion,
+    relevant: Collection[str],
+    order: Sequence[tuple[Candidate, Ranked]],
+    documents: Mapping[str, Document],
+) -> Fate | None:
+    """What became of the answer among the candidates in their `order`.
+
+    The answer is any passage of a document in `relevant`; where one of `documents` holds a correct answer in its
+    spelling, only a passage that holds one too.
+    """
+    if not relevant:
+        return None
+    texts = [documents[key].text for key in relevant if key in documents]
+    golds = tuple(gold.casefold() for gold in question.answers if any(_holds(text, gold.casefold()) for text in texts))
+    places = [
+        place
+        for place, (candidate, _) in enumerate(order)
+        if candidate.passage.document_id in relevant
+        and (not golds or any(_holds(candidate.passage.text, gold) for gold in golds))
+    ]
+    if not places:
+        return "not_found"
+    if places[0] == 0:
+        return "right"
+    return "misjudged" if any(order[place][1].read for place in places) else "not_read"
+
+
+def _holds(text: str, gold: str) -> bool:
+    return gold in text.casefold()
 
 
 def answer_record(answer: Answer) -> AnswerRecord:

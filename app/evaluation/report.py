@@ -1,9 +1,9 @@
 """A report as rows of text, for a terminal or a Markdown file. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.evaluation.metrics import LEVEL, RESAMPLES
-from app.evaluation.models import BackendReport, Figure, Report
+from app.evaluation.models import BackendReport, Fate, Figure, Report
 from app.evaluation.records import SHARES
 
 Row = tuple[str, tuple[str, ...], bool]
@@ -11,9 +11,12 @@ Row = tuple[str, tuple[str, ...], bool]
 
 
 def rows(report: Report) -> list[Row]:
-    """Measures first, each followed by the gain over the baseline; then time, cost and counts."""
+    """Measures first, each followed by the gain over the baseline; what became of answers; time, cost and counts."""
     measures = dict.fromkeys(name for backend in report.backends for name in backend.measures)
-    return [row for measure in measures for row in _measure_rows(report, measure)] + _cost_rows(report)
+    return [row for measure in measures for row in _measure_rows(report, measure)] + [
+        *_fate_rows(report),
+        *_cost_rows(report),
+    ]
 
 
 def _measure_rows(report: Report, measure: str) -> Iterator[Row]:
@@ -22,6 +25,33 @@ def _measure_rows(report: Report, measure: str) -> Iterator[Row]:
     if any(measure in one.gains for one in report.backends):
         name = f"  against {report.backends[0].backend}"
         yield _row(report, name, lambda one: _gain(one.gains.get(measure), percent), detail=True)
+
+
+FATES: Mapping[Fate, str] = {
+    "right": "answer: comes first",
+    "misjudged": "answer: read, not first",
+    "not_read": "answer: not read",
+    "not_found": "answer: no candidate",
+}
+"""What became of the answer, as a row of the table."""
+
+_REMEDIES = {
+    "recall": "searching by other means would help (queries, expand_query, another embedding model, more candidates), "
+    "another model that ranks would not",
+    "ranking": "a better model that ranks, or one that reads more (ranking.depth, deadline_ms), would help",
+}
+
+
+def _fate_rows(report: Report) -> Iterator[Row]:
+    def cell(fate: Fate) -> Callable[[BackendReport], str]:
+        def text(one: BackendReport) -> str:
+            found = one.fates.get(fate)
+            return f"{found['count']:,.0f} ({found['share']:.1%})" if found else "-"
+
+        return text
+
+    if any(one.fates for one in report.backends):
+        yield from (_row(report, name, cell(fate)) for fate, name in FATES.items())
 
 
 def _cost_rows(report: Report) -> list[Row]:
@@ -52,6 +82,13 @@ def notes(report: Report) -> list[str]:
         if one.failed:
             codes = ", ".join(f"{count} {code}" for code, count in sorted(one.failed.items()))
             lines.append(f"{one.backend}: {codes} are left out; run the same command again to retry them")
+        if one.limited_by:
+            counts = {fate: int(found["count"]) for fate, found in one.fates.items()}
+            lost = sum(counts.values()) - counts["right"]
+            lines.append(
+                f"{one.backend}: {one.limited_by} is the limit: of {lost} answers that do not come first, "
+                f"{counts['not_found']} are not among the candidates; {_REMEDIES[one.limited_by]}"
+            )
         others = {name: count for name, count in one.answered_by.items() if name != one.backend}
         if others and one is not report.backends[0]:
             written = ", ".join(f"{count} by {name}" for name, count in sorted(others.items()))

@@ -95,7 +95,15 @@ class Searcher:
         return result
 
     async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
-        """What was found, and the pages that begin inside the hits.
+        """What was found, and the pages that begin inside the hits; raises what `ranked` raises."""
+        result, order = await self.ranked(query, caller)
+        passages = (candidate.passage for candidate, _ in order)
+        return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
+
+    async def ranked(
+        self, query: Query, caller: Caller = ANONYMOUS
+    ) -> tuple[SearchResult, list[tuple[Candidate, Ranked]]]:
+        """What was found, and all candidates in order, of which it shows the best.
 
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
         errors; with `on_failure` "fail" also what the models' calls raise.
@@ -118,11 +126,11 @@ class Searcher:
             with watch.stage("rank"):
                 best = candidates[: query.candidates]
                 outcome = await self._rankers.rank(ranker, texts[0], best, query.limit, query.ranking, caller)
-        ranked = list(_trim(_in_order(candidates, outcome), query))
+        order = list(_in_order(candidates, outcome))
         result = SearchResult(
             query=texts[0],
             collection=query.collection,
-            results=tuple(_hit(candidate, place, query, outcome.use.used) for candidate, place in ranked),
+            results=tuple(_hit(candidate, place, query, outcome.use.used) for candidate, place in _trim(order, query)),
             backend=outcome.use,
             degraded=(*degraded, *outcome.degraded),
             warnings=tuple(warnings),
@@ -130,8 +138,7 @@ class Searcher:
             timings_ms=watch.timings_ms(),
             queries=(*texts, *passages) if len(texts) + len(passages) > 1 else msgspec.UNSET,
         )
-        found = (candidate.passage for candidate, _ in ranked)
-        return result, {passage.id: passage.later_pages for passage in found if passage.later_pages}
+        return result, order
 
     async def _retrieve(
         self, query: Query, texts: Sequence[str], passages: Sequence[str], watch: Stopwatch

@@ -13,8 +13,8 @@ from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import BackendUse, Fallback
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.data import DataSet
-from app.evaluation.evaluation import NotServed, check_served, evaluate
-from app.evaluation.models import BackendReport, EvalOptions, EvaluationProgress, Report
+from app.evaluation.evaluation import NotServed, check_served, evaluate, limit_of
+from app.evaluation.models import BackendReport, EvalOptions, EvaluationProgress, Fate, Report
 from app.evaluation.runner import ShowProgress, index_documents, show_nothing
 from indexing.errors import CollectionNotFound
 from tests.fakes.answering_model import AnsweringModel
@@ -75,6 +75,41 @@ async def test_a_backend_stands_beside_the_baseline(tmp_path: Path) -> None:
     assert none.latency_ms.keys() == {"total"}
     assert gemma.latency_ms.keys() == {"rank", "total"}
     assert (found.documents, found.answerable, found.unanswerable) == (len(CORPUS), 8, 0)
+
+
+async def test_recall_is_told_from_ranking(tmp_path: Path) -> None:
+    """Every judged question has one fate; a model that reads turns passages that nobody read into right ones."""
+    async with scorer() as server:
+        found = await run(tmp_path, {"gemma": openai_style(server)})
+    none, gemma = ({fate: int(of["count"]) for fate, of in one.fates.items()} for one in found.backends)
+    assert sum(none.values()) == sum(gemma.values()) == 8
+    assert none["misjudged"] == gemma["not_read"] == 0
+    assert none["not_found"] == gemma["not_found"]
+    assert gemma["right"] > none["right"]
+    assert found.backends[1].fates["right"]["share"] == gemma["right"] / 8
+
+
+@pytest.mark.parametrize(
+    ("fates", "limit"),
+    [
+        ({"right": 9}, None),
+        ({"right": 9, "not_found": 2, "misjudged": 1}, "recall"),
+        ({"not_found": 2, "misjudged": 1, "not_read": 2}, "ranking"),
+    ],
+)
+def test_the_limit_is_what_loses_more(fates: dict[Fate, int], limit: str | None) -> None:
+    """Answers that are no candidates, against those that are candidates and not first."""
+    assert limit_of(fates) == limit
+
+
+async def test_questions_can_be_expanded(tmp_path: Path) -> None:
+    """Its cost counts, once; a later run without it asks anew."""
+    async with scorer() as server:
+        backends = {"gemma": openai_style(server)}
+        plain = await run(tmp_path, backends, EvalOptions(concurrency=1))
+        expanded = await run(tmp_path, backends, EvalOptions(concurrency=1, expand_query="multi"))
+        answered = await run(tmp_path, backends, msgspec.structs.replace(ANSWERED, expand_query="multi"))
+    assert [one.backends[0].requests for one in (plain, expanded, answered)] == [0, 8, 12]
 
 
 async def test_answers_are_judged(tmp_path: Path) -> None:

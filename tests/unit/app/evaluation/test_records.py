@@ -2,11 +2,15 @@
 
 import math
 
+import msgspec
 import pytest
 
 from app.domain import Answer, BackendUse, Citation, UnsupportedSpan
 from app.evaluation.data import EvalQuestion
-from app.evaluation.records import AnswerRecord, Outcome, answer_record, measures_of, retrieval
+from app.evaluation.models import Fate
+from app.evaluation.records import AnswerRecord, Outcome, answer_record, fate_of, measures_of, retrieval
+from app.ranking.models import Ranked, candidate_of
+from indexing.documents import Candidate, Document
 from tests.fakes.answering import hit
 
 pytestmark = pytest.mark.numeric
@@ -91,3 +95,38 @@ def test_an_answer_is_taken_apart() -> None:
     assert found.verbatim == (True, False, True)
     assert found.quotes == ("Dental", "dental", "Dental")
     assert (found.used, found.abstained) == ("extractive", False)
+
+
+def ordered(*places: tuple[str, str, bool]) -> list[tuple[Candidate, Ranked]]:
+    """Passages that are whole documents, by (id, text, whether a model has read it), in order."""
+    return [
+        (msgspec.structs.replace(candidate, passage=msgspec.structs.replace(candidate.passage, document_id=key)), place)
+        for key, text, read in places
+        for candidate, place in [(candidate_of(key, text), Ranked(id=key, prior=0.5, read=read))]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("order", "fate"),
+    [
+        (ordered(("x", "", True), ("b", "", True)), "right"),
+        (ordered(("a", "", True), ("y", "", False)), "not_read"),
+        (ordered(("a", "", True), ("x", "", True)), "misjudged"),
+        (ordered(("a", "", True), ("x", "", False), ("y", "", True)), "misjudged"),
+        (ordered(("a", "", True), ("b", "", True)), "not_found"),
+        ([], "not_found"),
+    ],
+)
+def test_what_became_of_an_answer(order: list[tuple[Candidate, Ranked]], fate: Fate) -> None:
+    """First, read and yet not first, not read, or no candidate; the best place of any relevant document counts."""
+    assert fate_of(EvalQuestion(id="q", text="?"), ("x", "y"), order, {}) == fate
+    assert fate_of(EvalQuestion(id="q", text="?"), (), order, {}) is None
+
+
+def test_the_passage_that_holds_the_answer_is_meant() -> None:
+    """Where a correct answer stands in a relevant document as it is spelled, another passage of it does not count."""
+    order = ordered(("x", "The office.", True), ("x", "It opens at NINE.", False))
+    question = EvalQuestion(id="q", text="?", answers=("nine",))
+    assert fate_of(question, ("x",), order, {"x": Document(text="The office. It opens at NINE.")}) == "not_read"
+    assert fate_of(question, ("x",), order, {"x": Document(text="The office. It opens at 9.")}) == "right"
+    assert fate_of(question, ("x",), order, {}) == "right"

@@ -1,8 +1,10 @@
 """A report as rows of text."""
 
+from typing import Literal, get_args
+
 import msgspec
 
-from app.evaluation.models import BackendReport, EvalOptions, Figure, Report
+from app.evaluation.models import BackendReport, EvalOptions, Fate, Figure, Report
 from app.evaluation.report import markdown, notes, rows
 
 NONE = BackendReport(
@@ -94,3 +96,28 @@ def test_markdown_is_a_table() -> None:
     assert "200 questions on 1,000 documents; seed 1, data 0123456789abcdef." in page
     mine = msgspec.structs.replace(REPORT, documents=None, unanswerable=5, options=EvalOptions(collection="docs"))
     assert "200 questions and 5 unanswerable ones on the collection `docs`" in markdown(mine)
+
+
+def test_what_became_of_answers_is_told() -> None:
+    """Counts and shares side by side, and a note whether recall or ranking is the limit."""
+
+    def with_fates(one: BackendReport, limit: Literal["recall", "ranking"] | None, **counts: int) -> BackendReport:
+        whole = sum(counts.values())
+        fates = {fate: {"count": counts.get(fate, 0), "share": counts.get(fate, 0) / whole} for fate in get_args(Fate)}
+        return msgspec.structs.replace(one, fates=fates, limited_by=limit)
+
+    none = with_fates(NONE, "ranking", right=150, not_read=40, not_found=10)
+    gemma = with_fates(GEMMA, "recall", right=185, misjudged=3, not_found=10)
+    report = msgspec.structs.replace(REPORT, backends=(none, gemma))
+    found = cells(report)
+    assert found["answer: comes first"] == ("150 (75.0%)", "185 (93.4%)")
+    assert found["answer: read, not first"] == ("0 (0.0%)", "3 (1.5%)")
+    assert found["answer: not read"] == ("40 (20.0%)", "0 (0.0%)")
+    assert found["answer: no candidate"] == ("10 (5.0%)", "10 (5.1%)")
+    assert [note.partition(";")[0] for note in notes(report) if "limit" in note] == [
+        "none: ranking is the limit: of 50 answers that do not come first, 10 are not among the candidates",
+        "gemma: recall is the limit: of 13 answers that do not come first, 10 are not among the candidates",
+    ]
+    perfect = msgspec.structs.replace(REPORT, backends=(with_fates(NONE, None, right=200),))
+    assert not any("limit" in note for note in notes(perfect))
+    assert not any(name.startswith("answer") for name in cells(REPORT))
