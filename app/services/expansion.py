@@ -34,9 +34,12 @@ _SURE_LETTERS = 24
 """From so many on a text in Latin letters tells its language: 3 of 1,190 English and none of as many German questions
 of XQuAD are taken for another."""
 _LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"\w+")
 _LATIN = ("de", "en", "es", "fr", "it", "nl", "pt")
 
-_BULLET = re.compile(r"^\s*(?:[-*•·]|\d{1,2}[.)])\s+")
+_BULLET = re.compile(r"^\s*(?:(?:[-*•·]|\d{1,2}[.)])\s+)?(?:(?:query|passage)(?: \d)?: )?", re.IGNORECASE)
+_NAME = re.compile(r"(?<=\w )[A-Z\u00c0-\u00de][a-z\u00df-\u00ff]{2,}")
+"""A capital letter within a sentence, except in German. An acronym is no name: it may be spelled out."""
 _QUOTES = "\"'“”„«»`*「」 "
 
 _DATA = """\
@@ -123,26 +126,35 @@ def expansion_request(query: str, way: ExpandQuery) -> ChatRequest:
 
 
 def read_expansion(reply: Reply, query: str, way: ExpandQuery) -> tuple[str, ...]:
-    """The phrasings or the passage of a reply; none where it has nothing that could be one."""
-    text = neutralise(clean(reply.text))
+    """The phrasings or the passage of a reply; none where it has nothing that could be one.
+
+    Small models repeat the query, or themselves until they are cut off: that is no phrasing, and no passage.
+    """
+    text, cut = neutralise(clean(reply.text)), reply.finish_reason == "length"
     if way == "multi":
-        return tuple(dict.fromkeys(_phrasings(text, query, cut=reply.finish_reason == "length")))[:PHRASINGS]
-    passage = " ".join(text.split())[:_MAX_PASSAGE].strip(_QUOTES)
-    return (passage,) if passage and _keeps_language(passage, query) else ()
+        return tuple(dict.fromkeys(_phrasings(text, query, cut=cut)))[:PHRASINGS]
+    passage = _line(text)[:_MAX_PASSAGE].rstrip()
+    usable = passage and not cut and _key(passage) != _key(query) and _keeps_language(passage, query)
+    return (passage,) if usable else ()
 
 
 def _phrasings(text: str, query: str, *, cut: bool) -> Iterator[str]:
     lines = text.splitlines()
-    for line in lines[:-1] if cut else lines:
-        phrasing = " ".join(_BULLET.sub("", line).split()).strip(_QUOTES)
+    for phrasing in map(_line, lines[:-1] if cut else lines):
         if not phrasing or len(phrasing) > _MAX_PHRASING or phrasing.endswith((":", "：")):
             continue
-        if (
-            phrasing.casefold() != query.casefold()
-            and _keeps_language(phrasing, query)
-            and _keeps_codes(phrasing, query)
-        ):
+        if _key(phrasing) != _key(query) and _keeps_language(phrasing, query) and _keeps_names(phrasing, query):
             yield phrasing
+
+
+def _line(text: str) -> str:
+    """On one line, without a bullet, our own label, and quotation marks."""
+    return " ".join(_BULLET.sub("", text).split()).strip(_QUOTES)
+
+
+def _key(text: str) -> list[str]:
+    """The same for texts that differ in case and punctuation alone."""
+    return _WORD.findall(text.casefold())
 
 
 def _keeps_language(text: str, query: str) -> bool:
@@ -154,11 +166,14 @@ def _keeps_language(text: str, query: str) -> bool:
     return few and languages.issubset(_LATIN)
 
 
-def _keeps_codes(text: str, query: str) -> bool:
-    """Whether it names the numbers and codes of the query, and no others: others are about another thing."""
+def _keeps_names(text: str, query: str) -> bool:
+    """Whether it has the names, numbers and codes of the query, and no other codes: others are about another thing."""
+    names = [] if detect_language(query) == "de" else _NAME.findall(query)
     asked, named = named_codes(query), named_codes(text)
     terms = frozenset(term for code in named for term in code.terms)
     asked_terms = frozenset(term for code in asked for term in code.terms)
-    return all(code.wholes & terms for code in asked if code.binding) and all(
-        code.wholes & asked_terms for code in named if code.binding
+    return (
+        all(name.casefold() in text.casefold() for name in names)
+        and all(code.wholes & terms for code in asked if code.binding)
+        and all(code.wholes & asked_terms for code in named if code.binding)
     )

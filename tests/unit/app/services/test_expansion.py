@@ -27,8 +27,8 @@ def test_phrasings_are_read_from_lines() -> None:
 - "Wren kettle guarantee duration"
 * Wren kettle guarantee duration
 {QUERY.lower()}
-how many years of warranty does the Wren have
-one more query about the warranty of the kettle
+Query: how many years of warranty does the Wren have
+one more query about the warranty of the Wren
 """
     assert phrasings(text) == (
         "warranty period of the Wren travel kettle",
@@ -44,8 +44,9 @@ def test_a_number_at_the_start_of_a_phrasing_is_no_bullet() -> None:
 
 def test_a_phrasing_that_was_cut_off_is_dropped() -> None:
     """The model ran out of tokens in the last line."""
-    text = "warranty period of the kettle\nhow long does the guar"
-    assert read_expansion(reply(text, "length"), QUERY, "multi") == ("warranty period of the kettle",)
+    text = "warranty period of the Wren\nhow long does the Wren guar"
+    assert read_expansion(reply(text, "length"), QUERY, "multi") == ("warranty period of the Wren",)
+    assert read_expansion(reply("The guarantee is. The guarantee is.", "length"), QUERY, "hyde") == ()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,20 @@ def test_numbers_and_codes_are_kept_and_none_is_added() -> None:
     """A phrasing that leaves out the invoice's number, or names another, asks for another thing."""
     text = "invoice 4712 payment date\ndue date of the invoice\ndue date of invoice 4713\nwhen to pay bill no. 4712"
     assert phrasings(text, "When is invoice 4712 due?") == ("invoice 4712 payment date", "when to pay bill no. 4712")
+
+
+def test_names_are_kept() -> None:
+    """Seen with a small model: asked for Normandy, it asked for the United States. German writes all nouns so."""
+    text = "In what country is the United States located?\nlocation of Normandy"
+    assert phrasings(text, "In what country is Normandy located?") == ("location of Normandy",)
+    german = "Rückgabefrist für Waren aus dem Onlinehandel"
+    assert phrasings(german, "Wie lange kann ich eine Bestellung zurücksenden?") == (german,)
+
+
+@pytest.mark.parametrize("way", ["multi", "hyde"])
+def test_an_echo_is_no_expansion(way: ExpandQuery) -> None:
+    """The query with our label, other punctuation and another case says nothing new."""
+    assert read_expansion(reply(f"Query: {QUERY.upper().rstrip('?')}."), QUERY, way) == ()
 
 
 def test_a_passage_is_one_line_of_bounded_length() -> None:
