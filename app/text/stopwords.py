@@ -7,7 +7,7 @@ import re
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 AnswerType = Literal["quantity", "time", "name"]
 
@@ -40,27 +40,42 @@ def answer_types() -> tuple[tuple[AnswerType, re.Pattern[str]], ...]:
     )
 
 
+def attributes_asked(folded: str) -> frozenset[str]:
+    """The attributes ("cost", "height") that a folded question asks for, and for nothing else."""
+    return frozenset(name for name, patterns in _attributes().items() if patterns.asks.search(folded))
+
+
 def attributes_named(folded: str) -> frozenset[str]:
-    """The attributes ("cost", "height") that a folded text names by their words."""
-    return frozenset(name for name, (words, _) in _attributes().items() if words.search(folded))
-
-
-def attribute_words(folded: str) -> str:
-    """What of a folded text names attributes."""
-    return " ".join(match[0] for words, _ in _attributes().values() for match in words.finditer(folded))
+    """The attributes that a folded text names by their words."""
+    return frozenset(name for name, patterns in _attributes().items() if patterns.words.search(folded))
 
 
 def attributes_told(folded: str) -> frozenset[str]:
     """The attributes that a folded text names, or gives in their units."""
-    return frozenset(name for name, patterns in _attributes().items() if any(p.search(folded) for p in patterns))
+    return frozenset(
+        name
+        for name, patterns in _attributes().items()
+        if patterns.words.search(folded) or patterns.units.search(folded)
+    )
+
+
+def attribute_words(folded: str) -> str:
+    """What of a folded text names attributes."""
+    return " ".join(match[0] for patterns in _attributes().values() for match in patterns.words.finditer(folded))
+
+
+class _Attribute(NamedTuple):
+    words: re.Pattern[str]
+    units: re.Pattern[str]
+    asks: re.Pattern[str]
 
 
 @cache
-def _attributes() -> dict[str, tuple[re.Pattern[str], re.Pattern[str]]]:
-    """Words, units; what has no units matches none."""
+def _attributes() -> dict[str, _Attribute]:
+    """A pattern without alternatives matches nothing."""
     tables = _tables()["attributes"].items()
     return {
-        name: (re.compile("|".join(table["words"])), re.compile("|".join(table["units"]) or "(?!)"))
+        name: _Attribute(*(re.compile("|".join(table[key]) or "(?!)") for key in _Attribute._fields))
         for name, table in tables
     }
 

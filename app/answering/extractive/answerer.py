@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 
 from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
+from app.answering.extractive.names import about_names
 from app.answering.extractive.rows import answering, attribute_terms
-from app.answering.extractive.subject import about, following
+from app.answering.extractive.subject import about, following, of_attribute
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
@@ -111,9 +112,9 @@ async def select_sentences(
     """The fewest sentences of `hits` that answer `question`. Calls `embed` once, with few texts."""
     if not hits:
         return Selection(abstain_reason="no_results")
-    assessed = await assess(question, hits, embed)
+    assessed = await assess(question, hits, embed, quoting=True)
     if assessed is None:
-        return Selection(abstain_reason="unsupported")
+        return Selection(abstain_reason=_why_none(question, hits))
     candidates, scores, relevance = assessed
     if relevance < settings.min_relevance:
         return Selection(abstain_reason="below_min_relevance", relevance=relevance)
@@ -128,10 +129,13 @@ async def select_sentences(
 
 
 async def assess(
-    question: ParsedQuestion, hits: Sequence[Hit], embed: Embed
+    question: ParsedQuestion, hits: Sequence[Hit], embed: Embed, *, quoting: bool = False
 ) -> tuple[list[Sentence], Scores, float] | None:
-    """The most promising sentences, their scores and the relevance; None without any sentence. Calls `embed` once."""
-    candidates, features = await asyncio.to_thread(_candidates, question, hits)
+    """The most promising sentences, their scores and the relevance; None without any sentence. Calls `embed` once.
+
+    `quoting`: only sentences that are about the thing asked for and can be quoted; a model judges that by itself.
+    """
+    candidates, features = await asyncio.to_thread(_candidates, question, hits, quoting=quoting)
     if not candidates:
         return None
     vectors = await embed([question.text, *(sentence.text[:MAX_EMBEDDED_LENGTH] for sentence in candidates)])
@@ -139,21 +143,40 @@ async def assess(
     return candidates, *score_sentences(question, hits, candidates, features, cosines)
 
 
-def _candidates(question: ParsedQuestion, hits: Sequence[Hit]) -> tuple[list[Sentence], Scores]:
+def _candidates(question: ParsedQuestion, hits: Sequence[Hit], *, quoting: bool) -> tuple[list[Sentence], Scores]:
     """The sentences worth an embedding, with their features, shape (sentences, 5). Ten passages take some 10 ms."""
-    sentences = _without_other_rows(question, split(hits), hits)
-    named = about(question.text, sentences, [" ".join((hit.title, *hit.heading)) for hit in hits])
+    above = [" ".join((hit.title, *hit.heading)) for hit in hits]
+    sentences = split(hits)
+    if quoting:
+        sentences = _that_can_answer(question, sentences, hits, above)
+    named = about(question.text, sentences, above)
     sentences = [sentence for sentence, is_about in zip(sentences, named, strict=True) if is_about]
-    sentences = following(question, sentences)
-    # A heading is about what it names, but the relevance is that of what can be quoted.
-    query_terms = terms(question.text)
-    sentences = [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or sentences
     features = lexical_features(question, sentences)
     indices = promising(features, MAX_EMBEDDED)
     return [sentences[index] for index in indices], features[indices]
 
 
-def _without_other_rows(question: ParsedQuestion, sentences: Sequence[Sentence], hits: Sequence[Hit]) -> list[Sentence]:
+def _that_can_answer(
+    question: ParsedQuestion, sentences: Sequence[Sentence], hits: Sequence[Hit], above: Sequence[str]
+) -> list[Sentence]:
+    """Those about the row, the name and the attribute that are asked for; without headings, if anything is left."""
+    texts = [" ".join((title, hit.source, hit.text or "")) for title, hit in zip(above, hits, strict=True)]
+    sentences = about_names(question, _without_other_rows(question, sentences, above), texts)
+    sentences = following(question, of_attribute(question.text, sentences, above))
+    query_terms = terms(question.text)
+    return [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or list(sentences)
+
+
+def _why_none(question: ParsedQuestion, hits: Sequence[Hit]) -> AbstainReason:
+    """Whether a passage is about the matter at least: it has half of the question's words. Or none has any."""
+    present = [terms(" ".join((hit.title, *hit.heading, hit.text or ""))) for hit in hits]
+    touched = any(2 * sum(term in some for term in question.terms) >= len(question.terms) for some in present)
+    return "unsupported" if touched or not any(present) else "below_min_relevance"
+
+
+def _without_other_rows(
+    question: ParsedQuestion, sentences: Sequence[Sentence], above: Sequence[str]
+) -> list[Sentence]:
     """Of the rows of a table those that answer, with what is shown of them."""
     tables: dict[tuple[int, tuple[str, ...]], list[Sentence]] = {}
     for sentence in sentences:
@@ -161,8 +184,7 @@ def _without_other_rows(question: ParsedQuestion, sentences: Sequence[Sentence],
             tables.setdefault((sentence.hit, sentence.row.columns), []).append(sentence)
     shown: dict[tuple[int, int], str] = {}
     for (number, _), table in tables.items():
-        above = " ".join((hits[number].title, *hits[number].heading))
-        told = answering(question, [sentence.row for sentence in table if sentence.row is not None], above)
+        told = answering(question, [sentence.row for sentence in table if sentence.row is not None], above[number])
         shown |= {(number, sentence.start): text for sentence, text in zip(table, told, strict=True)}
     asked = attribute_terms(question)
     result = []

@@ -1,4 +1,4 @@
-"""Whether a sentence is about the very thing that a question names by a number or a code. Pure.
+"""Whether a sentence is about the very thing that a question names by a number or a code, and asks of it. Pure.
 
 "To whom was invoice 4712 sent?" is not answered by a sentence about invoice 4711, however alike they are. A passage
 without the code does not count, and where a passage lists several such things, each code has its sentence and those
@@ -16,6 +16,8 @@ from app.answering.extractive.evidence import Sentence, shape_feature
 from app.answering.models import ParsedQuestion
 from app.answering.named_codes import NamedCode, named_codes
 from app.answering.output import STOPS, readable
+from app.text.stopwords import attributes_asked, attributes_told
+from app.text.terms import fold
 
 _MARKER = re.compile(r"\s*\[\d+\]")
 
@@ -37,6 +39,26 @@ def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) ->
             result += [False] * len(group)
         else:
             result += _in_scope(named, [by_sentence[index] for index in group], overhead)
+    return result
+
+
+def of_attribute(question: str, sentences: Sequence[Sentence], above: Sequence[str]) -> list[Sentence]:
+    """Those that tell the attribute which the question asks for, if it does: no capacity where the cost is asked for.
+
+    A sentence that tells no attribute may leave its name to the sentence before it, or to the title and headings.
+    """
+    asked = attributes_asked(fold(question))
+    if not asked:
+        return list(sentences)
+    result, before, hit = [], frozenset[str](), -1
+    for sentence in sentences:
+        if sentence.hit != hit:
+            hit, before = sentence.hit, frozenset()
+        told = attributes_told(fold(sentence.text))
+        led = asked & (before | attributes_told(fold(above[hit])))
+        if sentence.row is not None or asked & told or (not told and led):
+            result.append(sentence)
+        before = told
     return result
 
 

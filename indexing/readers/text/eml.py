@@ -17,12 +17,15 @@ _PARTS = 1000
 
 
 def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document; the subject is its title, attachments are named in the metadata."""
+    """One document; the subject is its title, attachments are named below the text and in the metadata."""
     refuse_binary(data)
     message = email.message_from_bytes(data.lstrip(b"\r\n\t "), policy=email.policy.default)
     writer = TextWriter()
     for part in _bodies(message):
         _write_part(part, writer)
+    # To be found by their names, and asked for. A mail without a text stays empty.
+    if (names := _attachments(message)) and not writer.is_empty:
+        writer.add("paragraph", f"{'Attachment' if len(names) == 1 else 'Attachments'}: {', '.join(names)}")
     return [
         writer.document(title=_header(message, "subject"), media_type="message/rfc822", metadata=_metadata(message))
     ]
@@ -57,6 +60,12 @@ def _header(message: EmailMessage, name: str) -> str:
         return one_line(str(message.get(name, "")))
     except (ValueError, IndexError, TypeError, AttributeError, LookupError):
         return ""
+
+
+def _attachments(message: EmailMessage) -> list[str]:
+    """The names of files beside the body, without pictures that are shown in it."""
+    parts = (part for part in message.walk() if part.get_content_disposition() != "inline")
+    return [name for part in parts if (name := one_line(part.get_filename() or ""))]
 
 
 def _metadata(message: EmailMessage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
 
 from app.answering.extractive.evidence import split
-from app.answering.extractive.subject import about, following
+from app.answering.extractive.subject import about, following, of_attribute
 from app.answering.questions import parse_question
 from app.domain import Hit, Turn
 from tests.fakes.answering import hit
@@ -108,3 +108,28 @@ def test_a_question_that_stands_alone_may_be_answered_as_before() -> None:
     """Even if it is the same question."""
     assert len(followed("What does the plan pay for crowns and for braces?", PLAN)) == 2
     assert len(followed("What does the plan pay for crowns?", PLAN)) == 2
+
+
+RESERVOIRS = "青石水库的总库容为1.2亿立方米。大坝高85米。白河水库的建造费用为32亿元。"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "left"),
+    [
+        ("水库的建造费用是多少？", RESERVOIRS, ["白河水库的建造费用为32亿元。"]),
+        ("How much did the bridge cost?", "It is 312 metres long. It opened in 1974.", []),
+        ("How much did the bridge cost?", "It was paid for with 3 million dollars.", 1),
+        ("How much did the bridge cost?", "The cost was high. It came to 3 million.", 2),
+        (
+            "Wie hoch ist die Miete?",
+            "Der Saal ist 5 Meter hoch. Die Miete beträgt 40 Euro.",
+            ["Die Miete beträgt 40 Euro."],
+        ),
+        ("Why did the bridge cost so much?", "It is 312 metres long.", 1),
+        ("population of Nagoya?", "The address is 1-8 Sakae, Nagoya.", []),
+    ],
+)
+def test_what_is_told_is_the_attribute_that_is_asked_for(question: str, text: str, left: list[str] | int) -> None:
+    """By its name or in its units; or else no other one, right after its name."""
+    found = [sentence.text for sentence in of_attribute(question, split([hit(text)]), [""])]
+    assert found == left or len(found) == left

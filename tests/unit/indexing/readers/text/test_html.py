@@ -107,10 +107,10 @@ def mail(html: str = "", attachment: bool = False) -> EmailMessage:
 
 
 def test_mail_body_and_headers() -> None:
-    """The plain body is read, quotes marked; headers and the names of attachments are metadata."""
+    """The plain body is read, quotes marked, the names of attachments below it; they and the headers are metadata."""
     document = read_one(mail("<p>Hello <b>Bob</b></p>", attachment=True).as_bytes(), "m.eml")
-    assert texts(document) == ["Hello Bob,", "see you at 5 €.", "> earlier words"]
-    assert document.blocks[-1].kind == "quote"
+    assert texts(document) == ["Hello Bob,", "see you at 5 €.", "> earlier words", "Attachment: plan.pdf"]
+    assert [block.kind for block in document.blocks][-2:] == ["quote", "paragraph"]
     assert document.title == "Grüße"
     assert document.metadata == {
         "from": "Ann <ann@example.org>",
