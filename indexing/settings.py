@@ -3,15 +3,19 @@
 import msgspec
 
 QUICKSTART_MODEL = "all-MiniLM-L6-v2"
-"""The embedding model in a package on PyPI (extra `quickstart`): a first run needs no model hub."""
+"""The embedding model in a package on PyPI (extra `quickstart`): a first run needs no model hub. It reads English."""
+
+MULTILINGUAL_MODEL = "multilingual-e5-small"
+"""Another one (extra `multilingual`), which reads a hundred languages."""
 
 
 class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The model that makes the dense vectors, and how it is run.
 
-    `model` is the name of the quick-start model, a model id of the Hugging Face hub, or a directory. `device` None lets
-    torch choose. `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the model's own limit).
-    `sizes` are the dimensions to which callers may have vectors cut (Matryoshka); the index keeps whole ones.
+    `model` is the name of a model in a package (the two above), a model id of the Hugging Face hub, or a directory.
+    `device` None lets torch choose. `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the
+    model's own limit). `sizes` are the dimensions to which callers may have vectors cut (Matryoshka); the index keeps
+    whole ones.
     """
 
     model: str = QUICKSTART_MODEL

