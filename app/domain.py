@@ -78,6 +78,11 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     group_by_document: bool = False
     include_text: bool = True
 
+    @property
+    def expands(self) -> bool:
+        """Whether a model is to write something. A passage is searched by its vector alone."""
+        return self.expand_query != "none" and not (self.expand_query == "hyde" and self.mode == "sparse")
+
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A hit's evidence; a side that did not find the passage is None. `grade` is a model's, in [0,1]."""

@@ -133,7 +133,6 @@ class Services:
         self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
         self._on_close("query embedder", self.queries.close)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
-        self.expander = Expander(self.backends, self.router.get, settings.ranking.deadline_ms)
         self.gates = Gates(CORES, patient=patient, remote=bool(settings.store.url))
         self.searcher = self._searcher(self.gates.searches)
         self.answerer: Answering = self._answerer() if make_answerer is None else make_answerer(self)
@@ -231,8 +230,9 @@ class Services:
 
     def _searcher(self, gate: Gate) -> Searcher:
         fingerprint = self.embedder.fingerprint
+        expander = Expander(self.backends, self.router.get, self.settings.ranking.deadline_ms)
         return Searcher(
-            self.store.get, self.queries, Lexical(), self.rankers, self.expander, fingerprint, self._visibility, gate
+            self.store.get, self.queries, Lexical(), self.rankers, expander, fingerprint, self._visibility, gate
         )
 
     def _answerer(self) -> Answerer:

@@ -73,13 +73,11 @@ class Expander:
     def __init__(self, backends: Backends, router: Callable[[], Awaitable[Router]], deadline_ms: int) -> None:
         self._backends, self._router, self._deadline_ms = backends, router, deadline_ms
 
-    async def select(self, query: Query) -> Route | None:
-        """The route to the model that ranks, or to any; None where nothing is to be expanded. Before any work.
+    async def select(self, query: Query) -> Route:
+        """The route to the model that ranks, or to any that can chat. Before any work.
 
         Raises UnknownBackend, MissingCapability.
         """
-        if query.expand_query == "none" or has_no_effect(query):
-            return None
         requested = query.backend or self._backends.default
         try:
             return (await self._router()).route(AUTO if requested in RESERVED else requested, frozenset(("chat",)))
@@ -105,11 +103,6 @@ class Expander:
             code = exc.code
         note = () if texts else (f"the query was not expanded ({code}); it was searched as it is",)
         return texts, call.account.usage(), note
-
-
-def has_no_effect(query: Query) -> bool:
-    """Whether the expansion would have no effect: a passage is only searched by its vector."""
-    return query.expand_query == "hyde" and query.mode == "sparse"
 
 
 def expansion_request(query: str, way: ExpandQuery) -> ChatRequest:

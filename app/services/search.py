@@ -26,7 +26,7 @@ from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
 from app.services.admission import Gate
 from app.services.expansion import STAGE as EXPAND
-from app.services.expansion import Expander, has_no_effect
+from app.services.expansion import Expander
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.concurrency import together
@@ -86,7 +86,8 @@ class Searcher:
     async def check(self, query: Query) -> None:
         """Raises what `search` would raise before any work."""
         await self._rankers.select(query.backend)
-        await self._expander.select(query)
+        if query.expands:
+            await self._expander.select(query)
         self._check_embedder(query, await (await self._store()).info(query.collection))
 
     async def search(self, query: Query, caller: Caller = ANONYMOUS) -> SearchResult:
@@ -108,7 +109,8 @@ class Searcher:
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
         errors; with `on_failure` "fail" also what the models' calls raise.
         """
-        ranker, route = await self._rankers.select(query.backend), await self._expander.select(query)
+        ranker = await self._rankers.select(query.backend)
+        route = await self._expander.select(query) if query.expands else None
         watch = Stopwatch()
         written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()
         if route is not None:
@@ -158,7 +160,7 @@ class Searcher:
         rankings = list(map(partial(_fuse, query, collection), collapse(retrieved), sparse, cut))
         candidates = fuse_phrasings(rankings, [query.mode != "sparse" or one for one in cut])
         warnings = {
-            EXPANSION_IGNORED: has_no_effect(query),
+            EXPANSION_IGNORED: query.expand_query != "none" and not query.expands,
             NO_WORDS: query.mode == "sparse" and all(terms is None for terms in sparse),
             NOT_ALL_LOOKED_THROUGH: any(incomplete),
         }
