@@ -1,9 +1,10 @@
 """The reserve of free space on a disk: below it nothing is written, so that what exists can still be used."""
 
+import errno
 import shutil
 from pathlib import Path
 
-from indexing.errors import DiskFull
+from indexing.errors import DiskFull, StoreUnavailable
 
 MB = 10**6
 
@@ -50,6 +51,13 @@ class DiskGuard:
             f"the disk of {self.directory} has {_megabytes(free)} free, and {since} below "
             f"{_megabytes(self.reserve_bytes)} (disk_reserve_mb of [index]); free some space"
         )
+
+
+def disk_error(exc: OSError, failed: str) -> DiskFull | StoreUnavailable:
+    """The error of the tree for one of the operating system. `failed` says what could not be done with which file."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{failed}: the disk is full; free some space")
+    return StoreUnavailable(f"{failed}: {exc.strerror or exc}")
 
 
 def _megabytes(count: int) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from indexing.disk import disk_error
 from indexing.errors import DiskFull, StoreUnavailable
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class SqliteFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise StoreUnavailable(f"{what} {path} cannot be created: {exc.strerror}") from exc
+            raise disk_error(exc, f"{what} {path} cannot be created") from exc
         self.path = path
         self._what = what
         self._migrations = migrations
@@ -129,16 +130,19 @@ class SqliteFile:
 def set_aside_if_damaged(path: Path, quarantine: Path) -> Path | None:
     """Move a file that SQLite cannot read to the directory `quarantine`; where it is now, None if nothing is wrong.
 
-    Blocks.
+    Blocks. Raises StoreUnavailable and DiskFull, as for a quarantine that cannot be made.
     """
     if not _is_damaged(path):
         return None
-    quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
     moved = quarantine / f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    for suffix in ("-wal", "-shm", ""):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.rename(moved.with_name(moved.name + suffix))
+    try:
+        quarantine.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for suffix in ("-wal", "-shm", ""):
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                file.rename(moved.with_name(moved.name + suffix))
+    except OSError as exc:
+        raise disk_error(exc, f"{path} is damaged, and cannot be moved to {quarantine}") from exc
     return moved
 
 

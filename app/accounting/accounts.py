@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Lock
 
 import msgspec
-import structlog
 
 from app.accounting import reports
 from app.accounting.budgets import Budgets, BudgetState
@@ -19,9 +18,6 @@ from app.accounting.prices import Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
 from app.backends.base import Clock
 from app.backends.settings import BackendSettings, BudgetSettings
-from indexing.sqlite import set_aside_if_damaged
-
-log = structlog.get_logger()
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""
@@ -69,14 +65,10 @@ class Accounts:
     def open(self) -> None:
         """Open the ledger, and read what was spent and the prices, before the first call. Blocks. Raises ConfigError.
 
-        A ledger that SQLite cannot read is set aside: budgets then begin from nothing, and searching goes on. May be
-        called from any thread, and more than once.
+        May be called from any thread, and more than once.
         """
         with self._opening:
             if not self._opened:
-                path = self.ledger.path
-                if moved := set_aside_if_damaged(path, path.parent / "quarantine"):
-                    log.error("the ledger was damaged and is made anew; budgets begin at 0", moved_to=str(moved))
                 self.ledger.open()
                 self._prices.load()
                 self._opened = True

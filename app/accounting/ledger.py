@@ -15,7 +15,8 @@ import structlog
 
 from app.accounting.budgets import BudgetKey, Spending, period_of, spending_of
 from app.errors import ConfigError
-from indexing.errors import StoreUnavailable
+from indexing.errors import DiskFull, StoreUnavailable
+from indexing.sqlite import set_aside_if_damaged
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +181,8 @@ def _migrate(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
+_OF_THE_DISK = (sqlite3.Error, OSError, StoreUnavailable, DiskFull)
+
 COMMIT_WAIT_S = 0.05
 """How long the end of a call waits for its row to be committed."""
 
@@ -240,11 +243,12 @@ class Ledger:
     def open(self) -> None:
         """Open the file and read what was spent. Blocks for milliseconds. Raises ConfigError if it is not a ledger.
 
-        A failing disk is no error here either: opening is tried again.
+        A file that SQLite cannot read is set aside: budgets then begin from nothing, and searching goes on. A failing
+        disk is no error here either: opening is tried again.
         """
         try:
             self._file.open()
-        except (sqlite3.Error, OSError) as exc:
+        except _OF_THE_DISK as exc:
             self._fail(exc)
         with self._changed:
             self._start()
@@ -305,7 +309,7 @@ class Ledger:
                 return
             try:
                 self._file.write([call for call, _ in batch])
-            except (sqlite3.Error, OSError, ConfigError) as exc:
+            except (*_OF_THE_DISK, ConfigError) as exc:
                 self._fail(exc)
                 if closing:
                     return
@@ -350,14 +354,19 @@ class _LedgerFile:
         self._limits = limits
         self._now = now
         self._db: sqlite3.Connection | None = None
+        self._checked = False
         self._own: Counter[tuple[str, BudgetKey]] = Counter()
         self._seen: tuple[object, ...] = ()
         self._next_refresh = 0.0
         self.others: Spending = {}
 
     def open(self) -> None:
-        """Raises ConfigError, sqlite3.Error, OSError."""
+        """The file is checked once, before it is first opened. Raises ConfigError and `_OF_THE_DISK`."""
         if self._db is None:
+            if not self._checked:
+                if moved := set_aside_if_damaged(self._path, self._path.parent / "quarantine"):
+                    log.error("the ledger was damaged and is made anew; budgets begin at 0", moved_to=str(moved))
+                self._checked = True
             self._db = open_for_writing(self._path, self._limits.busy_s)
             self._seen = ()
             self._refresh(self._db)
@@ -379,7 +388,7 @@ class _LedgerFile:
                 self._own.update(costs)
             if time.monotonic() >= self._next_refresh:
                 self._refresh(self._db)
-        except (sqlite3.Error, OSError):
+        except _OF_THE_DISK:
             self.close()  # the next attempt opens the file again
             raise
 

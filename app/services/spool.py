@@ -1,6 +1,5 @@
 """The documents of jobs on disk, until they are indexed."""
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,7 @@ import msgspec
 
 from app.errors import WinnowError
 from app.services.document_validation import Submission, SubmittedFile
-from indexing.disk import DiskGuard
-from indexing.errors import DiskFull, StoreUnavailable
+from indexing.disk import DiskGuard, disk_error
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
 _HEAD = Struct("<II")
@@ -115,9 +113,7 @@ class Spool:
         try:
             yield
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"the upload cannot be kept in {self._directory}: the disk is full") from exc
-            raise StoreUnavailable(f"the upload cannot be kept in {self._directory}: {exc.strerror}") from exc
+            raise disk_error(exc, f"the upload cannot be kept in {self._directory}") from exc
 
 
 def _recorded(submission: Submission) -> _Record:

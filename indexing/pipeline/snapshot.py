@@ -31,7 +31,7 @@ import msgspec
 import numpy as np
 
 from indexing.concurrency import finish
-from indexing.disk import DiskGuard
+from indexing.disk import DiskGuard, disk_error
 from indexing.documents import from_payload, to_payload
 from indexing.errors import Conflict, NotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, live_lineage
@@ -388,7 +388,7 @@ def file_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as exc:
         raise NotFound(f"{path} not found") from exc
     except OSError as exc:
-        raise StoreUnavailable(f"{path} cannot be read or written: {exc.strerror or exc}") from exc
+        raise disk_error(exc, f"{path} cannot be read or written") from exc
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as exc:
         raise StoreUnavailable(f"{path} is not a snapshot of Winnow, or is damaged") from exc
 

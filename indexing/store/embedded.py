@@ -8,7 +8,6 @@ without a graph costs 1 to 3 ms, so graphs are built only beyond.
 """
 
 import asyncio
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexing.disk import DiskGuard
+from indexing.disk import DiskGuard, disk_error
 from indexing.documents import Passage
-from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, DiskFull, StoreUnavailable, WinnowError
+from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
@@ -380,9 +379,7 @@ class EmbeddedStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
         except OSError as exc:
-            if exc.errno == errno.ENOSPC:
-                raise DiskFull(f"the disk of {self._disk.directory} is full; free some space") from exc
-            raise StoreUnavailable(f"the index in {self._disk.directory} cannot be used: {exc.strerror}") from exc
+            raise disk_error(exc, f"the index in {self._disk.directory} cannot be used") from exc
 
 
 def _bytes_of(point: Point) -> int:

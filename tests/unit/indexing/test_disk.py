@@ -1,10 +1,12 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from indexing.disk import MB, DiskGuard
-from indexing.errors import DiskFull
+from indexing.disk import MB, DiskGuard, disk_error
+from indexing.errors import DiskFull, StoreUnavailable
 
 
 def guard(directory: Path, *, kept: float) -> DiskGuard:
@@ -39,3 +41,13 @@ def test_a_warning_comes_before_the_refusal(tmp_path: Path) -> None:
 def test_a_directory_need_not_exist(tmp_path: Path) -> None:
     """The nearest one that does is on the same disk."""
     DiskGuard(tmp_path / "not" / "yet", MB).check()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EROFS, StoreUnavailable)]
+)
+def test_a_full_disk_is_told_from_a_failing_one(code: int, kind: type[Exception]) -> None:
+    """A spent quota is a full disk; the error says what failed, and why."""
+    error = disk_error(OSError(code, os.strerror(code)), "the upload cannot be kept")
+    assert type(error) is kind
+    assert str(error).startswith("the upload cannot be kept: ")

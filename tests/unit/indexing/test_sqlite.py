@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from indexing.errors import DiskFull, StoreUnavailable
-from indexing.sqlite import SqliteFile
+from indexing.sqlite import SqliteFile, set_aside_if_damaged
 
 pytestmark = pytest.mark.anyio
 
@@ -64,3 +64,13 @@ async def test_a_full_disk_is_told_and_the_next_transaction_works(tmp_path: Path
     await file.write(("INSERT INTO notes (text) VALUES (?)", [("x" * 3000,) for _ in range(10)]))
     assert await file.query(len, "SELECT * FROM notes") == 10
     await file.close()
+
+
+def test_a_damaged_file_that_cannot_be_moved_is_named(tmp_path: Path) -> None:
+    """It stays as it is."""
+    damaged, quarantine = tmp_path / "notes.sqlite3", tmp_path / "quarantine"
+    damaged.write_bytes(b"no database at all" * 1000)
+    quarantine.touch()
+    with pytest.raises(StoreUnavailable, match=r"notes.sqlite3 is damaged, and cannot be moved to .*quarantine"):
+        set_aside_if_damaged(damaged, quarantine)
+    assert damaged.read_bytes() == b"no database at all" * 1000

@@ -183,14 +183,22 @@ async def test_text_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> N
     assert stored(ledger.path, "SELECT key, request_id FROM calls") == [("k?", "日本")]
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 1000, b"SQLite format 3\x00" + b"\xff" * 4096])
-def test_a_damaged_file_is_named_with_the_fix(tmp_path: Path, content: bytes) -> None:
-    """The service does not start, and does not touch it."""
-    path = tmp_path / "l.sqlite3"
+async def test_a_damaged_file_that_cannot_be_moved_stops_nobody(tmp_path: Path) -> None:
+    """As on a full disk: rows wait in memory, and a new file is begun once the damaged one can be set aside."""
+    content = b"no database at all" * 1000
+    path, quarantine = tmp_path / "l.sqlite3", tmp_path / "quarantine"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"l\.sqlite3 is damaged or not a ledger: .* move it away"):
-        Ledger(path).open()
+    quarantine.touch()
+    ledger = Ledger(path, QUICK)
+    ledger.open()
+    await ledger.append(record(request_id="first"))
+    assert "is damaged, and cannot be moved" in ledger.health().failure
     assert path.read_bytes() == content
+    quarantine.unlink()
+    wait_for(lambda: ledger.health().pending == 0)
+    ledger.close()
+    assert stored(path) == [("first",)]
+    assert [moved.read_bytes() for moved in quarantine.iterdir()] == [content]
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

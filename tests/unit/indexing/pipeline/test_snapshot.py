@@ -15,7 +15,7 @@ from indexing.pipeline import snapshot as module
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, put_documents
 from indexing.pipeline.progress import Copied, Event, say_nothing
-from indexing.pipeline.snapshot import SnapshotFile, create_snapshot, restore_snapshot
+from indexing.pipeline.snapshot import SnapshotFile, create_snapshot, file_errors, restore_snapshot
 from indexing.store.base import Point, Retrieval
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
@@ -203,6 +203,13 @@ async def test_a_snapshot_overwrites_nothing(open_bench: Open, tmp_path: Path) -
     with pytest.raises(NotFound):
         await written(bench, out / "missing" / "y.zip")
     assert [path.name for path in out.iterdir()] == ["x.zip"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_fills_while_it_is_written_is_told_as_full() -> None:
+    """Not as a file that is damaged: the guard looks at what is free only before each part."""
+    with pytest.raises(DiskFull, match="free some space"), file_errors(Path("/dev/full")):
+        Path("/dev/full").write_bytes(b"x")
 
 
 async def test_a_restore_replaces_at_once(open_bench: Open, tmp_path: Path) -> None:
