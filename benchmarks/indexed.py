@@ -1,6 +1,7 @@
 """What the quality benchmarks share: an index of our own over a folder, in a home that goes away."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,9 +15,11 @@ from indexing.pipeline.progress import Summary, SyncRequest
 
 @asynccontextmanager
 async def services_at(home: Path | None) -> AsyncIterator[Services]:
-    """The service's use cases on a home directory; None: on a temporary one."""
+    """The service's use cases on a home directory; None: on a temporary one. Of the environment the embedder counts."""
     folder = home or Path(tempfile.mkdtemp(prefix="winnow-benchmark-"))
-    services = build_services(load_settings({"WINNOW_HOME": str(await asyncio.to_thread(folder.resolve))}, Path.cwd()))
+    variables = {name: value for name, value in os.environ.items() if name.startswith("WINNOW_EMBEDDING_")}
+    variables["WINNOW_HOME"] = str(await asyncio.to_thread(folder.resolve))
+    services = build_services(load_settings(variables, Path.cwd()))
     try:
         yield services
     finally:

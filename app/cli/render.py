@@ -141,7 +141,7 @@ class IndexingView:
                 self._planned(event)
             case NotIndexed():
                 self._console.print(not_indexed_line(event))
-            case Notice(stage="waiting", detail=detail):
+            case Notice(stage="waiting" | "advice", detail=detail):
                 self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
                 self._advanced(event)

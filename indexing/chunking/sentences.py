@@ -163,7 +163,7 @@ def sentence_spans(text: str) -> list[Span]:
     A list item, a table row and a heading begin a sentence of their own. Linear time.
     """
     encodable = text.encode("utf-8", "replace").decode("utf-8")  # one "?" per lone surrogate: offsets stay
-    language = _language(encodable)
+    language = language_of(encodable)
     spans: list[Span] = []
     for start, end in _pieces(encodable):
         cuts = [start, *_cuts(encodable, start, end, language), end]
@@ -171,8 +171,8 @@ def sentence_spans(text: str) -> list[Span]:
     return spans
 
 
-def _language(text: str) -> str:
-    """The language whose abbreviations fit best, judged by the first 2,000 code points."""
+def language_of(text: str) -> str:
+    """The language whose abbreviations fit best, judged by the first 2,000 code points; English without evidence."""
     sample = text[:2_000]
     letters = max(1, sum(map(str.isalpha, sample)))
     for language, script in _SCRIPTS:

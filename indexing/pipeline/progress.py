@@ -49,10 +49,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     """What the run does or waits for now, in one sentence.
 
     "loading_model": the embedding model is being loaded, which takes seconds (or a download). "waiting": another run
-    holds the index. "finishing": everything is written, and the index is being optimised or switched.
+    holds the index. "finishing": everything is written, and the index is being optimised or switched. "advice": what
+    would serve these documents better.
     """
 
-    stage: Literal["loading_model", "waiting", "finishing"]
+    stage: Literal["loading_model", "waiting", "finishing", "advice"]
     detail: str
 
 

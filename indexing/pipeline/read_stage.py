@@ -10,6 +10,7 @@ from indexing.documents import Document
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
+from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id
 from indexing.pipeline.progress import Report
@@ -83,6 +84,7 @@ class SourceReader:
         self._gone = gone
         self._refuse = refuse
         self._report = report
+        self._hint = LanguageHint(report)
         self.created = self.updated = self.deleted = 0
 
     async def read(self, sources: Sequence[SourceRecord], queue: ReadyQueue) -> None:
@@ -165,6 +167,7 @@ class SourceReader:
         for start in range(0, len(fresh), _DOCUMENTS_PER_STEP):
             embedder = await self._context.model(self._report)
             step = fresh[start : start + _DOCUMENTS_PER_STEP]
+            self._hint.look(embedder.model_id, [(record.source, document.text) for document, record in step])
             for prepared in await asyncio.to_thread(_prepare_all, step, embedder, bytes_per_character):
                 yield prepared
 

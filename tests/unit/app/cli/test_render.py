@@ -77,6 +77,7 @@ def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
         view.show(loading_model("m"))
         view.show(Advanced(bytes=500, documents=1, passages=10))
         view.show(Notice(stage="waiting", detail="wait"))
+        view.show(Notice(stage="advice", detail="another model"))
         view.show(Notice(stage="finishing", detail="optimising"))
         view.show(Summary(collection="default"))
     assert shown(on).splitlines() == [
@@ -84,6 +85,7 @@ def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
         "loading the embedding model m",
         "50%: 10 passages, 1.0/s, about 10 s left",
         "wait",
+        "another model",
         "optimising",
     ]
 

@@ -16,6 +16,7 @@ from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_co
 from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
 from indexing.readers.limits import ReadLimits
+from indexing.settings import QUICKSTART_MODEL
 from indexing.store.base import Point
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
@@ -66,6 +67,20 @@ async def test_an_unchanged_folder_neither_embeds_nor_loads_the_model(
     assert not [event for event in events if isinstance(event, Notice)]
     assert (summary.created, summary.updated, summary.unchanged, summary.passages) == (0, 0, 3, 0)
     assert reasons(summary.refused) == [("broken.pdf", "corrupt", False)]
+
+
+async def test_a_run_says_that_the_model_does_not_read_the_documents(
+    bench: PipelineContext, folder: Path, embedder: HashEmbedder
+) -> None:
+    """Once, and only where there is something to embed."""
+    embedder.model_id = QUICKSTART_MODEL
+    for name in ("eins", "zwei"):
+        (folder / f"{name}.txt").write_text("Der Garten ist von dem Haus aus nicht zu sehen.")
+    events: list[Event] = []
+    await index(bench, folder, report=events.append)
+    await index(bench, folder, report=events.append)
+    advice = [event.detail for event in events if isinstance(event, Notice) and event.stage == "advice"]
+    assert [detail.split(" is not in English")[0] for detail in advice] in (["eins.txt"], ["zwei.txt"])
 
 
 async def test_a_changed_file_is_replaced_without_leftovers(
