@@ -43,11 +43,13 @@ def parse_question(question: str, turns: Sequence[Turn] = ()) -> ParsedQuestion:
     previous = without_replaced(previous, question)
     earlier_terms = content_terms(previous, detect_language(previous))
     said = next((turn.content for turn in reversed(before) if turn.role == "assistant"), "")
+    # "And in Löbau?" looks German: a function word of either language is none of its own.
+    own = terms.keys() & content_terms(question, detect_language(previous)).keys()
     return ParsedQuestion(
         text=f"{question} {previous}",  # in this order: an embedder that cuts long texts must not lose the question
         terms={**earlier_terms, **terms},
         answer_type=answer_type,
-        follow_up=FollowUp(frozenset(terms.keys() - earlier_terms.keys()), another, answer_type, said),
+        follow_up=FollowUp(frozenset(own - earlier_terms.keys()), another, answer_type, said),
         stands_alone=False,
     )
 

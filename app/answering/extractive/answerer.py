@@ -162,7 +162,7 @@ def _that_can_answer(
     """Those about the row, the name and the attribute that are asked for; without headings, if anything is left."""
     texts = [" ".join((title, hit.source, hit.text or "")) for title, hit in zip(above, hits, strict=True)]
     sentences = about_names(question, _without_other_rows(question, sentences, above), texts)
-    sentences = following(question, of_attribute(question.text, sentences, above))
+    sentences = following(question, of_attribute(question, sentences, above))
     query_terms = terms(question.text)
     return [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or list(sentences)
 

@@ -52,6 +52,7 @@ _OPENINGS = (
     "上",
 )
 """What a question begins with, and no name does."""
+_VERB = re.compile("(?<=..)(?:由|被|将|有(?!限))")
 _BOUND = frozenset("的是在了和与及或被把由从对为以有这那其各该所由将向到于之等")
 
 
@@ -219,7 +220,7 @@ def topic(question: str) -> str:
     for string in function_strings()["zh"]:
         folded = folded.replace(string, " ")
     match = _RUN.match(folded)
-    return match[0] if match and not match[0].startswith(_OPENINGS) else ""
+    return _VERB.split(match[0])[0] if match and not match[0].startswith(_OPENINGS) else ""
 
 
 def lacks(run: str, present: frozenset[str]) -> int:

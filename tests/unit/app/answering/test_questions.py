@@ -205,3 +205,10 @@ def test_follow_ups_in_a_row_go_back_to_the_question_that_stands_alone() -> None
     assert parse_question("How often is it?", turns).text == (
         "How often is it? And for braces? What does the plan pay for crowns?"
     )
+
+
+def test_a_follow_up_has_no_words_of_its_own_that_are_function_words_where_it_follows() -> None:
+    """A name may make its language look like another one."""
+    parsed = parse_question("And in Löbau?", (Turn("user", "Who is the head of the site in Zittau?"),))
+    assert parsed.follow_up is not None
+    assert parsed.follow_up.terms == {"lobau"}

@@ -71,7 +71,8 @@ def test_a_number_is_not_told_of_another_subject() -> None:
 @pytest.mark.parametrize(
     ("question", "begins"),
     [
-        ("济南有多少员工？", "济南有"),
+        ("济南有多少员工？", "济南"),
+        ("北方有限公司由谁创办？", "北方有限公司"),
         ("青石水库的大坝有多高？", "青石水库"),
         ("自从那时以来？", ""),
         ("Wer war es?", ""),

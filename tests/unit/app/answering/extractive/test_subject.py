@@ -126,10 +126,13 @@ RESERVOIRS = "青石水库的总库容为1.2亿立方米。大坝高85米。白�
             ["Die Miete beträgt 40 Euro."],
         ),
         ("Why did the bridge cost so much?", "It is 312 metres long.", 1),
+        ("When was the tunnel opened?", "The tunnel cost 48 million dollars.", []),
+        ("When was the tunnel opened?", "It cost 48 million dollars in 1974.", 1),
+        ("When was the tunnel opened?", "Nobody knows.", 1),
         ("population of Nagoya?", "The address is 1-8 Sakae, Nagoya.", []),
     ],
 )
 def test_what_is_told_is_the_attribute_that_is_asked_for(question: str, text: str, left: list[str] | int) -> None:
     """By its name or in its units; or else no other one, right after its name."""
-    found = [sentence.text for sentence in of_attribute(question, split([hit(text)]), [""])]
+    found = [sentence.text for sentence in of_attribute(parse_question(question), split([hit(text)]), [""])]
     assert found == left or len(found) == left
