@@ -233,7 +233,8 @@ def summary_line(summary: Summary) -> str:
 
 def show_results(console: Console, response: dict[str, Any]) -> None:
     """The body of a /search response."""
-    words = sorted(set(_WORD.findall(response["query"])))
+    queries = response.get("queries", [response["query"]])
+    words = sorted({word for query in queries for word in _WORD.findall(query)})
     for number, hit in enumerate(response["results"], 1):
         console.print(_hit_header(number, hit))
         if hit.get("text"):
@@ -241,6 +242,8 @@ def show_results(console: Console, response: dict[str, Any]) -> None:
         console.print()
     if not response["results"]:
         console.print("no results")
+    for query in queries[1:]:
+        console.print(Text(clean(f"searched with it: {query}"), "dim"), soft_wrap=not console.is_terminal)
     _show_notes(console, response)
 
 

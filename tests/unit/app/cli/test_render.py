@@ -188,6 +188,13 @@ def test_nothing_found_is_said() -> None:
     assert shown(on).startswith("no results\n")
 
 
+def test_what_was_searched_with_the_query_is_said() -> None:
+    """Phrasings, and what a model wrote, without what a terminal would obey."""
+    on = console()
+    show_results(on, {**NOTES, "query": "q", "queries": ["q", "in other \x1b[31mwords"], "results": []})
+    assert "searched with it: in other  [31mwords" in shown(on)
+
+
 def test_a_document_cannot_command_the_terminal() -> None:
     """Escape sequences in texts and file names are shown as blanks; markup is no markup."""
     assert clean("a\x1b[31mb\x07\x9bc\nd") == "a [31mb c\nd"
