@@ -120,11 +120,14 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as exc:
-            if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            code = getattr(exc, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_FULL:
                 raise DiskFull(
                     f"{self._what} {self.path} cannot be written: the disk is full; free some space"
                 ) from exc
-            raise StoreUnavailable(f"{self._what} {self.path} cannot be used: {exc}") from exc
+            # Readers need room, too: 32 KB of shared memory beside the file.
+            why = "the disk is full; free some space" if code == sqlite3.SQLITE_IOERR_SHMSIZE else exc
+            raise StoreUnavailable(f"{self._what} {self.path} cannot be used: {why}") from exc
 
 
 def set_aside_if_damaged(path: Path, quarantine: Path) -> Path | None:

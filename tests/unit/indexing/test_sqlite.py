@@ -66,6 +66,20 @@ async def test_a_full_disk_is_told_and_the_next_transaction_works(tmp_path: Path
     await file.close()
 
 
+async def test_a_disk_without_room_for_readers_is_told_as_full(tmp_path: Path) -> None:
+    """SQLite calls it an I/O error: the disk is well, and reading works again when there is space."""
+    file = SqliteFile(tmp_path / "notes.sqlite3", "the notes", [FIRST])
+
+    def fail(_: sqlite3.Connection) -> None:
+        failure = sqlite3.OperationalError("disk I/O error")
+        failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+        raise failure
+
+    with pytest.raises(StoreUnavailable, match=r"the notes .* cannot be used: the disk is full"):
+        await file.run(fail)
+    await file.close()
+
+
 def test_a_damaged_file_that_cannot_be_moved_is_named(tmp_path: Path) -> None:
     """It stays as it is."""
     damaged, quarantine = tmp_path / "notes.sqlite3", tmp_path / "quarantine"
