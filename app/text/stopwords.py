@@ -64,6 +64,21 @@ def attribute_words(folded: str) -> str:
     return " ".join(match[0] for patterns in _attributes().values() for match in patterns.words.finditer(folded))
 
 
+def asks_permission(folded: str) -> bool:
+    """Whether a folded question asks if something may be: "Are snakes allowed?"."""
+    return bool(_permission()["asks"].search(folded))
+
+
+def tells_permission(folded: str) -> bool:
+    """Whether a folded sentence says that something may be, or may not."""
+    return bool(_permission()["tells"].search(folded))
+
+
+@cache
+def _permission() -> dict[str, re.Pattern[str]]:
+    return {key: re.compile("|".join(patterns)) for key, patterns in _tables()["permission"].items()}
+
+
 class _Attribute(NamedTuple):
     words: re.Pattern[str]
     units: re.Pattern[str]

@@ -130,3 +130,27 @@ def test_a_question_about_nothing_is_not_relevant() -> None:
     sentences = split(hits)
     features = lexical_features(question, sentences)
     assert score_sentences(question, hits, sentences, features, np.zeros(len(sentences)))[1] < 0.01
+
+
+RULES = [hit("Dogs are welcome on the ground floor. Reptiles are not permitted. The bar closes at midnight.")]
+
+
+@pytest.mark.parametrize(
+    ("question", "cosines", "ruled"),
+    [
+        ("Are snakes allowed?", (0.1, 0.6, 0.0), True),
+        ("Are snakes allowed?", (0.4, 0.6, 0.0), False),
+        ("Are bicycles allowed?", (0.1, 0.3, 0.0), False),
+        ("What do snakes eat?", (0.1, 0.6, 0.0), False),
+        ("Are guests welcome after one?", (0.1, 0.2, 0.6), False),
+    ],
+)
+def test_a_rule_about_the_kind_answers_without_a_shared_word(
+    question: str, cosines: tuple[float, ...], ruled: bool
+) -> None:
+    """Where it is asked what may be, and one sentence that says so is far nearer than all others."""
+    parsed, sentences = parse_question(question), split(RULES)
+    features = lexical_features(parsed, sentences)
+    scores, relevance = score_sentences(parsed, RULES, sentences, features, np.array(cosines))
+    assert (relevance == max(cosines)) is ruled
+    assert not ruled or int(np.argmax(scores)) == 1
