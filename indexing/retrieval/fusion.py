@@ -69,34 +69,34 @@ def fuse(
     return [candidate for *_, candidate in sorted(fused, key=itemgetter(0, 1))]
 
 
-def fuse_phrasings(rankings: Sequence[Sequence[Candidate]], cut: Sequence[bool]) -> list[Candidate]:
+def fuse_phrasings(
+    rankings: Sequence[Sequence[Candidate]], cut: Sequence[bool], weights: Sequence[float]
+) -> list[Candidate]:
     """The rankings of several phrasings of one need as one, by descending evidence, ties by passage id.
 
-    The evidence is the mean over the rankings: CombSUM (Fox and Shaw, "Combination of multiple searches", TREC-2, 1994)
-    over their number, so that scores keep their meaning. A ranking says of a passage that it has not found what it says
-    of its last one if it was `cut`, else 0; one that found nothing has no say. `dense` and `sparse`: the best of all.
+    The evidence is the mean over the rankings by their `weights` > 0: CombSUM (Fox and Shaw, "Combination of multiple
+    searches", TREC-2, 1994) over their number, so that scores keep their meaning. A ranking says of a passage that it
+    has not found what it says of its last one if it was `cut`, else 0; one that found nothing has no say. `dense` and
+    `sparse`: the best of all.
     """
-    lists = [(ranking, was_cut) for ranking, was_cut in zip(rankings, cut, strict=True) if ranking]
+    lists = [one for one in zip(rankings, cut, weights, strict=True) if one[0]]
     if len(lists) < 2:
         return list(lists[0][0]) if lists else []
-    found = [{candidate.passage.id: candidate for candidate in ranking} for ranking, _ in lists]
-    rests = [(ranking[-1].score, ranking[-1].fused or 0.0) if was_cut else (0.0, 0.0) for ranking, was_cut in lists]
+    found = [{candidate.passage.id: candidate for candidate in ranking} for ranking, *_ in lists]
+    nothing = Candidate(lists[0][0][0].passage, 0.0, fused=0.0)
+    rests = [ranking[-1] if was_cut else nothing for ranking, was_cut, _ in lists]
+    shares = [weight / math.fsum(weight for *_, weight in lists) for *_, weight in lists]
     fused = []
     for key in dict.fromkeys(key for candidates in found for key in candidates):
         own = [candidates[key] for candidates in found if key in candidates]
-        unseen = [rest for candidates, rest in zip(found, rests, strict=True) if key not in candidates]
-        scores, evidence = zip(*((one.score, one.fused or 0.0) for one in own), *unseen, strict=True)
-        dense = [one.dense for one in own if one.dense is not None]
-        sparse = [one.sparse for one in own if one.sparse is not None]
-        fused.append(
-            Candidate(
-                own[0].passage,
-                math.fsum(scores) / len(lists),
-                max(dense, default=None),
-                max(sparse, default=None),
-                math.fsum(evidence) / len(lists),
-            )
+        said = [candidates.get(key, rest) for candidates, rest in zip(found, rests, strict=True)]
+        score, evidence = (
+            math.fsum(share * value for share, value in zip(shares, values, strict=True))
+            for values in ([one.score for one in said], [one.fused or 0.0 for one in said])
         )
+        dense = max((one.dense for one in own if one.dense is not None), default=None)
+        sparse = max((one.sparse for one in own if one.sparse is not None), default=None)
+        fused.append(Candidate(own[0].passage, min(1.0, score), dense, sparse, evidence))
     return sorted(fused, key=lambda candidate: (-(candidate.fused or 0.0), candidate.passage.id))
 
 

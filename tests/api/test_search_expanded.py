@@ -64,6 +64,8 @@ async def test_phrasings_of_a_model_are_searched_too(answering: Answering, kind:
         assert next(iter(found["timings_ms"])) == "expand"
         assert (found["degraded"], found["warnings"]) == ([], [])
         assert f"Query: {QUERY}" in texts_asked(server, kind)
+        given = await search(service, queries=["the office opens", "when the office closes"])
+        assert given["results"][0]["score"] > found["results"][0]["score"]  # a model's words have less weight
 
 
 async def test_a_hypothetical_passage_moves_the_vector_and_not_the_words(tmp_path: Path, store: SharedStore) -> None:

@@ -154,10 +154,10 @@ def test_the_bound_of_a_query_grows_with_its_terms_and_the_collection() -> None:
 def test_one_phrasing_is_its_own_ranking(retrieved: Retrieved, scale: Scale) -> None:
     """So is one beside others that found nothing, and one that came twice: evidence is a mean."""
     fused = fuse(retrieved, **scale)
-    assert fuse_phrasings([fused], [False]) == fused
-    assert fuse_phrasings([[], fused, []], [True, False, True]) == fused
-    twice = fuse_phrasings([fused, fused], [True, True])
-    assert [(c.passage.id, c.score) for c in twice] == [(c.passage.id, c.score) for c in fused]
+    assert fuse_phrasings([fused], [False], [1]) == fused
+    assert fuse_phrasings([[], fused, []], [True, False, True], [2, 1, 1]) == fused
+    twice = {c.passage.id: c.score for c in fuse_phrasings([fused, fused], [True, True], [2, 1])}
+    assert twice == pytest.approx({c.passage.id: c.score for c in fused})
 
 
 @given(st.lists(sides(), min_size=2, max_size=4), scales, st.booleans())
@@ -167,7 +167,7 @@ def test_phrasings_are_fused_to_a_permutation_of_their_union(
     """Each passage once, by descending evidence, its score no higher than the best that a phrasing gave it or its
     rankings end with, and its sides the best of all."""
     rankings = [fuse(one, **scale) for one in retrieved]
-    fused = fuse_phrasings(rankings, [cut] * len(rankings))
+    fused = fuse_phrasings(rankings, [cut] * len(rankings), [2, 1, 1, 1][: len(rankings)])
     assert sorted(ids(fused)) == sorted({c.passage.id for ranking in rankings for c in ranking})
     assert [c.fused for c in fused] == sorted((c.fused for c in fused), reverse=True)  # type: ignore[type-var]
     for candidate in fused:
@@ -180,7 +180,9 @@ def test_phrasings_are_fused_to_a_permutation_of_their_union(
 def test_what_a_phrasing_has_not_found_is_no_better_than_its_last() -> None:
     """A ranking that was cut says so much of the others; one that found all that matches says 0."""
     first, second = score_sparse(candidates({1: 9.0, 2: 6.0}), 10), score_sparse(candidates({2: 8.0, 3: 4.0}), 10)
-    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [True, True])}
+    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [True, True], [1, 1])}
     assert scores == pytest.approx({"d1": 0.65, "d2": 0.7, "d3": 0.5})
-    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [False, False])}
+    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [False, False], [1, 1])}
     assert scores == pytest.approx({"d1": 0.45, "d2": 0.7, "d3": 0.2})
+    scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [False, False], [2, 1])}
+    assert scores == pytest.approx({"d1": 0.6, "d2": 2 / 3, "d3": 0.4 / 3})
