@@ -150,9 +150,9 @@ class Connection(HttpToolsProtocol):
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request may have {MAX_HEADERS} headers")
         if self.url == b"*":
             self.url = b"/"  # OPTIONS of the server as a whole
+        super().on_headers_complete()  # which refuses a target that is no URL, such as that of CONNECT
         self._in_head, self._head_deadline = False, None
         self._body_deadline = self.loop.time() + self._limits.body_timeout_s
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of it."""

@@ -119,13 +119,22 @@ def test_an_endless_header_is_refused_at_once(impatient: RunningServer) -> None:
         (b"GET /version HTTP/1.1\r\n" + b"a: b\r\n" * 300 + b"\r\n", 431),
         (b"GET /version HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01" * 10, 400),
+        (b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     ],
 )
-def test_heads_beyond_the_limits_are_refused(impatient: RunningServer, sent: bytes, status: int) -> None:
-    """A long URL, many headers, and what is not HTTP."""
+@pytest.mark.parametrize("earlier", [b"", b"HEAD /version HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_heads_beyond_the_limits_are_refused(
+    impatient: RunningServer, earlier: bytes, sent: bytes, status: int
+) -> None:
+    """A long URL, many headers, what is not HTTP or names no path; also after a request that was served."""
     with connect(impatient) as connection:
+        if earlier:
+            connection.sendall(earlier)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
         connection.sendall(sent)
         assert problem(read_all(connection))["status"] == status
+    assert not any("Fatal error" in line for line in impatient.lines)
 
 
 @pytest.mark.parametrize("pieces", [[], [b" "] * 100])
