@@ -42,6 +42,7 @@ from indexing.retrieval.fusion import (
     score_dense,
     score_sparse,
     sparse_bound,
+    spread_pages,
 )
 from indexing.store.base import CollectionInfo, Retrieval, Retrieved, SparseVector, Vector, VectorStore
 
@@ -165,6 +166,8 @@ class Searcher:
         given = frozenset(map(clean, (query.text, *query.phrasings)))
         weights = [GIVEN_WEIGHT if text in given else 1.0 for text in texts]
         candidates = fuse_phrasings(rankings, [query.mode != "sparse" or one for one in cut], weights)
+        if query.mode == "hybrid":
+            candidates = spread_pages(candidates)
         warnings = {
             EXPANSION_IGNORED: query.expand_query != "none" and not query.expands,
             NO_WORDS: query.mode == "sparse" and all(terms is None for terms in sparse),

@@ -21,8 +21,11 @@ found all that matches). So neither side's tail crowds out the other's.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+
+import msgspec
 
 from indexing.documents import Candidate
 from indexing.store.base import Retrieved
@@ -34,6 +37,9 @@ FLOOR = 0.15
 """The share of its highest possible score below which a best BM25 match counts as weak."""
 
 DEFAULT_DENSE_UNIT = 0.5
+
+SAME_PAGE = 0.9
+"""What of the evidence for a passage counts for each better one of the same page."""
 
 BM25_SATURATION = 2.2
 """The most that term frequency can multiply a term's idf with: k1 + 1 with k1 = 1.2."""
@@ -98,6 +104,30 @@ def fuse_phrasings(
         sparse = max((one.sparse for one in own if one.sparse is not None), default=None)
         fused.append(Candidate(own[0].passage, min(1.0, score), dense, sparse, evidence))
     return sorted(fused, key=lambda candidate: (-(candidate.fused or 0.0), candidate.passage.id))
+
+
+def spread_pages(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, with the evidence and the score of each times SAME_PAGE for each one above it on its page.
+
+    Whoever reads the first has the page before them, and another page may have what it lacks. A greedy rule in the
+    manner of maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998), with the page as the likeness. Passages
+    of documents without pages keep what they have.
+    """
+    seen = Counter[tuple[str, int]]()
+    spread = []
+    for candidate in candidates:
+        page = candidate.passage.page
+        above = 0 if page is None else seen[candidate.passage.document_id, page]
+        if page is not None:
+            seen[candidate.passage.document_id, page] += 1
+        spread.append(_weakened(candidate, SAME_PAGE**above) if above else candidate)
+    return sorted(spread, key=lambda one: (-(one.fused or 0.0), one.passage.id))
+
+
+def _weakened(candidate: Candidate, share: float) -> Candidate:
+    evidence = candidate.fused or 0.0
+    weaker = min(evidence, share * evidence)  # what speaks against it stays
+    return msgspec.structs.replace(candidate, score=share * candidate.score, fused=weaker)
 
 
 def score_dense(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,11 +1,20 @@
 from typing import TypedDict
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from indexing.documents import Candidate
-from indexing.retrieval.fusion import fuse, fuse_phrasings, score_dense, score_sparse, sparse_bound
+from indexing.retrieval.fusion import (
+    SAME_PAGE,
+    fuse,
+    fuse_phrasings,
+    score_dense,
+    score_sparse,
+    sparse_bound,
+    spread_pages,
+)
 from indexing.store.base import Retrieved
 from tests.fakes.points import passage
 
@@ -186,3 +195,35 @@ def test_what_a_phrasing_has_not_found_is_no_better_than_its_last() -> None:
     assert scores == pytest.approx({"d1": 0.45, "d2": 0.7, "d3": 0.2})
     scores = {c.passage.document_id: c.score for c in fuse_phrasings([first, second], [False, False], [2, 1])}
     assert scores == pytest.approx({"d1": 0.6, "d2": 2 / 3, "d3": 0.4 / 3})
+
+
+def on_page(name: str, page: int | None, evidence: float, document: str = "d") -> Candidate:
+    place = msgspec.structs.replace(passage(document), id=name, page=page)
+    return Candidate(place, max(0.0, evidence / 2), fused=evidence)
+
+
+def test_a_page_does_not_crowd_out_the_others() -> None:
+    """Each further passage of a page counts for less, in its score as well; another document's pages are others."""
+    found = [on_page("a", 7, 1.0), on_page("b", 7, 0.9), on_page("c", 7, 0.85), on_page("d", 8, 0.7)]
+    found.append(on_page("e", 7, 0.69, document="another"))
+    spread = spread_pages(found)
+    assert [(one.passage.id, one.fused) for one in spread] == [
+        ("a", 1.0),
+        ("b", pytest.approx(0.9 * SAME_PAGE)),
+        ("d", 0.7),
+        ("e", 0.69),
+        ("c", pytest.approx(0.85 * SAME_PAGE**2)),
+    ]
+    assert all(one.score == pytest.approx((one.fused or 0) / 2) for one in spread)
+
+
+def test_without_pages_nothing_is_spread() -> None:
+    """However many passages of a document there are."""
+    found = [on_page(name, None, 1.0) for name in "abc"]
+    assert spread_pages(found) == found
+
+
+def test_what_speaks_against_a_passage_stays() -> None:
+    """A passage does not rise by standing on a page that was seen."""
+    against = [on_page("a", 7, 1.0), on_page("b", 7, -0.5)]
+    assert spread_pages(against)[1].fused == -0.5
