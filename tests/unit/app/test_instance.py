@@ -39,14 +39,15 @@ def modes(home: Path) -> dict[str, int]:
 def test_a_home_of_an_earlier_version_is_closed_to_others(tmp_path: Path, shared: bool) -> None:
     """What is ours in it; the directory itself, too, unless it holds something else."""
     home = tmp_path / "home"
-    (home / "index").mkdir(parents=True)
-    (home / "index").chmod(0o755)
+    for directory in ("index", "quarantine"):
+        (home / directory).mkdir(parents=True)
+        (home / directory).chmod(0o755)
     (home / "manifest.sqlite3-wal").touch(0o644)
     if shared:
         (home / "my letters").mkdir(0o755)
     home.chmod(0o755)
     make_private(home)
-    expected = {"home": 0o700, "index": 0o700, "manifest.sqlite3-wal": 0o600}
+    expected = {"home": 0o700, "index": 0o700, "quarantine": 0o700, "manifest.sqlite3-wal": 0o600}
     assert modes(home) == ({**expected, "home": 0o755, "my letters": 0o755} if shared else expected)
 
 
