@@ -45,20 +45,11 @@ def about(question: str, sentences: Sequence[Sentence], above: Sequence[str]) ->
 def of_attribute(question: ParsedQuestion, sentences: Sequence[Sentence], above: Sequence[str]) -> list[Sentence]:
     """Those that tell the attribute which the question asks for, if it does: no capacity where the cost is asked for.
 
-    A sentence that tells no attribute may leave its name to the sentence before it, or to the title and headings. Where
-    a time is asked for, none is told by what has an attribute and no time.
+    A sentence that tells no attribute may leave its name to the sentence before it, or to the title and headings.
     """
     asked = attributes_asked(fold(question.text))
-    if not asked and question.answer_type != "time":
-        return list(sentences)
     if not asked:
-        return [
-            sentence
-            for sentence in sentences
-            if sentence.row is not None
-            or shape_feature(question, sentence.text) > 0
-            or not attributes_told(fold(sentence.text))
-        ]
+        return list(sentences)
     result, before, hit = [], frozenset[str](), -1
     for sentence in sentences:
         if sentence.hit != hit:

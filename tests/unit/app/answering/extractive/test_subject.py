@@ -126,9 +126,7 @@ RESERVOIRS = "青石水库的总库容为1.2亿立方米。大坝高85米。白�
             ["Die Miete beträgt 40 Euro."],
         ),
         ("Why did the bridge cost so much?", "It is 312 metres long.", 1),
-        ("When was the tunnel opened?", "The tunnel cost 48 million dollars.", []),
-        ("When was the tunnel opened?", "It cost 48 million dollars in 1974.", 1),
-        ("When was the tunnel opened?", "Nobody knows.", 1),
+        ("The connection to whom is lost when E5 is reported?", "E5: connection to Pine Street lost.", 1),
         ("population of Nagoya?", "The address is 1-8 Sakae, Nagoya.", []),
     ],
 )
