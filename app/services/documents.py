@@ -4,7 +4,7 @@ import asyncio
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Literal
@@ -27,15 +27,15 @@ from indexing.documents import Passage
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
+    Announce,
     DocumentResult,
     Overtaken,
     SubmittedDocument,
-    Written,
+    announce_nothing,
     delete_document,
     drop_collection,
     finish_deletions,
     finish_submitted,
-    ignore_written,
     none_overtaken,
     put_documents,
 )
@@ -56,10 +56,8 @@ SMALL_UPLOAD = 20_000
 MAX_BODY_BYTES = 500_000_000
 """Of all uploads together that are being received, or that somebody waits for: they are in memory."""
 
-Overtake = Callable[[str, Sequence[str]], Awaitable[None]]
-"""(collection, ids of documents): tells jobs that came earlier to leave these documents alone. No ids: asks whether it
-can be told.
-"""
+Overtake = Callable[[str, Mapping[str, str]], Awaitable[None]]
+"""(collection, id -> version that a document is about to have, "" for none): jobs that came earlier leave it so."""
 
 _READERS = 2
 _RETRY_AFTER_S = 5.0
@@ -237,13 +235,13 @@ class Documents:
         documents: Sequence[Validated],
         report: Report = say_nothing,
         overtaken: Overtaken = none_overtaken,
-        written: Written = ignore_written,
+        announce: Announce = announce_nothing,
     ) -> list[DocumentResult]:
-        """Index what `read` gave; one result each, in order. `report` hears how far it is; `overtaken` and `written`
+        """Index what `read` gave; one result each, in order. `report` hears how far it is; `overtaken` and `announce`
         are as of `put_documents`.
         """
         good = [submission for submission in documents if isinstance(submission, SubmittedDocument)]
-        outcomes = iter(await self._put_measured(collection, good, report, overtaken, written) if good else ())
+        outcomes = iter(await self._put_measured(collection, good, report, overtaken, announce) if good else ())
         return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
     async def index_at_once(
@@ -254,11 +252,11 @@ class Documents:
 
         Only small uploads pass the gate: they are let in by the time that they take, and large ones would spoil it.
         """
-        written = await _overtaking(collection, overtake)
+        announce = partial(overtake, collection)
         if size > SMALL_UPLOAD:
-            return await self.index(collection, documents, written=written)
+            return await self.index(collection, documents, announce=announce)
         async with self._gates.texts.visit():
-            return await self.index(collection, documents, written=written)
+            return await self.index(collection, documents, announce=announce)
 
     async def intended(self, collection: str, documents: Sequence[Validated]) -> list[Outcome]:
         """What becomes of these documents if they are indexed now and nothing goes wrong."""
@@ -312,7 +310,6 @@ class Documents:
         `index_at_once`.
         """
         context, begun = await self._context(), time.perf_counter()
-        written = await _overtaking(collection, overtake)
         try:
             async with ReaderPool(context.limits) as pool:
                 documents = await pool.read(data, name)
@@ -323,7 +320,7 @@ class Documents:
                 SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
             ]
             validated = await asyncio.to_thread(validate, submitted)
-            outcomes = await self.index(collection, validated, written=written)
+            outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
     async def delete(self, collection: str, document_id: str, overtake: Overtake) -> bool:
@@ -331,9 +328,9 @@ class Documents:
 
         Raises CollectionNotFound.
         """
-        context, written = await self._context(), await _overtaking(collection, overtake)
+        context = await self._context()
         for spelling in _spellings(document_id):
-            if await delete_document(context, collection, spelling, written=written):
+            if await delete_document(context, collection, spelling, announce=partial(overtake, collection)):
                 return True
         return False
 
@@ -377,21 +374,15 @@ class Documents:
         documents: Sequence[SubmittedDocument],
         report: Report,
         overtaken: Overtaken,
-        written: Written,
+        announce: Announce,
     ) -> list[DocumentResult]:
         context = await self._context()
         await context.model()  # how long loading takes says nothing about indexing
         begun = time.perf_counter()
-        results = await put_documents(context, collection, documents, report, overtaken=overtaken, written=written)
+        results = await put_documents(context, collection, documents, report, overtaken=overtaken, announce=announce)
         passages = sum(result.passages for result in results if result.status in ("created", "updated"))
         self.indexing_time.add(passages, time.perf_counter() - begun)
         return results
-
-
-async def _overtaking(collection: str, overtake: Overtake) -> Written:
-    """Asked before anything is written: what stands must not be answered as if it had failed."""
-    await overtake(collection, ())
-    return partial(overtake, collection)
 
 
 def _spellings(document_id: str) -> Iterable[str]:

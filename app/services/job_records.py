@@ -1,7 +1,7 @@
 """What is known of jobs: a SQLite file in the home directory."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from indexing.pipeline.ingest import DocumentResult
+from indexing.pipeline.ingest import DocumentResult, Versions
 from indexing.sqlite import SqliteFile, set_aside_if_damaged, transaction
 
 MAX_ERRORS = 1000
@@ -72,6 +72,12 @@ CREATE TABLE overtaken (
   collection TEXT NOT NULL, document TEXT NOT NULL, job INTEGER NOT NULL, PRIMARY KEY (collection, document))
   WITHOUT ROWID;
 """,
+    """
+DROP TABLE overtaken;
+CREATE TABLE overtaken (
+  collection TEXT NOT NULL, document TEXT NOT NULL, version TEXT NOT NULL, job INTEGER NOT NULL,
+  PRIMARY KEY (collection, document, version)) WITHOUT ROWID;
+""",
 )
 _COLUMNS = JobRecord.__struct_fields__[1:]
 """All but the number."""
@@ -83,11 +89,11 @@ _SAVE = (
 _DELETE = ("DELETE FROM errors WHERE job=?", "DELETE FROM jobs WHERE id=?")
 _NEWEST = "SELECT max(number) FROM jobs WHERE collection=? AND state IN (?,?)"
 _OVERTAKE = (
-    "INSERT INTO overtaken VALUES (?,?,?) ON CONFLICT (collection, document) DO UPDATE SET job=max(job, excluded.job)"
+    "INSERT INTO overtaken VALUES (?,?,?,?) "
+    "ON CONFLICT (collection, document, version) DO UPDATE SET job=max(job, excluded.job)"
 )
-_OVERTAKEN = (
-    "SELECT document FROM overtaken JOIN jobs ON jobs.collection=overtaken.collection AND number<=job WHERE jobs.id=?"
-)
+_OVERTAKEN = """SELECT document, version FROM overtaken
+  JOIN jobs ON jobs.collection=overtaken.collection AND number<=job WHERE jobs.id=?"""
 _FORGET_OVERTAKEN = """DELETE FROM overtaken WHERE NOT EXISTS (
   SELECT 1 FROM jobs WHERE jobs.collection=overtaken.collection AND number<=job AND state IN (?,?))"""
 _TO_PRUNE = "SELECT id FROM jobs WHERE finished_at NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
@@ -140,20 +146,22 @@ class JobRecords:
             _records, f"{_SELECT} {where} ORDER BY number DESC LIMIT ?", *given.values(), limit
         )
 
-    async def overtake(self, collection: str, documents: Sequence[str]) -> None:
-        """Note that these were written or deleted after every unfinished job of the collection had come.
-
-        With no documents it only finds out whether the file can be used.
+    async def overtake(self, collection: str, versions: Mapping[str, str]) -> None:
+        """Note what these documents become (id -> version, "" for none) after every unfinished job of the collection
+        had come. With none it only finds out whether the file can be used.
         """
         ((newest,),) = await self._file.query(list, _NEWEST, collection, *UNFINISHED)
-        if documents and newest is not None:
-            rows = [(collection, document, newest) for document in documents]
+        if versions and newest is not None:
+            rows = [(collection, document, version, newest) for document, version in versions.items()]
             await self._file.write((_OVERTAKE, rows), durable=True)
 
-    async def overtaken(self, job_id: str, documents: Sequence[str]) -> set[str]:
-        """Which of these were written or deleted after this job had come."""
+    async def overtaken(self, job_id: str, documents: Sequence[str]) -> Versions:
+        """Which of these were to become what after this job had come."""
         sql = f"{_OVERTAKEN} AND document IN ({','.join('?' * len(documents))})"
-        return {document for (document,) in await self._file.query(list, sql, job_id, *documents)}
+        found: Versions = {}
+        for document, version in await self._file.query(list, sql, job_id, *documents):
+            found.setdefault(document, set()).add(version)
+        return found
 
     async def delete(self, job_id: str) -> None:
         """Forget a job."""

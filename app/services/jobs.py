@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from app.services.spool import Spool, SpoolDamaged
 from indexing.concurrency import Resource, finish
 from indexing.disk import DiskGuard
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
-from indexing.pipeline.ingest import DocumentResult
+from indexing.pipeline.ingest import DocumentResult, Versions
 from indexing.pipeline.progress import Advanced, Event
 
 JOBS_FILE = "jobs.sqlite3"
@@ -213,17 +213,16 @@ class Jobs:
         finally:
             self._run_collection(collection)
 
-    async def overtake(self, collection: str, documents: Sequence[str]) -> None:
-        """These have been written or deleted by somebody who came after the jobs that are here: jobs leave them so.
-
-        With no documents: whether that can be noted. Raises StoreUnavailable.
+    async def overtake(self, collection: str, versions: Mapping[str, str]) -> None:
+        """Hear what somebody who came after the jobs that are here is about to make of documents: id -> version, ""
+        for none. If that becomes of them, jobs leave them so. Raises StoreUnavailable, DiskFull.
         """
-        await (await self._records.get()).overtake(collection, documents)
+        await (await self._records.get()).overtake(collection, versions)
 
     async def fault(self) -> str | None:
         """Why the records cannot be used, so that nothing is indexed by the API; None if they can."""
         try:
-            await self.overtake("", ())
+            await self.overtake("", {})
         except WinnowError as exc:
             return str(exc)
         return None
@@ -365,7 +364,7 @@ class Jobs:
             await self._change(job, intended=tuple(await self._documents.intended(collection, part)))
         left: set[str] = set()
 
-        async def overtaken(documents: Sequence[str]) -> set[str]:
+        async def overtaken(documents: Sequence[str]) -> Versions:
             found = await (await self._records.get()).overtaken(job.record.id, documents)
             left.update(found)
             return found

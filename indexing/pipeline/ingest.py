@@ -4,7 +4,7 @@ The manifest keeps a submitted document whole, so that a rebuild, or the run aft
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,23 +24,26 @@ from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 
 T = TypeVar("T")
 
-Overtaken = Callable[[Sequence[str]], Awaitable[set[str]]]
-"""Ids of documents in hand -> those that somebody wrote or deleted who came later than this writer."""
+Versions = dict[str, set[str]]
+"""Document id -> versions of it; "" stands for none, as after a deletion."""
 
-Written = Callable[[Sequence[str]], Awaitable[None]]
-"""Hears the ids of documents in hand that have been written or deleted, or were to be deleted and are not there."""
+Overtaken = Callable[[Sequence[str]], Awaitable[Versions]]
+"""Ids of documents in hand -> what somebody who came later than this writer made of them, or began to."""
+
+Announce = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Hears what documents in hand are about to become: id -> version, "" where it is deleted."""
 
 _DOCUMENTS_PER_PART = 64
 _CHARACTERS_PER_PART = WINDOW * 800
 """About a window of passages: documents that are in one writer's hands together."""
 
 
-async def none_overtaken(_: Sequence[str]) -> set[str]:
+async def none_overtaken(_: Sequence[str]) -> Versions:
     """For a writer whom nobody overtakes."""
-    return set()
+    return {}
 
 
-async def ignore_written(_: Sequence[str]) -> None:
+async def announce_nothing(_: Mapping[str, str]) -> None:
     """For a writer whom nobody needs to hear."""
 
 
@@ -76,31 +79,32 @@ async def put_documents(
     report: Report = say_nothing,
     *,
     overtaken: Overtaken = none_overtaken,
-    written: Written = ignore_written,
+    announce: Announce = announce_nothing,
 ) -> list[DocumentResult]:
     """Index these documents; searchable on return. One result each, in order; one that fails stops no other.
 
-    `report` hears how many passages of the documents in hand are embedded. `overtaken` says which of them are to stay
-    as they are: "unchanged". `written` hears which are as their writer wants them. Both are asked while no other writer
-    can have these documents. If this is cancelled or fails, what was written stays, and of what was being written
-    nothing does.
+    `report` hears how many passages of the documents in hand are embedded. One that is as `overtaken` says stays so:
+    "unchanged". `announce` hears what they become before anything is written: where it fails, nothing is. Both are
+    asked while no other writer can have these documents. If this is cancelled or fails, what was written stays, and of
+    what was being written nothing does.
     """
     await ensure_collection(context, collection)
     results: list[DocumentResult] = []
     for part in _parts(documents):
-        put = partial(_put, documents=part, overtaken=overtaken, written=written)
+        put = partial(_put, documents=part, overtaken=overtaken, announce=announce)
         results += await _again_if_replaced(context, collection, put, report)
     return results
 
 
 async def delete_document(
-    context: PipelineContext, collection: str, document_id: str, *, written: Written = ignore_written
+    context: PipelineContext, collection: str, document_id: str, *, announce: Announce = announce_nothing
 ) -> bool:
-    """Remove a document with its passages; False if there is none with that id. `written` as of `put_documents`.
+    """Remove a document with its passages; False if there is none with that id. `announce` as of `put_documents`; it
+    hears of one that is not there as well.
 
     One that came from a file comes back with the next run over that file.
     """
-    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id, written=written))
+    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id, announce=announce))
 
 
 async def drop_collection(context: PipelineContext, collection: str) -> None:
@@ -167,14 +171,14 @@ async def _again_if_replaced(
             return await work(context, Writer(context, info.name, info.spec.lineage, report))
 
 
-async def _delete(context: PipelineContext, writer: Writer, document_id: str, written: Written) -> bool:
+async def _delete(context: PipelineContext, writer: Writer, document_id: str, announce: Announce) -> bool:
     async with context.locks.holding(writer.lineage, [document_id]):
         known = await context.manifest.document(writer.lineage, document_id)
         pending = await context.manifest.pending(writer.lineage, document_id)
         found = known is not None or (pending is not None and pending.op != "delete")
+        await announce({document_id: ""})
         if found:
             await writer.delete([document_id])
-        await written([document_id])  # also if not found: an attempt that was cut off may have deleted it unheard
     return found
 
 
@@ -199,12 +203,13 @@ async def _put(
     writer: Writer,
     documents: Sequence[SubmittedDocument],
     overtaken: Overtaken,
-    written: Written,
+    announce: Announce,
 ) -> list[DocumentResult]:
     """Documents of different ids. They are in this writer's hands until they are committed."""
     ids = [document.document_id() for document in documents]
     async with context.locks.holding(writer.lineage, ids):
-        stay = await overtaken(ids)
+        later = await overtaken(ids)
+        stay = {one for one, versions in later.items() if await _standing(context, writer, one) in versions}
         with context.claiming(writer.lineage) as claim:
             considered = [
                 (await _left(context, writer, document), None)
@@ -212,15 +217,23 @@ async def _put(
                 else await _consider(context, writer, claim, document)
                 for document in documents
             ]
+            results = [result for result, _ in considered]
             prepared = [prepared for _, prepared in considered if prepared]
+            failed = {result.id for result in results if result.status == "failed"}
+            become = {document.document_id(): document.document.content_hash() for document in documents}
             try:
+                await announce({one: version for one, version in become.items() if one not in failed})
                 await writer.write(prepared)
             except (asyncio.CancelledError, WinnowError):
                 await finish(_give_up(context, writer, [one.record.id for one in prepared]))
                 raise
-        results = [result for result, _ in considered]
-        await written([result.id for result in results if result.id and result.status != "failed"])
     return results
+
+
+async def _standing(context: PipelineContext, writer: Writer, document_id: str) -> str:
+    """The version of a document that counts; "" for none. What was begun and not committed does not."""
+    known = await context.manifest.document(writer.lineage, document_id)
+    return known.version if known else ""
 
 
 async def _left(context: PipelineContext, writer: Writer, submitted: SubmittedDocument) -> DocumentResult:

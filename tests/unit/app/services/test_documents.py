@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Do
 from indexing.documents import Document
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
-from indexing.pipeline.ingest import SubmittedDocument
+from indexing.pipeline.ingest import SubmittedDocument, Versions
 from indexing.pipeline.manifest import DocumentRecord, Manifest
 from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.write_stage import prepare
@@ -34,7 +34,7 @@ from tests.fakes.source import GivenEmbedder
 pytestmark = pytest.mark.anyio
 
 
-async def overtake(collection: str, documents: Sequence[str]) -> None:
+async def overtake(collection: str, versions: Mapping[str, str]) -> None:
     """For tests without jobs."""
 
 
@@ -58,6 +58,10 @@ def documents(bench: PipelineContext) -> Documents:
 
 def submitted(document_id: str, text: str = "dental") -> SubmittedDocument:
     return SubmittedDocument(document=Document(text=text), id=document_id)
+
+
+def version_of(text: str) -> str:
+    return Document(text=text).content_hash()
 
 
 async def ids(bench: PipelineContext) -> set[str]:
@@ -257,26 +261,26 @@ async def test_a_document_is_shown_as_it_was_until_its_update_is_complete(
 
 
 async def test_those_who_wait_overtake_jobs_with_what_they_wrote(documents: Documents) -> None:
-    """Also with what was so already, and with deletions, though nothing was there: an attempt that was cut off may have
-    deleted it. Not with what failed.
+    """Also with what was so already, and with deletions, though nothing was there: an earlier attempt may have been cut
+    off. Not with what failed.
     """
-    told: list[tuple[str, list[str]]] = []
+    told: list[tuple[str, Mapping[str, str]]] = []
 
-    async def listen(collection: str, ids: Sequence[str]) -> None:
-        told.extend([(collection, list(ids))] if ids else [])
+    async def listen(collection: str, versions: Mapping[str, str]) -> None:
+        told.append((collection, versions))
 
     for _ in range(2):
         await documents.index_at_once("c", [submitted("a"), submitted("b", "  ")], 1, listen)
     assert await documents.delete("c", "a", listen)
     assert not await documents.delete("c", "a", listen)
-    assert told == [("c", ["a"])] * 4
+    assert told == [("c", {"a": version_of("dental")})] * 2 + [("c", {"a": ""})] * 2
 
 
 async def test_nothing_is_written_where_jobs_cannot_be_told(documents: Documents) -> None:
     """Whoever hears that a request failed must not find that it was carried out."""
     await documents.index_at_once("c", [submitted("a", "before")], 1, overtake)
 
-    async def fail(collection: str, ids: Sequence[str]) -> None:
+    async def fail(collection: str, versions: Mapping[str, str]) -> None:
         raise StoreUnavailable("the jobs cannot be used")
 
     with pytest.raises(StoreUnavailable):
@@ -293,11 +297,22 @@ async def test_a_job_leaves_overtaken_documents_as_they_are(documents: Documents
     """One that is there keeps its text; one that was deleted does not come back."""
     await documents.index("c", [submitted("a", "the later one")])
 
-    async def overtaken(ids: Sequence[str]) -> set[str]:
-        return {"a", "gone"} & set(ids)
+    async def overtaken(ids: Sequence[str]) -> Versions:
+        return {"a": {"another", version_of("the later one")}, "gone": {""}}
 
     given = [submitted("a", "the earlier one"), submitted("gone"), submitted("new")]
     results = await documents.index("c", given, overtaken=overtaken)
     assert [(one.id, one.status) for one in results] == [("a", "unchanged"), ("gone", "unchanged"), ("new", "created")]
     assert [one.text for one in (await documents.document("c", "a"))[1]] == ["the later one"]
     assert [record.id for record in (await documents.page("c", after="", limit=9))[0]] == ["a", "new"]
+
+
+async def test_what_was_announced_and_never_written_keeps_no_job_from_its_work(documents: Documents) -> None:
+    """A put or a deletion that was cut off before it had changed anything."""
+    await documents.index("c", [submitted("a", "the first one"), submitted("b", "the first one")])
+
+    async def overtaken(ids: Sequence[str]) -> Versions:
+        return {"a": {version_of("never written")}, "b": {""}}
+
+    results = await documents.index("c", [submitted("a"), submitted("b")], overtaken=overtaken)
+    assert [(one.id, one.status) for one in results] == [("a", "updated"), ("b", "updated")]
