@@ -6,6 +6,7 @@ Görlitz,214,Marek Nowak      name is no answer, nor is one of a table without s
 """
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -98,17 +99,24 @@ def _records(text: str, mark: str, above: str, *, begins: bool) -> Iterator[Piec
 
 
 def _piped(text: str, spans: Sequence[Span], above: str) -> Iterator[Piece]:
-    """Lines with "|" between their cells; the head of a table is above a rule, or above the passage."""
+    """Lines with "|" between their cells; the head of a table is above a rule or the passage, or told by its look."""
     columns = _cells(above)
-    for number, span in enumerate(spans):
-        piece = text[span.start : span.end]
-        cells = _cells(piece)
-        if _RULE.fullmatch(piece):
+    lines = [text[span.start : span.end] for span in spans]
+    by_line = [() if _RULE.fullmatch(line) else _cells(line) for line in lines]
+    for at, (span, cells) in enumerate(zip(spans, by_line, strict=True)):
+        if _RULE.fullmatch(lines[at]):
             continue
-        following = spans[number + 1] if number + 1 < len(spans) else span
-        header = bool(cells) and bool(_RULE.fullmatch(text[following.start : following.end]))
+        ruled = at + 1 < len(lines) and bool(_RULE.fullmatch(lines[at + 1]))
+        header = bool(cells) and (ruled or (not columns and _heads(by_line[at:])))
         columns = cells if header or not cells else columns
         yield span, Row(cells, columns, header) if len(columns) > 1 else None
+
+
+def _heads(lines: Sequence[Cells]) -> bool:
+    """Whether the first of these lines is the head of a table: it has no number, most of those under it have one."""
+    first, *rows = itertools.takewhile(lambda cells: len(cells) == len(lines[0]), lines)
+    numbered = [any(map(str.isdigit, "".join(row))) for row in rows]
+    return len(numbered) > 1 and 2 * sum(numbered) >= len(numbered) and not any(map(str.isdigit, "".join(first)))
 
 
 def _cells(line: str) -> Cells:
@@ -132,6 +140,10 @@ def answering(question: ParsedQuestion, table: Sequence[Row], above: str) -> lis
     matched = [frozenset().union(*cells) for cells in by_cell]
     shared = frozenset.intersection(*matched) if len(table) > 1 else frozenset()
     named = [some - shared for some in matched]
+    if shared and not any(named):
+        # "the kettle", of which all rows are kinds; but not where another word of the question is nowhere.
+        around = _matched(question, " ".join((above, *table[0].columns)))
+        named = matched if question.terms.keys() <= shared | around else named
     return [
         _told(question, row, cells, above) if some and not any(some < other for other in named) else ""
         for row, cells, some in zip(table, by_cell, named, strict=True)
@@ -150,7 +162,7 @@ def _matched(question: ParsedQuestion, text: str) -> frozenset[str]:
 
 def _told(question: ParsedQuestion, row: Row, by_cell: Sequence[frozenset[str]], above: str) -> str:
     """The cells that name the row and those of the column asked for; all, if no column is known to be asked for."""
-    pairs = list(zip(row.columns, row.cells, strict=False))
+    pairs = [(column.replace("_", " "), cell) for column, cell in zip(row.columns, row.cells, strict=False)]
     named = {index for index, some in enumerate(by_cell[: len(pairs)]) if some}
     asked = attributes_named(fold(question.text))
     wanted = {index for index, pair in enumerate(pairs) if asked & attributes_told(fold(" ".join(pair)))}

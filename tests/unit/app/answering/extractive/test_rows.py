@@ -15,6 +15,10 @@ FRUIT = "Obst\tPreis pro Kilo\tHerkunft\nAprikosen\t4,80 €\tWachau\nMirabellen
 HALLS = "Raum;Plätze;Miete pro Tag\nSaal Elbe;120;340 €\nSaal Mulde;45;160 €\n"
 
 
+GUARANTEES = "Product | Guarantee\nLark kettles | 5 years\nWren travel kettle | 3 years\n\nAsk us."
+PRICES = "article,name,price_eur\nFL-1702,Lark 17 Vario,129.00\nFL-1001,Lark 10,64.00\n"
+
+
 def told(question: str, text: str, heading: tuple[str, ...] = (), start: int = 0) -> list[str]:
     """What the rows of a text tell."""
     rows = [row for _, row in pieces(msgspec.structs.replace(hit(text, start=start), heading=heading)) if row]
@@ -31,6 +35,8 @@ def told(question: str, text: str, heading: tuple[str, ...] = (), start: int = 0
         ("population of Kyoto?", MARKDOWN, "City: Kyoto; Population: 1,440,000"),
         ("Was kostet ein Kilo Mirabellen?", FRUIT, "Obst: Mirabellen; Preis pro Kilo: 3,90 €"),
         ("Wie viele Plätze hat der Saal Mulde?", HALLS, "Raum: Saal Mulde; Plätze: 45"),
+        ("What is the guarantee on the Wren?", GUARANTEES, "Product: Wren travel kettle; Guarantee: 3 years"),
+        ("How much does the Lark Vario cost?", PRICES, "name: Lark 17 Vario; price eur: 129.00"),
         ("青岛有多少员工？", "城市,员工人数,经理\n大连,86,王芳\n青岛,142,李强\n", "城市: 青岛; 员工人数: 142"),
     ],
 )
@@ -52,6 +58,12 @@ def test_a_row_answers_with_the_column_that_is_asked_for(question: str, text: st
 def test_a_row_of_another_name_or_without_the_column_is_no_answer(question: str, text: str) -> None:
     """What all rows share ("Saal") names none of them."""
     assert told(question, text) == []
+
+
+def test_all_rows_answer_where_the_question_names_what_they_share() -> None:
+    """And nothing that is nowhere in the table."""
+    assert len(told("What is the guarantee on a kettle?", GUARANTEES)) == 2
+    assert told("What is the guarantee on a copper kettle?", GUARANTEES) == []
 
 
 def test_the_head_of_a_table_is_above_the_passage() -> None:
