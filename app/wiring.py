@@ -60,6 +60,9 @@ SNAPSHOTS = "snapshots"
 PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Before what failed at the start is tried again: first, and after many times."""
+
 DURABLE = ("accounts", "jobs", "manifest", "store")
 CLOSE_S, CLOSE_DURABLE_S = 0.5, 2.0
 """How long each service may take to close: a thread that computes cannot be stopped, and must not keep the durable ones
@@ -296,8 +299,10 @@ class WarmUp:
         disk: DiskGuard,
         faults: Callable[[], Awaitable[list[str]]],
         repairs: Repairs,
+        retry_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._needs = needs
+        self._retry_s = retry_s
         self._finish_unfinished = finish_unfinished
         self._disk = disk
         self._faults = faults
@@ -336,8 +341,16 @@ class WarmUp:
         needs = (*self._needs.items(), ("languages", lambda: asyncio.to_thread(prepare_languages)))
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
-        await _try_and_log("manifest", self._repairs.check)
-        await self._finish_unfinished()
+        repairs = {"manifest": self._repairs.check, "unfinished documents": self._finish_unfinished}
+        left = {name: repair for name, repair in repairs.items() if not await _try_and_log(name, repair)}
+        await self._index_given_samples()
+        pause = self._retry_s
+        while left:  # a full disk or a store that is away: that may pass
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+            left = {name: repair for name, repair in left.items() if not await _try_and_log(name, repair, again=True)}
+
+    async def _index_given_samples(self) -> None:
         if self._samples is None:
             return
         try:
@@ -367,17 +380,20 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
     return Dependency(name=name, ready=True)
 
 
-async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]]) -> None:
-    """As `_try`, for the log; also a programming error is logged and goes no further."""
+async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]], *, again: bool = False) -> bool:
+    """As `_try`, for the log, which has a failure once; false where it may help to try `again`. A programming error is
+    logged, too, and goes no further.
+    """
     try:
         dependency = await _try(name, attempt, timeout_s=None)
     except Exception:
         log.exception("not ready", dependency=name)
-        return
+        return True
     if dependency.ready:
         log.info("ready", dependency=name)
-    else:
+    elif not again:
         log.error("not ready", dependency=name, detail=dependency.detail)
+    return dependency.ready
 
 
 def named_backends(settings: Settings) -> Backends:

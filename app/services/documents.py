@@ -93,6 +93,8 @@ class Documents:
         self._context, self._gates = context, gates
         self.indexing_time = IndexingTime()
         self._syncing: dict[str, asyncio.Lock] = {}
+        self._unfinished: dict[str, str] = {}
+        """Why documents of a collection are unfinished, as it was logged."""
         self._uploads = self._body_bytes = 0
         self._readers: ReaderPool | None = None
 
@@ -119,28 +121,30 @@ class Documents:
             yield
 
     async def finish_unfinished(self) -> None:
-        """Finish in every collection what a killed process left. What fails is logged and left to the next start, or to
-        the next run over files; it does not keep the other collections from being finished.
+        """Finish in every collection what a killed process left. Raises one of the errors, after all have been tried:
+        then it is worth trying again, or the next run over files finishes it.
         """
-        try:
-            context = await self._context()
-            collections = await context.store.collections()
-        except WinnowError as exc:
-            log.error("what an earlier run left unfinished cannot be looked for", detail=str(exc))
-            return
-        for info in collections:
+        context = await self._context()
+        failure: WinnowError | None = None
+        for info in await context.store.collections():
             try:
                 await self._finish(context, info)
             except WinnowError as exc:
-                log.error("documents stay unfinished", collection=info.name, detail=str(exc))
+                failure = exc
+                if self._unfinished.get(info.name) != str(exc):
+                    log.error("documents stay unfinished", collection=info.name, detail=str(exc))
+                self._unfinished[info.name] = str(exc)
             except Exception:
                 log.exception("documents stay unfinished", collection=info.name)
+        if failure is not None:
+            raise failure
 
     async def _finish(self, context: PipelineContext, info: CollectionInfo) -> None:
         name, lineage = info.name, info.spec.lineage
         if not (unfinished := await context.manifest.unfinished(lineage)):
             return
-        log.info("finishing what an earlier run left", collection=name, documents=len(unfinished))
+        if name not in self._unfinished:
+            log.info("finishing what an earlier run left", collection=name, documents=len(unfinished))
         await finish_deletions(context, name, lineage)
         await find_collection(context, name)  # whether the embedder is still the collection's
         await finish_submitted(context, name, lineage)

@@ -141,7 +141,7 @@ class Jobs:
 
     def start(self) -> None:
         """Continue in the background what is unfinished."""
-        self._resuming = asyncio.create_task(self._resume_or_log())
+        self._resuming = asyncio.create_task(self._resume_at_last())
 
     async def close(self) -> None:
         """Stop. The next `start` continues from here."""
@@ -257,6 +257,8 @@ class Jobs:
         records = await self._records.get()
         unfinished = [*await records.unfinished(), *await self._unrecorded(records)]
         for record in unfinished:
+            if record.id in self._active:  # by an attempt that a full disk cut off
+                continue
             waiting = msgspec.structs.replace(record, state="queued")
             await records.save(waiting, durable=False)
             self._reserved[record.id] = record.bytes
@@ -278,13 +280,21 @@ class Jobs:
                 lost.append(JobRecord(id=job_id, collection=collection, bytes=size, created_at=datetime.now(UTC)))
         return lost
 
-    async def _resume_or_log(self) -> None:
-        try:
-            await self._resumed.get()
-        except WinnowError as exc:
-            log.error("jobs cannot be continued", detail=str(exc))
-        except Exception:
-            log.exception("jobs cannot be continued")
+    async def _resume_at_last(self) -> None:
+        """As soon as it is possible: the disk may be full, and the next upload may be far."""
+        pause = self._limits.retry_s
+        while True:
+            try:
+                await self._resumed.get()
+            except WinnowError as exc:
+                log.error("jobs wait to be continued", detail=str(exc), seconds=pause)
+            except Exception:
+                log.exception("jobs cannot be continued")
+                return
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _activate(self, record: JobRecord) -> None:
         self._active[record.id] = _ActiveJob(record)

@@ -10,8 +10,11 @@ import structlog
 
 from app.backends.settings import BackendSettings
 from app.config.settings import IndexSection, Settings
-from app.wiring import Services
-from indexing.errors import EmbedderUnavailable, IndexBusy, StoreUnavailable
+from app.services.repairs import Repairs
+from app.wiring import Services, WarmUp
+from indexing.disk import DiskGuard
+from indexing.errors import DiskFull, EmbedderUnavailable, IndexBusy, StoreUnavailable
+from indexing.pipeline.context import PipelineContext
 from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
@@ -50,6 +53,30 @@ async def test_a_start_that_fails_does_not_stop_the_service() -> None:
     details = [dependency.detail for dependency in await given.warm_up.readiness()]
     assert details == ["held", "no", ""]
     await given.close()
+
+
+async def test_what_an_earlier_run_left_is_finished_as_soon_as_it_can_be(tmp_path: Path) -> None:
+    """A store that is away, or a full disk, puts it off and no more."""
+    outcomes = iter([StoreUnavailable("away"), DiskFull("full"), None])
+    finished = asyncio.Event()
+
+    async def finish() -> None:
+        if failure := next(outcomes):
+            raise failure
+        finished.set()
+
+    async def nothing(*_: object) -> list[str]:
+        return []
+
+    async def no_context() -> PipelineContext:
+        raise StoreUnavailable("away")
+
+    disk = DiskGuard(tmp_path, 0)
+    warm_up = WarmUp({}, finish, nothing, disk, nothing, Repairs(no_context), retry_s=0.01)
+    warm_up.start(None)
+    async with asyncio.timeout(30):
+        await finished.wait()
+    await warm_up.close()
 
 
 async def test_backends_that_cannot_be_opened_keep_nobody_from_getting_ready(

@@ -17,7 +17,7 @@ from app.services.admission import Gates
 from app.services.document_validation import failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
 from indexing.documents import Document
-from indexing.errors import StoreUnavailable
+from indexing.errors import EmbedderMismatch, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument, Versions
 from indexing.pipeline.manifest import DocumentRecord, Manifest
@@ -235,7 +235,8 @@ async def test_a_collection_that_cannot_be_finished_keeps_no_other_from_it(
     await bench.store.drop("c")
     await bench.store.create("c", spec)
     fine = await leave_unfinished(bench, documents, "d", tmp_path)
-    await documents.finish_unfinished()
+    with pytest.raises(EmbedderMismatch):
+        await documents.finish_unfinished()
     assert {record.id for record in await bench.manifest.unfinished(stuck)} == {"new", "updated", "file"}
     assert await bench.manifest.unfinished(fine) == []
 

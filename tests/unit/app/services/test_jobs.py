@@ -9,7 +9,7 @@ import pytest
 from app.errors import InvalidRequest, NotFound, Overloaded
 from app.services.document_validation import SubmittedFile, Validated
 from app.services.job_records import MAX_ERRORS
-from app.services.jobs import Job, JobLimits, Jobs
+from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs
 from indexing.disk import DiskGuard
 from indexing.documents import Document
 from indexing.errors import DiskFull, StoreUnavailable
@@ -457,6 +457,27 @@ async def test_what_was_overtaken_stays_so_after_a_restart(tmp_path: Path, index
     assert counts(await ended(after, job))[:4] == (3, 1, 0, 2)
     await after.close()
     assert sorted(index.versions) == [("c", "d1")]
+
+
+async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Path, index: Index) -> None:
+    """Without a restart, and without waiting for the next upload."""
+    index.stop_after = 1
+    before = jobs_of(tmp_path, index)
+    job = await before.submit("c", many(3), 1)
+    await index.hanging.wait()
+    await before.close()
+    index.stop_after = None
+    file = tmp_path / JOBS_FILE
+    hidden = file.rename(tmp_path / "elsewhere")
+    file.mkdir()  # nothing that SQLite could open
+    after = jobs_of(tmp_path, index, retry_s=0.01)
+    after.start()
+    with pytest.raises(StoreUnavailable):
+        await after.find(job.id)
+    file.rmdir()
+    hidden.rename(file)
+    assert (await ended(after, job)).state == "done"
+    await after.close()
 
 
 async def test_nobody_is_overtaken_where_no_job_waits(jobs: Jobs, index: Index) -> None:
