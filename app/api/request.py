@@ -39,6 +39,9 @@ _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 LONE_SURROGATE = "a text has a lone surrogate, such as \\ud83d without its other half, which is not a character"
 """JSON can spell it, and UTF-8 cannot carry it: it comes from cutting a text within an emoji."""
 
+NO_BODY = b"no body"
+"""This object stands for an empty body: Litestar would not have it decoded."""
+
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]*)`")
 
 
@@ -47,7 +50,7 @@ def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
 
     Raises InvalidRequest with a pointer to the field, or the position of the syntax error.
     """
-    body = body.removeprefix(BOM_UTF8)
+    body = b"" if body is NO_BODY else body.removeprefix(BOM_UTF8)
     if not body.strip():
         raise InvalidRequest(f"the body is empty; send a JSON object with {_fields(kind)}")
     try:
@@ -138,7 +141,7 @@ class OptionalJSON(StrictJSON[T]):
     """As StrictJSON, and no body at all is an empty object."""
 
     def decode_bytes(self, value: bytes) -> T:
-        return super().decode_bytes(value) if value.strip() else decode(b"{}", self.model_type)
+        return super().decode_bytes(value) if value is not NO_BODY else decode(b"{}", self.model_type)
 
 
 class BodyRequest(Request[Any, Any, Any]):
@@ -146,7 +149,7 @@ class BodyRequest(Request[Any, Any, Any]):
 
     async def body(self) -> bytes:
         body = await super().body()
-        return b" " if not body and _reads_json(self) else body
+        return NO_BODY if not body and _reads_json(self) else body
 
 
 CountBytes = Callable[[int], None]

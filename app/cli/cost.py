@@ -12,7 +12,14 @@ from rich.text import Text
 
 from app.accounting.budgets import rate
 from app.accounting.estimator.arithmetic import api_usd_at, break_even, self_host_usd_at
-from app.accounting.estimator.models import GPUS, ApiCost, Estimate, SelfHostCost
+from app.accounting.estimator.models import (
+    GPUS,
+    LONGEST_RENTAL_H,
+    SHORTEST_RENTAL_H,
+    ApiCost,
+    Estimate,
+    SelfHostCost,
+)
 from app.cli.render import clean
 from app.cli.session import estimate_cost
 from app.cli.terminal import current_settings, dollars, out, print_json, read_tokens, short
@@ -96,9 +103,12 @@ def rented_hours(text: str) -> float | Literal["needed"]:
     if text == "needed":
         return "needed"
     try:
-        return float(text)
+        hours = float(text)
     except ValueError as exc:
         raise click.BadParameter(f"{text!r} is neither a number of hours nor 'needed'") from exc
+    if not SHORTEST_RENTAL_H <= hours <= LONGEST_RENTAL_H:
+        raise click.BadParameter(f"{text} is not between {SHORTEST_RENTAL_H:g} and {LONGEST_RENTAL_H:g} hours")
+    return hours
 
 
 def gpu_price(text: str) -> tuple[str, float]:

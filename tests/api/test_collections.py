@@ -71,6 +71,7 @@ async def test_a_collection_of_another_model_is_a_conflict(client: httpx.AsyncCl
     response = await client.put("/collections/othermodel")
     assert response.status_code == 409
     assert "--rebuild" in response.json()["detail"]
+    assert (await client.delete("/collections/othermodel")).status_code == 204  # others search all that there are
 
 
 @pytest.mark.parametrize("name", [".hidden", "a%20b", "x" * 65, "a--0123456789ab", "%C3%BC"])

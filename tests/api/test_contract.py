@@ -7,7 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.schemas import BaseSchema
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from tests.fakes.running import RunningServer
 
@@ -17,6 +17,9 @@ EXAMPLES = 25
 
 # Valid JSON need not be a valid filter: its grammar is checked by `indexing.filters`, which answers 400.
 EXCLUDED = [positive_data_acceptance]
+
+# A field of a form is text, whatever was meant by it: what is no string in JSON is one there.
+EXCLUDED_OF_FORMS = [*EXCLUDED, negative_data_rejection]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,17 @@ def test_the_implementation_keeps_its_description(
         if mode is GenerationMode.NEGATIVE and operation.method.upper() in ("GET", "DELETE"):
             continue  # a request without a body has nothing that could be wrong
 
-        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            derandomize=True,
+        )
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case: Case) -> None:
-            case.call_and_validate(excluded_checks=EXCLUDED)
+            form = case.media_type == "multipart/form-data"
+            case.call_and_validate(excluded_checks=EXCLUDED_OF_FORMS if form else EXCLUDED)
 
         with subtests.test(operation=operation.label):
             holds()

@@ -35,6 +35,7 @@ async def test_a_gpu_of_ones_own_price(client: httpx.AsyncClient) -> None:
         ({"input_tokens": -1}, "/input_tokens"),
         ({**MONTH, "cached_share": 2}, "/cached_share"),
         ({**MONTH, "hours": 800}, "/hours"),
+        ({**MONTH, "hours": 5e-324}, "/hours"),
         ({**MONTH, "hours": "always"}, "/hours"),
         ({**MONTH, "gpus": {"RTX 9": 1}}, "/gpus"),
         ({**MONTH, "output_token": 1}, "/output_token"),

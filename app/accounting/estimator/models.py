@@ -82,6 +82,10 @@ MONTH_H = 730.0
 """Hours in a month: 365 x 24 / 12."""
 
 
+SHORTEST_RENTAL_H, LONGEST_RENTAL_H = 0.01, 744.0
+"""Of `Workload.hours`: half a minute, and a month of 31 days."""
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """A month's tokens, and assumptions. `cached_share` of the input is cached.
 

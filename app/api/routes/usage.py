@@ -12,7 +12,14 @@ from litestar.response import Stream
 from msgspec import Meta
 
 from app.accounting.accounts import Accounts, UsageReport
-from app.accounting.estimator.models import GPUS, MONTH_H, Estimate, Workload
+from app.accounting.estimator.models import (
+    GPUS,
+    LONGEST_RENTAL_H,
+    MONTH_H,
+    SHORTEST_RENTAL_H,
+    Estimate,
+    Workload,
+)
 from app.accounting.reports import DEFAULT_SINCE, ExportedCall, GroupBy
 from app.api.openapi import problems
 from app.api.request import Injected, StrictJSON
@@ -66,7 +73,7 @@ async def _next(pages: Iterator[bytes]) -> bytes | None:
 
 
 Tokens = Annotated[int, Meta(ge=0, le=10**15, description="In a month.")]
-Hours = Annotated[float, Meta(gt=0, le=744)]
+Hours = Annotated[float, Meta(ge=SHORTEST_RENTAL_H, le=LONGEST_RENTAL_H)]
 DollarsPerHour = Annotated[float, Meta(ge=0, le=1000)]
 
 

@@ -95,6 +95,8 @@ def test_options_are_read_as_people_write_them() -> None:
     [
         (token_count, "ten", "write 250k"),
         (rented_hours, "all", "neither a number of hours nor 'needed'"),
+        (rented_hours, "5e-324", "not between 0.01 and 744 hours"),
+        (rented_hours, "nan", "not between 0.01 and 744 hours"),
         (gpu_price, "H100", "known are RTX 3060, RTX 3080, RTX 4090"),
         (gpu_price, "4090=cheap", "not a price per hour"),
     ],
