@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from app.api.request import BodyRequest, StrictJSON, caller_of, decode, while_connected
+from app.api.request import NO_BODY, BodyRequest, StrictJSON, caller_of, decode, while_connected
 from app.domain import Caller, Hit, Query, SearchResult
 from app.errors import pointing_at
 from app.services.search import Searcher
@@ -21,7 +21,7 @@ class LenientJSON(StrictJSON[T]):
     """
 
     def decode_bytes(self, value: bytes) -> T:
-        if value.strip():
+        if value is not NO_BODY and value.strip():
             self.check_headers()
         return decode(value, self.model_type, strict=False)
 

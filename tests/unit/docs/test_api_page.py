@@ -157,7 +157,7 @@ def _kind(shape: Schema) -> str:
 
 
 def _within(kind: str, least: Any, most: Any, unit: str = "") -> str:
-    least, most = (int(bound) if isinstance(bound, float) else bound for bound in (least, most))
+    least, most = (f"{bound:g}" if isinstance(bound, float) else bound for bound in (least, most))
     if most is None:
         return kind
     return f"{kind}, at most {most}{unit}" if least is None else f"{kind}, {least} to {most}{unit}"
