@@ -39,6 +39,12 @@ OVERLOADED = 0.6
 FIRST_GUESS_S = 0.01
 """What a visit is taken to last until one has ended."""
 
+LEFT_AT_LEAST = 0.25
+"""Of a visit that takes longer than the mean, this share of the mean is taken to be left."""
+
+LONGEST_AFTER_S = 30.0
+"""No refused visitor is told to come back later than this."""
+
 HOLD_S = 2.0
 """After so many seconds a visit gives its place to the next: it must be waiting for something, not working."""
 
@@ -59,153 +65,209 @@ class Activity:
         self.begun = 0
 
 
+class _Visit:
+    """One that works, since `began`, or waits for `place`."""
+
+    def __init__(self, gate: "Gate", place: asyncio.Future[None], *, again: bool) -> None:
+        self.gate, self.place, self.again = gate, place, again
+        self.began = 0.0
+
+
+class Places:
+    """Where `count` visits run at once. Those of several gates may share them: then the gates take turns, and of one
+    gate's visitors the first to come is served first.
+
+    Who comes again is let in at once, and until one leaves for it nobody else is.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        activity: Activity | None = None,
+        *,
+        hold_s: float = HOLD_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.activity, self.hold_s, self.clock = activity or Activity(), hold_s, clock
+        self._count = count
+        self._running: dict[_Visit, None] = {}
+        self._lines: dict[Gate, deque[_Visit]] = {}
+        """In the order of their turns."""
+        self._full_share, self._looked_at = 0.0, clock()
+        self._taken_until = 0.0
+
+    @property
+    def nobody_waits(self) -> bool:
+        """Whether there is no line."""
+        return not any(self._lines.values())
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether for some seconds more has come than can be served."""
+        self._look()
+        return self._full_share > OVERLOADED
+
+    def expected_wait_s(self, gate: "Gate") -> float:
+        """Of one who comes to that gate now: what is left of those at work, and the visits of those who are served
+        earlier.
+        """
+        if self._free:
+            return 0.0
+        now = self.clock()
+        work_s = sum(visit.gate.left_s(now - visit.began, again=visit.again) for visit in self._running)
+        own, before = len(self._lines.get(gate, ())), True
+        for other, line in self._lines.items():
+            before &= other is not gate
+            work_s += min(len(line), own + before) * other.left_s()
+        return work_s / self._count
+
+    def appoint(self, wait_s: float, cost_s: float) -> float:
+        """After how many seconds a refused visitor, who takes `cost_s`, should come back: each at a time of their own,
+        else all of them would come at once, and be refused again.
+        """
+        now = self.clock()
+        at = max(self._taken_until, now + wait_s)
+        self._taken_until = min(at + cost_s / self._count, now + LONGEST_AFTER_S)
+        return at - now
+
+    async def enter(self, visit: _Visit, watch: Stopwatch) -> None:
+        """Take a place, or wait for one."""
+        if visit.again or self._free:
+            self._begin(visit)
+            return
+        line = self._lines.setdefault(visit.gate, deque())
+        line.append(visit)
+        try:
+            with watch.stage(WAIT):
+                await visit.place
+        except asyncio.CancelledError:
+            if visit in self._running:  # it was given the place at the moment it left
+                self.leave(visit)
+            elif visit in line:
+                line.remove(visit)
+            raise
+
+    def leave(self, visit: _Visit) -> None:
+        """Hand the place to the next in line. A second time does nothing."""
+        if visit not in self._running:
+            return
+        self._look()
+        del self._running[visit]
+        while len(self._running) < self._count and (following := self._next()):
+            self._begin(following)
+            following.place.set_result(None)
+
+    @property
+    def _free(self) -> bool:
+        return len(self._running) < self._count and self.nobody_waits
+
+    def _next(self) -> _Visit | None:
+        """Whose turn it is; that gate's next turn comes after those of the others."""
+        for gate, line in list(self._lines.items()):
+            while line:
+                visit = line.popleft()
+                if not visit.place.done():  # else it has just given up
+                    self._lines[gate] = self._lines.pop(gate)
+                    return visit
+        return None
+
+    def _begin(self, visit: _Visit) -> None:
+        self._look()
+        visit.began = self.clock()
+        self._running[visit] = None
+
+    def _look(self) -> None:
+        """Bring up to date the share of the time in which all places are taken; before that changes."""
+        now = self.clock()
+        kept = math.exp((self._looked_at - now) / RECENT_S)
+        self._full_share = self._full_share * kept + (1 - kept) * (len(self._running) >= self._count)
+        self._looked_at = now
+
+
 class Gate:
-    """Lets `places` visits of one kind run at once, first come, first served, and refuses who would wait too long.
+    """Lets visits of one kind to the places, and refuses who would wait too long.
 
     `kind` names the visitors to those who are refused ("searches"). With an infinite `patience` nobody is, and nobody
     who would wait for less than `least_s`.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        places: int,
-        activity: Activity | None = None,
-        *,
-        patience: float = PATIENCE,
-        least_s: float = 0.0,
-        hold_s: float = HOLD_S,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        self._kind, self._places, self._clock = kind, places, clock
-        self._activity, self._patience, self._hold_s = activity or Activity(), patience, hold_s
-        self._least_s = least_s
-        self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._returning: deque[asyncio.Future[None]] = deque()
-        self._recent_s, self._step_s = FIRST_GUESS_S, 0.0
-        self._moved_at = clock()
+    def __init__(self, kind: str, places: Places, *, patience: float = PATIENCE, least_s: float = 0.0) -> None:
+        self._kind, self._places = kind, places
+        self._patience, self._least_s = patience, least_s
+        self._visit_s, self._again_s = FIRST_GUESS_S, 0.0
         self._quiet_s: float | None = None
-        self._full_share, self._looked_at = 0.0, clock()
 
     @property
     def expected_wait_s(self) -> float:
-        """Of a visitor who comes now: those ahead, times what the line took lately to move on by one."""
-        ahead = len(self._waiting) + len(self._returning)
-        if self._running < self._places and not ahead:
-            return 0.0
-        return (ahead + 1) * self._pace_s
+        """Of a visitor who comes now."""
+        return self._places.expected_wait_s(self)
 
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
-        self._look()
-        overloaded = self._full_share > OVERLOADED
-        return max(self._least_s if overloaded else BURST_S, self._patience * (self._quiet_s or FIRST_GUESS_S))
+        least_s = self._least_s if self._places.overloaded else BURST_S
+        quiet_s = (self._quiet_s or FIRST_GUESS_S) * (1 + self._again_s / self._visit_s)
+        return max(least_s, self._patience * quiet_s)
 
-    @property
-    def _pace_s(self) -> float:
-        """Seconds from one new visitor to the next: as the line moved, which those who return hold up, too."""
-        return max(self._step_s if self._waiting else 0.0, self._recent_s / self._places)
+    def left_s(self, elapsed_s: float = 0.0, *, again: bool = False) -> float:
+        """What a visit probably still takes, and a new one's coming again."""
+        left_s = max(self._visit_s - elapsed_s, LEFT_AT_LEAST * self._visit_s)
+        return left_s if again else left_s + self._again_s
 
     @asynccontextmanager
     async def visit(self, watch: Stopwatch | None = None, *, again: bool = False) -> AsyncGenerator[None, None]:
         """For as long as the body runs. Raises Overloaded, with the time after which it is worth coming back.
 
-        A request that comes `again` is never refused and goes ahead of new ones: what it has cost must not be lost.
+        A request that comes `again` is let in at once: what it has cost must not be lost.
         """
-        await self._enter(watch or Stopwatch(), again=again)
-        began, activity = self._clock(), self._activity
+        places, loop = self._places, asyncio.get_running_loop()
+        if not again and self._patience < math.inf and (wait_s := self.expected_wait_s) > self.limit_s:
+            after_s = places.appoint(wait_s, self.left_s())
+            raise Overloaded(f"too many {self._kind} at once: this one would wait for {wait_s:.1f} s", after_s)
+        visit = _Visit(self, loop.create_future(), again=again)
+        await places.enter(visit, watch or Stopwatch())
+        began, activity = places.clock(), places.activity
         activity.running += 1
         activity.begun += 1
-        alone = activity.begun if activity.running == 1 and not self._waiting else 0
-        holds = True
-
-        def leave() -> None:
-            nonlocal holds
-            if holds:
-                holds = False
-                self._leave()
-
-        early = asyncio.get_running_loop().call_later(self._hold_s, leave)
+        alone = activity.begun if activity.running == 1 and places.nobody_waits else 0
+        early = loop.call_later(places.hold_s, places.leave, visit)
         try:
             yield
-            self._measure(self._clock() - began, quiet=alone == activity.begun)
+            self._measure(places.clock() - began, again=again, alone=alone == activity.begun)
         finally:
             early.cancel()
             activity.running -= 1
-            leave()
+            places.leave(visit)
 
-    async def _enter(self, watch: Stopwatch, *, again: bool) -> None:
-        if self._running < self._places and not self._waiting and not self._returning:
-            self._look()
-            self._running += 1
+    def _measure(self, took_s: float, *, again: bool, alone: bool) -> None:
+        took_s = min(took_s, self._places.hold_s)
+        if again:  # not everybody comes again: this is the mean of all
+            self._again_s += NEW_SHARE * took_s
             return
-        if not again and (wait_s := self.expected_wait_s) > self.limit_s:
-            raise Overloaded(f"too many {self._kind} at once: this one would wait for {wait_s:.1f} s", wait_s)
-        line = self._returning if again else self._waiting
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            self._moved_at = self._clock()
-        line.append(place)
-        try:
-            with watch.stage(WAIT):
-                await place
-        except asyncio.CancelledError:
-            if not place.cancelled():  # it was given the place at the moment it left
-                self._leave()
-            elif place in line:
-                line.remove(place)
-            raise
-        if not again:
-            self._measure_step()
-
-    def _leave(self) -> None:
-        """Hand the place to the next in line."""
-        for line in (self._returning, self._waiting):
-            while line:
-                place = line.popleft()
-                if not place.done():
-                    place.set_result(None)
-                    return
-        self._look()
-        self._running -= 1
-
-    def _measure_step(self) -> None:
-        now = self._clock()
-        self._step_s += NEW_SHARE * (now - self._moved_at - self._step_s)
-        self._moved_at = now
-
-    def _look(self) -> None:
-        """Bring up to date the share of the time in which all places are taken; before that changes."""
-        now = self._clock()
-        kept = math.exp((self._looked_at - now) / RECENT_S)
-        self._full_share = self._full_share * kept + (1 - kept) * (self._running >= self._places)
-        self._looked_at = now
-
-    def _measure(self, took_s: float, *, quiet: bool) -> None:
-        took_s = min(took_s, self._hold_s)
-        self._recent_s += NEW_SHARE * (took_s - self._recent_s)
-        if quiet:
+        self._visit_s += NEW_SHARE * (max(took_s, SHORTEST_S) - self._visit_s)
+        self._again_s -= NEW_SHARE * self._again_s
+        if alone:
             before_s = self._quiet_s or took_s
             # A geometric mean: the first visit may have to wait seconds for what is being loaded.
             self._quiet_s = before_s * math.pow(max(took_s, SHORTEST_S) / max(before_s, SHORTEST_S), NEW_SHARE)
 
 
 class Gates:
-    """The gates of one process: the kinds of requests do not wait for one another, but for the processor.
+    """The gates of one process, which share its `cores`.
 
-    Each kind may fill half of the `cores`, so that two kinds get on beside each other; rankings of callers' texts and
-    small writes are one kind, as they share a lane of the embedding model. `remote`: a store on a server is
-    waited for, not worked for. `patient` gates refuse nobody.
+    Half of them are for searches, which are to be quick whatever else is asked for; the other half is for the longer
+    work, in turns: answers, rankings of callers' texts and small writes. More at once would only slow each other down.
+    Of a store on a server (`remote`) most of a visit is waiting, so that more of them go on at once, and texts, which
+    it does not concern, have places of their own. `patient` gates refuse nobody.
     """
 
     def __init__(self, cores: int, *, patient: bool = False, remote: bool = False) -> None:
         activity, patience = Activity(), math.inf if patient else PATIENCE
-        waited_for = REMOTE_VISITS if remote else 1
         half = max(1, cores // 2)
-        places = half * waited_for
-        self.searches = Gate("searches", places, activity, patience=patience, least_s=LEAST_S)
-        self.answers = Gate("answers", places, activity, patience=patience, least_s=LEAST_S)
-        self.texts = Gate("rankings and writes", half, activity, patience=patience, least_s=WRITERS_S)
-        self.readings = Gate("readings of documents", places, activity, patience=patience)
+        count = half * (REMOTE_VISITS if remote else 1)
+        answers = Places(count, activity)
+        texts = Places(half, activity) if remote else answers
+        self.searches = Gate("searches", Places(count, activity), patience=patience, least_s=LEAST_S)
+        self.answers = Gate("answers", answers, patience=patience, least_s=LEAST_S)
+        self.texts = Gate("rankings and writes", texts, patience=patience, least_s=WRITERS_S)
+        self.readings = Gate("readings of documents", Places(count, activity), patience=patience)

@@ -7,7 +7,19 @@ import pytest
 
 from app.errors import Overloaded
 from app.observability.timing import Stopwatch
-from app.services.admission import BURST_S, FIRST_GUESS_S, OVERLOADED, PATIENCE, RECENT_S, WAIT, Activity, Gate, Gates
+from app.services.admission import (
+    BURST_S,
+    FIRST_GUESS_S,
+    LONGEST_AFTER_S,
+    OVERLOADED,
+    PATIENCE,
+    RECENT_S,
+    WAIT,
+    Activity,
+    Gate,
+    Gates,
+    Places,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +93,7 @@ async def leave_all(visitors: list[Visitor]) -> None:
 
 async def test_as_many_as_there_are_places_work_at_once() -> None:
     """The others wait in line and enter in their order."""
-    gate = Gate("searches", 2)
+    gate = Gate("searches", Places(2))
     visitors = await come(gate, 4)
     assert [visitor.inside for visitor in visitors] == [True, True, False, False]
     await visitors[1].leave()
@@ -93,7 +105,7 @@ async def test_as_many_as_there_are_places_work_at_once() -> None:
 
 async def test_only_who_waited_has_a_wait_in_the_timings() -> None:
     """A free place is taken without one."""
-    gate = Gate("searches", 1)
+    gate = Gate("searches", Places(1))
     visitors = await come(gate, 2)
     await leave_all(visitors)
     assert [WAIT in visitor.watch.timings_ms() for visitor in visitors] == [False, True]
@@ -102,7 +114,7 @@ async def test_only_who_waited_has_a_wait_in_the_timings() -> None:
 async def test_a_burst_is_let_in_and_a_crowd_is_not() -> None:
     """What would wait for longer than BURST_S is refused, with the wait to expect."""
     clock = Clock()
-    gate = Gate("searches", 1, clock=clock)
+    gate = Gate("searches", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.05, times=100)
     visitors = await come(gate, 100)
     errors = refused(visitors)
@@ -115,7 +127,7 @@ async def test_a_burst_is_let_in_and_a_crowd_is_not() -> None:
 async def test_under_lasting_overload_the_line_is_short() -> None:
     """When more comes than is served, nobody waits for longer than PATIENCE quiet visits."""
     clock = Clock()
-    gate = Gate("searches", 1, clock=clock)
+    gate = Gate("searches", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.05, times=100)
     assert gate.limit_s == BURST_S
     everybody: list[Visitor] = []
@@ -132,7 +144,7 @@ async def test_under_lasting_overload_the_line_is_short() -> None:
 async def test_writers_may_wait_in_any_case() -> None:
     """However quick a quiet visit is, the strictest limit is `least_s`."""
     clock = Clock()
-    gate = Gate("writes", 1, clock=clock, least_s=1.0)
+    gate = Gate("writes", Places(1, clock=clock), least_s=1.0)
     await pass_alone(gate, clock, 0.02, times=100)
     crowd = await come(gate, 2000)
     clock.now += LASTING_S
@@ -143,7 +155,7 @@ async def test_writers_may_wait_in_any_case() -> None:
 async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
     """How full it was long ago does not count."""
     clock = Clock()
-    gate = Gate("searches", 1, clock=clock)
+    gate = Gate("searches", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.02, times=100)
     crowd = await come(gate, 2000)
     assert gate.limit_s == BURST_S
@@ -158,7 +170,7 @@ async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
 async def test_quick_visits_come_in_bursts_of_their_own() -> None:
     """What takes a millisecond may come by the hundred."""
     clock = Clock()
-    gate = Gate("readings", 1, clock=clock)
+    gate = Gate("readings", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.001, times=100)
     visitors = await come(gate, 90)
     assert not refused(visitors)
@@ -167,7 +179,7 @@ async def test_quick_visits_come_in_bursts_of_their_own() -> None:
 
 async def test_a_visit_that_only_waits_gives_its_place_away() -> None:
     """After `hold_s` the next one enters; when the first one ends, nothing more is given away."""
-    gate = Gate("writes", 1, hold_s=0.01)
+    gate = Gate("writes", Places(1, hold_s=0.01))
     stuck, following, last = await come(gate, 3)
     while not following.inside:  # noqa: ASYNC110 - a timer of the event loop
         await asyncio.sleep(0.001)
@@ -185,7 +197,7 @@ async def test_a_visit_that_only_waits_gives_its_place_away() -> None:
 async def test_the_first_slow_visit_is_soon_forgotten() -> None:
     """It waited for a model to be loaded: quiet is what follows."""
     clock = Clock()
-    gate = Gate("searches", 1, clock=clock)
+    gate = Gate("searches", Places(1, clock=clock))
     await pass_alone(gate, clock, 8.0)
     await pass_alone(gate, clock, 0.01, times=20)
     assert gate.limit_s == pytest.approx(BURST_S, rel=0.01)
@@ -194,7 +206,7 @@ async def test_the_first_slow_visit_is_soon_forgotten() -> None:
 async def test_quiet_is_measured_only_alone() -> None:
     """A visit beside another, behind whatever gate of the process, says nothing about quiet."""
     clock, activity = Clock(), Activity()
-    gate, other = (Gate(kind, 1, activity, hold_s=100, clock=clock) for kind in ("searches", "answers"))
+    gate, other = (Gate(kind, Places(1, activity, hold_s=100, clock=clock)) for kind in ("searches", "answers"))
     await pass_alone(gate, clock, 3.0)
     (beside,) = await come(other, 1)
     await pass_alone(gate, clock, 60.0, times=20)
@@ -202,45 +214,80 @@ async def test_quiet_is_measured_only_alone() -> None:
     await beside.leave()
 
 
-async def test_who_comes_again_goes_first_and_is_never_refused() -> None:
-    """What a request has cost already must not be lost."""
+async def test_who_comes_again_is_let_in_at_once() -> None:
+    """What a request has cost already must not be lost. Nobody new is let in until as many have left."""
     clock = Clock()
-    gate = Gate("answers", 1, clock=clock)
+    gate = Gate("answers", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.05, times=100)
-    visitors = await come(gate, 30)
-    waiting = [visitor for visitor in visitors if not visitor.task.done()]
-    again = await come(gate, 30, again=True)
-    assert not refused(again)
-    await waiting[0].leave()
+    visitors = await come(gate, 3)
+    again = await come(gate, 2, again=True)
+    assert all(visitor.inside for visitor in again)
+    for leaving in (visitors[0], again[0]):
+        await leaving.leave()
+        await settle()
+        assert not visitors[1].inside
+    await again[1].leave()
     await settle()
-    assert again[0].inside
-    assert not waiting[1].inside
-    await leave_all(visitors + again)
+    assert [visitor.inside for visitor in visitors] == [True, True, False]
+    await leave_all(visitors)
 
 
-async def test_the_wait_is_expected_by_how_the_line_moves() -> None:
-    """Those who return hold it up, too: visits of 10 ms may mean a line that moves once in 50 ms."""
+async def test_the_wait_is_what_those_ahead_still_take() -> None:
+    """By the mean visit of each one's kind, with its coming again; of the one at work only what is left."""
     clock = Clock()
-    gate = Gate("answers", 1, clock=clock)
-    visitors = await come(gate, 40)
-    for number in range(30):
-        (returning,) = await come(gate, 1, again=True)
-        clock.now += 0.01
-        await visitors[number].leave()
+    places = Places(1, clock=clock)
+    quick, slow = Gate("rankings", places), Gate("answers", places)
+    for _ in range(50):
+        await pass_alone(quick, clock, 0.02)
+        await pass_alone(slow, clock, 0.1)
+        (again,) = await come(slow, 1, again=True)
+        clock.now += 0.3
+        await again.leave()
+    at_work = await come(slow, 1)
+    in_line = await come(quick, 5)
+    clock.now += 0.06
+    assert quick.expected_wait_s == pytest.approx(0.04 + 0.3 + 5 * 0.02, rel=0.01)
+    clock.now += 10
+    assert quick.expected_wait_s == pytest.approx(0.025 + 0.3 + 5 * 0.02, rel=0.01)
+    await leave_all(at_work + in_line)
+
+
+async def test_gates_share_their_places_in_turns() -> None:
+    """However many came to one of them earlier; and who comes is told the wait that this makes."""
+    clock = Clock()
+    places = Places(1, clock=clock)
+    answers, texts = Gate("answers", places), Gate("rankings", places)
+    await pass_alone(answers, clock, 0.01, times=100)
+    await pass_alone(texts, clock, 0.1, times=100)
+    asked = await come(texts, 5)
+    assert answers.expected_wait_s == pytest.approx(0.1 + 0.1)
+    asked += await come(answers, 2)
+    assert texts.expected_wait_s == pytest.approx(0.1 + 4 * 0.1 + 2 * 0.01)
+    order = [0, 1, 5, 2, 6, 3, 4]
+    for place, number in enumerate(order):
+        assert [asked.index(one) for one in asked if one.inside] == sorted(order[: place + 1])
+        await asked[number].leave()
         await settle()
-        clock.now += 0.04
-        await returning.leave()
-        await settle()
-        visitors += await come(gate, 1)
-        visitors = [visitor for visitor in visitors if visitor.refusal is None]
-    waiting = sum(not visitor.inside for visitor in visitors)
-    assert gate.expected_wait_s == pytest.approx((waiting + 1) * 0.05, rel=0.05)
+
+
+async def test_the_refused_are_told_to_come_at_different_times() -> None:
+    """One after the other, as many as can be served; nobody has to wait for longer than LONGEST_AFTER_S."""
+    clock = Clock()
+    gate = Gate("answers", Places(1, clock=clock))
+    await pass_alone(gate, clock, 0.05, times=100)
+    visitors = await come(gate, 700)
+    after = [error.retry_after for error in refused(visitors)]
+    waiting_s = gate.expected_wait_s
+    assert after[:10] == pytest.approx([waiting_s + 0.05 * number for number in range(10)])
+    assert max(after) <= LONGEST_AFTER_S
+    assert after[-1] == pytest.approx(LONGEST_AFTER_S)
+    clock.now += 60
     await leave_all(visitors)
 
 
 async def test_who_gives_up_just_when_a_place_is_free_breaks_nothing() -> None:
     """It has left the line already when it hears of it; the next one gets the place."""
-    gate = Gate("rankings", 1)
+    gate = Gate("rankings", Places(1))
     first, second, third = await come(gate, 3)
     second.task.cancel()
     await first.leave()
@@ -252,7 +299,7 @@ async def test_who_gives_up_just_when_a_place_is_free_breaks_nothing() -> None:
 
 async def test_who_leaves_the_line_frees_the_place() -> None:
     """Whether it still waited or was just let in."""
-    gate = Gate("searches", 1)
+    gate = Gate("searches", Places(1))
     first, second, third, fourth = await come(gate, 4)
     second.task.cancel()
     await settle()
@@ -267,7 +314,7 @@ async def test_who_leaves_the_line_frees_the_place() -> None:
 async def test_a_failed_visit_frees_the_place_and_is_not_measured() -> None:
     """A collection that does not exist takes no time and says nothing."""
     clock = Clock()
-    gate = Gate("searches", 1, clock=clock)
+    gate = Gate("searches", Places(1, clock=clock))
 
     async def fail() -> None:
         async with gate.visit():

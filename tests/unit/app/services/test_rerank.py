@@ -11,7 +11,7 @@ from app.config.settings import CompatSettings, RankingSettings
 from app.errors import MissingCapability, TooLarge, UnknownBackend
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
-from app.services.admission import Gate
+from app.services.admission import Gate, Places
 from app.services.ranking import Rankers
 from app.services.rerank import ALONE, BY_WORDS, MAX_QUERY_LENGTH, MAX_TEXT_LENGTH, MAX_TEXTS, TextRanker
 from indexing.embedding.batching import TextEmbedder
@@ -43,7 +43,12 @@ def ranker(texts: TextEmbedder, embedder: HashEmbedder, settings: CompatSettings
 
     rankers = Rankers(Backends(), router, Reranker(ScoreCache(9)), RankingSettings())
     return TextRanker(
-        rankers, Lexical(), texts, GivenEmbedder(embedder).get, settings or CompatSettings(), Gate("rankings", 1)
+        rankers,
+        Lexical(),
+        texts,
+        GivenEmbedder(embedder).get,
+        settings or CompatSettings(),
+        Gate("rankings", Places(1)),
     )
 
 
