@@ -17,18 +17,12 @@ from app.observability.timing import Stopwatch
 WAIT = "wait"
 """A timing: before the gate."""
 
-PATIENCE = 1.0
-"""How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served. Waiting
-longer serves nobody then: the line never gets shorter, all of them are late."""
+PATIENCE = 2.0
+"""How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served: about what
+a handful of clients makes each other wait. Waiting longer serves nobody then: the line never gets shorter."""
 
 BURST_S = 2.0
 """While less comes than can be served a visitor may have to wait for so many seconds: a burst passes by."""
-
-LEAST_S = 0.1
-"""So long anybody may have to wait in any case: a handful of clients is no crowd."""
-
-WRITERS_S = 0.3
-"""A writer even so long: unlike a search, it would have to come back."""
 
 RECENT_S = 4.0
 """Over about how long it is measured how much of the time all places are taken."""
@@ -36,13 +30,16 @@ RECENT_S = 4.0
 OVERLOADED = 0.6
 """From this share of the time on more comes than can be served. A burst takes some seconds to get there."""
 
+CROWD_S = 10.0
+"""So long after a refusal more is taken to come than can be served."""
+
 FIRST_GUESS_S = 0.01
 """What a visit is taken to last until one has ended."""
 
 LEFT_AT_LEAST = 0.25
 """Of a visit that takes longer than the mean, this share of the mean is taken to be left."""
 
-LONGEST_AFTER_S = 30.0
+LONGEST_AFTER_S = 10.0
 """No refused visitor is told to come back later than this."""
 
 HOLD_S = 2.0
@@ -94,7 +91,7 @@ class Places:
         self._lines: dict[Gate, deque[_Visit]] = {}
         """In the order of their turns."""
         self._full_share, self._looked_at = 0.0, clock()
-        self._taken_until = 0.0
+        self._taken_until, self._refused_at = 0.0, -math.inf
 
     @property
     def nobody_waits(self) -> bool:
@@ -103,9 +100,11 @@ class Places:
 
     @property
     def overloaded(self) -> bool:
-        """Whether for some seconds more has come than can be served."""
+        """Whether for some seconds more has come than can be served, or somebody was refused lately: who comes back by
+        appointment must not be taken for the end of the crowd.
+        """
         self._look()
-        return self._full_share > OVERLOADED
+        return self._full_share > OVERLOADED or self.clock() - self._refused_at < CROWD_S
 
     def expected_wait_s(self, gate: "Gate") -> float:
         """Of one who comes to that gate now: what is left of those at work, and the visits of those who are served
@@ -125,7 +124,7 @@ class Places:
         """After how many seconds a refused visitor, who takes `cost_s`, should come back: each at a time of their own,
         else all of them would come at once, and be refused again.
         """
-        now = self.clock()
+        now = self._refused_at = self.clock()
         at = max(self._taken_until, now + wait_s)
         self._taken_until = min(at + cost_s / self._count, now + LONGEST_AFTER_S)
         return at - now
@@ -187,13 +186,11 @@ class Places:
 class Gate:
     """Lets visits of one kind to the places, and refuses who would wait too long.
 
-    `kind` names the visitors to those who are refused ("searches"). With an infinite `patience` nobody is, and nobody
-    who would wait for less than `least_s`.
+    `kind` names the visitors to those who are refused ("searches"). With an infinite `patience` nobody is.
     """
 
-    def __init__(self, kind: str, places: Places, *, patience: float = PATIENCE, least_s: float = 0.0) -> None:
-        self._kind, self._places = kind, places
-        self._patience, self._least_s = patience, least_s
+    def __init__(self, kind: str, places: Places, *, patience: float = PATIENCE) -> None:
+        self._kind, self._places, self._patience = kind, places, patience
         self._visit_s, self._again_s = FIRST_GUESS_S, 0.0
         self._quiet_s: float | None = None
 
@@ -205,9 +202,8 @@ class Gate:
     @property
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
-        least_s = self._least_s if self._places.overloaded else BURST_S
         quiet_s = (self._quiet_s or FIRST_GUESS_S) * (1 + self._again_s / self._visit_s)
-        return max(least_s, self._patience * quiet_s)
+        return max(0.0 if self._places.overloaded else BURST_S, self._patience * quiet_s)
 
     def left_s(self, elapsed_s: float = 0.0, *, again: bool = False) -> float:
         """What a visit probably still takes, and a new one's coming again."""
@@ -267,7 +263,7 @@ class Gates:
         count = half * (REMOTE_VISITS if remote else 1)
         answers = Places(count, activity)
         texts = Places(half, activity) if remote else answers
-        self.searches = Gate("searches", Places(count, activity), patience=patience, least_s=LEAST_S)
-        self.answers = Gate("answers", answers, patience=patience, least_s=LEAST_S)
-        self.texts = Gate("rankings and writes", texts, patience=patience, least_s=WRITERS_S)
+        self.searches = Gate("searches", Places(count, activity), patience=patience)
+        self.answers = Gate("answers", answers, patience=patience)
+        self.texts = Gate("rankings and writes", texts, patience=patience)
         self.readings = Gate("readings of documents", Places(count, activity), patience=patience)

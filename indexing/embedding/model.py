@@ -4,11 +4,15 @@ import copy
 import hashlib
 import importlib.util
 import logging
+import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -38,7 +42,11 @@ sentences hardly move."""
 _HALF: tuple[Lane, ...] = ("queries", "sentences")
 """Lanes that compute on half of the cores. An operation on all of them waits for its slowest part, often for one that
 another lane has pushed aside: nine sentences beside queries run 11 to 18 times a second on one of two cores, 3 to 5
-times on both. Alone a query takes 15 ms on one and 11 ms on both."""
+times on both. Alone a query takes 15 ms on one and 11 ms on both. "texts" does so beside others, and "bulk" never:
+nobody waits for it."""
+
+BESIDE_S = 1.0
+"""So long after a lane was used, another one is taken to be beside it."""
 
 
 class Packaged(NamedTuple):
@@ -102,22 +110,56 @@ class _Handle:
     workers that compute for it inherit it.
     """
 
-    def __init__(self, model: "SentenceTransformer", lane: Lane, cores: int) -> None:
+    def __init__(self, model: "SentenceTransformer", lane: Lane, cores: "Cores") -> None:
         self._model = copy.deepcopy(model, {id(p): p for p in (*model.parameters(), *model.buffers())})
-        threads = max(1, cores // 2) if lane in _HALF else cores
-        self._thread = ThreadPoolExecutor(1, f"embed-{lane}", _prepare_thread, (threads, _NICENESS[lane]))
+        self._lane, self._cores = lane, cores
+        self._thread = ThreadPoolExecutor(1, f"embed-{lane}", _prepare_thread, (_NICENESS[lane],))
 
     def encode(self, kind: Literal["document", "query"], texts: Sequence[str], options: dict[str, Any]) -> Vectors:
         """Blocks the caller's thread, too."""
-        encode: Any = self._model.encode_document if kind == "document" else self._model.encode_query
-        vectors = self._thread.submit(encode, list(texts), **options).result()
+        vectors = self._thread.submit(self._encode, kind, list(texts), options).result()
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
+    def _encode(self, kind: Literal["document", "query"], texts: list[str], options: dict[str, Any]) -> object:
+        import torch
 
-def _prepare_thread(threads: int, niceness: int) -> None:
-    import torch
+        encode: Any = self._model.encode_document if kind == "document" else self._model.encode_query
+        with self._cores.used_by(self._lane) as threads:
+            torch.set_num_threads(threads)  # of the operations that this thread begins
+            return encode(texts, **options)
 
-    torch.set_num_threads(threads)  # of the operations that this thread begins
+
+class Cores:
+    """How many threads a lane computes with, given who else computes."""
+
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._count, self._clock = count, clock
+        self._running: Counter[Lane] = Counter()
+        self._used_at: dict[Lane, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def used_by(self, lane: Lane) -> Iterator[int]:
+        """The number of threads, for as long as the lane computes."""
+        with self._lock:
+            self._running[lane] += 1
+            halved = lane in _HALF or (lane == "texts" and self._is_beside_another(lane))
+        try:
+            yield max(1, self._count // 2) if halved else self._count
+        finally:
+            with self._lock:
+                self._running[lane] -= 1
+                self._used_at[lane] = self._clock()
+
+    def _is_beside_another(self, lane: Lane) -> bool:
+        since = self._clock() - BESIDE_S
+        return any(
+            other != lane and other != "bulk" and (self._running[other] or self._used_at.get(other, -math.inf) > since)
+            for other in _NICENESS
+        )
+
+
+def _prepare_thread(niceness: int) -> None:
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), own + niceness)
@@ -138,7 +180,8 @@ class SentenceTransformerEmbedder:
         self._settings = settings
         if settings.max_tokens is not None:
             model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
-        self._lanes = {lane: _Handle(model, lane, _cores()) for lane in _NICENESS}
+        cores = Cores(_cores())
+        self._lanes = {lane: _Handle(model, lane, cores) for lane in _NICENESS}
         self._tokenizer = copy.deepcopy(model.tokenizer).backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -229,7 +229,7 @@ async def test_a_store_that_is_down_is_unavailable(settings: Settings, answerer:
 
 async def test_a_crowd_is_refused_early_and_health_is_not(client: httpx.AsyncClient, services: Services) -> None:
     """503 with Retry-After while the line is long; those in it are served, with the time they waited."""
-    services.gates.searches._recent_s = 1.0  # as if a search took a second of late
+    services.gates.searches._visit_s = 1.0  # as if a search took a second of late
     async with AsyncExitStack() as places:
         for _ in range(CORES):
             place = services.gates.searches.visit()

@@ -9,6 +9,7 @@ from app.errors import Overloaded
 from app.observability.timing import Stopwatch
 from app.services.admission import (
     BURST_S,
+    CROWD_S,
     FIRST_GUESS_S,
     LONGEST_AFTER_S,
     OVERLOADED,
@@ -141,30 +142,33 @@ async def test_under_lasting_overload_the_line_is_short() -> None:
     await leave_all(everybody)
 
 
-async def test_writers_may_wait_in_any_case() -> None:
-    """However quick a quiet visit is, the strictest limit is `least_s`."""
-    clock = Clock()
-    gate = Gate("writes", Places(1, clock=clock), least_s=1.0)
-    await pass_alone(gate, clock, 0.02, times=100)
-    crowd = await come(gate, 2000)
-    clock.now += LASTING_S
-    assert gate.limit_s == 1.0
-    await leave_all(crowd)
-
-
 async def test_the_line_may_be_long_again_when_the_load_is_gone() -> None:
     """How full it was long ago does not count."""
     clock = Clock()
     gate = Gate("searches", Places(1, clock=clock))
     await pass_alone(gate, clock, 0.02, times=100)
-    crowd = await come(gate, 2000)
-    assert gate.limit_s == BURST_S
+    crowd = await come(gate, 50)
+    assert (refused(crowd), gate.limit_s) == ([], BURST_S)
     clock.now += LASTING_S
     assert gate.limit_s == pytest.approx(PATIENCE * 0.02)
     await leave_all(crowd)
     clock.now += 20 * RECENT_S
     await leave_all(await come(gate, 1))
     assert gate.limit_s >= BURST_S
+
+
+async def test_who_was_refused_is_still_there() -> None:
+    """Though they come one by one, as they were told, so that there is hardly a line."""
+    clock = Clock()
+    gate = Gate("searches", Places(1, clock=clock))
+    await pass_alone(gate, clock, 0.02, times=100)
+    crowd = await come(gate, 500)
+    assert refused(crowd)
+    await leave_all(crowd)
+    clock.now += CROWD_S - 0.1
+    assert gate.limit_s < BURST_S
+    clock.now += 0.2
+    assert gate.limit_s == BURST_S
 
 
 async def test_quick_visits_come_in_bursts_of_their_own() -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from indexing.embedding.model import (
+    BESIDE_S,
     PACKAGED,
+    Cores,
     SentenceTransformerEmbedder,
     check_model,
     embedder_fingerprint,
@@ -171,3 +173,21 @@ def test_the_fingerprint_changes_with_whatever_changes_vectors(tmp_path: Path) -
     (tmp_path / "model.safetensors").write_bytes(b"12")
     seen.add(embedder_fingerprint(EmbeddingSettings(model=directory)))
     assert len(seen) == 7
+
+
+def test_texts_leave_half_of_the_cores_to_those_beside_them() -> None:
+    """While another lane computes or has just done so; bulk work, for which nobody waits, does not count."""
+    now = 0.0
+    cores = Cores(8, lambda: now)
+    with cores.used_by("texts") as alone, cores.used_by("bulk") as bulk:
+        assert (alone, bulk) == (8, 8)
+    with cores.used_by("queries") as query, cores.used_by("texts") as beside:
+        assert (query, beside) == (4, 4)
+    now += 0.9 * BESIDE_S
+    with cores.used_by("texts") as soon, cores.used_by("bulk") as bulk:
+        assert (soon, bulk) == (4, 8)
+    now += BESIDE_S
+    with cores.used_by("texts") as later:
+        assert later == 8
+    with Cores(1).used_by("queries") as only:
+        assert only == 1
