@@ -176,8 +176,9 @@ def _parts(text: str, block: Block, rank: Rank, counter: _TokenCounter, options:
 
 
 def _heading_text(raw: str) -> str:
-    """A heading without its Markdown marks, on one line."""
-    return _clipped(" ".join(_MARKS.sub("", raw.strip()).split()), _HEADING_BYTES)
+    """A heading without its Markdown marks, on one line. Tabs stay: they divide the columns of a table."""
+    cells = _MARKS.sub("", raw.strip()).split("\t")
+    return _clipped("\t".join(" ".join(cell.split()) for cell in cells), _HEADING_BYTES)
 
 
 def _clipped(text: str, size: int) -> str:

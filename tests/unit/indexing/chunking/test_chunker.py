@@ -236,6 +236,13 @@ def test_rows_carry_the_header_of_their_table() -> None:
     assert embedding_text("Waters", others[0]).startswith("Waters > Lengths > | Name | Length |\n| River")
 
 
+def test_the_columns_of_a_header_stay_apart() -> None:
+    """By the tabs between them: an answer names the column of a later row."""
+    rows: list[tuple[BlockKind, str]] = [("table_row", f"River {n}\t{n} km") for n in range(30)]
+    *_, last = cut(markdown(("table_row", "Name  of river\tLength"), *rows))
+    assert last.heading == ("Name of river\tLength",)
+
+
 def test_code_is_cut_between_lines() -> None:
     """A long listing keeps its lines whole."""
     lines = [f"value_{n} = compute(a, b, {n})  # 1. first! 2. second?" for n in range(30)]
