@@ -30,8 +30,8 @@ RECENT_S = 4.0
 OVERLOADED = 0.6
 """From this share of the time on more comes than can be served. A burst takes some seconds to get there."""
 
-CROWD_S = 10.0
-"""So long after a refusal more is taken to come than can be served."""
+CROWD_S = 20.0
+"""So long after a refusal more is taken to come than can be served: twice as long as who was refused may stay away."""
 
 FIRST_GUESS_S = 0.01
 """What a visit is taken to last until one has ended."""
