@@ -214,7 +214,7 @@ async def test_who_leaves_a_stream_ends_the_call_upstream(side: Side, adapter: A
 
 async def _lingering(side: Side, adapter: Adapter) -> "asyncio.Task[Reply]":
     """A call that the server is seen to work on. Of one call in four, vLLM's metrics do not hear."""
-    for _ in range(5):
+    for _ in range(12):
         call = asyncio.create_task(adapter.complete(asking(max_output_tokens=FOR_EVER), PLENTY_S))
         try:
             await until(side.busy, 1, 5)
