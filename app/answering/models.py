@@ -43,6 +43,10 @@ class ParsedQuestion(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it is read together with an earlier question."""
         return self.follow_up is not None
 
+    def has(self, term: str, present: frozenset[str]) -> bool:
+        """Whether a text of these terms has the term, itself or a near relative."""
+        return term in present or any(variant <= present for variant in self.terms.get(term, ()))
+
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A passage as the model sees it. Its n-th sentence is cited as `[number.n]`; both count from 1.

@@ -153,11 +153,7 @@ def answering(question: ParsedQuestion, table: Sequence[Row], above: str) -> lis
 def _matched(question: ParsedQuestion, text: str) -> frozenset[str]:
     """The question's terms that a text has."""
     present = terms(text)
-    return frozenset(
-        term
-        for term, variants in question.terms.items()
-        if term in present or any(variant <= present for variant in variants)
-    )
+    return frozenset(term for term in question.terms if question.has(term, present))
 
 
 def _told(question: ParsedQuestion, row: Row, by_cell: Sequence[frozenset[str]], above: str) -> str:

@@ -87,7 +87,7 @@ def following(question: ParsedQuestion, sentences: Sequence[Sentence]) -> list[S
 
 
 def _has(question: ParsedQuestion, words: Sequence[str], present: frozenset[str]) -> bool:
-    return all(word in present or any(variant <= present for variant in question.terms.get(word, ())) for word in words)
+    return all(question.has(word, present) for word in words)
 
 
 def _plain(text: str) -> str:
