@@ -383,6 +383,13 @@ class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float] = {}
 
 
+class ReplyToText(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model replied to one text of many."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
 class CallsDelta(msgspec.Struct, frozen=True):
     """The next pieces of the model's function calls."""
 

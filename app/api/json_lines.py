@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Response
+from litestar.connection import ASGIConnection
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation, RequestBody, Schema
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
@@ -20,7 +21,7 @@ from litestar.types import Receive, Send
 from msgspec import Meta
 
 from app.api.problem_details import Problem, note_failure, problem_of
-from app.api.request import BodyRequest, ClientGone, decode, request_id
+from app.api.request import BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
 from app.domain import Usage
 from app.errors import InvalidRequest, TooLarge, pointing_at
 from app.observability.timing import Stopwatch
@@ -64,12 +65,26 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     error: Problem | msgspec.UnsetType = msgspec.UNSET
 
 
-def is_json_lines(request: BodyRequest) -> bool:
+def is_json_lines(request: ASGIConnection[Any, Any, Any, Any]) -> bool:
     """Whether the body is of that type."""
-    return request.content_type[0].lower() == MEDIA_TYPE
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-def options_in_query(request: BodyRequest, kind: type[Options]) -> Options:
+class JSONOrLines(StrictJSON[Options]):
+    """As StrictJSON. With a body of JSON lines, which the route reads, `data` is what the parameters of the URL say."""
+
+    @classmethod
+    def leaves_body(cls, request: BodyRequest) -> bool:
+        return is_json_lines(request)
+
+    def decode_bytes(self, value: bytes) -> Options:
+        if not is_json_lines(self.asgi_connection):
+            return super().decode_bytes(value)
+        require_plain(self.asgi_connection.headers.get("content-encoding"))
+        return options_in_query(self.asgi_connection, self.model_type)
+
+
+def options_in_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[Options]) -> Options:
     """The parameters of the URL as `kind`; lists, objects, numbers and booleans as JSON. Raises InvalidRequest."""
     fields = {field.encode_name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined] # of a struct
     given: dict[str, Any] = {}
@@ -79,8 +94,12 @@ def options_in_query(request: BodyRequest, kind: type[Options]) -> Options:
 
 
 def _is_text(kind: Any) -> bool:
-    options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
-    return any(isinstance(option, msgspec.inspect.StrType | msgspec.inspect.LiteralType) for option in options)
+    """Whether values of that type can stand in a URL as they are. Limits of a type are around it."""
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _is_text(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(map(_is_text, kind.types))
+    return isinstance(kind, msgspec.inspect.StrType | msgspec.inspect.LiteralType)
 
 
 def _from_json(name: str, value: str) -> Any:
@@ -148,7 +167,7 @@ class LinesResponse(Response[Any], Generic[Result]):
 
     def __init__(self, request: BodyRequest, batch: Batch[Result]) -> None:
         super().__init__(None)
-        self._rows = _Rows(batch, request_id(request.scope))
+        self._rows = Rows(batch, request_id(request.scope))
         request.scope["state"]["fail"] = self._rows.fail  # for the middleware, should the service stop meanwhile
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIResponse:
@@ -157,7 +176,7 @@ class LinesResponse(Response[Any], Generic[Result]):
 
 
 class _TwoWayStream(ASGIStreamingResponse):
-    def __init__(self, rows: "_Rows[Any]") -> None:
+    def __init__(self, rows: "Rows[Any]") -> None:
         super().__init__(iterator=(), status_code=200, headers=HEADERS, media_type=MEDIA_TYPE)
         self._rows = rows
 
@@ -212,7 +231,7 @@ class _Body:
             pass
 
 
-class _Rows(Generic[Result]):
+class Rows(Generic[Result]):
     """Writes the outcomes of a batch, and counts them for the ending."""
 
     def __init__(self, batch: Batch[Result], instance: str) -> None:

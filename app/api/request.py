@@ -114,6 +114,11 @@ class StrictJSON(AbstractDTO[T]):
         self.check_headers()
         return decode(value, self.model_type)
 
+    @classmethod
+    def leaves_body(cls, _request: "BodyRequest") -> bool:
+        """Whether this body is not to be read here, since the route does."""
+        return False
+
     def check_headers(self) -> None:
         """Raises UnsupportedMediaType."""
         headers = self.asgi_connection.headers
@@ -145,11 +150,18 @@ class OptionalJSON(StrictJSON[T]):
 
 
 class BodyRequest(Request[Any, Any, Any]):
-    """A request whose empty body reaches the DTO (Litestar skips it), so that `decode` can say what is missing."""
+    """A request whose empty body reaches the DTO (Litestar skips it), so that `decode` can say what is missing.
+
+    A body that the DTO leaves to the route is not read.
+    """
 
     async def body(self) -> bytes:
-        body = await super().body()
-        return NO_BODY if not body and _reads_json(self) else body
+        dto = self.route_handler.resolve_data_dto()
+        if dto is None or not issubclass(dto, StrictJSON):
+            return await super().body()
+        if dto.leaves_body(self):
+            return NO_BODY
+        return await super().body() or NO_BODY
 
 
 CountBytes = Callable[[int], None]
@@ -166,11 +178,6 @@ async def limited(request: Request[Any, Any, Any], limit: int, refusal: str, cou
             raise TooLarge(refusal)
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _reads_json(request: BodyRequest) -> bool:
-    dto = request.route_handler.resolve_data_dto()
-    return dto is not None and issubclass(dto, StrictJSON)
 
 
 @cache

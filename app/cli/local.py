@@ -4,19 +4,23 @@ Loads what the service loads. `app.cli.session` imports it only when it is neede
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
 
 from app.accounting.estimator.models import Workload
+from app.api.json_lines import Rows, entries_of
 from app.api.request import decode
+from app.api.routes.chat import ChatBody
 from app.api.routes.usage import EstimateRequest
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.config.settings import Settings
-from app.domain import Query
+from app.domain import ANONYMOUS, Query, ReplyToText
 from app.services import document_views as views
+from app.services.batches import Batch
 from app.services.documents import document_not_found
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import (
@@ -72,6 +76,29 @@ def stream_answer(
             show(name, msgspec.to_builtins(data))
 
     _run(settings, work)
+
+
+async def judge_lines(
+    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """The rows that POST `path` answers to these rows, the ending last. Closing it ends the calls."""
+    services = build_services(settings, patient=True)
+    try:
+        batch = await _BATCHES[path](services, options)
+        async with aclosing(Rows(batch, "").written(entries_of(rows))) as lines:
+            async for line in lines:
+                yield line
+    finally:
+        await rows.aclose()
+        await services.close()
+
+
+async def _replies(services: Services, options: Mapping[str, Any]) -> Batch[ReplyToText]:
+    body = decode(msgspec.json.encode(options), ChatBody)
+    return await services.chat_service.batch(body.to_options(), ANONYMOUS, body.concurrency)
+
+
+_BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[Any]]]] = {"/chat": _replies}
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:

@@ -19,6 +19,7 @@ import rich_click as click
 import structlog
 from click.exceptions import Exit
 
+from app.cli.batch.command import batch
 from app.cli.calibrate import calibrate
 from app.cli.collections import collections
 from app.cli.cost import cost
@@ -327,6 +328,7 @@ def _encodable(argument: str) -> str:
     return argument.encode("utf-8", "replace").decode()
 
 
+cli.add_command(batch)
 cli.add_command(collections)
 cli.add_command(documents)
 cli.add_command(jobs)

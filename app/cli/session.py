@@ -4,7 +4,7 @@ Only `app.cli.local` loads the index, the models and the API's schemas, and only
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import msgspec
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
 from app.cli.http_client import RemoteService
+from app.cli.json_lines import exchanged
 from app.config.settings import Settings
 from app.instance import find_service
 from indexing.errors import IndexBusy
@@ -204,6 +205,18 @@ def delete_document(settings: Settings, document_id: str, collection: str) -> No
         document_id,
         collection,
     )
+
+
+def judge_lines(
+    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """POST `path` with JSON lines: the rows of the response as they come, the ending last."""
+    presence = find_service(settings.index.home)
+    if presence is not None:
+        return exchanged(presence, path, options, rows)
+    from app.cli import local
+
+    return local.judge_lines(settings, path, options, rows)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:

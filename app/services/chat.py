@@ -2,11 +2,24 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
-from app.backends.base import ChatRequest, Message, call_of
+import msgspec
+
+from app.backends.base import Call, ChatRequest, Message, call_of
 from app.backends.router import Route, Router
 from app.backends.settings import AUTO, RESERVED
-from app.domain import Caller, CallsDelta, ChatDone, ChatEvent, ChatResult, ChatTask, TextDelta, ToolCall
+from app.domain import (
+    Caller,
+    CallsDelta,
+    ChatDone,
+    ChatEvent,
+    ChatResult,
+    ChatTask,
+    ReplyToText,
+    TextDelta,
+    ToolCall,
+)
 from app.observability.timing import Stopwatch
+from app.services.batches import Batch, Judged
 
 STAGE = "chat"
 
@@ -68,8 +81,29 @@ class ChatService:
             tuple(calls),
         )
 
+    async def batch(self, task: ChatTask, caller: Caller, concurrency: int) -> Batch[ReplyToText]:
+        """For texts to each of which the model replies, as to a message after those of `task`.
+
+        Raises UnknownBackend, MissingCapability.
+        """
+        judge = _Replier(await self._route(task), _request(task))
+        return Batch(judge, lambda: call_of(STAGE, self._deadline_s, caller), concurrency)
+
     async def _route(self, task: ChatTask) -> Route:
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
+
+
+class _Replier:
+    """Has a model reply to texts, one by one: a `TextJudge`."""
+
+    def __init__(self, route: Route, request: ChatRequest) -> None:
+        self._route, self._request = route, request
+
+    async def one(self, text: str, call: Call) -> Judged[ReplyToText]:
+        turns = (*self._request.messages, Message(role="user", content=text))
+        served = await self._route.complete(msgspec.structs.replace(self._request, messages=turns), call)
+        result = ReplyToText(text=served.value.text, finish_reason=served.value.finish_reason)
+        return Judged(result=result, backend=served.use)
 
 
 def _request(task: ChatTask) -> ChatRequest:

@@ -162,3 +162,32 @@ async def test_a_queue_that_is_full_is_503_with_a_time(tmp_path: Path) -> None:
     assert codes == [200] * 4 + [503] * 4
     assert all(int(reply.headers["retry-after"]) >= 1 for reply in replies if reply.status_code == 503)
     assert server.most_busy == 2
+
+
+LINES = {"content-type": "application/x-ndjson"}
+
+
+async def test_many_messages_come_as_json_lines(chat: httpx.AsyncClient, server: GeminiServer) -> None:
+    """Each row gets a row, in order; the options are in the URL, and each row's cost is that of its own tokens."""
+    body = b'"one"\n{"id":"b","text":"two"}\nnonsense\n"one"\n'
+    reply = await chat.post("/chat?system=Be%20brief.&max_output_tokens=9&concurrency=2", content=body, headers=LINES)
+    *rows, ending = [msgspec.json.decode(line) for line in reply.content.splitlines()]
+    assert [row["id"] for row in rows] == [1, "b", 3, 4]
+    assert [row.get("text") for row in rows] == ["You said: one", "You said: two", None, "You said: one"]
+    assert rows[2]["error"]["status"] == 400
+    assert (ending["done"], ending["items"], ending["failed"], len(server.bodies)) == (True, 4, 1, 2)
+    assert server.bodies[-1]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+    assert server.bodies[-1]["generationConfig"]["maxOutputTokens"] == 9
+    told = server.told
+    assert sum(row["cost_usd"] for row in rows) == pytest.approx(told.input * 0.25e-6 + told.output * 1.5e-6)
+    assert ending["usage"]["cost_usd"] == pytest.approx(sum(row["cost_usd"] for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("backend=nobody", 422), ("backend=none", 422), ("message=hello", 400), ("temperature=9", 400), ("odd=1", 400)],
+)
+async def test_wrong_options_of_json_lines_are_refused(chat: httpx.AsyncClient, query: str, status: int) -> None:
+    """Before any row is read, with the status."""
+    reply = await chat.post(f"/chat?{query}", content=b'"one"', headers=LINES)
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")

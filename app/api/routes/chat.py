@@ -1,5 +1,6 @@
-"""POST /chat, as JSON or as server-sent events."""
+"""POST /chat, as JSON, as server-sent events, or for many messages as JSON lines."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -8,12 +9,14 @@ from litestar.params import JSONBody
 from msgspec import Meta
 
 from app.api import sse as events
+from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, StrictJSON, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.schemas import Name, TurnBody
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, Turn
-from app.errors import pointing_at
+from app.errors import InvalidRequest, pointing_at
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
 from app.services.chat import ChatService
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
@@ -29,11 +32,23 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_output_tokens: Annotated[int, Meta(ge=1, le=65_536)] = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     stream: bool = False
+    concurrency: Annotated[
+        int, Meta(ge=1, le=MAX_CONCURRENCY, description="Of JSON lines: how many are replied to at once.")
+    ] = DEFAULT_CONCURRENCY
+
+    def to_options(self) -> ChatTask:
+        """What is asked of each row of JSON lines, without its text. Raises InvalidRequest."""
+        if self.message is not None or self.messages is not None or self.stream:
+            raise InvalidRequest("with JSON lines the rows are the messages; leave out message, messages and stream")
+        return self._task(())
 
     def to_task(self) -> ChatTask:
         """Raises InvalidRequest pointing at the field."""
+        return self._task(self._turns())
+
+    def _task(self, turns: tuple[Turn, ...]) -> ChatTask:
         return ChatTask(
-            messages=self._turns(),
+            messages=turns,
             system=self.system,
             backend=self.backend,
             max_output_tokens=self.max_output_tokens,
@@ -50,13 +65,22 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(Turn(turn.role, turn.content) for turn in self.messages)
 
 
+@dataclass
+class ChatOperation(JSONLines, events.Streamable):
+    """Events, and JSON lines."""
+
+    def __post_init__(self) -> None:
+        events.Streamable.__post_init__(self)
+        JSONLines.__post_init__(self)
+
+
 @post(
     "/chat",
-    dto=StrictJSON[ChatBody],
+    dto=JSONOrLines[ChatBody],
     return_dto=None,
     status_code=200,
     operation_id="chat",
-    operation_class=events.Streamable,
+    operation_class=ChatOperation,
     summary="Chat with a model",
     responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
 )
@@ -65,9 +89,15 @@ async def chat(
 ) -> Response[ChatResult]:
     """A model's reply, without any documents; with the backend that served it, its cost, and the time of every stage.
 
+    A body of JSON lines (`application/x-ndjson`) is many messages, each in a row of its own: `{"id"?, "text"}` or a
+    string, with the options in the URL. Each gets a row, in order, while the body is still being read.
+
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `delta`, and `done` or `error`.
     """
-    task, caller = data.to_task(), caller_of(request)
+    caller = caller_of(request)
+    if is_json_lines(request):
+        return LinesResponse(request, await chat_service.batch(data.to_options(), caller, data.concurrency))
+    task = data.to_task()
     if data.stream or events.wants_events(request.headers.get("accept")):
         return await events.streamed(request, chat_service.stream_chat(task, caller), settings.service.ping_s)
     result = (await while_connected(request, chat_service.chat(task, caller))).result
