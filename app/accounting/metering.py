@@ -81,6 +81,7 @@ class LedgerMeter:
         can cost until the call's deadline.
         """
         price = self._prices.of(target.backend, target.model)
+        price = price.halved() if target.batch else price
         kind = self._kinds.get(target.backend, "")
         by_time = target.backend in self._local or price.gpu_usd_per_hour
         share = self._shares[target.backend] if by_time else None

@@ -42,6 +42,10 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         )
         return round(min(millionths * _PICO_PER_MILLIONTH, MAX_CALL_PICO))
 
+    def halved(self) -> "Rates":
+        """Half of each."""
+        return Rates(input=self.input / 2, cached=self.cached / 2, output=self.output / 2)
+
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
     """The price of a backend's calls, and its source.
@@ -62,6 +66,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         by_time = min(gpu_s * self.gpu_usd_per_hour / 3600 * _PICO_PER_MILLIONTH**2, MAX_CALL_PICO)
         rates = self.rates_for(tokens.input)
         return round(by_time) + (rates.pico(tokens) if rates else 0)
+
+    def halved(self) -> "Price":
+        """That of a batch."""
+        above = tuple((start, rates.halved()) for start, rates in self.above)
+        rates = self.rates and self.rates.halved()
+        return msgspec.structs.replace(self, source=f"{self.source}, batch", rates=rates, above=above)
 
     def rates_for(self, input_tokens: int) -> Rates | None:
         """Long prompts may be more expensive."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from app.domain import Caller, Image, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, total_usage
+from app.errors import UpstreamError
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -264,6 +265,32 @@ class LabelScorer(Protocol):
         ...
 
 
+class BatchJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as its server describes it. `replies`: of each request a reply or why there is none; None: not yet.
+
+    `failed` says why the batch as a whole has none; "" otherwise.
+    """
+
+    replies: tuple[Reply | UpstreamError, ...] | None = None
+    failed: str = ""
+
+
+class BatchModel(Protocol):
+    """Completes many conversations for half the price, some time within a day. Raises like ChatModel."""
+
+    async def submit(self, requests: Sequence[ChatRequest], label: str, timeout_s: float) -> str:
+        """The name of a new batch."""
+        ...
+
+    async def find(self, label: str, timeout_s: float) -> str | None:
+        """The name of the batch that was submitted with this label, if there is one."""
+        ...
+
+    async def look(self, name: str, timeout_s: float) -> BatchJob:
+        """How it is."""
+        ...
+
+
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter found out about its server. `model` is the configured one, or the server's only or first one.
 
@@ -285,6 +312,11 @@ class Adapter(ChatModel, Protocol):
     @property
     def scorer(self) -> LabelScorer | None:
         """None when the server gives no log-probabilities, or before the first probe."""
+        ...
+
+    @property
+    def batches(self) -> BatchModel | None:
+        """None when the server has none."""
         ...
 
     async def probe(self, timeout_s: float) -> Probed:
@@ -366,10 +398,11 @@ def call_of(stage: str, seconds: float, caller: Caller) -> Call:
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Which backend a call goes to, and under which model's name."""
+    """Which backend a call goes to, and under which model's name. In a `batch` it costs half."""
 
     backend: str
     model: str
+    batch: bool = False
 
 
 class Charge(Protocol):

@@ -6,12 +6,13 @@ Loads what the service loads. `app.cli.session` imports it only when it is neede
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from app.accounting.estimator.models import Workload
-from app.api.json_lines import Rows, entries_of
+from app.api.json_lines import Rows, entries_of, row_of
 from app.api.request import decode
 from app.api.routes.chat import ChatBody
 from app.api.routes.usage import EstimateRequest
@@ -19,9 +20,11 @@ from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.config.settings import Settings
 from app.domain import ANONYMOUS, Query, ReplyToText
+from app.errors import MissingCapability
 from app.services import document_views as views
 from app.services.batches import Batch
 from app.services.documents import document_not_found
+from app.services.half_price import HalfPrice, PlacedText
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import (
     Repaired,
@@ -91,6 +94,35 @@ async def judge_lines(
     finally:
         await rows.aclose()
         await services.close()
+
+
+async def judge_later(
+    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
+) -> AsyncGenerator[bytes, None]:
+    """As `judge_lines`, in a backend's batches. Raises InvalidRequest, UpstreamError, BudgetExceeded."""
+    if path != "/chat":
+        raise MissingCapability(f"{path.removeprefix('/')} cannot be done in batches")
+    task = decode(msgspec.json.encode(options), ChatBody).to_options()
+    services = build_services(settings)
+    try:
+        clients = (await services.chat_service.route(task)).clients
+        client = next((client for client in clients if client.adapter.batches is not None), clients[0])
+        ask = services.chat_service.for_text(task)
+        later = HalfPrice(client, services.accounts.meter, plan, token, ask)
+        async with aclosing(later.outcomes(_placed(rows))) as outcomes:
+            async for outcome in outcomes:
+                yield row_of(outcome, "")
+    finally:
+        await rows.aclose()
+        await services.close()
+
+
+async def _placed(rows: AsyncGenerator[bytes, None]) -> AsyncGenerator[PlacedText, None]:
+    async for row in rows:
+        yield _PLACED.decode(row)
+
+
+_PLACED = msgspec.json.Decoder(PlacedText)
 
 
 async def _replies(services: Services, options: Mapping[str, Any]) -> Batch[ReplyToText]:

@@ -5,6 +5,7 @@ Only `app.cli.local` loads the index, the models and the API's schemas, and only
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -217,6 +218,15 @@ def judge_lines(
     from app.cli import local
 
     return local.judge_lines(settings, path, options, rows)
+
+
+def judge_later(
+    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
+) -> AsyncGenerator[bytes, None]:
+    """As `judge_lines`, in batches, which the file `plan` remembers. Always here: it may take a day."""
+    from app.cli import local
+
+    return local.judge_later(settings, path, options, rows, plan, token)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:

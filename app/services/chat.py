@@ -37,7 +37,7 @@ class ChatService:
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
+        route, watch, call = await self.route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
         with watch.stage(STAGE):
             served = await route.complete(_request(task), call)
         result = ChatResult(
@@ -54,7 +54,7 @@ class ChatService:
 
         Closing it ends the call upstream.
         """
-        route, watch, call, text = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
+        route, watch, call, text = await self.route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
         finish_reason, calls = None, list[ToolCall]()
         with watch.stage(STAGE):
             with watch.stage("first_token"):
@@ -86,10 +86,15 @@ class ChatService:
 
         Raises UnknownBackend, MissingCapability.
         """
-        judge = _Replier(await self._route(task), _request(task))
+        judge = _Replier(await self.route(task), _request(task))
         return Batch(judge, lambda: call_of(STAGE, self._deadline_s, caller), concurrency)
 
-    async def _route(self, task: ChatTask) -> Route:
+    def for_text(self, task: ChatTask) -> Callable[[str], ChatRequest]:
+        """What a model is asked for a text, as in a batch."""
+        return lambda text: _for_text(_request(task), text)
+
+    async def route(self, task: ChatTask) -> Route:
+        """The backends that may serve it. Raises UnknownBackend, MissingCapability."""
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
 
 
@@ -100,10 +105,14 @@ class _Replier:
         self._route, self._request = route, request
 
     async def one(self, text: str, call: Call) -> Judged[ReplyToText]:
-        turns = (*self._request.messages, Message(role="user", content=text))
-        served = await self._route.complete(msgspec.structs.replace(self._request, messages=turns), call)
+        served = await self._route.complete(_for_text(self._request, text), call)
         result = ReplyToText(text=served.value.text, finish_reason=served.value.finish_reason)
         return Judged(result=result, backend=served.use)
+
+
+def _for_text(request: ChatRequest, text: str) -> ChatRequest:
+    turns = (*request.messages, Message(role="user", content=text))
+    return msgspec.structs.replace(request, messages=turns)
 
 
 def _request(task: ChatTask) -> ChatRequest:

@@ -144,3 +144,23 @@ async def test_a_budget_and_ctrl_c_stop_it_in_good_order(
     status, said_at_last = await batch(tmp_path, str(texts), "--out", str(out))
     assert status == 0, said_at_last
     check(out, TEXTS)
+
+
+async def test_batches_at_half_the_price_are_collected_after_a_kill(
+    tmp_path: Path, texts: Path, server: GeminiServer
+) -> None:
+    """The next run waits for the batch that the killed one submitted."""
+    settings(tmp_path, server)
+    out, server.looks = tmp_path / "out.jsonl", 10**6
+    async with command(tmp_path, str(texts), "--out", str(out), "--batch") as process:
+        async with asyncio.timeout(60):
+            while not server.batches:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        process.kill()
+    server.batches[0].looks = 1
+    status, said = await batch(tmp_path, str(texts), "--out", str(out), "--batch")
+    assert status == 0, said
+    check(out, TEXTS)
+    assert len(server.batches) == 1
+    assert len(server.bodies) == 1  # nothing was asked at the full price

@@ -6,6 +6,7 @@ Requests may spell keys in camelCase or snake_case, as Google's SDK mixes them. 
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -20,6 +21,8 @@ from tests.fakes.mind import Mind, no_mind
 from tests.fakes.wire import Answering, Asked, HungUp, WireServer
 
 MODEL = "gemini-3.1-flash-lite"
+
+_METHODS = ("get", "countTokens", "generateContent", "streamGenerateContent", "batchGenerateContent")
 
 _SSE = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
 
@@ -53,6 +56,26 @@ class Call(msgspec.Struct, kw_only=True):
     told: TokenCount = TokenCount()
 
 
+class Batch(msgspec.Struct, kw_only=True):
+    """A batch of requests, done after so many more `looks`, or `failed`."""
+
+    name: str
+    label: str
+    replies: list[dict[str, Any]]
+    looks: int
+    failed: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """As the server shows it."""
+        state = "FAILED" if self.failed else "RUNNING" if self.looks > 0 else "SUCCEEDED"
+        output = {"output": {"inlinedResponses": {"inlinedResponses": self.replies}}} if state == "SUCCEEDED" else {}
+        return {
+            "name": self.name,
+            "metadata": {"displayName": self.label, "state": f"BATCH_STATE_{state}", "model": "models/m", **output},
+            "done": state != "RUNNING",
+        }
+
+
 class GeminiServer(WireServer):
     """`script` decides about the next calls, `choose` about those after it; `model_faults` about GET models/{m}.
 
@@ -78,6 +101,9 @@ class GeminiServer(WireServer):
         self.mind: Mind = no_mind
         self.calls: list[Call] = []
         self.models = models
+        self.batches: list[Batch] = []
+        self.batched: list[Call] = []
+        self.looks = 0
         self.slow_s = slow_s
         self.retry_after_s = retry_after_s
         self._choose = choose
@@ -100,6 +126,9 @@ class GeminiServer(WireServer):
 
     async def answer(self, asked: Asked, answering: Answering) -> None:
         path, _, query = asked.path.partition("?")
+        if re.search(r"/batches(/|$)", path):
+            await self._answer_batch(asked, path.rpartition("/batches")[2].strip("/"), answering)
+            return
         model, _, method = path.rpartition("/models/")[2].partition(":")
         call = Call(asked=asked, method=method or "get", model=model, body={})
         self.calls.append(call)
@@ -119,7 +148,13 @@ class GeminiServer(WireServer):
         return self.script.popleft() if self.script else self._choose()
 
     async def _answer(self, call: Call, answering: Answering, *, streamed: bool) -> None:
-        if call.method not in ("get", "countTokens", "generateContent", "streamGenerateContent"):
+        if call.method not in (
+            "get",
+            "countTokens",
+            "generateContent",
+            "streamGenerateContent",
+            "batchGenerateContent",
+        ):
             raise Refusal(404)
         if self.canned:
             canned = self.canned.popleft()
@@ -132,11 +167,40 @@ class GeminiServer(WireServer):
             await asyncio.sleep(self.slow_s)
         if call.method == "get":
             await answering.whole(200, _dump(self._describe(call.model)))
+        elif call.method == "batchGenerateContent":
+            await answering.whole(200, _dump(self._submit(call)))
         elif call.method == "countTokens":
             await answering.whole(200, _dump({"totalTokens": prompt_tokens(call.body)}))
         else:
             check_request(call.model, call.body)
             await self._generate(call, answering, streamed=streamed)
+
+    def _submit(self, call: Call) -> dict[str, Any]:
+        """A batch, whose replies are made at once and shown after `looks` looks at it."""
+        given = call.body["batch"]
+        replies = []
+        for request in given["inputConfig"]["requests"]["requests"]:
+            one = Call(asked=call.asked, method="batched", model=call.model, body=request["request"])
+            check_request(call.model, one.body)
+            self.batched.append(one)
+            said = self._saying(one)
+            one.told = self._count(one, said, len(said.pieces))
+            replies.append({"response": self._chunk(one, said, "".join(said.pieces), said.finish, one.told)})
+        batch = Batch(
+            name=f"batches/b{len(self.batches)}", label=given["displayName"], replies=replies, looks=self.looks
+        )
+        self.batches.append(batch)
+        return batch.described()
+
+    async def _answer_batch(self, asked: Asked, name: str, answering: Answering) -> None:
+        check_key(asked)
+        if not name:
+            shown: Any = {"operations": [batch.described() for batch in self.batches]}
+        else:
+            batch = next(batch for batch in self.batches if batch.name == f"batches/{name}")
+            batch.looks -= 1
+            shown = batch.described()
+        await answering.whole(200, _dump(shown))
 
     async def _generate(self, call: Call, answering: Answering, *, streamed: bool) -> None:
         said = self._saying(call)

@@ -16,6 +16,7 @@ from google.genai import types
 
 from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
 from app.backends.gemini import GEMINI_MODEL
+from app.backends.gemini.batches import GeminiBatches
 from app.backends.gemini.errors import FOREIGN, peer_of, translate
 from app.backends.gemini.messages import Reading, config_of, contents_of, traits_of
 from app.backends.settings import BackendSettings
@@ -144,6 +145,7 @@ class GeminiAdapter:
         self._now = now
         self._client, self._http = connect(name, settings, credentials)
         self._sdk = self._client.aio.models
+        self.batches = GeminiBatches(self._client.aio.batches, self._peer.name, model, self._traits, self._batch_seam)
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
         contents, config = self._content(request)
@@ -225,6 +227,11 @@ class GeminiAdapter:
                 yield
             except FOREIGN as exc:
                 raise self._translated(exc, exchange) from exc
+
+    @contextmanager
+    def _batch_seam(self) -> Iterator[None]:
+        with self._seam(self._exchange()):
+            yield
 
     def _translated(self, exc: Exception, exchange: _Exchange) -> UpstreamError:
         """Our error for it. Raises `exc` itself if it is a mistake of this program, not the service's fault."""

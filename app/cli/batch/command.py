@@ -18,10 +18,16 @@ from app.cli.batch.journal import Journal, Origin
 from app.cli.batch.run import Judge, Run
 from app.cli.batch.texts import fingerprint, items_of, rest_of
 from app.cli.render import clean, duration
-from app.cli.session import judge_lines
+from app.cli.session import judge_later, judge_lines
 from app.cli.terminal import counted, current_settings, dollars, err, run
 from app.config.settings import Settings
 from app.errors import InvalidRequest, WinnowError
+
+BATCHES_SUFFIX = ".batches.json"
+"""Of the file beside the output that knows the batches that are not collected yet."""
+
+ALL = 10**9
+"""How many texts may wait for their results where these come after hours."""
 
 SOME_FAILED = 1
 """The exit status where a text failed, or the budget left some for the next run."""
@@ -37,6 +43,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     concurrency: int
     budget_usd: float | None
+    batch: bool
     restart: bool
 
 
@@ -61,6 +68,9 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--concurrency", type=click.IntRange(1, 256), default=32, help="With --out: how many texts at once."
         ),
+        click.option(
+            "--batch", is_flag=True, help="With --out: in Gemini's batches, for half the price, within a day."
+        ),
         click.option("--field", default="text", help="With --out: the field, or the column, that has the text."),
         click.option(
             "--out",
@@ -79,6 +89,8 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
     Exits with SOME_FAILED if texts failed or the budget left some. Raises InvalidRequest, Conflict, Stopped.
     """
     assert file.out is not None  # noqa: S101 - the command has looked
+    if file.batch and file.budget_usd is not None:
+        raise InvalidRequest("--budget does not go with --batch: what a batch costs is known when it is done")
     source = Path(given)
     if not source.is_file():
         raise InvalidRequest(f"there is no file {given}; with --out the argument is a file")
@@ -97,9 +109,12 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
     try:
         items = rest_of(source, file.field, journal.done, journal.last_id)
         with _View(err, journal, total) as view:
-            working = Run(journal, items, file.concurrency, file.budget_usd, view.show)
+            working = Run(journal, items, ALL if file.batch else file.concurrency, file.budget_usd, view.show)
             if journal.done < total:
                 judge = _judge(settings, command, {**options, "concurrency": file.concurrency})
+                if file.batch:
+                    plan = file.out.with_name(file.out.name + BATCHES_SUFFIX)
+                    judge = _judge_later(settings, command, options, plan, journal.token)
                 run(_guarded(working, judge, view))
     finally:
         journal.close()
@@ -112,6 +127,10 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
 
 def _judge(settings: Settings, command: str, options: Mapping[str, Any]) -> Judge:
     return lambda rows: judge_lines(settings, f"/{command}", options, rows)
+
+
+def _judge_later(settings: Settings, command: str, options: Mapping[str, Any], plan: Path, token: str) -> Judge:
+    return lambda rows: judge_later(settings, f"/{command}", options, rows, plan, token)
 
 
 async def _guarded(working: Run, judge: Judge, view: "_View") -> None:

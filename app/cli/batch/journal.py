@@ -6,6 +6,7 @@ run goes on with another file or other options.
 """
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +21,14 @@ SUFFIX = ".run.json"
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What an output is of. `options` are those that change a result."""
+    """What an output is of. `options` are those that change a result. `token` names it from its first run on."""
 
     command: str
     input: str
     field: str
     options: dict[str, Any]
     fingerprint: Fingerprint
+    token: str = ""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +57,9 @@ class Journal:
             self._lock()
             if restart:
                 self._file.truncate(0)
-            else:
-                self._check(origin)
-                self._read()
-            self._say_origin(origin)
+            self.token = (self._check(origin) if not restart else "") or secrets.token_hex(8)
+            self._read()
+            self._say_origin(msgspec.structs.replace(origin, token=self.token))
         except BaseException:
             self._file.close()
             raise
@@ -86,19 +87,20 @@ class Journal:
         except portalocker.LockException as exc:
             raise Conflict(f"another run is writing {self.path}") from exc
 
-    def _check(self, origin: Origin) -> None:
-        """Whether the output, if there is any, is of the same."""
-        if not self.path.stat().st_size:
-            return
-        way_out = "--restart begins again, or write to another file"
+    def _check(self, origin: Origin) -> str:
+        """The token of the output, "" if it is a new one. Raises Conflict if it is of something else."""
+        fault = ""
         try:
             before = msgspec.json.decode(self._origin_path.read_bytes(), type=Origin)
-        except (OSError, msgspec.DecodeError) as exc:
-            raise Conflict(f"{self.path} exists, and is not the output of such a run; {way_out}") from exc
+        except (OSError, msgspec.DecodeError):
+            before, fault = origin, f"{self.path} exists, and is not the output of such a run"
         if (before.command, before.field, before.options) != (origin.command, origin.field, origin.options):
-            raise Conflict(f"{self.path} was begun by {_described(before)}, now it is {_described(origin)}; {way_out}")
-        if not before.fingerprint.begins(Path(origin.input)):
-            raise Conflict(f"{origin.input} is not what {self.path} was begun with; {way_out}")
+            fault = f"{self.path} was begun by {_described(before)}, now it is {_described(origin)}"
+        elif not before.fingerprint.begins(Path(origin.input)):
+            fault = f"{origin.input} is not what {self.path} was begun with"
+        if fault and self.path.stat().st_size:
+            raise Conflict(f"{fault}; --restart begins again, or write to another file")
+        return "" if fault else before.token
 
     def _read(self) -> None:
         """Count what is there; cut off what is not a whole row."""

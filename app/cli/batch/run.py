@@ -93,7 +93,7 @@ class Run:
 
     async def _rows(self) -> AsyncGenerator[bytes, None]:
         """What is sent: never more than can be answered soon, or than the budget has room for."""
-        for item in self._items:
+        for at, item in enumerate(self._items, self._journal.done):
             if item.problem:
                 self._sent.append(item)
                 self._write_unasked()
@@ -104,7 +104,7 @@ class Run:
                 self._answered.clear()
                 await self._answered.wait()
             self._sent.append(item)
-            yield msgspec.json.encode({"id": item.id, "text": item.text}) + b"\n"
+            yield msgspec.json.encode({"id": item.id, "text": item.text, "at": at}) + b"\n"
 
     def _may_send(self) -> bool:
         """Whether one more text has room; sets `over_budget` once none ever will."""

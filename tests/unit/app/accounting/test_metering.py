@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,14 @@ def rows(home: Path) -> list[dict[str, Any]]:
     with closing(sqlite3.connect(home / "ledger.sqlite3")) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute("SELECT * FROM calls ORDER BY id")]
+
+
+async def test_a_batch_costs_half(tmp_path: Path) -> None:
+    """Of each class of tokens, and the row says that it was one."""
+    desk = Desk(tmp_path)
+    await desk.spend(msgspec.structs.replace(GEMINI, batch=True), USED)
+    (row,) = rows(tmp_path)
+    assert (row["pico"], row["price_source"]) == (round(USD * PICO / 2), "settings, batch")
 
 
 async def test_a_call_becomes_a_row(tmp_path: Path) -> None:

@@ -1,0 +1,210 @@
+"""Use case: have many texts answered in a backend's batches, which take up to a day and cost half.
+
+What was submitted is in a file, and is written there before it is submitted: whoever is killed in between finds the
+batch by its label, and nothing is submitted twice. Texts have places, which stay the same from run to run.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from app.backends.base import BatchModel, Call, ChatRequest, Meter, Reply, Target, call_of, tokens_of, worst_of_chat
+from app.backends.client import BackendClient
+from app.domain import ANONYMOUS, BackendUse, ReplyToText, TokenCount
+from app.errors import MissingCapability, UpstreamError, UpstreamUnavailable
+from app.services.batches import Judged, Outcome
+
+BATCH_TEXTS = 5_000
+BATCH_TOKENS = 3_000_000
+"""About 12 MB; a request may have 20."""
+
+BATCHES_AT_ONCE = 10
+
+FIRST_LOOK_S, LONGEST_LOOK_S = 2.0, 60.0
+"""Between two looks at a batch."""
+
+_CALL_S = 300.0
+"""What a call about a batch may take; replies to thousands of texts come in one."""
+
+
+class PlacedText(msgspec.Struct, frozen=True):
+    """A text, its id, and its place among all of its file."""
+
+    id: int | str
+    text: str
+    at: int
+
+
+class Submitted(msgspec.Struct, kw_only=True):
+    """A batch: the texts at these places. `name` is the server's; "" until it has said so."""
+
+    label: str
+    places: list[int]
+    name: str = ""
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """What has been submitted and not been collected, of the run with this `token`, at this backend."""
+
+    token: str
+    backend: str
+    batches: list[Submitted] = []
+
+
+class HalfPrice:
+    """Collects the replies of one backend. `file` holds the plan; `ask` makes the request for a text."""
+
+    def __init__(
+        self,
+        client: BackendClient,
+        meter: Meter,
+        file: Path,
+        token: str,
+        ask: Callable[[str], ChatRequest],
+        *,
+        batch_texts: int = BATCH_TEXTS,
+        first_look_s: float = FIRST_LOOK_S,
+    ) -> None:
+        """Raises MissingCapability."""
+        if client.adapter.batches is None:
+            raise MissingCapability(f"the backend {client.name!r} has no batches; Gemini with an api_key has")
+        self._client, self._meter, self._ask = client, meter, ask
+        self._batch_texts, self._first_look_s = batch_texts, first_look_s
+        self._model: BatchModel = client.adapter.batches
+        self._file = file
+        self._plan = _read(file, token, client.name)
+        self._known = {batch.label for batch in self._plan.batches}
+
+    async def outcomes(self, texts: AsyncGenerator[PlacedText, None]) -> AsyncGenerator[Outcome[ReplyToText], None]:
+        """In the order of the texts, each as soon as its batch is done. Raises UpstreamError, BudgetExceeded.
+
+        Stopping it leaves the batches to the next run.
+        """
+        while taken := await self._take(texts):
+            batches = self._planned(taken)
+            for batch in batches:
+                await self._submit(batch, taken)
+            for batch in batches:
+                replies = await self._replies(batch)
+                for place, reply in zip(batch.places, replies, strict=True):
+                    if (text := taken.get(place)) is not None:  # else an earlier run has written it
+                        yield await self._outcome(text, reply)
+                self._forget(batch)
+
+    async def _take(self, texts: AsyncGenerator[PlacedText, None]) -> dict[int, PlacedText]:
+        """The next texts by place: those of some batches, and all of those that are submitted already."""
+        taken: dict[int, PlacedText] = {}
+        last = max((batch.places[-1] for batch in self._plan.batches), default=-1)
+        async for text in texts:
+            taken[text.at] = text
+            if len(taken) >= BATCHES_AT_ONCE * self._batch_texts and text.at >= last:
+                break
+        return taken
+
+    def _planned(self, taken: dict[int, PlacedText]) -> list[Submitted]:
+        """The batches of these texts, old ones and new ones, in order; they are in the file."""
+        first = next(iter(taken))
+        batches = self._plan.batches = [batch for batch in self._plan.batches if batch.places[-1] >= first]
+        covered = {place for batch in batches for place in batch.places}
+        fresh = [text for text in taken.values() if text.at not in covered]
+        for places in _portions(fresh, self._batch_texts):
+            batches.append(Submitted(label=f"winnow-{self._plan.token}-{places[0]}", places=places))
+        batches.sort(key=lambda batch: batch.places[0])
+        self._save()
+        return [*batches]
+
+    async def _submit(self, batch: Submitted, taken: dict[int, PlacedText]) -> None:
+        """Unless it has been."""
+        if not batch.name and batch.label in self._known:
+            batch.name = await self._model.find(batch.label, _CALL_S) or ""
+        if not batch.name:
+            requests = [self._ask(taken[place].text) for place in batch.places]
+            worst = sum(map(worst_of_chat, requests), TokenCount())
+            charge = self._meter.begin(self._target, self._call(), worst)
+            outcome = "ok"
+            try:
+                batch.name = await self._model.submit(requests, batch.label, _CALL_S)
+            except UpstreamError as exc:
+                outcome = exc.code
+                raise
+            finally:
+                await charge.end(None, outcome=outcome, requests=1)
+        self._save()
+
+    async def _replies(self, batch: Submitted) -> Sequence[Reply | UpstreamError]:
+        """Wait for them. Raises UpstreamError; a batch that failed as a whole is forgotten."""
+        pause_s = self._first_look_s
+        while True:
+            try:
+                job = await self._model.look(batch.name, _CALL_S)
+            except UpstreamError as exc:
+                if not exc.retryable:
+                    raise
+            else:
+                if job.replies is not None and len(job.replies) == len(batch.places):
+                    return job.replies
+                if job.failed or job.replies is not None:
+                    self._forget(batch)
+                    why = job.failed or f"{self._client.name}: the batch has not as many replies as requests"
+                    raise UpstreamUnavailable(self._client.name, f"{why}; the next run submits these texts again")
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
+
+    async def _outcome(self, text: PlacedText, reply: Reply | UpstreamError) -> Outcome[ReplyToText]:
+        """Booked at half the price, when it is collected; the money is spent, whatever the budgets say by now."""
+        call = self._call()
+        charge = self._meter.begin(self._target, call, TokenCount())
+        error = reply if isinstance(reply, UpstreamError) else None
+        await charge.end(reply.tokens, outcome=error.code if error else "ok", requests=1)
+        judged = None
+        if isinstance(reply, Reply):
+            result = ReplyToText(text=reply.text, finish_reason=reply.finish_reason)
+            use = BackendUse(requested=self._client.name, used=self._client.name, model=self._client.model or None)
+            judged = Judged(result=result, backend=use)
+        return Outcome(id=text.id, judged=judged, error=error, usage=call.account.usage())
+
+    @property
+    def _target(self) -> Target:
+        return Target(backend=self._client.name, model=self._client.model, batch=True)
+
+    def _call(self) -> Call:
+        return call_of("chat", _CALL_S, ANONYMOUS)
+
+    def _forget(self, batch: Submitted) -> None:
+        self._plan.batches.remove(batch)
+        self._save()
+
+    def _save(self) -> None:
+        """In one step."""
+        if not self._plan.batches:
+            self._file.unlink(missing_ok=True)
+            return
+        temporary = self._file.with_name(self._file.name + ".new")
+        temporary.write_bytes(msgspec.json.encode(self._plan))
+        temporary.replace(self._file)
+
+
+def _portions(texts: Sequence[PlacedText], most: int) -> Iterator[list[int]]:
+    """The places of each batch."""
+    places: list[int] = []
+    tokens = 0
+    for text in texts:
+        size = tokens_of(text.text)
+        if places and (len(places) >= most or tokens + size > BATCH_TOKENS):
+            yield places
+            places, tokens = [], 0
+        places.append(text.at)
+        tokens += size
+    if places:
+        yield places
+
+
+def _read(file: Path, token: str, backend: str) -> Plan:
+    """What an earlier run of the same kind has left."""
+    try:
+        plan = msgspec.json.decode(file.read_bytes(), type=Plan)
+    except (OSError, msgspec.DecodeError):
+        return Plan(token=token, backend=backend)
+    return plan if (plan.token, plan.backend) == (token, backend) else Plan(token=token, backend=backend)

@@ -1,0 +1,150 @@
+"""Batches at half the price, by the real SDK on a server of Gemini's protocol: submit, wait, collect, resume."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.domain import ChatTask
+from app.errors import InvalidRequest, MissingCapability, Refused, UpstreamUnavailable
+from app.services.half_price import HalfPrice, PlacedText
+from app.wiring import Services
+from tests.fakes.gemini_server import GeminiServer, Said
+from tests.fakes.models import gemini, openai_style, services_for
+from tests.fakes.openai_server import OpenAIServer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[GeminiServer]:
+    async with GeminiServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def services(server: GeminiServer, tmp_path: Path) -> AsyncIterator[Services]:
+    services = services_for(tmp_path, {"flash": gemini(server)})
+    yield services
+    await services.close()
+
+
+class Desk:
+    """Runs over the same texts; each one begins anew, as after a kill."""
+
+    def __init__(self, services: Services, file: Path, texts: int) -> None:
+        self.services, self.file = services, file
+        self.texts = [PlacedText(f"t{at}", f"text {at}", at) for at in range(texts)]
+
+    async def later(self, run: str = "one") -> HalfPrice:
+        client = (await self.services.clients())["flash"]
+        ask = self.services.chat_service.for_text(ChatTask(messages=(), system="Be brief."))
+        return HalfPrice(client, self.services.accounts.meter, self.file, run, ask, batch_texts=4, first_look_s=0.001)
+
+    async def given(self, first: int) -> AsyncGenerator[PlacedText, None]:
+        for text in self.texts[first:]:
+            yield text
+
+    async def run(self, first: int = 0, most: int = 10**6, run: str = "one") -> list[Any]:
+        """The outcomes from `first` on, at most so many."""
+        outcomes = (await self.later(run)).outcomes(self.given(first))
+        found: list[Any] = []
+        async for outcome in outcomes:
+            found.append(outcome)
+            if len(found) == most:
+                break
+        await outcomes.aclose()
+        return found
+
+
+@pytest.fixture
+def desk(services: Services, tmp_path: Path) -> Desk:
+    return Desk(services, tmp_path / "plan.json", 10)
+
+
+async def test_each_text_gets_its_reply_for_half_the_price(desk: Desk, server: GeminiServer) -> None:
+    """In order, out of several batches; the ledger has each at half the price."""
+    server.looks = 2
+    outcomes = await desk.run()
+    assert [outcome.id for outcome in outcomes] == [text.id for text in desk.texts]
+    assert [outcome.judged.result.text for outcome in outcomes] == [f"You said: text {at}" for at in range(10)]
+    assert [len(batch.replies) for batch in server.batches] == [4, 4, 2]
+    assert server.batched[0].body["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+    told_input = sum(call.told.input for call in server.batched)
+    told_output = sum(call.told.output for call in server.batched)
+    cost_usd = (told_input * 0.25e-6 + told_output * 1.5e-6) / 2
+    assert sum(outcome.usage.cost_usd for outcome in outcomes) == pytest.approx(cost_usd)
+    usage = desk.services.accounts.usage(group_by="stage")
+    assert usage.total.cost_usd == pytest.approx(cost_usd)
+    assert usage.total.input_tokens == told_input
+    assert not desk.file.exists()
+
+
+async def test_a_run_that_was_killed_goes_on_with_the_same_batches(desk: Desk, server: GeminiServer) -> None:
+    """Wherever it had come to: nothing is submitted twice, and each text comes once."""
+    first = await desk.run(most=6)
+    assert len(server.batches) == 3
+    rest = await desk.run(first=6)
+    assert [outcome.id for outcome in (*first, *rest)] == [text.id for text in desk.texts]
+    assert len(server.batches) == 3
+    assert not desk.file.exists()
+
+
+async def test_a_batch_of_which_the_name_was_never_heard_is_found(desk: Desk, server: GeminiServer) -> None:
+    """A kill between submitting and writing the name down costs nothing."""
+    await desk.run(most=1)
+    plan = msgspec.json.decode(desk.file.read_bytes())
+    for batch in plan["batches"]:
+        batch["name"] = ""
+    desk.file.write_bytes(msgspec.json.encode(plan))
+    assert len(await desk.run(first=1)) == 9
+    assert len(server.batches) == 3
+
+
+async def test_a_plan_of_another_run_is_none_of_ours(desk: Desk, server: GeminiServer) -> None:
+    """Nor is a damaged one."""
+    await desk.run(most=1)
+    assert len(await desk.run(run="other")) == 10
+    assert len(server.batches) == 6
+    desk.file.write_bytes(b"{")
+    assert len(await desk.run()) == 10
+
+
+async def test_a_reply_that_is_none_is_an_error_of_its_text(desk: Desk, server: GeminiServer) -> None:
+    """The others have theirs."""
+    server.answers.append(Said(pieces=("",), finish="SAFETY"))
+    outcomes = await desk.run()
+    assert isinstance(outcomes[0].error, Refused)
+    assert all(outcome.judged for outcome in outcomes[1:])
+
+
+async def test_a_batch_that_failed_is_submitted_anew_by_the_next_run(desk: Desk, server: GeminiServer) -> None:
+    """What came before it stays."""
+    server.looks = 10**6
+    running = asyncio.create_task(desk.run())
+    async with asyncio.timeout(30):
+        while len(server.batches) < 3:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.001)
+    server.batches[0].failed = True
+    server.looks = 0
+    with pytest.raises(UpstreamUnavailable, match="next run"):
+        await running
+    for batch in server.batches[1:]:
+        batch.looks = 0
+    assert len(await desk.run()) == 10
+    assert len(server.batches) == 4
+
+
+async def test_a_backend_without_batches_is_refused(tmp_path: Path) -> None:
+    """With who has some."""
+    async with OpenAIServer() as server:
+        services = services_for(tmp_path, {"own": openai_style(server)})
+        client = (await services.clients())["own"]
+        ask = services.chat_service.for_text(ChatTask(messages=()))
+        with pytest.raises(MissingCapability, match="Gemini"):
+            HalfPrice(client, services.accounts.meter, tmp_path / "plan", "token", ask)
+        assert issubclass(MissingCapability, InvalidRequest)
+        await services.close()
