@@ -66,7 +66,7 @@ _HEAD = re.compile(r"^[^\W\d]+")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _JOINER = re.compile(r"(?<!\d)[\W_]|[^\w.,]|_|[.,](?!\d)")
 """What does not tell two codes apart: all that is neither a letter nor a digit but points between digits."""
-_RUN = re.compile(r"\d+(?:[.,'’]\d+)+")
+_RUN = re.compile(r"(?<!\d)\d+(?:[.,'’]\d+)+")
 _MEASURED = re.compile(rf"[^\W\d_]*({_RUN.pattern})[^\W\d_]*")
 """A number with its unit: "3.5gb", "usd1,234.50"."""
 _GROUPED = re.compile(r"[1-9]\d{0,2}(?:(?P<group>[.,'’])\d{3})(?:(?P=group)\d{3})*(?P<decimal>[.,]\d+)?")

@@ -175,3 +175,9 @@ def test_a_long_text_takes_no_longer_than_its_length(unit: str) -> None:
     """Ten times the text has at most ten times the codes, found in a moment."""
     text = normalized("1 " + unit * 20_000)
     assert len(codes(text)) <= len(text)
+
+
+@pytest.mark.parametrize("unit", ["1", "1.", "1,", "a1", "1-", "§ 8 ", "1a,"])
+def test_takes_linear_time(unit: str) -> None:
+    """300,000 characters of the same are no burden; quadratic time would run into the suite's limit."""
+    assert codes(normalized(unit * (300_000 // len(unit))))
