@@ -39,6 +39,9 @@ _ENCODED_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 LONE_SURROGATE = "a text has a lone surrogate, such as \\ud83d without its other half, which is not a character"
 """JSON can spell it, and UTF-8 cannot carry it: it comes from cutting a text within an emoji."""
 
+_LONGEST = 500
+"""Characters of a problem with a field: it repeats what the client wrote, which may be long."""
+
 NO_BODY = b"no body"
 """This object stands for an empty body: Litestar would not have it decoded."""
 
@@ -76,7 +79,15 @@ def decode(body: bytes, kind: type[T], *, strict: bool = True) -> T:
 
 
 def field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
-    """msgspec's message as a pointer and a sentence: "Expected `int`, got `str` - at `$.ranking.depth`"."""
+    """msgspec's message as a pointer and a sentence: "Expected `int`, got `str` - at `$.ranking.depth`".
+
+    What it repeats of the body is cut.
+    """
+    problem = _field_problem(message, kind)
+    return FieldProblem(_cut(problem.pointer), _cut(problem.detail))
+
+
+def _field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
     match = _WHERE.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
     pointer = "".join(f"/{step['key'] or step['index']}" for step in _STEP.finditer(path)).removesuffix("/...")
@@ -214,6 +225,10 @@ def _unknown(field: str, where: msgspec.inspect.StructType | None) -> str:
         return "unknown field"
     near = difflib.get_close_matches(field, where.cls.__struct_fields__, n=1)
     return f"unknown field; {f'did you mean {near[0]}?' if near else f'known are {_fields(where.cls)}'}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _fields(kind: type[msgspec.Struct]) -> str:

@@ -251,3 +251,12 @@ async def test_whole_pairs_are_characters(client: httpx.AsyncClient) -> None:
     """Also beside a backslash, and spelled in capitals."""
     body = rb'{"query": "dental \ud83e\uDDB7 \\\ud83e\uddb7 \\ud83e"}'
     assert (await client.post("/search", content=body, headers=JSON)).status_code == 200
+
+
+async def test_what_is_long_is_not_repeated(client: httpx.AsyncClient) -> None:
+    """A refusal has a few lines, whatever the body has: a name, a value, a path."""
+    long = "x" * 9000
+    for body in ({"query": "x", "mode": long}, {"query": "x", long: 1}, {"query": "x", "ranking": {long: {long: 1}}}):
+        problem = await refusal(client, body)
+        assert len(str(problem)) < 3000
+        assert problem["detail"].count("x") > 100
