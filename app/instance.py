@@ -62,9 +62,15 @@ def installed_version() -> str:
         return "0"
 
 
-def announce(home: Path, url: str) -> Presence:
-    """Write the file, readable only by its owner. Where that fails, on a full disk, the service is not found."""
-    presence = Presence(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
+def presence_at(url: str) -> Presence:
+    """This process as a service at the address, with a new token."""
+    return Presence(url=url, token=secrets.token_urlsafe(32), pid=os.getpid())
+
+
+def announce(home: Path, presence: Presence) -> str:
+    """Write the file, readable only by its owner. Where that fails, as on a full disk, the service is not found, and
+    the reason is returned; "" if all is well.
+    """
     temporary = home / f".{_FILE}.{presence.pid}"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -72,8 +78,13 @@ def announce(home: Path, url: str) -> Presence:
             file.write(msgspec.json.encode(presence))
         temporary.replace(home / _FILE)
     except OSError as exc:
-        log.warning("the command line will not find the service", path=str(home / _FILE), reason=exc.strerror)
-    return presence
+        return exc.strerror or str(exc)
+    return ""
+
+
+def announced(home: Path) -> bool:
+    """Whether the file of a service is there, this one's or another's."""
+    return (home / _FILE).exists()
 
 
 def withdraw(home: Path, presence: Presence) -> None:

@@ -29,7 +29,7 @@ from app.api.middleware import is_loopback
 from app.api.problem_details import status_problem
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
-from app.instance import announce, withdraw
+from app.instance import announce, announced, presence_at, withdraw
 from app.wiring import Services, ensure_home
 
 MAX_HEADERS = 200
@@ -346,6 +346,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._services = services
         self._freezing: asyncio.Task[None] | None = None
+        self._unannounced = ""
+        """Why the command line does not find the service, as it was logged."""
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Own the index and the ledger, then serve until told to stop."""
@@ -361,16 +363,17 @@ class Server(uvicorn.Server):
         """Listen, then announce the address."""
         await super().startup(sockets)
         if self.started:
-            home = self._services.settings.index.home
             url = _local_url(self.servers[0].sockets[0])
-            self._services.presence = announce(home, url)
+            self._services.presence = presence_at(url)
+            self._announce()
             self._announce_url(url)
             self._freezing = asyncio.create_task(_freeze_heap(self._services))
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second; once in it, look at all connections."""
+        """Ten times a second; once in it, look at all connections, and that the command line can find the service."""
         if counter % 10 == 0:
             self._enforce()
+            self._announce()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -421,6 +424,16 @@ class Server(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         for connection in _open(self.server_state):
             connection.enforce(now)
+
+    def _announce(self) -> None:
+        """Write the file that the command line looks for where there is none, as after a full disk."""
+        home, presence = self._services.settings.index.home, self._services.presence
+        if presence is None or announced(home):
+            return
+        reason = announce(home, presence)
+        if reason and reason != self._unannounced:
+            log.warning("the command line does not find the service", home=str(home), reason=reason)
+        self._unannounced = reason
 
     def _announce_url(self, url: str) -> None:
         """On a terminal a line for people, else an event for the log."""

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from app.config.settings import ServiceSettings
+from app.instance import find_service
 from app.server import server_config
 from tests.fakes.running import RunningServer
 
@@ -35,6 +36,15 @@ def test_it_serves_logs_and_ends_well(own_server: RunningServer) -> None:
     own_server.process.send_signal(signal.SIGTERM)
     assert own_server.process.wait(timeout=20) == 0
     own_server.wait_for("shutdown complete")
+
+
+def test_the_command_line_finds_it_again_when_its_file_was_lost(own_server: RunningServer) -> None:
+    """As where the disk was full at the start."""
+    before = find_service(own_server.home)
+    (own_server.home / "service.json").unlink()
+    while (after := find_service(own_server.home)) is None:
+        time.sleep(0.05)
+    assert after == before
 
 
 def test_what_was_loaded_is_spared_from_garbage_collection(server: RunningServer) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError
-from app.instance import announce, find_service, make_private, withdraw
+from app.instance import announce, announced, find_service, make_private, presence_at, withdraw
 from app.wiring import ensure_directory
 from tests.fakes.http_server import answering
 
@@ -15,20 +15,23 @@ from tests.fakes.http_server import answering
 def test_a_service_that_confirms_is_found(tmp_path: Path) -> None:
     """The file names it, and it answers."""
     with answering(204, b"") as url:
-        presence = announce(tmp_path / "home", url)
+        presence = presence_at(url)
+        assert not announced(tmp_path / "home")
+        assert announce(tmp_path / "home", presence) == ""
+        assert announced(tmp_path / "home")
         assert find_service(tmp_path / "home") == presence
 
 
 def test_only_the_owner_can_read_the_token(tmp_path: Path) -> None:
     """Who can read the file may write to the index."""
-    announce(tmp_path, "http://127.0.0.1:1")
+    announce(tmp_path, presence_at("http://127.0.0.1:1"))
     assert stat.S_IMODE((tmp_path / "service.json").stat().st_mode) == 0o600
 
 
 def test_a_home_that_takes_no_file_keeps_nobody_from_serving(tmp_path: Path) -> None:
-    """Only the command line does not find the service."""
+    """Only the command line does not find the service, and the reason is told."""
     (tmp_path / "file").touch()
-    assert announce(tmp_path / "file" / "home", "http://127.0.0.1:1").url == "http://127.0.0.1:1"
+    assert announce(tmp_path / "file" / "home", presence_at("http://127.0.0.1:1")) == "Not a directory"
 
 
 def modes(home: Path) -> dict[str, int]:
@@ -63,14 +66,14 @@ def test_a_home_that_is_read_only_is_named(tmp_path: Path) -> None:
 def test_a_dead_service_is_not_found(tmp_path: Path) -> None:
     """A kill leaves the file behind."""
     with answering(204, b"") as url:
-        announce(tmp_path, url)
+        announce(tmp_path, presence_at(url))
     assert find_service(tmp_path) is None
 
 
 def test_another_program_on_its_port_is_not_taken_for_it(tmp_path: Path) -> None:
     """It does not know the token."""
     with answering(403) as url:
-        announce(tmp_path, url)
+        announce(tmp_path, presence_at(url))
         assert find_service(tmp_path) is None
 
 
@@ -83,7 +86,8 @@ def test_a_damaged_file_is_no_service(tmp_path: Path) -> None:
 
 def test_a_service_withdraws_only_its_own_file(tmp_path: Path) -> None:
     """A later one may have written its own."""
-    first, second = announce(tmp_path, "http://127.0.0.1:1"), announce(tmp_path, "http://127.0.0.1:2")
+    first, second = presence_at("http://127.0.0.1:1"), presence_at("http://127.0.0.1:2")
+    announce(tmp_path, second)
     withdraw(tmp_path, first)
     assert (tmp_path / "service.json").exists()
     withdraw(tmp_path, second)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.doctor import Finding, examine, show
-from app.instance import announce
+from app.instance import announce, presence_at
 from indexing.pipeline.context import index_fingerprint
 from indexing.retrieval.bm25 import LEXICAL_VERSION
 from indexing.settings import EmbeddingSettings
@@ -141,7 +141,7 @@ def test_a_server_that_is_away(tmp_path: Path) -> None:
 def test_a_service_tells_what_it_holds(tmp_path: Path) -> None:
     """Its answers stand for the index, which it owns."""
     with answering(204, b"") as url:
-        announce(tmp_path / ".winnow", url)
+        announce(tmp_path / ".winnow", presence_at(url))
         assert findings(tmp_path)["service"].state == "broken"  # it confirms, but says nothing that can be read
 
 

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from app.instance import announce
+from app.instance import announce, presence_at
 
 HEAVY = (
     "litestar",
@@ -208,7 +208,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        announce(tmp_path, f"http://127.0.0.1:{server.server_port}")
+        announce(tmp_path, presence_at(f"http://127.0.0.1:{server.server_port}"))
         yield tmp_path
         server.shutdown()
         thread.join()
