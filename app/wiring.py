@@ -36,7 +36,7 @@ from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
 from app.text.languages import prepare as prepare_languages
-from indexing.concurrency import Resource
+from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
@@ -271,15 +271,21 @@ class Services:
             await store.collections()
 
     async def _faults(self) -> list[str]:
-        found: list[str] = []
+        damaged, jobs = await together((self._damaged(), self._faulty_jobs()))
+        return [*damaged, *jobs]
+
+    async def _damaged(self) -> list[str]:
         with suppress(TimeoutError, WinnowError):  # `readiness` says so
             async with asyncio.timeout(PROBE_S):
                 store = await self.store.settled()
-                found += [damaged.text() for damaged in await store.damaged()] if store else []
+                return [damaged.text() for damaged in await store.damaged()] if store else []
+        return []
+
+    async def _faulty_jobs(self) -> list[str]:
         with suppress(TimeoutError):
             async with asyncio.timeout(PROBE_S):
-                found += filter(None, [await self.jobs.fault()])
-        return found
+                return [fault for fault in (await self.jobs.fault(),) if fault]
+        return []
 
     async def _index_samples(self, samples: Path) -> None:
         store = await self.store.get()
@@ -342,13 +348,17 @@ class WarmUp:
         await asyncio.gather(*(_try_and_log(name, need) for name, need in needs))
         self.done.set()
         repairs = {"manifest": self._repairs.check, "unfinished documents": self._finish_unfinished}
-        left = {name: repair for name, repair in repairs.items() if not await _try_and_log(name, repair)}
+        left = {name: repair for name, repair in repairs.items() if not await _try_and_log(name, repair, "checked")}
         await self._index_given_samples()
-        pause = self._retry_s
-        while left:  # a full disk or a store that is away: that may pass
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-            left = {name: repair for name, repair in left.items() if not await _try_and_log(name, repair, again=True)}
+        for pause in pauses(self._retry_s, LONGEST_PAUSE_S):
+            if not left:
+                return
+            await asyncio.sleep(pause)  # a full disk or a store that is away: that may pass
+            left = {
+                name: repair
+                for name, repair in left.items()
+                if not await _try_and_log(name, repair, "checked", again=True)
+            }
 
     async def _index_given_samples(self) -> None:
         if self._samples is None:
@@ -380,19 +390,21 @@ async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: f
     return Dependency(name=name, ready=True)
 
 
-async def _try_and_log(name: str, attempt: Callable[[], Awaitable[object]], *, again: bool = False) -> bool:
-    """As `_try`, for the log, which has a failure once; false where it may help to try `again`. A programming error is
-    logged, too, and goes no further.
+async def _try_and_log(
+    name: str, attempt: Callable[[], Awaitable[object]], event: str = "ready", *, again: bool = False
+) -> bool:
+    """As `_try`, for the log, which has the `event`, or a failure once; false where it may help to try `again`. A
+    programming error is logged, too, and goes no further.
     """
     try:
         dependency = await _try(name, attempt, timeout_s=None)
     except Exception:
-        log.exception("not ready", dependency=name)
+        log.exception(f"not {event}", dependency=name)
         return True
     if dependency.ready:
-        log.info("ready", dependency=name)
+        log.info(event, dependency=name)
     elif not again:
-        log.error("not ready", dependency=name, detail=dependency.detail)
+        log.error(f"not {event}", dependency=name, detail=dependency.detail)
     return dependency.ready
 
 

@@ -1,7 +1,7 @@
-"""Work side by side, work that no cancellation stops, and things that are opened once."""
+"""Work side by side, work that no cancellation stops, pauses between attempts, and things that are opened once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -36,6 +36,14 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+def pauses(first_s: float, longest_s: float) -> Iterator[float]:
+    """Seconds to wait before each further attempt, without end: doubled each time, up to the longest."""
+    pause_s = first_s
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, longest_s)
 
 
 class Resource(Generic[T]):

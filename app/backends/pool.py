@@ -12,6 +12,7 @@ from app.backends.registry import open_adapter
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.errors import UpstreamError, UpstreamRateLimited
+from indexing.concurrency import pauses
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
 """Between two checks of a backend that is not healthy; twice as long each time."""
@@ -43,7 +44,7 @@ class Supervisor:
 async def _watch(client: BackendClient) -> None:
     """Check one backend for ever: when there is news of it, and again and again while it is not healthy."""
     known = False
-    pause_s = FIRST_PAUSE_S
+    waits = pauses(FIRST_PAUSE_S, MAX_PAUSE_S)
     logged: object = None
     while True:
         try:
@@ -58,9 +59,10 @@ async def _watch(client: BackendClient) -> None:
         # However much news there is, no more than one check a second.
         await asyncio.sleep(FIRST_PAUSE_S)
         healthy = known and client.health == "up"
-        pause_s = FIRST_PAUSE_S if healthy else min(2 * pause_s, MAX_PAUSE_S)
+        if healthy:
+            waits = pauses(FIRST_PAUSE_S, MAX_PAUSE_S)
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if healthy else pause_s - FIRST_PAUSE_S):
+            async with asyncio.timeout(None if healthy else next(waits)):
                 await client.news.wait()
         client.news.clear()
 

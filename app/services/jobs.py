@@ -19,7 +19,7 @@ from app.services.documents import Documents
 from app.services.indexing_time import expected_passages
 from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecords, JobState, Outcome
 from app.services.spool import Spool, SpoolDamaged
-from indexing.concurrency import Resource, finish
+from indexing.concurrency import Resource, finish, pauses
 from indexing.disk import DiskGuard
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Versions
@@ -282,8 +282,7 @@ class Jobs:
 
     async def _resume_at_last(self) -> None:
         """As soon as it is possible: the disk may be full, and the next upload may be far."""
-        pause = self._limits.retry_s
-        while True:
+        for pause in pauses(self._limits.retry_s, _LONGEST_PAUSE_S):
             try:
                 await self._resumed.get()
             except WinnowError as exc:
@@ -294,7 +293,6 @@ class Jobs:
             else:
                 return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _activate(self, record: JobRecord) -> None:
         self._active[record.id] = _ActiveJob(record)
@@ -315,17 +313,17 @@ class Jobs:
             self._runners.pop(collection, None)
 
     async def _run_jobs(self, collection: str) -> None:
-        pause = self._limits.retry_s
+        waits = pauses(self._limits.retry_s, _LONGEST_PAUSE_S)
         while (job := self._first(collection)) is not None:
             try:
                 async with self._slots:
                     await self._run(job)
-                pause = self._limits.retry_s
+                waits = pauses(self._limits.retry_s, _LONGEST_PAUSE_S)
             except _PASSING as exc:
+                pause = next(waits)
                 log.warning("a job waits", job=job.record.id, detail=str(exc), seconds=pause)
                 job.record = msgspec.structs.replace(job.record, state="queued", detail=f"waiting: {exc}")
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
         del self._runners[collection]
 
     async def _run(self, job: _ActiveJob) -> None:

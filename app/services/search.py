@@ -103,7 +103,8 @@ class Searcher:
     async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
         """What was found, and the pages that begin inside the hits; raises what `ranked` raises."""
         result, order = await self.ranked(query, caller)
-        passages = (candidate.passage for candidate, _ in order)
+        shown = {hit.id for hit in result.results}
+        passages = (candidate.passage for candidate, _ in order if candidate.passage.id in shown)
         return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
 
     async def ranked(

@@ -115,9 +115,10 @@ async def test_collections_tell_what_they_hold(client: httpx.AsyncClient, store:
     """Counts, the embedder, and whether it is the one that runs."""
     await fill(store, name="elsewhere", fingerprint="another model")
     listed = {found["name"]: found for found in (await client.get("/collections")).json()["collections"]}
-    assert listed["default"]["passages"] == 4
+    passages = (await store.info("default")).passages  # other tests may have added some
+    assert listed["default"]["passages"] == passages > 0
     assert (listed["elsewhere"]["embedder"], listed["elsewhere"]["status"]) == ("another model", "embedder_mismatch")
-    assert (await client.get("/collections/default")).json()["passages"] == 4
+    assert (await client.get("/collections/default")).json()["passages"] == passages
 
 
 async def test_an_unknown_collection_is_not_found(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """/, /health, /version and /backends."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Literal
 
@@ -60,7 +61,7 @@ async def live() -> Alive:
 @get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY, **problems(403)})
 async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     """For load balancers: 503, naming the missing dependency, until requests can be served."""
-    dependencies, warnings = await warm_up.readiness(), await warm_up.warnings()
+    dependencies, warnings = await asyncio.gather(warm_up.readiness(), warm_up.warnings())
     if all(dependency.ready for dependency in dependencies):
         return Response(Readiness(status="ready", dependencies=dependencies, warnings=warnings))
     return Response(Readiness(status="not ready", dependencies=dependencies, warnings=warnings), status_code=503)

@@ -1,8 +1,9 @@
 import asyncio
+from itertools import islice
 
 import pytest
 
-from indexing.concurrency import Resource, together
+from indexing.concurrency import Resource, pauses, together
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
@@ -109,3 +110,8 @@ async def test_settling_after_a_failure_is_nothing() -> None:
     with pytest.raises(EmbedderUnavailable):
         await resource.get()
     assert await resource.settled() is None
+
+
+async def test_pauses_double_up_to_the_longest() -> None:
+    """And never end."""
+    assert list(islice(pauses(1.0, 5.0), 5)) == [1.0, 2.0, 4.0, 5.0, 5.0]
