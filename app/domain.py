@@ -404,3 +404,68 @@ class ChatDone(msgspec.Struct, frozen=True):
 
 
 ChatEvent = TextDelta | CallsDelta | ChatDone
+
+
+Evidence = Literal["calibrated", "logprobs", "stated"]
+"""What a label's score rests on: a decision model's calibrated probability, the log-probabilities of the label's token,
+or what a model said of itself.
+"""
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What a text may be labelled with. The description says when it fits."""
+
+    name: str
+    description: str = ""
+
+
+class ClassifyOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How texts are classified. `multi_label`: any number of labels fit a text, not exactly one.
+
+    `backend` None: the settings' default. A text is unsure when its confidence is below `unsure_below`.
+    """
+
+    labels: tuple[Label, ...]
+    instructions: str = ""
+    multi_label: bool = False
+    unsure_below: float = 0.0
+    backend: str | None = None
+
+
+class Classified(msgspec.Struct, frozen=True, kw_only=True):
+    """A text's labels. `label` is the likeliest one; null if none of several applies.
+
+    `labels` are all that apply: of several those that are at least as likely as not. `scores` has the probability of
+    each label. `confidence` is the probability that `label` is right; of several labels, that the least certain
+    decision about one is.
+    """
+
+    label: str | None
+    labels: tuple[str, ...]
+    confidence: float
+    scores: Mapping[str, float]
+    unsure: bool
+    evidence: Evidence
+
+
+class Category(Label, frozen=True, kw_only=True):
+    """What a text is flagged for, if its score is at least `threshold`."""
+
+    threshold: float = 0.5
+
+
+class ModerateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How texts are moderated. `backend` None: the settings' default."""
+
+    categories: tuple[Category, ...]
+    instructions: str = ""
+    backend: str | None = None
+
+
+class Moderated(msgspec.Struct, frozen=True, kw_only=True):
+    """What a text is flagged for, likeliest first. `scores` has the probability of each category."""
+
+    flagged: bool
+    categories: tuple[str, ...]
+    scores: Mapping[str, float]
+    evidence: Evidence

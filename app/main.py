@@ -30,6 +30,7 @@ from app.api.routes.internal import (
     sync_files,
 )
 from app.api.routes.jobs import cancel_job, list_jobs, show_job
+from app.api.routes.labelling import classify, moderate
 from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_version
 from app.api.routes.search import search
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
@@ -44,6 +45,8 @@ ROUTES = (
     search,
     answer,
     chat,
+    classify,
+    moderate,
     live,
     ready,
     show_version,
@@ -102,10 +105,12 @@ PROVIDED = (
     "answerer",
     "backends",
     "chat_service",
+    "classify_service",
     "documents",
     "embeddings",
     "jobs",
     "model",
+    "moderate_service",
     "names",
     "presence",
     "rankers",

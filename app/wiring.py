@@ -25,11 +25,13 @@ from app.ranking.reranker import Reranker
 from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
 from app.services.chat import ChatService
+from app.services.classify import ClassifyService
 from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.expansion import Expander
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
+from app.services.moderate import ModerateService
 from app.services.ranking import Rankers
 from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
@@ -122,6 +124,8 @@ class Services:
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
         self.chat_service = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
+        self.classify_service = ClassifyService(self.router.get, settings.service.backend)
+        self.moderate_service = ModerateService(self.router.get, settings.service.backend)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())

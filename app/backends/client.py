@@ -97,6 +97,11 @@ class BackendClient:
         return self.settings.model or self._provider.model or ""
 
     @property
+    def local(self) -> bool:
+        """Whether it runs on the user's own hardware, where a token costs nothing."""
+        return self._provider.local
+
+    @property
     def health(self) -> HealthState:
         """See ClientStatus."""
         if self._health.reachable is False:

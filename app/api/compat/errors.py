@@ -162,8 +162,8 @@ RAGFLOW_PATH = "/api/v1/"
 """RAGFlow's client breaks on another format, or saves it as the document."""
 
 _WHAT_THERE_IS = (
-    "nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/rerank and /v2/rerank, "
-    "and GET /v1/models"
+    "nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/moderations, /v1/rerank and "
+    "/v2/rerank, and GET /v1/models"
 )
 
 

@@ -6,6 +6,7 @@ from app.api.compat.dify import dify_retrieval
 from app.api.compat.openai.chat import openai_chat
 from app.api.compat.openai.embeddings import create_embeddings
 from app.api.compat.openai.models import list_models, show_model
+from app.api.compat.openai.moderations import create_moderations
 from app.api.compat.openwebui import openwebui_process, openwebui_search
 from app.api.compat.ragflow.chat import ragflow_chat
 from app.api.compat.ragflow.datasets import ragflow_datasets, ragflow_documents
@@ -23,6 +24,7 @@ compatibility = Router(
         rerank,
         rerank_as_tei,
         create_embeddings,
+        create_moderations,
         list_models,
         show_model,
         openai_chat,

@@ -1,0 +1,228 @@
+"""Labels texts by a model, in the best way that it offers: what /classify and /moderate have in common.
+
+by log-probabilities   each text in a prompt of its own, many prompts in a request where the server takes them
+stated                 up to `MOST_TEXTS` texts in a prompt, as JSON: the rules are paid for once
+
+Texts that are asked for at the same moment go together. One that a model leaves out, or for which it declines them all,
+is asked for again by itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from app.backends.base import Account, Call, Capability, Deadline, tokens_of
+from app.backends.client import BackendClient
+from app.backends.router import Route
+from app.classification.models import Judgement, Labelling
+from app.classification.prompts import LETTERS, MOST_TEXTS, NO_YES, choice_prompt, label_prompt, stated_request
+from app.classification.replies import judged_as_stated, judged_by_digits, judged_by_letter
+from app.domain import BackendUse, StageUsage, TokenCount
+from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
+from app.text.fencing import clean, draw_fence, neutralise, random_fence
+
+NEEDS: Sequence[frozenset[Capability]] = (frozenset(("logprobs",)), frozenset(("chat", "structured")))
+"""What a backend must offer, in either way."""
+
+TOGETHER_TOKENS = 2_000
+"""Of all texts in one request for stated labels."""
+
+Answers = Sequence[Judgement | None]
+"""In the order of the texts; None where the model did not say."""
+
+Way = Callable[[BackendClient, Sequence[str], Call, Deadline | None], Awaitable[Answers]]
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """A text's judgement, and the backend that gave it."""
+
+    judgement: Judgement
+    backend: BackendUse
+
+
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    text: str
+    call: Call
+    labelled: asyncio.Future[Labelled]
+
+
+class Labeller:
+    """Labels the texts of one request. `route` is that to the backends which can."""
+
+    def __init__(self, route: Route, labelling: Labelling, fence: Callable[[], str] = random_fence) -> None:
+        self._route, self._labelling, self._fence = route, labelling, fence
+        self._line: list[_Waiting] = []
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def label(self, text: str, call: Call) -> Labelled:
+        """Raises InvalidRequest for a text without a character, and what the model's calls raise."""
+        shown = neutralise(clean(text)).strip()
+        if not shown:
+            raise InvalidRequest("the text is empty")
+        loop = asyncio.get_running_loop()
+        if not self._line:
+            loop.call_soon(self._ask_all)  # when all that are being started at this moment are in the line
+        waiting = _Waiting(shown, call, loop.create_future())
+        self._line.append(waiting)
+        return await waiting.labelled
+
+    def _ask_all(self) -> None:
+        line, self._line = self._line, []
+        for block in _blocks(line):
+            task = asyncio.create_task(self._ask(block))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+            for waiting in block:
+                waiting.labelled.add_done_callback(partial(_leave, block, task))
+
+    async def _ask(self, block: Sequence[_Waiting]) -> None:
+        """Ask for all of them, and for what is left by itself."""
+        left = [waiting for waiting in block if not waiting.labelled.done()]
+        try:
+            left = await self._ask_once(left)
+        except (Refused, PromptTooLong, UpstreamBadReply) as exc:
+            if len(left) == 1:
+                _fail(left, exc)
+                return
+        except WinnowError as exc:
+            _fail(left, exc)
+            return
+        for waiting in left:
+            if not waiting.labelled.done():
+                await self._ask_alone(waiting)
+
+    async def _ask_alone(self, waiting: _Waiting) -> None:
+        try:
+            if await self._ask_once([waiting]):
+                names = " and ".join(client.name for client in self._route.clients)
+                raise UpstreamBadReply(names, f"{names} gave the text none of the labels")
+        except WinnowError as exc:
+            _fail([waiting], exc)
+
+    async def _ask_once(self, block: Sequence[_Waiting]) -> list[_Waiting]:
+        """Those that the model said nothing of. What it cost is split between them."""
+        call = msgspec.structs.replace(block[0].call, account=Account())
+        texts = [waiting.text for waiting in block]
+        try:
+            served = await self._route.first(call, lambda client, until: self._answers(client, texts, call, until))
+        finally:
+            _split(call.account, [waiting.call.account for waiting in block])
+        left = []
+        for waiting, judgement in zip(block, served.value, strict=True):
+            if judgement is None:
+                left.append(waiting)
+            elif not waiting.labelled.done():
+                waiting.labelled.set_result(Labelled(judgement, served.use))
+        return left
+
+    async def _answers(
+        self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
+    ) -> Answers:
+        """The best way's, and for texts that it left open those of the next."""
+        await client.known((failover_deadline or call.deadline).left())
+        answers: list[Judgement | None] = [None] * len(texts)
+        error = MissingCapability(f"the backend {client.name!r} cannot label texts: it offers neither {_NEITHER}")
+        asked = False
+        for way in self._ways(client):
+            left = [at for at, answer in enumerate(answers) if answer is None]
+            if not left:
+                break
+            try:
+                found = await way(client, [texts[at] for at in left], call, failover_deadline)
+            except MissingCapability as exc:
+                error = exc
+                continue
+            asked = True
+            for at, answer in zip(left, found, strict=True):
+                answers[at] = answer
+        if not asked:
+            raise error
+        return answers
+
+    def _ways(self, client: BackendClient) -> list[Way]:
+        """One call for each label is worth it where tokens cost nothing; elsewhere only if there is no other way."""
+        ways: list[Way] = []
+        if client.offers(NEEDS[1]):
+            ways.append(self._stated)
+        if client.offers(NEEDS[0]) and (not self._labelling.exclusive or len(self._labelling.labels) <= len(LETTERS)):
+            dear = not self._labelling.exclusive and not client.local
+            ways.insert(len(ways) if dear else 0, self._scored)
+        return ways
+
+    async def _scored(
+        self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
+    ) -> Answers:
+        labelling, fence = self._labelling, draw_fence(texts, self._fence)
+        if labelling.exclusive:
+            prompts = [choice_prompt(labelling, text, fence) for text in texts]
+            tokens: Sequence[str] = LETTERS[: len(labelling.labels)]
+        else:
+            prompts = [label_prompt(labelling, label, text, fence) for text in texts for label in labelling.labels]
+            tokens = NO_YES
+        try:
+            scores = (await client.score(prompts, tokens, call, failover_deadline)).scores
+        except MissingCapability:
+            raise
+        except InvalidRequest as exc:
+            raise MissingCapability(f"the backend {client.name!r} cannot label texts: {exc}") from exc
+        if labelling.exclusive:
+            return [judged_by_letter(one) for one in scores]
+        each = len(labelling.labels)
+        return [judged_by_digits(scores[at : at + each]) for at in range(0, len(scores), each)]
+
+    async def _stated(
+        self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
+    ) -> Answers:
+        request = stated_request(self._labelling, texts, draw_fence(texts, self._fence))
+        reply = await client.complete(request, call, failover_deadline)
+        return judged_as_stated(reply.text, self._labelling, len(texts))
+
+
+_NEITHER = "logprobs nor structured"
+
+
+def _blocks(line: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    """In their order, of at most `MOST_TEXTS` texts and `TOGETHER_TOKENS`; a longer text is alone."""
+    blocks: list[list[_Waiting]] = []
+    room = 0
+    for waiting in line:
+        tokens = tokens_of(waiting.text)
+        if not blocks or len(blocks[-1]) == MOST_TEXTS or tokens > room:
+            blocks.append([])
+            room = TOGETHER_TOKENS
+        blocks[-1].append(waiting)
+        room -= tokens
+    return blocks
+
+
+def _leave(block: Sequence[_Waiting], task: asyncio.Task[None], _: asyncio.Future[Labelled]) -> None:
+    """Nobody waits for the block any more when all who asked have gone away."""
+    if all(waiting.labelled.cancelled() for waiting in block):
+        task.cancel()
+
+
+def _fail(block: Sequence[_Waiting], failure: WinnowError) -> None:
+    for waiting in block:
+        if not waiting.labelled.done():
+            waiting.labelled.set_exception(failure)
+
+
+def _split(used: Account, accounts: Sequence[Account]) -> None:
+    """Book on each account an even share; what cannot be divided, as the number of calls, on the first."""
+    count = len(accounts)
+    for stage, usage in used.usage().by_stage.items():
+        share = StageUsage(
+            input_tokens=usage.input_tokens // count,
+            cached_tokens=usage.cached_tokens // count,
+            output_tokens=usage.output_tokens // count,
+        )
+        for place, account in enumerate(accounts):
+            rest = count - 1 if place == 0 else 0
+            tokens = TokenCount(
+                input=usage.input_tokens - rest * share.input_tokens if rest else share.input_tokens,
+                cached=usage.cached_tokens - rest * share.cached_tokens if rest else share.cached_tokens,
+                output=usage.output_tokens - rest * share.output_tokens if rest else share.output_tokens,
+            )
+            account.add(stage, usage.requests if place == 0 else 0, tokens, usage.cost_usd / count)
