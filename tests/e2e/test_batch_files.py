@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from tests.fakes.gemini_refusals import KEY
-from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.gemini_server import GeminiServer, Said
 from tests.fakes.models import gemini
 from tests.fakes.running import RunningServer
 
@@ -52,6 +52,10 @@ async def batch(home: Path, *arguments: str) -> tuple[int | None, str]:
 
 def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def outputs(home: Path) -> list[str]:
+    return sorted(path.name for path in home.glob("out*"))
 
 
 def check(out: Path, texts: int) -> None:
@@ -164,3 +168,20 @@ async def test_batches_at_half_the_price_are_collected_after_a_kill(
     check(out, TEXTS)
     assert len(server.batches) == 1
     assert len(server.bodies) == 1  # nothing was asked at the full price
+
+
+async def test_failed_texts_are_tried_again_when_asked_for(
+    tmp_path: Path, texts: Path, server: GeminiServer, service: RunningServer
+) -> None:
+    """Those alone; the output is whole at every moment."""
+    server.answers.extend([Said(pieces=("",), finish="SAFETY")] * 2)
+    out = tmp_path / "out.jsonl"
+    status, said = await batch(tmp_path, str(texts), "--out", str(out))
+    assert (status, "2 failed" in said) == (1, True), said
+    assert [row["error"]["type"] for row in rows(out) if "error" in row] == ["urn:winnow:problem:refused"] * 2
+    status, said = await batch(tmp_path, str(texts), "--out", str(out))
+    assert (status, len(server.bodies)) == (1, TEXTS), said
+    status, said = await batch(tmp_path, str(texts), "--out", str(out), "--retry-failed")
+    assert (status, len(server.bodies)) == (0, TEXTS + 2), said
+    check(out, TEXTS)
+    assert outputs(tmp_path) == ["out.jsonl", "out.jsonl.run.json"]

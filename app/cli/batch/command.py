@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from rich.text import Text
 
 from app.cli.batch.journal import Journal, Origin
 from app.cli.batch.run import Judge, Run
-from app.cli.batch.texts import fingerprint, items_of, rest_of
+from app.cli.batch.texts import Item, fingerprint, items_of, rest_of
 from app.cli.render import clean, duration
 from app.cli.session import judge_later, judge_lines
 from app.cli.terminal import counted, current_settings, dollars, err, run
@@ -25,6 +27,9 @@ from app.errors import InvalidRequest, WinnowError
 
 BATCHES_SUFFIX = ".batches.json"
 """Of the file beside the output that knows the batches that are not collected yet."""
+
+RETRY_SUFFIX = ".retry"
+"""Of the output in which failed texts are tried again, until it is whole and takes the place of the first one."""
 
 ALL = 10**9
 """How many texts may wait for their results where these come after hours."""
@@ -45,6 +50,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     budget_usd: float | None
     batch: bool
     restart: bool
+    retry_failed: bool
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,6 +64,7 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
     wrapped: Callable[..., None] = with_file
     for option in (
         click.option("--restart", is_flag=True, help="With --out: begin again, and overwrite what is there."),
+        click.option("--retry-failed", is_flag=True, help="With --out: try the texts again that have failed."),
         click.option(
             "--budget",
             "budget_usd",
@@ -89,13 +96,9 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
     Exits with SOME_FAILED if texts failed or the budget left some. Raises InvalidRequest, Conflict, Stopped.
     """
     assert file.out is not None  # noqa: S101 - the command has looked
+    source = _source(given, file.out)
     if file.batch and file.budget_usd is not None:
         raise InvalidRequest("--budget does not go with --batch: what a batch costs is known when it is done")
-    source = Path(given)
-    if not source.is_file():
-        raise InvalidRequest(f"there is no file {given}; with --out the argument is a file")
-    if file.out.exists() and file.out.samefile(source):
-        raise InvalidRequest("--out names the file that is read")
     total = sum(1 for _ in items_of(source, file.field))
     origin = Origin(
         command=command,
@@ -104,20 +107,42 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
         options=dict(options),
         fingerprint=fingerprint(source),
     )
-    settings = current_settings()
-    journal = Journal(file.out, origin, restart=file.restart)
-    try:
+    with closing(Journal(file.out, origin, restart=file.restart)) as journal:
         items = rest_of(source, file.field, journal.done, journal.last_id)
+        if not (file.retry_failed and journal.failed):
+            _fill(journal, items, total, file)
+            return
+        with closing(Journal(file.out.with_name(file.out.name + RETRY_SUFFIX), origin)) as retry:
+            items = islice(journal.settled(items_of(source, file.field)), retry.done, None)
+            try:
+                _fill(retry, items, total, file)
+            finally:
+                if retry.done == total:
+                    retry.replace(journal)
+
+
+def _source(given: str, out: Path) -> Path:
+    source = Path(given)
+    if not source.is_file():
+        raise InvalidRequest(f"there is no file {given}; with --out the argument is a file")
+    if out.exists() and out.samefile(source):
+        raise InvalidRequest("--out names the file that is read")
+    return source
+
+
+def _fill(journal: Journal, items: Iterator[Item], total: int, file: FileOptions) -> None:
+    """Have the items judged, and say what came of it. Exits with SOME_FAILED."""
+    settings, command, options = current_settings(), journal.origin.command, journal.origin.options
+    try:
         with _View(err, journal, total) as view:
             working = Run(journal, items, ALL if file.batch else file.concurrency, file.budget_usd, view.show)
+            judge = _judge(settings, command, {**options, "concurrency": file.concurrency})
+            if file.batch:
+                plan = journal.path.with_name(journal.path.name + BATCHES_SUFFIX)
+                judge = _judge_later(settings, command, options, plan, journal.origin.token)
             if journal.done < total:
-                judge = _judge(settings, command, {**options, "concurrency": file.concurrency})
-                if file.batch:
-                    plan = file.out.with_name(file.out.name + BATCHES_SUFFIX)
-                    judge = _judge_later(settings, command, options, plan, journal.token)
                 run(_guarded(working, judge, view))
     finally:
-        journal.close()
         _summarise(journal, total)
     if working.over_budget:
         err.print("the budget ends here; a higher --budget goes on", style="yellow", markup=False, highlight=False)

@@ -14,7 +14,7 @@ from typing import IO, Any
 import msgspec
 import portalocker
 
-from app.cli.batch.texts import Fingerprint
+from app.cli.batch.texts import Fingerprint, Item
 from app.errors import Conflict, InvalidRequest
 
 SUFFIX = ".run.json"
@@ -57,9 +57,10 @@ class Journal:
             self._lock()
             if restart:
                 self._file.truncate(0)
-            self.token = (self._check(origin) if not restart else "") or secrets.token_hex(8)
+            token = (self._check(origin) if not restart else "") or secrets.token_hex(8)
+            self.origin = msgspec.structs.replace(origin, token=token)
             self._read()
-            self._say_origin(msgspec.structs.replace(origin, token=self.token))
+            self._say_origin()
         except BaseException:
             self._file.close()
             raise
@@ -69,6 +70,19 @@ class Journal:
         while row:  # a full disk takes a part of it, and then raises
             row = row[self._file.write(row) :]
         self._count(written)
+
+    def settled(self, items: Iterator[Item]) -> Iterator[Item]:
+        """These items, which are all of the file, each with its row if there is one without an error."""
+        rows = self._lines()
+        for item in items:
+            row = next(rows, b"")
+            good = row and _ROWS.decode(row).error is None
+            yield Item(item.id, row=row) if good else item
+
+    def replace(self, other: "Journal") -> None:
+        """Take the other one's place, once this one is whole."""
+        self.path.replace(other.path)
+        self._origin_path.replace(other._origin_path)
 
     def close(self) -> None:
         """Have it on the disk."""
@@ -104,9 +118,8 @@ class Journal:
 
     def _read(self) -> None:
         """Count what is there; cut off what is not a whole row."""
-        self._file.seek(0)
         whole, line = 0, b""
-        for line in self._file_lines():
+        for line in self._lines():
             try:
                 written = _ROWS.decode(line) if line.endswith(b"\n") else None
             except (msgspec.DecodeError, UnicodeDecodeError):
@@ -120,14 +133,14 @@ class Journal:
             raise Conflict(f"row {self.done + 1} of {self.path} is damaged; --restart begins again")
         self._file.truncate(whole)
 
-    def _file_lines(self) -> Iterator[bytes]:
-        with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
+    def _lines(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
             yield from file
 
-    def _say_origin(self, origin: Origin) -> None:
+    def _say_origin(self) -> None:
         """Replace the file in one step: a kill leaves the old one or the new one."""
         temporary = self._origin_path.with_name(self._origin_path.name + ".new")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(origin), indent=1))
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.origin), indent=1))
         temporary.replace(self._origin_path)
 
 

@@ -94,7 +94,7 @@ class Run:
     async def _rows(self) -> AsyncGenerator[bytes, None]:
         """What is sent: never more than can be answered soon, or than the budget has room for."""
         for at, item in enumerate(self._items, self._journal.done):
-            if item.problem:
+            if item.settled:
                 self._sent.append(item)
                 self._write_unasked()
                 continue
@@ -132,12 +132,9 @@ class Run:
         self._report()
 
     def _write_unasked(self) -> None:
-        """Rows for those at the head of the line that are no texts, and were not sent."""
-        while self._sent and (problem := self._sent[0].problem):
-            item = self._sent.popleft()
-            error = {"type": "urn:winnow:problem:invalid-request", "title": "Invalid request", "detail": problem}
-            row = msgspec.json.encode({"id": item.id, "error": error, "cost_usd": 0.0}) + b"\n"
-            written = Written(id=item.id, error=error)
+        """Rows for those at the head of the line that were not sent."""
+        while self._sent and self._sent[0].settled:
+            row, written = _unasked(self._sent.popleft())
             if self._held:
                 self._held.append((row, written))
             else:
@@ -167,6 +164,14 @@ class Run:
         detail = next(str((written.error or {}).get("detail")) for _, written in reversed(self._held) if _kind(written))
         texts = f"{self._in_vain} texts in a row" if self._in_vain > 1 else "one text"
         raise Stopped(f"{detail} ({texts}; the next run tries again)")
+
+
+def _unasked(item: Item) -> tuple[bytes, Written]:
+    if item.row:
+        return item.row, msgspec.json.decode(item.row, type=Written)
+    error = {"type": "urn:winnow:problem:invalid-request", "title": "Invalid request", "detail": item.problem}
+    row = msgspec.json.encode({"id": item.id, "error": error, "cost_usd": 0.0}) + b"\n"
+    return row, Written(id=item.id, error=error)
 
 
 def _kind(written: Written) -> str:

@@ -22,11 +22,17 @@ _PIECE = 1 << 20
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A text under its id, or why there is none."""
+    """A text under its id; or why there is none, or the row that it has already."""
 
     id: int | str
     text: str = ""
     problem: str = ""
+    row: bytes = b""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nobody need be asked."""
+        return bool(self.problem or self.row)
 
 
 class Fingerprint(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.cli.batch.journal import Journal, Origin, Written
-from app.cli.batch.texts import fingerprint
+from app.cli.batch.texts import Item, fingerprint
 from app.errors import Conflict, InvalidRequest
 
 ROWS = [b'{"id":1,"label":"A","cost_usd":0.5}\n', b'{"id":2,"error":{"detail":"no"},"cost_usd":0.25}\n']
@@ -104,3 +104,15 @@ def test_an_output_that_cannot_be_a_journal_is_refused(tmp_path: Path, texts: Pa
     for out in (tmp_path / "nowhere" / "out", Path("/dev/null"), tmp_path):
         with pytest.raises(InvalidRequest):
             Journal(out, origin(texts))
+
+
+def test_good_rows_are_settled_and_failed_ones_are_not(tmp_path: Path, texts: Path) -> None:
+    """What has no row yet is a text, too."""
+    journal = written(tmp_path / "out", texts)
+    items = [Item(1, "one"), Item(2, "two"), Item(3, "three")]
+    assert list(journal.settled(iter(items))) == [Item(1, row=ROWS[0]), *items[1:]]
+    retry = Journal(tmp_path / "out.retry", origin(texts))
+    retry.replace(journal)
+    retry.close()
+    journal.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"texts.txt", "out", "out.run.json"}
