@@ -33,6 +33,7 @@ from app.api.routes.jobs import cancel_job, list_jobs, show_job
 from app.api.routes.labelling import classify, moderate
 from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_version
 from app.api.routes.search import search
+from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
 from app.config.settings import Settings
 from app.instance import installed_version
@@ -47,6 +48,7 @@ ROUTES = (
     chat,
     classify,
     moderate,
+    translate,
     live,
     ready,
     show_version,
@@ -120,6 +122,7 @@ PROVIDED = (
     "snapshots",
     "stopping",
     "text_ranker",
+    "translate_service",
     "warm_up",
 )
 """The attributes of `Services` that routes may ask for by name."""

@@ -37,6 +37,7 @@ from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
+from app.services.translate import TranslateService
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
@@ -126,6 +127,7 @@ class Services:
         self.chat_service = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
         self.classify_service = ClassifyService(self.router.get, settings.service.backend)
         self.moderate_service = ModerateService(self.router.get, settings.service.backend)
+        self.translate_service = TranslateService(self.router.get, settings.service.backend)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())

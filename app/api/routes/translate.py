@@ -1,0 +1,117 @@
+"""POST /translate, as JSON or as JSON lines."""
+
+from typing import Annotated
+
+import msgspec
+from litestar import Response, post
+from litestar.params import JSONBody
+from msgspec import Meta
+
+from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
+from app.api.json_list import JudgedList, JudgedText, answer_list
+from app.api.openapi import problems
+from app.api.request import BodyRequest, Injected, caller_of
+from app.api.schemas import Name
+from app.backends.base import call_of
+from app.config.settings import Settings
+from app.errors import pointing_at
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, Batch
+from app.services.translate import Doubt, TranslateOptions, TranslateService
+from app.text.kept import Loss
+
+Text = Annotated[str, Meta(max_length=100_000)]
+Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
+Language = Annotated[str, Meta(min_length=2, max_length=50, pattern=r"^\w[\w ()-]*$")]
+
+
+class TranslateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /translate. With JSON lines the rows are the texts, and the rest is in the URL."""
+
+    texts: (
+        Annotated[list[Text], Meta(min_length=1, max_length=10_000, description="Equal ones are translated once.")]
+        | None
+    ) = None
+    target_language: Annotated[Language, Meta(description="A tag, such as de or pt-BR, or a name.")]
+    source_language: Annotated[Language, Meta(description="Default: the model sees it.")] | None = None
+    glossary: Annotated[
+        dict[Word, Word], Meta(max_length=500, description="Words of the texts, and what they must become.")
+    ] = {}
+    backend: Annotated[Name, Meta(description='The backend: a configured name, or "auto".')] | None = None
+    concurrency: Annotated[
+        int, Meta(ge=1, le=MAX_CONCURRENCY, description="Texts in work at once, under the backend's own limits.")
+    ] = DEFAULT_CONCURRENCY
+
+    def to_options(self) -> TranslateOptions:
+        """As the use case takes them."""
+        return TranslateOptions(
+            target_language=self.target_language,
+            source_language=self.source_language,
+            glossary=self.glossary,
+            backend=self.backend,
+        )
+
+
+class TranslatedText(JudgedText, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a text: `error`, or else the rest.
+
+    `lost` names what the text has and the translation lacks: placeholders, markup, links, code, numbers, lines, terms
+    of the glossary. `doubts` say why it may be no translation at all, but an answer to the text, for instance.
+    """
+
+    translation: str | msgspec.UnsetType = msgspec.UNSET
+    lost: tuple[Loss, ...] | msgspec.UnsetType = msgspec.UNSET
+    doubts: tuple[Doubt, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+class TranslateResponse(JudgedList, frozen=True, kw_only=True):
+    """A translation or an error for each text, in their order.
+
+    `failed` counts the errors, `timings_ms` holds translate and total; `backend` served most of the texts.
+    """
+
+    results: tuple[TranslatedText, ...]
+
+
+@post(
+    "/translate",
+    dto=JSONOrLines[TranslateBody],
+    return_dto=None,
+    status_code=200,
+    operation_id="translate",
+    operation_class=JSONLines,
+    summary="Translate texts",
+    responses=problems(400, 403, 413, 415, 422),
+)
+async def translate(
+    request: BodyRequest,
+    data: JSONBody[TranslateBody],
+    translate_service: Injected[TranslateService],
+    settings: Injected[Settings],
+) -> Response[TranslateResponse]:
+    """Translations that keep placeholders, markup, links, code, numbers and lines; what one lacks is named.
+
+    A body of JSON lines (`application/x-ndjson`) has a text in each row: `{"id"?, "text"}` or a string, with the
+    options in the URL. Each gets a row, in order, while the body is still being read.
+    """
+    stage, deadline_s, judge = translate_service.stage, settings.routing.deadline_s, translate_service.judge
+    if is_json_lines(request):
+        if data.texts is not None:
+            raise pointing_at("/texts", "with JSON lines the rows are the texts; leave this out")
+        caller = caller_of(request)
+        batch = Batch(await judge(data.to_options()), lambda: call_of(stage, deadline_s, caller), data.concurrency)
+        return LinesResponse(request, batch)
+    if data.texts is None:
+        raise pointing_at("/texts", "this field is required")
+    return Response(
+        await answer_list(
+            request,
+            TranslateResponse,
+            TranslatedText,
+            stage,
+            judge(data.to_options()),
+            data.texts,
+            requested=data.backend,
+            concurrency=data.concurrency,
+            deadline_s=deadline_s,
+        )
+    )
