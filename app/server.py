@@ -346,8 +346,8 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._services = services
         self._freezing: asyncio.Task[None] | None = None
-        self._unannounced = ""
-        """Why the command line does not find the service, as it was logged."""
+        self._unannounced: str | None = None
+        """Why the command line does not find the service, as it was logged; "" once it could find it."""
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Own the index and the ledger, then serve until told to stop."""
@@ -426,9 +426,12 @@ class Server(uvicorn.Server):
             connection.enforce(now)
 
     def _announce(self) -> None:
-        """Write the file that the command line looks for where there is none, as after a full disk."""
+        """Write the file that the command line looks for, as soon as it can be written, and again if it is gone.
+
+        One that is there may be of a service that was killed, or later of another one that is to be found.
+        """
         home, presence = self._services.settings.index.home, self._services.presence
-        if presence is None or announced(home):
+        if presence is None or (self._unannounced == "" and announced(home)):
             return
         reason = announce(home, presence)
         if reason and reason != self._unannounced:

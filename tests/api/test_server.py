@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.config.settings import ServiceSettings
-from app.instance import find_service
+from app.instance import announce, find_service, presence_at
 from app.server import server_config
 from tests.fakes.running import RunningServer
 
@@ -41,10 +41,21 @@ def test_it_serves_logs_and_ends_well(own_server: RunningServer) -> None:
 def test_the_command_line_finds_it_again_when_its_file_was_lost(own_server: RunningServer) -> None:
     """As where the disk was full at the start."""
     before = find_service(own_server.home)
+    assert before is not None
     (own_server.home / "service.json").unlink()
     while (after := find_service(own_server.home)) is None:
         time.sleep(0.05)
     assert after == before
+
+
+def test_the_file_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
+    """The command line finds the one that runs."""
+    announce(tmp_path, presence_at("http://127.0.0.1:1"))
+    running = RunningServer(tmp_path)
+    found = find_service(tmp_path)
+    running.close()
+    assert found is not None
+    assert found.url == running.url
 
 
 def test_what_was_loaded_is_spared_from_garbage_collection(server: RunningServer) -> None:
