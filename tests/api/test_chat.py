@@ -56,6 +56,12 @@ async def test_earlier_turns_are_told(chat: httpx.AsyncClient, server: GeminiSer
     assert asked["generationConfig"]["temperature"] == 0.5
 
 
+async def test_system_may_be_called_system_prompt(chat: httpx.AsyncClient, server: GeminiServer) -> None:
+    """Some clients do; the model gets the same."""
+    assert (await chat.post("/chat", json={"message": "hello", "system_prompt": "Be brief."})).status_code == 200
+    assert server.bodies[-1]["systemInstruction"]["parts"] == [{"text": "Be brief."}]
+
+
 async def test_the_stream_is_the_reply(chat: httpx.AsyncClient) -> None:
     """Concatenated deltas equal `text`; `done` has everything but it, and the first token's time."""
     whole = (await chat.post("/chat", json={"message": "how are you today"})).json()
@@ -76,6 +82,7 @@ async def test_the_stream_is_the_reply(chat: httpx.AsyncClient) -> None:
         ({"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]}, "/messages/1/role"),
         ({"messages": []}, "/messages"),
         ({"message": ""}, "/message"),
+        ({"message": "a", "system": "b", "system_prompt": "c"}, "/system_prompt"),
         ({"message": "a", "max_output_tokens": 0}, "/max_output_tokens"),
         ({"message": "a", "temperature": 3}, "/temperature"),
     ],

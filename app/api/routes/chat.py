@@ -28,6 +28,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     message: Text | None = None
     messages: Annotated[list[TurnBody], Meta(min_length=1, max_length=200)] | None = None
     system: Annotated[str, Meta(max_length=100_000)] = ""
+    system_prompt: Annotated[str, Meta(max_length=100_000, description="Another name of `system`.")] = ""
     backend: Annotated[Name, Meta(description='The backend: a configured name, or "auto".')] | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=65_536)] = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
@@ -47,9 +48,11 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self._task(self._turns())
 
     def _task(self, turns: tuple[Turn, ...]) -> ChatTask:
+        if self.system and self.system_prompt:
+            raise pointing_at("/system_prompt", 'this is another name of "system"; give one of them')
         return ChatTask(
             messages=turns,
-            system=self.system,
+            system=self.system or self.system_prompt,
             backend=self.backend,
             max_output_tokens=self.max_output_tokens,
             temperature=self.temperature,
