@@ -10,8 +10,10 @@ import pytest
 from litestar import Litestar, Response, post
 
 from app.api.json_lines import MAX_LINE_BYTES, LinesResponse, entries_of, options_in_query
+from app.api.middleware import RequestMiddleware
 from app.api.problem_details import on_error
 from app.api.request import BodyRequest
+from app.config.settings import ServiceSettings
 from app.errors import Refused
 from app.services.batches import Batch
 from tests.fakes.judge import Length, MeasuringJudge, fake_call
@@ -167,8 +169,8 @@ class Client:
             await self.reads.wait()
 
 
-def served(client: Client, judge: MeasuringJudge) -> "asyncio.Task[None]":
-    scope = {
+def served(client: Client, judge: MeasuringJudge, *, stopping: bool = False) -> "asyncio.Task[None]":
+    scope: dict[str, Any] = {
         "type": "http",
         "method": "POST",
         "path": "/measure",
@@ -176,7 +178,7 @@ def served(client: Client, judge: MeasuringJudge) -> "asyncio.Task[None]":
         "headers": [(b"content-type", b"application/x-ndjson")],
         "state": {},
     }
-    app: Any = application(judge)
+    app: Any = RequestMiddleware(application(judge), ServiceSettings(), lambda: stopping)
     return asyncio.create_task(app(scope, client.receive, client.send))
 
 
@@ -221,3 +223,17 @@ async def test_a_client_that_hangs_up_after_its_body_ends_calls_that_hang() -> N
     client.gone.set()
     await serving
     assert judge.cancelled == 2
+
+
+async def test_a_service_that_stops_says_so_in_the_ending() -> None:
+    """With what was done until then; the calls are ended."""
+    client, judge = Client(), MeasuringJudge()
+    client.reads.set()
+    serving = served(client, judge, stopping=True)
+    await judge.until_asked(10)
+    serving.cancel()
+    await serving
+    ending = msgspec.json.decode(client.sent[-1])
+    assert (ending["done"], ending["error"]["status"]) == (False, 503)
+    assert ending["items"] == sum(b'"length"' in sent for sent in client.sent)
+    assert judge.at_once == 0
