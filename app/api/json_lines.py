@@ -32,6 +32,9 @@ MEDIA_TYPE = "application/x-ndjson"
 MAX_LINE_BYTES = 262_144
 """A text of 100,000 characters, most of which take two bytes. Hundreds of lines are held at once."""
 
+ROWS = "texts"
+"""The field of a JSON body for which the rows stand."""
+
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Options = TypeVar("Options", bound=msgspec.Struct)
@@ -71,7 +74,10 @@ def is_json_lines(request: ASGIConnection[Any, Any, Any, Any]) -> bool:
 
 
 class JSONOrLines(StrictJSON[Options]):
-    """As StrictJSON. With a body of JSON lines, which the route reads, `data` is what the parameters of the URL say."""
+    """As StrictJSON. With a body of JSON lines, which the route reads, `data` is what the parameters of the URL say.
+
+    The rows stand for a field `texts`: it must not be given then, and is no text where it is required.
+    """
 
     @classmethod
     def leaves_body(cls, request: BodyRequest) -> bool:
@@ -88,7 +94,11 @@ def options_in_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[Opt
     """The parameters of the URL as `kind`; lists, objects, numbers and booleans as JSON. Raises InvalidRequest."""
     fields = {field.encode_name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined] # of a struct
     given: dict[str, Any] = {}
+    if any(field.name == ROWS and field.required for field in msgspec.structs.fields(kind)):
+        given[ROWS] = [""]
     for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if name == ROWS:
+            raise pointing_at(f"/{ROWS}", "with JSON lines the rows are the texts; leave this out")
         given[name] = value if _is_text(fields.get(name)) else _from_json(name, value)
     return decode(msgspec.json.encode(given), kind)
 

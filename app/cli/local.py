@@ -15,6 +15,8 @@ from app.accounting.estimator.models import Workload
 from app.api.json_lines import Rows, entries_of, row_of
 from app.api.request import decode
 from app.api.routes.chat import ChatBody
+from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
+from app.api.routes.translate import TranslateBody
 from app.api.routes.usage import EstimateRequest
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
@@ -22,7 +24,7 @@ from app.config.settings import Settings
 from app.domain import ANONYMOUS, Query, ReplyToText
 from app.errors import MissingCapability
 from app.services import document_views as views
-from app.services.batches import Batch
+from app.services.batches import Batch, batch_of
 from app.services.documents import document_not_found
 from app.services.half_price import HalfPrice, PlacedText
 from app.wiring import Services, build_services
@@ -130,7 +132,18 @@ async def _replies(services: Services, options: Mapping[str, Any]) -> Batch[Repl
     return await services.chat_service.batch(body.to_options(), ANONYMOUS, body.concurrency)
 
 
-_BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[Any]]]] = {"/chat": _replies}
+async def _judged(services: Services, options: Mapping[str, Any], kind: type[Any], service: Any) -> Batch[Any]:
+    body = decode(msgspec.json.encode(options), kind)
+    deadline_s = services.settings.routing.deadline_s
+    return await batch_of(service, body.to_options(), ANONYMOUS, concurrency=body.concurrency, deadline_s=deadline_s)
+
+
+_BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[Any]]]] = {
+    "/chat": _replies,
+    "/classify": lambda services, options: _judged(services, options, ClassifyOptionsBody, services.classify_service),
+    "/moderate": lambda services, options: _judged(services, options, ModerateOptionsBody, services.moderate_service),
+    "/translate": lambda services, options: _judged(services, options, TranslateBody, services.translate_service),
+}
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:

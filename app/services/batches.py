@@ -16,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from app.backends.base import Call
-from app.domain import BackendUse, Usage
+from app.backends.base import Call, call_of
+from app.domain import BackendUse, Caller, Usage
 from app.errors import BudgetExceeded, Overloaded, Resting, UpstreamRateLimited, WinnowError
 
 DEFAULT_CONCURRENCY = 32
@@ -38,6 +38,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
 Result = TypeVar("Result")
+Options = TypeVar("Options", contravariant=True)
 
 
 class Judged(msgspec.Struct, Generic[Result], frozen=True, kw_only=True):
@@ -200,6 +201,25 @@ class Batch(Generic[Result]):
                     raise
             await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+class Judging(Protocol[Options, Result]):
+    """A use case over texts: its stage, and what makes the judge of a request."""
+
+    @property
+    def stage(self) -> str: ...
+
+    async def judge(self, options: Options) -> TextJudge[Result]:
+        """Raises InvalidRequest, UnknownBackend, MissingCapability."""
+        ...
+
+
+async def batch_of(
+    service: Judging[Options, Result], options: Options, caller: Caller, *, concurrency: int, deadline_s: float
+) -> Batch[Result]:
+    """A batch with these options, each text of which may take so long. Raises what making the judge raises."""
+    judge = await service.judge(options)
+    return Batch(judge, lambda: call_of(service.stage, deadline_s, caller), concurrency)
 
 
 async def _outcome(place: _Place[Result]) -> Outcome[Result]:

@@ -1,6 +1,7 @@
 """POST /classify, /moderate and /v1/moderations over the real SDKs; the models behind them are fake servers."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -284,3 +285,42 @@ async def test_categories_and_thresholds_are_the_callers(client: httpx.AsyncClie
     rules = text_of(server.bodies[-1]["systemInstruction"])
     assert "- advertising: sells something" in rules
     assert "- violence: depicts death" in rules
+
+
+LINES = {"content-type": "application/x-ndjson"}
+
+
+async def test_texts_come_as_json_lines(client: httpx.AsyncClient, server: GeminiServer) -> None:
+    """With the options in the URL; a row that cannot be read fails alone, equal texts are asked for once."""
+    body = b'"a good day"\n{"id":"b","text":"bad"}\nnonsense\n"a good day"\n""\n'
+    reply = await client.post('/classify?labels=["POSITIVE","NEGATIVE"]&concurrency=4', content=body, headers=LINES)
+    *rows, ending = [json.loads(line) for line in reply.content.splitlines()]
+    assert [row["id"] for row in rows] == [1, "b", 3, 4, 5]
+    assert [row.get("label") for row in rows] == ["POSITIVE", "NEGATIVE", None, "POSITIVE", None]
+    assert rows[0].keys() == {
+        "id",
+        "label",
+        "labels",
+        "confidence",
+        "scores",
+        "unsure",
+        "evidence",
+        "backend",
+        "cost_usd",
+    }
+    assert (ending["done"], ending["items"], ending["failed"]) == (True, 5, 2)
+    reply = await client.post("/moderate?threshold=0.6", content=b'"bad"', headers=LINES)
+    row, ending = [json.loads(line) for line in reply.content.splitlines()]
+    assert (row["id"], row["backend"], ending["done"]) == (1, "flash", True)
+    assert row.keys() >= {"flagged", "categories", "scores", "evidence"}
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [('classify?texts=["a"]', "/texts"), ('classify?labels=["a"]', "/labels"), ("moderate?threshold=2", "/threshold")],
+)
+async def test_wrong_options_of_json_lines_are_refused(client: httpx.AsyncClient, path: str, pointer: str) -> None:
+    """Before any row is read."""
+    reply = await client.post(f"/{path}", content=b'"a"', headers=LINES)
+    assert reply.status_code == 400
+    assert reply.json()["errors"][0]["pointer"] == pointer

@@ -1,21 +1,22 @@
-"""POST /classify and POST /moderate."""
+"""POST /classify and POST /moderate, as JSON or as JSON lines."""
 
 from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from litestar import post
+from litestar import Response, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
+from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
 from app.api.json_list import JudgedList, JudgedText, answer_list
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, StrictJSON
+from app.api.request import BodyRequest, Injected, caller_of
 from app.api.schemas import Fraction, Name
 from app.classification.models import MOST_LABELS
 from app.config.settings import Settings
 from app.domain import Category, ClassifyOptions, Evidence, Label, ModerateOptions
-from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, batch_of
 from app.services.classify import ClassifyService
 from app.services.moderate import DEFAULT_CATEGORIES, ModerateService
 
@@ -99,10 +100,11 @@ class ClassifyResponse(JudgedList, frozen=True, kw_only=True):
 
 @post(
     "/classify",
-    dto=StrictJSON[ClassifyBody],
+    dto=JSONOrLines[ClassifyBody],
     return_dto=None,
     status_code=200,
     operation_id="classify",
+    operation_class=JSONLines,
     summary="Classify texts with your own labels",
     responses=problems(400, 403, 413, 415, 422),
 )
@@ -111,20 +113,30 @@ async def classify(
     data: JSONBody[ClassifyBody],
     classify_service: Injected[ClassifyService],
     settings: Injected[Settings],
-) -> ClassifyResponse:
+) -> Response[ClassifyResponse]:
     """For each text its label, the probability of every label, and what that rests on; an error fails its own text
     alone.
+
+    A body of JSON lines (`application/x-ndjson`) has a text in each row, `{"id"?, "text"}` or a string, and the options
+    are in the URL. Each row gets one, in order, while the body is still being read.
     """
-    return await answer_list(
-        request,
-        ClassifyResponse,
-        ClassifiedText,
-        classify_service.stage,
-        classify_service.judge(data.to_options()),
-        data.texts,
-        requested=data.backend,
-        concurrency=data.concurrency,
-        deadline_s=settings.routing.deadline_s,
+    options, deadline_s = data.to_options(), settings.routing.deadline_s
+    if is_json_lines(request):
+        caller, concurrency = caller_of(request), data.concurrency
+        batch = await batch_of(classify_service, options, caller, concurrency=concurrency, deadline_s=deadline_s)
+        return LinesResponse(request, batch)
+    return Response(
+        await answer_list(
+            request,
+            ClassifyResponse,
+            ClassifiedText,
+            classify_service.stage,
+            classify_service.judge(options),
+            data.texts,
+            requested=data.backend,
+            concurrency=data.concurrency,
+            deadline_s=deadline_s,
+        )
     )
 
 
@@ -194,10 +206,11 @@ class ModerateResponse(JudgedList, frozen=True, kw_only=True):
 
 @post(
     "/moderate",
-    dto=StrictJSON[ModerateBody],
+    dto=JSONOrLines[ModerateBody],
     return_dto=None,
     status_code=200,
     operation_id="moderate",
+    operation_class=JSONLines,
     summary="Flag texts by category",
     responses=problems(400, 403, 413, 415, 422),
 )
@@ -206,18 +219,28 @@ async def moderate(
     data: JSONBody[ModerateBody],
     moderate_service: Injected[ModerateService],
     settings: Injected[Settings],
-) -> ModerateResponse:
+) -> Response[ModerateResponse]:
     """For each text the categories that it is flagged for, and the score of every category; an error fails its own text
     alone.
+
+    A body of JSON lines (`application/x-ndjson`) has a text in each row, `{"id"?, "text"}` or a string, and the options
+    are in the URL. Each row gets one, in order, while the body is still being read.
     """
-    return await answer_list(
-        request,
-        ModerateResponse,
-        ModeratedText,
-        moderate_service.stage,
-        moderate_service.judge(data.to_options()),
-        data.texts,
-        requested=data.backend,
-        concurrency=data.concurrency,
-        deadline_s=settings.routing.deadline_s,
+    options, deadline_s = data.to_options(), settings.routing.deadline_s
+    if is_json_lines(request):
+        caller, concurrency = caller_of(request), data.concurrency
+        batch = await batch_of(moderate_service, options, caller, concurrency=concurrency, deadline_s=deadline_s)
+        return LinesResponse(request, batch)
+    return Response(
+        await answer_list(
+            request,
+            ModerateResponse,
+            ModeratedText,
+            moderate_service.stage,
+            moderate_service.judge(options),
+            data.texts,
+            requested=data.backend,
+            concurrency=data.concurrency,
+            deadline_s=deadline_s,
+        )
     )
