@@ -1,12 +1,15 @@
 """The reserve of free space on a disk: below it nothing is written, so that what exists can still be used."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
 from indexing.errors import DiskFull, StoreUnavailable
 
 MB = 10**6
+
+_COPIED_AT_ONCE = 1 << 20
 
 
 class DiskGuard:
@@ -51,6 +54,31 @@ class DiskGuard:
             f"the disk of {self.directory} has {_megabytes(free)} free, and {since} below "
             f"{_megabytes(self.reserve_bytes)} (disk_reserve_mb of [index]); free some space"
         )
+
+
+def copy_with_holes(source: str, target: str) -> None:
+    """Copy a file with its rights and times; where it has holes, its copy has them too: they take no space."""
+    with Path(source).open("rb", buffering=0) as original, Path(target).open("xb") as copy:
+        size = os.fstat(original.fileno()).st_size
+        end = 0
+        while (start := _next_data(original.fileno(), end)) is not None:
+            end = os.lseek(original.fileno(), start, os.SEEK_HOLE)
+            original.seek(start)
+            copy.seek(start)
+            while (left := end - original.tell()) > 0 and (piece := original.read(min(left, _COPIED_AT_ONCE))):
+                copy.write(piece)
+        copy.truncate(size)
+    shutil.copystat(source, target)
+
+
+def _next_data(descriptor: int, offset: int) -> int | None:
+    """Where the next bytes are that are no hole; None if there are none."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return None
+        raise
 
 
 def disk_error(exc: OSError, failed: str) -> DiskFull | StoreUnavailable:

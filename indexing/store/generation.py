@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from indexing.disk import MB, DiskGuard
+from indexing.disk import MB, DiskGuard, copy_with_holes
 from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
 from indexing.store.base import CollectionSpec
 from indexing.store.directory import SPEC
@@ -127,9 +127,10 @@ class Generation:
     def _copied(self, directory: Path) -> bool:
         """False when the collection was dropped in the meantime, with its files."""
         try:
-            # A copy has no holes, so it takes what the files say they hold.
+            # The engine may fill the holes.
             self._disk.check(sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file()))
-            shutil.copytree(self.directory, directory, ignore=shutil.ignore_patterns(*MARKS, SPEC))
+            left_out = shutil.ignore_patterns(*MARKS, SPEC)
+            shutil.copytree(self.directory, directory, ignore=left_out, copy_function=copy_with_holes)
         except OSError:
             shutil.rmtree(directory, ignore_errors=True)
             if self.directory.exists():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.disk import MB, DiskGuard, disk_error
+from indexing.disk import MB, DiskGuard, copy_with_holes, disk_error
 from indexing.errors import DiskFull, StoreUnavailable
 
 
@@ -51,3 +51,29 @@ def test_a_full_disk_is_told_from_a_failing_one(code: int, kind: type[Exception]
     error = disk_error(OSError(code, os.strerror(code)), "the upload cannot be kept")
     assert type(error) is kind
     assert str(error).startswith("the upload cannot be kept: ")
+
+
+@pytest.mark.parametrize("ends_in_a_hole", [False, True])
+def test_a_copy_has_the_holes_of_its_original(tmp_path: Path, ends_in_a_hole: bool) -> None:
+    """The same bytes, rights and length; what was never written takes no space."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    with original.open("wb") as file:
+        file.write(b"begins" * 5_000)
+        file.seek(16 * MB)
+        file.write(b"goes on" * 300_000)
+        file.truncate((64 if ends_in_a_hole else 18) * MB)
+    original.chmod(0o600)
+    copy_with_holes(str(original), str(copy))
+    assert copy.read_bytes() == original.read_bytes()
+    assert copy.stat().st_mode == original.stat().st_mode
+    assert copy.stat().st_blocks <= original.stat().st_blocks + 16
+
+
+@pytest.mark.parametrize("size", [0, 3 * MB])
+def test_a_file_of_nothing_but_a_hole_is_copied(tmp_path: Path, size: int) -> None:
+    """And an empty one."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.touch()
+    os.truncate(original, size)
+    copy_with_holes(str(original), str(copy))
+    assert (copy.stat().st_size, copy.stat().st_blocks) == (size, original.stat().st_blocks)
