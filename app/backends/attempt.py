@@ -15,6 +15,7 @@ from app.backends.base import (
     Call,
     Clock,
     Deadline,
+    Decision,
     Delta,
     Meter,
     Reply,
@@ -33,7 +34,7 @@ CLOSE_S = 5.0
 FAILOVER_WAIT_S = 1.0
 """How long to wait in the queue, or before a retry, while another backend could take over."""
 
-R = TypeVar("R", Reply, Scoring)
+R = TypeVar("R", Reply, Scoring, Decision)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +167,7 @@ class Attempt:
             await self.end(exc)
             raise
         self._tokens = reply.tokens
-        await self.end(requests=reply.requests if isinstance(reply, Scoring) else 1)
+        await self.end(requests=1 if isinstance(reply, Reply) else reply.requests)
         return reply
 
     async def stream(self, source: AsyncGenerator[Delta, None], first_token_s: float) -> "OpenStream":

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from app.domain import Caller, Image, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, total_usage
+from app.domain import Caller, Image, Label, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, total_usage
 from app.errors import UpstreamError
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -18,8 +18,10 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
 """A reply that was cut for its safety is no reply: it raises Refused."""
 
-Capability = Literal["chat", "structured", "images", "logprobs", "thinking"]
-"""`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is asked not to."""
+Capability = Literal["chat", "structured", "images", "logprobs", "thinking", "decide"]
+"""`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is asked not to.
+`decide`: it answers typed questions by probabilities, hence a Decider.
+"""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,23 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 1
 
 
+class DecisionQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A question about a text: which of the options fits, or without options whether `instructions` are true of it."""
+
+    instructions: str
+    options: tuple[Label, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """For each question the probabilities of its options, in their order and summing to 1; without options that of yes
+    alone. None: the model declined it, or meant something other than an answer.
+    """
+
+    answers: tuple[tuple[float, ...] | None, ...]
+    tokens: TokenCount
+    requests: int = 1
+
+
 BYTES_PER_TOKEN = 4
 
 TOKENS_PER_MESSAGE = 5
@@ -167,6 +186,16 @@ def worst_of_chat(request: ChatRequest) -> TokenCount:
 def worst_of_scoring(prompts: Sequence[Conversation]) -> TokenCount:
     """The most tokens that a scoring may use: each prompt, and one token after it."""
     return TokenCount(input=sum(map(tokens_of_prompt, prompts)), output=len(prompts))
+
+
+def worst_of_decision(context: str, questions: Sequence[DecisionQuestion]) -> TokenCount:
+    """The most tokens that a decision may use: some servers read the context anew for each question."""
+    asked = sum(
+        tokens_of(question.instructions)
+        + sum(TOKENS_PER_MESSAGE + tokens_of(option.name + option.description) for option in question.options)
+        for question in questions
+    )
+    return TokenCount(input=len(questions) * (tokens_of(context) + TOKENS_PER_MESSAGE) + asked, output=len(questions))
 
 
 def total(tokens: TokenCount) -> int:
@@ -291,6 +320,16 @@ class BatchModel(Protocol):
         ...
 
 
+class Decider(Protocol):
+    """Answers typed questions about a text by probabilities; nothing is generated. Raises like ChatModel, and
+    MissingCapability for more questions or options than the model takes.
+    """
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion], timeout_s: float) -> Decision:
+        """All questions are about `context`, which is data."""
+        ...
+
+
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter found out about its server. `model` is the configured one, or the server's only or first one.
 
@@ -317,6 +356,11 @@ class Adapter(ChatModel, Protocol):
     @property
     def batches(self) -> BatchModel | None:
         """None when the server has none."""
+        ...
+
+    @property
+    def decider(self) -> Decider | None:
+        """None when neither server nor model decides, or before the first probe."""
         ...
 
     async def probe(self, timeout_s: float) -> Probed:

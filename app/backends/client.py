@@ -16,6 +16,8 @@ from app.backends.base import (
     Clock,
     Conversation,
     Deadline,
+    Decision,
+    DecisionQuestion,
     Meter,
     Probed,
     Reply,
@@ -23,6 +25,7 @@ from app.backends.base import (
     Target,
     loop_time,
     worst_of_chat,
+    worst_of_decision,
     worst_of_scoring,
 )
 from app.backends.discovery import PROBE_S, Discovery
@@ -191,6 +194,23 @@ class BackendClient:
         terms = Terms(call=call, worst=worst_of_scoring(prompts), failover_deadline=failover_deadline)
         return await self._serve(run, terms, frozenset(("logprobs",)))
 
+    async def decide(
+        self,
+        context: str,
+        questions: Sequence[DecisionQuestion],
+        call: Call,
+        failover_deadline: Deadline | None = None,
+    ) -> Decision:
+        """The probabilities of the answers to each question about `context`."""
+
+        def run(attempt: Attempt) -> Awaitable[Decision]:
+            decider = self.adapter.decider
+            assert decider is not None  # noqa: S101 - `_prepare` has seen to it
+            return attempt.whole(lambda within_s: decider.decide(context, questions, within_s))
+
+        terms = Terms(call=call, worst=worst_of_decision(context, questions), failover_deadline=failover_deadline)
+        return await self._serve(run, terms, frozenset(("decide",)))
+
     async def _serve(
         self,
         run: Callable[[Attempt], Awaitable[T]],
@@ -231,7 +251,10 @@ class BackendClient:
         self._breaker.check()
         if self.probed is None and (not self.model or needs != {"chat"}):
             await self.known(terms.left())
-        if not self.offers(needs) or ("logprobs" in needs and self.adapter.scorer is None):
+        lacks_port = ("logprobs" in needs and self.adapter.scorer is None) or (
+            "decide" in needs and self.adapter.decider is None
+        )
+        if lacks_port or not self.offers(needs):
             raise MissingCapability(f"the backend {self.name!r} does not offer {', '.join(sorted(needs))}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from app.backends.base import ChatRequest, Conversation, Message, tokens_of
+from app.backends.base import ChatRequest, Conversation, DecisionQuestion, Message, tokens_of
 from app.classification.models import Labelling
 from app.domain import Label
 from app.text.fencing import check_fence
@@ -72,6 +72,19 @@ def stated_request(labelling: Labelling, texts: Sequence[str], fence: str) -> Ch
         ),
         max_output_tokens=_output_tokens(labelling, len(texts)),
         schema=_schema(labelling, len(texts)),
+    )
+
+
+def decision_questions(labelling: Labelling) -> tuple[DecisionQuestion, ...]:
+    """For a decision model: one question with a label for each option, or one about each label."""
+    if labelling.exclusive:
+        rules = _rules("Which label fits the input best?", "", labelling)
+        return (DecisionQuestion(instructions=rules, options=labelling.labels),)
+    return tuple(
+        DecisionQuestion(
+            instructions=_rules(f"Whether this label applies to the input: {_shown(label)}", "", labelling)
+        )
+        for label in labelling.labels
     )
 
 

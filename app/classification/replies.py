@@ -25,6 +25,14 @@ def judged_by_digits(scores: Sequence[LabelScores | None]) -> Judgement | None:
     return Judgement(tuple(softmax(one)[1] for one in known), "logprobs") if len(known) == len(evidence) else None
 
 
+def judged_by_decision(answers: Sequence[tuple[float, ...] | None], labelling: Labelling) -> Judgement | None:
+    """From the answers to `decision_questions`. None unless the model answered all of them."""
+    known = [answer for answer in answers if answer is not None]
+    if len(known) < len(answers):
+        return None
+    return Judgement(known[0] if labelling.exclusive else tuple(answer[0] for answer in known), "calibrated")
+
+
 def judged_as_stated(reply: str, labelling: Labelling, count: int) -> list[Judgement | None]:
     """From the reply to `stated_request` about `count` texts; None where it says nothing of one, or two things."""
     by_number: dict[int, list[Judgement | None]] = {}

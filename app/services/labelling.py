@@ -1,5 +1,6 @@
 """Labels texts by a model, in the best way that it offers: what /classify and /moderate have in common.
 
+calibrated             by a decision model, a text a call: nothing is generated
 by log-probabilities   each text in a prompt of its own, many prompts in a request where the server takes them
 stated                 up to `MOST_TEXTS` texts in a prompt, as JSON: the rules are paid for once
 
@@ -17,14 +18,27 @@ from app.backends.base import Account, Call, Capability, Deadline, tokens_of
 from app.backends.client import BackendClient
 from app.backends.router import Route
 from app.classification.models import Judgement, Labelling
-from app.classification.prompts import LETTERS, MOST_TEXTS, NO_YES, choice_prompt, label_prompt, stated_request
-from app.classification.replies import judged_as_stated, judged_by_digits, judged_by_letter
+from app.classification.prompts import (
+    LETTERS,
+    MOST_TEXTS,
+    NO_YES,
+    choice_prompt,
+    decision_questions,
+    label_prompt,
+    stated_request,
+)
+from app.classification.replies import judged_as_stated, judged_by_decision, judged_by_digits, judged_by_letter
 from app.domain import BackendUse, StageUsage, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
 from app.text.fencing import clean, draw_fence, neutralise, random_fence
+from indexing.concurrency import together
 
-NEEDS: Sequence[frozenset[Capability]] = (frozenset(("logprobs",)), frozenset(("chat", "structured")))
-"""What a backend must offer, in either way."""
+NEEDS: Sequence[frozenset[Capability]] = (
+    frozenset(("decide",)),
+    frozenset(("logprobs",)),
+    frozenset(("chat", "structured")),
+)
+"""What a backend must offer, in any of the ways."""
 
 TOGETHER_TOKENS = 2_000
 """Of all texts in one request for stated labels."""
@@ -144,12 +158,21 @@ class Labeller:
     def _ways(self, client: BackendClient) -> list[Way]:
         """One call for each label is worth it where tokens cost nothing; elsewhere only if there is no other way."""
         ways: list[Way] = []
-        if client.offers(NEEDS[1]):
+        if client.offers(NEEDS[2]):
             ways.append(self._stated)
-        if client.offers(NEEDS[0]) and (not self._labelling.exclusive or len(self._labelling.labels) <= len(LETTERS)):
+        if client.offers(NEEDS[1]) and (not self._labelling.exclusive or len(self._labelling.labels) <= len(LETTERS)):
             dear = not self._labelling.exclusive and not client.local
             ways.insert(len(ways) if dear else 0, self._scored)
+        if client.offers(NEEDS[0]):
+            ways.insert(0, self._decided)
         return ways
+
+    async def _decided(
+        self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
+    ) -> Answers:
+        questions = decision_questions(self._labelling)
+        decisions = await together(client.decide(text, questions, call, failover_deadline) for text in texts)
+        return [judged_by_decision(decision.answers, self._labelling) for decision in decisions]
 
     async def _scored(
         self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
@@ -180,7 +203,7 @@ class Labeller:
         return judged_as_stated(reply.text, self._labelling, len(texts))
 
 
-_NEITHER = "logprobs nor structured"
+_NEITHER = "decide, logprobs nor structured"
 
 
 def _blocks(line: Sequence[_Waiting]) -> list[list[_Waiting]]:

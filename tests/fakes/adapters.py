@@ -84,6 +84,8 @@ class ScriptedAdapter:
         """Calls that have neither ended nor been stopped."""
         return self.begun - self.ended - self.stopped
 
+    decider = None
+
     @property
     def scorer(self) -> LabelScorer | None:
         return self if self._scores else None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.domain import TokenCount
+from tests.fakes.decisions import Likely, decided
 from tests.fakes.faults import Fault
 from tests.fakes.gemini_refusals import Refusal, check_key, error_body, refuse
 from tests.fakes.gemini_requests import camel, check_request, json_for, prompt_tokens, snake, text_of
@@ -79,6 +80,8 @@ class Batch(msgspec.Struct, kw_only=True):
 class GeminiServer(WireServer):
     """`script` decides about the next calls, `choose` about those after it; `model_faults` about GET models/{m}.
 
+    `likely` is what decisions say.
+
     `canned`, `answers` and `mind` go before what it would say itself. `slow_s` is the pause before a slow first byte,
     and between the bytes of a trickle; `retry_after_s` the delay that its 429 and 503 name.
     """
@@ -99,6 +102,7 @@ class GeminiServer(WireServer):
         self.canned: deque[Canned] = deque()
         self.answers: deque[Said] = deque()
         self.mind: Mind = no_mind
+        self.likely: Likely = {}
         self.calls: list[Call] = []
         self.models = models
         self.batches: list[Batch] = []
@@ -126,6 +130,9 @@ class GeminiServer(WireServer):
 
     async def answer(self, asked: Asked, answering: Answering) -> None:
         path, _, query = asked.path.partition("?")
+        if path == "/v1beta/decisions":
+            await self._decide(asked, answering)
+            return
         if re.search(r"/batches(/|$)", path):
             await self._answer_batch(asked, path.rpartition("/batches")[2].strip("/"), answering)
             return
@@ -146,6 +153,38 @@ class GeminiServer(WireServer):
         if call.method == "get":
             return self.model_faults.popleft() if self.model_faults else Fault.OK
         return self.script.popleft() if self.script else self._choose()
+
+    async def _decide(self, asked: Asked, answering: Answering) -> None:
+        body = json.loads(asked.body)
+        call = Call(asked=asked, method="decide", model=body["model"], body=body)
+        self.calls.append(call)
+        call.fault = self._next_fault(call)
+        try:
+            check_key(asked)
+            if call.model not in self.models:
+                raise Refusal(404)
+            refuse(call.fault, self.retry_after_s)
+            await self._tell_decision(call, answering)
+        except Refusal as refusal:
+            await answering.whole(refusal.status, refusal.body, refusal.headers)
+
+    async def _tell_decision(self, call: Call, answering: Answering) -> None:
+        if call.fault is Fault.DROPPED_BEFORE:
+            raise HungUp
+        if call.fault is Fault.SLOW_FIRST_BYTE:
+            await asyncio.sleep(self.slow_s)
+        reply: dict[str, Any] = {"answers": decided(call.body, self.likely)}
+        tokens = TokenCount(input=len(json.dumps(call.body).split()))
+        if call.fault is Fault.BLOCKED_PROMPT:
+            reply = {"prompt_feedback": {"block_reason": "prohibited_content"}}
+        body = _dump({**reply, "usage": {"total_input_tokens": tokens.input}})
+        if call.fault is Fault.MALFORMED_JSON:
+            body = body[: len(body) // 2]
+        elif call.fault is Fault.EMPTY_REPLY:
+            body = b"{}"
+        else:
+            call.told = tokens
+        await answering.whole(200, body)
 
     async def _answer(self, call: Call, answering: Answering, *, streamed: bool) -> None:
         if call.method not in (

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from app.domain import TokenCount
 from tests.fakes import openai_tools
+from tests.fakes.decisions import Likely, decided, decided_as_openai
 from tests.fakes.faults import Fault
 from tests.fakes.openai_model import FakeModel, Turns, pictures_of, tokens_of
 from tests.fakes.wire import Answering, Asked, HungUp, WireServer
@@ -62,6 +63,8 @@ class Rejection(Exception):
 class OpenAIServer(WireServer):
     """`script` decides about the next model calls, `choose` about those after it.
 
+    `decides` are its paths of decisions, which say what `decisions` has.
+
     `billed` is what the model calls used, cut ones too: they stop when the client leaves; `told`, what the clients were
     told of that. `lacks` names what an older
     server does not have: "batch", "tokenize", "logprob_token_ids" (refused), "ignored_token_ids" (without effect),
@@ -82,6 +85,8 @@ class OpenAIServer(WireServer):
     slots: int | None = None
     load_s: float = 0.0
     version: str = "0.32.0"
+    decides: frozenset[str] = frozenset()
+    decisions: Likely = field(default_factory=dict)
     requests: list[Asked] = field(default_factory=list)
     billed: TokenCount = field(default_factory=TokenCount)
     told: TokenCount = field(default_factory=TokenCount)
@@ -153,6 +158,8 @@ class OpenAIServer(WireServer):
             await answering.whole(200, json.dumps(known[asked.path](json.loads(asked.body or b"null"))).encode())
         elif asked.path == "/v1/chat/completions":
             await self._serve_call(json.loads(asked.body or b"null"), answering)
+        elif asked.path in ("/v1/decisions", "/v1/systemone") and asked.path in self.decides:
+            await self._decide(asked, answering)
         elif asked.path == "/v1/chat/completions/batch" and self.dialect == "vllm" and "batch" not in self.lacks:
             await self._serve_call(json.loads(asked.body or b"null"), answering, batch=True)
         else:
@@ -186,6 +193,21 @@ class OpenAIServer(WireServer):
     def tell(self, body: Any, tokens: TokenCount) -> None:
         """A call is over, and its client was told of so many tokens."""
         self.told += tokens
+
+    async def _decide(self, asked: Asked, answering: Answering) -> None:
+        body = json.loads(asked.body)
+        if body["model"] != self.model.name:
+            raise Rejection(404, code="model_not_found")
+        usage = TokenCount(input=len(tokens_of(json.dumps(body))), output=len(body["questions"]))
+        counts = {"input_tokens": usage.input, "output_tokens": usage.output}
+        if asked.path == "/v1/decisions":
+            reply: dict[str, Any] = {"answers": decided_as_openai(body, self.decisions), "usage": counts}
+        else:
+            diagnostics = {key: {"label_mass": 0.9, "argmax_is_label": True} for key in body["questions"]}
+            reply = {"answers": decided(body, self.decisions), "usage": counts, "diagnostics": diagnostics}
+        self.billed += usage
+        self.told += usage
+        await answering.whole(200, json.dumps(reply).encode())
 
     async def _serve_call(self, body: Any, answering: Answering, *, batch: bool = False) -> None:
         fault = self._script.popleft() if self._script else self.choose()

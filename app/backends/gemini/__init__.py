@@ -1,6 +1,7 @@
 """Gemini through Google's SDK.
 
 adapter   the backend: its calls, and the connection they go over
+decisions typed questions to a decision model
 messages  requests as the SDK wants them, replies as the ports want them
 errors    the one seam for what can go wrong there
 """
@@ -43,7 +44,7 @@ def _open(name: str, settings: BackendSettings) -> Adapter:
 
 GEMINI = Provider(
     kind="gemini",
-    may_offer=frozenset(("chat", "structured", "images", "thinking")),
+    may_offer=frozenset(("chat", "structured", "images", "thinking", "decide")),
     load=_load,
     open=_open,
     complete=_complete,

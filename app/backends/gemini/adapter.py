@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import Self, cast
@@ -14,9 +14,10 @@ from google import genai
 from google.auth.credentials import Credentials
 from google.genai import types
 
-from app.backends.base import Capability, ChatRequest, Delta, Probed, Reply
+from app.backends.base import Capability, ChatRequest, Decider, Decision, DecisionQuestion, Delta, Probed, Reply
 from app.backends.gemini import GEMINI_MODEL
 from app.backends.gemini.batches import GeminiBatches
+from app.backends.gemini.decisions import API_VERSION, decides, decision_of, questions_of
 from app.backends.gemini.errors import FOREIGN, peer_of, translate
 from app.backends.gemini.messages import Reading, config_of, contents_of, traits_of
 from app.backends.settings import BackendSettings
@@ -79,7 +80,9 @@ def connect(
 def _client(settings: BackendSettings, credentials: Credentials | None, http: httpx2.AsyncClient) -> genai.Client:
     # Our own client: with aiohttp at hand the SDK would use that, with other timeouts, errors and hidden retries. No
     # retry options, so no retries. No timeout: it would be announced to Google, which refuses those under 10 seconds.
-    options = types.HttpOptions(base_url=settings.url, httpx_async_client=http)
+    # For decisions the SDK retries unless it is told not to.
+    once = types.HttpRetryOptions(attempts=1)
+    options = types.HttpOptions(base_url=settings.url, httpx_async_client=http, retry_options=once)
     if settings.api_key:
         return genai.Client(enterprise=False, api_key=settings.api_key, http_options=options)
     return genai.Client(
@@ -145,6 +148,7 @@ class GeminiAdapter:
         self._now = now
         self._client, self._http = connect(name, settings, credentials)
         self._sdk = self._client.aio.models
+        self.decider: Decider | None = self if decides(model) else None
         self.batches = GeminiBatches(self._client.aio.batches, self._peer.name, model, self._traits, self._batch_seam)
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
@@ -175,10 +179,21 @@ class GeminiAdapter:
             ending = exchange.reading.end(may_be_empty=bool(request.stop))
             yield Delta(finish_reason=ending, tokens=exchange.reading.tokens)
 
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion], timeout_s: float) -> Decision:
+        """See `app.backends.base.Decider`."""
+        with self._seam(self._exchange()):
+            async with asyncio.timeout(timeout_s):
+                reply = await self._client.aio.decisions.create(
+                    model=self._model, input=context, questions=questions_of(questions), api_version=API_VERSION
+                )
+            return decision_of(reply, questions, self._peer)
+
     async def probe(self, timeout_s: float) -> Probed:
         model = await self._described(timeout_s)
         can: set[Capability] = set()
-        if "generateContent" in (model.supported_actions or ["generateContent"]):
+        if self.decider is not None:
+            can.add("decide")
+        if "generateContent" in (model.supported_actions or ([] if self.decider else ["generateContent"])):
             can |= {"chat", "structured", "images"}
         if self._traits.thinks and model.thinking is not False:
             can.add("thinking")

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 from google.auth import exceptions as auth
+from google.genai._gaos.lib import compat_errors as decisions
 from google.genai.errors import APIError
 
 from app.backends.status import Peer, Reason, error_of_status, late, retry_after_s, seconds_of, unreadable
@@ -13,7 +14,15 @@ from app.errors import UpstreamError, UpstreamRejected, UpstreamUnavailable
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 """What the SDK raises about a reply that it did not expect. Before there is a reply, they are mistakes of ours."""
 
-FOREIGN = (TimeoutError, APIError, httpx2.HTTPError, httpx2.InvalidURL, auth.GoogleAuthError, *UNREADABLE)
+FOREIGN = (
+    TimeoutError,
+    APIError,
+    decisions.GeminiNextGenAPIClientError,
+    httpx2.HTTPError,
+    httpx2.InvalidURL,
+    auth.GoogleAuthError,
+    *UNREADABLE,
+)
 """All that may become one of our errors."""
 
 
@@ -35,18 +44,16 @@ def translate(exc: Exception, peer: Peer, response: httpx2.Response | None, now:
 
     `response` is what the server answered, as far as it did.
     """
+    if isinstance(exc, decisions.GeminiNextGenAPIClientError):
+        return _of_decisions(exc, response, peer, now)
     name = peer.name
     match exc:
         case APIError():
             return _from_status(exc.code, exc.details, response, peer, now)
         case TimeoutError() | httpx2.ReadTimeout() | httpx2.WriteTimeout():
             return late(peer)
-        case auth.TransportError() | auth.TimeoutError():
-            return UpstreamUnavailable(name, f"{name}: Google Cloud's sign-in cannot be reached")
         case auth.GoogleAuthError():
-            return UpstreamRejected(
-                name, f"{name}: no usable Google Cloud credentials; run `gcloud auth application-default login`"
-            )
+            return _of_sign_in(exc, name)
         case httpx2.InvalidURL() | httpx2.UnsupportedProtocol():
             return UpstreamRejected(name, f"{name} cannot be reached at that URL; {peer.url_hint}")
         case httpx2.DecodingError() | httpx2.SSEError() | httpx2.TooManyRedirects():
@@ -58,6 +65,27 @@ def translate(exc: Exception, peer: Peer, response: httpx2.Response | None, now:
     if response.status_code != httpx2.codes.OK:
         return _from_status(response.status_code, None, response, peer, now)
     return unreadable(peer)
+
+
+def _of_sign_in(exc: auth.GoogleAuthError, name: str) -> UpstreamError:
+    if isinstance(exc, auth.TransportError | auth.TimeoutError):
+        return UpstreamUnavailable(name, f"{name}: Google Cloud's sign-in cannot be reached")
+    return UpstreamRejected(
+        name, f"{name}: no usable Google Cloud credentials; run `gcloud auth application-default login`"
+    )
+
+
+def _of_decisions(
+    exc: decisions.GeminiNextGenAPIClientError, response: httpx2.Response | None, peer: Peer, now: float
+) -> UpstreamError:
+    """Decisions have a family of errors of their own. One that came with a reply is about that reply."""
+    if isinstance(exc, decisions.APIStatusError):
+        return _from_status(exc.status_code, exc.body, response, peer, now)
+    if isinstance(exc, decisions.APITimeoutError):
+        return late(peer)
+    if response is not None and not isinstance(exc, decisions.APIConnectionError):
+        return unreadable(peer)
+    return UpstreamUnavailable(peer.name, f"{peer.name} cannot be reached, or broke the connection")
 
 
 def _from_status(status: Any, body: Any, response: httpx2.Response | None, peer: Peer, now: float) -> UpstreamError:

@@ -1,6 +1,7 @@
 """vLLM, Ollama and every other server that speaks OpenAI's protocol, through OpenAI's SDK.
 
 adapter   the backend: its calls
+decisions typed questions, in OpenAI's words and in vLLM's
 messages  request bodies and replies
 probing   finds out what the server is and can do
 scoring   log-probabilities of labels
@@ -27,7 +28,7 @@ def _open(name: str, settings: BackendSettings) -> Adapter:
 
 _Server = partial(
     Provider,
-    may_offer=frozenset(("chat", "structured", "images", "logprobs", "thinking")),
+    may_offer=frozenset(("chat", "structured", "images", "logprobs", "thinking", "decide")),
     load=_load,
     open=_open,
 )

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from app.backends.base import ChatRequest, Delta, FinishReason, LabelScorer, Probed, Reply
+from app.backends.base import ChatRequest, Decider, Delta, FinishReason, LabelScorer, Probed, Reply
 from app.backends.openai_compatible.messages import (
     RUNAWAYS,
     Choice,
@@ -35,6 +35,8 @@ class OpenAICompatible:
         self._traits = Traits(kind=settings.kind, model=settings.model) if settings.model else None
         self.scorer: LabelScorer | None = None
         """Of the last probe; None when the server gives no log-probabilities, or before it."""
+        self.decider: Decider | None = None
+        """Likewise; None when it answers no typed questions."""
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
         """One chat completion."""
@@ -73,7 +75,7 @@ class OpenAICompatible:
 
     async def probe(self, timeout_s: float) -> Probed:
         """Ask for the models, and try what the server does not describe with requests of a few tokens."""
-        result, self._traits, self.scorer = await probed(self._wire, self._settings, timeout_s)
+        result, self._traits, self.scorer, self.decider = await probed(self._wire, self._settings, timeout_s)
         return result
 
     async def ping(self, timeout_s: float) -> None:

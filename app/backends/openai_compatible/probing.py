@@ -6,6 +6,7 @@ thinking            two renderings by /tokenize differ    /api/show         it t
 images              a small picture                       /api/show         a small picture
 structured          a small reply                         always            a small reply
 log-probabilities   one token, by each method in turn     by its version    one token
+decisions           a small question                      by its version    a small question
 """
 
 import base64
@@ -16,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from app.backends.base import Capability, Message, Probed
+from app.backends.base import Capability, DecisionQuestion, Message, Probed
+from app.backends.openai_compatible.decisions import OpenAIDecider, VllmDecider, WireDecider
 from app.backends.openai_compatible.messages import (
     Body,
     Completion,
@@ -54,6 +56,8 @@ _FEW_TOKENS = 16
 _SWITCHES = ("enable_thinking", "thinking")
 """Names of the switch in chat templates: of Qwen and most others; of DeepSeek and Granite."""
 _OLLAMA_LOGPROBS = (0, 12, 11)
+_OLLAMA_DECISIONS = (0, 35)
+_QUESTION = DecisionQuestion(instructions="Whether the input is a digit.")
 _CHAT = "chat/completions"
 _WAYS: Sequence[tuple[bool, Limit]] = (
     (True, "max_tokens"),
@@ -62,7 +66,7 @@ _WAYS: Sequence[tuple[bool, Limit]] = (
     (False, "max_tokens"),
 )
 
-Findings = tuple[Probed, Traits, LogprobScorer | None]
+Findings = tuple[Probed, Traits, LogprobScorer | None, WireDecider | None]
 
 
 async def probed(wire: Wire, settings: BackendSettings, timeout_s: float) -> Findings:
@@ -88,8 +92,10 @@ class _Probe:
         server = await self._server()
         traits = await self._traits(model)
         scorer = await self._scorer(traits)
+        decider = await self._decider(model)
         able = {"chat", *await self._abilities(traits)}
         able |= {"logprobs"} if scorer else set()
+        able |= {"decide"} if decider else set()
         able |= {"thinking"} if traits.quiet else set()
         result = Probed(
             model=model,
@@ -99,7 +105,7 @@ class _Probe:
             requests=self._requests,
             tokens=self._tokens,
         )
-        return result, traits, scorer
+        return result, traits, scorer, decider
 
     async def _models(self) -> dict[str, Model]:
         """The models served, by name; {} when the server does not list them and one is configured."""
@@ -175,6 +181,24 @@ class _Probe:
     def _methods(self) -> Sequence[Method]:
         return METHODS[-1:]
 
+    async def _decider(self, model: str) -> WireDecider | None:
+        """The first kind that the server answers a small question by."""
+        for kind in self._deciders():
+            decider = kind(self._wire, model)
+            try:
+                decision = await decider.decide("1", (_QUESTION,), self._timeout_s)
+            except (UpstreamRejected, UpstreamBadReply, Refused):
+                continue
+            except UpstreamUnavailable:
+                await self._models()
+                continue
+            self._count(decision.tokens)
+            return decider
+        return None
+
+    def _deciders(self) -> Sequence[type[WireDecider]]:
+        return (OpenAIDecider,)
+
     async def _abilities(self, traits: Traits) -> set[str]:
         """Structured output, pictures."""
         body = base_body(traits, _FEW_TOKENS) | {"messages": messages(_GREETING)}
@@ -232,6 +256,9 @@ class _VllmProbe(_Probe):
     def _methods(self) -> Sequence[Method]:
         return METHODS
 
+    def _deciders(self) -> Sequence[type[WireDecider]]:
+        return (VllmDecider, OpenAIDecider)
+
     def _is_formed(self, reply: Completion) -> bool:
         return True
 
@@ -265,10 +292,15 @@ class _OllamaProbe(_Probe):
         return Traits(kind="ollama", model=model, quiet={"reasoning_effort": "none"} if thinks else {})
 
     async def _scorer(self, traits: Traits) -> LogprobScorer | None:
-        version = tuple(int(number) for number in re.findall(r"\d+", await self._server())[:3])
-        if version < _OLLAMA_LOGPROBS:
+        if await self._version() < _OLLAMA_LOGPROBS:
             return None
         return LogprobScorer(self._wire, traits, METHODS[-1], self._settings.concurrency)
+
+    async def _decider(self, model: str) -> WireDecider | None:
+        return await super()._decider(model) if await self._version() >= _OLLAMA_DECISIONS else None
+
+    async def _version(self) -> tuple[int, ...]:
+        return tuple(int(number) for number in re.findall(r"\d+", await self._server())[:3])
 
     async def _abilities(self, traits: Traits) -> set[str]:
         sees = "vision" in await self._shown(traits.model)

@@ -74,6 +74,10 @@ class Wire:
         """That field of the reply, as `get` reads it."""
         return await self._post(path, body, timeout_s, lambda content: _field(content, field, kind, default))
 
+    async def reply(self, path: str, body: Body, kind: type[T], timeout_s: float) -> T:
+        """The whole reply, read as `kind`."""
+        return await self._post(path, body, timeout_s, lambda content: msgspec.json.decode(content, type=kind))
+
     async def complete(self, path: str, body: Body, timeout_s: float) -> Completion:
         """A completion that has a choice and reports no error."""
         completion = await self._post(path, body, timeout_s, _COMPLETION.decode)

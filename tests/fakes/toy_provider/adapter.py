@@ -11,6 +11,7 @@ class ToyAdapter:
     """See `app.backends.base.Adapter`."""
 
     scorer = None
+    decider = None
 
     def __init__(self, settings: BackendSettings) -> None:
         self._model = settings.model or ""

@@ -1,0 +1,46 @@
+"""What the fakes decide: Gemini's, OpenAI's and vLLM's shapes of the same probabilities."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Likely = Mapping[str, Mapping[str, float]]
+"""By a word of the input, the probability of each option; of a label that is asked for alone, by its name."""
+
+
+def _chances(text: str, likely: Likely) -> Mapping[str, float]:
+    return next((chances for word, chances in likely.items() if word in text), {})
+
+
+def _alone(instructions: str, chances: Mapping[str, float]) -> float:
+    return next((chance for name, chance in chances.items() if name in instructions), 0.01)
+
+
+def decided(body: Mapping[str, Any], likely: Likely) -> dict[str, Any]:
+    """Gemini's answers, which vLLM's are like: `input` or `state`."""
+    chances = _chances(body.get("input") or body.get("state") or "", likely)
+    answers: dict[str, Any] = {}
+    for key, question in body["questions"].items():
+        if question["type"] == "noul":
+            noul = _alone(question["instructions"], chances)
+            answers[key] = {"type": "noul", "noul": noul, "confidence": max(noul, 1 - noul)}
+        else:
+            shares = {name: chances.get(name, 0.01) for name in question["criteria"]}
+            best = max(shares, key=lambda name: shares[name])
+            answers[key] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
+    return answers
+
+
+def decided_as_openai(body: Mapping[str, Any], likely: Likely) -> list[dict[str, Any]]:
+    """OpenAI's answers, in the order of the questions."""
+    chances = _chances(body["input"], likely)
+    answers: list[dict[str, Any]] = []
+    for question in body["questions"]:
+        if question["type"] == "predicate":
+            answers.append({"type": "predicate", "probability": _alone(question["instructions"], chances)})
+        else:
+            given = [
+                {"value": one["value"], "probability": chances.get(one["value"], 0.01)} for one in question["choices"]
+            ]
+            best = max(given, key=lambda one: one["probability"])
+            answers.append({"type": "choice", "choice": best["value"], "confidence": 0.9, "probabilities": given})
+    return answers
