@@ -26,6 +26,7 @@ from app.cli.cost import cost
 from app.cli.documents import documents
 from app.cli.evaluate import evaluate
 from app.cli.jobs import jobs
+from app.cli.judging import classify, moderate, translate
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -329,6 +330,9 @@ def _encodable(argument: str) -> str:
 
 
 cli.add_command(batch)
+cli.add_command(classify)
+cli.add_command(moderate)
+cli.add_command(translate)
 cli.add_command(collections)
 cli.add_command(documents)
 cli.add_command(jobs)

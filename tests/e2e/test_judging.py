@@ -1,0 +1,78 @@
+"""`winnow classify`, `winnow moderate` and `winnow translate` as a shell starts them, with a service and without."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+import pytest
+
+from tests.e2e.test_batch_files import outputs, rows, settings
+from tests.e2e.test_cli import winnow
+from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.labelling_mind import labels_of
+from tests.fakes.models import gemini
+from tests.fakes.running import RunningServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+TWO = ("--label", "POSITIVE=it is good", "--label", "NEGATIVE")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[GeminiServer]:
+    async with GeminiServer() as server:
+        server.mind = labels_of()
+        yield server
+
+
+async def run(home: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    return await anyio.to_thread.run_sync(lambda: winnow(home, *arguments, WINNOW_HOME=str(home / "home")))
+
+
+async def test_texts_of_the_command_line_are_classified_here(tmp_path: Path, server: GeminiServer) -> None:
+    """A line for each text, in order; one that fails is told, and the exit status is 1."""
+    settings(tmp_path, server)
+    status, out, err = await run(tmp_path, "classify", "a good day", "bad news", *TWO)
+    assert (status, out) == (0, "POSITIVE 0.90  a good day\nNEGATIVE 0.80  bad news\n"), err
+    status, out, err = await run(tmp_path, "classify", "good", "", *TWO, "--json")
+    assert (status, json.loads(out.splitlines()[0])["label"], out.count('"error":')) == (1, "POSITIVE", 1)
+    status, out, err = await run(tmp_path, "classify", "good", "--label", "ALONE")
+    assert (status, "/labels" in err) == (2, True)
+    status, out, err = await run(tmp_path, "translate", "good", "--to", "de", "--term", "good")
+    assert (status, "--term" in err) == (2, True)
+
+
+async def test_a_service_is_asked_for_all_of_them(tmp_path: Path, server: GeminiServer) -> None:
+    """Texts and files, and a file with other options is refused."""
+    (tmp_path / "home").mkdir()
+    told = msgspec.json.encode({"flash": gemini(server)}).decode()
+    service = await anyio.to_thread.run_sync(
+        lambda: RunningServer(tmp_path / "home", "tests.fakes.model_service", told)
+    )
+    try:
+        status, out, err = await run(tmp_path, "classify", "a good day", *TWO)
+        assert (status, out) == (0, "POSITIVE 0.90  a good day\n"), err
+        status, out, err = await run(tmp_path, "moderate", "a good day")
+        assert (status, out) == (0, "not flagged  a good day\n"), err
+        status, out, err = await run(tmp_path, "translate", "a good day", "--to", "de", "--json")
+        assert (status, "translation" in json.loads(out)) == (0, True), err
+        _table(tmp_path / "texts.csv")
+        file = ("classify", "texts.csv", "--field", "body", "--out", "out.jsonl")
+        status, _, err = await run(tmp_path, *file, *TWO)
+        assert status == 0, err
+        assert [(row["id"], row["label"]) for row in rows(tmp_path / "out.jsonl")] == [
+            (f"t{number}", "POSITIVE" if number % 2 else "NEGATIVE") for number in range(200)
+        ]
+        status, _, err = await run(tmp_path, *file, *TWO, "--multi-label")
+        assert (status, "--restart" in err) == (3, True)
+        assert outputs(tmp_path) == ["out.jsonl", "out.jsonl.run.json"]
+    finally:
+        await anyio.to_thread.run_sync(service.close)
+
+
+def _table(path: Path) -> None:
+    lines = (f't{number},"a {"good" if number % 2 else "bad"}\nday, number {number}"' for number in range(200))
+    path.write_text("\n".join(("id,body", *lines)))
