@@ -137,7 +137,7 @@ _SCRIPTS = (
     ("ru", re.compile(r"[Ѐ-ӿ]")),
     ("el", re.compile(r"[Ͱ-Ͽ]")),
 )
-_FUNCTION_WORDS = {
+FUNCTION_WORDS = {
     "en": "the of and to in is was for that with on are it as by at from be this",
     "de": "der die das und ist von den mit nicht ein eine für auf im dem des zu sich auch siehe",
     "fr": "le les des et est une dans que pour du qui sur pas au par avec cette",
@@ -147,8 +147,8 @@ _FUNCTION_WORDS = {
     "nl": "het een van en is dat op te voor met niet zijn aan ook",
 }
 _LANGUAGE_OF_WORD = {
-    word: [language for language, words in _FUNCTION_WORDS.items() if word in words.split()]
-    for words in _FUNCTION_WORDS.values()
+    word: [language for language, words in FUNCTION_WORDS.items() if word in words.split()]
+    for words in FUNCTION_WORDS.values()
     for word in words.split()
 }
 _ABBREVIATION = re.compile(
@@ -178,7 +178,7 @@ def language_of(text: str) -> str:
     for language, script in _SCRIPTS:
         if len(script.findall(sample)) > letters * 0.1:
             return language
-    votes = dict.fromkeys(_FUNCTION_WORDS, 0)
+    votes = dict.fromkeys(FUNCTION_WORDS, 0)
     for word in sample.lower().split():
         for language in _LANGUAGE_OF_WORD.get(word, ()):
             votes[language] += 1

@@ -1,8 +1,9 @@
 """Notices documents in languages that the embedding model does not read, which would else show in searches only."""
 
+import re
 from collections.abc import Iterable
 
-from indexing.chunking.sentences import language_of
+from indexing.chunking.sentences import FUNCTION_WORDS, language_of
 from indexing.pipeline.progress import Notice, Report
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 
@@ -11,6 +12,14 @@ _FEW = 0.1
 
 _SAMPLE = 2_000
 """Characters that a document is judged by."""
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_ENGLISH = frozenset(FUNCTION_WORDS["en"].split())
+_ENOUGH_WORDS = 12
+_FOREIGN_LETTERS, _ENGLISH_WORDS = 0.015, 0.1
+"""Polish, Czech, Turkish and the like: more letters than that are beyond ASCII, and fewer words are English. A list of
+names has the first; English text has about a third of such words, whatever its names.
+"""
 
 
 class LanguageHint:
@@ -38,7 +47,13 @@ class LanguageHint:
 
 def _is_foreign(text: str) -> bool:
     letters = [character for character in text if character.isalpha()]
-    return language_of(text) != "en" or sum(map(_is_latin, letters)) < len(letters) / 2
+    if language_of(text) != "en" or sum(map(_is_latin, letters)) < len(letters) / 2:
+        return True
+    words = _WORD.findall(text.lower())
+    beyond_ascii = sum(not letter.isascii() for letter in letters)
+    english = sum(word in _ENGLISH for word in words)
+    enough = len(words) >= _ENOUGH_WORDS
+    return enough and beyond_ascii > _FOREIGN_LETTERS * len(letters) and english < _ENGLISH_WORDS * len(words)
 
 
 def _is_latin(letter: str) -> bool:

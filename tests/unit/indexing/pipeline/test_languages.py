@@ -4,6 +4,7 @@ from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.progress import Event, Notice
 from indexing.settings import QUICKSTART_MODEL
 
+NAMES = "The ferries Göteborg, Malmö and Ærø leave from Århus at six in the morning; it is a way to Tromsø and Bodø."
 ENGLISH = "The harbour is closed in winter, and the ferry leaves from the northern pier."
 
 
@@ -25,6 +26,10 @@ def hints(*texts: str, model: str = QUICKSTART_MODEL, at_once: int = 1) -> list[
         "Порт зимой закрыт, паром отходит от северного причала.",
         "הנמל סגור בחורף והמעבורת יוצאת מהרציף הצפוני.",
         "ท่าเรือปิดในฤดูหนาว",
+        "Port jest zamknięty zimą, a prom odpływa z północnego nabrzeża o godzinie szóstej rano, także w święta.",
+        "Přístav je v zimě uzavřen a trajekt odplouvá ze severního mola v šest hodin ráno, také o svátcích.",
+        "Liman kışın kapalıdır ve feribot kuzey iskelesinden sabah saat altıda, tatil günlerinde de kalkar.",
+        "Bến cảng đóng cửa vào mùa đông và phà khởi hành từ bến phía bắc lúc sáu giờ sáng.",
     ],
 )
 def test_a_document_in_another_language_is_named_with_the_way_out(text: str) -> None:
@@ -40,7 +45,7 @@ def test_it_is_said_once_in_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [ENGLISH, "", "42; 17; 3.5", "for (i = 0; i < n; i++) total += π * r[i];", "café naïve"]
+    "text", [ENGLISH, "", "42; 17; 3.5", "for (i = 0; i < n; i++) total += π * r[i];", "café naïve", NAMES]
 )
 def test_english_and_what_is_no_language_are_not_named(text: str) -> None:
     """Nor is text with a few words of another language."""
