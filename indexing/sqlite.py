@@ -37,12 +37,13 @@ class SqliteFile:
     def __init__(self, path: Path, what: str, migrations: Sequence[str]) -> None:
         """Create the file or bring its schema up to date: `migrations[n]` makes version n + 1 of version n.
 
-        `what` names the file in errors ("the manifest"). Blocks: open it in a thread.
+        `what` names the file in errors ("the manifest"). Blocks: open it in a thread. Raises StoreUnavailable, also
+        where the disk is full: whoever opens it first may only want to read.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise disk_error(exc, f"{what} {path} cannot be created") from exc
+            raise StoreUnavailable(str(disk_error(exc, f"{what} {path} cannot be created"))) from exc
         self.path = path
         self._what = what
         self._migrations = migrations
@@ -50,6 +51,9 @@ class SqliteFile:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"winnow-{path.stem}")
         try:
             self._db = self._thread.submit(self._connect).result()
+        except DiskFull as exc:
+            self._thread.shutdown(wait=False)
+            raise StoreUnavailable(str(exc)) from exc
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -133,7 +137,7 @@ class SqliteFile:
 def set_aside_if_damaged(path: Path, quarantine: Path) -> Path | None:
     """Move a file that SQLite cannot read to the directory `quarantine`; where it is now, None if nothing is wrong.
 
-    Blocks. Raises StoreUnavailable and DiskFull, as for a quarantine that cannot be made.
+    Blocks. Raises StoreUnavailable, as for a quarantine that cannot be made.
     """
     if not _is_damaged(path):
         return None
@@ -145,7 +149,7 @@ def set_aside_if_damaged(path: Path, quarantine: Path) -> Path | None:
             if file.exists():
                 file.rename(moved.with_name(moved.name + suffix))
     except OSError as exc:
-        raise disk_error(exc, f"{path} is damaged, and cannot be moved to {quarantine}") from exc
+        raise StoreUnavailable(str(disk_error(exc, f"{path} is damaged, and cannot be moved to {quarantine}"))) from exc
     return moved
 
 

@@ -66,6 +66,12 @@ async def test_a_full_disk_is_told_and_the_next_transaction_works(tmp_path: Path
     await file.close()
 
 
+async def test_a_disk_without_room_for_a_new_file_is_told_to_readers_too(tmp_path: Path) -> None:
+    """Whoever opens it may only want to read: it cannot be used, and the reason is the disk."""
+    with pytest.raises(StoreUnavailable, match=r"the notes .* the disk is full"):
+        SqliteFile(tmp_path / "notes.sqlite3", "the notes", [f"PRAGMA max_page_count = 1; {FIRST}"])
+
+
 async def test_a_disk_without_room_for_readers_is_told_as_full(tmp_path: Path) -> None:
     """SQLite calls it an I/O error: the disk is well, and reading works again when there is space."""
     file = SqliteFile(tmp_path / "notes.sqlite3", "the notes", [FIRST])
