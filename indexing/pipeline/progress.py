@@ -38,7 +38,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """Totals so far: bytes of sources that are in the store, their documents, and the passages that are embedded."""
+    """Totals so far: passages that are embedded, their share of the bytes of sources, and the documents that count."""
 
     bytes: int
     documents: int

@@ -75,6 +75,8 @@ class Writer:
         self._gate = context.gate(lineage)
         self._report = report
         self._bytes = 0.0
+        self._bytes_per_passage = 0.0
+        """Of the documents that are being written."""
         self._waiting: list[Prepared] = []
         self._sources: list[SourceRecord] = []
         self._waiting_passages = 0
@@ -99,16 +101,19 @@ class Writer:
 
     async def write(self, documents: Sequence[Prepared], sources: Sequence[SourceRecord] = ()) -> None:
         """Write and commit these. The caller holds the documents. Raises LineageRetired."""
+        done = self._bytes + sum(d.weight for d in documents)
         if documents:
             async with self._gate.step():
                 await finish(self._announce([d.record for d in documents]))
-            await self._write([p for d in documents for p in zip(d.passages, d.texts, strict=True)])
+            passages = [p for d in documents for p in zip(d.passages, d.texts, strict=True)]
+            self._bytes_per_passage = (done - self._bytes) / max(1, len(passages))
+            await self._write(passages)
         if documents or sources:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
             async with self._gate.step():
                 await finish(self._commit(records, sources))
         self.documents += len(documents)
-        self._bytes += sum(d.weight for d in documents)
+        self._bytes = done
         self._report_totals()
 
     async def delete(self, document_ids: Sequence[str]) -> None:
@@ -170,6 +175,7 @@ class Writer:
             async with self._gate.step():
                 await finish(self._context.store.upsert(self.name, points))
             self.passages += len(window)
+            self._bytes += self._bytes_per_passage * len(window)
             if start + WINDOW < len(passages):
                 self._report_totals()
 
@@ -180,5 +186,5 @@ class Writer:
         ]
 
     def _report_totals(self, embedded: int = 0) -> None:
-        passages = self.passages + embedded
-        self._report(Advanced(bytes=int(self._bytes), documents=self.documents, passages=passages))
+        passages, done = self.passages + embedded, self._bytes + self._bytes_per_passage * embedded
+        self._report(Advanced(bytes=round(done), documents=self.documents, passages=passages))

@@ -77,9 +77,10 @@ async def test_a_document_longer_than_a_window_is_written_in_several(bench: Pipe
     await Writer(bench, "default", lineage, told.append).add(prepared("x", long_text(WINDOW + 10)))
     *before, last = told
     assert last == Advanced(bytes=10, documents=1, passages=WINDOW + 10)
-    counts = [event.passages for event in before if isinstance(event, Advanced) and event.documents == 0]
+    counts = [(event.passages, event.bytes) for event in before if isinstance(event, Advanced) and event.documents == 0]
     assert len(counts) == len(before) > 2
     assert counts == sorted(counts)
+    assert all(size == round(10 * passages / (WINDOW + 10)) for passages, size in counts)
     assert (await bench.store.info("default")).passages == WINDOW + 10
 
 
