@@ -75,11 +75,11 @@ class RemoteService:
             _check(reply, collection)
             return reply.json() if reply.content else None
 
-    def stream_answer(self, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The events of /answer as (name, data); the last one is "done". Raises also CollectionNotFound."""
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events of /answer or /chat as (name, data); the last one is "done". Raises also CollectionNotFound."""
         with (
             self._connected() as client,
-            client.stream("POST", "/answer", json={**body, "stream": True}) as reply,
+            client.stream("POST", path, json={**body, "stream": True}) as reply,
         ):
             _check(reply, body.get("collection"))
             for name, data in _server_sent(reply.iter_lines()):

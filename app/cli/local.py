@@ -83,6 +83,19 @@ def stream_answer(
     _run(settings, work)
 
 
+def stream_chat(settings: Settings, body: dict[str, Any], show: Callable[[str, dict[str, Any]], None]) -> None:
+    """The events that POST /chat streams, to `show`; the last one is "done"."""
+    task = decode(msgspec.json.encode(body), ChatBody).to_task()
+
+    async def work(services: Services) -> None:
+        async with aclosing(services.chat_service.stream_chat(task, ANONYMOUS)) as events:
+            async for event in events:
+                name, data = payload(event)
+                show(name, msgspec.to_builtins(data))
+
+    _run(settings, work)
+
+
 async def judge_lines(
     settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:

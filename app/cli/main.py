@@ -21,6 +21,7 @@ from click.exceptions import Exit
 
 from app.cli.batch.command import batch
 from app.cli.calibrate import calibrate
+from app.cli.chat import chat
 from app.cli.collections import collections
 from app.cli.cost import cost
 from app.cli.documents import documents
@@ -332,6 +333,7 @@ def _encodable(argument: str) -> str:
 cli.add_command(batch)
 cli.add_command(classify)
 cli.add_command(moderate)
+cli.add_command(chat)
 cli.add_command(translate)
 cli.add_command(collections)
 cli.add_command(documents)

@@ -63,12 +63,23 @@ def answer(settings: Settings, body: dict[str, Any], report: Report = say_nothin
 def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
     """POST /answer as a stream; `show` receives the events as they arrive, "done" last."""
     if service := _service(settings):
-        for name, data in service.stream_answer(body):
+        for name, data in service.stream("/answer", body):
             show(name, data)
         return
     from app.cli import local
 
     local.stream_answer(settings, body, show, report)
+
+
+def stream_chat(settings: Settings, body: dict[str, Any], show: ShowEvent) -> None:
+    """POST /chat as a stream; `show` receives the events as they arrive, "done" last."""
+    if service := _service(settings):
+        for name, data in service.stream("/chat", body):
+            show(name, data)
+        return
+    from app.cli import local
+
+    local.stream_chat(settings, body, show)
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:

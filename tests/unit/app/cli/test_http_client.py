@@ -34,7 +34,7 @@ def test_a_collection_that_does_not_exist_is_an_error_of_its_own() -> None:
     body = b'{"type": "urn:winnow:problem:collection-not-found", "detail": "no"}'
     for ask in (
         lambda service: service.post("/search", {"collection": "notes"}),
-        lambda service: list(service.stream_answer({"collection": "notes"})),
+        lambda service: list(service.stream("/answer", {"collection": "notes"})),
     ):
         with answering(404, body) as url, pytest.raises(CollectionNotFound) as raised:
             ask(remote(url))
@@ -51,7 +51,7 @@ def test_a_service_that_is_gone_is_one_clear_error(call: str) -> None:
         "post": lambda: service.post("/search", {}),
         "sync": lambda: list(service.run("/internal/sync", SYNC)),
         "put": lambda: service.put(b"", "a.txt", "default"),
-        "stream": lambda: list(service.stream_answer({})),
+        "stream": lambda: list(service.stream("/answer", {})),
     }
     with pytest.raises(ServiceRefused, match="running the command again continues from there"):
         calls[call]()
@@ -80,12 +80,12 @@ def test_a_run_without_a_summary_is_an_error(body: bytes) -> None:
 def test_a_streamed_answer_must_come_to_its_end() -> None:
     """An `error` event, or a stream without `done`, is raised."""
     with answering(200, b'event: delta\ndata: {"text":"a"}\n\nevent: error\ndata: {"detail":"sorry"}\n\n') as url:
-        events = remote(url).stream_answer({})
+        events = remote(url).stream("/answer", {})
         assert next(events) == ("delta", {"text": "a"})
         with pytest.raises(ServiceRefused, match="sorry"):
             next(events)
     with answering(200, b": ping\n\n") as url, pytest.raises(ServiceRefused, match="closed the connection"):
-        list(remote(url).stream_answer({}))
+        list(remote(url).stream("/answer", {}))
 
 
 def test_a_path_that_is_no_text_is_told() -> None:
