@@ -20,13 +20,15 @@ from app.api.routes.translate import TranslateBody
 from app.api.routes.usage import EstimateRequest
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
+from app.backends.client import BackendClient
+from app.backends.settings import AUTO, RESERVED
 from app.config.settings import Settings
 from app.domain import ANONYMOUS, Query, ReplyToText
-from app.errors import MissingCapability
+from app.errors import InvalidRequest
 from app.services import document_views as views
 from app.services.batches import Batch, batch_of
 from app.services.documents import document_not_found
-from app.services.half_price import HalfPrice, PlacedText
+from app.services.half_price import HalfPrice, PatientJudge, PlacedText
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import (
     Repaired,
@@ -115,21 +117,35 @@ async def judge_later(
     settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
 ) -> AsyncGenerator[bytes, None]:
     """As `judge_lines`, in a backend's batches. Raises InvalidRequest, UpstreamError, BudgetExceeded."""
-    if path != "/chat":
-        raise MissingCapability(f"{path.removeprefix('/')} cannot be done in batches")
-    task = decode(msgspec.json.encode(options), ChatBody).to_options()
+    if path not in _LATER:
+        raise InvalidRequest(f"{path.removeprefix('/')} cannot be done in batches")
+    kind, make = _LATER[path]
+    body = decode(msgspec.json.encode(options), kind)
     services = build_services(settings)
     try:
-        clients = (await services.chat_service.route(task)).clients
-        client = next((client for client in clients if client.adapter.batches is not None), clients[0])
-        ask = services.chat_service.for_text(task)
-        later = HalfPrice(client, services.accounts.meter, plan, token, ask)
+        judge = await make(services, body)
+        client = await _with_batches(services, body.backend)
+        later = HalfPrice(client, services.accounts.meter, plan, token, path.removeprefix("/"), judge)
         async with aclosing(later.outcomes(_placed(rows))) as outcomes:
             async for outcome in outcomes:
                 yield row_of(outcome, "")
     finally:
         await rows.aclose()
         await services.close()
+
+
+_LATER: Mapping[str, tuple[type[Any], Callable[[Services, Any], Awaitable[PatientJudge[Any]]]]] = {
+    "/chat": (ChatBody, lambda services, body: services.chat_service.judge(body.to_options())),
+    "/classify": (ClassifyOptionsBody, lambda services, body: services.classify_service.judge(body.to_options())),
+    "/moderate": (ModerateOptionsBody, lambda services, body: services.moderate_service.judge(body.to_options())),
+}
+
+
+async def _with_batches(services: Services, requested: str | None) -> BackendClient:
+    """The backend that is named, or the first one that has batches."""
+    name = requested or services.backends.default
+    clients = (await services.router.get()).route(AUTO if name in RESERVED else name, frozenset(("chat",))).clients
+    return next((client for client in clients if client.adapter.batches is not None), clients[0])
 
 
 async def _placed(rows: AsyncGenerator[bytes, None]) -> AsyncGenerator[PlacedText, None]:

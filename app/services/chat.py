@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
-from app.backends.base import Call, ChatRequest, Message, call_of
+from app.backends.base import Call, ChatRequest, Message, Reply, call_of
 from app.backends.router import Route, Router
 from app.backends.settings import AUTO, RESERVED
 from app.domain import (
@@ -37,7 +37,7 @@ class ChatService:
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self.route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
+        route, watch, call = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
         with watch.stage(STAGE):
             served = await route.complete(_request(task), call)
         result = ChatResult(
@@ -54,7 +54,7 @@ class ChatService:
 
         Closing it ends the call upstream.
         """
-        route, watch, call, text = await self.route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
+        route, watch, call, text = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
         finish_reason, calls = None, list[ToolCall]()
         with watch.stage(STAGE):
             with watch.stage("first_token"):
@@ -81,38 +81,37 @@ class ChatService:
             tuple(calls),
         )
 
+    async def judge(self, task: ChatTask) -> "Replier":
+        """Has a model reply to texts, each as a message after those of `task`. Raises as `chat`."""
+        return Replier(await self._route(task), _request(task))
+
     async def batch(self, task: ChatTask, caller: Caller, concurrency: int) -> Batch[ReplyToText]:
-        """For texts to each of which the model replies, as to a message after those of `task`.
+        """Replies to many texts. Raises UnknownBackend, MissingCapability."""
+        return Batch(await self.judge(task), lambda: call_of(STAGE, self._deadline_s, caller), concurrency)
 
-        Raises UnknownBackend, MissingCapability.
-        """
-        judge = _Replier(await self.route(task), _request(task))
-        return Batch(judge, lambda: call_of(STAGE, self._deadline_s, caller), concurrency)
-
-    def for_text(self, task: ChatTask) -> Callable[[str], ChatRequest]:
-        """What a model is asked for a text, as in a batch."""
-        return lambda text: _for_text(_request(task), text)
-
-    async def route(self, task: ChatTask) -> Route:
-        """The backends that may serve it. Raises UnknownBackend, MissingCapability."""
+    async def _route(self, task: ChatTask) -> Route:
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
 
 
-class _Replier:
-    """Has a model reply to texts, one by one: a `TextJudge`."""
+class Replier:
+    """Has a model reply to texts, one by one: a `TextJudge`, and a `PatientJudge`."""
 
     def __init__(self, route: Route, request: ChatRequest) -> None:
         self._route, self._request = route, request
 
     async def one(self, text: str, call: Call) -> Judged[ReplyToText]:
-        served = await self._route.complete(_for_text(self._request, text), call)
-        result = ReplyToText(text=served.value.text, finish_reason=served.value.finish_reason)
-        return Judged(result=result, backend=served.use)
+        """Raises what the model's call raises."""
+        served = await self._route.complete(self.request(text), call)
+        return Judged(result=self.read(served.value, served.use.used), backend=served.use)
 
+    def request(self, text: str) -> ChatRequest:
+        """With the text as the last message."""
+        turns = (*self._request.messages, Message(role="user", content=text))
+        return msgspec.structs.replace(self._request, messages=turns)
 
-def _for_text(request: ChatRequest, text: str) -> ChatRequest:
-    turns = (*request.messages, Message(role="user", content=text))
-    return msgspec.structs.replace(request, messages=turns)
+    def read(self, reply: Reply, _backend: str) -> ReplyToText:
+        """As it is."""
+        return ReplyToText(text=reply.text, finish_reason=reply.finish_reason)
 
 
 def _request(task: ChatTask) -> ChatRequest:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from app.backends.base import Call
+from app.backends.base import Call, ChatRequest, Reply
 from app.backends.router import Router
 from app.backends.settings import AUTO, RESERVED
 from app.classification.models import Judgement, labelling_of
@@ -42,6 +42,14 @@ class ClassifyJudge:
         """Raises InvalidRequest for an empty text, and what the model's calls raise."""
         labelled = await self._labeller.label(text, call)
         return Judged(result=classified(labelled.judgement, self._options), backend=labelled.backend)
+
+    def request(self, text: str) -> ChatRequest:
+        """For one text in a batch. Raises InvalidRequest."""
+        return self._labeller.request(text)
+
+    def read(self, reply: Reply, backend: str) -> Classified:
+        """Raises UpstreamBadReply."""
+        return classified(self._labeller.read(reply, backend), self._options)
 
 
 def classified(judgement: Judgement, options: ClassifyOptions) -> Classified:

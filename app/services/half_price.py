@@ -5,16 +5,21 @@ batch by its label, and nothing is submitted twice. Texts have places, which sta
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from app.backends.base import BatchModel, Call, ChatRequest, Meter, Reply, Target, call_of, tokens_of, worst_of_chat
 from app.backends.client import BackendClient
-from app.domain import ANONYMOUS, BackendUse, ReplyToText, TokenCount
-from app.errors import MissingCapability, UpstreamError, UpstreamUnavailable
+from app.domain import ANONYMOUS, BackendUse, TokenCount
+from app.errors import InvalidRequest, MissingCapability, UpstreamError, UpstreamUnavailable
 from app.services.batches import Judged, Outcome
+
+Result = TypeVar("Result")
+ResultOut = TypeVar("ResultOut", covariant=True)
 
 BATCH_TEXTS = 5_000
 BATCH_TOKENS = 3_000_000
@@ -53,8 +58,20 @@ class Plan(msgspec.Struct, kw_only=True):
     batches: list[Submitted] = []
 
 
-class HalfPrice:
-    """Collects the replies of one backend. `file` holds the plan; `ask` makes the request for a text."""
+class PatientJudge(Protocol[ResultOut]):
+    """Judges a text by one request, the reply to which may come tomorrow."""
+
+    def request(self, text: str) -> ChatRequest:
+        """Raises InvalidRequest."""
+        ...
+
+    def read(self, reply: Reply, backend: str) -> ResultOut:
+        """Raises UpstreamBadReply."""
+        ...
+
+
+class HalfPrice(Generic[Result]):
+    """Collects the replies of one backend for a judge, for calls of that `stage`. `file` holds the plan."""
 
     def __init__(
         self,
@@ -62,7 +79,8 @@ class HalfPrice:
         meter: Meter,
         file: Path,
         token: str,
-        ask: Callable[[str], ChatRequest],
+        stage: str,
+        judge: PatientJudge[Result],
         *,
         batch_texts: int = BATCH_TEXTS,
         first_look_s: float = FIRST_LOOK_S,
@@ -70,28 +88,42 @@ class HalfPrice:
         """Raises MissingCapability."""
         if client.adapter.batches is None:
             raise MissingCapability(f"the backend {client.name!r} has no batches; Gemini with an api_key has")
-        self._client, self._meter, self._ask = client, meter, ask
+        self._client, self._meter, self._stage, self._judge = client, meter, stage, judge
         self._batch_texts, self._first_look_s = batch_texts, first_look_s
         self._model: BatchModel = client.adapter.batches
         self._file = file
         self._plan = _read(file, token, client.name)
         self._known = {batch.label for batch in self._plan.batches}
 
-    async def outcomes(self, texts: AsyncGenerator[PlacedText, None]) -> AsyncGenerator[Outcome[ReplyToText], None]:
+    async def outcomes(self, texts: AsyncGenerator[PlacedText, None]) -> AsyncGenerator[Outcome[Result], None]:
         """In the order of the texts, each as soon as its batch is done. Raises UpstreamError, BudgetExceeded.
 
         Stopping it leaves the batches to the next run.
         """
         while taken := await self._take(texts):
-            batches = self._planned(taken)
+            refused = self._refused(taken.values())
+            batches = self._planned([text for text in taken.values() if text.at not in refused])
             for batch in batches:
                 await self._submit(batch, taken)
+            left = deque(taken.values())
             for batch in batches:
-                replies = await self._replies(batch)
-                for place, reply in zip(batch.places, replies, strict=True):
-                    if (text := taken.get(place)) is not None:  # else an earlier run has written it
-                        yield await self._outcome(text, reply)
+                replies = dict(zip(batch.places, await self._replies(batch), strict=True))
+                while left and left[0].at <= batch.places[-1]:
+                    text = left.popleft()
+                    yield refused.get(text.at) or await self._outcome(text, replies[text.at])
                 self._forget(batch)
+            for text in left:
+                yield refused[text.at]
+
+    def _refused(self, texts: Iterable[PlacedText]) -> dict[int, Outcome[Result]]:
+        """By place, those for which there can be no request."""
+        refused: dict[int, Outcome[Result]] = {}
+        for text in texts:
+            try:
+                self._judge.request(text.text)
+            except InvalidRequest as exc:
+                refused[text.at] = Outcome(id=text.id, error=exc)
+        return refused
 
     async def _take(self, texts: AsyncGenerator[PlacedText, None]) -> dict[int, PlacedText]:
         """The next texts by place: those of some batches, and all of those that are submitted already."""
@@ -103,13 +135,13 @@ class HalfPrice:
                 break
         return taken
 
-    def _planned(self, taken: dict[int, PlacedText]) -> list[Submitted]:
+    def _planned(self, texts: Sequence[PlacedText]) -> list[Submitted]:
         """The batches of these texts, old ones and new ones, in order; they are in the file."""
-        first = next(iter(taken))
-        batches = self._plan.batches = [batch for batch in self._plan.batches if batch.places[-1] >= first]
+        if not texts:
+            return []
+        batches = self._plan.batches = [batch for batch in self._plan.batches if batch.places[-1] >= texts[0].at]
         covered = {place for batch in batches for place in batch.places}
-        fresh = [text for text in taken.values() if text.at not in covered]
-        for places in _portions(fresh, self._batch_texts):
+        for places in _portions([text for text in texts if text.at not in covered], self._batch_texts):
             batches.append(Submitted(label=f"winnow-{self._plan.token}-{places[0]}", places=places))
         batches.sort(key=lambda batch: batch.places[0])
         self._save()
@@ -120,7 +152,7 @@ class HalfPrice:
         if not batch.name and batch.label in self._known:
             batch.name = await self._model.find(batch.label, _CALL_S) or ""
         if not batch.name:
-            requests = [self._ask(taken[place].text) for place in batch.places]
+            requests = [self._judge.request(taken[place].text) for place in batch.places]
             worst = sum(map(worst_of_chat, requests), TokenCount())
             charge = self._meter.begin(self._target, self._call(), worst)
             outcome = "ok"
@@ -152,25 +184,27 @@ class HalfPrice:
             await asyncio.sleep(pause_s)
             pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
 
-    async def _outcome(self, text: PlacedText, reply: Reply | UpstreamError) -> Outcome[ReplyToText]:
+    async def _outcome(self, text: PlacedText, reply: Reply | UpstreamError) -> Outcome[Result]:
         """Booked at half the price, when it is collected; the money is spent, whatever the budgets say by now."""
         call = self._call()
         charge = self._meter.begin(self._target, call, TokenCount())
         error = reply if isinstance(reply, UpstreamError) else None
         await charge.end(reply.tokens, outcome=error.code if error else "ok", requests=1)
-        judged = None
-        if isinstance(reply, Reply):
-            result = ReplyToText(text=reply.text, finish_reason=reply.finish_reason)
-            use = BackendUse(requested=self._client.name, used=self._client.name, model=self._client.model or None)
-            judged = Judged(result=result, backend=use)
-        return Outcome(id=text.id, judged=judged, error=error, usage=call.account.usage())
+        if isinstance(reply, UpstreamError):
+            return Outcome(id=text.id, error=reply, usage=call.account.usage())
+        use = BackendUse(requested=self._client.name, used=self._client.name, model=self._client.model or None)
+        try:
+            judged = Judged(result=self._judge.read(reply, self._client.name), backend=use)
+        except UpstreamError as exc:
+            return Outcome(id=text.id, error=exc, usage=call.account.usage())
+        return Outcome(id=text.id, judged=judged, usage=call.account.usage())
 
     @property
     def _target(self) -> Target:
         return Target(backend=self._client.name, model=self._client.model, batch=True)
 
     def _call(self) -> Call:
-        return call_of("chat", _CALL_S, ANONYMOUS)
+        return call_of(self._stage, _CALL_S, ANONYMOUS)
 
     def _forget(self, batch: Submitted) -> None:
         self._plan.batches.remove(batch)

@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from app.backends.base import Account, Call, Capability, Deadline, tokens_of
+from app.backends.base import Account, Call, Capability, ChatRequest, Deadline, Reply, tokens_of
 from app.backends.client import BackendClient
 from app.backends.router import Route
 from app.classification.models import Judgement, Labelling
@@ -72,15 +72,25 @@ class Labeller:
 
     async def label(self, text: str, call: Call) -> Labelled:
         """Raises InvalidRequest for a text without a character, and what the model's calls raise."""
-        shown = neutralise(clean(text)).strip()
-        if not shown:
-            raise InvalidRequest("the text is empty")
+        shown = _shown(text)
         loop = asyncio.get_running_loop()
         if not self._line:
             loop.call_soon(self._ask_all)  # when all that are being started at this moment are in the line
         waiting = _Waiting(shown, call, loop.create_future())
         self._line.append(waiting)
         return await waiting.labelled
+
+    def request(self, text: str) -> ChatRequest:
+        """For the stated labels of one text. Raises InvalidRequest."""
+        shown = _shown(text)
+        return stated_request(self._labelling, [shown], draw_fence([shown], self._fence))
+
+    def read(self, reply: Reply, backend: str) -> Judgement:
+        """What the reply to `request` says. Raises UpstreamBadReply."""
+        (judgement,) = judged_as_stated(reply.text, self._labelling, 1)
+        if judgement is None:
+            raise UpstreamBadReply(backend, f"{backend} gave the text none of the labels", tokens=reply.tokens)
+        return judgement
 
     def _ask_all(self) -> None:
         line, self._line = self._line, []
@@ -204,6 +214,13 @@ class Labeller:
 
 
 _NEITHER = "decide, logprobs nor structured"
+
+
+def _shown(text: str) -> str:
+    """As a model reads it."""
+    if shown := neutralise(clean(text)).strip():
+        return shown
+    raise InvalidRequest("the text is empty")
 
 
 def _blocks(line: Sequence[_Waiting]) -> list[list[_Waiting]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from app.backends.base import Call
+from app.backends.base import Call, ChatRequest, Reply
 from app.backends.router import Router
 from app.backends.settings import AUTO, RESERVED
 from app.classification.models import Judgement, labelling_of
@@ -70,6 +70,14 @@ class ModerateJudge:
         """Raises InvalidRequest for an empty text, and what the model's calls raise."""
         labelled = await self._labeller.label(text, call)
         return Judged(result=moderated(labelled.judgement, self._categories), backend=labelled.backend)
+
+    def request(self, text: str) -> ChatRequest:
+        """For one text in a batch. Raises InvalidRequest."""
+        return self._labeller.request(text)
+
+    def read(self, reply: Reply, backend: str) -> Moderated:
+        """Raises UpstreamBadReply."""
+        return moderated(self._labeller.read(reply, backend), self._categories)
 
 
 def moderated(judgement: Judgement, categories: tuple[Category, ...]) -> Moderated:

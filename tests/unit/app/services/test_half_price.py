@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain import ChatTask
+from app.domain import ChatTask, ClassifyOptions, Label
 from app.errors import InvalidRequest, MissingCapability, Refused, UpstreamUnavailable
-from app.services.half_price import HalfPrice, PlacedText
+from app.services.half_price import HalfPrice, PatientJudge, PlacedText
 from app.wiring import Services
 from tests.fakes.gemini_server import GeminiServer, Said
+from tests.fakes.labelling_mind import labels_of
 from tests.fakes.models import gemini, openai_style, services_for
 from tests.fakes.openai_server import OpenAIServer
 
@@ -37,12 +38,14 @@ class Desk:
 
     def __init__(self, services: Services, file: Path, texts: int) -> None:
         self.services, self.file = services, file
+        self.judge: PatientJudge[Any] | None = None
         self.texts = [PlacedText(f"t{at}", f"text {at}", at) for at in range(texts)]
 
     async def later(self, run: str = "one") -> HalfPrice:
         client = (await self.services.clients())["flash"]
-        ask = self.services.chat_service.for_text(ChatTask(messages=(), system="Be brief."))
-        return HalfPrice(client, self.services.accounts.meter, self.file, run, ask, batch_texts=4, first_look_s=0.001)
+        judge = self.judge or await self.services.chat_service.judge(ChatTask(messages=(), system="Be brief."))
+        meter = self.services.accounts.meter
+        return HalfPrice(client, meter, self.file, run, "chat", judge, batch_texts=4, first_look_s=0.001)
 
     async def given(self, first: int) -> AsyncGenerator[PlacedText, None]:
         for text in self.texts[first:]:
@@ -143,8 +146,23 @@ async def test_a_backend_without_batches_is_refused(tmp_path: Path) -> None:
     async with OpenAIServer() as server:
         services = services_for(tmp_path, {"own": openai_style(server)})
         client = (await services.clients())["own"]
-        ask = services.chat_service.for_text(ChatTask(messages=()))
+        judge = await services.chat_service.judge(ChatTask(messages=()))
         with pytest.raises(MissingCapability, match="Gemini"):
-            HalfPrice(client, services.accounts.meter, tmp_path / "plan", "token", ask)
+            HalfPrice(client, services.accounts.meter, tmp_path / "plan", "one", "chat", judge)
         assert issubclass(MissingCapability, InvalidRequest)
         await services.close()
+
+
+async def test_texts_are_classified_in_batches(desk: Desk, server: GeminiServer) -> None:
+    """One in each request; a text without a character is an error at its place, and is not submitted."""
+    server.mind = labels_of()
+    labels = (Label(name="POSITIVE"), Label(name="NEGATIVE"))
+    desk.judge = await desk.services.classify_service.judge(ClassifyOptions(labels=labels))
+    texts = ["good", " ", "bad", "good", "good", "bad", ""]
+    desk.texts = [PlacedText(at, text, at) for at, text in enumerate(texts)]
+    outcomes = await desk.run()
+    assert [outcome.judged and outcome.judged.result.label for outcome in outcomes] == [
+        {"good": "POSITIVE", "bad": "NEGATIVE"}.get(text) for text in texts
+    ]
+    assert [type(outcome.error) for outcome in outcomes if outcome.error] == [InvalidRequest] * 2
+    assert [len(batch.replies) for batch in server.batches] == [4, 1]
