@@ -1,6 +1,7 @@
 """The OpenAPI document and the page that shows it."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from http import HTTPStatus
@@ -16,6 +17,8 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 from app.api.problem_details import MEDIA_TYPE, Problem
+
+_CODE = re.compile("`([^`]+)`")
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -41,14 +44,14 @@ def _page(schema: dict[str, Any]) -> Iterator[str]:
     info = schema["info"]
     title = escape(f"{info['title']} {info['version']}")
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    yield f"<h1>{title}</h1><p>{escape(info['description'])}</p>"
+    yield f"<h1>{title}</h1><p>{_prose(info['description'])}</p>"
     yield '<p>For programs: <a href="/schema/openapi.json">JSON</a>, <a href="/schema/openapi.yaml">YAML</a>.</p>'
     for path, item in sorted(schema["paths"].items()):
         for method, operation in item.items():
             yield from _operation(path, method, operation)
     yield "<h2>Shapes</h2>"
     for name, shape in sorted(schema["components"]["schemas"].items()):
-        yield f'<section id="{escape(name)}"><h3>{escape(name)}</h3><p>{escape(shape.get("description", ""))}</p>'
+        yield f'<section id="{escape(name)}"><h3>{escape(name)}</h3><p>{_prose(shape.get("description", ""))}</p>'
         yield from _fields(shape)
         yield "</section>"
 
@@ -56,7 +59,7 @@ def _page(schema: dict[str, Any]) -> Iterator[str]:
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
     summary = escape(operation.get("summary", ""))
     yield f'<section><h3><span class="method">{method}</span> <code>{escape(path)}</code> {summary}</h3>'
-    yield f"<p>{escape(operation.get('description', ''))}</p>"
+    yield f"<p>{_prose(operation.get('description', ''))}</p>"
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(media_type)}</code>: {_kind(content['schema'])}</p>"
     yield "<table>"
@@ -77,8 +80,13 @@ def _fields(shape: dict[str, Any]) -> Iterator[str]:
             "required" if name in required else f"default {json.dumps(field['default'])}" if "default" in field else ""
         )
         yield f"<tr><td><code>{escape(name)}</code></td><td>{_kind(field)}</td><td>{escape(need)}</td>"
-        yield f"<td>{escape(field.get('description', ''))}</td></tr>"
+        yield f"<td>{_prose(field.get('description', ''))}</td></tr>"
     yield "</table>"
+
+
+def _prose(text: str) -> str:
+    """What is between backticks is code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Health, version, backends, collections, and the description of it all."""
 
+import asyncio
 import re
 import sqlite3
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 from app.config.settings import Settings
 from app.main import create_app
 from app.services.jobs import JOBS_FILE, Jobs
-from app.wiring import Services
+from app.wiring import Services, WarmUp
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.store.base import VectorStore
 from tests.api.conftest import SharedStore, local_client
@@ -175,3 +176,34 @@ def test_the_page_escapes_what_it_shows() -> None:
     page = ReferencePage(path="/").render(None, api).decode()  # type: ignore[arg-type]
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
+
+
+async def test_the_reference_shows_code_as_code(client: httpx.AsyncClient) -> None:
+    """And no mark of Markdown."""
+    page = (await client.get("/schema", headers={"Accept": "text/html"})).text
+    assert "<code>X-Request-Id</code>" in page
+    assert "`" not in page
+
+
+async def test_probes_and_warnings_are_asked_for_side_by_side(settings: Settings) -> None:
+    """A dependency that waits for as long as a probe may does not hold up the warnings."""
+    warned = asyncio.Event()
+
+    async def faults() -> list[str]:
+        warned.set()
+        return ["look here"]
+
+    services = Services(settings, no_store, GivenEmbedder(HashEmbedder()), lambda _services: ScriptedAnswerer())
+    services.warm_up = WarmUp({"slow": warned.wait}, no_work, no_work, services.disk, faults, services.repairs)
+    async with local_client(create_app(settings, services)) as client:
+        ready = (await client.get("/health/ready")).json()
+    assert ready["dependencies"] == [{"name": "slow", "ready": True, "detail": ""}]
+    assert "look here" in ready["warnings"]
+
+
+async def no_store() -> VectorStore:
+    raise IndexBusy("held")
+
+
+async def no_work(*_: object) -> None:
+    """Nothing to do."""
