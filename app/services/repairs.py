@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Awaitable, Callable
 
-from indexing.errors import StoreUnavailable
+from indexing.embedding.batching import check_embedder
+from indexing.errors import EmbedderMismatch, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import finish_submitted
 from indexing.pipeline.progress import Repaired, Report
@@ -20,8 +21,9 @@ class Repairs:
         self.warnings: list[str] = []
 
     async def check(self) -> None:
-        """Recover what the manifest lost as a whole, and look for other differences. Raises StoreUnavailable, which
-        is a warning, too: searching goes on without the manifest.
+        """Recover what the manifest lost as a whole, and look for other differences; the log also has collections of
+        another embedding model. Raises StoreUnavailable, which is a warning, too: searching goes on without the
+        manifest.
         """
         try:
             context = await self._context()
@@ -34,6 +36,10 @@ class Repairs:
             for one in await recover_lost(context)
         ]
         for info in await context.store.collections():
+            try:
+                check_embedder(info, context.embedder.fingerprint)
+            except EmbedderMismatch as exc:
+                log.warning("%s", exc)
             found = await compare(context.manifest, context.store, info)
             if not found.agree:
                 self.warnings.append(

@@ -12,6 +12,7 @@ from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
 from indexing.pipeline.progress import say_nothing
 from indexing.store.embedded import EmbeddedStore
+from tests.fakes.corpus import fill
 from tests.fakes.library import workbench
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,15 @@ async def test_a_collection_that_the_manifest_lost_is_recovered(repairs: Repairs
     assert "collection 'a'" in warning
     assert "2 documents were recovered" in warning
     assert await bench.manifest.count(await lineage(bench, "a")) == 2
+
+
+async def test_a_collection_of_another_model_is_in_the_log(
+    repairs: Repairs, bench: PipelineContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the command that makes it anew: else the first search would tell."""
+    await fill(bench.store, name="c", fingerprint="another model")
+    await repairs.check()
+    assert any("winnow index --rebuild --collection c" in record.getMessage() for record in caplog.records)
 
 
 async def test_a_difference_is_told_until_it_is_mended(repairs: Repairs, bench: PipelineContext) -> None:
