@@ -390,6 +390,29 @@ class ReplyToText(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: Literal["stop", "length"]
 
 
+class PictureSource(msgspec.Struct, frozen=True):
+    """Where a picture is: an http(s) URL, base64, or a `data:` URL. `pointer` is the request's field, for errors."""
+
+    pointer: str
+    text: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it has to be fetched. Base64 has no colon."""
+        return ":" in self.text[:100] and not self.text.startswith("data:")
+
+
+class VisionTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One /vision. `backend` None: the settings' default."""
+
+    prompt: str
+    pictures: tuple[PictureSource, ...]
+    system: str = ""
+    backend: str | None = None
+    max_output_tokens: int = 1024
+    temperature: float = 0.0
+
+
 class CallsDelta(msgspec.Struct, frozen=True):
     """The next pieces of the model's function calls."""
 

@@ -35,6 +35,7 @@ from app.api.routes.operations import live, ready, redirect_to_schema, show_back
 from app.api.routes.search import search
 from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
+from app.api.routes.vision import vision
 from app.config.settings import Settings
 from app.instance import installed_version
 from app.observability.logging import configure_logging
@@ -46,6 +47,7 @@ ROUTES = (
     search,
     answer,
     chat,
+    vision,
     classify,
     moderate,
     translate,
@@ -122,6 +124,7 @@ PROVIDED = (
     "snapshots",
     "stopping",
     "text_ranker",
+    "vision_service",
     "translate_service",
     "warm_up",
 )

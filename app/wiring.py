@@ -29,6 +29,7 @@ from app.services.classify import ClassifyService
 from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.expansion import Expander
+from app.services.fetch import Fetcher
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.moderate import ModerateService
@@ -38,6 +39,8 @@ from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
 from app.services.translate import TranslateService
+from app.services.vision import STAGE as VISION
+from app.services.vision import VisionService
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
@@ -128,6 +131,10 @@ class Services:
         self.classify_service = ClassifyService(self.router.get, settings.service.backend)
         self.moderate_service = ModerateService(self.router.get, settings.service.backend)
         self.translate_service = TranslateService(self.router.get, settings.service.backend)
+        self.vision_service = VisionService(
+            ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s, VISION),
+            Fetcher(settings.fetch),
+        )
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())

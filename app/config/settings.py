@@ -139,6 +139,19 @@ class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     embed_aliases: tuple[str, ...] = ()
 
 
+class FetchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is fetched from URLs that clients name.
+
+    Ports 80 and 443, and `ports` in addition. `hosts` are names (or addresses) of the intranet that may be private or
+    loopback; all others must be public. A fetch ends after `timeout_s` as a whole, and at `max_bytes`.
+    """
+
+    ports: tuple[Annotated[int, Meta(ge=1, le=65_535)], ...] = ()
+    hosts: tuple[str, ...] = ()
+    max_bytes: Count = 10_000_000
+    timeout_s: Seconds = 10.0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings, by section of the file."""
 
@@ -150,6 +163,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ranking: RankingSettings = RankingSettings()
     answer: AnswerSettings = AnswerSettings()
     compat: CompatSettings = CompatSettings()
+    fetch: FetchSettings = FetchSettings()
     routing: RoutingSettings = RoutingSettings()
     budgets: BudgetSettings = BudgetSettings()
     backends: dict[str, BackendSettings] = {}

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
-from app.backends.base import Call, ChatRequest, Message, Reply, call_of
+from app.backends.base import Call, Capability, ChatRequest, Message, Reply, call_of
 from app.backends.router import Route, Router
 from app.backends.settings import AUTO, RESERVED
 from app.domain import (
@@ -27,18 +27,26 @@ STAGE = "chat"
 class ChatService:
     """Runs chats on the backends. The router is asked for with each, so that it can be opened late.
 
-    `default` serves chats that name no backend ("auto" if it is no model); `deadline_s` bounds each.
+    `default` serves chats that name no backend ("auto" if it is no model); `deadline_s` bounds each. They are
+    accounted and timed as `stage`.
     """
 
-    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float) -> None:
+    def __init__(
+        self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float, stage: str = STAGE
+    ) -> None:
         self._router = router
         self._default = AUTO if default in RESERVED else default
         self._deadline_s = deadline_s
+        self._stage = stage
+
+    async def check(self, backend: str | None, needs: frozenset[Capability]) -> None:
+        """Raises UnknownBackend or MissingCapability where no backend can do that, before any other work."""
+        (await self._router()).route(backend or self._default, needs)
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller)
-        with watch.stage(STAGE):
+        route, watch, call = await self._route(task), Stopwatch(), call_of(self._stage, self._deadline_s, caller)
+        with watch.stage(self._stage):
             served = await route.complete(_request(task), call)
         result = ChatResult(
             text=served.value.text,
@@ -54,9 +62,9 @@ class ChatService:
 
         Closing it ends the call upstream.
         """
-        route, watch, call, text = await self._route(task), Stopwatch(), call_of(STAGE, self._deadline_s, caller), ""
-        finish_reason, calls = None, list[ToolCall]()
-        with watch.stage(STAGE):
+        route, watch, call = await self._route(task), Stopwatch(), call_of(self._stage, self._deadline_s, caller)
+        text, finish_reason, calls = "", None, list[ToolCall]()
+        with watch.stage(self._stage):
             with watch.stage("first_token"):
                 served = await route.stream(_request(task), call)
             try:
@@ -87,7 +95,7 @@ class ChatService:
 
     async def batch(self, task: ChatTask, caller: Caller, concurrency: int) -> Batch[ReplyToText]:
         """Replies to many texts. Raises UnknownBackend, MissingCapability."""
-        return Batch(await self.judge(task), lambda: call_of(STAGE, self._deadline_s, caller), concurrency)
+        return Batch(await self.judge(task), lambda: call_of(self._stage, self._deadline_s, caller), concurrency)
 
     async def _route(self, task: ChatTask) -> Route:
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))

@@ -1,0 +1,100 @@
+"""Pictures as models get them."""
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image as Pillow
+
+from app.errors import InvalidRequest
+from app.services.pictures import MAX_SIDE, from_base64, prepared
+
+
+def saved(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def solid(mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Pillow.Image:
+    return Pillow.new(mode, size, "red" if mode == "RGB" else None)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_plain_picture_is_unchanged(kind: str) -> None:
+    """PNG, JPEG and WebP go along byte by byte, with the type that their first bytes tell."""
+    data = saved(solid(), kind)
+    image = prepared(data)
+    assert (image.data, image.media_type) == (data, f"image/{kind.lower()}")
+
+
+def _animated(kind: str) -> bytes:
+    return saved(solid(), kind, save_all=True, append_images=[Pillow.new("RGB", (40, 20), "blue")])
+
+
+def _turned() -> bytes:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    return saved(solid(), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "size"),
+    [
+        (_turned(), "image/jpeg", (20, 40)),
+        (saved(solid("CMYK"), "JPEG"), "image/jpeg", (40, 20)),
+        (_animated("GIF"), "image/png", (40, 20)),
+        (_animated("WEBP"), "image/png", (40, 20)),
+        (saved(solid(size=(2 * MAX_SIDE, 100)), "PNG"), "image/png", (MAX_SIDE, 50)),
+    ],
+    ids=["turned", "cmyk", "gif", "webp", "wide"],
+)
+def test_what_models_may_not_read_is_made_anew(data: bytes, media_type: str, size: tuple[int, int]) -> None:
+    """Upright, RGB, the first frame, and within the largest side."""
+    image = prepared(data)
+    assert image.media_type == media_type
+    with Pillow.open(BytesIO(image.data)) as picture:
+        assert (picture.size, picture.mode, getattr(picture, "n_frames", 1)) == (size, "RGB", 1)
+
+
+def _bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (_bomb(10_000, 10_000), "10000 x 10000 pixels"),
+        (_bomb(2**31 - 1, 2**31 - 1), "pixels"),
+        (_bomb(100, 100_000_000), "pixels"),
+        (saved(solid(), "JPEG")[:-40], "damaged"),
+        (saved(solid(), "PNG")[:60], "damaged"),
+        (saved(solid(), "WEBP")[:40], "damaged"),
+        (saved(solid(), "GIF")[:20], "damaged"),
+        (b"\xff\xd8\xff<html>", "damaged"),
+        (b"GIF89a=1;alert(1)", "damaged"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a PNG"),
+        (b"%PDF-1.7", "not a PNG"),
+        (saved(solid(), "BMP"), "not a PNG"),
+        (saved(solid(), "TIFF"), "not a PNG"),
+        (b"", "not a PNG"),
+    ],
+)
+def test_bombs_damage_and_other_types_are_refused(data: bytes, reason: str) -> None:
+    """Before anything is decoded where the header tells it."""
+    with pytest.raises(InvalidRequest, match=reason):
+        prepared(data)
+
+
+def test_base64_is_read_with_and_without_a_data_url() -> None:
+    """Line breaks are allowed, other characters and other encodings are not."""
+    assert from_base64("aGVs\nbG8=") == from_base64("data:image/png;base64,aGVsbG8=") == b"hello"
+    for bad in ("aGVsbG8", "?", "data:image/png,hello", "ü"):
+        with pytest.raises(InvalidRequest, match="base64"):
+            from_base64(bad)
