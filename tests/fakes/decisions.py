@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 Likely = Mapping[str, Mapping[str, float]]
-"""By a word of the input, the probability of each option; of a label that is asked for alone, by its name."""
+"""By a word of the input, or "$" and its end, the probability of each option, by its name."""
 
 
 def _chances(text: str, likely: Likely) -> Mapping[str, float]:
-    return next((chances for word, chances in likely.items() if word in text), {})
+    found = (said for word, said in likely.items() if (text.endswith(word[1:]) if word[:1] == "$" else word in text))
+    return next(found, {})
 
 
 def _alone(instructions: str, chances: Mapping[str, float]) -> float:

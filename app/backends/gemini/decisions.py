@@ -6,7 +6,7 @@ The SDK has them under an API version and with errors of their own: see `app.bac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.genai.decisions import CreateDecisionResponse
+from google.genai.decisions import ChoiceQuestion, CreateDecisionResponse, NoulQuestion
 
 from app.backends.base import Decision, DecisionQuestion
 from app.backends.status import Peer, unreadable
@@ -37,11 +37,12 @@ def decision_of(reply: CreateDecisionResponse, questions: Sequence[DecisionQuest
     return Decision(answers=answers, tokens=tokens)
 
 
-def _question(question: DecisionQuestion) -> dict[str, Any]:
+def _question(question: DecisionQuestion) -> ChoiceQuestion | NoulQuestion:
+    """Of a plain object the SDK would first make a model class, which takes milliseconds."""
     if not question.options:
-        return {"type": "noul", "instructions": question.instructions}
+        return NoulQuestion(instructions=question.instructions)
     criteria = {option.name: option.description for option in question.options}
-    return {"type": "choice", "instructions": question.instructions, "criteria": criteria}
+    return ChoiceQuestion(instructions=question.instructions, criteria=criteria)
 
 
 def _answer(answers: Mapping[str, Any], number: str, question: DecisionQuestion) -> tuple[float, ...] | None:

@@ -54,8 +54,9 @@ class Permit:
 class Breaker:
     """Closed, until `failures` in a row open it for `rest_s`; then half open: one trial closes it or opens it longer.
 
-    A server that says when to come back is believed, up to MAX_REST_S. The result of a call that began before the
-    state last changed does not count. `on_change` is called when it opens and when it closes.
+    Of many calls at once those that fail often end first: the failures in a row must also be half as many as the calls
+    that are under way. A server that says when to come back is believed, up to MAX_REST_S. The result of a call that
+    began before the state last changed does not count. `on_change` is called when it opens and when it closes.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Breaker:
     ) -> None:
         self._name, self._settings, self._clock, self._on_change = name, settings, clock, on_change
         self._failures = 0
+        self._under_way = 0
         self._rests = 0
         self._until: float | None = None
         self._on_trial = False
@@ -101,6 +103,7 @@ class Breaker:
         """Let an attempt through. Raises Resting."""
         self.check()
         self._on_trial = self._until is not None
+        self._under_way += 1
         return Permit(self, self._era)
 
     def close(self) -> None:
@@ -113,17 +116,20 @@ class Breaker:
 
     def noted(self, era: int, failure: UpstreamError | None) -> None:
         """Note the result of an attempt that began in that era."""
+        self._under_way -= 1
         if era != self._era:
             return
         if failure is None:
             self.close()
             return
         self._failures += 1
-        if self._on_trial or self._failures >= self._settings.failures or _spent_for_today(failure):
+        in_a_row = self._failures >= self._settings.failures and 2 * self._failures >= self._under_way
+        if self._on_trial or in_a_row or _spent_for_today(failure):
             self._open(failure)
 
     def dropped(self, era: int) -> None:
         """An attempt of that era found out nothing; if it was the trial, the next one is."""
+        self._under_way -= 1
         if era == self._era:
             self._on_trial = False
 

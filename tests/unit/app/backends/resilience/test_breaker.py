@@ -46,6 +46,18 @@ def test_it_opens_after_failures_in_a_row() -> None:
     assert resting.value.retry_after == 5
 
 
+def test_of_many_at_once_the_quick_failures_are_not_all() -> None:
+    """Those that fail may end before the first success: five of fifty do not open it, but a third in a row do."""
+    bench = Bench()
+    permits = [bench.breaker.admit() for _ in range(50)]
+    for permit in permits[:5]:
+        permit.failed(DOWN)
+    assert bench.breaker.state == "closed"
+    for permit in permits[5:17]:
+        permit.failed(DOWN)
+    assert bench.breaker.state == "open"
+
+
 def test_one_trial_at_a_time() -> None:
     """After the rest one attempt is let through, and no other until it has ended."""
     bench = Bench()
