@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -95,9 +95,14 @@ class RunningVllm:
 
 
 @contextmanager
-def real_vllm(folder: Path, environ: Mapping[str, str]) -> Iterator[RunningVllm]:
-    """One that `environ` says is running, or a new one with its model and log in `folder`. Raises VllmFailed."""
-    if environ.get(RUNNING):
+def real_vllm(
+    folder: Path, environ: Mapping[str, str], make: "Callable[[Path], Path] | None" = None
+) -> Iterator[RunningVllm]:
+    """One that `environ` says is running, or a new one with its model and log in `folder`. Raises VllmFailed.
+
+    `make` writes another model than the tiny Gemma to a folder, for a server of its own.
+    """
+    if environ.get(RUNNING) and make is None:
         with closing(RunningVllm(environ[RUNNING])) as server:
             yield server
         return
@@ -105,7 +110,7 @@ def real_vllm(folder: Path, environ: Mapping[str, str]) -> Iterator[RunningVllm]
         raise VllmFailed(MISSING)
     from tests.vllm.tiny_gemma import make_tiny_gemma  # takes seconds to import
 
-    model, log = make_tiny_gemma(folder / "model"), folder / "vllm.log"
+    model, log = (make or make_tiny_gemma)(folder / "model"), folder / "vllm.log"
     port = _free_port()
     command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
