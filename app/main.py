@@ -19,6 +19,7 @@ from app.api.request import BodyRequest
 from app.api.routes.answer import answer
 from app.api.routes.chat import chat
 from app.api.routes.collections import create_collection, delete_collection, list_collections, show_collection
+from app.api.routes.complete import complete
 from app.api.routes.documents import delete_document, list_documents, put_documents, show_document
 from app.api.routes.internal import (
     confirm_presence,
@@ -51,6 +52,7 @@ ROUTES = (
     classify,
     moderate,
     translate,
+    complete,
     live,
     ready,
     show_version,
@@ -110,6 +112,7 @@ PROVIDED = (
     "backends",
     "chat_service",
     "classify_service",
+    "complete_service",
     "documents",
     "embeddings",
     "jobs",

@@ -26,6 +26,8 @@ from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
 from app.services.chat import ChatService
 from app.services.classify import ClassifyService
+from app.services.complete import STAGE as COMPLETE
+from app.services.complete import CompleteService
 from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.expansion import Expander
@@ -128,6 +130,9 @@ class Services:
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
         self.chat_service = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
+        self.complete_service = CompleteService(
+            ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s, COMPLETE)
+        )
         self.classify_service = ClassifyService(self.router.get, settings.service.backend)
         self.moderate_service = ModerateService(self.router.get, settings.service.backend)
         self.translate_service = TranslateService(self.router.get, settings.service.backend)
