@@ -18,12 +18,13 @@ from app.api.routes.chat import ChatBody
 from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
 from app.api.routes.translate import TranslateBody
 from app.api.routes.usage import EstimateRequest
+from app.api.routes.vision import VisionBody
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.backends.client import BackendClient
 from app.backends.settings import AUTO, RESERVED
 from app.config.settings import Settings
-from app.domain import ANONYMOUS, Query, ReplyToText
+from app.domain import ANONYMOUS, ChatResult, Query, ReplyToText
 from app.errors import InvalidRequest
 from app.services import document_views as views
 from app.services.batches import Batch, batch_of
@@ -68,6 +69,16 @@ def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
         return response
 
     return _run(settings, work)
+
+
+def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    """What POST /vision answers to this body."""
+    task = decode(msgspec.json.encode(body), VisionBody).to_task()
+
+    async def work(services: Services) -> ChatResult:
+        return (await services.vision_service.describe(task, ANONYMOUS)).result
+
+    return _shown(settings, work)
 
 
 def stream_answer(

@@ -44,6 +44,7 @@ from app.cli.session import search as request_search
 from app.cli.snapshot import snapshot
 from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json, write
 from app.cli.usage import usage
+from app.cli.vision import vision
 from app.cli.vllm import vllm
 from app.config.settings import load_settings, misspelt_variables
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
@@ -344,6 +345,7 @@ cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(collections)
 cli.add_command(snapshot)
+cli.add_command(vision)
 cli.add_command(vllm)
 
 

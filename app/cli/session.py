@@ -60,6 +60,15 @@ def answer(settings: Settings, body: dict[str, Any], report: Report = say_nothin
     return local.answer(settings, body, report)
 
 
+def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    """POST /vision; returns the response's body."""
+    if service := _service(settings):
+        return service.post("/vision", body)
+    from app.cli import local
+
+    return local.ask_about_pictures(settings, body)
+
+
 def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
     """POST /answer as a stream; `show` receives the events as they arrive, "done" last."""
     if service := _service(settings):

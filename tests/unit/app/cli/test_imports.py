@@ -164,6 +164,12 @@ REPLIES: dict[str, object] = {
         "not_estimated": [],
         "assumptions": [],
     },
+    "/vision": {
+        "text": "A cat.",
+        "backend": {"used": "flash", "model": "m"},
+        "usage": {"cost_usd": 0.0},
+        "timings_ms": {"total": 1.0},
+    },
     "/internal/sync": {"type": "summary", "collection": "default"},
     "/internal/document": {"type": "summary", "collection": "default"},
 }
@@ -221,6 +227,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
         ("search", "q"),
         ("answer", "q"),
         ("usage",),
+        ("vision", "q", "https://pictures.example/a.png"),
         ("cost", "--input", "10M"),
         ("index", "docs"),
         ("index", "-"),
