@@ -4,6 +4,7 @@ from litestar import Router
 
 from app.api.compat.dify import dify_retrieval
 from app.api.compat.openai.chat import openai_chat
+from app.api.compat.openai.completions import create_completion
 from app.api.compat.openai.embeddings import create_embeddings
 from app.api.compat.openai.models import list_models, show_model
 from app.api.compat.openai.moderations import create_moderations
@@ -25,6 +26,7 @@ compatibility = Router(
         rerank_as_tei,
         create_embeddings,
         create_moderations,
+        create_completion,
         list_models,
         show_model,
         openai_chat,

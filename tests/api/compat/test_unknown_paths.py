@@ -13,7 +13,7 @@ from tests.fakes.models import client_of, services_for
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions", "/v1/v1/rerank", "/v2/embed"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/v1/rerank", "/v2/embed"])
 async def test_a_path_that_is_not_there_is_told_to_every_client(client: httpx.AsyncClient, path: str) -> None:
     """404 where OpenAI's, Cohere's and Jina's clients look for a text, with the paths that there are."""
     response = await client.post(path, json={"model": "winnow"})
