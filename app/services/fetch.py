@@ -9,7 +9,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
@@ -34,11 +36,20 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host, for a port. Raises OSError."""
 
 
-async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    """What the operating system says."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+class SystemResolver:
+    """Asks the operating system, in threads of its own: names that take long to resolve, which somebody may have made
+    for that, must not hold up what else the service does in threads.
+    """
+
+    def __init__(self, look_up: Callable[..., Sequence[Any]] = socket.getaddrinfo) -> None:
+        self._look_up = look_up
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="resolve")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a host. Raises OSError."""
+        look_up = partial(self._look_up, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 class Fetcher:
@@ -47,13 +58,13 @@ class Fetcher:
     def __init__(
         self,
         settings: FetchSettings,
-        resolve: Resolve = resolve_by_system,
+        resolve: Resolve | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
         tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         self._settings = settings
         self._ports = frozenset((*DEFAULT_PORTS.values(), *settings.ports))
-        self._network = _CheckedNetwork(resolve, network or httpcore.AnyIOBackend(), settings.hosts)
+        self._network = _CheckedNetwork(resolve or SystemResolver(), network or httpcore.AnyIOBackend(), settings.hosts)
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
         self._places = asyncio.Semaphore(AT_ONCE)

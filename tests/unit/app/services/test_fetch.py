@@ -1,7 +1,9 @@
 """Fetching URLs of clients: what is refused without a connection, and what bounds the rest."""
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.config.settings import FetchSettings
 from app.errors import InvalidRequest
-from app.services.fetch import MAX_REDIRECTS, Fetcher
+from app.services.fetch import AT_ONCE, MAX_REDIRECTS, Fetcher, SystemResolver
 from tests.fakes.web import Page, Web, page, redirect
 
 pytestmark = pytest.mark.anyio
@@ -280,6 +282,28 @@ async def test_the_settings_allow_ports_and_hosts(web: Web) -> None:
     await refusal(web, "http://other.corp/a.png", settings)
     await refusal(web, "http://meta.corp/a.png", settings)
     assert len(web.connected) == 2
+
+
+async def test_names_that_take_long_hold_up_nothing_else() -> None:
+    """As many lookups as run at once hang, and other work in threads still gets done."""
+    go_on = threading.Event()
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        go_on.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
+
+    resolver = SystemResolver(look_up)
+    lookups = [asyncio.ensure_future(resolver("slow.example", 80)) for _ in range(2 * AT_ONCE)]
+    await asyncio.sleep(0)
+    assert await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50))) == [0] * 50
+    assert not any(lookup.done() for lookup in lookups)
+    go_on.set()
+    assert await asyncio.gather(*lookups) == [[PUBLIC]] * (2 * AT_ONCE)
+
+
+async def test_the_system_resolves_names_and_addresses() -> None:
+    """Each address once."""
+    assert await SystemResolver()("127.0.0.1", 80) == ["127.0.0.1"]
 
 
 def _certificate(folder: Path, name: str) -> Path:
