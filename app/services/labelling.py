@@ -28,7 +28,7 @@ from app.classification.prompts import (
     stated_request,
 )
 from app.classification.replies import judged_as_stated, judged_by_decision, judged_by_digits, judged_by_letter
-from app.domain import BackendUse, StageUsage, TokenCount
+from app.domain import BackendUse, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
 from app.text.fencing import clean, draw_fence, neutralise, random_fence
 from indexing.concurrency import together
@@ -98,6 +98,7 @@ class Labeller:
             task = asyncio.create_task(self._ask(block))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
+            task.add_done_callback(partial(_end, block))
             for waiting in block:
                 waiting.labelled.add_done_callback(partial(_leave, block, task))
 
@@ -243,7 +244,16 @@ def _leave(block: Sequence[_Waiting], task: asyncio.Task[None], _: asyncio.Futur
         task.cancel()
 
 
-def _fail(block: Sequence[_Waiting], failure: WinnowError) -> None:
+def _end(block: Sequence[_Waiting], task: asyncio.Task[None]) -> None:
+    """Nobody may wait for ever: a task that was cancelled, or has a fault of ours, ends the waiting of all."""
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        _fail(block, failure)
+    for waiting in block:
+        waiting.labelled.cancel()
+
+
+def _fail(block: Sequence[_Waiting], failure: BaseException) -> None:
     for waiting in block:
         if not waiting.labelled.done():
             waiting.labelled.set_exception(failure)
@@ -251,18 +261,12 @@ def _fail(block: Sequence[_Waiting], failure: WinnowError) -> None:
 
 def _split(used: Account, accounts: Sequence[Account]) -> None:
     """Book on each account an even share; what cannot be divided, as the number of calls, on the first."""
-    count = len(accounts)
+    others = len(accounts) - 1
     for stage, usage in used.usage().by_stage.items():
-        share = StageUsage(
-            input_tokens=usage.input_tokens // count,
-            cached_tokens=usage.cached_tokens // count,
-            output_tokens=usage.output_tokens // count,
-        )
+        counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+        share = [count // len(accounts) for count in counts]
+        rest = [count - others * part for count, part in zip(counts, share, strict=True)]
         for place, account in enumerate(accounts):
-            rest = count - 1 if place == 0 else 0
-            tokens = TokenCount(
-                input=usage.input_tokens - rest * share.input_tokens if rest else share.input_tokens,
-                cached=usage.cached_tokens - rest * share.cached_tokens if rest else share.cached_tokens,
-                output=usage.output_tokens - rest * share.output_tokens if rest else share.output_tokens,
-            )
-            account.add(stage, usage.requests if place == 0 else 0, tokens, usage.cost_usd / count)
+            read, cached, written = share if place else rest
+            tokens = TokenCount(input=read, cached=cached, output=written)
+            account.add(stage, 0 if place else usage.requests, tokens, usage.cost_usd / len(accounts))
