@@ -36,15 +36,19 @@ class Web(httpcore.AsyncNetworkBackend):
         self.resolved: list[str] = []
         self.connected: list[tuple[str, int]] = []
         self.asked: list[str] = []
+        self._answers: set[asyncio.Task[None]] = set()
         self._tls = tls
         self._real = httpcore.AnyIOBackend()
 
     async def __aenter__(self) -> "Web":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for answer in self._answers:  # one that sleeps would be waited for
+            answer.cancel()
+        await asyncio.gather(*self._answers, return_exceptions=True)
         await self._server.wait_closed()
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
@@ -67,6 +71,9 @@ class Web(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         self.connected.append((host, port))
         return await self._real.connect_tcp("127.0.0.1", self._server.sockets[0].getsockname()[1])
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._answers.add(asyncio.ensure_future(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
