@@ -9,12 +9,13 @@ from threading import Lock
 import msgspec
 
 from app.accounting import reports
+from app.accounting.benchmarks import BENCHMARKS_FILE, read_benchmarks
 from app.accounting.budgets import Budgets, BudgetState
 from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Estimate, Workload
 from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
 from app.accounting.metering import LedgerMeter
-from app.accounting.prices import Prices
+from app.accounting.prices import Price, Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
 from app.backends.base import Clock
 from app.backends.settings import BackendSettings, BudgetSettings
@@ -55,6 +56,7 @@ class Accounts:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
+        self._home = home
         self._backends = backends
         self._opened, self._opening = False, Lock()
         self._prices = Prices(backends, now)
@@ -99,10 +101,14 @@ class Accounts:
         return reports.export(self.ledger.path, self._span(since, until))
 
     def estimate(self, month: Workload) -> Estimate:
-        """Uses the speeds measured in the ledger. Blocks. Raises StoreUnavailable."""
+        """Uses the speeds of `winnow bench`, or else those in the ledger. Blocks. Raises StoreUnavailable."""
         now = self._moment()
         measured = reports.throughput(self.ledger.path, (now - MEASURED_OVER, now))
-        return estimate(self._backends, self._prices, month, measured)
+        return estimate(self._backends, self._prices, month, measured, read_benchmarks(self._home / BENCHMARKS_FILE))
+
+    def price(self, backend: str, model: str) -> Price:
+        """What calls to this model cost."""
+        return self._prices.of(backend, model)
 
     def _span(self, since: str, until: str | None) -> Span:
         return parse_span(since, until, self._moment())

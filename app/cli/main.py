@@ -20,6 +20,7 @@ import structlog
 from click.exceptions import Exit
 
 from app.cli.batch.command import batch
+from app.cli.bench import bench
 from app.cli.calibrate import calibrate
 from app.cli.chat import chat
 from app.cli.collections import collections
@@ -332,6 +333,7 @@ def _encodable(argument: str) -> str:
 
 
 cli.add_command(batch)
+cli.add_command(bench)
 cli.add_command(classify)
 cli.add_command(moderate)
 cli.add_command(chat)

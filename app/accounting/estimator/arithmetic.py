@@ -3,11 +3,12 @@
 Pure arithmetic. Every result carries a formula that a reader can check by hand, and every assumption is listed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import ceil
 
 import msgspec
 
+from app.accounting.benchmarks import TOGETHER, Benchmark
 from app.accounting.budgets import rate
 from app.accounting.estimator.models import (
     GPUS,
@@ -39,18 +40,29 @@ REFERENCE = "reference"
 
 
 def estimate(
-    backends: Mapping[str, BackendSettings], prices: Prices, month: Workload, measured: Sequence[Throughput] = ()
+    backends: Mapping[str, BackendSettings],
+    prices: Prices,
+    month: Workload,
+    measured: Sequence[Throughput] = (),
+    benchmarks: Sequence[Benchmark] = (),
 ) -> Estimate:
-    """For the configured backends; `measured` are the throughputs in the ledger, used where there are any."""
+    """For the configured backends. The speed of a GPU is that of its benchmark, or else its throughput in the ledger.
+
+    The throughput mixes prompts and answers, so that it needs an assumption more.
+    """
+    benchmarks = [one for one in benchmarks if _is_of(one, backends)]
+    rated = {(one.backend, one.model) for one in benchmarks}
+    measured = [one for one in measured if _is_measured(one) and (one.backend, one.model) not in rated]
+    with_speed = {one.backend for one in measured} | {one.backend for one in benchmarks}
     apis = sorted(_apis(backends, prices, month), key=lambda api: api.usd)
-    hosted = [*_own_gpus(backends, month, measured), *_rented(month)]
+    hosted = [*_benchmarked(backends, month, benchmarks), *_own_gpus(backends, month, measured), *_rented(month)]
     hosted = [msgspec.structs.replace(one, break_even=_break_evens(one, apis, month)) for one in hosted]
     return Estimate(
         workload=month,
         apis=tuple(apis),
         self_hosted=tuple(sorted(hosted, key=lambda one: (one.backend is None, one.usd))),
-        not_estimated=tuple(_not_estimated(backends, prices, measured)),
-        assumptions=tuple(_assumptions(month)),
+        not_estimated=tuple(_not_estimated(backends, prices, with_speed)),
+        assumptions=(*_speeds(benchmarks), *_assumptions(month)),
     )
 
 
@@ -67,27 +79,56 @@ def _apis(backends: Mapping[str, BackendSettings], prices: Prices, month: Worklo
             yield _api_cost(REFERENCE, GEMINI_MODEL, listed, listed.rates, month)
 
 
+def _is_of(one: Benchmark, backends: Mapping[str, BackendSettings]) -> bool:
+    """Whether it holds for a GPU that is configured, and for the model that is."""
+    settings = backends.get(one.backend)
+    return settings is not None and settings.gpu_usd_per_hour is not None and settings.model in (None, one.model)
+
+
+def _own_gpu(settings: BackendSettings) -> Gpu:
+    return Gpu(name="own", memory_gib=0, bandwidth=0, usd_per_hour=settings.gpu_usd_per_hour or 0.0)
+
+
+def _benchmarked(
+    backends: Mapping[str, BackendSettings], month: Workload, benchmarks: Sequence[Benchmark]
+) -> Iterator[SelfHostCost]:
+    for one in benchmarks:
+        output_speed = one.output_tokens_per_s(month.concurrency)
+        gpu = _own_gpu(backends[one.backend])
+        cost = self_host_cost(one.model, gpu, output_speed, one.prompt_tokens_per_s, month)
+        yield msgspec.structs.replace(cost, backend=one.backend, speed_source=one.origin)
+
+
+def _speeds(benchmarks: Sequence[Benchmark]) -> Iterator[Assumption]:
+    for one in benchmarks:
+        yield Assumption(
+            name=f"speed of {one.backend} ({one.model})",
+            value=f"{one.tokens_per_s:,.1f}/s alone, {one.tokens_per_s_at_16:,.1f}/s by {TOGETHER} at once, "
+            f"prompts {one.prompt_tokens_per_s:,.0f}/s",
+            source=one.origin,
+        )
+
+
 def _own_gpus(
     backends: Mapping[str, BackendSettings], month: Workload, measured: Sequence[Throughput]
 ) -> Iterator[SelfHostCost]:
     for throughput in measured:
         settings = backends.get(throughput.backend)
-        if settings is None or settings.gpu_usd_per_hour is None or not _is_measured(throughput):
+        if settings is None or settings.gpu_usd_per_hour is None:
             continue
         # The measured time is that of prompts and answers together; `prompt_factor` divides it between them.
         ratio = month.prompt_factor / month.concurrency
         prompts = throughput.input_tokens - throughput.cached_tokens
         output_speed = (prompts / ratio + throughput.output_tokens) / throughput.gpu_seconds
-        gpu = Gpu(name="own", memory_gib=0, bandwidth=0, usd_per_hour=settings.gpu_usd_per_hour)
+        gpu = _own_gpu(settings)
         cost = self_host_cost(throughput.model, gpu, output_speed, output_speed * ratio, month)
         source = f"measured: {throughput.gpu_seconds:,.0f} busy seconds in the ledger"
         yield msgspec.structs.replace(cost, backend=throughput.backend, speed_source=source)
 
 
 def _not_estimated(
-    backends: Mapping[str, BackendSettings], prices: Prices, measured: Sequence[Throughput]
+    backends: Mapping[str, BackendSettings], prices: Prices, with_speed: Collection[str]
 ) -> Iterator[str]:
-    with_speed = {throughput.backend for throughput in measured if _is_measured(throughput)}
     for name, settings in backends.items():
         price = prices.of(name, settings.model or "")
         if price.source == "unknown":
@@ -95,7 +136,7 @@ def _not_estimated(
         elif price.source == "local":
             yield f"{name}: set gpu_usd_per_hour in [backends.{name}]"
         elif price.source == "gpu" and name not in with_speed:
-            yield f"{name}: its speed is measured in use, and has not been yet"
+            yield f"{name}: its speed is measured in use, or by winnow bench"
 
 
 def uncached(workload: Workload) -> float:

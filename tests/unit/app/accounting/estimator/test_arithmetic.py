@@ -14,6 +14,7 @@ from app.accounting.prices import Prices
 from app.accounting.reports import Throughput
 from app.backends.settings import BackendSettings, PriceSettings
 from tests.fakes.money import Time
+from tests.unit.app.accounting.test_benchmarks import MEASURED as BENCHMARK
 
 MONTH = Workload(input_tokens=10_000_000, output_tokens=2_000_000)
 
@@ -129,7 +130,37 @@ def test_a_few_seconds_are_no_measurement(thin: Throughput) -> None:
     gemma = BackendSettings(kind="vllm", gpu_usd_per_hour=0.36)
     found = estimate(MONTH, (thin,), gemma=gemma)
     assert all(one.backend is None for one in found.self_hosted)
-    assert found.not_estimated == ("gemma: its speed is measured in use, and has not been yet",)
+    assert found.not_estimated == ("gemma: its speed is measured in use, or by winnow bench",)
+
+
+def test_a_benchmark_takes_the_place_of_assumptions() -> None:
+    """Also of the ledger's speed, which needs the factor for prompts; date and machine are said."""
+    gemma = {"gemma": BackendSettings(kind="vllm", model=BENCHMARK.model, gpu_usd_per_hour=0.36)}
+    prices = Prices(gemma, Time())
+    ledger = (msgspec.structs.replace(measured(), model=BENCHMARK.model),)
+    found = estimate_month(gemma, prices, MONTH, ledger, (BENCHMARK,))
+    [own] = (one for one in found.self_hosted if one.backend == "gemma")
+    assert (own.output_tokens_per_s, own.prompt_tokens_per_s) == (pytest.approx(450), 5000)
+    assert own.gpu_hours == pytest.approx((10_000_000 / 5000 + 2_000_000 / 450) / 3600)
+    assert own.speed_source == "winnow bench of 2026-11-29 on box (8 cores, Linux x86_64)"
+    first = found.assumptions[0]
+    assert (first.name, first.source) == ("speed of gemma (gemma-3-4b)", own.speed_source)
+    assert first.value == "100.0/s alone, 850.0/s by 16 at once, prompts 5,000/s"
+    assert found.not_estimated == ()
+
+
+@pytest.mark.parametrize(
+    "gemma",
+    [
+        BackendSettings(kind="vllm", model="another", gpu_usd_per_hour=0.36),
+        BackendSettings(kind="vllm", model=BENCHMARK.model),
+    ],
+)
+def test_a_benchmark_of_another_model_or_without_a_gpus_price_is_not_used(gemma: BackendSettings) -> None:
+    """It would say nothing about the costs."""
+    found = estimate_month({"gemma": gemma}, Prices({"gemma": gemma}, Time()), MONTH, (), (BENCHMARK,))
+    assert all(one.backend is None for one in found.self_hosted)
+    assert not any("winnow bench of" in assumption.source for assumption in found.assumptions)
 
 
 def test_every_assumption_has_a_value_and_a_source() -> None:
