@@ -15,6 +15,7 @@ from app.accounting.estimator.models import Workload
 from app.api.json_lines import Rows, entries_of, row_of
 from app.api.request import decode
 from app.api.routes.chat import ChatBody
+from app.api.routes.complete import CompleteBody
 from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
 from app.api.routes.translate import TranslateBody
 from app.api.routes.usage import EstimateRequest
@@ -77,6 +78,16 @@ def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, An
 
     async def work(services: Services) -> ChatResult:
         return (await services.vision_service.describe(task, ANONYMOUS)).result
+
+    return _shown(settings, work)
+
+
+def complete_text(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    """What POST /complete answers to this body."""
+    task = decode(msgspec.json.encode(body), CompleteBody).to_task()
+
+    async def work(services: Services) -> ChatResult:
+        return (await services.complete_service.complete(task, ANONYMOUS)).result
 
     return _shown(settings, work)
 

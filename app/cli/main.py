@@ -24,6 +24,7 @@ from app.cli.bench import bench
 from app.cli.calibrate import calibrate
 from app.cli.chat import chat
 from app.cli.collections import collections
+from app.cli.complete import complete
 from app.cli.cost import cost
 from app.cli.documents import documents
 from app.cli.evaluate import evaluate
@@ -337,6 +338,7 @@ cli.add_command(bench)
 cli.add_command(classify)
 cli.add_command(moderate)
 cli.add_command(chat)
+cli.add_command(complete)
 cli.add_command(translate)
 cli.add_command(collections)
 cli.add_command(documents)

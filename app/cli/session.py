@@ -69,6 +69,15 @@ def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, An
     return local.ask_about_pictures(settings, body)
 
 
+def complete_text(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
+    """POST /complete; returns the response's body."""
+    if service := _service(settings):
+        return service.post("/complete", body)
+    from app.cli import local
+
+    return local.complete_text(settings, body)
+
+
 def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
     """POST /answer as a stream; `show` receives the events as they arrive, "done" last."""
     if service := _service(settings):

@@ -1,4 +1,4 @@
-"""`winnow chat` as a shell starts it: with a service or without one."""
+"""`winnow chat` and `winnow complete` as a shell starts it: with a service or without one."""
 
 import asyncio
 import os
@@ -74,3 +74,21 @@ async def test_a_backend_that_is_not_there_is_wrong_usage(home: Path) -> None:
     status, out, err = await winnow(home, "chat", "hello", "--backend", "gpt")
     assert (status, out) == (2, "")
     assert "flash" in err
+
+
+async def test_what_belongs_at_the_cursor_is_printed(home: Path) -> None:
+    """Of a file, of two texts, or of a pipe; the model sees both sides, and the file stays as it is."""
+    code = home / "greeting.py"
+    code.write_text("def f(x):\n    return \n\nprint(f(1))\n")
+    before = code.read_bytes()
+    status, out, err = await winnow(home, "complete", "greeting.py:2")
+    assert status == 0, err
+    assert "def f(x):" in out
+    assert "After the cursor:" in out  # and it stops where the suffix would begin
+    assert err.startswith("flash (")
+    assert code.read_bytes() == before
+    assert (await winnow(home, "complete", "--prefix", "Dear", "--suffix", "Regards"))[0] == 0
+    assert "Dear Sir" in (await winnow(home, "complete", said="Dear Sir"))[1]
+    status, _, err = await winnow(home, "complete", "greeting.py:9")
+    assert (status, "no line 9" in err) == (2, True)
+    assert (await winnow(home, "complete", said=""))[0] == 2

@@ -170,6 +170,12 @@ REPLIES: dict[str, object] = {
         "usage": {"cost_usd": 0.0},
         "timings_ms": {"total": 1.0},
     },
+    "/complete": {
+        "text": "x",
+        "backend": {"used": "flash", "model": "m"},
+        "usage": {"cost_usd": 0.0},
+        "timings_ms": {"total": 1.0},
+    },
     "/internal/sync": {"type": "summary", "collection": "default"},
     "/internal/document": {"type": "summary", "collection": "default"},
 }
@@ -228,6 +234,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
         ("answer", "q"),
         ("usage",),
         ("vision", "q", "https://pictures.example/a.png"),
+        ("complete", "--prefix", "def f("),
         ("cost", "--input", "10M"),
         ("index", "docs"),
         ("index", "-"),
