@@ -1,22 +1,23 @@
-"""The answer to a list of texts: a result or an error for each, in their order, and what all of them took."""
+"""The answer to many texts: a result or an error for each, in their order, and what all of them took."""
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
+from litestar import Response
 
+from app.api.json_lines import LinesResponse, is_json_lines
 from app.api.problem_details import Problem, note_failure, problem_of
 from app.api.request import BodyRequest, caller_of, request_id, while_connected
-from app.backends.base import Call, call_of
 from app.backends.settings import AUTO
 from app.domain import BackendUse, Usage
 from app.errors import MissingCapability, WinnowError
 from app.observability.timing import Stopwatch
-from app.services.batches import Batch, Outcome, TextJudge, judge_list
+from app.services.batches import Judging, Outcome, batch_of, judge_list
 
-Result = TypeVar("Result")
+Options = TypeVar("Options")
 Made = TypeVar("Made", bound="JudgedList")
 
 
@@ -37,32 +38,33 @@ class JudgedList(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Mapping[str, float]
 
 
-async def answer_list(
+async def answer_texts(
     request: BodyRequest,
     made: type[Made],
     item: type[JudgedText],
-    stage: str,
-    judge: Awaitable[TextJudge[Result]],
+    service: Judging[Options, Any],
+    options: Options,
     texts: Sequence[str],
     *,
     requested: str | None,
     concurrency: int,
     deadline_s: float,
-) -> Made:
-    """Judge the texts, each within `deadline_s`. Raises what making the `judge` raises, and ClientGone."""
-    watch, caller = Stopwatch(), caller_of(request)
+) -> Response[Made]:
+    """Judge the texts, or the rows of a body of JSON lines, which has no `texts`; each within `deadline_s`.
 
-    def open_call() -> Call:
-        return call_of(stage, deadline_s, caller)
-
-    with watch.stage(stage):
-        batch = Batch(await judge, open_call, concurrency)
-        outcomes = await while_connected(request, judge_list(batch, texts))
+    Raises what making the judge raises, and ClientGone.
+    """
+    batch = batch_of(service, options, caller_of(request), concurrency=concurrency, deadline_s=deadline_s)
+    if is_json_lines(request):
+        return LinesResponse(request, await batch)
+    watch = Stopwatch()
+    with watch.stage(service.stage):
+        outcomes = await while_connected(request, judge_list(await batch, texts))
     _refuse_the_unable(outcomes)
     timings = watch.timings_ms()
     request.scope["state"]["timings"] = timings
     instance = request_id(request.scope)
-    return made(
+    results = made(
         results=tuple(_item(item, outcome, instance) for outcome in outcomes),
         failed=sum(outcome.error is not None for outcome in outcomes),
         texts_per_second=round(1000 * len(texts) / max(timings["total"], 0.001), 1),
@@ -70,6 +72,7 @@ async def answer_list(
         usage=sum((outcome.usage for outcome in outcomes), Usage()),
         timings_ms=timings,
     )
+    return Response(results)
 
 
 def _refuse_the_unable(outcomes: Sequence[Outcome[Any]]) -> None:

@@ -17,7 +17,7 @@ from app.api.request import decode
 from app.api.routes.chat import ChatBody
 from app.api.routes.complete import CompleteBody
 from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
-from app.api.routes.translate import TranslateBody
+from app.api.routes.translate import TranslateOptionsBody
 from app.api.routes.usage import EstimateRequest
 from app.api.routes.vision import VisionBody
 from app.api.schemas import AnswerRequest, SearchRequest
@@ -193,7 +193,9 @@ _BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[A
     "/chat": _replies,
     "/classify": lambda services, options: _judged(services, options, ClassifyOptionsBody, services.classify_service),
     "/moderate": lambda services, options: _judged(services, options, ModerateOptionsBody, services.moderate_service),
-    "/translate": lambda services, options: _judged(services, options, TranslateBody, services.translate_service),
+    "/translate": lambda services, options: _judged(
+        services, options, TranslateOptionsBody, services.translate_service
+    ),
 }
 
 

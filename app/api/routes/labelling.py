@@ -8,15 +8,15 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
-from app.api.json_list import JudgedList, JudgedText, answer_list
+from app.api.json_lines import JSONLines, JSONOrLines
+from app.api.json_list import JudgedList, JudgedText, answer_texts
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, caller_of
+from app.api.request import BodyRequest, Injected
 from app.api.schemas import Fraction, Name
 from app.classification.models import MOST_LABELS
 from app.config.settings import Settings
 from app.domain import Category, ClassifyOptions, Evidence, Label, ModerateOptions
-from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, batch_of
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
 from app.services.classify import ClassifyService
 from app.services.moderate import DEFAULT_CATEGORIES, ModerateService
 
@@ -120,23 +120,16 @@ async def classify(
     A body of JSON lines (`application/x-ndjson`) has a text in each row, `{"id"?, "text"}` or a string, and the options
     are in the URL. Each row gets one, in order, while the body is still being read.
     """
-    options, deadline_s = data.to_options(), settings.routing.deadline_s
-    if is_json_lines(request):
-        caller, concurrency = caller_of(request), data.concurrency
-        batch = await batch_of(classify_service, options, caller, concurrency=concurrency, deadline_s=deadline_s)
-        return LinesResponse(request, batch)
-    return Response(
-        await answer_list(
-            request,
-            ClassifyResponse,
-            ClassifiedText,
-            classify_service.stage,
-            classify_service.judge(options),
-            data.texts,
-            requested=data.backend,
-            concurrency=data.concurrency,
-            deadline_s=deadline_s,
-        )
+    return await answer_texts(
+        request,
+        ClassifyResponse,
+        ClassifiedText,
+        classify_service,
+        data.to_options(),
+        data.texts,
+        requested=data.backend,
+        concurrency=data.concurrency,
+        deadline_s=settings.routing.deadline_s,
     )
 
 
@@ -226,21 +219,14 @@ async def moderate(
     A body of JSON lines (`application/x-ndjson`) has a text in each row, `{"id"?, "text"}` or a string, and the options
     are in the URL. Each row gets one, in order, while the body is still being read.
     """
-    options, deadline_s = data.to_options(), settings.routing.deadline_s
-    if is_json_lines(request):
-        caller, concurrency = caller_of(request), data.concurrency
-        batch = await batch_of(moderate_service, options, caller, concurrency=concurrency, deadline_s=deadline_s)
-        return LinesResponse(request, batch)
-    return Response(
-        await answer_list(
-            request,
-            ModerateResponse,
-            ModeratedText,
-            moderate_service.stage,
-            moderate_service.judge(options),
-            data.texts,
-            requested=data.backend,
-            concurrency=data.concurrency,
-            deadline_s=deadline_s,
-        )
+    return await answer_texts(
+        request,
+        ModerateResponse,
+        ModeratedText,
+        moderate_service,
+        data.to_options(),
+        data.texts,
+        requested=data.backend,
+        concurrency=data.concurrency,
+        deadline_s=settings.routing.deadline_s,
     )

@@ -7,15 +7,13 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from msgspec import Meta
 
-from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
-from app.api.json_list import JudgedList, JudgedText, answer_list
+from app.api.json_lines import JSONLines, JSONOrLines
+from app.api.json_list import JudgedList, JudgedText, answer_texts
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, caller_of
+from app.api.request import BodyRequest, Injected
 from app.api.schemas import Name
-from app.backends.base import call_of
 from app.config.settings import Settings
-from app.errors import pointing_at
-from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, Batch
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
 from app.services.translate import Doubt, TranslateOptions, TranslateService
 from app.text.kept import Loss
 
@@ -24,13 +22,9 @@ Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
 Language = Annotated[str, Meta(min_length=2, max_length=50, pattern=r"^\w[\w ()-]*$")]
 
 
-class TranslateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """POST /translate. With JSON lines the rows are the texts, and the rest is in the URL."""
+class TranslateOptionsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How texts are translated: POST /translate without its texts."""
 
-    texts: (
-        Annotated[list[Text], Meta(min_length=1, max_length=10_000, description="Equal ones are translated once.")]
-        | None
-    ) = None
     target_language: Annotated[Language, Meta(description="A tag, such as de or pt-BR, or a name.")]
     source_language: Annotated[Language, Meta(description="Default: the model sees it.")] | None = None
     glossary: Annotated[
@@ -49,6 +43,12 @@ class TranslateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             glossary=self.glossary,
             backend=self.backend,
         )
+
+
+class TranslateBody(TranslateOptionsBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /translate."""
+
+    texts: Annotated[list[Text], Meta(min_length=1, max_length=10_000, description="Equal ones are translated once.")]
 
 
 class TranslatedText(JudgedText, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,25 +93,14 @@ async def translate(
     A body of JSON lines (`application/x-ndjson`) has a text in each row: `{"id"?, "text"}` or a string, with the
     options in the URL. Each gets a row, in order, while the body is still being read.
     """
-    stage, deadline_s, judge = translate_service.stage, settings.routing.deadline_s, translate_service.judge
-    if is_json_lines(request):
-        if data.texts is not None:
-            raise pointing_at("/texts", "with JSON lines the rows are the texts; leave this out")
-        caller = caller_of(request)
-        batch = Batch(await judge(data.to_options()), lambda: call_of(stage, deadline_s, caller), data.concurrency)
-        return LinesResponse(request, batch)
-    if data.texts is None:
-        raise pointing_at("/texts", "this field is required")
-    return Response(
-        await answer_list(
-            request,
-            TranslateResponse,
-            TranslatedText,
-            stage,
-            judge(data.to_options()),
-            data.texts,
-            requested=data.backend,
-            concurrency=data.concurrency,
-            deadline_s=deadline_s,
-        )
+    return await answer_texts(
+        request,
+        TranslateResponse,
+        TranslatedText,
+        translate_service,
+        data.to_options(),
+        data.texts,
+        requested=data.backend,
+        concurrency=data.concurrency,
+        deadline_s=settings.routing.deadline_s,
     )
