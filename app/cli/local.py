@@ -25,7 +25,7 @@ from app.api.sse import payload
 from app.backends.client import BackendClient
 from app.backends.settings import AUTO, RESERVED
 from app.config.settings import Settings
-from app.domain import ANONYMOUS, ChatResult, Query, ReplyToText
+from app.domain import ANONYMOUS, ChatResult, Query
 from app.errors import InvalidRequest
 from app.services import document_views as views
 from app.services.batches import Batch, batch_of
@@ -178,11 +178,6 @@ async def _placed(rows: AsyncGenerator[bytes, None]) -> AsyncGenerator[PlacedTex
 _PLACED = msgspec.json.Decoder(PlacedText)
 
 
-async def _replies(services: Services, options: Mapping[str, Any]) -> Batch[ReplyToText]:
-    body = decode(msgspec.json.encode(options), ChatBody)
-    return await services.chat_service.batch(body.to_options(), ANONYMOUS, body.concurrency)
-
-
 async def _judged(services: Services, options: Mapping[str, Any], kind: type[Any], service: Any) -> Batch[Any]:
     body = decode(msgspec.json.encode(options), kind)
     deadline_s = services.settings.routing.deadline_s
@@ -190,7 +185,7 @@ async def _judged(services: Services, options: Mapping[str, Any], kind: type[Any
 
 
 _BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[Any]]]] = {
-    "/chat": _replies,
+    "/chat": lambda services, options: _judged(services, options, ChatBody, services.chat_service),
     "/classify": lambda services, options: _judged(services, options, ClassifyOptionsBody, services.classify_service),
     "/moderate": lambda services, options: _judged(services, options, ModerateOptionsBody, services.moderate_service),
     "/translate": lambda services, options: _judged(

@@ -19,6 +19,7 @@ import msgspec
 from app.backends.base import Call, call_of
 from app.domain import BackendUse, Caller, Usage
 from app.errors import BudgetExceeded, Overloaded, Resting, UpstreamRateLimited, WinnowError
+from indexing.concurrency import pauses
 
 DEFAULT_CONCURRENCY = 32
 """Half of what a backend lets in by default: the other half is for those who wait for one answer."""
@@ -190,17 +191,17 @@ class Batch(Generic[Result]):
 
     async def _patiently(self, text: str, call: Call) -> Judged[Result]:
         """Try again while there is no room, as long as the call may last: nobody waits for this one text."""
-        pause_s = FIRST_PAUSE_S
+        waits = pauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             try:
                 return await self._judge.one(text, call)
             except (Overloaded, Resting, UpstreamRateLimited) as exc:
+                pause_s = next(waits)
                 wait_s = exc.retry_after or pause_s
                 for_today = isinstance(exc, UpstreamRateLimited) and exc.quota == "day"
                 if for_today or wait_s >= call.deadline.left() or self._spent is not None:
                     raise
             await asyncio.sleep(wait_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 class Judging(Protocol[Options, Result]):

@@ -19,7 +19,7 @@ from app.domain import (
     ToolCall,
 )
 from app.observability.timing import Stopwatch
-from app.services.batches import Batch, Judged
+from app.services.batches import Judged
 
 STAGE = "chat"
 
@@ -37,7 +37,7 @@ class ChatService:
         self._router = router
         self._default = AUTO if default in RESERVED else default
         self._deadline_s = deadline_s
-        self._stage = stage
+        self.stage = stage
 
     async def check(self, backend: str | None, needs: frozenset[Capability]) -> None:
         """Raises UnknownBackend or MissingCapability where no backend can do that, before any other work."""
@@ -45,8 +45,8 @@ class ChatService:
 
     async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
         """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self._route(task), Stopwatch(), call_of(self._stage, self._deadline_s, caller)
-        with watch.stage(self._stage):
+        route, watch, call = await self._route(task), Stopwatch(), call_of(self.stage, self._deadline_s, caller)
+        with watch.stage(self.stage):
             served = await route.complete(_request(task), call)
         result = ChatResult(
             text=served.value.text,
@@ -62,9 +62,9 @@ class ChatService:
 
         Closing it ends the call upstream.
         """
-        route, watch, call = await self._route(task), Stopwatch(), call_of(self._stage, self._deadline_s, caller)
+        route, watch, call = await self._route(task), Stopwatch(), call_of(self.stage, self._deadline_s, caller)
         text, finish_reason, calls = "", None, list[ToolCall]()
-        with watch.stage(self._stage):
+        with watch.stage(self.stage):
             with watch.stage("first_token"):
                 served = await route.stream(_request(task), call)
             try:
@@ -92,10 +92,6 @@ class ChatService:
     async def judge(self, task: ChatTask) -> "Replier":
         """Has a model reply to texts, each as a message after those of `task`. Raises as `chat`."""
         return Replier(await self._route(task), _request(task))
-
-    async def batch(self, task: ChatTask, caller: Caller, concurrency: int) -> Batch[ReplyToText]:
-        """Replies to many texts. Raises UnknownBackend, MissingCapability."""
-        return Batch(await self.judge(task), lambda: call_of(self._stage, self._deadline_s, caller), concurrency)
 
     async def _route(self, task: ChatTask) -> Route:
         return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))

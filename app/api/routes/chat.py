@@ -16,7 +16,7 @@ from app.api.schemas import Name, TurnBody
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, Turn
 from app.errors import InvalidRequest, pointing_at
-from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, batch_of
 from app.services.chat import ChatService
 
 Text = Annotated[str, Meta(min_length=1, max_length=100_000)]
@@ -99,7 +99,9 @@ async def chat(
     """
     caller = caller_of(request)
     if is_json_lines(request):
-        return LinesResponse(request, await chat_service.batch(data.to_options(), caller, data.concurrency))
+        options, deadline_s = data.to_options(), settings.routing.deadline_s
+        batch = await batch_of(chat_service, options, caller, concurrency=data.concurrency, deadline_s=deadline_s)
+        return LinesResponse(request, batch)
     task = data.to_task()
     if data.stream or events.wants_events(request.headers.get("accept")):
         return await events.streamed(request, chat_service.stream_chat(task, caller), settings.service.ping_s)
