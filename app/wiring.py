@@ -14,8 +14,9 @@ from app.accounting.accounts import Accounts
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.registry import load_sdks
-from app.backends.router import Backends, Router, declared
+from app.backends.router import Backends, Router
 from app.config.settings import Settings
+from app.config.validation import named_backends
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence, installed_version, make_private
@@ -424,11 +425,6 @@ async def _try_and_log(
     elif not again:
         log.error(f"not {event}", dependency=name, detail=dependency.detail)
     return dependency.ready
-
-
-def named_backends(settings: Settings) -> Backends:
-    """The backends of the settings. Raises ConfigError for a setting that names one which is not declared."""
-    return Backends(declared(settings.backends), settings.service.backend, settings.routing.auto)
 
 
 def build_services(

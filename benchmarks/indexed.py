@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.config.settings import load_settings
+from app.config.validation import load_settings
 from app.wiring import Services, build_services
 from indexing.pipeline.progress import Summary, SyncRequest
 

@@ -1,6 +1,11 @@
 """The settings of the index. Plain values: nothing here reads a file or the environment."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1)]
 
 QUICKSTART_MODEL = "all-MiniLM-L6-v2"
 """The embedding model in a package on PyPI (extra `quickstart`): a first run needs no model hub. It reads English."""
@@ -18,14 +23,14 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     whole ones.
     """
 
-    model: str = QUICKSTART_MODEL
+    model: Annotated[str, Meta(min_length=1)] = QUICKSTART_MODEL
     revision: str | None = None
     device: str | None = None
-    batch_size: int = 32
-    max_tokens: int | None = None
-    query_cache: int = 10_000
-    sentence_cache: int = 10_000
-    sizes: tuple[int, ...] = ()
+    batch_size: Count = 32
+    max_tokens: Count | None = None
+    query_cache: Annotated[int, Meta(ge=0)] = 10_000
+    sentence_cache: Annotated[int, Meta(ge=0)] = 10_000
+    sizes: tuple[Count, ...] = ()
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +38,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     url: str | None = None
     api_key: str | None = None
-    timeout_s: float = 30.0
-    shard_number: int | None = None
-    replication_factor: int | None = None
-    write_consistency_factor: int | None = None
+    timeout_s: Annotated[float, Meta(gt=0)] = 30.0
+    shard_number: Count | None = None
+    replication_factor: Count | None = None
+    write_consistency_factor: Count | None = None

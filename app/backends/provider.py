@@ -39,6 +39,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     key_variables: tuple[str, ...] = ()
     """In the order in which they count; people are told of the last one."""
 
+    own_settings: tuple[str, ...] = ()
+    """Keys of its section that mean nothing to the other kinds."""
+
     tools: Literal["any", "optional", "none"] = "any"
     """Whether it takes a client's tools; "optional": it cannot be made to call one."""
     tools_hint: str = "choose a model that does"

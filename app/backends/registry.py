@@ -45,6 +45,13 @@ def is_local(kind: str) -> bool:
     return kind in PROVIDERS and PROVIDERS[kind].local
 
 
+def foreign_settings(settings: BackendSettings) -> list[str]:
+    """The keys that have been set and are for other kinds only."""
+    own = PROVIDERS[settings.kind].own_settings
+    others = [key for provider in PROVIDERS.values() for key in provider.own_settings if key not in own]
+    return [key for key in dict.fromkeys(others) if getattr(settings, key) is not None]
+
+
 def discovered(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The backends that need no configuration, by name: those that the environment has a URL or a key for."""
     return {kind: {"kind": kind} for kind, provider in PROVIDERS.items() if provider.is_declared(environ)}

@@ -16,10 +16,11 @@ from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
 from app.cli.http_client import RemoteService
 from app.cli.terminal import counted
-from app.config.settings import CONFIG_FILE, Settings, load_settings, misspelt_variables
+from app.config.settings import CONFIG_FILE, Settings, misspelt_variables, read_settings
+from app.config.validation import contradictions
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service
-from app.wiring import MANIFEST_FILE, disk_guard, named_backends, open_store
+from app.wiring import MANIFEST_FILE, disk_guard, open_store
 from indexing.embedding.batching import remedy
 from indexing.embedding.model import PACKAGED, check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
@@ -53,10 +54,11 @@ store or the service says.
 def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
     """Check everything; nothing is changed, and no model is loaded."""
     try:
-        settings = load_settings(environ, cwd)
-        named_backends(settings)
+        settings = read_settings(environ, cwd)
     except ConfigError as exc:
-        return [Finding(name="configuration", state="broken", detail=str(exc), fix="correct this setting")]
+        return [_bad_setting(str(exc))]
+    if bad := [_bad_setting(sentence) for sentence in contradictions(settings)]:
+        return bad
     presence = find_service(settings.index.home)
     return [
         _configuration(environ, cwd),
@@ -75,6 +77,10 @@ def show(console: Console, findings: Iterable[Finding]) -> None:
         console.print(Text.assemble(marks[finding.state], " ", (finding.name, "bold"), f": {finding.detail}"))
         if finding.fix:
             console.print(Text.assemble(("       fix: ", "dim"), finding.fix))
+
+
+def _bad_setting(detail: str) -> Finding:
+    return Finding(name="configuration", state="broken", detail=detail, fix="correct this setting")
 
 
 def _configuration(environ: Mapping[str, str], cwd: Path) -> Finding:

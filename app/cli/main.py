@@ -48,7 +48,8 @@ from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json
 from app.cli.usage import usage
 from app.cli.vision import vision
 from app.cli.vllm import vllm
-from app.config.settings import load_settings, misspelt_variables
+from app.config.settings import misspelt_variables
+from app.config.validation import load_settings
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
 from app.instance import installed_version
 from app.observability.logging import configure_logging

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 from rich.console import Console
 
-from app.config.settings import Settings, load_settings, misspelt_variables
+from app.config.settings import Settings, misspelt_variables
+from app.config.validation import load_settings
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)

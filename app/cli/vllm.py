@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import rich_click as click
 
-from app.cli.terminal import print_json
+from app.cli.terminal import current_settings, print_json
 from app.cli.vllm_presets import CARDS, CONTEXT, MODELS, TYPICAL, Preset, explanation, preset
 from app.errors import ConfigError
 
@@ -54,6 +54,7 @@ def vllm(
     Options after -- are passed on to vLLM and override the ones before. vLLM needs an environment of its own, which
     the extra `gpu` installs, or a container.
     """
+    current_settings()  # where it runs, Winnow probably will, too: better told now than after the weights are loaded
     chosen = preset(card, model, checkpoint)
     command = [*chosen.command(port), *extra]
     if as_json:

@@ -176,8 +176,10 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def load_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
-    """The file's settings, overridden by the environment's. Raises ConfigError naming the place, the key and the fix.
+def read_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The file's settings, overridden by the environment's. Each is valid by itself; `load_settings` checks the whole.
+
+    Raises ConfigError naming the place, the key and the fix.
 
     Paths in the result are absolute: in the file they are relative to its folder, in the environment to `cwd`.
     """
@@ -280,7 +282,7 @@ def variable_of(section: str, key: str) -> str:
 def misspelt_variables(environ: Iterable[str]) -> list[str]:
     """A sentence for each variable that has no effect and was probably meant for Winnow.
 
-    Those that begin with the name of a section are not among them: `load_settings` refuses them.
+    Those that begin with the name of a section are not among them: `read_settings` refuses them.
     """
     ours = [*SHORT_NAMES.values(), *_OTHER_VARIABLES, *provider_variables()]
     sections = tuple(f"WINNOW_{name.upper()}_" for name in (*SECTIONS, BACKENDS))

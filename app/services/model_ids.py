@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 from app.backends.client import BackendClient
 from app.backends.router import Backends
 from app.backends.settings import AUTO
-from app.errors import ConfigError, MissingCapability, UnknownBackend
 
 RERANK = "winnow-rerank"
 EMBED = "winnow-embed"
@@ -31,16 +30,11 @@ class Offered(NamedTuple):
 
 
 class ModelNames:
-    """Resolves names of models by the settings. Raises ConfigError for an alias of a backend that cannot rank."""
+    """Resolves names of models by the settings."""
 
     def __init__(self, backends: Backends, aliases: Mapping[str, str], embedders: Iterable[str]) -> None:
         self._backends, self._aliases = backends, aliases
         self._embedders = frozenset(embedders)
-        for alias, backend in aliases.items():
-            try:
-                backends.for_ranking(backend)
-            except (UnknownBackend, MissingCapability) as exc:
-                raise ConfigError(f"rerank_aliases in [compat]: {alias!r} cannot stand for {backend!r}: {exc}") from exc
 
     def ranking_backend(self, model: str, clients: Iterable[BackendClient]) -> tuple[str | None, str]:
         """The backend that ranks, None for the default one, and a warning, "" if there is none.

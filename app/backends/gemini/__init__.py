@@ -50,6 +50,7 @@ GEMINI = Provider(
     complete=_complete,
     model=GEMINI_MODEL,
     key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    own_settings=("project", "location", "service_tier"),
     tools="none",
     tools_hint="Winnow passes no tools to Gemini; choose another kind of backend",
     price_list_id="google",

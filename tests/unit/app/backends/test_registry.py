@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.backends.registry import PROVIDERS, discovered, setup_hint
-from app.config.settings import load_settings
+from app.config.validation import load_settings
 from app.errors import ConfigError
 from tests.fakes.models import client_of, services_for
 from tests.fakes.toy_provider import TOY

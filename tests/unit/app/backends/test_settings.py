@@ -6,7 +6,7 @@ import pytest
 
 from app.backends.gemini import GEMINI_MODEL
 from app.backends.settings import KeyBudget
-from app.config.settings import load_settings
+from app.config.validation import load_settings
 from app.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.config.settings import SECTIONS, Settings, load_settings, misspelt_variables, variable_of
+from app.config.settings import SECTIONS, Settings, misspelt_variables, variable_of
+from app.config.validation import load_settings
 from app.errors import ConfigError
 
 
