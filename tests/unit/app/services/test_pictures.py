@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from app.errors import InvalidRequest
-from app.services.pictures import MAX_SIDE, from_base64, prepared
+from app.services.pictures import MAX_SCANS, MAX_SIDE, from_base64, prepared
 
 
 def saved(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
@@ -90,6 +91,48 @@ def test_bombs_damage_and_other_types_are_refused(data: bytes, reason: str) -> N
     """Before anything is decoded where the header tells it."""
     with pytest.raises(InvalidRequest, match=reason):
         prepared(data)
+
+
+def _scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, which changes no pixel."""
+    data = saved(Pillow.linear_gradient("L"), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    """Each scan passes over all pixels: a few bytes would cost a second."""
+    assert prepared(_scans(MAX_SCANS)).data == _scans(MAX_SCANS)
+    with pytest.raises(InvalidRequest, match="100 scans"):
+        prepared(_scans(MAX_SCANS + 1))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_every_turn_is_undone(orientation: int) -> None:
+    """As Pillow undoes it."""
+    original = Pillow.linear_gradient("L").crop((0, 64, 40, 84)).convert("RGB")
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    data = saved(original, "PNG", exif=exif)
+    with Pillow.open(BytesIO(data)) as turned, Pillow.open(BytesIO(prepared(data).data)) as upright:
+        expected = ImageOps.exif_transpose(turned)
+        assert (upright.size, upright.tobytes()) == (expected.size, expected.tobytes())
+
+
+def test_a_turned_picture_with_damaged_exif_is_taken() -> None:
+    """Only the turn is read of it."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x8000 + 0x0769, 2, 4, 0x41414141)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
+    with Pillow.open(BytesIO(prepared(saved(solid(), "JPEG", exif=exif)).data)) as picture:
+        assert picture.size == (20, 40)
+
+
+@pytest.mark.parametrize("width", [40, 2 * MAX_SIDE])
+def test_grey_of_16_bits_stays_grey(width: int) -> None:
+    """Pillow alone would make it white."""
+    image = prepared(saved(Pillow.new("I;16", (width, 20), 128 * 257), "PNG"))
+    with Pillow.open(BytesIO(image.data)) as picture:
+        assert (picture.mode, picture.getpixel((10, 5))) == ("RGB", (128, 128, 128))
 
 
 def test_base64_is_read_with_and_without_a_data_url() -> None:
