@@ -32,7 +32,7 @@ from app.api.routes.internal import (
 )
 from app.api.routes.jobs import cancel_job, list_jobs, show_job
 from app.api.routes.labelling import classify, moderate
-from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_version
+from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_metrics, show_version
 from app.api.routes.search import search
 from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
@@ -56,6 +56,7 @@ ROUTES = (
     live,
     ready,
     show_version,
+    show_metrics,
     show_backends,
     list_collections,
     create_collection,
@@ -102,7 +103,9 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         logging_config=None,
     )
     shapes.describe(app.openapi_schema)
-    app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service, lambda: services.stopping.is_set())
+    app.asgi_handler = RequestMiddleware(
+        app.asgi_handler, settings.service, lambda: services.stopping.is_set(), lambda: services.metrics
+    )
     return app
 
 
@@ -118,6 +121,7 @@ PROVIDED = (
     "jobs",
     "model",
     "moderate_service",
+    "monitoring",
     "names",
     "presence",
     "rankers",

@@ -20,6 +20,7 @@ from app.config.validation import named_backends
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence, installed_version, make_private
+from app.observability.metrics import Metrics
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
@@ -36,6 +37,7 @@ from app.services.fetch import Fetcher
 from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.moderate import ModerateService
+from app.services.monitoring import Counting, Monitoring, State
 from app.services.ranking import Rankers
 from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
@@ -126,7 +128,8 @@ class Services:
         """Whoever writes to the home asks it first: DiskFull."""
         self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
-        self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets)
+        self.metrics = Metrics()
+        self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets, observe=self.metrics.called)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
@@ -175,6 +178,7 @@ class Services:
         finish = self.documents.finish_unfinished
         self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._faults, self.repairs)
         self._on_close("warm-up", self.warm_up.close)
+        self.monitoring = Monitoring(self.metrics, self.state())
         self.presence: Presence | None = None
         self.stopping = asyncio.Event()
         """Set when the service has been told to end: long work stops, and says so."""
@@ -282,6 +286,32 @@ class Services:
         pool = BackendPool(self.settings.backends, self.settings.routing, self.accounts.meter)
         pool.start()
         return pool
+
+    def state(self) -> State:
+        """What metrics are read of. Nothing is opened for them."""
+        caches: dict[str, Counting] = {
+            "scores": self.reranker.cache,
+            "queries": self.queries.of_queries,
+            "sentences": self.queries.of_sentences,
+        }
+
+        def clients() -> Mapping[str, BackendClient]:
+            return self.pool.opened.router.clients if self.pool.opened else {}
+
+        async def ready() -> Mapping[str, bool]:
+            return {dependency.name: dependency.ready for dependency in await self.warm_up.readiness()}
+
+        return State(
+            version=installed_version(),
+            gates=self.gates,
+            accounts=self.accounts,
+            jobs=self.jobs,
+            disk=self.disk,
+            caches=caches,
+            clients=clients,
+            store=lambda: self.store.opened,
+            ready=ready,
+        )
 
     async def _ask_store(self) -> None:
         store = await self.store.get()

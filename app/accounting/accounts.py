@@ -14,7 +14,7 @@ from app.accounting.budgets import Budgets, BudgetState
 from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Estimate, Workload
 from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
-from app.accounting.metering import LedgerMeter
+from app.accounting.metering import LedgerMeter, Observe
 from app.accounting.prices import Price, Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
 from app.backends.base import Clock
@@ -54,6 +54,7 @@ class Accounts:
         budgets: BudgetSettings,
         clock: Clock = time.monotonic,
         now: Callable[[], float] = time.time,
+        observe: Observe | None = None,
     ) -> None:
         self._now = now
         self._home = home
@@ -62,7 +63,7 @@ class Accounts:
         self._prices = Prices(backends, now)
         self.ledger = Ledger(home / LEDGER_FILE, now=now)
         self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now)
-        self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now)
+        self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now, observe)
 
     def open(self) -> None:
         """Open the ledger, and read what was spent and the prices, before the first call. Blocks. Raises ConfigError.

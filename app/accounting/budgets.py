@@ -149,6 +149,8 @@ class Budgets:
         self._any_key = tuple(
             _limits_of(BudgetKey("key", ANY_KEY), budgets.keys.get(ANY_KEY), f"[budgets.keys.{ANY_KEY}]")
         )
+        self.named_keys = frozenset(budgets.keys)
+        """Those that the settings name."""
         self._others = others
         self._now = now
         self._own: Counter[tuple[str, BudgetKey]] = Counter()

@@ -225,6 +225,7 @@ class Ledger:
     def __init__(self, path: Path, limits: LedgerLimits | None = None, now: Callable[[], float] = time.time) -> None:
         self.path = path
         self._limits = limits or LedgerLimits()
+        self._now = now
         self._file = _LedgerFile(path, self._limits, now)
         self._changed = threading.Condition()
         # Guarded by the condition. `_pending` includes the rows that are being written.
@@ -269,6 +270,11 @@ class Ledger:
             return LedgerHealth(
                 written=self._written, pending=len(self._pending), lost=self._lost, failure=self._failure
             )
+
+    def lag_s(self) -> float:
+        """For how many seconds the oldest call has waited to be written; 0 if none waits."""
+        with self._changed:
+            return max(0.0, self._now() - self._pending[0][0].at_ms / 1000) if self._pending else 0.0
 
     def close(self) -> None:
         """Write what is left and stop. Blocks. What still cannot be written is lost, and logged."""

@@ -14,6 +14,9 @@ from app.backends.registry import is_local
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 
+Observe = Callable[[CallRecord, TokenCount, float], None]
+"""Hears of each call that is over: its row, its tokens, its dollars."""
+
 
 class GpuShare:
     """Processor sharing: at any moment each of the n calls in flight has 1/n of the server.
@@ -64,8 +67,10 @@ class LedgerMeter:
         backends: Mapping[str, BackendSettings],
         clock: Clock = time.monotonic,
         now: Callable[[], float] = time.time,
+        observe: Observe | None = None,
     ) -> None:
         self.ledger = ledger
+        self.observe = observe
         self.budgets = budgets
         self.clock = clock
         self.now = now
@@ -129,6 +134,8 @@ class LedgerCharge:
         call = self._call
         self._meter.budgets.settle(self._reserved, record.pico, record.at_ms / 1000)
         call.account.add(call.stage, requests, used, in_usd(record.pico))
+        if self._meter.observe is not None:
+            self._meter.observe(record, used, in_usd(record.pico))
         await self._meter.ledger.append(record)
 
     def _record(

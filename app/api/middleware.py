@@ -22,6 +22,8 @@ from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed, Overloaded, WinnowError
+from app.observability.metrics import Metrics
+from app.observability.timing import OBSERVER
 
 RawHeader = tuple[bytes, bytes]
 
@@ -33,8 +35,8 @@ RETRY_AFTER_S = 10.0
 log = structlog.get_logger()
 
 
-POLLED = ("/health/live", "/health/ready")
-"""Asked every few seconds by supervisors: their lines are for debugging."""
+POLLED = ("/health/live", "/health/ready", "/metrics")
+"""Asked every few seconds by supervisors and Prometheus: their lines are for debugging."""
 
 SAFE = (b"x-content-type-options", b"nosniff")
 PAGE_HEADERS = (
@@ -59,10 +61,13 @@ class RequestMiddleware:
     It also answers HEAD as GET without the body, and browsers' questions about requests from pages of other origins.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServiceSettings, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServiceSettings, stopping: Callable[[], bool], metrics: Callable[[], Metrics]
+    ) -> None:
         self._app = app
         self._settings = settings
         self._stopping = stopping
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -87,6 +92,9 @@ class RequestMiddleware:
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
+        metrics = self._metrics()
+        metrics.request_begun()
+        observed = OBSERVER.set(metrics)
         try:
             await self._enter(scope, receive, send_more)
         except asyncio.CancelledError:
@@ -94,7 +102,10 @@ class RequestMiddleware:
                 raise
             await _say_stopped(scope, state, send_more)
         finally:
-            _log_line(scope, method, state, 1000 * (perf_counter() - started))
+            OBSERVER.reset(observed)
+            seconds = perf_counter() - started
+            metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
+            _log_line(scope, method, state, 1000 * seconds)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

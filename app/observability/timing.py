@@ -1,8 +1,24 @@
-"""Wall time by stage, in milliseconds."""
+"""Wall time by stage, in milliseconds, and who else hears of the stages of a request."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from time import perf_counter
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Hears what a request goes through, while it does."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage has ended, or failed."""
+
+    def degraded(self, stage: str) -> None:
+        """A stage did less than it was asked to, and the response says so."""
+
+
+OBSERVER: ContextVar[Observer | None] = ContextVar("observer", default=None)
+"""Of the request that this task works on. Nobody hears of what is done on the command line."""
 
 
 class Stopwatch:
@@ -19,11 +35,22 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._stages[name] = self._stages.get(name, 0.0) + perf_counter() - started
+            seconds = perf_counter() - started
+            self._stages[name] = self._stages.get(name, 0.0) + seconds
+            if (observer := OBSERVER.get()) is not None:
+                observer.stage(name, seconds)
 
     def mark(self, name: str) -> None:
         """Record the time since the start, on the first call with this name."""
-        self._stages.setdefault(name, perf_counter() - self._started)
+        if name not in self._stages:
+            seconds = self._stages[name] = perf_counter() - self._started
+            if (observer := OBSERVER.get()) is not None:
+                observer.stage(name, seconds)
+
+    def degraded(self, stage: str, notes: Collection[str]) -> None:
+        """Tell that the stage did less than it was asked to, if there are `notes` that say so."""
+        if notes and (observer := OBSERVER.get()) is not None:
+            observer.degraded(stage)
 
     def timings_ms(self) -> dict[str, float]:
         """The stages in the order in which they first ran, then "total"; microseconds are the last digit."""

@@ -38,21 +38,21 @@ class ScoreCache:
         self._file = file
         self._memory: OrderedDict[str, ModelReply] = OrderedDict()
         self._in_flight: dict[str, asyncio.Future[ModelReply | None]] = {}
+        self.hits = self.misses = 0
+        """Replies that cost nothing, and replies that a model was asked for."""
 
     async def lookup(self, keys: Sequence[str]) -> tuple[ModelReply | None, ...]:
         """The reply for each key; None where there is none yet."""
-        missing = [key for key in keys if key not in self._memory]
-        read = await self._file.read(missing) if self._file and missing else {}
-        self._store(read)
-        # `read` first: with few entries in memory, some of it may be evicted again already.
-        return tuple(read[key] if key in read else self._look(key) for key in keys)
+        replies = await self._known(keys)
+        self.hits += len(replies) - replies.count(None)
+        return replies
 
     async def fetch(self, keys: Sequence[str], ask: AskModel) -> tuple[tuple[ModelReply | None, ...], int]:
         """The reply for each key, and how many of them cost this caller nothing.
 
         Replies come from the cache, from another caller who is asking for the same right now, or from `ask`.
         """
-        await self.lookup(keys)  # from the file into memory
+        await self._known(keys)  # from the file into memory
         replies: dict[int, ModelReply | None] = {}
         paid: set[int] = set()
         while missing := [index for index in range(len(keys)) if index not in replies]:
@@ -65,12 +65,21 @@ class ScoreCache:
             if ours:
                 replies.update(await self._ask(keys, ours, ask))
             replies.update(await _wait_for(theirs))
+        self.misses += len(paid)
+        self.hits += len(keys) - len(paid)
         return tuple(replies[index] for index in range(len(keys))), len(keys) - len(paid)
 
     async def close(self) -> None:
         """Everything that is to be written to the file is written first."""
         if self._file is not None:
             await self._file.close()
+
+    async def _known(self, keys: Sequence[str]) -> tuple[ModelReply | None, ...]:
+        missing = [key for key in keys if key not in self._memory]
+        read = await self._file.read(missing) if self._file and missing else {}
+        self._store(read)
+        # `read` first: with few entries in memory, some of it may be evicted again already.
+        return tuple(read[key] if key in read else self._look(key) for key in keys)
 
     async def _ask(self, keys: Sequence[str], indices: Sequence[int], ask: AskModel) -> dict[int, ModelReply | None]:
         with self._announced([keys[index] for index in indices]) as futures:

@@ -98,6 +98,10 @@ class Places:
         """Whether there is no line."""
         return not any(self._lines.values())
 
+    def waiting(self, gate: "Gate") -> int:
+        """How many visitors of the gate are in its line."""
+        return len(self._lines.get(gate, ()))
+
     @property
     def overloaded(self) -> bool:
         """Whether for some seconds more has come than can be served, or somebody was refused lately: who comes back by
@@ -193,6 +197,13 @@ class Gate:
         self._kind, self._places, self._patience = kind, places, patience
         self._visit_s, self._again_s = FIRST_GUESS_S, 0.0
         self._quiet_s: float | None = None
+        self.inside = self.refused = 0
+        """Visitors at this moment, and those that were sent away since the start."""
+
+    @property
+    def waiting(self) -> int:
+        """Visitors in the line."""
+        return self._places.waiting(self)
 
     @property
     def expected_wait_s(self) -> float:
@@ -219,12 +230,14 @@ class Gate:
         places, loop = self._places, asyncio.get_running_loop()
         if not again and self._patience < math.inf and (wait_s := self.expected_wait_s) > self.limit_s:
             after_s = places.appoint(wait_s, self.left_s())
+            self.refused += 1
             raise Overloaded(f"too many {self._kind} at once: this one would wait for {wait_s:.1f} s", after_s)
         visit = _Visit(self, loop.create_future(), again=again)
         await places.enter(visit, watch or Stopwatch())
         began, activity = places.clock(), places.activity
         activity.running += 1
         activity.begun += 1
+        self.inside += 1
         alone = activity.begun if activity.running == 1 and places.nobody_waits else 0
         early = loop.call_later(places.hold_s, places.leave, visit)
         try:
@@ -233,6 +246,7 @@ class Gate:
         finally:
             early.cancel()
             activity.running -= 1
+            self.inside -= 1
             places.leave(visit)
 
     def _measure(self, took_s: float, *, again: bool, alone: bool) -> None:
@@ -267,3 +281,12 @@ class Gates:
         self.answers = Gate("answers", answers, patience=patience)
         self.texts = Gate("rankings and writes", texts, patience=patience)
         self.readings = Gate("readings of documents", Places(count, activity), patience=patience)
+
+    def by_name(self) -> dict[str, Gate]:
+        """All of them, by the names that metrics have."""
+        return {
+            "searches": self.searches,
+            "answers": self.answers,
+            "texts": self.texts,
+            "readings": self.readings,
+        }

@@ -145,6 +145,7 @@ class Answerer:
                         citations.append(_with_page(citation, later_pages))
                         yield CitationMade(citations[-1])
         assert outcome is not None  # noqa: S101 - generators of answers end with it
+        watch.degraded(ANSWER, outcome.degraded)
         answer = Answer(
             answer=text,
             answerable=outcome.abstain_reason is None,

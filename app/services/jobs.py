@@ -90,6 +90,15 @@ class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
     retry_s: float = 1.0
 
 
+class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs at this moment, the bytes of their uploads, and those that ended since the start of the process."""
+
+    queued: int
+    running: int
+    bytes: int
+    ended: Mapping[JobState, int]
+
+
 class _ActiveJob:
     """A job that is not finished: its record, and since when it has been indexing in this process."""
 
@@ -138,6 +147,7 @@ class Jobs:
         self._slots = asyncio.Semaphore(self._limits.at_once)
         self._reserved: Counter[str] = Counter()
         """Bytes of each job that is unfinished, or about to be taken."""
+        self._ended: Counter[JobState] = Counter()
 
     def start(self) -> None:
         """Continue in the background what is unfinished."""
@@ -226,6 +236,16 @@ class Jobs:
         except WinnowError as exc:
             return str(exc)
         return None
+
+    def counts(self) -> JobCounts:
+        """How many there are."""
+        running = sum(job.record.state == "running" for job in self._active.values())
+        return JobCounts(
+            queued=len(self._active) - running,
+            running=running,
+            bytes=self._reserved.total(),
+            ended=dict(self._ended),
+        )
 
     async def cancel_all(self, collection: str) -> None:
         """End every job of a collection, as before it is deleted: they would bring it back."""
@@ -401,6 +421,7 @@ class Jobs:
     async def _end(self, job: _ActiveJob, state: JobState, detail: str | None = None) -> None:
         ended = msgspec.structs.replace(job.record, state=state, detail=detail, finished_at=datetime.now(UTC))
         await self._save(job, ended, durable=True)
+        self._ended[state] += 1
         job_id = ended.id
         self._active.pop(job_id, None)
         self._reserved.pop(job_id, None)

@@ -158,6 +158,7 @@ class TextRanker:
                     outcome = RankingOutcome(use=ranker, degraded=(ALONE,) if ranker.requested != ranker.used else ())
                 else:
                     outcome = await self._ask(ranker, query, texts, words, matching, top, deadline, caller)
+                watch.degraded("rank", outcome.degraded)
             with watch.stage("match"):
                 matches, failed = await matching
         finally:

@@ -123,6 +123,7 @@ class Searcher:
             self._check_embedder(query, await (await self._store()).info(query.collection))
             with watch.stage(EXPAND):
                 written, spent, degraded = await self._expander.expand(query, route, caller)
+                watch.degraded(EXPAND, degraded)
         phrasings, passages = ((), written) if query.expand_query == "hyde" else (written, ())
         texts = tuple(dict.fromkeys(map(clean, (query.text, *query.phrasings, *phrasings))))
         async with self._gate.visit(watch):
@@ -134,6 +135,7 @@ class Searcher:
             with watch.stage("rank"):
                 best = candidates[: query.candidates]
                 outcome = await self._rankers.rank(ranker, texts[0], best, query.limit, query.ranking, caller)
+                watch.degraded("rank", outcome.degraded)
         order = list(_in_order(candidates, outcome))
         result = SearchResult(
             query=texts[0],

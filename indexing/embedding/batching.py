@@ -114,6 +114,8 @@ class Batches(Generic[V]):
         self._underway: dict[str, _Pending[V]] = {}
         self._waiting: dict[str, _Pending[V]] = {}
         self._running: asyncio.Task[None] | None = None
+        self.hits = self.misses = 0
+        """Texts whose values were in memory, and those that had to be worked on."""
 
     def remembered(self, text: str) -> V | None:
         """The value, if it is in memory."""
@@ -125,6 +127,8 @@ class Batches(Generic[V]):
         """In order. Raises Overloaded, and what the work raises."""
         known = {text: value for text in texts if (value := self.remembered(text)) is not None}
         joined: list[_Pending[V]] = []
+        self.hits += len(known)
+        self.misses += len(texts) - len(known)
         try:
             for text in texts:
                 if text not in known:
@@ -207,7 +211,7 @@ class QueryEmbedder:
     ) -> None:
         self._embedder = embedder
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="embed-query")
-        self._queries, self._sentences = (
+        self.of_queries, self.of_sentences = (
             Batches[Vector](work, cache=size, batch=batch, queue=queue)
             for work, size in ((self._query_vectors, cache), (self._sentence_vectors, sentences))
         )
@@ -217,22 +221,22 @@ class QueryEmbedder:
 
         Raises EmbedderUnavailable, Overloaded.
         """
-        if any(self._queries.remembered(text) is None for text in texts):
+        if any(self.of_queries.remembered(text) is None for text in texts):
             await self._embedder()
-        return await self._queries.values(texts)
+        return await self.of_queries.values(texts)
 
     async def embed_sentences(self, texts: Sequence[str]) -> Vectors:
         """Of a question and the sentences to compare with it, one row each. Errors: as `embed`."""
         await self._embedder()
-        known = {text: vector for text in texts if (vector := self._queries.remembered(text)) is not None}
+        known = {text: vector for text in texts if (vector := self.of_queries.remembered(text)) is not None}
         rest = [text for text in texts if text not in known]
-        known |= zip(rest, await self._sentences.values(rest), strict=True)
+        known |= zip(rest, await self.of_sentences.values(rest), strict=True)
         return np.stack([known[text] for text in texts])
 
     async def close(self) -> None:
         """Wait for the calls under way, then end the threads."""
-        await self._queries.close()
-        await self._sentences.close()
+        await self.of_queries.close()
+        await self.of_sentences.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _query_vectors(self, texts: Sequence[str]) -> list[Vector]:

@@ -1,4 +1,4 @@
-"""/, /health, /version and /backends."""
+"""/, /health, /version, /metrics and /backends."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.router import Backend, Backends
 from app.instance import installed_version
+from app.observability.metrics import MEDIA_TYPE
+from app.services.monitoring import Monitoring
 from app.services.ranking import Rankers, can_rank
 from app.wiring import Dependency, WarmUp
 
@@ -71,6 +73,19 @@ async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
 async def show_version() -> Version:
     """Name and version of the service."""
     return Version(name="winnow", version=installed_version())
+
+
+@get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Metrics",
+    media_type=MEDIA_TYPE,
+    responses={200: ResponseSpec(str, media_type=MEDIA_TYPE, generate_examples=False), **problems(403)},
+    opt={"scope": "metrics"},
+)
+async def show_metrics(monitoring: Injected[Monitoring]) -> bytes:
+    """For Prometheus: what was counted, and the state at the moment. docs/metrics.md lists all of it."""
+    return await monitoring.text()
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):

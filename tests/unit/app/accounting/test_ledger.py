@@ -124,6 +124,19 @@ async def test_what_memory_cannot_hold_is_counted(tmp_path: Path) -> None:
     assert logs[-1]["calls"] == 50
 
 
+async def test_it_tells_how_long_the_oldest_call_has_waited(tmp_path: Path) -> None:
+    """Nothing waits: 0. While the disk fails: since the first of them ended."""
+    (tmp_path / "file").touch()
+    now = 1000.0
+    ledger = Ledger(tmp_path / "file" / "l.sqlite3", QUICK, lambda: now)
+    assert ledger.lag_s() == 0
+    for second in range(3):
+        await ledger.append(record(at=1000.0 + second))
+    now = 1010.0
+    assert ledger.lag_s() == 10
+    ledger.close()
+
+
 async def test_after_its_end_it_takes_no_more(tmp_path: Path) -> None:
     """A late row is counted as lost, and nobody waits for it."""
     ledger = Ledger(tmp_path / "l.sqlite3")
