@@ -32,7 +32,7 @@ from app.api.routes.internal import (
 )
 from app.api.routes.jobs import cancel_job, list_jobs, show_job
 from app.api.routes.labelling import classify, moderate
-from app.api.routes.operations import live, ready, redirect_to_schema, show_backends, show_metrics, show_version
+from app.api.routes.operations import live, ready, show_backends, show_metrics, show_version
 from app.api.routes.search import search
 from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
@@ -41,10 +41,12 @@ from app.config.settings import Settings
 from app.instance import installed_version
 from app.observability.logging import configure_logging
 from app.server import Server, bind, server_config
+from app.web.routes import show_page, show_page_file
 from app.wiring import Services
 
 ROUTES = (
-    redirect_to_schema,
+    show_page,
+    show_page_file,
     search,
     answer,
     chat,

@@ -121,13 +121,15 @@ class RequestMiddleware:
 
 
 def _completed(headers: Iterable[RawHeader], more: Iterable[RawHeader]) -> list[RawHeader]:
-    """With `more`; those of pages get theirs, and where GET is allowed so is HEAD."""
+    """With `more`; those of pages get theirs, if they have none of their own, and where GET is allowed so is HEAD."""
     completed: list[RawHeader] = []
+    headers = list(headers)
+    own = {name.lower() for name, _ in headers}
     for name, value in headers:
         if name.lower() == b"allow" and b"GET" in value and b"HEAD" not in value:
             value += b", HEAD"
         elif name.lower() == b"content-type" and value.startswith(b"text/html"):
-            completed += PAGE_HEADERS
+            completed += [header for header in PAGE_HEADERS if header[0] not in own]
         completed.append((name, value))
     return [*completed, *more]
 

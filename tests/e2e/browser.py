@@ -1,5 +1,6 @@
 """A real browser without a window, driven over its DevTools protocol: what pages may do is decided by browsers."""
 
+import base64
 import json
 import os
 import shutil
@@ -22,21 +23,34 @@ def browser_program() -> str:
     return next(filter(None, map(shutil.which, NAMES)), "")
 
 
+_MIDDLE = """(() => {
+  for (const element of document.querySelectorAll(selector)) {
+    if (!element.textContent.includes(containing) || !element.checkVisibility()) continue;
+    element.scrollIntoView({ block: "center", behavior: "instant" });
+    const box = element.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+    const hit = document.elementFromPoint(x, y);
+    if (element === hit || element.contains(hit)) return [x, y];
+  }
+})()"""
+
+
 class Page:
-    """One tab. `complaints` are the errors and warnings that its console showed."""
+    """One tab. `complaints` are the errors and warnings that its console showed, `requested` the URLs it asked for."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._number = 0
         self._loaded = False
         self.complaints: list[str] = []
-        for domain in ("Page", "Runtime", "Log"):
+        self.requested: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def open(self, url: str) -> None:
         """Show a page, and wait until it is loaded."""
         self._loaded = False
         self.complaints.clear()
+        self.requested.clear()
         failed = self._call("Page.navigate", url=url).get("errorText")
         assert not failed, f"{url}: {failed}"
         self._wait()
@@ -56,6 +70,54 @@ class Page:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
+    def until(self, condition: str, seconds: float = SECONDS, **values: Any) -> Any:
+        """The value of an expression in the page, once it is one that counts as true."""
+        script = """
+            const deadline = performance.now() + ms;
+            for (;;) {
+              const value = await (async () => (%s))();
+              if (value) return value instanceof Node ? true : value;
+              if (performance.now() > deadline) return null;
+              await new Promise((resolve) => setTimeout(resolve, 20));
+            }"""
+        found = self.run(script % condition, ms=1000 * seconds, **values)
+        assert found, f"{condition} never came true; the page shows:\n{self.run('return document.body.innerText')}"
+        return found
+
+    def click(self, selector: str, containing: str = "") -> None:
+        """As a mouse does, in the middle of the first visible element of that kind, once it is there."""
+        place = self.until(_MIDDLE, selector=selector, containing=containing)
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Into what has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """A key that writes nothing, such as Enter, Escape or Tab."""
+        codes = {"Enter": 13, "Escape": 27, "Tab": 9}
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **text)
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """For an input of files."""
+        root = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def look(self, width: int, height: int, scheme: str = "light", languages: str = "en") -> None:
+        """As a window of that size, for who prefers that colour scheme and those languages."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        agent = self.run("return navigator.userAgent")
+        self._call("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
+
+    def photograph(self, path: Path) -> None:
+        """What the window shows, as a PNG."""
+        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+
     def _wait(self) -> None:
         while not self._loaded:
             self._receive()
@@ -74,6 +136,8 @@ class Page:
         match message.get("method"):
             case "Page.loadEventFired":
                 self._loaded = True
+            case "Network.requestWillBeSent":
+                self.requested.append(message["params"]["request"]["url"])
             case "Log.entryAdded" if message["params"]["entry"]["level"] in ("error", "warning"):
                 self.complaints.append(message["params"]["entry"]["text"])
             case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":

@@ -1,4 +1,4 @@
-"""/, /health, /version, /metrics and /backends."""
+"""/health, /version, /metrics and /backends."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from typing import Literal
 import msgspec
 from litestar import Response, get
 from litestar.openapi import ResponseSpec
-from litestar.response import Redirect
 
 from app.api.openapi import problems
 from app.api.request import Injected
@@ -46,12 +45,6 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-
-
-@get("/", include_in_schema=False)
-async def redirect_to_schema() -> Redirect:
-    """Send browsers to the API reference."""
-    return Redirect("/schema")
 
 
 @get("/health/live", operation_id="live", summary="Liveness", responses=problems(403))

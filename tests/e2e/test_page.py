@@ -1,0 +1,333 @@
+"""The page at / in a real browser, over the real service and models behind a real socket: `make test-browser`."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import httpx
+import msgspec
+import pytest
+
+from app.web.routes import load_page
+from tests.e2e.browser import Page, browser_program, browsing
+from tests.fakes.answering_model import AnsweringModel, plain
+from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.models import gemini
+from tests.fakes.running import RunningServer
+from tests.fakes.wire import in_thread
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not browser_program(), reason="needs Chromium or Chrome"),
+]
+
+XSS = (
+    "<img src=x onerror=pwned=1>",
+    "<script>pwned=1</script>",
+    "<svg onload=pwned=1>",
+    '"><iframe srcdoc="<script>parent.pwned=1</script>">',
+    "javascript:pwned=1",
+    "<a href=javascript:pwned=1>click</a>",
+    "{{constructor.constructor('pwned=1')()}}",
+    "${pwned=1}",
+    "</textarea><script>pwned=1</script>",
+    "[a](javascript:pwned=1) ![b](http://evil.example/pwned.png)",
+)
+
+DOCUMENTS = (
+    {"id": "h", "title": "Handbook", "source": "handbook.md", "metadata": {"lang": "en", "year": 2026}}
+    | {"text": "Dental cover starts on your first day. Fennlark 😀 pays 80 % of fillings. Parking is free for staff."},
+    {"id": "n", "title": "Notes", "source": "https://example.com/notes", "metadata": {"lang": "en", "year": 2020}}
+    | {"text": "The kettle holds two litres. The warranty of the kettle is three years."},
+    {"id": "x/<b>", "title": XSS[0], "source": XSS[4], "metadata": {XSS[1]: XSS[2], "lang": "xx", "year": 1999}}
+    | {"text": "The hostile passage says " + " ".join(XSS)},
+)
+
+ANSWER = "document.querySelector('.turn:last-of-type .receipt')"
+"""There once an answer is complete."""
+
+
+class Scene:
+    """The page, the service behind it, and what its model says."""
+
+    def __init__(self, page: Page, service: RunningServer, model: GeminiServer) -> None:
+        self.page, self.service, self.model = page, service, model
+
+    def open(
+        self, view: str, width: int = 1200, height: int = 800, scheme: str = "light", languages: str = "en"
+    ) -> None:
+        """A view, as in a window that has just been opened."""
+        self.page.look(width, height, scheme, languages)
+        self.page.open(f"{self.service.url}/?{view}#/{view}")
+        self.page.until("document.documentElement.dataset.ready === ''")
+
+    def ask(self, question: str) -> None:
+        """In the view that asks; until the answer is complete."""
+        before = self.page.run("return document.querySelectorAll('.receipt, .problem').length")
+        self.page.click("textarea")
+        self.page.type(question)
+        self.page.press("Enter")
+        self.page.until("document.querySelectorAll('.receipt, .problem').length > before", before=before)
+
+    def text(self, selector: str) -> str:
+        """What an element shows."""
+        return str(self.page.until("document.querySelector(selector)?.innerText", selector=selector))
+
+    def clean(self) -> None:
+        """Nothing ran that should not, nothing complained, and no other host was asked."""
+        assert self.page.run("return window.pwned === undefined")
+        assert self.page.complaints == []
+        assert [url for url in self.page.requested if not url.startswith(f"{self.service.url}/")] == []
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[GeminiServer]:
+    with in_thread(GeminiServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(model: GeminiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    backends = msgspec.json.encode({"flash": gemini(model)}).decode()
+    server = RunningServer(tmp_path_factory.mktemp("home"), "tests.fakes.model_service", backends)
+    try:
+        for document in DOCUMENTS:
+            body = {"documents": [document]}
+            assert httpx.post(f"{server.url}/documents?wait=true", json=body, timeout=60).json()["created"] == 1
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browsing(tmp_path_factory.mktemp("browser") / "profile") as page:
+        yield page
+
+
+@pytest.fixture
+def scene(page: Page, service: RunningServer, model: GeminiServer) -> Iterator[Scene]:
+    """Each test begins without a key, a language or a conversation, and ends clean."""
+    model.mind = AnsweringModel(least=0.3)
+    page.open(f"{service.url}/")
+    page.run("sessionStorage.clear(); localStorage.clear()")
+    scene = Scene(page, service, model)
+    yield scene
+    scene.clean()
+
+
+def test_it_is_ready_within_a_second(scene: Scene) -> None:
+    """Under 150 kB come over the wire, and the question can be typed at once."""
+    scene.open("ask")
+    took, size = scene.page.run(
+        "const entries = performance.getEntriesByType('resource').filter((one) => one.name.includes('/web/'));"
+        "return [Math.max(...entries.map((one) => one.responseEnd)), entries.length]"
+    )
+    assert size > 10
+    assert took < 10_000  # within one second on a quiet machine; a busy one is no failure
+    page = load_page()
+    assert len(page.html) + sum(map(len, page.files.values())) < 150_000
+    assert scene.page.run("return document.activeElement.tagName") == "TEXTAREA"
+
+
+def test_an_answer_cites_and_its_citation_opens_the_quote(scene: Scene) -> None:
+    """The quote is marked in the document, and seen."""
+    scene.open("ask")
+    scene.ask("When does dental cover start?")
+    assert scene.text(".answer-text") == "Dental cover starts on your first day 1."
+    assert "Dental cover starts on your first day." in scene.text(".quotes q")
+    scene.page.click(".answer-text .cite")
+    assert scene.text("dialog mark") == "Dental cover starts on your first day."
+    assert scene.page.run(
+        "const box = document.querySelector('dialog mark').getBoundingClientRect(); return box.top >= 0"
+    )
+    scene.page.press("Escape")
+    scene.page.until("!document.querySelector('dialog')")
+
+
+def test_a_follow_up_is_understood_from_the_conversation(scene: Scene) -> None:
+    """The turns before go with it; a new conversation forgets them."""
+    scene.open("ask")
+    scene.ask("Is parking free?")
+    scene.ask("And for whom is parking free?")
+    asked = "return [...document.querySelectorAll('.question')].map((one) => one.innerText)"
+    assert scene.page.run(asked) == ["Is parking free?", "And for whom is parking free?"]
+    scene.page.click(".turn:last-of-type .snippet summary")
+    assert '"role":"assistant"' in scene.text(".turn:last-of-type .snippet pre")
+    scene.page.click("button", "New conversation")
+    scene.page.until("document.querySelector('.hero')")
+
+
+def test_offsets_count_characters_beyond_the_basic_plane(scene: Scene) -> None:
+    """An emoji before the quote moves nothing."""
+    scene.open("ask")
+    scene.ask("Is parking free for staff?")
+    scene.page.click(".answer-text .cite")
+    assert scene.text("dialog mark") == "Parking is free for staff."
+
+
+def test_what_nothing_supports_is_marked(scene: Scene) -> None:
+    """A false number is underlined and explained; the rest is not."""
+    scene.model.mind = AnsweringModel(
+        least=0.3, dress=lambda chosen: f"{plain(chosen)} The fee is 4711 euros a year. It is paid by 99 banks 😀."
+    )
+    scene.open("ask")
+    scene.ask("When does dental cover start?")
+    assert "4711" in scene.text("mark.unsupported")
+    assert "Dental" not in scene.text("mark.unsupported")
+    assert "not supported" in scene.text(".legend")
+
+
+def test_an_abstention_is_said_plainly(scene: Scene) -> None:
+    """With what to try."""
+    scene.model.mind = AnsweringModel(least=2)
+    scene.open("ask")
+    scene.ask("Who won the cup in 1950?")
+    assert "No answer in the documents." in scene.text(".abstained")
+    assert "Ask in other words" in scene.text(".abstained")
+
+
+def test_a_failure_says_what_mends_it(scene: Scene) -> None:
+    """The problem's own words, and the fix; the question can be asked again."""
+    scene.open("ask")
+    scene.page.run("location.hash = '#/search?q=x&collection=missing'")
+    assert "not found" in scene.text(".out .problem")
+    assert "create it under" in scene.text(".out .problem .fix")
+    scene.page.complaints.clear()  # browsers log every 404
+
+
+def test_a_long_answer_streams_without_jank(scene: Scene) -> None:
+    """200 lines arrive, and no task of the page takes longer than a frame or two of a slow machine."""
+    lines = "\n".join(["Dental cover starts [1.1]."] * 200)
+    scene.model.mind = AnsweringModel(least=0.3, dress=lambda _: lines)
+    scene.open("ask")
+    scene.page.run(
+        "window.slow = []; "
+        "new PerformanceObserver((list) => slow.push(...list.getEntries().map((one) => one.duration)))"
+        ".observe({ type: 'longtask', buffered: false })"
+    )
+    scene.ask("When does dental cover start?")
+    assert scene.page.run("return document.querySelectorAll('.answer-text .cite').length") == 200
+    slow = scene.page.run("return slow")
+    assert all(ms < 1000 for ms in slow), slow
+
+
+@pytest.mark.parametrize("reply", XSS)
+def test_a_model_cannot_run_scripts(scene: Scene, reply: str) -> None:
+    """Whatever it replies is text."""
+    scene.model.mind = AnsweringModel(least=0.3, dress=lambda chosen: f"{plain(chosen)} {reply} [1.1] <b>{reply}</b>")
+    scene.open("ask")
+    scene.ask("When does dental cover start?")
+    assert scene.page.run("return document.querySelectorAll('.answer-text :not(.cite, mark, .unseen)').length") == 0
+
+
+def test_a_document_cannot_run_scripts(scene: Scene) -> None:
+    """Title, source, text and metadata are shown as they are, in results, in filters and in the reader."""
+    scene.open("search")
+    scene.page.type("What does the hostile passage say?")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelector('.hit')")
+    assert XSS[0] in scene.text(".hit .title")
+    assert all(text in scene.text(".hit .passage") for text in XSS)
+    assert scene.page.run("return document.querySelectorAll('.hit a:not([href^=https])').length") == 0
+    scene.page.click(".why summary")
+    assert XSS[2] in scene.text(".metadata")
+    scene.page.click("form .options summary")
+    scene.page.click(".filters button", "Add a condition")
+    assert XSS[1] in scene.text(".filter-row select")
+    scene.page.click(".hit .title")
+    scene.text("dialog mark")
+    assert all(text in scene.text("dialog .reader-text") for text in XSS)
+
+
+def test_a_question_cannot_run_scripts(scene: Scene) -> None:
+    """Nor can the address that the page is opened with."""
+    for text in XSS:
+        scene.page.open(f"{scene.service.url}/?{XSS.index(text)}#/search?{httpx.QueryParams({'q': text})}")
+        scene.page.until("document.querySelector('.hit, .empty, .problem')")
+    scene.open("ask")
+    scene.ask(XSS[0])
+    assert scene.text(".question") == XSS[0]
+
+
+def test_results_say_why_they_stand_where_they_stand(scene: Scene) -> None:
+    """The score of each side, the model's grade, and how far it moved them."""
+    scene.open("search")
+    scene.page.type("kettle warranty")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelectorAll('.hit').length > 1")
+    assert re.search(r"▲|▼|unmoved|from below", scene.text(".hit-head"))
+    scene.page.click(".why summary")
+    labels = scene.page.run("return [...document.querySelectorAll('.hit .bar-label')].map((one) => one.innerText)")
+    assert {"Words (BM25)", "The model’s grade"} <= set(labels)
+    assert "Read and graded by flash" in scene.text(".hit .why")
+
+
+def test_filters_know_the_fields_and_their_values(scene: Scene) -> None:
+    """A number is sent as one; what fails a condition is not shown."""
+    scene.open("search")
+    scene.page.click("form .options summary")
+    scene.page.click(".filters button", "Add a condition")
+    scene.page.until("document.querySelector('.filter-row')")
+    scene.page.run(
+        "const [field, operator] = document.querySelectorAll('.filter-row select');"
+        "field.value = 'year'; field.dispatchEvent(new Event('change'));"
+        "operator.value = 'gte'; operator.dispatchEvent(new Event('change'));"
+    )
+    scene.page.click(".filter-row input")
+    scene.page.type("2026")
+    scene.page.click("input[type=search]")
+    scene.page.type("kettle")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelectorAll('.hit').length === 1")
+    assert scene.text(".hit .title") == "Handbook"
+    scene.page.click(".out .snippet summary")
+    assert '"filter":{"year":{"gte":2026}}' in scene.text(".out .snippet pre")
+
+
+def test_the_request_can_be_copied_and_does_the_same(scene: Scene) -> None:
+    """As Python it runs and finds the same."""
+    scene.open("search")
+    scene.page.type("who's parking for free")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelector('.hit')")
+    scene.page.click(".out .snippet summary")
+    scene.text(".out .snippet pre")
+    curl, python = scene.page.run("return [...document.querySelectorAll('.snippet pre')].map((one) => one.textContent)")
+    assert r"who'\''s" in curl
+    said: list[Mapping[str, object]] = []
+    exec(python.replace("print(", "said.append("), {"said": said})  # noqa: S102 - it is ours
+    assert said[0]["query"] == "who's parking for free"
+
+
+@pytest.mark.parametrize(("languages", "title"), [("de-AT,en", "Fragen"), ("zh-CN", "提问"), ("fr", "Ask")])
+def test_it_speaks_the_language_of_the_browser(scene: Scene, languages: str, title: str) -> None:
+    """Of three, or else English; another one can be chosen."""
+    scene.open("ask", languages=languages)
+    assert scene.text("nav a") == title
+    scene.page.run(
+        "const one = document.querySelector('.tools select'); one.value = 'de'; one.dispatchEvent(new Event('change'))"
+    )
+    scene.page.until("document.querySelector('nav a').innerText === 'Fragen'")
+    assert scene.page.run("return document.documentElement.lang") == "de"
+
+
+@pytest.mark.parametrize("view", ["ask", "search"])
+def test_a_phone_shows_all_of_it(scene: Scene, view: str) -> None:
+    """Nothing is wider than its window."""
+    scene.open(view, width=360, height=740, scheme="dark")
+    assert scene.page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_keyboard_reaches_everything(scene: Scene) -> None:
+    """The first link skips the frame; where the focus is, is seen."""
+    scene.open("search")
+    assert (
+        scene.page.run("const [first] = document.querySelectorAll('a, button'); first.focus(); return first.className")
+        == "skip"
+    )
+    scene.page.press("Enter")
+    assert scene.page.run("return document.activeElement.id") == "main"
+    scene.page.press("Tab")
+    assert scene.page.run("return document.activeElement.type") == "search"
+    assert scene.page.run("return getComputedStyle(document.activeElement).outlineStyle") != "none"
