@@ -52,7 +52,7 @@ def load_page(folder: Path = FILES) -> Page:
     return Page(version=version, html=html.encode(), files=files)
 
 
-@get("/", include_in_schema=False)
+@get("/", include_in_schema=False, opt={"scope": "public"})
 async def show_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The page to use the service by hand. It has no content of its own, and so needs no key."""
     page = load_page()
@@ -62,7 +62,7 @@ async def show_page(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(page.html, headers=headers, media_type=_MEDIA_TYPES[".html"])
 
 
-@get("/web/{version:str}/{name:path}", include_in_schema=False)
+@get("/web/{version:str}/{name:path}", include_in_schema=False, opt={"scope": "public"})
 async def show_page_file(version: FromPath[str], name: FromPath[Path]) -> Response[bytes]:
     """A file of the page. One of another version is asked for by a page from before an upgrade. Raises NotFound."""
     page, path = load_page(), name.as_posix().removeprefix("/")
