@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from indexing.documents import Image as Image
 from indexing.documents import PageStart
 from indexing.errors import Fallback as Fallback
 from indexing.filters import Filter, Scalar
@@ -201,13 +202,6 @@ LaterPages = Mapping[str, tuple[PageStart, ...]]
 """The pages that begin inside a hit, by its id, where there are any."""
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
-
-    data: bytes
-    media_type: str
-
-
 class Function(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A function that the client runs for a model. `parameters` is a JSON Schema; `strict`: arguments must fit it."""
 
@@ -241,6 +235,16 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
 
 
+class PictureSource(msgspec.Struct, frozen=True):
+    """Where a picture or a PDF is: an http(s) URL, base64, a `data:` URL, or its bytes. Of a PDF `pages` are shown,
+    counted from 1; None: all. `pointer` is the request's field, for errors.
+    """
+
+    pointer: str
+    content: str | bytes
+    pages: tuple[int, ...] | None = None
+
+
 class Turn(msgspec.Struct, frozen=True):
     """A turn of the conversation. Pictures stand before the text, and only in a user's turn.
 
@@ -249,7 +253,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     role: Literal["user", "assistant", "tool"]
     content: str
-    images: tuple[Image, ...] = ()
+    images: tuple[PictureSource, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
 
@@ -374,7 +378,7 @@ class ChatTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The reply of /chat. `timings_ms` holds chat, first_token (of a stream) and total."""
+    """The reply of /chat. `timings_ms` holds images (fetching and decoding), chat, first_token (of a stream), total."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -388,29 +392,6 @@ class ReplyToText(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     finish_reason: Literal["stop", "length"]
-
-
-class PictureSource(msgspec.Struct, frozen=True):
-    """Where a picture is: an http(s) URL, base64, or a `data:` URL. `pointer` is the request's field, for errors."""
-
-    pointer: str
-    text: str
-
-    @property
-    def is_url(self) -> bool:
-        """Whether it has to be fetched. Base64 has no colon."""
-        return ":" in self.text[:100] and not self.text.startswith("data:")
-
-
-class VisionTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One /vision. `backend` None: the settings' default."""
-
-    prompt: str
-    pictures: tuple[PictureSource, ...]
-    system: str = ""
-    backend: str | None = None
-    max_output_tokens: int = 1024
-    temperature: float = 0.0
 
 
 class CallsDelta(msgspec.Struct, frozen=True):

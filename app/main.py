@@ -36,7 +36,7 @@ from app.api.routes.operations import live, ready, show_backends, show_metrics, 
 from app.api.routes.search import search
 from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
-from app.api.routes.vision import vision
+from app.api.routes.vision import VisionBody, vision
 from app.config.settings import Settings
 from app.instance import installed_version
 from app.observability.logging import configure_logging
@@ -87,7 +87,7 @@ ROUTES = (
 
 def create_app(settings: Settings, services: Services, samples: Path | None = None) -> Litestar:
     """The ASGI application. It starts and closes the services with its lifespan; see `Services.start` for `samples`."""
-    shapes = StructShapes(DocumentsRequest, DocumentBody)
+    shapes = StructShapes(DocumentsRequest, DocumentBody, VisionBody)
     app = Litestar(
         ROUTES,
         lifespan=[_lifetime(services, samples)],

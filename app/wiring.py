@@ -26,7 +26,8 @@ from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
 from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
-from app.services.chat import ChatService
+from app.services.chat import STAGE as CHAT
+from app.services.chat import VISION, ChatService
 from app.services.classify import ClassifyService
 from app.services.complete import STAGE as COMPLETE
 from app.services.complete import CompleteService
@@ -38,14 +39,13 @@ from app.services.jobs import Jobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.moderate import ModerateService
 from app.services.monitoring import Counting, Monitoring, State
+from app.services.pictures import Pictures
 from app.services.ranking import Rankers
 from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
 from app.services.translate import TranslateService
-from app.services.vision import STAGE as VISION
-from app.services.vision import VisionService
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
@@ -133,17 +133,14 @@ class Services:
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
-        self.chat_service = ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s)
-        self.complete_service = CompleteService(
-            ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s, COMPLETE)
-        )
+        self._pictures = Pictures(Fetcher(settings.fetch))
+        self._on_close("pictures", self._pictures.close)
+        self.chat_service = self._chats(CHAT)
+        self.vision_service = self._chats(VISION)
+        self.complete_service = CompleteService(self._chats(COMPLETE))
         self.classify_service = ClassifyService(self.router.get, settings.service.backend)
         self.moderate_service = ModerateService(self.router.get, settings.service.backend)
         self.translate_service = TranslateService(self.router.get, settings.service.backend)
-        self.vision_service = VisionService(
-            ChatService(self.router.get, settings.service.backend, settings.routing.deadline_s, VISION),
-            Fetcher(settings.fetch),
-        )
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
@@ -199,6 +196,10 @@ class Services:
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""
         return (await self.router.get()).clients
+
+    def _chats(self, stage: str) -> ChatService:
+        service, routing = self.settings.service, self.settings.routing
+        return ChatService(self.router.get, service.backend, routing.deadline_s, self._pictures, stage)
 
     def _resource(
         self, name: str, open_it: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]

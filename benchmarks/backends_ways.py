@@ -16,8 +16,11 @@ from app.backends.base import Adapter, ChatRequest, Message
 from app.backends.pool import BackendPool
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
+from app.config.settings import FetchSettings
 from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
 from app.services.chat import ChatService
+from app.services.fetch import Fetcher
+from app.services.pictures import Pictures
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a text and returns what was said to it."""
@@ -118,7 +121,8 @@ def _whole(router: Router) -> Way:
     async def given() -> Router:
         return router
 
-    tasks, caller = ChatService(given, "auto", PLENTY_S), Caller(request_id="benchmark")
+    tasks = ChatService(given, "auto", PLENTY_S, Pictures(Fetcher(FetchSettings())))
+    caller = Caller(request_id="benchmark")
 
     def asking(text: str) -> ChatTask:
         return ChatTask(messages=(Turn("user", text),), max_output_tokens=MOST_TOKENS)

@@ -95,6 +95,13 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         return digest.hexdigest()
 
 
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
+
+    data: bytes
+    media_type: str
+
+
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A passage: `text == document.text[start:end]`, with its place in the document.
 

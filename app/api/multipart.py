@@ -138,34 +138,55 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_upload(request: BodyRequest, max_json_bytes: int, count: CountBytes) -> Upload:
     """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `count` raises."""
-    content_type = request.headers.get("content-type")
-    if (content_type or "").partition(";")[0].strip().lower() == MULTIPART:
+    if is_form(request.headers.get("content-type")):
         return await _from_form(request, count)
+    return _from_json(await read_json(request, max_json_bytes, count))
+
+
+async def read_json(request: BodyRequest, max_bytes: int, count: CountBytes) -> bytes:
+    """The body of a call that takes forms as well. Raises UnsupportedMediaType, TooLarge, and what `count` raises."""
     try:
-        require_json(content_type)
+        require_json(request.headers.get("content-type"))
     except UnsupportedMediaType as exc:
         raise UnsupportedMediaType(f"{exc}; or send files as {MULTIPART}") from exc
-    refusal = f"a JSON body may have {max_json_bytes} bytes; send several requests, or files as {MULTIPART}"
-    return _from_json(await limited(request, max_json_bytes, refusal, count))
+    refusal = f"a JSON body may have {max_bytes} bytes; send several requests, or files as {MULTIPART}"
+    return await limited(request, max_bytes, refusal, count)
 
 
-def request_body() -> RequestBody:
-    """Both forms of the body, for the OpenAPI document."""
-    files = Schema(type="array", items=Schema(type="string", format="binary"), min_items=1)  # type: ignore[arg-type]
+def is_form(content_type: str | None) -> bool:
+    """Whether the header names a form with files."""
+    return (content_type or "").partition(";")[0].strip().lower() == MULTIPART
+
+
+def both_bodies(kind: type[msgspec.Struct], fields: dict[str, Schema], needs: list[str], about: str) -> RequestBody:
+    """A body that is JSON of `kind` or a form of these fields, for the OpenAPI document."""
     form = Schema(
         type="object",  # type: ignore[arg-type]
-        properties={"files": files, "collection": Schema(type="string", min_length=1, max_length=255)},  # type: ignore[arg-type]
-        required=["files"],
+        properties=fields,  # type: ignore[arg-type]
+        required=needs,
         additional_properties=False,
-        description="Files of any format that is read, several under the same name `files`. A file of records (JSON "
-        "lines, a JSON array) is several documents.",
+        description=about,
     )
     return RequestBody(
         required=True,
         content={
-            "application/json": OpenAPIMediaType(schema=Reference(ref=f"{_REF}DocumentsRequest")),
+            "application/json": OpenAPIMediaType(schema=Reference(ref=f"{_REF}{kind.__name__}")),
             MULTIPART: OpenAPIMediaType(schema=form),
         },
+    )
+
+
+FILES = Schema(type="array", items=Schema(type="string", format="binary"), min_items=1)  # type: ignore[arg-type]
+
+
+def request_body() -> RequestBody:
+    """Both forms of the body of documents."""
+    return both_bodies(
+        DocumentsRequest,
+        {"files": FILES, "collection": Schema(type="string", min_length=1, max_length=255)},  # type: ignore[arg-type]
+        ["files"],
+        "Files of any format that is read, several under the same name `files`. A file of records (JSON lines, a JSON "
+        "array) is several documents.",
     )
 
 
@@ -201,12 +222,12 @@ def _bytes(escape: bytes) -> bytes:
 async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:
     parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1, count)
     if unknown := {part.name for part in parts} - {"files", "collection"}:
-        raise _refused(*((name, "unknown field; known are files, collection") for name in sorted(unknown)))
+        raise refused(*((name, "unknown field; known are files, collection") for name in sorted(unknown)))
     files = [part for part in parts if part.name == "files"]
     if not 1 <= len(files) <= MAX_DOCUMENTS:
-        raise _refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
+        raise refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
     if not all(file.filename for file in files):
-        raise _refused(("files", "every part must be a file with a filename"))
+        raise refused(("files", "every part must be a file with a filename"))
     submissions: list[Submission] = [
         SubmittedFile(
             name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type
@@ -220,10 +241,11 @@ def _collection(parts: Sequence[Part]) -> str:
     named = [part for part in parts if part.name == "collection"]
     name = named[0].text() if named else "default"
     if len(named) > 1 or any(part.filename is not None for part in named) or not 1 <= len(name) <= 255:
-        raise _refused(("collection", "one text of 1 to 255 characters is expected"))
+        raise refused(("collection", "one text of 1 to 255 characters is expected"))
     return clean(name)
 
 
-def _refused(*match: tuple[str, str]) -> InvalidRequest:
+def refused(*match: tuple[str, str]) -> InvalidRequest:
+    """The error of these fields and what is wrong with each."""
     problems = tuple(FieldProblem(f"/{name}", detail) for name, detail in match)
     return InvalidRequest("; ".join(f"{p.pointer}: {p.detail}" for p in problems), problems)

@@ -1,7 +1,7 @@
 """Answers and replies as server-sent events: sources, delta, citation, and finally done or error."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -14,7 +14,17 @@ from litestar.response import Stream
 
 from app.api.problem_details import Problem, note_failure, problem_of
 from app.api.request import BodyRequest, request_id, while_connected
-from app.domain import AnswerDone, AnswerEvent, CallsDelta, ChatDone, ChatEvent, CitationMade, SourcesFound, TextDelta
+from app.domain import (
+    AnswerDone,
+    AnswerEvent,
+    CallsDelta,
+    ChatDone,
+    ChatEvent,
+    ChatResult,
+    CitationMade,
+    SourcesFound,
+    TextDelta,
+)
 
 Event = AnswerEvent | ChatEvent
 
@@ -51,6 +61,22 @@ class EventFormat(Protocol):
 async def streamed(request: BodyRequest, stream: AsyncIterator[Event], ping_s: float) -> Response[Any]:
     """The first event is awaited before the response begins, so that early failures keep their status."""
     return await _streamed(NativeEvents(), request, with_silence(stream, ping_s), patient=True)
+
+
+async def whole_or_streamed(
+    request: BodyRequest,
+    whole: Callable[[], Awaitable[ChatDone]],
+    stream_it: Callable[[], AsyncIterator[Event]],
+    ping_s: float,
+    *,
+    stream: bool,
+) -> Response[ChatResult]:
+    """The reply as JSON, or as events if `stream`, or if the header Accept names them."""
+    if stream or wants_events(request.headers.get("accept")):
+        return await streamed(request, stream_it(), ping_s)
+    result = (await while_connected(request, whole())).result
+    request.scope["state"]["timings"] = result.timings_ms
+    return Response(result)
 
 
 async def streamed_as(

@@ -1,6 +1,6 @@
 """The command line's client of a running service."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,18 @@ class RemoteService:
         with self._connected() as client:
             reply = client.post(path, json=body)
             _check(reply, body.get("collection"))
+            decoded: dict[str, Any] = reply.json()
+            return decoded
+
+    def post_form(
+        self, path: str, fields: Mapping[str, Any], parts: Sequence[tuple[str, str | bytes]]
+    ) -> dict[str, Any]:
+        """The JSON body of the reply to a form: `fields`, and then `parts` in their order, bytes as files."""
+        texts = [(name, (None, str(value))) for name, value in fields.items()]
+        files = [(name, (None if isinstance(part, str) else "file", part)) for name, part in parts]
+        with self._connected() as client:
+            reply = client.post(path, files=[*texts, *files])
+            _check(reply)
             decoded: dict[str, Any] = reply.json()
             return decoded
 

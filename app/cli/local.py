@@ -4,7 +4,7 @@ Loads what the service loads. `app.cli.session` imports it only when it is neede
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from app.api.routes.complete import CompleteBody
 from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
 from app.api.routes.translate import TranslateOptionsBody
 from app.api.routes.usage import EstimateRequest
-from app.api.routes.vision import VisionBody
+from app.api.routes.vision import VisionOptions, numbered
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.backends.client import BackendClient
@@ -72,12 +72,14 @@ def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
     return _run(settings, work)
 
 
-def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
-    """What POST /vision answers to this body."""
-    task = decode(msgspec.json.encode(body), VisionBody).to_task()
+def ask_about_pictures(
+    settings: Settings, options: dict[str, Any], pictures: Sequence[tuple[str, str | bytes]]
+) -> dict[str, Any]:
+    """What POST /vision answers to this."""
+    task = decode(msgspec.json.encode(options), VisionOptions).to_task(numbered(pictures))
 
     async def work(services: Services) -> ChatResult:
-        return (await services.vision_service.describe(task, ANONYMOUS)).result
+        return (await services.vision_service.chat(task, ANONYMOUS)).result
 
     return _shown(settings, work)
 

@@ -4,7 +4,7 @@ Only `app.cli.local` loads the index, the models and the API's schemas, and only
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -60,13 +60,15 @@ def answer(settings: Settings, body: dict[str, Any], report: Report = say_nothin
     return local.answer(settings, body, report)
 
 
-def ask_about_pictures(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
-    """POST /vision; returns the response's body."""
+def ask_about_pictures(
+    settings: Settings, options: dict[str, Any], pictures: Sequence[tuple[str, str | bytes]]
+) -> dict[str, Any]:
+    """POST /vision about `files` (bytes) and `image_url`s; returns the response's body."""
     if service := _service(settings):
-        return service.post("/vision", body)
+        return service.post_form("/vision", options, pictures)
     from app.cli import local
 
-    return local.ask_about_pictures(settings, body)
+    return local.ask_about_pictures(settings, options, pictures)
 
 
 def complete_text(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:

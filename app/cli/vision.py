@@ -1,6 +1,5 @@
 """`winnow vision`: ask a model about pictures."""
 
-from base64 import b64encode
 from pathlib import Path
 
 import rich_click as click
@@ -16,6 +15,7 @@ _URLS = ("http://", "https://")
 @click.argument("prompt")
 @click.argument("pictures", nargs=-1, required=True, metavar="FILE|URL...")
 @click.option("--backend", help="A configured name, or auto.  [default: the configured one]")
+@click.option("--pages", help='Pages of PDFs, such as "1-3,7".  [default: all]')
 @click.option("--system", help="Instructions for the model.")
 @click.option("--max-output-tokens", type=click.IntRange(1, 65_536), default=1024, help="Limit of the reply.")
 @click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")
@@ -23,15 +23,17 @@ def vision(
     prompt: str,
     pictures: tuple[str, ...],
     backend: str | None,
+    pages: str | None,
     system: str | None,
     max_output_tokens: int,
     as_json: bool,
 ) -> None:
-    """Ask a model PROMPT about pictures: PNG, JPEG, WebP or GIF files, or URLs of public hosts."""
-    settings = current_settings()
-    body = {"prompt": prompt, "images": [picture_of(one) for one in pictures], "max_output_tokens": max_output_tokens}
-    options = {"backend": backend, "system": system}
-    reply = ask_about_pictures(settings, body | {name: value for name, value in options.items() if value is not None})
+    """Ask a model PROMPT about pictures: PNG, JPEG, WebP, GIF or PDF files, or URLs of public hosts."""
+    given = {"prompt": prompt, "backend": backend, "pages": pages, "system": system}
+    options = {name: value for name, value in given.items() if value is not None}
+    reply = ask_about_pictures(
+        current_settings(), options | {"max_output_tokens": max_output_tokens}, [picture_of(one) for one in pictures]
+    )
     if as_json:
         print_json(reply)
         return
@@ -43,11 +45,11 @@ def vision(
     err.print(line, style="dim", markup=False, highlight=False)
 
 
-def picture_of(argument: str) -> str:
-    """A URL as it is, a file's content in base64. Raises UsageError for a file that cannot be read."""
+def picture_of(argument: str) -> tuple[str, str | bytes]:
+    """A URL as it is, or a file's content, under the field that takes it. Raises UsageError for an unreadable file."""
     if argument.lower().startswith(_URLS):
-        return argument
+        return "image_url", argument
     try:
-        return b64encode(Path(argument).read_bytes()).decode()
+        return "files", Path(argument).read_bytes()
     except OSError as exc:
         raise click.UsageError(f"{argument} cannot be read: {exc.strerror}") from exc

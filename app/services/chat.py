@@ -1,6 +1,6 @@
-"""Use case: chat with a model, without the index."""
+"""Use case: chat with a model, without the index; with pictures, where the model sees."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -14,40 +14,52 @@ from app.domain import (
     ChatEvent,
     ChatResult,
     ChatTask,
+    Image,
     ReplyToText,
     TextDelta,
     ToolCall,
+    Turn,
 )
 from app.observability.timing import Stopwatch
 from app.services.batches import Judged
+from app.services.pictures import Pictures
 
-STAGE = "chat"
+STAGE, VISION = "chat", "vision"
+
+IMAGES = "images"
+"""A timing: fetching and decoding the pictures of a chat."""
 
 
 class ChatService:
     """Runs chats on the backends. The router is asked for with each, so that it can be opened late.
 
-    `default` serves chats that name no backend ("auto" if it is no model); `deadline_s` bounds each. They are
-    accounted and timed as `stage`.
+    `default` serves chats that name no backend ("auto" if it is no model); `deadline_s` bounds each, after its pictures
+    are there. They are accounted and timed as `stage`.
     """
 
     def __init__(
-        self, router: Callable[[], Awaitable[Router]], default: str, deadline_s: float, stage: str = STAGE
+        self,
+        router: Callable[[], Awaitable[Router]],
+        default: str,
+        deadline_s: float,
+        pictures: Pictures,
+        stage: str = STAGE,
     ) -> None:
         self._router = router
         self._default = AUTO if default in RESERVED else default
         self._deadline_s = deadline_s
+        self._pictures = pictures
         self.stage = stage
 
-    async def check(self, backend: str | None, needs: frozenset[Capability]) -> None:
-        """Raises UnknownBackend or MissingCapability where no backend can do that, before any other work."""
-        (await self._router()).route(backend or self._default, needs)
-
     async def chat(self, task: ChatTask, caller: Caller) -> ChatDone:
-        """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError."""
-        route, watch, call = await self._route(task), Stopwatch(), call_of(self.stage, self._deadline_s, caller)
+        """The whole reply. Raises UnknownBackend, MissingCapability, BudgetExceeded, Overloaded, UpstreamError, and
+        InvalidRequest pointing at a picture.
+        """
+        route, watch = await self._route(task), Stopwatch()
+        request = _request(task, await self._images(task, watch))
+        call = call_of(self.stage, self._deadline_s, caller)
         with watch.stage(self.stage):
-            served = await route.complete(_request(task), call)
+            served = await route.complete(request, call)
         result = ChatResult(
             text=served.value.text,
             finish_reason=served.value.finish_reason,
@@ -62,11 +74,13 @@ class ChatService:
 
         Closing it ends the call upstream.
         """
-        route, watch, call = await self._route(task), Stopwatch(), call_of(self.stage, self._deadline_s, caller)
+        route, watch = await self._route(task), Stopwatch()
+        request = _request(task, await self._images(task, watch))
+        call = call_of(self.stage, self._deadline_s, caller)
         text, finish_reason, calls = "", None, list[ToolCall]()
         with watch.stage(self.stage):
             with watch.stage("first_token"):
-                served = await route.stream(_request(task), call)
+                served = await route.stream(request, call)
             try:
                 async for delta in served.value:
                     finish_reason = delta.finish_reason or finish_reason
@@ -94,7 +108,18 @@ class ChatService:
         return Replier(await self._route(task), _request(task))
 
     async def _route(self, task: ChatTask) -> Route:
-        return (await self._router()).route(task.backend or self._default, frozenset(("chat",)))
+        """So nothing is fetched where no backend sees."""
+        sees = any(turn.images for turn in task.messages)
+        needs: frozenset[Capability] = frozenset(("chat", "images") if sees else ("chat",))
+        return (await self._router()).route(task.backend or self._default, needs)
+
+    async def _images(self, task: ChatTask, watch: Stopwatch) -> Iterable[tuple[Image, ...]]:
+        """Those of each picture of the task."""
+        sources = [source for turn in task.messages for source in turn.images]
+        if not sources:
+            return ()
+        with watch.stage(IMAGES):
+            return await self._pictures.images(sources)
 
 
 class Replier:
@@ -118,12 +143,15 @@ class Replier:
         return ReplyToText(text=reply.text, finish_reason=reply.finish_reason)
 
 
-def _request(task: ChatTask) -> ChatRequest:
-    system = (Message(role="system", content=task.system),) if task.system else ()
-    turns = tuple(
-        Message(role=turn.role, content=turn.content, images=turn.images, calls=turn.calls, call_id=turn.call_id)
-        for turn in task.messages
-    )
+def _request(task: ChatTask, images: Iterable[tuple[Image, ...]] = ()) -> ChatRequest:
+    """`images` are those of each picture of the task, in their order."""
+    system, left = (Message(role="system", content=task.system),) if task.system else (), iter(images)
+
+    def message(turn: Turn) -> Message:
+        shown = tuple(image for _ in turn.images for image in next(left))
+        return Message(role=turn.role, content=turn.content, images=shown, calls=turn.calls, call_id=turn.call_id)
+
+    turns = tuple(map(message, task.messages))
     return ChatRequest(
         messages=(*system, *turns),
         max_output_tokens=task.max_output_tokens,

@@ -1,4 +1,4 @@
-"""A reader process that does what the name of a file tells it to."""
+"""A reader process that does what the name of a file tells it to, or of a picture the bytes."""
 
 import os
 import time
@@ -15,17 +15,18 @@ def main() -> None:
 
 
 def _misbehave(request: Request, limits: ReadLimits) -> Reply:
-    if request.name == "hang":
+    name = request.name or (request.data or b"").decode("latin-1")
+    if name == "hang":
         time.sleep(3600)
-    if request.name == "spin":
+    if name == "spin":
         while True:
             pass
-    if request.name == "crash":
+    if name == "crash":
         os.abort()
-    if request.name == "exit":
+    if name == "exit":
         os._exit(3)
-    if request.name == "eat":
+    if name == "eat":
         return Reply(documents=[Document(text="x" * (1 << 40))])
-    if request.name == "print":
+    if name == "print":
         print("noise from a library", flush=True)  # noqa: T201
     return Reply(documents=[Document(text=str(os.getpid()))])

@@ -1,6 +1,7 @@
 """POST /chat, as JSON, as server-sent events, or for many messages as JSON lines."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Meta
 from app.api import sse as events
 from app.api.json_lines import JSONLines, JSONOrLines, LinesResponse, is_json_lines
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, caller_of
 from app.api.schemas import Name, TurnBody
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, Turn
@@ -103,8 +104,5 @@ async def chat(
         batch = await batch_of(chat_service, options, caller, concurrency=data.concurrency, deadline_s=deadline_s)
         return LinesResponse(request, batch)
     task = data.to_task()
-    if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(request, chat_service.stream_chat(task, caller), settings.service.ping_s)
-    result = (await while_connected(request, chat_service.chat(task, caller))).result
-    request.scope["state"]["timings"] = result.timings_ms
-    return Response(result)
+    whole, stream = partial(chat_service.chat, task, caller), partial(chat_service.stream_chat, task, caller)
+    return await events.whole_or_streamed(request, whole, stream, settings.service.ping_s, stream=data.stream)

@@ -1,5 +1,6 @@
 """POST /complete, as JSON or as server-sent events."""
 
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec import Meta
 
 from app.api import sse as events
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, StrictJSON, caller_of, while_connected
+from app.api.request import BodyRequest, Injected, StrictJSON, caller_of
 from app.api.schemas import Name
 from app.config.settings import Settings
 from app.domain import ChatResult
@@ -65,8 +66,5 @@ async def complete(
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `delta`, and `done` or `error`.
     """
     task, caller = data.to_task(), caller_of(request)
-    if data.stream or events.wants_events(request.headers.get("accept")):
-        return await events.streamed(request, complete_service.stream(task, caller), settings.service.ping_s)
-    result = (await while_connected(request, complete_service.complete(task, caller))).result
-    request.scope["state"]["timings"] = result.timings_ms
-    return Response(result)
+    whole, stream = partial(complete_service.complete, task, caller), partial(complete_service.stream, task, caller)
+    return await events.whole_or_streamed(request, whole, stream, settings.service.ping_s, stream=data.stream)

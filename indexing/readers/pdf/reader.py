@@ -41,7 +41,7 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
     Raises UnreadableDocument: "password", "no_text_layer", "too_many_pages", "corrupt".
     """
-    with contextlib.closing(_open(data)) as pdf:
+    with contextlib.closing(open_pdf(data)) as pdf:
         count = len(pdf)
         if count > limits.max_pages:
             raise UnreadableDocument("too_many_pages", f"It has {count} pages; at most {limits.max_pages} are read.")
@@ -63,13 +63,14 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     return [writer.document(title=title, media_type="application/pdf", metadata=metadata)]
 
 
-def _open(data: bytes) -> Any:
+def open_pdf(data: bytes) -> Any:
+    """The PDF, also one that is encrypted with an empty password. Raises UnreadableDocument: "password", "corrupt"."""
     try:
         return pdfium.PdfDocument(data)
     except pdfium.PdfiumError as exc:
         if getattr(exc, "err_code", None) == pdfium_c.FPDF_ERR_PASSWORD:
             raise UnreadableDocument(
-                "password", "It is encrypted; save it without a password and index it again."
+                "password", "It is encrypted; save it without a password and send it again."
             ) from exc
         if getattr(exc, "err_code", None) == pdfium_c.FPDF_ERR_SECURITY:
             raise UnreadableDocument(

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import Document, Image
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
 from indexing.readers.limits import ReadLimits, opened
@@ -31,19 +31,28 @@ _ALARM_GRACE_SECONDS = 10.0
 """The parent kills a child that is late; the alarm ends one that has lost its parent while a library loops."""
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """Of a PDF the pages that are to become pictures, from 1; None: all. More than `most` are refused."""
+
+    pages: tuple[int, ...] | None
+    most: int
+
+
 class Request(msgspec.Struct, frozen=True):
-    """Read `data`, or the file at `path` (bytes, as file names are) when there is none."""
+    """Read `data`, or the file at `path` (bytes, as file names are) when there is none: as documents, or as `shown`."""
 
     name: str
     media_type: str | None
     path: bytes | None = None
     data: bytes | None = None
+    shown: Shown | None = None
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The documents, or why there are none."""
+    """The documents or pictures, or why there are none."""
 
     documents: list[Document] = []
+    images: list[Image] = []
     reason: str = ""
     detail: str = ""
 
@@ -113,6 +122,10 @@ def _read(request: Request, limits: ReadLimits) -> Reply:
     if data is None:
         with opened(Path(os.fsdecode(request.path or b"")), limits) as file:
             data = file.read()
+    if request.shown is not None:
+        from indexing.readers.pictures import pictures_of  # with Pillow, which documents do not need
+
+        return Reply(images=pictures_of(data, limits, request.shown.pages, request.shown.most))
     return Reply(documents=read(data, request.name, limits, request.media_type))
 
 

@@ -10,10 +10,10 @@ from types import TracebackType
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import Document, Image
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
-from indexing.readers.sandbox.child import LENGTH, Reply, Request, framed
+from indexing.readers.sandbox.child import LENGTH, Reply, Request, Shown, framed
 
 _START_SECONDS = 60.0
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
@@ -26,7 +26,7 @@ def _command(child: str) -> tuple[str, ...]:
 
 
 class ReaderPool:
-    """`size` reader processes, started when first needed and kept. Use as an async context manager."""
+    """`size` reader processes, started when first needed and kept. Use as an async context manager, or `close` it."""
 
     def __init__(
         self, limits: ReadLimits | None = None, size: int = 1, child: str = "indexing.readers.sandbox.child"
@@ -44,6 +44,10 @@ class ReaderPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the processes."""
         await asyncio.gather(*(process.close() for process in self._processes))
 
     async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document]:
@@ -52,6 +56,13 @@ class ReaderPool:
             request = Request(name, media_type, data=source)
         else:
             request = Request(name, media_type, path=os.fsencode(source))
+        return (await self._ask(request)).documents
+
+    async def pictures(self, data: bytes, pages: tuple[int, ...] | None, most: int) -> list[Image]:
+        """What `indexing.readers.pictures.pictures_of` returns. Raises UnreadableDocument, also for a timeout."""
+        return (await self._ask(Request("", None, data=data, shown=Shown(pages, most)))).images
+
+    async def _ask(self, request: Request) -> Reply:
         process = await self._idle.get()
         try:
             reply = await process.ask(request)
@@ -59,7 +70,7 @@ class ReaderPool:
             self._idle.put_nowait(process)
         if reply.reason:
             raise UnreadableDocument(reply.reason, reply.detail)
-        return reply.documents
+        return reply
 
 
 class _ReaderCrashed(UnreadableDocument):

@@ -21,6 +21,7 @@ from tests.fakes.chat_chunks import deltas, read_chunks
 from tests.fakes.faults import Fault
 from tests.fakes.models import client_of, openai_style, services_for
 from tests.fakes.openai_server import SECRET, OpenAIServer
+from tests.unit.indexing.readers.test_pictures import saved, solid
 
 pytestmark = pytest.mark.anyio
 
@@ -319,7 +320,7 @@ async def test_a_backends_model_is_asked_straight(
 async def test_what_a_model_can_be_told_goes_through(models: tuple[httpx.AsyncClient, OpenAIServer]) -> None:
     """Stops, a seed, a schema, pictures; the temperature is OpenAI's default where none is given."""
     client, server = models
-    picture = base64.b64encode(b"png").decode()
+    picture = base64.b64encode(saved(solid(), "PNG")).decode()
     body = ask(
         model="tiny",
         stop="END",
@@ -338,11 +339,9 @@ async def test_what_a_model_can_be_told_goes_through(models: tuple[httpx.AsyncCl
     assert [part["type"] for part in turn["content"]] == ["image_url", "text"]
 
 
-@pytest.mark.parametrize(
-    "url", ["https://site.example/a.png", "data:image/gif;base64,AA==", "data:image/png;base64,!", "data:image/png,x"]
-)
-async def test_a_picture_comes_with_the_request(models: tuple[httpx.AsyncClient, OpenAIServer], url: str) -> None:
-    """Nothing is fetched, and what is no picture is named."""
+@pytest.mark.parametrize("url", ["data:image/gif;base64,AA==", "data:image/png;base64,!", "data:image/png,x"])
+async def test_what_is_no_picture_is_named(models: tuple[httpx.AsyncClient, OpenAIServer], url: str) -> None:
+    """400, with the part in `param`."""
     body = ask(model="tiny")
     body["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": url}}]
     response = await models[0].post(PATH, json=body)

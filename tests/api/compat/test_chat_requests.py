@@ -2,9 +2,8 @@
 
 import pytest
 
-from app.api.compat.openai.requests import ChatCompletionBody, MessageBody, Part
+from app.api.compat.openai.requests import ChatCompletionBody, ImageURL, MessageBody, Part
 from app.domain import Turn
-from app.errors import InvalidRequest
 
 
 def user(text: str) -> MessageBody:
@@ -45,9 +44,12 @@ def test_a_model_hears_two_sides_in_turn() -> None:
     assert (task.system, task.max_output_tokens) == ("Be brief.", 100)
 
 
-def test_a_picture_that_is_no_base64_is_named() -> None:
-    """By its message and its part."""
-    url = "data:image/png;base64,!"
-    body = ChatCompletionBody(model="tiny", messages=[MessageBody(role="user", content=[Part(image_url=url)])])
-    with pytest.raises(InvalidRequest, match="/messages/0/content/0/image_url: not valid base64"):
-        body.to_task("gemma", 100)
+def test_a_picture_knows_its_place() -> None:
+    """By its message and its part, through the joining of turns; for errors."""
+    pictures = [Part(text="This?"), Part(image_url="https://site.example/a.png"), Part(image_url=ImageURL("data:,x"))]
+    messages = [user("Look."), MessageBody(role="user", content=pictures)]
+    [turn] = ChatCompletionBody(model="tiny", messages=messages).to_task("gemma", 100).messages
+    assert [(source.pointer, source.content) for source in turn.images] == [
+        ("/messages/1/content/1/image_url", "https://site.example/a.png"),
+        ("/messages/1/content/2/image_url", "data:,x"),
+    ]

@@ -1,7 +1,5 @@
 """The body of a chat completion, read leniently, and what it becomes."""
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,7 +10,7 @@ from msgspec import Meta
 from app.api.compat.inputs import MAX_QUERY_CHARACTERS
 from app.api.request import field_problem
 from app.backends.base import joined
-from app.domain import ChatTask, Function, Image, Query, Question, ToolCall, Tools, Turn
+from app.domain import ChatTask, Function, PictureSource, Query, Question, ToolCall, Tools, Turn
 from app.errors import pointing_at
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -97,13 +95,11 @@ MAX_CHAT_TOKENS = 65_536
 OPENAI_TEMPERATURE = 1.0
 """OpenAI's default, for chats with a model."""
 
-PICTURES = ("image/png", "image/jpeg", "image/webp")
-
 _SYSTEM = ("system", "developer")
 
 
 class ImageURL(msgspec.Struct, frozen=True):
-    """A `data:` URL."""
+    """An http(s) URL, or a `data:` URL of a picture or a PDF."""
 
     url: str
 
@@ -140,18 +136,17 @@ class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def turn(self, pointer: str) -> Turn:
         """A message of any role but the system's. Raises InvalidRequest below `pointer`."""
-        speaker, pictures = self.speaker, self.pictures(pointer)
+        speaker, pictures = self.speaker, self._pictures(pointer)
         calls = calls_of(self.tool_calls, pointer) if speaker == "assistant" else ()
         call_id = (self.tool_call_id or "") if speaker == "tool" else ""
         return Turn(speaker, self.text, pictures, calls, call_id)  # type: ignore[arg-type]
 
-    def pictures(self, pointer: str) -> tuple[Image, ...]:
-        """Raises InvalidRequest below `pointer`."""
+    def _pictures(self, pointer: str) -> tuple[PictureSource, ...]:
         parts = enumerate(self.content if isinstance(self.content, list) else ())
         return tuple(
-            _picture(part.image_url, f"{pointer}/content/{place}")
+            PictureSource(f"{pointer}/content/{place}/image_url", given if isinstance(given, str) else given.url)
             for place, part in parts
-            if part.image_url is not None
+            if (given := part.image_url) is not None
         )
 
 
@@ -282,15 +277,3 @@ def _turns(messages: Sequence[MessageBody]) -> tuple[Turn, ...]:
     ]
     spoken = [turn for turn in turns if turn.content or turn.images or turn.calls or turn.call_id]
     return tuple(joined(list(side)) for _, side in groupby(spoken, key=lambda turn: (turn.role, turn.call_id)))
-
-
-def _picture(given: ImageURL | str, pointer: str) -> Image:
-    url = given if isinstance(given, str) else given.url
-    header, _, data = url.partition(",")
-    media_type = header.removeprefix("data:").partition(";")[0].lower().replace("image/jpg", "image/jpeg")
-    if not header.startswith("data:") or not header.endswith(";base64") or media_type not in PICTURES:
-        raise pointing_at(f"{pointer}/image_url", f"send pictures as data:…;base64,… of {', '.join(PICTURES)}")
-    try:
-        return Image(data=base64.b64decode(data, validate=True), media_type=media_type)
-    except binascii.Error as exc:
-        raise pointing_at(f"{pointer}/image_url", "not valid base64") from exc

@@ -8,11 +8,11 @@ import rich_click as click
 from app.cli.vision import picture_of
 
 
-def test_files_are_sent_in_base64_and_urls_as_they_are(tmp_path: Path) -> None:
+def test_files_and_urls_are_sent_as_they_are(tmp_path: Path) -> None:
     """The service fetches URLs by its rules; a file is read where the command runs."""
     (tmp_path / "a.png").write_bytes(b"hello")
-    assert picture_of(str(tmp_path / "a.png")) == "aGVsbG8="
-    assert picture_of("HTTPS://pictures.example/a.png") == "HTTPS://pictures.example/a.png"
+    assert picture_of(str(tmp_path / "a.png")) == ("files", b"hello")
+    assert picture_of("HTTPS://pictures.example/a.png") == ("image_url", "HTTPS://pictures.example/a.png")
 
 
 @pytest.mark.parametrize("name", ["missing.png", ".", "file:///etc/passwd"])

@@ -1,138 +1,83 @@
-"""Pictures as models get them."""
+"""The pictures of a request: bounded, decoded in another process, and each refusal with its place."""
 
-import struct
-import zlib
-from io import BytesIO
-from typing import Any
+import asyncio
+import base64
 
 import pytest
-from PIL import Image as Pillow
-from PIL import ImageOps
 
-from app.errors import InvalidRequest
-from app.services.pictures import MAX_SCANS, MAX_SIDE, from_base64, prepared
+from app.config.settings import FetchSettings
+from app.domain import PictureSource
+from app.errors import InvalidRequest, Overloaded
+from app.services.fetch import Fetcher
+from app.services.pictures import DECODED_AT_ONCE, MAX_PICTURES, Pictures, from_base64
+from indexing.readers import ReadLimits
+from indexing.readers.sandbox.pool import ReaderPool
+from tests.unit.indexing.readers.making import pdf
+from tests.unit.indexing.readers.test_pictures import saved, solid
 
+pytestmark = pytest.mark.anyio
 
-def saved(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
-    file = BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-def solid(mode: str = "RGB", size: tuple[int, int] = (40, 20)) -> Pillow.Image:
-    return Pillow.new(mode, size, "red" if mode == "RGB" else None)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_plain_picture_is_unchanged(kind: str) -> None:
-    """PNG, JPEG and WebP go along byte by byte, with the type that their first bytes tell."""
-    data = saved(solid(), kind)
-    image = prepared(data)
-    assert (image.data, image.media_type) == (data, f"image/{kind.lower()}")
+PNG = saved(solid(), "PNG")
+MISBEHAVING = "tests.fakes.misbehaving_reader"
 
 
-def _animated(kind: str) -> bytes:
-    return saved(solid(), kind, save_all=True, append_images=[Pillow.new("RGB", (40, 20), "blue")])
+def pictures(readers: ReaderPool | None = None) -> Pictures:
+    return Pictures(Fetcher(FetchSettings()), readers)
 
 
-def _turned() -> bytes:
-    exif = Pillow.Exif()
-    exif[0x0112] = 6
-    return saved(solid(), "JPEG", exif=exif)
+async def refusal(pictures: Pictures, *contents: str | bytes) -> str:
+    sources = [PictureSource(f"/images/{place}", content) for place, content in enumerate(contents)]
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            await pictures.images(sources)
+    finally:
+        await pictures.close()
+    return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("data", "media_type", "size"),
-    [
-        (_turned(), "image/jpeg", (20, 40)),
-        (saved(solid("CMYK"), "JPEG"), "image/jpeg", (40, 20)),
-        (_animated("GIF"), "image/png", (40, 20)),
-        (_animated("WEBP"), "image/png", (40, 20)),
-        (saved(solid(size=(2 * MAX_SIDE, 100)), "PNG"), "image/png", (MAX_SIDE, 50)),
-    ],
-    ids=["turned", "cmyk", "gif", "webp", "wide"],
-)
-def test_what_models_may_not_read_is_made_anew(data: bytes, media_type: str, size: tuple[int, int]) -> None:
-    """Upright, RGB, the first frame, and within the largest side."""
-    image = prepared(data)
-    assert image.media_type == media_type
-    with Pillow.open(BytesIO(image.data)) as picture:
-        assert (picture.size, picture.mode, getattr(picture, "n_frames", 1)) == (size, "RGB", 1)
+async def test_each_source_gives_its_pictures() -> None:
+    """Bytes and base64 alike; a PDF gives its pages."""
+    shown = pictures()
+    document = pdf([(72, 100, "one")], [(72, 100, "two")])
+    sources = [
+        PictureSource("/a", PNG),
+        PictureSource("/b", document),
+        PictureSource("/c", base64.b64encode(PNG).decode()),
+    ]
+    first, pages, second = await shown.images(sources)
+    assert (first, [page.media_type for page in pages]) == (second, ["image/jpeg"] * 2)
+    await shown.close()
 
 
-def _bomb(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (_bomb(10_000, 10_000), "10000 x 10000 pixels"),
-        (_bomb(2**31 - 1, 2**31 - 1), "pixels"),
-        (_bomb(100, 100_000_000), "pixels"),
-        (saved(solid(), "JPEG")[:-40], "damaged"),
-        (saved(solid(), "PNG")[:60], "damaged"),
-        (saved(solid(), "WEBP")[:40], "damaged"),
-        (saved(solid(), "GIF")[:20], "damaged"),
-        (b"\xff\xd8\xff<html>", "damaged"),
-        (b"GIF89a=1;alert(1)", "damaged"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a PNG"),
-        (b"%PDF-1.7", "not a PNG"),
-        (saved(solid(), "BMP"), "not a PNG"),
-        (saved(solid(), "TIFF"), "not a PNG"),
-        (b"", "not a PNG"),
-    ],
-)
-def test_bombs_damage_and_other_types_are_refused(data: bytes, reason: str) -> None:
-    """Before anything is decoded where the header tells it."""
-    with pytest.raises(InvalidRequest, match=reason):
-        prepared(data)
+async def test_too_many_pictures_are_refused() -> None:
+    """Before anything is decoded where their number tells it, and with the pages of PDFs."""
+    assert f"/images/{MAX_PICTURES}: at most" in await refusal(pictures(), *["?"] * (MAX_PICTURES + 1))
+    document = pdf(*[[(72, 100, "page")]] * (MAX_PICTURES // 2 + 1))
+    assert "with the pages of PDFs" in await refusal(pictures(), document, document)
 
 
-def _scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again, which changes no pixel."""
-    data = saved(Pillow.linear_gradient("L"), "JPEG", progressive=True)
-    last = data[data.rindex(b"\xff\xda") : -2]
-    return data[:-2] + last * (count - data.count(b"\xff\xda")) + data[-2:]
+@pytest.mark.parametrize("kind", ["crash", "exit", "hang", "eat"])
+async def test_a_decoder_that_breaks_spoils_its_picture_only(kind: str) -> None:
+    """The picture is pointed at, and the next one is decoded."""
+    readers = ReaderPool(ReadLimits(max_seconds=1 if kind == "hang" else 60, max_memory_bytes=2**30), 1, MISBEHAVING)
+    shown = pictures(readers)
+    with pytest.raises(InvalidRequest, match="/images/0: "):
+        await shown.images([PictureSource("/images/0", kind.encode())])
+    assert await shown.images([PictureSource("/images/0", b"behave")]) == ((),)
+    await shown.close()
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    """Each scan passes over all pixels: a few bytes would cost a second."""
-    assert prepared(_scans(MAX_SCANS)).data == _scans(MAX_SCANS)
-    with pytest.raises(InvalidRequest, match="100 scans"):
-        prepared(_scans(MAX_SCANS + 1))
-
-
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_every_turn_is_undone(orientation: int) -> None:
-    """As Pillow undoes it."""
-    original = Pillow.linear_gradient("L").crop((0, 64, 40, 84)).convert("RGB")
-    exif = Pillow.Exif()
-    exif[0x0112] = orientation
-    data = saved(original, "PNG", exif=exif)
-    with Pillow.open(BytesIO(data)) as turned, Pillow.open(BytesIO(prepared(data).data)) as upright:
-        expected = ImageOps.exif_transpose(turned)
-        assert (upright.size, upright.tobytes()) == (expected.size, expected.tobytes())
-
-
-def test_a_turned_picture_with_damaged_exif_is_taken() -> None:
-    """Only the turn is read of it."""
-    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x8000 + 0x0769, 2, 4, 0x41414141)
-    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
-    with Pillow.open(BytesIO(prepared(saved(solid(), "JPEG", exif=exif)).data)) as picture:
-        assert picture.size == (20, 40)
-
-
-@pytest.mark.parametrize("width", [40, 2 * MAX_SIDE])
-def test_grey_of_16_bits_stays_grey(width: int) -> None:
-    """Pillow alone would make it white."""
-    image = prepared(saved(Pillow.new("I;16", (width, 20), 128 * 257), "PNG"))
-    with Pillow.open(BytesIO(image.data)) as picture:
-        assert (picture.mode, picture.getpixel((10, 5))) == ("RGB", (128, 128, 128))
+async def test_a_long_line_is_refused() -> None:
+    """Whoever would wait for long is told to come back."""
+    shown = Pictures(Fetcher(FetchSettings()), ReaderPool(ReadLimits(), 1, MISBEHAVING), wait_s=0.05)
+    sources = [PictureSource("/image", b"hang")] * DECODED_AT_ONCE
+    busy = asyncio.ensure_future(shown.images(sources))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await shown.images([PictureSource("/image", PNG)])
+    busy.cancel()
+    await asyncio.gather(busy, return_exceptions=True)
+    await shown.close()
 
 
 def test_base64_is_read_with_and_without_a_data_url() -> None:
