@@ -127,6 +127,14 @@ def test_a_weak_lexical_match_does_not_outweigh_a_strong_dense_one() -> None:
     assert ids(fuse(Retrieved(dense=dense, sparse=sparse), dense_unit=0.5, bound=40))[0] == passage("d0").id
 
 
+def test_a_few_shared_words_decide_only_where_the_dense_side_is_unsure() -> None:
+    """A match by a fifth of the query's words is first if the embedder finds all alike, and not if it is sure."""
+    sparse = candidates({1: 8.0, 2: 7.0})
+    for cosine, first in ((0.2, "d1"), (0.32, "d0")):
+        dense = candidates({0: cosine} | {n: 0.1 for n in range(1, 60)})
+        assert fuse(Retrieved(dense=dense, sparse=sparse), dense_unit=0.25, bound=40)[0].passage.id == passage(first).id
+
+
 def test_one_side_alone_scores_by_its_own_measure() -> None:
     """The cosine, or BM25 over its bound; both in [0, 1]."""
     found = candidates({1: 0.7, 2: -0.2})
