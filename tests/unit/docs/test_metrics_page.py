@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from tests.fakes.monitoring_files import alerts
 from tests.fakes.scrape import FAMILIES
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -25,3 +26,8 @@ def test_labels_are_explained() -> None:
     explained = {name for names in _LABEL.findall(PAGE) for name in re.findall(r"\w+", names)}
     used = {label for family in FAMILIES for label in family.labels}
     assert used - explained == {"method", "backend", "model", "version", "collection"} | {"status"} - explained
+
+
+def test_every_alert_is_listed() -> None:
+    """In the order of the rules."""
+    assert re.findall(r"^\| `(Winnow\w+)` \|", PAGE, re.MULTILINE) == list(alerts())

@@ -1,0 +1,154 @@
+"""A real Prometheus reads the service: `make test-prometheus` brings one.
+
+The service, Prometheus and a model's fake server run; every query of the dashboard must return data, and every alert
+rule must load.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from benchmarks.service import Service
+from tests.fakes.faults import Fault
+from tests.fakes.monitoring_files import FOLDER, alerts, queries, scrape_config
+from tests.fakes.openai_model import FakeModel
+from tests.fakes.openai_server import OpenAIServer
+
+pytestmark = [pytest.mark.prometheus, pytest.mark.anyio, pytest.mark.timeout(300)]
+
+UNPACKED = Path(__file__).parents[2] / ".prometheus" / "usr" / "bin"
+WITHIN_S = 120.0
+
+CONFIGURATION = """
+[budgets]
+daily_usd = 100.0
+
+[routing]
+auto = ["gemma"]
+
+[backends.gemma]
+kind = "vllm"
+url = "{url}"
+retries = 0
+price = {{input = 1000.0, output = 1000.0}}
+"""
+
+
+def tool(name: str) -> str:
+    """Prometheus of the system, or the one that make test-prometheus has unpacked."""
+    found = shutil.which(name) or shutil.which(name, path=str(UNPACKED))
+    assert found is not None, f"{name} is not here: make test-prometheus"
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[OpenAIServer]:
+    async with OpenAIServer(model=FakeModel(name="gemma-3")) as server:
+        yield server
+
+
+@pytest.fixture
+async def service(tmp_path: Path, model: OpenAIServer) -> AsyncIterator[Service]:
+    (tmp_path / "winnow.toml").write_text(CONFIGURATION.format(url=model.url), encoding="utf-8")
+    service = Service(tmp_path / "home", tmp_path / "service.log")
+    try:
+        await service.start()
+        await service.until_ready()
+        yield service
+    finally:
+        service.kill()
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, service: Service) -> Iterator[str]:
+    """Its address. It reads twice a second what it reads every 15 s elsewhere; all else is as in deploy/monitoring."""
+    config = scrape_config()
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+    [job] = config["scrape_configs"]
+    job["static_configs"] = [{"targets": [service.url.removeprefix("http://")]}]
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    shutil.copy(FOLDER / "alerts.yml", folder)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        tool("prometheus"),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
+    try:
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def use(client: httpx.AsyncClient, model: OpenAIServer, number: int) -> None:
+    """A bit of everything, failures too."""
+    text = f"Dental cover number {number} starts on the first day."
+    await client.post("/documents", json={"documents": [{"id": f"d{number}", "text": text}]})
+    for query in ("dental cover", f"dental {number}"):
+        await client.post("/search", json={"query": query, "backend": "gemma"})
+    await client.post("/answer", json={"query": "When does dental cover start?"})
+    await client.post("/chat", json={"message": "hello", "stream": True})
+    await client.get(f"/nowhere/{number}")
+    model.expect(Fault.BAD_REQUEST)
+    await client.post("/chat", json={"message": "hello"})
+    model.expect(Fault.BAD_REQUEST)
+    await client.post("/search", json={"query": f"parking {number}", "backend": "gemma"})
+
+
+async def ask(client: httpx.AsyncClient, expression: str) -> list[Any]:
+    """What Prometheus finds for a query of the dashboard."""
+    query = expression.replace("$__rate_interval", "1m")
+    reply = (await client.get("/api/v1/query", params={"query": query})).json()
+    assert reply["status"] == "success", reply
+    found: list[Any] = reply["data"]["result"]
+    return found
+
+
+async def test_every_query_of_the_dashboard_returns_data(
+    service: Service, prometheus: str, model: OpenAIServer
+) -> None:
+    """Once the service has been used; and all alert rules are loaded and evaluated without an error."""
+    missing = list(queries())
+    async with (
+        service.client() as client,
+        httpx.AsyncClient(base_url=prometheus, trust_env=False) as reader,
+        asyncio.timeout(WITHIN_S),
+    ):
+        number = 0
+        while missing:
+            await use(client, model, number := number + 1)
+            try:
+                missing = [name for name in missing if not await ask(reader, queries()[name])]
+            except httpx.TransportError:
+                await asyncio.sleep(0.2)  # Prometheus is starting
+        [group] = (await reader.get("/api/v1/rules")).json()["data"]["groups"]
+    assert {rule["name"]: rule["health"] for rule in group["rules"]} == dict.fromkeys(alerts(), "ok")
+
+
+def test_promtool_accepts_the_files() -> None:
+    """Prometheus' own check of configuration and rules."""
+    command = [tool("promtool"), "check", "config", str(FOLDER / "prometheus.yml")]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
