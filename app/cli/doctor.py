@@ -2,25 +2,23 @@
 
 import asyncio
 import importlib.util
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from rich.console import Console
-from rich.text import Text
 
 from app.backends.registry import open_adapter, setup_hint
 from app.backends.settings import BackendSettings
+from app.cli.findings import Finding
 from app.cli.http_client import RemoteService
+from app.cli.surroundings import TIMEOUT_S, exposure, machine
 from app.cli.terminal import counted
 from app.config.settings import CONFIG_FILE, Settings, misspelt_variables, read_settings
 from app.config.validation import contradictions
 from app.errors import ConfigError, UpstreamError, WinnowError
-from app.instance import Presence, find_service
-from app.wiring import MANIFEST_FILE, disk_guard, open_store
+from app.instance import Presence, find_service, installed_version
+from app.wiring import MANIFEST_FILE, open_store
 from indexing.embedding.batching import remedy
 from indexing.embedding.model import PACKAGED, check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
@@ -29,21 +27,6 @@ from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.recovery import compare
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
-
-TIMEOUT_S = 3.0
-"""For a Qdrant server or a backend that does not answer."""
-
-State = Literal["ok", "note", "broken"]
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one check. `fix` is "" where there is nothing to do."""
-
-    name: str
-    state: State
-    detail: str
-    fix: str = ""
-
 
 CollectionStatus = tuple[str, int, str, str, bool]
 """Name, number of passages, fingerprint of the embedder, damage (mostly ""), and whether the manifest agrees, as the
@@ -63,20 +46,12 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
     return [
         _configuration(environ, cwd),
         *_variables(environ),
-        _home(settings),
+        *machine(settings),
+        *exposure(settings),
         _embedder(settings),
         *(_service(presence, settings) if presence else _index(settings)),
         *_backends(settings),
     ]
-
-
-def show(console: Console, findings: Iterable[Finding]) -> None:
-    """Print a line for each finding, with its fix below."""
-    marks = {"ok": ("ok    ", "green"), "note": ("note  ", "yellow"), "broken": ("broken", "bold red")}
-    for finding in findings:
-        console.print(Text.assemble(marks[finding.state], " ", (finding.name, "bold"), f": {finding.detail}"))
-        if finding.fix:
-            console.print(Text.assemble(("       fix: ", "dim"), finding.fix))
 
 
 def _bad_setting(detail: str) -> Finding:
@@ -92,22 +67,6 @@ def _configuration(environ: Mapping[str, str], cwd: Path) -> Finding:
 def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
     for sentence in misspelt_variables(environ):
         yield Finding(name="environment", state="note", detail=sentence, fix="correct its name, or unset it")
-
-
-def _home(settings: Settings) -> Finding:
-    home = settings.index.home
-    nearest = next(place for place in (home, *home.parents) if place.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        why = "is not writable" if nearest.is_dir() else f"cannot be created: {nearest} is not a directory"
-        return Finding(
-            name="home", state="broken", detail=f"{home} {why}", fix="choose another directory: WINNOW_HOME=DIR"
-        )
-    disk = disk_guard(settings, home)
-    detail = f"{home}, {disk.free() / 1e9:.1f} GB free"
-    if warning := disk.warning():
-        fix = "free some space, or choose another disk: WINNOW_HOME=DIR"
-        return Finding(name="home", state="note", detail=f"{detail}: {warning}", fix=fix)
-    return Finding(name="home", state="ok", detail=detail)
 
 
 def _embedder(settings: Settings) -> Finding:
@@ -137,16 +96,25 @@ def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:
         # Not ready is a status of 503, with a body that says why.
         readiness = remote.get("/health/ready", check=False)
         listed = remote.get("/collections", check=False).get("collections", ())
+        theirs = remote.get("/version", check=False).get("version")
         collections = [
             (c["name"], c["passages"], c["embedder"], c.get("detail", ""), c["status"] != "incomplete") for c in listed
         ]
     except WinnowError as exc:
         yield Finding(name="service", state="broken", detail=f"{detail}: {exc}", fix="look at its log")
         return
-    yield Finding(name="service", state="ok", detail=detail)
+    yield _version(detail, theirs)
     for dependency in (one for one in readiness.get("dependencies", ()) if not one["ready"]):
         yield Finding(name=f"service's {dependency['name']}", state="note", detail=dependency["detail"])
     yield from _describe(collections, "held by the service", index_fingerprint(settings.embedding))
+
+
+def _version(detail: str, theirs: str | None) -> Finding:
+    ours = installed_version()
+    if theirs in (None, ours):
+        return Finding(name="service", state="ok", detail=detail)
+    detail = f"{detail}, version {theirs}, but {ours} is installed"
+    return Finding(name="service", state="note", detail=detail, fix="restart the service")
 
 
 def _index(settings: Settings) -> Iterator[Finding]:

@@ -306,7 +306,8 @@ def _event_printer(view: LoadingView, *, as_json: bool) -> ShowEvent:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
     """Check configuration, index and backends, and suggest fixes."""
-    from app.cli.doctor import examine, show
+    from app.cli.doctor import examine
+    from app.cli.findings import show
 
     findings = examine(os.environ, Path.cwd())
     if as_json:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from app.cli.doctor import Finding, examine, show
+from app.cli.doctor import examine
+from app.cli.findings import Finding, show
 from app.instance import announce, presence_at
 from indexing.pipeline.context import index_fingerprint
 from indexing.retrieval.bm25 import LEXICAL_VERSION
