@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 from app.api.compat.errors import fit_for
 from app.api.middleware import is_loopback
 from app.api.problem_details import status_problem
+from app.api.request import HUNG_UP
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
 from app.instance import announce, announced, presence_at, withdraw
@@ -80,6 +81,7 @@ class Connection(HttpToolsProtocol):
         self._unsent = 0
         self._unsent_since: float | None = None
         self._gone_by: float | None = None
+        self._hung_up = asyncio.Event()
 
     # asyncio's part
 
@@ -92,6 +94,11 @@ class Connection(HttpToolsProtocol):
                 transport.abort()
             else:
                 self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections are open; try again")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the requests."""
+        super().connection_lost(exc)
+        self._hung_up.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse it, a head never beyond its limit."""
@@ -150,6 +157,7 @@ class Connection(HttpToolsProtocol):
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request may have {MAX_HEADERS} headers")
         if self.url == b"*":
             self.url = b"/"  # OPTIONS of the server as a whole
+        self.scope["state"][HUNG_UP] = self._hung_up
         super().on_headers_complete()  # which refuses a target that is no URL, such as that of CONNECT
         self._in_head, self._head_deadline = False, None
         self._body_deadline = self.loop.time() + self._limits.body_timeout_s

@@ -5,6 +5,7 @@ send results of.
 """
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from litestar.types import Receive, Send
 from msgspec import Meta
 
 from app.api.problem_details import Problem, note_failure, problem_of
-from app.api.request import BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
+from app.api.request import HUNG_UP, BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
 from app.domain import Usage
 from app.errors import InvalidRequest, TooLarge, pointing_at
 from app.observability.timing import Stopwatch
@@ -153,6 +154,7 @@ def _entry(number: int, line: bytearray, *, too_long: bool) -> Entry | None:
 
 
 def _decoded(line: bytes) -> Row:
+    line = line.removeprefix(BOM_UTF8)
     if line.lstrip()[:1] == b'"':
         return Row(text=decode(b"[" + line + b"]", _Bare).text)
     return decode(line, Row)
@@ -178,21 +180,22 @@ class LinesResponse(Response[Any], Generic[Result]):
     def __init__(self, request: BodyRequest, batch: Batch[Result]) -> None:
         super().__init__(None)
         self._rows = Rows(batch, request_id(request.scope))
+        self._hung_up: asyncio.Event | None = request.scope["state"].get(HUNG_UP)
         request.scope["state"]["fail"] = self._rows.fail  # for the middleware, should the service stop meanwhile
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIResponse:
         """Litestar's own stream would listen for the client to hang up, and swallow the body by it."""
-        return _TwoWayStream(self._rows)
+        return _TwoWayStream(self._rows, self._hung_up or asyncio.Event())
 
 
 class _TwoWayStream(ASGIStreamingResponse):
-    def __init__(self, rows: "Rows[Any]") -> None:
+    def __init__(self, rows: "Rows[Any]", hung_up: asyncio.Event) -> None:
         super().__init__(iterator=(), status_code=200, headers=HEADERS, media_type=MEDIA_TYPE)
-        self._rows = rows
+        self._rows, self._hung_up = rows, hung_up
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Send the rows while the body is read; a client that hangs up ends both."""
-        body = _Body(receive)
+        body = _Body(receive, self._hung_up)
         sending = asyncio.ensure_future(self._send(body, send))
         hung_up = asyncio.ensure_future(body.hung_up())
         try:
@@ -217,10 +220,14 @@ class _TwoWayStream(ASGIStreamingResponse):
 
 
 class _Body:
-    """The pieces of a body, and whether the client is there after the last of them."""
+    """The pieces of a body, and whether the client is still there.
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    Who reads them hears of it with the next piece, which may be long after: as long as there are no free slots, nobody
+    asks for one. So the server says it, by `gone`.
+    """
+
+    def __init__(self, receive: Receive, gone: asyncio.Event) -> None:
+        self._receive, self._gone = receive, gone
         self._read = asyncio.Event()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -228,6 +235,7 @@ class _Body:
         while True:
             message: Any = await self._receive()
             if message["type"] == "http.disconnect":
+                self._gone.set()
                 raise ClientGone
             yield message.get("body", b"")
             if not message.get("more_body", False):
@@ -235,10 +243,19 @@ class _Body:
                 return
 
     async def hung_up(self) -> None:
-        """Returns when the client does, if all of the body has been read: before that, its reader hears of it."""
+        """Returns when the client has done so."""
+        listening = asyncio.ensure_future(self._listen())
+        try:
+            await self._gone.wait()
+        finally:
+            listening.cancel()
+
+    async def _listen(self) -> None:
+        """After the last piece there is nothing else to hear."""
         await self._read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._gone.set()
 
 
 class Rows(Generic[Result]):

@@ -42,6 +42,9 @@ LONE_SURROGATE = "a text has a lone surrogate, such as \\ud83d without its other
 _LONGEST = 500
 """Characters of a problem with a field: it repeats what the client wrote, which may be long."""
 
+HUNG_UP = "hung_up"
+"""In the state of a request: an asyncio.Event that `app.server` sets when the client has gone. Not in every server."""
+
 NO_BODY = b"no body"
 """This object stands for an empty body: Litestar would not have it decoded."""
 

@@ -1,8 +1,10 @@
 """`winnow classify`, `winnow moderate` and `winnow translate` as a shell starts them, with a service and without."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import msgspec
@@ -10,6 +12,7 @@ import pytest
 
 from tests.e2e.test_batch_files import outputs, rows, settings
 from tests.e2e.test_cli import winnow
+from tests.fakes.faults import Fault
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.labelling_mind import labels_of
 from tests.fakes.models import gemini
@@ -71,6 +74,26 @@ async def test_a_service_is_asked_for_all_of_them(tmp_path: Path, server: Gemini
         assert outputs(tmp_path) == ["out.jsonl", "out.jsonl.run.json"]
     finally:
         await anyio.to_thread.run_sync(service.close)
+
+
+async def test_a_client_that_leaves_while_its_rows_wait_ends_the_calls(tmp_path: Path) -> None:
+    """Nothing of its body is read any more, since no text has come back; it is noticed all the same."""
+    async with GeminiServer(choose=lambda: Fault.SLOW_FIRST_BYTE, slow_s=3600) as server:
+        told = msgspec.json.encode({"flash": gemini(server)}).decode()
+        service = await anyio.to_thread.run_sync(lambda: RunningServer(tmp_path, "tests.fakes.model_service", told))
+        try:
+            address = urlsplit(service.url)
+            _, client = await asyncio.open_connection(address.hostname, address.port)
+            client.write(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n")
+            client.write(b"Content-Length: 1000000\r\n\r\n")
+            client.write(b"".join(b'"text %d"\n' % number for number in range(1000)))
+            await server.asked(2)
+            client.close()
+            while server.open_connections or not server.cancelled:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.01)
+            assert len(server.calls) < 1000 / 8
+        finally:
+            await anyio.to_thread.run_sync(service.close)
 
 
 def _table(path: Path) -> None:

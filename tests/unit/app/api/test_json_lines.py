@@ -55,6 +55,12 @@ async def rows_of(*pieces: bytes) -> list[tuple[int | str, str, str]]:
     return [(entry.id, entry.text, str(entry.problem or "")) async for entry in entries_of(given())]
 
 
+async def test_a_byte_order_mark_is_no_part_of_a_row() -> None:
+    """Whatever the first row is."""
+    for row in (b'"one"', b'{"text":"one"}'):
+        assert await rows_of(b"\xef\xbb\xbf" + row + b"\n") == [(1, "one", "")]
+
+
 async def test_rows_are_objects_or_strings() -> None:
     """Other fields are ignored; without an id the number of the line is it, where blank lines count."""
     body = b'{"text":"one","id":"a","more":[1]}\r\n"two"\n\n  \n{"text":"five","id":null}\n{"text":"","id":7}'
