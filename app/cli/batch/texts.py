@@ -14,6 +14,9 @@ from app.errors import Conflict, InvalidRequest
 MAX_TEXT_BYTES = 250_000
 """What one line of the service's streams has room for."""
 
+_CHARACTER_BYTES = 6
+"""What a character may take in JSON, as \\u0001 does."""
+
 MAX_ID = 512
 
 JSON_LINES, TABLES = (".jsonl", ".ndjson"), {".csv": ",", ".tsv": "\t"}
@@ -42,8 +45,18 @@ class Fingerprint(msgspec.Struct, frozen=True):
     sha256: str
 
     def begins(self, path: Path) -> bool:
-        """Whether the file still begins with that; more may have been added."""
-        return path.stat().st_size >= self.bytes and fingerprint(path, self.bytes) == self
+        """Whether the file still begins with that; more lines may have been added."""
+        size = path.stat().st_size
+        if size < self.bytes or fingerprint(path, self.bytes) != self:
+            return False
+        return size == self.bytes or self.bytes == 0 or self._ended_a_line(path)
+
+    def _ended_a_line(self, path: Path) -> bool:
+        """Else what was added has become a part of its last text."""
+        with path.open("rb") as file:
+            file.seek(self.bytes - 1)
+            last, following = file.read(1), file.read(1)
+        return last == b"\n" or following in b"\r\n"
 
 
 def fingerprint(path: Path, size: int | None = None) -> Fingerprint:
@@ -87,6 +100,8 @@ def _of_json(number: int, line: bytes, field: str) -> Item:
         row: Any = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         return Item(number, problem=f"line {number} is not JSON: {exc}")
+    except RecursionError:
+        return Item(number, problem=f"line {number} is nested too deeply")
     if isinstance(row, str):
         return Item(number, row)
     if not isinstance(row, dict) or not isinstance(row.get(field), str):
@@ -105,10 +120,12 @@ def _of_table(path: Path, field: str, delimiter: str) -> Iterator[Item]:
     csv.field_size_limit(10_000_000)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
+            # Not strict, a quotation mark without its second one would make one text of all that follow.
+            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
             columns = [name for name in rows.fieldnames or () if name]
             if field not in columns:
-                raise InvalidRequest(f"{path} has no column {field!r}; --field names one of {', '.join(columns)}")
+                known = f"--field names one of {', '.join(columns)}" if columns else "it is empty"
+                raise InvalidRequest(f"{path} has no column {field!r}; {known}")
             for number, row in enumerate(rows, 1):
                 yield _checked(Item(_id_of(row, number), row[field] or ""))
     except (UnicodeDecodeError, csv.Error) as exc:
@@ -117,7 +134,7 @@ def _of_table(path: Path, field: str, delimiter: str) -> Iterator[Item]:
 
 def _checked(item: Item) -> Item:
     """With a problem if the service would not take it."""
-    if item.problem or len(item.text) * 4 < MAX_TEXT_BYTES:
+    if item.problem or len(item.text) * _CHARACTER_BYTES < MAX_TEXT_BYTES:
         return item
     size = len(msgspec.json.encode(item.text))
     return item if size <= MAX_TEXT_BYTES else Item(item.id, problem=f"this text has {size:,} bytes, which is too long")

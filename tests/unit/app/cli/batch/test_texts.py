@@ -44,7 +44,11 @@ def test_a_column_of_a_table_has_the_texts(tmp_path: Path) -> None:
     assert items(tmp_path / "a.tsv", "\ufeffid\tbody\nx\tone\n\ttwo\n", "body") == [Item("x", "one"), Item(2, "two")]
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", b"text\n\xff\n", ""], ids=["no such column", "not UTF-8", "empty"])
+@pytest.mark.parametrize(
+    "content",
+    ["a,b\n1,2\n", b"text\n\xff\n", "", 'text\none\n"two\nthree\n'],
+    ids=["no such column", "not UTF-8", "empty", "open quotation"],
+)
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, content: str | bytes) -> None:
     """Before anything is paid for."""
     with pytest.raises(InvalidRequest):
@@ -55,6 +59,16 @@ def test_a_text_that_is_too_long_is_a_problem_of_its_own(tmp_path: Path) -> None
     """The service reads no longer lines."""
     found = items(tmp_path / "a.txt", f"{'x' * 250_000}\n{'x' * 200_000}\n{'ä' * 130_000}")
     assert [bool(item.problem) for item in found] == [True, False, True]
+    assert [bool(item.problem) for item in items(tmp_path / "b.txt", "\x01" * 41_000 + "\n" + "\x01" * 42_000)] == [
+        False,
+        True,
+    ]
+
+
+def test_a_row_that_is_nested_too_deeply_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    """The others are texts."""
+    found = items(tmp_path / "a.jsonl", '{"text":' + "[" * 100_000 + "]" * 100_000 + '}\n"two"\n')
+    assert (found[0].problem, found[1]) == ("line 1 is nested too deeply", Item(2, "two"))
 
 
 def test_a_file_begins_as_before_if_something_was_added(tmp_path: Path) -> None:
@@ -68,6 +82,20 @@ def test_a_file_begins_as_before_if_something_was_added(tmp_path: Path) -> None:
     for other in ("one\nTwo\nthree\n", "one\n"):
         path.write_text(other)
         assert not before.begins(path)
+
+
+def test_a_last_line_that_has_grown_is_not_as_before(tmp_path: Path) -> None:
+    """What is written behind an unfinished line belongs to its text."""
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo")
+    before = fingerprint(path)
+    for content, same in (("one\ntwo", True), ("one\ntwo\nthree", True), ("one\ntwofold\n", False)):
+        path.write_text(content)
+        assert before.begins(path) is same
+    path.write_text("")
+    nothing = fingerprint(path)
+    path.write_text("one")
+    assert nothing.begins(path)
 
 
 def test_the_rest_follows_what_is_done(tmp_path: Path) -> None:
