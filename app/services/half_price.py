@@ -12,7 +12,18 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from app.backends.base import BatchModel, Call, ChatRequest, Meter, Reply, Target, call_of, tokens_of, worst_of_chat
+from app.backends.base import (
+    BatchModel,
+    Call,
+    ChatRequest,
+    Meter,
+    Reply,
+    Target,
+    call_of,
+    tokens_of,
+    tokens_of_prompt,
+    worst_of_chat,
+)
 from app.backends.client import BackendClient
 from app.domain import ANONYMOUS, BackendUse, TokenCount
 from app.errors import InvalidRequest, MissingCapability, UpstreamError, UpstreamUnavailable
@@ -23,7 +34,7 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 
 BATCH_TEXTS = 5_000
 BATCH_TOKENS = 3_000_000
-"""About 12 MB; a request may have 20."""
+"""Of all their requests: about 12 MB; a batch may have 20."""
 
 BATCHES_AT_ONCE = 10
 
@@ -83,13 +94,14 @@ class HalfPrice(Generic[Result]):
         judge: PatientJudge[Result],
         *,
         batch_texts: int = BATCH_TEXTS,
+        batch_tokens: int = BATCH_TOKENS,
         first_look_s: float = FIRST_LOOK_S,
     ) -> None:
         """Raises MissingCapability."""
         if client.adapter.batches is None:
             raise MissingCapability(f"the backend {client.name!r} has no batches; Gemini with an api_key has")
         self._client, self._meter, self._stage, self._judge = client, meter, stage, judge
-        self._batch_texts, self._first_look_s = batch_texts, first_look_s
+        self._batch_texts, self._batch_tokens, self._first_look_s = batch_texts, batch_tokens, first_look_s
         self._model: BatchModel = client.adapter.batches
         self._file = file
         self._plan = _read(file, token, client.name)
@@ -101,8 +113,8 @@ class HalfPrice(Generic[Result]):
         Stopping it leaves the batches to the next run.
         """
         while taken := await self._take(texts):
-            refused = self._refused(taken.values())
-            batches = self._planned([text for text in taken.values() if text.at not in refused])
+            sizes, refused = self._sized(taken.values())
+            batches = self._planned(sizes)
             for batch in batches:
                 await self._submit(batch, taken)
             left = deque(taken.values())
@@ -115,15 +127,16 @@ class HalfPrice(Generic[Result]):
             for text in left:
                 yield refused[text.at]
 
-    def _refused(self, texts: Iterable[PlacedText]) -> dict[int, Outcome[Result]]:
-        """By place, those for which there can be no request."""
+    def _sized(self, texts: Iterable[PlacedText]) -> tuple[dict[int, int], dict[int, Outcome[Result]]]:
+        """By place, the tokens of each request; and the outcomes of those for which there can be none."""
+        sizes: dict[int, int] = {}
         refused: dict[int, Outcome[Result]] = {}
         for text in texts:
             try:
-                self._judge.request(text.text)
+                sizes[text.at] = _size(self._judge.request(text.text))
             except InvalidRequest as exc:
                 refused[text.at] = Outcome(id=text.id, error=exc)
-        return refused
+        return sizes, refused
 
     async def _take(self, texts: AsyncGenerator[PlacedText, None]) -> dict[int, PlacedText]:
         """The next texts by place: those of some batches, and all of those that are submitted already."""
@@ -135,13 +148,14 @@ class HalfPrice(Generic[Result]):
                 break
         return taken
 
-    def _planned(self, texts: Sequence[PlacedText]) -> list[Submitted]:
-        """The batches of these texts, old ones and new ones, in order; they are in the file."""
-        if not texts:
+    def _planned(self, sizes: dict[int, int]) -> list[Submitted]:
+        """The batches of the texts at these places, old ones and new ones, in order; they are in the file."""
+        if not sizes:
             return []
-        batches = self._plan.batches = [batch for batch in self._plan.batches if batch.places[-1] >= texts[0].at]
+        batches = self._plan.batches = [batch for batch in self._plan.batches if batch.places[-1] >= min(sizes)]
         covered = {place for batch in batches for place in batch.places}
-        for places in _portions([text for text in texts if text.at not in covered], self._batch_texts):
+        new = {place: size for place, size in sizes.items() if place not in covered}
+        for places in _portions(new, self._batch_texts, self._batch_tokens):
             batches.append(Submitted(label=f"winnow-{self._plan.token}-{places[0]}", places=places))
         batches.sort(key=lambda batch: batch.places[0])
         self._save()
@@ -220,16 +234,21 @@ class HalfPrice(Generic[Result]):
         temporary.replace(self._file)
 
 
-def _portions(texts: Sequence[PlacedText], most: int) -> Iterator[list[int]]:
+def _size(request: ChatRequest) -> int:
+    """Of all that is sent: a long system prompt or many labels come with each text anew."""
+    schema = msgspec.json.encode(request.schema).decode() if request.schema else ""
+    return tokens_of_prompt(request.messages) + tokens_of(schema)
+
+
+def _portions(sizes: dict[int, int], most_texts: int, most_tokens: int) -> Iterator[list[int]]:
     """The places of each batch."""
     places: list[int] = []
     tokens = 0
-    for text in texts:
-        size = tokens_of(text.text)
-        if places and (len(places) >= most or tokens + size > BATCH_TOKENS):
+    for place, size in sizes.items():
+        if places and (len(places) >= most_texts or tokens + size > most_tokens):
             yield places
             places, tokens = [], 0
-        places.append(text.at)
+        places.append(place)
         tokens += size
     if places:
         yield places

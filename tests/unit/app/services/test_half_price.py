@@ -39,13 +39,24 @@ class Desk:
     def __init__(self, services: Services, file: Path, texts: int) -> None:
         self.services, self.file = services, file
         self.judge: PatientJudge[Any] | None = None
+        self.batch_tokens = 10**6
         self.texts = [PlacedText(f"t{at}", f"text {at}", at) for at in range(texts)]
 
     async def later(self, run: str = "one") -> HalfPrice:
         client = (await self.services.clients())["flash"]
         judge = self.judge or await self.services.chat_service.judge(ChatTask(messages=(), system="Be brief."))
         meter = self.services.accounts.meter
-        return HalfPrice(client, meter, self.file, run, "chat", judge, batch_texts=4, first_look_s=0.001)
+        return HalfPrice(
+            client,
+            meter,
+            self.file,
+            run,
+            "chat",
+            judge,
+            batch_texts=4,
+            batch_tokens=self.batch_tokens,
+            first_look_s=0.001,
+        )
 
     async def given(self, first: int) -> AsyncGenerator[PlacedText, None]:
         for text in self.texts[first:]:
@@ -84,6 +95,14 @@ async def test_each_text_gets_its_reply_for_half_the_price(desk: Desk, server: G
     assert usage.total.cost_usd == pytest.approx(cost_usd)
     assert usage.total.input_tokens == told_input
     assert not desk.file.exists()
+
+
+async def test_a_batch_holds_no_more_than_a_request_may(desk: Desk, server: GeminiServer) -> None:
+    """With each text the system prompt is sent anew, and counts."""
+    desk.judge = await desk.services.chat_service.judge(ChatTask(messages=(), system="Be brief. " * 100))
+    desk.batch_tokens = 600
+    assert len(await desk.run()) == 10
+    assert [len(batch.replies) for batch in server.batches] == [2] * 5
 
 
 async def test_a_run_that_was_killed_goes_on_with_the_same_batches(desk: Desk, server: GeminiServer) -> None:
