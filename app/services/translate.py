@@ -36,6 +36,7 @@ or has links or placeholders of its own.
 """
 
 _SURE_LETTERS = 24
+_LINE_END = re.compile(r"\r?\n")
 _LETTER = re.compile(r"[^\W\d_]")
 _LONGEST, _SHORTEST, _SLACK_BYTES = 3.0, 0.25, 60
 """A translation in UTF-8 bytes per byte of the text: English to Russian is 1.9, Hindi to English 0.4."""
@@ -97,7 +98,8 @@ class Translator:
 
     async def one(self, text: str, call: Call) -> Judged[Translation]:
         """Raises UpstreamError and what else a model's call raises; a text without words is its own translation."""
-        text, free = clean(text), asyncio.Semaphore(PIECES_AT_ONCE)
+        original = clean(text)
+        text, free = original.replace("\r\n", "\n"), asyncio.Semaphore(PIECES_AT_ONCE)
         use = BackendUse(requested=self._route.requested, used="none")
 
         async def translated(piece: str, *, prose: bool) -> Translation:
@@ -111,7 +113,7 @@ class Translator:
 
         done = await together(translated(piece, prose=prose) for piece, prose in pieces_of(text))
         result = Translation(
-            translation="".join(piece.translation for piece in done),
+            translation=with_line_ends_of(original, "".join(piece.translation for piece in done)),
             lost=tuple(loss for piece in done for loss in piece.lost),
             doubts=tuple(dict.fromkeys(doubt for piece in done for doubt in piece.doubts)),
         )
@@ -128,6 +130,16 @@ class Translator:
         fence = draw_fence([piece])
         served = await self._route.complete(translation_request(piece, self._options, fence, before), call)
         return read_translation(served.value, piece, self._options, fence, served.use.used), served.use
+
+
+def with_line_ends_of(text: str, translation: str) -> str:
+    r"""The lines of the translation, which end in \n, with those ends that the text's have."""
+    if "\r\n" not in text:
+        return translation
+    lines, ends = translation.split("\n"), _LINE_END.findall(text)
+    if len(lines) != len(ends) + 1:
+        ends = ["\r\n"] * (len(lines) - 1)
+    return "".join(line + end for line, end in zip(lines, [*ends, ""], strict=True))
 
 
 def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
@@ -176,7 +188,7 @@ def read_translation(reply: Reply, piece: str, options: TranslateOptions, fence:
     """The translation of a piece, and what is wrong with it. Raises UpstreamBadReply where there is none."""
     if reply.finish_reason == "length":
         raise UpstreamBadReply(backend, f"{backend} did not come to the end of the translation", tokens=reply.tokens)
-    lines = [line for line in clean(reply.text).splitlines() if line.strip() != fence]
+    lines = [line for line in _LINE_END.split(clean(reply.text)) if line.strip() != fence]
     text = "\n".join(lines).replace(fence, "").strip()
     if not text:
         raise UpstreamBadReply(backend, f"{backend} sent an empty translation", tokens=reply.tokens)

@@ -14,6 +14,7 @@ from app.services.translate import (
     pieces_of,
     read_translation,
     translation_request,
+    with_line_ends_of,
 )
 from app.text.kept import Loss
 
@@ -79,6 +80,27 @@ def test_tags_that_the_prompt_broke_up_are_whole_again() -> None:
 def test_the_fence_is_no_part_of_a_translation() -> None:
     """Nor is white space around it."""
     assert read("qwertyui\n Hallo\n Welt \nqwertyui", "Hello\nworld").translation == "Hallo\n Welt"
+
+
+@pytest.mark.parametrize("parting", ["\u2028", "\x0b", "\x85", "\u2029"])
+def test_only_a_line_feed_ends_a_line(parting: str) -> None:
+    """Other separators are characters of the text, and stay."""
+    assert read(f"eins{parting}zwei", f"one{parting}two") == Translation(translation=f"eins{parting}zwei")
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "expected"),
+    [
+        ("a\r\nb\r\n", "x\ny\n", "x\r\ny\r\n"),
+        ("a\r\nb\nc", "x\ny\nz", "x\r\ny\nz"),
+        ("a\r\nb", "x\ny\nz", "x\r\ny\r\nz"),
+        ("a\nb", "x\ny", "x\ny"),
+    ],
+    ids=["windows", "mixed", "another number of lines", "unix"],
+)
+def test_lines_end_as_those_of_the_text(text: str, translation: str, expected: str) -> None:
+    """A file of Windows stays one."""
+    assert with_line_ends_of(text, translation) == expected
 
 
 @pytest.mark.parametrize(("text", "ended"), [("", "stop"), (" \n", "stop"), ("Hallo", "length")])
