@@ -266,6 +266,18 @@ def softmax(logs: Sequence[float]) -> list[float]:
     return [weight / whole for weight in weights]
 
 
+def shares_of(chances: Sequence[float]) -> tuple[float, ...] | None:
+    """Probabilities that sum to 1, in proportion; None if a server sent something that is none."""
+    if not all(math.isfinite(chance) and chance >= 0 for chance in chances) or not (whole := sum(chances)) > 0:
+        return None
+    return tuple(chance / whole for chance in chances)
+
+
+def chance_of(given: float | None) -> float | None:
+    """A probability in [0,1]; None for anything else. Servers round, so that it may slightly exceed 1."""
+    return min(1.0, given) if given is not None and 0 <= given <= 1.001 else None
+
+
 def _clamped(scores: LabelScores) -> list[float | None]:
     """In [ln 1e-9, 0]: servers round, and a sum over the spellings of a label may slightly exceed 1."""
     return [

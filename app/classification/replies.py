@@ -1,5 +1,6 @@
 """What a model's replies say of the labels: from log-probabilities, or from what it stated. Pure; never raises."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from app.backends.base import LabelScores, meant_evidence, softmax
@@ -43,14 +44,26 @@ def judged_as_stated(reply: str, labelling: Labelling, count: int) -> list[Judge
 
 def _judgement(stated: Value, labelling: Labelling) -> Judgement | None:
     percents = dict.fromkeys(labelling.names, 0.0)
-    for name, percent in _percents(stated):
-        if name in percents:
+    folded = _folded(labelling.names)
+    for said, percent in _percents(stated):
+        name = said if said in percents else folded.get(_fold(said), "")
+        if name:
             percents[name] = max(percents[name], percent)
     whole = sum(percents.values())
     if labelling.exclusive and not whole:
         return None
     unit = whole if labelling.exclusive else 100.0
     return Judgement(tuple(percent / unit for percent in percents.values()), "stated")
+
+
+def _folded(names: Sequence[str]) -> dict[str, str]:
+    """The label that a name in other letters must mean: models write "Positive" for POSITIVE."""
+    counted = Counter(map(_fold, names))
+    return {fold: name for name in names if counted[fold := _fold(name)] == 1}
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _percents(stated: Value) -> Iterator[tuple[str, float]]:

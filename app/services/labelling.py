@@ -159,6 +159,10 @@ class Labeller:
             except MissingCapability as exc:
                 error = exc
                 continue
+            except WinnowError:
+                if len(left) == len(texts):
+                    raise
+                break  # what an earlier way said of the others is paid for, and good
             asked = True
             for at, answer in zip(left, found, strict=True):
                 answers[at] = answer

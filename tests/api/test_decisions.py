@@ -90,6 +90,19 @@ async def test_the_errors_of_decisions_are_ours(
     assert sum(call.method == "decide" for call in server.calls) == calls
 
 
+@pytest.mark.parametrize("chance", [float("nan"), float("inf"), -0.5, 5.0])
+async def test_what_is_no_probability_is_no_answer(
+    client: httpx.AsyncClient, server: GeminiServer, chance: float
+) -> None:
+    """No such number reaches a client: the text is judged in the next best way."""
+    server.likely = {"odd": {"POSITIVE": chance, "NEGATIVE": 1.0, "violence": chance}}
+    server.mind = labels_of(lambda _: {"POSITIVE": 70, "NEGATIVE": 30, "violence": 40})
+    moderated = (await client.post("/moderate", json={"texts": ["odd"], "categories": ["violence"]})).json()
+    assert (moderated["results"][0]["evidence"], moderated["results"][0]["scores"]) == ("stated", {"violence": 0.4})
+    if chance != 5.0:  # shares need not sum to 1
+        assert (await _classify(client, "odd"))["results"][0]["evidence"] == "stated"
+
+
 async def test_what_may_pass_is_tried_again(client: httpx.AsyncClient, server: GeminiServer) -> None:
     """After the pause that the server names."""
     server.script.extend([Fault.RATE_LIMITED_WITH_DELAY, Fault.UNAVAILABLE])

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.genai.decisions import ChoiceQuestion, CreateDecisionResponse, NoulQuestion
 
-from app.backends.base import Decision, DecisionQuestion
+from app.backends.base import Decision, DecisionQuestion, chance_of, shares_of
 from app.backends.status import Peer, unreadable
 from app.domain import TokenCount
 from app.errors import Refused
@@ -49,12 +49,10 @@ def _answer(answers: Mapping[str, Any], number: str, question: DecisionQuestion)
     """None where it is missing, or of another shape."""
     answer = answers.get(number)
     if not question.options:
-        noul = getattr(answer, "noul", None)
-        return None if noul is None else (float(noul),)
+        chance = chance_of(getattr(answer, "noul", None))
+        return None if chance is None else (chance,)
     chances = getattr(answer, "probabilities", None) or {}
-    given = tuple(float(chances.get(option.name, 0.0)) for option in question.options)
-    whole = sum(given)
-    return tuple(chance / whole for chance in given) if whole > 0 else None
+    return shares_of([chances.get(option.name, 0.0) for option in question.options])
 
 
 def _tokens(reply: CreateDecisionResponse) -> TokenCount:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.backends.base import MIN_MASS, Decider, Decision, DecisionQuestion
+from app.backends.base import MIN_MASS, Decider, Decision, DecisionQuestion, chance_of, shares_of
 from app.backends.openai_compatible.wire import Body, Wire
 from app.domain import TokenCount
 from app.errors import MissingCapability
@@ -82,7 +82,8 @@ def _of_openai(answer: _Answer | None, question: DecisionQuestion) -> tuple[floa
     if answer is None:
         return None
     if not question.options:
-        return None if answer.probability is None else (answer.probability,)
+        chance = chance_of(answer.probability)
+        return None if chance is None else (chance,)
     return _shares({str(chance.value): chance.probability for chance in answer.probabilities}, question)
 
 
@@ -137,11 +138,10 @@ def _of_vllm(reply: _Readings, number: str, question: DecisionQuestion) -> tuple
     if reading is None or reply.diagnostics.get(number, _Diagnostics()).label_mass < MIN_MASS:
         return None
     if not question.options:
-        return None if reading.noul is None else (reading.noul,)
+        chance = chance_of(reading.noul)
+        return None if chance is None else (chance,)
     return _shares(reading.probabilities, question)
 
 
 def _shares(chances: Mapping[str, float], question: DecisionQuestion) -> tuple[float, ...] | None:
-    given = tuple(chances.get(option.name, 0.0) for option in question.options)
-    whole = sum(given)
-    return tuple(chance / whole for chance in given) if whole > 0 else None
+    return shares_of([chances.get(option.name, 0.0) for option in question.options])

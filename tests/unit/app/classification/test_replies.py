@@ -73,6 +73,15 @@ def test_several_labels_keep_their_own_percentage() -> None:
     assert judged_as_stated(reply, SEVERAL, 2) == [Judgement((1.0, 0.0), "stated"), Judgement((0.0, 0.0), "stated")]
 
 
+def test_a_label_in_other_letters_is_meant() -> None:
+    """Unless two labels differ in nothing else: then only the exact name counts."""
+    labelling = labelling_of((Label(name="POSITIVE"), Label(name="NEGATIVE"), Label(name="Us"), Label(name="US")))
+    for said, scores in (("Negative ", (0, 1, 0, 0)), ("US", (0, 0, 0, 1))):
+        reply = _stated([{"text": 1, "labels": [{"label": said, "percent": 80}]}])
+        assert judged_as_stated(reply, labelling, 1) == [Judgement(scores, "stated")]
+    assert judged_as_stated(_stated([{"text": 1, "labels": ["us"]}]), labelling, 1) == [None]
+
+
 def test_a_text_that_is_named_twice_or_never_is_open() -> None:
     """Nobody knows which of two statements was meant."""
     entry = {"text": 1, "labels": [{"label": "A", "percent": 90}]}

@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from app.backends.base import Account, Call, ChatRequest, Reply, call_of
+from app.backends.base import Account, Call, ChatRequest, Reply, Scoring, call_of
 from app.backends.router import Route, Served
 from app.classification.models import labelling_of
 from app.domain import ANONYMOUS, BackendUse, Label, TokenCount
+from app.errors import UpstreamUnavailable
 from app.services.labelling import Labeller
 from tests.fakes.labelling_mind import labels_of
 
@@ -23,12 +24,12 @@ class OneClient:
 
     name, local = "gemma", False
 
-    def __init__(self, fault: Exception | None = None) -> None:
+    def __init__(self, fault: Exception | None = None, scoring_fault: Exception | None = None) -> None:
         self.calls = 0
-        self._fault, self._mind = fault, labels_of()
+        self._fault, self._scoring_fault, self._mind = fault, scoring_fault, labels_of(leaves_out="odd")
 
     def offers(self, needs: frozenset[str]) -> bool:
-        return "structured" in needs
+        return "structured" in needs or ("logprobs" in needs and self._scoring_fault is not None)
 
     async def known(self, _: float) -> None:
         """It is."""
@@ -41,6 +42,11 @@ class OneClient:
         call.account.add(call.stage, 1, TOKENS, 0.1)
         text = self._mind([(turn.role, turn.content) for turn in request.messages], request.schema)
         return Reply(text=text or "", finish_reason="stop", tokens=TOKENS, model="gemma-3")
+
+    async def score(self, *_: object) -> Scoring:
+        """What it offers does not work."""
+        assert self._scoring_fault
+        raise self._scoring_fault
 
 
 class OneRoute:
@@ -80,6 +86,18 @@ async def test_texts_of_one_call_share_what_it_used() -> None:
     assert client.calls == 1
     assert _used([call.account for call in calls]) == (1, 101, 11, pytest.approx(0.1))
     assert [call.account.usage().input_tokens for call in calls] == [35, 33, 33]
+
+
+async def test_what_one_way_said_stays_when_the_next_fails() -> None:
+    """A text that the model left out does not cost the others their labels."""
+    client = OneClient(scoring_fault=UpstreamUnavailable("gemma", "gemma is away"))
+    labelling = labelling_of((Label(name="POSITIVE"), Label(name="NEGATIVE")), exclusive=False)
+    labeller = Labeller(cast(Route, OneRoute(client)), labelling)
+    texts = ("good 1", "odd", "bad 2")
+    waiting = (labeller.label(text, call) for text, call in zip(texts, _calls(3), strict=True))
+    labelled = await asyncio.gather(*waiting)
+    assert [one.judgement.scores for one in labelled] == [(0.9, 0.1), (0.5, 0.5), (0.2, 0.8)]
+    assert client.calls == 2
 
 
 async def test_a_fault_of_ours_reaches_all_who_wait() -> None:
