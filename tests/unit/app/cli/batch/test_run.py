@@ -37,14 +37,17 @@ class Service:
             line.put_nowait(None)
 
         reading = asyncio.create_task(read())
-        while (row := await line.get()) is not None:
-            await asyncio.sleep(0)
-            self.asked.append(row["text"])
-            fault = self.faults(row["text"])
-            result = {"error": fault} if fault else {"label": row["text"].upper(), "backend": "fake"}
-            yield msgspec.json.encode({"id": row["id"], **result, "cost_usd": 0.0 if fault else 0.01})
-        await reading
-        yield b'{"done":true,"items":1}'
+        try:
+            while (row := await line.get()) is not None:
+                await asyncio.sleep(0)
+                self.asked.append(row["text"])
+                fault = self.faults(row["text"])
+                result = {"error": fault} if fault else {"label": row["text"].upper(), "backend": "fake"}
+                yield msgspec.json.encode({"id": row["id"], **result, "cost_usd": 0.0 if fault else 0.01})
+            yield b'{"done":true,"items":1}'
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
 
 class Bench:
