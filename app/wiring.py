@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -71,6 +72,10 @@ SNAPSHOTS = "snapshots"
 PROBE_S = 2.0
 """How long a readiness probe waits for a dependency."""
 
+GRACE_S = 10.0
+"""For so long the probes of a dependency that was ready must fail, all of them, until it counts as not ready: a
+balancer that takes the service out for one slow answer, and puts it back with the next, sends its load to and fro."""
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Before what failed at the start is tried again: first, and after many times."""
 
@@ -84,7 +89,10 @@ log = structlog.get_logger()
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that the service cannot do without. `detail` says what is wrong and the fix; "" when ready."""
+    """Something that the service cannot do without. `detail` says what is wrong and the fix; "" if nothing is.
+
+    One that was ready stays so for GRACE_S while its probes fail, and `detail` says that they do.
+    """
 
     name: str
     ready: bool
@@ -356,13 +364,18 @@ class WarmUp:
         faults: Callable[[], Awaitable[list[str]]],
         repairs: Repairs,
         retry_s: float = FIRST_PAUSE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._failing_since: dict[str, float | None] = {}
+        """Of those that are ready, or still count as ready."""
         self._needs = needs
         self._retry_s = retry_s
         self._finish_unfinished = finish_unfinished
         self._disk = disk
         self._faults = faults
         self._repairs = repairs
+        self._repair_warnings: list[str] = []
         self._index_samples = index_samples
         self._samples: Path | None = None
         self._task: asyncio.Task[None] | None = None
@@ -381,16 +394,36 @@ class WarmUp:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
-        """Try each dependency; one that needs longer than `timeout_s` is not ready."""
-        tried = list(await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items())))
+        """Try each dependency. One that needs longer than `timeout_s` has failed its probe; see GRACE_S."""
+        probed = await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items()))
+        tried = [self._steadied(dependency) for dependency in probed]
         if self._samples is not None:
             tried.append(Dependency(name="samples", ready=False, detail="the sample documents are being indexed"))
         return tried
 
+    def _steadied(self, probed: Dependency) -> Dependency:
+        name, now = probed.name, self._clock()
+        if probed.ready:
+            self._failing_since[name] = None
+            return probed
+        if name not in self._failing_since:
+            return probed
+        since = self._failing_since[name]
+        if since is None:
+            since = self._failing_since[name] = now
+        if now - since >= GRACE_S:
+            del self._failing_since[name]
+            return probed
+        detail = f"{probed.detail} (for {now - since:.0f} s; it counts as not ready after {GRACE_S:.0f} s)"
+        return Dependency(name=name, ready=True, detail=detail)
+
     async def warnings(self) -> list[str]:
         """What needs somebody's attention although requests are served, with the way out."""
         disk = await asyncio.to_thread(self._disk.warning)
-        return [*filter(None, [disk]), *await self._faults(), *self._repairs.warnings]
+        with suppress(TimeoutError, WinnowError):  # `readiness` says so
+            async with asyncio.timeout(PROBE_S):
+                self._repair_warnings = await self._repairs.warnings()
+        return [*filter(None, [disk]), *await self._faults(), *self._repair_warnings]
 
     async def _run(self) -> None:
         """All side by side, each logged when ready: one that fails does not hold up the others."""
