@@ -70,7 +70,7 @@ class Page:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    def until(self, condition: str, seconds: float = SECONDS, **values: Any) -> Any:
+    def until(self, condition: str, seconds: float = SECONDS / 2, **values: Any) -> Any:
         """The value of an expression in the page, once it is one that counts as true."""
         script = """
             const deadline = performance.now() + ms;

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
-from app.web.routes import load_page
 from tests.e2e.browser import Page, browser_program, browsing
 from tests.fakes.answering_model import AnsweringModel, plain
 from tests.fakes.gemini_server import GeminiServer
@@ -43,8 +43,19 @@ DOCUMENTS = (
     | {"text": "The hostile passage says " + " ".join(XSS)},
 )
 
-ANSWER = "document.querySelector('.turn:last-of-type .receipt')"
-"""There once an answer is complete."""
+VIEWS = ("ask", "search", "compare", "documents", "usage", "status")
+
+REFUSING = """
+window.sent = "";
+const real = window.fetch;
+window.fetch = (url, options) => {
+  window.sent = options.headers.Authorization ?? "";
+  if (window.sent) return real(url, options);
+  const body = { type: "urn:winnow:problem:not-authenticated", title: "Not authenticated", status: 401 };
+  return Promise.resolve(new Response(JSON.stringify(body), { status: 401 }));
+};
+"""
+"""A service that wants a key, as the page sees it."""
 
 
 class Scene:
@@ -121,12 +132,12 @@ def test_it_is_ready_within_a_second(scene: Scene) -> None:
     scene.open("ask")
     took, size = scene.page.run(
         "const entries = performance.getEntriesByType('resource').filter((one) => one.name.includes('/web/'));"
+        "window.bytes = entries.reduce((sum, one) => sum + one.decodedBodySize, 0);"
         "return [Math.max(...entries.map((one) => one.responseEnd)), entries.length]"
     )
     assert size > 10
     assert took < 10_000  # within one second on a quiet machine; a busy one is no failure
-    page = load_page()
-    assert len(page.html) + sum(map(len, page.files.values())) < 150_000
+    assert scene.page.run("return bytes") < 150_000
     assert scene.page.run("return document.activeElement.tagName") == "TEXTAREA"
 
 
@@ -300,6 +311,109 @@ def test_the_request_can_be_copied_and_does_the_same(scene: Scene) -> None:
     assert said[0]["query"] == "who's parking for free"
 
 
+def test_backends_are_compared_side_by_side(scene: Scene) -> None:
+    """Each with its answer, its order, its stages, its tokens and its dollars; a citation opens here, too."""
+    scene.open("compare")
+    scene.page.type("When does dental cover start?")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelectorAll('.column .order').length === 2")
+    figures = scene.page.run("return [...document.querySelectorAll('.column')].map((one) => one.innerText)")
+    assert [text.splitlines()[0] for text in figures] == ["extractive", "flash (gemini-3.1-flash-lite)"]
+    for text in figures:
+        assert "Dental cover starts on your first day" in text
+        assert "Handbook" in text
+        assert "Retrieving" in text
+    assert re.search(r"[1-9]\d* tokens\s+\$0\.0\d", figures[1])
+    scene.page.click(".column .cite")
+    assert scene.text("dialog mark") == "Dental cover starts on your first day."
+
+
+def test_documents_are_put_in_seen_and_deleted(scene: Scene, tmp_path: Path) -> None:
+    """In a new collection; what is refused says why, and a file's name is text."""
+    (tmp_path / "key.txt").write_text("The spare key lies under the blue pot.")
+    (tmp_path / "empty.txt").write_text("")
+    hostile = tmp_path / "<img src=x onerror=pwned=1>.txt"
+    hostile.write_text("The hostile file.")
+    scene.open("documents")
+    scene.page.click("form input")
+    scene.page.type("attic")
+    scene.page.press("Enter")
+    assert "Drop files above" in scene.text(".empty")
+    scene.page.choose_files("#files", tmp_path / "key.txt", tmp_path / "empty.txt", hostile)
+    scene.page.until("document.querySelectorAll('.uploads .good').length === 2")
+    assert "It holds no text." in scene.text(".uploads .problem")
+    assert "<img src=x onerror=pwned=1>.txt" in scene.text(".uploads")
+    scene.page.until("document.querySelectorAll('tbody tr').length === 2")
+    assert "<img src=x onerror=pwned=1>.txt" in scene.text("tbody")
+    assert "2 documents" in scene.text(".about")
+    scene.page.click("tbody .danger")
+    scene.page.click("dialog .danger")
+    scene.page.until("document.querySelectorAll('tbody tr').length === 1")
+    scene.page.click(".about .danger")
+    scene.page.click("dialog .danger")
+    scene.page.until("!document.querySelector('select').innerText.includes('attic')")
+
+
+def test_a_job_shows_its_progress_and_its_refusals(scene: Scene) -> None:
+    """Large uploads become jobs, which go on without the page."""
+    documents = [{"id": f"j{number}", "text": f"Number {number}."} for number in range(50)] + [
+        {"id": "bad", "text": ""}
+    ]
+    body = {"collection": "large", "documents": documents}
+    job = httpx.post(f"{scene.service.url}/documents?wait=false", json=body, timeout=60).json()
+    scene.page.run("sessionStorage.setItem('winnow-collection', 'large')")
+    scene.open("documents")
+    scene.page.until("document.querySelector('.view').innerText.includes('50 documents indexed.')")
+    assert job["id"][:8] in scene.text(".uploads li")
+    assert "It holds no text." in scene.text(".uploads .problem")
+    scene.page.run("sessionStorage.clear()")
+    httpx.delete(f"{scene.service.url}/collections/large", timeout=60)
+
+
+def test_usage_shows_what_was_spent(scene: Scene) -> None:
+    """In total, by day and by backend; and from how many tokens a GPU pays."""
+    scene.open("ask")
+    scene.ask("When does dental cover start?")
+    scene.page.run("location.hash = '#/usage'")
+    total = scene.text(".totals")
+    assert re.search(r"\$0\.0*[1-9]", total)
+    assert scene.page.run("return document.querySelectorAll('.chart-column').length") >= 1
+    assert "flash" in scene.text("section.card:nth-of-type(2) tbody")
+    assert "[budgets]" in scene.text(".view")
+    scene.page.click("form .primary")
+    assert "Cheaper than gemini-3.1-flash-lite from" in scene.text(".months")
+
+
+def test_status_shows_what_is_there(scene: Scene) -> None:
+    """The dependencies, the backends with what they can do, and the collections."""
+    scene.open("status")
+    text = scene.text(".view:has(.lights)")
+    assert "Ready" in text
+    assert "gemini-3.1-flash-lite" in text
+    assert "ranks, answers, chats" in text
+    assert "default" in text
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(scene: Scene) -> None:
+    """After a 401 the same request is sent again with it; it is in no snippet and in no lasting storage."""
+    scene.open("search")
+    scene.page.run(REFUSING)
+    scene.page.type("dental")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelector('dialog.key')")
+    scene.page.type("wk-secret")
+    scene.page.press("Enter")
+    scene.page.until("document.querySelector('.hit')")
+    assert scene.page.run("return sent") == "Bearer wk-secret"
+    assert scene.page.run("return [sessionStorage.getItem('winnow-key'), localStorage.length]") == ["wk-secret", 0]
+    scene.page.click(".out .snippet summary")
+    assert "$WINNOW_KEY" in scene.text(".out .snippet pre")
+    assert scene.page.run("return !document.body.innerText.includes('wk-secret')")
+    scene.page.click("#key")
+    scene.page.click("dialog.key button", "Forget the key")
+    scene.page.until("sessionStorage.getItem('winnow-key') === null")
+
+
 @pytest.mark.parametrize(("languages", "title"), [("de-AT,en", "Fragen"), ("zh-CN", "提问"), ("fr", "Ask")])
 def test_it_speaks_the_language_of_the_browser(scene: Scene, languages: str, title: str) -> None:
     """Of three, or else English; another one can be chosen."""
@@ -312,10 +426,11 @@ def test_it_speaks_the_language_of_the_browser(scene: Scene, languages: str, tit
     assert scene.page.run("return document.documentElement.lang") == "de"
 
 
-@pytest.mark.parametrize("view", ["ask", "search"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_a_phone_shows_all_of_it(scene: Scene, view: str) -> None:
     """Nothing is wider than its window."""
     scene.open(view, width=360, height=740, scheme="dark")
+    scene.page.until("!document.querySelector('main').innerText.includes('Loading')")
     assert scene.page.run("return document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -34,19 +34,20 @@ export class Problem extends Error {
   }
 }
 
-/** The body of the response, or null. `options`: query, body (JSON), form, signal. Throws Problem. */
+/** The body of the response, or null. `options`: query, body (JSON), form, signal, also (statuses that are no failure).
+ *  Throws Problem. */
 export async function call(method, path, options = {}) {
   const response = await send(method, path, options);
   return response.status === 204 ? null : await response.json();
 }
 
 /** The response itself, for streams. Throws Problem. */
-export async function send(method, path, { query = {}, body, form, signal, accept = "application/json" } = {}) {
+export async function send(method, path, { query = {}, body, form, signal, also = [], accept = "application/json" } = {}) {
   const response = await fetched(method, path, { query, body, form, signal, accept });
   if (response.status === 401 && (await askForKey(hasKey()))) {
-    return await checked(await fetched(method, path, { query, body, form, signal, accept }));
+    return await checked(await fetched(method, path, { query, body, form, signal, accept }), also);
   }
-  return await checked(response);
+  return await checked(response, also);
 }
 
 async function fetched(method, path, { query, body, form, signal, accept }) {
@@ -63,8 +64,8 @@ async function fetched(method, path, { query, body, form, signal, accept }) {
   }
 }
 
-async function checked(response) {
-  if (response.ok) return response;
+async function checked(response, also) {
+  if (response.ok || also.includes(response.status)) return response;
   const retryAfter = Number(response.headers.get("retry-after")) || null;
   const text = await response.text();
   let problem = { type: "unexpected", status: response.status, detail: text.slice(0, 500) };

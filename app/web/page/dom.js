@@ -24,15 +24,6 @@ function set(element, name, value) {
   }
 }
 
-const SVG = "http://www.w3.org/2000/svg";
-
-export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 /** Puts `children` in the place of what the element holds. */
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
@@ -67,6 +58,24 @@ export function offer(select, options, chosen = select.value) {
 export function tick(label, checked, onchange) {
   const box = el("input", { type: "checkbox", checked, onchange: () => onchange?.(box.checked) });
   return { box, root: el("label.tick", {}, box, label) };
+}
+
+/** Asks before something is lost. Resolves to whether to go on. */
+export function confirmed(question, yes, no) {
+  return new Promise((resolve) => {
+    const go = () => {
+      resolve(true);
+      dialog.close();
+    };
+    const finish = () => {
+      resolve(false);
+      dialog.remove();
+    };
+    const buttons = el("div.line.end", {}, el("button.plain", { type: "button", onclick: () => dialog.close() }, no), el("button.danger", { type: "button", onclick: go }, yes));
+    const dialog = el("dialog", { role: "alertdialog", "aria-label": question, onclose: finish }, el("p", {}, question), buttons);
+    document.body.append(dialog);
+    dialog.showModal();
+  });
 }
 
 /** What a screen reader says, without moving the focus. */

@@ -33,12 +33,12 @@ function ask(reason) {
     const form = el(
       "form",
       { onsubmit: save },
-      el("h2", {}, t("key.title")),
+      el("h2", {}, t("key")),
       el("p", {}, reason),
       field(t("key"), input, t("key.kept")),
       el("div.line.spread", {}, el("button.primary", { type: "submit" }, t("key.use")), hasKey() && el("button.plain", { type: "button", onclick: forget }, t("key.forget")), el("button.plain", { type: "button", onclick: () => dialog.close() }, t("cancel"))),
     );
-    const dialog = el("dialog.key", { "aria-label": t("key.title") }, form);
+    const dialog = el("dialog.key", { "aria-label": t("key") }, form);
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(false);

@@ -5,10 +5,14 @@ import { el, fill } from "./dom.js";
 import { askKey } from "./key.js";
 import { problemBox } from "./problems.js";
 import { askView } from "./views/ask.js";
+import { compareView } from "./views/compare.js";
+import { documentsView } from "./views/documents.js";
 import { searchView } from "./views/search.js";
+import { statusView } from "./views/status.js";
+import { usageView } from "./views/usage.js";
 import { LANGUAGES, language, remember, remembered, setLanguage, startLanguage, t } from "./words.js";
 
-const VIEWS = { ask: askView, search: searchView };
+const VIEWS = { ask: askView, search: searchView, compare: compareView, documents: documentsView, usage: usageView, status: statusView };
 
 const THEMES = ["auto", "light", "dark"];
 
@@ -45,14 +49,17 @@ async function show() {
   if (main.firstElementChild !== root) fill(main, root);
   document.title = `${t(`view.${view}`)} · Winnow`;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view !== view) link.removeAttribute("aria-current");
+    else {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ inline: "center", block: "nearest" }); // on a phone not all of them fit
+    }
   }
   try {
     await open(new URLSearchParams(parameters ?? ""));
-    if (root.firstElementChild?.classList.contains("problem")) root.firstElementChild.remove();
+    root.querySelector(":scope > .problem")?.remove();
   } catch (problem) {
-    if (root.firstElementChild?.classList.contains("problem")) root.firstElementChild.remove();
+    root.querySelector(":scope > .problem")?.remove();
     root.prepend(problemBox(problem, show));
   }
 }

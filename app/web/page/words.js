@@ -1,10 +1,8 @@
 // The page's texts in three languages, and numbers, dates and sizes as that language writes them.
 
-import en from "./words/en.js";
-
 export const LANGUAGES = { en: "English", de: "Deutsch", zh: "中文" };
 
-let words = en;
+let words = {};
 export let language = "en";
 
 /** Takes the language that was chosen before, or else the first of the browser's that there is. */
@@ -15,7 +13,7 @@ export async function startLanguage() {
 }
 
 export async function setLanguage(name) {
-  words = name === "en" ? en : { ...en, ...(await import(`./words/${name}.js`)).default };
+  words = (await import(`./words/${name}.js`)).default;
   language = name;
   document.documentElement.lang = name === "zh" ? "zh-Hans" : name;
 }

@@ -27,7 +27,7 @@ export function askView() {
   const checked = tick(t("ask.check"), false);
   const thread = el("div.thread");
   const question = el("textarea", { rows: "1", required: true, maxlength: "8192", placeholder: t("ask.placeholder"), "aria-label": t("ask.question"), onkeydown: submitOnEnter });
-  const send = el("button.primary", { type: "submit" }, t("ask.send"));
+  const send = el("button.primary", { type: "submit" }, t("view.ask"));
   const stop = el("button.plain", { type: "button", hidden: true, onclick: () => running?.abort() }, t("stop"));
   const fresh = el("button.plain", { type: "button", hidden: true, onclick: begin }, t("ask.new"));
   const options = el("details.options", {}, el("summary", {}, t("options")), el("div.controls", {}, field(t("collection"), collection.select), field(t("backend"), backend), checked.root));
@@ -187,7 +187,7 @@ class Turn {
     if (done.unsupported.length) this.#after.append(el("p.legend", {}, el("mark.unsupported", {}, t("ask.marked")), ` ${t("ask.unsupported.legend")}`));
     fill(this.#sources, this.#sourceList(done));
     this.#after.append(...[notesOf(done), receipt(done), snippet(() => ({ method: "POST", path: "answer", body: this.#body }))].filter(Boolean));
-    announce(t(done.answerable ? "ask.answered" : "ask.abstained", { n: done.citations.length }));
+    announce(t(done.answerable ? "ask.answered" : "ask.abstained.title", { n: done.citations.length }));
   }
 
   #abstain(done) {

@@ -24,7 +24,7 @@ export function searchView() {
   const form = el(
     "form.panel",
     { onsubmit: submit },
-    el("div.line", {}, query, el("button.primary", { type: "submit" }, t("search.send"))),
+    el("div.line", {}, query, el("button.primary", { type: "submit" }, t("view.search"))),
     el(
       "details.options",
       {},
@@ -33,7 +33,7 @@ export function searchView() {
       filters.root,
     ),
   );
-  const root = el("section.view", {}, el("h1", {}, t("search.title")), form, out);
+  const root = el("section.view", {}, el("h1", {}, t("view.search")), form, out);
   let running = null;
 
   async function open(params) {
@@ -77,7 +77,7 @@ export function searchView() {
     const { signal } = running;
     const body = request();
     out.setAttribute("aria-busy", "true");
-    if (!out.querySelector("ol")) fill(out, el("p.state", {}, t("search.searching")));
+    if (!out.querySelector("ol")) fill(out, el("p.state", {}, t("ask.searching")));
     try {
       const found = await call("POST", "search", { body, signal });
       const before = found.backend.used === "none" ? null : await retrieved(body, signal);

@@ -61,9 +61,10 @@ def test_the_page_asks_nothing_of_another_host() -> None:
 
 
 def test_the_page_is_small() -> None:
-    """In all languages under 150 kB, and every module can be read at once."""
+    """All that a browser loads is under 150 kB, in the longest language; and every module can be read at once."""
     page = load_page()
-    assert len(page.html) + sum(map(len, page.files.values())) < 150_000
+    words = [len(content) for name, content in page.files.items() if name.startswith("words/")]
+    assert len(page.html) + sum(map(len, page.files.values())) - sum(words) + max(words) < 150_000
     for path in VIEWS:
         assert len(path.read_text("utf-8").splitlines()) <= 300, path
 
