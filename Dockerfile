@@ -1,11 +1,13 @@
-# The image of the service; see docs/docker.md.
+# The images: `service` (the last stage, so the default) and `allinone`; see docs/deploy.md.
 #
 # Python 3.11, on which all tests run; constraints.txt holds for 3.12 and 3.13 as well
-# (--build-arg BASE=python:3.13-slim-trixie). Security fixes come with a rebuild: docker build --pull.
-ARG BASE=python:3.11-slim-bookworm
+# (--build-arg BASE=python:3.13-slim-trixie). By its digest, so that the same tree gives the same image: renew it with
+# docker buildx imagetools inspect python:3.11-slim-bookworm. Debian's security fixes come with every build.
+ARG BASE=python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
 FROM ${BASE} AS base
 RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get upgrade -y --no-install-recommends \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends tini \
  && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
@@ -38,7 +40,9 @@ RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
  && /opt/uv/bin/uv pip install --python /opt/winnow/bin/python --compile-bytecode \
     ${TORCH_BACKEND:+--torch-backend="$TORCH_BACKEND"} \
     --constraints constraints.txt --requirements requirements.txt \
- && rm -r /opt/winnow/lib/python3*/site-packages/torch/test /opt/winnow/lib/python3*/site-packages/torch/include
+ && cd /opt/winnow/lib/python3*/site-packages \
+ && rm -rf torch/test torch/include torch/bin/protoc* \
+ && find google networkx scipy sklearn sympy -type d -name tests -prune -exec rm -r {} +
 # Fail rather than ship 3 GB of CUDA by accident.
 RUN case "$TORCH_BACKEND" in cu*|auto) ;; *) \
       /opt/winnow/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda and "this torch is built for CUDA")' ;; \
@@ -54,10 +58,10 @@ RUN --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     /opt/uv/bin/uv build --wheel --build-constraints constraints.txt --out-dir /wheel
 
 
-FROM base AS service
-LABEL org.opencontainers.image.title="winnow" \
-      org.opencontainers.image.description="Finds passages in your documents and answers from them, with citations" \
-      org.opencontainers.image.licenses="Apache-2.0"
+FROM base AS application
+LABEL org.opencontainers.image.description="Finds passages in your documents and answers from them, with citations" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
 # A fixed number, so that a folder mounted as /data can be given to it.
 RUN groupadd --gid 10001 winnow \
  && useradd --uid 10001 --gid winnow --no-log-init --home-dir /data --no-create-home --shell /usr/sbin/nologin winnow \
@@ -85,20 +89,26 @@ ENTRYPOINT ["tini", "--", "winnow"]
 CMD ["serve"]
 
 
-# For hosts that rent out single containers (docs/clore.md): the service, access by SSH, and vLLM if BASE has it.
-FROM service AS rented
+# For hosts that rent out single containers: the service, its index in the process, vLLM if BASE has it, and SSH for whoever
+# brings a key. It is the same user as above, who may not listen below 1024; what is written goes to /data and /tmp.
+FROM application AS allinone
 USER root
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server util-linux \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server \
  && apt-get clean \
  && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
- && install -d /run/sshd
-COPY deploy/rented.sh /usr/local/bin/rented
-# Loopback only: whatever ports an order opens, nothing but SSH answers there.
-ENV WINNOW_HOST=127.0.0.1
-EXPOSE 22
-ENTRYPOINT ["tini", "-g", "--", "/bin/bash", "/usr/local/bin/rented"]
-CMD []
+ && usermod --shell /bin/bash winnow
+COPY deploy/allinone.py deploy/sshd_config /etc/winnow/
+USER 10001:10001
+EXPOSE 2222
+ENTRYPOINT ["tini", "--", "/opt/winnow/bin/python", "/etc/winnow/allinone.py"]
+CMD ["serve"]
+ARG REVISION=
+LABEL org.opencontainers.image.title="winnow-allinone" \
+      org.opencontainers.image.revision="$REVISION"
 
 
-FROM service AS winnow
+FROM application AS service
+ARG REVISION=
+LABEL org.opencontainers.image.title="winnow" \
+      org.opencontainers.image.revision="$REVISION"

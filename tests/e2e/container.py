@@ -14,14 +14,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("podman", "buildah", "debootstrap")
 BASE = "localhost/winnow-base:bookworm"
-IMAGE = "localhost/winnow:test"
+SERVICE, ALLINONE = "localhost/winnow:test", "localhost/winnow-allinone:test"
 CHROOT = ("--isolation", "chroot")
 CERTIFICATES = Path("/etc/ssl/certs")
 
@@ -34,18 +34,20 @@ def obstacle() -> str:
     return f"needs {', '.join(missing)}; make test-container installs them on Debian" if missing else ""
 
 
-def build_image(folder: Path) -> None:
-    """IMAGE from this tree. What stands in `folder` afterwards is of no use."""
+def build_images(folder: Path) -> None:
+    """SERVICE and ALLINONE from this tree. What stands in `folder` afterwards is of no use."""
     if subprocess.run(["podman", "image", "exists", BASE], check=False).returncode:
         _make_base(folder / "base")
     find_links = _write_pip_settings(folder, pip_settings())
-    command = ["nice", "podman", "build", *CHROOT, "--format", "docker", "--target", "winnow", "--tag", IMAGE]
+    command = ["nice", "podman", "build", *CHROOT, "--format", "docker"]
     for argument in (f"BASE={BASE}", f"TORCH_BACKEND={'' if find_links else 'cpu'}"):
         command += ["--build-arg", argument]
     for path in (CERTIFICATES, *find_links):
         command += ["--volume", f"{path}:{path}:ro"]
     secrets = [f"id=pip,src={folder / 'pip.conf'}", f"id=uv,src={folder / 'uv.toml'}"]
-    subprocess.run([*command, *(f"--secret={secret}" for secret in secrets), str(ROOT)], check=True)
+    command += [f"--secret={secret}" for secret in secrets]
+    for target, image in (("service", SERVICE), ("allinone", ALLINONE)):
+        subprocess.run([*command, "--target", target, "--tag", image, str(ROOT)], check=True)
 
 
 def _make_base(folder: Path) -> None:
@@ -77,14 +79,16 @@ def _write_pip_settings(folder: Path, told: Mapping[str, str]) -> list[Path]:
 
 
 class Container:
-    """A working container of IMAGE, with `data` as its volume and this machine's network."""
+    """A working container of `image`, with `data` as its volume and this machine's network."""
 
-    def __init__(self, data: Path, documents: Path, port: int) -> None:
-        self.name = _said(["buildah", "from", IMAGE])
+    def __init__(self, image: str, data: Path, documents: Path, port: int, **environ: str) -> None:
+        self._config = image_config(image)
+        self.name = _said(["buildah", "from", image])
         # buildah lays the image's own volume over the one that it is given
         subprocess.run(["buildah", "config", "--volume", "/data-", self.name], check=True)
         mounts = ["--volume", f"{data}:/data", "--volume", f"{documents}:/documents:ro"]
-        self._run = ["buildah", "run", *CHROOT, *mounts, "--env", f"WINNOW_PORT={port}", self.name, "--"]
+        variables = [f"--env={name}={value}" for name, value in {"WINNOW_PORT": str(port), **environ}.items()]
+        self._run = ["buildah", "run", *CHROOT, *mounts, *variables, self.name, "--"]
         self.url = f"http://127.0.0.1:{port}"
 
     def remove(self) -> None:
@@ -98,7 +102,7 @@ class Container:
     @contextmanager
     def serving(self, log: Path) -> Iterator[None]:
         """The image's own entrypoint and command; ready on entry, ended by SIGTERM on exit. Fails if it takes force."""
-        config = image_config()
+        config = self._config
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen([*self._run, *config["Entrypoint"], *config["Cmd"]], stdout=file, stderr=file)
             try:
@@ -108,12 +112,13 @@ class Container:
                 assert process.wait(timeout=40) == 0, log.read_text(encoding="utf-8")
             finally:
                 for pid in [*_descendants(process.pid), process.pid] if process.poll() is None else []:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # the ones above it end when it does
+                        os.kill(pid, signal.SIGKILL)
                 process.wait(timeout=10)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """JSON in, JSON out."""
-        headers = {"Content-Type": "application/json"}
+    def post(self, path: str, body: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+        """JSON in, JSON out. Raises HTTPError."""
+        headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
         request = urllib.request.Request(self.url + path, data=json.dumps(body).encode(), headers=headers)
         with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)
@@ -131,9 +136,9 @@ class Container:
         raise AssertionError(f"it is not ready:\n{log.read_text(encoding='utf-8')}")
 
 
-def image_config() -> dict[str, Any]:
+def image_config(image: str) -> dict[str, Any]:
     """What the image says of itself: User, Entrypoint, Cmd, Env, Healthcheck, Volumes, ..."""
-    (image,) = json.loads(_said(["podman", "image", "inspect", IMAGE]))
+    (image,) = json.loads(_said(["podman", "image", "inspect", image]))
     return {"Healthcheck": image["Healthcheck"], **image["Config"]}
 
 

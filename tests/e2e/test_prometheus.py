@@ -75,6 +75,17 @@ async def service(tmp_path: Path, model: OpenAIServer) -> AsyncIterator[Service]
         service.kill()
 
 
+def write_files(folder: Path, config: dict[str, Any]) -> Path:
+    """The configuration in `folder`, with the rules and a file in place of the key's, which the container writes."""
+    folder.mkdir()
+    shutil.copy(FOLDER / "alerts.yml", folder)
+    (folder / "key").write_text("no key is needed here", encoding="utf-8")
+    [job] = config["scrape_configs"]
+    job["authorization"]["credentials_file"] = str(folder / "key")
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder / "prometheus.yml"
+
+
 @pytest.fixture
 def prometheus(tmp_path: Path, service: Service) -> Iterator[str]:
     """Its address. It reads twice a second what it reads every 15 s elsewhere; all else is as in deploy/monitoring."""
@@ -83,13 +94,11 @@ def prometheus(tmp_path: Path, service: Service) -> Iterator[str]:
     [job] = config["scrape_configs"]
     job["static_configs"] = [{"targets": [service.url.removeprefix("http://")]}]
     folder = tmp_path / "prometheus"
-    folder.mkdir()
-    shutil.copy(FOLDER / "alerts.yml", folder)
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    written = write_files(folder, config)
     address = f"127.0.0.1:{free_port()}"
     command = [
         tool("prometheus"),
-        f"--config.file={folder / 'prometheus.yml'}",
+        f"--config.file={written}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
     ]
@@ -147,8 +156,8 @@ async def test_every_query_of_the_dashboard_returns_data(
     assert {rule["name"]: rule["health"] for rule in group["rules"]} == dict.fromkeys(alerts(), "ok")
 
 
-def test_promtool_accepts_the_files() -> None:
+def test_promtool_accepts_the_files(tmp_path: Path) -> None:
     """Prometheus' own check of configuration and rules."""
-    command = [tool("promtool"), "check", "config", str(FOLDER / "prometheus.yml")]
+    command = [tool("promtool"), "check", "config", str(write_files(tmp_path / "prometheus", scrape_config()))]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr

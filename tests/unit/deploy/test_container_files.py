@@ -1,22 +1,23 @@
 """Dockerfile, docker-compose.yml and what belongs to them, read as files; `make test-container` builds the image."""
 
+import importlib.util
 import json
 import os
 import re
-import shlex
-import signal
+import runpy
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema_rs
 import pytest
 import yaml
 
+from app.cli.vllm_presets import CARDS, GIB, preset
 from tests.fakes.http_server import answering
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,7 +25,10 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
-RENTED = ROOT / "deploy" / "rented.sh"
+ALLINONE = ROOT / "deploy" / "allinone.py"
+MONITORING = ROOT / "deploy" / "monitoring"
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+REQUIRED = ("WINNOW_ADMIN_KEY", "QDRANT__SERVICE__API_KEY")
 OURS = ("winnow", "winnow-gpu", "winnow-ollama")
 _REFERENCE = re.compile(r"(?<!\$)\$(?:\{(?P<name>\w+)(?P<rest>[^}]*)\}|(?P<bare>\w+))")
 
@@ -35,29 +39,63 @@ _REFERENCE = re.compile(r"(?<!\$)\$(?:\{(?P<name>\w+)(?P<rest>[^}]*)\}|(?P<bare>
         ("cpu", {"winnow", "qdrant"}),
         ("gpu", {"winnow-gpu", "qdrant", "vllm"}),
         ("ollama", {"winnow-ollama", "qdrant", "ollama", "ollama-model"}),
+        ("tls", {"caddy"}),
+        ("monitoring", {"prometheus", "grafana"}),
     ],
 )
 def test_a_profile_starts_what_it_needs_and_no_more(profile: str, services: set[str]) -> None:
-    """Each profile has one winnow, the index, and the model server it is named for; all it waits for is in it."""
+    """One winnow, the index and the model server it is named for, or what stands beside; all it waits for is in it."""
     started = {name for name, service in SERVICES.items() if profile in service["profiles"]}
     assert started == services
     assert {needed for name in started for needed in SERVICES[name].get("depends_on", {})} <= started
 
 
-def test_only_winnow_is_published_and_only_to_this_machine() -> None:
-    """Without API keys nothing may be reached from another machine, and vLLM, Qdrant and Ollama not even from this."""
-    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(ports) == set(OURS)
-    assert all(port.startswith("127.0.0.1:") for published in ports.values() for port in published)
+def test_what_is_published_needs_a_key_and_stays_on_this_machine() -> None:
+    """Winnow's port by default, and those of the monitoring; Caddy's are for others. Models and index have none."""
+    ports = {name: [_filled(port) for port in one["ports"]] for name, one in SERVICES.items() if "ports" in one}
+    assert {port for name in OURS for port in ports.pop(name)} == {"127.0.0.1:8000:8000"}
+    assert ports.pop("caddy") == ["80:80", "443:443", "443:443/udp"]
+    assert ports == {"prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
     assert not [name for name, service in SERVICES.items() if service.get("network_mode")]
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_names_guard_the_door_that_compose_opens(name: str) -> None:
-    """All callers are let in, because Docker hides who they are; so the names they may use are set beside it."""
+def test_nobody_is_served_without_a_key(name: str) -> None:
+    """Docker hides who calls, so that no exception for this machine could hold; the first key comes from outside."""
     environment = SERVICES[name]["environment"]
-    assert environment["WINNOW_ALLOW_ANONYMOUS"] == "1"
-    assert _filled(environment["WINNOW_SERVICE_HOSTS"]).split(",") == ["winnow", "host.docker.internal"]
+    assert environment["WINNOW_ADMIN_KEY"].startswith("${WINNOW_ADMIN_KEY:?")
+
+
+def test_only_winnow_reaches_the_index() -> None:
+    """And the index reaches nothing."""
+    assert {name for name, service in SERVICES.items() if "store" in service.get("networks", ())} == {*OURS, "qdrant"}
+    assert list(SERVICES["qdrant"]["networks"]) == ["store"]
+    assert COMPOSE["networks"]["store"] == {"internal": True}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_hardened_alike(name: str) -> None:
+    """No new privileges, no capabilities, bounds for memory, processes, logs, and read-only where it can be."""
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["pids_limit"] <= 8192
+    assert re.fullmatch(r"\d+[gm]", _filled(service["mem_limit"]))
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert service["ulimits"] == {"core": 0}
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "caddy" else [])
+    assert service.get("read_only", False) == (name != "vllm")
+    assert not service.get("privileged")
+
+
+def test_it_is_valid_by_the_compose_specification() -> None:
+    """By its JSON schema, which check-jsonschema brings."""
+    package = importlib.util.find_spec("check_jsonschema")
+    if package is None or package.origin is None:
+        pytest.skip("check-jsonschema, which has the schema, is not installed: make test installs it")
+    schema = Path(package.origin).with_name("builtin_schemas") / "vendor" / "compose-spec.json"
+    errors = jsonschema_rs.validator_for(json.loads(schema.read_text(encoding="utf-8"))).iter_errors(COMPOSE)
+    assert [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors] == []
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -68,42 +106,115 @@ def test_the_service_waits_for_the_index_and_never_for_a_model(name: str) -> Non
     assert set(conditions.values()) <= {"service_started"}
 
 
-def test_every_variable_has_a_default() -> None:
-    """`docker compose up` works without a .env file."""
-    assert [
-        found[0] for found in _REFERENCE.finditer(COMPOSE_TEXT) if not (found["rest"] or "").startswith((":-", "-"))
-    ] == []
+def test_every_variable_has_a_default_but_the_keys() -> None:
+    """What is missing in .env is either not needed, or told with the way to get it."""
+    demanded = {found["name"]: found["rest"] for found in _REFERENCE.finditer(COMPOSE_TEXT) if ":?" in found["rest"]}
+    others = [found for found in _REFERENCE.finditer(COMPOSE_TEXT) if ":?" not in (found["rest"] or "")]
+    assert [found[0] for found in others if not (found["rest"] or "").startswith((":-", "-"))] == []
+    assert set(demanded) == set(REQUIRED)
+    assert all(".env.example" in told for told in demanded.values())
 
 
 def test_the_example_lists_every_variable_with_its_default() -> None:
-    """.env.example and docker-compose.yml know the same variables and the same defaults."""
-    example = dict(re.findall(r"^#(\w+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    """.env.example and docker-compose.yml agree on variables and defaults; the required ones are empty."""
+    example = dict(re.findall(r"^#?(\w+)=(.*)$", EXAMPLE, re.MULTILINE))
     defaults = {
-        found["name"]: found["rest"].lstrip(":").removeprefix("-") for found in _REFERENCE.finditer(COMPOSE_TEXT)
+        found["name"]: found["rest"].lstrip(":").removeprefix("-")
+        for found in _REFERENCE.finditer(COMPOSE_TEXT)
+        if found["name"] not in REQUIRED
     }
     handed_over = {
         key for service in SERVICES.values() for key, value in _environment(service).items() if value is None
     }
-    assert set(example) == set(defaults) | handed_over
+    assert set(example) == set(defaults) | handed_over | set(REQUIRED)
+    assert re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE) == [(name, "") for name in REQUIRED]
     own = {name: value for name, value in defaults.items() if name not in handed_over | {"VLLM_URL", "OLLAMA_URL"}}
     assert {name: example[name] for name in own} == own
+
+
+def test_the_command_of_the_example_writes_the_keys(tmp_path: Path) -> None:
+    """Long random ones, into a file for its owner alone."""
+    command = re.findall(r"^#   (\(umask.*)$", EXAMPLE, re.MULTILINE)[0]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    lines = dict(line.split("=") for line in (tmp_path / ".env").read_text(encoding="utf-8").splitlines())
+    assert list(lines) == list(REQUIRED)
+    assert {len(key) for key in lines.values()} == {64}
+    assert len(set(lines.values())) == 2
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_preset_is_what_winnow_vllm_prints(card: str) -> None:
+    """Its values and the arithmetic in its comment; all of it are variables of docker-compose.yml."""
+    text = (ROOT / "deploy" / "presets" / f"{card}.env").read_text(encoding="utf-8")
+    values, chosen = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)), preset(card)
+    command = chosen.command(8001)
+    option = dict(zip(command[3::2], command[4::2], strict=False))
+    assert values.pop("VLLM_MEMORY")
+    assert values == {
+        "VLLM_MODEL": chosen.checkpoint,
+        "VLLM_MAX_MODEL_LEN": option["--max-model-len"],
+        "VLLM_MAX_NUM_SEQS": option["--max-num-seqs"],
+        "VLLM_GPU_MEMORY_UTILIZATION": option["--gpu-memory-utilization"],
+    }
+    told = " ".join(line.removeprefix("# ") for line in text.splitlines())
+    for number in (chosen.usable, chosen.weights, chosen.own, chosen.room):
+        assert f" {number / GIB:.2f} " in told
+    for tokens in (2048, 8192):
+        assert f"{tokens:,} tokens" in told
+        assert f"{chosen.model.cache(tokens):.0f} MiB, so {chosen.conversations(tokens)}" in told
+    assert f"{chosen.model.label.partition(',')[0]} with 4-bit weights on an {chosen.card.label}:" in told
+
+
+def test_prometheus_is_given_its_key_by_a_file() -> None:
+    """The shell of its container writes what the settings of Prometheus name, and nobody sees it in a command line."""
+    prometheus = SERVICES["prometheus"]
+    (line,) = prometheus["command"]
+    path = re.findall(r'"\$\$WINNOW_METRICS_KEY" > (\S+);', line)[0]
+    settings = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = settings["scrape_configs"]
+    assert job["authorization"] == {"type": "Bearer", "credentials_file": path}
+    assert job["static_configs"] == [{"targets": ["winnow:8000"]}]
+
+
+def test_every_alert_has_its_line_in_the_manual() -> None:
+    """Whoever is woken by one finds what to do."""
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))
+    names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_what_is_mounted_is_there() -> None:
+    """Docker would make a directory of what is missing."""
+    mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", []) if volume[:2] == "./"]
+    assert [volume for volume in mounted if not (ROOT / volume.partition(":")[0]).exists()] == []
+
+
+def test_caddy_hands_on_streams_and_hides_what_is_for_the_inside() -> None:
+    """Events come as they are written; figures and the command line's own routes stay inside."""
+    text = (ROOT / "deploy" / "Caddyfile").read_text(encoding="utf-8")
+    assert "reverse_proxy winnow:8000" in text
+    assert "flush_interval -1" in text
+    assert "path /metrics /internal/*" in text
 
 
 def test_images_are_pinned() -> None:
     """What is pulled today is pulled tomorrow, and what is built has the version of what it is built from."""
     images = [_filled(service["image"]) for service in SERVICES.values()]
-    images += re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert [image for image in images if not re.search(r":v?\d[\w.-]*$", image)] == []
+    assert re.search(r"^ARG BASE=python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert {_filled(SERVICES[name]["image"]) for name in OURS} == {f"winnow:{version}"}
+    assert f'org.opencontainers.image.version="{version}"' in DOCKERFILE
     assert re.search(r"^ARG UV=uv==[\d.]+$", DOCKERFILE, re.MULTILINE)
 
 
-def test_keys_come_from_outside_and_an_unset_one_is_not_there() -> None:
-    """No key is written down, and none is handed over empty: Qdrant takes an empty key for a key that nobody has."""
-    for name in ("qdrant", "vllm", "ollama"):
-        secrets = {key: value for key, value in _environment(SERVICES[name]).items() if re.search("KEY$|TOKEN", key)}
-        assert set(secrets.values()) <= {None}
+def test_keys_come_from_outside() -> None:
+    """No key is written down."""
+    for service in SERVICES.values():
+        secrets = {key: value for key, value in _environment(service).items() if re.search("KEY$|TOKEN", key)}
+        assert {value for value in secrets.values() if value and not value.startswith("${")} == set()
     assert not re.search(r"^(ARG|ENV) .*(KEY|TOKEN|PASSWORD|SECRET)", DOCKERFILE, re.MULTILINE)
 
 
@@ -150,20 +261,29 @@ def test_nobody_there_is_not_healthy() -> None:
         assert ended.returncode != 0
 
 
-def test_the_image_is_the_processors_and_nobodys() -> None:
+def test_the_images_are_the_processors_and_nobodys() -> None:
     """CPU torch by default, a fixed user that is not root, its volume, and signals that reach it."""
-    final = DOCKERFILE[DOCKERFILE.index("AS service") : DOCKERFILE.index("AS rented")]
+    stages = _stages()
     assert re.search(r"^ARG TORCH_BACKEND=cpu$", DOCKERFILE, re.MULTILINE)
-    assert re.search(r"^USER 10001:10001$", final, re.MULTILINE)
-    assert re.search(r"^VOLUME /data$", final, re.MULTILINE)
-    assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", final, re.MULTILINE)[0]) == ["tini", "--", "winnow"]
-    assert re.findall(r"^FROM .*$", DOCKERFILE, re.MULTILINE)[-1] == "FROM service AS winnow"
+    assert re.search(r"^VOLUME /data$", stages["application"], re.MULTILINE)
+    for name in ("application", "allinone"):
+        assert re.findall(r"^USER (.*)$", stages[name], re.MULTILINE)[-1] == "10001:10001"
+        entrypoint = json.loads(re.findall(r"^ENTRYPOINT (.*)$", stages[name], re.MULTILINE)[0])
+        assert entrypoint[:2] == ["tini", "--"]
+    assert list(stages)[-1] == "service"  # what a build without a target makes
+    assert "USER" not in stages["service"]
+
+
+def test_ssh_is_for_keys_only() -> None:
+    """No password, nobody's forwarded agent, no server of the client's behind the container."""
+    lines = (ROOT / "deploy" / "sshd_config").read_text(encoding="utf-8").splitlines()
+    assert {"AuthenticationMethods publickey", "AllowAgentForwarding no", "AllowTcpForwarding local"} <= set(lines)
+    assert "rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_*" in _stages()["allinone"]
 
 
 def test_libraries_are_a_layer_below_the_code() -> None:
     """A change of the code does not install torch again."""
-    stage = DOCKERFILE[DOCKERFILE.index("AS dependencies") : DOCKERFILE.index("AS wheel")]
-    copied = re.findall(r"^COPY (.*)$", stage, re.MULTILINE)
+    copied = re.findall(r"^COPY (.*)$", _stages()["dependencies"], re.MULTILINE)
     assert copied == ["constraints.txt ./", "--from=requirements /requirements.txt ./"]
 
 
@@ -173,98 +293,43 @@ def test_only_what_the_image_is_made_of_is_sent_to_the_builder() -> None:
     assert lines[0] == "*"
     allowed = {line.removeprefix("!") for line in lines[1:] if line.startswith("!")}
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
-    assert {source.partition("/")[0] for sources in copied for source in sources.split()} == allowed
+    assert {source for sources in copied for source in sources.split()} == allowed
     assert all((ROOT / name).exists() for name in allowed)
 
 
-def test_both_ways_to_start_vllm_are_the_same() -> None:
+def test_both_ways_to_start_vllm_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rented container's vLLM takes the flags of docker-compose.yml, but listens on loopback only."""
-    ours = {_filled(flag) for flag in SERVICES["vllm"]["command"] if not flag.startswith("--model=")}
-    text = RENTED.read_text(encoding="utf-8").replace("\\\n", " ")
-    line = re.findall(r"until vllm serve (.*); do", text)[0]
-    words = [_filled(word) for word in shlex.split(line)]
-    assert words[0] == _filled(SERVICES["vllm"]["command"][0].removeprefix("--model="))
-    assert words[1:5] == ["--host", "127.0.0.1", "--port", "$VLLM_PORT"]
-    assert set(words[5:]) == ours
-
-
-def test_an_order_publishes_ssh_and_nothing_else() -> None:
-    """The orders in docs/clore.md are JSON, open no port to the public but SSH, and bring the key that it needs."""
-    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "clore.md").read_text(encoding="utf-8"), re.DOTALL)
-    orders = [json.loads(block) for block in blocks]
-    assert [order["ports"] for order in orders] == [{"22": "tcp"}] * 2
-    assert all("SSH_PUBLIC_KEY" in order["env"] and "command" not in order for order in orders)
-
-
-STUBS = {
-    "ssh-keygen": "",
-    "sshd": 'echo "$@" > "$HOME/sshd"',
-    "setpriv": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
-    "winnow": 'echo "$* $HOME ${VLLM_URL:-none}" > "$OUT/winnow"; while [ ! -e "$OUT/enough" ]; do sleep 0.02; done',
-    "vllm": 'echo "$@" >> "$OUT/vllm"; [ "$(wc -l < "$OUT/vllm")" -lt 3 ] || touch "$OUT/enough"; exit 1',
-}
-
-
-def _rented(folder: Path, *stubs: str, **environ: str) -> tuple[int, str]:
-    """Runs deploy/rented.sh among stubs; its status and what it said."""
-    (folder / "bin").mkdir()
-    for name in stubs:
-        path = folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{STUBS[name]}\n", encoding="utf-8")
-        path.chmod(0o755)
-    variables = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder), "OUT": str(folder), **environ}
-    process = subprocess.Popen(
-        ["bash", str(RENTED)], env=variables, stderr=subprocess.PIPE, text=True, start_new_session=True
+    monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
+    _, vllm = runpy.run_path(str(ALLINONE))["programs"]({"WINNOW_ADMIN_KEY": "k"}, [])
+    model, *flags = (_filled(flag) for flag in SERVICES["vllm"]["command"])
+    assert vllm.command[:7] == (
+        *("vllm", "serve", model.removeprefix("--model=")),
+        *("--host", "127.0.0.1", "--port", "8001"),
     )
-    try:
-        status = process.wait(timeout=20)
-    finally:
-        with suppress(ProcessLookupError):  # where no vLLM's loop is left
-            os.killpg(process.pid, signal.SIGTERM)  # as `tini -g` does
-    assert process.stderr is not None
-    with process.stderr as said:
-        return status, said.read()
+    assert set(vllm.command[7:]) == set(flags)
 
 
-def test_a_rented_container_without_a_key_says_so(tmp_path: Path) -> None:
-    """There would be no way in."""
-    ended = subprocess.run(
-        ["bash", str(RENTED)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-    )
-    assert ended.returncode != 0
-    assert "SSH_PUBLIC_KEY" in ended.stderr
-    assert not (tmp_path / ".ssh").exists()
-
-
-def test_a_rented_container_opens_ssh_and_serves(tmp_path: Path) -> None:
-    """With the key alone, no passwords, and no vLLM where the image has none."""
-    (tmp_path / "enough").touch()
-    status, _ = _rented(tmp_path, "ssh-keygen", "sshd", "setpriv", "winnow", SSH_PUBLIC_KEY="ssh-ed25519 AAAA me")
-    assert status == 0
-    keys = tmp_path / ".ssh" / "authorized_keys"
-    assert keys.read_text(encoding="utf-8") == "ssh-ed25519 AAAA me\n"
-    assert keys.stat().st_mode & 0o777 == 0o600
-    assert "PasswordAuthentication=no" in (tmp_path / "sshd").read_text(encoding="utf-8")
-    assert (tmp_path / "winnow").read_text(encoding="utf-8") == "serve /data none\n"
-
-
-def test_a_rented_container_starts_its_vllm_again(tmp_path: Path) -> None:
-    """Winnow knows where it is, and serves while it falls and is started again."""
-    status, said = _rented(tmp_path, *STUBS, SSH_PUBLIC_KEY="ssh-ed25519 AAAA me", RESTART_S="0.02")
-    assert status == 0
-    assert len((tmp_path / "vllm").read_text(encoding="utf-8").splitlines()) >= 3
-    assert "vLLM ended with status 1" in said
-    assert (tmp_path / "winnow").read_text(encoding="utf-8") == "serve /data http://127.0.0.1:8001/v1\n"
+def test_an_order_publishes_what_its_keys_open() -> None:
+    """The orders in docs/deploy.md are JSON: SSH for a public key, or HTTP where there is a first key."""
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8"), re.DOTALL)
+    opens = {"2222": ("tcp", "SSH_PUBLIC_KEY"), "8000": ("http", "WINNOW_ADMIN_KEY")}
+    for order in map(json.loads, blocks):
+        assert {port: opens[port][0] for port in order["ports"]} == order["ports"]
+        assert all(opens[port][1] in order["env"] for port in order["ports"])
+        assert "command" not in order
+    assert len(blocks) == 2
 
 
 def _health_command() -> list[str]:
     text = DOCKERFILE.replace("\\\n", "")
     command: list[str] = json.loads(re.findall(r"^HEALTHCHECK .*?CMD (\[.*\])$", text, re.MULTILINE)[0])
     return [sys.executable, *command[1:]]
+
+
+def _stages() -> dict[str, str]:
+    """The text of each stage of the Dockerfile, in their order."""
+    parts = re.split(r"^FROM \S+ AS (\w+)$", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _environment(service: dict[str, Any]) -> dict[str, str | None]:
