@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from indexing.documents import EVERYTHING, Audience, PageStart
 from indexing.documents import Image as Image
-from indexing.documents import PageStart
 from indexing.errors import Fallback as Fallback
 from indexing.filters import Filter, Scalar
 
@@ -350,10 +350,11 @@ AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """On whose behalf models are called: the name of an API key, and the request's id."""
+    """On whose behalf something is done: the name of an API key, the request's id, and what of the index it may see."""
 
     key: str = "anonymous"
     request_id: str = ""
+    audience: Audience = EVERYTHING
 
 
 ANONYMOUS = Caller()

@@ -102,11 +102,11 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 class Answering(Protocol):
     """What the routes need of `app.services.answer.Answerer`, so that tests can put a script in its place."""
 
-    async def answer(self, question: Question, caller: Caller = ...) -> Answer: ...
+    async def answer(self, question: Question, caller: Caller) -> Answer: ...
 
-    async def whole(self, question: Question, caller: Caller = ...) -> AnswerDone: ...
+    async def whole(self, question: Question, caller: Caller) -> AnswerDone: ...
 
-    def stream(self, question: Question, caller: Caller = ...) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, question: Question, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """Ends in AnswerDone, or raises."""
 
 

@@ -21,7 +21,7 @@ from app.answering.extractive.answerer import Embed, ExtractiveSettings, select_
 from app.answering.questions import parse_question
 from app.backends.router import Backends, Router
 from app.backends.settings import RoutingSettings
-from app.domain import Answer, Query, Question
+from app.domain import ANONYMOUS, Answer, Query, Question
 from app.services.answer import Answerer
 from benchmarks.answers_corpus import Corpus, DataSet, Vectorizer
 from benchmarks.answers_fit import fit
@@ -55,7 +55,7 @@ async def ask(corpus: Corpus, vectorizer: Vectorizer, records: Iterable[dict[str
     asked = []
     for record in records:
         query = Query(text=record["text"])
-        answer = await answerer.answer(Question(search=query))
+        answer = await answerer.answer(Question(search=query), ANONYMOUS)
         parsed = parse_question(query.text)
         selection = await select_sentences(parsed, answer.results, vectorizer.embed, settings, max_tokens=1024)
         asked.append(Asked(record, answer, selection.relevance))
@@ -121,7 +121,7 @@ async def report_latency(corpus: Corpus, vectorizer: Vectorizer, records: Sequen
 
     for name, embed in (("with embedding", embed_anew), ("without", vectorizer.embed)):
         answerer = quoting_answerer(corpus, embed)
-        answers = [await answerer.answer(Question(search=Query(text=record["text"]))) for record in records]
+        answers = [await answerer.answer(Question(search=Query(text=record["text"])), ANONYMOUS) for record in records]
         spent = [answer.timings_ms["answer"] for answer in answers[5:]]
         p50, p95 = np.quantile(spent, 0.5), np.quantile(spent, 0.95)
         print(f"  milliseconds to answer, {name + ',':15} p50, p95 {p50:7.1f} {p95:7.1f}  ({len(spent)} questions)")

@@ -128,7 +128,7 @@ class Corpus:
                 for term, weight in zip(sparse.indices, sparse.values, strict=True):
                     self._postings.setdefault(term, []).append((number, weight))
 
-    async def check(self, query: Query) -> None:
+    async def check(self, query: Query, caller: Caller) -> None:
         """Whatever is asked can be done."""
 
     async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:

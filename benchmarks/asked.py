@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.domain import Answer, Query, Question, Turn
+from app.domain import ANONYMOUS, Answer, Query, Question, Turn
 from app.wiring import Services
 from benchmarks.indexed import index_folder, services_at
 
@@ -83,9 +83,9 @@ async def _answer(services: Services, question: AskedQuestion) -> Answer:
     """The answer, within a conversation if another question comes first."""
     turns: tuple[Turn, ...] = ()
     if question.after:
-        earlier = await services.answerer.answer(_question(question.after))
+        earlier = await services.answerer.answer(_question(question.after), ANONYMOUS)
         turns = (Turn(role="user", content=question.after), Turn(role="assistant", content=earlier.answer))
-    return await services.answerer.answer(_question(question.ask, turns))
+    return await services.answerer.answer(_question(question.ask, turns), ANONYMOUS)
 
 
 def _question(text: str, turns: tuple[Turn, ...] = ()) -> Question:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-from app.domain import Mode, Query
+from app.domain import ANONYMOUS, Mode, Query
 from benchmarks.chunking_metrics import measure, read_gold
 from benchmarks.indexed import index_folder, services_at
 
@@ -41,7 +41,7 @@ async def _run(data: Path, home: Path | None) -> int:
         for mode in MODES:
             found = {}
             for query_id, text in queries.items():
-                hits = (await services.searcher.search(Query(text=text, limit=TOP, mode=mode))).results
+                hits = (await services.searcher.search(Query(text=text, limit=TOP, mode=mode), ANONYMOUS)).results
                 found[query_id] = [(hit.source.removesuffix(".md"), hit.start, hit.end) for hit in hits]
             result = measure(found, gold)
             length = fmean(end - start for ranges in found.values() for _, start, end in ranges)

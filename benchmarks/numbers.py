@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 
-from app.domain import Mode, Query, Question
+from app.domain import ANONYMOUS, Mode, Query, Question
 from app.wiring import Services
 from benchmarks.indexed import services_at
 from benchmarks.numbers_corpus import Item, NumberSet, make_set
@@ -67,17 +67,19 @@ async def _measure(made: NumberSet, seed: int, show: int) -> Shares:
                     note(f"{mode}, {what}", item, first == item.id, first)
             best = await _best_of(services, item, made.items, random.Random(f"{seed} {item.id}"))
             note("rerank", item, best == item.id, best)
-            answer = await services.answerer.answer(_question(item))
+            answer = await services.answerer.answer(_question(item), ANONYMOUS)
             right = answer.answerable and item.answer in answer.answer
             note("extractive", item, right and _only(item, answer.answer, made.items), answer.answer)
         for item in made.absent:
-            answer = await services.answerer.answer(_question(item))
+            answer = await services.answerer.answer(_question(item), ANONYMOUS)
             note("abstains", item, not answer.answerable, answer.answer)
     return shares
 
 
 async def _first(services: Services, text: str, mode: Mode) -> str:
-    found = await services.searcher.search(Query(text=text, collection=_COLLECTION, mode=mode, limit=1, backend="none"))
+    found = await services.searcher.search(
+        Query(text=text, collection=_COLLECTION, mode=mode, limit=1, backend="none"), ANONYMOUS
+    )
     return found.results[0].document_id if found.results else ""
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.domain import Hit, Query
+from app.domain import ANONYMOUS, Hit, Query
 from benchmarks.indexed import index_folder, services_at
 
 TOP = 5
@@ -51,7 +51,7 @@ async def _run(data: Path, home: Path | None, verbose: bool) -> int:
 
 
 async def _search(services: Any, text: str) -> tuple[Hit, ...]:
-    found: tuple[Hit, ...] = (await services.searcher.search(Query(text=text, limit=TOP))).results
+    found: tuple[Hit, ...] = (await services.searcher.search(Query(text=text, limit=TOP), ANONYMOUS)).results
     return found
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-from app.domain import Query
+from app.domain import ANONYMOUS, Query
 from app.evaluation.data import read_qrels, read_rows
 from app.evaluation.records import Outcome, retrieval
 from app.wiring import Services
@@ -98,8 +98,7 @@ async def _search(services: Services, collection: str, text: str, *phrasings: st
         Query(
             text=text, phrasings=phrasings, collection=collection, backend="none", limit=100, candidates=400,
             group_by_document=True, include_text=False,
-        )
-    )  # fmt: skip
+        ), ANONYMOUS)  # fmt: skip
     return [(hit.document_id, hit.score) for hit in result.results]
 
 

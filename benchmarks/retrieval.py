@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.domain import Mode, Query
+from app.domain import ANONYMOUS, Mode, Query
 from app.evaluation.data import read_qrels, read_rows
 from app.evaluation.records import Outcome, retrieval
 from app.wiring import Services
@@ -113,8 +113,7 @@ async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: i
             Query(
                 text=query["text"], collection=collection_of(chosen.corpus), mode=mode, limit=100, candidates=400,
                 group_by_document=True, include_text=False,
-            )
-        )  # fmt: skip
+            ), ANONYMOUS)  # fmt: skip
         times.append(time.perf_counter() - begun)
         documents = tuple(hit.document_id for hit in found.results)
         run[query["_id"]] = Outcome(id=query["_id"], documents=documents)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from indexing.errors import CollectionNotFound
+
 _UNPRINTABLE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)?"  # what terminals obey: colours, titles, the cursor
     r"|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
@@ -123,7 +125,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A chunk as the store keeps it, with the fields of its document.
 
-    `version` is the content hash of the document that it was cut from.
+    `version` is the content hash of the document that it was cut from. It belongs to `tenant` ("": to none), of which
+    only the groups `allowed` may see it, if any are named (`Audience`).
     """
 
     id: str
@@ -139,6 +142,13 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     later_pages: tuple[PageStart, ...] = ()
     heading: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = {}
+    tenant: str = ""
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The `document_key` of its document."""
+        return document_key(self.tenant, self.document_id)
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -156,12 +166,65 @@ class Candidate(msgspec.Struct, frozen=True):
     fused: float | None = None
 
 
+class Audience(msgspec.Struct, frozen=True, kw_only=True):
+    """Who reads or writes: what of the index it may see, and so what it may write, replace and delete.
+
+    `tenant` "": the documents that belong to no tenant. Of the documents that name groups only those are seen that name
+    one of `groups`. `collections` None: all; any other collection does not exist. `unrestricted`: an operator, to whom
+    the documents of all tenants and groups are open.
+    """
+
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+    collections: tuple[str, ...] | None = None
+    unrestricted: bool = False
+
+    def sees(self, tenant: str, allowed: Sequence[str]) -> bool:
+        """Whether a document of this tenant that only the groups `allowed` (none: all of the tenant) may see is seen.
+
+        `indexing.store.payload.restricted` says the same to a store.
+        """
+        if self.unrestricted:
+            return True
+        return tenant == self.tenant and (not allowed or not set(allowed).isdisjoint(self.groups))
+
+    def admits(self, collection: str) -> bool:
+        """Whether this collection is one that may exist for it."""
+        return self.collections is None or collection in self.collections
+
+    def check(self, collection: str) -> None:
+        """Raises CollectionNotFound for a collection that does not exist for it."""
+        if not self.admits(collection):
+            raise CollectionNotFound(collection)
+
+
+EVERYTHING = Audience(unrestricted=True)
+"""The operator of the service."""
+
+_OF_TENANT = "\x1f"
+
+
+def document_key(tenant: str, document_id: str) -> str:
+    """What tells documents of a collection apart: the id, after the tenant if the document belongs to one.
+
+    So two tenants can use one id. The separator cannot be in an id, where it would name another tenant.
+    """
+    document_id = document_id.replace(_OF_TENANT, "\N{REPLACEMENT CHARACTER}")
+    return f"{tenant}{_OF_TENANT}{document_id}" if tenant else document_id
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """(tenant, id) of a `document_key`; the tenant is "" where there is none."""
+    tenant, separator, document_id = key.partition(_OF_TENANT)
+    return (tenant, document_id) if separator else ("", key)
+
+
 _PASSAGE_NAMESPACE = uuid.UUID("6f6a7e0e-6d0c-5d0e-9a5c-77696e6e6f77")
 
 
-def passage_id(document_id: str, version: str, ordinal: int) -> str:
-    """A UUID (version 5) that is the same on every machine for the same content."""
-    return str(uuid.uuid5(_PASSAGE_NAMESPACE, f"{document_id}\0{version}\0{ordinal}"))
+def passage_id(key: str, version: str, ordinal: int) -> str:
+    """A UUID (version 5) that is the same on every machine for the same content; `key` is a `document_key`."""
+    return str(uuid.uuid5(_PASSAGE_NAMESPACE, f"{key}\0{version}\0{ordinal}"))
 
 
 def to_payload(passage: Passage) -> dict[str, Any]:
@@ -186,6 +249,10 @@ def to_payload(passage: Passage) -> dict[str, Any]:
         payload["heading"] = list(passage.heading)
     if passage.metadata:
         payload["metadata"] = dict(passage.metadata)
+    if passage.tenant:
+        payload["tenant"] = passage.tenant
+    if passage.allowed:
+        payload["allowed"] = list(passage.allowed)
     return payload
 
 
@@ -205,4 +272,6 @@ def from_payload(point_id: str, payload: Mapping[str, Any]) -> Passage:
         later_pages=tuple(PageStart(*page) for page in payload.get("later_pages", ())),
         heading=tuple(payload.get("heading", ())),
         metadata=payload.get("metadata", {}),
+        tenant=payload.get("tenant") or "",
+        allowed=tuple(payload.get("allowed") or ()),
     )

@@ -79,14 +79,33 @@ class Exists(msgspec.Struct, frozen=True, tag=True):
     present: bool
 
 
+class OfDocuments(msgspec.Struct, frozen=True, tag=True):
+    """The passage is one of these documents', each given by its `indexing.documents.document_key`.
+
+    Like what follows, it is not in the grammar: users' filters cannot name it, nor the fields that it reads.
+    """
+
+    keys: tuple[str, ...]
+
+
 class OfVersions(msgspec.Struct, frozen=True, tag=True):
     """A passage of one of these documents is of one of `versions`; met by those of all other documents.
 
-    Not in the grammar: `indexing.pipeline.visibility` leaves out with it what does not count.
+    `indexing.pipeline.visibility` leaves out with it what does not count.
     """
 
-    document_ids: tuple[str, ...]
+    keys: tuple[str, ...]
     versions: tuple[str, ...]
+
+
+class OpenTo(msgspec.Struct, frozen=True, tag=True):
+    """The passage belongs to `tenant` ("": to none), and names no groups, or one of `groups`.
+
+    `indexing.store.payload.restricted` adds it to what is read for others than the operator.
+    """
+
+    tenant: str
+    groups: tuple[str, ...]
 
 
 class Group(msgspec.Struct, frozen=True, tag=True):
@@ -96,7 +115,7 @@ class Group(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Filter", ...]
 
 
-Filter: TypeAlias = OneOf | NumberRange | DateRange | HasText | Exists | OfVersions | Group
+Filter: TypeAlias = OneOf | NumberRange | DateRange | HasText | Exists | OfDocuments | OfVersions | OpenTo | Group
 
 
 def parse_filter(raw: Any) -> Filter | None:

@@ -16,7 +16,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
-from app.domain import Caller
+from app.domain import ANONYMOUS, Caller
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -253,8 +253,9 @@ def request_id(scope: Mapping[str, object]) -> str:
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
-    """Only the request's id is known, as long as there are no keys."""
-    return Caller(request_id=request_id(request.scope))
+    """Who sent the request, as the state of its scope says; without keys that is nobody in particular."""
+    caller: Caller = request.scope.get("state", {}).get("caller", ANONYMOUS)
+    return msgspec.structs.replace(caller, request_id=request_id(request.scope))
 
 
 Result = TypeVar("Result")

@@ -54,7 +54,7 @@ def search(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
 
     async def work(services: Services) -> dict[str, Any]:
         await _prepare(services, query, report, model=query.mode != "sparse")
-        response: dict[str, Any] = msgspec.to_builtins(await services.searcher.search(query))
+        response: dict[str, Any] = msgspec.to_builtins(await services.searcher.search(query, ANONYMOUS))
         return response
 
     return _run(settings, work)
@@ -66,7 +66,7 @@ def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
 
     async def work(services: Services) -> dict[str, Any]:
         await _prepare(services, question.search, report)
-        response: dict[str, Any] = msgspec.to_builtins(await services.answerer.answer(question))
+        response: dict[str, Any] = msgspec.to_builtins(await services.answerer.answer(question, ANONYMOUS))
         return response
 
     return _run(settings, work)
@@ -102,7 +102,7 @@ def stream_answer(
 
     async def work(services: Services) -> None:
         await _prepare(services, question.search, report)
-        async for event in services.answerer.stream(question):
+        async for event in services.answerer.stream(question, ANONYMOUS):
             name, data = payload(event)
             show(name, msgspec.to_builtins(data))
 

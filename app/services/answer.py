@@ -19,7 +19,6 @@ from app.backends.client import BackendClient
 from app.backends.router import EXTRACTIVE, NONE, Backends, Route, Router, Served
 from app.backends.settings import AUTO
 from app.domain import (
-    ANONYMOUS,
     AbstainReason,
     Answer,
     AnswerDone,
@@ -70,7 +69,7 @@ BegunReply = tuple[tuple[Source, ...], OpenStream | AsyncGenerator[Delta, None]]
 class Search(Protocol):
     """The part of the search use case that answering needs."""
 
-    async def check(self, query: Query) -> None: ...
+    async def check(self, query: Query, caller: Caller) -> None: ...
 
     async def find(self, query: Query, caller: Caller) -> tuple[SearchResult, LaterPages]: ...
 
@@ -97,11 +96,11 @@ class Answerer:
             ExtractiveSettings() if min_relevance is None else ExtractiveSettings(min_relevance=min_relevance)
         )
 
-    async def answer(self, question: Question, caller: Caller = ANONYMOUS) -> Answer:
+    async def answer(self, question: Question, caller: Caller) -> Answer:
         """The whole answer at once. Raises the same errors as `whole`."""
         return (await self.whole(question, caller)).answer
 
-    async def whole(self, question: Question, caller: Caller = ANONYMOUS) -> AnswerDone:
+    async def whole(self, question: Question, caller: Caller) -> AnswerDone:
         """The whole answer, and whether it was cut.
 
         Raises UnknownBackend, MissingCapability, what the search raises, and what model calls raise.
@@ -110,7 +109,7 @@ class Answerer:
         [done] = [event async for event in events if isinstance(event, AnswerDone)]
         return done
 
-    def stream(self, question: Question, caller: Caller = ANONYMOUS) -> AsyncGenerator[AnswerEvent, None]:
+    def stream(self, question: Question, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """The same answer as it is made. Raises the same before the first event, and what model calls raise after it.
 
         Closing the generator ends the calls.
@@ -120,7 +119,7 @@ class Answerer:
     async def _run(self, question: Question, caller: Caller, *, streamed: bool) -> AsyncGenerator[AnswerEvent, None]:
         answering, checking = await self._select_backends(question)
         watch, call = Stopwatch(), call_of(ANSWER, self._deadline_s, caller)
-        parsed, warnings = await self._resolve(question, answering, call, watch)
+        parsed, warnings = await self._resolve(question, answering, call, watch, caller)
         search, later_pages = await self._search.find(_retrieval(question.search, parsed.text), caller)
         parts = self._generate(question, parsed, search.results, answering, call, watch, streamed=streamed)
         if checking is not None:
@@ -187,13 +186,13 @@ class Answerer:
             raise _at("/check_citations", exc) from exc
 
     async def _resolve(
-        self, question: Question, answering: Route | BackendUse, call: Call, watch: Stopwatch
+        self, question: Question, answering: Route | BackendUse, call: Call, watch: Stopwatch, caller: Caller
     ) -> tuple[ParsedQuestion, tuple[str, ...]]:
         """The question to search for, reworded by the model that will answer if it needs earlier turns."""
         if not question.messages:
             return await resolve_question(question, None)
         # Rewording costs a call: first see whether the search can work at all.
-        await self._search.check(_retrieval(question.search, question.search.text))
+        await self._search.check(_retrieval(question.search, question.search.text), caller)
         reword = _rewording(answering, call, watch) if isinstance(answering, Route) else None
         return await resolve_question(question, reword)
 

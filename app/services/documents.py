@@ -23,7 +23,7 @@ from app.services.document_validation import (
 )
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
-from indexing.documents import Passage
+from indexing.documents import EVERYTHING, Passage
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
@@ -291,7 +291,7 @@ class Documents:
             lineage = (await context.store.info(collection)).spec.lineage
             for spelling in _spellings(document_id):
                 while (record := await context.manifest.document(lineage, spelling)) is not None:
-                    found = await context.store.passages(collection, record.id)
+                    found = await context.store.passages(collection, record.id, EVERYTHING)
                     passages = [passage for passage in found if passage.version == record.version]
                     if len(passages) == record.passages or record == await context.manifest.document(lineage, spelling):
                         return record, passages

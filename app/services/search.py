@@ -10,7 +10,6 @@ import numpy as np
 
 from app.backends.router import NONE
 from app.domain import (
-    ANONYMOUS,
     BackendUse,
     Caller,
     Hit,
@@ -32,7 +31,7 @@ from app.text.fencing import clean
 from indexing.concurrency import together
 from indexing.documents import Candidate, Passage
 from indexing.embedding.batching import QueryEmbedder, check_embedder
-from indexing.pipeline.visibility import Counting, Visibility, retrieve_counting
+from indexing.pipeline.visibility import Visibility, retrieve_counting
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import (
     DEFAULT_DENSE_UNIT,
@@ -88,28 +87,26 @@ class Searcher:
         self._visibility = visibility
         self._gate = gate
 
-    async def check(self, query: Query) -> None:
+    async def check(self, query: Query, caller: Caller) -> None:
         """Raises what `search` would raise before any work."""
         await self._rankers.select(query.backend)
         if query.expands:
             await self._expander.select(query)
-        self._check_embedder(query, await (await self._store()).info(query.collection))
+        await self._collection(query, caller)
 
-    async def search(self, query: Query, caller: Caller = ANONYMOUS) -> SearchResult:
+    async def search(self, query: Query, caller: Caller) -> SearchResult:
         """The result of `find`; raises what it raises."""
         result, _ = await self.find(query, caller)
         return result
 
-    async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:
+    async def find(self, query: Query, caller: Caller) -> tuple[SearchResult, LaterPages]:
         """What was found, and the pages that begin inside the hits; raises what `ranked` raises."""
         result, order = await self.ranked(query, caller)
         shown = {hit.id for hit in result.results}
         passages = (candidate.passage for candidate, _ in order if candidate.passage.id in shown)
         return result, {passage.id: passage.later_pages for passage in passages if passage.later_pages}
 
-    async def ranked(
-        self, query: Query, caller: Caller = ANONYMOUS
-    ) -> tuple[SearchResult, list[tuple[Candidate, Ranked]]]:
+    async def ranked(self, query: Query, caller: Caller) -> tuple[SearchResult, list[tuple[Candidate, Ranked]]]:
         """What was found, and all candidates in order, of which it shows the best.
 
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
@@ -120,14 +117,14 @@ class Searcher:
         watch = Stopwatch()
         written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()
         if route is not None:
-            self._check_embedder(query, await (await self._store()).info(query.collection))
+            await self._collection(query, caller)
             with watch.stage(EXPAND):
                 written, spent, degraded = await self._expander.expand(query, route, caller)
                 watch.degraded(EXPAND, degraded)
         phrasings, passages = ((), written) if query.expand_query == "hyde" else (written, ())
         texts = tuple(dict.fromkeys(map(clean, (query.text, *query.phrasings, *phrasings))))
         async with self._gate.visit(watch):
-            candidates, warnings = await self._retrieve(query, texts, passages, watch)
+            candidates, warnings = await self._retrieve(query, texts, passages, caller, watch)
         if isinstance(ranker, BackendUse):
             outcome = RankingOutcome(use=ranker)
             warnings = [*warnings, *_ignored(query.ranking)]
@@ -151,19 +148,19 @@ class Searcher:
         return result, order
 
     async def _retrieve(
-        self, query: Query, texts: Sequence[str], passages: Sequence[str], watch: Stopwatch
+        self, query: Query, texts: Sequence[str], passages: Sequence[str], caller: Caller, watch: Stopwatch
     ) -> tuple[list[Candidate], list[str]]:
         """The candidates for all phrasings, best first, and warnings."""
         store = await self._store()
         with watch.stage("retrieve"):
-            collection = await store.info(query.collection)
-        self._check_embedder(query, collection)
+            collection = await self._collection(query, caller)
         dense = await self._dense(query, texts, passages, watch)
         sparse = [None if query.mode == "dense" else self._lexical.query(text) for text in texts]
         with watch.stage("retrieve"):
             visibility = await self._visibility()
             counting = partial(visibility.counting, collection.spec.lineage)
-            sides = [_retrieve(store, counting, query, *pair) for pair in zip(dense, sparse, strict=True)]
+            read = partial(retrieve_counting, store, audience=caller.audience, counting=counting)
+            sides = [_retrieve(read, query, *pair) for pair in zip(dense, sparse, strict=True)]
             retrieved, cut, incomplete = zip(*await together(sides), strict=True)
         rankings = list(map(partial(_fuse, query, collection), collapse(retrieved), sparse, cut))
         given = frozenset(map(clean, (query.text, *query.phrasings)))
@@ -178,9 +175,13 @@ class Searcher:
         }
         return candidates, [warning for warning, holds in warnings.items() if holds]
 
-    def _check_embedder(self, query: Query, collection: CollectionInfo) -> None:
+    async def _collection(self, query: Query, caller: Caller) -> CollectionInfo:
+        """The one to search. Raises CollectionNotFound, EmbedderMismatch."""
+        caller.audience.check(query.collection)
+        collection = await (await self._store()).info(query.collection)
         if query.mode != "sparse":
             check_embedder(collection, self._fingerprint)
+        return collection
 
     async def _dense(
         self, query: Query, texts: Sequence[str], passages: Sequence[str], watch: Stopwatch
@@ -209,9 +210,12 @@ def _ignored(ranking: RankingOptions) -> list[str]:
     return [f"`ranking.{name}` was ignored: no model ranked" for name in given]
 
 
+Read = Callable[[str, Retrieval], Awaitable[Retrieved]]
+"""(collection, what is looked for) -> what counts of it, and its audience may see."""
+
+
 async def _retrieve(
-    store: VectorStore,
-    counting: Callable[[], Counting],
+    read: Read,
     query: Query,
     dense: Vector | None,
     sparse: SparseVector | None,
@@ -228,15 +232,16 @@ async def _retrieve(
     conditions = query.conditions
     if conditions is None:
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=depth, filter=query.filter)
-        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
+        retrieved = await read(query.collection, retrieval)
         return retrieved, len(retrieved.sparse) >= depth, False
     condition = all_of((query.filter, narrowing(conditions)))
     for limit in dict.fromkeys((depth, MAX_LOOKED_THROUGH)):
         retrieval = Retrieval(dense=dense, sparse=sparse, limit=limit, filter=condition)
-        retrieved = await retrieve_counting(store, query.collection, retrieval, counting)
+        retrieved = await read(query.collection, retrieval)
         kept = Retrieved(
             dense=[candidate for candidate in retrieved.dense if meets(conditions, candidate.passage)],
             sparse=[candidate for candidate in retrieved.sparse if meets(conditions, candidate.passage)],
+            passages=retrieved.passages,
         )
         sides = ((retrieved.dense, kept.dense), (retrieved.sparse, kept.sparse))
         incomplete = any(len(side) >= limit and len(left) < depth for side, left in sides)
@@ -259,7 +264,10 @@ def collapse(retrieved: Sequence[Retrieved]) -> list[Retrieved]:
         for candidate in sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal)):
             keepers.setdefault(candidate.passage.text, candidate.passage)
     kept = [_one_per_text(side, keepers) for side in sides]
-    return [Retrieved(dense=dense, sparse=sparse) for dense, sparse in zip(kept[::2], kept[1::2], strict=True)]
+    return [
+        Retrieved(dense=dense, sparse=sparse, passages=one.passages)
+        for one, dense, sparse in zip(retrieved, kept[::2], kept[1::2], strict=True)
+    ]
 
 
 def _one_per_text(side: Iterable[Candidate], keepers: dict[str, Passage]) -> list[Candidate]:
@@ -274,7 +282,8 @@ def _one_per_text(side: Iterable[Candidate], keepers: dict[str, Passage]) -> lis
 def _fuse(
     query: Query, collection: CollectionInfo, retrieved: Retrieved, sparse: SparseVector | None, cut: bool
 ) -> list[Candidate]:
-    bound = sparse_bound(math.fsum(sparse.values), collection.passages) if sparse else 0.0
+    passages = collection.passages if retrieved.passages is None else retrieved.passages
+    bound = sparse_bound(math.fsum(sparse.values), passages) if sparse else 0.0
     if query.mode == "dense":
         return score_dense(retrieved.dense)
     if query.mode == "sparse":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from indexing.documents import Document, PageStart, Passage
+from indexing.documents import EVERYTHING, Document, PageStart, Passage
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, Manifest, Totals
 from indexing.pipeline.progress import Copied, Repaired, Report, say_nothing
@@ -70,7 +70,7 @@ async def repair(context: PipelineContext, name: str, report: Report = say_nothi
     lineage = info.spec.lineage
     stored: Counter[tuple[str, str]] = Counter()
     async for page in _pages(context, name):
-        stored.update((passage.document_id, passage.version) for passage in page)
+        stored.update((passage.key, passage.version) for passage in page)
         report(Copied(step="checking", done=stored.total(), total=max(info.passages, stored.total())))
     known = await context.manifest.known(lineage)
     fullest: dict[str, tuple[int, str]] = {}
@@ -112,7 +112,7 @@ async def _mend(
         counts = {key: version for key, (version, _) in (await manifest.known(lineage)).items() if version is not None}
         incomplete = []
         for record in await manifest.whole(lineage, [key for key in torn if key in counts]):
-            found = await store.passages(info.name, record.id)
+            found = await store.passages(info.name, record.id, EVERYTHING)
             if sum(passage.version == record.version for passage in found) != record.passages:
                 incomplete.append(record)
         await manifest.announce(lineage, incomplete)
@@ -165,7 +165,7 @@ def open_manifest(path: Path, quarantine: Path) -> Manifest:
 async def _pages(context: PipelineContext, name: str) -> AsyncIterator[list[Passage]]:
     cursor = None
     while True:
-        page, cursor = await context.store.page(name, cursor, _PAGE)
+        page, cursor = await context.store.page(name, cursor, _PAGE, EVERYTHING)
         yield page
         if cursor is None:
             return
@@ -193,7 +193,7 @@ async def _recovered(
     context: PipelineContext, info: CollectionInfo, document_id: str, version: str
 ) -> DocumentRecord | None:
     """None for a document that was deleted since."""
-    found = await context.store.passages(info.name, document_id)
+    found = await context.store.passages(info.name, document_id, EVERYTHING)
     passages = [passage for passage in found if passage.version == version]
     if not passages:
         return None

@@ -32,7 +32,7 @@ import numpy as np
 
 from indexing.concurrency import finish
 from indexing.disk import DiskGuard, disk_error
-from indexing.documents import from_payload, to_payload
+from indexing.documents import EVERYTHING, from_payload, to_payload
 from indexing.errors import Conflict, NotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, live_lineage
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
@@ -168,8 +168,8 @@ async def _read_part(
     for attempt in range(_TRIES):
         rows = await context.manifest.whole(info.spec.lineage, pending)
         found: dict[tuple[str, str | None], list[Point]] = {(row.id, row.version): [] for row in rows}
-        for point in await context.store.points(info.name, [row.id for row in rows]):
-            found.get((point.passage.document_id, point.passage.version), []).append(point)
+        for point in await context.store.points(info.name, [row.id for row in rows], EVERYTHING):
+            found.get((point.passage.key, point.passage.version), []).append(point)
         pending = []
         for row in rows:
             points = found[row.id, row.version]
@@ -247,7 +247,7 @@ class SnapshotFile:
         """Read all of it: every byte by its hash, every count, and that no document lacks a passage."""
         digest, documents, passages = hashlib.blake2b(digest_size=16), 0, 0
         async for part in self.parts(digest):
-            counted = Counter((p.passage.document_id, p.passage.version) for p in part.points)
+            counted = Counter((p.passage.key, p.passage.version) for p in part.points)
             if counted != Counter({(d.id, d.version): d.passages for d in part.documents if d.passages}):
                 raise self._damaged("documents and passages do not belong together")
             documents, passages = documents + len(part.documents), passages + len(part.points)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from indexing.documents import EVERYTHING
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
@@ -151,7 +152,7 @@ class _SyncRun:
             for document_id in await manifest.versions(lineage, path):
                 record = await manifest.document(lineage, document_id)
                 try:
-                    found = await store.passages(self._request.collection, document_id)
+                    found = await store.passages(self._request.collection, document_id, EVERYTHING)
                 except CollectionDamaged as exc:
                     if self._request.force:
                         continue

@@ -7,12 +7,12 @@ until the manifest commits the next, which is what a restart finds there as well
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from indexing.documents import Candidate
+from indexing.documents import Audience, Candidate
 from indexing.filters import Group, OfVersions
 from indexing.store.base import Retrieval, Retrieved, VectorStore
 
 Counting = Mapping[str, str | None]
-"""Id of a document in flux -> its version that counts, None if none does. Of all others every passage counts."""
+"""Key of a document in flux -> its version that counts, None if none does. Of all others every passage counts."""
 
 _NOTHING: Counting = {}
 _TRIES = 4
@@ -32,9 +32,9 @@ class Visibility:
         """From now on these versions count."""
         self._lineages[lineage] = {**self.counting(lineage), **versions}
 
-    def settled(self, lineage: str, document_ids: Iterable[str]) -> None:
+    def settled(self, lineage: str, keys: Iterable[str]) -> None:
         """The store holds what counts of these documents, and nothing else."""
-        settled = set(document_ids)
+        settled = set(keys)
         left = {key: version for key, version in self.counting(lineage).items() if key not in settled}
         if left:
             self._lineages[lineage] = left
@@ -43,7 +43,7 @@ class Visibility:
 
 
 async def retrieve_counting(
-    store: VectorStore, name: str, retrieval: Retrieval, counting: Callable[[], Counting]
+    store: VectorStore, name: str, retrieval: Retrieval, audience: Audience, counting: Callable[[], Counting]
 ) -> Retrieved:
     """As `VectorStore.retrieve`, without passages that do not count: never two versions of one document.
 
@@ -52,7 +52,7 @@ async def retrieve_counting(
     narrowed = retrieval
     for _ in range(_TRIES):
         before = counting()
-        retrieved = await store.retrieve(name, narrowed)
+        retrieved = await store.retrieve(name, narrowed, audience)
         after = counting()
         if not before and before is after:
             return retrieved
@@ -72,19 +72,19 @@ def _shown(retrieved: Retrieved, before: Counting, after: Counting) -> Retrieved
     """What counts; of a document that changed meanwhile what counts since, or else what counted before."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for candidate in (*retrieved.dense, *retrieved.sparse):
-        found[candidate.passage.document_id].add(candidate.passage.version)
+        found[candidate.passage.key].add(candidate.passage.version)
     counts: dict[str, str | None] = {}
-    for document_id, versions in found.items():
-        if document_id in before or document_id in after:
-            ways = [way[document_id] for way in (after, before) if document_id in way]
-            counts[document_id] = next((version for version in ways if version in versions), None)
-            if document_id not in after and counts[document_id] is None and len(versions) == 1:
-                (counts[document_id],) = versions  # committed and settled meanwhile
+    for key, versions in found.items():
+        if key in before or key in after:
+            ways = [way[key] for way in (after, before) if key in way]
+            counts[key] = next((version for version in ways if version in versions), None)
+            if key not in after and counts[key] is None and len(versions) == 1:
+                (counts[key],) = versions  # committed and settled meanwhile
 
     def keep(side: list[Candidate]) -> list[Candidate]:
-        return [c for c in side if counts.get(c.passage.document_id, c.passage.version) == c.passage.version]
+        return [c for c in side if counts.get(c.passage.key, c.passage.version) == c.passage.version]
 
-    return Retrieved(dense=keep(retrieved.dense), sparse=keep(retrieved.sparse))
+    return Retrieved(dense=keep(retrieved.dense), sparse=keep(retrieved.sparse), passages=retrieved.passages)
 
 
 def _changed_meanwhile(retrieved: Retrieved, before: Counting, after: Counting) -> bool:
@@ -93,10 +93,10 @@ def _changed_meanwhile(retrieved: Retrieved, before: Counting, after: Counting) 
         return False
     found: dict[str, str] = {}
     for candidate in (*retrieved.dense, *retrieved.sparse):
-        document_id, version = candidate.passage.document_id, candidate.passage.version
-        if before.get(document_id, "") != after.get(document_id, ""):
+        key, version = candidate.passage.key, candidate.passage.version
+        if before.get(key, "") != after.get(key, ""):
             return True
-        if found.setdefault(document_id, version) != version and document_id not in after:
+        if found.setdefault(key, version) != version and key not in after:
             return True  # it was in flux in between
     return False
 
@@ -104,6 +104,6 @@ def _changed_meanwhile(retrieved: Retrieved, before: Counting, after: Counting) 
 def _narrowed(retrieval: Retrieval, counting: Counting) -> Retrieval:
     """The same query, answered without passages that do not count."""
     versions = tuple(sorted({version for version in counting.values() if version is not None}))
-    condition = OfVersions(document_ids=tuple(counting), versions=versions)
+    condition = OfVersions(keys=tuple(counting), versions=versions)
     both = condition if retrieval.filter is None else Group(op="and", conditions=(retrieval.filter, condition))
     return Retrieval(dense=retrieval.dense, sparse=retrieval.sparse, limit=retrieval.limit, filter=both)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.documents import Candidate, Passage
+from indexing.documents import Audience, Candidate, Passage
 from indexing.errors import CollectionDamaged, InvalidName
 from indexing.filters import Filter
 
@@ -86,10 +86,15 @@ class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
-    """Both sides, each by descending score, ties by passage id."""
+    """Both sides, each by descending score, ties by passage id.
+
+    `passages` counts what the audience may see in the collection, with which the scores of the sparse side were
+    computed; None: all of it.
+    """
 
     dense: list[Candidate] = []
     sparse: list[Candidate] = []
+    passages: int | None = None
 
 
 class VectorStore(Protocol):
@@ -98,6 +103,9 @@ class VectorStore(Protocol):
     What is asked of a damaged collection raises CollectionDamaged, except that it may be dropped or rebuilt.
 
     A write is visible to the next read, and survives a kill of the process, once its call has returned.
+
+    Whoever reads passages says for whom: nothing else comes back, whatever the filter, the ids or the cursor. Documents
+    are given by their keys (`indexing.documents.document_key`).
     """
 
     async def create(self, name: str, spec: CollectionSpec) -> CollectionInfo:
@@ -133,22 +141,24 @@ class VectorStore(Protocol):
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Insert or replace by passage id."""
 
-    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
+    async def delete_documents(self, name: str, keys: Sequence[str]) -> None:
         """Delete every passage of these documents."""
 
     async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
-        """For every document id in `versions`, delete its passages of any other version than the one given."""
+        """For every document in `versions`, delete its passages of any other version than the one given."""
 
-    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+    async def retrieve(self, name: str, retrieval: Retrieval, audience: Audience) -> Retrieved:
         """The nearest passages of each side. Raises CollectionNotFound."""
 
-    async def passages(self, name: str, document_id: str) -> list[Passage]:
+    async def passages(self, name: str, key: str, audience: Audience) -> list[Passage]:
         """All passages of a document by ordinal; [] when there are none."""
 
-    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+    async def points(self, name: str, keys: Sequence[str], audience: Audience) -> list[Point]:
         """Every passage of these documents with its vectors, in no order. Raises CollectionNotFound."""
 
-    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+    async def page(
+        self, name: str, after: str | None, limit: int, audience: Audience
+    ) -> tuple[list[Passage], str | None]:
         """Up to `limit` passages of the whole collection from the cursor `after` on (None: the first), and the cursor
         that continues, None at the end. Raises CollectionNotFound.
         """

@@ -16,9 +16,9 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from indexing.documents import Candidate, Passage, from_payload
+from indexing.documents import EVERYTHING, Audience, Candidate, Passage, document_key, from_payload
 from indexing.errors import CollectionDamaged, DiskFull
-from indexing.filters import DateRange, Filter, NumberRange
+from indexing.filters import DateRange, Filter, NumberRange, OfDocuments
 from indexing.store.base import (
     CollectionSpec,
     Distance,
@@ -32,9 +32,12 @@ from indexing.store.payload import (
     BUILT_IN_INDEXES,
     MAX_INDEXES,
     MIRRORS,
+    TENANCY,
+    TENANT,
     IndexKind,
     encode,
     filtered_paths,
+    restricted,
     translate,
     wanted_indexes,
 )
@@ -61,6 +64,7 @@ _DISTANCES = {
 }
 _KINDS: dict[IndexKind, edge.PayloadSchemaType] = {
     "keyword": edge.PayloadSchemaType.Keyword,
+    "tenant": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
     "number": edge.PayloadSchemaType.Float,
     "flag": edge.PayloadSchemaType.Bool,
@@ -156,40 +160,47 @@ class EdgeShard:
         rows = [_row(point, payload) for point, payload in zip(points, payloads, strict=True)]
         with self._writing():
             self._shard.update(edge.UpdateOperation.upsert_points(rows))
-            self._index(wanted_indexes({*declared} - self._indexed, payloads))
+            named = {path for path in TENANCY if any(path in payload for payload in payloads)}
+            self._index(wanted_indexes({*declared, *named} - self._indexed, payloads))
             self._count_written(len(rows))
 
-    def delete_documents(self, document_ids: Sequence[str]) -> None:
-        for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
-            self._delete(_of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE]))
+    def delete_documents(self, keys: Sequence[str]) -> None:
+        for condition in _by_documents(keys, EVERYTHING):
+            self._delete(condition)
 
     def delete_stale(self, versions: dict[str, str]) -> None:
-        document_ids = list(versions)
-        for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
-            of_documents = _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE])
-            records = self._scroll(of_documents, ["document_id", "version"])
-            stale = [key for key, payload in records if versions[payload["document_id"]] != payload["version"]]
+        for condition in _by_documents(list(versions), EVERYTHING):
+            records = self._scroll(condition, ["document_id", "version", TENANT])
+            stale = [point_id for point_id, payload in records if versions[_key(payload)] != payload["version"]]
             if stale:
                 with self._writing():
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
 
-    def retrieve(self, retrieval: Retrieval) -> Retrieved:
+    def retrieve(self, retrieval: Retrieval, audience: Audience) -> Retrieved:
         """Ids and scores of both sides in one batch, then each payload once: reading one costs more than the search."""
         sides = _sides(retrieval)
         if not sides:
             return Retrieved()
-        condition = _filter(retrieval.filter)
-        requests = [edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition) for query in sides.values()]
+        condition, corpus = _filter(restricted(retrieval.filter, audience)), _filter(restricted(None, audience))
+        # Else what other tenants write would move the scores of this one.
+        params = {} if corpus is None else {SPARSE: edge.SearchParams(idf=edge.IdfParams(corpus))}
+        requests = [
+            edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition, params=params.get(side))
+            for side, query in sides.items()
+        ]
         with self._reading():
             hits = self._shard.query_batch(edge.QueryBatchRequest(requests))
             passages = self._read({point.id for points in hits for point in points})
+            count = None if corpus is None else self._shard.count(edge.CountRequest(filter=corpus, exact=True))
         signs = {DENSE: self._sign, SPARSE: 1.0}
         ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, hits, strict=True)}
-        return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
+        return Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []), passages=count)
 
-    def missing_indexes(self, condition: Filter | None, retrieved: Retrieved) -> dict[str, IndexKind]:
+    def missing_indexes(
+        self, condition: Filter | None, audience: Audience, retrieved: Retrieved
+    ) -> dict[str, IndexKind]:
         """The indexes that would have made this filter faster, as far as what it found shows their kinds."""
-        paths = filtered_paths(condition) - self._indexed
+        paths = filtered_paths(restricted(condition, audience)) - self._indexed
         if not paths or len(self._indexed) >= MAX_INDEXES:
             return {}
         candidates = [*retrieved.dense[:_LOOKED_AT], *retrieved.sparse[:_LOOKED_AT]]
@@ -200,17 +211,16 @@ class EdgeShard:
         with self._writing():
             self._index(wanted)
 
-    def passages(self, document_id: str) -> list[Passage]:
-        passages = [
-            from_payload(str(point_id), payload) for point_id, payload in self._scroll(_of_documents([document_id]))
-        ]
+    def passages(self, key: str, audience: Audience) -> list[Passage]:
+        (condition,) = _by_documents([key], audience)
+        passages = [from_payload(point_id, payload) for point_id, payload in self._scroll(condition)]
         return sorted(passages, key=lambda passage: passage.ordinal)
 
-    def points(self, document_ids: Sequence[str]) -> list[Point]:
+    def points(self, keys: Sequence[str], audience: Audience) -> list[Point]:
         """Every passage of these documents with its vectors."""
         points: list[Point] = []
-        for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
-            condition, offset = _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE]), None
+        for condition in _by_documents(keys, audience):
+            offset = None
             while True:
                 records, offset = self._page(offset, _PAGE, condition, vectors=True)
                 points += map(_point, records)
@@ -218,9 +228,9 @@ class EdgeShard:
                     break
         return points
 
-    def page(self, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
+    def page(self, after: str | None, limit: int, audience: Audience) -> tuple[list[Passage], str | None]:
         """Passages by id from the one with the id `after` on, and the id of the first that follows."""
-        records, following = self._page(after, limit, None)
+        records, following = self._page(after, limit, _filter(restricted(None, audience)))
         return [from_payload(str(record.id), record.payload or {}) for record in records], following
 
     def count(self) -> int:
@@ -359,8 +369,14 @@ def _filter(condition: Filter | None) -> edge.Filter | None:
     return None if condition is None else edge.Filter(must=[translate(condition, _DIALECT)])
 
 
-def _of_documents(document_ids: Sequence[str]) -> edge.Filter:
-    return edge.Filter(must=[_DIALECT.any_string("document_id", list(document_ids))])
+def _by_documents(keys: Sequence[str], audience: Audience) -> Iterator[edge.Filter]:
+    for start in range(0, len(keys), _DOCUMENTS_PER_DELETE):
+        condition = OfDocuments(tuple(keys[start : start + _DOCUMENTS_PER_DELETE]))
+        yield edge.Filter(must=[translate(restricted(condition, audience) or condition, _DIALECT)])
+
+
+def _key(payload: dict[str, Any]) -> str:
+    return document_key(payload.get(TENANT) or "", payload["document_id"])
 
 
 def _rank(

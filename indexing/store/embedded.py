@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexing.disk import DiskGuard, disk_error
-from indexing.documents import Passage
+from indexing.documents import Audience, Passage
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable, WinnowError
 from indexing.store.base import (
     CollectionInfo,
@@ -127,10 +127,10 @@ class EmbeddedStore:
 
         await self._write(name, work)
 
-    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
+    async def delete_documents(self, name: str, keys: Sequence[str]) -> None:
         def work(shard: EdgeShard) -> None:
             self._disk.check_deletion()
-            shard.delete_documents(document_ids)
+            shard.delete_documents(keys)
 
         await self._write(name, work)
 
@@ -141,10 +141,10 @@ class EmbeddedStore:
 
         await self._write(name, work)
 
-    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+    async def retrieve(self, name: str, retrieval: Retrieval, audience: Audience) -> Retrieved:
         def work(shard: EdgeShard) -> tuple[Retrieved, dict[str, IndexKind]]:
-            retrieved = shard.retrieve(retrieval)
-            return retrieved, shard.missing_indexes(retrieval.filter, retrieved)
+            retrieved = shard.retrieve(retrieval, audience)
+            return retrieved, shard.missing_indexes(retrieval.filter, audience, retrieved)
 
         retrieved, missing = await self._read(name, work)
         if missing and name not in self._indexing and not self._closed:
@@ -152,14 +152,16 @@ class EmbeddedStore:
             self._writers.submit(self._create_indexes, name, missing)
         return retrieved
 
-    async def passages(self, name: str, document_id: str) -> list[Passage]:
-        return await self._read(name, lambda shard: shard.passages(document_id))
+    async def passages(self, name: str, key: str, audience: Audience) -> list[Passage]:
+        return await self._read(name, lambda shard: shard.passages(key, audience))
 
-    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
-        return await self._read(name, lambda shard: shard.points(document_ids))
+    async def points(self, name: str, keys: Sequence[str], audience: Audience) -> list[Point]:
+        return await self._read(name, lambda shard: shard.points(keys, audience))
 
-    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
-        return await self._read(name, lambda shard: shard.page(after, limit))
+    async def page(
+        self, name: str, after: str | None, limit: int, audience: Audience
+    ) -> tuple[list[Passage], str | None]:
+        return await self._read(name, lambda shard: shard.page(after, limit, audience))
 
     async def optimize(self, name: str) -> None:
         await self._in_writer(self._optimize, name)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, Literal, Protocol, TypeVar
 from unicodedata import category, normalize
 
-from indexing.documents import Passage, to_payload
+from indexing.documents import Audience, Passage, split_key, to_payload
 from indexing.filters import (
     BUILT_IN,
     EXACT,
@@ -24,17 +24,21 @@ from indexing.filters import (
     Group,
     HasText,
     NumberRange,
+    OfDocuments,
     OfVersions,
     OneOf,
+    OpenTo,
     Scalar,
     field_name,
     payload_path,
     read_moment,
 )
 
-IndexKind = Literal["keyword", "integer", "number", "flag", "date"]
+IndexKind = Literal["keyword", "tenant", "integer", "number", "flag", "date"]
+"""Of a "tenant" field an engine may keep the points of each value together."""
 WORDS, DATES = "words", "dates"
 MIRRORS = [WORDS, DATES]
+TENANT, ALLOWED = TENANCY = ("tenant", "allowed")
 MAX_INDEXED_FIELDS = 96
 """Paths of metadata that may have an index."""
 BUILT_IN_INDEXES: dict[str, IndexKind] = {
@@ -42,6 +46,8 @@ BUILT_IN_INDEXES: dict[str, IndexKind] = {
     "source": "keyword",
     "title": "keyword",
     "page": "integer",
+    TENANT: "tenant",
+    ALLOWED: "keyword",
     f"{WORDS}.document_id": "keyword",
     f"{WORDS}.source": "keyword",
     f"{WORDS}.title": "keyword",
@@ -66,6 +72,14 @@ def encode(passage: Passage) -> dict[str, Any]:
     return payload
 
 
+def restricted(condition: Filter | None, audience: Audience) -> Filter | None:
+    """What `audience` may see of what meets the condition. The one place where reads are restricted, in every store."""
+    if audience.unrestricted:
+        return condition
+    own = OpenTo(tenant=audience.tenant, groups=audience.groups)
+    return own if condition is None else Group(op="and", conditions=(own, condition))
+
+
 def words(text: str) -> list[str]:
     """Lower-case words without accents, each once; for scripts without spaces, every character and every pair."""
     return list(_words(text))
@@ -83,7 +97,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 def wanted_indexes(paths: Collection[str], payloads: Iterable[Mapping[str, Any]]) -> dict[str, IndexKind]:
     """Which of these paths can have an index, and of which kind: that of the first value found in the payloads."""
-    found: dict[str, IndexKind] = {}
+    found: dict[str, IndexKind] = {path: kind for path, kind in BUILT_IN_INDEXES.items() if path in paths}
     for payload in payloads if paths else ():
         for field, value in _leaves(payload.get("metadata", {}), (), _MAX_LEVELS):
             kind = _kind(value)
@@ -102,8 +116,10 @@ def wanted_indexes(paths: Collection[str], payloads: Iterable[Mapping[str, Any]]
 def filtered_paths(condition: Filter | None) -> set[str]:
     """The paths of metadata that a filter reads."""
     match condition:
-        case None | OfVersions():
+        case None | OfDocuments() | OfVersions():
             return set()
+        case OpenTo():
+            return set(TENANCY)
         case Group():
             return {path for part in condition.conditions for path in filtered_paths(part)}
         case _ if condition.field in BUILT_IN:
@@ -218,12 +234,33 @@ def translate(condition: Filter, dialect: Dialect[C]) -> C:
         case Exists():
             empty = dialect.empty(payload_path(condition.field))
             return dialect.group(must_not=[empty]) if condition.present else empty
+        case OfDocuments():
+            return _of_documents(condition.keys, dialect)
+        case OpenTo():
+            no_groups = dialect.empty(ALLOWED)
+            named = [dialect.any_string(ALLOWED, list(condition.groups))] if condition.groups else []
+            return dialect.group(must=[_of_tenant(condition.tenant, dialect)], should=[no_groups, *named])
         case OfVersions():
-            documents = dialect.any_string("document_id", list(condition.document_ids))
+            documents = _of_documents(condition.keys, dialect)
             versions = [dialect.any_string("version", list(condition.versions))] if condition.versions else []
             return dialect.group(must_not=[dialect.group(must=[documents], must_not=versions)])
         case Group():
             return _group(condition, dialect)
+
+
+def _of_documents(keys: Sequence[str], dialect: Dialect[C]) -> C:
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, document_id in map(split_key, keys):
+        by_tenant.setdefault(tenant, []).append(document_id)
+    parts = [
+        dialect.group(must=[dialect.any_string("document_id", ids), _of_tenant(tenant, dialect)])
+        for tenant, ids in by_tenant.items()
+    ]
+    return parts[0] if len(parts) == 1 else dialect.group(should=parts or [dialect.any_string("document_id", [])])
+
+
+def _of_tenant(tenant: str, dialect: Dialect[C]) -> C:
+    return dialect.any_string(TENANT, [tenant]) if tenant else dialect.empty(TENANT)
 
 
 def _group(group: Group, dialect: Dialect[C]) -> C:

@@ -21,9 +21,9 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from indexing.documents import Candidate, Passage, from_payload
+from indexing.documents import EVERYTHING, Audience, Candidate, Passage, document_key, from_payload
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreBusy, StoreUnavailable, WinnowError
-from indexing.filters import DateRange, Filter, NumberRange
+from indexing.filters import DateRange, Filter, NumberRange, OfDocuments
 from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionInfo,
@@ -42,10 +42,13 @@ from indexing.store.payload import (
     BUILT_IN_INDEXES,
     MAX_INDEXES,
     MIRRORS,
+    TENANCY,
+    TENANT,
     IndexKind,
     declared_paths,
     encode,
     filtered_paths,
+    restricted,
     translate,
     wanted_indexes,
 )
@@ -71,8 +74,9 @@ _BUSY_S = 1.0
 """Until a busy server that names no time is asked again."""
 
 _DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT, "euclid": models.Distance.EUCLID}
-_KINDS: dict[IndexKind, models.PayloadSchemaType] = {
+_KINDS: dict[IndexKind, models.PayloadSchemaType | models.KeywordIndexParams] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
+    "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "integer": models.PayloadSchemaType.INTEGER,
     "number": models.PayloadSchemaType.FLOAT,
     "flag": models.PayloadSchemaType.BOOL,
@@ -163,51 +167,59 @@ class ServerStore:
         for batch in batches(points):
             rows = [row for row, _ in batch]
             await self._call(name, self._client.upsert(name, points=rows, wait=True))
-            if self._declared:
-                await self._index(name, wanted_indexes(self._declared, [payload for _, payload in batch]))
+            payloads = [payload for _, payload in batch]
+            wanted = self._declared | {path for path in TENANCY if any(path in payload for payload in payloads)}
+            if wanted:
+                await self._index(name, wanted_indexes(wanted, payloads))
 
-    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> None:
-        for condition in _by_documents(document_ids):
+    async def delete_documents(self, name: str, keys: Sequence[str]) -> None:
+        for condition in _by_documents(keys, EVERYTHING):
             selector = models.FilterSelector(filter=condition)
             await self._call(name, self._client.delete(name, points_selector=selector, wait=True))
 
     async def delete_stale(self, name: str, versions: dict[str, str]) -> None:
-        for condition in _by_documents(list(versions)):
+        for condition in _by_documents(list(versions), EVERYTHING):
             stale = [
                 record.id
-                async for record in self._scroll(name, condition, ["document_id", "version"])
-                if record.payload and versions[record.payload["document_id"]] != record.payload["version"]
+                async for record in self._scroll(name, condition, ["document_id", "version", TENANT])
+                if record.payload and versions[_key(record.payload)] != record.payload["version"]
             ]
             if stale:
                 selector = models.PointIdsList(points=stale)
                 await self._call(name, self._client.delete(name, points_selector=selector, wait=True))
 
-    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+    async def retrieve(self, name: str, retrieval: Retrieval, audience: Audience) -> Retrieved:
         """Both sides with their payloads in one round trip."""
-        queries = sides(retrieval)
+        queries = sides(retrieval, audience)
         if not queries:
             await self._physical(name)
             return Retrieved()
         responses = await self._call(name, self._client.query_batch_points(name, requests=list(queries.values())))
         signs = {DENSE: await self._dense_sign(name), SPARSE: 1.0}
         ranked = {side: _rank(response.points, signs[side]) for side, response in zip(queries, responses, strict=True)}
-        retrieved = Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []))
-        self._index_soon(name, retrieval.filter, retrieved)
+        count = await self._count(name, audience)
+        retrieved = Retrieved(dense=ranked.get(DENSE, []), sparse=ranked.get(SPARSE, []), passages=count)
+        self._index_soon(name, restricted(retrieval.filter, audience), retrieved)
         return retrieved
 
-    async def passages(self, name: str, document_id: str) -> list[Passage]:
-        condition = _of_documents([document_id])
+    async def passages(self, name: str, key: str, audience: Audience) -> list[Passage]:
+        (condition,) = _by_documents([key], audience)
         passages = [_passage(record) async for record in self._scroll(name, condition)]
         return sorted(passages, key=lambda passage: passage.ordinal)
 
-    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+    async def points(self, name: str, keys: Sequence[str], audience: Audience) -> list[Point]:
         points: list[Point] = []
-        for condition in _by_documents(document_ids):
+        for condition in _by_documents(keys, audience):
             points += [_point(record) async for record in self._scroll(name, condition, vectors=True)]
         return points
 
-    async def page(self, name: str, after: str | None, limit: int) -> tuple[list[Passage], str | None]:
-        scrolling = self._client.scroll(name, limit=limit, offset=after, with_payload=_WITHOUT_MIRRORS)
+    async def page(
+        self, name: str, after: str | None, limit: int, audience: Audience
+    ) -> tuple[list[Passage], str | None]:
+        condition = _filter(restricted(None, audience))
+        scrolling = self._client.scroll(
+            name, scroll_filter=condition, limit=limit, offset=after, with_payload=_WITHOUT_MIRRORS
+        )
         records, following = await self._call(name, scrolling)
         return [_passage(record) for record in records], None if following is None else str(following)
 
@@ -303,8 +315,14 @@ class ServerStore:
         """The payload indexes that exist, by path."""
         physical = await self._physical(name)
         info = await self._call(name, self._client.get_collection(physical))
-        kinds = {kind: own for own, kind in _KINDS.items()}
+        kinds = {kind: own for own, kind in _KINDS.items() if isinstance(kind, models.PayloadSchemaType)}
         return {path: kinds[index.data_type] for path, index in info.payload_schema.items() if index.data_type in kinds}
+
+    async def _count(self, name: str, audience: Audience) -> int | None:
+        """The passages that the audience may see; None for all of them."""
+        if (condition := _filter(restricted(None, audience))) is None:
+            return None
+        return (await self._call(name, self._client.count(name, condition, exact=True))).count
 
     async def _dense_sign(self, name: str) -> float:
         """-1 where the server returns distances, so that a larger score is always nearer."""
@@ -490,26 +508,34 @@ def _point(record: models.Record) -> Point:
     )
 
 
-def _by_documents(document_ids: Sequence[str]) -> Iterator[models.Filter]:
-    for start in range(0, len(document_ids), _DOCUMENTS_PER_DELETE):
-        yield _of_documents(document_ids[start : start + _DOCUMENTS_PER_DELETE])
+def _by_documents(keys: Sequence[str], audience: Audience) -> Iterator[models.Filter]:
+    for start in range(0, len(keys), _DOCUMENTS_PER_DELETE):
+        condition = OfDocuments(tuple(keys[start : start + _DOCUMENTS_PER_DELETE]))
+        yield models.Filter(must=[translate(restricted(condition, audience) or condition, _DIALECT)])
 
 
-def _of_documents(document_ids: Sequence[str]) -> models.Filter:
-    return models.Filter(must=[_DIALECT.any_string("document_id", list(document_ids))])
+def _key(payload: dict[str, Any]) -> str:
+    return document_key(payload.get(TENANT) or "", payload["document_id"])
 
 
-def sides(retrieval: Retrieval) -> dict[str, models.QueryRequest]:
+def sides(retrieval: Retrieval, audience: Audience) -> dict[str, models.QueryRequest]:
     """A request for each side that is searched."""
     queries: dict[str, Any] = {}
     if retrieval.dense is not None:
         queries[DENSE] = retrieval.dense.tolist()
     if retrieval.sparse is not None:
         queries[SPARSE] = models.SparseVector(indices=retrieval.sparse.indices, values=retrieval.sparse.values)
-    condition = _filter(retrieval.filter)
+    condition, corpus = _filter(restricted(retrieval.filter, audience)), _filter(restricted(None, audience))
+    # Else what other tenants write would move the scores of this one. Servers before 1.19 leave it unread.
+    own_idf = None if corpus is None else models.SearchParams(idf=models.IdfCorpusParams(corpus=corpus))
     return {
         side: models.QueryRequest(
-            query=query, using=side, limit=retrieval.limit, filter=condition, with_payload=_WITHOUT_MIRRORS
+            query=query,
+            using=side,
+            limit=retrieval.limit,
+            filter=condition,
+            params=own_idf if side == SPARSE else None,
+            with_payload=_WITHOUT_MIRRORS,
         )
         for side, query in queries.items()
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from indexing.documents import EVERYTHING
 from indexing.errors import CollectionDamaged, CollectionNotFound
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
 from indexing.store.directory import CollectionsDirectory
@@ -18,7 +19,7 @@ from tests.fakes.points import SPEC, point, vector
 pytestmark = pytest.mark.anyio
 
 LINEAGE = CollectionSpec(dimension=4, embedder="model-a", lineage="first")
-EVERYTHING = Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0]), limit=1000)
+NEAREST = Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0]), limit=1000)
 
 
 async def closed(root: Path) -> Path:
@@ -34,7 +35,7 @@ async def closed(root: Path) -> Path:
 
 
 async def passages(store: EmbeddedStore, name: str) -> int:
-    retrieved = await store.retrieve(name, EVERYTHING)
+    retrieved = await store.retrieve(name, NEAREST, EVERYTHING)
     assert len(retrieved.dense) == len(retrieved.sparse)
     return len(retrieved.dense)
 
@@ -49,7 +50,11 @@ async def assert_isolated(root: Path) -> None:
     store = EmbeddedStore(root)
     assert [info.name for info in await store.collections()] == ["well"]
     assert [one.name for one in await store.damaged()] == ["hurt"]
-    for refused in (store.info("hurt"), store.retrieve("hurt", EVERYTHING), store.upsert("hurt", [point("d1")])):
+    for refused in (
+        store.info("hurt"),
+        store.retrieve("hurt", NEAREST, EVERYTHING),
+        store.upsert("hurt", [point("d1")]),
+    ):
         with pytest.raises(CollectionDamaged, match="winnow index --rebuild --collection hurt"):
             await refused
     with pytest.raises(CollectionDamaged):
@@ -165,7 +170,7 @@ async def test_damage_that_only_reading_shows_is_told_and_kept(tmp_path: Path) -
     store = EmbeddedStore(tmp_path)
     assert await store.damaged() == []
     with pytest.raises(CollectionDamaged):
-        await store.retrieve("hurt", EVERYTHING)
+        await store.retrieve("hurt", NEAREST, EVERYTHING)
     assert [one.name for one in await store.damaged()] == ["hurt"]
     assert [info.name for info in await store.collections()] == ["well"]
     await store.close()

@@ -13,6 +13,7 @@ import pytest
 import qdrant_edge as edge
 
 from indexing.disk import DiskGuard
+from indexing.documents import EVERYTHING
 from indexing.errors import CollectionNotFound, DiskFull, IndexBusy
 from indexing.filters import parse_filter
 from indexing.store.base import CollectionSpec, Retrieval, SparseVector
@@ -23,11 +24,11 @@ from tests.fakes.points import SPEC, passage, point, vector
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
-EVERYTHING = Retrieval(dense=vector(1.0), limit=1000)
+NEAREST = Retrieval(dense=vector(1.0), limit=1000)
 
 
 async def documents(store: EmbeddedStore, name: str = "docs") -> set[str]:
-    return {candidate.passage.document_id for candidate in (await store.retrieve(name, EVERYTHING)).dense}
+    return {candidate.passage.document_id for candidate in (await store.retrieve(name, NEAREST, EVERYTHING)).dense}
 
 
 def child(program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -61,9 +62,9 @@ async def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     assert (after.generation, after.spec, after.passages) == (before.generation, before.spec, 2)
     assert after.spec.notes == {"n": 1}
     condition = parse_filter({"lang": "zh"})
-    retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition))
+    retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition), EVERYTHING)
     assert [c.passage for c in retrieved.dense] == [passage("d1", metadata={"lang": "zh"})]
-    assert len((await store.retrieve("docs", Retrieval(sparse=SparseVector([1], [1.0])))).sparse) == 1
+    assert len((await store.retrieve("docs", Retrieval(sparse=SparseVector([1], [1.0])), EVERYTHING)).sparse) == 1
     await store.close()
 
 
@@ -115,7 +116,7 @@ async def test_writes_survive_a_kill(tmp_path: Path) -> None:
     generation = (await store.info("docs")).generation
     assert [path.name for path in (tmp_path / "collections" / "docs").iterdir() if path.is_dir()] == [generation]
     condition = parse_filter({"n": {"gte": 290}})
-    assert len((await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition))).dense) == 10
+    assert len((await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=condition), EVERYTHING)).dense) == 10
     await store.close()
 
 
@@ -223,11 +224,11 @@ async def test_searches_and_writes_around_optimizing(tmp_path: Path) -> None:
     writing = asyncio.create_task(store.upsert("docs", [point("late", dense=query.dense)]))
     searches = 0
     while not optimizing.done():
-        assert len((await store.retrieve("docs", query)).dense) == 5
+        assert len((await store.retrieve("docs", query, EVERYTHING)).dense) == 5
         searches += 1
     await asyncio.gather(optimizing, writing)
     assert searches > 5
-    assert (await store.retrieve("docs", query)).dense[0].passage.document_id == "late"
+    assert (await store.retrieve("docs", query, EVERYTHING)).dense[0].passage.document_id == "late"
     assert (await store.info("docs")).passages == 12_001
     await store.close()
 
@@ -254,7 +255,7 @@ async def test_dropping_waits_for_running_searches(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path)
     await store.create("docs", SPEC)
     await store.upsert("docs", [point(f"d{i}") for i in range(1000)])
-    searches = [asyncio.create_task(store.retrieve("docs", EVERYTHING)) for _ in range(20)]
+    searches = [asyncio.create_task(store.retrieve("docs", NEAREST, EVERYTHING)) for _ in range(20)]
     await asyncio.sleep(0)
     await store.drop("docs")
     outcomes = await asyncio.gather(*searches, return_exceptions=True)
@@ -283,7 +284,7 @@ async def test_a_field_is_indexed_once_a_filter_has_asked(tmp_path: Path) -> Non
     await store.upsert("docs", [point("d1", metadata=metadata), point("d2", metadata={"code": "hay"})])
     for raw, expected in (({"code": {"text": "needle"}}, ["d1"]), ({"n": {"gte": 1}}, ["d1"]), ({"key1": "y"}, [])):
         for _ in range(2):
-            retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=parse_filter(raw)))
+            retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=parse_filter(raw)), EVERYTHING)
             assert [candidate.passage.document_id for candidate in retrieved.dense] == expected
             await until_indexed(store)
     await store.close()
@@ -304,7 +305,9 @@ async def test_indexes_are_limited_in_number(tmp_path: Path) -> None:
     fields = [f"key{number}" for number in range(MAX_INDEXES)]
     await store.upsert("docs", [point("d1", metadata=dict.fromkeys(fields, "x")), point("d2")])
     for field in fields:
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), filter=parse_filter({field: "x"})))
+        retrieved = await store.retrieve(
+            "docs", Retrieval(dense=vector(1.0), filter=parse_filter({field: "x"})), EVERYTHING
+        )
         assert [candidate.passage.document_id for candidate in retrieved.dense] == ["d1"]
         await until_indexed(store)
     await store.close()

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from indexing.documents import PageStart
+from indexing.documents import EVERYTHING, PageStart
 from indexing.errors import CollectionNotFound, Conflict, InvalidName, StoreUnavailable
 from indexing.filters import OfVersions, parse_filter
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, Retrieval, Retrieved, SparseVector, VectorStore
@@ -16,7 +16,7 @@ from tests.fakes.points import SPEC, everything, passage, point, vector
 
 pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
-EVERYTHING = Retrieval(dense=vector(1.0), limit=1000)
+NEAREST = Retrieval(dense=vector(1.0), limit=1000)
 
 
 def documents(retrieved: Retrieved) -> list[str]:
@@ -25,7 +25,7 @@ def documents(retrieved: Retrieved) -> list[str]:
 
 async def found(store: VectorStore, name: str = "docs") -> set[tuple[str, str]]:
     """(document, version) of everything that a search reaches."""
-    retrieved = await store.retrieve(name, EVERYTHING)
+    retrieved = await store.retrieve(name, NEAREST, EVERYTHING)
     return {(candidate.passage.document_id, candidate.passage.version) for candidate in retrieved.dense}
 
 
@@ -36,7 +36,7 @@ class TestCollections:
         assert (created.name, created.spec, created.passages) == ("docs", SPEC, 0)
         assert created.generation
         assert [info.name for info in await store.collections()] == ["docs"]
-        assert (await store.retrieve("docs", EVERYTHING)).dense == []
+        assert (await store.retrieve("docs", NEAREST, EVERYTHING)).dense == []
 
     async def test_created_by_two_at_once_it_is_one(self, store: VectorStore) -> None:
         """Whoever comes first gives the spec, and both are told the same."""
@@ -107,7 +107,7 @@ class TestCollections:
         await store.close()
         await store.close()
         with pytest.raises(StoreUnavailable):
-            await store.retrieve("docs", EVERYTHING)
+            await store.retrieve("docs", NEAREST, EVERYTHING)
         with pytest.raises(StoreUnavailable):
             await store.collections()
 
@@ -119,11 +119,11 @@ async def _raises_not_found_everywhere(store: VectorStore, name: str) -> None:
         store.upsert(name, [point("d1")]),
         store.delete_documents(name, ["d1"]),
         store.delete_stale(name, {"d1": "v1"}),
-        store.retrieve(name, EVERYTHING),
-        store.retrieve(name, Retrieval()),
-        store.passages(name, "d1"),
-        store.points(name, ["d1"]),
-        store.page(name, None, 10),
+        store.retrieve(name, NEAREST, EVERYTHING),
+        store.retrieve(name, Retrieval(), EVERYTHING),
+        store.passages(name, "d1", EVERYTHING),
+        store.points(name, ["d1"], EVERYTHING),
+        store.page(name, None, 10, EVERYTHING),
         store.optimize(name),
     ]
     for call in calls:
@@ -153,9 +153,9 @@ class TestPassages:
         )
         await store.create("docs", SPEC)
         await store.upsert("docs", [full, point("d2")])
-        assert await store.passages("docs", "d1") == [full.passage]
-        assert await store.passages("docs", "d2") == [passage("d2")]
-        by_id = {c.passage.document_id: c.passage for c in (await store.retrieve("docs", EVERYTHING)).dense}
+        assert await store.passages("docs", "d1", EVERYTHING) == [full.passage]
+        assert await store.passages("docs", "d2", EVERYTHING) == [passage("d2")]
+        by_id = {c.passage.document_id: c.passage for c in (await store.retrieve("docs", NEAREST, EVERYTHING)).dense}
         assert by_id == {"d1": full.passage, "d2": passage("d2")}
 
     async def test_upsert_replaces_by_id(self, store: VectorStore) -> None:
@@ -164,7 +164,9 @@ class TestPassages:
         await store.upsert("docs", [point("d1", text="old", dense=vector(1.0), sparse={1: 1.0})])
         await store.upsert("docs", [point("d1", text="new", dense=vector(0.0, 1.0))])
         assert (await store.info("docs")).passages == 1
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(0.0, 1.0), sparse=SparseVector([1], [1.0])))
+        retrieved = await store.retrieve(
+            "docs", Retrieval(dense=vector(0.0, 1.0), sparse=SparseVector([1], [1.0])), EVERYTHING
+        )
         assert [(c.passage.text, c.score) for c in retrieved.dense] == [("new", pytest.approx(1.0))]
         assert retrieved.sparse == []
 
@@ -180,8 +182,8 @@ class TestPassages:
         ordinals = [*range(1, 600, 2), *range(0, 600, 2)]
         await store.upsert("docs", [point("d1", ordinal=ordinal) for ordinal in ordinals])
         await store.upsert("docs", [point("d2")])
-        assert [found.ordinal for found in await store.passages("docs", "d1")] == list(range(600))
-        assert await store.passages("docs", "d3") == []
+        assert [found.ordinal for found in await store.passages("docs", "d1", EVERYTHING)] == list(range(600))
+        assert await store.passages("docs", "d3", EVERYTHING) == []
 
 
 class TestDeleting:
@@ -192,7 +194,7 @@ class TestDeleting:
         await store.delete_documents("docs", ["d1", "d3", "unknown"])
         await store.delete_documents("docs", [])
         assert await found(store) == {("d0", "v1"), ("d2", "v1")}
-        sparse = (await store.retrieve("docs", Retrieval(sparse=SparseVector([1], [1.0])))).sparse
+        sparse = (await store.retrieve("docs", Retrieval(sparse=SparseVector([1], [1.0])), EVERYTHING)).sparse
         assert {candidate.passage.document_id for candidate in sparse} == {"d0", "d2"}
         assert (await store.info("docs")).passages == 6
 
@@ -217,16 +219,16 @@ class TestDeleting:
         """Of the documents named only the given versions are found, of others everything; without one, none of them."""
         await store.create("docs", SPEC)
         await store.upsert("docs", [point(f"d{i}", version=version) for i in range(3) for version in ("v1", "v2")])
-        one = msgspec.structs.replace(EVERYTHING, filter=OfVersions(document_ids=("d0", "d1"), versions=("v1",)))
+        one = msgspec.structs.replace(NEAREST, filter=OfVersions(keys=("d0", "d1"), versions=("v1",)))
         others = {("d2", "v1"), ("d2", "v2")}
-        retrieved = await store.retrieve("docs", one)
+        retrieved = await store.retrieve("docs", one, EVERYTHING)
         assert {(c.passage.document_id, c.passage.version) for c in retrieved.dense} == {
             ("d0", "v1"),
             ("d1", "v1"),
             *others,
         }
-        none = msgspec.structs.replace(EVERYTHING, filter=OfVersions(document_ids=("d0", "d1"), versions=()))
-        retrieved = await store.retrieve("docs", none)
+        none = msgspec.structs.replace(NEAREST, filter=OfVersions(keys=("d0", "d1"), versions=()))
+        retrieved = await store.retrieve("docs", none, EVERYTHING)
         assert {(c.passage.document_id, c.passage.version) for c in retrieved.dense} == others
 
     async def test_stale_versions_of_many_documents_go(self, store: VectorStore) -> None:
@@ -245,7 +247,7 @@ class TestRetrieving:
         await store.create("docs", SPEC)
         vectors = {"same": vector(5.0), "near": vector(1.0, 1.0), "far": vector(0.0, 3.0), "opposite": vector(-1.0)}
         await store.upsert("docs", [point(name, dense=dense) for name, dense in vectors.items()])
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(2.0)))
+        retrieved = await store.retrieve("docs", Retrieval(dense=vector(2.0)), EVERYTHING)
         assert documents(retrieved) == ["same", "near", "far", "opposite"]
         assert [c.score for c in retrieved.dense] == pytest.approx([1.0, 0.5**0.5, 0.0, -1.0], abs=1e-6)
         assert retrieved.sparse == []
@@ -258,7 +260,7 @@ class TestRetrieving:
         spec = CollectionSpec(dimension=4, embedder="model-a", distance=distance)  # type: ignore[arg-type]
         await store.create("docs", spec)
         await store.upsert("docs", [point(f"d{n}", dense=vector(n)) for n in (3.0, 2.0, 0.0)])
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(2.0)))
+        retrieved = await store.retrieve("docs", Retrieval(dense=vector(2.0)), EVERYTHING)
         assert [c.score for c in retrieved.dense] == pytest.approx(sorted(scores, reverse=True))
 
     async def test_sparse_side_weighs_rare_tokens_more(self, store: VectorStore) -> None:
@@ -271,7 +273,7 @@ class TestRetrieving:
         await store.upsert(
             "docs", [point("rare", sparse={8: 1.5, 7: 1.0}), point("none"), point("other", sparse={9: 1.0})]
         )
-        sparse = (await store.retrieve("docs", Retrieval(sparse=SparseVector([8, 7], [1.0, 2.0])))).sparse
+        sparse = (await store.retrieve("docs", Retrieval(sparse=SparseVector([8, 7], [1.0, 2.0])), EVERYTHING)).sparse
         assert sparse[0].passage.document_id == "rare"
         assert {c.passage.document_id for c in sparse} == {"rare", *(f"d{i}" for i in range(9))}
         idf = [np.log(1 + (11 - n + 0.5) / (n + 0.5)) for n in (1, 10)]
@@ -285,7 +287,9 @@ class TestRetrieving:
         await store.upsert("docs", points)
         condition = parse_filter({"page": {"gte": 5}})
         sparse = SparseVector([1], [1.0])
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), sparse=sparse, limit=3, filter=condition))
+        retrieved = await store.retrieve(
+            "docs", Retrieval(dense=vector(1.0), sparse=sparse, limit=3, filter=condition), EVERYTHING
+        )
         assert documents(retrieved) == ["d5", "d6", "d7"]
         assert [c.passage.document_id for c in retrieved.sparse] == ["d19", "d18", "d17"]
 
@@ -293,7 +297,9 @@ class TestRetrieving:
         """Equal scores are ordered by passage id on both sides."""
         await store.create("docs", SPEC)
         await store.upsert("docs", [point(f"d{i}", sparse={1: 1.0}) for i in range(30)])
-        retrieved = await store.retrieve("docs", Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0])))
+        retrieved = await store.retrieve(
+            "docs", Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0])), EVERYTHING
+        )
         for side in (retrieved.dense, retrieved.sparse):
             assert len(side) == 30
             assert all(a.passage.id < b.passage.id for a, b in pairwise(side))
@@ -302,7 +308,7 @@ class TestRetrieving:
         """A retrieval without a side is empty."""
         await store.create("docs", SPEC)
         await store.upsert("docs", [point("d1")])
-        assert await store.retrieve("docs", Retrieval()) == Retrieved()
+        assert await store.retrieve("docs", Retrieval(), EVERYTHING) == Retrieved()
 
     async def test_optimizing_changes_no_result(self, store: VectorStore) -> None:
         """After optimising the same search finds the same passages, and writes go on."""
@@ -311,13 +317,13 @@ class TestRetrieving:
         rows = rng.standard_normal((300, 4)).astype(np.float32)
         await store.upsert("docs", [point(f"d{i}", dense=row, sparse={i % 5: 1.0}) for i, row in enumerate(rows)])
         query = Retrieval(dense=rows[0], sparse=SparseVector([3], [1.0]), limit=10)
-        before = await store.retrieve("docs", query)
+        before = await store.retrieve("docs", query, EVERYTHING)
         await store.optimize("docs")
-        after = await store.retrieve("docs", query)
+        after = await store.retrieve("docs", query, EVERYTHING)
         assert documents(after) == documents(before)
         assert len(after.sparse) == 10
         await store.upsert("docs", [point("late", dense=rows[0])])
-        assert "late" in documents(await store.retrieve("docs", query))
+        assert "late" in documents(await store.retrieve("docs", query, EVERYTHING))
         assert (await store.info("docs")).passages == 301
 
 
@@ -338,7 +344,7 @@ class TestRebuilding:
         info = await store.info("docs")
         assert info.spec == other
         assert info.generation != before.generation
-        retrieved = await store.retrieve("docs", Retrieval(dense=np.array([1.0, 0.0], dtype=np.float32)))
+        retrieved = await store.retrieve("docs", Retrieval(dense=np.array([1.0, 0.0], dtype=np.float32)), EVERYTHING)
         assert documents(retrieved) == ["new"]
         assert [info.name for info in await store.collections()] == ["docs"]
 
@@ -413,7 +419,7 @@ class TestConcurrency:
         async def search() -> None:
             for _ in range(10):
                 retrieved = await store.retrieve(
-                    "docs", Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0]), limit=1000)
+                    "docs", Retrieval(dense=vector(1.0), sparse=SparseVector([1], [1.0]), limit=1000), EVERYTHING
                 )
                 assert "stays" in documents(retrieved)
 
@@ -450,7 +456,9 @@ class TestExport:
         second = point("d1", ordinal=1, dense=vector(0, 1.0))
         await store.create("docs", SPEC)
         await store.upsert("docs", [first, second, point("d2"), point("d3", sparse={1: 1.0})])
-        exported = sorted(await store.points("docs", ["d1", "none"]), key=lambda point: point.passage.ordinal)
+        exported = sorted(
+            await store.points("docs", ["d1", "none"], EVERYTHING), key=lambda point: point.passage.ordinal
+        )
         assert [point.passage for point in exported] == [first.passage, second.passage]
         assert np.allclose([point.dense for point in exported], [first.dense, second.dense])
         weights = exported[0].sparse
@@ -469,9 +477,9 @@ class TestExport:
             for n, d in enumerate(documents)
         ]
         await store.upsert("docs", points)
-        await store.upsert("copy", await store.points("docs", documents))
+        await store.upsert("copy", await store.points("docs", documents, EVERYTHING))
         query = Retrieval(dense=vector(cos(-0.5), sin(-0.5)), sparse=SparseVector([3], [1.0]), limit=20)
-        before, after = await store.retrieve("docs", query), await store.retrieve("copy", query)
+        before, after = await store.retrieve("docs", query, EVERYTHING), await store.retrieve("copy", query, EVERYTHING)
         for one, other in ((before.dense, after.dense), (before.sparse, after.sparse)):
             assert [c.passage for c in one] == [c.passage for c in other]
             assert np.allclose([c.score for c in one], [c.score for c in other])
@@ -479,11 +487,11 @@ class TestExport:
     async def test_pages_cover_the_whole_collection(self, store: VectorStore) -> None:
         """Page after page holds every passage once; an empty collection is one empty page."""
         await store.create("docs", SPEC)
-        assert await store.page("docs", None, 10) == ([], None)
+        assert await store.page("docs", None, 10, EVERYTHING) == ([], None)
         await store.upsert("docs", [point(f"d{n}") for n in range(25)])
         pages, cursor = [], None
         while True:
-            page, cursor = await store.page("docs", cursor, 10)
+            page, cursor = await store.page("docs", cursor, 10, EVERYTHING)
             pages.append(page)
             if cursor is None:
                 break

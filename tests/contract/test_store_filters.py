@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.domain import Condition, Conditions, Operator
 from app.retrieval.conditions import meets, narrowing
-from indexing.documents import Passage, to_payload
+from indexing.documents import EVERYTHING, Passage, to_payload
 from indexing.filters import Filter, Group, OneOf, parse_filter
 from indexing.store.base import Point, Retrieval, VectorStore
 from tests.fakes.filter_oracle import matches
@@ -112,7 +112,7 @@ async def filled(store: VectorStore) -> VectorStore:
 
 async def found(store: VectorStore, condition: Filter | None) -> list[Passage]:
     retrieval = Retrieval(dense=vector(1.0), limit=1000, filter=condition)
-    return [candidate.passage for candidate in (await store.retrieve("docs", retrieval)).dense]
+    return [candidate.passage for candidate in (await store.retrieve("docs", retrieval, EVERYTHING)).dense]
 
 
 @pytest.mark.slow
@@ -210,7 +210,9 @@ async def test_each_operator(store: VectorStore) -> None:
     wrong = {}
     for raw, expected in CASES:
         retrieval = Retrieval(dense=vector(1.0), filter=parse_filter(raw))
-        found = {candidate.passage.document_id for candidate in (await store.retrieve("docs", retrieval)).dense}
+        found = {
+            candidate.passage.document_id for candidate in (await store.retrieve("docs", retrieval, EVERYTHING)).dense
+        }
         if found != set(expected.split()):
             wrong[str(raw)] = found
     assert wrong == {}

@@ -46,7 +46,7 @@ class FoundPassages:
         self._hits = tuple(hit(text, number, start=1000 * number) for number, text in enumerate(texts))
         self.queries: list[Query] = []
 
-    async def check(self, query: Query) -> None:
+    async def check(self, query: Query, caller: Caller) -> None:
         """Whatever is asked can be done."""
 
     async def find(self, query: Query, caller: Caller = ANONYMOUS) -> tuple[SearchResult, LaterPages]:

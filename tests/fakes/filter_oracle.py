@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from indexing.documents import Audience, document_key
 from indexing.filters import (
     BUILT_IN,
     DateRange,
@@ -14,10 +15,24 @@ from indexing.filters import (
     Group,
     HasText,
     NumberRange,
+    OfDocuments,
     OfVersions,
     OneOf,
+    OpenTo,
     field_keys,
 )
+
+
+def _matches_beyond_grammar(condition: OfDocuments | OfVersions | OpenTo, payload: Mapping[str, Any]) -> bool:
+    key = document_key(payload.get("tenant", ""), payload["document_id"])
+    match condition:
+        case OfDocuments():
+            return key in condition.keys
+        case OfVersions():
+            return key not in condition.keys or payload["version"] in condition.versions
+        case OpenTo():
+            audience = Audience(tenant=condition.tenant, groups=condition.groups)
+            return audience.sees(payload.get("tenant", ""), payload.get("allowed", ()))
 
 
 def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
@@ -28,8 +43,8 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
             return any(matches(part, payload) for part in condition.conditions)
         case Group():
             return not all(matches(part, payload) for part in condition.conditions)
-        case OfVersions():
-            return payload["document_id"] not in condition.document_ids or payload["version"] in condition.versions
+        case OfDocuments() | OfVersions() | OpenTo():
+            return _matches_beyond_grammar(condition, payload)
         case Exists():
             return bool(_items(payload, condition.field)) is condition.present
         case OneOf(field=field, values=values):

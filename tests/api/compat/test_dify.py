@@ -174,7 +174,7 @@ async def test_equal_texts_are_found_in_any_depth(client: httpx.AsyncClient, ser
     inside = {"conditions": [{"name": "code", "comparison_operator": "contains", "value": "needl"}]}
     assert await found(client, knowledge_id="deep", query="water", metadata_condition=inside) == []
     query = Query(text="water", collection="deep", conditions=conditions_of(msgspec.convert(inside, MetadataCondition)))
-    assert (await services.searcher.search(query)).warnings == (NOT_ALL_LOOKED_THROUGH,)
+    assert (await services.searcher.search(query, ANONYMOUS)).warnings == (NOT_ALL_LOOKED_THROUGH,)
 
 
 PROBE = b'{"knowledge_id": "", "query": "", "retrieval_setting": {"top_k": 1, "score_threshold": 0.0}}'

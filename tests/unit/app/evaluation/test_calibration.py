@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from app.backends.settings import BudgetSettings, PriceSettings
-from app.domain import Query, SearchResult
+from app.domain import ANONYMOUS, Query, SearchResult
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.calibration import CalibrationReport, Graded, calibrate, held_out
 from app.evaluation.data import DataSet
@@ -60,7 +60,8 @@ async def searched(tmp_path: Path, server: OpenAIServer) -> SearchResult:
     async with evaluating(tmp_path, {"gemma": openai_style(server)}) as services:
         [collection] = await (await services.store.get()).collections()
         return await services.searcher.search(
-            Query(text="How high is the tower of Ulm?", collection=collection.name, backend="gemma", limit=16)
+            Query(text="How high is the tower of Ulm?", collection=collection.name, backend="gemma", limit=16),
+            ANONYMOUS,
         )
 
 

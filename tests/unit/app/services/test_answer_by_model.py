@@ -12,7 +12,7 @@ from app.backends.base import ChatRequest, Delta
 from app.backends.client import BackendClient
 from app.backends.router import Backend, Backends, Router
 from app.backends.settings import RoutingSettings
-from app.domain import AnswerDone, AnswerEvent, Query, Question, SourcesFound, TextDelta
+from app.domain import ANONYMOUS, AnswerDone, AnswerEvent, Query, Question, SourcesFound, TextDelta
 from app.errors import UpstreamUnavailable
 from app.services.answer import Answerer
 from tests.fakes.adapters import Plan, ScriptedAdapter
@@ -56,7 +56,7 @@ def talking(*pieces: str) -> CountingAdapter:
 async def test_a_slow_reader_is_not_written_ahead_of() -> None:
     """Nothing is taken from the model that nobody asked for; closing the answer ends the call."""
     adapter = talking(SAYS, *[" And it is free [1.2]."] * 1000)
-    events = answerer(make_client(adapter)).stream(question())
+    events = answerer(make_client(adapter)).stream(question(), ANONYMOUS)
     async with aclosing(events):
         for taken in range(1, 50):
             await anext(events)
@@ -66,7 +66,7 @@ async def test_a_slow_reader_is_not_written_ahead_of() -> None:
 
 async def test_sources_come_before_the_first_support_does() -> None:
     """What is held back is text; what was found is known before."""
-    events = answerer(make_client(talking("Well, ", "let us see. ", SAYS))).stream(question())
+    events = answerer(make_client(talking("Well, ", "let us see. ", SAYS))).stream(question(), ANONYMOUS)
     kinds = [type(event) async for event in events]
     assert kinds[0] is SourcesFound
     assert kinds[-1] is AnswerDone
@@ -91,7 +91,7 @@ async def test_leaving_in_any_moment_ends_the_call(plan: Plan, events: int) -> N
     received: list[AnswerEvent] = []
 
     async def consume() -> None:
-        async with aclosing(answerer(line).stream(question())) as stream:
+        async with aclosing(answerer(line).stream(question(), ANONYMOUS)) as stream:
             async for event in stream:
                 received.append(event)
 
@@ -107,7 +107,7 @@ async def test_giving_up_a_whole_answer_ends_the_call() -> None:
     """As a client that hangs up does."""
     adapter = ScriptedAdapter(rest=Plan(seconds=LONG_S))
     line = make_client(adapter)
-    asking = asyncio.create_task(answerer(line).answer(question()))
+    asking = asyncio.create_task(answerer(line).answer(question(), ANONYMOUS))
     while not adapter.begun:  # noqa: ASYNC110 - the test's time limit ends a vain wait
         await asyncio.sleep(0)
     asking.cancel()
@@ -117,7 +117,7 @@ async def test_giving_up_a_whole_answer_ends_the_call() -> None:
 
 async def test_usage_is_of_the_whole_request() -> None:
     """The model's call is on the bill of the answer."""
-    answer = await answerer(make_client(talking(SAYS))).answer(question())
+    answer = await answerer(make_client(talking(SAYS))).answer(question(), ANONYMOUS)
     assert answer.answer == "Dental cover starts on day one [1]."
     assert answer.usage.by_stage.keys() == {"answer"}
 
@@ -126,7 +126,7 @@ async def test_the_backend_that_fails_is_followed_by_the_next() -> None:
     """Before its first token; it is named in the answer."""
     away = ScriptedAdapter(rest=Plan(pieces=(), failure=UpstreamUnavailable("one", "away")))
     lines = make_client(away, name="one", retries=0), make_client(talking(SAYS), name="two")
-    [*_, done] = [event async for event in answerer(*lines).stream(question())]
+    [*_, done] = [event async for event in answerer(*lines).stream(question(), ANONYMOUS)]
     assert isinstance(done, AnswerDone)
     assert [one.backend for one in done.answer.answer_backend.fallbacks] == ["one"]
     assert done.answer.answer_backend.used == "two"
@@ -151,8 +151,8 @@ async def test_an_answer_that_was_cut_says_so(
     """Whole and streamed, with a warning, whatever is left of it; not where the model said that there is none."""
     service = answerer(make_client(ScriptedAdapter(rest=Plan(seconds=0, apart=0, pieces=(reply,), reason="length"))))
     asked = msgspec.structs.replace(question(), check_citations=checked)
-    [*_, streamed] = [event async for event in service.stream(asked)]
-    for done in (await service.whole(asked), streamed):
+    [*_, streamed] = [event async for event in service.stream(asked, ANONYMOUS)]
+    for done in (await service.whole(asked, ANONYMOUS), streamed):
         assert isinstance(done, AnswerDone)
         assert (done.answer.abstain_reason, done.cut) == (reason, cut)
         assert done.answer.warnings == cut * ("The answer was cut off: it used up max_output_tokens.",)
@@ -170,7 +170,7 @@ async def test_others_get_their_turn_while_a_long_reply_is_read() -> None:
 
     reply = SAYS + " And it is free [1.2]." * 300
     counting = asyncio.create_task(count())
-    async for event in answerer(make_client(talking(reply))).stream(question()):
+    async for event in answerer(make_client(talking(reply))).stream(question(), ANONYMOUS):
         found = turns if isinstance(event, SourcesFound) else found
     counting.cancel()
     assert turns - found > len(reply) / 64

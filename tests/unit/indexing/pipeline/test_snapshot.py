@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from indexing.disk import DiskGuard
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import CollectionNotFound, Conflict, DiskFull, NotFound, StoreUnavailable
 from indexing.pipeline import snapshot as module
 from indexing.pipeline.context import PipelineContext
@@ -82,7 +82,10 @@ async def test_a_collection_moves_to_another_home_and_store(
     assert await records(there) == await records(bench)
     assert info.spec.lineage != (await bench.store.info("default")).spec.lineage
     query = Retrieval(dense=HashEmbedder().embed_queries(["zebras stripes"])[0], limit=10)
-    before, after = await bench.store.retrieve("default", query), await there.store.retrieve("default", query)
+    before, after = (
+        await bench.store.retrieve("default", query, EVERYTHING),
+        await there.store.retrieve("default", query, EVERYTHING),
+    )
     assert before.dense[0].passage == after.dense[0].passage
     assert [c.score for c in before.dense] == pytest.approx([c.score for c in after.dense], abs=1e-5)
     whole = await there.manifest.document_with_body(info.spec.lineage, "n1")
@@ -126,11 +129,11 @@ async def test_parts_hold_whole_documents(open_bench: Open, tmp_path: Path, monk
 class BusyStore(EmbeddedStore):
     """Runs `meanwhile` after the manifest was read and before the points are."""
 
-    async def points(self, name: str, document_ids: Sequence[str]) -> list[Point]:
+    async def points(self, name: str, keys: Sequence[str], audience: Audience) -> list[Point]:
         work, self.meanwhile = self.meanwhile, None
         if work is not None:
             await work()
-        return await super().points(name, document_ids)
+        return await super().points(name, keys, audience)
 
     meanwhile: Callable[[], object] | None = None
 

@@ -2,7 +2,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from indexing.documents import Candidate, Document, Passage
+from indexing.documents import EVERYTHING, Audience, Candidate, Document, Passage
 from indexing.filters import Filter
 from indexing.pipeline.context import PipelineContext, ensure_collection, show_what_counts
 from indexing.pipeline.manifest import DocumentRecord
@@ -41,7 +41,7 @@ class Shelf:
         self.meanwhile = list(meanwhile)
         self.looks: list[Filter | None] = []
 
-    async def retrieve(self, name: str, retrieval: Retrieval) -> Retrieved:
+    async def retrieve(self, name: str, retrieval: Retrieval, audience: Audience) -> Retrieved:
         self.looks.append(retrieval.filter)
         payloads = [(p, {"document_id": p.document_id, "version": p.version}) for p in self.passages]
         found = [p for p, payload in payloads if retrieval.filter is None or matches(retrieval.filter, payload)]
@@ -51,7 +51,7 @@ class Shelf:
 
 
 async def seen(shelf: Shelf, visibility: Visibility) -> list[tuple[str, str]]:
-    retrieved = await retrieve_counting(shelf, "docs", QUERY, lambda: visibility.counting("L"))  # type: ignore[arg-type]
+    retrieved = await retrieve_counting(shelf, "docs", QUERY, EVERYTHING, lambda: visibility.counting("L"))  # type: ignore[arg-type]
     return [(c.passage.document_id, c.passage.version) for c in retrieved.sparse]
 
 
@@ -145,7 +145,7 @@ async def test_the_earlier_version_is_served_until_the_next_is_whole(
 
     async def found(context: PipelineContext) -> list[str]:
         retrieved = await retrieve_counting(
-            context.store, "default", QUERY, lambda: context.visibility.counting(lineage)
+            context.store, "default", QUERY, EVERYTHING, lambda: context.visibility.counting(lineage)
         )
         return [candidate.passage.text for candidate in retrieved.sparse]
 

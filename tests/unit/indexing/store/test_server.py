@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
+from indexing.documents import EVERYTHING
 from indexing.errors import CollectionNotFound, StoreBusy, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.settings import StoreSettings
@@ -45,7 +46,11 @@ async def test_refusals_become_store_unavailable(status: int, body: bytes, messa
     """Whatever a server or a proxy answers instead of a result is StoreUnavailable, saying what came."""
     with answering(status, body, headers={"Retry-After": "1"}) as url:
         store = over_rest(url)
-        for call in (store.retrieve("docs", QUERY), store.collections(), store.upsert("docs", [point("d1")])):
+        for call in (
+            store.retrieve("docs", QUERY, EVERYTHING),
+            store.collections(),
+            store.upsert("docs", [point("d1")]),
+        ):
             with pytest.raises(StoreUnavailable, match=message):
                 await call
         await store.close()
@@ -57,7 +62,7 @@ async def test_a_busy_server_is_asked_again_when_it_says(said: dict[str, str], w
     with answering(429, b'{"status":{"error":"Too many requests"}}', headers=said) as url:
         store = over_rest(url)
         with pytest.raises(StoreBusy, match="rate limits") as caught:
-            await store.retrieve("docs", QUERY)
+            await store.retrieve("docs", QUERY, EVERYTHING)
         await store.close()
     assert (caught.value.retryable, caught.value.retry_after) == (True, wait)
 
@@ -78,7 +83,7 @@ async def test_missing_collection_over_the_wire() -> None:
     with answering(404, b'{"status":{"error":"Not found: Collection `docs` does not exist!"}}') as url:
         store = over_rest(url)
         with pytest.raises(CollectionNotFound, match="'docs'"):
-            await store.retrieve("docs", QUERY)
+            await store.retrieve("docs", QUERY, EVERYTHING)
         await store.close()
 
 
@@ -100,7 +105,7 @@ async def test_nobody_listens(prefer_grpc: bool) -> None:
         settings = StoreSettings(url=f"http://127.0.0.1:{port}", timeout_s=1)
         store = ServerStore.connect(settings, prefer_grpc=prefer_grpc)
         with pytest.raises(StoreUnavailable):
-            await store.retrieve("docs", QUERY)
+            await store.retrieve("docs", QUERY, EVERYTHING)
         await store.close()
 
 
@@ -127,7 +132,7 @@ def test_both_sides_go_out_in_one_batch() -> None:
     retrieval = Retrieval(
         dense=np.ones(4, dtype=np.float32), sparse=SparseVector([3], [2.0]), limit=7, filter=parse_filter({"page": 1})
     )
-    queries = sides(retrieval)
+    queries = sides(retrieval, EVERYTHING)
     assert [(query.using, query.limit) for query in queries.values()] == [("dense", 7), ("sparse", 7)]
     assert queries["dense"].filter == queries["sparse"].filter is not None
     assert all(query.with_payload.exclude == ["words", "dates"] for query in queries.values())  # type: ignore[union-attr]
@@ -143,7 +148,8 @@ class IndexingClient(AsyncQdrantClient):
 
     async def create_payload_index(self, collection_name: str, field_name: str, **asked: Any) -> models.UpdateResult:
         self.created.append(field_name)
-        self.schema[field_name] = models.PayloadIndexInfo(data_type=asked["field_schema"], points=0)
+        kind = asked["field_schema"]
+        self.schema[field_name] = models.PayloadIndexInfo(data_type=getattr(kind, "type", kind), points=0)
         return models.UpdateResult(status=models.UpdateStatus.COMPLETED)
 
     async def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
@@ -163,7 +169,7 @@ async def test_indexes_are_asked_for_once_a_filter_reads_a_field() -> None:
     assert client.created == ["metadata.lang", "words.metadata.lang"]
     client.created.clear()
     for raw in ({"code": "y"}, {"code": "x"}, {"code": "x", "n": {"gte": 1}}, {"n": 1}):
-        await second.retrieve("docs", msgspec.structs.replace(QUERY, filter=parse_filter(raw)))
+        await second.retrieve("docs", msgspec.structs.replace(QUERY, filter=parse_filter(raw)), EVERYTHING)
         await asyncio.gather(*second._indexing.values())
     assert client.created == ["metadata.code", "metadata.n"]
     await first.close()
