@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 from app.api.compat.errors import fit_for
 from app.api.middleware import is_loopback
 from app.api.problem_details import status_problem
-from app.api.request import HUNG_UP
+from app.api.request import BUSY, HUNG_UP
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
 from app.instance import announce, announced, presence_at, withdraw
@@ -212,11 +212,16 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _check_body(self, now: float) -> None:
-        if self.flow.read_paused or (self.cycle.waiting_for_100_continue and self._busy):
+        if self.flow.read_paused or (self.cycle.waiting_for_100_continue and self._busy) or self._at_work():
             self._body_deadline = now + self._limits.body_timeout_s  # it waits for us
         elif now >= self._body_deadline:
             detail = f"the body stalled for {self._limits.body_timeout_s:g} s, or came too slowly"
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
+
+    def _at_work(self) -> bool:
+        """Whether the client waits for results of what it has sent before it sends more."""
+        busy = self.scope["state"].get(BUSY)
+        return busy is not None and bool(busy())
 
     @property
     def _busy(self) -> bool:

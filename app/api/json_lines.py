@@ -7,6 +7,7 @@ send results of.
 import asyncio
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Generic, TypeVar
@@ -22,7 +23,7 @@ from litestar.types import Receive, Send
 from msgspec import Meta
 
 from app.api.problem_details import Problem, note_failure, problem_of
-from app.api.request import HUNG_UP, BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
+from app.api.request import BUSY, HUNG_UP, BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
 from app.domain import Usage
 from app.errors import InvalidRequest, TooLarge, pointing_at
 from app.observability.timing import Stopwatch
@@ -181,6 +182,7 @@ class LinesResponse(Response[Any], Generic[Result]):
         super().__init__(None)
         self._rows = Rows(batch, request_id(request.scope))
         self._hung_up: asyncio.Event | None = request.scope["state"].get(HUNG_UP)
+        request.scope["state"][BUSY] = self._rows.owes
         request.scope["state"]["fail"] = self._rows.fail  # for the middleware, should the service stop meanwhile
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIResponse:
@@ -263,12 +265,12 @@ class Rows(Generic[Result]):
 
     def __init__(self, batch: Batch[Result], instance: str) -> None:
         self._batch, self._instance = batch, instance
-        self._items = self._failed = 0
+        self._read = self._items = self._failed = 0
         self._usage, self._watch = Usage(), Stopwatch()
 
     async def written(self, entries: AsyncGenerator[Entry, None]) -> AsyncGenerator[bytes, None]:
         """A row for each entry, and the ending. Raises ClientGone."""
-        outcomes = self._batch.run(entries)
+        outcomes = self._batch.run(self._counted(entries))
         try:
             async for outcome in outcomes:
                 self._items += 1
@@ -285,6 +287,16 @@ class Rows(Generic[Result]):
             yield self._ending(msgspec.UNSET)
         finally:
             await outcomes.aclose()
+
+    def owes(self) -> bool:
+        """Whether there are rows that have come and are not answered."""
+        return self._read > self._items
+
+    async def _counted(self, entries: AsyncGenerator[Entry, None]) -> AsyncGenerator[Entry, None]:
+        async with aclosing(entries):
+            async for entry in entries:
+                self._read += 1
+                yield entry
 
     def fail(self, problem: Problem, _: Exception) -> bytes:
         """The ending of a stream that has to stop."""

@@ -45,6 +45,11 @@ _LONGEST = 500
 HUNG_UP = "hung_up"
 """In the state of a request: an asyncio.Event that `app.server` sets when the client has gone. Not in every server."""
 
+BUSY = "busy"
+"""In the state of a request whose body the route reads: a function that says whether the client waits for the service,
+and may well send nothing meanwhile.
+"""
+
 NO_BODY = b"no body"
 """This object stands for an empty body: Litestar would not have it decoded."""
 
@@ -174,8 +179,13 @@ class BodyRequest(Request[Any, Any, Any]):
         if dto is None or not issubclass(dto, StrictJSON):
             return await super().body()
         if dto.leaves_body(self):
+            self.scope["state"][BUSY] = _until_it_is_read
             return NO_BODY
         return await super().body() or NO_BODY
+
+
+def _until_it_is_read() -> bool:
+    return True
 
 
 CountBytes = Callable[[int], None]

@@ -10,6 +10,7 @@ import anyio.to_thread
 import msgspec
 import pytest
 
+from app.config.settings import ServiceSettings
 from tests.e2e.test_batch_files import outputs, rows, settings
 from tests.e2e.test_cli import winnow
 from tests.fakes.faults import Fault
@@ -92,6 +93,29 @@ async def test_a_client_that_leaves_while_its_rows_wait_ends_the_calls(tmp_path:
             while server.open_connections or not server.cancelled:  # noqa: ASYNC110 - the server has no event for it
                 await asyncio.sleep(0.01)
             assert len(server.calls) < 1000 / 8
+        finally:
+            await anyio.to_thread.run_sync(service.close)
+
+
+async def test_a_client_may_wait_for_its_results_before_it_sends_more(tmp_path: Path) -> None:
+    """However long they take: its body stands still, but it is the service that is waited for."""
+    async with GeminiServer(choose=lambda: Fault.SLOW_FIRST_BYTE, slow_s=5) as server:
+        server.mind = labels_of()
+        told = msgspec.json.encode({"flash": gemini(server)}).decode()
+        limits = ServiceSettings(body_timeout_s=1)
+        service = await anyio.to_thread.run_sync(
+            lambda: RunningServer(tmp_path, "tests.fakes.model_service", told, msgspec.json.encode(limits).decode())
+        )
+        try:
+            address = urlsplit(service.url)
+            reader, client = await asyncio.open_connection(address.hostname, address.port)
+            client.write(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n")
+            client.write(b"Content-Length: 20\r\n\r\n")
+            client.write(b'"a good "\n')
+            assert b'"POSITIVE"' in await reader.readuntil(b'"cost_usd"')
+            client.write(b'"bad one"\n')
+            assert b'"NEGATIVE"' in await reader.readuntil(b'"done":true')
+            client.close()
         finally:
             await anyio.to_thread.run_sync(service.close)
 
