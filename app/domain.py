@@ -4,7 +4,7 @@ Times are milliseconds, money is US dollars, offsets are code points, scores are
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -349,12 +349,23 @@ class AnswerDone(msgspec.Struct, frozen=True):
 AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone
 
 
+Scope = Literal["search", "answer", "tasks", "write", "metrics", "admin"]
+"""What an API key may be allowed to do. "metrics" is for a monitoring host, whose key should open nothing else."""
+
+SCOPES: frozenset[str] = frozenset(get_args(Scope))
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """On whose behalf something is done: the name of an API key, the request's id, and what of the index it may see."""
+    """On whose behalf something is done: the name of an API key, the request's id, and what of the index it may see.
+
+    `backends` are those it may use, None: all.
+    """
 
     key: str = "anonymous"
     request_id: str = ""
     audience: Audience = EVERYTHING
+    scopes: frozenset[str] = SCOPES
+    backends: tuple[str, ...] | None = None
 
 
 ANONYMOUS = Caller()

@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
+from app.api.authentication import check_scopes, require_scope
 from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
 from app.api.middleware import RequestMiddleware
@@ -31,6 +32,7 @@ from app.api.routes.internal import (
     sync_files,
 )
 from app.api.routes.jobs import cancel_job, list_jobs, show_job
+from app.api.routes.keys import create_key, list_keys, revoke_key, rotate_key
 from app.api.routes.labelling import classify, moderate
 from app.api.routes.operations import live, ready, show_backends, show_metrics, show_version
 from app.api.routes.search import search
@@ -74,6 +76,10 @@ ROUTES = (
     show_usage,
     export_usage,
     estimate_cost,
+    create_key,
+    list_keys,
+    rotate_key,
+    revoke_key,
     confirm_presence,
     sync_files,
     put_document,
@@ -92,6 +98,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         ROUTES,
         lifespan=[_lifetime(services, samples)],
         dependencies=_dependencies(services),
+        guards=[require_scope],
         exception_handlers={
             Exception: on_error,
             NotFoundException: on_no_route,
@@ -104,10 +111,9 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         plugins=[shapes],
         logging_config=None,
     )
+    check_scopes(app)
     shapes.describe(app.openapi_schema)
-    app.asgi_handler = RequestMiddleware(
-        app.asgi_handler, settings.service, lambda: services.stopping.is_set(), lambda: services.metrics
-    )
+    app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service, services)
     return app
 
 
@@ -121,11 +127,11 @@ PROVIDED = (
     "documents",
     "embeddings",
     "jobs",
+    "keys",
     "model",
     "moderate_service",
     "monitoring",
     "names",
-    "presence",
     "rankers",
     "repairs",
     "searcher",

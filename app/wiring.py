@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 import msgspec
 import structlog
 
+from app.access.access import Access
+from app.access.administration import KeyAdministration
 from app.accounting.accounts import Accounts
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
@@ -136,6 +138,10 @@ class Services:
         """Whoever writes to the home asks it first: DiskFull."""
         self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
+        self.access = Access(settings.index.home, settings.access)
+        self.keys = KeyAdministration(
+            self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
+        )
         self.metrics = Metrics()
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets, observe=self.metrics.called)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
@@ -193,6 +199,7 @@ class Services:
 
         `samples` is a directory to index first if there is no collection at all.
         """
+        await asyncio.to_thread(self.access.open)
         await asyncio.to_thread(self.accounts.open)
         self.warm_up.start(samples)
         self.jobs.start()

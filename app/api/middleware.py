@@ -6,7 +6,7 @@ Plain ASGI, because Litestar's middleware does not see requests that no route se
 import asyncio
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
@@ -17,13 +17,14 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.authentication import identified
 from app.api.compat.errors import fit_for
 from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
-from app.errors import NotAllowed, Overloaded, WinnowError
-from app.observability.metrics import Metrics
+from app.errors import NotAllowed, NotAuthenticated, Overloaded, WinnowError
 from app.observability.timing import OBSERVER
+from app.wiring import Services
 
 RawHeader = tuple[bytes, bytes]
 
@@ -61,13 +62,10 @@ class RequestMiddleware:
     It also answers HEAD as GET without the body, and browsers' questions about requests from pages of other origins.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: ServiceSettings, stopping: Callable[[], bool], metrics: Callable[[], Metrics]
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings, services: Services) -> None:
         self._app = app
         self._settings = settings
-        self._stopping = stopping
-        self._metrics = metrics
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -77,10 +75,34 @@ class RequestMiddleware:
         state: dict[str, Any] = scope.setdefault("state", {})
         headers = dict(scope["headers"])
         state["request_id"] = _request_id(headers)
-        more = [(b"x-request-id", state["request_id"].encode()), SAFE, *cors_headers(headers, self._settings)]
         method = scope["method"]
-        if without_body := method == "HEAD":
+        if method == "HEAD":
             scope = {**scope, "method": HttpMethod.GET}
+        send_more = self._sending(send, state, headers, without_body=method == "HEAD")
+        metrics = self._services.metrics
+        metrics.request_begun()
+        observed = OBSERVER.set(metrics)
+        try:
+            await self._enter(scope, receive, send_more)
+        except asyncio.CancelledError:
+            if not self._services.stopping.is_set():
+                raise
+            await _fail(
+                Overloaded("the service is stopping; ask again when it is back", RETRY_AFTER_S), scope, send_more
+            )
+        except Exception:
+            if "ended" not in state:
+                raise
+            await _fail(state["ended"], scope, send_more)
+        finally:
+            OBSERVER.reset(observed)
+            seconds = perf_counter() - started
+            metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
+            _log_line(scope, method, state, 1000 * seconds)
+
+    def _sending(self, send: Send, state: dict[str, Any], headers: dict[bytes, bytes], *, without_body: bool) -> Send:
+        """`send` with what every response has. A stream asks with each piece whether the caller's key is still good."""
+        more = [(b"x-request-id", state["request_id"].encode()), SAFE, *cors_headers(headers, self._settings)]
 
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -90,26 +112,19 @@ class RequestMiddleware:
                 if state.setdefault("head_sent", message) is not message:
                     return
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
+            elif message.get("more_body") and "caller" in state:
+                try:
+                    await self._services.access.confirm(state["caller"])
+                except NotAuthenticated as exc:
+                    state["ended"] = exc  # what is raised may arrive as a part of a group
+                    raise
             await send(message)
 
-        metrics = self._metrics()
-        metrics.request_begun()
-        observed = OBSERVER.set(metrics)
-        try:
-            await self._enter(scope, receive, send_more)
-        except asyncio.CancelledError:
-            if not self._stopping():
-                raise
-            await _say_stopped(scope, state, send_more)
-        finally:
-            OBSERVER.reset(observed)
-            seconds = perf_counter() - started
-            metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
-            _log_line(scope, method, state, 1000 * seconds)
+        return send_more
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            check_caller(scope, self._settings)
+            await self._identify(scope)
         except NotAllowed as exc:
             await _refuse(exc, scope, send)
             return
@@ -118,6 +133,18 @@ class RequestMiddleware:
         else:
             await send({"type": "http.response.start", "status": 204, "headers": allowed})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _identify(self, scope: Scope) -> None:
+        """Find out who is calling. What keeps us from knowing is raised by the routes that need to know."""
+        access, state = self._services.access, scope["state"]
+        await access.refresh()
+        check_caller(scope, self._settings, keyed=access.keyed)
+        try:
+            caller = identified(scope, access, self._services.presence, local=is_local(scope))
+        except WinnowError as exc:
+            state["refusal"] = exc
+        else:
+            state["caller"] = msgspec.structs.replace(caller, request_id=state["request_id"])
 
 
 def _completed(headers: Iterable[RawHeader], more: Iterable[RawHeader]) -> list[RawHeader]:
@@ -164,23 +191,24 @@ def preflight(scope: Any, settings: ServiceSettings) -> list[RawHeader] | None:
     return allowed
 
 
-def check_caller(scope: Any, settings: ServiceSettings) -> None:
-    """Serve only programs on this machine, as long as there are no API keys. Raises NotAllowed with the fix.
+def check_caller(scope: Any, settings: ServiceSettings, *, keyed: bool = False) -> None:
+    """Serve only programs on this machine, as long as no API keys are needed. Raises NotAllowed with the fix.
 
     The peer's address counts, never X-Forwarded-For, which anyone can send. A web page that the user visits also sends
     from this machine, but under its own name: so Host must be loopback or configured (DNS rebinding), and Origin, where
     a browser sends one, must be the service's own or configured, port and all: another port is another program.
     Whoever serves all clients keeps the guard of Host by configuring names: in a container every caller is another
-    machine, even the browser of the machine that runs it. That of Origin holds in any case.
+    machine, even the browser of the machine that runs it. So does who asks for keys, which a page does not have. That
+    of Origin holds in any case.
     """
     headers = dict(scope["headers"])
-    client = scope.get("client")
-    if not settings.allow_anonymous and client is not None and not is_loopback(client[0]):
+    if not (settings.allow_anonymous or keyed or is_local(scope)):
         raise NotAllowed(
-            f"only clients on this machine are served, not {client[0]}; WINNOW_ALLOW_ANONYMOUS=1 serves all"
+            f"only clients on this machine are served, not {scope['client'][0]}: `winnow keys create` makes a key for "
+            "others, and WINNOW_ALLOW_ANONYMOUS=1 serves all"
         )
     host = headers.get(b"host", b"").decode("latin-1")
-    any_name = settings.allow_anonymous and not settings.hosts
+    any_name = (settings.allow_anonymous or (keyed and not is_local(scope))) and not settings.hosts
     if host and not any_name and not _is_ours(_host_name(f"//{host}"), settings):
         raise NotAllowed(f"host {host!r} is not allowed; WINNOW_SERVICE_HOSTS lists the names of this service")
     _check_page(headers, host, settings)
@@ -204,6 +232,12 @@ def _check_page(headers: Mapping[bytes, bytes], host: str, settings: ServiceSett
         raise NotAllowed(
             "pages of another origin cannot load this; WINNOW_SERVICE_CORS_ORIGINS lists those that may ask"
         )
+
+
+def is_local(scope: Any) -> bool:
+    """Whether a program on this machine is asking, as far as the connection tells."""
+    client = scope.get("client")
+    return client is None or is_loopback(client[0])
 
 
 def is_loopback(host: str) -> bool:
@@ -252,9 +286,12 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     return sent.decode() if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
-async def _say_stopped(scope: Scope, state: dict[str, Any], send: Send) -> None:
-    """The server cancels the requests that it cannot finish before it ends: 503, or a stream's own way to fail."""
-    exc = Overloaded("the service is stopping; ask again when it is back", RETRY_AFTER_S)
+async def _fail(exc: WinnowError, scope: Scope, send: Send) -> None:
+    """Refuse the request, if its response has not begun; else end its stream, in the stream's own way to fail.
+
+    The server cancels the requests that it cannot finish before it ends; and a key may be revoked during a stream.
+    """
+    state: dict[str, Any] = scope["state"]
     if "status" not in state:
         await _refuse(exc, scope, send)
     elif "fail" in state:
@@ -281,6 +318,7 @@ def _log_line(scope: Any, method: str, state: dict[str, Any], ms: float) -> None
         method=method,
         route=scope.get("path_template") or scope["path"],
         status=state.get("status"),
+        key=state["caller"].key if "caller" in state else None,
         ms=round(ms, 3),
         **state.get("timings", {}),
     )

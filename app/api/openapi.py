@@ -3,19 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Request
+from litestar import Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import License, OpenAPI
+from litestar.openapi.spec import License, OpenAPI, Operation, RequestBody
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
+from app.api.authentication import PUBLIC
 from app.api.problem_details import MEDIA_TYPE, Problem
 
 _CODE = re.compile("`([^`]+)`")
@@ -155,6 +157,15 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+@dataclass
+class OptionalBodyOperation(Operation):
+    """Litestar describes every body as required."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.request_body, RequestBody):
+            self.request_body.required = False
+
+
 def openapi_config(version: str) -> OpenAPIConfig:
     """The page at /schema is our own: it needs no script from a foreign host."""
     return OpenAPIConfig(
@@ -163,7 +174,9 @@ def openapi_config(version: str) -> OpenAPIConfig:
         description=DESCRIPTION,
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         use_handler_docstrings=True,
-        path="/schema",
+        openapi_router=Router(
+            "/schema", route_handlers=[], include_in_schema=False, dto=None, return_dto=None, opt={"scope": PUBLIC}
+        ),
         render_plugins=[
             ReferencePage(path="/"),
             JsonRenderPlugin(path="/openapi.json"),

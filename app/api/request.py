@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.dto import AbstractDTO
 from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
-from app.domain import ANONYMOUS, Caller
-from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
+from app.domain import Caller
+from app.errors import FieldProblem, InvalidRequest, NotAuthenticated, TooLarge, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -262,10 +263,13 @@ def request_id(scope: Mapping[str, object]) -> str:
     return str(state.get("request_id", "")) if isinstance(state, dict) else ""
 
 
-def caller_of(request: Request[Any, Any, Any]) -> Caller:
-    """Who sent the request, as the state of its scope says; without keys that is nobody in particular."""
-    caller: Caller = request.scope.get("state", {}).get("caller", ANONYMOUS)
-    return msgspec.structs.replace(caller, request_id=request_id(request.scope))
+def caller_of(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
+    """Whoever `app.api.middleware` found to be calling. Raises what kept it from knowing, such as NotAuthenticated."""
+    state = request.scope["state"]
+    if "caller" not in state:
+        raise state.get("refusal") or NotAuthenticated("nobody has checked who is calling")
+    caller: Caller = state["caller"]
+    return caller
 
 
 Result = TypeVar("Result")

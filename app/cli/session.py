@@ -11,11 +11,16 @@ from urllib.parse import quote
 
 import msgspec
 
+from app.access.administration import KeyAdministration
+from app.access.key_file import KEY_FILE, KeyFile
+from app.access.keys import KeyInfo, KeyRequest, NewKey
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
 from app.cli.http_client import RemoteService
 from app.cli.json_lines import exchanged
 from app.config.settings import Settings
+from app.config.validation import named_backends
+from app.errors import InvalidRequest
 from app.instance import find_service
 from indexing.errors import IndexBusy
 from indexing.pipeline.progress import (
@@ -258,6 +263,46 @@ def judge_later(
     from app.cli import local
 
     return local.judge_later(settings, path, options, rows, plan, token)
+
+
+def create_key(settings: Settings, fields: dict[str, Any]) -> NewKey:
+    """POST /keys."""
+    body = msgspec.to_builtins(fields)
+    if service := _service(settings):
+        return msgspec.convert(service.post("/keys", body), NewKey)
+    try:
+        request = msgspec.convert(body, KeyRequest)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(str(exc).replace("`", "")) from exc
+    return _keys(settings).create(request)
+
+
+def list_keys(settings: Settings) -> list[KeyInfo]:
+    """GET /keys."""
+    if service := _service(settings):
+        return msgspec.convert(service.get("/keys")["keys"], list[KeyInfo])
+    return _keys(settings).all()
+
+
+def rotate_key(settings: Settings, name: str, overlap_s: float) -> NewKey:
+    """POST /keys/{key}/rotate."""
+    if service := _service(settings):
+        return msgspec.convert(service.post(f"{_path('keys', name)}/rotate", {"overlap_s": overlap_s}), NewKey)
+    return _keys(settings).rotate(name, overlap_s)
+
+
+def revoke_key(settings: Settings, name: str) -> None:
+    """DELETE /keys/{key}."""
+    if service := _service(settings):
+        service.call("DELETE", _path("keys", name))
+    else:
+        _keys(settings).revoke(name)
+
+
+def _keys(settings: Settings) -> KeyAdministration:
+    """In the file of the home; a service that cannot be reached from here notices what is changed."""
+    file = KeyFile(settings.index.home / KEY_FILE, time.time)
+    return KeyAdministration(file, [backend.name for backend in named_backends(settings)], time.time)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:

@@ -31,6 +31,8 @@ SHORT_NAMES = {
     ("service", "host"): "WINNOW_HOST",
     ("service", "port"): "WINNOW_PORT",
     ("service", "allow_anonymous"): "WINNOW_ALLOW_ANONYMOUS",
+    ("access", "admin_key"): "WINNOW_ADMIN_KEY",
+    ("access", "admin_key_file"): "WINNOW_ADMIN_KEY_FILE",
 }
 
 # Kubernetes sets these variables in every pod beside a Service called "winnow"; they are not settings of ours.
@@ -87,6 +89,20 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_connections: Annotated[int, Meta(ge=8)] = 1024
     ping_s: Seconds = 15.0
     shutdown_grace_s: Seconds = 5.0
+
+
+class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is let in. While there is no key, `allow_anonymous` of [service] says who is.
+
+    `admin_key` is a key with all rights that no file has, `admin_key_file` the path of a file that contains it: the
+    first key of a container. With `required` a key is needed even before there is one. With `loopback` programs on this
+    machine need none.
+    """
+
+    admin_key: Annotated[str, Meta(min_length=1)] | None = None
+    admin_key_file: Path | None = None
+    required: bool = False
+    loopback: bool = False
 
 
 class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings, by section of the file."""
 
     service: ServiceSettings = ServiceSettings()
+    access: AccessSettings = AccessSettings()
     index: IndexSection = IndexSection()
     reading: ReadLimits = ReadLimits()
     store: StoreSettings = StoreSettings()
@@ -318,7 +335,7 @@ def _checked(value: Any, kind: Any, where: str, base: Path, *, strict: bool = Tr
     try:
         checked = msgspec.convert(value, kind, strict=strict, dec_hook=_path)
     except msgspec.ValidationError as exc:
-        got = "" if "api_key" in where.lower() else f" ({value!r} is given)"  # a key must not reach a log
+        got = "" if "_key" in where.lower() else f" ({value!r} is given)"  # a key must not reach a log
         raise ConfigError(f"{where}: {str(exc).replace('`', '')}{got}") from exc
     return base / checked.expanduser() if isinstance(checked, Path) else checked
 

@@ -91,6 +91,7 @@ async def find_records(request: BodyRequest, searcher: Searcher, query: Query) -
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(dify_error),
+    opt={"scope": "search"},
 )
 async def dify_retrieval(
     request: BodyRequest,

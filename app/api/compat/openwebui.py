@@ -58,6 +58,7 @@ def openwebui_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, st
     status_code=200,
     request_max_body_size=None,  # `limited` has the limit of uploads
     exception_handlers=shaped(openwebui_error),
+    opt={"scope": "write"},
 )
 async def openwebui_process(request: BodyRequest, documents: Injected[Documents]) -> list[dict[str, Any]]:
     """The text of the file in the body; its name is in `X-Filename` (URL-encoded), its type in `Content-Type`.
@@ -82,6 +83,7 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(openwebui_error),
+    opt={"scope": "search"},
 )
 async def openwebui_search(
     request: BodyRequest,

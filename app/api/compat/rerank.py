@@ -51,6 +51,7 @@ def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, dict[str, str]]
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(anyones_failure),
+    opt={"scope": "search"},
 )
 async def rerank(
     request: BodyRequest,
@@ -103,6 +104,7 @@ async def rerank(
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(tei_failure),
+    opt={"scope": "search"},
 )
 async def rerank_as_tei(
     request: BodyRequest,

@@ -20,7 +20,8 @@ from app.wiring import Answering
     operation_id="answer",
     operation_class=events.Streamable,
     summary="Answer a question from the passages",
-    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503, 504),
+    opt={"scope": "answer"},
 )
 async def answer(
     request: BodyRequest, data: JSONBody[AnswerRequest], answerer: Injected[Answering], settings: Injected[Settings]

@@ -86,7 +86,8 @@ class ChatOperation(JSONLines, events.Streamable):
     operation_id="chat",
     operation_class=ChatOperation,
     summary="Chat with a model",
-    responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 401, 402, 403, 413, 415, 422, 429, 502, 503, 504),
+    opt={"scope": "tasks"},
 )
 async def chat(
     request: BodyRequest, data: JSONBody[ChatBody], chat_service: Injected[ChatService], settings: Injected[Settings]

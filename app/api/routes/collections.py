@@ -1,16 +1,14 @@
 """PUT, GET and DELETE /collections/{name}, GET /collections."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, put
 from litestar.openapi import ResponseSpec
-from litestar.openapi.spec import Operation, RequestBody
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
-from app.api.openapi import problems
+from app.api.openapi import OptionalBodyOperation, problems
 from app.api.request import Injected, OptionalJSON
 from app.config.settings import Settings
 from app.services.documents import Collection, Documents
@@ -32,16 +30,13 @@ class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
     collections: list[Collection]
 
 
-@dataclass
-class OptionalBodyOperation(Operation):
-    """Litestar describes every body as required."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.request_body, RequestBody):
-            self.request_body.required = False
-
-
-@get("/collections", operation_id="collections", summary="All collections", responses=problems(403, 503))
+@get(
+    "/collections",
+    operation_id="collections",
+    summary="All collections",
+    responses=problems(401, 403, 429, 503),
+    opt={"scope": "search"},
+)
 async def list_collections(documents: Injected[Documents]) -> CollectionList:
     """With their counts, sizes and embedding models."""
     return CollectionList(collections=await documents.collections())
@@ -51,8 +46,9 @@ async def list_collections(documents: Injected[Documents]) -> CollectionList:
     "/collections/{name:str}",
     operation_id="collection",
     summary="One collection",
-    responses=problems(403, 404, 503),
+    responses=problems(401, 403, 404, 429, 503),
     raises=[],
+    opt={"scope": "search"},
 )
 async def show_collection(name: FromPath[str], documents: Injected[Documents]) -> Collection:
     """With its counts, size and embedding model."""
@@ -69,8 +65,9 @@ async def show_collection(name: FromPath[str], documents: Injected[Documents]) -
     summary="Create a collection",
     responses={
         200: ResponseSpec(Collection, description="It existed already", generate_examples=False),
-        **problems(400, 403, 409, 413, 415, 503, 507),
+        **problems(400, 401, 403, 409, 413, 415, 429, 503, 507),
     },
+    opt={"scope": "write"},
 )
 async def create_collection(
     name: FromPath[str],
@@ -97,8 +94,9 @@ async def create_collection(
     status_code=204,
     operation_id="delete_collection",
     summary="Delete a collection",
-    responses=problems(403, 404, 503),
+    responses=problems(401, 403, 404, 429, 503),
     raises=[],
+    opt={"scope": "admin"},
 )
 async def delete_collection(name: FromPath[str], documents: Injected[Documents], jobs: Injected[Jobs]) -> None:
     """Deletes its documents, too, at once and for good. Its jobs are cancelled."""

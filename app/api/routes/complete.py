@@ -53,7 +53,8 @@ class CompleteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     operation_id="complete",
     operation_class=events.Streamable,
     summary="Complete code or text at the cursor",
-    responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 401, 402, 403, 413, 415, 422, 429, 502, 503, 504),
+    opt={"scope": "tasks"},
 )
 async def complete(
     request: BodyRequest,

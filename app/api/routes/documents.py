@@ -133,8 +133,9 @@ class DocumentOperation(Operation):
     request_max_body_size=None,  # `read_upload` has a limit for each form
     responses={
         202: ResponseSpec(Job, description="A job has been queued", generate_examples=False),
-        **problems(400, 403, 409, 413, 415, 503, 507),
+        **problems(400, 401, 403, 409, 413, 415, 429, 503, 507),
     },
+    opt={"scope": "write"},
 )
 async def put_documents(
     request: BodyRequest,
@@ -177,7 +178,8 @@ async def _accepted(upload: Upload, submissions: Sequence[Submission], jobs: Job
     "/documents",
     operation_id="documents",
     summary="The documents of a collection",
-    responses=problems(400, 403, 404, 503),
+    responses=problems(400, 401, 403, 404, 429, 503),
+    opt={"scope": "search"},
 )
 async def list_documents(
     documents: Injected[Documents],
@@ -194,8 +196,9 @@ async def list_documents(
     operation_id="document",
     operation_class=DocumentOperation,
     summary="One document",
-    responses=problems(400, 403, 404, 503),
+    responses=problems(400, 401, 403, 404, 429, 503),
     raises=[],
+    opt={"scope": "search"},
 )
 async def show_document(
     request: BodyRequest,
@@ -222,8 +225,9 @@ async def show_document(
     operation_id="delete_document",
     operation_class=DocumentOperation,
     summary="Remove a document",
-    responses=problems(400, 403, 404, 503, 507),
+    responses=problems(400, 401, 403, 404, 429, 503, 507),
     raises=[],
+    opt={"scope": "write"},
 )
 async def delete_document(
     request: BodyRequest,

@@ -1,7 +1,9 @@
-"""For the command line of the same user on the same machine, which sends the token from the home directory."""
+"""For the command line of the same user on the same machine, which sends the token from the home directory.
+
+No key will do instead: these routes read and write files of this machine.
+"""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
@@ -11,8 +13,8 @@ from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
 from app.api.request import BodyRequest, Injected, StrictJSON
-from app.errors import NotAllowed, WinnowError
-from app.instance import TOKEN_HEADER, Failed, Presence
+from app.errors import WinnowError
+from app.instance import Failed
 from app.services.documents import Documents
 from app.services.jobs import Jobs
 from app.services.repairs import Repairs
@@ -34,92 +36,101 @@ MAX_DOCUMENT_BYTES = 100_000_000
 log = structlog.get_logger()
 
 
-@get("/internal/presence", status_code=204, include_in_schema=False)
-async def confirm_presence(request: BodyRequest, presence: Injected[Presence | None]) -> None:
+@get("/internal/presence", status_code=204, include_in_schema=False, opt={"scope": "operator"})
+async def confirm_presence() -> None:
     """Confirm that this service wrote the token."""
-    _check_token(request, presence)
 
 
-@post("/internal/sync", dto=StrictJSON[SyncRequest], return_dto=None, status_code=200, include_in_schema=False)
+@post(
+    "/internal/sync",
+    dto=StrictJSON[SyncRequest],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    opt={"scope": "operator"},
+)
 async def sync_files(
-    request: BodyRequest,
     data: JSONBody[SyncRequest],
-    presence: Injected[Presence | None],
     documents: Injected[Documents],
     stopping: Injected[asyncio.Event],
 ) -> Stream:
     """Index files of this machine; answers with the run's events, one JSON object a line, as they happen."""
-    _check_token(request, presence)
     return _stream(lambda report: documents.sync(data, report), stopping)
 
 
-@post("/internal/snapshots", dto=StrictJSON[SnapshotRequest], return_dto=None, status_code=200, include_in_schema=False)
+@post(
+    "/internal/snapshots",
+    dto=StrictJSON[SnapshotRequest],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    opt={"scope": "operator"},
+)
 async def create_snapshot(
-    request: BodyRequest,
     data: JSONBody[SnapshotRequest],
-    presence: Injected[Presence | None],
     snapshots: Injected[Snapshots],
     stopping: Injected[asyncio.Event],
 ) -> Stream:
     """Write a snapshot; events as of /internal/sync, the last one describes it."""
-    _check_token(request, presence)
     return _stream(lambda report: snapshots.create(data, report), stopping)
 
 
-@get("/internal/snapshots", include_in_schema=False)
-async def list_snapshots(
-    request: BodyRequest, presence: Injected[Presence | None], snapshots: Injected[Snapshots]
-) -> list[SnapshotInfo]:
+@get("/internal/snapshots", include_in_schema=False, opt={"scope": "operator"})
+async def list_snapshots(snapshots: Injected[Snapshots]) -> list[SnapshotInfo]:
     """The snapshots in the home."""
-    _check_token(request, presence)
     return await snapshots.all()
 
 
-@post("/internal/restore", dto=StrictJSON[RestoreRequest], return_dto=None, status_code=200, include_in_schema=False)
+@post(
+    "/internal/restore",
+    dto=StrictJSON[RestoreRequest],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    opt={"scope": "operator"},
+)
 async def restore_snapshot(
-    request: BodyRequest,
     data: JSONBody[RestoreRequest],
-    presence: Injected[Presence | None],
     snapshots: Injected[Snapshots],
     stopping: Injected[asyncio.Event],
 ) -> Stream:
     """Restore a snapshot; events as of /internal/sync, the last one says what was restored."""
-    _check_token(request, presence)
     return _stream(lambda report: snapshots.restore(data, report), stopping)
 
 
-@post("/internal/repair", dto=StrictJSON[RepairRequest], return_dto=None, status_code=200, include_in_schema=False)
+@post(
+    "/internal/repair",
+    dto=StrictJSON[RepairRequest],
+    return_dto=None,
+    status_code=200,
+    include_in_schema=False,
+    opt={"scope": "operator"},
+)
 async def repair_collection(
-    request: BodyRequest,
     data: JSONBody[RepairRequest],
-    presence: Injected[Presence | None],
     repairs: Injected[Repairs],
     stopping: Injected[asyncio.Event],
 ) -> Stream:
     """Make manifest and store agree; events as of /internal/sync, the last one says what was done."""
-    _check_token(request, presence)
     return _stream(lambda report: repairs.repair(data.collection, report), stopping)
 
 
-@post("/internal/document", status_code=200, include_in_schema=False, request_max_body_size=MAX_DOCUMENT_BYTES)
+@post(
+    "/internal/document",
+    status_code=200,
+    include_in_schema=False,
+    request_max_body_size=MAX_DOCUMENT_BYTES,
+    opt={"scope": "operator"},
+)
 async def put_document(
     request: BodyRequest,
     name: FromQuery[str],
     collection: FromQuery[str],
-    presence: Injected[Presence | None],
     documents: Injected[Documents],
     jobs: Injected[Jobs],
 ) -> Summary:
     """Index the body as a file called `name` would be."""
-    _check_token(request, presence)
     return await documents.put_bytes(await request.body(), name, collection, jobs.overtake)
-
-
-def _check_token(request: BodyRequest, presence: Presence | None) -> None:
-    expected = presence.token if presence else ""
-    given = request.headers.get(TOKEN_HEADER, "")
-    if not expected or not secrets.compare_digest(given.encode(), expected.encode()):
-        raise NotAllowed("only the command line of the user who runs the service may ask for this")
 
 
 def _stream(run: Callable[[Report], Awaitable[Last]], stopping: asyncio.Event) -> Stream:

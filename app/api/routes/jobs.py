@@ -11,7 +11,13 @@ from app.services.job_records import JobState
 from app.services.jobs import Job, JobList, Jobs
 
 
-@get("/jobs", operation_id="jobs", summary="Large uploads", responses=problems(400, 403, 503))
+@get(
+    "/jobs",
+    operation_id="jobs",
+    summary="Large uploads",
+    responses=problems(400, 401, 403, 429, 503),
+    opt={"scope": "write"},
+)
 async def list_jobs(
     jobs: Injected[Jobs],
     in_state: Annotated[JobState | None, QueryParameter(name="state")] = None,
@@ -27,8 +33,9 @@ async def list_jobs(
     "/jobs/{job_id:str}",
     operation_id="job",
     summary="The state of a large upload",
-    responses=problems(403, 404, 503),
+    responses=problems(401, 403, 404, 429, 503),
     raises=[],
+    opt={"scope": "write"},
 )
 async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
     """Its progress. Jobs survive a restart of the service; of the finished ones the last 1000 are remembered."""
@@ -40,8 +47,9 @@ async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
     status_code=204,
     operation_id="cancel_job",
     summary="Cancel a large upload",
-    responses=problems(403, 404, 503, 507),
+    responses=problems(401, 403, 404, 429, 503, 507),
     raises=[],
+    opt={"scope": "write"},
 )
 async def cancel_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> None:
     """What it has written stays. A job that is finished is forgotten."""

@@ -106,7 +106,8 @@ class ClassifyResponse(JudgedList, frozen=True, kw_only=True):
     operation_id="classify",
     operation_class=JSONLines,
     summary="Classify texts with your own labels",
-    responses=problems(400, 403, 413, 415, 422),
+    responses=problems(400, 401, 403, 413, 415, 422, 429),
+    opt={"scope": "tasks"},
 )
 async def classify(
     request: BodyRequest,
@@ -205,7 +206,8 @@ class ModerateResponse(JudgedList, frozen=True, kw_only=True):
     operation_id="moderate",
     operation_class=JSONLines,
     summary="Flag texts by category",
-    responses=problems(400, 403, 413, 415, 422),
+    responses=problems(400, 401, 403, 413, 415, 422, 429),
+    opt={"scope": "tasks"},
 )
 async def moderate(
     request: BodyRequest,

@@ -47,13 +47,19 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-@get("/health/live", operation_id="live", summary="Liveness", responses=problems(403))
+@get("/health/live", operation_id="live", summary="Liveness", responses=problems(403), opt={"scope": "public"})
 async def live() -> Alive:
     """For supervisors that restart a process which hangs."""
     return Alive()
 
 
-@get("/health/ready", operation_id="ready", summary="Readiness", responses={503: NOT_READY, **problems(403)})
+@get(
+    "/health/ready",
+    operation_id="ready",
+    summary="Readiness",
+    responses={503: NOT_READY, **problems(403)},
+    opt={"scope": "public"},
+)
 async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     """For load balancers: 503, naming the missing dependency, until requests can be served."""
     dependencies, warnings = await asyncio.gather(warm_up.readiness(), warm_up.warnings())
@@ -62,7 +68,7 @@ async def ready(warm_up: Injected[WarmUp]) -> Response[Readiness]:
     return Response(Readiness(status="not ready", dependencies=dependencies, warnings=warnings), status_code=503)
 
 
-@get("/version", operation_id="version", summary="Version", responses=problems(403))
+@get("/version", operation_id="version", summary="Version", responses=problems(401, 403, 429), opt={"scope": "any"})
 async def show_version() -> Version:
     """Name and version of the service."""
     return Version(name="winnow", version=installed_version())
@@ -73,7 +79,7 @@ async def show_version() -> Version:
     operation_id="metrics",
     summary="Metrics",
     media_type=MEDIA_TYPE,
-    responses={200: ResponseSpec(str, media_type=MEDIA_TYPE, generate_examples=False), **problems(403)},
+    responses={200: ResponseSpec(str, media_type=MEDIA_TYPE, generate_examples=False), **problems(401, 403, 429)},
     opt={"scope": "metrics"},
 )
 async def show_metrics(monitoring: Injected[Monitoring]) -> bytes:
@@ -121,7 +127,8 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
     "/backends",
     operation_id="backends",
     summary="Backends, their capabilities and their health",
-    responses=problems(403),
+    responses=problems(401, 403, 429),
+    opt={"scope": "any"},
 )
 async def show_backends(
     backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]

@@ -17,7 +17,8 @@ from app.services.search import Searcher
     status_code=200,
     operation_id="search",
     summary="Find passages",
-    responses=problems(400, 402, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 401, 402, 403, 404, 409, 413, 415, 422, 429, 502, 503, 504),
+    opt={"scope": "search"},
 )
 async def search(request: BodyRequest, data: JSONBody[SearchRequest], searcher: Injected[Searcher]) -> SearchResult:
     """The best passages for a query, with the scores of each and the time of every stage."""

@@ -80,7 +80,8 @@ class TranslateResponse(JudgedList, frozen=True, kw_only=True):
     operation_id="translate",
     operation_class=JSONLines,
     summary="Translate texts",
-    responses=problems(400, 403, 413, 415, 422),
+    responses=problems(400, 401, 403, 413, 415, 422, 429),
+    opt={"scope": "tasks"},
 )
 async def translate(
     request: BodyRequest,

@@ -31,7 +31,14 @@ Since = Annotated[str, QueryParameter(description="A date, a time (RFC 3339), or
 Until = Annotated[str | None, QueryParameter(description="As `since`; default: now.")]
 
 
-@get("/usage", operation_id="usage", summary="Usage and cost", responses=problems(400, 403, 503), raises=[])
+@get(
+    "/usage",
+    operation_id="usage",
+    summary="Usage and cost",
+    responses=problems(400, 401, 403, 429, 503),
+    raises=[],
+    opt={"scope": "any"},
+)
 async def show_usage(
     accounts: Injected[Accounts],
     since: Since = DEFAULT_SINCE,
@@ -50,9 +57,10 @@ async def show_usage(
         200: ResponseSpec(
             ExportedCall, description="One JSON object per line", media_type=LINES, generate_examples=False
         ),
-        **problems(400, 403, 503),
+        **problems(400, 401, 403, 429, 503),
     },
     raises=[],
+    opt={"scope": "any"},
 )
 async def export_usage(accounts: Injected[Accounts], since: Since = DEFAULT_SINCE, until: Until = None) -> Stream:
     """The rows of the ledger in order of time, one JSON object per line, streamed."""
@@ -118,7 +126,8 @@ class EstimateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     status_code=200,
     operation_id="estimate_cost",
     summary="Estimate the cost of a month",
-    responses=problems(400, 403, 413, 415, 503),
+    responses=problems(400, 401, 403, 413, 415, 429, 503),
+    opt={"scope": "any"},
 )
 async def estimate_cost(data: JSONBody[EstimateRequest], accounts: Injected[Accounts]) -> Estimate:
     """Dollars for every API and for rented GPUs, the break-even points, and every assumption."""

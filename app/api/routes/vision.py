@@ -117,7 +117,8 @@ class VisionOperation(events.Streamable):
     operation_class=VisionOperation,
     request_max_body_size=None,  # there is a limit for each form
     summary="Ask a model about pictures",
-    responses=problems(400, 402, 403, 413, 415, 422, 502, 503, 504),
+    responses=problems(400, 401, 402, 403, 413, 415, 422, 429, 502, 503, 504),
+    opt={"scope": "tasks"},
 )
 async def vision(
     request: BodyRequest,

@@ -9,6 +9,7 @@ from litestar import Response, post
 from litestar.params import JSONBody
 
 from app.api import sse
+from app.api.authentication import need
 from app.api.compat.citations import Links, base_of
 from app.api.compat.errors import openai_error, retry_hints, shaped
 from app.api.compat.inputs import LenientJSON
@@ -78,10 +79,13 @@ Job = Question | ChatTask | ChatResult
 """A question for a collection, a chat with a model, or a reply that needs neither."""
 
 
-async def job_of(body: ChatCompletionBody, clients: Mapping[str, BackendClient], default_backend: str) -> Job:
-    """Raises InvalidRequest; NotFound for a model that does not exist."""
+async def job_of(
+    body: ChatCompletionBody, clients: Mapping[str, BackendClient], default_backend: str, caller: Caller
+) -> Job:
+    """Raises InvalidRequest; NotFound for a model that does not exist; NotAllowed."""
     body.check()
     collection, backend, tokens = await target_of(body.model, clients)
+    need(caller, "tasks" if collection is None else "answer")
     if collection is None:
         return body.to_task(backend, tokens, body.offered())
     body.check_unaided()
@@ -127,6 +131,7 @@ async def _as_events(result: ChatResult) -> AsyncGenerator[Event, None]:
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(openai_error, retry_hints),
+    opt={"scope": ("answer", "tasks")},
 )
 async def openai_chat(
     request: BodyRequest,
@@ -140,7 +145,8 @@ async def openai_chat(
     """`model` "winnow", "winnow:COLLECTION" or "winnow:COLLECTION@BACKEND" answers from the documents, with citations
     as annotations; a backend's name or its model's id is that model alone. GET /v1/models lists them.
     """
-    job, caller = await job_of(data, clients, backends.default), caller_of(request)
+    caller = caller_of(request)
+    job = await job_of(data, clients, backends.default, caller)
     envelope = envelope_of(caller.request_id, data.model)
     collection = job.search.collection if isinstance(job, Question) else DEFAULT_COLLECTION
     links = Links(base_of(request, settings), collection)

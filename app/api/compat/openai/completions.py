@@ -70,6 +70,7 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(openai_error, retry_hints),
+    opt={"scope": "tasks"},
 )
 async def create_completion(
     request: BodyRequest,

@@ -43,6 +43,7 @@ class EmbeddingsBody(msgspec.Struct, frozen=True, kw_only=True):
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(openai_error),
+    opt={"scope": "search"},
 )
 async def create_embeddings(
     request: BodyRequest, data: JSONBody[EmbeddingsBody], embeddings: Injected[Embeddings]

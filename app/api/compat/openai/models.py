@@ -24,7 +24,7 @@ CREATED = 1_767_225_600
 """2026-01-01 for every model: clients show a date, and there is no true one."""
 
 
-@get("/v1/models", exception_handlers=shaped(openai_failure))
+@get("/v1/models", exception_handlers=shaped(openai_failure), opt={"scope": "any"})
 async def list_models(
     names: Injected[ModelNames],
     clients: Injected[Mapping[str, BackendClient]],
@@ -37,7 +37,7 @@ async def list_models(
     return {"data": [_model(one) for one in offered], "object": "list"}
 
 
-@get("/v1/models/{model_id:path}", exception_handlers=shaped(openai_error))
+@get("/v1/models/{model_id:path}", exception_handlers=shaped(openai_error), opt={"scope": "any"})
 async def show_model(
     model_id: FromPath[str],
     names: Injected[ModelNames],

@@ -35,6 +35,7 @@ class ModerationsBody(msgspec.Struct, frozen=True, kw_only=True):
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(openai_error, retry_hints),
+    opt={"scope": "tasks"},
 )
 async def create_moderations(
     request: BodyRequest,

@@ -184,6 +184,7 @@ class RagflowChunks:
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(ragflow_error),
+    opt={"scope": "answer"},
 )
 async def ragflow_chat(
     request: BodyRequest,

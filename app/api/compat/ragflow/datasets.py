@@ -27,6 +27,7 @@ PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 @get(
     "/api/v1/datasets",
     exception_handlers=shaped(ragflow_error),
+    opt={"scope": "search"},
 )
 async def ragflow_datasets(
     documents: Injected[Documents],
@@ -47,6 +48,7 @@ async def ragflow_datasets(
 @get(
     "/api/v1/datasets/{dataset_id:str}/documents",
     exception_handlers=shaped(ragflow_error),
+    opt={"scope": "search"},
 )
 async def ragflow_documents(
     documents: Injected[Documents],

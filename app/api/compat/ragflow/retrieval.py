@@ -159,6 +159,7 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(ragflow_error),
+    opt={"scope": "search"},
 )
 async def ragflow_retrieval(
     request: BodyRequest,
@@ -217,6 +218,7 @@ def _documents_of(hits: Sequence[tuple[str, Hit]]) -> list[dict[str, Any]]:
     return_dto=None,
     status_code=200,
     exception_handlers=shaped(ragflow_dify_error),
+    opt={"scope": "search"},
 )
 async def ragflow_dify_retrieval(
     request: BodyRequest, data: JSONBody[DifyRequest], searcher: Injected[Searcher]
@@ -228,6 +230,7 @@ async def ragflow_dify_retrieval(
 @get(
     "/api/v1/dify/retrieval",
     exception_handlers=shaped(ragflow_dify_error),
+    opt={"scope": "search"},
 )
 async def ragflow_dify_retrieval_by_get(
     request: BodyRequest,
@@ -245,6 +248,7 @@ async def ragflow_dify_retrieval_by_get(
 
 @get(
     "/api/v1/dify/retrieval/health",
+    opt={"scope": "any"},
 )
 async def ragflow_dify_health() -> dict[str, Any]:
     """Always well, as RAGFlow says it."""

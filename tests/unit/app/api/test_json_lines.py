@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -9,12 +10,14 @@ import msgspec
 import pytest
 from litestar import Litestar, Response, post
 
+from app.access.access import Access
 from app.api.json_lines import MAX_LINE_BYTES, LinesResponse, entries_of, options_in_query
 from app.api.middleware import RequestMiddleware
 from app.api.problem_details import on_error
 from app.api.request import BodyRequest
-from app.config.settings import ServiceSettings
+from app.config.settings import AccessSettings, ServiceSettings
 from app.errors import Refused
+from app.observability.metrics import Metrics
 from app.services.batches import Batch
 from tests.fakes.judge import Length, MeasuringJudge, fake_call
 
@@ -175,6 +178,18 @@ class Client:
             await self.reads.wait()
 
 
+class Door:
+    """What the middleware needs of the services."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        self.access = Access(Path("/nowhere"), AccessSettings())
+        self.presence = None
+        self.metrics = Metrics()
+        self.stopping = asyncio.Event()
+        if stopping:
+            self.stopping.set()
+
+
 def served(client: Client, judge: MeasuringJudge, *, stopping: bool = False) -> "asyncio.Task[None]":
     scope: dict[str, Any] = {
         "type": "http",
@@ -184,7 +199,7 @@ def served(client: Client, judge: MeasuringJudge, *, stopping: bool = False) -> 
         "headers": [(b"content-type", b"application/x-ndjson")],
         "state": {},
     }
-    app: Any = RequestMiddleware(application(judge), ServiceSettings(), lambda: stopping)
+    app: Any = RequestMiddleware(application(judge), ServiceSettings(), Door(stopping=stopping))  # type: ignore[arg-type]
     return asyncio.create_task(app(scope, client.receive, client.send))
 
 
