@@ -20,7 +20,6 @@ from app.domain import (
     CallsDelta,
     ChatDone,
     ChatEvent,
-    ChatResult,
     CitationMade,
     SourcesFound,
     TextDelta,
@@ -70,7 +69,7 @@ async def whole_or_streamed(
     ping_s: float,
     *,
     stream: bool,
-) -> Response[ChatResult]:
+) -> Response[Any]:
     """The reply as JSON, or as events if `stream`, or if the header Accept names them."""
     if stream or wants_events(request.headers.get("accept")):
         return await streamed(request, stream_it(), ping_s)

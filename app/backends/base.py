@@ -18,9 +18,10 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
 """A reply that was cut for its safety is no reply: it raises Refused."""
 
-Capability = Literal["chat", "structured", "images", "logprobs", "thinking", "decide"]
+Capability = Literal["chat", "structured", "images", "logprobs", "thinking", "decide", "infill"]
 """`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is asked not to.
-`decide`: it answers typed questions by probabilities, hence a Decider.
+`decide`: it answers typed questions by probabilities, hence a Decider. `infill`: it was trained to write what belongs
+between two texts.
 """
 
 
@@ -54,13 +55,23 @@ def joined(side: Sequence[S]) -> S:
     )
 
 
+class Infill(msgspec.Struct, frozen=True, kw_only=True):
+    """The texts between which a completion belongs."""
+
+    prefix: str
+    suffix: str
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One completion. `schema` is a JSON Schema: the text will be JSON and should fit it, which the caller must check.
+
+    With `infill`, which needs that capability, it is no conversation: there are no messages.
 
     An adapter sees tools, and turns about them, only if its provider supports them (see `app.backends.tools`).
     """
 
-    messages: Conversation
+    messages: Conversation = ()
+    infill: Infill | None = None
     max_output_tokens: int = 1024
     temperature: float = 0.0
     schema: Mapping[str, Any] | None = None
@@ -179,7 +190,8 @@ def tokens_of_tools(tools: Tools | None) -> int:
 
 def worst_of_chat(request: ChatRequest) -> TokenCount:
     """The most tokens that a completion may use."""
-    prompt = tokens_of_prompt(request.messages) + tokens_of_tools(request.tools)
+    between = tokens_of(request.infill.prefix + request.infill.suffix) if request.infill else 0
+    prompt = tokens_of_prompt(request.messages) + tokens_of_tools(request.tools) + between
     return TokenCount(input=prompt, output=request.max_output_tokens)
 
 

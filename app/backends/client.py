@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 def needs_of(request: ChatRequest) -> frozenset[Capability]:
     """What a backend must be able to do for this request."""
-    needs: set[Capability] = {"chat"}
+    needs: set[Capability] = {"chat"} if request.infill is None else {"infill"}
     if request.schema is not None:
         needs.add("structured")
     if any(message.images for message in request.messages):

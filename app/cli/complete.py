@@ -81,7 +81,8 @@ def complete(
         return
     out.print(clean(reply["text"]), markup=False, highlight=False)
     used, seconds = reply["backend"], reply["timings_ms"]["total"] / 1000
-    line = f"{used['used']} ({used['model']}), {dollars(reply['usage']['cost_usd'])}, {seconds:.1f} s"
+    way = reply["method"].replace("_", " ")
+    line = f"{used['used']} ({used['model']}), {way}, {dollars(reply['usage']['cost_usd'])}, {seconds:.1f} s"
     err.print(clean(line), style="dim", markup=False, highlight=False)
 
 

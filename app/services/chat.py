@@ -4,7 +4,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 import msgspec
 
-from app.backends.base import Call, Capability, ChatRequest, Message, Reply, call_of
+from app.backends.attempt import OpenStream
+from app.backends.base import Call, Capability, ChatRequest, Deadline, Message, Reply, call_of
+from app.backends.client import BackendClient
 from app.backends.router import Route, Router
 from app.backends.settings import AUTO, RESERVED
 from app.domain import (
@@ -28,6 +30,27 @@ STAGE, VISION = "chat", "vision"
 
 IMAGES = "images"
 """A timing: fetching and decoding the pictures of a chat."""
+
+
+class Dialogue:
+    """How a backend is asked, and what is made of its reply, piece by piece. This one leaves both as they are."""
+
+    @property
+    def over(self) -> bool:
+        """Whether enough has come: then the call upstream ends."""
+        return False
+
+    async def request(self, request: ChatRequest, client: BackendClient, call: Call) -> ChatRequest:
+        """What this backend is asked in place of `request`."""
+        return request
+
+    def feed(self, piece: str) -> str:
+        """What can be told of the reply already."""
+        return piece
+
+    def end(self) -> str:
+        """The rest."""
+        return ""
 
 
 class ChatService:
@@ -69,7 +92,9 @@ class ChatService:
         )
         return ChatDone(result, served.value.calls)
 
-    async def stream_chat(self, task: ChatTask, caller: Caller) -> AsyncGenerator[ChatEvent, None]:
+    async def stream_chat(
+        self, task: ChatTask, caller: Caller, dialogue: Dialogue | None = None
+    ) -> AsyncGenerator[ChatEvent, None]:
         """The same reply as it is made. Raises the same before the first event, and UpstreamError after it.
 
         Closing it ends the call upstream.
@@ -77,21 +102,31 @@ class ChatService:
         route, watch = await self._route(task), Stopwatch()
         request = _request(task, await self._images(task, watch))
         call = call_of(self.stage, self._deadline_s, caller)
-        text, finish_reason, calls = "", None, list[ToolCall]()
+        text, finish_reason, calls, dialogue = "", None, list[ToolCall](), dialogue or Dialogue()
+
+        async def ask(client: BackendClient, failover_deadline: Deadline | None) -> OpenStream:
+            return await client.stream(await dialogue.request(request, client, call), call, failover_deadline)
+
         with watch.stage(self.stage):
             with watch.stage("first_token"):
-                served = await route.stream(request, call)
+                served = await route.first(call, ask)
             try:
                 async for delta in served.value:
                     finish_reason = delta.finish_reason or finish_reason
-                    if delta.text:
-                        text += delta.text
-                        yield TextDelta(delta.text)
+                    if piece := dialogue.feed(delta.text):
+                        text += piece
+                        yield TextDelta(piece)
                     if delta.calls:
                         calls += delta.calls
                         yield CallsDelta(delta.calls)
+                    if dialogue.over:
+                        finish_reason = "stop"
+                        break
             finally:
                 await served.value.aclose()
+        if rest := dialogue.end():
+            text += rest
+            yield TextDelta(rest)
         yield ChatDone(
             ChatResult(
                 text=text,

@@ -1,27 +1,33 @@
-"""Use case: complete a text or code at the cursor, by instructing a chat model.
+"""Use case: complete a text or code at the cursor.
 
-The model gets what stands before and after the cursor, and replies with what belongs between them. What chat models
-add all the same, a code fence around it or the line that was begun, is removed as it arrives.
+A model that was trained to fill in (`infill`) gets what stands before and after the cursor as it is. Another one is
+instructed to reply with what belongs between them; what chat models add all the same, a code fence around it or the
+line that was begun, is removed as it arrives.
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Literal
 
 import msgspec
 
-from app.domain import Caller, ChatDone, ChatEvent, ChatTask, TextDelta, Turn
-from app.services.chat import ChatService
+from app.backends.base import Call, Capability, ChatRequest, Infill
+from app.backends.client import BackendClient
+from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, Turn
+from app.services.chat import ChatService, Dialogue
 from app.text.fencing import clean, draw_fence, neutralise
+from app.text.insertion import Block, Insertion
 
 STAGE = "complete"
+
+Method = Literal["fill_in_the_middle", "instruction"]
+_INFILL: frozenset[Capability] = frozenset(("infill",))
 
 PREFIX_CHARACTERS, SUFFIX_CHARACTERS = 16_000, 8_000
 """What the model reads of each: what is nearest to the cursor."""
 
 _TELLING_CHARACTERS = 8
 """A line of the suffix that is shorter, such as a bracket, is no sign that its repetition has begun."""
-
-_FENCE, _CLOSING = "```", "\n```"
 
 _SYSTEM = """\
 You complete {what} at the cursor of an editor. What stands before and after the cursor is between lines that say \
@@ -45,6 +51,12 @@ class CompletionTask(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
 
 
+class CompletionResult(ChatResult, frozen=True, kw_only=True):
+    """The reply of /complete; `method` is how the model was asked."""
+
+    method: Method
+
+
 class CompleteService:
     """Completes by chats of a service of the stage `STAGE`: it chooses the backend, and counts."""
 
@@ -52,32 +64,60 @@ class CompleteService:
         self._chat = chat
 
     async def complete(self, task: CompletionTask, caller: Caller) -> ChatDone:
-        """What belongs at the cursor. Raises what a chat raises."""
-        insertion = Insertion(task.prefix)
-        done = await self._chat.chat(completion_chat(task), caller)
-        text = insertion.feed(done.result.text) + insertion.end()
-        return ChatDone(msgspec.structs.replace(done.result, text=text))
+        """What belongs at the cursor. Upstream it is a stream, which ends when enough has come. Raises as a chat."""
+        async with aclosing(self.stream(task, caller)) as events:
+            [done] = [event async for event in events if isinstance(event, ChatDone)]
+        return done
 
     async def stream(self, task: CompletionTask, caller: Caller) -> AsyncGenerator[ChatEvent, None]:
         """The same as it is made. Closing it ends the call upstream."""
-        insertion, text = Insertion(task.prefix), ""
-        async with aclosing(self._chat.stream_chat(completion_chat(task), caller)) as events:
+        completion = Completion(task)
+        async with aclosing(self._chat.stream_chat(completion_chat(task), caller, completion)) as events:
             async for event in events:
-                piece = ""
-                if isinstance(event, TextDelta):
-                    piece = insertion.feed(event.text)
-                elif isinstance(event, ChatDone):
-                    piece = insertion.end()
-                text += piece
-                if piece:
-                    yield TextDelta(piece)
                 if isinstance(event, ChatDone):
-                    yield ChatDone(msgspec.structs.replace(event.result, text=text))
+                    fields = msgspec.structs.asdict(event.result)
+                    event = ChatDone(CompletionResult(method=completion.method, **fields))
+                yield event
+
+
+class Completion(Dialogue):
+    """Asks each backend in the best way that it has, and takes of the reply what is to be inserted."""
+
+    method: Method = "instruction"
+
+    def __init__(self, task: CompletionTask) -> None:
+        self._task = task
+        self._reader: Insertion | Block = Insertion(task.prefix)
+
+    async def request(self, instructed: ChatRequest, client: BackendClient, call: Call) -> ChatRequest:
+        """Between the two sides, if its model was trained for that."""
+        can = client.offers(_INFILL) and (await client.known(call.deadline.left())).capabilities >= _INFILL
+        if not can:
+            self.method, self._reader = "instruction", Insertion(self._task.prefix)
+            return instructed
+        prefix, suffix = _sides(self._task)
+        self.method, self._reader = "fill_in_the_middle", Block(prefix, suffix)
+        return msgspec.structs.replace(instructed, messages=(), infill=Infill(prefix=prefix, suffix=suffix))
+
+    def feed(self, piece: str) -> str:
+        return self._reader.feed(piece)
+
+    def end(self) -> str:
+        return self._reader.end()
+
+    @property
+    def over(self) -> bool:
+        return self._reader.over
+
+
+def _sides(task: CompletionTask) -> tuple[str, str]:
+    """What the model reads of them."""
+    return clean(task.prefix)[-PREFIX_CHARACTERS:], clean(task.suffix)[:SUFFIX_CHARACTERS]
 
 
 def completion_chat(task: CompletionTask) -> ChatTask:
     """The chat that asks for the completion. It stops where the model begins to repeat the suffix."""
-    prefix, suffix = clean(task.prefix)[-PREFIX_CHARACTERS:], clean(task.suffix)[:SUFFIX_CHARACTERS]
+    prefix, suffix = _sides(task)
     fence = draw_fence([prefix, suffix])
     language = " ".join(neutralise(task.language).split())
     parts = [f"Before the cursor:\n{fence}\n{neutralise(prefix)}\n{fence}"]
@@ -94,52 +134,3 @@ def completion_chat(task: CompletionTask) -> ChatTask:
         temperature=task.temperature,
         stop=(*task.stop, *stops),
     )
-
-
-class Insertion:
-    """Takes a reply in pieces and gives what is to be inserted: without a fence around it and the line before it."""
-
-    def __init__(self, prefix: str) -> None:
-        self._line = prefix.rpartition("\n")[2]
-        self._held = ""
-        self._begun = self._fenced = self._over = False
-
-    def feed(self, piece: str) -> str:
-        """What can be told of it already."""
-        self._held += piece
-        return self._released(last=False)
-
-    def end(self) -> str:
-        """The rest."""
-        return self._released(last=True)
-
-    def _released(self, *, last: bool) -> str:
-        if not self._begun and not self._begin(last=last):
-            return ""
-        if self._over:
-            return ""
-        text, self._held = self._held, ""
-        if not self._fenced:
-            return text
-        before, closing, _ = text.partition(_CLOSING)
-        self._over = bool(closing)
-        if closing or last:
-            return before
-        kept = next((size for size in range(len(_CLOSING) - 1, 0, -1) if text.endswith(_CLOSING[:size])), 0)
-        self._held = text[len(text) - kept :]
-        return text[: len(text) - kept]
-
-    def _begin(self, *, last: bool) -> bool:
-        """Whether enough has come to know how it begins; then fence and repeated line are gone."""
-        text, stripped = self._held, self._held.lstrip("\n")
-        if not last and len(stripped) < len(_FENCE) and _FENCE.startswith(stripped):
-            return False
-        fenced = stripped.startswith(_FENCE)
-        if fenced:
-            _, newline, text = stripped.partition("\n")
-            if not newline and not last:
-                return False
-        if not last and len(text) < len(self._line) and self._line.startswith(text):
-            return False
-        self._held, self._fenced, self._begun = text.removeprefix(self._line), fenced, True
-        return True

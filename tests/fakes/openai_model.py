@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,8 @@ class FakeModel:
     `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities; every other
     token has `unlikely`. `mind` goes before `answer` where it has something to say. `thinks`: it thinks before it
     speaks, unless it is told not to; "inline": between tags, as a part of the answer. `calls` are the functions that it
-    wants to call, with their arguments, where it may.
+    wants to call, with their arguments, where it may. `fills` says what belongs after a prompt and before a suffix ("",
+    where the server takes none), and `markers` are tokens of their own.
     """
 
     name: str = "tiny"
@@ -39,7 +40,16 @@ class FakeModel:
     unlikely: float = -18.0
     mind: Mind = no_mind
     calls: Sequence[tuple[str, str]] = ()
+    fills: Callable[[str, str], str] | None = None
+    markers: Sequence[str] = ()
     _ids: dict[str, int] = field(default_factory=dict)
+
+    def tokens(self, text: str) -> list[str]:
+        """As `tokens_of`, with its markers whole."""
+        if not self.markers:
+            return tokens_of(text)
+        pieces = re.split(f"({'|'.join(map(re.escape, self.markers))})", text)
+        return [token for piece in pieces for token in ([piece] if piece in self.markers else tokens_of(piece))]
 
     def token_id(self, token: str) -> int:
         return self._ids.setdefault(token, len(self._ids) + 10)

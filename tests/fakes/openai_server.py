@@ -158,6 +158,8 @@ class OpenAIServer(WireServer):
             await answering.whole(200, json.dumps(known[asked.path](json.loads(asked.body or b"null"))).encode())
         elif asked.path == "/v1/chat/completions":
             await self._serve_call(json.loads(asked.body or b"null"), answering)
+        elif asked.path == "/v1/completions":
+            await self._serve_call(self._between(json.loads(asked.body or b"null")), answering)
         elif asked.path in ("/v1/decisions", "/v1/systemone") and asked.path in self.decides:
             await self._decide(asked, answering)
         elif asked.path == "/v1/chat/completions/batch" and self.dialect == "vllm" and "batch" not in self.lacks:
@@ -173,7 +175,7 @@ class OpenAIServer(WireServer):
     def _tokenize(self, body: Any) -> Any:
         thinking = all((body.get("chat_template_kwargs") or {}).values())
         text = body["prompt"] if "prompt" in body else self.model.render(body["messages"], thinking)
-        ids = [self.model.token_id(token) for token in tokens_of(text)]
+        ids = [self.model.token_id(token) for token in self.model.tokens(text)]
         start = [2] if body.get("add_special_tokens", "prompt" in body) else []
         return {"count": len(start + ids), "max_model_len": self.model.context, "tokens": start + ids}
 
@@ -184,6 +186,7 @@ class OpenAIServer(WireServer):
             "completion",
             *(["vision"] if self.model.sees else []),
             *(["thinking"] if self.model.thinks else []),
+            *(["insert"] if self.model.fills else []),
         ]
         return {"capabilities": abilities, "model_info": {"tiny.context_length": 131072}}
 
@@ -208,6 +211,14 @@ class OpenAIServer(WireServer):
         self.billed += usage
         self.told += usage
         await answering.whole(200, json.dumps(reply).encode())
+
+    def _between(self, body: Any) -> Any:
+        """The body of a completion as that of a chat, with what the model writes there as `fill`."""
+        if self.model.fills is None or ("suffix" in body) != (self.dialect == "ollama"):
+            raise Rejection(400, param="suffix")
+        suffix = body.get("suffix", "")
+        turns = [{"role": "user", "content": body["prompt"] + suffix}]
+        return {**body, "messages": turns, "fill": self.model.fills(body["prompt"], suffix)}
 
     async def _serve_call(self, body: Any, answering: Answering, *, batch: bool = False) -> None:
         fault = self._script.popleft() if self._script else self.choose()
@@ -292,7 +303,7 @@ class OpenAIServer(WireServer):
         thoughts = tokens_of(self.model.thoughts) if self.model.thinks and _thinking(body) else []
         if fault is Fault.OUT_OF_TOKENS:
             return tokens_of(self.model.thoughts)[:limit], [], "length"
-        words = tokens_of(self.model.text(_schema(body), turns))
+        words = tokens_of(body["fill"] if "fill" in body else self.model.text(_schema(body), turns))
         cut = len(thoughts) + len(words) > limit
         kept = words[: max(0, limit - len(thoughts))]
         for stop in body.get("stop") or ():
@@ -316,7 +327,8 @@ class OpenAIServer(WireServer):
                 message, why = openai_tools.message(called), "tool_calls"
             finish = None if fault is Fault.TRUNCATED_STREAM else why
             logprobs = self._logprobs(body, turns) if body.get("logprobs") else None
-            choices.append({"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs})
+            said = {"text": "".join(words)} if "fill" in body else {"message": message}
+            choices.append({"index": index, **said, "finish_reason": finish, "logprobs": logprobs})
         self.billed += usage
         reply = json.dumps({"model": body["model"], "choices": choices, "usage": self._usage(usage)}).encode()
         if fault is Fault.SLOW_TRICKLE:
@@ -428,6 +440,8 @@ class OpenAIServer(WireServer):
         self, answering: Answering, body: Any, choices: Any, used: list[TokenCount], *, last: bool = False
     ) -> None:
         running = self.dialect == "vllm" and (body.get("stream_options") or {}).get("continuous_usage_stats")
+        if "fill" in body:
+            choices = [{**choice, "text": choice["delta"].get("content", "")} for choice in choices]
         chunk: dict[str, Any] = {"model": body["model"], "choices": choices}
         if last or running:
             chunk["usage"] = self._usage(used[0])

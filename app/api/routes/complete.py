@@ -13,8 +13,7 @@ from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected, StrictJSON, caller_of
 from app.api.schemas import Name
 from app.config.settings import Settings
-from app.domain import ChatResult
-from app.services.complete import CompleteService, CompletionTask
+from app.services.complete import CompleteService, CompletionResult, CompletionTask
 
 
 class CompleteBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,8 +60,9 @@ async def complete(
     data: JSONBody[CompleteBody],
     complete_service: Injected[CompleteService],
     settings: Injected[Settings],
-) -> Response[ChatResult]:
-    """What belongs between `prefix` and `suffix`, to be inserted as it is; it stops where the suffix would be repeated.
+) -> Response[CompletionResult]:
+    """What belongs between `prefix` and `suffix`, to be inserted as it is; it stops where the suffix would be repeated,
+    and with the line or block if a model fills in that was trained for it (`method`).
 
     `"stream": true`, or the header `Accept: text/event-stream`, gives the events `delta`, and `done` or `error`.
     """

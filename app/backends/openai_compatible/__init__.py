@@ -2,6 +2,7 @@
 
 adapter   the backend: its calls
 decisions typed questions, in OpenAI's words and in vLLM's
+infilling what belongs between two texts, of models that were trained for it
 messages  request bodies and replies
 probing   finds out what the server is and can do
 scoring   log-probabilities of labels
@@ -28,7 +29,7 @@ def _open(name: str, settings: BackendSettings) -> Adapter:
 
 _Server = partial(
     Provider,
-    may_offer=frozenset(("chat", "structured", "images", "logprobs", "thinking", "decide")),
+    may_offer=frozenset(("chat", "structured", "images", "logprobs", "thinking", "decide", "infill")),
     load=_load,
     open=_open,
 )

@@ -11,8 +11,8 @@ from app.backends.openai_compatible.messages import (
     Model,
     ThoughtFilter,
     Traits,
-    chat_body,
-    stream_body,
+    asked,
+    asked_to_stream,
     without_thoughts,
 )
 from app.backends.openai_compatible.probing import probed
@@ -39,31 +39,31 @@ class OpenAICompatible:
         """Likewise; None when it answers no typed questions."""
 
     async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
-        """One chat completion."""
+        """One completion."""
         traits = self._known()
-        completion = await self._wire.complete("chat/completions", chat_body(request, traits), timeout_s)
+        completion = await self._wire.complete(*asked(request, traits), timeout_s)
         tokens = completion.usage.count() if completion.usage else TokenCount()
         choice = completion.choices[0]
         return Reply(
             finish_reason=self._finish(_ended(choice), tokens),
-            text=without_thoughts(choice.message.content or ""),
+            text=without_thoughts(choice.message.content or choice.text or ""),
             tokens=tokens,
             model=completion.model or traits.model,
             calls=choice.message.calls if request.tools else (),
         )
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
-        """One chat completion in pieces; thoughts come as pieces without text."""
-        body = stream_body(request, self._known())
+        """One completion in pieces; thoughts come as pieces without text."""
+        path, body = asked_to_stream(request, self._known())
         thoughts, ended, tokens = ThoughtFilter(), None, None
-        async with aclosing(self._wire.stream("chat/completions", body, timeout_s)) as chunks:
+        async with aclosing(self._wire.stream(path, body, timeout_s)) as chunks:
             try:
                 async for chunk in chunks:
                     self._wire.check(chunk, tokens)
                     counted = chunk.usage.count() if chunk.usage else None
                     piece = _first(chunk)
                     tokens, ended = counted or tokens, _ended(piece, ended)
-                    text = thoughts.feed(piece.delta.content or "")
+                    text = thoughts.feed(piece.delta.content or piece.text or "")
                     calls = piece.delta.calls if request.tools else ()
                     if text or counted or calls or piece.delta.thought:
                         yield Delta(text=text, tokens=counted, calls=calls)

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import msgspec
 
-from app.backends.base import ChatRequest, Conversation, Message
+from app.backends.base import ChatRequest, Conversation, Infill, Message
+from app.backends.openai_compatible.infilling import Infilling
 from app.domain import Image, TokenCount, ToolCall, Tools
 
 Body = dict[str, Any]
@@ -22,7 +23,7 @@ Limit = Literal["max_tokens", "max_completion_tokens"]
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """How to call a model. `quiet`: the fields that stop it from thinking; {} where it does not think.
 
-    `exact`: it accepts any temperature; OpenAI's thinking models do not.
+    `exact`: it accepts any temperature; OpenAI's thinking models do not. `infill`: None where it cannot.
     """
 
     kind: str
@@ -30,12 +31,33 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit = "max_tokens"
     exact: bool = True
     quiet: Mapping[str, Any] = {}
+    infill: Infilling | None = None
 
 
 def base_body(traits: Traits, tokens: int, temperature: float = 0.0) -> Body:
     """What every request has. The temperature is always sent: a server's default is the model's own."""
     body: Body = {"model": traits.model, traits.limit: tokens, **traits.quiet}
     return body | {"temperature": temperature} if traits.exact else body
+
+
+def asked(request: ChatRequest, traits: Traits) -> tuple[str, Body]:
+    """The path and the body of a completion."""
+    if request.infill is not None:
+        return "completions", infill_body(request, request.infill, traits)
+    return "chat/completions", chat_body(request, traits)
+
+
+def infill_body(request: ChatRequest, infill: Infill, traits: Traits) -> Body:
+    """A completion between two texts."""
+    body: Body = {"model": traits.model, "max_tokens": request.max_output_tokens, "temperature": request.temperature}
+    stop = request.stop
+    if traits.infill == "suffix" or traits.infill is None:
+        # Without a suffix Ollama would take the prompt for a message.
+        body |= {"prompt": infill.prefix, "suffix": infill.suffix or "\n"}
+    else:
+        body["prompt"] = traits.infill.prompt(infill)
+        stop = (*stop, *traits.infill.ends)
+    return body | {"stop": stop} if stop else body
 
 
 def chat_body(request: ChatRequest, traits: Traits) -> Body:
@@ -53,10 +75,11 @@ def chat_body(request: ChatRequest, traits: Traits) -> Body:
     return body | tool_fields(request.tools, traits.kind)
 
 
-def stream_body(request: ChatRequest, traits: Traits) -> Body:
-    """A streamed chat completion. vLLM counts along, so that the cost of a cancelled stream is known."""
+def asked_to_stream(request: ChatRequest, traits: Traits) -> tuple[str, Body]:
+    """The same of a streamed one. vLLM counts along, so that the cost of a cancelled stream is known."""
     counting = {"continuous_usage_stats": True} if traits.kind == "vllm" else {}
-    return chat_body(request, traits) | {"stream_options": {"include_usage": True, **counting}}
+    path, body = asked(request, traits)
+    return path, body | {"stream_options": {"include_usage": True, **counting}}
 
 
 def messages(conversation: Conversation) -> list[Body]:
@@ -221,11 +244,14 @@ class Logprobs(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """An answer, whole (`message`) or a piece (`delta`). vLLM puts the stop sequence that it met in `stop_reason`."""
+    """An answer, whole (`message`) or a piece (`delta`); of /v1/completions either is a `text`. vLLM puts the stop
+    sequence that it met in `stop_reason`.
+    """
 
     index: int = 0
     message: MessageReply = MessageReply()
     delta: MessageReply = MessageReply()
+    text: str | None = None
     finish_reason: str | None = None
     stop_reason: Any = None
     logprobs: Logprobs | None = None
@@ -241,9 +267,10 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model that is served; vLLM reports its context length."""
+    """A model that is served; vLLM reports its context length, and where it is from, whatever it is called."""
 
     id: str
+    root: str | None = None
     max_model_len: int | None = None
 
 

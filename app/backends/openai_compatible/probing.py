@@ -7,6 +7,7 @@ images              a small picture                       /api/show         a sm
 structured          a small reply                         always            a small reply
 log-probabilities   one token, by each method in turn     by its version    one token
 decisions           a small question                      by its version    a small question
+infilling           its markers are tokens by /tokenize   /api/show         as vLLM
 """
 
 import base64
@@ -19,6 +20,7 @@ import msgspec
 
 from app.backends.base import Capability, DecisionQuestion, Message, Probed
 from app.backends.openai_compatible.decisions import OpenAIDecider, VllmDecider, WireDecider
+from app.backends.openai_compatible.infilling import Infilling, likely_markers
 from app.backends.openai_compatible.messages import (
     Body,
     Completion,
@@ -97,6 +99,9 @@ class _Probe:
         able |= {"logprobs"} if scorer else set()
         able |= {"decide"} if decider else set()
         able |= {"thinking"} if traits.quiet else set()
+        if infill := await self._infill(model, models):
+            able.add("infill")
+            traits = msgspec.structs.replace(traits, infill=infill)
         result = Probed(
             model=model,
             capabilities=msgspec.convert(able, frozenset[Capability]),
@@ -198,6 +203,25 @@ class _Probe:
 
     def _deciders(self) -> Sequence[type[WireDecider]]:
         return (OpenAIDecider,)
+
+    async def _infill(self, model: str, models: Mapping[str, Model]) -> Infilling | None:
+        """The markers that its name leads to expect, if they are tokens; without /tokenize nobody knows."""
+        root = models[model].root if model in models else None
+        for markers in likely_markers(model, root or ""):
+            try:
+                tokens = [await self._tokens_of(model, marker) for marker in markers.tokens()]
+            except (UpstreamRejected, UpstreamBadReply):
+                return None
+            except UpstreamUnavailable:
+                await self._models()
+                return None
+            if all(len(ids) == 1 for ids in tokens):
+                return markers
+        return None
+
+    async def _tokens_of(self, model: str, text: str) -> tuple[int, ...]:
+        body = {"model": model, "prompt": text, "add_special_tokens": False}
+        return await self._wire.post("/tokenize", body, "tokens", tuple[int, ...], self._timeout_s)
 
     async def _abilities(self, traits: Traits) -> set[str]:
         """Structured output, pictures."""
@@ -305,6 +329,9 @@ class _OllamaProbe(_Probe):
     async def _abilities(self, traits: Traits) -> set[str]:
         sees = "vision" in await self._shown(traits.model)
         return {"structured", "images"} if sees else {"structured"}
+
+    async def _infill(self, model: str, models: Mapping[str, Model]) -> Infilling | None:
+        return "suffix" if "insert" in await self._shown(model) else None
 
     async def _shown(self, model: str) -> tuple[str, ...]:
         """The capabilities that Ollama says the model has."""

@@ -66,6 +66,7 @@ async def test_what_cannot_be_done_is_refused(sdk: openai.AsyncOpenAI, more: dic
 
 
 async def test_an_unknown_model_is_not_found(sdk: openai.AsyncOpenAI) -> None:
-    """404 that lists the models."""
+    """404 that lists the models, once they are known."""
+    await _create(sdk)
     with pytest.raises(openai.NotFoundError, match="tiny"):
         await _create(sdk, model="gpt")

@@ -1,41 +1,8 @@
 """What a model is asked for at a cursor, and what of its reply is inserted."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from app.services.complete import CompletionTask, Insertion, completion_chat
-
-
-def inserted(prefix: str, *pieces: str) -> str:
-    insertion = Insertion(prefix)
-    return "".join(map(insertion.feed, pieces)) + insertion.end()
-
-
-@pytest.mark.parametrize(
-    ("prefix", "reply", "expected"),
-    [
-        ("def f():\n    ", "return 1", "return 1"),
-        ("def f():\n    return", " 1\n", " 1\n"),
-        ("def f():\n    return", "    return 1", " 1"),
-        ("x = ", "```python\n1\n```\nThis is one.", "1"),
-        ("x = ", "\n```\n1\n```", "1"),
-        ("x = ", "```py\nx = 1\n", "1\n"),
-        ("x = ", "`", "`"),
-        ("x = ", "", ""),
-        ("a\n", "\nb", "\nb"),
-    ],
-)
-def test_fences_and_repeated_lines_are_no_part_of_it(prefix: str, reply: str, expected: str) -> None:
-    """Whether the reply comes whole or letter by letter."""
-    assert inserted(prefix, reply) == expected
-    assert inserted(prefix, *reply) == expected
-
-
-@given(st.text(alphabet="ab` \n", max_size=20), st.text(alphabet="ab` \n", max_size=30))
-def test_the_pieces_do_not_matter(prefix: str, reply: str) -> None:
-    """A stream inserts what the whole reply does."""
-    assert inserted(prefix, *reply) == inserted(prefix, reply)
+from app.services.complete import CompletionTask, completion_chat
 
 
 def test_the_prompt_fences_both_sides() -> None:
