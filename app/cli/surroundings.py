@@ -5,7 +5,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from ipaddress import ip_address
@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from app.access.access import Access
+from app.access.keys import RESERVED, Key
+from app.accounting.budgets import ANY_KEY
+from app.backends.settings import BudgetSettings
 from app.cli.findings import Finding
+from app.cli.terminal import counted
 from app.config.settings import Settings
-from app.errors import ConfigError
+from app.errors import ConfigError, WinnowError
 from app.ranking.calibration import FITS_FILE, read_fits
 from app.wiring import disk_guard
 from indexing.settings import StoreSettings
@@ -31,6 +36,8 @@ DRIVER = 580
 """The first driver of NVIDIA that runs vLLM's image and its wheels."""
 
 SKEW_S = 120.0
+
+EXPIRES_SOON_S = 14 * 86_400.0
 
 _MEMORY = Path("/proc/meminfo")
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -51,8 +58,16 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 
 def exposure(settings: Settings) -> Iterator[Finding]:
-    """Who is served, and what protects a Qdrant server."""
-    yield _door(settings)
+    """Who is served, the keys, and what protects a Qdrant server."""
+    access = Access(settings.index.home, settings.access)
+    try:
+        access.open()
+        keys = access.file.all()
+    except WinnowError as exc:
+        yield Finding(name="keys", state="broken", detail=str(exc), fix="until then nobody is let in")
+    else:
+        yield _door(settings, keyed=access.keyed)
+        yield from _keys(keys, settings.budgets, time.time())
     for name, backend in settings.backends.items():
         parts = urlsplit(backend.url or "")
         if parts.port == settings.service.port and _is_loopback(parts.hostname or ""):
@@ -146,17 +161,43 @@ def _clock(home: Path) -> Iterator[Finding]:
         yield Finding(name="clock", state="note", detail=detail, fix="set the clock (NTP)")
 
 
-def _door(settings: Settings) -> Finding:
-    service = settings.service
-    address = f"{service.host}:{service.port}"
+def _door(settings: Settings, *, keyed: bool) -> Finding:
+    service, address = settings.service, f"{settings.service.host}:{settings.service.port}"
+    if keyed:
+        but = ", programs on this machine excepted" if settings.access.loopback else ""
+        return Finding(name="door", state="ok", detail=f"{address}: who has a key{but}")
     if _is_loopback(service.host):
         return Finding(name="door", state="ok", detail=f"{address}: programs on this machine")
     if not service.allow_anonymous:
-        detail = f"{address} is open to other machines, but they are refused"
-        return Finding(name="door", state="note", detail=detail, fix="WINNOW_HOST=127.0.0.1")
+        detail = f"{address} is open to other machines, but they are refused as there are no keys"
+        return Finding(name="door", state="note", detail=detail, fix="winnow keys create, or WINNOW_HOST=127.0.0.1")
     names = f", under the names {', '.join(service.hosts)}" if service.hosts else ""
     detail = f"everybody who reaches {address} is served without a key{names}"
-    return Finding(name="door", state="note", detail=detail, fix="unset WINNOW_ALLOW_ANONYMOUS")
+    fix = "winnow keys create, and unset WINNOW_ALLOW_ANONYMOUS"
+    return Finding(name="door", state="note", detail=detail, fix=fix)
+
+
+def _keys(keys: Sequence[Key], budgets: BudgetSettings, now: float) -> Iterator[Finding]:
+    """Those that end soon or have ended, and budgets of keys that are not there."""
+    active = [key for key in keys if key.state(now) == "active"]
+    if active:
+        yield Finding(name="keys", state="ok", detail=f"{counted(len(active), 'key')}: {_listed(active)}")
+    soon = [key for key in active if key.expires_at is not None and key.expires_at.timestamp() < now + EXPIRES_SOON_S]
+    for key in soon:
+        detail = f"{key.name} expires on {key.expires_at:%Y-%m-%d}"
+        yield Finding(name="keys", state="note", detail=detail, fix="winnow keys create a new one, and replace it")
+    if expired := [key for key in keys if key.state(now) == "expired"]:
+        detail = f"expired: {_listed(expired)}"
+        yield Finding(name="keys", state="note", detail=detail, fix="winnow keys revoke, if nobody misses them")
+    known = {ANY_KEY, *RESERVED, *(key.name for key in keys)}
+    for name in sorted(budgets.keys.keys() - known):
+        detail = f"[budgets.keys.{name}] is for a key that is not there"
+        yield Finding(name="keys", state="note", detail=detail, fix="correct its name, or remove it")
+
+
+def _listed(keys: Sequence[Key], most: int = 5) -> str:
+    names = ", ".join(key.name for key in keys[:most])
+    return f"{names} and {len(keys) - most} more" if len(keys) > most else names
 
 
 def _qdrant(store: StoreSettings) -> Iterator[Finding]:

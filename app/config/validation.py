@@ -92,6 +92,12 @@ def _names_of_hosts(settings: Settings) -> Iterator[str]:
                 yield f"hosts in [{section}]: {host!r} is not a name; write it as rag.example or rag.example:8443"
 
 
+def _access(settings: Settings) -> Iterator[str]:
+    access = settings.access
+    if access.admin_key is not None and access.admin_key_file is not None:
+        yield "admin_key and admin_key_file in [access] are both set, maybe by WINNOW_ADMIN_KEY and _FILE; keep one"
+
+
 def _store(settings: Settings) -> Iterator[str]:
     store = settings.store
     if store.url is not None and not (store.url.startswith(("http://", "https://")) and _has_host(store.url)):
@@ -134,6 +140,7 @@ _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _backends,
     _routing,
     _names_of_hosts,
+    _access,
     _store,
     _embedding,
 )

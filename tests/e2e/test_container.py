@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -123,6 +124,8 @@ def test_all_in_one_serves_and_lets_one_key_in_by_ssh(tmp_path: Path) -> None:
                 made.url = f"http://127.0.0.1:{tunnel}"
                 _wait_for_port(tunnel)
                 assert made.post("/search", ASKED, KEY)["results"][0]["source"].endswith("warehouse-safety.txt")
+                with pytest.raises(HTTPError, match="401"):
+                    made.post("/search", ASKED)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", ssh_port)).close()
     finally:

@@ -64,6 +64,7 @@ def test_nobody_is_served_without_a_key(name: str) -> None:
     """Docker hides who calls, so that no exception for this machine could hold; the first key comes from outside."""
     environment = SERVICES[name]["environment"]
     assert environment["WINNOW_ADMIN_KEY"].startswith("${WINNOW_ADMIN_KEY:?")
+    assert "WINNOW_ALLOW_ANONYMOUS" not in environment
 
 
 def test_only_winnow_reaches_the_index() -> None:

@@ -3,12 +3,14 @@
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
+from app.access.key_file import KEY_FILE, KeyFile
+from app.access.keys import KeyRequest
 from app.cli.findings import Finding
 from app.cli.surroundings import _memory, _skew, _unencrypted, exposure, machine
 from app.config.settings import Settings
@@ -31,18 +33,26 @@ def told(found: list[Finding], name: str) -> list[tuple[str, str, str]]:
     ("environ", "state", "detail", "fix"),
     [
         ({}, "ok", "programs on this machine", ""),
-        ({"WINNOW_HOST": "192.0.2.1"}, "note", "they are refused", "WINNOW_HOST=127.0.0.1"),
+        ({"WINNOW_HOST": "192.0.2.1"}, "note", "they are refused", "winnow keys create, or WINNOW_HOST=127.0.0.1"),
+        ({"WINNOW_HOST": "192.0.2.1", "WINNOW_ADMIN_KEY": "k" * 32}, "ok", "192.0.2.1:8000: who has a key", ""),
+        ({"WINNOW_ACCESS_REQUIRED": "1", "WINNOW_ALLOW_ANONYMOUS": "1"}, "ok", "who has a key", ""),
+        (
+            {"WINNOW_ADMIN_KEY": "k" * 32, "WINNOW_ACCESS_LOOPBACK": "1"},
+            "ok",
+            "who has a key, programs on this machine excepted",
+            "",
+        ),
         (
             {"WINNOW_HOST": "192.0.2.1", "WINNOW_ALLOW_ANONYMOUS": "1"},
             "note",
             "everybody who reaches 192.0.2.1:8000 is served without a key",
-            "unset WINNOW_ALLOW_ANONYMOUS",
+            "winnow keys create, and unset WINNOW_ALLOW_ANONYMOUS",
         ),
         (
             {"WINNOW_HOST": "::", "WINNOW_ALLOW_ANONYMOUS": "1", "WINNOW_SERVICE_HOSTS": "rag.example"},
             "note",
             "under the names rag.example",
-            "unset WINNOW_ALLOW_ANONYMOUS",
+            "winnow keys create, and unset WINNOW_ALLOW_ANONYMOUS",
         ),
     ],
 )
@@ -50,6 +60,50 @@ def test_who_is_served(tmp_path: Path, environ: dict[str, str], state: str, deta
     """A door that is open to all is told, and one that is open in vain."""
     [found] = told(list(exposure(settings(tmp_path, **environ))), "door")
     assert (found[0], detail in found[1], found[2]) == (state, True, fix)
+
+
+@pytest.mark.parametrize(
+    ("environ", "told_of"),
+    [
+        ({"WINNOW_ADMIN_KEY": "short"}, "must have 32 or more"),
+        ({"WINNOW_ADMIN_KEY_FILE": "nowhere"}, "cannot be read"),
+    ],
+)
+def test_a_first_key_that_stops_the_start(tmp_path: Path, environ: dict[str, str], told_of: str) -> None:
+    """It is broken, and its text is not shown."""
+    [(state, detail, _)] = told(list(exposure(settings(tmp_path, **environ))), "keys")
+    assert (state, told_of in detail, "short" in detail) == ("broken", True, False)
+
+
+def test_keys_that_end_and_budgets_of_nobody(tmp_path: Path) -> None:
+    """What needs attention is named, and no key is made or changed by looking."""
+    file = KeyFile(tmp_path / ".winnow" / KEY_FILE, time.time)
+    now = datetime.now(UTC)
+    for name, days in (("long", 300), ("soon", 3), ("gone", -1)):
+        file.create(KeyRequest(name=name, scopes=("search",), expires_at=now + timedelta(days=days)))
+    file.create(KeyRequest(name="old", scopes=("search",)))
+    file.revoke("old")
+    before = file.path.read_bytes()
+    budgets = (
+        '{"long": {"daily_usd": 1}, "*": {"daily_usd": 1}, "anonymous": {"daily_usd": 1}, "bob": {"daily_usd": 1}}'
+    )
+    found = told(list(exposure(settings(tmp_path, WINNOW_BUDGETS_KEYS=budgets))), "keys")
+    assert [(state, detail) for state, detail, _ in found] == [
+        ("ok", "2 keys: long, soon"),
+        ("note", f"soon expires on {now + timedelta(days=3):%Y-%m-%d}"),
+        ("note", "expired: gone"),
+        ("note", "[budgets.keys.bob] is for a key that is not there"),
+    ]
+    assert file.path.read_bytes() == before
+
+
+def test_many_keys_are_not_all_listed(tmp_path: Path) -> None:
+    """Five of them, and how many more."""
+    file = KeyFile(tmp_path / ".winnow" / KEY_FILE, time.time)
+    for number in range(7):
+        file.create(KeyRequest(name=f"k{number}", scopes=("search",)))
+    [(_, detail, _)] = told(list(exposure(settings(tmp_path))), "keys")
+    assert detail == "7 keys: k0, k1, k2, k3, k4 and 2 more"
 
 
 def test_a_backend_at_our_own_address(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ PRICE = "price = {input = 1.0, output = 2.0, as_of = %r}\n"
         ("[routing]\nrest_s = 90", "rest_s = 90 in [routing] is more than longest_rest_s = 60"),
         ('[service]\nhosts = ["https://rag.example"]', "hosts in [service]: 'https://rag.example' is not a name"),
         ('[fetch]\nhosts = ["wiki.local/pages"]', "hosts in [fetch]: 'wiki.local/pages' is not a name"),
+        ('[access]\nadmin_key = "k"\nadmin_key_file = "f"', "admin_key and admin_key_file in [access] are both set"),
         ('[store]\nurl = "http://qdrant:port"', "url in [store] (QDRANT_URL): 'http://qdrant:port' is not like"),
         ('[store]\nurl = "qdrant"', "url in [store] (QDRANT_URL): 'qdrant' is not like http://127.0.0.1:6333"),
         ("[store]\nwrite_consistency_factor = 2", "write_consistency_factor = 2 in [store] is more than the replicas"),
