@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -18,12 +19,13 @@ from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.registry import load_sdks
 from app.backends.router import Backends, Router
-from app.config.settings import Settings
+from app.config.settings import Settings, TracingSettings
 from app.config.validation import named_backends
 from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence, installed_version, make_private
 from app.observability.metrics import Metrics
+from app.observability.tracing import Tracer
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
@@ -143,6 +145,8 @@ class Services:
             self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
         )
         self.metrics = Metrics()
+        self.tracer: Tracer | None = None
+        self._on_close("traces", self._close_tracer)
         self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets, observe=self.metrics.called)
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
@@ -201,12 +205,19 @@ class Services:
         """
         await asyncio.to_thread(self.access.open)
         await asyncio.to_thread(self.accounts.open)
+        tracing = self.settings.tracing
+        if tracing.endpoint:
+            self.tracer = await asyncio.to_thread(open_tracer, tracing)
         self.warm_up.start(samples)
         self.jobs.start()
 
     async def close(self) -> None:
         """Close everything that was opened, the last first; what fails to close is logged and keeps nothing open."""
         await self._closings.aclose()
+
+    async def _close_tracer(self) -> None:
+        if self.tracer is not None:
+            await self.tracer.aclose()
 
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""
@@ -504,7 +515,9 @@ def build_services(
     """The services of these settings. Nothing is opened or loaded yet.
 
     With `index_home` they have an embedded index of their own there; ledger, budgets and backends stay the home's.
+    Raises ConfigError for settings that cannot work.
     """
+    check_tracing(settings.tracing)
     return Services(
         settings,
         lambda: asyncio.to_thread(open_store, settings, index_home),
@@ -513,6 +526,23 @@ def build_services(
         fits=fits,
         patient=patient,
     )
+
+
+def open_tracer(tracing: TracingSettings) -> Tracer:
+    """Sends traces to the endpoint. Blocks: it imports OpenTelemetry. Raises ConfigError without the extra `otel`."""
+    check_tracing(tracing)
+    from app.observability.otlp import Traces
+
+    return Traces(tracing.endpoint or "", installed_version(), texts=tracing.texts, share=tracing.share)
+
+
+def check_tracing(tracing: TracingSettings) -> None:
+    """Raises ConfigError if traces are wanted and OpenTelemetry is not installed. Imports nothing of it."""
+    if tracing.endpoint and find_spec("opentelemetry") is None:
+        raise ConfigError(
+            "endpoint in [tracing] is set (or OTEL_EXPORTER_OTLP_ENDPOINT), and OpenTelemetry is not installed: "
+            "pip install 'winnow[otel]', or unset it"
+        )
 
 
 def open_store(settings: Settings, index_home: Path | None = None) -> VectorStore:

@@ -1,4 +1,4 @@
-"""What metrics cost a /search, and what a scrape costs: `python -m benchmarks.metrics [--pairs 2000]`.
+"""What metrics cost a /search, and what a scrape costs: `python -m benchmarks.metrics [--pairs 2000] [--traces]`.
 
 Two applications over the same store in this process, called without a socket; one counts, the metrics of the other do
 nothing. Both get each query, in turns and in changing order: the difference of a pair has nothing of the machine's
@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
-from app.config.settings import IndexSection, ServiceSettings, Settings
+from app.config.settings import IndexSection, ServiceSettings, Settings, TracingSettings
 from app.domain import TokenCount
 from app.main import create_app
 from app.observability.metrics import CallSeen, Metrics
@@ -61,21 +62,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--chunks", type=int, default=5000)
+    parser.add_argument("--traces", action="store_true", help="record traces too, for a collector that is away")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     with tempfile.TemporaryDirectory() as home:
-        search_ms = asyncio.run(searches(Path(home), arguments.chunks, arguments.pairs))
+        search_ms = asyncio.run(searches(Path(home), arguments.chunks, arguments.pairs, arguments.traces))
     scrape_ms = statistics.median(scrapes())
     print(f"a scrape of {SERIES:,} series       p50 {scrape_ms:.1f} ms")
     return int(search_ms > MOST_OF_A_SEARCH_MS or scrape_ms > MOST_OF_A_SCRAPE_MS)
 
 
-async def searches(home: Path, chunks: int, pairs: int) -> float:
+async def searches(home: Path, chunks: int, pairs: int, traces: bool) -> float:
     """The median of what counting adds to a search, in milliseconds."""
     await fill(home, chunks)
     store = EmbeddedStore(home / "index")
     settings = Settings(service=ServiceSettings(), index=IndexSection(home=home))
-    counting, silent = application(settings, store), application(settings, store, SilentMetrics())
+    tracing = TracingSettings(endpoint="http://127.0.0.1:9" if traces else None)
+    watched = msgspec.structs.replace(settings, tracing=tracing)
+    counting, silent = application(watched, store), application(settings, store, SilentMetrics())
     rng, both = random.Random(3), [counting, silent]
     taken: dict[int, list[float]] = {id(app): [] for app in both}
     async with counting.lifespan(), silent.lifespan():

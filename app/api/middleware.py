@@ -23,7 +23,9 @@ from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed, NotAuthenticated, Overloaded, WinnowError
+from app.observability.metrics import KNOWN_METHODS
 from app.observability.timing import OBSERVER
+from app.observability.tracing import Span, active
 from app.wiring import Services
 
 RawHeader = tuple[bytes, bytes]
@@ -79,11 +81,14 @@ class RequestMiddleware:
         if method == "HEAD":
             scope = {**scope, "method": HttpMethod.GET}
         send_more = self._sending(send, state, headers, without_body=method == "HEAD")
-        metrics = self._services.metrics
+        metrics, tracer = self._services.metrics, self._services.tracer
         metrics.request_begun()
+        name = method if method in KNOWN_METHODS else "_OTHER"
+        span = state["span"] = None if tracer is None else tracer.request(name, headers)
         observed = OBSERVER.set(metrics)
         try:
-            await self._enter(scope, receive, send_more)
+            with active(span):
+                await self._enter(scope, receive, send_more)
         except asyncio.CancelledError:
             if not self._services.stopping.is_set():
                 raise
@@ -98,6 +103,7 @@ class RequestMiddleware:
             OBSERVER.reset(observed)
             seconds = perf_counter() - started
             metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
+            _end_span(span, scope, state)
             _log_line(scope, method, state, 1000 * seconds)
 
     def _sending(self, send: Send, state: dict[str, Any], headers: dict[bytes, bytes], *, without_body: bool) -> Send:
@@ -145,6 +151,18 @@ class RequestMiddleware:
             state["refusal"] = exc
         else:
             state["caller"] = msgspec.structs.replace(caller, request_id=state["request_id"])
+
+
+def _end_span(span: Span | None, scope: Any, state: Mapping[str, Any]) -> None:
+    if span is None:
+        return
+    status, route = state.get("status"), scope.get("path_template")
+    if route:
+        span.rename(f"{scope['method']} {route}")
+        span.set({"http.route": route})
+    if status is not None:
+        span.set({"http.response.status_code": status})
+    span.end("" if status is not None and status < 500 else str(status or "client_gone"))
 
 
 def _completed(headers: Iterable[RawHeader], more: Iterable[RawHeader]) -> list[RawHeader]:
@@ -320,5 +338,6 @@ def _log_line(scope: Any, method: str, state: dict[str, Any], ms: float) -> None
         status=state.get("status"),
         key=state["caller"].key if "caller" in state else None,
         ms=round(ms, 3),
+        **({"trace": state["span"].trace_id} if state.get("span") else {}),
         **state.get("timings", {}),
     )

@@ -14,6 +14,7 @@ import msgspec
 from app.backends.base import (
     Call,
     Clock,
+    Conversation,
     Deadline,
     Decision,
     Delta,
@@ -26,6 +27,7 @@ from app.backends.base import (
 )
 from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamTimeout, WinnowError
+from app.observability.tracing import Attributes, Span, active
 from indexing.concurrency import finish
 
 CLOSE_S = 5.0
@@ -50,6 +52,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     failover_deadline: Deadline | None = None
     streamed: bool = False
     spare: bool = False
+    operation: str = "chat"
+    """What traces call it."""
+    messages: Conversation = ()
+    """For traces that may hold texts."""
 
     def left(self) -> float:
         """Seconds until the reply, or the first token of a stream, must be there."""
@@ -128,8 +134,18 @@ async def time_limit(name: str, seconds: float) -> AsyncIterator[None]:
         raise UpstreamTimeout(name, f"{name} did not answer within {seconds:.3g} s", sent=True) from exc
 
 
-async def begin(name: str, guards: Iterable[Guard], terms: Terms, clock: Clock, timeout_s: float) -> "Attempt":
-    """Pass all guards, in their order, or none. Raises what the first one raises that refuses."""
+async def begin(
+    name: str,
+    guards: Iterable[Guard],
+    terms: Terms,
+    clock: Clock,
+    timeout_s: float,
+    trace: Callable[[Terms], Span | None] = lambda _: None,
+) -> "Attempt":
+    """Pass all guards, in their order, or none; `trace` begins the span of what is let in.
+
+    Raises what the first guard raises that refuses.
+    """
     releases: list[Release] = []
     try:
         for guard in guards:
@@ -139,14 +155,23 @@ async def begin(name: str, guards: Iterable[Guard], terms: Terms, clock: Clock, 
             release(None)
         raise
     left = terms.call.deadline.left() if terms.streamed else terms.left()
-    return Attempt(name, terms, releases, clock, min(timeout_s, left))
+    return Attempt(name, terms, releases, clock, min(timeout_s, left), trace(terms))
 
 
 class Attempt:
     """One call to the backend `name`, given up after `timeout_s`. It ends exactly once, and gives back what it took."""
 
-    def __init__(self, name: str, terms: Terms, releases: Sequence[Release], clock: Clock, timeout_s: float) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        terms: Terms,
+        releases: Sequence[Release],
+        clock: Clock,
+        timeout_s: float,
+        span: Span | None = None,
+    ) -> None:
+        self.name, self._span = name, span
+        self._pieces: list[str] = []
         self._terms, self._releases = terms, releases
         self._clock, self._began, self._timeout_s = clock, clock(), timeout_s
         self._tokens: TokenCount | None = None
@@ -162,24 +187,33 @@ class Attempt:
         within_s = self.left()
         try:
             async with time_limit(self.name, within_s):
-                reply = await ask(within_s)
+                with active(self._span):
+                    reply = await ask(within_s)
         except BaseException as exc:
             await self.end(exc)
             raise
         self._tokens = reply.tokens
+        if isinstance(reply, Reply):
+            self._pieces = [reply.text]
+            self._tell({"gen_ai.response.model": reply.model, "gen_ai.response.finish_reasons": (reply.finish_reason,)})
         await self.end(requests=1 if isinstance(reply, Reply) else reply.requests)
         return reply
 
     async def stream(self, source: AsyncGenerator[Delta, None], first_token_s: float) -> "OpenStream":
         """The reply that arrives from `source`, once its first delta is there."""
         within_s = min(first_token_s, self._terms.left(), self.left())
-        return await OpenStream(source, self).open(within_s)
+        with active(self._span):
+            return await OpenStream(source, self).open(within_s)
 
     def note(self, delta: Delta) -> None:
         """A piece of a streamed reply has come."""
         if self._first_token_s is None:
             self._first_token_s = self._clock() - self._began
         self._text_tokens += tokens_of(delta.text) + tokens_of_calls(delta.calls)
+        if self._span is not None:
+            self._pieces.append(delta.text)
+            if delta.finish_reason is not None:
+                self._tell({"gen_ai.response.finish_reasons": (delta.finish_reason,)})
         self._tokens = delta.tokens or self._tokens
 
     async def end(self, failure: BaseException | None = None, *, requests: int = 1) -> None:
@@ -198,9 +232,38 @@ class Attempt:
             seconds=self._clock() - self._began,
             first_token_s=self._first_token_s,
         )
+        self._end_span(outcome)
         # Everything is given back before anything is awaited: a slot is not held while a call is being booked.
         rest = [work for release in self._releases if (work := release(outcome)) is not None]
         await finish(_each(rest))
+
+    def _tell(self, attributes: Attributes) -> None:
+        if self._span is not None:
+            self._span.set(attributes)
+
+    def _end_span(self, outcome: Outcome) -> None:
+        if self._span is None:
+            return
+        used = outcome.tokens or outcome.estimate or TokenCount()
+        self._span.set(
+            {
+                "gen_ai.usage.input_tokens": used.input,
+                "gen_ai.usage.cache_read.input_tokens": used.cached,
+                "gen_ai.usage.output_tokens": used.output + used.thinking,
+            }
+        )
+        if outcome.first_token_s is not None:
+            self._span.set({"gen_ai.response.time_to_first_chunk": outcome.first_token_s})
+        self._span.set_texts(self._texts)
+        self._span.end("" if outcome.failure is None else outcome.code)
+
+    def _texts(self) -> dict[str, str]:
+        """Prompt and reply, as OpenTelemetry's conventions write them."""
+        sent = [_message(message.role, message.content) for message in self._terms.messages]
+        return {
+            "gen_ai.input.messages": msgspec.json.encode(sent).decode(),
+            "gen_ai.output.messages": msgspec.json.encode([_message("assistant", "".join(self._pieces))]).decode(),
+        }
 
     def _used(self) -> TokenCount:
         """What it has used up to here: what the server reported, but at least its prompt and the text that has come."""
@@ -216,6 +279,10 @@ class Attempt:
 def _may_have_read(failure: BaseException) -> bool:
     """Whether a call that failed before it replied has used its prompt: what we stopped probably has."""
     return not isinstance(failure, WinnowError) or (isinstance(failure, UpstreamTimeout) and failure.sent)
+
+
+def _message(role: str, content: str) -> dict[str, object]:
+    return {"role": role, "parts": [{"type": "text", "content": content}]}
 
 
 async def _each(works: Iterable[Awaitable[None]]) -> None:

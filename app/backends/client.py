@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -37,6 +38,7 @@ from app.backends.resilience.retry import retrying
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.tools import ToolFallback
 from app.errors import MissingCapability, UpstreamError, UpstreamTimeout
+from app.observability.tracing import SPAN, Span, Value
 
 T = TypeVar("T")
 
@@ -151,7 +153,12 @@ class BackendClient:
         """The whole reply."""
 
         async def served(request: ChatRequest) -> Reply:
-            terms = Terms(call=call, worst=worst_of_chat(request), failover_deadline=failover_deadline)
+            terms = Terms(
+                call=call,
+                worst=worst_of_chat(request),
+                failover_deadline=failover_deadline,
+                messages=request.messages,
+            )
             return await self._serve(
                 lambda attempt: attempt.whole(lambda within_s: self.adapter.complete(request, within_s)),
                 terms,
@@ -165,7 +172,13 @@ class BackendClient:
         """The reply as it arrives; its first delta has come. Nothing is tried again after that. Close it."""
 
         async def served(request: ChatRequest) -> OpenStream:
-            terms = Terms(call=call, worst=worst_of_chat(request), failover_deadline=failover_deadline, streamed=True)
+            terms = Terms(
+                call=call,
+                worst=worst_of_chat(request),
+                failover_deadline=failover_deadline,
+                streamed=True,
+                messages=request.messages,
+            )
             return await self._serve(
                 lambda attempt: attempt.stream(
                     self.adapter.stream(request, attempt.left()), self.settings.first_token_s
@@ -191,7 +204,9 @@ class BackendClient:
             assert scorer is not None  # noqa: S101 - `_prepare` has seen to it
             return attempt.whole(lambda within_s: scorer.score(prompts, labels, within_s))
 
-        terms = Terms(call=call, worst=worst_of_scoring(prompts), failover_deadline=failover_deadline)
+        terms = Terms(
+            call=call, worst=worst_of_scoring(prompts), failover_deadline=failover_deadline, operation="score"
+        )
         return await self._serve(run, terms, frozenset(("logprobs",)))
 
     async def decide(
@@ -208,7 +223,12 @@ class BackendClient:
             assert decider is not None  # noqa: S101 - `_prepare` has seen to it
             return attempt.whole(lambda within_s: decider.decide(context, questions, within_s))
 
-        terms = Terms(call=call, worst=worst_of_decision(context, questions), failover_deadline=failover_deadline)
+        terms = Terms(
+            call=call,
+            worst=worst_of_decision(context, questions),
+            failover_deadline=failover_deadline,
+            operation="decide",
+        )
         return await self._serve(run, terms, frozenset(("decide",)))
 
     async def _serve(
@@ -226,7 +246,8 @@ class BackendClient:
 
         async def attempted(*, spare: bool) -> T:
             allowed = msgspec.structs.replace(terms, spare=True) if spare else terms
-            return await run(await begin(self.name, self._guards, allowed, self._clock, self.settings.timeout_s))
+            timeout_s = self.settings.timeout_s
+            return await run(await begin(self.name, self._guards, allowed, self._clock, timeout_s, self._trace))
 
         async def prepared() -> T:
             await self._prepare(terms, needs)
@@ -256,6 +277,26 @@ class BackendClient:
         )
         if lacks_port or not self.offers(needs):
             raise MissingCapability(f"the backend {self.name!r} does not offer {', '.join(sorted(needs))}")
+
+    def _trace(self, terms: Terms) -> Span | None:
+        """A span for the call, by OpenTelemetry's conventions for generative models."""
+        parent = SPAN.get()
+        if parent is None:
+            return None
+        address = urlsplit(self.settings.url or "")
+        attributes: dict[str, Value] = {
+            "gen_ai.operation.name": terms.operation,
+            "gen_ai.provider.name": self._provider.trace_name or self._provider.kind,
+            "gen_ai.request.model": self.model,
+            "gen_ai.request.stream": terms.streamed,
+            "gen_ai.request.max_tokens": terms.worst.output,
+            "winnow.backend": self.name,
+            "winnow.stage": terms.call.stage,
+        }
+        if address.hostname:
+            attributes["server.address"] = address.hostname
+            attributes["server.port"] = address.port or (443 if address.scheme == "https" else 80)
+        return parent.child(f"{terms.operation} {self.model}".rstrip(), "client", attributes)
 
 
 async def _let_go(_: object) -> None:

@@ -49,6 +49,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     local: bool = False
     """It runs on the user's own hardware: its tokens cost nothing, but its GPU may."""
+    trace_name: str = ""
+    """What OpenTelemetry's conventions call it; "": by its kind."""
+
     price_list_id: str | None = None
     """What genai-prices calls it; None: it is looked up by its URL, or by `price_list_url` if it has none."""
     price_list_url: str | None = None

@@ -33,6 +33,7 @@ SHORT_NAMES = {
     ("service", "allow_anonymous"): "WINNOW_ALLOW_ANONYMOUS",
     ("access", "admin_key"): "WINNOW_ADMIN_KEY",
     ("access", "admin_key_file"): "WINNOW_ADMIN_KEY_FILE",
+    ("tracing", "endpoint"): "OTEL_EXPORTER_OTLP_ENDPOINT",
 }
 
 # Kubernetes sets these variables in every pod beside a Service called "winnow"; they are not settings of ours.
@@ -168,6 +169,18 @@ class FetchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeout_s: Seconds = 10.0
 
 
+class TracingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Traces by OTLP over HTTP, to the collector at `endpoint`, without which there are none.
+
+    Of all traces a `share` is recorded, and those that a caller records. With `texts` they hold what is asked and
+    answered.
+    """
+
+    endpoint: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
+    share: Fraction = 1.0
+    texts: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings, by section of the file."""
 
@@ -181,6 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     answer: AnswerSettings = AnswerSettings()
     compat: CompatSettings = CompatSettings()
     fetch: FetchSettings = FetchSettings()
+    tracing: TracingSettings = TracingSettings()
     routing: RoutingSettings = RoutingSettings()
     budgets: BudgetSettings = BudgetSettings()
     backends: dict[str, BackendSettings] = {}

@@ -29,7 +29,7 @@ CLIENT_GONE = "499"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Of the buckets of durations: from a millisecond, as of retrieval, to a minute, as of a long answer."""
 
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
+KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
 
 MAX_MODELS = 8
 """Of each backend: a server that names another model with each probe makes no more series than this."""
@@ -96,7 +96,7 @@ class Metrics:
 
     def request_ended(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
         """It was answered. `route` None: no route serves it; `status` None: nobody was there to be answered."""
-        method = method if method in METHODS else OTHER
+        method = method if method in KNOWN_METHODS else OTHER
         route = route or OTHER
         self._in_progress.dec()
         self._requests.labels(method, route, CLIENT_GONE if status is None else str(status)).inc()

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Protocol
 
+from app.observability.tracing import Attributes, Texts, part
+
 
 class Observer(Protocol):
     """Hears what a request goes through, while it does."""
@@ -29,11 +31,12 @@ class Stopwatch:
         self._stages: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the body, also if it raises."""
+    def stage(self, name: str, attributes: Attributes = {}, texts: Texts | None = None) -> Iterator[None]:  # noqa: B006
+        """Time the body, also if it raises. `attributes` and `texts` are for its span, if there is one."""
         started = perf_counter()
         try:
-            yield
+            with part(name, attributes, texts):
+                yield
         finally:
             seconds = perf_counter() - started
             self._stages[name] = self._stages.get(name, 0.0) + seconds

@@ -21,6 +21,7 @@ from app.domain import (
     Usage,
 )
 from app.observability.timing import Stopwatch
+from app.observability.tracing import Attributes
 from app.ranking.models import Ranked
 from app.retrieval.conditions import all_of, meets, narrowing
 from app.services.admission import Gate
@@ -59,6 +60,11 @@ NOT_ALL_LOOKED_THROUGH = (
     f"only the top {MAX_LOOKED_THROUGH} passages of each retriever were checked against the conditions; "
     "more passages may meet them"
 )
+
+
+RETRIEVAL: Attributes = {"gen_ai.operation.name": "retrieval"}
+EMBEDDING: Attributes = {"gen_ai.operation.name": "embeddings"}
+"""In traces, by OpenTelemetry's conventions."""
 
 
 class Searcher:
@@ -156,7 +162,8 @@ class Searcher:
             collection = await self._collection(query, caller)
         dense = await self._dense(query, texts, passages, watch)
         sparse = [None if query.mode == "dense" else self._lexical.query(text) for text in texts]
-        with watch.stage("retrieve"):
+        about = {**RETRIEVAL, "gen_ai.data_source.id": query.collection}
+        with watch.stage("retrieve", about, lambda: {"gen_ai.retrieval.query.text": texts[0]}):
             visibility = await self._visibility()
             counting = partial(visibility.counting, collection.spec.lineage)
             read = partial(retrieve_counting, store, audience=caller.audience, counting=counting)
@@ -189,7 +196,7 @@ class Searcher:
         """The vector of each text; that of the first one is averaged with those of hypothetical `passages`."""
         if query.mode == "sparse":
             return [None] * len(texts)
-        with watch.stage("embed"):
+        with watch.stage("embed", EMBEDDING):
             vectors = await self._queries.embed(*texts, *passages)
         count = len(texts)
         return [_mean([vectors[0], *vectors[count:]]), *vectors[1:count]] if passages else vectors

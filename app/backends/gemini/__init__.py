@@ -53,6 +53,7 @@ GEMINI = Provider(
     own_settings=("project", "location", "service_tier"),
     tools="none",
     tools_hint="Winnow passes no tools to Gemini; choose another kind of backend",
+    trace_name="gcp.gemini",
     price_list_id="google",
     # Half for flex, 1.8 for priority: https://ai.google.dev/gemini-api/docs/pricing, verified 2026-10-14.
     price_factors={"flex": 0.5, "priority": 1.8},

@@ -23,6 +23,7 @@ from app.backends.gemini.messages import Reading, config_of, contents_of, traits
 from app.backends.settings import BackendSettings
 from app.domain import TokenCount
 from app.errors import ConfigError, UpstreamBadReply, UpstreamError
+from app.observability.tracing import trace_headers
 
 _KEEP_OPEN_S = 60.0
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -95,9 +96,10 @@ def _client(settings: BackendSettings, credentials: Credentials | None, http: ht
 
 
 def _http(settings: BackendSettings) -> httpx2.AsyncClient:
-    async def limit_connecting(request: httpx2.Request) -> None:
+    async def prepare(request: httpx2.Request) -> None:
         # The SDK asks for no limits at all in each request. All but this one are the caller's total.
         request.extensions["timeout"] = {**request.extensions["timeout"], "connect": settings.connect_timeout_s}
+        request.headers.update(trace_headers())
 
     async def note_response(response: httpx2.Response) -> None:
         if (exchange := _CURRENT.get()) is not None:
@@ -111,7 +113,7 @@ def _http(settings: BackendSettings) -> httpx2.AsyncClient:
         ),
         # A proxy in the environment is for the world outside, not for a server on this machine.
         mounts={f"all://{host}": None for host in _LOOPBACK},
-        event_hooks={"request": [limit_connecting], "response": [note_response]},
+        event_hooks={"request": [prepare], "response": [note_response]},
     )
 
 

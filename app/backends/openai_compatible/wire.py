@@ -16,6 +16,7 @@ from app.backends.settings import BackendSettings
 from app.backends.status import Peer
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
+from app.observability.tracing import trace_headers
 
 Body = Mapping[str, Any]
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Wire:
             limits=httpx2.Limits(max_keepalive_connections=settings.concurrency, keepalive_expiry=_KEEP_ALIVE_S),
             trust_env=not is_near(url),
             verify=not url.startswith("http:"),  # the system's certificates take a tenth of a second to read
+            event_hooks={"request": [_carry_trace]},
             follow_redirects=False,  # a redirect would carry texts, maybe the key, to a host that nobody configured
         )
         self._client = _Client(
@@ -147,6 +149,10 @@ class Wire:
             "headers": key,
             "timeout": httpx2.Timeout(timeout_s, connect=min(timeout_s, self._connect_s), pool=None),
         }
+
+
+async def _carry_trace(request: httpx2.Request) -> None:
+    request.headers.update(trace_headers())
 
 
 def _field(content: bytes, field: str, kind: type[T], default: T | None) -> T:
