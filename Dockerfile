@@ -68,9 +68,10 @@ RUN groupadd --gid 10001 winnow \
  && install -d -o winnow -g winnow /data \
  && install -d /etc/winnow
 COPY --from=dependencies /opt/winnow /opt/winnow
+# Copied and not mounted: podman takes a layer from its cache although what was mounted has changed.
+COPY --from=wheel /wheel /opt/wheel
 RUN --mount=type=bind,from=dependencies,source=/opt/uv,target=/opt/uv \
-    --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    /opt/uv/bin/uv pip install --python /opt/winnow/bin/python --no-cache --offline --no-deps /wheel/*.whl \
+    /opt/uv/bin/uv pip install --python /opt/winnow/bin/python --no-cache --offline --no-deps /opt/wheel/*.whl \
  && /opt/winnow/bin/python -m compileall -q /opt/winnow/lib/python3*/site-packages/app \
                                             /opt/winnow/lib/python3*/site-packages/indexing \
  && ln -s /opt/winnow/bin/winnow /usr/local/bin/winnow

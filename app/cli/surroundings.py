@@ -163,6 +163,9 @@ def _clock(home: Path) -> Iterator[Finding]:
 
 def _door(settings: Settings, *, keyed: bool) -> Finding:
     service, address = settings.service, f"{settings.service.host}:{settings.service.port}"
+    if keyed and settings.access.loopback and service.public_url:
+        detail = f"{address}: who has a key, and everybody who comes through a proxy on this machine"
+        return Finding(name="door", state="note", detail=detail, fix="unset loopback in [access]")
     if keyed:
         but = ", programs on this machine excepted" if settings.access.loopback else ""
         return Finding(name="door", state="ok", detail=f"{address}: who has a key{but}")

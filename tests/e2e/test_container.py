@@ -142,7 +142,7 @@ def _running(command: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            process.terminate()
+            process.kill()
 
 
 def _wait_for_port(port: int) -> None:

@@ -288,6 +288,13 @@ def test_libraries_are_a_layer_below_the_code() -> None:
     assert copied == ["constraints.txt ./", "--from=requirements /requirements.txt ./"]
 
 
+def test_a_change_of_the_code_is_never_taken_from_the_cache() -> None:
+    """The wheel comes by COPY, by whose content builders go; podman does not look into what is mounted."""
+    mounted = re.findall(r"--mount=type=bind,from=(\w+)", DOCKERFILE)
+    assert set(mounted) == {"dependencies"}
+    assert "COPY --from=wheel /wheel /opt/wheel" in _stages()["application"]
+
+
 def test_only_what_the_image_is_made_of_is_sent_to_the_builder() -> None:
     """.dockerignore leaves out all but what is copied: no .git, .env, .venv or .winnow can get into a layer."""
     lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]

@@ -43,6 +43,16 @@ def told(found: list[Finding], name: str) -> list[tuple[str, str, str]]:
             "",
         ),
         (
+            {
+                "WINNOW_ADMIN_KEY": "k" * 32,
+                "WINNOW_ACCESS_LOOPBACK": "1",
+                "WINNOW_SERVICE_PUBLIC_URL": "https://rag.example",
+            },
+            "note",
+            "everybody who comes through a proxy",
+            "unset loopback in [access]",
+        ),
+        (
             {"WINNOW_HOST": "192.0.2.1", "WINNOW_ALLOW_ANONYMOUS": "1"},
             "note",
             "everybody who reaches 192.0.2.1:8000 is served without a key",
