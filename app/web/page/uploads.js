@@ -81,7 +81,7 @@ export async function watchJob(row, job, changed) {
   while (isLive()) {
     fill(row, jobHead(job), progress(job), el("div.line.spread", {}, el("span.muted", {}, left(job)), cancel), job.detail && el("p.muted", {}, job.detail));
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    if (!row.isConnected) return;
+    if (!row.parentElement) return; // another list has taken its place
     try {
       job = await call("GET", `jobs/${job.id}`);
     } catch (problem) {

@@ -38,7 +38,7 @@ export function askView() {
 
   async function open(params) {
     await offered();
-    if (!turns.length) await begin();
+    if (!thread.querySelector(".turn")) await begin();
     if (params.get("q")) question.value = params.get("q");
     question.focus({ preventScroll: true });
   }
@@ -54,7 +54,6 @@ export function askView() {
     running?.abort();
     turns = [];
     fresh.hidden = true;
-    root.classList.remove("talking");
     fill(thread, await welcome((text) => ask(text)));
     question.focus({ preventScroll: true });
   }
@@ -86,8 +85,7 @@ export function askView() {
 
   async function ask(text) {
     const { backends } = await catalog();
-    if (!turns.length) fill(thread);
-    root.classList.add("talking");
+    if (!turns.length) fill(thread, el("h1.unseen", {}, t("ask.title")));
     question.value = "";
     const body = request(text, backends);
     const turn = new Turn(text, body, () => ask(text));
@@ -108,7 +106,7 @@ export function askView() {
     running = controller;
     send.hidden = controller !== null;
     stop.hidden = controller === null;
-    fresh.hidden = controller !== null;
+    fresh.hidden = controller !== null || !turns.length;
   }
 
   return { root, open };
@@ -119,7 +117,7 @@ async function welcome(ask) {
   const collection = chosenCollection();
   let documents = [];
   try {
-    ({ documents } = await call("GET", "documents", { query: { collection, limit: 100 } }));
+    ({ documents } = await call("GET", "documents", { query: { collection, limit: 20 } }));
   } catch (problem) {
     if (problem.status !== 404) return problemBox(problem);
   }
@@ -127,10 +125,12 @@ async function welcome(ask) {
   if (!documents.length) {
     return el("div.hero", {}, heading, el("p", {}, t("ask.empty", { collection })), el("a.button.primary", { href: "#/documents" }, t("ask.add")));
   }
+  const { collections } = await catalog();
+  const n = collections.find((one) => one.name === collection)?.documents ?? documents.length;
   const sources = new Set(documents.map((one) => one.source));
   const questions = Object.entries(SAMPLES).filter(([source]) => sources.has(source)).map(([, text]) => text);
   const examples = questions.map((text) => el("button.example", { type: "button", onclick: () => ask(text) }, text));
-  return el("div.hero", {}, heading, el("p.muted", {}, t("ask.over", { n: documents.length, collection })), examples.length > 0 && el("div.examples", {}, examples));
+  return el("div.hero", {}, heading, el("p.muted", {}, t("ask.over", { n, collection })), examples.length > 0 && el("div.examples", {}, examples));
 }
 
 /** A question, and its answer as it comes. */

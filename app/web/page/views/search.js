@@ -54,7 +54,7 @@ export function searchView() {
   function submit(event) {
     event.preventDefault();
     if (!query.value.trim()) return;
-    history.replaceState(null, "", `#/search?${new URLSearchParams({ q: query.value.trim(), collection: chosenCollection() })}`);
+    history.pushState(null, "", `#/search?${new URLSearchParams({ q: query.value.trim(), collection: chosenCollection() })}`);
     search();
   }
 
