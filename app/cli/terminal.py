@@ -43,46 +43,48 @@ def write(line: bytes) -> None:
 
 T = TypeVar("T")
 
-INTERRUPTED = 130
+_SIGNALLED = 128
+INTERRUPTED = _SIGNALLED + signal.SIGINT
 GRACE_S = 8.0
 """How long calls and connections may take to end after Ctrl-C."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Like asyncio.run, but at Ctrl-C cancel the work, let it end in good order, and end the process.
+    """Like asyncio.run, but at Ctrl-C or SIGTERM cancel the work, let it end in good order, and end the process.
 
     Threads are not waited for, since none can be stopped: one that loads an embedding model takes many seconds. If the
-    work takes longer than GRACE_S to end, or at a second Ctrl-C, the process ends at once.
+    work takes longer than GRACE_S to end, or at a second signal, the process ends at once.
     """
-    interrupted = False
+    interrupted: signal.Signals | None = None
 
     async def interruptible() -> T:
         task = asyncio.ensure_future(work)
 
-        def interrupt() -> None:
+        def interrupt(by: signal.Signals) -> None:
             nonlocal interrupted
             if interrupted:
-                _end()
-            interrupted = True
-            timer = Timer(GRACE_S, _end)
+                _end(by)
+            interrupted = by
+            timer = Timer(GRACE_S, _end, (by,))
             timer.daemon = True
             timer.start()
             task.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+        for one in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(one, interrupt, one)
         try:
             return await task
         except asyncio.CancelledError:
             if interrupted:
-                _end()
+                _end(interrupted)
             raise
 
     return asyncio.run(interruptible())
 
 
-def _end() -> None:
+def _end(by: signal.Signals) -> None:
     err.print("interrupted")
-    os._exit(INTERRUPTED)
+    os._exit(_SIGNALLED + by)
 
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}

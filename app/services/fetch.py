@@ -103,7 +103,7 @@ class Fetcher:
         }
         pool = httpcore.AsyncConnectionPool(self._tls, network_backend=self._network, max_connections=1)
         async with pool, pool.stream("GET", str(url), headers=list(headers.items())) as reply:
-            told = {name.lower(): value.decode("latin-1") for name, value in reply.headers}
+            told = {name.lower(): _decoded(value) for name, value in reply.headers}
             if reply.status in _REDIRECTS and (target := told.get(b"location")):
                 return target
             if reply.status != 200:
@@ -134,6 +134,14 @@ class Fetcher:
     def _too_large(self) -> InvalidRequest:
         limit = self._settings.max_bytes
         return InvalidRequest(f"what the URL names has more than {limit} bytes (max_bytes of [fetch]); shrink it")
+
+
+def _decoded(header: bytes) -> str:
+    """Locations with letters beyond ASCII are UTF-8, as browsers take them to be."""
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
 
 
 class _CheckedNetwork(httpcore.AsyncNetworkBackend):

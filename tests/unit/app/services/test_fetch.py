@@ -217,6 +217,13 @@ async def test_redirects_are_followed_and_bounded(web: Web) -> None:
     assert len(web.connected) == 2 * (MAX_REDIRECTS + 1)
 
 
+async def test_a_redirect_may_have_letters_beyond_ascii(web: Web) -> None:
+    """Servers write them in UTF-8."""
+    web.pages["/a"] = redirect("/b\u00e4r.png")
+    web.pages["/b%C3%A4r.png"] = page(BODY)
+    assert await fetched(web, "http://pictures.example/a") == BODY
+
+
 async def test_nothing_of_ours_is_sent(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host's name is sent, no cookie of an earlier hop, and no proxy of the environment is asked."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
