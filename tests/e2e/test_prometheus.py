@@ -28,7 +28,12 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.anyio, pytest.mark.timeout(300
 UNPACKED = Path(__file__).parents[2] / ".prometheus" / "usr" / "bin"
 WITHIN_S = 120.0
 
+ADMIN_KEY = "an-admins-key-for-a-real-prometheus"
+
 CONFIGURATION = """
+[access]
+admin_key = "{admin_key}"
+
 [budgets]
 daily_usd = 100.0
 
@@ -65,7 +70,7 @@ async def model() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def service(tmp_path: Path, model: OpenAIServer) -> AsyncIterator[Service]:
-    (tmp_path / "winnow.toml").write_text(CONFIGURATION.format(url=model.url), encoding="utf-8")
+    (tmp_path / "winnow.toml").write_text(CONFIGURATION.format(url=model.url, admin_key=ADMIN_KEY), encoding="utf-8")
     service = Service(tmp_path / "home", tmp_path / "service.log")
     try:
         await service.start()
@@ -75,11 +80,27 @@ async def service(tmp_path: Path, model: OpenAIServer) -> AsyncIterator[Service]
         service.kill()
 
 
-def write_files(folder: Path, config: dict[str, Any]) -> Path:
-    """The configuration in `folder`, with the rules and a file in place of the key's, which the container writes."""
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """Of the service, with an admin's key."""
+    async with service.client() as client:
+        client.headers["X-API-Key"] = ADMIN_KEY
+        yield client
+
+
+@pytest.fixture
+async def key(client: httpx.AsyncClient) -> str:
+    """Opens GET /metrics and nothing else."""
+    response = await client.post("/keys", json={"name": "prometheus", "scopes": ["metrics"]})
+    made: str = response.json()["key"]
+    return made
+
+
+def write_files(folder: Path, config: dict[str, Any], key: str) -> Path:
+    """The configuration in `folder`, with the rules, and the file of the key that the container writes."""
     folder.mkdir()
     shutil.copy(FOLDER / "alerts.yml", folder)
-    (folder / "key").write_text("no key is needed here", encoding="utf-8")
+    (folder / "key").write_text(key, encoding="utf-8")
     [job] = config["scrape_configs"]
     job["authorization"]["credentials_file"] = str(folder / "key")
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -87,14 +108,14 @@ def write_files(folder: Path, config: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path, service: Service) -> Iterator[str]:
+def prometheus(tmp_path: Path, service: Service, key: str) -> Iterator[str]:
     """Its address. It reads twice a second what it reads every 15 s elsewhere; all else is as in deploy/monitoring."""
     config = scrape_config()
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     [job] = config["scrape_configs"]
     job["static_configs"] = [{"targets": [service.url.removeprefix("http://")]}]
     folder = tmp_path / "prometheus"
-    written = write_files(folder, config)
+    written = write_files(folder, config, key)
     address = f"127.0.0.1:{free_port()}"
     command = [
         tool("prometheus"),
@@ -136,12 +157,11 @@ async def ask(client: httpx.AsyncClient, expression: str) -> list[Any]:
 
 
 async def test_every_query_of_the_dashboard_returns_data(
-    service: Service, prometheus: str, model: OpenAIServer
+    client: httpx.AsyncClient, prometheus: str, model: OpenAIServer
 ) -> None:
     """Once the service has been used; and all alert rules are loaded and evaluated without an error."""
     missing = list(queries())
     async with (
-        service.client() as client,
         httpx.AsyncClient(base_url=prometheus, trust_env=False) as reader,
         asyncio.timeout(WITHIN_S),
     ):
@@ -158,6 +178,73 @@ async def test_every_query_of_the_dashboard_returns_data(
 
 def test_promtool_accepts_the_files(tmp_path: Path) -> None:
     """Prometheus' own check of configuration and rules."""
-    command = [tool("promtool"), "check", "config", str(write_files(tmp_path / "prometheus", scrape_config()))]
+    command = [tool("promtool"), "check", "config", str(write_files(tmp_path / "prometheus", scrape_config(), "a key"))]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """Each rule stays silent over a quiet hour, and fires in the trouble that it is for."""
+    trouble = {
+        "WinnowDown": ['up{job="winnow"} 0x60'],
+        "WinnowNotReady": ['winnow_ready{dependency="store"} 0x60'],
+        "WinnowFails": [
+            'winnow_requests_total{status="200"} 0+10x60',
+            'winnow_requests_total{status="503"} 0+2x60',
+        ],
+        "WinnowSearchIsSlow": [
+            'winnow_stage_duration_seconds_bucket{stage="retrieve",le="0.5"} 0x60',
+            'winnow_stage_duration_seconds_bucket{stage="retrieve",le="1"} 0+9x60',
+            'winnow_stage_duration_seconds_bucket{stage="retrieve",le="+Inf"} 0+9x60',
+        ],
+        "WinnowRefuses": ['winnow_gate_refused_total{gate="searches"} 0+3x60'],
+        "WinnowDegrades": ['winnow_degraded_total{stage="rank"} 0+30x60'],
+        "WinnowBackendDown": ['winnow_backend_up{backend="gemma"} 0x60'],
+        "WinnowBudgetNearlySpent": ["winnow_budget_spent_usd 9x60", "winnow_budget_limit_usd 10x60"],
+        "WinnowLedgerFails": ["winnow_ledger_failing 1x60"],
+        "WinnowDiskNearlyFull": ["winnow_disk_free_bytes 600x60", "winnow_disk_reserve_bytes 500x60"],
+        "WinnowCollectionDamaged": ['winnow_collections{status="damaged"} 1x60'],
+        "WinnowJobsFail": ['winnow_jobs_ended_total{state="failed"} 0+1x60'],
+    }
+    assert set(trouble) == set(alerts())
+    quiet = [
+        'up{job="winnow"} 1x60',
+        'winnow_ready{dependency="store"} 1x60',
+        'winnow_requests_total{status="200"} 0+100x60',
+        'winnow_requests_total{status="503"} 0x60',
+        'winnow_gate_refused_total{gate="searches"} 7x60',
+        'winnow_backend_up{backend="gemma"} 1x60',
+        "winnow_budget_spent_usd 1x60",
+        "winnow_budget_limit_usd 10x60",
+        "winnow_ledger_failing 0x60",
+        "winnow_ledger_lag_seconds 0x60",
+        "winnow_ledger_lost_total 3x60",
+        "winnow_disk_free_bytes 9000x60",
+        "winnow_disk_reserve_bytes 500x60",
+        'winnow_collections{status="damaged"} 0x60',
+        'winnow_jobs_ended_total{state="failed"} 2x60',
+    ]
+    tests = [_scenario([name], series) for name, series in trouble.items()]
+    (tmp_path / "tests.yml").write_text(
+        yaml.safe_dump({"rule_files": [str(FOLDER / "alerts.yml")], "tests": [*tests, _scenario([], quiet)]})
+    )
+    checked = subprocess.run(
+        [tool("promtool"), "test", "rules", str(tmp_path / "tests.yml")], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def _scenario(firing: list[str], series: list[str]) -> dict[str, Any]:
+    """An hour of these series; at its end just the alerts `firing` fire."""
+    split = [one.rpartition(" ") for one in series]
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, _, values in split],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": "1h",
+                "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing],
+            }
+        ],
+    }
