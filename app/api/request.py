@@ -27,10 +27,12 @@ Service = TypeVar("Service")
 Injected = NamedDependency[SkipValidation[Service]]
 """What `app.main` provides under the parameter's name. Not validated, so that tests can replace a service by a fake."""
 
-_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
 _NO_CHOICE = "Invalid enum value"
+_FORM = re.compile(r"matching regex '(?P<pattern>.*)'$", re.DOTALL)
+_NOT_BLANK = r"\\S"  # as msgspec repeats it
 _PLACE = re.compile(r"\(byte (\d+)\)$")
 _LONE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -107,7 +109,10 @@ def _field_problem(message: str, kind: type[msgspec.Struct]) -> FieldProblem:
         return FieldProblem(f"{pointer}/{_escaped(unknown['field'])}", _unknown(unknown["field"], where))
     if what.startswith(_NO_CHOICE) and (words := _words(_type_at(kind, pointer))):
         return FieldProblem(pointer, f"expected one of {', '.join(words)}, got{what.removeprefix(_NO_CHOICE)}")
-    return FieldProblem(pointer, what.replace("`", "").replace("Expected", "expected"))
+    what = what.replace("`", "").replace("Expected", "expected")
+    if form := _FORM.search(what):
+        what = _in_words(form["pattern"], _type_at(kind, pointer))
+    return FieldProblem(pointer, f"{what} (a key of it)" if match and match["key"] else what)
 
 
 def require_plain(content_encoding: str | None) -> None:
@@ -228,6 +233,15 @@ def _words(info: Any) -> list[str]:
     """The values of a Literal."""
     literals = (option for option in _options(info) if isinstance(option, msgspec.inspect.LiteralType))
     return [str(value) for literal in literals for value in literal.values]
+
+
+def _in_words(pattern: str, info: Any) -> str:
+    """What a regular expression asks for: people should not have to read it."""
+    if pattern == _NOT_BLANK:
+        return "expected more than white space"
+    descriptions = (getattr(option, "extra_json_schema", None) or {} for option in (info, *_options(info)))
+    about = next((said["description"] for said in descriptions if "description" in said), "")
+    return f"not of the expected form{about and f': {about[:1].lower()}{about[1:]}'}".rstrip(".")
 
 
 def _options(info: Any) -> tuple[Any, ...]:

@@ -270,7 +270,7 @@ class BackendClient:
         if terms.left() <= 0:
             raise UpstreamTimeout(self.name, f"no time was left to ask {self.name}")
         self._breaker.check()
-        if self.probed is None and (not self.model or needs != {"chat"}):
+        if self.probed is None and (not self.model or needs != {"chat"} or self._provider.probe_first):
             await self.known(terms.left())
         lacks_port = ("logprobs" in needs and self.adapter.scorer is None) or (
             "decide" in needs and self.adapter.decider is None

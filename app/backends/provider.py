@@ -47,6 +47,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     tools_hint: str = "choose a model that does"
     """What to do when it takes none."""
 
+    probe_first: bool = False
+    """Even a plain chat depends on what the first probe finds out."""
+
     local: bool = False
     """It runs on the user's own hardware: its tokens cost nothing, but its GPU may."""
     trace_name: str = ""

@@ -17,7 +17,8 @@ from app.accounting.budgets import rate
 from app.cli.render import clean
 from app.cli.terminal import current_settings, dollars, err, out, print_json, run, short
 from app.config.settings import Settings
-from app.errors import WinnowError
+from app.domain import Caller
+from app.errors import BudgetExceeded, WinnowError
 
 if TYPE_CHECKING:  # it loads the services
     from app.evaluation.speed import Planned
@@ -84,8 +85,15 @@ async def _measure(settings: Settings, planned: "Sequence[Planned]") -> tuple[li
                 try:
                     results.append(await measure(services, one, caller, show))
                 except WinnowError as exc:
-                    err.print(Text(f"{clean(one.backend)} was not measured: {clean(str(exc))}", "red"))
+                    err.print(Text(f"{clean(one.backend)} was not measured: {clean(why_not(exc, caller))}", "red"))
     return results, len(results) < len(planned)
+
+
+def why_not(exc: WinnowError, caller: Caller) -> str:
+    """The limit of this run is a budget of its own key, which stands in no file."""
+    if isinstance(exc, BudgetExceeded) and caller.key in str(exc):
+        return "it would cost more than the most that was planned for, and was stopped there"
+    return str(exc)
 
 
 def _show_step(status: Status, backend: str, step: str) -> None:

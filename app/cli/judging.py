@@ -1,5 +1,6 @@
-"""`winnow classify`, `winnow moderate`, `winnow translate`: texts of the command line, or a file of them."""
+"""`winnow classify`, `winnow moderate`, `winnow translate`: texts of the command line or a pipe, or a file of them."""
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -44,7 +45,8 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--multi-label", is_flag=True, help="Any number of labels may fit a text.")
 @click.option("--unsure-below", type=click.FloatRange(0, 1), default=0.0, help="Mark what is less certain as unsure.")
 def classify(texts: tuple[str, ...], as_json: bool, file: FileOptions, labels: tuple[str, ...], **options: Any) -> None:
-    """Give each TEXT one of your labels, with its probability. With --out, TEXT is a file.
+    """Give each TEXT one of your labels, with its probability. "-" stands for the lines of a pipe. With --out, TEXT is
+    a file.
 
     A file is gone on with where it was when it is run again, after Ctrl-C or a kill. Exit status 1: texts failed, or
     the budget left some; 3: the run had to stop.
@@ -105,11 +107,22 @@ def _judge(
     """Judge the texts, or the file that the only one names. Without `show` rows are printed as they are."""
     given = {name: value for name, value in options.items() if value is not None}
     if file.out is None:
-        run(_print(command, [_encodable(text) for text in texts], given, show))
+        lines = _lines_of_pipe() if texts == ("-",) else [_encodable(text) for text in texts]
+        run(_print(command, lines, given, show))
+    elif texts == ("-",):
+        raise click.UsageError("with --out the argument is a file: a pipe cannot be gone on with")
     elif len(texts) > 1:
         raise click.UsageError("with --out there is one argument, the file")
     else:
         work_through(command, texts[0], given, file)
+
+
+def _lines_of_pipe() -> list[str]:
+    """Of standard input; blank ones are no texts. Raises UsageError where there are none."""
+    lines = sys.stdin.buffer.read().decode("utf-8", "replace").splitlines()
+    if not (texts := [line for line in lines if line.strip()]):
+        raise click.UsageError("the pipe has no text")
+    return texts
 
 
 async def _print(command: str, texts: Sequence[str], options: Mapping[str, Any], show: Show | None) -> None:

@@ -118,6 +118,8 @@ async def test_a_model_that_can_fills_in(coder: OpenAIServer, tmp_path: Path, st
         0.0,
         ["\n\n\n", "\nprint(add(1, 2))"],
     )
+    if coder.dialect == "vllm":
+        assert asked["stop_token_ids"] == [coder.model.token_id(marker) for marker in MARKERS]
     assert reply["usage"]["by_stage"].keys() == {"complete"}
     assert reply["usage"]["output_tokens"] > 0
     assert "infill" in backends["backends"][-1]["capabilities"]

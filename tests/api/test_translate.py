@@ -165,3 +165,23 @@ async def test_an_unknown_backend_is_refused_as_a_whole(client: httpx.AsyncClien
     """422, before any text is read."""
     body = {"texts": ["a"], "target_language": "de", "backend": "gpt"}
     assert (await client.post("/translate", json=body)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer", "says"),
+    [
+        ({"target_language": "<de>"}, "/target_language", "not of the expected form: a tag, such as de or pt-BR"),
+        ({"source_language": "?!"}, "/source_language", "such as de or pt-BR"),
+        ({"glossary": {"bed": " "}}, "/glossary", "expected more than white space"),
+        ({"glossary": {" ": "Bett"}}, "/glossary", "expected more than white space (a key of it)"),
+        ({"glossary": {"": "Bett"}}, "/glossary", "length >= 1 (a key of it)"),
+    ],
+)
+async def test_a_bad_option_is_pointed_at_in_words(
+    client: httpx.AsyncClient, options: dict[str, Any], pointer: str, says: str
+) -> None:
+    """Nobody has to read a regular expression."""
+    response = await client.post("/translate", json={"texts": ["a"], "target_language": "de", **options})
+    [problem] = response.json()["errors"]
+    assert (response.status_code, problem["pointer"]) == (400, pointer)
+    assert says in problem["detail"]

@@ -31,9 +31,9 @@ async def server() -> AsyncIterator[GeminiServer]:
         yield server
 
 
-async def run(home: Path, *arguments: str) -> tuple[int, str, str]:
+async def run(home: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
     """Exit status, standard output, standard error."""
-    return await anyio.to_thread.run_sync(lambda: winnow(home, *arguments, WINNOW_HOME=str(home / "home")))
+    return await anyio.to_thread.run_sync(lambda: winnow(home, *arguments, stdin=stdin, WINNOW_HOME=str(home / "home")))
 
 
 async def test_texts_of_the_command_line_are_classified_here(tmp_path: Path, server: GeminiServer) -> None:
@@ -47,6 +47,17 @@ async def test_texts_of_the_command_line_are_classified_here(tmp_path: Path, ser
     assert (status, "/labels" in err) == (2, True)
     status, out, err = await run(tmp_path, "translate", "good", "--to", "de", "--term", "good")
     assert (status, "--term" in err) == (2, True)
+
+
+async def test_lines_of_a_pipe_are_texts(tmp_path: Path, server: GeminiServer) -> None:
+    """Blank ones are none; what cannot be gone on with goes into no file."""
+    settings(tmp_path, server)
+    status, out, err = await run(tmp_path, "classify", "-", *TWO, stdin="a good day\n\n bad news\n")
+    assert (status, out) == (0, "POSITIVE 0.90  a good day\nNEGATIVE 0.80   bad news\n"), err
+    status, _, err = await run(tmp_path, "moderate", "-", stdin="\n")
+    assert (status, "the pipe has no text" in err) == (2, True)
+    status, _, err = await run(tmp_path, "classify", "-", "--out", "out.jsonl", stdin="a good day\n")
+    assert (status, "a pipe cannot be gone on with" in err) == (2, True)
 
 
 async def test_a_service_is_asked_for_all_of_them(tmp_path: Path, server: GeminiServer) -> None:

@@ -236,6 +236,7 @@ class OpenAIServer(WireServer):
             raise Rejection(500)
         async with self._slot():
             await asyncio.sleep(self.load_s + (self.slow_s if fault is Fault.SLOW_FIRST_BYTE else 0))
+            self._check_stops(body)
             self._check(body, body["messages"] if batch else [body["messages"]])
             if body.get("stream"):
                 await self._stream(body, answering, fault)
@@ -278,6 +279,10 @@ class OpenAIServer(WireServer):
                 raise Rejection(400)
             if self.model.prompt_tokens(turns, _thinking(body)) >= self.model.context:
                 raise Rejection(400, param="input_tokens")
+
+    def _check_stops(self, body: Any) -> None:
+        if self.dialect != "ollama" and len(body.get("stop") or ()) > 4:
+            raise Rejection(400, param="stop")
 
     def _check_tools(self, body: Any) -> None:
         if body.get("tools") and "tools" in self.lacks:

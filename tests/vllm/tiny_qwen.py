@@ -1,5 +1,6 @@
 """A Qwen3 of a megabyte with random weights: vLLM answers typed questions by such a model, not by a Gemma 3."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +11,18 @@ from tests.vllm.tiny_gemma import BOS, END, EOS, PAD, SEED, make_tokenizer
 CONTEXT = 8_192
 
 
-def make_tiny_qwen(folder: Path) -> Path:
-    """Write model, tokenizer and chat template to `folder`. "yes" and "no" are one token each, as they must be."""
+MARKERS = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+
+
+def make_tiny_coder(folder: Path) -> Path:
+    """The same in a folder of a coder's name, with the tokens that Qwen's coders fill in by."""
+    return make_tiny_qwen(folder.with_name("tiny-qwen3-coder"), MARKERS)
+
+
+def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no")) -> Path:
+    """Write model, tokenizer and chat template to `folder`. These are one token each: "yes" and "no" must be."""
     tokenizer = make_tokenizer()
-    tokenizer.add_tokens(["yes", "no"])
+    tokenizer.add_tokens(list(tokens))
     tokenizer.save_pretrained(folder)
     torch.manual_seed(SEED)
     config = Qwen3Config(

@@ -19,14 +19,17 @@ from app.text.kept import Loss
 
 Text = Annotated[str, Meta(max_length=100_000)]
 Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
-Language = Annotated[str, Meta(min_length=2, max_length=50, pattern=r"^\w[\w ()-]*$")]
+Language = Annotated[
+    str,
+    Meta(min_length=2, max_length=50, pattern=r"^\w[\w ()-]*$", description="A tag, such as de or pt-BR, or a name."),
+]
 
 
 class TranslateOptionsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How texts are translated: POST /translate without its texts."""
 
-    target_language: Annotated[Language, Meta(description="A tag, such as de or pt-BR, or a name.")]
-    source_language: Annotated[Language, Meta(description="Default: the model sees it.")] | None = None
+    target_language: Language
+    source_language: Language | None = None
     glossary: Annotated[
         dict[Word, Word], Meta(max_length=500, description="Words of the texts, and what they must become.")
     ] = {}

@@ -52,4 +52,5 @@ OLLAMA = _Server(
 )
 
 # No variables: a key of one service must not travel to another one's URL.
-OPENAI = _Server(kind="openai", price_list_url="https://api.openai.com/v1")
+# Probed first: OpenAI's newer models refuse `max_tokens`, and those that think any temperature.
+OPENAI = _Server(kind="openai", price_list_url="https://api.openai.com/v1", probe_first=True)

@@ -16,7 +16,8 @@ from app.backends.base import Infill
 class Markers(msgspec.Struct, frozen=True, kw_only=True):
     """What stands before the prefix, before the suffix, and before what is filled in; `ends` may follow it.
 
-    `suffix_first`: the suffix comes before the prefix. `middle` "": the prefix is simply gone on from.
+    `suffix_first`: the suffix comes before the prefix. `middle` "": the prefix is simply gone on from. `end_ids` are
+    the tokens of one model that end what it fills in.
     """
 
     prefix: str
@@ -24,6 +25,7 @@ class Markers(msgspec.Struct, frozen=True, kw_only=True):
     middle: str = ""
     suffix_first: bool = False
     ends: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()
 
     def tokens(self) -> tuple[str, ...]:
         """Those that must be one token each."""

@@ -17,6 +17,9 @@ RUNAWAYS = ("\n\n\n", "\t" * 16, " " * 64)
 """vLLM's JSON can run away in white space until its tokens are spent; none of these occurs in a sane document."""
 
 
+MAX_STOPS = 4
+"""vLLM and OpenAI refuse more."""
+
 Limit = Literal["max_tokens", "max_completion_tokens"]
 
 
@@ -50,14 +53,12 @@ def asked(request: ChatRequest, traits: Traits) -> tuple[str, Body]:
 def infill_body(request: ChatRequest, infill: Infill, traits: Traits) -> Body:
     """A completion between two texts."""
     body: Body = {"model": traits.model, "max_tokens": request.max_output_tokens, "temperature": request.temperature}
-    stop = request.stop
     if traits.infill == "suffix" or traits.infill is None:
         # Without a suffix Ollama would take the prompt for a message.
         body |= {"prompt": infill.prefix, "suffix": infill.suffix or "\n"}
     else:
-        body["prompt"] = traits.infill.prompt(infill)
-        stop = (*stop, *traits.infill.ends)
-    return body | {"stop": stop} if stop else body
+        body |= {"prompt": traits.infill.prompt(infill), "stop_token_ids": traits.infill.end_ids}
+    return body | {"stop": request.stop} if request.stop else body
 
 
 def chat_body(request: ChatRequest, traits: Traits) -> Body:
@@ -67,7 +68,7 @@ def chat_body(request: ChatRequest, traits: Traits) -> Body:
     stop = request.stop
     if request.schema is not None:
         body["response_format"] = response_format(request.schema, traits.kind)
-        stop = (*stop, *RUNAWAYS) if traits.kind == "vllm" else stop
+        stop = (*stop, *RUNAWAYS[: max(0, MAX_STOPS - len(stop))]) if traits.kind == "vllm" else stop
     if stop:
         body["stop"] = stop
     if request.seed is not None:

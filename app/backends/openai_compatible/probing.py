@@ -209,14 +209,15 @@ class _Probe:
         root = models[model].root if model in models else None
         for markers in likely_markers(model, root or ""):
             try:
-                tokens = [await self._tokens_of(model, marker) for marker in markers.tokens()]
+                texts = (*markers.tokens(), *markers.ends)
+                tokens = [await self._tokens_of(model, text) for text in texts]
             except (UpstreamRejected, UpstreamBadReply):
                 return None
             except UpstreamUnavailable:
                 await self._models()
                 return None
-            if all(len(ids) == 1 for ids in tokens):
-                return markers
+            if all(len(ids) == 1 for ids in tokens[: len(markers.tokens())]):
+                return msgspec.structs.replace(markers, end_ids=tuple(ids[0] for ids in tokens if len(ids) == 1))
         return None
 
     async def _tokens_of(self, model: str, text: str) -> tuple[int, ...]:

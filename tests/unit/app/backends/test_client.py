@@ -526,6 +526,14 @@ async def test_pictures_are_asked_about_first() -> None:
     assert adapter.probes == 1
 
 
+async def test_a_kind_whose_plainest_call_depends_on_the_server_is_asked_first() -> None:
+    """Once for all calls: OpenAI's newer models refuse what older ones need."""
+    adapter = ScriptedAdapter()
+    client = make_client(adapter, kind="openai")
+    await asyncio.gather(*(client.complete(ASKED, a_call()) for _ in range(3)))
+    assert (adapter.probes, adapter.begun) == (1, 3)
+
+
 async def test_an_unknown_model_is_found_out_once() -> None:
     """Calls that come before the model is known ask the server, once for all of them."""
     adapter = ScriptedAdapter()

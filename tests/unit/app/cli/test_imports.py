@@ -175,6 +175,7 @@ REPLIES: dict[str, object] = {
         "backend": {"used": "flash", "model": "m"},
         "usage": {"cost_usd": 0.0},
         "timings_ms": {"total": 1.0},
+        "method": "instruction",
     },
     "/internal/sync": {"type": "summary", "collection": "default"},
     "/internal/document": {"type": "summary", "collection": "default"},

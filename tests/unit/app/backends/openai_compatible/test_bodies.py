@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.backends.openai_compatible.messages import RUNAWAYS, response_format
+from app.backends.base import ChatRequest, Message
+from app.backends.openai_compatible.messages import RUNAWAYS, Traits, chat_body, response_format
 
 CLOSED: dict[str, Any] = {
     "type": "object",
@@ -53,3 +54,13 @@ def test_no_sane_document_runs_away(document: Any, indent: int | str | None) -> 
     """The stop words against endless white space stand in no document, however it is indented."""
     text = json.dumps(document, indent=indent)
     assert not [word for word in RUNAWAYS if word in text]
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_no_more_stops_are_added_than_servers_take(count: int) -> None:
+    """vLLM and OpenAI refuse more than 4; those of the caller come first, and are left to the server."""
+    stops = tuple(f"<{number}>" for number in range(count))
+    request = ChatRequest(messages=(Message(role="user", content="a"),), schema={"type": "object"}, stop=stops)
+    sent = chat_body(request, Traits(kind="vllm", model="tiny"))["stop"]
+    assert sent[:count] == stops
+    assert len(sent) == max(count, 4 if count else len(RUNAWAYS))
