@@ -1,6 +1,7 @@
 """Language detection for questions, and abstentions in each language."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -14,6 +15,8 @@ DEFAULT = "en"
 FEW_LETTERS = 6
 """A text of fewer Latin letters is no evidence of a language, unless it has words of a closed class: "Wer?", "Hallo",
 but not "Hi" or "GPU"."""
+
+_SEVERAL = 2
 
 _NO_EVIDENCE = -1e30
 """py3langid's log-likelihood for a text of which its model knows no feature."""
@@ -85,18 +88,31 @@ def _detect(text: str) -> str | None:
     language, evidence = _identifier().classify(text)
     if not all(map(_LATIN.match, letters)):
         return str(language)
-    if len(letters) < FEW_LETTERS:
-        return _by_closed_words(text, language)
+    counts = _closed_word_counts(text)
+    if len(letters) < FEW_LETTERS or _is_outvoted(language, counts):
+        return _by_closed_words(counts, language)
     return None if evidence <= _NO_EVIDENCE else str(language)
 
 
-def _by_closed_words(text: str, guess: str) -> str | None:
+def _is_outvoted(guess: str, counts: Mapping[str, int]) -> bool:
+    """Whether the text has no closed word of the guess and several of another: "Who is Frau Müller?" is English.
+
+    A foreign name can outweigh the few other letters of a question.
+    """
+    return not counts[guess] and max(counts.values()) >= _SEVERAL
+
+
+def _by_closed_words(counts: Mapping[str, int], guess: str) -> str | None:
     """The language with most of the words in its closed classes; the guess decides between several."""
-    words = set(_WORD.findall(fold(text)))
-    counts = {language: len(words & closed) for language, closed in _closed_words().items()}
     most = max(counts.values())
     candidates = [language for language, count in counts.items() if count == most > 0]
     return guess if guess in candidates else next(iter(candidates), None)
+
+
+def _closed_word_counts(text: str) -> dict[str, int]:
+    words = set(_WORD.findall(fold(text)))
+    closed = _closed_words()
+    return {language: len(words & closed.get(language, frozenset())) for language in LANGUAGES}
 
 
 @cache

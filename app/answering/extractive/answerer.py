@@ -9,7 +9,7 @@ import numpy as np
 from app.answering.extractive.evidence import Scores, Sentence, lexical_features, promising, score_sentences, split
 from app.answering.extractive.names import about_names
 from app.answering.extractive.rows import answering, attribute_terms
-from app.answering.extractive.subject import about, following, of_attribute
+from app.answering.extractive.subject import about, following, of_attribute, of_its_bearer
 from app.answering.models import AnswerOutcome, AnswerPart, Claim, ParsedQuestion
 from app.answering.output import STOPS, citation_of, readable
 from app.answering.prompts import clip, estimate_tokens, pack
@@ -162,7 +162,8 @@ def _that_can_answer(
     """Those about the row, the name and the attribute that are asked for; without headings, if anything is left."""
     texts = [" ".join((title, hit.source, hit.text or "")) for title, hit in zip(above, hits, strict=True)]
     sentences = about_names(question, _without_other_rows(question, sentences, above), texts)
-    sentences = following(question, of_attribute(question, sentences, above))
+    sentences = of_attribute(question, of_its_bearer(question, sentences, texts), above)
+    sentences = following(question, sentences)
     query_terms = terms(question.text)
     return [sentence for sentence in sentences if _may_answer(sentence, query_terms)] or list(sentences)
 

@@ -3,17 +3,18 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.answering.extractive.rows import Row, pieces
+from app.answering.extractive.rows import Piece, Row, pieces
 from app.answering.models import ParsedQuestion
 from app.domain import Hit
 from app.text.stopwords import asks_permission, tells_permission
 from app.text.terms import fold, terms
+from indexing.documents import Span
 
 _NUMBER_WORDS = (
     "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand million "
@@ -45,6 +46,9 @@ def shape_feature(question: ParsedQuestion, sentence: str) -> float:
         candidates, own_words = pattern.findall(fold(sentence)), fold(question.text)
     return 1.0 if any(candidate not in own_words for candidate in candidates) else -1.0
 
+
+_TITLE_LINE = re.compile(r"(?:\d+(?:\.\d+)*[.)]?[ \t]+)?[^\W\d_][^\n.!?:;。！？：；]{0,60}\n(?=[^\W\d_a-zß-öø-ÿ])")
+"""A line at the beginning of a paragraph that ends without a full stop, before one that begins anew."""
 
 Scores = NDArray[np.float64]
 
@@ -105,10 +109,10 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
     above = terms(" ".join((hit.title, *hit.heading)))
     sentences: list[Sentence] = []
     before = under = frozenset[str]()
-    for span, row in pieces(hit):
+    for span, row, titled in _with_title_lines(text, pieces(hit)):
         piece = text[span.start : span.end]
         own = terms(piece)
-        heading = piece.startswith("#") or _bare(piece) in names or (row is not None and row.header)
+        heading = titled or piece.startswith("#") or _bare(piece) in names or (row is not None and row.header)
         if row is not None:
             before = terms(" ".join(row.columns))
         elif heading:
@@ -120,6 +124,24 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
         sentences.append(sentence)
         before = own
     return sentences
+
+
+def _with_title_lines(text: str, found: Iterable[Piece]) -> Iterator[tuple[Span, Row | None, bool]]:
+    """The pieces, with what is only a title ("1. Forklifts") apart from the sentence below it, and whether it is one.
+
+    Plain text does not mark its titles. One is at most half as long as the line below it, which no broken line is.
+    """
+    for span, row in found:
+        match = _TITLE_LINE.match(text, span.start, span.end) if row is None else None
+        if match is None:
+            yield span, row, False
+            continue
+        below = text[match.end() :].partition("\n")[0]
+        if 2 * len(match[0].rstrip()) > len(below):
+            yield span, row, False
+            continue
+        yield Span(span.start, span.start + len(match[0].rstrip())), None, True
+        yield Span(match.end(), span.end), None, False
 
 
 def _bare(name: str) -> str:

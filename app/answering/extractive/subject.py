@@ -16,8 +16,9 @@ from app.answering.extractive.evidence import Sentence, shape_feature
 from app.answering.models import ParsedQuestion
 from app.answering.named_codes import NamedCode, named_codes
 from app.answering.output import STOPS, readable
-from app.text.stopwords import attributes_asked, attributes_told
-from app.text.terms import fold
+from app.text.languages import detect_language
+from app.text.stopwords import attribute_words, attributes_asked, attributes_told
+from app.text.terms import fold, terms
 
 _MARKER = re.compile(r"\s*\[\d+\]")
 
@@ -60,6 +61,24 @@ def of_attribute(question: ParsedQuestion, sentences: Sequence[Sentence], above:
             result.append(sentence)
         before = told
     return result
+
+
+def of_its_bearer(question: ParsedQuestion, sentences: Sequence[Sentence], texts: Sequence[str]) -> list[Sentence]:
+    """Where an attribute is asked for, those of passages that have a word of the thing that it is asked of.
+
+    "Development cost 410,000 euros" is not what a toaster costs. `texts` are the passages with what is above them.
+    Nothing is known of passages in another language.
+    """
+    folded = fold(question.text)
+    words = question.terms.keys() - terms(attribute_words(folded))
+    if not attributes_asked(folded) or not words:
+        return list(sentences)
+    language = detect_language(question.text)
+    able = [
+        any(question.has(word, present) for word in words) or detect_language(text) != language
+        for text, present in zip(texts, map(terms, texts), strict=True)
+    ]
+    return [sentence for sentence in sentences if able[sentence.hit]]
 
 
 def following(question: ParsedQuestion, sentences: Sequence[Sentence]) -> list[Sentence]:

@@ -92,3 +92,17 @@ def test_a_few_latin_letters_count_as_english(text: str) -> None:
 def test_a_question_word_is_enough(text: str, language: str) -> None:
     """It is known in the Latin script by itself, in others by their letters."""
     assert detect_language(text) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Who is Frau Müller?", "en"),
+        ("When did José Álvarez join?", "en"),
+        ("Wer ist Frau Müller?", "de"),
+        ("Qui est Frau Müller ?", "fr"),
+    ],
+)
+def test_a_foreign_name_does_not_outweigh_the_words_of_the_question(text: str, language: str) -> None:
+    """Its letters may be most of what there is."""
+    assert detect_language(text) == language

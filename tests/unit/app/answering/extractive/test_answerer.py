@@ -30,6 +30,14 @@ async def test_the_sentence_that_answers_is_chosen_alone() -> None:
     assert shown(await chosen("How long does parental leave last?", LEAVE)) == ["Parental leave lasts 16 weeks."]
 
 
+async def test_the_words_of_a_title_line_do_not_make_the_next_sentence_the_answer() -> None:
+    """What is asked for decides: a speed stands in the sentence after it."""
+    text = "1. Forklifts\nOnly people with a licence and the yellow badge drive. The limit is 8 km/h inside."
+    assert shown(await chosen("How fast may a forklift go?", text, min_relevance=0.0)) == [
+        "The limit is 8 km/h inside."
+    ]
+
+
 async def test_without_passages_there_are_no_results() -> None:
     """Nothing was found: say so."""
     assert (await chosen("How long is parental leave?")).abstain_reason == "no_results"

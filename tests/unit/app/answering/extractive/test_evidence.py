@@ -40,6 +40,28 @@ def test_a_sentence_is_read_in_the_light_of_what_stands_before_it_and_above() ->
     assert not {"bridg", "loire"} & sentence.terms
 
 
+def test_a_title_line_of_plain_text_is_apart_from_the_sentence_below_it() -> None:
+    """It is a heading, and its words are above what follows, up to the next; a line broken early is none."""
+    first, licence, limit, second, weight = split(
+        [
+            hit(
+                "1. Forklifts\nOnly people with a licence and the badge drive. The limit is 8 km/h.\n\n"
+                "2. Loads and shelves\nA shelf carries 900 kg, and no more than that."
+            )
+        ]
+    )
+    assert (first.text, first.heading, second.text, second.heading) == (
+        "1. Forklifts",
+        True,
+        "2. Loads and shelves",
+        True,
+    )
+    assert licence.text == "Only people with a licence and the badge drive."
+    assert "forkl" in licence.context & limit.context
+    assert "forkl" not in weight.context
+    assert len(split([hit("The forklift of\nHarrow Quay is slow.")])) == 1
+
+
 @given(TEXTS)
 def test_features_are_finite_and_within_their_ranges(texts: list[str]) -> None:
     """Five features for each sentence, each in [-1, 1]."""

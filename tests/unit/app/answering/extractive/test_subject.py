@@ -1,7 +1,7 @@
 import pytest
 
 from app.answering.extractive.evidence import split
-from app.answering.extractive.subject import about, following, of_attribute
+from app.answering.extractive.subject import about, following, of_attribute, of_its_bearer
 from app.answering.questions import parse_question
 from app.domain import Hit, Turn
 from tests.fakes.answering import hit
@@ -134,3 +134,22 @@ def test_what_is_told_is_the_attribute_that_is_asked_for(question: str, text: st
     """By its name or in its units; or else no other one, right after its name."""
     found = [sentence.text for sentence in of_attribute(parse_question(question), split([hit(text)]), [""])]
     assert found == left or len(found) == left
+
+
+def of_the_thing(question: str, *texts: str) -> list[str]:
+    sentences = split([hit(text, number) for number, text in enumerate(texts)])
+    return [sentence.text for sentence in of_its_bearer(parse_question(question), sentences, texts)]
+
+
+def test_what_a_thing_costs_is_in_a_passage_that_has_the_thing() -> None:
+    """The costs of other things are no answer, whatever else is asked of them."""
+    texts = ("Development cost 410,000 euros.", "The kettle is green. It costs 49 euros.")
+    assert of_the_thing("What does a kettle cost?", *texts) == ["The kettle is green.", "It costs 49 euros."]
+    assert of_the_thing("What does a toaster cost?", *texts) == []
+    assert len(of_the_thing("What is a toaster?", *texts)) == 3
+
+
+def test_a_passage_in_another_language_may_have_the_thing_by_another_name() -> None:
+    """Nothing is known of it."""
+    text = "Der Wasserkocher kostet 49 Euro, und die Lieferung ist frei."
+    assert of_the_thing("What does a kettle cost?", text) == [text]
