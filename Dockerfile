@@ -17,7 +17,8 @@ RUN apt-get update \
 FROM ${BASE} AS requirements
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['quickstart'], sep='\n')" > /requirements.txt
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['quickstart'], *extras['otel'], sep='\n')" > /requirements.txt
 
 
 # The libraries, without Winnow's own code, so that a change of the code leaves this layer alone.

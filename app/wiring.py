@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -205,9 +204,7 @@ class Services:
         """
         await asyncio.to_thread(self.access.open)
         await asyncio.to_thread(self.accounts.open)
-        tracing = self.settings.tracing
-        if tracing.endpoint:
-            self.tracer = await asyncio.to_thread(open_tracer, tracing)
+        self.tracer = await asyncio.to_thread(open_tracer, self.settings.tracing)
         self.warm_up.start(samples)
         self.jobs.start()
 
@@ -515,9 +512,7 @@ def build_services(
     """The services of these settings. Nothing is opened or loaded yet.
 
     With `index_home` they have an embedded index of their own there; ledger, budgets and backends stay the home's.
-    Raises ConfigError for settings that cannot work.
     """
-    check_tracing(settings.tracing)
     return Services(
         settings,
         lambda: asyncio.to_thread(open_store, settings, index_home),
@@ -528,21 +523,20 @@ def build_services(
     )
 
 
-def open_tracer(tracing: TracingSettings) -> Tracer:
-    """Sends traces to the endpoint. Blocks: it imports OpenTelemetry. Raises ConfigError without the extra `otel`."""
-    check_tracing(tracing)
-    from app.observability.otlp import Traces
+def open_tracer(tracing: TracingSettings) -> Tracer | None:
+    """Sends traces to the endpoint; None without one. Blocks: it imports OpenTelemetry.
 
-    return Traces(tracing.endpoint or "", installed_version(), texts=tracing.texts, share=tracing.share)
-
-
-def check_tracing(tracing: TracingSettings) -> None:
-    """Raises ConfigError if traces are wanted and OpenTelemetry is not installed. Imports nothing of it."""
-    if tracing.endpoint and find_spec("opentelemetry") is None:
-        raise ConfigError(
-            "endpoint in [tracing] is set (or OTEL_EXPORTER_OTLP_ENDPOINT), and OpenTelemetry is not installed: "
-            "pip install 'winnow[otel]', or unset it"
-        )
+    That it is not installed is no reason not to serve: on many clusters every program finds the endpoint in its
+    environment.
+    """
+    if not tracing.endpoint:
+        return None
+    try:
+        from app.observability.otlp import Traces
+    except ImportError:
+        log.error("no traces are sent: OpenTelemetry is not installed", fix="pip install 'winnow[otel]'")
+        return None
+    return Traces(tracing.endpoint, installed_version(), texts=tracing.texts, share=tracing.share)
 
 
 def open_store(settings: Settings, index_home: Path | None = None) -> VectorStore:

@@ -1,1 +1,1 @@
-"""Logging and timing."""
+"""Logs, timings, metrics and traces."""

@@ -183,12 +183,21 @@ async def test_a_collector_that_is_away_is_said_once_and_holds_up_nobody(tmp_pat
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         tracer = open_tracer(TracingSettings(endpoint=f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+        assert tracer is not None
         for _ in range(5000):
             tracer.request("GET", {}).end()
         begun = time.monotonic()
         await tracer.aclose()
         assert time.monotonic() - begun < 10
     assert [line["event"] for line in lines if "trace" in line["event"]][1:] == []
+
+
+def test_without_the_extra_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without traces; the log says how to get them."""
+    monkeypatch.setitem(sys.modules, "app.observability.otlp", None)
+    with structlog.testing.capture_logs() as lines:
+        assert open_tracer(TracingSettings(endpoint="http://127.0.0.1:9")) is None
+    assert [line["fix"] for line in lines] == ["pip install 'winnow[otel]'"]
 
 
 async def test_services_close_within_their_limit_though_nobody_collects(tmp_path: Path) -> None:
