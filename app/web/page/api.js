@@ -43,11 +43,12 @@ export async function call(method, path, options = {}) {
 
 /** The response itself, for streams. Throws Problem. */
 export async function send(method, path, { query = {}, body, form, signal, also = [], accept = "application/json" } = {}) {
-  const response = await fetched(method, path, { query, body, form, signal, accept });
-  if (response.status === 401 && (await askForKey(hasKey()))) {
-    return await checked(await fetched(method, path, { query, body, form, signal, accept }), also);
+  for (;;) {
+    const sentWith = key;
+    const response = await fetched(method, path, { query, body, form, signal, accept });
+    // Another call may have asked for the key meanwhile: then this one is sent again with it.
+    if (response.status !== 401 || (key === sentWith && !(await askForKey(key !== "")))) return await checked(response, also);
   }
-  return await checked(response, also);
 }
 
 async function fetched(method, path, { query, body, form, signal, accept }) {
@@ -75,6 +76,16 @@ async function checked(response, also) {
     // A proxy in between has answered in its own words.
   }
   throw new Problem(problem, retryAfter);
+}
+
+/** What a call gives, or `otherwise` where the key does not have the scope for it. */
+export async function ifAllowed(calling, otherwise) {
+  try {
+    return await calling;
+  } catch (problem) {
+    if (problem.status === 403) return otherwise;
+    throw problem;
+  }
 }
 
 /** Whether the call was ended by the reader, which is no failure. */

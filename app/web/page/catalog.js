@@ -1,6 +1,6 @@
 // What can be chosen: collections, backends, and the metadata of a collection. Asked once, and again after changes.
 
-import { call } from "./api.js";
+import { call, ifAllowed } from "./api.js";
 import { choice, offer } from "./dom.js";
 import { remember, remembered, t } from "./words.js";
 
@@ -8,7 +8,7 @@ let loading = null;
 
 /** { collections, backends, default, auto }. Throws Problem. */
 export function catalog() {
-  loading ??= Promise.all([call("GET", "collections"), call("GET", "backends")]).then(
+  loading ??= Promise.all([ifAllowed(call("GET", "collections"), { collections: [] }), call("GET", "backends")]).then(
     ([{ collections }, backends]) => ({ collections, ...backends }),
   );
   loading.catch(() => (loading = null));

@@ -114,14 +114,15 @@ export function askView() {
 
 /** What to do when nothing has been asked yet. */
 async function welcome(ask) {
+  const heading = [el("h1", {}, t("ask.title")), el("p.lead", {}, t("ask.lead"))];
   const collection = chosenCollection();
   let documents = [];
   try {
     ({ documents } = await call("GET", "documents", { query: { collection, limit: 20 } }));
   } catch (problem) {
+    if (problem.status === 403) return el("div.hero", {}, heading); // this key may ask, but not list
     if (problem.status !== 404) return problemBox(problem);
   }
-  const heading = [el("h1", {}, t("ask.title")), el("p.lead", {}, t("ask.lead"))];
   if (!documents.length) {
     return el("div.hero", {}, heading, el("p", {}, t("ask.empty", { collection })), el("a.button.primary", { href: "#/documents" }, t("ask.add")));
   }

@@ -1,6 +1,6 @@
 // Documents: put them in, see what became of them, delete them; collections.
 
-import { call } from "../api.js";
+import { call, ifAllowed } from "../api.js";
 import { catalog, chooseCollection, chosenCollection, collectionChoice, forgetCatalog } from "../catalog.js";
 import { confirmed, el, field, fill } from "../dom.js";
 import { problemBox } from "../problems.js";
@@ -24,6 +24,9 @@ export function documentsView() {
   const request = () => ({ method: "POST", path: "documents", files: [["collection", chosenCollection()], ["files", "@FILE"]] });
   const root = el("section.view", {}, el("h1", {}, t("view.documents")), el("div.panel", {}, el("div.line.spread.end", {}, field(t("collection"), collection.select), create), about), drop, sent.list, jobs, snippet(request), list);
 
+  let refreshing = false;
+  let stale = false;
+
   async function open() {
     forgetCatalog();
     await load();
@@ -36,11 +39,24 @@ export function documentsView() {
     await Promise.all([showDocuments(), showJobs()]);
   }
 
+  /** One at a time: of two at once, the one that saw less might end last. */
   async function refresh() {
-    forgetCatalog();
-    await collection.refresh();
-    fill(about, await described());
-    await showDocuments();
+    stale = true;
+    if (refreshing) return;
+    refreshing = true;
+    try {
+      while (stale) {
+        stale = false;
+        forgetCatalog();
+        await collection.refresh();
+        fill(about, await described());
+        await showDocuments();
+      }
+    } catch (problem) {
+      fill(about, problemBox(problem));
+    } finally {
+      refreshing = false;
+    }
   }
 
   async function described() {
@@ -99,7 +115,7 @@ export function documentsView() {
   /** Those that are under way, and the newest that had to refuse something, with the reasons. */
   async function showJobs() {
     try {
-      const found = await call("GET", "jobs", { query: { collection: chosenCollection(), limit: 20 } });
+      const found = await ifAllowed(call("GET", "jobs", { query: { collection: chosenCollection(), limit: 20 } }), { jobs: [] });
       const shown = found.jobs.filter((job) => ["queued", "running", "failed"].includes(job.state) || job.failed).slice(0, 5);
       const whole = await Promise.all(shown.map((job) => call("GET", `jobs/${job.id}`)));
       fill(jobs, whole.map(() => el("li")));
