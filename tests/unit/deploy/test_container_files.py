@@ -266,6 +266,8 @@ def test_the_images_are_the_processors_and_nobodys() -> None:
     """CPU torch by default, a fixed user that is not root, its volume, and signals that reach it."""
     stages = _stages()
     assert re.search(r"^ARG TORCH_BACKEND=cpu$", DOCKERFILE, re.MULTILINE)
+    extras = re.findall(r'^ARG EXTRAS="(.*)"$', DOCKERFILE, re.MULTILINE)[0]
+    assert _filled(COMPOSE["x-winnow"]["build"]["args"]["EXTRAS"]) == extras
     assert re.search(r"^VOLUME /data$", stages["application"], re.MULTILINE)
     for name in ("application", "allinone"):
         assert re.findall(r"^USER (.*)$", stages[name], re.MULTILINE)[-1] == "10001:10001"

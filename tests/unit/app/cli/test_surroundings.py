@@ -224,6 +224,15 @@ def test_a_server_that_is_none(tmp_path: Path) -> None:
         assert told(list(exposure(settings(tmp_path, QDRANT_URL=url))), "qdrant") == []
 
 
+def test_a_collector_of_traces(tmp_path: Path) -> None:
+    """Whatever it answers it is there; without one named nothing is asked."""
+    with answering(404, b"") as url:
+        named = settings(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url)
+        assert told(list(exposure(named)), "tracing") == [("ok", url, "")]
+    assert [state for state, *_ in told(list(exposure(named)), "tracing")] == ["note"]
+    assert told(list(exposure(settings(tmp_path))), "tracing") == []
+
+
 @pytest.mark.parametrize(
     ("url", "told_of"),
     [
