@@ -150,27 +150,13 @@ class Services:
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
-        self._pictures = Pictures(Fetcher(settings.fetch))
-        self._on_close("pictures", self._pictures.close)
-        self.chat_service = self._chats(CHAT)
-        self.vision_service = self._chats(VISION)
-        self.complete_service = CompleteService(self._chats(COMPLETE))
-        self.classify_service = ClassifyService(self.router.get, settings.service.backend)
-        self.moderate_service = ModerateService(self.router.get, settings.service.backend)
-        self.translate_service = TranslateService(self.router.get, settings.service.backend)
+        self._add_jobs_of_models(settings)
         self.reranker = _reranker(settings, fits)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
         self._write_lock = self._resource("write lock", self._lock_index, _release)
         self.context = self._resource("manifest", self._open_context, _close_manifest)
-        self.embedder = embedder
-        # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
-        self.model = Resource(embedder.get)
-        self.texts = TextEmbedder(self.model.get)
-        self._on_close("text embedder", self.texts.close)
-        embedding = settings.embedding
-        self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
-        self._on_close("query embedder", self.queries.close)
+        self._add_embedding(settings, embedder)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
         self.gates = Gates(CORES, patient=patient, remote=bool(settings.store.url))
         self.searcher = self._searcher(self.gates.searches)
@@ -182,9 +168,8 @@ class Services:
         )
         self.documents = Documents(self.context.get, self.gates)
         self._on_close("readers", self.documents.close)
-        self.snapshots = Snapshots(
-            self.context.get, self.documents, disk_guard(settings, settings.index.home / SNAPSHOTS), installed_version()
-        )
+        room = disk_guard(settings, settings.index.home / SNAPSHOTS)
+        self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
         self.repairs = Repairs(self.context.get)
         self.jobs = Jobs(self._index_home, self.documents, self.disk)
         self._on_close("jobs", self.jobs.close)
@@ -220,9 +205,27 @@ class Services:
         """The backends that are models, by name."""
         return (await self.router.get()).clients
 
-    def _chats(self, stage: str) -> ChatService:
-        service, routing = self.settings.service, self.settings.routing
-        return ChatService(self.router.get, service.backend, routing.deadline_s, self._pictures, stage)
+    def _add_jobs_of_models(self, settings: Settings) -> None:
+        """What models do without the index."""
+        router, default, deadline_s = self.router.get, settings.service.backend, settings.routing.deadline_s
+        pictures = Pictures(Fetcher(settings.fetch))
+        self._on_close("pictures", pictures.close)
+        self.chat_service = ChatService(router, default, deadline_s, pictures, CHAT)
+        self.vision_service = ChatService(router, default, deadline_s, pictures, VISION)
+        self.complete_service = CompleteService(ChatService(router, default, deadline_s, pictures, COMPLETE))
+        self.classify_service = ClassifyService(router, default)
+        self.moderate_service = ModerateService(router, default)
+        self.translate_service = TranslateService(router, default)
+
+    def _add_embedding(self, settings: Settings, embedder: LazyEmbedder) -> None:
+        self.embedder = embedder
+        # Through Resource, so that a caller who gives up does not stop the loading that others wait for.
+        self.model = Resource(embedder.get)
+        self.texts = TextEmbedder(self.model.get)
+        self._on_close("text embedder", self.texts.close)
+        embedding = settings.embedding
+        self.queries = QueryEmbedder(self.model.get, cache=embedding.query_cache, sentences=embedding.sentence_cache)
+        self._on_close("query embedder", self.queries.close)
 
     def _resource(
         self, name: str, open_it: Callable[[], Awaitable[T]], close: Callable[[T], Awaitable[None]]

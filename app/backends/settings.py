@@ -87,6 +87,12 @@ AUTO = "auto"
 
 RESERVED = (AUTO, "none", "extractive")
 
+
+def model_or_auto(name: str) -> str:
+    """The backend of calls that need a language model, where `name` serves requests: "auto" for one that is none."""
+    return AUTO if name in RESERVED else name
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

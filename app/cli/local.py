@@ -23,7 +23,7 @@ from app.api.routes.vision import VisionOptions, numbered
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.api.sse import payload
 from app.backends.client import BackendClient
-from app.backends.settings import AUTO, RESERVED
+from app.backends.settings import model_or_auto
 from app.config.settings import Settings
 from app.domain import ANONYMOUS, ChatResult, Query
 from app.errors import InvalidRequest
@@ -168,7 +168,7 @@ _LATER: Mapping[str, tuple[type[Any], Callable[[Services, Any], Awaitable[Patien
 async def _with_batches(services: Services, requested: str | None) -> BackendClient:
     """The backend that is named, or the first one that has batches."""
     name = requested or services.backends.default
-    clients = (await services.router.get()).route(AUTO if name in RESERVED else name, frozenset(("chat",))).clients
+    clients = (await services.router.get()).route(model_or_auto(name), frozenset(("chat",))).clients
     return next((client for client in clients if client.adapter.batches is not None), clients[0])
 
 

@@ -8,7 +8,7 @@ from app.backends.attempt import OpenStream
 from app.backends.base import Call, Capability, ChatRequest, Deadline, Message, Reply, call_of
 from app.backends.client import BackendClient
 from app.backends.router import Route, Router
-from app.backends.settings import AUTO, RESERVED
+from app.backends.settings import model_or_auto
 from app.domain import (
     Caller,
     CallsDelta,
@@ -69,7 +69,7 @@ class ChatService:
         stage: str = STAGE,
     ) -> None:
         self._router = router
-        self._default = AUTO if default in RESERVED else default
+        self._default = model_or_auto(default)
         self._deadline_s = deadline_s
         self._pictures = pictures
         self.stage = stage

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from app.backends.base import Call, ChatRequest, Reply
 from app.backends.router import Router
-from app.backends.settings import AUTO, RESERVED
+from app.backends.settings import model_or_auto
 from app.classification.models import Judgement, labelling_of
 from app.domain import Classified, ClassifyOptions
 from app.services.batches import Judged
@@ -23,7 +23,7 @@ class ClassifyService:
     stage = "classify"
 
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str) -> None:
-        self._router, self._default = router, AUTO if default in RESERVED else default
+        self._router, self._default = router, model_or_auto(default)
 
     async def judge(self, options: ClassifyOptions) -> "ClassifyJudge":
         """Raises InvalidRequest for the labels, UnknownBackend, MissingCapability."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from app.answering.named_codes import named_codes
 from app.backends.base import ChatRequest, Message, Reply, call_of
 from app.backends.router import Backends, Route, Router
-from app.backends.settings import AUTO, RESERVED
+from app.backends.settings import model_or_auto
 from app.domain import Caller, ExpandQuery, Query, Usage
 from app.errors import FieldProblem, MissingCapability, WinnowError
 from app.text.fencing import clean, neutralise
@@ -80,7 +80,7 @@ class Expander:
         """
         requested = query.backend or self._backends.default
         try:
-            return (await self._router()).route(AUTO if requested in RESERVED else requested, frozenset(("chat",)))
+            return (await self._router()).route(model_or_auto(requested), frozenset(("chat",)))
         except MissingCapability as exc:
             raise MissingCapability(str(exc), (FieldProblem("/expand_query", str(exc)),)) from exc
 

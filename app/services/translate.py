@@ -14,7 +14,7 @@ import msgspec
 
 from app.backends.base import Call, ChatRequest, Message, Reply, tokens_of
 from app.backends.router import Route, Router
-from app.backends.settings import AUTO, RESERVED
+from app.backends.settings import model_or_auto
 from app.domain import BackendUse
 from app.errors import UpstreamBadReply
 from app.services.batches import Judged
@@ -82,7 +82,7 @@ class TranslateService:
 
     def __init__(self, router: Callable[[], Awaitable[Router]], default: str) -> None:
         self._router = router
-        self._default = AUTO if default in RESERVED else default
+        self._default = model_or_auto(default)
 
     async def judge(self, options: TranslateOptions) -> "Translator":
         """Raises UnknownBackend, MissingCapability."""
