@@ -23,7 +23,7 @@ TRACES = "/v1/traces"
 EXPORT_S = 5.0
 """How long the collector may take for a batch."""
 
-DELAY_S = 2.0
+DELAY_S = 1.0
 """After so long a span that has ended is sent."""
 
 CLOSE_S = 0.4

@@ -56,11 +56,13 @@ async def traced(
 
 async def test_a_search_is_a_trace_of_its_stages(collector: Collector, tmp_path: Path) -> None:
     """Under the caller's span; each stage and each call of a model is a part, the call a part of its stage."""
-    async with OpenAIServer(model=FakeModel(name="gemma")) as server:
-        async with traced(tmp_path, collector.url, {"gemma": openai_style(server)}) as client:
-            response = await client.post("/search", json={"query": "dental", "backend": "gemma"}, headers=CALLER)
-            assert response.status_code == 200
-        spans = collector.wait_for("POST /search", "embed", "retrieve", "rank", "score gemma")
+    async with (
+        OpenAIServer(model=FakeModel(name="gemma")) as server,
+        traced(tmp_path, collector.url, {"gemma": openai_style(server)}) as client,
+    ):
+        response = await client.post("/search", json={"query": "dental", "backend": "gemma"}, headers=CALLER)
+        assert response.status_code == 200
+        spans = await collector.wait_for("POST /search", "embed", "retrieve", "rank", "score gemma")
     root = spans["POST /search"]
     assert (root.trace_id.hex(), root.parent_span_id.hex(), root.kind) == (TRACE, PARENT, root.SPAN_KIND_SERVER)
     assert attributes_of(root) == {
@@ -79,10 +81,13 @@ async def test_a_search_is_a_trace_of_its_stages(collector: Collector, tmp_path:
 
 async def test_a_call_is_described_by_the_conventions(collector: Collector, tmp_path: Path) -> None:
     """Provider, model, tokens, server and how it ended; streamed or not."""
-    async with OpenAIServer(model=FakeModel(name="gemma")) as server:
-        async with traced(tmp_path, collector.url, {"gemma": openai_style(server)}) as client:
-            await client.post("/chat", json={"message": "hello", "max_output_tokens": 50, "stream": True})
-        call = collector.wait_for("chat gemma", "POST /chat")["chat gemma"]
+    async with (
+        OpenAIServer(model=FakeModel(name="gemma")) as server,
+        traced(tmp_path, collector.url, {"gemma": openai_style(server)}) as client,
+    ):
+        await client.post("/chat", json={"message": "hello", "max_output_tokens": 50, "stream": True})
+        spans = await collector.wait_for("chat gemma", "POST /chat")
+    call = spans["chat gemma"]
     about = attributes_of(call)
     assert call.kind == call.SPAN_KIND_CLIENT
     assert (about["gen_ai.provider.name"], about["gen_ai.request.model"]) == ("vllm", "gemma")
@@ -101,6 +106,7 @@ async def test_a_call_that_fails_says_how(collector: Collector, tmp_path: Path) 
             await client.post("/chat", json={"message": "hello"})
             server.expect(Fault.BAD_REQUEST)
             response = await client.post("/chat", json={"message": "again"})
+            await collector.wait_for("POST /chat", "POST /chat")
         failed = [span for span in collector.spans if span.status.code == span.status.STATUS_CODE_ERROR]
     assert response.status_code == 502
     assert {span.name: attributes_of(span)["error.type"] for span in failed} == {
@@ -118,6 +124,7 @@ async def test_the_context_travels_to_models(collector: Collector, tmp_path: Pat
             for name in backends:
                 body = {"message": "hello", "backend": name}
                 assert (await client.post("/chat", json=body, headers=CALLER)).status_code == 200
+            await collector.wait_for("POST /chat", "POST /chat")
         sent = [server.requests[-1].headers, google.calls[-1].asked.headers]
     calls = [span.span_id.hex() for span in collector.spans if span.name.startswith("chat ")]
     assert [headers["traceparent"] for headers in sent] == [f"00-{TRACE}-{call}-01" for call in calls[-2:]]
@@ -129,13 +136,15 @@ async def test_texts_are_in_traces_only_if_the_settings_say_so(
     collector: Collector, tmp_path: Path, texts: bool
 ) -> None:
     """Queries, prompts and replies; names of collections and models are no texts."""
-    async with OpenAIServer(model=FakeModel(name="gemma", answer=SECRET_WORDS)) as server:
-        async with traced(tmp_path, collector.url, {"gemma": openai_style(server)}, texts=texts) as client:
-            await client.post("/chat", json={"message": f"say {SECRET_WORDS}"})
-            await client.post("/chat", json={"message": f"say {SECRET_WORDS}", "stream": True})
-            await client.post("/search", json={"query": SECRET_WORDS, "backend": "none"})
-            await client.post("/answer", json={"query": SECRET_WORDS})
-        collector.wait_for("POST /answer")
+    async with (
+        OpenAIServer(model=FakeModel(name="gemma", answer=SECRET_WORDS)) as server,
+        traced(tmp_path, collector.url, {"gemma": openai_style(server)}, texts=texts) as client,
+    ):
+        await client.post("/chat", json={"message": f"say {SECRET_WORDS}"})
+        await client.post("/chat", json={"message": f"say {SECRET_WORDS}", "stream": True})
+        await client.post("/search", json={"query": SECRET_WORDS, "backend": "none"})
+        await client.post("/answer", json={"query": SECRET_WORDS})
+        await collector.wait_for("POST /answer")
     assert (SECRET_WORDS.encode() in b"".join(collector.bodies)) is texts
     if texts:
         calls = [attributes_of(span) for span in collector.spans if span.name == "chat gemma"]
@@ -174,6 +183,7 @@ async def test_a_share_of_none_records_nothing(collector: Collector, tmp_path: P
     async with traced(tmp_path, collector.url, {}, share=0.0) as client:
         await client.get("/version")
         await client.get("/backends", headers=CALLER)
+        await collector.wait_for("GET /backends")
     assert {span.name for span in collector.spans} == {"GET /backends"}
 
 

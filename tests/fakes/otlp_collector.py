@@ -1,8 +1,10 @@
 """A collector that takes traces by OTLP over HTTP, as OpenTelemetry's own does: protobuf at /v1/traces."""
 
+import asyncio
 import gzip
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,12 +26,15 @@ class Collector:
         self.resource: dict[str, Any] = {}
         self.url = ""
 
-    def wait_for(self, *names: str, within_s: float = 30) -> dict[str, Span]:
-        """The latest span of each of these names; fails if one does not come."""
+    async def wait_for(self, *names: str, within_s: float = 60) -> dict[str, Span]:
+        """The latest span of each of these names, as often as they are given; fails if one does not come.
+
+        To be asked before the service ends, which does not wait for a slow machine.
+        """
         deadline = time.monotonic() + within_s
-        while missing := set(names) - {span.name for span in self.spans}:
-            assert time.monotonic() < deadline, (missing, {span.name for span in self.spans})
-            time.sleep(0.02)
+        while missing := Counter(names) - Counter(span.name for span in self.spans):
+            assert time.monotonic() < deadline, (missing, [span.name for span in self.spans])
+            await asyncio.sleep(0.02)
         return {span.name: span for span in self.spans}
 
     def take(self, body: bytes) -> None:
