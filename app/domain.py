@@ -367,6 +367,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = SCOPES
     backends: tuple[str, ...] | None = None
 
+    def may_use(self, backend: str) -> bool:
+        """Whether its key is for this backend."""
+        return self.backends is None or backend in self.backends
+
 
 ANONYMOUS = Caller()
 """Where nobody in particular is calling."""

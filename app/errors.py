@@ -94,7 +94,11 @@ class NotAuthenticated(WinnowError):
 
 
 class NotAllowed(WinnowError):
-    """The caller may not do this."""
+    """The caller may not do this; `problems` point at the fields that ask for it, if any do."""
+
+    def __init__(self, detail: str, problems: tuple[FieldProblem, ...] = ()) -> None:
+        super().__init__(detail)
+        self.problems = problems
 
 
 class RateLimited(WinnowError):

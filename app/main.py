@@ -9,7 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
-from app.api.authentication import check_scopes, require_scope
+from app.api.authentication import check_scopes, guard_of
 from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
 from app.api.middleware import RequestMiddleware
@@ -98,7 +98,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         ROUTES,
         lifespan=[_lifetime(services, samples)],
         dependencies=_dependencies(services),
-        guards=[require_scope],
+        guards=[guard_of(lambda: services.access)],
         exception_handlers={
             Exception: on_error,
             NotFoundException: on_no_route,

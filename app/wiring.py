@@ -14,13 +14,14 @@ import structlog
 from app.access.access import Access
 from app.access.administration import KeyAdministration
 from app.accounting.accounts import Accounts
+from app.accounting.ledger import CallRecord
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.registry import load_sdks
 from app.backends.router import Backends, Router
 from app.config.settings import Settings, TracingSettings
 from app.config.validation import named_backends
-from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question
+from app.domain import Answer, AnswerDone, AnswerEvent, Caller, Question, TokenCount
 from app.errors import ConfigError, WinnowError
 from app.instance import Presence, installed_version, make_private
 from app.observability.metrics import Metrics
@@ -146,7 +147,13 @@ class Services:
         self.metrics = Metrics()
         self.tracer: Tracer | None = None
         self._on_close("traces", self._close_tracer)
-        self.accounts = Accounts(settings.index.home, settings.backends, settings.budgets, observe=self.metrics.called)
+        self.accounts = Accounts(
+            settings.index.home,
+            settings.backends,
+            settings.budgets,
+            observe=self._called,
+            of_key=self.access.budget,
+        )
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
@@ -200,6 +207,10 @@ class Services:
     async def _close_tracer(self) -> None:
         if self.tracer is not None:
             await self.tracer.aclose()
+
+    def _called(self, call: CallRecord, tokens: TokenCount, usd: float) -> None:
+        self.metrics.called(call, tokens, usd)
+        self.access.spend(call.key, tokens.input + tokens.output + tokens.thinking)
 
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""

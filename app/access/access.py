@@ -11,6 +11,8 @@ import structlog
 
 from app.access.key_file import KEY_FILE, KeyFile, Stamp
 from app.access.keys import ENVIRONMENT, OPERATOR, TOKEN, Key, digest_of
+from app.access.rates import Rates
+from app.backends.settings import KeyBudget
 from app.config.settings import AccessSettings
 from app.domain import SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
@@ -47,6 +49,7 @@ class Access:
         self.keyed = False
         self._settings = settings
         self._now, self._clock = now, clock
+        self._rates = Rates(clock)
         self._keys: dict[str, Key] = {}
         self._by_name: dict[str, Key] = {}
         self._callers: dict[str, Caller] = {}
@@ -96,6 +99,26 @@ class Access:
         if len({*tokens}) > 1:
             raise NotAuthenticated("the headers have different keys; send one")
         return self._owner(tokens[0])
+
+    def admit(self, caller: Caller) -> None:
+        """Count a request of this caller's. Raises RateLimited."""
+        if (key := self._by_name.get(caller.key)) is not None:
+            self._rates.admit(key)
+
+    def spend(self, name: str, tokens: int) -> None:
+        """Count tokens that a model has read or written for the key of this name."""
+        if (key := self._by_name.get(name)) is not None:
+            self._rates.spend(key, tokens)
+
+    def rate_headers(self, caller: Caller) -> list[tuple[bytes, bytes]]:
+        """What a response says of the caller's rates."""
+        key = self._by_name.get(caller.key)
+        return [] if key is None else self._rates.headers(key)
+
+    def budget(self, name: str) -> KeyBudget | None:
+        """What the key of this name is bound to."""
+        key = self._by_name.get(name)
+        return None if key is None else KeyBudget(daily_usd=key.daily_usd, monthly_usd=key.monthly_usd)
 
     async def confirm(self, caller: Caller) -> None:
         """A long stream asks again: raises NotAuthenticated once the caller's key is no longer good."""

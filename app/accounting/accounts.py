@@ -10,7 +10,7 @@ import msgspec
 
 from app.accounting import reports
 from app.accounting.benchmarks import BENCHMARKS_FILE, read_benchmarks
-from app.accounting.budgets import Budgets, BudgetState
+from app.accounting.budgets import Budgets, BudgetState, unbound
 from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Estimate, Workload
 from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
@@ -18,7 +18,7 @@ from app.accounting.metering import LedgerMeter, Observe
 from app.accounting.prices import Price, Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
 from app.backends.base import Clock
-from app.backends.settings import BackendSettings, BudgetSettings
+from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""
@@ -55,6 +55,7 @@ class Accounts:
         clock: Clock = time.monotonic,
         now: Callable[[], float] = time.time,
         observe: Observe | None = None,
+        of_key: Callable[[str], KeyBudget | None] = unbound,
     ) -> None:
         self._now = now
         self._home = home
@@ -62,7 +63,7 @@ class Accounts:
         self._opened, self._opening = False, Lock()
         self._prices = Prices(backends, now)
         self.ledger = Ledger(home / LEDGER_FILE, now=now)
-        self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now)
+        self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now, of_key)
         self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now, observe)
 
     def open(self) -> None:
@@ -80,12 +81,18 @@ class Accounts:
         """Write what is left, after the last call. Blocks."""
         self.ledger.close()
 
-    def usage(self, since: str = DEFAULT_SINCE, until: str | None = None, group_by: GroupBy = "backend") -> UsageReport:
-        """Blocks. Raises InvalidRequest, StoreUnavailable."""
+    def usage(
+        self,
+        since: str = DEFAULT_SINCE,
+        until: str | None = None,
+        group_by: GroupBy = "backend",
+        key: str | None = None,
+    ) -> UsageReport:
+        """`key`: of this key alone. Blocks. Raises InvalidRequest, StoreUnavailable."""
         span = self._span(since, until)
         if not self._opened:
             self.ledger.peek()
-        rows, total, unpriced = reports.usage(self.ledger.path, span, group_by)
+        rows, total, unpriced = reports.usage(self.ledger.path, span, group_by, key)
         return UsageReport(
             since=span[0],
             until=span[1],
@@ -93,13 +100,16 @@ class Accounts:
             rows=rows,
             total=total,
             unpriced=unpriced,
-            budgets=self.budgets.states(),
+            budgets=[one for one in self.budgets.states() if key is None or (one.scope, one.name) == ("key", key)],
             ledger=self.ledger.health() if self._opened else None,
         )
 
-    def export(self, since: str = DEFAULT_SINCE, until: str | None = None) -> Iterator[bytes]:
-        """Pages of JSON lines, one for each call. Each page blocks. Raises InvalidRequest, StoreUnavailable."""
-        return reports.export(self.ledger.path, self._span(since, until))
+    def export(self, since: str = DEFAULT_SINCE, until: str | None = None, key: str | None = None) -> Iterator[bytes]:
+        """Pages of JSON lines, one for each call, or those of one key. Each page blocks.
+
+        Raises InvalidRequest, StoreUnavailable.
+        """
+        return reports.export(self.ledger.path, self._span(since, until), key=key)
 
     def estimate(self, month: Workload) -> Estimate:
         """Uses the speeds of `winnow bench`, or else those in the ledger. Blocks. Raises StoreUnavailable."""

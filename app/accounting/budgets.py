@@ -131,8 +131,13 @@ class Reservation(msgspec.Struct, frozen=True):
     pico: int
 
 
+def unbound(_: str) -> KeyBudget | None:
+    """No key has a budget but those of the settings."""
+    return None
+
+
 class Budgets:
-    """Admits calls while there is money left. Not thread-safe.
+    """Admits calls while there is money left. Not thread-safe. `of_key` are the budgets that keys were made with.
 
     What this process spends is counted in memory; `others` is what other processes and earlier ones have spent, as the
     ledger knows it. `now`: seconds since 1970.
@@ -144,7 +149,9 @@ class Budgets:
         backends: Mapping[str, BackendSettings],
         others: Callable[[], Spending],
         now: Callable[[], float],
+        of_key: Callable[[str], KeyBudget | None] = unbound,
     ) -> None:
+        self._of_key = of_key
         self._limits: dict[BudgetKey, tuple[Limit, ...]] = dict(_limits(budgets, backends))
         self._any_key = tuple(
             _limits_of(BudgetKey("key", ANY_KEY), budgets.keys.get(ANY_KEY), f"[budgets.keys.{ANY_KEY}]")
@@ -189,10 +196,12 @@ class Budgets:
         return [self._state(limit, at) for key in keys for limit in self._of(key)]
 
     def _of(self, key: BudgetKey) -> tuple[Limit, ...]:
-        limits = self._limits.get(key)
-        if limits is None and key.scope == "key":
-            return tuple(msgspec.structs.replace(limit, key=key) for limit in self._any_key)
-        return limits or ()
+        limits = self._limits.get(key, ())
+        if key.scope != "key":
+            return limits
+        if key not in self._limits:
+            limits = tuple(msgspec.structs.replace(limit, key=key) for limit in self._any_key)
+        return (*limits, *_limits_of(key, self._of_key(key.name), f"the key {key.name}"))
 
     def _is_spent(self, limit: Limit, at: float) -> bool:
         return self._spent(limit, at) + self._reserved[limit.key] >= limit.pico

@@ -77,14 +77,15 @@ SELECT {group} AS name, count(*), sum(outcome NOT IN ('ok', 'cancelled')), sum(r
   sum(output), sum(thinking), sum(estimated), sum(pico),
   sum(price_source = 'unknown' AND input + output + thinking > 0), total(gpu_s),
   total(iif(gpu_s > 0, output + thinking, 0)), total(iif(gpu_s > 0, input + output + thinking, 0))
-FROM calls WHERE at_ms >= ? AND at_ms < ? GROUP BY name"""
+FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = ifnull(?, key) GROUP BY name"""
 
-_LATENCIES = "SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND outcome = 'ok'"
+_LATENCIES = """
+SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = ifnull(?, key) AND outcome = 'ok'"""
 
 _PAGE = """
 SELECT at_ms, id, request_id, stage, backend, kind, model, key, outcome, requests, input, cached, output, thinking,
   estimated, pico, price_source, gpu_s, latency_ms, first_token_ms
-FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? ORDER BY at_ms, id LIMIT ?"""
+FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? AND key = ifnull(?, key) ORDER BY at_ms, id LIMIT ?"""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,30 +175,31 @@ NOTHING = UsageRow(
 )
 
 
-def usage(path: Path, span: Span, group_by: GroupBy) -> tuple[list[UsageRow], UsageRow, list[str]]:
-    """The rows of the groups, their total, and the "backend: model" whose calls have no known price.
-
-    Days come in their order, other groups the most expensive first. Raises StoreUnavailable.
+def usage(
+    path: Path, span: Span, group_by: GroupBy, key: str | None = None
+) -> tuple[list[UsageRow], UsageRow, list[str]]:
+    """The rows of the groups, of all keys or of one; their total, and the "backend: model" whose calls have no known
+    price. Days come in their order, other groups the most expensive first. Raises StoreUnavailable.
     """
     with reading(path) as db:
         if db is None:
             return [], NOTHING, []
         db.execute("BEGIN")  # all queries see the ledger at one moment
-        rows, total = _rows(db, span, group_by)
+        rows, total = _rows(db, span, group_by, key)
         unpriced = db.execute(
             "SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ? "
-            "AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
-            _milliseconds(span),
+            "AND key = ifnull(?, key) AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
+            (*_milliseconds(span), key),
         )
         return rows, total, [name for (name,) in unpriced]
 
 
-def export(path: Path, span: Span, page: int = PAGE) -> Iterator[bytes]:
+def export(path: Path, span: Span, page: int = PAGE, key: str | None = None) -> Iterator[bytes]:
     """Pages of JSON lines in order of time; the ledger is never in memory as a whole. Raises StoreUnavailable."""
     (since, until), last = _milliseconds(span), 0
     while True:
         with reading(path) as db:
-            rows = db.execute(_PAGE, (since, last, until, page)).fetchall() if db else []
+            rows = db.execute(_PAGE, (since, last, until, key, page)).fetchall() if db else []
         if rows:
             yield b"".join(msgspec.json.encode(_exported(row)) + b"\n" for row in rows)
         if len(rows) < page:
@@ -217,13 +219,13 @@ def throughput(path: Path, span: Span) -> list[Throughput]:
     return [Throughput(**dict(zip(names, row, strict=True))) for row in rows]
 
 
-def _rows(db: sqlite3.Connection, span: Span, group: str) -> tuple[list[UsageRow], UsageRow]:
+def _rows(db: sqlite3.Connection, span: Span, group: str, key: str | None) -> tuple[list[UsageRow], UsageRow]:
     """The groups, and all of them together."""
-    sums = db.execute(_SUMS.format(group=_GROUPS[group]), _milliseconds(span)).fetchall()
+    sums = db.execute(_SUMS.format(group=_GROUPS[group]), (*_milliseconds(span), key)).fetchall()
     if not sums:
         return [], NOTHING
     latencies: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
-    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), _milliseconds(span)):
+    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), (*_milliseconds(span), key)):
         latencies[name].append(ms)
     # Not numpy: the command line imports this module to show the report of a running service.
     ordered = {name: sorted(values) for name, values in latencies.items()}

@@ -1,13 +1,14 @@
 """Which keys a request has, who that makes its caller, and what of the API that caller may use."""
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from litestar import Litestar
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
+from litestar.types import Guard
 
 from app.access.access import Access
 from app.access.keys import OPERATOR
@@ -56,14 +57,21 @@ def _is_operator(headers: Iterable[tuple[bytes, bytes]], presence: Presence | No
     return presence is not None and secrets.compare_digest(given, presence.token.encode())
 
 
-def require_scope(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """The guard of every route, called before the body is read. Raises NotAuthenticated, NotAllowed."""
-    needed = _scopes_of(handler)
-    if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
-        return
-    caller = caller_of(connection)
-    if ANY not in needed:
-        need(caller, *needed)
+def guard_of(access: Callable[[], Access]) -> Guard:
+    """The guard of every route, called before the body is read. It raises NotAuthenticated, NotAllowed, RateLimited."""
+
+    def require_scope(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        needed = _scopes_of(handler)
+        if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
+            return
+        caller = caller_of(connection)
+        if ANY not in needed:
+            need(caller, *needed)
+        if "metrics" not in needed:  # a rate that was set for searches must not refuse the scrape
+            connection.scope["state"]["rated"] = True
+            access().admit(caller)
+
+    return require_scope
 
 
 def need(caller: Caller, *scopes: str) -> None:

@@ -23,7 +23,17 @@ from litestar.types import Receive, Send
 from msgspec import Meta
 
 from app.api.problem_details import Problem, note_failure, problem_of
-from app.api.request import BUSY, HUNG_UP, BodyRequest, ClientGone, StrictJSON, decode, request_id, require_plain
+from app.api.request import (
+    BUSY,
+    HUNG_UP,
+    BodyRequest,
+    ClientGone,
+    StrictJSON,
+    decode,
+    permit_backends,
+    request_id,
+    require_plain,
+)
 from app.domain import Usage
 from app.errors import InvalidRequest, TooLarge, pointing_at
 from app.observability.timing import Stopwatch
@@ -102,7 +112,9 @@ def options_in_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[Opt
         if name == ROWS:
             raise pointing_at(f"/{ROWS}", "with JSON lines the rows are the texts; leave this out")
         given[name] = value if _is_text(fields.get(name)) else _from_json(name, value)
-    return decode(msgspec.json.encode(given), kind)
+    options = decode(msgspec.json.encode(given), kind)
+    permit_backends(request, options)
+    return options
 
 
 def _is_text(kind: Any) -> bool:

@@ -52,7 +52,7 @@ PAGE_HEADERS = (
 )
 """Pages show text that nobody has reviewed: a script that slipped through the escaping would not run."""
 
-EXPOSED = b"X-Request-Id, Retry-After, Location"
+EXPOSED = b"X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy"
 METHODS = b"GET, HEAD, POST, PUT, DELETE"
 PREFLIGHT_S = b"600"
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9_, -]{1,1000}")
@@ -113,7 +113,8 @@ class RequestMiddleware:
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state["status"] = int(message["status"])
-                message["headers"] = _completed(message.get("headers", ()), more)
+                rates = self._services.access.rate_headers(state["caller"]) if "rated" in state else ()
+                message["headers"] = _completed(message.get("headers", ()), (*more, *rates))
             elif without_body:
                 if state.setdefault("head_sent", message) is not message:
                     return

@@ -94,7 +94,7 @@ def problem_of(exc: Exception, instance: str) -> Problem:
         status=STATUS[listed],
         detail=str(exc),
         instance=instance,
-        errors=exc.problems if isinstance(exc, InvalidRequest) else (),
+        errors=exc.problems if isinstance(exc, InvalidRequest | errors.NotAllowed) else (),
         fallbacks=getattr(exc, "failures", ()) or msgspec.UNSET,
     )
 

@@ -17,8 +17,8 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
-from app.domain import Caller
-from app.errors import FieldProblem, InvalidRequest, NotAuthenticated, TooLarge, UnsupportedMediaType
+from app.domain import ANONYMOUS, Caller
+from app.errors import FieldProblem, InvalidRequest, NotAllowed, NotAuthenticated, TooLarge, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -137,7 +137,9 @@ class StrictJSON(AbstractDTO[T]):
 
     def decode_bytes(self, value: bytes) -> T:
         self.check_headers()
-        return decode(value, self.model_type)
+        body = decode(value, self.model_type)
+        permit_backends(self.asgi_connection, body)
+        return body
 
     @classmethod
     def leaves_body(cls, _request: "BodyRequest") -> bool:
@@ -284,6 +286,19 @@ def caller_of(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
         raise state.get("refusal") or NotAuthenticated("nobody has checked who is calling")
     caller: Caller = state["caller"]
     return caller
+
+
+def permit_backends(connection: ASGIConnection[Any, Any, Any, Any], body: msgspec.Struct) -> None:
+    """Raise NotAllowed, with the field, for a backend that the caller's key is not for.
+
+    That is before any work; `app.backends.router.Route` keeps to the key's backends in any case.
+    """
+    caller: Caller = connection.scope.get("state", {}).get("caller", ANONYMOUS)
+    for field in ("backend", "answer_backend"):
+        name = getattr(body, field, None)
+        if name not in (None, "auto") and not caller.may_use(name):
+            detail = f"the key {caller.key!r} may not use this backend; it may use {', '.join(caller.backends or ())}"
+            raise NotAllowed(detail, (FieldProblem(f"/{field}", detail),))
 
 
 Result = TypeVar("Result")

@@ -449,19 +449,28 @@ class Account:
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls a model and why. `stage` is "rank", "answer", "chat", ...; `key` names the API key of the caller."""
+    """Who calls a model and why. `stage` is "rank", "answer", "chat", ...; `key` names the API key of the caller.
+
+    `backends` are those that the key is for, None: all.
+    """
 
     stage: str
     deadline: Deadline
     account: Account
     key: str = ANONYMOUS
     request_id: str = ""
+    backends: tuple[str, ...] | None = None
 
 
 def call_of(stage: str, seconds: float, caller: Caller) -> Call:
     """A call of this caller's, from now on for so many seconds, on an account of its own."""
     return Call(
-        stage=stage, deadline=Deadline(seconds), account=Account(), key=caller.key, request_id=caller.request_id
+        stage=stage,
+        deadline=Deadline(seconds),
+        account=Account(),
+        key=caller.key,
+        request_id=caller.request_id,
+        backends=caller.backends,
     )
 
 

@@ -15,6 +15,7 @@ from app.errors import (
     BudgetExceeded,
     ConfigError,
     MissingCapability,
+    NotAllowed,
     Overloaded,
     Refused,
     Resting,
@@ -197,11 +198,16 @@ class Route:
     async def first(self, call: Call, serve: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
         """The result of the first backend for which `serve` succeeds.
 
+        Only backends that the caller's key is for are asked; NotAllowed where it is for none of them.
         `serve` gets the time by which it must be done while another backend could take over, else None.
         """
         failures: dict[str, WinnowError] = {}
+        clients = [client for client in self.clients if call.backends is None or client.name in call.backends]
+        if not clients:
+            names = ", ".join(client.name for client in self.clients)
+            raise NotAllowed(f"the key {call.key!r} may not use {names}; it may use {', '.join(call.backends or ())}")
         # Those that are down come last: the check that said so may be out of date.
-        order = sorted(self.clients, key=lambda client: client.health == "down")
+        order = sorted(clients, key=lambda client: client.health == "down")
         for number, client in enumerate(order):
             if failures and call.deadline.left() <= 0:
                 break

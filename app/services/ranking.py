@@ -11,7 +11,7 @@ from app.backends.router import NONE, Backends, Route, Router
 from app.backends.settings import AUTO
 from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
-from app.errors import InvalidRequest, MissingCapability, Refused, UnknownBackend, WinnowError
+from app.errors import InvalidRequest, MissingCapability, NotAllowed, Refused, UnknownBackend, WinnowError
 from app.ranking.models import Ranking, Spread
 from app.ranking.reranker import RankingTask, Reranker
 from indexing.documents import Candidate
@@ -103,7 +103,7 @@ class Rankers:
             )
         except WinnowError as exc:
             # A caller who names a backend that turns out to be unable must hear of it.
-            mistaken = route.requested != AUTO and isinstance(exc, MissingCapability | UnknownBackend)
+            mistaken = route.requested != AUTO and isinstance(exc, MissingCapability | NotAllowed | UnknownBackend)
             if options.on_failure == "fail" or mistaken:
                 raise
             return _unranked(exc, route, call)

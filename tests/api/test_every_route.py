@@ -29,6 +29,7 @@ class Door:
         self.access = Access(home, AccessSettings())
         self.presence = None
         self.metrics = Metrics()
+        self.tracer = None
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a refused request has reached {name}")

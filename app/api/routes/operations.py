@@ -9,7 +9,7 @@ from litestar import Response, get
 from litestar.openapi import ResponseSpec
 
 from app.api.openapi import problems
-from app.api.request import Injected
+from app.api.request import BodyRequest, Injected, caller_of
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.router import Backend, Backends
@@ -131,14 +131,16 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
     opt={"scope": "any"},
 )
 async def show_backends(
-    backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
+    request: BodyRequest, backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
 ) -> BackendList:
     """Every name that `backend` and `answer_backend` take. No secrets, no addresses."""
     return BackendList(
         default=backends.default,
         auto=await rankers.auto_backend(),
         routing=[client.name for client in pool.router.auto],
-        backends=[_status(backend, pool.router.clients) for backend in backends],
+        backends=[
+            _status(backend, pool.router.clients) for backend in backends if caller_of(request).may_use(backend.name)
+        ],
     )
 
 

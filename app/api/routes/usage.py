@@ -22,7 +22,7 @@ from app.accounting.estimator.models import (
 )
 from app.accounting.reports import DEFAULT_SINCE, ExportedCall, GroupBy
 from app.api.openapi import problems
-from app.api.request import Injected, StrictJSON
+from app.api.request import BodyRequest, Injected, StrictJSON, caller_of
 from app.errors import pointing_at
 
 LINES = "application/x-ndjson"
@@ -40,13 +40,17 @@ Until = Annotated[str | None, QueryParameter(description="As `since`; default: n
     opt={"scope": "any"},
 )
 async def show_usage(
+    request: BodyRequest,
     accounts: Injected[Accounts],
     since: Since = DEFAULT_SINCE,
     until: Until = None,
     group_by: FromQuery[GroupBy] = "backend",
 ) -> UsageReport:
-    """Calls, tokens, cost and latencies of the model calls by group, and the state of the budgets."""
-    return await asyncio.to_thread(accounts.usage, since, until, group_by)
+    """Calls, tokens, cost and latencies of the model calls by group, and the state of the budgets.
+
+    A key without the scope `admin` sees its own calls and budgets.
+    """
+    return await asyncio.to_thread(accounts.usage, since, until, group_by, own_key(request))
 
 
 @get(
@@ -62,11 +66,19 @@ async def show_usage(
     raises=[],
     opt={"scope": "any"},
 )
-async def export_usage(accounts: Injected[Accounts], since: Since = DEFAULT_SINCE, until: Until = None) -> Stream:
+async def export_usage(
+    request: BodyRequest, accounts: Injected[Accounts], since: Since = DEFAULT_SINCE, until: Until = None
+) -> Stream:
     """The rows of the ledger in order of time, one JSON object per line, streamed."""
-    pages = accounts.export(since, until)
+    pages = accounts.export(since, until, own_key(request))
     first = await _next(pages)  # while a failure can still have a status
     return Stream(_stream(first, pages), media_type=LINES)
+
+
+def own_key(request: BodyRequest) -> str | None:
+    """The key whose usage the caller may see; None: that of all."""
+    caller = caller_of(request)
+    return None if "admin" in caller.scopes else caller.key
 
 
 async def _stream(first: bytes | None, pages: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ import pytest
 
 from app.api.problem_details import STATUS
 from app.config.settings import Settings
-from app.errors import RateLimited, UpstreamError
+from app.errors import UpstreamError
 from app.main import create_app
 from app.wiring import build_services
 from indexing.errors import UnreadableDocument
@@ -30,8 +30,8 @@ _EXAMPLE = re.compile(r"^`(\w+)`[^\n]*:\n\n```json\n(.*?)^```", re.MULTILINE | r
 
 _STATUS = re.compile(r"^\| (\d{3}) \| (`.*?`) \|", re.MULTILINE)
 
-NEVER_SENT = (RateLimited, UpstreamError, UnreadableDocument)
-"""There are no rates of callers yet; the others are sent as their subclasses, or as a document's result."""
+NEVER_SENT = (UpstreamError, UnreadableDocument)
+"""They are sent as their subclasses, or as a document's result."""
 
 Schema = dict[str, Any]
 Row = tuple[str, str, str]

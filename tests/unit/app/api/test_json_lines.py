@@ -185,6 +185,7 @@ class Door:
         self.access = Access(Path("/nowhere"), AccessSettings())
         self.presence = None
         self.metrics = Metrics()
+        self.tracer = None
         self.stopping = asyncio.Event()
         if stopping:
             self.stopping.set()

@@ -1,0 +1,147 @@
+"""What a key is bound to: backends, requests and tokens a minute, budgets, and its own usage."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.access.keys import KeyRequest
+from app.domain import Scope
+from app.wiring import Services
+from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.models import client_of, gemini, services_for
+
+pytestmark = pytest.mark.anyio
+
+TASKS: tuple[Scope, ...] = ("search", "answer", "tasks")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[GeminiServer]:
+    async with GeminiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def services(server: GeminiServer, tmp_path: Path) -> Services:
+    return services_for(tmp_path, {"first": gemini(server), "second": gemini(server)})
+
+
+@pytest.fixture
+async def client(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(services) as client:
+        yield client
+
+
+def sending(services: Services, client: httpx.AsyncClient, **bounds: Any) -> None:
+    """Have the client send a new key that is bound like this."""
+    bounds = {"name": "ci", "scopes": TASKS, **bounds}
+    client.headers["X-API-Key"] = services.access.file.create(KeyRequest(**bounds))[1]
+    services.access.load()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/chat", {"message": "x", "backend": "first"}, "/backend"),
+        ("/search", {"query": "x", "backend": "first"}, "/backend"),
+        ("/answer", {"query": "x", "answer_backend": "first"}, "/answer_backend"),
+        ("/classify", {"texts": ["x"], "backend": "first"}, "/backend"),
+    ],
+)
+async def test_another_backend_is_refused(
+    services: Services, client: httpx.AsyncClient, server: GeminiServer, path: str, body: Any, pointer: str
+) -> None:
+    """With the field, before any work."""
+    sending(services, client, backends=("second",))
+    reply = await client.post(path, json=body)
+    assert reply.status_code == 403
+    assert reply.json()["errors"][0]["pointer"] == pointer
+    assert server.bodies == []
+
+
+async def test_rows_may_not_name_another_backend_either(services: Services, client: httpx.AsyncClient) -> None:
+    """The options of JSON lines are in the URL."""
+    sending(services, client, backends=("second",))
+    lines = {"Content-Type": "application/x-ndjson"}
+    assert (await client.post("/classify?backend=first", content=b'"x"', headers=lines)).status_code == 403
+
+
+@pytest.mark.parametrize("named", [{}, {"backend": "auto"}, {"backend": "second"}])
+async def test_auto_is_among_the_keys_backends(services: Services, client: httpx.AsyncClient, named: Any) -> None:
+    """Although another would come first."""
+    sending(services, client, backends=("second",))
+    reply = await client.post("/chat", json={"message": "x", **named})
+    assert (reply.status_code, reply.json()["backend"]["used"]) == (200, "second")
+    assert [one["name"] for one in (await client.get("/backends")).json()["backends"]] == [
+        "none",
+        "extractive",
+        "second",
+    ]
+
+
+async def test_other_formats_keep_to_them_too(
+    services: Services, client: httpx.AsyncClient, server: GeminiServer
+) -> None:
+    """A backend that is a model's name there is refused in the client's own shape."""
+    sending(services, client, backends=("second",))
+    body = {"model": "first", "messages": [{"role": "user", "content": "x"}]}
+    reply = await client.post("/v1/chat/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (403, "permission_error")
+    assert "may not use first" in reply.json()["error"]["message"]
+    assert server.bodies == []
+
+
+async def test_requests_beyond_the_rate_are_429(services: Services, client: httpx.AsyncClient) -> None:
+    """With Retry-After, and what the key may use, in each client's shape; another key is served."""
+    sending(services, client, requests_per_minute=2)
+    replies = [await client.get("/version") for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429]
+    assert replies[0].headers["ratelimit-policy"] == '"requests";q=2;w=60'
+    assert replies[0].headers["ratelimit"].startswith('"requests";r=1;')
+    assert 1 <= int(replies[2].headers["retry-after"]) <= 30
+    assert replies[2].json()["type"] == "urn:winnow:problem:rate-limited"
+    reply = await client.post("/v1/embeddings", json={"input": "x"})
+    assert (reply.status_code, reply.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert "retry-after" in reply.headers
+    assert (await client.get("/health/live")).status_code == 200
+    sending(services, client, name="other")
+    assert (await client.get("/version")).status_code == 200
+
+
+async def test_tokens_beyond_the_rate_are_429(services: Services, client: httpx.AsyncClient) -> None:
+    """The request that uses more than there is is served, the next one waits."""
+    sending(services, client, tokens_per_minute=1)
+    statuses = [(await client.post("/chat", json={"message": "x"})).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+
+
+async def test_a_keys_budget_is_402(services: Services, client: httpx.AsyncClient, server: GeminiServer) -> None:
+    """That of the key alone, with the reason; another key goes on."""
+    sending(services, client, daily_usd=0.0000001)
+    assert (await client.post("/chat", json={"message": "x", "backend": "first"})).status_code == 200
+    reply = await client.post("/chat", json={"message": "x", "backend": "first"})
+    assert reply.status_code == 402
+    assert "by key 'ci' is spent" in reply.json()["detail"]
+    assert "daily_usd in the key ci sets it" in reply.json()["detail"]
+    sending(services, client, name="other")
+    assert (await client.post("/chat", json={"message": "x", "backend": "first"})).status_code == 200
+
+
+async def test_a_key_sees_its_own_usage(services: Services, client: httpx.AsyncClient) -> None:
+    """Calls, exports and budgets; an admin sees those of all."""
+    seen = {}
+    for name, scopes in (("one", TASKS), ("two", TASKS), ("root", ("admin",))):
+        sending(services, client, name=name, scopes=scopes, monthly_usd=5.0)
+        assert (await client.post("/chat", json={"message": "x"})).status_code == 200
+        report = (await client.get("/usage?group_by=key")).json()
+        exported = (await client.get("/usage/export")).text.splitlines()
+        budgets = sorted(budget["name"] for budget in report["budgets"])
+        seen[name] = (sorted(row["name"] for row in report["rows"]), report["total"]["calls"], len(exported), budgets)
+    assert seen == {
+        "one": (["one"], 1, 1, ["one"]),
+        "two": (["two"], 1, 1, ["two"]),
+        "root": (["one", "root", "two"], 3, 3, ["one", "root", "two"]),
+    }
