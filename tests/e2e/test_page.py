@@ -521,6 +521,23 @@ def test_an_answer_goes_on_while_another_view_is_open(scene: Scene) -> None:
     assert scene.page.run("return document.querySelectorAll('.turn').length") == 1
 
 
+def test_a_question_need_not_wait_for_the_welcome(scene: Scene) -> None:
+    """Whoever asks while the documents are still being counted keeps the answer."""
+    scene.open("status")
+    scene.page.run(
+        "const real = fetch; window.asked = false; window.fetch = async (url, options) => {"
+        "  if (options.method === 'GET' && url.startsWith('documents')) {"
+        "    while (!window.asked) await new Promise((resolve) => setTimeout(resolve, 10));"
+        "  }"
+        "  return real(url, options);"
+        "}; location.hash = '#/ask'"
+    )
+    scene.page.until("document.querySelector('textarea')")
+    scene.ask("When does dental cover start?")
+    scene.page.run("window.asked = true; await new Promise((resolve) => setTimeout(resolve, 300))")
+    assert scene.text(".answer-text").startswith("Dental cover starts")
+
+
 def test_the_keyboard_reaches_everything(scene: Scene) -> None:
     """The first link skips the frame; where the focus is, is seen."""
     scene.open("search")

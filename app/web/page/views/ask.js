@@ -54,7 +54,9 @@ export function askView() {
     running?.abort();
     turns = [];
     fresh.hidden = true;
-    fill(thread, await welcome((text) => ask(text)));
+    fill(thread);
+    const shown = await welcome((text) => ask(text));
+    if (!thread.childElementCount) fill(thread, shown); // else somebody was quicker to ask
     question.focus({ preventScroll: true });
   }
 
