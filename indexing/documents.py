@@ -76,7 +76,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` tells records of one source apart: a record's own id, or its place as "#17"; "" for a source that is one
     document. For formats that are text already (txt, md, json, csv ...) `text` is the decoded file itself, unchanged,
-    so that offsets are valid in the file; for the others it is what the reader extracted.
+    so that offsets are valid in the file; for the others it is what the reader extracted. `allowed` are the groups that
+    may see it, if not all of its tenant may.
     """
 
     text: str
@@ -86,6 +87,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[Block, ...] = ()
     pages: tuple[PageStart, ...] = ()
     metadata: Mapping[str, Any] = {}
+    allowed: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """32 hex digits over everything that a passage is made from."""
@@ -94,6 +96,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
             digest.update(part.encode("utf-8", "surrogatepass"))
             digest.update(b"\0")
         digest.update(msgspec.json.encode((self.blocks, self.pages, self.metadata), order="sorted"))
+        if self.allowed:
+            digest.update(msgspec.json.encode(self.allowed))
         return digest.hexdigest()
 
 

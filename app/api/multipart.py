@@ -9,10 +9,10 @@ from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Sche
 from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.request import BodyRequest, CountBytes, decode, limited, require_json
+from app.api.request import BodyRequest, CountBytes, caller_of, decode, limited, require_json
 from app.api.schemas import Name
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
-from app.services.document_validation import Submission, SubmittedFile, failed
+from app.services.document_validation import MAX_GROUPS, Submission, SubmittedFile, failed, owned
 from app.text.fencing import clean
 from indexing.documents import Document
 from indexing.pipeline.ingest import SubmittedDocument
@@ -100,13 +100,25 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Annotated[dict[str, Any], Meta(description="At most 64 KiB as JSON, 8 levels deep, integers of 64 bits.")]
         | None
     ) = None
+    tenant: Annotated[str, Meta(description="For a key without a tenant alone: whose document it is.")] | None = None
+    allowed: (
+        Annotated[list[str], Meta(min_length=1, description="The groups that may see it; without, all of its tenant.")]
+        | None
+    ) = None
 
     def to_document(self) -> SubmittedDocument:
         """As the use case takes it. Raises ValueError for an empty id."""
         if self.id == "":
             raise ValueError("an id has 1 to 512 characters")
-        document = Document(text=self.text, title=self.title or "", metadata=self.metadata or {})
-        return SubmittedDocument(document=document, id=self.id or "", source=self.source or "")
+        document = Document(
+            text=self.text,
+            title=self.title or "",
+            metadata=self.metadata or {},
+            allowed=tuple(sorted(set(self.allowed or ()))),
+        )
+        return SubmittedDocument(
+            document=document, id=self.id or "", source=self.source or "", tenant=self.tenant or ""
+        )
 
 
 class DocumentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,8 +151,13 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 async def read_upload(request: BodyRequest, max_json_bytes: int, count: CountBytes) -> Upload:
     """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `count` raises."""
     if is_form(request.headers.get("content-type")):
-        return await _from_form(request, count)
-    return _from_json(await read_json(request, max_json_bytes, count))
+        return _of_caller(await _from_form(request, count), request)
+    return _of_caller(_from_json(await read_json(request, max_json_bytes, count)), request)
+
+
+def _of_caller(upload: Upload, request: BodyRequest) -> Upload:
+    submissions = owned(upload.submissions, caller_of(request).audience)
+    return msgspec.structs.replace(upload, submissions=submissions)
 
 
 async def read_json(request: BodyRequest, max_bytes: int, count: CountBytes) -> bytes:
@@ -183,10 +200,15 @@ def request_body() -> RequestBody:
     """Both forms of the body of documents."""
     return both_bodies(
         DocumentsRequest,
-        {"files": FILES, "collection": Schema(type="string", min_length=1, max_length=255)},  # type: ignore[arg-type]
+        {
+            "files": FILES,
+            "collection": Schema(type="string", min_length=1, max_length=255),  # type: ignore[arg-type]
+            "tenant": Schema(type="string", max_length=64),  # type: ignore[arg-type]
+            "allowed": Schema(type="array", items=Schema(type="string")),  # type: ignore[arg-type]
+        },
         ["files"],
         "Files of any format that is read, several under the same name `files`. A file of records (JSON lines, a JSON "
-        "array) is several documents.",
+        "array) is several documents. Each `allowed` names a group that may see them.",
     )
 
 
@@ -220,29 +242,42 @@ def _bytes(escape: bytes) -> bytes:
 
 
 async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:
-    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 1, count)
-    if unknown := {part.name for part in parts} - {"files", "collection"}:
-        raise refused(*((name, "unknown field; known are files, collection") for name in sorted(unknown)))
+    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 2 + MAX_GROUPS, count)
+    if unknown := {part.name for part in parts} - {"files", *_FIELDS}:
+        known = ", ".join(("files", *_FIELDS))
+        raise refused(*((name, f"unknown field; known are {known}") for name in sorted(unknown)))
     files = [part for part in parts if part.name == "files"]
     if not 1 <= len(files) <= MAX_DOCUMENTS:
         raise refused(("files", f"1 to {MAX_DOCUMENTS} files are expected, not {len(files)}"))
     if not all(file.filename for file in files):
         raise refused(("files", "every part must be a file with a filename"))
+    tenant = _text(parts, "tenant", "")
+    allowed = tuple(sorted({part.text() for part in parts if part.name == "allowed"}))
+    if "" in allowed:
+        raise refused(("allowed", "the name of a group is expected, not an empty text"))
     submissions: list[Submission] = [
         SubmittedFile(
-            name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS], data=file.data, media_type=file.media_type
+            name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS],
+            data=file.data,
+            media_type=file.media_type,
+            tenant=tenant,
+            allowed=allowed,
         )
         for file in files
     ]
-    return Upload(collection=_collection(parts), submissions=submissions, size=sum(len(file.data) for file in files))
+    size = sum(len(file.data) for file in files)
+    return Upload(collection=_text(parts, "collection", "default"), submissions=submissions, size=size)
 
 
-def _collection(parts: Sequence[Part]) -> str:
-    named = [part for part in parts if part.name == "collection"]
-    name = named[0].text() if named else "default"
-    if len(named) > 1 or any(part.filename is not None for part in named) or not 1 <= len(name) <= 255:
-        raise refused(("collection", "one text of 1 to 255 characters is expected"))
-    return clean(name)
+_FIELDS = ("collection", "tenant", "allowed")
+
+
+def _text(parts: Sequence[Part], field: str, default: str) -> str:
+    named = [part for part in parts if part.name == field]
+    text = named[0].text() if named else default
+    if len(named) > 1 or any(part.filename is not None for part in named) or (named and not 1 <= len(text) <= 255):
+        raise refused((field, "one text of 1 to 255 characters is expected"))
+    return clean(text)
 
 
 def refused(*match: tuple[str, str]) -> InvalidRequest:

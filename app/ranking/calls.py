@@ -71,11 +71,13 @@ class ModelCalls:
     judge's blocks (less for long passages).
     """
 
-    def __init__(self, grader: Grader, cache: ScoreCache, query: str, fence: str, most: int) -> None:
+    def __init__(self, grader: Grader, cache: ScoreCache, query: str, fence: str, most: int, tenant: str = "") -> None:
         self._grader, self._cache = grader, cache
         self._query, self._fence = query, fence
         self._most = most
-        self._key_parts = (grader.name, grader.model, PROMPT_VERSION, " ".join(query.split()))
+        # What another tenant asked must not show in the time and the cost of this one.
+        owner = (f"tenant {tenant}",) if tenant else ()
+        self._key_parts = (grader.name, grader.model, PROMPT_VERSION, " ".join(query.split()), *owner)
 
     async def grade(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
         """One round of concurrent calls."""

@@ -41,7 +41,8 @@ CANCEL_GRACE_S = 0.02
 
 
 class RankingTask(msgspec.Struct, frozen=True, kw_only=True):
-    """One ranking to be made. A model reads at most `depth` candidates, for the sake of the best `top`.
+    """One ranking to be made. A model reads at most `depth` candidates, for the sake of the best `top`. Its replies are
+    kept for later rankings of the same `tenant`.
 
     `spread` is that of the candidates' priors, where it is known beforehand. `later`: better priors by id, which may
     come while the model reads; only where `joins_late` says so.
@@ -54,6 +55,7 @@ class RankingTask(msgspec.Struct, frozen=True, kw_only=True):
     top: int = 10
     spread: Spread | None = None
     later: asyncio.Future[Mapping[str, float]] | None = None
+    tenant: str = ""
 
 
 class Reranker:
@@ -147,7 +149,7 @@ class _Run:
         shown = [text for candidate in deepest for text in (candidate.passage.title, candidate.passage.text)]
         # The fence must stand in nothing that a prompt may hold.
         fence = draw_fence([task.query, *shown, *(passage.text for passage in read)], settings.fence)
-        self.calls = ModelCalls(grader, settings.cache, task.query, fence, settings.block)
+        self.calls = ModelCalls(grader, settings.cache, task.query, fence, settings.block, task.tenant)
 
     def result(self, order: Sequence[Ranked], degraded: str) -> Ranking:
         """The ranking with what it took."""

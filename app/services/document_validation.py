@@ -1,5 +1,6 @@
 """Validation of submitted documents: what can be indexed, and why the rest cannot. Pure."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import msgspec
 
 from app.text.fencing import clean
+from indexing.documents import EVERYTHING, Audience, Document
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+from indexing.pipeline.planning import own_id
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
@@ -20,11 +23,27 @@ _INTEGERS = range(-(2**63), 2**63)
 
 
 class SubmittedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is still to be read. `media_type` is the one that its sender declares."""
+    """A file that is still to be read. `media_type` is the one that its sender declares.
+
+    Its documents become those of `tenant`, for the groups `allowed`; `writer` as of `SubmittedDocument`.
+    """
 
     name: str
     data: bytes
     media_type: str | None = None
+    tenant: str = ""
+    allowed: tuple[str, ...] = ()
+    writer: Audience = EVERYTHING
+
+    def submitted(self, document: Document) -> SubmittedDocument:
+        """A document that was read from it."""
+        return SubmittedDocument(
+            document=msgspec.structs.replace(document, allowed=self.allowed),
+            id=own_id(document),
+            source=self.name,
+            tenant=self.tenant,
+            writer=self.writer,
+        )
 
 
 Validated = SubmittedDocument | DocumentResult
@@ -42,6 +61,39 @@ def failed(reason: str, detail: str, id: str | None = None, source: str = "") ->
     return DocumentResult(id=id, source=source, status="failed", reason=reason, detail=detail)
 
 
+MAX_GROUPS = 64
+_TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_GROUP = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+
+
+def owned(submissions: Iterable[Submission], writer: Audience) -> list[Submission]:
+    """What `writer` submits, as documents of its tenant; those that it may not write become failures.
+
+    Nobody writes what they could not see, replace or delete. An operator may name the tenant.
+    """
+    return [_owned(one, writer) for one in submissions]
+
+
+def _owned(submission: Submission, writer: Audience) -> Submission:
+    if isinstance(submission, DocumentResult):
+        return submission
+    if isinstance(submission, SubmittedFile):
+        allowed, document_id, source = submission.allowed, None, submission.name
+    else:
+        allowed, document_id, source = submission.document.allowed, submission.id or None, submission.source
+    tenant = submission.tenant or writer.tenant
+    if tenant and not _TENANT.fullmatch(tenant):
+        return failed("invalid_tenant", "a tenant has 1 to 64 characters of A-Z a-z 0-9 _ . -", document_id, source)
+    if not (writer.unrestricted or tenant == writer.tenant):
+        return failed("invalid_tenant", "this key writes for its own tenant only", document_id, source)
+    if len(allowed) > MAX_GROUPS or not all(map(_GROUP.fullmatch, allowed)):
+        detail = f"at most {MAX_GROUPS} groups, each of 1 to 128 characters without control characters, may be named"
+        return failed("invalid_groups", detail, document_id, source)
+    if not writer.sees(tenant, allowed):
+        return failed("invalid_groups", "none of these groups is one of this key's", document_id, source)
+    return msgspec.structs.replace(submission, tenant=tenant, writer=writer)
+
+
 def validate(submissions: Iterable[Validated]) -> list[Validated]:
     """Clean the documents and give them ids. Those that cannot be indexed, and repeated ids, become failures."""
     seen: set[str] = set()
@@ -49,11 +101,11 @@ def validate(submissions: Iterable[Validated]) -> list[Validated]:
     for submission in submissions:
         document = _cleaned(submission) if isinstance(submission, SubmittedDocument) else submission
         if isinstance(document, SubmittedDocument):
-            if document.id in seen:
+            if document.key() in seen:
                 detail = "an earlier document of the same request has this id"
                 document = failed("duplicate_id", detail, document.id, document.source)
             else:
-                seen.add(document.id)
+                seen.add(document.key())
         validated.append(document)
     return validated
 
@@ -86,7 +138,7 @@ def _cleaned(submitted: SubmittedDocument) -> Validated:
         key=_composed(clean(document.key)),
         metadata=metadata,
     )
-    result = SubmittedDocument(document=cleaned, id=document_id, source=source)
+    result = msgspec.structs.replace(submitted, document=cleaned, id=document_id, source=source)
     return msgspec.structs.replace(result, id=result.document_id())
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from app.errors import InvalidRequest
 from app.services.documents import Documents
+from indexing.documents import EVERYTHING, Audience, document_key
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.recovery import document_of
 
@@ -16,7 +17,10 @@ Origin = Literal["file", "api"]
 
 
 class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it current."""
+    """A document. `passages` counts them. `origin` "file": `winnow index` read it from a file and keeps it current.
+
+    It belongs to `tenant` ("": to none), of which only the groups `allowed` may see it, if any are named.
+    """
 
     id: str
     title: str
@@ -24,6 +28,8 @@ class DocumentEntry(msgspec.Struct, frozen=True, kw_only=True):
     passages: int
     indexed_at: datetime
     origin: Origin
+    tenant: str = ""
+    allowed: tuple[str, ...] = ()
 
 
 class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,22 +63,34 @@ class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
     text_complete: bool | None
 
 
-async def list_documents(documents: Documents, collection: str, cursor: str, limit: int) -> DocumentList:
+async def list_documents(
+    documents: Documents, collection: str, cursor: str, limit: int, audience: Audience = EVERYTHING
+) -> DocumentList:
     """Up to `limit` documents after those of the page whose `next_cursor` is given; "" begins.
 
     Raises InvalidRequest, CollectionNotFound.
     """
-    records, more = await documents.page(collection, after=_after(cursor), limit=limit)
-    next_cursor = base64.urlsafe_b64encode(records[-1].id.encode()).decode() if more else None
+    after = _after(cursor)
+    # Of a tenant's documents the cursor has the id alone: one that names another tenant names nothing.
+    after = document_key(audience.tenant, after) if after and audience.tenant else after
+    records, more = await documents.page(collection, after=after, limit=limit, audience=audience)
+    last = (records[-1].document_id if audience.tenant else records[-1].id) if more else ""
+    next_cursor = base64.urlsafe_b64encode(last.encode()).decode() if more else None
     entries = [DocumentEntry(**_entry(record)) for record in records]
     return DocumentList(collection=collection, documents=entries, next_cursor=next_cursor)
 
 
 async def show_document(
-    documents: Documents, collection: str, document_id: str, *, include_text: bool
+    documents: Documents,
+    collection: str,
+    document_id: str,
+    *,
+    include_text: bool,
+    audience: Audience = EVERYTHING,
+    tenant: str | None = None,
 ) -> DocumentDetails:
-    """One document. Raises CollectionNotFound, NotFound."""
-    record, passages = await documents.document(collection, document_id)
+    """One document; `tenant` as of `Documents.document`. Raises CollectionNotFound, NotFound."""
+    record, passages = await documents.document(collection, document_id, audience, tenant)
     submitted = await documents.submitted_text(collection, record) if include_text else None
     text = submitted if submitted is not None else document_of(passages).text if passages else ""
     return DocumentDetails(
@@ -91,12 +109,14 @@ async def show_document(
 
 def _entry(record: DocumentRecord) -> dict[str, Any]:
     return {
-        "id": record.id,
+        "id": record.document_id,
         "title": record.title,
         "source": record.source,
         "passages": record.passages,
         "indexed_at": datetime.fromtimestamp(record.indexed_at, UTC),
         "origin": "api" if record.path is None else "file",
+        "tenant": record.tenant,
+        "allowed": record.allowed,
     }
 
 

@@ -23,7 +23,7 @@ from app.services.document_validation import (
 )
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
-from indexing.documents import EVERYTHING, Passage
+from indexing.documents import EVERYTHING, Audience, Passage, document_key
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
@@ -152,17 +152,27 @@ class Documents:
             await self.sync(SyncRequest(inputs=(), cwd=".", collection=name, delete=False))
         log.info("finished what an earlier run left", collection=name)
 
-    async def collections(self) -> list[Collection]:
-        """All collections by name."""
+    async def collections(self, audience: Audience = EVERYTHING) -> list[Collection]:
+        """By name: all for the operator, else those in which the audience has documents."""
         context = await self._context()
-        collections = [await _described(context, info) for info in await context.store.collections()]
-        collections += [await _described_damage(context, one) for one in await context.store.damaged()]
-        return sorted(collections, key=lambda collection: collection.name)
+        collections = [await _described(context, info, audience) for info in await context.store.collections()]
+        collections += [await _described_damage(context, one, audience) for one in await context.store.damaged()]
+        shown = [one for one in collections if audience.admits(one.name) and (audience.unrestricted or one.documents)]
+        return sorted(shown, key=lambda collection: collection.name)
 
-    async def collection(self, name: str) -> Collection:
-        """Raises CollectionNotFound."""
+    async def names(self, audience: Audience) -> list[str]:
+        """The names of `collections`, without those that are damaged."""
         context = await self._context()
-        return await _described(context, await context.store.info(name))
+        infos = [info for info in await context.store.collections() if audience.admits(info.name)]
+        if audience.unrestricted:
+            return [info.name for info in infos]
+        return [info.name for info in infos if (await context.manifest.seen(info.spec.lineage, audience))[0]]
+
+    async def collection(self, name: str, audience: Audience = EVERYTHING) -> Collection:
+        """Raises CollectionNotFound."""
+        audience.check(name)
+        context = await self._context()
+        return await _described(context, await context.store.info(name), audience)
 
     async def create(
         self,
@@ -172,12 +182,14 @@ class Documents:
         embedding_model: str | None = None,
         vector_size: int | None = None,
         distance: Distance | None = None,
+        audience: Audience = EVERYTHING,
     ) -> tuple[Collection, bool]:
         """The collection, and whether it is new. `model` is the configured embedding model.
 
         Raises InvalidName, EmbedderMismatch, and Conflict where it is not of the model, size or distance given.
         """
         check_name(name)
+        audience.check(name)
         context = await self._context()
         existing = await find_collection(context, name)
         size = existing.spec.dimension if existing else (await context.embedder.get()).dimension
@@ -189,15 +201,19 @@ class Documents:
             distance=(distance, actual_distance),
         )
         info = existing or await ensure_collection(context, name)
-        return await _described(context, info), existing is None
+        return await _described(context, info, audience), existing is None
 
-    async def drop(self, name: str) -> None:
-        """Delete a collection with its documents. Raises CollectionNotFound."""
+    async def drop(self, name: str, audience: Audience = EVERYTHING) -> None:
+        """Delete a collection with everybody's documents. Raises CollectionNotFound."""
+        audience.check(name)
         await drop_collection(await self._context(), name)
 
-    async def admit(self, collection: str) -> None:
-        """Check, before any work, that documents may be put there. Raises InvalidName, EmbedderMismatch."""
+    async def admit(self, collection: str, audience: Audience = EVERYTHING) -> None:
+        """Check, before any work, that documents may be put there. Raises InvalidName, EmbedderMismatch, and
+        CollectionNotFound where there is no such collection for `audience`, and it cannot make it.
+        """
         check_name(collection)
+        audience.check(collection)
         await find_collection(await self._context(), collection)
 
     @contextmanager
@@ -271,29 +287,43 @@ class Documents:
             if not isinstance(document, SubmittedDocument):
                 outcomes.append("failed")
                 continue
-            record = await context.manifest.document(info.spec.lineage, document.document_id()) if info else None
+            record = await context.manifest.document(info.spec.lineage, document.key()) if info else None
             same = record is not None and record.version == document.document.content_hash()
             outcomes.append("unchanged" if same else "updated" if record else "created")
         return outcomes
 
-    async def page(self, collection: str, *, after: str, limit: int) -> tuple[list[DocumentRecord], bool]:
-        """Up to `limit` documents by id, those after `after`, and whether more follow. Raises CollectionNotFound."""
+    async def page(
+        self, collection: str, *, after: str, limit: int, audience: Audience = EVERYTHING
+    ) -> tuple[list[DocumentRecord], bool]:
+        """Up to `limit` documents by key, those after the key `after`, and whether more follow.
+
+        Raises CollectionNotFound.
+        """
+        audience.check(collection)
         context = await self._context()
         async with self._gates.readings.visit():
             lineage = (await context.store.info(collection)).spec.lineage
-            records = await context.manifest.documents(lineage, after=after, limit=limit + 1)
+            records = await context.manifest.documents(lineage, after=after, limit=limit + 1, audience=audience)
         return records[:limit], len(records) > limit
 
-    async def document(self, collection: str, document_id: str) -> tuple[DocumentRecord, list[Passage]]:
-        """A document and its passages in order. Raises CollectionNotFound, NotFound."""
+    async def document(
+        self, collection: str, document_id: str, audience: Audience = EVERYTHING, tenant: str | None = None
+    ) -> tuple[DocumentRecord, list[Passage]]:
+        """A document and its passages in order. `tenant` says to the operator's request whose it is; None: nobody's.
+
+        Raises CollectionNotFound, NotFound.
+        """
+        audience.check(collection)
         context = await self._context()
         async with self._gates.readings.visit():
             lineage = (await context.store.info(collection)).spec.lineage
-            for spelling in _spellings(document_id):
-                while (record := await context.manifest.document(lineage, spelling)) is not None:
-                    found = await context.store.passages(collection, record.id, EVERYTHING)
+            for key in _keys(document_id, audience, tenant):
+                while (record := await context.manifest.document(lineage, key)) is not None:
+                    if not audience.sees(record.tenant, record.allowed):
+                        break
+                    found = await context.store.passages(collection, record.id, audience)
                     passages = [passage for passage in found if passage.version == record.version]
-                    if len(passages) == record.passages or record == await context.manifest.document(lineage, spelling):
+                    if len(passages) == record.passages or record == await context.manifest.document(lineage, key):
                         return record, passages
                     # Else the next version was committed in between.
         raise document_not_found(collection, document_id)
@@ -327,14 +357,23 @@ class Documents:
             outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
         return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
 
-    async def delete(self, collection: str, document_id: str, overtake: Overtake) -> bool:
-        """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`, in both cases.
+    async def delete(
+        self,
+        collection: str,
+        document_id: str,
+        overtake: Overtake,
+        audience: Audience = EVERYTHING,
+        tenant: str | None = None,
+    ) -> bool:
+        """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`, in both cases;
+        `tenant` as of `document`.
 
         Raises CollectionNotFound.
         """
+        audience.check(collection)
         context = await self._context()
-        for spelling in _spellings(document_id):
-            if await delete_document(context, collection, spelling, announce=partial(overtake, collection)):
+        for key in _keys(document_id, audience, tenant):
+            if await delete_document(context, collection, key, audience, announce=partial(overtake, collection)):
                 return True
         return False
 
@@ -368,9 +407,7 @@ class Documents:
             documents = await self._readers.read(submission.data, submission.name, submission.media_type)
         except UnreadableDocument as exc:
             return [failed(exc.reason, exc.detail, source=submission.name)]
-        return [
-            SubmittedDocument(document=document, id=own_id(document), source=submission.name) for document in documents
-        ]
+        return list(map(submission.submitted, documents))
 
     async def _put_measured(
         self,
@@ -394,12 +431,34 @@ def _spellings(document_id: str) -> Iterable[str]:
     return dict.fromkeys((unicodedata.normalize("NFC", document_id), document_id))
 
 
+def _keys(document_id: str, audience: Audience, tenant: str | None) -> list[str]:
+    """What the document may be called; nothing where another tenant's is asked for."""
+    owner = tenant if audience.unrestricted and tenant else audience.tenant
+    if tenant not in (None, owner):
+        return []
+    return [document_key(owner, spelling) for spelling in _spellings(document_id)]
+
+
 def document_not_found(collection: str, document_id: str) -> NotFound:
     """The error for a missing document."""
     return NotFound(f"document {document_id!r} not found in collection {collection!r}")
 
 
-async def _described(context: PipelineContext, info: CollectionInfo) -> Collection:
+async def _described(context: PipelineContext, info: CollectionInfo, audience: Audience) -> Collection:
+    """To others than the operator, the counts are of what they may see, and no more is told."""
+    if not audience.unrestricted:
+        documents, passages = await context.manifest.seen(info.spec.lineage, audience)
+        mismatch = info.spec.embedder != context.embedder.fingerprint
+        return Collection(
+            name=info.name,
+            documents=documents,
+            passages=passages,
+            bytes=None,
+            embedder=info.spec.embedder,
+            vector_size=info.spec.dimension,
+            distance=info.spec.distance,
+            status="embedder_mismatch" if mismatch else "ready",
+        )
     found = await compare(context.manifest, context.store, info)
     return Collection(
         name=info.name,
@@ -413,11 +472,11 @@ async def _described(context: PipelineContext, info: CollectionInfo) -> Collecti
     )
 
 
-async def _described_damage(context: PipelineContext, damaged: Damaged) -> Collection:
+async def _described_damage(context: PipelineContext, damaged: Damaged, audience: Audience) -> Collection:
     spec = damaged.spec or CollectionSpec(dimension=0, embedder="")
     return Collection(
         name=damaged.name,
-        documents=await context.manifest.count(spec.lineage),
+        documents=(await context.manifest.seen(spec.lineage, audience))[0],
         passages=0,
         bytes=None,
         embedder=spec.embedder,

@@ -3,12 +3,14 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import structlog
 
+from indexing.documents import EVERYTHING, Audience
 from indexing.pipeline.ingest import DocumentResult, Versions
 from indexing.sqlite import SqliteFile, set_aside_if_damaged, transaction
 
@@ -28,7 +30,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `expected_passages` is an estimate for all documents, `expected_done` the part of it that is indexed. `intended` is
     what the documents that are being indexed will become, so that a restart in their midst counts them rightly.
-    `number` orders the jobs; it is given when the record is saved first.
+    `number` orders the jobs; it is given when the record is saved first. `tenant` submitted it (None: the operator),
+    and its documents are for the sets of groups `allowed`.
     """
 
     number: int = 0
@@ -49,6 +52,15 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    tenant: str | None = None
+    allowed: tuple[tuple[str, ...], ...] = ()
+
+    def is_shown_to(self, audience: Audience) -> bool:
+        """Whether the audience may see all of its documents."""
+        if audience.unrestricted:
+            return True
+        ours = self.tenant is not None and audience.admits(self.collection)
+        return ours and all(audience.sees(self.tenant or "", groups) for groups in self.allowed or ((),))
 
     @property
     def position(self) -> int:
@@ -77,6 +89,10 @@ DROP TABLE overtaken;
 CREATE TABLE overtaken (
   collection TEXT NOT NULL, document TEXT NOT NULL, version TEXT NOT NULL, job INTEGER NOT NULL,
   PRIMARY KEY (collection, document, version)) WITHOUT ROWID;
+""",
+    """
+ALTER TABLE jobs ADD COLUMN tenant TEXT;
+ALTER TABLE jobs ADD COLUMN allowed TEXT NOT NULL DEFAULT '[]';
 """,
 )
 _COLUMNS = JobRecord.__struct_fields__[1:]
@@ -136,15 +152,26 @@ class JobRecords:
         return await self._file.query(_records, sql, *UNFINISHED)
 
     async def page(
-        self, *, before: int | None, limit: int, state: JobState | None, collection: str | None
+        self,
+        *,
+        before: int | None,
+        limit: int,
+        state: JobState | None,
+        collection: str | None,
+        audience: Audience = EVERYTHING,
     ) -> list[JobRecord]:
-        """Up to `limit` jobs, the newest first: those with a number below `before`, of this state and collection."""
+        """Up to `limit` jobs that the audience may see, the newest first: those with a number below `before`, of this
+        state and collection.
+        """
         conditions = {"number<?": before, "state=?": state, "collection=?": collection}
         given = {condition: value for condition, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
-        return await self._file.query(
-            _records, f"{_SELECT} {where} ORDER BY number DESC LIMIT ?", *given.values(), limit
-        )
+
+        def read(db: sqlite3.Connection) -> list[JobRecord]:
+            rows = map(_record, db.execute(f"{_SELECT} {where} ORDER BY number DESC", tuple(given.values())))
+            return list(islice((record for record in rows if record.is_shown_to(audience)), limit))
+
+        return await self._file.run(read)
 
     async def overtake(self, collection: str, versions: Mapping[str, str]) -> None:
         """Note what these documents become (id -> version, "" for none) after every unfinished job of the collection
@@ -181,13 +208,18 @@ class JobRecords:
 
 
 def _row(record: JobRecord) -> tuple[object, ...]:
-    values = {**msgspec.to_builtins(record), "intended": ",".join(record.intended)}
+    values = {
+        **msgspec.to_builtins(record),
+        "intended": ",".join(record.intended),
+        "allowed": msgspec.json.encode(record.allowed).decode(),
+    }
     return tuple(values[column] for column in _COLUMNS)
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
     values = dict(zip(JobRecord.__struct_fields__, row, strict=True))
     values["intended"] = tuple(values["intended"].split(",")) if values["intended"] else ()
+    values["allowed"] = msgspec.json.decode(values["allowed"])
     return msgspec.convert(values, JobRecord)
 
 

@@ -21,8 +21,9 @@ from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecor
 from app.services.spool import Spool, SpoolDamaged
 from indexing.concurrency import Resource, finish, pauses
 from indexing.disk import DiskGuard
+from indexing.documents import EVERYTHING, Audience
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
-from indexing.pipeline.ingest import DocumentResult, Versions
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument, Versions
 from indexing.pipeline.progress import Advanced, Event
 
 JOBS_FILE = "jobs.sqlite3"
@@ -36,6 +37,7 @@ _PASSING = (DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, Overload
 """Errors of the surroundings: the job waits and goes on, as it was promised to be done."""
 
 _CURSOR = re.compile(r"[0-9]{0,18}")
+_ALL = 10**9
 _LONGEST_PAUSE_S = 60.0
 _RETRY_AFTER_S = 10.0
 
@@ -162,7 +164,9 @@ class Jobs:
         if (records := await self._records.settled()) is not None:
             await records.close()
 
-    async def submit(self, collection: str, submissions: Sequence[Submission], size: int) -> Job:
+    async def submit(
+        self, collection: str, submissions: Sequence[Submission], size: int, audience: Audience = EVERYTHING
+    ) -> Job:
         """Take a job whose upload has `size` bytes; files among the submissions are read later.
 
         Documents must have been validated. Raises Overloaded, DiskFull.
@@ -172,42 +176,54 @@ class Jobs:
         self._reserve(job_id, size)
         try:
             # To its end, even if the caller goes away: a record without documents would be a job that fails.
-            return await finish(self._take(job_id, collection, submissions, size))
+            return await finish(self._take(job_id, collection, submissions, size, audience))
         except BaseException:
             if job_id not in self._active:
                 self._reserved.pop(job_id, None)
             raise
 
     async def page(
-        self, *, cursor: str = "", limit: int, state: JobState | None = None, collection: str | None = None
+        self,
+        *,
+        cursor: str = "",
+        limit: int,
+        state: JobState | None = None,
+        collection: str | None = None,
+        audience: Audience = EVERYTHING,
     ) -> JobList:
-        """Up to `limit` jobs, the newest first, after those of the page whose `next_cursor` is given.
+        """Up to `limit` jobs that the audience may see, the newest first, after those of the page whose `next_cursor`
+        is given.
 
         Raises InvalidRequest.
         """
         if not _CURSOR.fullmatch(cursor):
             raise InvalidRequest("invalid cursor: send the next_cursor of the page before")
         records = await self._records.get()
+        if not audience.unrestricted:  # numbers count the jobs of others: a cursor says how many of one's own are left
+            mine = await records.page(before=None, limit=_ALL, state=state, collection=collection, audience=audience)
+            left = mine[max(0, len(mine) - int(cursor)) :] if cursor else mine
+            more = str(len(left) - limit) if len(left) > limit else None
+            return JobList(jobs=[self._shown(record) for record in left[:limit]], next_cursor=more)
         before = int(cursor) if cursor else None
         found = await records.page(before=before, limit=limit + 1, state=state, collection=collection)
         next_cursor = str(found[limit - 1].number) if len(found) > limit else None
         return JobList(jobs=[self._shown(record) for record in found[:limit]], next_cursor=next_cursor)
 
-    async def find(self, job_id: str) -> Job:
+    async def find(self, job_id: str, audience: Audience = EVERYTHING) -> Job:
         """Raises NotFound."""
         found = await (await self._records.get()).find(job_id)
-        if found is None:
+        if found is None or not found[0].is_shown_to(audience):
             raise _not_found(job_id)
         record, errors = found
         return Job(**msgspec.structs.asdict(self._shown(record)), errors=errors)
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str, audience: Audience = EVERYTHING) -> None:
         """End a job; what it has written stays. A finished one is forgotten. Raises NotFound."""
         if self._resuming is not None:
             await self._resumed.get()
         records = await self._records.get()
         found = await records.find(job_id)
-        if found is None:
+        if found is None or not found[0].is_shown_to(audience):
             raise _not_found(job_id)
         if found[0].state not in UNFINISHED:
             await records.delete(job_id)
@@ -260,8 +276,17 @@ class Jobs:
             raise Overloaded("too many uploads are waiting to be indexed; try again later", _RETRY_AFTER_S)
         self._reserved[job_id] = size
 
-    async def _take(self, job_id: str, collection: str, submissions: Sequence[Submission], size: int) -> Job:
-        record = JobRecord(id=job_id, collection=collection, bytes=size, created_at=datetime.now(UTC))
+    async def _take(
+        self, job_id: str, collection: str, submissions: Sequence[Submission], size: int, audience: Audience
+    ) -> Job:
+        record = JobRecord(
+            id=job_id,
+            collection=collection,
+            bytes=size,
+            created_at=datetime.now(UTC),
+            tenant=None if audience.unrestricted else audience.tenant,
+            allowed=tuple(sorted({_groups_of(one) for one in submissions})),
+        )
         if not any(isinstance(submission, SubmittedFile) for submission in submissions):
             record = _with_documents(record, submissions)
         await asyncio.to_thread(self._spool.write, job_id, collection, submissions, size)
@@ -402,8 +427,9 @@ class Jobs:
         finally:
             job.embedded = 0
         if resumed:
-            pairs = zip(results, job.record.intended, strict=True)
-            results = [result if result.id in left else _as_intended(result, intended) for result, intended in pairs]
+            keys = [one.key() if isinstance(one, SubmittedDocument) else None for one in part]
+            rows = zip(results, keys, job.record.intended, strict=True)
+            results = [result if key in left else _as_intended(result, intended) for result, key, intended in rows]
         record, count = job.record, Counter(result.status for result in results)
         counted = msgspec.structs.replace(
             record,
@@ -447,6 +473,12 @@ class Jobs:
         entry = msgspec.convert(job.record, JobEntry, from_attributes=True)
         passages = entry.passages + job.embedded
         return msgspec.structs.replace(entry, passages=passages, seconds_left=job.seconds_left())
+
+
+def _groups_of(submission: Submission) -> tuple[str, ...]:
+    if isinstance(submission, SubmittedDocument):
+        return submission.document.allowed
+    return submission.allowed if isinstance(submission, SubmittedFile) else ()
 
 
 def _with_documents(record: JobRecord, documents: Sequence[Submission]) -> JobRecord:

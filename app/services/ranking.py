@@ -96,6 +96,7 @@ class Rankers:
             top=top,
             spread=spread,
             later=better,
+            tenant=caller.audience.tenant,
         )
         try:
             served = await route.first(

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from indexing.concurrency import finish
-from indexing.documents import Document, printable
+from indexing.documents import EVERYTHING, Audience, Document, document_key, printable, split_key
 from indexing.errors import CollectionNotFound, WinnowError
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
@@ -48,15 +48,24 @@ async def announce_nothing(_: Mapping[str, str]) -> None:
 
 
 class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document to index. Without an `id` its source names it, or else its content."""
+    """A document to index. Without an `id` its source names it, or else its content.
+
+    It becomes one of `tenant` ("": of none). `writer` says which documents of the same id it may replace.
+    """
 
     document: Document
     id: str = ""
     source: str = ""
+    tenant: str = ""
+    writer: Audience = EVERYTHING
 
     def document_id(self) -> str:
         """Its own id; else one made from its source and key, or from its content if it has no source."""
         return self.id or file_document_id(self.source or self.document.content_hash(), self.document.key)
+
+    def key(self) -> str:
+        """What the manifest calls it (`indexing.documents.document_key`)."""
+        return document_key(self.tenant, self.document_id())
 
 
 class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,14 +106,21 @@ async def put_documents(
 
 
 async def delete_document(
-    context: PipelineContext, collection: str, document_id: str, *, announce: Announce = announce_nothing
+    context: PipelineContext,
+    collection: str,
+    key: str,
+    audience: Audience = EVERYTHING,
+    *,
+    announce: Announce = announce_nothing,
 ) -> bool:
-    """Remove a document with its passages; False if there is none with that id. `announce` as of `put_documents`; it
-    hears of one that is not there as well.
+    """Remove a document with its passages; False if there is none with that key that `audience` sees. `announce` as of
+    `put_documents`; it hears of one that is not there as well.
 
     One that came from a file comes back with the next run over that file.
     """
-    return await _again_if_replaced(context, collection, partial(_delete, document_id=document_id, announce=announce))
+    return await _again_if_replaced(
+        context, collection, partial(_delete, key=key, audience=audience, announce=announce)
+    )
 
 
 async def drop_collection(context: PipelineContext, collection: str) -> None:
@@ -171,14 +187,17 @@ async def _again_if_replaced(
             return await work(context, Writer(context, info.name, info.spec.lineage, report))
 
 
-async def _delete(context: PipelineContext, writer: Writer, document_id: str, announce: Announce) -> bool:
-    async with context.locks.holding(writer.lineage, [document_id]):
-        known = await context.manifest.document(writer.lineage, document_id)
-        pending = await context.manifest.pending(writer.lineage, document_id)
+async def _delete(context: PipelineContext, writer: Writer, key: str, audience: Audience, announce: Announce) -> bool:
+    async with context.locks.holding(writer.lineage, [key]):
+        known = await context.manifest.document(writer.lineage, key)
+        pending = await context.manifest.pending(writer.lineage, key)
+        guarded = [one.allowed for one in (known, pending) if one is not None]
+        if not all(audience.sees(split_key(key)[0], allowed) for allowed in guarded):
+            return False
         found = known is not None or (pending is not None and pending.op != "delete")
-        await announce({document_id: ""})
+        await announce({key: ""})
         if found:
-            await writer.delete([document_id])
+            await writer.delete([key])
     return found
 
 
@@ -187,12 +206,12 @@ def _parts(documents: Sequence[SubmittedDocument]) -> Iterator[list[SubmittedDoc
     part: dict[str, SubmittedDocument] = {}
     characters = 0
     for document in documents:
-        document_id = document.document_id()
+        key = document.key()
         full = len(part) >= _DOCUMENTS_PER_PART or characters + len(document.document.text) > _CHARACTERS_PER_PART
-        if part and (full or document_id in part):
+        if part and (full or key in part):
             yield list(part.values())
             part, characters = {}, 0
-        part[document_id] = document
+        part[key] = document
         characters += len(document.document.text)
     if part:
         yield list(part.values())
@@ -206,23 +225,26 @@ async def _put(
     announce: Announce,
 ) -> list[DocumentResult]:
     """Documents of different ids. They are in this writer's hands until they are committed."""
-    ids = [document.document_id() for document in documents]
-    async with context.locks.holding(writer.lineage, ids):
-        later = await overtaken(ids)
+    keys = [document.key() for document in documents]
+    async with context.locks.holding(writer.lineage, keys):
+        later = await overtaken(keys)
         stay = {one for one, versions in later.items() if await _standing(context, writer, one) in versions}
         with context.claiming(writer.lineage) as claim:
             considered = [
                 (await _left(context, writer, document), None)
-                if document.document_id() in stay
+                if document.key() in stay
                 else await _consider(context, writer, claim, document)
                 for document in documents
             ]
             results = [result for result, _ in considered]
             prepared = [prepared for _, prepared in considered if prepared]
-            failed = {result.id for result in results if result.status == "failed"}
-            become = {document.document_id(): document.document.content_hash() for document in documents}
+            become = {
+                document.key(): document.document.content_hash()
+                for document, result in zip(documents, results, strict=True)
+                if result.status != "failed"
+            }
             try:
-                await announce({one: version for one, version in become.items() if one not in failed})
+                await announce(become)
                 await writer.write(prepared)
             except (asyncio.CancelledError, WinnowError):
                 await finish(_give_up(context, writer, [one.record.id for one in prepared]))
@@ -238,7 +260,7 @@ async def _standing(context: PipelineContext, writer: Writer, document_id: str) 
 
 async def _left(context: PipelineContext, writer: Writer, submitted: SubmittedDocument) -> DocumentResult:
     """A document that stays as somebody else left it."""
-    known = await context.manifest.document(writer.lineage, submitted.document_id())
+    known = await context.manifest.document(writer.lineage, submitted.key())
     source, passages = (known.source, known.passages) if known else (printable(submitted.source), 0)
     return DocumentResult(id=submitted.document_id(), source=source, status="unchanged", passages=passages)
 
@@ -256,29 +278,32 @@ async def _consider(
     """What becomes of a document, and what of it is to be written."""
     document = submitted.document
     record = DocumentRecord(
-        id=submitted.document_id(),
+        id=submitted.key(),
         path=None,
         source=printable(submitted.source),
         title=printable(document.title),
         version=document.content_hash(),
         passages=0,
         body=document,
+        allowed=document.allowed,
     )
     owner = claim(record.id, "")  # before the look-up: no file may take this id in between
     earlier = await context.manifest.document(writer.lineage, record.id)
     pending = await context.manifest.pending(writer.lineage, record.id)  # what a killed writer left
+    if earlier is not None and not submitted.writer.sees(submitted.tenant, earlier.allowed):
+        return _failed(record, "duplicate_id", "the id is taken; choose another"), None
     unfinished = pending if pending and pending.op == "write" else None
     file = next((known.source for known in (unfinished, earlier) if known and known.path is not None), None)
     if owner or file is not None:
         name = Path(owner).name if owner else file
         return _failed(record, "duplicate_id", f"the id is taken by a document of the file {name}"), None
     if earlier is not None and earlier.version == record.version and not unfinished:
-        return DocumentResult(id=record.id, source=record.source, status="unchanged", passages=earlier.passages), None
+        return _unchanged(record, earlier.passages), None
     prepared = await prepare_submitted(context, record)
     if not prepared.passages:
         return _failed(record, "empty", "the document contains no text"), None
     result = DocumentResult(
-        id=record.id,
+        id=record.document_id,
         source=record.source,
         status="updated" if earlier else "created",
         passages=len(prepared.passages),
@@ -287,4 +312,8 @@ async def _consider(
 
 
 def _failed(record: DocumentRecord, reason: str, detail: str) -> DocumentResult:
-    return DocumentResult(id=record.id, source=record.source, status="failed", reason=reason, detail=detail)
+    return DocumentResult(id=record.document_id, source=record.source, status="failed", reason=reason, detail=detail)
+
+
+def _unchanged(record: DocumentRecord, passages: int) -> DocumentResult:
+    return DocumentResult(id=record.document_id, source=record.source, status="unchanged", passages=passages)

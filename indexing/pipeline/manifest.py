@@ -23,14 +23,15 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Audience, Document, document_key, split_key
 from indexing.sqlite import SqliteFile, transaction
 
 T = TypeVar("T")
 
-_ADOPT = """INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (lineage, id) DO UPDATE SET
+_ADOPT = """INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (lineage, id) DO UPDATE SET
   path=excluded.path, source=excluded.source, title=excluded.title, version=excluded.version,
-  passages=excluded.passages, indexed_at=excluded.indexed_at, body=excluded.body WHERE version=?"""
+  passages=excluded.passages, indexed_at=excluded.indexed_at, body=excluded.body, allowed=excluded.allowed
+  WHERE version=?"""
 
 _MIGRATIONS = (
     """
@@ -60,13 +61,20 @@ CREATE TABLE refused (
   lineage TEXT NOT NULL, path TEXT NOT NULL, hash TEXT NOT NULL, reading TEXT NOT NULL, reason TEXT NOT NULL,
   detail TEXT NOT NULL, PRIMARY KEY (lineage, path)) WITHOUT ROWID;
 """,
+    # An id with the separator of `indexing.documents.document_key` would be taken for that of a tenant's document.
+    """
+ALTER TABLE documents ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+ALTER TABLE pending ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+UPDATE OR REPLACE documents SET id=replace(id, char(31), char(65533)) WHERE instr(id, char(31));
+UPDATE OR REPLACE pending SET id=replace(id, char(31), char(65533)) WHERE instr(id, char(31));
+""",
 )
 """How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
 _TABLES = ("sources", "documents", "pending", "refused")
-_COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at")
+_COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at", "allowed")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 _SELECT_PENDING = (
-    "SELECT p.id, p.op, p.path, p.source, p.version, p.body NOT NULL, d.version FROM pending p "
+    "SELECT p.id, p.op, p.path, p.source, p.version, p.body NOT NULL, d.version, p.allowed FROM pending p "
     "LEFT JOIN documents d ON d.lineage=p.lineage AND d.id=p.id"
 )
 
@@ -97,7 +105,8 @@ class RefusedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A document of a lineage. `version` is its content hash.
+    """A document of a lineage. `id` is its `indexing.documents.document_key`, `version` its content hash. `allowed` are
+    the groups that may see it, if not all of its tenant may.
 
     `path` is the file it came from, None for one that was submitted over the API; then `body` is the document itself,
     so that a rebuild can make it anew.
@@ -111,6 +120,17 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     passages: int
     body: Document | None = None
     indexed_at: float = 0.0
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is; "" for nobody's."""
+        return split_key(self.id)[0]
+
+    @property
+    def document_id(self) -> str:
+        """Its id, as users know it."""
+        return split_key(self.id)[1]
 
 
 class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +147,7 @@ class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     submitted: bool
     counts: str | None
+    allowed: tuple[str, ...] = ()
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -190,10 +211,13 @@ class Manifest:
         records = await self.whole(lineage, [document_id])
         return records[0] if records else None
 
-    async def documents(self, lineage: str, *, after: str = "", limit: int = 100) -> list[DocumentRecord]:
-        """Documents by id, those after `after`, without their bodies."""
-        where = "WHERE lineage=? AND id>? ORDER BY id LIMIT ?"
-        return await self._file.query(_document_records, f"{_SELECT} {where}", lineage, after, limit)
+    async def documents(
+        self, lineage: str, *, after: str = "", limit: int = 100, audience: Audience = EVERYTHING
+    ) -> list[DocumentRecord]:
+        """Documents that the audience may see, by key, those after the key `after`, without their bodies."""
+        condition, values = _open_to(audience)
+        where = f"WHERE lineage=? AND id>? AND {condition} ORDER BY id LIMIT ?"
+        return await self._file.query(_document_records, f"{_SELECT} {where}", lineage, after, *values, limit)
 
     async def whole(self, lineage: str, document_ids: Sequence[str]) -> list[DocumentRecord]:
         """These documents, as far as they exist, with the bodies of those that were submitted."""
@@ -221,6 +245,12 @@ class Manifest:
             "FROM documents WHERE lineage=?"
         )
         return await self._file.query(lambda rows: Totals(*rows[0]), sql, lineage, lineage)
+
+    async def seen(self, lineage: str, audience: Audience) -> tuple[int, int]:
+        """How many documents the audience may see, and how many passages they have."""
+        condition, values = _open_to(audience)
+        sql = f"SELECT count(*), coalesce(sum(passages), 0) FROM documents WHERE lineage=? AND {condition}"  # noqa: S608
+        return await self._file.query(lambda rows: (rows[0][0], rows[0][1]), sql, lineage, *values)
 
     async def take_over(self, lineage: str, documents: Sequence[tuple[DocumentRecord, bool]]) -> int:
         """Make documents of a file its own that are recorded as submitted: those with just this content, and those
@@ -260,6 +290,7 @@ class Manifest:
                 (
                     (
                         *(lineage, d.id, d.path, d.source, d.title, d.version, d.passages, d.indexed_at, _pack(d.body)),
+                        _groups(d.allowed),
                         outdated.get(d.id),
                     )
                     for d in documents
@@ -325,7 +356,7 @@ class Manifest:
     async def pending_with_body(self, lineage: str, document_id: str) -> DocumentRecord | None:
         """The submitted document that is being written, if one is."""
         sql = (
-            "SELECT id, path, source, title, version, 0, 0.0, body FROM pending "
+            "SELECT id, path, source, title, version, 0, 0.0, allowed, body FROM pending "
             "WHERE lineage=? AND id=? AND op='write' AND body NOT NULL"
         )
         return await self._file.query(_submitted_record, sql, lineage, document_id)
@@ -339,7 +370,7 @@ class Manifest:
         # Not in the manifest's thread: packing 60 MB takes seconds, and everybody would wait for it.
         bodies = await asyncio.to_thread(lambda: [_pack(d.body) for d in documents])
         rows = [
-            (lineage, d.id, d.path, d.source, d.title, d.version, body)
+            (lineage, d.id, d.path, d.source, d.title, d.version, body, _groups(d.allowed))
             for d, body in zip(documents, bodies, strict=True)
         ]
 
@@ -349,7 +380,7 @@ class Manifest:
                     "DELETE FROM sources WHERE lineage=? AND path=?",
                     {(lineage, d.path) for d in documents if d.path is not None},
                 )
-                db.executemany("INSERT OR REPLACE INTO pending VALUES (?,?,'write',?,?,?,?,?)", rows)
+                db.executemany("INSERT OR REPLACE INTO pending VALUES (?,?,'write',?,?,?,?,?,?)", rows)
             versions = (
                 (d.id, db.execute("SELECT version FROM documents WHERE lineage=? AND id=?", (lineage, d.id)).fetchone())
                 for d in documents
@@ -370,7 +401,7 @@ class Manifest:
             ),
             ("UPDATE pending SET op='delete', version=NULL, body=NULL WHERE lineage=? AND id=?", keys),
             (
-                "INSERT OR REPLACE INTO pending SELECT lineage, id, 'delete', path, source, title, NULL, NULL "
+                "INSERT OR REPLACE INTO pending SELECT lineage, id, 'delete', path, source, title, NULL, NULL, allowed "
                 "FROM documents WHERE lineage=? AND id=?",
                 keys,
             ),
@@ -385,8 +416,8 @@ class Manifest:
         """
         await self._file.write(
             (
-                "INSERT OR REPLACE INTO documents SELECT lineage, id, path, source, title, version, ?, ?, body "
-                "FROM pending WHERE lineage=? AND id=? AND op='write' AND version=?",
+                "INSERT OR REPLACE INTO documents SELECT lineage, id, path, source, title, version, ?, ?, body, "
+                "allowed FROM pending WHERE lineage=? AND id=? AND op='write' AND version=?",
                 [(d.passages, now, lineage, d.id, d.version) for d in documents],
             ),
             (
@@ -429,12 +460,15 @@ def _refused_records(rows: list[tuple[Any, ...]]) -> dict[str, RefusedRecord]:
 
 
 def _document_records(rows: list[tuple[Any, ...]]) -> list[DocumentRecord]:
-    return [DocumentRecord(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+    return [
+        DocumentRecord(**dict(zip(_COLUMNS[:-1], row[:-1], strict=True)), allowed=_read_groups(row[-1])) for row in rows
+    ]
 
 
 def _pending_records(rows: list[tuple[Any, ...]]) -> list[PendingRecord]:
     fields = PendingRecord.__struct_fields__
-    return [PendingRecord(**dict(zip(fields, (*row[:5], bool(row[5]), row[6]), strict=True))) for row in rows]
+    values = ((*row[:5], bool(row[5]), row[6], _read_groups(row[7])) for row in rows)
+    return [PendingRecord(**dict(zip(fields, one, strict=True))) for one in values]
 
 
 def _submitted_record(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
@@ -442,6 +476,30 @@ def _submitted_record(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
         return None
     (record,) = _document_records([rows[0][:-1]])
     return msgspec.structs.replace(record, body=body, version=body.content_hash())
+
+
+def _open_to(audience: Audience) -> tuple[str, tuple[str, ...]]:
+    """A condition on rows of `documents`, and its values: as `Audience.sees`."""
+    if audience.unrestricted:
+        return "1", ()
+    owned, values = "instr(id, char(31))=0", tuple[str, ...]()
+    if audience.tenant:
+        first = document_key(audience.tenant, "")
+        owned, values = "id>=? AND id<?", (first, first + "\U0010ffff")
+    named = ",".join("?" * len(audience.groups))
+    return (
+        f"{owned} AND (allowed='' OR EXISTS (SELECT 1 FROM json_each(allowed) WHERE value IN ({named})))",  # noqa: S608
+        (*values, *audience.groups),
+    )
+
+
+def _groups(allowed: Sequence[str]) -> str:
+    """As a column holds them: "" where everybody in the tenant may see the document."""
+    return msgspec.json.encode(allowed).decode() if allowed else ""
+
+
+def _read_groups(column: str) -> tuple[str, ...]:
+    return tuple(msgspec.json.decode(column)) if column else ()
 
 
 def _pack(document: Document | None) -> bytes | None:

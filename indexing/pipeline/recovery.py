@@ -149,6 +149,7 @@ def document_of(passages: Sequence[Passage]) -> Document:
         title=first.title,
         pages=tuple(sorted(pages.values(), key=lambda page: page.start)),
         metadata=first.metadata,
+        allowed=first.allowed,
     )
 
 
@@ -206,5 +207,6 @@ async def _recovered(
         version=version,
         passages=len(passages),
         body=body,
+        allowed=body.allowed,
         indexed_at=time.time(),
     )

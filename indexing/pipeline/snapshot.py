@@ -39,7 +39,8 @@ from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Copied, Notice, Report, SnapshotInfo
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, SparseVector, check_name
 
-FORMAT = 1
+FORMAT = 2
+"""1: documents had neither tenants nor groups. A version that knows 1 alone would restore them for everybody."""
 SUFFIX = ".snapshot.zip"
 
 _HEAD, _SOURCES = "snapshot.json", "sources.jsonl"

@@ -266,7 +266,9 @@ async def test_pages_hold_every_document_once(client: httpx.AsyncClient) -> None
         seen += [document["id"] for document in page["documents"]]
         cursor = page["next_cursor"]
     assert seen == [f"é/{n}" for n in range(7)]
-    assert set(page["documents"][0]) == {"id", "title", "source", "passages", "indexed_at", "origin"}
+    assert set(page["documents"][0]) == {
+        *("id", "title", "source", "passages", "indexed_at", "origin", "tenant", "allowed")
+    }
     assert page["documents"][0]["indexed_at"].endswith("Z")
 
 

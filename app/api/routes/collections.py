@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from app.api.openapi import OptionalBodyOperation, problems
-from app.api.request import Injected, OptionalJSON
+from app.api.request import BodyRequest, Injected, OptionalJSON, caller_of
 from app.config.settings import Settings
 from app.services.documents import Collection, Documents
 from app.services.jobs import Jobs
@@ -37,9 +37,9 @@ class CollectionList(msgspec.Struct, frozen=True, kw_only=True):
     responses=problems(401, 403, 429, 503),
     opt={"scope": "search"},
 )
-async def list_collections(documents: Injected[Documents]) -> CollectionList:
-    """With their counts, sizes and embedding models."""
-    return CollectionList(collections=await documents.collections())
+async def list_collections(request: BodyRequest, documents: Injected[Documents]) -> CollectionList:
+    """With their counts, sizes and embedding models. A key of a tenant sees those in which it has documents."""
+    return CollectionList(collections=await documents.collections(caller_of(request).audience))
 
 
 @get(
@@ -50,9 +50,9 @@ async def list_collections(documents: Injected[Documents]) -> CollectionList:
     raises=[],
     opt={"scope": "search"},
 )
-async def show_collection(name: FromPath[str], documents: Injected[Documents]) -> Collection:
-    """With its counts, size and embedding model."""
-    return await documents.collection(name)
+async def show_collection(request: BodyRequest, name: FromPath[str], documents: Injected[Documents]) -> Collection:
+    """With its counts, size and embedding model. A key of a tenant is told the counts of its own documents."""
+    return await documents.collection(name, caller_of(request).audience)
 
 
 @put(
@@ -70,6 +70,7 @@ async def show_collection(name: FromPath[str], documents: Injected[Documents]) -
     opt={"scope": "write"},
 )
 async def create_collection(
+    request: BodyRequest,
     name: FromPath[str],
     data: JSONBody[CollectionRequest],
     documents: Injected[Documents],
@@ -85,6 +86,7 @@ async def create_collection(
         embedding_model=data.embedding_model,
         vector_size=data.vector_size,
         distance=data.distance,
+        audience=caller_of(request).audience,
     )
     return Response(collection, status_code=201 if new else 200)
 

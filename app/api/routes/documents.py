@@ -15,14 +15,14 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.multipart import Upload, read_upload, request_body
 from app.api.openapi import problems
-from app.api.request import BodyRequest, Injected, while_connected
+from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.config.settings import Settings
 from app.services import document_views as views
 from app.services.document_validation import Submission
 from app.services.document_views import DocumentDetails, DocumentList
 from app.services.documents import Documents, document_not_found
 from app.services.jobs import Job, Jobs
-from indexing.documents import Passage, page_at
+from indexing.documents import Audience, Passage, page_at
 from indexing.pipeline.ingest import DocumentResult
 from indexing.pipeline.manifest import DocumentRecord
 
@@ -152,25 +152,29 @@ async def put_documents(
     """
     with documents.receiving() as count:
         upload = await read_upload(request, settings.service.max_body_bytes, count)
-        await documents.admit(upload.collection)
-        return await while_connected(request, _index(upload, documents, jobs, wait))
+        audience = caller_of(request).audience
+        await documents.admit(upload.collection, audience)
+        return await while_connected(request, _index(upload, audience, documents, jobs, wait))
 
 
-async def _index(upload: Upload, documents: Documents, jobs: Jobs, wait: bool | None) -> Response[Any]:
+async def _index(
+    upload: Upload, audience: Audience, documents: Documents, jobs: Jobs, wait: bool | None
+) -> Response[Any]:
     time, submissions = documents.indexing_time, upload.submissions
     if wait is False or (wait is None and time.estimate(submissions) > WAIT_S):
         # A job reads its files by itself, later.
-        return await _accepted(upload, submissions if upload.has_files else await documents.read(submissions), jobs)
+        kept = submissions if upload.has_files else await documents.read(submissions)
+        return await _accepted(upload, kept, audience, jobs)
     with documents.uploading():
         examined = await documents.read(submissions)
         if wait or time.estimate(examined) <= WAIT_S:
             results = await documents.index_at_once(upload.collection, examined, upload.size, jobs.overtake)
             return Response(_indexed(upload.collection, results))
-    return await _accepted(upload, examined, jobs)
+    return await _accepted(upload, examined, audience, jobs)
 
 
-async def _accepted(upload: Upload, submissions: Sequence[Submission], jobs: Jobs) -> Response[Any]:
-    job = await jobs.submit(upload.collection, submissions, upload.size)
+async def _accepted(upload: Upload, submissions: Sequence[Submission], audience: Audience, jobs: Jobs) -> Response[Any]:
+    job = await jobs.submit(upload.collection, submissions, upload.size, audience)
     return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
 
 
@@ -182,13 +186,14 @@ async def _accepted(upload: Upload, submissions: Sequence[Submission], jobs: Job
     opt={"scope": "search"},
 )
 async def list_documents(
+    request: BodyRequest,
     documents: Injected[Documents],
     collection: FromQuery[str] = "default",
     cursor: FromQuery[str] = "",
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> DocumentList:
     """Page by page: `cursor` is the `next_cursor` of the page before."""
-    return await views.list_documents(documents, collection, cursor, limit)
+    return await views.list_documents(documents, collection, cursor, limit, caller_of(request).audience)
 
 
 @get(
@@ -206,16 +211,20 @@ async def show_document(
     documents: Injected[Documents],
     collection: FromQuery[str] = "default",
     include_text: FromQuery[bool] = True,
+    tenant: FromQuery[str | None] = None,
     quote: Annotated[str, QueryParameter(pattern=r"^[0-9]{1,12},[0-9]{1,12}$")] = "0,0",
 ) -> Response[DocumentDetails]:
     """With its text, its metadata and the ranges of its passages; `include_text=false` leaves out the text.
 
-    A browser gets a page on which [start, end) of the text, given as `quote`, is marked.
+    A browser gets a page on which [start, end) of the text, given as `quote`, is marked. `tenant` says to a key without
+    one whose document it is.
     """
-    full_id = _full_id(request)
+    full_id, audience = _full_id(request), caller_of(request).audience
     if request.accept.best_match(["application/json", "text/html"]) == "text/html":
-        return _to_read(*await documents.document(collection, full_id), quote)
-    details = await views.show_document(documents, collection, full_id, include_text=include_text)
+        return _to_read(*await documents.document(collection, full_id, audience, tenant), quote)
+    details = await views.show_document(
+        documents, collection, full_id, include_text=include_text, audience=audience, tenant=tenant
+    )
     return Response(details, headers={"Vary": "Accept"})
 
 
@@ -235,16 +244,17 @@ async def delete_document(
     documents: Injected[Documents],
     jobs: Injected[Jobs],
     collection: FromQuery[str] = "default",
+    tenant: FromQuery[str | None] = None,
 ) -> None:
-    """Its passages are not in the next search."""
+    """Its passages are not in the next search. `tenant` says to a key without one whose document it is."""
     full_id = _full_id(request)
-    if not await documents.delete(collection, full_id, jobs.overtake):
+    if not await documents.delete(collection, full_id, jobs.overtake, caller_of(request).audience, tenant):
         raise document_not_found(collection, full_id)
 
 
 def _to_read(record: DocumentRecord, passages: Sequence[Passage], quote: str) -> Response[Any]:
     start, _, end = quote.partition(",")
-    title = record.title or record.source or record.id
+    title = record.title or record.source or record.document_id
     page = page_of(title, record.source, passages, (int(start), int(end)))
     return Response(page, media_type=MediaType.HTML, headers={"Vary": "Accept"})
 

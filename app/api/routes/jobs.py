@@ -6,7 +6,7 @@ from litestar import delete, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.openapi import problems
-from app.api.request import Injected
+from app.api.request import BodyRequest, Injected, caller_of
 from app.services.job_records import JobState
 from app.services.jobs import Job, JobList, Jobs
 
@@ -19,6 +19,7 @@ from app.services.jobs import Job, JobList, Jobs
     opt={"scope": "write"},
 )
 async def list_jobs(
+    request: BodyRequest,
     jobs: Injected[Jobs],
     in_state: Annotated[JobState | None, QueryParameter(name="state")] = None,
     collection: FromQuery[str | None] = None,
@@ -26,7 +27,8 @@ async def list_jobs(
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> JobList:
     """The newest first, page by page: `cursor` is the `next_cursor` of the page before."""
-    return await jobs.page(cursor=cursor, limit=limit, state=in_state, collection=collection)
+    audience = caller_of(request).audience
+    return await jobs.page(cursor=cursor, limit=limit, state=in_state, collection=collection, audience=audience)
 
 
 @get(
@@ -37,9 +39,9 @@ async def list_jobs(
     raises=[],
     opt={"scope": "write"},
 )
-async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
+async def show_job(request: BodyRequest, job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
     """Its progress. Jobs survive a restart of the service; of the finished ones the last 1000 are remembered."""
-    return await jobs.find(job_id)
+    return await jobs.find(job_id, caller_of(request).audience)
 
 
 @delete(
@@ -51,6 +53,6 @@ async def show_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> Job:
     raises=[],
     opt={"scope": "write"},
 )
-async def cancel_job(job_id: FromPath[str], jobs: Injected[Jobs]) -> None:
+async def cancel_job(request: BodyRequest, job_id: FromPath[str], jobs: Injected[Jobs]) -> None:
     """What it has written stays. A job that is finished is forgotten."""
-    await jobs.cancel(job_id)
+    await jobs.cancel(job_id, caller_of(request).audience)

@@ -1,22 +1,23 @@
 """GET /v1/models, as OpenAI offers it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from litestar import get
 from litestar.params import FromPath
 
 from app.api.compat.errors import openai_error, openai_failure, shaped
-from app.api.request import Injected
+from app.api.request import BodyRequest, Injected, caller_of
 from app.backends.client import BackendClient
 from app.config.settings import Settings
 from app.errors import NotFound, WinnowError
+from app.services.documents import Documents
 from app.services.model_ids import ModelNames, Offered, Serves, public_name
 from app.wiring import PROBE_S
 from indexing.concurrency import Resource
+from indexing.documents import Audience
 from indexing.embedding.model import Embedder
-from indexing.store.base import VectorStore
 
 _XINFERENCE: Mapping[Serves, str] = {"rerank": "rerank", "embed": "embedding", "answer": "LLM", "chat": "LLM"}
 
@@ -26,29 +27,31 @@ CREATED = 1_767_225_600
 
 @get("/v1/models", exception_handlers=shaped(openai_failure), opt={"scope": "any"})
 async def list_models(
+    request: BodyRequest,
     names: Injected[ModelNames],
     clients: Injected[Mapping[str, BackendClient]],
-    open_store: Injected[Callable[[], Awaitable[VectorStore]]],
+    documents: Injected[Documents],
     model: Injected[Resource[Embedder]],
     settings: Injected[Settings],
 ) -> dict[str, Any]:
     """Every name that a request may use: ours, and the models of the backends."""
-    offered = await _offered(names, clients, open_store, model, settings)
+    offered = await _offered(names, clients, caller_of(request).audience, documents, model, settings)
     return {"data": [_model(one) for one in offered], "object": "list"}
 
 
 @get("/v1/models/{model_id:path}", exception_handlers=shaped(openai_error), opt={"scope": "any"})
 async def show_model(
+    request: BodyRequest,
     model_id: FromPath[str],
     names: Injected[ModelNames],
     clients: Injected[Mapping[str, BackendClient]],
-    open_store: Injected[Callable[[], Awaitable[VectorStore]]],
+    documents: Injected[Documents],
     model: Injected[Resource[Embedder]],
     settings: Injected[Settings],
 ) -> dict[str, Any]:
     """One of the models."""
     name = model_id.removeprefix("/")
-    for one in await _offered(names, clients, open_store, model, settings):
+    for one in await _offered(names, clients, caller_of(request).audience, documents, model, settings):
         if one.id == name:
             return _model(one)
     raise NotFound(f"model {name[:100]!r} not found; GET /v1/models lists the models")
@@ -57,21 +60,22 @@ async def show_model(
 async def _offered(
     names: ModelNames,
     clients: Mapping[str, BackendClient],
-    open_store: Callable[[], Awaitable[VectorStore]],
+    audience: Audience,
+    documents: Documents,
     model: Resource[Embedder],
     settings: Settings,
 ) -> list[Offered]:
     embedder = model.opened
     name = public_name(settings.embedding.model)
     reads = embedder.max_tokens if embedder else None
-    return names.offered(list(clients.values()), await _collections(open_store), name, reads)
+    return names.offered(list(clients.values()), await _collections(documents, audience), name, reads)
 
 
-async def _collections(open_store: Callable[[], Awaitable[VectorStore]]) -> list[str]:
+async def _collections(documents: Documents, audience: Audience) -> list[str]:
     """Empty while the store does not answer: the other models are listed all the same."""
     try:
         async with asyncio.timeout(PROBE_S):
-            return [info.name for info in await (await open_store()).collections()]
+            return await documents.names(audience)
     except (TimeoutError, WinnowError):
         return []
 

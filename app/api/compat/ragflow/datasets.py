@@ -10,10 +10,11 @@ from litestar import get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from app.api.compat.errors import ragflow_error, shaped
-from app.api.request import Injected
+from app.api.request import BodyRequest, Injected, caller_of
 from app.errors import InvalidRequest, NotFound
 from app.services.documents import Collection, Documents
 from app.services.model_ids import public_name
+from indexing.documents import Audience
 from indexing.pipeline.manifest import DocumentRecord
 
 _AT_ONCE = 1000
@@ -30,6 +31,7 @@ PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
     opt={"scope": "search"},
 )
 async def ragflow_datasets(
+    request: BodyRequest,
     documents: Injected[Documents],
     page: Page = 1,
     page_size: PageSize = 30,
@@ -37,7 +39,7 @@ async def ragflow_datasets(
     name: FromQuery[str] = "",
 ) -> dict[str, Any]:
     """Collections by name, which is also the id. Asking for one that does not exist is an error, as in RAGFlow."""
-    collections = await documents.collections()
+    collections = await documents.collections(caller_of(request).audience)
     matching = [one for one in collections if id in ("", one.name) and name in ("", one.name)]
     if not matching and (id or name):
         raise NotFound(f"dataset {id or name!r} not found")
@@ -51,6 +53,7 @@ async def ragflow_datasets(
     opt={"scope": "search"},
 )
 async def ragflow_documents(
+    request: BodyRequest,
     documents: Injected[Documents],
     dataset_id: FromPath[str],
     page: Page = 1,
@@ -71,7 +74,7 @@ async def ragflow_documents(
     def is_meant(record: DocumentRecord) -> bool:
         own_name, created = _composed(_name(record)), _created(record)
         return (
-            _composed(id) in ("", _composed(record.id))
+            _composed(id) in ("", _composed(record.document_id))
             and _composed(name) in ("", own_name)
             and _composed(keywords).lower() in own_name.lower()
             and (not suffix or PurePath(own_name).suffix.lstrip(".") in suffix)
@@ -79,7 +82,8 @@ async def ragflow_documents(
             and create_time_from <= created <= (create_time_to or created)
         )
 
-    matching = [record async for record in _records(documents, dataset_id) if is_meant(record)]
+    records = _records(documents, dataset_id, caller_of(request).audience)
+    matching = [record async for record in records if is_meant(record)]
     page_items = matching[(page - 1) * page_size : page * page_size]
     docs = [_document(record, dataset_id) for record in page_items]
     return {"data": {"docs": docs, "total": len(matching)}, "code": 0}
@@ -104,18 +108,18 @@ def _dataset(collection: Collection) -> dict[str, Any]:
     }
 
 
-async def _records(documents: Documents, collection: str) -> AsyncIterator[DocumentRecord]:
+async def _records(documents: Documents, collection: str, audience: Audience) -> AsyncIterator[DocumentRecord]:
     """All of them: a collection has thousands of documents, not millions, where someone pages through it."""
     after, more = "", True
     while more:
-        records, more = await documents.page(collection, after=after, limit=_AT_ONCE)
+        records, more = await documents.page(collection, after=after, limit=_AT_ONCE, audience=audience)
         for record in records:
             yield record
         after = records[-1].id if records else ""
 
 
 def _name(record: DocumentRecord) -> str:
-    return record.source or record.title or record.id
+    return record.source or record.title or record.document_id
 
 
 def _composed(name: str) -> str:
@@ -131,7 +135,7 @@ def _created(record: DocumentRecord) -> int:
 def _document(record: DocumentRecord, dataset_id: str) -> dict[str, Any]:
     """It can be searched: `run` is always "DONE"."""
     return {
-        "id": record.id,
+        "id": record.document_id,
         "name": _name(record),
         "dataset_id": dataset_id,
         "chunk_count": record.passages,

@@ -187,7 +187,7 @@ async def test_a_damaged_manifest_is_moved_aside(tmp_path: Path, damage: str) ->
         await open_manifest(path, tmp_path / "quarantine").close()
         db = sqlite3.connect(path)
         with db:
-            db.execute("INSERT INTO documents VALUES ('l', 'd', NULL, '', '', 'v', 1, 0, NULL)")
+            db.execute("INSERT INTO documents VALUES ('l', 'd', NULL, '', '', 'v', 1, 0, NULL, '')")
         db.close()
     if damage == "text":
         path.write_text("this is no database " * 500)

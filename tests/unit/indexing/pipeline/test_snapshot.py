@@ -252,7 +252,7 @@ def damaged(path: Path, how: str) -> None:
             members = {name: archive.read(name) for name in archive.namelist()}
         head = msgspec.json.decode(members["snapshot.json"])
         if how == "newer":
-            members["snapshot.json"] = msgspec.json.encode({"format": 2, "whatever": 1})
+            members["snapshot.json"] = msgspec.json.encode({"format": 3, "whatever": 1})
         elif how == "fewer":
             del members["dense/000000.float32"]
         elif how == "counts":

@@ -1,0 +1,261 @@
+"""Every route by a key of the wrong tenant, by the table of routes: a new one is not tested until it is listed here."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from app.api.authentication import PUBLIC
+from app.config.settings import AccessSettings, IndexSection, ServiceSettings, Settings
+from app.wiring import Services
+from tests.api.conftest import local_client
+from tests.api.test_every_route import operations
+
+pytestmark = pytest.mark.anyio
+
+ADMIN = "an-admins-key-of-forty-characters-or-so"
+CANARY = "zanzibarite"
+"""In the text, title, id, source and metadata of each document that must not be seen."""
+FORGED: dict[str, Any] = {"or": [{"tenant": "b"}, {"not": {"tenant": "a"}}, {"document_id": f"{CANARY}-1"}]}
+MESSAGES = [{"role": "user", "content": f"What is the {CANARY} ore?"}]
+CHAT = {"messages": MESSAGES, "model": "winnow:shared"}
+RAGFLOW_CHAT = {"messages": MESSAGES, "model": "m", "reference": True}
+QUESTION = f"What is the {CANARY} ore?"
+NO_DOCUMENTS = "reads no documents"
+
+ATTACKS: dict[tuple[str, str], dict[str, Any] | str] = {
+    ("POST", "/search"): {"json": {"query": QUESTION, "collection": "shared", "filter": FORGED}},
+    ("POST", "/answer"): {"json": {"query": QUESTION, "collection": "shared", "filter": FORGED}},
+    ("GET", "/collections"): {},
+    ("PUT", "/collections/x"): {"path": "/collections/shared"},
+    ("GET", "/collections/x"): {"path": "/collections/shared"},
+    ("POST", "/documents"): {"json": {"collection": "shared", "documents": [{"id": "theirs", "text": "mine now"}]}},
+    ("GET", "/documents"): {"params": {"collection": "shared", "cursor": "Yh8="}},
+    ("GET", "/documents/x"): {"path": f"/documents/{CANARY}-1?collection=shared&tenant=b"},
+    ("DELETE", "/documents/x"): {"path": "/documents/theirs?collection=shared&tenant=b"},
+    ("GET", "/jobs"): {},
+    ("GET", "/jobs/x"): {"path": "/jobs/{job}"},
+    ("DELETE", "/jobs/x"): {"path": "/jobs/{job}"},
+    ("GET", "/usage"): {},
+    ("GET", "/usage/export"): {},
+    ("GET", "/v1/models"): {},
+    ("GET", "/v1/models/x"): {"path": f"/v1/models/winnow:{CANARY}"},
+    ("POST", "/v1/chat/completions"): {"json": CHAT},
+    ("POST", "/retrieval"): {
+        "json": {
+            "knowledge_id": "shared",
+            "query": QUESTION,
+            "metadata_condition": {
+                "conditions": [{"name": ["tenant"], "comparison_operator": "is not", "value": "a"}],
+            },
+        }
+    },
+    ("POST", "/api/v1/retrieval"): {
+        "json": {"question": QUESTION, "dataset_ids": ["shared"], "document_ids": [f"{CANARY}-1", "theirs"]}
+    },
+    ("POST", "/api/v1/dify/retrieval"): {"json": {"knowledge_id": "shared", "query": QUESTION}},
+    ("GET", "/api/v1/dify/retrieval"): {"params": {"knowledge_id": "shared", "query": QUESTION}},
+    ("GET", "/api/v1/dify/retrieval/health"): NO_DOCUMENTS,
+    ("GET", "/api/v1/datasets"): {},
+    ("GET", "/api/v1/datasets/x/documents"): {"path": "/api/v1/datasets/shared/documents"},
+    ("POST", "/api/v1/openai/x/chat/completions"): {
+        "path": "/api/v1/openai/shared/chat/completions",
+        "json": RAGFLOW_CHAT,
+    },
+    ("POST", "/api/v1/chats_openai/x/chat/completions"): {
+        "path": "/api/v1/chats_openai/shared/chat/completions",
+        "json": RAGFLOW_CHAT,
+    },
+    ("POST", "/openwebui/search"): {"path": "/openwebui/search?collection=shared", "json": {"query": QUESTION}},
+    **dict.fromkeys(
+        [
+            ("POST", "/chat"),
+            ("POST", "/vision"),
+            ("POST", "/classify"),
+            ("POST", "/moderate"),
+            ("POST", "/translate"),
+            ("POST", "/complete"),
+            ("GET", "/version"),
+            ("GET", "/backends"),
+            ("POST", "/cost/estimate"),
+            ("POST", "/v1/rerank"),
+            ("POST", "/v2/rerank"),
+            ("POST", "/rerank"),
+            ("POST", "/tei/rerank"),
+            ("POST", "/v1/embeddings"),
+            ("POST", "/v1/moderations"),
+            ("POST", "/v1/completions"),
+            ("PUT", "/process"),
+        ],
+        NO_DOCUMENTS,
+    ),
+}
+"""How each operation that a key of a tenant may call is attacked; the others are for admins, who see all tenants."""
+
+SCOPES = ["search", "answer", "tasks", "write"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        service=ServiceSettings(ping_s=0.1), access=AccessSettings(admin_key=ADMIN), index=IndexSection(home=tmp_path)
+    )
+
+
+class Parties:
+    """Clients with a key each: two tenants, of one a second key with a group, and the operator."""
+
+    def __init__(self, operator: httpx.AsyncClient, a: httpx.AsyncClient, b: httpx.AsyncClient, hr: httpx.AsyncClient):
+        self.operator, self.a, self.b, self.hr = operator, a, b, hr
+
+
+@pytest.fixture
+async def parties(app: Litestar, client: httpx.AsyncClient, services: Services) -> AsyncIterator[Parties]:
+    client.headers["Authorization"] = f"Bearer {ADMIN}"
+    async with AsyncExitStack() as stack:
+        clients = []
+        for name, bound in (("a", {"tenant": "a"}), ("b", {"tenant": "b"}), ("hr", {"tenant": "a", "groups": ["hr"]})):
+            made = (await client.post("/keys", json={"name": name, "scopes": SCOPES, **bound})).json()
+            one = await stack.enter_async_context(local_client(app, host="203.0.113.7"))
+            one.headers["X-API-Key"] = made["key"]
+            clients.append(one)
+        yield Parties(client, *clients)
+        await client.delete("/collections/shared")
+
+
+async def put(client: httpx.AsyncClient, *documents: dict[str, Any], **params: str) -> httpx.Response:
+    reply = await client.post("/documents", json={"collection": "shared", "documents": list(documents)}, params=params)
+    assert reply.status_code in (200, 202), reply.text
+    return reply
+
+
+def secret(document_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": document_id,
+        "text": f"The {CANARY} ore {document_id} is mined in the north.",
+        "title": CANARY,
+        "source": f"{CANARY}.txt",
+        "metadata": {"tenant": "a", "kind": CANARY},
+        **fields,
+    }
+
+
+async def ids(client: httpx.AsyncClient) -> list[str]:
+    return [one["id"] for one in (await client.get("/documents?collection=shared")).json()["documents"]]
+
+
+async def found(client: httpx.AsyncClient, **fields: Any) -> set[str]:
+    body = {"query": "ore mined north", "collection": "shared", **fields}
+    return {hit["document_id"] for hit in (await client.post("/search", json=body)).json()["results"]}
+
+
+def test_every_operation_is_attacked(app: Litestar) -> None:
+    """What a key of a tenant may call is in the table; one that is missing, or no longer there, fails here."""
+    reachable = {
+        (one.method, one.path)
+        for one in operations(app)
+        if PUBLIC not in one.scopes and not {"admin", "operator", "metrics"}.issuperset(one.scopes)
+    }
+    assert reachable == set(ATTACKS)
+
+
+async def test_the_wrong_tenant_gets_nothing(parties: Parties, subtests: pytest.Subtests) -> None:
+    """No operation, whatever filter, id, cursor or job it names, tells of another tenant, or of a group's documents."""
+    await put(parties.b, secret(f"{CANARY}-1"), secret("theirs"))
+    await put(parties.hr, secret(f"{CANARY}-2", allowed=["hr"]))
+    await put(parties.a, {"id": "own", "text": "Ferns grow in the shade."})
+    job = (await put(parties.b, secret(f"{CANARY}-3"), wait="false")).json()["id"]
+    before = await found(parties.b)
+    for (method, path), attack in ATTACKS.items():
+        if isinstance(attack, str):
+            continue
+        arguments = {"path": path, **attack}
+        where = arguments.pop("path").format(job=job)
+        with subtests.test(operation=f"{method} {path}"):
+            reply = await parties.a.request(method, where, **arguments)
+            shown = reply.text.replace(QUESTION, "").replace(where, "").replace(f"'{CANARY}-1'", "")
+            shown = shown.replace(f"'winnow:{CANARY}'", "")  # what the request itself said
+            assert CANARY not in shown + str(reply.headers)
+            assert reply.status_code != 500
+            assert job not in shown.replace(f"'{job}'", "")
+    assert before | {f"{CANARY}-3"} >= await found(parties.b) >= before
+    assert (await parties.b.get(f"/jobs/{job}")).status_code == 200
+
+
+async def test_what_is_counted_is_ones_own(parties: Parties) -> None:
+    """A collection has the documents that one may see; without any it is not in the list."""
+    await put(parties.b, secret("1"), secret("2"))
+    assert [c["name"] for c in (await parties.a.get("/collections")).json()["collections"]] == []
+    assert (await parties.a.get("/api/v1/datasets")).json()["total_datasets"] == 0
+    assert "winnow:shared" not in (await parties.a.get("/v1/models")).text
+    await put(parties.a, {"id": "own", "text": "Ferns grow in the shade."})
+    [mine] = (await parties.a.get("/collections")).json()["collections"]
+    assert (mine["documents"], mine["passages"], mine["bytes"]) == (1, 1, None)
+    whole = (await parties.operator.get("/collections/shared")).json()
+    assert (whole["documents"], whole["passages"]) == (3, 3)
+
+
+async def test_one_id_is_a_document_of_each_tenant(parties: Parties) -> None:
+    """Written, replaced and deleted by one tenant it stays as it is for the other; the operator sees both."""
+    await put(parties.a, {"id": "same", "text": "An ore mined by a in the north."})
+    await put(parties.b, {"id": "same", "text": "An ore mined by b in the north."})
+    [result] = (await put(parties.a, {"id": "same", "text": "An ore mined by a in the south."})).json()["results"]
+    assert (result["id"], result["status"]) == ("same", "updated")
+    texts = [(await one.get("/documents/same?collection=shared")).json()["text"] for one in (parties.a, parties.b)]
+    assert texts == ["An ore mined by a in the south.", "An ore mined by b in the north."]
+    listed = (await parties.operator.get("/documents?collection=shared")).json()["documents"]
+    assert [(one["id"], one["tenant"]) for one in listed] == [("same", "a"), ("same", "b")]
+    assert (await parties.operator.get("/documents/same?collection=shared")).status_code == 404
+    assert (await parties.operator.get("/documents/same?collection=shared&tenant=b")).json()["tenant"] == "b"
+    assert (await parties.a.delete("/documents/same?collection=shared")).status_code == 204
+    assert (await ids(parties.a), await found(parties.a)) == ([], set())
+    assert (await ids(parties.b), await found(parties.b)) == (["same"], {"same"})
+    assert (await parties.operator.delete("/documents/same?collection=shared&tenant=b")).status_code == 204
+    assert await ids(parties.b) == []
+
+
+async def test_a_document_for_a_group_is_the_groups(parties: Parties) -> None:
+    """Who has none of its groups does not find, read, list, replace or delete it, nor write for groups of others."""
+    await put(parties.hr, secret("1", allowed=["hr", "legal"]), secret("2"))
+    assert (await ids(parties.hr), await found(parties.hr)) == (["1", "2"], {"1", "2"})
+    assert (await ids(parties.a), await found(parties.a)) == (["2"], {"2"})
+    assert (await parties.a.get("/documents/1?collection=shared")).status_code == 404
+    assert (await parties.a.delete("/documents/1?collection=shared")).status_code == 404
+    results = (await put(parties.a, {"id": "1", "text": "x"}, {"id": "3", "text": "x", "allowed": ["hr"]})).json()
+    assert [one["reason"] for one in results["results"]] == ["duplicate_id", "invalid_groups"]
+    assert await ids(parties.hr) == ["1", "2"]
+    await put(parties.hr, secret("1"))
+    assert await ids(parties.a) == ["1", "2"]
+
+
+async def test_files_are_for_a_tenant_and_its_groups(parties: Parties) -> None:
+    """A form names groups as JSON does; and no tenant but one's own."""
+    files = {"files": ("a.txt", b"An ore is mined in the north.", "text/plain")}
+    form = {"collection": "shared", "allowed": "hr"}
+    assert (await parties.hr.post("/documents", files=files, data=form)).json()["created"] == 1
+    refused = (await parties.a.post("/documents", files=files, data={"collection": "shared", "tenant": "b"})).json()
+    assert [one["reason"] for one in refused["results"]] == ["invalid_tenant"]
+    assert (len(await ids(parties.hr)), await ids(parties.a), await ids(parties.b)) == (1, [], [])
+
+
+async def test_pages_of_a_tenant_hold_its_own(parties: Parties) -> None:
+    """Cursors lead through one's own documents and jobs, and say nothing of others; a forged one leads nowhere else."""
+    for client in (parties.a, parties.b):
+        await put(client, *({"id": f"{n}", "text": f"text {n}"} for n in range(5)))
+    for client in (parties.b, parties.a, parties.b, parties.a, parties.a):
+        await put(client, {"id": "late", "text": "late"}, wait="false")
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (
+            await parties.a.get("/documents", params={"collection": "shared", "limit": "2", "cursor": cursor})
+        ).json()
+        seen += [one["id"] for one in page["documents"]]
+        cursor = page["next_cursor"]
+    assert [one for one in seen if one != "late"] == [f"{n}" for n in range(5)]
+    first = (await parties.a.get("/jobs?limit=2")).json()
+    rest = (await parties.a.get("/jobs", params={"limit": "2", "cursor": first["next_cursor"]})).json()
+    assert (len(first["jobs"]), first["next_cursor"], len(rest["jobs"]), rest["next_cursor"]) == (2, "1", 1, None)
