@@ -290,7 +290,8 @@ async def _consider(
     owner = claim(record.id, "")  # before the look-up: no file may take this id in between
     earlier = await context.manifest.document(writer.lineage, record.id)
     pending = await context.manifest.pending(writer.lineage, record.id)  # what a killed writer left
-    if earlier is not None and not submitted.writer.sees(submitted.tenant, earlier.allowed):
+    guarded = [known.allowed for known in (earlier, pending) if known is not None]
+    if not all(submitted.writer.sees(submitted.tenant, allowed) for allowed in guarded):
         return _failed(record, "duplicate_id", "the id is taken; choose another"), None
     unfinished = pending if pending and pending.op == "write" else None
     file = next((known.source for known in (unfinished, earlier) if known and known.path is not None), None)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from indexing.documents import POSITION, Document, printable
+from indexing.documents import POSITION, Document, document_key, printable
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import DocumentRecord, RefusedRecord, SourceRecord
 from indexing.pipeline.sources import Scope, Source, Unreadable
@@ -157,7 +157,7 @@ def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:
 def document_record(source: SourceRecord, document: Document) -> DocumentRecord:
     """What the manifest keeps of a document in a file. A record's own id is its document id."""
     return DocumentRecord(
-        id=own_id(document) or file_document_id(source.path, document.key),
+        id=document_key("", own_id(document) or file_document_id(source.path, document.key)),
         path=source.path,
         source=printable(source.name),
         title=printable(document.title),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.documents import Document
+from indexing.documents import Document, document_key
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import SourceRecord
 from indexing.pipeline.planning import (
@@ -99,6 +99,8 @@ def test_a_record_is_known_by_its_own_id_or_by_its_place(folder: Path) -> None:
     """An id of its own is the document's id; a place counts only within its file."""
     (work, *_) = plan(folder, {}).work
     assert document_record(work, Document(text="t", key="doc-7")).id == "doc-7"
+    forged = document_record(work, Document(text="t", key=document_key("tenant", "doc-7")))
+    assert (forged.tenant, forged.id != document_key("tenant", "doc-7")) == ("", True)
     assert document_record(work, Document(text="t", key="#7")).id == file_document_id(str(folder / "a.txt"), "#7")
     assert (own_id(Document(text="t")), own_id(Document(text="t", key="#1"))) == ("", "")
 
