@@ -23,7 +23,7 @@ _PROBE_S = 2.0
 
 
 _OURS = re.compile(
-    r"index|jobs|snapshots|quarantine|huggingface|\w+\.sqlite3(-\w+)?|(service|calibration|benchmarks)\.json|\.service\.json\.\d+"
+    r"index|jobs|snapshots|quarantine|huggingface|\w+\.sqlite3(-\w+)?|audit\.jsonl(\.\d)?|(service|calibration|benchmarks)\.json|\.service\.json\.\d+"
 )
 """What Winnow puts into its home."""
 

@@ -13,6 +13,7 @@ import structlog
 
 from app.access.access import Access
 from app.access.administration import KeyAdministration
+from app.access.audit import AUDIT_FILE, AuditLog
 from app.accounting.accounts import Accounts
 from app.accounting.ledger import CallRecord
 from app.backends.client import BackendClient
@@ -141,6 +142,8 @@ class Services:
         self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
         self.access = Access(settings.index.home, settings.access)
+        self.audit = AuditLog(settings.index.home / AUDIT_FILE, time.time)
+        self._on_close("audit", lambda: asyncio.to_thread(self.audit.close))
         self.keys = KeyAdministration(
             self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
         )

@@ -1,7 +1,7 @@
 """Which keys a request has, who that makes its caller, and what of the API that caller may use."""
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from litestar import Litestar
@@ -64,6 +64,7 @@ def guard_of(access: Callable[[], Access]) -> Guard:
         needed = _scopes_of(handler)
         if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
             return
+        connection.scope["state"]["needed"] = needed
         caller = caller_of(connection)
         if ANY not in needed:
             need(caller, *needed)
@@ -83,6 +84,14 @@ def need(caller: Caller, *scopes: str) -> None:
     raise NotAllowed(
         f"the key {caller.key!r} has the scope {', '.join(sorted(caller.scopes))}; this needs {' or '.join(scopes)}"
     )
+
+
+def is_audited(method: str, state: Mapping[str, Any]) -> bool:
+    """Whether a request belongs into the audit log: what changes something, and whoever is refused."""
+    changes = method in ("POST", "PUT", "DELETE") and not {"write", "admin", OPERATOR}.isdisjoint(
+        state.get("needed", ())
+    )
+    return changes or state.get("status") in (401, 402, 403, 429)
 
 
 def check_scopes(app: Litestar) -> None:

@@ -17,7 +17,7 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.authentication import identified
+from app.api.authentication import identified, is_audited
 from app.api.compat.errors import fit_for
 from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
@@ -105,6 +105,19 @@ class RequestMiddleware:
             metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
             _end_span(span, scope, state)
             _log_line(scope, method, state, 1000 * seconds)
+            if self._services.access.keyed and is_audited(method, state):
+                self._record(scope, method, state)
+
+    def _record(self, scope: Scope, method: str, state: dict[str, Any]) -> None:
+        """A line of the audit log; an unknown path may have a secret in it, and is left out."""
+        self._services.audit.record(
+            request_id=state["request_id"],
+            key=state["caller"].key if "caller" in state else None,
+            client=client[0] if (client := scope.get("client")) else None,
+            method=method if method in KNOWN_METHODS else "other",
+            route=scope.get("path_template") or "other",
+            status=state.get("status"),
+        )
 
     def _sending(self, send: Send, state: dict[str, Any], headers: dict[bytes, bytes], *, without_body: bool) -> Send:
         """`send` with what every response has. A stream asks with each piece whether the caller's key is still good."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from time import time
 from typing import Any, NamedTuple, get_args
 
 import httpx
@@ -10,6 +11,7 @@ from litestar import Litestar, get
 from litestar.routes import HTTPRoute
 
 from app.access.access import Access
+from app.access.audit import AuditLog
 from app.access.keys import OPERATOR, KeyRequest
 from app.api.authentication import ANY, PUBLIC, check_scopes
 from app.config.settings import AccessSettings, IndexSection, ServiceSettings, Settings
@@ -30,6 +32,7 @@ class Door:
         self.presence = None
         self.metrics = Metrics()
         self.tracer = None
+        self.audit = AuditLog(home / "audit.jsonl", time)
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a refused request has reached {name}")
@@ -55,8 +58,10 @@ def operations(app: Litestar) -> Iterator[Operation]:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
-    return Door(tmp_path_factory.mktemp("home"))
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    door = Door(tmp_path_factory.mktemp("home"))
+    yield door
+    door.audit.close()
 
 
 @pytest.fixture(scope="module")

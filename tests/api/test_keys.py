@@ -1,5 +1,6 @@
 """POST, GET and DELETE /keys, and what a key that they made is good for."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,26 @@ async def test_a_key_that_is_revoked_ends_its_streams(
     assert "event: error" in reply.text
     assert "the key 'ci' is revoked" in reply.text
     assert services.stopping.is_set() is False
+
+
+async def test_changes_and_refusals_are_in_the_audit_log(
+    client: httpx.AsyncClient, services: Services, settings: Settings
+) -> None:
+    """By whom and how they ended, and nothing of what was sent; searches are not."""
+    admin = {"Authorization": f"Bearer {ADMIN}"}
+    await client.post("/keys", json={"name": "ci", "scopes": ["search"]}, headers=admin)
+    await client.post("/keys", json={"name": "secret text"})
+    await client.get("/nowhere/secret", headers={"Host": "evil.example"})
+    await client.get("/keys", headers=admin)
+    services.audit.close()
+    written = (settings.index.home / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [(line["key"], line["method"], line["route"], line["status"]) for line in lines] == [
+        ("environment", "POST", "/keys", 201),
+        (None, "POST", "/keys", 401),
+        (None, "GET", "other", 403),
+    ]
+    assert "secret" not in written
 
 
 async def test_the_secret_is_in_no_log(admin: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
