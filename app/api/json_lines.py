@@ -242,14 +242,14 @@ class _Body:
 
     def __init__(self, receive: Receive, gone: asyncio.Event) -> None:
         self._receive, self._gone = receive, gone
-        self._read = asyncio.Event()
+        self._read, self._over = asyncio.Event(), asyncio.Event()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Raises ClientGone."""
         while True:
             message: Any = await self._receive()
             if message["type"] == "http.disconnect":
-                self._gone.set()
+                self._over.set()
                 raise ClientGone
             yield message.get("body", b"")
             if not message.get("more_body", False):
@@ -258,18 +258,20 @@ class _Body:
 
     async def hung_up(self) -> None:
         """Returns when the client has done so."""
-        listening = asyncio.ensure_future(self._listen())
+        # `gone` is the connection's, which may have another request after this one: it is never set here.
+        waiting = [asyncio.ensure_future(one) for one in (self._gone.wait(), self._over.wait(), self._listen())]
         try:
-            await self._gone.wait()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            listening.cancel()
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _listen(self) -> None:
         """After the last piece there is nothing else to hear."""
         await self._read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone.set()
 
 
 class Rows(Generic[Result]):

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio.to_thread
+import httpx
 import msgspec
 import pytest
 
@@ -129,6 +130,21 @@ async def test_a_client_may_wait_for_its_results_before_it_sends_more(tmp_path: 
             client.close()
         finally:
             await anyio.to_thread.run_sync(service.close)
+
+
+async def test_a_connection_serves_one_body_of_rows_after_another(tmp_path: Path, server: GeminiServer) -> None:
+    """The end of a response is not taken for the end of the connection."""
+    told = msgspec.json.encode({"flash": gemini(server)}).decode()
+    service = await anyio.to_thread.run_sync(lambda: RunningServer(tmp_path, "tests.fakes.model_service", told))
+    try:
+        async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=60) as client:
+            for _ in range(4):
+                headers = {"content-type": "application/x-ndjson"}
+                response = await client.post("/classify", content=b'"a good day"\n"bad"\n', headers=headers)
+                assert response.content.count(b"\n") == 3
+                assert b'"done":true' in response.content
+    finally:
+        await anyio.to_thread.run_sync(service.close)
 
 
 def _table(path: Path) -> None:
