@@ -404,6 +404,8 @@ def guarded(scene: Scene, tmp_path: Path) -> Iterator[tuple[Scene, str]]:
         scene.service = server
         reader = KeyRequest(name="reader", scopes=["search", "answer"])
         yield scene, KeyFile(tmp_path / KEY_FILE, time.time).create(reader)[1]
+        scene.clean()
+        scene.page.open("about:blank")  # before the service ends: else its page would complain of that
     finally:
         server.close()
 
