@@ -1,6 +1,8 @@
 """The implementation against its own OpenAPI description, by schemathesis, over a real socket."""
 
+import time
 from collections.abc import Iterator
+from typing import NamedTuple, get_args
 
 import pytest
 import schemathesis
@@ -9,6 +11,9 @@ from schemathesis import Case, GenerationMode
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from app.access.key_file import KEY_FILE, KeyFile
+from app.access.keys import KeyRequest
+from app.domain import Scope
 from tests.fakes.running import RunningServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,20 +27,33 @@ EXCLUDED = [positive_data_acceptance]
 EXCLUDED_OF_FORMS = [*EXCLUDED, negative_data_rejection]
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
-    running = RunningServer(tmp_path_factory.mktemp("home"))
-    yield schemathesis.openapi.from_url(f"{running.url}/schema/openapi.json")
+class Described(NamedTuple):
+    """The description of a service, and what its caller sends with each request."""
+
+    schema: BaseSchema
+    headers: dict[str, str]
+
+
+@pytest.fixture(scope="module", params=["no key", "a key of all scopes but admin"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Described]:
+    home = tmp_path_factory.mktemp("home")
+    headers = {}
+    if request.param != "no key":
+        scopes = tuple(scope for scope in get_args(Scope) if scope != "admin")
+        headers["X-API-Key"] = KeyFile(home / KEY_FILE, time.time).create(KeyRequest(name="ci", scopes=scopes))[1]
+    running = RunningServer(home)
+    yield Described(schemathesis.openapi.from_url(f"{running.url}/schema/openapi.json"), headers)
     running.close()
 
 
 # Not by schemathesis' own pytest plugin: as of 4.32 it does not work with pytest 9.1.
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_the_implementation_keeps_its_description(
-    api: BaseSchema, mode: GenerationMode, subtests: pytest.Subtests
+    api: Described, mode: GenerationMode, subtests: pytest.Subtests
 ) -> None:
     """Any request, valid or not, gets a status, a type and a body that the description allows, and never a 500."""
-    for found in api.get_all_operations():
+    assert api.schema["/version"]["GET"].Case().call(headers=api.headers).status_code == 200
+    for found in api.schema.get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.NEGATIVE and operation.method.upper() in ("GET", "DELETE"):
             continue  # a request without a body has nothing that could be wrong
@@ -50,7 +68,7 @@ def test_the_implementation_keeps_its_description(
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case: Case) -> None:
             form = case.media_type == "multipart/form-data"
-            case.call_and_validate(excluded_checks=EXCLUDED_OF_FORMS if form else EXCLUDED)
+            case.call_and_validate(headers=api.headers, excluded_checks=EXCLUDED_OF_FORMS if form else EXCLUDED)
 
         with subtests.test(operation=operation.label):
             holds()
