@@ -214,12 +214,12 @@ class Route:
             try:
                 value = await serve(client, self._failover_deadline(call, order[number + 1 :]))
             except Refused as exc:
-                exc.failures = self._fallbacks(failures, client)
+                exc.failures = _fallbacks(failures, client, clients)
                 raise
             except (UpstreamError, Overloaded, BudgetExceeded, MissingCapability) as exc:
                 failures[client.name] = exc
             else:
-                return Served(value, self._use(client, failures))
+                return Served(value, self._use(client, clients, failures))
         raise _most_useful(failures)
 
     def _failover_deadline(self, call: Call, others: Sequence[BackendClient]) -> Deadline | None:
@@ -227,16 +227,21 @@ class Route:
             return None
         return Deadline(call.deadline.left() * SHARE, self._clock)
 
-    def _use(self, client: BackendClient, failures: dict[str, WinnowError]) -> BackendUse:
-        fallbacks = self._fallbacks(failures, client)
+    def _use(
+        self, client: BackendClient, clients: Sequence[BackendClient], failures: dict[str, WinnowError]
+    ) -> BackendUse:
+        fallbacks = _fallbacks(failures, client, clients)
         return BackendUse(requested=self.requested, used=client.name, model=client.model or None, fallbacks=fallbacks)
 
-    def _fallbacks(self, failures: dict[str, WinnowError], used: BackendClient) -> tuple[Fallback, ...]:
-        """The backends that were tried, and those that were passed over because they are down."""
-        preferred = self.clients[: self.clients.index(used)]
-        passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
-        reasons = passed | {name: failure.code for name, failure in failures.items()}
-        return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
+
+def _fallbacks(
+    failures: dict[str, WinnowError], used: BackendClient, clients: Sequence[BackendClient]
+) -> tuple[Fallback, ...]:
+    """Those of `clients` that were tried, and those that were passed over because they are down."""
+    preferred = clients[: clients.index(used)]
+    passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
+    reasons = passed | {name: failure.code for name, failure in failures.items()}
+    return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
 
 
 def _most_useful(failures: dict[str, WinnowError]) -> WinnowError:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from app.backends.client import BackendClient
 from app.backends.router import Backends
 from app.backends.settings import AUTO
+from app.domain import Caller
 
 RERANK = "winnow-rerank"
 EMBED = "winnow-embed"
@@ -36,7 +37,7 @@ class ModelNames:
         self._backends, self._aliases = backends, aliases
         self._embedders = frozenset(embedders)
 
-    def ranking_backend(self, model: str, clients: Iterable[BackendClient]) -> tuple[str | None, str]:
+    def ranking_backend(self, model: str, clients: Iterable[BackendClient], caller: Caller) -> tuple[str | None, str]:
         """The backend that ranks, None for the default one, and a warning, "" if there is none.
 
         `model` may be `winnow-rerank`, `winnow-rerank@BACKEND`, an alias, the name of a backend or of its model. Any
@@ -49,7 +50,7 @@ class ModelNames:
             return backend, ""
         if name in self._aliases:
             return self._aliases[name], ""
-        if client := find_client(name, clients):
+        if client := find_client(name, clients, caller):
             return client.name, ""
         return None, f"model {name[:100]!r} not found: ranked by {RERANK}; add aliases under [compat] rerank_aliases"
 
@@ -58,22 +59,30 @@ class ModelNames:
         return model.strip() in (EMBED, *self._embedders)
 
     def offered(
-        self, clients: Sequence[BackendClient], collections: Iterable[str], embedder: str, reads: int | None
+        self,
+        clients: Sequence[BackendClient],
+        collections: Iterable[str],
+        embedder: str,
+        reads: int | None,
+        caller: Caller,
     ) -> list[Offered]:
         """The models of GET /v1/models, each once: those that can chat, then rankers and embedders.
+
+        Of the backends only those that the caller's key is for.
 
         Open WebUI begins every chat with the first one, so that collections come first. An embedder whose id looks like
         that of a chat model is not listed, but can be used by its id.
         """
-        rankers = [name for name in (AUTO, *(backend.name for backend in self._backends if "rank" in backend.roles))]
+        rankers = [backend.name for backend in self._backends if "rank" in backend.roles]
+        usable = [client for client in clients if client.model and caller.may_use(client.name)]
         chats = [
             *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
             Offered(ANSWER, "answer", OURS),
-            *(Offered(client.model, "chat", client.name, _context(client)) for client in clients if client.model),
+            *(Offered(client.model, "chat", client.name, _context(client)) for client in usable),
         ]
         others = [
             Offered(RERANK, "rerank", OURS),
-            *(Offered(f"{RERANK}@{name}", "rerank", name) for name in rankers),
+            *(Offered(f"{RERANK}@{name}", "rerank", name) for name in (AUTO, *filter(caller.may_use, rankers))),
             Offered(EMBED, "embed", OURS, reads),
             *(
                 [Offered(embedder, "embed", OURS, reads)]
@@ -93,9 +102,9 @@ def split_backend(text: str) -> tuple[str, str | None]:
     return name, backend or None
 
 
-def find_client(name: str, clients: Iterable[BackendClient]) -> BackendClient | None:
-    """The backend with this name, or else the first one whose model has it."""
-    clients = list(clients)
+def find_client(name: str, clients: Iterable[BackendClient], caller: Caller) -> BackendClient | None:
+    """The backend with this name, or else the first one whose model has it, if possible one of the caller's key."""
+    clients = sorted(clients, key=lambda client: not caller.may_use(client.name))
     by_name = (client for client in clients if client.name == name)
     by_model = (client for client in clients if client.model == name)
     return next(by_name, None) or next(by_model, None)

@@ -58,12 +58,13 @@ class Rankers:
             return use
         return (await self._router()).route_or(NONE.name, use.requested, *NEEDS.values())
 
-    async def auto_backend(self) -> str:
-        """The backend that "auto" selects at the moment, or "none"."""
+    async def auto_backend(self, caller: Caller) -> str:
+        """The backend that "auto" selects for the caller at the moment, or "none"."""
         ranker = await self.select(AUTO)
         if isinstance(ranker, BackendUse):
             return ranker.used
-        return next((client for client in ranker.clients if client.available), ranker.clients[0]).name
+        usable = [client for client in ranker.clients if caller.may_use(client.name)]
+        return next((client.name for client in usable if client.available), usable[0].name if usable else NONE.name)
 
     async def rank(
         self,

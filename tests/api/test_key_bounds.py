@@ -75,11 +75,24 @@ async def test_auto_is_among_the_keys_backends(services: Services, client: httpx
     sending(services, client, backends=("second",))
     reply = await client.post("/chat", json={"message": "x", **named})
     assert (reply.status_code, reply.json()["backend"]["used"]) == (200, "second")
-    assert [one["name"] for one in (await client.get("/backends")).json()["backends"]] == [
-        "none",
-        "extractive",
-        "second",
-    ]
+    assert reply.json()["backend"]["fallbacks"] == []
+
+
+async def test_lists_show_the_keys_backends_alone(
+    services: Services, client: httpx.AsyncClient, server: GeminiServer
+) -> None:
+    """And what is not found tells of no other either; a model of two backends means the key's."""
+    sending(services, client, backends=("second",))
+    offered = {model["id"]: model["owned_by"] for model in (await client.get("/v1/models")).json()["data"]}
+    assert "winnow-rerank@second" in offered
+    assert "first" not in str(offered)
+    assert offered[server.models[0]] == "second"
+    assert (await client.get("/v1/models/winnow-rerank@first")).status_code == 404
+    body = {"model": server.models[0], "messages": [{"role": "user", "content": "x"}]}
+    assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    shown = (await client.get("/backends")).json()
+    assert [backend["name"] for backend in shown["backends"]] == ["none", "extractive", "second"]
+    assert (shown["default"], shown["auto"], shown["routing"]) == ("auto", "second", ["second"])
 
 
 async def test_other_formats_keep_to_them_too(

@@ -68,7 +68,7 @@ async def rerank(
     texts = document_texts(data.documents, data.rank_fields)
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
     query = query_text(data.query)
-    backend, warning = names.ranking_backend(data.model or "", clients.values())
+    backend, warning = names.ranking_backend(data.model or "", clients.values(), caller_of(request))
     ranking = text_ranker.rank(query, texts, backend, top, caller_of(request))
     ranked = await _finish(request, ranking)
     read, written = ranked.input_tokens, ranked.usage.output_tokens
@@ -116,7 +116,7 @@ async def rerank_as_tei(
     """The same for clients of Text Embeddings Inference, which name no model."""
     texts = document_texts(data.texts, pointer="/texts")
     query = query_text(data.query)
-    backend, warning = names.ranking_backend("", clients.values())
+    backend, warning = names.ranking_backend("", clients.values(), caller_of(request))
     ranked = await _finish(request, text_ranker.rank(query, texts, backend, None, caller_of(request)))
     log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings)
     return [

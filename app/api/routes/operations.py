@@ -13,6 +13,7 @@ from app.api.request import BodyRequest, Injected, caller_of
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
 from app.backends.router import Backend, Backends
+from app.backends.settings import AUTO
 from app.instance import installed_version
 from app.observability.metrics import MEDIA_TYPE
 from app.services.monitoring import Monitoring
@@ -133,14 +134,13 @@ class BackendList(msgspec.Struct, frozen=True, kw_only=True):
 async def show_backends(
     request: BodyRequest, backends: Injected[Backends], pool: Injected[BackendPool], rankers: Injected[Rankers]
 ) -> BackendList:
-    """Every name that `backend` and `answer_backend` take. No secrets, no addresses."""
+    """Every name that `backend` and `answer_backend` take from this key. No secrets, no addresses."""
+    caller = caller_of(request)
     return BackendList(
-        default=backends.default,
-        auto=await rankers.auto_backend(),
-        routing=[client.name for client in pool.router.auto],
-        backends=[
-            _status(backend, pool.router.clients) for backend in backends if caller_of(request).may_use(backend.name)
-        ],
+        default=backends.default if caller.may_use(backends.default) else AUTO,
+        auto=await rankers.auto_backend(caller),
+        routing=[client.name for client in pool.router.auto if caller.may_use(client.name)],
+        backends=[_status(backend, pool.router.clients) for backend in backends if caller.may_use(backend.name)],
     )
 
 

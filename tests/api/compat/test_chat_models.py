@@ -4,6 +4,7 @@ import pytest
 
 from app.api.compat.openai.chat import CHAT_TOKENS, Target, target_of
 from app.backends.base import Probed
+from app.domain import ANONYMOUS
 from app.errors import NotFound, UpstreamUnavailable
 from tests.fakes.adapters import EVERYTHING, ScriptedAdapter
 from tests.fakes.clients import make_client
@@ -16,13 +17,13 @@ async def test_a_reply_leaves_half_of_the_context(context: int | None, tokens: i
     """Where nobody says how long it may be; a model is asked what it is when its id is first needed."""
     probe = Probed(model="tiny", capabilities=EVERYTHING, context_tokens=context)
     line = make_client(ScriptedAdapter(probe=probe), model=None)
-    assert await target_of("tiny", {"gemma": line}) == Target(None, "gemma", tokens)
+    assert await target_of("tiny", {"gemma": line}, ANONYMOUS) == Target(None, "gemma", tokens)
 
 
 async def test_a_backend_comes_before_a_model_of_its_name() -> None:
     """Backends are named by whoever runs the service, models by others."""
     lines = {name: make_client(ScriptedAdapter(), name=name, model=model) for name, model in (("a", "b"), ("b", "c"))}
-    assert await target_of("b", lines) == Target(None, "b", CHAT_TOKENS)
+    assert await target_of("b", lines, ANONYMOUS) == Target(None, "b", CHAT_TOKENS)
 
 
 async def test_a_backend_that_is_away_is_no_reason_to_fail() -> None:
@@ -33,4 +34,4 @@ async def test_a_backend_that_is_away_is_no_reason_to_fail() -> None:
         "b": make_client(ScriptedAdapter(), name="b", model="fake-1"),
     }
     with pytest.raises(NotFound, match=r"'tiny'.*fake-1"):
-        await target_of("tiny", lines)
+        await target_of("tiny", lines, ANONYMOUS)

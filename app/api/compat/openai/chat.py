@@ -45,10 +45,10 @@ class Target(NamedTuple):
     tokens: int = CHAT_TOKENS
 
 
-async def target_of(model: str, clients: Mapping[str, BackendClient]) -> Target:
+async def target_of(model: str, clients: Mapping[str, BackendClient], caller: Caller) -> Target:
     """`winnow`, `winnow:handbook`, `winnow@gemma`, `winnow:handbook@gemma`; `gemma`, its model's id, `auto`.
 
-    Raises NotFound, listing the models.
+    Raises NotFound, listing the models of the caller's key.
     """
     name = model.strip()
     if name == ANSWER or name.startswith((f"{ANSWER}:", f"{ANSWER}@")):
@@ -56,12 +56,12 @@ async def target_of(model: str, clients: Mapping[str, BackendClient]) -> Target:
         return Target(collection or DEFAULT_COLLECTION, backend)
     if name == AUTO:
         return Target(None, AUTO)
-    if (client := find_client(name, clients.values())) is None:
+    if (client := find_client(name, clients.values(), caller)) is None:
         # Just after the start some may not have said yet which model they have.
         await asyncio.gather(*(_probe(one) for one in clients.values() if one.probed is None))
-        client = find_client(name, clients.values())
+        client = find_client(name, clients.values(), caller)
     if client is None:
-        ids = [one.model for one in clients.values() if one.model]
+        ids = [one.model for one in clients.values() if one.model and caller.may_use(one.name)]
         models = ", ".join((ANSWER, f"{ANSWER}:COLLECTION", f"{ANSWER}:COLLECTION@BACKEND", *ids))
         raise NotFound(f"chat model {name[:100]!r} not found; models are {models}; GET /v1/models lists them")
     context = client.probed.context_tokens if client.probed else None
@@ -84,7 +84,7 @@ async def job_of(
 ) -> Job:
     """Raises InvalidRequest; NotFound for a model that does not exist; NotAllowed."""
     body.check()
-    collection, backend, tokens = await target_of(body.model, clients)
+    collection, backend, tokens = await target_of(body.model, clients, caller)
     need(caller, "tasks" if collection is None else "answer")
     if collection is None:
         return body.to_task(backend, tokens, body.offered())

@@ -80,10 +80,11 @@ async def create_completion(
     settings: Injected[Settings],
 ) -> Response[dict[str, Any]]:
     """As POST /complete; `model` is a backend's name, its model's id, or "auto"."""
-    target = await target_of(data.model, clients)
+    caller = caller_of(request)
+    target = await target_of(data.model, clients, caller)
     if target.collection is not None:
         raise pointing_at("/model", "collections answer questions; name a backend, its model, or auto")
-    task, caller = data.to_task(target.backend), caller_of(request)
+    task = data.to_task(target.backend)
     envelope = {
         "id": f"cmpl-{caller.request_id}",
         "object": "text_completion",

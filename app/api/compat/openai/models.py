@@ -11,6 +11,7 @@ from app.api.compat.errors import openai_error, openai_failure, shaped
 from app.api.request import BodyRequest, Injected, caller_of
 from app.backends.client import BackendClient
 from app.config.settings import Settings
+from app.domain import Caller
 from app.errors import NotFound, WinnowError
 from app.services.documents import Documents
 from app.services.model_ids import ModelNames, Offered, Serves, public_name
@@ -34,8 +35,8 @@ async def list_models(
     model: Injected[Resource[Embedder]],
     settings: Injected[Settings],
 ) -> dict[str, Any]:
-    """Every name that a request may use: ours, and the models of the backends."""
-    offered = await _offered(names, clients, caller_of(request).audience, documents, model, settings)
+    """Every name that a request of this key may use: ours, and the models of its backends."""
+    offered = await _offered(names, clients, caller_of(request), documents, model, settings)
     return {"data": [_model(one) for one in offered], "object": "list"}
 
 
@@ -51,7 +52,7 @@ async def show_model(
 ) -> dict[str, Any]:
     """One of the models."""
     name = model_id.removeprefix("/")
-    for one in await _offered(names, clients, caller_of(request).audience, documents, model, settings):
+    for one in await _offered(names, clients, caller_of(request), documents, model, settings):
         if one.id == name:
             return _model(one)
     raise NotFound(f"model {name[:100]!r} not found; GET /v1/models lists the models")
@@ -60,7 +61,7 @@ async def show_model(
 async def _offered(
     names: ModelNames,
     clients: Mapping[str, BackendClient],
-    audience: Audience,
+    caller: Caller,
     documents: Documents,
     model: Resource[Embedder],
     settings: Settings,
@@ -68,7 +69,7 @@ async def _offered(
     embedder = model.opened
     name = public_name(settings.embedding.model)
     reads = embedder.max_tokens if embedder else None
-    return names.offered(list(clients.values()), await _collections(documents, audience), name, reads)
+    return names.offered(list(clients.values()), await _collections(documents, caller.audience), name, reads, caller)
 
 
 async def _collections(documents: Documents, audience: Audience) -> list[str]:

@@ -46,7 +46,7 @@ async def create_moderations(
 ) -> dict[str, Any]:
     """A result for each input, in their order. One that fails fails all: the format has no other way to say so."""
     texts, caller = moderated_texts(data.input), caller_of(request)
-    client = find_client(data.model or "", clients.values())
+    client = find_client(data.model or "", clients.values(), caller)
     options = ModerateOptions(categories=DEFAULT_CATEGORIES, backend=client.name if client else None)
     judge = await moderate_service.judge(options)
     batch = Batch(

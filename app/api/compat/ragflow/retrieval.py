@@ -172,7 +172,7 @@ async def ragflow_retrieval(
 
     `message` is there if something did not go as requested.
     """
-    backend, warning = names.ranking_backend(data.rerank_id or "", clients.values())
+    backend, warning = names.ranking_backend(data.rerank_id or "", clients.values(), caller_of(request))
     queries = data.queries(backend)
     if not queries[0].text:
         return {"data": {"total": 0, "chunks": [], "doc_aggs": {}}, "code": 0}

@@ -9,7 +9,7 @@ from app.backends.client import BackendClient
 from app.backends.router import Backend, Backends, Route, Router
 from app.backends.settings import RoutingSettings
 from app.config.settings import RankingSettings
-from app.domain import BackendUse, Caller, Fallback, RankingOptions
+from app.domain import ANONYMOUS, BackendUse, Caller, Fallback, RankingOptions
 from app.errors import (
     InvalidRequest,
     MissingCapability,
@@ -150,7 +150,7 @@ async def test_who_is_known_to_be_unable_is_refused_before_any_work() -> None:
     unable = (Fallback(backend="plain", reason="cannot"),)
     assert await ours.select(None) == BackendUse(requested="auto", used="none", fallbacks=unable)
     assert await ours.select("none") == BackendUse(requested="none", used="none")
-    assert await ours.auto_backend() == "none"
+    assert await ours.auto_backend(ANONYMOUS) == "none"
 
 
 async def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
