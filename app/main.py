@@ -14,7 +14,7 @@ from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
 from app.api.middleware import RequestMiddleware
 from app.api.multipart import DocumentBody, DocumentsRequest
-from app.api.openapi import REQUEST_ID, StructShapes, openapi_config
+from app.api.openapi import REQUEST_ID, StructShapes, describe_keys, openapi_config
 from app.api.problem_details import on_error
 from app.api.request import BodyRequest
 from app.api.routes.answer import answer
@@ -113,6 +113,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
     )
     check_scopes(app)
     shapes.describe(app.openapi_schema)
+    describe_keys(app.openapi_schema, app.routes)
     app.asgi_handler = RequestMiddleware(app.asgi_handler, settings.service, services)
     return app
 

@@ -61,7 +61,7 @@ def guard_of(access: Callable[[], Access]) -> Guard:
     """The guard of every route, called before the body is read. It raises NotAuthenticated, NotAllowed, RateLimited."""
 
     def require_scope(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        needed = _scopes_of(handler)
+        needed = scopes_of(handler)
         if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
             return
         connection.scope["state"]["needed"] = needed
@@ -99,13 +99,13 @@ def check_scopes(app: Litestar) -> None:
     for route in app.routes:
         handlers = route.route_handlers if isinstance(route, HTTPRoute) else [route.route_handler]
         for handler in handlers:
-            needed = _scopes_of(handler)
+            needed = scopes_of(handler)
             automatic = getattr(handler, "http_methods", None) == {"OPTIONS"}
             if not automatic and (not needed or not ROUTE_SCOPES.issuperset(needed)):
                 raise RuntimeError(f'{route.path} ({handler}) needs opt={{"scope": ...}}')
 
 
-def _scopes_of(handler: BaseRouteHandler) -> tuple[str, ...]:
+def scopes_of(handler: BaseRouteHandler) -> tuple[str, ...]:
     """Any of them will do."""
     scope: str | tuple[str, ...] = handler.opt.get("scope", ())
     return (scope,) if isinstance(scope, str) else tuple(scope)

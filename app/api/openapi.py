@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
@@ -13,11 +13,12 @@ from litestar import Request, Router
 from litestar.datastructures import ResponseHeader
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import License, OpenAPI, Operation, RequestBody
+from litestar.openapi.spec import Components, License, OpenAPI, Operation, RequestBody, SecurityScheme
 from litestar.plugins import OpenAPISchemaPlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.typing import FieldDefinition
 
-from app.api.authentication import PUBLIC
+from app.api.authentication import ANY, PUBLIC, scopes_of
 from app.api.problem_details import MEDIA_TYPE, Problem
 
 _CODE = re.compile("`([^`]+)`")
@@ -61,7 +62,7 @@ def _page(schema: dict[str, Any]) -> Iterator[str]:
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
     summary = escape(operation.get("summary", ""))
     yield f'<section><h3><span class="method">{method}</span> <code>{escape(path)}</code> {summary}</h3>'
-    yield f"<p>{_prose(operation.get('description', ''))}</p>"
+    yield f"<p>{_prose(operation.get('description', ''))}</p><p>{_need(operation['security'])}</p>"
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(media_type)}</code>: {_kind(content['schema'])}</p>"
     yield "<table>"
@@ -72,6 +73,14 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
         )
         yield f"<tr><td><code>{status}</code></td><td>{escape(response['description'])}</td><td>{forms}</td></tr>"
     yield "</table></section>"
+
+
+def _need(security: list[dict[str, list[str]]]) -> str:
+    """Which key a call needs, in words."""
+    if not security:
+        return "No key is needed."
+    scopes = dict.fromkeys(scope for requirement in security for named in requirement.values() for scope in named)
+    return f"Needs a key{' of the scope ' if scopes else ''}{' or '.join(f'<code>{scope}</code>' for scope in scopes)}."
 
 
 def _fields(shape: dict[str, Any]) -> Iterator[str]:
@@ -157,6 +166,35 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+SCHEMES = {
+    "bearer": SecurityScheme(
+        type="http", scheme="bearer", description="A key of `POST /keys` or `winnow keys create`. One header is enough."
+    ),
+    "api_key": SecurityScheme(
+        type="apiKey",
+        name="X-API-Key",
+        security_scheme_in="header",
+        description="The same key, where a proxy uses Authorization for a scheme of its own.",
+    ),
+}
+"""How a key is sent. Until there is one, clients on the same machine need none."""
+
+
+def describe_keys(api: OpenAPI, routes: Iterable[BaseRoute]) -> None:
+    """Say of every operation which key it needs, by the scope of its route; the key may come in either header.
+
+    Scopes stand as roles, as OpenAPI 3.1 has them. A key of the scope `admin` has them all.
+    """
+    for route in routes:
+        item = (api.paths or {}).get(route.path_format)
+        for handler in route.route_handlers if item is not None and isinstance(route, HTTPRoute) else ():
+            needed = scopes_of(handler)
+            roles = [[]] if ANY in needed else [[scope] for scope in needed if scope != PUBLIC]
+            for method in handler.http_methods:
+                if (operation := getattr(item, method.lower())) is not None:
+                    operation.security = [{scheme: role} for scheme in SCHEMES for role in roles]
+
+
 @dataclass
 class OptionalBodyOperation(Operation):
     """Litestar describes every body as required."""
@@ -173,6 +211,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
         version=version,
         description=DESCRIPTION,
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
+        components=Components(security_schemes={**SCHEMES}),
         use_handler_docstrings=True,
         openapi_router=Router(
             "/schema", route_handlers=[], include_in_schema=False, dto=None, return_dto=None, opt={"scope": PUBLIC}

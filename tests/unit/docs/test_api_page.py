@@ -18,6 +18,7 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text(encod
 REF = "#/components/schemas/"
 
 _CALL = re.compile(r"^\| `([A-Z]+) (/\S*)` \|.*\| ([\d ]+) \|$", re.MULTILINE)
+_SCOPE = re.compile(r"^\| `([A-Z]+) (/\S*)` \|.*\| ([^|]+) \| [\d ]+ \|$", re.MULTILINE)
 _TABLE = re.compile(
     r"^`(\w+)`:\n\n\| field \| type \| default \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)",
     re.MULTILINE,
@@ -54,6 +55,21 @@ def test_every_call_is_listed_with_its_statuses(openapi: Schema) -> None:
     }
     listed = {(method, path): statuses.split() for method, path, statuses in _CALL.findall(PAGE)}
     assert listed == described
+
+
+def test_every_call_has_the_scope_of_its_route(openapi: Schema) -> None:
+    """The table says it as the description does; who needs a key may be refused for it, and for its rate."""
+    headers = openapi["components"]["securitySchemes"]
+    assert (headers["bearer"]["scheme"], headers["api_key"]["name"]) == ("bearer", "X-API-Key")
+    described = {}
+    for path, operations in openapi["paths"].items():
+        for method, operation in operations.items():
+            ways = [way for way in operation["security"] if "bearer" in way]
+            assert operation["security"] == [*ways, *({"api_key": way["bearer"]} for way in ways)]
+            assert not ways or {"401", "403", "429"} <= {*operation["responses"]}
+            named = " or ".join(f"`{scope}`" for way in ways for scope in way["bearer"])
+            described[method.upper(), path] = named or ("any key" if ways else "none needed")
+    assert {(method, path): scope for method, path, scope in _SCOPE.findall(PAGE)} == described
 
 
 def test_every_body_has_a_table_of_its_fields(openapi: Schema) -> None:
