@@ -141,23 +141,8 @@ class Services:
         """Whoever writes to the home asks it first: DiskFull."""
         self._closings = AsyncExitStack()
         self.backends = named_backends(settings)
-        self.access = Access(settings.index.home, settings.access)
-        self.audit = AuditLog(settings.index.home / AUDIT_FILE, time.time)
-        self._on_close("audit", lambda: asyncio.to_thread(self.audit.close))
-        self.keys = KeyAdministration(
-            self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
-        )
-        self.metrics = Metrics()
         self.tracer: Tracer | None = None
-        self._on_close("traces", self._close_tracer)
-        self.accounts = Accounts(
-            settings.index.home,
-            settings.backends,
-            settings.budgets,
-            observe=self._called,
-            of_key=self.access.budget,
-        )
-        self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
+        self._add_access_and_accounts(settings)
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
         self._add_jobs_of_models(settings)
@@ -176,13 +161,7 @@ class Services:
         self.text_ranker = TextRanker(
             self.rankers, Lexical(), self.texts, self.model.get, settings.compat, self.gates.texts
         )
-        self.documents = Documents(self.context.get, self.gates)
-        self._on_close("readers", self.documents.close)
-        room = disk_guard(settings, settings.index.home / SNAPSHOTS)
-        self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
-        self.repairs = Repairs(self.context.get)
-        self.jobs = Jobs(self._index_home, self.documents, self.disk)
-        self._on_close("jobs", self.jobs.close)
+        self._add_documents(settings)
         needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
         finish = self.documents.finish_unfinished
         self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._faults, self.repairs)
@@ -218,6 +197,35 @@ class Services:
     async def clients(self) -> Mapping[str, BackendClient]:
         """The backends that are models, by name."""
         return (await self.router.get()).clients
+
+    def _add_access_and_accounts(self, settings: Settings) -> None:
+        """Who may call, what is counted of the calls, and who hears of it."""
+        self.access = Access(settings.index.home, settings.access)
+        self.audit = AuditLog(settings.index.home / AUDIT_FILE, time.time)
+        self._on_close("audit", lambda: asyncio.to_thread(self.audit.close))
+        self.keys = KeyAdministration(
+            self.access.file, [backend.name for backend in self.backends], time.time, self.access.load
+        )
+        self.metrics = Metrics()
+        self._on_close("traces", self._close_tracer)
+        self.accounts: Accounts = Accounts(
+            settings.index.home,
+            settings.backends,
+            settings.budgets,
+            observe=self._called,
+            of_key=self.access.budget,
+        )
+        self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
+
+    def _add_documents(self, settings: Settings) -> None:
+        """What writes to the index, and keeps it whole."""
+        self.documents = Documents(self.context.get, self.gates)
+        self._on_close("readers", self.documents.close)
+        room = disk_guard(settings, settings.index.home / SNAPSHOTS)
+        self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
+        self.repairs = Repairs(self.context.get)
+        self.jobs = Jobs(self._index_home, self.documents, self.disk)
+        self._on_close("jobs", self.jobs.close)
 
     def _add_jobs_of_models(self, settings: Settings) -> None:
         """What models do without the index."""
