@@ -13,6 +13,7 @@ from app.access.keys import Key, KeyRequest, digest_of, new_key, new_token
 from app.errors import pointing_at
 from indexing.disk import disk_error
 from indexing.errors import DiskFull, NotFound, StoreUnavailable
+from indexing.sqlite import transaction
 
 KEY_FILE = "keys.sqlite3"
 
@@ -105,19 +106,12 @@ class KeyFile:
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as exc:
             raise StoreUnavailable(str(disk_error(exc, f"the keys {self.path} cannot be written"))) from exc
-        with self._connected(f"{self.path.absolute().as_uri()}?mode=rw") as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                if not _number(db, "PRAGMA user_version"):
-                    db.execute(_TABLE)
-                    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    db.execute(f"PRAGMA user_version = {VERSION}")
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with self._connected(f"{self.path.absolute().as_uri()}?mode=rw") as db, transaction(db):
+            if not _number(db, "PRAGMA user_version"):
+                db.execute(_TABLE)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+            yield db
 
     @contextmanager
     def _connected(self, uri: str) -> Iterator[sqlite3.Connection]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import structlog
 from app.accounting.budgets import BudgetKey, Spending, period_of, spending_of
 from app.errors import ConfigError
 from indexing.errors import DiskFull, StoreUnavailable
-from indexing.sqlite import set_aside_if_damaged
+from indexing.sqlite import set_aside_if_damaged, transaction
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +85,7 @@ def open_for_writing(path: Path, busy_s: float = 5.0) -> sqlite3.Connection:
     try:
         _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
-        # A commit then survives a kill of the process, though not a power cut, and does not wait for the disk.
-        db.execute("PRAGMA synchronous=NORMAL")
-        with _transaction(db):
+        with _written(db):
             _migrate(db)
     except BaseException as exc:
         db.close()
@@ -103,7 +101,7 @@ _FIX = "restore it from a backup, or move it away to start a new one"
 
 def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Spending) -> None:
     """Add calls and what they cost, both or neither. Raises sqlite3.Error."""
-    with _transaction(db):
+    with _written(db):
         db.executemany(_INSERT, map(_row, calls))
         rows = [(period, key.scope, _text(key.name), pico) for (period, key), pico in costs.items()]
         db.executemany(_ADD, rows)
@@ -120,17 +118,9 @@ def changes_of_others(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Waits for the transaction of another process to end."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+def _written(db: sqlite3.Connection) -> AbstractContextManager[None]:
+    """A commit survives a kill of the process, though not a power cut, and does not wait for the disk."""
+    return transaction(db, durable=False)
 
 
 @contextmanager
