@@ -1,6 +1,6 @@
 """Which backends there are, which one a request means, and which one takes over when it fails."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -132,27 +132,36 @@ class Router:
         self._clock = clock
         self.auto = tuple(self.clients[name] for name in routing.auto or self.clients)
 
-    def route(self, requested: str, *needs: frozenset[Capability]) -> "Route":
+    def route(self, requested: str | None, *needs: frozenset[Capability], default: str = AUTO) -> "Route":
         """The backends that may serve a request: those that have all of the first needs, or all of the second.
 
-        Called before any work.
+        A request that names none is served by `default`; by "auto" for a caller whose key is not for that one; and by
+        any that is able for one whose key is for none of [routing]. Called before any work.
+
         Raises UnknownBackend, MissingCapability.
         """
-        candidates = self.auto if requested == AUTO else [self._named(requested)]
+        name = requested or default
+        candidates = self.auto if name == AUTO else [self._named(name)]
         able = [client for client in candidates if any(map(client.offers, needs))]
         if not able:
             raise MissingCapability(_none_offers(candidates, needs) if candidates else _no_model())
-        return Route(requested, able, self._clock)
+        if requested not in (None, AUTO):
+            return Route(name, able, self._clock)
+        ordered = dict.fromkeys((*self.auto, *self.clients.values()))
+        others = [client for client in ordered if client not in able and any(map(client.offers, needs))]
+        return Route(name, able, self._clock, Route(AUTO, others, self._clock))
 
-    def route_or(self, without: str, requested: str, *needs: frozenset[Capability]) -> "Route | BackendUse":
+    def route_or(
+        self, without: str, requested: str | None, *needs: frozenset[Capability], default: str = AUTO
+    ) -> "Route | BackendUse":
         """As `route`; but where "auto" finds no able backend, the one named `without`, which needs no model.
 
         Raises UnknownBackend, MissingCapability.
         """
         try:
-            return self.route(requested, *needs)
+            return self.route(requested, *needs, default=default)
         except MissingCapability as exc:
-            if requested != AUTO:
+            if (requested or default) != AUTO:
                 raise
             unable = tuple(Fallback(backend=client.name, reason=exc.code) for client in self.auto)
             return BackendUse(requested=AUTO, used=without, fallbacks=unable)
@@ -172,12 +181,31 @@ class Route:
 
     The next one takes over when one fails, rests, is overloaded or over its budget; a refusal is an answer. If none
     serves, the most useful of their errors is raised: one that may pass before one that will not, with `failures` and
-    the shortest `retry_after`.
+    the shortest `retry_after`. `otherwise` serves callers whose key is for none of `clients`.
     """
 
-    def __init__(self, requested: str, clients: Sequence[BackendClient], clock: Clock = loop_time) -> None:
+    def __init__(
+        self,
+        requested: str,
+        clients: Sequence[BackendClient],
+        clock: Clock = loop_time,
+        otherwise: "Route | None" = None,
+    ) -> None:
         self.requested, self.clients = requested, tuple(clients)
-        self._clock = clock
+        self._clock, self._otherwise = clock, otherwise
+
+    @property
+    def named(self) -> bool:
+        """Whether the request itself has named its backend."""
+        return self.requested != AUTO and self._otherwise is None
+
+    def within(self, backends: Collection[str] | None) -> "Route | None":
+        """The part of it for a caller whose key is for these backends, None: all; None if there is no such part."""
+        if backends is None:
+            return self
+        if clients := [client for client in self.clients if client.name in backends]:
+            return Route(self.requested, clients, self._clock)
+        return None if self._otherwise is None else self._otherwise.within(backends)
 
     async def complete(self, request: ChatRequest, call: Call) -> Served[Reply]:
         """The whole reply."""
@@ -201,25 +229,27 @@ class Route:
         Only backends that the caller's key is for are asked; NotAllowed where it is for none of them.
         `serve` gets the time by which it must be done while another backend could take over, else None.
         """
+        usable = self.within(call.backends)
+        if usable is None:
+            raise NotAllowed(self._refusal(call))
+        return await usable._first(call, serve)
+
+    async def _first(self, call: Call, serve: Callable[[BackendClient, Deadline | None], Awaitable[T]]) -> Served[T]:
         failures: dict[str, WinnowError] = {}
-        clients = [client for client in self.clients if call.backends is None or client.name in call.backends]
-        if not clients:
-            names = ", ".join(client.name for client in self.clients)
-            raise NotAllowed(f"the key {call.key!r} may not use {names}; it may use {', '.join(call.backends or ())}")
         # Those that are down come last: the check that said so may be out of date.
-        order = sorted(clients, key=lambda client: client.health == "down")
+        order = sorted(self.clients, key=lambda client: client.health == "down")
         for number, client in enumerate(order):
             if failures and call.deadline.left() <= 0:
                 break
             try:
                 value = await serve(client, self._failover_deadline(call, order[number + 1 :]))
             except Refused as exc:
-                exc.failures = _fallbacks(failures, client, clients)
+                exc.failures = self._fallbacks(failures, client)
                 raise
             except (UpstreamError, Overloaded, BudgetExceeded, MissingCapability) as exc:
                 failures[client.name] = exc
             else:
-                return Served(value, self._use(client, clients, failures))
+                return Served(value, self._use(client, failures))
         raise _most_useful(failures)
 
     def _failover_deadline(self, call: Call, others: Sequence[BackendClient]) -> Deadline | None:
@@ -227,21 +257,23 @@ class Route:
             return None
         return Deadline(call.deadline.left() * SHARE, self._clock)
 
-    def _use(
-        self, client: BackendClient, clients: Sequence[BackendClient], failures: dict[str, WinnowError]
-    ) -> BackendUse:
-        fallbacks = _fallbacks(failures, client, clients)
+    def _refusal(self, call: Call) -> str:
+        """Of a key that is for none of the backends; one that nobody has named is not named here either."""
+        mine = ", ".join(dict.fromkeys(call.backends or ()))
+        if self.named:
+            return f"the key {call.key!r} may not use {self.requested}; it may use {mine}"
+        return f"this needs a language model that can do it, and the key {call.key!r} has none; it may use {mine}"
+
+    def _use(self, client: BackendClient, failures: dict[str, WinnowError]) -> BackendUse:
+        fallbacks = self._fallbacks(failures, client)
         return BackendUse(requested=self.requested, used=client.name, model=client.model or None, fallbacks=fallbacks)
 
-
-def _fallbacks(
-    failures: dict[str, WinnowError], used: BackendClient, clients: Sequence[BackendClient]
-) -> tuple[Fallback, ...]:
-    """Those of `clients` that were tried, and those that were passed over because they are down."""
-    preferred = clients[: clients.index(used)]
-    passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
-    reasons = passed | {name: failure.code for name, failure in failures.items()}
-    return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
+    def _fallbacks(self, failures: dict[str, WinnowError], used: BackendClient) -> tuple[Fallback, ...]:
+        """The backends that were tried, and those that were passed over because they are down."""
+        preferred = self.clients[: self.clients.index(used)]
+        passed = {client.name: client.status().last_error or "unavailable" for client in preferred}
+        reasons = passed | {name: failure.code for name, failure in failures.items()}
+        return tuple(Fallback(backend=name, reason=reason) for name, reason in reasons.items())
 
 
 def _most_useful(failures: dict[str, WinnowError]) -> WinnowError:

@@ -117,7 +117,7 @@ class Answerer:
         return self._run(question, caller, streamed=True)
 
     async def _run(self, question: Question, caller: Caller, *, streamed: bool) -> AsyncGenerator[AnswerEvent, None]:
-        answering, checking = await self._select_backends(question)
+        answering, checking = await self._select_backends(question, caller)
         watch, call = Stopwatch(), call_of(ANSWER, self._deadline_s, caller)
         parsed, warnings = await self._resolve(question, answering, call, watch, caller)
         search, later_pages = await self._search.find(_retrieval(question.search, parsed.text), caller)
@@ -161,19 +161,22 @@ class Answerer:
         )
         yield AnswerDone(answer, cut=outcome.cut)
 
-    async def _select_backends(self, question: Question) -> tuple[Route | BackendUse, Route | None]:
+    async def _select_backends(self, question: Question, caller: Caller) -> tuple[Route | BackendUse, Route | None]:
         """Selects the answering and citation-checking backends, before any work.
 
-        A BackendUse stands for the extractive answerer; None where no model checks. Raises UnknownBackend and
-        MissingCapability, with the field of the request.
+        A BackendUse stands for the extractive answerer, which also serves a key that is for no model; None where no
+        model checks. Raises UnknownBackend and MissingCapability, with the field of the request.
         """
         by_model = question.check_citations == "model"
         answering: Route | BackendUse
+        named = question.answer_backend or question.search.backend
         try:
             answering = self._backends.for_answering(question.answer_backend, question.search.backend)
             if answering.used != EXTRACTIVE.name:
-                needs = CHECKS if by_model else (CHAT,)
-                answering = (await self._router()).route_or(EXTRACTIVE.name, answering.requested, *needs)
+                needs, default = CHECKS if by_model else (CHAT,), answering.requested
+                answering = (await self._router()).route_or(EXTRACTIVE.name, named, *needs, default=default)
+                if named in (None, AUTO) and isinstance(answering, Route) and answering.within(caller.backends) is None:
+                    answering = BackendUse(requested=AUTO, used=EXTRACTIVE.name)
         except (UnknownBackend, MissingCapability) as exc:
             raise _at("/backend" if question.answer_backend is None else "/answer_backend", exc) from exc
         if not by_model:

@@ -146,7 +146,7 @@ class ChatService:
         """So nothing is fetched where no backend sees."""
         sees = any(turn.images for turn in task.messages)
         needs: frozenset[Capability] = frozenset(("chat", "images") if sees else ("chat",))
-        return (await self._router()).route(task.backend or self._default, needs)
+        return (await self._router()).route(task.backend, needs, default=self._default)
 
     async def _images(self, task: ChatTask, watch: Stopwatch) -> Iterable[tuple[Image, ...]]:
         """Those of each picture of the task."""

@@ -28,7 +28,7 @@ class ClassifyService:
     async def judge(self, options: ClassifyOptions) -> "ClassifyJudge":
         """Raises InvalidRequest for the labels, UnknownBackend, MissingCapability."""
         labelling = labelling_of(options.labels, options.instructions, exclusive=not options.multi_label)
-        route = (await self._router()).route(options.backend or self._default, *NEEDS)
+        route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
         return ClassifyJudge(Labeller(route, labelling), options)
 
 

@@ -78,9 +78,10 @@ class Expander:
 
         Raises UnknownBackend, MissingCapability.
         """
-        requested = query.backend or self._backends.default
+        requested = query.backend and model_or_auto(query.backend)
+        default = model_or_auto(self._backends.default)
         try:
-            return (await self._router()).route(model_or_auto(requested), frozenset(("chat",)))
+            return (await self._router()).route(requested, frozenset(("chat",)), default=default)
         except MissingCapability as exc:
             raise MissingCapability(str(exc), (FieldProblem("/expand_query", str(exc)),)) from exc
 

@@ -56,7 +56,7 @@ class ModerateService:
         instructions = f"{_TASK}\n\n{options.instructions}".rstrip()
         categories = tuple(map(described, options.categories))
         labelling = labelling_of(categories, instructions, exclusive=False, field="categories")
-        route = (await self._router()).route(options.backend or self._default, *NEEDS)
+        route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
         return ModerateJudge(Labeller(route, labelling), categories)
 
 

@@ -56,15 +56,16 @@ class Rankers:
         use = self._backends.for_ranking(requested)
         if use.used == NONE.name:
             return use
-        return (await self._router()).route_or(NONE.name, use.requested, *NEEDS.values())
+        return (await self._router()).route_or(NONE.name, requested, *NEEDS.values(), default=use.requested)
 
     async def auto_backend(self, caller: Caller) -> str:
         """The backend that "auto" selects for the caller at the moment, or "none"."""
         ranker = await self.select(AUTO)
         if isinstance(ranker, BackendUse):
             return ranker.used
-        usable = [client for client in ranker.clients if caller.may_use(client.name)]
-        return next((client.name for client in usable if client.available), usable[0].name if usable else NONE.name)
+        if (usable := ranker.within(caller.backends)) is None:
+            return NONE.name
+        return next((client for client in usable.clients if client.available), usable.clients[0]).name
 
     async def rank(
         self,
@@ -99,13 +100,18 @@ class Rankers:
             later=better,
             tenant=caller.audience.tenant,
         )
+        route = route.within(caller.backends) or route
         try:
             served = await route.first(
                 call, lambda client, failover_deadline: self._read(task, client, call, failover_deadline)
             )
         except WinnowError as exc:
             # A caller who names a backend that turns out to be unable must hear of it.
-            mistaken = route.requested != AUTO and isinstance(exc, MissingCapability | NotAllowed | UnknownBackend)
+            mistaken = (
+                route.named
+                if isinstance(exc, NotAllowed)
+                else route.requested != AUTO and isinstance(exc, MissingCapability | UnknownBackend)
+            )
             if options.on_failure == "fail" or mistaken:
                 raise
             return _unranked(exc, route, call)
@@ -158,8 +164,10 @@ def _unranked(failure: WinnowError, route: Route, call: Call) -> RankingOutcome:
         tried += (Fallback(backend=failure.service, reason=failure.code),)
     # Nobody was tried if what failed is beside the models, such as the ledger.
     who = f"{' and '.join(one.backend for one in tried)} did not rank" if tried else "no model ranked"
+    # A default that the key is not for is not named.
+    requested = AUTO if isinstance(failure, NotAllowed) else route.requested
     return RankingOutcome(
-        use=BackendUse(requested=route.requested, used=NONE.name, fallbacks=tried),
+        use=BackendUse(requested=requested, used=NONE.name, fallbacks=tried),
         usage=call.account.usage(),
         degraded=(f"{who} ({failure.code}); results are in retrieval order",),
     )

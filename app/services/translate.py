@@ -86,8 +86,8 @@ class TranslateService:
 
     async def judge(self, options: TranslateOptions) -> "Translator":
         """Raises UnknownBackend, MissingCapability."""
-        requested = options.backend or self._default
-        return Translator((await self._router()).route(requested, frozenset(("chat",))), options)
+        route = (await self._router()).route(options.backend, frozenset(("chat",)), default=self._default)
+        return Translator(route, options)
 
 
 class Translator:

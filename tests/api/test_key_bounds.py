@@ -8,9 +8,12 @@ import httpx
 import pytest
 
 from app.access.keys import KeyRequest
+from app.backends.settings import RoutingSettings
 from app.domain import Scope
 from app.wiring import Services
+from tests.fakes.corpus import fill
 from tests.fakes.gemini_server import GeminiServer
+from tests.fakes.labelling_mind import labels_of
 from tests.fakes.models import client_of, gemini, services_for
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +79,54 @@ async def test_auto_is_among_the_keys_backends(services: Services, client: httpx
     reply = await client.post("/chat", json={"message": "x", **named})
     assert (reply.status_code, reply.json()["backend"]["used"]) == (200, "second")
     assert reply.json()["backend"]["fallbacks"] == []
+
+
+@pytest.mark.parametrize("keys", ["second", "third"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/chat", {"message": "x"}),
+        ("/classify", {"texts": ["a good day"], "labels": ["POSITIVE", "NEGATIVE"]}),
+        ("/translate", {"texts": ["One house."], "target_language": "de"}),
+        ("/answer", {"query": "refund", "min_relevance": 0}),
+        ("/search", {"query": "refund"}),
+    ],
+)
+async def test_the_default_is_one_of_the_keys(
+    server: GeminiServer, tmp_path: Path, path: str, body: Any, keys: str
+) -> None:
+    """Where the settings' is not, "auto" takes its place: in the order of [routing], else any that the key is for."""
+    if path == "/classify":
+        server.mind = labels_of()
+    backends = {name: gemini(server) for name in ("first", "second", "third")}
+    services = services_for(tmp_path, backends, RoutingSettings(auto=("first", "second")), default="first")
+    async with client_of(services) as client:
+        await fill(await services.store.get())
+        sending(services, client, backends=(keys,))
+        reply = await client.post(path, json=body)
+    assert reply.status_code == 200, reply.text
+    used = reply.json()["answer_backend" if path == "/answer" else "backend"]
+    assert (used["requested"], used["used"], used["fallbacks"]) == ("auto", keys, [])
+
+
+@pytest.mark.parametrize("default", ["auto", "first"])
+async def test_a_key_without_a_model_is_told(server: GeminiServer, tmp_path: Path, default: str) -> None:
+    """By what needs one, with what it may use and no other; what can do without does."""
+    services = services_for(tmp_path, {"first": gemini(server)}, default=default)
+    async with client_of(services) as client:
+        await fill(await services.store.get())
+        sending(services, client, backends=("none",))
+        reply = await client.post("/chat", json={"message": "x"})
+        assert (reply.status_code, reply.json()["detail"]) == (
+            403,
+            "this needs a language model that can do it, and the key 'ci' has none; it may use none, extractive",
+        )
+        found = (await client.post("/search", json={"query": "refund"})).json()
+        assert found["results"]
+        assert "first" not in str(found["backend"])
+        answer = (await client.post("/answer", json={"query": "refund", "min_relevance": 0})).json()
+        assert answer["answer_backend"] == {"requested": "auto", "used": "extractive", "model": None, "fallbacks": []}
+    assert server.bodies == []
 
 
 async def test_lists_show_the_keys_backends_alone(

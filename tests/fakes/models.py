@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
+from app.backends.settings import AUTO, BackendSettings, BudgetSettings, RoutingSettings
 from app.config.settings import AnswerSettings, CompatSettings, IndexSection, RankingSettings, ServiceSettings, Settings
 from app.wiring import Services
 from indexing.store.base import VectorStore
@@ -43,10 +43,11 @@ def services_for(
     store: VectorStore | None = None,
     compat: CompatSettings | None = None,
     embedder: HashEmbedder | None = None,
+    default: str = AUTO,
 ) -> Services:
     """The real services over an empty index, or over `store`, with these backends. They refuse nobody: many come."""
     settings = Settings(
-        service=ServiceSettings(port=0, ping_s=0.1),
+        service=ServiceSettings(port=0, ping_s=0.1, backend=default),
         index=IndexSection(home=home),
         backends=dict(backends),
         routing=routing or RoutingSettings(),
