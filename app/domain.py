@@ -363,7 +363,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str = "anonymous"
     request_id: str = ""
-    audience: Audience = EVERYTHING
+    audience: Audience
     scopes: frozenset[str] = SCOPES
     backends: tuple[str, ...] | None = None
 
@@ -372,8 +372,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return self.backends is None or backend in self.backends
 
 
-ANONYMOUS = Caller()
-"""Where nobody in particular is calling."""
+ANONYMOUS = Caller(audience=EVERYTHING)
+"""Whoever calls where no keys are asked for, or from this machine: an operator."""
 
 
 class ChatTask(msgspec.Struct, frozen=True, kw_only=True):

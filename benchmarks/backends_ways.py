@@ -21,6 +21,7 @@ from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
 from app.services.chat import ChatService
 from app.services.fetch import Fetcher
 from app.services.pictures import Pictures
+from indexing.documents import EVERYTHING
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a text and returns what was said to it."""
@@ -122,7 +123,7 @@ def _whole(router: Router) -> Way:
         return router
 
     tasks = ChatService(given, "auto", PLENTY_S, Pictures(Fetcher(FetchSettings())))
-    caller = Caller(request_id="benchmark")
+    caller = Caller(request_id="benchmark", audience=EVERYTHING)
 
     def asking(text: str) -> ChatTask:
         return ChatTask(messages=(Turn("user", text),), max_output_tokens=MOST_TOKENS)

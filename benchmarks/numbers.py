@@ -18,7 +18,7 @@ from app.domain import ANONYMOUS, Mode, Query, Question
 from app.wiring import Services
 from benchmarks.indexed import services_at
 from benchmarks.numbers_corpus import Item, NumberSet, make_set
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.ingest import SubmittedDocument
 
 ASKED = {
@@ -58,7 +58,9 @@ async def _measure(made: NumberSet, seed: int, show: int) -> Shares:
             print(f"{measure}: {item.question} [{item.text}] -> {got}")
 
     async with services_at(None) as services:
-        submitted = [SubmittedDocument(id=item.id, document=Document(text=item.text)) for item in made.items]
+        submitted = [
+            SubmittedDocument(id=item.id, document=Document(text=item.text), writer=EVERYTHING) for item in made.items
+        ]
         await services.documents.put(_COLLECTION, submitted)
         for item in made.items:
             for mode in ("sparse", "hybrid"):
@@ -87,7 +89,7 @@ async def _best_of(services: Services, item: Item, items: Sequence[Item], dice: 
     alike = [other for other in items if (other.kind, other.language) == (item.kind, item.language) and other != item]
     among = [item, *dice.sample(alike, min(_AMONG - 1, len(alike)))]
     dice.shuffle(among)
-    ranked = await services.text_ranker.rank(item.question, [other.text for other in among], "none")
+    ranked = await services.text_ranker.rank(item.question, [other.text for other in among], ANONYMOUS, "none")
     return among[ranked.results[0][0]].id
 
 

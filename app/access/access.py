@@ -14,8 +14,9 @@ from app.access.keys import ENVIRONMENT, OPERATOR, TOKEN, Key, digest_of
 from app.access.rates import Rates
 from app.backends.settings import KeyBudget
 from app.config.settings import AccessSettings
-from app.domain import SCOPES, Caller
+from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
+from indexing.documents import EVERYTHING
 from indexing.errors import StoreUnavailable
 
 REFRESH_S = 0.25
@@ -89,11 +90,12 @@ class Access:
         Raises NotAuthenticated, and StoreUnavailable while the keys cannot be read.
         """
         if operator:
-            return Caller(key=OPERATOR if self.keyed else Caller().key, scopes=SCOPES | {OPERATOR})
+            key = OPERATOR if self.keyed else ANONYMOUS.key
+            return Caller(key=key, scopes=SCOPES | {OPERATOR}, audience=EVERYTHING)
         if self._failure is not None:
             raise self._failure
         if not self.keyed or (self._settings.loopback and local and not tokens):
-            return Caller()
+            return ANONYMOUS
         if not tokens:
             raise NotAuthenticated(f"a key is needed: {_ASK}")
         if len({*tokens}) > 1:
@@ -170,7 +172,7 @@ class Access:
     def _owner(self, token: str) -> Caller:
         digest = digest_of(token)
         if secrets.compare_digest(digest, self._admin or _NOBODY):
-            return Caller(key=ENVIRONMENT)
+            return Caller(key=ENVIRONMENT, audience=EVERYTHING)
         match = TOKEN.fullmatch(token)
         key = self._keys.get(match["id"]) if match else None
         if key is None or not key.accepts(digest, self._now()):

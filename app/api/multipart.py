@@ -14,7 +14,7 @@ from app.api.schemas import Name
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 from app.services.document_validation import MAX_GROUPS, Submission, SubmittedFile, failed, owned
 from app.text.fencing import clean
-from indexing.documents import Document
+from indexing.documents import Audience, Document
 from indexing.pipeline.ingest import SubmittedDocument
 
 MULTIPART = "multipart/form-data"
@@ -106,8 +106,8 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         | None
     ) = None
 
-    def to_document(self) -> SubmittedDocument:
-        """As the use case takes it. Raises ValueError for an empty id."""
+    def to_document(self, writer: Audience) -> SubmittedDocument:
+        """As the use case takes it, submitted by `writer`. Raises ValueError for an empty id."""
         if self.id == "":
             raise ValueError("an id has 1 to 512 characters")
         document = Document(
@@ -117,7 +117,11 @@ class DocumentBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             allowed=tuple(sorted(set(self.allowed or ()))),
         )
         return SubmittedDocument(
-            document=document, id=self.id or "", source=self.source or "", tenant=self.tenant or ""
+            document=document,
+            id=self.id or "",
+            source=self.source or "",
+            tenant=self.tenant or "",
+            writer=writer,
         )
 
 
@@ -150,14 +154,12 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_upload(request: BodyRequest, max_json_bytes: int, count: CountBytes) -> Upload:
     """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `count` raises."""
+    writer = caller_of(request).audience
     if is_form(request.headers.get("content-type")):
-        return _of_caller(await _from_form(request, count), request)
-    return _of_caller(_from_json(await read_json(request, max_json_bytes, count)), request)
-
-
-def _of_caller(upload: Upload, request: BodyRequest) -> Upload:
-    submissions = owned(upload.submissions, caller_of(request).audience)
-    return msgspec.structs.replace(upload, submissions=submissions)
+        upload = await _from_form(request, count, writer)
+    else:
+        upload = _from_json(await read_json(request, max_json_bytes, count), writer)
+    return msgspec.structs.replace(upload, submissions=owned(upload.submissions))
 
 
 async def read_json(request: BodyRequest, max_bytes: int, count: CountBytes) -> bytes:
@@ -212,15 +214,15 @@ def request_body() -> RequestBody:
     )
 
 
-def _from_json(body: bytes) -> Upload:
+def _from_json(body: bytes, writer: Audience) -> Upload:
     envelope = decode(_spelled_out(body), DocumentsRequest)
-    submissions: list[Submission] = [_submission(raw, place) for place, raw in enumerate(envelope.documents)]
+    submissions: list[Submission] = [_submission(raw, place, writer) for place, raw in enumerate(envelope.documents)]
     return Upload(collection=envelope.collection, submissions=submissions, size=len(body))
 
 
-def _submission(raw: msgspec.Raw, place: int) -> Submission:
+def _submission(raw: msgspec.Raw, place: int, writer: Audience) -> Submission:
     try:
-        return decode(bytes(raw), DocumentBody).to_document()
+        return decode(bytes(raw), DocumentBody).to_document(writer)
     except InvalidRequest as exc:
         problem = exc.problems[0] if exc.problems else FieldProblem("", str(exc))
         return failed("invalid", f"/documents/{place}{problem.pointer}: {problem.detail}")
@@ -241,7 +243,7 @@ def _bytes(escape: bytes) -> bytes:
     return chr(int(escape[1:], 16)).encode("utf-8", "surrogatepass")
 
 
-async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:
+async def _from_form(request: BodyRequest, count: CountBytes, writer: Audience) -> Upload:
     parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 2 + MAX_GROUPS, count)
     if unknown := {part.name for part in parts} - {"files", *_FIELDS}:
         known = ", ".join(("files", *_FIELDS))
@@ -262,6 +264,7 @@ async def _from_form(request: BodyRequest, count: CountBytes) -> Upload:
             media_type=file.media_type,
             tenant=tenant,
             allowed=allowed,
+            writer=writer,
         )
         for file in files
     ]

@@ -17,7 +17,7 @@ from litestar.dto.data_structures import DTOFieldDefinition
 from litestar.params import SkipValidation
 from litestar.typing import FieldDefinition
 
-from app.domain import ANONYMOUS, Caller
+from app.domain import Caller
 from app.errors import FieldProblem, InvalidRequest, NotAllowed, NotAuthenticated, TooLarge, UnsupportedMediaType
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -293,7 +293,7 @@ def permit_backends(connection: ASGIConnection[Any, Any, Any, Any], body: msgspe
 
     That is before any work; `app.backends.router.Route` keeps to the key's backends in any case.
     """
-    caller: Caller = connection.scope.get("state", {}).get("caller", ANONYMOUS)
+    caller = caller_of(connection)
     for field in ("backend", "answer_backend"):
         name = getattr(body, field, None)
         if name not in (None, "auto") and not caller.may_use(name):

@@ -32,6 +32,7 @@ from app.services.batches import Batch, batch_of
 from app.services.documents import document_not_found
 from app.services.half_price import HalfPrice, PatientJudge, PlacedText
 from app.wiring import Services, build_services
+from indexing.documents import EVERYTHING
 from indexing.pipeline.progress import (
     Repaired,
     RepairRequest,
@@ -244,38 +245,38 @@ def collection_names(settings: Settings) -> list[str]:
 def list_jobs(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
     """What GET /jobs answers."""
     arguments = {**params, "limit": int(params["limit"])}
-    return _shown(settings, lambda services: services.jobs.page(**arguments))  # type: ignore[arg-type] # click has checked the state
+    return _shown(settings, lambda services: services.jobs.page(EVERYTHING, **arguments))  # type: ignore[arg-type] # click has checked the state
 
 
 def show_job(settings: Settings, job_id: str) -> dict[str, Any]:
     """What GET /jobs/{id} answers."""
-    return _shown(settings, lambda services: services.jobs.find(job_id))
+    return _shown(settings, lambda services: services.jobs.find(job_id, EVERYTHING))
 
 
 def cancel_job(settings: Settings, job_id: str) -> None:
     """As DELETE /jobs/{id}."""
-    _run(settings, lambda services: services.jobs.cancel(job_id))
+    _run(settings, lambda services: services.jobs.cancel(job_id, EVERYTHING))
 
 
 def list_collections(settings: Settings) -> dict[str, Any]:
     """What GET /collections answers."""
 
     async def work(services: Services) -> dict[str, Any]:
-        return {"collections": await services.documents.collections()}
+        return {"collections": await services.documents.collections(EVERYTHING)}
 
     return _shown(settings, work)
 
 
 def show_collection(settings: Settings, name: str) -> dict[str, Any]:
     """What GET /collections/{name} answers."""
-    return _shown(settings, lambda services: services.documents.collection(name))
+    return _shown(settings, lambda services: services.documents.collection(name, EVERYTHING))
 
 
 def create_collection(settings: Settings, name: str) -> dict[str, Any]:
     """What PUT /collections/{name} answers."""
 
     async def work(services: Services) -> object:
-        collection, _ = await services.documents.create(name, settings.embedding.model)
+        collection, _ = await services.documents.create(name, settings.embedding.model, EVERYTHING)
         return collection
 
     return _shown(settings, work)
@@ -286,7 +287,7 @@ def delete_collection(settings: Settings, name: str) -> None:
 
     async def work(services: Services) -> None:
         await services.jobs.cancel_all(name)
-        await services.documents.drop(name)
+        await services.documents.drop(name, EVERYTHING)
 
     _run(settings, work)
 
@@ -294,7 +295,9 @@ def delete_collection(settings: Settings, name: str) -> None:
 def list_documents(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
     """What GET /documents answers."""
     collection, cursor, limit = params["collection"], params["cursor"], int(params["limit"])
-    return _shown(settings, lambda services: views.list_documents(services.documents, collection, cursor, limit))
+    return _shown(
+        settings, lambda services: views.list_documents(services.documents, collection, cursor, limit, EVERYTHING)
+    )
 
 
 def show_document(settings: Settings, document_id: str, params: dict[str, str]) -> dict[str, Any]:
@@ -302,7 +305,10 @@ def show_document(settings: Settings, document_id: str, params: dict[str, str]) 
 
     async def work(services: Services) -> object:
         documents, include_text = services.documents, params["include_text"] == "true"
-        return await views.show_document(documents, params["collection"], document_id, include_text=include_text)
+        collection = params["collection"]
+        return await views.show_document(
+            documents, collection, document_id, audience=EVERYTHING, include_text=include_text
+        )
 
     return _shown(settings, work)
 
@@ -311,7 +317,7 @@ def delete_document(settings: Settings, document_id: str, collection: str) -> No
     """As DELETE /documents/{id}."""
 
     async def work(services: Services) -> None:
-        if not await services.documents.delete(collection, document_id, services.jobs.overtake):
+        if not await services.documents.delete(collection, document_id, services.jobs.overtake, EVERYTHING):
             raise document_not_found(collection, document_id)
 
     _run(settings, work)

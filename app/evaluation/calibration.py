@@ -38,9 +38,9 @@ from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring import score_of
 from app.wiring import Services
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 
-CALLER = Caller(key="calibrate")
+CALLER = Caller(key="calibrate", audience=EVERYTHING)
 
 _DEADLINE_MS = 60_000
 

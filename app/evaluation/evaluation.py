@@ -30,9 +30,9 @@ from app.evaluation.runner import (
 from app.ranking import prompts as ranking
 from app.services import expansion
 from app.wiring import Services
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 
-CALLER = Caller(key="eval")
+CALLER = Caller(key="eval", audience=EVERYTHING)
 BASELINE = NONE.name
 
 CANDIDATES = 50

@@ -15,7 +15,7 @@ from app.evaluation.models import EvaluationProgress
 from app.ranking.calibration import Fits
 from app.wiring import Services, build_services
 from indexing.concurrency import together
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.ingest import SubmittedDocument
 
 FOLDER = "evals"
@@ -170,7 +170,7 @@ async def index_documents(
     services: Services, collection: str, documents: Mapping[str, Document], show: ShowProgress = show_nothing
 ) -> int:
     """Index documents by id; those that are indexed already are not embedded again. Returns how many failed."""
-    submitted = [SubmittedDocument(document=document, id=key) for key, document in documents.items()]
+    submitted = [SubmittedDocument(document=document, id=key, writer=EVERYTHING) for key, document in documents.items()]
     failed = 0
     for start in range(0, len(submitted), BATCH):
         show(EvaluationProgress(step="indexing", done=start, total=len(submitted), failed=failed))

@@ -29,6 +29,7 @@ from app.instance import installed_version
 from app.ranking.models import candidate_of
 from app.wiring import Services, build_services
 from indexing.concurrency import together
+from indexing.documents import EVERYTHING
 
 STAGE = "bench"
 
@@ -121,7 +122,7 @@ def _planned(settings: Settings, prices: Prices, name: str) -> Planned:
 @asynccontextmanager
 async def bench_services(settings: Settings, planned: Sequence[Planned]) -> AsyncIterator[tuple[Services, Caller]]:
     """Services that try nothing twice, and a caller who can spend no more than what was planned."""
-    caller = Caller(key=f"bench {datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
+    caller = Caller(key=f"bench {datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", audience=EVERYTHING)
     once = {
         name: msgspec.structs.replace(backend, retries=0, hedge_after_s=None)
         for name, backend in settings.backends.items()

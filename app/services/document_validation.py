@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from app.text.fencing import clean
-from indexing.documents import EVERYTHING, Audience, Document
+from indexing.documents import Audience, Document
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 from indexing.pipeline.planning import own_id
 
@@ -33,7 +33,7 @@ class SubmittedFile(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str | None = None
     tenant: str = ""
     allowed: tuple[str, ...] = ()
-    writer: Audience = EVERYTHING
+    writer: Audience
 
     def submitted(self, document: Document) -> SubmittedDocument:
         """A document that was read from it."""
@@ -66,17 +66,18 @@ _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _GROUP = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
-def owned(submissions: Iterable[Submission], writer: Audience) -> list[Submission]:
-    """What `writer` submits, as documents of its tenant; those that it may not write become failures.
+def owned(submissions: Iterable[Submission]) -> list[Submission]:
+    """These as documents of their writers' tenants; those that the writer may not write become failures.
 
     Nobody writes what they could not see, replace or delete. An operator may name the tenant.
     """
-    return [_owned(one, writer) for one in submissions]
+    return [_owned(one) for one in submissions]
 
 
-def _owned(submission: Submission, writer: Audience) -> Submission:
+def _owned(submission: Submission) -> Submission:
     if isinstance(submission, DocumentResult):
         return submission
+    writer = submission.writer
     if isinstance(submission, SubmittedFile):
         allowed, document_id, source = submission.allowed, None, submission.name
     else:
@@ -91,7 +92,7 @@ def _owned(submission: Submission, writer: Audience) -> Submission:
         return failed("invalid_groups", detail, document_id, source)
     if not writer.sees(tenant, allowed):
         return failed("invalid_groups", "none of these groups is one of this key's", document_id, source)
-    return msgspec.structs.replace(submission, tenant=tenant, writer=writer)
+    return msgspec.structs.replace(submission, tenant=tenant)
 
 
 def validate(submissions: Iterable[Validated]) -> list[Validated]:

@@ -9,7 +9,7 @@ import msgspec
 
 from app.errors import InvalidRequest
 from app.services.documents import Documents
-from indexing.documents import EVERYTHING, Audience, document_key
+from indexing.documents import Audience, document_key
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.recovery import document_of
 
@@ -64,7 +64,7 @@ class DocumentDetails(DocumentEntry, frozen=True, kw_only=True):
 
 
 async def list_documents(
-    documents: Documents, collection: str, cursor: str, limit: int, audience: Audience = EVERYTHING
+    documents: Documents, collection: str, cursor: str, limit: int, audience: Audience
 ) -> DocumentList:
     """Up to `limit` documents after those of the page whose `next_cursor` is given; "" begins.
 
@@ -73,7 +73,7 @@ async def list_documents(
     after = _after(cursor)
     # Of a tenant's documents the cursor has the id alone: one that names another tenant names nothing.
     after = document_key(audience.tenant, after) if after and audience.tenant else after
-    records, more = await documents.page(collection, after=after, limit=limit, audience=audience)
+    records, more = await documents.page(collection, audience, after=after, limit=limit)
     last = (records[-1].document_id if audience.tenant else records[-1].id) if more else ""
     next_cursor = base64.urlsafe_b64encode(last.encode()).decode() if more else None
     entries = [DocumentEntry(**_entry(record)) for record in records]
@@ -85,8 +85,8 @@ async def show_document(
     collection: str,
     document_id: str,
     *,
+    audience: Audience,
     include_text: bool,
-    audience: Audience = EVERYTHING,
     tenant: str | None = None,
 ) -> DocumentDetails:
     """One document; `tenant` as of `Documents.document`. Raises CollectionNotFound, NotFound."""

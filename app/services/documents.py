@@ -152,7 +152,7 @@ class Documents:
             await self.sync(SyncRequest(inputs=(), cwd=".", collection=name, delete=False))
         log.info("finished what an earlier run left", collection=name)
 
-    async def collections(self, audience: Audience = EVERYTHING) -> list[Collection]:
+    async def collections(self, audience: Audience) -> list[Collection]:
         """By name: all for the operator, else those in which the audience has documents."""
         context = await self._context()
         collections = [await _described(context, info, audience) for info in await context.store.collections()]
@@ -168,7 +168,7 @@ class Documents:
             return [info.name for info in infos]
         return [info.name for info in infos if (await context.manifest.seen(info.spec.lineage, audience))[0]]
 
-    async def collection(self, name: str, audience: Audience = EVERYTHING) -> Collection:
+    async def collection(self, name: str, audience: Audience) -> Collection:
         """Raises CollectionNotFound."""
         audience.check(name)
         context = await self._context()
@@ -178,11 +178,11 @@ class Documents:
         self,
         name: str,
         model: str,
+        audience: Audience,
         *,
         embedding_model: str | None = None,
         vector_size: int | None = None,
         distance: Distance | None = None,
-        audience: Audience = EVERYTHING,
     ) -> tuple[Collection, bool]:
         """The collection, and whether it is new. `model` is the configured embedding model.
 
@@ -203,12 +203,12 @@ class Documents:
         info = existing or await ensure_collection(context, name)
         return await _described(context, info, audience), existing is None
 
-    async def drop(self, name: str, audience: Audience = EVERYTHING) -> None:
+    async def drop(self, name: str, audience: Audience) -> None:
         """Delete a collection with everybody's documents. Raises CollectionNotFound."""
         audience.check(name)
         await drop_collection(await self._context(), name)
 
-    async def admit(self, collection: str, audience: Audience = EVERYTHING) -> None:
+    async def admit(self, collection: str, audience: Audience) -> None:
         """Check, before any work, that documents may be put there. Raises InvalidName, EmbedderMismatch, and
         CollectionNotFound where there is no such collection for `audience`, and it cannot make it.
         """
@@ -293,7 +293,7 @@ class Documents:
         return outcomes
 
     async def page(
-        self, collection: str, *, after: str, limit: int, audience: Audience = EVERYTHING
+        self, collection: str, audience: Audience, *, after: str, limit: int
     ) -> tuple[list[DocumentRecord], bool]:
         """Up to `limit` documents by key, those after the key `after`, and whether more follow.
 
@@ -303,11 +303,11 @@ class Documents:
         context = await self._context()
         async with self._gates.readings.visit():
             lineage = (await context.store.info(collection)).spec.lineage
-            records = await context.manifest.documents(lineage, after=after, limit=limit + 1, audience=audience)
+            records = await context.manifest.documents(lineage, audience, after=after, limit=limit + 1)
         return records[:limit], len(records) > limit
 
     async def document(
-        self, collection: str, document_id: str, audience: Audience = EVERYTHING, tenant: str | None = None
+        self, collection: str, document_id: str, audience: Audience, tenant: str | None = None
     ) -> tuple[DocumentRecord, list[Passage]]:
         """A document and its passages in order. `tenant` says to the operator's request whose it is; None: nobody's.
 
@@ -340,8 +340,9 @@ class Documents:
         return await put_documents(await self._context(), collection, documents)
 
     async def put_bytes(self, data: bytes, name: str, collection: str, overtake: Overtake) -> Summary:
-        """Read a document that is not a file of ours, as if it were called `name`, and index it. `overtake` as of
-        `index_at_once`.
+        """Read an operator's document that is no file of ours, as if it were called `name`, and index it.
+
+        `overtake` as of `index_at_once`.
         """
         context, begun = await self._context(), time.perf_counter()
         try:
@@ -351,7 +352,8 @@ class Documents:
             outcomes = [failed(exc.reason, exc.detail, source=name)]
         else:
             submitted = [
-                SubmittedDocument(document=document, id=own_id(document), source=name) for document in documents
+                SubmittedDocument(document=document, id=own_id(document), source=name, writer=EVERYTHING)
+                for document in documents
             ]
             validated = await asyncio.to_thread(validate, submitted)
             outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
@@ -362,7 +364,7 @@ class Documents:
         collection: str,
         document_id: str,
         overtake: Overtake,
-        audience: Audience = EVERYTHING,
+        audience: Audience,
         tenant: str | None = None,
     ) -> bool:
         """Remove a document; False when there is none of that id. `overtake` as of `index_at_once`, in both cases;

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from indexing.documents import EVERYTHING, Audience
+from indexing.documents import Audience
 from indexing.pipeline.ingest import DocumentResult, Versions
 from indexing.sqlite import SqliteFile, set_aside_if_damaged, transaction
 
@@ -158,7 +158,7 @@ class JobRecords:
         limit: int,
         state: JobState | None,
         collection: str | None,
-        audience: Audience = EVERYTHING,
+        audience: Audience,
     ) -> list[JobRecord]:
         """Up to `limit` jobs that the audience may see, the newest first: those with a number below `before`, of this
         state and collection.

@@ -164,9 +164,7 @@ class Jobs:
         if (records := await self._records.settled()) is not None:
             await records.close()
 
-    async def submit(
-        self, collection: str, submissions: Sequence[Submission], size: int, audience: Audience = EVERYTHING
-    ) -> Job:
+    async def submit(self, collection: str, submissions: Sequence[Submission], size: int, audience: Audience) -> Job:
         """Take a job whose upload has `size` bytes; files among the submissions are read later.
 
         Documents must have been validated. Raises Overloaded, DiskFull.
@@ -184,12 +182,12 @@ class Jobs:
 
     async def page(
         self,
+        audience: Audience,
         *,
         cursor: str = "",
         limit: int,
         state: JobState | None = None,
         collection: str | None = None,
-        audience: Audience = EVERYTHING,
     ) -> JobList:
         """Up to `limit` jobs that the audience may see, the newest first, after those of the page whose `next_cursor`
         is given.
@@ -205,11 +203,13 @@ class Jobs:
             more = str(len(left) - limit) if len(left) > limit else None
             return JobList(jobs=[self._shown(record) for record in left[:limit]], next_cursor=more)
         before = int(cursor) if cursor else None
-        found = await records.page(before=before, limit=limit + 1, state=state, collection=collection)
+        found = await records.page(
+            before=before, limit=limit + 1, state=state, collection=collection, audience=audience
+        )
         next_cursor = str(found[limit - 1].number) if len(found) > limit else None
         return JobList(jobs=[self._shown(record) for record in found[:limit]], next_cursor=next_cursor)
 
-    async def find(self, job_id: str, audience: Audience = EVERYTHING) -> Job:
+    async def find(self, job_id: str, audience: Audience) -> Job:
         """Raises NotFound."""
         found = await (await self._records.get()).find(job_id)
         if found is None or not found[0].is_shown_to(audience):
@@ -217,7 +217,7 @@ class Jobs:
         record, errors = found
         return Job(**msgspec.structs.asdict(self._shown(record)), errors=errors)
 
-    async def cancel(self, job_id: str, audience: Audience = EVERYTHING) -> None:
+    async def cancel(self, job_id: str, audience: Audience) -> None:
         """End a job; what it has written stays. A finished one is forgotten. Raises NotFound."""
         if self._resuming is not None:
             await self._resumed.get()
@@ -268,7 +268,7 @@ class Jobs:
         records = await self._records.get()
         for record in await records.unfinished():
             if record.collection == collection:
-                await self.cancel(record.id)
+                await self.cancel(record.id, EVERYTHING)
 
     def _reserve(self, job_id: str, size: int) -> None:
         full = len(self._reserved) >= self._limits.unfinished

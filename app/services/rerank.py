@@ -11,7 +11,7 @@ import numpy as np
 from app.backends.base import Deadline, tokens_of
 from app.backends.router import Route
 from app.config.settings import CompatSettings
-from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, Usage
+from app.domain import BackendUse, Caller, RankingOptions, Usage
 from app.errors import TooLarge, WinnowError
 from app.observability.timing import Stopwatch
 from app.ranking.models import Spread, candidate_of
@@ -133,9 +133,9 @@ class TextRanker:
         self,
         query: str,
         texts: Sequence[str],
+        caller: Caller,
         backend: str | None = None,
         top: int | None = None,
-        caller: Caller = ANONYMOUS,
     ) -> RankedTexts:
         """Ranks before the deadline in any case. `backend` None: the settings' default; `top` None: all texts matter.
 

@@ -132,7 +132,10 @@ def _frame(record: _Record) -> tuple[bytes, bytes]:
 def _decoded(data: bytes, size: int, checksum: int) -> _Record:
     if len(data) != size or crc32(data) != checksum:
         raise SpoolDamaged("its documents are damaged on disk: upload them again; what is indexed stays")
-    return msgspec.msgpack.decode(data, type=_Record)
+    try:
+        return msgspec.msgpack.decode(data, type=_Record)
+    except msgspec.ValidationError as exc:  # not even who may see them is guessed
+        raise SpoolDamaged("its documents are as another version of Winnow keeps them: upload them again") from exc
 
 
 def _sync_directory(directory: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from indexing.concurrency import finish
-from indexing.documents import EVERYTHING, Audience, Document, document_key, printable, split_key
+from indexing.documents import Audience, Document, document_key, printable, split_key
 from indexing.errors import CollectionNotFound, WinnowError
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
@@ -57,7 +57,7 @@ class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     source: str = ""
     tenant: str = ""
-    writer: Audience = EVERYTHING
+    writer: Audience
 
     def document_id(self) -> str:
         """Its own id; else one made from its source and key, or from its content if it has no source."""
@@ -109,7 +109,7 @@ async def delete_document(
     context: PipelineContext,
     collection: str,
     key: str,
-    audience: Audience = EVERYTHING,
+    audience: Audience,
     *,
     announce: Announce = announce_nothing,
 ) -> bool:

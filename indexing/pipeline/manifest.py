@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from indexing.documents import EVERYTHING, Audience, Document, document_key, split_key
+from indexing.documents import Audience, Document, document_key, split_key
 from indexing.sqlite import SqliteFile, transaction
 
 T = TypeVar("T")
@@ -212,7 +212,7 @@ class Manifest:
         return records[0] if records else None
 
     async def documents(
-        self, lineage: str, *, after: str = "", limit: int = 100, audience: Audience = EVERYTHING
+        self, lineage: str, audience: Audience, *, after: str = "", limit: int = 100
     ) -> list[DocumentRecord]:
         """Documents that the audience may see, by key, those after the key `after`, without their bodies."""
         condition, values = _open_to(audience)

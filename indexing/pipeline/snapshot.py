@@ -149,7 +149,7 @@ async def _groups(context: PipelineContext, lineage: str) -> AsyncIterator[list[
     """The ids of all finished documents, as many at a time as make a part."""
     after, passages = "", 0
     group: list[str] = []
-    while records := await context.manifest.documents(lineage, after=after, limit=_ROWS):
+    while records := await context.manifest.documents(lineage, EVERYTHING, after=after, limit=_ROWS):
         for record in records:
             if group and (passages + record.passages > _PART or len(group) == _ROWS):
                 yield group

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument, finish_submitted, put_documents
 from indexing.pipeline.visibility import retrieve_counting
@@ -23,7 +23,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SECONDS_A_TEXT = 0.001
-HANDED = [SubmittedDocument(id=f"note-{n}", document=Document(text=f"Note number {n}, handed over.")) for n in range(5)]
+HANDED = [
+    SubmittedDocument(writer=EVERYTHING, id=f"note-{n}", document=Document(text=f"Note number {n}, handed over."))
+    for n in range(5)
+]
 
 
 def killed_after(seconds: float, home: Path, folder: Path, *how: str) -> bool:
@@ -82,7 +85,9 @@ async def versions_served(bench: PipelineContext) -> dict[str, list[int]]:
     """The rounds that a search finds of each document; each with all of its passages, as GET shows it."""
     lineage = (await bench.store.info("default")).spec.lineage
     query = Retrieval(dense=HashEmbedder().embed_queries(["word"])[0], sparse=Lexical().query("word"), limit=100)
-    retrieved = await retrieve_counting(bench.store, "default", query, lambda: bench.visibility.counting(lineage))
+    retrieved = await retrieve_counting(
+        bench.store, "default", query, EVERYTHING, lambda: bench.visibility.counting(lineage)
+    )
     rounds: dict[str, list[int]] = {}
     for candidate in retrieved.sparse:
         passage = candidate.passage

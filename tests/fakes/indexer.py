@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.embedding.model import Lane, Vectors
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
@@ -37,7 +37,7 @@ class SlowEmbedder(HashEmbedder):
 def submitted(key: str, round_: int) -> SubmittedDocument:
     """A version of a document: it says in each of its passages which one it is."""
     paragraph = f"{key} of round {round_} " + "word " * 140
-    return SubmittedDocument(id=key, document=Document(text="\n\n".join([paragraph] * PASSAGES)))
+    return SubmittedDocument(writer=EVERYTHING, id=key, document=Document(text="\n\n".join([paragraph] * PASSAGES)))
 
 
 async def put_rounds(bench: PipelineContext, first: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from indexing.documents import Passage, to_payload
+from indexing.documents import EVERYTHING, Passage, to_payload
 from indexing.embedding.model import Embedder
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import Manifest
@@ -54,6 +54,6 @@ async def texts(bench: PipelineContext, name: str = "default") -> list[str]:
 async def records(bench: PipelineContext, name: str = "default") -> tuple[Any, ...]:
     """What the manifest says of the collection, but for times: its sources, its documents, and what is unfinished."""
     lineage = (await bench.store.info(name)).spec.lineage
-    documents = await bench.manifest.documents(lineage, limit=100_000)
+    documents = await bench.manifest.documents(lineage, EVERYTHING, limit=100_000)
     timeless = [msgspec.structs.replace(document, indexed_at=0.0) for document in documents]
     return await bench.manifest.sources(lineage), timeless, await bench.manifest.unfinished(lineage)

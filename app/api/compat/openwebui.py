@@ -15,7 +15,7 @@ from app.api.compat.errors import shaped
 from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, search_for, title_of, within
 from app.api.multipart import MAX_SOURCE_CHARACTERS, MAX_UPLOAD_BYTES
 from app.api.problem_details import Problem
-from app.api.request import BodyRequest, Injected, limited, while_connected
+from app.api.request import BodyRequest, Injected, caller_of, limited, while_connected
 from app.config.settings import Settings
 from app.domain import Hit, Query
 from app.services.document_validation import SubmittedFile, Validated
@@ -71,6 +71,7 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
             name=name,
             data=await limited(request, MAX_UPLOAD_BYTES, TOO_LARGE, count),
             media_type=request.headers.get("content-type"),
+            writer=caller_of(request).audience,
         )
         with documents.uploading():
             read = await while_connected(request, documents.read([submission]))

@@ -69,7 +69,7 @@ async def rerank(
     top = data.top_n if data.top_n is not None and data.top_n > 0 else None
     query = query_text(data.query)
     backend, warning = names.ranking_backend(data.model or "", clients.values(), caller_of(request))
-    ranking = text_ranker.rank(query, texts, backend, top, caller_of(request))
+    ranking = text_ranker.rank(query, texts, caller_of(request), backend, top)
     ranked = await _finish(request, ranking)
     read, written = ranked.input_tokens, ranked.usage.output_tokens
     return {
@@ -117,7 +117,7 @@ async def rerank_as_tei(
     texts = document_texts(data.texts, pointer="/texts")
     query = query_text(data.query)
     backend, warning = names.ranking_backend("", clients.values(), caller_of(request))
-    ranked = await _finish(request, text_ranker.rank(query, texts, backend, None, caller_of(request)))
+    ranked = await _finish(request, text_ranker.rank(query, texts, caller_of(request), backend))
     log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings)
     return [
         {"index": index, "score": score, **({"text": texts[index]} if data.return_text else {})}

@@ -83,10 +83,10 @@ async def create_collection(
     collection, new = await documents.create(
         name,
         settings.embedding.model,
+        caller_of(request).audience,
         embedding_model=data.embedding_model,
         vector_size=data.vector_size,
         distance=data.distance,
-        audience=caller_of(request).audience,
     )
     return Response(collection, status_code=201 if new else 200)
 
@@ -100,7 +100,11 @@ async def create_collection(
     raises=[],
     opt={"scope": "admin"},
 )
-async def delete_collection(name: FromPath[str], documents: Injected[Documents], jobs: Injected[Jobs]) -> None:
+async def delete_collection(
+    request: BodyRequest, name: FromPath[str], documents: Injected[Documents], jobs: Injected[Jobs]
+) -> None:
     """Deletes its documents, too, at once and for good. Its jobs are cancelled."""
+    audience = caller_of(request).audience
+    audience.check(name)
     await jobs.cancel_all(name)
-    await documents.drop(name)
+    await documents.drop(name, audience)

@@ -28,7 +28,7 @@ async def list_jobs(
 ) -> JobList:
     """The newest first, page by page: `cursor` is the `next_cursor` of the page before."""
     audience = caller_of(request).audience
-    return await jobs.page(cursor=cursor, limit=limit, state=in_state, collection=collection, audience=audience)
+    return await jobs.page(audience, cursor=cursor, limit=limit, state=in_state, collection=collection)
 
 
 @get(

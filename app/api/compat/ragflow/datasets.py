@@ -112,7 +112,7 @@ async def _records(documents: Documents, collection: str, audience: Audience) ->
     """All of them: a collection has thousands of documents, not millions, where someone pages through it."""
     after, more = "", True
     while more:
-        records, more = await documents.page(collection, after=after, limit=_AT_ONCE, audience=audience)
+        records, more = await documents.page(collection, audience, after=after, limit=_AT_ONCE)
         for record in records:
             yield record
         after = records[-1].id if records else ""

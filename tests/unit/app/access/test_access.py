@@ -9,8 +9,9 @@ from app.access.access import REFRESH_S, Access
 from app.access.key_file import KeyFile
 from app.access.keys import KeyRequest, new_token
 from app.config.settings import AccessSettings
-from app.domain import SCOPES, Caller
+from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated
+from indexing.documents import EVERYTHING
 from indexing.errors import StoreUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +65,7 @@ async def test_without_keys_nobody_needs_one(access: Access) -> None:
     """And one that is sent all the same does not matter."""
     await access.refresh()
     assert not access.keyed
-    assert identify(access) == identify(access, "sk-whatever") == Caller()
+    assert identify(access) == identify(access, "sk-whatever") == ANONYMOUS
 
 
 async def test_with_a_key_everybody_needs_one(access: Access, times: Times) -> None:
@@ -106,7 +107,7 @@ async def test_what_another_process_changes_is_noticed(access: Access, times: Ti
         identify(access)
     with pytest.raises(NotAuthenticated, match="revoked"):
         await access.confirm(caller)
-    await access.confirm(Caller(key="operator"))
+    await access.confirm(Caller(audience=EVERYTHING, key="operator"))
 
 
 async def test_what_this_process_changes_counts_at_once(access: Access) -> None:
@@ -160,7 +161,7 @@ def test_a_damaged_file_keeps_the_service_from_starting(access: Access) -> None:
 async def test_the_operator_needs_no_key(access: Access) -> None:
     """But is named where others are."""
     await access.refresh()
-    assert access.identify((), operator=True, local=True) == Caller(scopes=SCOPES | {"operator"})
+    assert access.identify((), operator=True, local=True) == Caller(audience=EVERYTHING, scopes=SCOPES | {"operator"})
     access.file.create(SEARCHING)
     access.load()
     assert access.identify((), operator=True, local=True).key == "operator"
@@ -171,7 +172,7 @@ async def test_programs_of_this_machine_need_a_key_unless_told_so(home: Path, ti
     access = Access(home, AccessSettings(loopback=True), times, times)
     _, token = access.file.create(SEARCHING)
     await access.refresh()
-    assert access.identify((), operator=False, local=True) == Caller()
+    assert access.identify((), operator=False, local=True) == ANONYMOUS
     assert access.identify((token,), operator=False, local=True).key == "ci"
     with pytest.raises(NotAuthenticated):
         access.identify(("wrong",), operator=False, local=True)
@@ -185,7 +186,7 @@ async def test_the_first_key_may_come_from_the_environment(home: Path, times: Ti
     for settings in (AccessSettings(admin_key=ADMIN_KEY), AccessSettings(admin_key_file=tmp_path / "secret")):
         access = Access(home, settings, times, times)
         await access.refresh()
-        assert identify(access, ADMIN_KEY) == Caller(key="environment")
+        assert identify(access, ADMIN_KEY) == Caller(audience=EVERYTHING, key="environment")
         with pytest.raises(NotAuthenticated):
             identify(access)
         with pytest.raises(NotAuthenticated):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.document_validation import MAX_METADATA_BYTES, MAX_METADATA_KEYS, id_problem, validate
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 
 JSON = st.recursive(
@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 
 
 def offer(text: str = "text", id: str = "", source: str = "", **fields: object) -> SubmittedDocument:
-    return SubmittedDocument(document=Document(text=text, **fields), id=id, source=source)  # type: ignore[arg-type]
+    return SubmittedDocument(writer=EVERYTHING, document=Document(text=text, **fields), id=id, source=source)  # type: ignore[arg-type]
 
 
 @given(TEXT, TEXT, TEXT, st.dictionaries(TEXT, JSON, max_size=4))

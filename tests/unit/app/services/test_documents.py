@@ -16,7 +16,7 @@ from app.errors import Overloaded
 from app.services.admission import Gates
 from app.services.document_validation import failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.errors import EmbedderMismatch, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument, Versions
@@ -57,7 +57,7 @@ def documents(bench: PipelineContext) -> Documents:
 
 
 def submitted(document_id: str, text: str = "dental") -> SubmittedDocument:
-    return SubmittedDocument(document=Document(text=text), id=document_id)
+    return SubmittedDocument(writer=EVERYTHING, document=Document(text=text), id=document_id)
 
 
 def version_of(text: str) -> str:
@@ -134,9 +134,9 @@ async def test_both_spellings_of_an_id_are_one_document(documents: Documents) ->
     again = await documents.index("c", await documents.read([submitted(composed)]))
     assert [(result.id, result.status) for result in again] == [(composed, "unchanged")]
     for spelling in (composed, decomposed):
-        assert (await documents.document("c", spelling))[0].id == composed
-    assert await documents.delete("c", decomposed, overtake)
-    assert not await documents.delete("c", composed, overtake)
+        assert (await documents.document("c", spelling, EVERYTHING))[0].id == composed
+    assert await documents.delete("c", decomposed, overtake, EVERYTHING)
+    assert not await documents.delete("c", composed, overtake, EVERYTHING)
 
 
 async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
@@ -186,11 +186,11 @@ async def test_no_manifest_call_runs_on_the_event_loop(
     await documents.sync(msgspec.structs.replace(request, rebuild=True))
     await documents.put("c", [submitted("x")])
     await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c", overtake)
-    records, more = await documents.page("c", after="", limit=10)
-    assert (len(records), more, len(await documents.collections())) == (3, False, 1)
-    await documents.document("c", "x")
-    assert await documents.delete("c", "x", overtake)
-    await documents.drop("c")
+    records, more = await documents.page("c", EVERYTHING, after="", limit=10)
+    assert (len(records), more, len(await documents.collections(EVERYTHING))) == (3, False, 1)
+    await documents.document("c", "x", EVERYTHING)
+    assert await documents.delete("c", "x", overtake, EVERYTHING)
+    await documents.drop("c", EVERYTHING)
     assert len(sqlite_threads) == 1
     assert threading.get_ident() not in sqlite_threads
 
@@ -253,12 +253,14 @@ async def test_a_document_is_shown_as_it_was_until_its_update_is_complete(
     await bench.manifest.announce(lineage, [record])
     point = Point(passage=prepared.passages[0], dense=HashEmbedder().embed_documents(["after"])[0], sparse=None)
     await bench.store.upsert("c", [point])
-    found, passages = await documents.document("c", "x")
+    found, passages = await documents.document("c", "x", EVERYTHING)
     assert (found.version, [passage.text for passage in passages]) == (
         Document(text="before").content_hash(),
         ["before"],
     )
-    assert [record.version for record in (await documents.page("c", after="", limit=5))[0]] == [found.version]
+    assert [record.version for record in (await documents.page("c", EVERYTHING, after="", limit=5))[0]] == [
+        found.version
+    ]
 
 
 async def test_those_who_wait_overtake_jobs_with_what_they_wrote(documents: Documents) -> None:
@@ -272,8 +274,8 @@ async def test_those_who_wait_overtake_jobs_with_what_they_wrote(documents: Docu
 
     for _ in range(2):
         await documents.index_at_once("c", [submitted("a"), submitted("b", "  ")], 1, listen)
-    assert await documents.delete("c", "a", listen)
-    assert not await documents.delete("c", "a", listen)
+    assert await documents.delete("c", "a", listen, EVERYTHING)
+    assert not await documents.delete("c", "a", listen, EVERYTHING)
     assert told == [("c", {"a": version_of("dental")})] * 2 + [("c", {"a": ""})] * 2
 
 
@@ -289,9 +291,9 @@ async def test_nothing_is_written_where_jobs_cannot_be_told(documents: Documents
     with pytest.raises(StoreUnavailable):
         await documents.put_bytes(b"after", "b.txt", "c", fail)
     with pytest.raises(StoreUnavailable):
-        await documents.delete("c", "a", fail)
-    assert [record.id for record in (await documents.page("c", after="", limit=9))[0]] == ["a"]
-    assert [one.text for one in (await documents.document("c", "a"))[1]] == ["before"]
+        await documents.delete("c", "a", fail, EVERYTHING)
+    assert [record.id for record in (await documents.page("c", EVERYTHING, after="", limit=9))[0]] == ["a"]
+    assert [one.text for one in (await documents.document("c", "a", EVERYTHING))[1]] == ["before"]
 
 
 async def test_a_job_leaves_overtaken_documents_as_they_are(documents: Documents) -> None:
@@ -304,8 +306,8 @@ async def test_a_job_leaves_overtaken_documents_as_they_are(documents: Documents
     given = [submitted("a", "the earlier one"), submitted("gone"), submitted("new")]
     results = await documents.index("c", given, overtaken=overtaken)
     assert [(one.id, one.status) for one in results] == [("a", "unchanged"), ("gone", "unchanged"), ("new", "created")]
-    assert [one.text for one in (await documents.document("c", "a"))[1]] == ["the later one"]
-    assert [record.id for record in (await documents.page("c", after="", limit=9))[0]] == ["a", "new"]
+    assert [one.text for one in (await documents.document("c", "a", EVERYTHING))[1]] == ["the later one"]
+    assert [record.id for record in (await documents.page("c", EVERYTHING, after="", limit=9))[0]] == ["a", "new"]
 
 
 async def test_what_was_announced_and_never_written_keeps_no_job_from_its_work(documents: Documents) -> None:

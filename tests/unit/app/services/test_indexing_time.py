@@ -4,12 +4,12 @@ import pytest
 
 from app.services.document_validation import SubmittedFile, failed
 from app.services.indexing_time import START_PASSAGES_PER_S, IndexingTime, expected_passages
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.ingest import SubmittedDocument
 
 
 def document(text: str) -> SubmittedDocument:
-    return SubmittedDocument(document=Document(text=text))
+    return SubmittedDocument(writer=EVERYTHING, document=Document(text=text))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_a_short_document_is_one_passage() -> None:
 def test_a_file_of_text_is_estimated_before_it_is_read() -> None:
     """By its size; a packed one may hold anything."""
     data = b"x" * 576_000
-    assert expected_passages(SubmittedFile(name="a.TXT", data=data)) == 1000
-    assert expected_passages(SubmittedFile(name="a.PDF", data=data)) == 0
+    assert expected_passages(SubmittedFile(writer=EVERYTHING, name="a.TXT", data=data)) == 1000
+    assert expected_passages(SubmittedFile(writer=EVERYTHING, name="a.PDF", data=data)) == 0
 
 
 def test_the_time_follows_the_measured_rate() -> None:
@@ -58,4 +58,4 @@ def test_one_slow_passage_hardly_counts() -> None:
 
 def test_reading_files_takes_time_too() -> None:
     """A hundred megabytes of PDF are no matter of three seconds."""
-    assert IndexingTime().estimate([SubmittedFile(name="a.pdf", data=b"x" * 20_000_000)]) > 3
+    assert IndexingTime().estimate([SubmittedFile(writer=EVERYTHING, name="a.pdf", data=b"x" * 20_000_000)]) > 3

@@ -11,7 +11,7 @@ from app.services.document_validation import SubmittedFile, Validated
 from app.services.job_records import MAX_ERRORS
 from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs
 from indexing.disk import DiskGuard
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Report, say_nothing
@@ -22,7 +22,7 @@ FAILED = DocumentResult(id=None, source="", status="failed", reason="empty")
 
 
 def submitted(document_id: str, text: str = "text") -> SubmittedDocument:
-    return SubmittedDocument(document=Document(text=text), id=document_id)
+    return SubmittedDocument(writer=EVERYTHING, document=Document(text=text), id=document_id)
 
 
 def many(count: int, prefix: str = "d") -> list[SubmittedDocument]:
@@ -108,7 +108,7 @@ async def seen(jobs: Jobs, job: Job, what: Callable[[Job], bool]) -> Job:
     """The job as soon as it is like that."""
     async with asyncio.timeout(30):
         while True:
-            if what(found := await jobs.find(job.id)):
+            if what(found := await jobs.find(job.id, EVERYTHING)):
                 return found
             await asyncio.sleep(0.001)
 
@@ -133,7 +133,7 @@ def counts(job: Job) -> tuple[int | None, int, int, int, int, int]:
 async def test_a_job_counts_what_it_did_and_lists_what_failed(jobs: Jobs, index: Index) -> None:
     """In slices, with the times of its beginning and its end."""
     await index.index("c", [submitted("d0"), submitted("d1", "other")])
-    job = await jobs.submit("c", [*many(150), FAILED], 1)
+    job = await jobs.submit("c", [*many(150), FAILED], 1, EVERYTHING)
     assert (job.state, job.documents, job.started_at) == ("queued", 151, None)
     done = await ended(jobs, job)
     assert (done.state, counts(done)) == ("done", (151, 148, 1, 1, 1, 300))
@@ -144,7 +144,7 @@ async def test_a_job_counts_what_it_did_and_lists_what_failed(jobs: Jobs, index:
 
 async def test_files_are_read_once(jobs: Jobs, index: Index) -> None:
     """By the job; the number of documents is known when they are read."""
-    job = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n" * 70)], 70)
+    job = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n" * 70)], 70, EVERYTHING)
     assert job.documents is None
     done = await ended(jobs, job)
     assert (done.documents, done.created, index.reads) == (70, 70, 1)
@@ -155,8 +155,8 @@ async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, 
     await index.index("c", [submitted("f3", "earlier")])
     index.stop_after = 10
     jobs = jobs_of(tmp_path, index)
-    job = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n" * 150)], 150)
-    behind = await jobs.submit("c", many(3, "behind"), 1)
+    job = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n" * 150)], 150, EVERYTHING)
+    behind = await jobs.submit("c", many(3, "behind"), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     index.stop_after = None
@@ -176,10 +176,12 @@ async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_si
     """No more than the limit at once."""
     jobs = jobs_of(tmp_path, index, at_once=2)
     index.stop_after = 0
-    first, second, beside, waiting = [await jobs.submit(name, many(65, name), 1) for name in ("a", "a", "b", "c")]
+    first, second, beside, waiting = [
+        await jobs.submit(name, many(65, name), 1, EVERYTHING) for name in ("a", "a", "b", "c")
+    ]
     for job in (first, beside):
         await seen(jobs, job, lambda found: found.state == "running")
-    assert [(await jobs.find(job.id)).state for job in (second, waiting)] == ["queued"] * 2
+    assert [(await jobs.find(job.id, EVERYTHING)).state for job in (second, waiting)] == ["queued"] * 2
     index.go_on.set()
     done = [await ended(jobs, job) for job in (first, second, beside, waiting)]
     assert [(job.state, job.created) for job in done] == [("done", 65), ("done", 0), ("done", 65), ("done", 65)]
@@ -190,7 +192,7 @@ async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_si
 async def test_the_count_of_passages_moves_within_a_document(jobs: Jobs, index: Index) -> None:
     """A book is one document: what is embedded of it counts, and tells how long the rest will take."""
     index.stop_after = 0
-    job = await jobs.submit("c", [submitted("book", "word " * 115_200)], 1)
+    job = await jobs.submit("c", [submitted("book", "word " * 115_200)], 1, EVERYTHING)
     running = await seen(jobs, job, lambda found: found.passages > 0)
     assert (running.created, running.passages) == (0, 5)
     assert running.seconds_left is not None
@@ -201,24 +203,24 @@ async def test_the_count_of_passages_moves_within_a_document(jobs: Jobs, index: 
 async def test_a_queued_job_is_cancelled(jobs: Jobs, index: Index) -> None:
     """It writes nothing; the others go on."""
     index.stop_after = 0
-    running = await jobs.submit("c", many(2, "running"), 1)
-    queued = await jobs.submit("c", many(2, "queued"), 1)
+    running = await jobs.submit("c", many(2, "running"), 1, EVERYTHING)
+    queued = await jobs.submit("c", many(2, "queued"), 1, EVERYTHING)
     await index.hanging.wait()
-    await jobs.cancel(queued.id)
-    assert (await jobs.find(queued.id)).state == "cancelled"
-    assert (await jobs.find(running.id)).state == "running"
+    await jobs.cancel(queued.id, EVERYTHING)
+    assert (await jobs.find(queued.id, EVERYTHING)).state == "cancelled"
+    assert (await jobs.find(running.id, EVERYTHING)).state == "running"
     assert not [key for key in index.versions if "queued" in key[1]]
 
 
 async def test_a_running_job_is_cancelled(jobs: Jobs, index: Index, tmp_path: Path) -> None:
     """What it has written stays; the next one of its collection begins."""
     index.stop_after = 1
-    running = await jobs.submit("c", many(2, "running"), 1)
-    behind = await jobs.submit("c", many(2, "behind"), 1)
+    running = await jobs.submit("c", many(2, "running"), 1, EVERYTHING)
+    behind = await jobs.submit("c", many(2, "behind"), 1, EVERYTHING)
     await index.hanging.wait()
     index.stop_after = None
-    await jobs.cancel(running.id)
-    cancelled = await jobs.find(running.id)
+    await jobs.cancel(running.id, EVERYTHING)
+    cancelled = await jobs.find(running.id, EVERYTHING)
     assert (cancelled.state, cancelled.seconds_left) == ("cancelled", None)
     assert ("c", "running0") in index.versions
     assert (await ended(jobs, behind)).created == 2
@@ -227,43 +229,43 @@ async def test_a_running_job_is_cancelled(jobs: Jobs, index: Index, tmp_path: Pa
 
 async def test_a_finished_job_is_forgotten_when_it_is_cancelled(jobs: Jobs) -> None:
     """Then it is not found, like one that never was."""
-    job = await jobs.submit("c", many(1), 1)
+    job = await jobs.submit("c", many(1), 1, EVERYTHING)
     await ended(jobs, job)
-    await jobs.cancel(job.id)
+    await jobs.cancel(job.id, EVERYTHING)
     for unknown in (job.id, "nope"):
         with pytest.raises(NotFound):
-            await jobs.find(unknown)
+            await jobs.find(unknown, EVERYTHING)
         with pytest.raises(NotFound):
-            await jobs.cancel(unknown)
+            await jobs.cancel(unknown, EVERYTHING)
 
 
 async def test_the_jobs_of_a_collection_that_is_deleted_end(jobs: Jobs, index: Index) -> None:
     """They would bring it back; those of others go on."""
     index.stop_after = 0
-    doomed = [await jobs.submit("c", many(2), 1) for _ in range(2)]
-    other = await jobs.submit("o", many(2), 1)
+    doomed = [await jobs.submit("c", many(2), 1, EVERYTHING) for _ in range(2)]
+    other = await jobs.submit("o", many(2), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.cancel_all("c")
-    assert [(await jobs.find(job.id)).state for job in doomed] == ["cancelled"] * 2
-    assert (await jobs.find(other.id)).state in ("queued", "running")
+    assert [(await jobs.find(job.id, EVERYTHING)).state for job in doomed] == ["cancelled"] * 2
+    assert (await jobs.find(other.id, EVERYTHING)).state in ("queued", "running")
 
 
 async def test_a_cancelled_job_is_not_continued(tmp_path: Path, index: Index) -> None:
     """It stays cancelled after a restart, also where no service runs while it is cancelled."""
     index.stop_after = 0
     jobs = jobs_of(tmp_path, index)
-    job = await jobs.submit("c", many(2), 1)
+    job = await jobs.submit("c", many(2), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     idle = jobs_of(tmp_path, index)
-    assert (await idle.find(job.id)).state == "queued"
-    await idle.cancel(job.id)
+    assert (await idle.find(job.id, EVERYTHING)).state == "queued"
+    await idle.cancel(job.id, EVERYTHING)
     await idle.close()
     index.stop_after = None
     again = jobs_of(tmp_path, index)
     again.start()
-    await ended(again, await again.submit("c", many(1, "after"), 1))
-    assert (await again.find(job.id)).state == "cancelled"
+    await ended(again, await again.submit("c", many(1, "after"), 1, EVERYTHING))
+    assert (await again.find(job.id, EVERYTHING)).state == "cancelled"
     assert set(index.versions) == {("c", "after0")}
     await again.close()
 
@@ -273,8 +275,8 @@ async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, dama
     """With a line that says what to do; what was indexed before stays, and the next job runs."""
     index.stop_after = 0
     jobs = jobs_of(tmp_path, index)
-    job = await jobs.submit("c", many(100), 1)
-    behind = await jobs.submit("c", many(1, "behind"), 1)
+    job = await jobs.submit("c", many(100), 1, EVERYTHING)
+    behind = await jobs.submit("c", many(1, "behind"), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     path = tmp_path / "jobs" / f"{job.id}.submissions"
@@ -297,8 +299,8 @@ async def test_jobs_outlive_their_records(tmp_path: Path, index: Index) -> None:
     """A damaged file is moved away, and what was not indexed is taken up again from the uploads."""
     index.stop_after = 0
     jobs = jobs_of(tmp_path, index)
-    job = await jobs.submit("c", many(3), 1)
-    behind = await jobs.submit("c", [SubmittedFile(name="f", data=b"\n\n")], 1)
+    job = await jobs.submit("c", many(3), 1, EVERYTHING)
+    behind = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n\n")], 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     index.stop_after = None
@@ -322,7 +324,7 @@ async def seen_soon(jobs: Jobs, job: Job) -> None:
     """Wait until it is known."""
     async with asyncio.timeout(30):
         while True:
-            if any(one.id == job.id for one in (await jobs.page(limit=10)).jobs):
+            if any(one.id == job.id for one in (await jobs.page(EVERYTHING, limit=10)).jobs):
                 return
             await asyncio.sleep(0.001)
 
@@ -330,7 +332,7 @@ async def seen_soon(jobs: Jobs, job: Job) -> None:
 async def test_an_upload_is_private_and_there_before_the_job_is_taken(tmp_path: Path, jobs: Jobs, index: Index) -> None:
     """Only the user who runs the service can read it."""
     index.stop_after = 0
-    job = await jobs.submit("c", many(1), 1)
+    job = await jobs.submit("c", many(1), 1, EVERYTHING)
     (path,) = (tmp_path / "jobs").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert job.id in path.name
@@ -340,8 +342,8 @@ async def test_no_job_is_taken_on_a_full_disk(tmp_path: Path, index: Index) -> N
     """DiskFull, and nothing of it is left."""
     jobs = Jobs(tmp_path, index, DiskGuard(tmp_path, 10**18))  # type: ignore[arg-type]
     with pytest.raises(DiskFull):
-        await jobs.submit("c", many(1), 1)
-    assert (await jobs.page(limit=10)).jobs == []
+        await jobs.submit("c", many(1), 1, EVERYTHING)
+    assert (await jobs.page(EVERYTHING, limit=10)).jobs == []
     await jobs.close()
 
 
@@ -349,7 +351,7 @@ async def test_a_job_waits_while_the_store_is_away(tmp_path: Path, index: Index)
     """It says so, and goes on by itself: it was promised to be done."""
     index.errors = [StoreUnavailable("the store is away")]
     jobs = jobs_of(tmp_path, index, retry_s=0.05)
-    job = await jobs.submit("c", many(2), 1)
+    job = await jobs.submit("c", many(2), 1, EVERYTHING)
     waiting = await seen(jobs, job, lambda found: found.detail is not None)
     assert (waiting.state, waiting.detail) == ("queued", "waiting: the store is away")
     done = await ended(jobs, job)
@@ -363,7 +365,7 @@ async def test_a_job_waits_while_the_store_is_away(tmp_path: Path, index: Index)
 async def test_a_job_that_fails_says_why(jobs: Jobs, index: Index, error: Exception, says: str) -> None:
     """Our own errors with their text, a programmer's without; the next job runs all the same."""
     index.errors = [error]
-    failed, after = await jobs.submit("c", many(1), 1), await jobs.submit("c", many(1), 1)
+    failed, after = await jobs.submit("c", many(1), 1, EVERYTHING), await jobs.submit("c", many(1), 1, EVERYTHING)
     job = await ended(jobs, failed)
     assert (job.state, (await ended(jobs, after)).state) == ("failed", "done")
     assert says in (job.detail or "")
@@ -372,7 +374,7 @@ async def test_a_job_that_fails_says_why(jobs: Jobs, index: Index, error: Except
 
 async def test_errors_are_bounded_and_counts_are_not(jobs: Jobs) -> None:
     """The first thousand failures are listed, all are counted."""
-    job = await ended(jobs, await jobs.submit("c", [FAILED] * 1600, 1))
+    job = await ended(jobs, await jobs.submit("c", [FAILED] * 1600, 1, EVERYTHING))
     assert (job.failed, len(job.errors)) == (1600, MAX_ERRORS)
 
 
@@ -380,60 +382,63 @@ async def test_unfinished_jobs_are_bounded_by_count_and_by_bytes(tmp_path: Path,
     """Overloaded beyond either; a job that is alone is always taken; there is room again when one ends."""
     index.stop_after = 0
     jobs = jobs_of(tmp_path, index, unfinished=2, bytes=100)
-    large = await jobs.submit("c", many(1), 1000)
+    large = await jobs.submit("c", many(1), 1000, EVERYTHING)
     with pytest.raises(Overloaded) as refused:
-        await jobs.submit("c", many(1), 1)
+        await jobs.submit("c", many(1), 1, EVERYTHING)
     assert refused.value.retry_after > 0
-    await jobs.cancel(large.id)
+    await jobs.cancel(large.id, EVERYTHING)
     for _ in range(2):
-        await jobs.submit("c", many(1), 1)
+        await jobs.submit("c", many(1), 1, EVERYTHING)
     with pytest.raises(Overloaded):
-        await jobs.submit("c", many(1), 1)
+        await jobs.submit("c", many(1), 1, EVERYTHING)
     await jobs.close()
 
 
 async def test_the_oldest_finished_jobs_are_forgotten(tmp_path: Path, index: Index) -> None:
     """Never one that is still to run."""
     jobs = jobs_of(tmp_path, index, remembered=2)
-    finished = [await jobs.submit("c", many(1), 1) for _ in range(4)]
+    finished = [await jobs.submit("c", many(1), 1, EVERYTHING) for _ in range(4)]
     for job in finished[1:]:
         await ended(jobs, job)
     index.stop_after = 0
-    unfinished = [await jobs.submit("c", many(1), 1) for _ in range(3)]
-    listed = [job.id for job in (await jobs.page(limit=10)).jobs]
+    unfinished = [await jobs.submit("c", many(1), 1, EVERYTHING) for _ in range(3)]
+    listed = [job.id for job in (await jobs.page(EVERYTHING, limit=10)).jobs]
     assert listed == [job.id for job in reversed([*finished[2:], *unfinished])]
     await jobs.close()
 
 
 async def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
     """Page by page, of one state and one collection."""
-    submitted_jobs = [await jobs.submit(name, many(1), 1) for name in ("a", "b", "a", "b", "a")]
+    submitted_jobs = [await jobs.submit(name, many(1), 1, EVERYTHING) for name in ("a", "b", "a", "b", "a")]
     for job in submitted_jobs:
         await ended(jobs, job)
     newest_first = [job.id for job in reversed(submitted_jobs)]
     seen, cursor = [], ""
     while True:
-        page = await jobs.page(cursor=cursor, limit=2)
+        page = await jobs.page(EVERYTHING, cursor=cursor, limit=2)
         seen += [job.id for job in page.jobs]
         if page.next_cursor is None:
             break
         cursor = page.next_cursor
     assert seen == newest_first
-    assert [job.collection for job in (await jobs.page(limit=9, collection="b", state="done")).jobs] == ["b", "b"]
-    assert (await jobs.page(limit=9, state="failed")).jobs == []
+    assert [job.collection for job in (await jobs.page(EVERYTHING, limit=9, collection="b", state="done")).jobs] == [
+        "b",
+        "b",
+    ]
+    assert (await jobs.page(EVERYTHING, limit=9, state="failed")).jobs == []
     with pytest.raises(InvalidRequest):
-        await jobs.page(cursor="x", limit=2)
+        await jobs.page(EVERYTHING, cursor="x", limit=2)
 
 
 async def test_a_job_leaves_alone_what_was_written_after_it_had_come(jobs: Jobs, index: Index) -> None:
     """Also what it would have made anew: it was deleted. In its own collection, and only the jobs that came earlier."""
     index.stop_after = 1
-    first = await jobs.submit("c", many(4), 1)
-    elsewhere = await jobs.submit("other", many(4), 1)
+    first = await jobs.submit("c", many(4), 1, EVERYTHING)
+    elsewhere = await jobs.submit("other", many(4), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.overtake("c", {"d2": "", "d3": "theirs"})
     index.versions["c", "d3"] = "theirs"
-    later = await jobs.submit("c", [submitted("d3", "later")], 1)
+    later = await jobs.submit("c", [submitted("d3", "later")], 1, EVERYTHING)
     index.go_on.set()
     assert counts(await ended(jobs, first))[:4] == (4, 2, 0, 2)
     assert counts(await ended(jobs, later))[:3] == (1, 0, 1)
@@ -446,7 +451,7 @@ async def test_what_was_overtaken_stays_so_after_a_restart(tmp_path: Path, index
     """Though the slice of the job had been begun, and its document may have been written, before the process ended."""
     index.stop_after = 1
     before = jobs_of(tmp_path, index)
-    job = await before.submit("c", many(3), 1)
+    job = await before.submit("c", many(3), 1, EVERYTHING)
     await index.hanging.wait()
     await before.overtake("c", {"d0": "", "d2": ""})
     await before.close()
@@ -463,7 +468,7 @@ async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Pa
     """Without a restart, and without waiting for the next upload."""
     index.stop_after = 1
     before = jobs_of(tmp_path, index)
-    job = await before.submit("c", many(3), 1)
+    job = await before.submit("c", many(3), 1, EVERYTHING)
     await index.hanging.wait()
     await before.close()
     index.stop_after = None
@@ -473,7 +478,7 @@ async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Pa
     after = jobs_of(tmp_path, index, retry_s=0.01)
     after.start()
     with pytest.raises(StoreUnavailable):
-        await after.find(job.id)
+        await after.find(job.id, EVERYTHING)
     file.rmdir()
     hidden.rename(file)
     assert (await ended(after, job)).state == "done"
@@ -484,8 +489,8 @@ async def test_nobody_is_overtaken_where_no_job_waits(jobs: Jobs, index: Index) 
     """What was noted for jobs that have ended is no bar to those that come."""
     await jobs.overtake("c", {"d0": ""})
     for _ in range(2):
-        assert (await ended(jobs, await jobs.submit("c", many(2), 1))).failed == 0
+        assert (await ended(jobs, await jobs.submit("c", many(2), 1, EVERYTHING))).failed == 0
         await jobs.overtake("c", {"d0": "", "d1": ""})
         index.versions.clear()
-    await ended(jobs, await jobs.submit("c", many(2), 1))
+    await ended(jobs, await jobs.submit("c", many(2), 1, EVERYTHING))
     assert sorted(index.versions) == [("c", "d0"), ("c", "d1")]

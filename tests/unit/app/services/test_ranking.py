@@ -22,6 +22,7 @@ from app.errors import (
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Rankers, RankingOutcome, can_rank
+from indexing.documents import EVERYTHING
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.clients import make_client
 from tests.fakes.passage_reader import falling
@@ -63,7 +64,12 @@ async def rank(
     who = await ours.select(requested)
     assert isinstance(who, Route)
     return await ours.rank(
-        who, "what?", falling(9), 10, options or RankingOptions(), Caller(key="ann", request_id="r1")
+        who,
+        "what?",
+        falling(9),
+        10,
+        options or RankingOptions(),
+        Caller(audience=EVERYTHING, key="ann", request_id="r1"),
     )
 
 
@@ -159,10 +165,10 @@ async def test_the_settings_fill_in_what_a_request_leaves_out() -> None:
     ours = rankers([client], RankingSettings(strategy="listwise", depth=2))
     who = await ours.select("auto")
     assert isinstance(who, Route)
-    ordered = await ours.rank(who, "what?", falling(9), 10, RankingOptions(), Caller())
+    ordered = await ours.rank(who, "what?", falling(9), 10, RankingOptions(), ANONYMOUS)
     assert ordered.ranking is not None
     assert [place.id for place in ordered.ranking.order[:3]] == ["p1", "p0", "p2"]
     assert [place.read for place in ordered.ranking.order] == [True] * 2 + [False] * 7
-    deeper = await ours.rank(who, "what?", falling(9), 10, RankingOptions(depth=3), Caller())
+    deeper = await ours.rank(who, "what?", falling(9), 10, RankingOptions(depth=3), ANONYMOUS)
     assert deeper.ranking is not None
     assert sum(place.read for place in deeper.ranking.order) == 3

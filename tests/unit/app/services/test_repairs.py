@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.services.repairs import Repairs
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
@@ -24,7 +24,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
     """Two collections of two documents."""
     bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
     for name in ("a", "b"):
-        notes = [SubmittedDocument(id=f"n{n}", document=Document(text=f"Note {n}.")) for n in range(2)]
+        notes = [
+            SubmittedDocument(writer=EVERYTHING, id=f"n{n}", document=Document(text=f"Note {n}.")) for n in range(2)
+        ]
         await put_documents(bench, name, notes)
     yield bench
     await bench.manifest.close()

@@ -10,7 +10,7 @@ from app.services.admission import Gates
 from app.services.documents import Documents
 from app.services.snapshots import Snapshots
 from indexing.disk import DiskGuard
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.errors import CollectionNotFound, Conflict, InvalidName, NotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
     """A collection `c` of two documents."""
     bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
-    notes = [SubmittedDocument(id=f"n{n}", document=Document(text=f"Note {n}.")) for n in range(2)]
+    notes = [SubmittedDocument(writer=EVERYTHING, id=f"n{n}", document=Document(text=f"Note {n}.")) for n in range(2)]
     await put_documents(bench, "c", notes)
     yield bench
     await bench.manifest.close()
@@ -73,7 +73,7 @@ async def test_the_output_is_a_file_or_a_directory(snapshots: Snapshots, tmp_pat
 async def test_an_existing_collection_is_not_overwritten(snapshots: Snapshots, bench: PipelineContext) -> None:
     """The error names both ways: another name, or force, which keeps what it replaces."""
     name = (await created(snapshots)).name
-    await put_documents(bench, "c", [SubmittedDocument(id="n2", document=Document(text="Note 2."))])
+    await put_documents(bench, "c", [SubmittedDocument(writer=EVERYTHING, id="n2", document=Document(text="Note 2."))])
     with pytest.raises(Conflict, match=r"--as NEWNAME .* --force"):
         await snapshots.restore(RestoreRequest(snapshot=name), say_nothing)
     beside = await snapshots.restore(RestoreRequest(snapshot=name, name="d"), say_nothing)
@@ -126,7 +126,7 @@ async def test_another_embedder_is_a_warning(snapshots: Snapshots, bench: Pipeli
 async def test_a_home_that_lost_its_collections_is_restored(tmp_path: Path) -> None:
     """Neither the shard nor the manifest of before is needed."""
     bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
-    await put_documents(bench, "c", [SubmittedDocument(id="n", document=Document(text="Note."))])
+    await put_documents(bench, "c", [SubmittedDocument(writer=EVERYTHING, id="n", document=Document(text="Note."))])
     path = await created(over(bench, tmp_path))
     await bench.manifest.close()
     await bench.store.close()
@@ -144,7 +144,7 @@ async def test_a_home_that_lost_its_collections_is_restored(tmp_path: Path) -> N
 async def test_a_damaged_collection_is_replaced_without_force(tmp_path: Path) -> None:
     """That is what the snapshot is for; the damaged files go to quarantine."""
     bench = workbench(EmbeddedStore(tmp_path / "index"), tmp_path)
-    await put_documents(bench, "c", [SubmittedDocument(id="n", document=Document(text="Note."))])
+    await put_documents(bench, "c", [SubmittedDocument(writer=EVERYTHING, id="n", document=Document(text="Note."))])
     path = await created(over(bench, tmp_path))
     await bench.store.close()
     await bench.manifest.close()

@@ -2,18 +2,22 @@
 
 import errno
 import os
+import struct
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from app.services.document_validation import SubmittedFile, failed
 from app.services.spool import Spool, SpoolDamaged
 from indexing.disk import DiskGuard
-from indexing.documents import Block, Document, PageStart
+from indexing.documents import EVERYTHING, Block, Document, PageStart
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import SubmittedDocument
 
 DOCUMENT = SubmittedDocument(
+    writer=EVERYTHING,
     document=Document(
         text="Dental 歯\n\ncover",
         title="T",
@@ -26,7 +30,7 @@ DOCUMENT = SubmittedDocument(
 )
 SUBMISSIONS = [
     DOCUMENT,
-    SubmittedFile(name="f.pdf", data=bytes(range(256)), media_type="x/y"),
+    SubmittedFile(writer=EVERYTHING, name="f.pdf", data=bytes(range(256)), media_type="x/y"),
     failed("invalid", "why"),
 ]
 
@@ -73,6 +77,18 @@ def test_any_changed_byte_is_noticed(spool: Spool, tmp_path: Path, place: int) -
     data[place] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(SpoolDamaged, match="upload them again"):
+        list(spool.read("j"))
+
+
+def test_documents_without_a_writer_are_refused(spool: Spool, tmp_path: Path) -> None:
+    """What another version of Winnow has kept is not taken for the operator's."""
+    kept = msgspec.to_builtins(DOCUMENT)
+    del kept["writer"]
+    records = [msgspec.msgpack.encode(record) for record in ([None, None, None, "c"], [kept, None, None, None])]
+    framed = [struct.pack("<II", len(record), crc32(record)) + record for record in records]
+    spool.write("j", "c", [], 1)
+    (tmp_path / "jobs" / "j.submissions").write_bytes(b"".join(framed))
+    with pytest.raises(SpoolDamaged, match="another version of Winnow keeps them: upload them again"):
         list(spool.read("j"))
 
 

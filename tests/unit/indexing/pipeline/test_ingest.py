@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.errors import CollectionNotFound, DiskFull
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import (
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 def note(key: str, text: str, source: str = "") -> SubmittedDocument:
-    return SubmittedDocument(id=key, source=source, document=Document(text=text))
+    return SubmittedDocument(writer=EVERYTHING, id=key, source=source, document=Document(text=text))
 
 
 async def test_a_document_is_created_updated_and_left_alone(bench: PipelineContext, embedder: HashEmbedder) -> None:
@@ -47,7 +47,7 @@ async def test_what_a_full_disk_refuses_leaves_no_trace(bench: PipelineContext) 
     with pytest.raises(DiskFull):
         await put_documents(bench, "default", [note("y", "two")])
     with pytest.raises(DiskFull):
-        await delete_document(bench, "default", "x")
+        await delete_document(bench, "default", "x", EVERYTHING)
     bench.disk.reserve_bytes = 0
     assert await bench.manifest.submitted(lineage) == {"x": Document(text="one").content_hash()}
     assert await texts(bench) == ["one"]
@@ -91,18 +91,18 @@ async def test_an_id_of_a_file_s_document_is_taken(bench: PipelineContext, tmp_p
 async def test_a_deleted_document_is_gone(bench: PipelineContext) -> None:
     """With its passages and its record; deleting it again finds nothing."""
     await put_documents(bench, "default", [note("x", "one"), note("y", "two")])
-    assert await delete_document(bench, "default", "x") is True
-    assert await delete_document(bench, "default", "x") is False
+    assert await delete_document(bench, "default", "x", EVERYTHING) is True
+    assert await delete_document(bench, "default", "x", EVERYTHING) is False
     assert [passage.document_id for passage in await passages(bench)] == ["y"]
     with pytest.raises(CollectionNotFound):
-        await delete_document(bench, "nowhere", "x")
+        await delete_document(bench, "nowhere", "x", EVERYTHING)
 
 
 async def test_a_deleted_document_of_a_file_comes_back_with_the_file(bench: PipelineContext, tmp_path: Path) -> None:
     """A run brings the collection in line with the files."""
     (tmp_path / "a.jsonl").write_text('{"id": "x", "text": "one"}\n{"id": "y", "text": "two"}')
     await index(bench, tmp_path, "a.jsonl")
-    await delete_document(bench, "default", "x")
+    await delete_document(bench, "default", "x", EVERYTHING)
     assert await texts(bench) == ["two"]
     assert (await index(bench, tmp_path, "a.jsonl")).created == 1
     assert await texts(bench) == ["one", "two"]
@@ -113,7 +113,7 @@ async def test_a_dropped_collection_leaves_the_others_alone(bench: PipelineConte
     await put_documents(bench, "default", [note("x", "one")])
     await put_documents(bench, "other", [note("x", "two")])
     lineage = (await bench.store.info("other")).spec.lineage
-    (record,) = await bench.manifest.documents(lineage)
+    (record,) = await bench.manifest.documents(lineage, EVERYTHING)
     await bench.manifest.announce("rebuild-under-way", [record])
     await drop_collection(bench, "other")
     assert await bench.manifest.count(lineage) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexing.documents import Block, Document
+from indexing.documents import EVERYTHING, Block, Document
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.manifest import DocumentRecord, Manifest, SourceRecord
 
@@ -37,12 +37,16 @@ async def finish(manifest: Manifest, *documents: DocumentRecord, source: SourceR
 async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -> None:
     """An announced document is unfinished; the commit gives it its version, passages and time."""
     await manifest.announce("L", [document("x")])
-    assert (await manifest.count("L"), await manifest.documents("L"), await manifest.sources("L")) == (0, [], {})
+    assert (await manifest.count("L"), await manifest.documents("L", EVERYTHING), await manifest.sources("L")) == (
+        0,
+        [],
+        {},
+    )
     assert [(p.id, p.op, p.version, p.counts) for p in await manifest.unfinished("L")] == [("x", "write", "v-x", None)]
     await manifest.commit("L", [document("x")], [SOURCE], 7.0)
     assert [(p.id, p.op, p.version, p.counts) for p in await manifest.unfinished("L")] == [("x", "sweep", "v-x", "v-x")]
     await manifest.settled("L", ["x"])
-    assert [(d.id, d.version, d.passages, d.indexed_at) for d in await manifest.documents("L")] == [
+    assert [(d.id, d.version, d.passages, d.indexed_at) for d in await manifest.documents("L", EVERYTHING)] == [
         ("x", "v-x", 2, 7.0)
     ]
     assert (await manifest.count("L"), await manifest.unfinished("L"), await manifest.sources("L")) == (
@@ -66,7 +70,7 @@ async def test_the_earlier_version_counts_until_the_next_one_is_committed(manife
     old, new = Document(text="old"), Document(text="new")
     await finish(manifest, document("h", None, old, "v1"), source=None)
     await manifest.announce("L", [document("h", None, new, "v2")])
-    assert [d.version for d in await manifest.documents("L")] == ["v1"]
+    assert [d.version for d in await manifest.documents("L", EVERYTHING)] == ["v1"]
     assert [d.body for d in await manifest.whole("L", ["h", "nobody"])] == [old]
     assert [(p.version, p.counts, p.submitted) for p in await manifest.unfinished("L")] == [("v2", "v1", True)]
     pending = await manifest.pending_with_body("L", "h")
@@ -84,7 +88,7 @@ async def test_what_another_writer_announced_is_not_committed(manifest: Manifest
     await manifest.commit("L", [document("x", version="v1")], [], 7.0)
     await manifest.announce_deletion("L", ["x"])
     await manifest.commit("L", [document("x", version="v2")], [], 7.0)
-    assert await manifest.documents("L") == []
+    assert await manifest.documents("L", EVERYTHING) == []
     assert [p.op for p in await manifest.unfinished("L")] == ["delete"]
 
 
@@ -107,7 +111,7 @@ async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     await finish(manifest, document("x"), document("y"))
     await manifest.announce_deletion("L", ["x"])
     await manifest.settled("L", ["x"])
-    assert [d.id for d in await manifest.documents("L")] == ["y"]
+    assert [d.id for d in await manifest.documents("L", EVERYTHING)] == ["y"]
     assert await manifest.versions("L", "/a.txt") == {"y": "v-y"}
     await manifest.commit("L", [], [SOURCE], 7.0)
     await manifest.forget_sources("L", ["/a.txt"])
@@ -121,7 +125,7 @@ async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Ma
     found = await manifest.document_with_body("L", "h")
     assert found is not None
     assert (found.body, found.version) == (body, "v-h")
-    assert (await manifest.documents("L"))[0].body is None
+    assert (await manifest.documents("L", EVERYTHING))[0].body is None
     assert await manifest.submitted("L") == {"h": "v-h"}
     assert await manifest.document_with_body("L", "nobody") is None
 
@@ -129,8 +133,8 @@ async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Ma
 async def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
     """By id, after the last one seen."""
     await finish(manifest, *[document(key) for key in "dbac"])
-    assert [d.id for d in await manifest.documents("L", limit=2)] == ["a", "b"]
-    assert [d.id for d in await manifest.documents("L", after="b", limit=2)] == ["c", "d"]
+    assert [d.id for d in await manifest.documents("L", EVERYTHING, limit=2)] == ["a", "b"]
+    assert [d.id for d in await manifest.documents("L", EVERYTHING, after="b", limit=2)] == ["c", "d"]
 
 
 async def test_lineages_do_not_see_each_other(manifest: Manifest) -> None:
@@ -217,7 +221,7 @@ async def test_a_manifest_of_an_earlier_version_keeps_what_is_left_to_do(tmp_pat
     old.commit()
     old.close()
     manifest = Manifest(tmp_path / "m.sqlite3")
-    assert [(d.id, d.version) for d in await manifest.documents("L")] == [("done", "v")]
+    assert [(d.id, d.version) for d in await manifest.documents("L", EVERYTHING)] == [("done", "v")]
     assert {(p.id, p.op, p.path, p.submitted) for p in await manifest.unfinished("L")} == {
         ("file", "write", "/b.txt", False),
         ("handed", "write", None, True),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.embedding.model import Lane, Vectors
 from indexing.errors import CollectionNotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
@@ -49,7 +49,7 @@ def crowded(gated: GatedEmbedder, tmp_path: Path) -> PipelineContext:
 
 
 def note(key: str, text: str) -> SubmittedDocument:
-    return SubmittedDocument(id=key, document=Document(text=text))
+    return SubmittedDocument(writer=EVERYTHING, id=key, document=Document(text=text))
 
 
 def big(key: str, word: str = "big") -> SubmittedDocument:
@@ -65,7 +65,7 @@ async def documents(bench: PipelineContext) -> list[str]:
     lineage = (await bench.store.info("default")).spec.lineage
     assert not await bench.manifest.unfinished(lineage)
     assert not bench.visibility.counting(lineage)
-    return [record.id for record in await bench.manifest.documents(lineage)]
+    return [record.id for record in await bench.manifest.documents(lineage, EVERYTHING)]
 
 
 async def test_small_writes_and_deletions_pass_a_big_one(crowded: PipelineContext, gated: GatedEmbedder) -> None:
@@ -75,7 +75,7 @@ async def test_small_writes_and_deletions_pass_a_big_one(crowded: PipelineContex
     await begun(gated)
     assert (await put_documents(crowded, "default", [note("new", "two")]))[0].status == "created"
     assert (await put_documents(crowded, "other", [note("new", "two")]))[0].status == "created"
-    assert await delete_document(crowded, "default", "old") is True
+    assert await delete_document(crowded, "default", "old", EVERYTHING) is True
     await drop_collection(crowded, "other")
     assert not whole.done()
     gated.pass_on.set()

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexing.documents import Document, PageStart, Passage
+from indexing.documents import EVERYTHING, Document, PageStart, Passage
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, put_documents
 from indexing.pipeline.recovery import compare, document_of, open_manifest, recover_lost, repair
@@ -30,7 +30,10 @@ async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
     (folder / "c.jsonl").write_text('{"id": "r1", "text": "One."}\n{"id": "r2", "text": "Two."}\n')
     await index(bench, folder)
     long = Document(text=TEXT, title="Long", metadata={"lang": "en"})
-    notes = [SubmittedDocument(id="long", document=long), SubmittedDocument(id="n", document=Document(text="Note."))]
+    notes = [
+        SubmittedDocument(writer=EVERYTHING, id="long", document=long),
+        SubmittedDocument(writer=EVERYTHING, id="n", document=Document(text="Note.")),
+    ]
     await put_documents(bench, "default", notes)
     yield bench
     await bench.manifest.close()
@@ -62,7 +65,7 @@ async def test_a_lost_manifest_is_made_anew_from_the_index(bench: PipelineContex
     assert whole is not None
     assert whole.body is not None
     assert (whole.body.text, whole.body.title, whole.body.metadata) == (TEXT, "Long", {"lang": "en"})
-    again = [SubmittedDocument(id="n", document=Document(text="Note."))]
+    again = [SubmittedDocument(writer=EVERYTHING, id="n", document=Document(text="Note."))]
     assert [result.status for result in await put_documents(bench, "default", again)] == ["unchanged"]
 
 
@@ -119,7 +122,9 @@ async def test_a_manifest_from_earlier_learns_what_was_written_since(bench: Pipe
     backup = tmp_path / "backup.sqlite3"
     with sqlite3.connect(tmp_path / "manifest.sqlite3") as live, sqlite3.connect(backup) as copy:
         live.backup(copy)
-    later = [SubmittedDocument(id=key, document=Document(text=f"Later {key}.")) for key in ("n", "new")]
+    later = [
+        SubmittedDocument(writer=EVERYTHING, id=key, document=Document(text=f"Later {key}.")) for key in ("n", "new")
+    ]
     await put_documents(bench, "default", later)
     with sqlite3.connect(backup) as copy, sqlite3.connect(tmp_path / "manifest.sqlite3") as live:
         copy.backup(live)

@@ -58,7 +58,11 @@ async def filled(bench: PipelineContext, folder: Path) -> None:
     files(folder)
     await index(bench, folder)
     documents = [Document(text=f"Note {n} 貘.", title=f"T{n}", metadata={"n": n}) for n in range(5)]
-    await put_documents(bench, "default", [SubmittedDocument(id=f"n{n}", document=d) for n, d in enumerate(documents)])
+    await put_documents(
+        bench,
+        "default",
+        [SubmittedDocument(writer=EVERYTHING, id=f"n{n}", document=d) for n, d in enumerate(documents)],
+    )
 
 
 def files(folder: Path) -> None:
@@ -146,9 +150,9 @@ async def test_what_changes_meanwhile_is_written_whole(tmp_path: Path) -> None:
         await filled(bench, tmp_path / "docs")
 
         async def change() -> None:
-            new = SubmittedDocument(id="n1", document=Document(text="Quite another text."))
+            new = SubmittedDocument(writer=EVERYTHING, id="n1", document=Document(text="Quite another text."))
             await put_documents(bench, "default", [new])
-            await delete_document(bench, "default", "n2")
+            await delete_document(bench, "default", "n2", EVERYTHING)
 
         store.meanwhile = change
         snapshot = await written(bench, tmp_path / "x.zip")
@@ -221,7 +225,7 @@ async def test_a_restore_replaces_at_once(open_bench: Open, tmp_path: Path) -> N
     await filled(bench, tmp_path / "docs")
     snapshot = await written(bench, tmp_path / "x.zip")
     for n in range(5):
-        await delete_document(bench, "default", f"n{n}")
+        await delete_document(bench, "default", f"n{n}", EVERYTHING)
     seen: set[int] = set()
 
     async def count() -> None:

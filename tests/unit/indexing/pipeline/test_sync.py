@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.embedding.model import Lane, Vectors
 from indexing.errors import CollectionDamaged, Conflict, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
@@ -326,7 +326,9 @@ async def test_a_rebuild_takes_along_all_that_can_still_be_had(
     (tmp_path / "elsewhere.txt").write_text("It lies elsewhere.")
     await index(bench, folder)
     await index(bench, tmp_path, "elsewhere.txt")
-    await put_documents(bench, "default", [SubmittedDocument(id="note", document=Document(text="A note by hand."))])
+    await put_documents(
+        bench, "default", [SubmittedDocument(writer=EVERYTHING, id="note", document=Document(text="A note by hand."))]
+    )
     (folder / "birch.txt").unlink()
     expected = [entry for entry in await content(bench) if entry.get("source") != "birch.txt"]
     summary = await index(bench, folder, rebuild=True)
@@ -345,7 +347,9 @@ async def test_a_damaged_collection_is_rebuilt_from_files_and_manifest(
     home = tmp_path / "home"
     bench = workbench(EmbeddedStore(home / "index"), home)
     await index(bench, folder)
-    await put_documents(bench, "default", [SubmittedDocument(id="note", document=Document(text="A note by hand."))])
+    await put_documents(
+        bench, "default", [SubmittedDocument(writer=EVERYTHING, id="note", document=Document(text="A note by hand."))]
+    )
     expected = await content(bench)
     await bench.store.close()
     await bench.manifest.close()
@@ -358,7 +362,9 @@ async def test_a_damaged_collection_is_rebuilt_from_files_and_manifest(
     bench = workbench(EmbeddedStore(home / "index"), home)
     with pytest.raises(CollectionDamaged, match="--rebuild --collection default"):
         await index(bench, folder)
-    await put_documents(bench, "other", [SubmittedDocument(id="x", document=Document(text="Elsewhere."))])
+    await put_documents(
+        bench, "other", [SubmittedDocument(writer=EVERYTHING, id="x", document=Document(text="Elsewhere."))]
+    )
     await drop_collection(bench, "other")
     await index(bench, folder, rebuild=True)
     assert await content(bench) == expected
@@ -444,13 +450,21 @@ class HandingStore(ServerStore):
         if self.meanwhile is not None:
             bench, self.meanwhile = self.meanwhile, None
             await put_documents(
-                bench, "default", [SubmittedDocument(id="late", document=Document(text="It came late."))]
+                bench,
+                "default",
+                [SubmittedDocument(writer=EVERYTHING, id="late", document=Document(text="It came late."))],
             )
             await put_documents(
-                bench, "default", [SubmittedDocument(id="note", document=Document(text="The note, changed."))]
+                bench,
+                "default",
+                [SubmittedDocument(writer=EVERYTHING, id="note", document=Document(text="The note, changed."))],
             )
-            await delete_document(bench, "default", "old")
-            await put_documents(bench, "doomed", [SubmittedDocument(id="x", document=Document(text="Somewhere else."))])
+            await delete_document(bench, "default", "old", EVERYTHING)
+            await put_documents(
+                bench,
+                "doomed",
+                [SubmittedDocument(writer=EVERYTHING, id="x", document=Document(text="Somewhere else."))],
+            )
             await drop_collection(bench, "doomed")
         await super().optimize(name)
 
@@ -461,7 +475,9 @@ async def test_what_is_handed_over_during_a_rebuild_is_not_lost(folder: Path, tm
     assert isinstance(store, HandingStore)
     bench = workbench(store, tmp_path / "home")
     await index(bench, folder)
-    note, old = (SubmittedDocument(id=key, document=Document(text=f"The {key}.")) for key in ("note", "old"))
+    note, old = (
+        SubmittedDocument(writer=EVERYTHING, id=key, document=Document(text=f"The {key}.")) for key in ("note", "old")
+    )
     await put_documents(bench, "default", [note, old])
     store.meanwhile = bench
     await index(bench, folder, rebuild=True)
@@ -575,7 +591,7 @@ async def test_what_a_killed_run_left_half_done_is_completed_wherever_it_lies(
     """A document announced and not committed is finished by a run over other files, or removed with its file."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
-    half_done = [d for d in await bench.manifest.documents(lineage) if d.source != "cedar.txt"]
+    half_done = [d for d in await bench.manifest.documents(lineage, EVERYTHING) if d.source != "cedar.txt"]
     await bench.manifest.announce(lineage, half_done)
     (folder / "birch.txt").unlink()
     (tmp_path / "other.txt").write_text("Another file.")
@@ -588,7 +604,7 @@ async def test_half_of_a_file_that_cannot_be_read_any_more_is_removed(bench: Pip
     """What a killed run left half done of it goes; the version before that, if there is one, stays."""
     await index(bench, folder)
     lineage = (await bench.store.info("default")).spec.lineage
-    record = next(d for d in await bench.manifest.documents(lineage) if d.source == "apple.txt")
+    record = next(d for d in await bench.manifest.documents(lineage, EVERYTHING) if d.source == "apple.txt")
     fresh = msgspec.structs.replace(record, id="fresh", path=str(folder / "fresh.txt"), source="fresh.txt")
     await bench.manifest.announce(lineage, [msgspec.structs.replace(record, version="half"), fresh])
     for name in ("apple.txt", "fresh.txt"):
@@ -614,7 +630,12 @@ async def test_a_kill_between_deleting_and_forgetting_is_mended_when_the_file_co
 async def test_handed_over_documents_are_finished_after_a_kill(bench: PipelineContext, folder: Path) -> None:
     """One that was being written is written from what was handed over; one that was being deleted is deleted."""
     await put_documents(
-        bench, "default", [SubmittedDocument(id=key, document=Document(text=f"The {key}.")) for key in ("kept", "gone")]
+        bench,
+        "default",
+        [
+            SubmittedDocument(writer=EVERYTHING, id=key, document=Document(text=f"The {key}."))
+            for key in ("kept", "gone")
+        ],
     )
     lineage = (await bench.store.info("default")).spec.lineage
     kept = await bench.manifest.document_with_body(lineage, "kept")
@@ -634,7 +655,9 @@ async def test_documents_handed_over_during_a_run_are_kept(bench: PipelineContex
     async def put_all() -> None:
         for n in range(20):
             await put_documents(
-                bench, "default", [SubmittedDocument(id=f"h{n}", document=Document(text=f"handed {n}"))]
+                bench,
+                "default",
+                [SubmittedDocument(writer=EVERYTHING, id=f"h{n}", document=Document(text=f"handed {n}"))],
             )
 
     await asyncio.gather(index(bench, folder), put_all())
