@@ -98,7 +98,11 @@ class RequestMiddleware:
         except Exception:
             if "ended" not in state:
                 raise
-            await _fail(state["ended"], scope, send_more)
+            try:
+                await _fail(state["ended"], scope, send_more)
+            finally:
+                if "close" in state:  # Litestar does not, where sending fails
+                    await state["close"]()
         finally:
             OBSERVER.reset(observed)
             seconds = perf_counter() - started

@@ -98,7 +98,8 @@ async def _streamed(
     layout: EventFormat, request: BodyRequest, events: AsyncGenerator[Event | None, None], *, patient: bool
 ) -> Response[Any]:
     opening = await while_connected(request, _opening(events, layout, patient=patient))
-    request.scope["state"]["fail"] = layout.fail  # for the middleware, should the service stop meanwhile
+    # For the middleware, should the service stop meanwhile or the key be revoked: then nobody reads on.
+    request.scope["state"] |= {"fail": layout.fail, "close": events.aclose}
     body = _body(opening, events, layout, request_id(request.scope))
     # When a client leaves before it has read everything, Litestar does not close the iterator.
     closing = BackgroundTask(_close, events)

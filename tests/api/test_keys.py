@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from litestar import Litestar
 
+from app.access.access import Access
 from app.access.keys import KeyRequest
 from app.config.settings import AccessSettings, IndexSection, ServiceSettings, Settings
 from app.domain import TextDelta
@@ -123,7 +125,35 @@ async def test_a_key_that_is_revoked_ends_its_streams(
     assert "nothing may be seen" not in reply.text
     assert "event: error" in reply.text
     assert "the key 'ci' is revoked" in reply.text
+    assert answerer.cancelled.is_set()
     assert services.stopping.is_set() is False
+
+
+async def test_a_key_that_expires_ends_its_streams(
+    app: Litestar, client: httpx.AsyncClient, services: Services, settings: Settings, answerer: ScriptedAnswerer
+) -> None:
+    """As if it had been revoked, at the very second; nothing of the answer follows."""
+    expires_at = datetime(2100, 1, 1, tzinfo=UTC)
+    now = expires_at.timestamp() - 1
+    services.access = Access(settings.index.home, settings.access, now=lambda: now)
+    _, token = services.access.file.create(KeyRequest(name="ci", scopes=("answer",), expires_at=expires_at))
+
+    class Late(list[object]):
+        def __iter__(self) -> Iterator[object]:
+            nonlocal now
+            yield TextDelta("begun")
+            now += 1
+            yield TextDelta("of this nothing may be seen")
+            yield DONE
+
+    answerer.script = Late()  # type: ignore[assignment]
+    question, headers = {"query": "x", "stream": True}, {"X-API-Key": token}
+    text = (await client.post("/answer", json=question, headers=headers)).text
+    assert "begun" in text
+    assert "nothing may be seen" not in text
+    assert "the key 'ci' is expired" in text.partition("event: error")[2]
+    assert answerer.cancelled.is_set()
+    assert (await client.post("/answer", json=question, headers=headers)).status_code == 401
 
 
 async def test_changes_and_refusals_are_in_the_audit_log(

@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
+from app.access.key_file import KEY_FILE, KeyFile
+from app.access.keys import KeyRequest
 from tests.fakes.running import ROOT, RunningServer
 
 pytestmark = pytest.mark.slow
@@ -60,5 +64,30 @@ def test_keys_are_made_without_a_service(tmp_path: Path) -> None:
     running = RunningServer(home)
     try:
         assert [status(running.url), status(running.url, key)] == [401, 200]
+    finally:
+        running.close()
+
+
+def test_a_key_that_expires_ends_its_stream(tmp_path: Path) -> None:
+    """With an error in the stream, at the next sign of life; and the work behind it is stopped."""
+    admin = KeyFile(tmp_path / KEY_FILE, time.time).create(KeyRequest(name="root", scopes=("admin",)))[1]
+    running = RunningServer(tmp_path, "tests.fakes.server", '{"ping_s": 0.05}')
+    try:
+        for seconds in (2, 10, 50):  # a busy machine may take longer to begin the stream
+            until = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+            body = {"name": f"for-{seconds}-s", "scopes": ["answer"], "expires_at": until}
+            made = httpx.post(f"{running.url}/keys", json=body, headers={"X-API-Key": admin}, timeout=60)
+            question = {"query": "100", "stream": True}  # the answerer is silent for so many seconds
+            headers = {"X-API-Key": made.json()["key"]}
+            reply = httpx.post(f"{running.url}/answer", json=question, headers=headers, timeout=200)
+            if reply.status_code == 200:
+                break
+        assert reply.status_code == 200
+        assert "event: sources" in reply.text
+        assert f"the key 'for-{seconds}-s' is expired" in reply.text.partition("event: error")[2]
+        assert "event: done" not in reply.text
+        assert "cut short" in running.wait_for("(cut short)")
+        again = httpx.post(f"{running.url}/answer", json=question, headers=headers, timeout=60)
+        assert (again.status_code, "is expired" in again.json()["detail"]) == (401, True)
     finally:
         running.close()
