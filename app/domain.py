@@ -95,7 +95,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage as a search returns it. `score` in [0,1]. `ranked_by` is a backend's name, or "none"."""
+    """A passage as a search returns it. `score` in [0,1]. `ranked_by` is a backend's name, or "none". `tenant`: whose
+    document it is, where it belongs to one.
+    """
 
     id: str
     document_id: str
@@ -111,6 +113,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     scores: Scores
     ranked_by: str = "none"
     flags: tuple[str, ...] = ()
+    tenant: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class BackendUse(msgspec.Struct, frozen=True, kw_only=True):

@@ -313,7 +313,7 @@ def _trim(ranked: Iterable[tuple[Candidate, Ranked]], query: Query) -> Iterator[
     if query.group_by_document:
         best: dict[str, tuple[Candidate, Ranked]] = {}
         for candidate, place in good:
-            best.setdefault(candidate.passage.document_id, (candidate, place))
+            best.setdefault(candidate.passage.key, (candidate, place))
         good = (pair for pair in best.values())
     return islice(good, query.limit)
 
@@ -323,6 +323,7 @@ def _hit(candidate: Candidate, ranked: Ranked, query: Query, used: str) -> Hit:
     return Hit(
         id=passage.id,
         document_id=passage.document_id,
+        tenant=passage.tenant or msgspec.UNSET,
         score=ranked.score,
         text=passage.text if query.include_text else None,
         title=passage.title,

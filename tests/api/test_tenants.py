@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar
 
 from app.api.authentication import PUBLIC
+from app.api.compat.citations import Links
 from app.config.settings import AccessSettings, IndexSection, ServiceSettings, Settings
+from app.domain import Citation, Hit
 from app.wiring import Services
 from tests.api.conftest import local_client
 from tests.api.test_every_route import operations
@@ -216,6 +219,27 @@ async def test_one_id_is_a_document_of_each_tenant(parties: Parties) -> None:
     assert (await ids(parties.b), await found(parties.b)) == (["same"], {"same"})
     assert (await parties.operator.delete("/documents/same?collection=shared&tenant=b")).status_code == 204
     assert await ids(parties.b) == []
+
+
+async def test_links_to_documents_of_tenants_open(parties: Parties) -> None:
+    """The operator finds the documents of one id that two tenants have, and its links lead to each of them."""
+    for tenant, where in ((parties.a, "far north"), (parties.b, "cold north")):
+        await put(tenant, {"id": "same", "text": f"The ore is mined in the {where}."})
+    body = {"query": "ore mined north", "collection": "shared", "group_by_document": True}
+    hits = (await parties.operator.post("/search", json=body)).json()["results"]
+    assert sorted((hit["document_id"], hit["tenant"]) for hit in hits) == [("same", "a"), ("same", "b")]
+    listed = await parties.operator.post("/openwebui/search?collection=shared", json={"query": "ore mined north"})
+    links = Links("http://testserver.local", "shared")
+    links.learn(msgspec.convert(hits, list[Hit]))
+    cited = [links.annotation(citation_of(hit))["url_citation"]["url"] for hit in hits]
+    opened = [*cited, *(one["link"] for one in listed.json())]
+    assert {(await parties.operator.get(f"/{link.split('/', 3)[3]}")).status_code for link in opened} == {200}
+    assert {link.partition("&tenant=")[2][0] for link in opened} == {"a", "b"}
+
+
+def citation_of(hit: dict[str, Any]) -> Citation:
+    place = {"page": None, "start": 0, "end": 3, "quote": "The", "answer_start": 0, "answer_end": 3}
+    return Citation(marker=1, result_id=hit["id"], document_id=hit["document_id"], source=hit["source"], **place)
 
 
 async def test_a_document_for_a_group_is_the_groups(parties: Parties) -> None:

@@ -28,9 +28,10 @@ class Links:
         """Remember the passages that citations may name."""
         self._hits.update({hit.id: hit for hit in hits})
 
-    def document(self, document_id: str, start: int, end: int) -> str:
-        """The page of a document in this service, with [start, end) of its text marked."""
+    def document(self, document_id: str, start: int, end: int, tenant: str = "") -> str:
+        """The page of a document in this service, with [start, end) of its text marked. `tenant`: whose it is."""
         place = f"{self._base}/documents/{quote(document_id, safe='')}?collection={quote(self._collection, safe='')}"
+        place += f"&tenant={quote(tenant, safe='')}" if tenant else ""
         return f"{place}&quote={start},{end}#char={start},{end}"
 
     def annotation(self, citation: Citation) -> dict[str, Any]:
@@ -51,7 +52,8 @@ class Links:
         if is_web(citation.source):
             joint = ":~:" if "#" in citation.source else "#:~:"
             return f"{citation.source}{joint}text={_fragment(citation.quote)}"
-        return self.document(citation.document_id, citation.start, citation.end)
+        hit = self._hits.get(citation.result_id)
+        return self.document(citation.document_id, citation.start, citation.end, (hit and hit.tenant) or "")
 
     def _title(self, citation: Citation) -> str:
         hit = self._hits.get(citation.result_id)

@@ -132,5 +132,5 @@ def _pages(document: Document) -> Iterator[tuple[int, int, int | None]]:
 
 
 def _web_result(hit: Hit, links: Links) -> dict[str, str]:
-    link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end)
+    link = hit.source if is_web(hit.source) else links.document(hit.document_id, hit.start, hit.end, hit.tenant or "")
     return {"link": link, "title": title_of(hit), "snippet": hit.text or ""}
