@@ -42,8 +42,26 @@ def application(judge: MeasuringJudge) -> Litestar:
     return Litestar([measure], request_class=BodyRequest, exception_handlers={Exception: on_error})
 
 
+class Door:
+    """What the middleware needs of the services."""
+
+    def __init__(self, *, stopping: bool) -> None:
+        self.access = Access(Path("/nowhere"), AccessSettings())
+        self.presence = None
+        self.metrics = Metrics()
+        self.tracer = None
+        self.stopping = asyncio.Event()
+        if stopping:
+            self.stopping.set()
+
+
+def guarded(judge: MeasuringJudge, *, stopping: bool = False) -> Any:
+    """The application behind the middleware, which says who is calling."""
+    return RequestMiddleware(application(judge), ServiceSettings(), Door(stopping=stopping))  # type: ignore[arg-type]
+
+
 async def measured(body: bytes, judge: MeasuringJudge | None = None, query: str = "") -> list[dict[str, Any]]:
-    transport = httpx.ASGITransport(application(judge or MeasuringJudge()))
+    transport = httpx.ASGITransport(guarded(judge or MeasuringJudge()))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post(f"/measure?{query}", content=body)
         assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
@@ -178,19 +196,6 @@ class Client:
             await self.reads.wait()
 
 
-class Door:
-    """What the middleware needs of the services."""
-
-    def __init__(self, *, stopping: bool) -> None:
-        self.access = Access(Path("/nowhere"), AccessSettings())
-        self.presence = None
-        self.metrics = Metrics()
-        self.tracer = None
-        self.stopping = asyncio.Event()
-        if stopping:
-            self.stopping.set()
-
-
 def served(client: Client, judge: MeasuringJudge, *, stopping: bool = False) -> "asyncio.Task[None]":
     scope: dict[str, Any] = {
         "type": "http",
@@ -200,8 +205,7 @@ def served(client: Client, judge: MeasuringJudge, *, stopping: bool = False) -> 
         "headers": [(b"content-type", b"application/x-ndjson")],
         "state": {},
     }
-    app: Any = RequestMiddleware(application(judge), ServiceSettings(), Door(stopping=stopping))  # type: ignore[arg-type]
-    return asyncio.create_task(app(scope, client.receive, client.send))
+    return asyncio.create_task(guarded(judge, stopping=stopping)(scope, client.receive, client.send))
 
 
 async def test_a_client_that_does_not_read_is_not_read() -> None:
