@@ -1,4 +1,4 @@
-"""How the command line finds the running service of the same home directory, and which version this is.
+"""This machine: how the command line finds the running service of the same home directory, and which version it is.
 
 One process owns the embedded index. While the service runs it is the owner, and announces itself in a file that only
 the same user can read: its address, and a token that proves that the caller could read the file.
@@ -9,6 +9,7 @@ import re
 import secrets
 import stat
 from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -44,6 +45,19 @@ def make_private(home: Path) -> None:
                 path.chmod(stat.S_IMODE(status.st_mode) & 0o700)
         except OSError as exc:
             log.warning("others may be able to read it", path=str(path), reason=exc.strerror)
+
+
+def is_loopback(host: str) -> bool:
+    """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):

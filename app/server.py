@@ -25,12 +25,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.compat.errors import fit_for
-from app.api.middleware import is_loopback
 from app.api.problem_details import status_problem
 from app.api.request import BUSY, HUNG_UP
 from app.config.settings import ServiceSettings
 from app.errors import WinnowError
-from app.instance import announce, announced, presence_at, withdraw
+from app.instance import announce, announced, is_loopback, presence_at, withdraw
 from app.wiring import Services, ensure_home
 
 MAX_HEADERS = 200

@@ -45,16 +45,16 @@ class Rates:
     def admit(self, key: Key) -> None:
         """Count a request. Raises RateLimited with the time at which the next one may come."""
         at = self._clock()
-        needed = {"requests": 1.0, "tokens": 1.0}
-        for unit, bucket in self._of(key):
-            wait_s = bucket.seconds_until(needed[unit], at)
+        buckets = list(self._of(key))
+        for unit, bucket in buckets:
+            wait_s = bucket.seconds_until(1, at)
             if wait_s > 0:
                 raise RateLimited(
                     f"the key {key.name!r} may use {bucket.per_minute:,} {unit} a minute; "
                     f"the next request is possible in {wait_s:.1f} s",
                     wait_s,
                 )
-        for unit, bucket in self._of(key):
+        for unit, bucket in buckets:
             if unit == "requests":
                 bucket.take(1, at)
 

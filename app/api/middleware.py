@@ -7,7 +7,6 @@ import asyncio
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed, NotAuthenticated, Overloaded, WinnowError
+from app.instance import is_loopback
 from app.observability.metrics import KNOWN_METHODS
 from app.observability.timing import OBSERVER
 from app.observability.tracing import Span, active
@@ -274,19 +274,6 @@ def is_local(scope: Any) -> bool:
     """Whether a program on this machine is asking, as far as the connection tells."""
     client = scope.get("client")
     return client is None or is_loopback(client[0])
-
-
-def is_loopback(host: str) -> bool:
-    """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
-    name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 def _is_ours(name: str, settings: ServiceSettings) -> bool:

@@ -23,6 +23,7 @@ from app.cli.findings import Finding
 from app.cli.terminal import counted
 from app.config.settings import Settings
 from app.errors import ConfigError, WinnowError
+from app.instance import is_loopback
 from app.ranking.calibration import FITS_FILE, read_fits
 from app.wiring import disk_guard
 from indexing.settings import StoreSettings
@@ -71,7 +72,7 @@ def exposure(settings: Settings) -> Iterator[Finding]:
         yield from _keys(keys, settings.budgets, time.time())
     for name, backend in settings.backends.items():
         parts = urlsplit(backend.url or "")
-        if parts.port == settings.service.port and _is_loopback(parts.hostname or ""):
+        if parts.port == settings.service.port and is_loopback(parts.hostname or ""):
             detail = f"{backend.url} is where Winnow itself listens"
             fix = f"another port for one of them: WINNOW_PORT, or url in [backends.{name}]"
             yield Finding(name=f"backend {name}", state="note", detail=detail, fix=fix)
@@ -172,7 +173,7 @@ def _door(settings: Settings, *, keyed: bool) -> Finding:
     if keyed:
         but = ", programs on this machine excepted" if settings.access.loopback else ""
         return Finding(name="door", state="ok", detail=f"{address}: who has a key{but}")
-    if _is_loopback(service.host):
+    if is_loopback(service.host):
         return Finding(name="door", state="ok", detail=f"{address}: programs on this machine")
     if not service.allow_anonymous:
         detail = f"{address} is open to other machines, but they are refused as there are no keys"
@@ -265,13 +266,6 @@ def _minor(text: str) -> int | None:
     """Of a version."""
     parts = text.split(".")
     return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _is_inside(host: str) -> bool:

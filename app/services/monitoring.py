@@ -111,7 +111,7 @@ class Monitoring:
         now = self._clock()
         if self._sized_at is None or now - self._sized_at >= SIZES_S:
             self._sizes, self._sized_at = {}, now
-        for name in sorted(passages, key=lambda name: (-passages[name], name))[:MAX_COLLECTIONS]:
+        for name, _ in _by_size(passages)[:MAX_COLLECTIONS]:
             if name not in self._sizes:
                 self._sizes[name] = await _bytes(store, name)
 
@@ -125,12 +125,16 @@ async def _bytes(store: VectorStore, name: str) -> int | None:
 
 def _largest(family: Family, sizes: Mapping[str, int]) -> Iterator[Reading]:
     """The largest by name, the rest in one."""
-    ordered = sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered = _by_size(sizes)
     shown = Counter(dict(ordered[:MAX_COLLECTIONS]))
     if rest := ordered[MAX_COLLECTIONS:]:
         shown[OTHER] += sum(size for _, size in rest)
     for name, size in shown.items():
         yield family, (name,), float(size)
+
+
+def _by_size(sizes: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _gates(gates: Gates) -> Iterator[Reading]:

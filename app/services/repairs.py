@@ -52,10 +52,9 @@ class Repairs:
             except EmbedderMismatch as exc:
                 log.warning("%s", exc)
             finding = _Finding(collection=info.name, lineage=info.spec.lineage, recovered=lost.get(info.name))
-            if await _sentence(context, finding, info):
+            if sentence := await _sentence(context, finding, info):
                 self._findings.append(finding)
-        for warning in await self.warnings():
-            log.warning(warning)
+                log.warning(sentence)
 
     async def warnings(self) -> list[str]:
         """What still holds of what was found, with the way out. Raises what the store raises."""

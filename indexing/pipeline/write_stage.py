@@ -9,7 +9,7 @@ import msgspec
 
 from indexing.chunking.chunker import ChunkOptions, chunk, embedding_text
 from indexing.concurrency import finish
-from indexing.documents import Document, Passage, passage_id, split_key
+from indexing.documents import Document, Passage, passage_id
 from indexing.embedding.model import Embedder, Vectors
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, PendingRecord, SourceRecord
@@ -36,12 +36,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weight: float = 0.0) -> Prepared:
     """Cut a document into passages. Pure but for the tokeniser."""
     options = ChunkOptions(max_tokens=embedder.max_tokens)
-    tenant, document_id = split_key(record.id)
     chunks = chunk(document, embedder.token_spans, options)
     passages = [
         Passage(
             id=passage_id(record.id, record.version, part.ordinal),
-            document_id=document_id,
+            document_id=record.document_id,
             version=record.version,
             ordinal=part.ordinal,
             start=part.start,
@@ -53,7 +52,7 @@ def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weig
             later_pages=part.later_pages,
             heading=part.heading,
             metadata=document.metadata,
-            tenant=tenant,
+            tenant=record.tenant,
             allowed=document.allowed,
         )
         for part in chunks

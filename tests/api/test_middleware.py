@@ -8,9 +8,10 @@ import pytest
 from litestar import Litestar
 from structlog.testing import capture_logs
 
-from app.api.middleware import check_caller, is_loopback
+from app.api.middleware import check_caller
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed
+from app.instance import is_loopback
 from app.main import create_app
 from app.wiring import Services
 from tests.api.conftest import local_client

@@ -5,6 +5,7 @@ No key will do instead: these routes read and write files of this machine.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -12,6 +13,7 @@ from litestar import get, post
 from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
+from app.access.keys import OPERATOR
 from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import WinnowError
 from app.instance import Failed
@@ -35,20 +37,16 @@ MAX_DOCUMENT_BYTES = 100_000_000
 
 log = structlog.get_logger()
 
+_question = partial(get, include_in_schema=False, opt={"scope": OPERATOR})
+_command = partial(post, status_code=200, include_in_schema=False, opt={"scope": OPERATOR})
 
-@get("/internal/presence", status_code=204, include_in_schema=False, opt={"scope": "operator"})
+
+@_question("/internal/presence", status_code=204)
 async def confirm_presence() -> None:
     """Confirm that this service wrote the token."""
 
 
-@post(
-    "/internal/sync",
-    dto=StrictJSON[SyncRequest],
-    return_dto=None,
-    status_code=200,
-    include_in_schema=False,
-    opt={"scope": "operator"},
-)
+@_command("/internal/sync", dto=StrictJSON[SyncRequest], return_dto=None)
 async def sync_files(
     data: JSONBody[SyncRequest],
     documents: Injected[Documents],
@@ -58,14 +56,7 @@ async def sync_files(
     return _stream(lambda report: documents.sync(data, report), stopping)
 
 
-@post(
-    "/internal/snapshots",
-    dto=StrictJSON[SnapshotRequest],
-    return_dto=None,
-    status_code=200,
-    include_in_schema=False,
-    opt={"scope": "operator"},
-)
+@_command("/internal/snapshots", dto=StrictJSON[SnapshotRequest], return_dto=None)
 async def create_snapshot(
     data: JSONBody[SnapshotRequest],
     snapshots: Injected[Snapshots],
@@ -75,20 +66,13 @@ async def create_snapshot(
     return _stream(lambda report: snapshots.create(data, report), stopping)
 
 
-@get("/internal/snapshots", include_in_schema=False, opt={"scope": "operator"})
+@_question("/internal/snapshots")
 async def list_snapshots(snapshots: Injected[Snapshots]) -> list[SnapshotInfo]:
     """The snapshots in the home."""
     return await snapshots.all()
 
 
-@post(
-    "/internal/restore",
-    dto=StrictJSON[RestoreRequest],
-    return_dto=None,
-    status_code=200,
-    include_in_schema=False,
-    opt={"scope": "operator"},
-)
+@_command("/internal/restore", dto=StrictJSON[RestoreRequest], return_dto=None)
 async def restore_snapshot(
     data: JSONBody[RestoreRequest],
     snapshots: Injected[Snapshots],
@@ -98,14 +82,7 @@ async def restore_snapshot(
     return _stream(lambda report: snapshots.restore(data, report), stopping)
 
 
-@post(
-    "/internal/repair",
-    dto=StrictJSON[RepairRequest],
-    return_dto=None,
-    status_code=200,
-    include_in_schema=False,
-    opt={"scope": "operator"},
-)
+@_command("/internal/repair", dto=StrictJSON[RepairRequest], return_dto=None)
 async def repair_collection(
     data: JSONBody[RepairRequest],
     repairs: Injected[Repairs],
@@ -115,13 +92,7 @@ async def repair_collection(
     return _stream(lambda report: repairs.repair(data.collection, report), stopping)
 
 
-@post(
-    "/internal/document",
-    status_code=200,
-    include_in_schema=False,
-    request_max_body_size=MAX_DOCUMENT_BYTES,
-    opt={"scope": "operator"},
-)
+@_command("/internal/document", request_max_body_size=MAX_DOCUMENT_BYTES)
 async def put_document(
     request: BodyRequest,
     name: FromQuery[str],
