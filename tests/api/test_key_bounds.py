@@ -52,6 +52,7 @@ def sending(services: Services, client: httpx.AsyncClient, **bounds: Any) -> Non
         ("/search", {"query": "x", "backend": "first"}, "/backend"),
         ("/answer", {"query": "x", "answer_backend": "first"}, "/answer_backend"),
         ("/classify", {"texts": ["x"], "backend": "first"}, "/backend"),
+        ("/vision", {"prompt": "x", "image_url": "http://127.0.0.1/a.png", "backend": "first"}, "/backend"),
     ],
 )
 async def test_another_backend_is_refused(

@@ -14,7 +14,7 @@ from msgspec import Meta
 from app.api import sse as events
 from app.api.multipart import FILES, MAX_UPLOAD_BYTES, Part, both_bodies, is_form, read_form, read_json, refused
 from app.api.openapi import problems
-from app.api.request import BodyRequest, CountBytes, Injected, caller_of, decode
+from app.api.request import BodyRequest, CountBytes, Injected, caller_of, decode, permit_backends
 from app.api.schemas import Name
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, PictureSource, Turn
@@ -133,6 +133,7 @@ async def vision(
     """
     with documents.receiving() as received:
         options, pictures = await _read(request, settings.service.max_body_bytes, received)
+        permit_backends(request, options)
         task, caller = options.to_task(pictures), caller_of(request)
         whole = partial(vision_service.chat, task, caller)
         stream = partial(vision_service.stream_chat, task, caller)
