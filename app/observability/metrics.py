@@ -1,14 +1,15 @@
 """What Prometheus reads of an application: what is counted as it happens, and the text of all metrics."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from threading import Lock
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from app.domain import TokenCount
 from app.observability import families
@@ -69,55 +70,111 @@ class CallSeen(Protocol):
     def first_token_ms(self) -> float | None: ...
 
 
+class Counts:
+    """A counter: a number for each combination of its labels' values."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._numbers: dict[tuple[str, ...], float] = {}
+        self._one_counts = Lock()
+
+    def add(self, *labels: str, amount: float = 1.0) -> None:
+        """Count `amount` more, in the order of the family's labels."""
+        with self._one_counts:
+            self._numbers[labels] = self._numbers.get(labels, 0.0) + amount
+
+    def lines(self) -> Iterator[str]:
+        """The text of all of them; nothing where nothing was counted."""
+        with self._one_counts:
+            numbers = list(self._numbers.items())
+        return lines_of(self._family, numbers)
+
+
+class Durations:
+    """A histogram of seconds for each combination of its labels' values, in buckets up to `BOUNDS_S`."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+        self._one_counts = Lock()
+
+    def observe(self, *labels: str, seconds: float) -> None:
+        """Count one that took so long."""
+        bucket = bisect_left(BOUNDS_S, seconds)
+        with self._one_counts:
+            if labels not in self._counts:
+                self._counts[labels], self._sums[labels] = [0] * (len(BOUNDS_S) + 1), 0.0
+            self._counts[labels][bucket] += 1
+            self._sums[labels] += seconds
+
+    def lines(self) -> Iterator[str]:
+        """The text of all of them; nothing where nothing was counted."""
+        with self._one_counts:
+            rows = [(labels, tuple(counts), self._sums[labels]) for labels, counts in self._counts.items()]
+        if rows:
+            yield _heading(self._family)
+        name = self._family.name
+        for labels, counts, total_s in rows:
+            pairs = _pairs(self._family, labels)
+            begin = f"{name}_bucket{{{pairs}," if pairs else f"{name}_bucket{{"
+            for bound, count in zip(_BOUNDS, accumulate(counts), strict=True):
+                yield f'{begin}le="{bound}"}} {count}.0\n'
+            yield f"{name}_count{_braced(pairs)} {sum(counts)}.0\n"
+            yield f"{name}_sum{_braced(pairs)} {_number(total_s)}\n"
+
+
 class Metrics:
-    """The metrics of one application; an `app.observability.timing.Observer`. May be used from several threads."""
+    """The metrics of one application; an `app.observability.timing.Observer`. May be used from several threads.
+
+    They are counted and written here, not by `prometheus_client`: it makes an object of each sample of each scrape,
+    and another time series of each one that says when it was made.
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._scraped = _Scraped()
-        self._registry.register(self._scraped)
+        self._process = CollectorRegistry()
         for of_the_process in (PlatformCollector, ProcessCollector, GCCollector):
-            of_the_process(registry=self._registry)
+            of_the_process(registry=self._process)
         self._models: dict[str, Names] = {}
-        self._requests = self._counter(families.REQUESTS)
-        self._request_time = self._histogram(families.REQUEST_TIME)
-        self._in_progress = Gauge(families.IN_PROGRESS.name, families.IN_PROGRESS.help, registry=self._registry)
-        self._stage_time = self._histogram(families.STAGE_TIME)
-        self._degraded = self._counter(families.DEGRADED)
-        self._calls = self._counter(families.CALLS)
-        self._call_time = self._histogram(families.CALL_TIME)
-        self._first_token = self._histogram(families.FIRST_TOKEN_TIME)
-        self._tokens = self._counter(families.TOKENS)
-        self._dollars = self._counter(families.DOLLARS)
+        self._in_progress = 0
+        self._requests = Counts(families.REQUESTS)
+        self._request_time = Durations(families.REQUEST_TIME)
+        self._stage_time = Durations(families.STAGE_TIME)
+        self._degraded = Counts(families.DEGRADED)
+        self._calls = Counts(families.CALLS)
+        self._call_time = Durations(families.CALL_TIME)
+        self._first_token = Durations(families.FIRST_TOKEN_TIME)
+        self._tokens = Counts(families.TOKENS)
+        self._dollars = Counts(families.DOLLARS)
 
     def request_begun(self) -> None:
-        """A request has come."""
-        self._in_progress.inc()
+        """A request has come. Only the event loop says so."""
+        self._in_progress += 1
 
     def request_ended(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
         """It was answered. `route` None: no route serves it; `status` None: nobody was there to be answered."""
         method = method if method in KNOWN_METHODS else OTHER
         route = route or OTHER
-        self._in_progress.dec()
-        self._requests.labels(method, route, CLIENT_GONE if status is None else str(status)).inc()
-        self._request_time.labels(route).observe(seconds)
+        self._in_progress -= 1
+        self._requests.add(method, route, CLIENT_GONE if status is None else str(status))
+        self._request_time.observe(route, seconds=seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         """See `Observer`."""
-        self._stage_time.labels(name).observe(seconds)
+        self._stage_time.observe(name, seconds=seconds)
 
     def degraded(self, stage: str) -> None:
         """See `Observer`."""
-        self._degraded.labels(stage).inc()
+        self._degraded.add(stage)
 
     def called(self, call: CallSeen, tokens: TokenCount, usd: float) -> None:
         """A call of a model is over."""
         backend = call.backend
         model = self._models.setdefault(backend, Names(MAX_MODELS)).of(call.model or UNKNOWN)
-        self._calls.labels(backend, model, call.outcome).inc()
-        self._call_time.labels(backend, model).observe(call.latency_ms / 1000)
+        self._calls.add(backend, model, call.outcome)
+        self._call_time.observe(backend, model, seconds=call.latency_ms / 1000)
         if call.first_token_ms is not None:
-            self._first_token.labels(backend, model).observe(call.first_token_ms / 1000)
+            self._first_token.observe(backend, model, seconds=call.first_token_ms / 1000)
         classes = {
             "input": tokens.input - tokens.cached,
             "cached": tokens.cached,
@@ -126,67 +183,50 @@ class Metrics:
         }
         for name, count in classes.items():
             if count > 0:
-                self._tokens.labels(backend, model, name).inc(count)
-        self._dollars.labels(backend, model).inc(usd)
+                self._tokens.add(backend, model, name, amount=count)
+        self._dollars.add(backend, model, amount=usd)
 
     def text(self, readings: Iterable[Reading]) -> bytes:
         """Everything in Prometheus' text format, with `readings` of the state at this moment. Blocks for
         milliseconds.
         """
-        self._scraped.readings = tuple(readings)
-        return text_of(self._registry.collect())
-
-    def _counter(self, family: Family) -> Counter:
-        return Counter(family.name, family.help, family.labels, registry=self._registry)
-
-    def _histogram(self, family: Family) -> Histogram:
-        return Histogram(family.name, family.help, family.labels, registry=self._registry, buckets=BOUNDS_S)
-
-
-class _Scraped(Collector):
-    """The readings of the latest scrape as metrics of the registry."""
-
-    def __init__(self) -> None:
-        self.readings: tuple[Reading, ...] = ()
-
-    def collect(self) -> Iterable[Metric]:
-        metrics: dict[Family, CounterMetricFamily | GaugeMetricFamily] = {}
-        for family, labels, value in self.readings:
-            if family not in metrics:
-                kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-                metrics[family] = kind(family.name, family.help, labels=family.labels)
-            metrics[family].add_metric(labels, value)
-        return metrics.values()
+        by_family: dict[Family, list[tuple[tuple[str, ...], float]]] = {
+            families.IN_PROGRESS: [((), float(self._in_progress))]
+        }
+        for family, labels, value in readings:
+            by_family.setdefault(family, []).append((labels, value))
+        counted: tuple[Counts | Durations, ...] = (
+            *(self._requests, self._request_time, self._stage_time, self._degraded),
+            *(self._calls, self._call_time, self._first_token, self._tokens, self._dollars),
+        )
+        lines = [line for one in counted for line in one.lines()]
+        lines += [line for family, rows in by_family.items() for line in lines_of(family, rows)]
+        return "".join(lines).encode() + generate_latest(self._process)
 
 
-def text_of(metrics: Iterable[Metric]) -> bytes:
-    """The text format, as `prometheus_client.generate_latest` writes it, in a third of the time.
-
-    That one checks every name of every sample; ours are valid by their families.
-    """
-    return "".join(line for metric in metrics for line in _lines(metric)).encode()
-
-
-def _lines(metric: Metric) -> Iterator[str]:
-    name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-    yield f"# HELP {name} {_escaped(metric.documentation, quote=False)}\n"
-    yield f"# TYPE {name} {metric.type}\n"
-    for sample in metric.samples:
-        if not sample.name.endswith("_created"):  # it would double the series, and text format has no use for it
-            yield f"{sample.name}{_labels(sample.labels)} {_number(sample.value)}\n"
+def lines_of(family: Family, rows: Iterable[tuple[tuple[str, ...], float]]) -> Iterator[str]:
+    """The text of a counter or a gauge, of the values of whose labels and their numbers `rows` are; "" for none."""
+    heading = _heading(family)
+    for labels, number in rows:
+        yield f"{heading}{family.name}{_braced(_pairs(family, labels))} {_number(number)}\n"
+        heading = ""
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    pairs = ",".join([f'{name}="{_escaped(value)}"' for name, value in labels.items()])
-    return f"{{{pairs}}}"
+def _heading(family: Family) -> str:
+    return f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
 
 
-def _escaped(value: str, *, quote: bool = True) -> str:
+def _pairs(family: Family, values: Iterable[str]) -> str:
+    return ",".join([f'{name}="{_escaped(value)}"' for name, value in zip(family.labels, values, strict=True)])
+
+
+def _braced(pairs: str) -> str:
+    return f"{{{pairs}}}" if pairs else ""
+
+
+def _escaped(value: str) -> str:
     if "\\" in value or "\n" in value or '"' in value:
-        value = value.replace("\\", r"\\").replace("\n", r"\n")
-        return value.replace('"', r"\"") if quote else value
+        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
     return value
 
 
@@ -194,3 +234,6 @@ def _number(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return {float("inf"): "+Inf", float("-inf"): "-Inf"}.get(value, "NaN")
     return repr(float(value))
+
+
+_BOUNDS = (*map(_number, BOUNDS_S), "+Inf")

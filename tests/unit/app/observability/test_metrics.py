@@ -1,15 +1,17 @@
 """What is counted, under which labels, and the text of it."""
 
+from threading import Thread
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain import TokenCount
 from app.observability import families
-from app.observability.metrics import MAX_MODELS, Metrics, text_of
+from app.observability.metrics import BOUNDS_S, MAX_MODELS, Counts, Durations, Metrics, lines_of
 from tests.fakes.scrape import FAMILIES, samples
 
 
@@ -92,25 +94,59 @@ def test_a_client_that_left_has_a_status_of_its_own() -> None:
     assert found["winnow_requests_in_progress"] == [({}, 0.0)]
 
 
-@given(
-    st.text(),
-    st.lists(st.tuples(st.text(), st.floats()), max_size=5, unique_by=lambda pair: pair[0]),
-)
-def test_the_text_is_what_the_library_would_write(help_text: str, values: list[tuple[str, float]]) -> None:
-    """Whatever stands in a help or a label: the same lines; a number may be spelled otherwise."""
+def split(text: bytes) -> list[tuple[str, str]]:
+    """The lines, whose numbers the library may spell otherwise."""
+    lines = [line.rpartition(" ") for line in text.decode("utf-8", "surrogatepass").split("\n")]
+    return [(head, tail if head.startswith("#") else repr(float(tail or 0))) for head, _, tail in lines]
+
+
+@given(st.lists(st.tuples(st.text(), st.floats()), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
+def test_the_text_is_what_the_library_would_write(values: list[tuple[str, float]]) -> None:
+    """Whatever stands in a label: the same lines."""
+    family = families.Family("winnow_odd", "gauge", "Odd values.", ("name",))
 
     class Given:
         def collect(self) -> list[GaugeMetricFamily]:
-            family = GaugeMetricFamily("winnow_odd", help_text, labels=("name",))
+            library = GaugeMetricFamily(family.name, family.help, labels=family.labels)
             for name, value in values:
-                family.add_metric((name,), value)
-            return [family]
+                library.add_metric((name,), value)
+            return [library]
 
-    def lines(text: bytes) -> list[tuple[str, str]]:
-        split = [line.rpartition(" ") for line in text.decode("utf-8", "surrogatepass").split("\n")]
-        return [(head, tail if head.startswith("#") else repr(float(tail or 0))) for head, _, tail in split]
+    ours = "".join(lines_of(family, [((name,), value) for name, value in values]))
+    assert split(ours.encode("utf-8", "surrogatepass")) == split(generate_latest(Given()))
 
-    assert lines(text_of(Given().collect())) == lines(generate_latest(Given()))
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([*BOUNDS_S, 0.0, 0.3, 61.0])), min_size=1))
+def test_a_histogram_has_the_buckets_that_the_library_would_give_it(observed: list[tuple[str, float]]) -> None:
+    """A duration on a bound lies below it, each bucket holds those before it, and the last one all."""
+    registry = CollectorRegistry()
+    family = families.STAGE_TIME
+    library = Histogram(family.name, family.help, family.labels, registry=registry, buckets=BOUNDS_S)
+    ours = Durations(family)
+    for stage, seconds in observed:
+        library.labels(stage).observe(seconds)
+        ours.observe(stage, seconds=seconds)
+    theirs = {name: rows for name, rows in samples(generate_latest(registry)).items() if not name.endswith("_created")}
+    assert samples("".join(ours.lines()).encode()) == theirs
+
+
+def test_threads_that_count_at_once_lose_nothing() -> None:
+    """Also while the text is being written."""
+    counts, durations = Counts(families.DEGRADED), Durations(families.STAGE_TIME)
+
+    def count(name: str) -> None:
+        for number in range(5000):
+            counts.add("rank")
+            durations.observe(f"{name}{number % 200}", seconds=0.001)
+
+    threads = [Thread(target=count, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert [*durations.lines(), *counts.lines()]
+    assert [*counts.lines()][-1].endswith('{stage="rank"} 20000.0\n')
+    written = samples("".join(durations.lines()).encode())
+    assert sum(value for _, value in written["winnow_stage_duration_seconds_count"]) == 20_000
 
 
 def test_names_of_families_say_what_they_are() -> None:
