@@ -211,7 +211,8 @@ _OF_TENANT = "\x1f"
 def document_key(tenant: str, document_id: str) -> str:
     """What tells documents of a collection apart: the id, after the tenant if the document belongs to one.
 
-    So two tenants can use one id. The separator cannot be in an id, where it would name another tenant.
+    So two tenants can use one id. The separator cannot be in an id, where it would name another tenant. Files are told
+    apart in the same way: with their absolute paths in place of ids.
     """
     document_id = document_id.replace(_OF_TENANT, "\N{REPLACEMENT CHARACTER}")
     return f"{tenant}{_OF_TENANT}{document_id}" if tenant else document_id

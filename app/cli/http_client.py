@@ -116,10 +116,10 @@ class RemoteService:
                     return
             raise ServiceRefused("the service closed the connection before it had finished")
 
-    def put(self, data: bytes, name: str, collection: str) -> Summary:
+    def put(self, data: bytes, name: str, collection: str, tenant: str, allowed: Sequence[str]) -> Summary:
         """Index a document in the service."""
         with self._connected() as client:
-            where = {"name": name, "collection": collection}
+            where = {"name": name, "collection": collection, "tenant": tenant, "allowed": [*allowed]}
             reply = client.post("/internal/document", params=where, content=data)
             _check(reply)
             return msgspec.json.decode(reply.content, type=Summary)

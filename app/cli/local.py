@@ -29,6 +29,7 @@ from app.domain import ANONYMOUS, ChatResult, Query
 from app.errors import InvalidRequest
 from app.services import document_views as views
 from app.services.batches import Batch, batch_of
+from app.services.document_validation import SubmittedFile
 from app.services.documents import document_not_found
 from app.services.half_price import HalfPrice, PatientJudge, PlacedText
 from app.wiring import Services, build_services
@@ -202,13 +203,22 @@ def index_files(settings: Settings, request: SyncRequest, report: Report) -> Sum
     return _run(settings, lambda services: services.documents.sync(request, report))
 
 
-def index_bytes(settings: Settings, data: bytes, name: str, collection: str, report: Report) -> Summary:
-    """Index one document as a file called `name` would be. Raises IndexBusy."""
+def index_bytes(
+    settings: Settings,
+    data: bytes,
+    name: str,
+    collection: str,
+    report: Report,
+    tenant: str,
+    allowed: Sequence[str],
+) -> Summary:
+    """Index one document as a file called `name` would be, for a tenant and its groups. Raises IndexBusy."""
+    file = SubmittedFile(name=name, data=data, tenant=tenant, allowed=tuple(allowed), writer=EVERYTHING)
 
     async def work(services: Services) -> Summary:
         await services.context.get()  # a busy index is noticed before the model is loaded
         await _load_model(services, report)
-        return await services.documents.put_bytes(data, name, collection, services.jobs.overtake)
+        return await services.documents.put_bytes(file, collection, services.jobs.overtake)
 
     return _run(settings, work)
 

@@ -153,6 +153,9 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option(
     "--retry-refused", is_flag=True, help="Also read files again that could not be read and have not changed."
 )
+@click.option("--tenant", default="", help="Whose documents these become; one run has one tenant.")
+@click.option("--allowed", multiple=True, metavar="GROUP", help="Only keys with this group see them; may be repeated.")
+@click.option("--open", "opened", is_flag=True, help="Let all of the tenant see files that were for groups.")
 @click.option(
     "--name",
     default="stdin.txt",
@@ -166,13 +169,16 @@ def index(
     rebuild: bool,
     force: bool,
     retry_refused: bool,
+    tenant: str,
+    allowed: tuple[str, ...],
+    opened: bool,
     name: str,
     as_json: bool,
 ) -> None:
     """Index files, directories, globs, or standard input (-).
 
     Unchanged files are left alone, changed files are replaced, and documents whose files have disappeared from PATH
-    are deleted.
+    are deleted: those of --tenant, or of no tenant without it.
 
     A file of a kind that is never read (an unsupported format, encrypted, empty, without text) is reported as skipped.
     One that should have been read (damaged, beyond a limit, no permission) has failed: the exit status is 1, the other
@@ -184,11 +190,13 @@ def index(
         raise click.UsageError("standard input (-) cannot be combined with other paths or --rebuild")
     if force and not rebuild:
         raise click.UsageError("--force belongs to --rebuild")
+    if allowed and opened:
+        raise click.UsageError("--allowed names groups, and --open lets all of the tenant see: give one")
     settings = current_settings()
     note = "; everything indexed so far is kept, and the next run continues from there"
     with IndexingView(err) as view, _exit_on_interrupt(view, note):
         if paths == ("-",):
-            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show)
+            summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show, tenant, allowed)
             for refused in summary.refused:
                 view.show(refused)
         else:
@@ -200,6 +208,8 @@ def index(
                 rebuild=rebuild,
                 force=force,
                 retry_refused=retry_refused,
+                tenant=tenant,
+                allowed=allowed or (() if opened else None),
             )
             summary = index_files(settings, request, view.show)
     if as_json:

@@ -112,15 +112,26 @@ def index_files(settings: Settings, request: SyncRequest, report: Report) -> Sum
     return _run(settings, "/internal/sync", request, Summary, lambda local: local.index_files, report)
 
 
-def index_stdin(settings: Settings, data: bytes, name: str, collection: str, report: Report = say_nothing) -> Summary:
-    """Index the content of standard input as if it were a file called `name`."""
+def index_stdin(
+    settings: Settings,
+    data: bytes,
+    name: str,
+    collection: str,
+    report: Report = say_nothing,
+    tenant: str = "",
+    allowed: Sequence[str] = (),
+) -> Summary:
+    """Index the content of standard input as if it were a file called `name`, for a tenant and its groups."""
 
     def put_locally() -> Summary:
         from app.cli import local
 
-        return local.index_bytes(settings, data, name, collection, report)
+        return local.index_bytes(settings, data, name, collection, report, tenant, allowed)
 
-    return _when_free(settings, lambda service: service.put(data, name, collection), put_locally, report)
+    def put_remotely(service: RemoteService) -> Summary:
+        return service.put(data, name, collection, tenant, allowed)
+
+    return _when_free(settings, put_remotely, put_locally, report)
 
 
 def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:

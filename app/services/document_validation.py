@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -83,16 +83,29 @@ def _owned(submission: Submission) -> Submission:
     else:
         allowed, document_id, source = submission.document.allowed, submission.id or None, submission.source
     tenant = submission.tenant or writer.tenant
-    if tenant and not _TENANT.fullmatch(tenant):
-        return failed("invalid_tenant", "a tenant has 1 to 64 characters of A-Z a-z 0-9 _ . -", document_id, source)
+    if problem := tenant_problem(tenant):
+        return failed("invalid_tenant", problem, document_id, source)
     if not (writer.unrestricted or tenant == writer.tenant):
         return failed("invalid_tenant", "this key writes for its own tenant only", document_id, source)
-    if len(allowed) > MAX_GROUPS or not all(map(_GROUP.fullmatch, allowed)):
-        detail = f"at most {MAX_GROUPS} groups, each of 1 to 128 characters without control characters, may be named"
-        return failed("invalid_groups", detail, document_id, source)
+    if problem := groups_problem(allowed):
+        return failed("invalid_groups", problem, document_id, source)
     if not writer.sees(tenant, allowed):
         return failed("invalid_groups", "none of these groups is one of this key's", document_id, source)
     return msgspec.structs.replace(submission, tenant=tenant)
+
+
+def tenant_problem(tenant: str) -> str:
+    """Why documents cannot be this tenant's; "" if they can."""
+    if tenant and not _TENANT.fullmatch(tenant):
+        return "a tenant has 1 to 64 characters of A-Z a-z 0-9 _ . -"
+    return ""
+
+
+def groups_problem(allowed: Sequence[str]) -> str:
+    """Why documents cannot be for these groups; "" if they can."""
+    if len(allowed) > MAX_GROUPS or not all(map(_GROUP.fullmatch, allowed)):
+        return f"at most {MAX_GROUPS} groups, each of 1 to 128 characters without control characters, may be named"
+    return ""
 
 
 def validate(submissions: Iterable[Validated]) -> list[Validated]:

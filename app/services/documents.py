@@ -12,18 +12,21 @@ from typing import Literal
 import msgspec
 import structlog
 
-from app.errors import Conflict, FieldProblem, NotFound, Overloaded, WinnowError
+from app.errors import Conflict, FieldProblem, InvalidRequest, NotFound, Overloaded, WinnowError
 from app.services.admission import Gates
 from app.services.document_validation import (
     Submission,
     SubmittedFile,
     Validated,
     failed,
+    groups_problem,
+    owned,
+    tenant_problem,
     validate,
 )
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
-from indexing.documents import EVERYTHING, Audience, Passage, document_key
+from indexing.documents import Audience, Passage, document_key
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
@@ -40,7 +43,6 @@ from indexing.pipeline.ingest import (
     put_documents,
 )
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.pipeline.planning import own_id
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
@@ -105,8 +107,10 @@ class Documents:
 
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
         """Index files, one run at a time in a collection; a second one reports that it waits. Raises the errors of
-        `indexing`.
+        `indexing`, and InvalidRequest.
         """
+        if problem := tenant_problem(request.tenant) or groups_problem(request.allowed or ()):
+            raise InvalidRequest(problem)
         syncing = self._syncing.setdefault(request.collection, asyncio.Lock())
         if syncing.locked():
             detail = "another run is writing to the collection; this one starts when it has finished"
@@ -339,25 +343,19 @@ class Documents:
         """Index submitted documents."""
         return await put_documents(await self._context(), collection, documents)
 
-    async def put_bytes(self, data: bytes, name: str, collection: str, overtake: Overtake) -> Summary:
-        """Read an operator's document that is no file of ours, as if it were called `name`, and index it.
-
-        `overtake` as of `index_at_once`.
-        """
+    async def put_bytes(self, file: SubmittedFile, collection: str, overtake: Overtake) -> Summary:
+        """Read an operator's document that is no file of ours, and index it. `overtake` as of `index_at_once`."""
         context, begun = await self._context(), time.perf_counter()
         try:
             async with ReaderPool(context.limits) as pool:
-                documents = await pool.read(data, name)
+                documents = await pool.read(file.data, file.name)
         except UnreadableDocument as exc:
-            outcomes = [failed(exc.reason, exc.detail, source=name)]
+            outcomes = [failed(exc.reason, exc.detail, source=file.name)]
         else:
-            submitted = [
-                SubmittedDocument(document=document, id=own_id(document), source=name, writer=EVERYTHING)
-                for document in documents
-            ]
-            validated = await asyncio.to_thread(validate, submitted)
+            submitted = owned(map(file.submitted, documents))
+            validated = await self.read(submitted)
             outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
-        return await self._summary(collection, name, outcomes, time.perf_counter() - begun)
+        return await self._summary(collection, file.name, outcomes, time.perf_counter() - begun)
 
     async def delete(
         self,

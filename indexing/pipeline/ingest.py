@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
@@ -17,7 +16,7 @@ from indexing.documents import Audience, Document, document_key, printable, spli
 from indexing.errors import CollectionNotFound, WinnowError
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.pipeline.planning import file_document_id
+from indexing.pipeline.planning import file_document_id, path_of
 from indexing.pipeline.progress import Report, say_nothing
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
@@ -296,7 +295,7 @@ async def _consider(
     unfinished = pending if pending and pending.op == "write" else None
     file = next((known.source for known in (unfinished, earlier) if known and known.path is not None), None)
     if owner or file is not None:
-        name = Path(owner).name if owner else file
+        name = path_of(owner).name if owner else file
         return _failed(record, "duplicate_id", f"the id is taken by a document of the file {name}"), None
     if earlier is not None and earlier.version == record.version and not unfinished:
         return _unchanged(record, earlier.passages), None

@@ -19,7 +19,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -83,12 +83,24 @@ OwnerOf = Callable[[str], tuple[str | None, str] | None]
 
 
 class SourceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A file and its content hash. `path` is absolute; `name` is what users see."""
+    """A file and its content hash. `name` is what users see.
+
+    `path` is the `document_key` of its tenant and its absolute path: one file may be indexed for two tenants. `allowed`
+    are the groups that its documents are to be for; where it is read from the manifest, they have them, and it is ().
+    """
 
     path: str
     name: str
     hash: str
     bytes: int
+    allowed: tuple[str, ...] = ()
+
+
+class IndexedFile(NamedTuple):
+    """A file from which documents came: the name that users see, and the groups that may see them."""
+
+    name: str
+    allowed: tuple[str, ...] = ()
 
 
 class RefusedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +120,8 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A document of a lineage. `id` is its `indexing.documents.document_key`, `version` its content hash. `allowed` are
     the groups that may see it, if not all of its tenant may.
 
-    `path` is the file it came from, None for one that was submitted over the API; then `body` is the document itself,
-    so that a rebuild can make it anew.
+    `path` is the file it came from (as of `SourceRecord`), None for one that was submitted over the API; then `body` is
+    the document itself, so that a rebuild can make it anew.
     """
 
     id: str
@@ -183,13 +195,13 @@ class Manifest:
         )
         return await self._file.query(dict, sql, lineage, path, lineage, path)
 
-    async def paths(self, lineage: str) -> dict[str, str]:
-        """Every file that documents came from, finished or not: path -> the name that users see."""
+    async def files(self, lineage: str) -> dict[str, IndexedFile]:
+        """Every file that documents came from, finished or not, by `path`."""
         sql = (
-            "SELECT path, source FROM documents WHERE lineage=? AND path NOT NULL "
-            "UNION ALL SELECT path, source FROM pending WHERE lineage=? AND path NOT NULL AND op!='sweep'"
-        )
-        return await self._file.query(dict, sql, lineage, lineage)
+            "SELECT path, source, allowed FROM documents WHERE lineage=? AND path NOT NULL "
+            "UNION ALL SELECT path, source, allowed FROM pending WHERE lineage=? AND path NOT NULL AND op!='sweep'"
+        )  # the later one counts
+        return await self._file.query(_indexed_files, sql, lineage, lineage)
 
     async def with_owners(self, lineage: str, work: Callable[[OwnerOf], T]) -> T:
         """Call `work` with a look-up of where documents came from. It runs in the manifest's thread: no document is
@@ -453,6 +465,10 @@ class Manifest:
 
 def _source_records(rows: list[tuple[Any, ...]]) -> dict[str, SourceRecord]:
     return {row[0]: SourceRecord(path=row[0], name=row[1], hash=row[2], bytes=row[3]) for row in rows}
+
+
+def _indexed_files(rows: list[tuple[Any, ...]]) -> dict[str, IndexedFile]:
+    return {path: IndexedFile(name, _read_groups(allowed)) for path, name, allowed in rows}
 
 
 def _refused_records(rows: list[tuple[Any, ...]]) -> dict[str, RefusedRecord]:

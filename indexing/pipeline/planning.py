@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from indexing.documents import POSITION, Document, document_key, printable
+from indexing.documents import POSITION, Document, document_key, printable, split_key
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.manifest import DocumentRecord, RefusedRecord, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, IndexedFile, RefusedRecord, SourceRecord
 from indexing.pipeline.sources import Scope, Source, Unreadable
 from indexing.readers.limits import ReadLimits, opened, reading
 
@@ -22,8 +22,8 @@ _BLOCK = 1 << 20
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """`work` are the files to read, in the order of the sources; of `changed` of them an earlier version is indexed.
 
-    `gone` are paths to delete; `unreadable` could not even be opened; `refused` could not be read by an earlier run and
-    have not changed since.
+    `gone` are files (by their keys) to delete; `unreadable` could not even be opened; `refused` could not be read by an
+    earlier run and have not changed since.
     """
 
     work: tuple[SourceRecord, ...]
@@ -38,16 +38,16 @@ def make_plan(
     sources: Sequence[Source],
     finished: Mapping[str, SourceRecord],
     indexed: AbstractSet[str],
-    covers: Callable[[Path], bool],
+    covers: Callable[[str], bool],
     unfinished: AbstractSet[str],
     limits: ReadLimits,
     refused: Mapping[str, RefusedRecord] = MappingProxyType({}),
 ) -> Plan:
-    """Compare. `finished` are sources by path; `indexed` is every path that left documents, finished or not; `refused`
-    are the files that an earlier run could not read.
+    """Compare. `finished` are sources by key; `indexed` are the keys of all that left documents, finished or not;
+    `refused` are the files that an earlier run could not read.
 
-    A path is gone if its file no longer exists and the run covers it, or a killed run left it `unfinished`. A file
-    that exists and cannot be opened is not gone.
+    A file is gone if it no longer exists and the run covers it, or a killed run left it `unfinished`. One that exists
+    and cannot be opened is not gone.
     """
     work: list[SourceRecord] = []
     unchanged: list[Source] = []
@@ -55,20 +55,21 @@ def make_plan(
     known: list[Unreadable] = []
     reads = reading(limits)
     for source in sources:
-        path = str(source.path)
+        path = source.key
         try:
             digest, size = hash_file(source.path, limits)
         except UnreadableDocument as exc:
             unreadable.append((source, exc))
             continue
+        digest = _with_groups(digest, source.allowed)
         if path in finished and finished[path].hash == digest:
             unchanged.append(source)
         elif (earlier := refused.get(path)) and (earlier.hash, earlier.reading) == (digest, reads):
             known.append((source, UnreadableDocument(earlier.reason, earlier.detail)))
         else:
-            work.append(SourceRecord(path=path, name=source.name, hash=digest, bytes=size))
-    missing = {*finished, *indexed} - {str(source.path) for source in sources}
-    gone = {p for p in missing if covers(Path(p)) or (p in unfinished and not Path(p).exists())}
+            work.append(SourceRecord(path=path, name=source.name, hash=digest, bytes=size, allowed=source.allowed))
+    missing = {*finished, *indexed} - {source.key for source in sources}
+    gone = {key for key in missing if covers(key) or (key in unfinished and not path_of(key).exists())}
     return Plan(
         work=tuple(work),
         changed=sum(record.path in indexed for record in work),
@@ -79,56 +80,62 @@ def make_plan(
     )
 
 
-def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, str], limits: ReadLimits) -> Plan:
-    """All of the sources, and every earlier file (path -> name) that still exists; the others are gone.
+def plan_rebuild(sources: Sequence[Source], earlier: Mapping[str, IndexedFile], limits: ReadLimits) -> Plan:
+    """All of the sources, and every earlier file that still exists, of whatever tenant; the others are gone.
 
     The sources are named anew.
     """
-    listed = {str(source.path) for source in sources}
-    others = {path: name for path, name in earlier.items() if path not in listed}
+    listed = {source.key for source in sources}
+    others = {key: file for key, file in earlier.items() if key not in listed}
     together = distinct(with_files(sources, earlier), others)
     plan = make_plan(together, {}, frozenset(), lambda _: False, frozenset(), limits)
-    gone = set(earlier) - {str(source.path) for source in together}
+    gone = set(earlier) - {source.key for source in together}
     return msgspec.structs.replace(plan, gone=tuple(sorted(gone)))
 
 
-def with_files(sources: Sequence[Source], paths: Mapping[str, str]) -> list[Source]:
-    """The sources, and those of `paths` (path -> name) that are files and not among them."""
-    listed = {str(source.path) for source in sources}
-    more = (Path(path) for path in sorted(paths) if path not in listed)
-    return [*sources, *(Source(path, paths[str(path)], Scope("file", str(path))) for path in more if path.is_file())]
+def with_files(sources: Sequence[Source], files: Mapping[str, IndexedFile]) -> list[Source]:
+    """The sources, and those of `files` (by key) that are there and not among them, for whom they were."""
+    listed = {source.key for source in sources}
+    more = [
+        Source(path, files[key].name, Scope("file", str(path)), split_key(key)[0], files[key].allowed)
+        for key in sorted(files)
+        if key not in listed and (path := path_of(key)).is_file()
+    ]
+    return [*sources, *more]
 
 
-def distinct(sources: Sequence[Source], taken: Mapping[str, str]) -> list[Source]:
-    """The sources under names that tell them apart, from the files in `taken` (path -> name) too.
+def distinct(sources: Sequence[Source], taken: Mapping[str, IndexedFile]) -> list[Source]:
+    """The sources under names that tell them apart, from the files in `taken` (by key) too.
 
     A file keeps the name that it has in `taken`, unless another one has the same. Of other files that would share a
-    name, each gets as many of the folders above it as are needed and may be shown, or else a number.
+    name, each gets as many of the folders above it as are needed and may be shown, or else a number. Files of other
+    tenants do not count: nobody sees both, and a longer name would tell of them.
     """
-    listed = {str(source.path) for source in sources}
-    holders: defaultdict[str, set[str]] = defaultdict(set)
-    for path, name in taken.items():
-        holders[name].add(path)
+    listed = {source.key for source in sources}
+    known = {key: file.name for key, file in taken.items()}
+    holders: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for key, name in known.items():
+        holders[split_key(key)[0], name].add(key)
     for source in sources:
-        holders[taken.get(str(source.path), source.name)].add(str(source.path))
+        holders[source.tenant, known.get(source.key, source.name)].add(source.key)
 
-    def others(name: str, path: str) -> set[str]:
+    def others(name: str, source: Source) -> set[str]:
         """Files that share the name; one that is gone and not yet forgotten does not count."""
-        return {other for other in holders[name] - {path} if other in listed or Path(other).exists()}
+        held = holders[source.tenant, name] - {source.key}
+        return {other for other in held if other in listed or path_of(other).exists()}
 
     def named(source: Source) -> Source:
-        path = str(source.path)
-        name = taken.get(path, source.name)
-        rivals = others(name, path)
-        if rivals & taken.keys() if path in taken else rivals:
+        name = known.get(source.key, source.name)
+        rivals = others(name, source)
+        if rivals & known.keys() if source.key in known else rivals:
             # Nor one that a new rival might have got as well: both get longer ones.
-            alike = tuple(rivals - taken.keys())
+            alike = tuple(rivals - known.keys())
             name = next(
                 longer
                 for longer in _longer_names(source)
-                if not others(longer, path) and not any(rival.endswith(f"/{longer}") for rival in alike)
+                if not others(longer, source) and not any(rival.endswith(f"/{longer}") for rival in alike)
             )
-            holders[name].add(path)
+            holders[source.tenant, name].add(source.key)
         return source if name == source.name else msgspec.structs.replace(source, name=name)
 
     return [named(source) for source in sources]
@@ -144,6 +151,16 @@ def _longer_names(source: Source) -> Iterator[str]:
     yield from (f"{longest} ({number})" for number in itertools.count(2))
 
 
+def path_of(key: str) -> Path:
+    """Of the file that the manifest calls so (`Source.key`)."""
+    return Path(split_key(key)[1])
+
+
+def _with_groups(digest: str, allowed: Sequence[str]) -> str:
+    """Of a file for groups: it has changed as well where they have."""
+    return hashlib.blake2b(repr((digest, allowed)).encode(), digest_size=16).hexdigest() if allowed else digest
+
+
 def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:
     """Content hash (32 hex digits) and size in bytes. Raises UnreadableDocument."""
     digest, size = hashlib.blake2b(digest_size=16), 0
@@ -156,13 +173,15 @@ def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:
 
 def document_record(source: SourceRecord, document: Document) -> DocumentRecord:
     """What the manifest keeps of a document in a file. A record's own id is its document id."""
+    tenant, path = split_key(source.path)
     return DocumentRecord(
-        id=document_key("", own_id(document) or file_document_id(source.path, document.key)),
+        id=document_key(tenant, own_id(document) or file_document_id(path, document.key)),
         path=source.path,
         source=printable(source.name),
         title=printable(document.title),
         version=document.content_hash(),
         passages=0,
+        allowed=document.allowed,
     )
 
 

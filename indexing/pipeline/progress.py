@@ -16,6 +16,9 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     live index, this collection's earlier files and submitted documents included, and then switches. `retry_refused`
     reads files again that an earlier run could not read and that have not changed since. `force` rebuilds a damaged
     collection even if documents are lost by it.
+
+    The documents become those of `tenant` ("": of none), for the groups `allowed` alone, () for all of the tenant. With
+    None files that name no groups yet name none, and the run is refused where one does: who forgets them opens nothing.
     """
 
     inputs: tuple[str, ...]
@@ -25,6 +28,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     rebuild: bool = False
     force: bool = False
     retry_refused: bool = False
+    tenant: str = ""
+    allowed: tuple[str, ...] | None = None
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):

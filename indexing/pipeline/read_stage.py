@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
+
+import msgspec
 
 from indexing.documents import Document
 from indexing.embedding.model import Embedder
@@ -12,7 +13,7 @@ from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
-from indexing.pipeline.planning import document_record, own_id
+from indexing.pipeline.planning import document_record, own_id, path_of
 from indexing.pipeline.progress import Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.limits import reading
@@ -92,7 +93,7 @@ class SourceReader:
         async with ReaderPool(self._context.limits) as pool:
             for source in sources:
                 try:
-                    documents = await pool.read(Path(source.path), source.name)
+                    documents = await pool.read(path_of(source.path), source.name)
                 except UnreadableDocument as exc:
                     await self.refuse(source.path, source.name, exc)
                     await self._remember(source, exc)
@@ -154,11 +155,11 @@ class SourceReader:
                 owner: str | None = source
             else:
                 owner = self._claim(record.id, record.path or "")
-                owner = None if owner is None else Path(owner).name
+                owner = None if owner is None else path_of(owner).name
             if owner is None:
                 fresh.append((document, record))
             else:
-                detail = f"Its id {record.id!r} is taken by a document of {owner or 'the API'}."
+                detail = f"Its id {record.document_id!r} is taken by a document of {owner or 'the API'}."
                 refusals.append(UnreadableDocument("duplicate_id", detail))
         return fresh, refusals
 
@@ -180,6 +181,7 @@ def _compare(
     source: SourceRecord, documents: Sequence[Document], earlier: Mapping[str, str | None]
 ) -> tuple[list[Changed], list[str]]:
     """The new and changed documents, and the ids that the source no longer has. Hashing takes its time."""
+    documents = [msgspec.structs.replace(document, allowed=source.allowed) for document in documents]
     records = [document_record(source, document) for document in documents]
     ids = {record.id for record in records}
     pairs = zip(documents, records, strict=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from indexing.documents import document_key, split_key
 from indexing.errors import UnreadableDocument
 
 _SKIPPED_DIRECTORIES = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
@@ -43,12 +44,19 @@ class Source(msgspec.Struct, frozen=True):
     """A file to read. `name` is what users see: the path below the input's root, and no more above it than is needed to
     tell it from another file (`indexing.pipeline.planning.distinct`).
 
-    `path` is absolute, with symbolic links kept.
+    `path` is absolute, with symbolic links kept. Its documents become those of `tenant`, for the groups `allowed`.
     """
 
     path: Path
     name: str
     scope: Scope
+    tenant: str = ""
+    allowed: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What the manifest calls the file (`indexing.documents.document_key`)."""
+        return document_key(self.tenant, str(self.path))
 
 
 Unreadable = tuple[Source, UnreadableDocument]
@@ -86,6 +94,9 @@ def discover(inputs: Sequence[str], base: Path) -> Discovery:
             elif (readable := item.name.encode("utf-8", "replace").decode("utf-8")) != item.name:
                 # Bytes that are not UTF-8 come as lone surrogates, and no JSON can carry those.
                 problems.append(_unreadable(readable, "unsupported", "Its name is not UTF-8; rename it.", scope))
+            elif split_key(str(item.path))[0]:
+                detail = "Its path has the control character U+001F; rename it."
+                problems.append(_unreadable(item.name, "unsupported", detail, scope))
             else:
                 sources.setdefault(str(item.path), item)
     return Discovery(tuple(sources.values()), tuple(scopes), tuple(problems))

@@ -9,13 +9,13 @@ rebuild carries them over.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from indexing.documents import EVERYTHING
+from indexing.documents import EVERYTHING, split_key
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, UnreadableDocument
 from indexing.pipeline.context import (
     PipelineContext,
@@ -27,8 +27,8 @@ from indexing.pipeline.context import (
     new_spec,
 )
 from indexing.pipeline.ingest import finish_submitted, prepare_submitted
-from indexing.pipeline.manifest import SourceRecord
-from indexing.pipeline.planning import Plan, distinct, make_plan, plan_rebuild, with_files
+from indexing.pipeline.manifest import IndexedFile, SourceRecord
+from indexing.pipeline.planning import Plan, distinct, make_plan, path_of, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
@@ -61,7 +61,7 @@ class _SyncRun:
 
     async def run(self) -> Summary:
         """Plan, write, delete, and report what was done."""
-        discovery = await asyncio.to_thread(discover, self._request.inputs, Path(self._request.cwd))
+        discovery = await asyncio.to_thread(self._discover)
         with suppress(CollectionDamaged):
             await self._recover()
         # One that is damaged is made anew from the files and the manifest.
@@ -71,6 +71,31 @@ class _SyncRun:
         else:
             await self._update(discovery)
         return await self._summary()
+
+    def _discover(self) -> Discovery:
+        """What there is, for the tenant and the groups of the request."""
+        request = self._request
+        discovery, groups = discover(request.inputs, Path(request.cwd)), tuple(sorted({*(request.allowed or ())}))
+        sources = [msgspec.structs.replace(one, tenant=request.tenant, allowed=groups) for one in discovery.sources]
+        return msgspec.structs.replace(discovery, sources=tuple(sources))
+
+    def _covers(self, discovery: Discovery, key: str) -> bool:
+        """Whether this run would find the file, were it there: for its own tenant, and for no other one."""
+        tenant, path = split_key(key)
+        return tenant == self._request.tenant and discovery.covers(path)
+
+    def _check_groups(self, discovery: Discovery, indexed: Mapping[str, IndexedFile]) -> None:
+        """Open no files to everybody in the tenant whose groups the request has not mentioned. Raises Conflict."""
+        if self._request.allowed is not None:
+            return
+        guarded = [source.key for source in discovery.sources if source.key in indexed and indexed[source.key].allowed]
+        if guarded:
+            groups = ", ".join(indexed[guarded[0]].allowed)
+            more = f" and {len(guarded) - 1} more" if len(guarded) > 1 else ""
+            raise Conflict(
+                f"{path_of(guarded[0])}{more} may be seen by groups alone ({groups}): name the groups again with "
+                "--allowed, or give --open to let all of the tenant see what is there"
+            )
 
     async def _update(self, discovery: Discovery) -> None:
         context, name = self._context, self._request.collection
@@ -94,9 +119,10 @@ class _SyncRun:
     async def _rebuild(self, discovery: Discovery, lineage: str) -> None:
         """Everything that the collection holds and that still exists, into a new generation, then switch."""
         context, name = self._context, self._request.collection
-        earlier = await context.manifest.paths(lineage)
+        earlier = await context.manifest.files(lineage)
+        self._check_groups(discovery, earlier)
         plan = await asyncio.to_thread(plan_rebuild, discovery.sources, earlier, context.limits)
-        gone = [path for path in plan.gone if self._request.delete and discovery.covers(Path(path))]
+        gone = [path for path in plan.gone if self._request.delete and self._covers(discovery, path)]
         kept = [path for path in plan.gone if path not in gone]
         await self._check_losses(lineage, kept)
         self._announce(msgspec.structs.replace(plan, gone=tuple(gone)), discovery.problems)
@@ -129,7 +155,7 @@ class _SyncRun:
             return
         recorded = await self._context.manifest.totals(lineage)
         if kept:
-            why = f"{len(kept)} of its files no longer exist, such as {kept[0]}"
+            why = f"{len(kept)} of its files no longer exist, such as {path_of(kept[0])}"
         elif not recorded.documents and not recorded.unfinished:
             why = "the manifest does not know what it held"
         else:
@@ -156,7 +182,9 @@ class _SyncRun:
                 except CollectionDamaged as exc:
                     if self._request.force:
                         continue
-                    raise self._loss(f"the passages of {path}, which no longer exists, cannot be read") from exc
+                    raise self._loss(
+                        f"the passages of {path_of(path)}, which no longer exists, cannot be read"
+                    ) from exc
                 passages = [p for p in found if record is not None and p.version == record.version]
                 if record is not None and passages:
                     whole = msgspec.structs.replace(record, body=document_of(passages))
@@ -184,25 +212,34 @@ class _SyncRun:
         """Compare with the manifest; what a killed run left unfinished belongs to this one, wherever it is."""
         manifest = self._context.manifest
         records = await manifest.unfinished(lineage)
-        unfinished = {record.path: record.source for record in records if record.path and record.op == "write"}
-        finished, paths = await manifest.sources(lineage), await manifest.paths(lineage)
+        unfinished = {
+            record.path: IndexedFile(record.source, record.allowed)
+            for record in records
+            if record.path and record.op == "write"
+        }
+        finished, files = await manifest.sources(lineage), await manifest.files(lineage)
         refused = await manifest.refused(lineage)
+        self._check_groups(discovery, files)
+
+        def covers(key: str) -> bool:
+            return self._covers(discovery, key)
 
         def compare() -> tuple[Plan, list[Unreadable], list[str]]:
-            indexed = paths.keys() | finished.keys()
-            covers = discovery.covers if self._request.delete else (lambda _: False)
-            sources = distinct(with_files(discovery.sources, unfinished), paths)
+            indexed = files.keys() | finished.keys()
+            own = [path for tenant, path in map(split_key, indexed) if tenant == self._request.tenant]
+            deletes = covers if self._request.delete else (lambda _: False)
+            sources = distinct(with_files(discovery.sources, unfinished), files)
             known = {} if self._request.retry_refused else refused
-            plan = make_plan(sources, finished, indexed, covers, unfinished.keys(), self._context.limits, known)
+            plan = make_plan(sources, finished, indexed, deletes, unfinished.keys(), self._context.limits, known)
             problems = [
                 (source, error)
                 for source, error in discovery.problems
                 # An input that was indexed and no longer exists is gone, which is no problem.
-                if error.reason != "not_found" or not any(map(source.scope.covers, indexed))
+                if error.reason != "not_found" or not any(map(source.scope.covers, own))
             ]
             # What is read now, and what is gone.
-            listed, read = {str(source.path) for source in sources}, {record.path for record in plan.work}
-            outdated = [path for path in refused if path in read or (path not in listed and discovery.covers(path))]
+            listed, read = {source.key for source in sources}, {record.path for record in plan.work}
+            outdated = [path for path in refused if path in read or (path not in listed and covers(path))]
             return plan, problems, outdated
 
         plan, problems, outdated = await asyncio.to_thread(compare)
@@ -230,9 +267,9 @@ class _SyncRun:
             gone = frozenset(plan.gone)
             reader = SourceReader(self._context, writer, claim, gone, self._refuse, self._report)
             for source, error in plan.unreadable:
-                await reader.refuse(str(source.path), source.name, error)
+                await reader.refuse(source.key, source.name, error)
             for source, error in plan.refused:
-                await reader.refuse(str(source.path), source.name, error, known=True)
+                await reader.refuse(source.key, source.name, error, known=True)
             await _pump(reader, plan.work, writer)
         self._created, self._updated = reader.created, reader.updated
         self._deleted += reader.deleted

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.cli.http_client import ServiceRefused
-from app.cli.session import index_files, index_stdin, search, stream_answer
+from app.cli.session import index_files, index_stdin, list_documents, search, stream_answer
 from app.config.settings import IndexSection, Settings
 from app.errors import InvalidRequest
 from app.instance import TOKEN_HEADER, find_service
@@ -48,6 +48,10 @@ def test_what_is_indexed_through_the_service_is_found_at_once(
     assert index_files(settings, request, events.append).created == 1
     assert isinstance(events[0], Planned)
     assert index_stdin(settings, "貘 tapirs have snouts".encode(), "tapir.md", COLLECTION).created == 1
+    theirs = index_stdin(settings, b"for a group", "okapi.md", COLLECTION, tenant="acme", allowed=("hr", "legal"))
+    assert (theirs.created, theirs.failed) == (1, 0)
+    [listed] = [one for one in list_documents(settings, {"collection": COLLECTION})["documents"] if one["tenant"]]
+    assert (listed["tenant"], listed["allowed"]) == ("acme", ["hr", "legal"])
     found = search(settings, {"query": "zebras", "collection": COLLECTION, "mode": "sparse"})
     assert [hit["source"] for hit in found["results"]] == ["zebra.txt"]
     found = search(settings, {"query": "tapirs", "collection": COLLECTION, "mode": "sparse"})

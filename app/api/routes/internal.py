@@ -17,10 +17,12 @@ from app.access.keys import OPERATOR
 from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import WinnowError
 from app.instance import Failed
+from app.services.document_validation import SubmittedFile
 from app.services.documents import Documents
 from app.services.jobs import Jobs
 from app.services.repairs import Repairs
 from app.services.snapshots import Snapshots
+from indexing.documents import EVERYTHING
 from indexing.pipeline.progress import (
     Event,
     Last,
@@ -99,9 +101,13 @@ async def put_document(
     collection: FromQuery[str],
     documents: Injected[Documents],
     jobs: Injected[Jobs],
+    tenant: FromQuery[str] = "",
+    allowed: FromQuery[list[str] | None] = None,
 ) -> Summary:
-    """Index the body as a file called `name` would be."""
-    return await documents.put_bytes(await request.body(), name, collection, jobs.overtake)
+    """Index the body as a file called `name` would be, for a tenant and its groups."""
+    body = await request.body()
+    file = SubmittedFile(name=name, data=body, tenant=tenant, allowed=tuple(allowed or ()), writer=EVERYTHING)
+    return await documents.put_bytes(file, collection, jobs.overtake)
 
 
 def _stream(run: Callable[[Report], Awaitable[Last]], stopping: asyncio.Event) -> Stream:

@@ -50,7 +50,7 @@ def test_a_service_that_is_gone_is_one_clear_error(call: str) -> None:
     calls = {
         "post": lambda: service.post("/search", {}),
         "sync": lambda: list(service.run("/internal/sync", SYNC)),
-        "put": lambda: service.put(b"", "a.txt", "default"),
+        "put": lambda: service.put(b"", "a.txt", "default", "", ()),
         "stream": lambda: list(service.stream("/answer", {})),
     }
     with pytest.raises(ServiceRefused, match="running the command again continues from there"):

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from click import UsageError
 from click.testing import CliRunner
 
 from app.cli import main
-from indexing.pipeline.progress import NotIndexed, Summary
+from indexing.pipeline.progress import NotIndexed, Summary, SyncRequest
 
 SKIPPED = NotIndexed(source="a.png", reason="binary", detail="It is binary data.", skipped=True)
 FAILED = NotIndexed(source="b.pdf", reason="corrupt", detail="It is cut short.")
@@ -28,3 +29,30 @@ def test_standard_input_that_is_not_indexed_is_told_with_its_reason(monkeypatch:
     monkeypatch.setattr(main, "index_stdin", lambda *_: Summary(collection="c", refused=(FAILED,)))
     result = CliRunner().invoke(main.cli, ["index", "-"], input="x")
     assert (result.exit_code, "failed b.pdf [corrupt] It is cut short." in result.output) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "tenant", "allowed"),
+    [
+        ([], "", None),
+        (["--tenant", "acme", "--allowed", "hr", "--allowed", "legal"], "acme", ("hr", "legal")),
+        (["--tenant", "acme", "--open"], "acme", ()),
+    ],
+)
+def test_a_run_is_for_a_tenant_and_groups(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], tenant: str, allowed: tuple[str, ...] | None
+) -> None:
+    """Files that say nothing of groups keep their own, which is another thing than opening them."""
+    asked: list[SyncRequest] = []
+
+    def index_files(_: object, request: SyncRequest, __: object) -> Summary:
+        asked.append(request)
+        return Summary(collection="c")
+
+    monkeypatch.setattr(main, "index_files", index_files)
+    assert CliRunner().invoke(main.cli, ["index", "docs", *options]).exit_code == 0
+    assert [(one.tenant, one.allowed) for one in asked] == [(tenant, allowed)]
+    with pytest.raises(UsageError, match="give one"):
+        CliRunner().invoke(
+            main.cli, ["index", "docs", "--allowed", "x", "--open"], standalone_mode=False, catch_exceptions=False
+        )

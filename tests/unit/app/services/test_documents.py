@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.errors import Overloaded
+from app.errors import InvalidRequest, Overloaded
 from app.services.admission import Gates
-from app.services.document_validation import failed
+from app.services.document_validation import SubmittedFile, failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
-from indexing.documents import EVERYTHING, Document
+from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import EmbedderMismatch, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
 from indexing.pipeline.ingest import SubmittedDocument, Versions
@@ -149,11 +149,29 @@ async def test_the_rate_of_indexing_is_measured(documents: Documents) -> None:
     assert documents.indexing_time.passages_per_s == rate
 
 
+def sent(data: bytes, name: str, **fields: Any) -> SubmittedFile:
+    """From an operator's standard input."""
+    return SubmittedFile(name=name, data=data, writer=EVERYTHING, **fields)
+
+
+async def test_bytes_may_be_of_a_tenant_and_for_its_groups(documents: Documents) -> None:
+    """As files are; a name that no tenant or group can have is refused."""
+    await documents.put_bytes(sent(b"For one group.", "a.txt", tenant="acme", allowed=("hr",)), "c", overtake)
+    [record] = (await documents.page("c", Audience(tenant="acme", groups=("hr",)), after="", limit=9))[0]
+    assert (record.tenant, record.allowed) == ("acme", ("hr",))
+    assert (await documents.page("c", Audience(tenant="acme"), after="", limit=9))[0] == []
+    for fields in ({"tenant": "a b"}, {"allowed": ("",)}):
+        summary = await documents.put_bytes(sent(b"text", "a.txt", **fields), "c", overtake)
+        assert (summary.created, summary.failed) == (0, 1)
+        with pytest.raises(InvalidRequest):
+            await documents.sync(SyncRequest(inputs=(), cwd=".", collection="c", **fields))
+
+
 async def test_bytes_that_cannot_be_read_are_told_with_what_the_collection_holds(documents: Documents) -> None:
     """Also where there is no collection yet: none is made for nothing."""
-    nowhere = await documents.put_bytes(bytes(range(256)), "a.png", "c", overtake)
+    nowhere = await documents.put_bytes(sent(bytes(range(256)), "a.png"), "c", overtake)
     await documents.put("c", [submitted("x")])
-    there = await documents.put_bytes(b"", "a.txt", "c", overtake)
+    there = await documents.put_bytes(sent(b"", "a.txt"), "c", overtake)
     assert [(summary.failed, summary.total_documents) for summary in (nowhere, there)] == [(1, 0), (1, 1)]
     assert [one.reason for one in (*nowhere.refused, *there.refused)] == ["binary", "empty"]
 
@@ -185,7 +203,7 @@ async def test_no_manifest_call_runs_on_the_event_loop(
     await documents.sync(request)
     await documents.sync(msgspec.structs.replace(request, rebuild=True))
     await documents.put("c", [submitted("x")])
-    await documents.put_bytes(b"Orthodontics are covered.", "upload.txt", "c", overtake)
+    await documents.put_bytes(sent(b"Orthodontics are covered.", "upload.txt"), "c", overtake)
     records, more = await documents.page("c", EVERYTHING, after="", limit=10)
     assert (len(records), more, len(await documents.collections(EVERYTHING))) == (3, False, 1)
     await documents.document("c", "x", EVERYTHING)
@@ -289,7 +307,7 @@ async def test_nothing_is_written_where_jobs_cannot_be_told(documents: Documents
     with pytest.raises(StoreUnavailable):
         await documents.index_at_once("c", [submitted("a", "after")], 1, fail)
     with pytest.raises(StoreUnavailable):
-        await documents.put_bytes(b"after", "b.txt", "c", fail)
+        await documents.put_bytes(sent(b"after", "b.txt"), "c", fail)
     with pytest.raises(StoreUnavailable):
         await documents.delete("c", "a", fail, EVERYTHING)
     assert [record.id for record in (await documents.page("c", EVERYTHING, after="", limit=9))[0]] == ["a"]

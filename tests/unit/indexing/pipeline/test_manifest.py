@@ -8,7 +8,7 @@ import pytest
 
 from indexing.documents import EVERYTHING, Block, Document
 from indexing.errors import StoreUnavailable
-from indexing.pipeline.manifest import DocumentRecord, Manifest, SourceRecord
+from indexing.pipeline.manifest import DocumentRecord, IndexedFile, Manifest, SourceRecord
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,7 @@ async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> N
     assert await manifest.announce("L", [document("x", version="w"), document("z")]) == {"x": "v-x", "z": None}
     assert await manifest.sources("L") == {}
     assert await manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y", "z": None}
-    assert await manifest.paths("L") == {"/a.txt": "a.txt"}
+    assert await manifest.files("L") == {"/a.txt": IndexedFile("a.txt")}
 
 
 async def test_the_earlier_version_counts_until_the_next_one_is_committed(manifest: Manifest) -> None:

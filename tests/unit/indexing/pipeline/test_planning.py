@@ -5,7 +5,7 @@ import pytest
 
 from indexing.documents import Document, document_key
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.manifest import SourceRecord
+from indexing.pipeline.manifest import IndexedFile, SourceRecord
 from indexing.pipeline.planning import (
     Plan,
     distinct,
@@ -89,7 +89,8 @@ def test_a_rebuild_reads_every_file_that_is_still_there(folder: Path, tmp_path_f
     other = tmp_path_factory.mktemp("other") / "deep.txt"
     other.write_text("elsewhere")
     found = discover([str(folder)], folder)
-    earlier = {str(other): "sub/deep.txt", str(folder / "a.txt"): "a.txt", "/nowhere/x.txt": "x.txt"}
+    names = {str(other): "sub/deep.txt", str(folder / "a.txt"): "a.txt", "/nowhere/x.txt": "x.txt"}
+    earlier = {path: IndexedFile(name) for path, name in names.items()}
     made = plan_rebuild(found.sources, earlier, LIMITS)
     assert [work.name for work in made.work] == ["a.txt", "b.txt", "c.txt", "sub/deep.txt"]
     assert made.gone == ("/nowhere/x.txt",)
@@ -114,7 +115,7 @@ def test_a_directory_is_no_file(folder: Path) -> None:
 
 def distinct_names(base: Path, *inputs: str, taken: dict[str, str] | None = None) -> list[str]:
     """What the files of these inputs are called."""
-    paths = {str(base / path): name for path, name in (taken or {}).items()}
+    paths = {str(base / path): IndexedFile(name) for path, name in (taken or {}).items()}
     return [source.name for source in distinct(discover(inputs, base).sources, paths)]
 
 
@@ -158,6 +159,6 @@ def test_a_name_that_is_known_stays_and_no_other_file_gets_it(twins: Path) -> No
 
 def test_no_name_shows_folders_that_nobody_wrote(twins: Path) -> None:
     """But for the nearest one; then a number tells them apart."""
-    taken = {str(twins / "z/a.txt"): "a.txt", str(twins / "y/docs/a.txt"): "docs/a.txt"}
+    taken = {str(twins / "z/a.txt"): IndexedFile("a.txt"), str(twins / "y/docs/a.txt"): IndexedFile("docs/a.txt")}
     [source] = distinct(discover(["."], twins / "x" / "docs").sources, taken)
     assert source.name == "docs/a.txt (2)"

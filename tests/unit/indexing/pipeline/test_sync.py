@@ -682,3 +682,107 @@ async def test_an_empty_folder_makes_no_collection(bench: PipelineContext, tmp_p
     (tmp_path / "empty").mkdir()
     summary = await sync(bench, SyncRequest(inputs=("empty",), cwd=str(tmp_path)))
     assert (summary.total_documents, await bench.store.collections()) == (0, [])
+
+
+async def owners(bench: PipelineContext) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Of each passage its tenant, its source, and the groups that see it."""
+    return sorted((one.tenant, one.source, one.allowed) for one in await passages(bench))
+
+
+async def test_one_folder_may_be_indexed_for_two_tenants(bench: PipelineContext, folder: Path) -> None:
+    """Each has its documents, under the same names and ids, and a run of one changes nothing of the other's."""
+    await index(bench, folder, tenant="a")
+    await index(bench, folder, tenant="b")
+    await index(bench, folder)
+    names = ["apple.txt", "birch.txt", "cedar.txt"]
+    assert await owners(bench) == [(tenant, name, ()) for tenant in ("", "a", "b") for name in names]
+    assert len({passage.document_id for passage in await passages(bench)}) == 3
+    assert (await index(bench, folder, tenant="a")).unchanged == 9
+    (folder / "apple.txt").unlink()
+    (folder / "birch.txt").write_text("The birch was felled.")
+    summary = await index(bench, folder, tenant="a")
+    assert (summary.updated, summary.deleted) == (1, 1)
+    assert [name for tenant, name, _ in await owners(bench) if tenant != "a"] == [*names, *names]
+    assert sorted(passage.text for passage in await passages(bench) if passage.source == "birch.txt") == [
+        "The birch stands in the garden.",
+        "The birch stands in the garden.",
+        "The birch was felled.",
+    ]
+
+
+async def test_files_of_tenants_may_have_the_same_ids(bench: PipelineContext, folder: Path) -> None:
+    """A record's own id is taken within a tenant only."""
+    for tenant in ("a", "b"):
+        write_records(folder / f"{tenant}.jsonl", r1=f"of {tenant}")
+        assert (await index(bench, folder, f"{tenant}.jsonl", tenant=tenant)).refused == ()
+    write_records(folder / "c.jsonl", r1="of a, too")
+    [refused] = (await index(bench, folder, "c.jsonl", tenant="a")).refused
+    assert (refused.reason, "'r1' is taken by a document of a.jsonl" in refused.detail) == ("duplicate_id", True)
+    assert await texts(bench) == ["of a", "of b"]
+
+
+async def test_files_are_for_groups_until_they_are_opened(bench: PipelineContext, folder: Path) -> None:
+    """A change of the groups alone is a change; a run that forgets them is refused, and opens nothing."""
+    await index(bench, folder, tenant="a", allowed=("legal", "hr"))
+    assert {allowed for _, _, allowed in await owners(bench)} == {("hr", "legal")}
+    assert (await index(bench, folder, tenant="a", allowed=("hr", "legal"))).unchanged == 3
+    for options in ({}, {"rebuild": True}):
+        with pytest.raises(Conflict, match=r"apple.txt and 2 more .*\(hr, legal\).*--open"):
+            await index(bench, folder, tenant="a", **options)
+    assert {allowed for _, _, allowed in await owners(bench)} == {("hr", "legal")}
+    assert (await index(bench, folder, tenant="a", allowed=("hr",))).updated == 3
+    assert (await index(bench, folder, tenant="a", allowed=())).updated == 3
+    assert await owners(bench) == [("a", name, ()) for name in ("apple.txt", "birch.txt", "cedar.txt")]
+
+
+async def test_a_rebuild_keeps_every_file_for_whom_it_was(
+    bench: PipelineContext, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also those of other tenants than the run's, and of files that are gone where the other tenant's run looks."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "dogwood.txt").write_text("The dogwood is red.")
+    (other / "elm.txt").write_text("The elm is gone.")
+    await index(bench, folder, tenant="a", allowed=("hr",))
+    await index(bench, other, tenant="b")
+    await index(bench, other)
+    before = await owners(bench)
+    (folder / "apple.txt").unlink()
+    (other / "elm.txt").unlink()
+    summary = await index(bench, other, tenant="b", rebuild=True)
+    assert summary.deleted == 1
+    after = [("b", "elm.txt", ())]
+    assert await owners(bench) == sorted({*before} - {*after})
+    assert (await index(bench, folder, tenant="a", allowed=("hr",))).deleted == 1
+    assert (await index(bench, other)).deleted == 1
+
+
+async def test_a_killed_run_of_a_tenant_is_finished_for_it(bench: PipelineContext, folder: Path) -> None:
+    """By whoever runs next, for the same tenant and groups."""
+    await index(bench, folder, tenant="a", allowed=("hr",))
+    lineage = (await bench.store.info("default")).spec.lineage
+    [record, *_] = await bench.manifest.documents(lineage, EVERYTHING)
+    await bench.manifest.announce(lineage, [record])
+    await bench.store.delete_documents("default", [record.id])
+    await sync(bench, SyncRequest(inputs=(), cwd=".", delete=False))
+    assert await owners(bench) == [("a", name, ("hr",)) for name in ("apple.txt", "birch.txt", "cedar.txt")]
+    assert (await records(bench))[-1] == []
+
+
+async def test_a_refused_file_is_remembered_for_each_tenant(bench: PipelineContext, folder: Path) -> None:
+    """And a problem of one is none of the other."""
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 cut short")
+    for tenant in ("a", "b", "a"):
+        summary = await index(bench, folder, tenant=tenant)
+        assert reasons(summary.refused) == [("broken.pdf", "corrupt", False)]
+    assert [one.known for one in summary.refused] == [True]
+    lineage = (await bench.store.info("default")).spec.lineage
+    (folder / "broken.pdf").unlink()
+    await index(bench, folder, tenant="b")
+    assert len(await bench.manifest.refused(lineage)) == 1
+
+
+async def test_a_name_with_the_separator_of_tenants_is_refused(bench: PipelineContext, tmp_path: Path) -> None:
+    """It would be taken for another tenant's file."""
+    (tmp_path / "a\x1fb").mkdir()
+    (tmp_path / "a\x1fb" / "c.txt").write_text("text")
+    assert reasons((await index(bench, tmp_path)).refused)[0][1:] == ("unsupported", False)
