@@ -123,8 +123,10 @@ class UpstreamError(WinnowError):
     """A service that this one depends on failed.
 
     `retry_after` is in seconds, None when it named no time. `tokens` is what the failed call cost all the same, as far
-    as the service said so. The text never repeats what the service wrote.
+    as the service said so. The text never repeats what the service wrote; that is `reason`, for the log alone.
     """
+
+    reason = ""
 
     def __init__(
         self, service: str, detail: str, retry_after: float | None = None, tokens: TokenCount | None = None

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from app.backends.base import (
     Call,
@@ -29,6 +30,8 @@ from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamTimeout, WinnowError
 from app.observability.tracing import Attributes, Span, active
 from indexing.concurrency import finish
+
+log = structlog.get_logger()
 
 CLOSE_S = 5.0
 """How long an adapter may take to close its connection."""
@@ -220,6 +223,7 @@ class Attempt:
         """Give everything back and book it. None: the whole reply is there."""
         tokens, estimate = self._tokens, None
         if failure is not None:
+            log_reason(self.name, failure)
             # What a stream reported before it failed may be less than what it used: only an estimate.
             tokens = failure.tokens if isinstance(failure, UpstreamError) else None
         if tokens is None and (failure is None or self._first_token_s is not None or _may_have_read(failure)):
@@ -274,6 +278,12 @@ class Attempt:
             thinking=tokens.thinking,
             output=max(tokens.output, self._text_tokens),
         )
+
+
+def log_reason(name: str, failure: BaseException) -> None:
+    """Write down what a backend gave as the reason of a failure: an operator needs it, a client must not see it."""
+    if isinstance(failure, UpstreamError) and failure.reason:
+        log.warning("a backend gave a reason for its failure", backend=name, error=failure.code, reason=failure.reason)
 
 
 def _may_have_read(failure: BaseException) -> bool:

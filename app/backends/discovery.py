@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from app.backends.attempt import Outcome, time_limit
+from app.backends.attempt import Outcome, log_reason, time_limit
 from app.backends.base import Account, Adapter, Call, Clock, Deadline, Meter, Probed, Target
 from app.backends.resilience.breaker import Breaker, Health
 from app.domain import TokenCount
@@ -74,9 +74,11 @@ class Discovery:
             async with time_limit(self._name, timeout_s):
                 answer = await question
         except UpstreamRateLimited as exc:
+            log_reason(self._name, exc)
             self._health.failed(exc)  # it is there, and busy
             raise
         except UpstreamError as exc:
+            log_reason(self._name, exc)
             self._health.away(exc)
             raise
         self._health.there()

@@ -9,10 +9,12 @@ status                   becomes
 501, other 4xx           UpstreamRejected; PromptTooLong, if that is the reason
 other 5xx                UpstreamUnavailable, with Retry-After
 
-Each adapter reads the reasons out of its server's own codes. No text repeats what the server wrote.
+Each adapter reads the reasons out of its server's own codes. No text repeats what the server wrote: that is kept beside
+it, for the log (`app.errors.UpstreamError.reason`).
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -39,6 +41,10 @@ _RATE_LIMITED = (402, 429)
 _TIMED_OUT = (408, 504, 524)
 
 _NAMES_SHOWN = 10
+
+_REASON_LENGTH = 300
+_KEYS = re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|AIza)[-_A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
+""""Incorrect API key provided: sk-..." """
 
 
 class NoSuchRoute(UpstreamRejected):
@@ -95,7 +101,7 @@ def _rejected(status: int, peer: Peer, reasons: Collection[Reason]) -> UpstreamR
     if "too long" in reasons:
         limit = f" of {peer.context_tokens} tokens" if peer.context_tokens else ""
         return PromptTooLong(name, f"the prompt is too long for the context{limit} of {name}")
-    if status == 404 and "no model" in reasons:
+    if status in (400, 404) and "no model" in reasons:
         has = f"; it has {listed(peer.models)}" if peer.models else ""
         return UpstreamRejected(
             name, f"{name} does not have the model {peer.model!r}{has}; set another `model` in {section}"
@@ -105,6 +111,13 @@ def _rejected(status: int, peer: Peer, reasons: Collection[Reason]) -> UpstreamR
     if status < 400:
         return UpstreamRejected(name, f"{name} redirects elsewhere (HTTP {status}); {url_hint}")
     return UpstreamRejected(name, f"{name} rejects the request (HTTP {status})")
+
+
+def logged_reason(text: str) -> str:
+    """What a server wrote, as far as a log may hold it: one short line of visible characters, without keys."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:4_000]).split())
+    line = _KEYS.sub("***", line)
+    return f"{line[:_REASON_LENGTH]}…" if len(line) > _REASON_LENGTH else line
 
 
 def unreadable(peer: Peer) -> UpstreamBadReply:

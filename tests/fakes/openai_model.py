@@ -25,7 +25,8 @@ class FakeModel:
 
     `likely` maps words of the last turn to the tokens that may come first, with their log-probabilities; every other
     token has `unlikely`. `mind` goes before `answer` where it has something to say. `thinks`: it thinks before it
-    speaks, unless it is told not to; "inline": between tags, as a part of the answer. `calls` are the functions that it
+    speaks, unless it is told not to; "inline": between tags, as a part of the answer. `opens`: its template begins the
+    thought, of which the answer holds the end. `calls` are the functions that it
     wants to call, with their arguments, where it may. `fills` says what belongs after a prompt and before a suffix ("",
     where the server takes none), and `markers` are tokens of their own.
     """
@@ -35,6 +36,7 @@ class FakeModel:
     answer: str = "Dental cover starts on the first day."
     thoughts: str = "The user asks about dental cover."
     thinks: bool | str = False
+    opens: bool = False
     sees: bool = True
     likely: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     unlikely: float = -18.0
@@ -60,6 +62,8 @@ class FakeModel:
     def render(self, turns: Turns, thinking: bool = True) -> str:
         """The chat template; a model that thinks is told not to by an empty thought."""
         body = "".join(f"<{turn['role']}>\n{text_of(turn)}\n" for turn in turns)
+        if self.opens:
+            return f"<bos>{body}<assistant>\n<think>\n"
         return f"<bos>{body}<assistant>\n" + ("" if thinking or not self.thinks else "<think>\n\n</think>\n\n")
 
     def prompt_tokens(self, turns: Turns, thinking: bool) -> int:

@@ -45,7 +45,7 @@ _DELAYS = {Fault.RATE_LIMITED_WITH_DELAY: 7.0, Fault.UNAVAILABLE: 2.0}
 """When to come back, in seconds."""
 
 _CHUNKED = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
-_SPOILT = {Fault.MALFORMED_JSON, Fault.EMPTY_REPLY, Fault.DROPPED_MIDWAY}
+_SPOILT = {Fault.MALFORMED_JSON, Fault.TRUNCATED_STREAM, Fault.EMPTY_REPLY, Fault.DROPPED_MIDWAY}
 """A whole reply whose usage nobody can read."""
 
 
@@ -148,6 +148,7 @@ class OpenAIServer(WireServer):
         if self.dialect == "vllm":
             known |= {
                 "/tokenize": self._tokenize,
+                "/detokenize": lambda body: {"prompt": "".join(map(self.model.token, body["tokens"]))},
                 "/version": lambda _: {"version": self.version},
                 "/health": lambda _: "",
             }
@@ -330,10 +331,9 @@ class OpenAIServer(WireServer):
             message = self._message(thoughts, words)
             if called := openai_tools.made(body, turns, self.model.calls, self.dialect):
                 message, why = openai_tools.message(called), "tool_calls"
-            finish = None if fault is Fault.TRUNCATED_STREAM else why
             logprobs = self._logprobs(body, turns) if body.get("logprobs") else None
             said = {"text": "".join(words)} if "fill" in body else {"message": message}
-            choices.append({"index": index, **said, "finish_reason": finish, "logprobs": logprobs})
+            choices.append({"index": index, **said, "finish_reason": why, "logprobs": logprobs})
         self.billed += usage
         reply = json.dumps({"model": body["model"], "choices": choices, "usage": self._usage(usage)}).encode()
         if fault is Fault.SLOW_TRICKLE:
@@ -351,7 +351,7 @@ class OpenAIServer(WireServer):
             await answering.begin(200, {"content-type": "application/json", "content-length": str(len(reply))})
             await answering.send(half)
             raise HungUp
-        await answering.whole(200, half if fault is Fault.MALFORMED_JSON else reply)
+        await answering.whole(200, half if fault in (Fault.MALFORMED_JSON, Fault.TRUNCATED_STREAM) else reply)
 
     async def _trickle(self, answering: Answering, reply: bytes) -> None:
         await answering.begin(200, _CHUNKED | {"content-type": "application/json"})

@@ -1,4 +1,4 @@
-"""What goes wrong between us and Gemini, as our errors. None of the texts repeats what the server wrote."""
+"""What goes wrong between us and Gemini, as our errors. What the server wrote goes along for the log alone."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,16 @@ from google.auth import exceptions as auth
 from google.genai._gaos.lib import compat_errors as decisions
 from google.genai.errors import APIError
 
-from app.backends.status import Peer, Reason, error_of_status, late, retry_after_s, seconds_of, unreadable
+from app.backends.status import (
+    Peer,
+    Reason,
+    error_of_status,
+    late,
+    logged_reason,
+    retry_after_s,
+    seconds_of,
+    unreadable,
+)
 from app.errors import UpstreamError, UpstreamRejected, UpstreamUnavailable
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -96,7 +105,9 @@ def _from_status(status: Any, body: Any, response: httpx2.Response | None, peer:
     reasons = set(_reasons(status, details))
     # The delay that Google names beside a spent day is that of the minute's quota.
     wait = None if "day" in reasons else _retry_after(details, {} if response is None else response.headers, now)
-    return error_of_status(status, peer, reasons, wait)
+    error = error_of_status(status, peer, reasons, wait)
+    error.reason = logged_reason("; ".join(_messages(body)))
+    return error
 
 
 def _reasons(status: int, details: list[dict[str, Any]]) -> Iterator[Reason]:
@@ -126,6 +137,12 @@ def _duration(value: Any) -> float | None:
         seconds, nanos = seconds_of(value.get("seconds", 0)), seconds_of(value.get("nanos", 0))
         return None if seconds is None or nanos is None else seconds + nanos / 1e9
     return seconds_of(str(value).removesuffix("s"))
+
+
+def _messages(body: Any) -> Iterator[str]:
+    """What the errors of a body say in words."""
+    for outer in _dicts(body if isinstance(body, list) else [body]):
+        yield from (str(error["message"]) for error in _dicts([outer.get("error", outer)]) if "message" in error)
 
 
 def _details(body: Any) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from app.backends.openai_compatible.messages import (
     RUNAWAYS,
     Choice,
     Completion,
+    MessageReply,
     Model,
     ThoughtFilter,
     Traits,
@@ -33,6 +34,7 @@ class OpenAICompatible:
         self._settings = settings
         self._wire = Wire(name, settings, _address(name, settings))
         self._traits = Traits(kind=settings.kind, model=settings.model) if settings.model else None
+        self._opened = False  # the last reply had the end of a thought that began in the prompt
         self.scorer: LabelScorer | None = None
         """Of the last probe; None when the server gives no log-probabilities, or before it."""
         self.decider: Decider | None = None
@@ -42,36 +44,49 @@ class OpenAICompatible:
         """One completion."""
         traits = self._known()
         completion = await self._wire.complete(*asked(request, traits), timeout_s)
-        tokens = completion.usage.count() if completion.usage else TokenCount()
+        tokens = completion.tokens or TokenCount()
         choice = completion.choices[0]
+        text = choice.message.text or choice.text or ""
+        # Some servers give no reason why a whole reply ended; it is there all the same.
+        ended = _ended(choice) or ("stop" if text or choice.message.calls else None)
         return Reply(
-            finish_reason=self._finish(_ended(choice), tokens),
-            text=without_thoughts(choice.message.content or choice.text or ""),
+            finish_reason=self._finish(ended, tokens),
+            text=without_thoughts(text),
             tokens=tokens,
-            model=completion.model or traits.model,
+            model=str(completion.model or traits.model),
             calls=choice.message.calls if request.tools else (),
         )
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """One completion in pieces; thoughts come as pieces without text."""
-        path, body = asked_to_stream(request, self._known())
-        thoughts, ended, tokens = ThoughtFilter(), None, None
+        traits = self._known()
+        path, body = asked_to_stream(request, traits)
+        thoughts, ended, tokens = ThoughtFilter(opened=traits.opened or self._opened), None, None
         async with aclosing(self._wire.stream(path, body, timeout_s)) as chunks:
             try:
                 async for chunk in chunks:
                     self._wire.check(chunk, tokens)
-                    counted = chunk.usage.count() if chunk.usage else None
+                    counted = chunk.tokens
                     piece = _first(chunk)
                     tokens, ended = counted or tokens, _ended(piece, ended)
-                    text = thoughts.feed(piece.delta.content or piece.text or "")
-                    calls = piece.delta.calls if request.tools else ()
-                    if text or counted or calls or piece.delta.thought:
+                    if counted and not chunk.choices:
+                        ended = ended or "stop"  # the count comes last, from a server that gave no reason
+                    said = _message(piece)
+                    if said.thought:
+                        thoughts.separated()
+                    text = thoughts.feed(said.text or piece.text or "")
+                    calls = said.calls if request.tools else ()
+                    if text or counted or calls or said.thought:
                         yield Delta(text=text, tokens=counted, calls=calls)
             except UpstreamError as exc:
                 if ended is None:
                     exc.tokens = exc.tokens or tokens
                     raise
-        yield Delta(finish_reason=self._finish(ended, tokens), text=thoughts.end(), tokens=tokens)
+        finish_reason = self._finish(ended, tokens)
+        cut = finish_reason == "length"
+        rest = thoughts.end(cut=cut)
+        self._opened = thoughts.met_close or (self._opened and cut)
+        yield Delta(finish_reason=finish_reason, text=rest, tokens=tokens)
 
     async def probe(self, timeout_s: float) -> Probed:
         """Ask for the models, and try what the server does not describe with requests of a few tokens."""
@@ -115,8 +130,13 @@ def _first(chunk: Completion) -> Choice:
     return chunk.choices[0] if chunk.choices else Choice()
 
 
+def _message(choice: Choice) -> MessageReply:
+    """The piece; the whole message from a server that does not stream."""
+    return choice.message if choice.delta == MessageReply() else choice.delta
+
+
 def _ended(choice: Choice, before: str | None = None) -> str | None:
     """Why the reply ended. A model's own refusal counts as the filter's; a document that ran away was cut."""
     if choice.message.refusal or choice.delta.refusal or before == "content_filter":
         return "content_filter"
-    return "length" if choice.stop_reason in RUNAWAYS else choice.finish_reason or before
+    return "length" if choice.stop_reason in RUNAWAYS else choice.ended or before

@@ -1,4 +1,4 @@
-"""The one seam between what OpenAI's SDK raises and our own errors. What the server wrote is never repeated.
+"""The one seam between what OpenAI's SDK raises and our own errors. What the server wrote goes along for the log alone.
 
 what happened                            becomes
 a reply with an error status             see `app.backends.status`
@@ -9,12 +9,12 @@ an error inside a stream or a reply      by the status or the type that it names
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx2
 import openai
 
-from app.backends.status import Peer, Reason, error_of_status, late, retry_after_s, unreadable
+from app.backends.status import Peer, Reason, error_of_status, late, logged_reason, retry_after_s, unreadable
 from app.domain import TokenCount
 from app.errors import UpstreamBadReply, UpstreamError, UpstreamRejected, UpstreamUnavailable
 
@@ -38,11 +38,19 @@ _REASONS: Mapping[str, Reason] = {
     "model_not_found": "no model",
     "NotFoundError": "no model",
     "not_found_error": "no model",
+    "NOT_FOUND": "no model",
+    "RESOURCE_EXHAUSTED": "minute",
+    "API_KEY_INVALID": "bad key",
 }
-"""By the type, code or param of an error object."""
+"""By the type, code, param or status of an error object."""
 
 _PHRASES: Mapping[str, Reason] = {
     "per day": "day",
+    "try pulling it": "no model",  # Ollama
+    "no endpoints found": "no model",  # OpenRouter
+    "is not a valid model": "no model",
+    "model not found": "no model",
+    "no models loaded": "no model",  # LM Studio
     "context length": "too long",
     "context size": "too long",
     "context window": "too long",
@@ -66,6 +74,8 @@ _STATUS_OF_TYPE = {
     "authentication_error": 401,
     "not_found_error": 404,
     "NotFoundError": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAVAILABLE": 503,
 }
 
 
@@ -74,7 +84,9 @@ def translated(exc: Exception, peer: Peer) -> UpstreamError:
     name = peer.name
     if isinstance(exc, openai.APIStatusError):
         wait = retry_after_s(exc.response.headers, time.time())
-        return error_of_status(exc.status_code, peer, _reasons(exc.body), wait)
+        error = error_of_status(exc.status_code, peer, _reasons(exc.body), wait)
+        error.reason = logged_reason(_message(exc.body))
+        return error
     if isinstance(exc, _UNREADABLE):
         return unreadable(peer)
     if isinstance(exc, httpx2.InvalidURL):
@@ -92,7 +104,7 @@ def named_error(body: object, peer: Peer, tokens: TokenCount | None = None) -> U
     status = next((int(code) for code in codes if code.isdigit() and 400 <= int(code) <= 599), None)
     status = status or next((_STATUS_OF_TYPE[code] for code in codes if code in _STATUS_OF_TYPE), 500)
     error = error_of_status(status, peer, _reasons(body))
-    error.tokens = tokens
+    error.tokens, error.reason = tokens, logged_reason(_message(body))
     return error
 
 
@@ -107,17 +119,40 @@ def _connection_error(exc: Exception, peer: Peer) -> UpstreamError:
 
 
 def _reasons(body: object) -> set[Reason]:
-    message = str(_error(body).get("message", "")).lower()
+    message = _message(body).lower()
     by_code = {_REASONS[code] for code in _codes(body) if code in _REASONS}
     return by_code | {reason for phrase, reason in _PHRASES.items() if phrase in message}
 
 
-def _codes(body: object) -> list[str]:
-    """The stable words of an error object: its type, code and param."""
+def _message(body: object) -> str:
+    """What an error says in words: in one of the fields that servers use, or as the whole body."""
     error = _error(body)
-    return [str(error[key]) for key in ("type", "code", "param") if error.get(key) is not None]
+    if isinstance(error, Mapping):
+        error = next((error[key] for key in ("message", "detail", "error") if error.get(key)), "")
+    if isinstance(error, Sequence) and not isinstance(error, str):  # FastAPI lists what is wrong with the fields
+        return "; ".join(_problem(one) for one in error)
+    return error if isinstance(error, str) else _problem(error)
 
 
-def _error(body: object) -> Mapping[str, object]:
-    error = body.get("error", body) if isinstance(body, Mapping) else None
-    return error if isinstance(error, Mapping) else {}
+def _problem(problem: object) -> str:
+    """One of FastAPI's, without the input that it repeats."""
+    if not isinstance(problem, Mapping):
+        return str(problem)
+    place = problem.get("loc")
+    places = ".".join(map(str, place)) if isinstance(place, Sequence) and not isinstance(place, str) else ""
+    return f"{places}: {problem.get('msg', '')}".removeprefix(": ")
+
+
+def _codes(body: object) -> list[str]:
+    """The stable words of an error object: its type, code, param and status."""
+    error = _error(body)
+    if not isinstance(error, Mapping):
+        return []
+    return [str(error[key]) for key in ("type", "code", "param", "status") if error.get(key) is not None]
+
+
+def _error(body: object) -> object:
+    """The error of a body, which may be the first of a list, as Google has it, or a bare text, as Ollama has it."""
+    if isinstance(body, Sequence) and not isinstance(body, str) and len(body) == 1:
+        body = body[0]
+    return body.get("error", body) if isinstance(body, Mapping) else body

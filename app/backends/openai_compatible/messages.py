@@ -1,6 +1,7 @@
 """What goes over the wire: request bodies and the replies that are read. Pure."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from uuid import uuid4
@@ -20,13 +21,20 @@ RUNAWAYS = ("\n\n\n", "\t" * 16, " " * 64)
 MAX_STOPS = 4
 """vLLM and OpenAI refuse more."""
 
+MAX_COUNT = 2**53
+"""More tokens than this no server has counted; JSON's numbers are exact up to here."""
+
+_THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking")
+"""Types of the parts of a message that are no answer."""
+
 Limit = Literal["max_tokens", "max_completion_tokens"]
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """How to call a model. `quiet`: the fields that stop it from thinking; {} where it does not think.
 
-    `exact`: it accepts any temperature; OpenAI's thinking models do not. `infill`: None where it cannot.
+    `exact`: it accepts any temperature; OpenAI's thinking models do not. `opened`: its template begins a thought in the
+    prompt. `infill`: None where it cannot.
     """
 
     kind: str
@@ -34,6 +42,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     limit: Limit = "max_tokens"
     exact: bool = True
     quiet: Mapping[str, Any] = {}
+    opened: bool = False
     infill: Infilling | None = None
 
 
@@ -154,31 +163,26 @@ def _closed(schema: Any) -> bool:
     return all(map(_closed, schema.values()))
 
 
-class TokenDetails(msgspec.Struct, frozen=True):
-    """Of the prompt's tokens, those that came from the cache; of the completion's, those of thinking."""
+def counted(usage: object) -> TokenCount | None:
+    """The tokens of a call, with thinking taken out of the completion; None where the server reports none.
 
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    As leniently as servers write: a count that is missing or no number is 0, and no reply is lost for it.
+    """
+    if not isinstance(usage, Mapping) or not usage.keys() & {"prompt_tokens", "completion_tokens"}:
+        return None
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    thinking = _count(completion, "reasoning_tokens")
+    return TokenCount(
+        input=_count(usage, "prompt_tokens"),
+        cached=_count(prompt, "cached_tokens"),
+        output=max(0, _count(usage, "completion_tokens") - thinking),
+        thinking=thinking,
+    )
 
 
-class UsageReply(msgspec.Struct, frozen=True):
-    """The tokens of a call."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int | None = None
-    prompt_tokens_details: TokenDetails | None = None
-    completion_tokens_details: TokenDetails | None = None
-
-    def count(self) -> TokenCount:
-        """The tokens, with thinking taken out of the completion."""
-        prompt, completion = self.prompt_tokens_details, self.completion_tokens_details
-        thinking = (completion and completion.reasoning_tokens) or 0
-        return TokenCount(
-            input=self.prompt_tokens,
-            cached=(prompt and prompt.cached_tokens) or 0,
-            output=max(0, (self.completion_tokens or 0) - thinking),
-            thinking=thinking,
-        )
+def _count(counts: object, name: str) -> int:
+    value = counts.get(name) if isinstance(counts, Mapping) else None
+    return int(value) if isinstance(value, int | float) and 0 <= value < MAX_COUNT else 0
 
 
 class FunctionReply(msgspec.Struct, frozen=True):
@@ -206,13 +210,23 @@ class CallReply(msgspec.Struct, frozen=True):
 
 
 class MessageReply(msgspec.Struct, frozen=True):
-    """A message, or a piece of one. Servers name the field of thoughts differently."""
+    """A message, or a piece of one. Servers name the field of thoughts differently; Mistral puts them, and the text,
+    into a list of parts.
+    """
 
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    refusal: str | None = None
+    content: str | list[Any] | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    refusal: Any = None
     tool_calls: tuple[CallReply, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """What was said, thoughts that are marked as such left out."""
+        if isinstance(self.content, list):
+            texts = (part.get("text") for part in self._parts if part.get("type") not in _THOUGHT_PARTS)
+            return "".join(text for text in texts if isinstance(text, str))
+        return self.content or ""
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -222,7 +236,12 @@ class MessageReply(msgspec.Struct, frozen=True):
     @property
     def thought(self) -> bool:
         """Whether it holds thoughts."""
-        return bool(self.reasoning or self.reasoning_content)
+        parts = any(part.get("type") in _THOUGHT_PARTS for part in self._parts)
+        return parts or bool(self.reasoning or self.reasoning_content)
+
+    @property
+    def _parts(self) -> list[dict[str, Any]]:
+        return [part for part in self.content if isinstance(part, dict)] if isinstance(self.content, list) else []
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -246,33 +265,64 @@ class Logprobs(msgspec.Struct, frozen=True):
 
 class Choice(msgspec.Struct, frozen=True):
     """An answer, whole (`message`) or a piece (`delta`); of /v1/completions either is a `text`. vLLM puts the stop
-    sequence that it met in `stop_reason`.
+    sequence that it met in `stop_reason`; OpenRouter puts the error of a provider behind it in `error`.
     """
 
     index: int = 0
     message: MessageReply = MessageReply()
     delta: MessageReply = MessageReply()
     text: str | None = None
-    finish_reason: str | None = None
+    finish_reason: Any = None
     stop_reason: Any = None
     logprobs: Logprobs | None = None
+    error: Any = None
+
+    @property
+    def ended(self) -> str | None:
+        """Why it ended, in lower case; None: it goes on, or the server does not say."""
+        return None if self.finish_reason is None else str(self.finish_reason).lower()
 
 
 class Completion(msgspec.Struct, frozen=True):
     """A reply, or a chunk of a streamed one. `error`: some gateways send it with a status of 200."""
 
     choices: tuple[Choice, ...] = ()
-    usage: UsageReply | None = None
-    model: str | None = None
+    usage: Any = None
+    model: Any = None
     error: Any = None
+
+    @property
+    def tokens(self) -> TokenCount | None:
+        """What the call has used; None where it does not say."""
+        return counted(self.usage)
+
+    @property
+    def failure(self) -> Any:
+        """The error that it reports, its own or that of its choice; None: it is a reply."""
+        return self.error or next((choice.error for choice in self.choices if choice.error), None)
+
+
+class ModelDetails(msgspec.Struct, frozen=True):
+    """What llama.cpp says of a model: the context of one of its slots."""
+
+    n_ctx: int | None = None
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A model that is served; vLLM reports its context length, and where it is from, whatever it is called."""
+    """A model that is served. vLLM reports its context length, and where it is from, whatever it is called; llama.cpp
+    and OpenRouter report the context elsewhere.
+    """
 
     id: str
     root: str | None = None
     max_model_len: int | None = None
+    context_length: int | None = None
+    meta: ModelDetails | None = None
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Of prompt and reply together; None: the server does not say."""
+        return self.max_model_len or self.context_length or (self.meta.n_ctx if self.meta else None)
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
@@ -287,22 +337,40 @@ _OPEN = "<think>"
 
 _CLOSE = "</think>"
 
+_BARE_CLOSE = re.compile(r"(?:\A|\n)[ \t]{0,4}</think>")
+"""The end of thoughts whose beginning stood in the prompt, as the templates of DeepSeek R1 and Qwen have it: on a line
+of its own, unlike a tag that a model writes about."""
+
 
 class ThoughtFilter:
-    """Removes the thoughts at the start of a text that comes in pieces. Later tags are the model's own words."""
+    """Removes the thoughts at the start of a text that comes in pieces. Later tags are the model's own words.
 
-    def __init__(self) -> None:
-        self._held = ""
-        self._reading = self._at_start
+    `opened`: the prompt has begun the thought, so everything waits for its end. `met_close`: an end has come whose
+    beginning stood in the prompt, expected or not.
+    """
+
+    def __init__(self, *, opened: bool = False) -> None:
+        self._held, self._recent = "", ""
+        self._searched = 0
+        self.met_close = False
+        self._reading = self._until_close if opened else self._at_start
+
+    def separated(self) -> None:
+        """The server tells thoughts from text itself: nothing needs to wait for their end."""
+        if self._reading == self._until_close:
+            self._reading = self._at_start
 
     def feed(self, piece: str) -> str:
         """The text that is certainly no thought."""
         self._held += piece
         return self._reading()
 
-    def end(self) -> str:
-        """The text that was held back, after the last piece."""
-        rest = self._held if self._reading == self._at_start else ""
+    def end(self, *, cut: bool = False) -> str:
+        """The text that was held back, after the last piece. A model that should have thought may have answered at
+        once, unless it was `cut`.
+        """
+        answered = self._reading == self._until_close and not cut
+        rest = self._held if answered or self._reading == self._at_start else ""
         self._held = ""
         return rest
 
@@ -314,6 +382,17 @@ class ThoughtFilter:
         if _OPEN.startswith(begun):
             return ""
         return self._pass()
+
+    def _until_close(self) -> str:
+        if self._held.lstrip().startswith(_OPEN):
+            return self._at_start()
+        found = self._held.find(_CLOSE, self._searched)
+        if found < 0:
+            self._searched = max(0, len(self._held) - len(_CLOSE))
+            return ""
+        self._held, self.met_close = self._held[found + len(_CLOSE) :], True
+        self._reading = self._after_thought
+        return self._after_thought()
 
     def _in_thought(self) -> str:
         _, closed, rest = self._held.partition(_CLOSE)
@@ -331,10 +410,16 @@ class ThoughtFilter:
     def _pass(self) -> str:
         self._reading = self._pass
         text, self._held = self._held, ""
+        recent = self._recent + text
+        self.met_close = self.met_close or bool(_BARE_CLOSE.search(recent))
+        self._recent = recent[-2 * len(_CLOSE) :]
         return text
 
 
 def without_thoughts(text: str) -> str:
-    """A whole text without its thoughts."""
+    """A whole text without its thoughts, also those whose beginning stood in the prompt."""
+    close = _BARE_CLOSE.search(text)
+    if close and _OPEN not in text[: close.start()]:
+        return text[close.end() :].lstrip()
     thoughts = ThoughtFilter()
     return thoughts.feed(text) + thoughts.end()

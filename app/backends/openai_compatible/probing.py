@@ -55,6 +55,8 @@ _OBJECT: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 _FEW_TOKENS = 16
+_TAIL_TOKENS = 16
+"""Of a prompt, to see how it ends."""
 _SWITCHES = ("enable_thinking", "thinking")
 """Names of the switch in chat templates: of Qwen and most others; of DeepSeek and Granite."""
 _OLLAMA_LOGPROBS = (0, 12, 11)
@@ -140,7 +142,7 @@ class _Probe:
         return f"set `model` in [backends.{self._wire.peer.name}] to one that it has"
 
     async def _context(self, model: str, models: Mapping[str, Model]) -> int | None:
-        return models[model].max_model_len if model in models else None
+        return models[model].context_tokens if model in models else None
 
     async def _server(self) -> str:
         return ""
@@ -235,7 +237,7 @@ class _Probe:
 
     def _is_formed(self, reply: Completion) -> bool:
         """Whether the server kept to the schema: some ignore fields that they do not know."""
-        return without_thoughts(reply.choices[0].message.content or "").lstrip()[:1] in ("", "{")
+        return without_thoughts(reply.choices[0].message.text).lstrip()[:1] in ("", "{")
 
     async def _tried(self, body: Body) -> Completion | None:
         """The reply; None when the server rejects the request. Some do so with 500, so check that it is still there."""
@@ -249,7 +251,7 @@ class _Probe:
 
     async def _asked(self, body: Body) -> Completion:
         reply = await self._wire.complete(_CHAT, body, self._timeout_s)
-        self._count(reply.usage.count() if reply.usage else TokenCount())
+        self._count(reply.tokens or TokenCount())
         return reply
 
     def _count(self, tokens: TokenCount) -> None:
@@ -272,7 +274,18 @@ class _VllmProbe(_Probe):
             loud, quiet = [await self._rendered(model, switched) for switched in (True, False)]
         except UpstreamRejected:  # a gateway lets only /v1 through, or the template takes no switches
             return await super()._traits(model)
-        return traits if loud == quiet else msgspec.structs.replace(traits, quiet=_template_switches(on=False))
+        switches = {} if loud == quiet else _template_switches(on=False)
+        opened = await self._opens_thought(model, quiet)
+        return msgspec.structs.replace(traits, quiet=switches, opened=opened)
+
+    async def _opens_thought(self, model: str, rendered: tuple[int, ...]) -> bool:
+        """Whether the prompt ends with the beginning of a thought, so that a reply may hold its end alone."""
+        body = {"model": model, "tokens": rendered[-_TAIL_TOKENS:]}
+        try:
+            tail = await self._wire.post("/detokenize", body, "prompt", str, self._timeout_s)
+        except (UpstreamRejected, UpstreamBadReply):
+            return False
+        return tail.rstrip().endswith("<think>")
 
     async def _rendered(self, model: str, switched: bool) -> tuple[int, ...]:
         body = {"model": model, "messages": messages(_GREETING), **_template_switches(on=switched)}
@@ -343,8 +356,8 @@ class _OllamaProbe(_Probe):
 
 def _thinks(reply: Completion) -> bool:
     message = reply.choices[0].message
-    counted = reply.usage.count().thinking if reply.usage else 0
-    return message.thought or counted > 0 or (message.content or "").lstrip().startswith("<think>")
+    counted = reply.tokens.thinking if reply.tokens else 0
+    return message.thought or counted > 0 or message.text.lstrip().startswith("<think>")
 
 
 def _template_switches(*, on: bool) -> Body:

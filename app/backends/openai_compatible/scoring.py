@@ -150,7 +150,7 @@ class LogprobScorer:
     ) -> Scoring:
         if not any(scores):
             raise UpstreamBadReply(self._wire.peer.name, f"{self._wire.peer.name} reported no log-probabilities")
-        counts = (completion.usage.count() for completion in completions if completion.usage)
+        counts = (completion.tokens or TokenCount() for completion in completions)
         return Scoring(scores=scores, tokens=sum(counts, TokenCount()), requests=requests)
 
 

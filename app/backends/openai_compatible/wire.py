@@ -102,6 +102,14 @@ class Wire:
                 stream_cls=AsyncStream[object],
             )
         try:
+            if "json" in chunks.response.headers.get("content-type", ""):
+                # No stream: an error with a status of 200, or the whole reply of a server that cannot stream.
+                async with self._seam(until - asyncio.get_running_loop().time()):
+                    content = await chunks.response.aread()
+                    whole = _COMPLETION.decode(content) if content.lstrip().startswith(b"{") else None
+                if whole is not None:
+                    yield whole
+                    return
             while (chunk := await self._next(chunks, until)) is not None:
                 yield chunk
         finally:
@@ -109,8 +117,8 @@ class Wire:
 
     def check(self, completion: Completion, tokens: TokenCount | None = None) -> None:
         """Raise the error that a gateway sent with a status of 200."""
-        if completion.error:
-            raise named_error(completion.error, self.peer, tokens)
+        if completion.failure:
+            raise named_error(completion.failure, self.peer, tokens)
 
     async def aclose(self) -> None:
         """Close the connections."""
