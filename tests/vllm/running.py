@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -96,11 +96,14 @@ class RunningVllm:
 
 @contextmanager
 def real_vllm(
-    folder: Path, environ: Mapping[str, str], make: "Callable[[Path], Path] | None" = None
+    folder: Path,
+    environ: Mapping[str, str],
+    make: "Callable[[Path], Path] | None" = None,
+    options: Sequence[str] = (),
 ) -> Iterator[RunningVllm]:
     """One that `environ` says is running, or a new one with its model and log in `folder`. Raises VllmFailed.
 
-    `make` writes another model than the tiny Gemma to a folder, for a server of its own.
+    `make` writes another model than the tiny Gemma to a folder, for a server of its own, with `options` as well.
     """
     if environ.get(RUNNING) and make is None:
         with closing(RunningVllm(environ[RUNNING])) as server:
@@ -111,11 +114,11 @@ def real_vllm(
     from tests.vllm.tiny_gemma import make_tiny_gemma  # takes seconds to import
 
     model, log = (make or make_tiny_gemma)(folder / "model"), folder / "vllm.log"
-    port = _free_port()
+    port = free_port()
     command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--model", str(model), *OPTIONS],
+            [*command, "--model", str(model), *OPTIONS, *options],
             env={**environ, **ENVIRON},
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -149,7 +152,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

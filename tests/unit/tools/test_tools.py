@@ -1,5 +1,6 @@
 """How `.venv` is made and brought up to date, with a pip that only writes down what it is told."""
 
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from tools.constraints import pinned_torch, pins
 from tools.pip import InstallFailed, pip_install, show
+from tools.real_models import join, missing_here
 from tools.venvs import Stamp
 from tools.vllm_cpu import needed, refuse_machine
 
@@ -291,3 +293,22 @@ def _wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_weights_are_joined_and_checked(tmp_path: Path) -> None:
+    """Parts become one file only if its hash is right; what is wrong is not left there."""
+    whole, wrong, hashed = tmp_path / "model", tmp_path / "wrong", hashlib.sha256(b"ab").hexdigest()
+    for name, data in (("1", b"a"), ("2", b"b"), ("3", b"c")):
+        (tmp_path / name).write_bytes(data)
+    join([tmp_path / "1", tmp_path / "2"], whole, hashed)
+    with pytest.raises(InstallFailed, match="its hash differs"):
+        join([tmp_path / "3"], wrong, hashed)
+    assert whole.read_bytes() == b"ab"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("place", [("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")])
+def test_llama_cpp_is_where_its_wheels_are(place: tuple[str, str]) -> None:
+    """Elsewhere the tests with real models are skipped, and say why."""
+    assert missing_here(*place) == ""
+    assert "Windows" in missing_here("Windows", place[1])
