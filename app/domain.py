@@ -361,21 +361,21 @@ SCOPES: frozenset[str] = frozenset(get_args(Scope))
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """On whose behalf something is done: the name of an API key, the request's id, and what of the index it may see.
 
-    `backends` are those it may use, None: all.
+    `backends` are those it may use, None: all. Nothing that a caller may do is a default.
     """
 
-    key: str = "anonymous"
+    key: str
     request_id: str = ""
     audience: Audience
-    scopes: frozenset[str] = SCOPES
-    backends: tuple[str, ...] | None = None
+    scopes: frozenset[str]
+    backends: tuple[str, ...] | None
 
     def may_use(self, backend: str) -> bool:
         """Whether its key is for this backend."""
         return self.backends is None or backend in self.backends
 
 
-ANONYMOUS = Caller(audience=EVERYTHING)
+ANONYMOUS = Caller(key="anonymous", audience=EVERYTHING, scopes=SCOPES, backends=None)
 """Whoever calls where no keys are asked for, or from this machine: an operator."""
 
 

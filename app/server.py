@@ -453,7 +453,8 @@ class Server(uvicorn.Server):
     def _announce_url(self, url: str) -> None:
         """On a terminal a line for people, else an event for the log."""
         if sys.stderr.isatty():
-            sys.stderr.write(f"{_startup_message(self._services.settings.service, url)}\n")
+            service, keyed = self._services.settings.service, self._services.access.keyed
+            sys.stderr.write(f"{startup_message(service, url, keyed=keyed)}\n")
         else:
             log.info(f"running on {url}")
 
@@ -489,15 +490,17 @@ async def _freeze_heap(services: Services) -> None:
     log.info("warmed up", objects=gc.get_freeze_count())
 
 
-def _startup_message(service: ServiceSettings, url: str) -> str:
+def startup_message(service: ServiceSettings, url: str, *, keyed: bool) -> str:
+    """Where the service is, and whom it serves where that is not this machine alone."""
     line = f"Winnow is listening on {url} (API reference: {url}/schema); Ctrl-C stops it."
     if is_loopback(service.host):
         return line
-    whom = (
-        "all who reach it"
-        if service.allow_anonymous
-        else "programs on this machine; WINNOW_ALLOW_ANONYMOUS=1 lets others in"
-    )
+    if keyed:
+        whom = "those who send a key; `winnow keys` lists them"
+    elif service.allow_anonymous:
+        whom = "all who reach it"
+    else:
+        whom = "programs on this machine; `winnow keys create` makes a key for others"
     return f"{line}\nIt listens on {service.host} and serves {whom}."
 
 

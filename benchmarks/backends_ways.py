@@ -17,11 +17,10 @@ from app.backends.pool import BackendPool
 from app.backends.router import Router
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings
 from app.config.settings import FetchSettings
-from app.domain import Caller, ChatDone, ChatTask, TextDelta, Turn
+from app.domain import ANONYMOUS, ChatDone, ChatTask, TextDelta, Turn
 from app.services.chat import ChatService
 from app.services.fetch import Fetcher
 from app.services.pictures import Pictures
-from indexing.documents import EVERYTHING
 
 Ask = Callable[[str], Awaitable[str]]
 """Sends a text and returns what was said to it."""
@@ -123,7 +122,7 @@ def _whole(router: Router) -> Way:
         return router
 
     tasks = ChatService(given, "auto", PLENTY_S, Pictures(Fetcher(FetchSettings())))
-    caller = Caller(request_id="benchmark", audience=EVERYTHING)
+    caller = msgspec.structs.replace(ANONYMOUS, request_id="benchmark")
 
     def asking(text: str) -> ChatTask:
         return ChatTask(messages=(Turn("user", text),), max_output_tokens=MOST_TOKENS)

@@ -47,6 +47,9 @@ class SilentMetrics(Metrics):
     def request_ended(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
         pass
 
+    def refused(self, kind: str) -> None:
+        pass
+
     def stage(self, name: str, seconds: float) -> None:
         pass
 

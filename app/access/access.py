@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 
+import msgspec
 import structlog
 
 from app.access.key_file import KEY_FILE, KeyFile, Stamp
@@ -16,7 +17,6 @@ from app.backends.settings import KeyBudget
 from app.config.settings import AccessSettings
 from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
-from indexing.documents import EVERYTHING
 from indexing.errors import StoreUnavailable
 
 REFRESH_S = 0.25
@@ -91,7 +91,7 @@ class Access:
         """
         if operator:
             key = OPERATOR if self.keyed else ANONYMOUS.key
-            return Caller(key=key, scopes=SCOPES | {OPERATOR}, audience=EVERYTHING)
+            return msgspec.structs.replace(ANONYMOUS, key=key, scopes=SCOPES | {OPERATOR})
         if self._failure is not None:
             raise self._failure
         if not self.keyed or (self._settings.loopback and local and not tokens):
@@ -172,7 +172,7 @@ class Access:
     def _owner(self, token: str) -> Caller:
         digest = digest_of(token)
         if secrets.compare_digest(digest, self._admin or _NOBODY):
-            return Caller(key=ENVIRONMENT, audience=EVERYTHING)
+            return msgspec.structs.replace(ANONYMOUS, key=ENVIRONMENT)
         match = TOKEN.fullmatch(token)
         key = self._keys.get(match["id"]) if match else None
         if key is None or not key.accepts(digest, self._now()):

@@ -158,6 +158,8 @@ class Budgets:
         )
         self.named_keys = frozenset(budgets.keys)
         """Those that the settings name."""
+        self.refused: Counter[Scope] = Counter({"total": 0, "backend": 0, "key": 0})
+        """Calls, by whose budget was spent."""
         self._others = others
         self._now = now
         self._own: Counter[tuple[str, BudgetKey]] = Counter()
@@ -171,7 +173,9 @@ class Budgets:
             keys = budget_keys(backend, key)
             spent = [limit for payer in keys for limit in self._of(payer) if self._is_spent(limit, at)]
             if spent:
-                raise self._exceeded(max(spent, key=lambda limit: seconds_left(at, limit.period)), at)
+                latest = max(spent, key=lambda limit: seconds_left(at, limit.period))
+                self.refused[latest.key.scope] += 1
+                raise self._exceeded(latest, at)
             self._reserved.update(dict.fromkeys(keys, max_pico))
         return Reservation(backend, key, max_pico)
 

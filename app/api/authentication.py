@@ -14,7 +14,7 @@ from app.access.access import Access
 from app.access.keys import OPERATOR
 from app.api.request import caller_of
 from app.domain import Caller, Scope
-from app.errors import NotAllowed
+from app.errors import NotAllowed, NotAuthenticated, RateLimited
 from app.instance import TOKEN_HEADER, Presence
 
 PUBLIC = "public"
@@ -24,6 +24,9 @@ ANY = "any"
 """The scope of routes that every key may use."""
 
 ROUTE_SCOPES = frozenset((*get_args(Scope), OPERATOR, PUBLIC, ANY))
+
+REFUSALS = {NotAuthenticated: "key", NotAllowed: "scope", RateLimited: "rate"}
+"""What the metrics call them."""
 
 _KEY_HEADERS = (b"x-api-key", b"api-key")
 _TOKEN_HEADER = TOKEN_HEADER.lower().encode()
@@ -60,19 +63,24 @@ def _is_operator(headers: Iterable[tuple[bytes, bytes]], presence: Presence | No
 def guard_of(access: Callable[[], Access]) -> Guard:
     """The guard of every route, called before the body is read. It raises NotAuthenticated, NotAllowed, RateLimited."""
 
-    def require_scope(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    def require(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         needed = scopes_of(handler)
         if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
             return
-        connection.scope["state"]["needed"] = needed
-        caller = caller_of(connection)
-        if ANY not in needed:
-            need(caller, *needed)
-        if "metrics" not in needed:  # a rate that was set for searches must not refuse the scrape
-            connection.scope["state"]["rated"] = True
-            access().admit(caller)
+        state = connection.scope["state"]
+        state["needed"] = needed
+        try:
+            caller = caller_of(connection)
+            if ANY not in needed:
+                need(caller, *needed)
+            if "metrics" not in needed:  # a rate that was set for searches must not refuse the scrape
+                state["rated"] = True
+                access().admit(caller)
+        except (NotAuthenticated, NotAllowed, RateLimited) as exc:
+            state["refused"] = REFUSALS[type(exc)]
+            raise
 
-    return require_scope
+    return require
 
 
 def need(caller: Caller, *scopes: str) -> None:

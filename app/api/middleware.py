@@ -106,6 +106,8 @@ class RequestMiddleware:
         finally:
             OBSERVER.reset(observed)
             seconds = perf_counter() - started
+            if "refused" in state:
+                metrics.refused(state["refused"])
             metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
             _end_span(span, scope, state)
             _log_line(scope, method, state, 1000 * seconds)
@@ -150,6 +152,7 @@ class RequestMiddleware:
         try:
             await self._identify(scope)
         except NotAllowed as exc:
+            scope["state"]["refused"] = "place"
             await _refuse(exc, scope, send)
             return
         if (allowed := preflight(scope, self._settings)) is None:

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from app.domain import Caller, Query, RankingOptions, SearchResult
+from app.domain import ANONYMOUS, Query, RankingOptions, SearchResult
 from app.errors import InvalidRequest, MissingCapability
 from app.evaluation.data import DataSet, EvalQuestion, digest_of, sample
 from app.evaluation.models import CalibrateOptions
@@ -38,9 +38,9 @@ from app.ranking.models import Calibration
 from app.ranking.prompts import PROMPT_VERSION
 from app.ranking.scoring import score_of
 from app.wiring import Services
-from indexing.documents import EVERYTHING, Document
+from indexing.documents import Document
 
-CALLER = Caller(key="calibrate", audience=EVERYTHING)
+CALLER = msgspec.structs.replace(ANONYMOUS, key="calibrate")
 
 _DEADLINE_MS = 60_000
 

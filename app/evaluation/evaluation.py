@@ -12,7 +12,7 @@ import numpy as np
 from app.answering import prompts as prompting
 from app.answering.verification import model_check as check_prompts
 from app.backends.router import EXTRACTIVE, NONE
-from app.domain import BackendUse, Caller, Query, Question, total_usage
+from app.domain import ANONYMOUS, BackendUse, Query, Question, total_usage
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
 from app.evaluation.metrics import figure, gain
@@ -30,9 +30,9 @@ from app.evaluation.runner import (
 from app.ranking import prompts as ranking
 from app.services import expansion
 from app.wiring import Services
-from indexing.documents import EVERYTHING, Document
+from indexing.documents import Document
 
-CALLER = Caller(key="eval", audience=EVERYTHING)
+CALLER = msgspec.structs.replace(ANONYMOUS, key="eval")
 BASELINE = NONE.name
 
 CANDIDATES = 50

@@ -23,13 +23,12 @@ from app.backends.client import BackendClient
 from app.backends.registry import provider_of
 from app.backends.settings import KeyBudget
 from app.config.settings import Settings
-from app.domain import BackendUse, Caller, RankingOptions, TokenCount
+from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, TokenCount
 from app.errors import MissingCapability, UnknownBackend, UpstreamBadReply, WinnowError
 from app.instance import installed_version
 from app.ranking.models import candidate_of
 from app.wiring import Services, build_services
 from indexing.concurrency import together
-from indexing.documents import EVERYTHING
 
 STAGE = "bench"
 
@@ -122,7 +121,7 @@ def _planned(settings: Settings, prices: Prices, name: str) -> Planned:
 @asynccontextmanager
 async def bench_services(settings: Settings, planned: Sequence[Planned]) -> AsyncIterator[tuple[Services, Caller]]:
     """Services that try nothing twice, and a caller who can spend no more than what was planned."""
-    caller = Caller(key=f"bench {datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", audience=EVERYTHING)
+    caller = msgspec.structs.replace(ANONYMOUS, key=f"bench {datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
     once = {
         name: msgspec.structs.replace(backend, retries=0, hedge_after_s=None)
         for name, backend in settings.backends.items()

@@ -24,6 +24,7 @@ _BUDGET = ("scope", "name", "period")
 
 # counted as it happens
 REQUESTS = Family("winnow_requests_total", "counter", "Requests answered.", ("method", "route", "status"))
+REFUSED = Family("winnow_requests_refused_total", "counter", "Requests of callers who were not let in.", ("kind",))
 REQUEST_TIME = Family(
     "winnow_request_duration_seconds", "histogram", "From a request's head to the end of its response.", ("route",)
 )
@@ -67,6 +68,7 @@ DISK_RESERVE = Family("winnow_disk_reserve_bytes", "gauge", "Below so much free 
 BUDGET_LIMIT = Family("winnow_budget_limit_usd", "gauge", "What may be spent in a period.", _BUDGET)
 BUDGET_SPENT = Family("winnow_budget_spent_usd", "gauge", "What has been spent in it.", _BUDGET)
 BUDGET_RESERVED = Family("winnow_budget_reserved_usd", "gauge", "What calls in flight may cost at most.", _BUDGET)
+BUDGET_REFUSED = Family("winnow_budget_refused_total", "counter", "Calls that a spent budget refused.", ("scope",))
 LEDGER_WRITTEN = Family("winnow_ledger_written_total", "counter", "Calls written to the ledger.")
 LEDGER_LOST = Family("winnow_ledger_lost_total", "counter", "Calls that the ledger could not keep.")
 LEDGER_PENDING = Family("winnow_ledger_pending", "gauge", "Calls that wait to be written to the ledger.")

@@ -138,6 +138,7 @@ class Metrics:
         self._models: dict[str, Names] = {}
         self._in_progress = 0
         self._requests = Counts(families.REQUESTS)
+        self._refused = Counts(families.REFUSED)
         self._request_time = Durations(families.REQUEST_TIME)
         self._stage_time = Durations(families.STAGE_TIME)
         self._degraded = Counts(families.DEGRADED)
@@ -158,6 +159,10 @@ class Metrics:
         self._in_progress -= 1
         self._requests.add(method, route, CLIENT_GONE if status is None else str(status))
         self._request_time.observe(route, seconds=seconds)
+
+    def refused(self, kind: str) -> None:
+        """A caller was not let in."""
+        self._refused.add(kind)
 
     def stage(self, name: str, seconds: float) -> None:
         """See `Observer`."""
@@ -196,7 +201,7 @@ class Metrics:
         for family, labels, value in readings:
             by_family.setdefault(family, []).append((labels, value))
         counted: tuple[Counts | Durations, ...] = (
-            *(self._requests, self._request_time, self._stage_time, self._degraded),
+            *(self._requests, self._refused, self._request_time, self._stage_time, self._degraded),
             *(self._calls, self._call_time, self._first_token, self._tokens, self._dollars),
         )
         lines = [line for one in counted for line in one.lines()]

@@ -80,6 +80,8 @@ class Monitoring:
             yield families.CACHE, (name, "miss"), float(cache.misses)
         yield from _jobs(self._state.jobs)
         yield from _budgets(self._state.accounts.budgets.states(), self._state.accounts.budgets.named_keys)
+        for scope, count in self._state.accounts.budgets.refused.items():
+            yield families.BUDGET_REFUSED, (scope,), float(count)
         yield from _ledger(self._state.accounts)
 
     def _text(self, readings: Sequence[Reading]) -> bytes:

@@ -129,9 +129,9 @@ def spread_pages(candidates: Sequence[Candidate]) -> list[Candidate]:
     spread = []
     for candidate in candidates:
         page = candidate.passage.page
-        above = 0 if page is None else seen[candidate.passage.document_id, page]
+        above = 0 if page is None else seen[candidate.passage.key, page]
         if page is not None:
-            seen[candidate.passage.document_id, page] += 1
+            seen[candidate.passage.key, page] += 1
         spread.append(_weakened(candidate, SAME_PAGE**above) if above else candidate)
     return sorted(spread, key=lambda one: (-(one.fused or 0.0), one.passage.id))
 

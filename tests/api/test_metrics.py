@@ -7,6 +7,7 @@ import httpx
 import msgspec
 import pytest
 
+from app.access.keys import KeyRequest
 from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget, PriceSettings
 from app.services.monitoring import MAX_COLLECTIONS, Monitoring
 from app.wiring import Services
@@ -71,6 +72,23 @@ async def test_strangers_may_not_read_it(services: Services, app: object) -> Non
     """As long as there are no keys, only programs on this machine."""
     async with local_client(app, host="203.0.113.7") as client:  # type: ignore[arg-type]
         assert (await client.get("/metrics")).status_code == 403
+
+
+async def test_refused_callers_are_counted_by_the_reason(services: Services, client: httpx.AsyncClient) -> None:
+    """Also those whose path nobody serves, and whom the client's own format answers with another status."""
+    await client.get("/version", headers={"Origin": "https://evil.example"})
+    for name, scopes in (("searching", ("search",)), ("watching", ("metrics",))):
+        request = KeyRequest(name=name, scopes=scopes, requests_per_minute=2)  # type: ignore[arg-type]
+        token = services.access.file.create(request)[1]
+        services.access.load()
+        for _ in range(3):
+            await client.get("/version", headers={"X-API-Key": token})
+    await client.get("/collections", headers={"X-API-Key": token})
+    await client.post("/retrieval", headers={"X-API-Key": "wrong"}, json={})
+    assert (await client.get("/health/live")).status_code == 200
+    response = await client.get("/metrics", headers={"X-API-Key": token})
+    refused = {labels["kind"]: value for labels, value in samples(response.content)["winnow_requests_refused_total"]}
+    assert refused == {"place": 1, "rate": 2, "scope": 1, "key": 1}
 
 
 async def test_calls_of_models_are_counted_with_tokens_and_dollars(tmp_path: Path) -> None:

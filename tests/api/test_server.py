@@ -13,7 +13,7 @@ import pytest
 
 from app.config.settings import ServiceSettings
 from app.instance import announce, find_service, presence_at
-from app.server import server_config
+from app.server import server_config, startup_message
 from tests.fakes.running import RunningServer
 
 
@@ -156,3 +156,18 @@ def test_broken_requests_do_no_harm(server: RunningServer, sent: bytes) -> None:
 def test_an_idle_connection_outlasts_the_clients_patience() -> None:
     """Who closes first must be the client or its proxy, of which the most patient waits a minute by default."""
     assert server_config(None, ServiceSettings()).timeout_keep_alive > 60
+
+
+@pytest.mark.parametrize(
+    ("host", "anonymous", "keyed", "said"),
+    [
+        ("127.0.0.1", False, False, "Ctrl-C stops it."),
+        ("192.0.2.1", False, False, "serves programs on this machine; `winnow keys create` makes a key for others."),
+        ("192.0.2.1", True, False, "serves all who reach it."),
+        ("192.0.2.1", True, True, "serves those who send a key; `winnow keys` lists them."),
+    ],
+)
+def test_the_start_message_says_whom_the_service_serves(host: str, anonymous: bool, keyed: bool, said: str) -> None:
+    """As it is: where there are keys, nobody is served without one."""
+    service = ServiceSettings(host=host, allow_anonymous=anonymous)
+    assert startup_message(service, "http://127.0.0.1:8000", keyed=keyed).endswith(said)

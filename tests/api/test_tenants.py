@@ -237,6 +237,16 @@ async def test_links_to_documents_of_tenants_open(parties: Parties) -> None:
     assert {link.partition("&tenant=")[2][0] for link in opened} == {"a", "b"}
 
 
+async def test_other_formats_tell_documents_of_one_id_apart(parties: Parties) -> None:
+    """RAGFlow counts the passages of each, in what the operator finds."""
+    for tenant, name in ((parties.a, "a.txt"), (parties.b, "b.txt")):
+        await put(tenant, {"id": "same", "text": "The ore is mined in the north.", "source": name})
+    body = {"question": "ore mined north", "dataset_ids": ["shared"], "similarity_threshold": 0}
+    found = (await parties.operator.post("/api/v1/retrieval", json=body)).json()["data"]
+    documents = sorted((one["doc_name"], one["doc_id"], one["count"]) for one in found["doc_aggs"])
+    assert documents == [("a.txt", "same", 1), ("b.txt", "same", 1)]
+
+
 def citation_of(hit: dict[str, Any]) -> Citation:
     place = {"page": None, "start": 0, "end": 3, "quote": "The", "answer_start": 0, "answer_end": 3}
     return Citation(marker=1, result_id=hit["id"], document_id=hit["document_id"], source=hit["source"], **place)

@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from app.cli.batch.journal import Journal, Origin
+from app.cli.batch.journal import SUFFIX, CannotWrite, Journal, Origin
 from app.cli.batch.run import Judge, Run
 from app.cli.batch.texts import Item, fingerprint, items_of, rest_of
 from app.cli.render import clean, duration
 from app.cli.session import judge_later, judge_lines
 from app.cli.terminal import counted, current_settings, dollars, err, run
 from app.config.settings import Settings
-from app.errors import InvalidRequest, WinnowError
+from app.errors import ConfigError, InvalidRequest
 
 BATCHES_SUFFIX = ".batches.json"
 """Of the file beside the output that knows the batches that are not collected yet."""
@@ -96,7 +96,8 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
     Exits with SOME_FAILED if texts failed or the budget left some. Raises InvalidRequest, Conflict, Stopped.
     """
     assert file.out is not None  # noqa: S101 - the command has looked
-    source = _source(given, file.out)
+    settings, target = current_settings(), file.out.resolve()  # the file of a link, not the link, is replaced at last
+    source = _source(given, target)
     if file.batch and file.budget_usd is not None:
         raise InvalidRequest("--budget does not go with --batch: what a batch costs is known when it is done")
     total = sum(1 for _ in items_of(source, file.field))
@@ -107,18 +108,46 @@ def work_through(command: str, given: str, options: Mapping[str, Any], file: Fil
         options=dict(options),
         fingerprint=fingerprint(source),
     )
-    with closing(Journal(file.out, origin, restart=file.restart)) as journal:
+    with closing(Journal(target, origin, restart=file.restart)) as journal:
+        if file.restart:
+            _forget(target)
         items = rest_of(source, file.field, journal.done, journal.last_id)
-        if not (file.retry_failed and journal.failed):
-            _fill(journal, items, total, file)
-            return
-        with closing(Journal(file.out.with_name(file.out.name + RETRY_SUFFIX), origin)) as retry:
-            items = islice(journal.settled(items_of(source, file.field)), retry.done, None)
-            try:
-                _fill(retry, items, total, file)
-            finally:
-                if retry.done == total:
-                    retry.replace(journal)
+        try:
+            if file.retry_failed and journal.failed:
+                _retry(settings, journal, source, total, file)
+            else:
+                _fill(settings, journal, items, total, file)
+        except (ConfigError, InvalidRequest):
+            if not _plan_of(target).exists():
+                journal.discard_if_new()
+            raise
+
+
+def _retry(settings: Settings, journal: Journal, source: Path, total: int, file: FileOptions) -> None:
+    """Try the failed texts again, in a file beside the output that takes its place when it is whole."""
+    with closing(Journal(_beside(journal.path, RETRY_SUFFIX), journal.origin)) as retry:
+        items = islice(journal.settled(items_of(source, file.field)), retry.done, None)
+        try:
+            _fill(settings, retry, items, total, file)
+        finally:
+            if retry.done == total:
+                retry.replace(journal)
+
+
+def _forget(out: Path) -> None:
+    """Remove what an earlier run has left beside the output."""
+    retry = _beside(out, RETRY_SUFFIX)
+    for left in (retry, _beside(retry, SUFFIX), _plan_of(retry), _plan_of(out)):
+        left.unlink(missing_ok=True)
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
+
+
+def _plan_of(out: Path) -> Path:
+    """The file that knows the batches of this output."""
+    return _beside(out, BATCHES_SUFFIX)
 
 
 def _source(given: str, out: Path) -> Path:
@@ -130,16 +159,15 @@ def _source(given: str, out: Path) -> Path:
     return source
 
 
-def _fill(journal: Journal, items: Iterator[Item], total: int, file: FileOptions) -> None:
+def _fill(settings: Settings, journal: Journal, items: Iterator[Item], total: int, file: FileOptions) -> None:
     """Have the items judged, and say what came of it. Exits with SOME_FAILED."""
-    settings, command, options = current_settings(), journal.origin.command, journal.origin.options
+    command, options = journal.origin.command, journal.origin.options
     try:
         with _View(err, journal, total) as view:
             working = Run(journal, items, ALL if file.batch else file.concurrency, file.budget_usd, view.show)
             judge = _judge(settings, command, {**options, "concurrency": file.concurrency})
             if file.batch:
-                plan = journal.path.with_name(journal.path.name + BATCHES_SUFFIX)
-                judge = _judge_later(settings, command, options, plan, journal.origin.token)
+                judge = _judge_later(settings, command, options, _plan_of(journal.path), journal.origin.token)
             if journal.done < total:
                 run(_guarded(working, judge, view))
     finally:
@@ -162,7 +190,7 @@ async def _guarded(working: Run, judge: Judge, view: "_View") -> None:
     try:
         await working.work(judge)
     except OSError as exc:
-        raise WinnowError(f"the output cannot be written: {exc.strerror}; what is written stays") from exc
+        raise CannotWrite(f"the output cannot be written: {exc.strerror}; what is written stays") from exc
     except asyncio.CancelledError:
         view.stop()
         err.print("stopped; the same command goes on from here", highlight=False)

@@ -15,9 +15,13 @@ import msgspec
 import portalocker
 
 from app.cli.batch.texts import Fingerprint, Item
-from app.errors import Conflict, InvalidRequest
+from app.errors import Conflict, InvalidRequest, WinnowError
 
 SUFFIX = ".run.json"
+
+
+class CannotWrite(WinnowError):
+    """The disk takes no more: it is full, say. What is written stays."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +50,9 @@ class Journal:
     """The output file, locked for this process. `done` rows are in it, of which `failed` are errors."""
 
     def __init__(self, path: Path, origin: Origin, *, restart: bool = False) -> None:
-        """Open it and go on where it ends. Raises Conflict where it is of something else, or in use."""
+        """Open it and go on where it ends. Raises Conflict where it is of something else, or in use; CannotWrite."""
         self.path = path
+        self._new = not path.exists()
         self._origin_path = path.with_name(path.name + SUFFIX)
         self.done = self.failed = 0
         self.cost_usd = 0.0
@@ -61,8 +66,10 @@ class Journal:
             self.origin = msgspec.structs.replace(origin, token=token)
             self._read()
             self._say_origin()
-        except BaseException:
+        except BaseException as exc:
             self._file.close()
+            if isinstance(exc, OSError):
+                raise CannotWrite(f"{path} cannot be written: {exc.strerror}") from exc
             raise
 
     def append(self, row: bytes, written: Written) -> None:
@@ -83,6 +90,12 @@ class Journal:
         """Take the other one's place, once this one is whole."""
         self.path.replace(other.path)
         self._origin_path.replace(other._origin_path)
+
+    def discard_if_new(self) -> None:
+        """Remove an output that this run has begun, if there is nothing in it."""
+        if self._new and not self.done:
+            self.path.unlink(missing_ok=True)
+            self._origin_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Have it on the disk."""

@@ -206,10 +206,13 @@ def _documents(ids: Sequence[str] | None) -> Filter | None:
 
 
 def _documents_of(hits: Sequence[tuple[str, Hit]]) -> list[dict[str, Any]]:
-    """How many of the passages each document has: by falling count, then in the order of their best passages."""
-    counts = Counter(hit.document_id for _, hit in hits)
-    names = {hit.document_id: file_of(hit) for _, hit in reversed(hits)}
-    return [{"doc_name": names[one], "doc_id": one, "count": count} for one, count in counts.most_common()]
+    """How many of the passages each document has: by falling count, then in the order of their best passages.
+
+    Documents of different collections or tenants may have the same id.
+    """
+    documents = [(collection, hit.tenant or "", hit.document_id) for collection, hit in hits]
+    names = {one: file_of(hit) for one, (_, hit) in zip(reversed(documents), reversed(hits), strict=True)}
+    return [{"doc_name": names[one], "doc_id": one[-1], "count": n} for one, n in Counter(documents).most_common()]
 
 
 @post(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.access.access import REFRESH_S, Access
@@ -11,7 +12,6 @@ from app.access.keys import KeyRequest, new_token
 from app.config.settings import AccessSettings
 from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated
-from indexing.documents import EVERYTHING
 from indexing.errors import StoreUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -107,7 +107,7 @@ async def test_what_another_process_changes_is_noticed(access: Access, times: Ti
         identify(access)
     with pytest.raises(NotAuthenticated, match="revoked"):
         await access.confirm(caller)
-    await access.confirm(Caller(audience=EVERYTHING, key="operator"))
+    await access.confirm(msgspec.structs.replace(ANONYMOUS, key="operator"))
 
 
 async def test_what_this_process_changes_counts_at_once(access: Access) -> None:
@@ -161,7 +161,9 @@ def test_a_damaged_file_keeps_the_service_from_starting(access: Access) -> None:
 async def test_the_operator_needs_no_key(access: Access) -> None:
     """But is named where others are."""
     await access.refresh()
-    assert access.identify((), operator=True, local=True) == Caller(audience=EVERYTHING, scopes=SCOPES | {"operator"})
+    assert access.identify((), operator=True, local=True) == msgspec.structs.replace(
+        ANONYMOUS, scopes=SCOPES | {"operator"}
+    )
     access.file.create(SEARCHING)
     access.load()
     assert access.identify((), operator=True, local=True).key == "operator"
@@ -186,7 +188,7 @@ async def test_the_first_key_may_come_from_the_environment(home: Path, times: Ti
     for settings in (AccessSettings(admin_key=ADMIN_KEY), AccessSettings(admin_key_file=tmp_path / "secret")):
         access = Access(home, settings, times, times)
         await access.refresh()
-        assert identify(access, ADMIN_KEY) == Caller(audience=EVERYTHING, key="environment")
+        assert identify(access, ADMIN_KEY) == msgspec.structs.replace(ANONYMOUS, key="environment")
         with pytest.raises(NotAuthenticated):
             identify(access)
         with pytest.raises(NotAuthenticated):

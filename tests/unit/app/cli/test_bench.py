@@ -6,9 +6,8 @@ import msgspec
 from rich.console import Console
 
 from app.cli.bench import markdown_lines, show_benchmarks, why_not
-from app.domain import Caller
+from app.domain import ANONYMOUS
 from app.errors import BudgetExceeded
-from indexing.documents import EVERYTHING
 from tests.unit.app.accounting.test_benchmarks import MEASURED
 
 UNABLE = msgspec.structs.replace(
@@ -50,5 +49,5 @@ def test_the_limit_of_the_run_is_no_budget_of_the_settings() -> None:
     """Its key is made for the run; a budget of the user's is told as it is."""
     own = BudgetExceeded("the budget of the key 'bench 1' is spent: daily_usd in [budgets.keys.bench 1]", 60)
     theirs = BudgetExceeded("the budget of all is spent: daily_usd in [budgets]", 60)
-    assert "[budgets" not in why_not(own, Caller(audience=EVERYTHING, key="bench 1"))
-    assert why_not(theirs, Caller(audience=EVERYTHING, key="bench 1")) == str(theirs)
+    assert "[budgets" not in why_not(own, msgspec.structs.replace(ANONYMOUS, key="bench 1"))
+    assert why_not(theirs, msgspec.structs.replace(ANONYMOUS, key="bench 1")) == str(theirs)

@@ -30,6 +30,7 @@ def test_every_family_is_written_with_its_labels() -> None:
     metrics = Metrics()
     metrics.request_begun()
     metrics.request_ended("POST", "/search", 200, 0.02)
+    metrics.refused("key")
     metrics.stage("embed", 0.001)
     metrics.degraded("rank")
     metrics.called(Call(first_token_ms=50.0), TokenCount(input=10, cached=4, output=2, thinking=1), 0.5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from app.backends.base import Probed
@@ -9,7 +10,7 @@ from app.backends.client import BackendClient
 from app.backends.router import Backend, Backends, Route, Router
 from app.backends.settings import RoutingSettings
 from app.config.settings import RankingSettings
-from app.domain import ANONYMOUS, BackendUse, Caller, Fallback, RankingOptions
+from app.domain import ANONYMOUS, BackendUse, Fallback, RankingOptions
 from app.errors import (
     InvalidRequest,
     MissingCapability,
@@ -22,7 +23,6 @@ from app.errors import (
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import Reranker
 from app.services.ranking import Rankers, RankingOutcome, can_rank
-from indexing.documents import EVERYTHING
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.clients import make_client
 from tests.fakes.passage_reader import falling
@@ -69,7 +69,7 @@ async def rank(
         falling(9),
         10,
         options or RankingOptions(),
-        Caller(audience=EVERYTHING, key="ann", request_id="r1"),
+        msgspec.structs.replace(ANONYMOUS, key="ann", request_id="r1"),
     )
 
 

@@ -225,6 +225,14 @@ def test_a_page_does_not_crowd_out_the_others() -> None:
     assert all(one.score == pytest.approx((one.fused or 0) / 2) for one in spread)
 
 
+def test_pages_of_two_tenants_are_two() -> None:
+    """Their documents may have one id."""
+    found = [on_page("a", 7, 1.0), on_page("b", 7, 0.9)]
+    theirs = msgspec.structs.replace(found[1].passage, tenant="acme")
+    found[1] = msgspec.structs.replace(found[1], passage=theirs)
+    assert spread_pages(found) == found
+
+
 def test_without_pages_nothing_is_spread() -> None:
     """However many passages of a document there are."""
     found = [on_page(name, None, 1.0) for name in "abc"]

@@ -1,12 +1,14 @@
 """The output as a journal: going on, half-written rows, other files and options, two runs at once."""
 
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from app.cli.batch.journal import Journal, Origin, Written
+from app.cli.batch.journal import CannotWrite, Journal, Origin, Written
 from app.cli.batch.texts import Item, fingerprint
 from app.errors import Conflict, InvalidRequest
 
@@ -116,3 +118,38 @@ def test_good_rows_are_settled_and_failed_ones_are_not(tmp_path: Path, texts: Pa
     retry.close()
     journal.close()
     assert {path.name for path in tmp_path.iterdir()} == {"texts.txt", "out", "out.run.json"}
+
+
+def test_a_disk_that_is_full_keeps_what_is_whole(tmp_path: Path, texts: Path, disk_of: Callable[[int], None]) -> None:
+    """The row that did not fit is cut off by the next run, which goes on with it."""
+    out, size = tmp_path / "out", len(b"".join(ROWS))
+    written(out, texts).close()
+    journal = Journal(out, origin(texts))
+    disk_of(size + 5)
+    with pytest.raises(OSError, match="File too large"):
+        journal.append(b'{"id":3}\n', Written(id=3))
+    journal.close()
+    assert (journal.done, out.stat().st_size) == (2, size + 5)
+    disk_of(10**6)
+    journal = Journal(out, origin(texts))
+    assert (journal.done, journal.last_id) == (2, 2)
+    journal.append(b'{"id":3}\n', Written(id=3))
+    journal.close()
+    assert out.read_bytes() == b"".join(ROWS) + b'{"id":3}\n'
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_clear_error(
+    tmp_path: Path, texts: Path, disk_of: Callable[[int], None]
+) -> None:
+    """Not even the file that says what the output is of can be written."""
+    disk_of(10)
+    with pytest.raises(CannotWrite, match="File too large"):
+        Journal(tmp_path / "out", origin(texts))
+
+
+@pytest.fixture
+def disk_of() -> Iterator[Callable[[int], None]]:
+    """Makes the disk full once a file has so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
