@@ -77,7 +77,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     `key` tells records of one source apart: a record's own id, or its place as "#17"; "" for a source that is one
     document. For formats that are text already (txt, md, json, csv ...) `text` is the decoded file itself, unchanged,
     so that offsets are valid in the file; for the others it is what the reader extracted. `allowed` are the groups that
-    may see it, if not all of its tenant may.
+    may see it, if not all of its tenant may. `warnings` say, in a sentence each, what of its file is not in the text.
     """
 
     text: str
@@ -88,6 +88,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     pages: tuple[PageStart, ...] = ()
     metadata: Mapping[str, Any] = {}
     allowed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """32 hex digits over everything that a passage is made from."""

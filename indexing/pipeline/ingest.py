@@ -69,7 +69,7 @@ class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a document. `id` is null where none could be given. When it failed: `reason`, a stable code, and
-    `detail`.
+    `detail`. `warnings` say what of its file is not in the text.
     """
 
     id: str | None
@@ -78,6 +78,7 @@ class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
     passages: int = 0
     reason: str | None = None
     detail: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 async def put_documents(
@@ -298,7 +299,7 @@ async def _consider(
         name = path_of(owner).name if owner else file
         return _failed(record, "duplicate_id", f"the id is taken by a document of the file {name}"), None
     if earlier is not None and earlier.version == record.version and not unfinished:
-        return _unchanged(record, earlier.passages), None
+        return _unchanged(record, earlier.passages, document.warnings), None
     prepared = await prepare_submitted(context, record)
     if not prepared.passages:
         return _failed(record, "empty", "the document contains no text"), None
@@ -307,6 +308,7 @@ async def _consider(
         source=record.source,
         status="updated" if earlier else "created",
         passages=len(prepared.passages),
+        warnings=document.warnings,
     )
     return result, prepared
 
@@ -315,5 +317,7 @@ def _failed(record: DocumentRecord, reason: str, detail: str) -> DocumentResult:
     return DocumentResult(id=record.document_id, source=record.source, status="failed", reason=reason, detail=detail)
 
 
-def _unchanged(record: DocumentRecord, passages: int) -> DocumentResult:
-    return DocumentResult(id=record.document_id, source=record.source, status="unchanged", passages=passages)
+def _unchanged(record: DocumentRecord, passages: int, warnings: tuple[str, ...]) -> DocumentResult:
+    return DocumentResult(
+        id=record.document_id, source=record.source, status="unchanged", passages=passages, warnings=warnings
+    )

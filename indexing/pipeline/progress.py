@@ -55,7 +55,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
 
     "loading_model": the embedding model is being loaded, which takes seconds (or a download). "waiting": another run
     holds the index. "finishing": everything is written, and the index is being optimised or switched. "advice": what
-    would serve these documents better.
+    would serve these documents better, and what of a file could not be read.
     """
 
     stage: Literal["loading_model", "waiting", "finishing", "advice"]

@@ -14,7 +14,7 @@ from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id, path_of
-from indexing.pipeline.progress import Report
+from indexing.pipeline.progress import Notice, Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.limits import reading
 from indexing.readers.sandbox.pool import ReaderPool
@@ -98,6 +98,8 @@ class SourceReader:
                     await self.refuse(source.path, source.name, exc)
                     await self._remember(source, exc)
                     continue
+                for warning in dict.fromkeys(warning for document in documents for warning in document.warnings):
+                    self._report(Notice(stage="advice", detail=f"{source.name}: {warning}"))
                 await self._read_one(source, documents, queue)
         await queue.put(None)
 

@@ -45,7 +45,15 @@ async def test_a_document_is_created_updated_and_left_alone(client: httpx.AsyncC
     """The same content is `unchanged`, other content replaces it, and searches see the newest alone."""
     dental = {"id": "d", "text": "Dental cover starts at once.", "title": "Dental", "source": "handbook.pdf"}
     (created,) = await post(client, "life", dental)
-    expected = {"id": "d", "source": "handbook.pdf", "status": "created", "passages": 1, "reason": None, "detail": None}
+    expected = {
+        "id": "d",
+        "source": "handbook.pdf",
+        "status": "created",
+        "passages": 1,
+        "reason": None,
+        "detail": None,
+        "warnings": [],
+    }
     assert created == expected
     assert (await post(client, "life", dental))[0]["status"] == "unchanged"
     assert (await post(client, "life", {**dental, "text": "Dental cover starts later."}))[0]["status"] == "updated"

@@ -1,7 +1,7 @@
 """The layout of PDF pages: fragments of text -> headings, paragraphs, lists and tables in reading order. Pure.
 
     rows_of (lines.py)          fragments that stand on one line
-    without_running_margins     headers, footers and page numbers go
+    margins.py                  page numbers go, headers and footers after the first page, line numbers
     in_columns                  rows across two columns become one column after the other
     table_at                    runs of rows whose cells share columns
     _PageWriter                 the other rows become paragraphs, headings and list items
@@ -18,12 +18,11 @@ from statistics import median
 
 from indexing.readers.builder import TextWriter
 from indexing.readers.pdf.lines import CJK, HYPHEN, Fragment, Page, Row, joined, rows_of
+from indexing.readers.pdf.margins import without_line_numbers, without_running_lines
 
-_DIGITS = re.compile(r"\d+|\b[ivxlc]+\b")
-_PAGE_NUMBER = re.compile(r"^[-–—\s]*\d{1,4}[-–—\s]*$")
-_MARGIN_LINES = 3
 _BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
-_TERMINATED = re.compile(r"[.!?:;。！？：؟۔…][\"'”’)\]]*$")
+_TERMINATORS = frozenset(".!?:;。！？：؟۔…")
+_CLOSING = "\"'”’)]"
 _LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _LETTER = re.compile(r"[^\W\d_]")
 _HEADING_CHARACTERS = 160
@@ -32,50 +31,18 @@ _NEAR = 40
 
 
 def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
-    """Writes every page in reading order, without running headers and footers."""
-    rows_by_page = [downwards(rows_of(page)) for page in pages]
-    rows_by_page = without_running_margins(rows_by_page, [page.height for page in pages])
+    """Writes every page in reading order; headers, footers and stamps that run through the document once."""
+    rows_by_page = [downwards(rows_of(without_line_numbers(page))) for page in pages]
+    rows_by_page = without_running_lines(rows_by_page, [page.height for page in pages])
     style = _DocumentStyle(row for rows in rows_by_page for row in rows)
+    stamps: set[str] = set()
     for number, (page, rows) in enumerate(zip(pages, rows_by_page, strict=True), 1):
         writer.page(number)
         _PageWriter(writer, style).write(in_columns(rows, page.width))
-
-
-def without_running_margins(pages: list[list[Row]], heights: list[float]) -> list[list[Row]]:
-    """Drops the lines at the top and bottom that stand on most pages, page numbers in them aside."""
-    pages = [_without_page_number(rows, height) for rows, height in zip(pages, heights, strict=True)]
-    if len(pages) < 3:
-        return pages
-    seen: Counter[tuple[str, int]] = Counter()
-    for rows, height in zip(pages, heights, strict=True):
-        seen.update({_margin_key(row, height) for row in _margin(rows)})
-    needed = max(3, 0.4 * sum(1 for rows in pages if rows))
-    remaining = []
-    for rows, height in zip(pages, heights, strict=True):
-        margin = [row for row in _margin(rows) if _times_seen(seen, _margin_key(row, height)) >= needed]
-        remaining.append([row for row in rows if not any(row is dropped for dropped in margin)])
-    return remaining
-
-
-def _without_page_number(rows: list[Row], height: float) -> list[Row]:
-    """Drops a bare number at the very top or bottom of a page."""
-    edges = [min(rows, key=lambda row: row.top), max(rows, key=lambda row: row.bottom)] if len(rows) > 1 else []
-    numbers = [row for row in edges if _PAGE_NUMBER.match(row.text) and not 0.1 * height < row.top < 0.88 * height]
-    return [row for row in rows if not any(row is number for number in numbers)]
-
-
-def _margin(rows: list[Row]) -> list[Row]:
-    ordered = sorted(rows, key=lambda row: row.top)
-    return ordered if len(ordered) <= 2 * _MARGIN_LINES else ordered[:_MARGIN_LINES] + ordered[-_MARGIN_LINES:]
-
-
-def _margin_key(row: Row, height: float) -> tuple[str, int]:
-    return _DIGITS.sub("#", row.text.lower()), round(40 * row.top / max(height, 1.0))
-
-
-def _times_seen(seen: Counter[tuple[str, int]], key: tuple[str, int]) -> int:
-    text, place = key
-    return sum(seen[text, nearby] for nearby in (place - 1, place, place + 1))
+        for stamp in [one.text.strip() for one in page.fragments if one.askew]:
+            if stamp not in stamps:
+                stamps.add(stamp)
+                writer.add("paragraph", stamp)
 
 
 def downwards(rows: list[Row]) -> list[Row]:
@@ -268,11 +235,11 @@ class _PageWriter:
         step = row.top - above.top
         if step < -0.5 * row.size or step > 6 * row.size:
             # A new column: the sentence goes on if it was not over.
-            return bool(_TERMINATED.search(above.text.strip())) or not _continues(row.text.strip())
+            return _is_terminated(above.text) or not _continues(row.text.strip())
         leading = max(self._pitch, 1.05 * row.size)
         if step > 1.35 * leading:
             return True
-        ended = _TERMINATED.search(above.text.strip()) is not None
+        ended = _is_terminated(above.text)
         indented = row.left - above.left > 0.8 * row.size and len(self._lines) > 1
         return ended and (self._has_room(above, row) or indented)
 
@@ -319,6 +286,10 @@ class _PageWriter:
 
 def _is_upright(row: Row) -> bool:
     return row.bottom - row.top > 3 * row.size and row.right - row.left < 2 * row.size
+
+
+def _is_terminated(text: str) -> bool:
+    return text.rstrip().rstrip(_CLOSING)[-1:] in _TERMINATORS
 
 
 def _continues(text: str) -> bool:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -19,15 +20,19 @@ _LIGATURES = {
 }
 # PDFium loses the space where writing turns back from left-to-right to right-to-left.
 _LATIN_THEN_ARABIC = re.compile(r"(?<=[A-Za-z])(?=[\u0620-\u064a\u05d0-\u05ea])")
-# A gap of this many font heights separates columns or cells.
-_WIDE = 1.4
+WIDE = 1.4
+"""A gap of this many font heights separates columns or cells."""
 
 Glyph = tuple[str, float, float, float, float, int]
 """Character, left, top, right, bottom (points from the page's top left), index in PDFium's order."""
 
 
 class Fragment(msgspec.Struct, frozen=True):
-    """Text on one line without a wide gap in it. Points from the page's top left; `size` is the height of its font."""
+    """Text on one line without a wide gap in it. Points from the page's top left; `size` is the height of its font.
+
+    `askew`: it is turned against the rest of the page, as stamps and watermarks are. `index` is that of its first
+    character in PDFium's order.
+    """
 
     text: str
     left: float
@@ -36,52 +41,42 @@ class Fragment(msgspec.Struct, frozen=True):
     bottom: float
     size: float
     bold: bool = False
+    askew: bool = False
+    index: int = -1
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page's size in points and its fragments in the order of the file."""
+    """A page's size in points and its fragments in the order of the file.
+
+    `hidden` counts the characters of its file that nobody sees on the page.
+    """
 
     width: float
     height: float
     fragments: tuple[Fragment, ...]
+    hidden: int = 0
 
 
-class Row(msgspec.Struct):
-    """Fragments that stand on one line."""
+class Row:
+    """Fragments that stand on one line, from the first to the last."""
 
-    cells: list[Fragment]
+    __slots__ = ("bottom", "cells", "first", "left", "right", "size", "text", "top")
 
-    @property
-    def text(self) -> str:
+    def __init__(self, cells: Sequence[Fragment]) -> None:
+        self.cells = cells
+        self.first = first = cells[0]
         # White space at the end tells whether a word ends there, in scripts that divide words anywhere.
-        return " ".join([cell.text.strip() for cell in self.cells[:-1]] + [self.cells[-1].text.lstrip()])
-
-    @property
-    def first(self) -> Fragment:
-        return self.cells[0]
-
-    @property
-    def left(self) -> float:
-        return min(cell.left for cell in self.cells)
-
-    @property
-    def right(self) -> float:
-        return max(cell.right for cell in self.cells)
-
-    @property
-    def top(self) -> float:
-        return min(cell.top for cell in self.cells)
-
-    @property
-    def bottom(self) -> float:
-        return max(cell.bottom for cell in self.cells)
-
-    @property
-    def size(self) -> float:
-        return max(self.cells, key=lambda cell: len(cell.text)).size
+        self.text = first.text.lstrip()
+        self.left, self.top, self.right, self.bottom = first.left, first.top, first.right, first.bottom
+        self.size = first.size
+        if len(cells) > 1:
+            self.text = " ".join([cell.text.strip() for cell in cells[:-1]] + [cells[-1].text.lstrip()])
+            self.left, self.top = min(cell.left for cell in cells), min(cell.top for cell in cells)
+            self.right, self.bottom = max(cell.right for cell in cells), max(cell.bottom for cell in cells)
+            self.size = max(cells, key=lambda cell: len(cell.text)).size
 
 
-def fragments_of_line(line: Sequence[Glyph], bold: bool) -> Iterator[Fragment]:
+def fragments_of_line(line: Sequence[Glyph], bold: bool, askew: bool = False) -> Iterator[Fragment]:
     """Cuts a line of glyphs where it has a wide gap, and puts Arabic ligatures right."""
     part: list[Glyph] = []
     inked: Glyph | None = None
@@ -90,11 +85,11 @@ def fragments_of_line(line: Sequence[Glyph], bold: bool) -> Iterator[Fragment]:
         if not glyph[0].isspace():
             # Where writing turns round, neighbours in the text are far apart on the page.
             if inked and _is_apart(inked, glyph) and not (right_to_left and _is_filled(line, inked, glyph)):
-                yield from _fragment(part, bold)
+                yield from _fragment(part, bold, askew)
                 part = []
             inked = glyph
         part.append(glyph)
-    yield from _fragment(part, bold)
+    yield from _fragment(part, bold, askew)
 
 
 def _is_filled(line: Sequence[Glyph], one: Glyph, other: Glyph) -> bool:
@@ -105,48 +100,81 @@ def _is_filled(line: Sequence[Glyph], one: Glyph, other: Glyph) -> bool:
 
 def _is_apart(one: Glyph, other: Glyph) -> bool:
     gap = max(other[1] - one[3], one[1] - other[3])
-    return gap > _WIDE * max(one[4] - one[2], other[4] - other[2], 1.0)
+    return gap > WIDE * max(one[4] - one[2], other[4] - other[2], 1.0)
 
 
-def _fragment(glyphs: list[Glyph], bold: bool) -> Iterator[Fragment]:
+def _fragment(glyphs: list[Glyph], bold: bool, askew: bool) -> Iterator[Fragment]:
     inked = [glyph for glyph in glyphs if not glyph[0].isspace()]
     if not inked:
         return
-    text = _spelled(glyphs)
+    text = spelled(_alefs_in_place(glyphs))
     size = round(median(glyph[4] - glyph[2] for glyph in inked) * 2) / 2
     left, top = min(glyph[1] for glyph in inked), min(glyph[2] for glyph in inked)
     right, bottom = max(glyph[3] for glyph in inked), max(glyph[4] for glyph in inked)
-    yield Fragment(text, left, top, right, bottom, size, bold)
+    yield Fragment(text, left, top, right, bottom, size, bold, askew, inked[0][5])
 
 
-def _spelled(glyphs: list[Glyph]) -> str:
+def _alefs_in_place(glyphs: list[Glyph]) -> str:
     """The characters; a lam-alef glyph, which PDFium turns round with its line, is turned back."""
     characters = [glyph[0] for glyph in glyphs]
     for index in range(len(glyphs) - 1):
         one, other = glyphs[index], glyphs[index + 1]
         if one[0] in _ALEFS and other[0] == "ل" and one[1:5] == other[1:5]:
             characters[index], characters[index + 1] = other[0], one[0]
-    text = "".join(characters).translate(_LIGATURES)
+    return "".join(characters)
+
+
+def spelled(text: str) -> str:
+    """The characters of one fragment, its ligatures as letters."""
+    if text.isascii():
+        return text.lstrip()
     # Surrogates come in pairs of characters.
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.translate(_LIGATURES).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _SYMBOL_BULLET.sub("•", _LATIN_THEN_ARABIC.sub(" ", text.lstrip()))
 
 
+def respaced(line: list[Glyph]) -> list[Glyph]:
+    """The line without the spaces that PDFium puts between letters, where all letters stand at one pitch.
+
+    Programs write so that draw each letter by itself, several times for bold. Spaces of the file's own, which have a
+    width, are right.
+    """
+    glyphs = [glyph for glyph in line if glyph[1] < glyph[3]]
+    if any(glyph[0].isspace() for glyph in glyphs):
+        return line
+    steps = [after[1] - before[1] for before, after in pairwise(glyphs)]
+    pitch = min(steps, default=0.0)
+    letters = sum(glyph[0].isalpha() for glyph in glyphs)
+    if len(steps) < 3 or 2 * letters < len(glyphs) or not 0 < pitch < 1.2 * (glyphs[0][4] - glyphs[0][2]):
+        return line
+    counts = [round(step / pitch) for step in steps]
+    if any(abs(step - count * pitch) > 0.1 * pitch for step, count in zip(steps, counts, strict=True)):
+        return line
+    spaced = [glyphs[0]]
+    for glyph, count in zip(glyphs[1:], counts, strict=True):
+        if count > 1:
+            spaced.append((" ", *spaced[-1][1:]))
+        spaced.append(glyph)
+    return spaced
+
+
 def rows_of(page: Page) -> list[Row]:
-    """Neighbours in the file that stand on one line form a row."""
-    rows: list[Row] = []
+    """Neighbours in the file that stand on one line form a row. Those that are askew stand on none."""
+    rows: list[list[Fragment]] = []
     for fragment in page.fragments:
-        if rows and _same_line(rows[-1].cells[-1], fragment):
-            rows[-1].cells[-1:] = _apart_or_together(rows[-1].cells[-1], fragment)
+        if fragment.askew:
+            continue
+        if rows and _same_line(rows[-1][-1], fragment):
+            rows[-1][-1:] = _apart_or_together(rows[-1][-1], fragment)
         else:
-            rows.append(Row([fragment]))
-    return rows
+            rows.append([fragment])
+    return [Row(cells) for cells in rows]
 
 
 def _apart_or_together(one: Fragment, other: Fragment) -> list[Fragment]:
     """Two cells, or one fragment that a raised or lowered sign had divided."""
     gap = max(other.left - one.right, one.left - other.right)
-    if gap > _WIDE * max(one.size, other.size):
+    if gap > WIDE * max(one.size, other.size):
         return [one, other]
     space = " " if gap > 0.2 * min(one.size, other.size) and not one.text.endswith(" ") else ""
     whole = Fragment(
@@ -157,6 +185,8 @@ def _apart_or_together(one: Fragment, other: Fragment) -> list[Fragment]:
         max(one.bottom, other.bottom),
         max(one, other, key=lambda part: len(part.text)).size,
         one.bold and other.bold,
+        one.askew,
+        one.index,
     )
     return [whole]
 

@@ -1,13 +1,11 @@
-"""PDF -> text: PDFium says where every character stands, `layout` puts them in order."""
+"""PDF -> text: `page` says what stands where, `layout` puts it in order."""
 
 import contextlib
-import ctypes
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
@@ -16,41 +14,45 @@ from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
 from indexing.readers.limits import ReadLimits
 from indexing.readers.pdf.layout import write_pages
-from indexing.readers.pdf.lines import HYPHEN, Glyph, Page, fragments_of_line
+from indexing.readers.pdf.lines import Page
+from indexing.readers.pdf.page import read_page
+from indexing.readers.pdf.repair import repaired
 from indexing.readers.zip_xml import corrupt
 
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?")
-_BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
 _SCANNED_CHARACTERS_PER_PAGE = 15
-_CHARACTERS_PER_PAGE = 200_000
+_END_BYTES = 4096  # programs append a little to whole files
+_HIDDEN_CHARACTERS = 60  # printers write less than that beyond the edges of a page
+_MOSTLY = 0.8  # of the pages
+_STUB_CHARACTERS = 1500
+"""Of the page that stands in a file whose content is elsewhere: an XFA form, or a portfolio of files."""
+_COVER = re.compile(r"\bportfolio\b", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation"
     r"|microsoft (word|powerpoint) - .*"
-    r"|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?))$",
+    r"|.*\.(docx?|pdf|indd|tex|dvi|qxd|pptx?)"
+    r"|[\W\d_]*)$",
     re.IGNORECASE,
 )
 
 
-Box = tuple[float, float, float, float]
-ToReadingFrame = Callable[[float, float, float, float], Box]
-"""(left, bottom, right, top) on the page, y upwards -> (left, top, right, bottom) from the top left, y downwards."""
-
-
 def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document with its pages. Opens files that are encrypted with an empty password.
+    """One document with its pages. Opens files that are encrypted with an empty password, and mends broken ones.
 
-    Raises UnreadableDocument: "password", "no_text_layer", "too_many_pages", "corrupt".
+    Raises UnreadableDocument: "password", "no_text_layer", "too_many_pages", "unsupported", "corrupt".
     """
-    with contextlib.closing(open_pdf(data)) as pdf:
+    pdf, damaged = _opened(data)
+    with contextlib.closing(pdf):
         count = len(pdf)
         if count > limits.max_pages:
             raise UnreadableDocument("too_many_pages", f"It has {count} pages; at most {limits.max_pages} are read.")
-        pages = [_page(pdf, number) for number in range(count)]
+        pdf.init_forms()
+        pages = [read_page(pdf, number) for number in range(count)]
+        _refuse_stub(pdf, pages)
         _refuse_scan(pdf, pages)
         info = pdf.get_metadata_dict(skip_empty=True)
     writer = TextWriter()
     write_pages(pages, writer)
-    title = _stated(info.get("Title", ""))
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
     metadata = {
         "author": _stated(info.get("Author", "")),
@@ -60,109 +62,66 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         "pages": count,
         "pages_without_text": without_text,
     }
-    return [writer.document(title=title, media_type="application/pdf", metadata=metadata)]
+    document = writer.document(title=_stated(info.get("Title", "")), media_type="application/pdf", metadata=metadata)
+    return [msgspec.structs.replace(document, warnings=tuple(_warnings(pages, damaged)))]
+
+
+def _warnings(pages: list[Page], damaged: bool) -> Iterator[str]:
+    """What is missing from the text."""
+    if damaged:
+        yield f"The file is damaged or cut off; what was found of its {len(pages)} pages is read."
+    without_text = sum(not page.fragments for page in pages)
+    if without_text >= _MOSTLY * len(pages):
+        yield f"{without_text} of its {len(pages)} pages have no text; if they are pictures, run OCR over it."
+    if (hidden := sum(page.hidden for page in pages)) >= _HIDDEN_CHARACTERS:
+        yield f"{hidden} characters of text that nobody sees on its pages are left out."
 
 
 def open_pdf(data: bytes) -> Any:
-    """The PDF, also one that is encrypted with an empty password. Raises UnreadableDocument: "password", "corrupt"."""
+    """The PDF, also one that is damaged, or encrypted with an empty password.
+
+    Raises UnreadableDocument: "password", "corrupt".
+    """
+    return _opened(data)[0]
+
+
+def _opened(data: bytes) -> tuple[Any, bool]:
+    """The PDF, and whether it is damaged."""
     try:
-        return pdfium.PdfDocument(data)
+        # PDFium opens some files that are cut off, and finds less in them.
+        return pdfium.PdfDocument(data), not any(mark in data[-_END_BYTES:] for mark in (b"%%EOF", b"startxref"))
     except pdfium.PdfiumError as exc:
-        if getattr(exc, "err_code", None) == pdfium_c.FPDF_ERR_PASSWORD:
-            raise UnreadableDocument(
-                "password", "It is encrypted; save it without a password and send it again."
-            ) from exc
-        if getattr(exc, "err_code", None) == pdfium_c.FPDF_ERR_SECURITY:
-            raise UnreadableDocument(
-                "password", "Its encryption is not supported; save it without a password."
-            ) from exc
+        match getattr(exc, "err_code", None):
+            case pdfium_c.FPDF_ERR_PASSWORD:
+                raise UnreadableDocument(
+                    "password", "It is encrypted; save it without a password and send it again."
+                ) from exc
+            case pdfium_c.FPDF_ERR_SECURITY:
+                raise UnreadableDocument(
+                    "password", "Its encryption is not supported; save it without a password."
+                ) from exc
+        whole = repaired(data)
+        if whole is None:
+            raise corrupt("It is not a complete PDF.") from exc
+    try:
+        return pdfium.PdfDocument(whole), True
+    except pdfium.PdfiumError as exc:
         raise corrupt("It is not a complete PDF.") from exc
 
 
-def _page(pdf: Any, number: int) -> Page:
-    """One page's text fragments. A page that cannot be loaded counts as a page without text."""
-    try:
-        page = pdf[number]
-    except pdfium.PdfiumError:
-        return Page(0.0, 0.0, ())
-    with contextlib.closing(page):
-        width, height = page.get_size()
-        text = pdfium_c.FPDFText_LoadPage(page)
-        if not text:
-            return Page(width, height, ())
-        try:
-            to_reading_frame = _reading_frame(page, text)
-            fragments = [
-                fragment
-                for line in _lines(text, to_reading_frame)
-                for fragment in fragments_of_line(line, _is_bold(text, line))
-            ]
-        finally:
-            pdfium_c.FPDFText_ClosePage(text)
-    return Page(width, height, tuple(fragments))
-
-
-def _reading_frame(page: Any, text: Any) -> ToReadingFrame:
-    """What turns boxes in PDFium's coordinates into those in which the text reads upright.
-
-    How the page itself is turned does not matter, only how most of its text runs.
-    """
-    x0, y0, x1, y1 = page.get_bbox()
-    turns: dict[int, ToReadingFrame] = {
-        0: lambda left, bottom, right, top: (left - x0, y1 - top, right - x0, y1 - bottom),
-        90: lambda left, bottom, right, top: (bottom - y0, left - x0, top - y0, right - x0),
-        180: lambda left, bottom, right, top: (x1 - right, bottom - y0, x1 - left, top - y0),
-        270: lambda left, bottom, right, top: (y1 - top, x1 - right, y1 - bottom, x1 - left),
-    }
-    return turns[_direction(text)]
-
-
-# Where a hyphen divides a word at the end of a line, PDFium writes one of these instead of hyphen and line break.
-_DIVIDING = frozenset({2, 0xFFFE})
-_LINE_ENDS = _DIVIDING | {10, 13}
-
-
-def _direction(text: Any) -> int:
-    """Degrees counter-clockwise, a multiple of 90, by which most of the text is turned; judged by a sample."""
-    count = pdfium_c.FPDFText_CountChars(text)
-    sample = range(0, count, max(1, count // 25))
-    angles = [math.degrees(pdfium_c.FPDFText_GetCharAngle(text, index)) for index in sample]
-    turns = Counter(-round(angle / 90) * 90 % 360 for angle in angles if angle >= 0)
-    return turns.most_common(1)[0][0] if turns else 0
-
-
-def _lines(text: Any, to_reading_frame: ToReadingFrame) -> Iterator[list[Glyph]]:
-    """The glyphs of each line, in PDFium's order: that of the content stream."""
-    get_unicode, get_box = pdfium_c.FPDFText_GetUnicode, pdfium_c.FPDFText_GetLooseCharBox
-    box = pdfium_c.FS_RECTF()
-    pointer = ctypes.byref(box)
-    line: list[Glyph] = []
-    for index in range(min(pdfium_c.FPDFText_CountChars(text), _CHARACTERS_PER_PAGE)):
-        code = get_unicode(text, index)
-        if code in _LINE_ENDS:
-            if line and code in _DIVIDING:
-                line.append((HYPHEN, *line[-1][1:]))
-            if line:
-                yield line
-            line = []
-        elif code and get_box(text, index, pointer):
-            line.append((chr(code), *to_reading_frame(box.left, box.bottom, box.right, box.top), index))
-    if line:
-        yield line
-
-
-def _is_bold(text: Any, line: list[Glyph]) -> bool:
-    """Judged by three glyphs of the line."""
-    places = {len(line) // 5, len(line) // 2, len(line) * 4 // 5}
-    return all(_is_bold_glyph(text, line[place][5]) for place in places)
-
-
-def _is_bold_glyph(text: Any, index: int) -> bool:
-    if pdfium_c.FPDFText_GetFontWeight(text, index) >= 600:
-        return True
-    buffer = ctypes.create_string_buffer(128)
-    pdfium_c.FPDFText_GetFontInfo(text, index, buffer, 128, None)
-    return _BOLD_FONT.search(buffer.value) is not None
+def _refuse_stub(pdf: Any, pages: list[Page]) -> None:
+    """Refuse a file whose only page says that some other program can show what is in it."""
+    if len(pages) != 1 or sum(len(fragment.text) for fragment in pages[0].fragments) > _STUB_CHARACTERS:
+        return
+    if pdf.get_formtype() == pdfium_c.FORMTYPE_XFA_FULL:
+        raise UnreadableDocument(
+            "unsupported", "It is a dynamic XFA form, which only Adobe's programs show; print it to a new PDF there."
+        )
+    attached = pdfium_c.FPDFDoc_GetAttachmentCount(pdf)
+    if attached and _COVER.search(" ".join(fragment.text for fragment in pages[0].fragments)):
+        raise UnreadableDocument(
+            "unsupported", f"It is a portfolio, the cover of {attached} files; save these, and index them instead."
+        )
 
 
 def _refuse_scan(pdf: Any, pages: list[Page]) -> None:

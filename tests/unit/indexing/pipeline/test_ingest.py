@@ -39,6 +39,13 @@ async def test_a_document_is_created_updated_and_left_alone(bench: PipelineConte
     assert await texts(bench) == ["two"]
 
 
+async def test_what_a_document_warns_of_is_in_its_result(bench: PipelineContext) -> None:
+    """Whether it is written or was there already."""
+    document = SubmittedDocument(writer=EVERYTHING, id="a", document=Document(text="Text.", warnings=("cut",)))
+    results = [(await put_documents(bench, "default", [document]))[0] for _ in range(2)]
+    assert [(one.status, one.warnings) for one in results] == [("created", ("cut",)), ("unchanged", ("cut",))]
+
+
 async def test_what_a_full_disk_refuses_leaves_no_trace(bench: PipelineContext) -> None:
     """Neither the manifest nor a later run knows of a document that was refused, or of a deletion."""
     await put_documents(bench, "default", [note("x", "one")])

@@ -23,6 +23,7 @@ from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.library import content, index, passages, records, texts, workbench
 from tests.fakes.source import GivenEmbedder
+from tests.unit.indexing.readers.making import pdf
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +82,16 @@ async def test_a_run_says_that_the_model_does_not_read_the_documents(
     await index(bench, folder, report=events.append)
     advice = [event.detail for event in events if isinstance(event, Notice) and event.stage == "advice"]
     assert [detail.split(" is not in English")[0] for detail in advice] in (["eins.txt"], ["zwei.txt"])
+
+
+async def test_a_run_says_what_of_a_file_could_not_be_read(bench: PipelineContext, folder: Path) -> None:
+    """A file that is read in part is indexed, and not in silence."""
+    (folder / "scans.pdf").write_bytes(pdf([(72, 100, "The only page with text.")], *[[]] * 9))
+    events: list[Event] = []
+    summary = await index(bench, folder, report=events.append)
+    assert summary.created == 4
+    advice = [event.detail for event in events if isinstance(event, Notice) and event.stage == "advice"]
+    assert advice == ["scans.pdf: 9 of its 10 pages have no text; if they are pictures, run OCR over it."]
 
 
 async def test_a_changed_file_is_replaced_without_leftovers(

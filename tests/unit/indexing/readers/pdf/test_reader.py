@@ -2,8 +2,12 @@
 
 import io
 from collections import Counter
+from collections.abc import Callable
 
+import pypdf
 import pytest
+from pypdf.annotations import FreeText
+from pypdf.generic import ArrayObject, BooleanObject, DictionaryObject, NameObject, NumberObject, StreamObject
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
@@ -33,8 +37,8 @@ def test_headings_paragraphs_and_pages() -> None:
     assert document.metadata["pages"] == 2
 
 
-def test_running_headers_footers_and_page_numbers_go() -> None:
-    """What stands at the edge of most pages is no content."""
+def test_running_headers_and_footers_stand_once_and_page_numbers_go() -> None:
+    """What stands at the edge of most pages is content of the first of them alone."""
     pages = [
         [
             (72, 40, "Duck Handbook"),
@@ -44,7 +48,25 @@ def test_running_headers_footers_and_page_numbers_go() -> None:
         for number in range(5)
     ]
     document = read_one(pdf(*pages), "h.pdf")
-    assert texts(document) == [f"Content of part {letter} only." for letter in "abcde"]
+    assert texts(document) == ["Duck Handbook", *(f"Content of part {letter} only." for letter in "abcde")]
+
+
+def test_pages_that_are_built_alike_keep_their_own_numbers() -> None:
+    """An invoice is not the header of the next one, even where it stands at the edge of its page."""
+    pages = [
+        [
+            (72, 40, "Nordwerk AG, Page 1 of 4".replace("1", str(number + 1))),
+            *_lines(f"Invoice number {20451 + number}", f"Total {150 * (7 * number % 5 + 1)}.00 EUR", top=70),
+            (72, 800, f"Reference {2021 + number}"),
+        ]
+        for number in range(4)
+    ]
+    text = read_one(pdf(*pages), "i.pdf").text
+    assert text.count("Nordwerk") == 1
+    for number in range(4):
+        assert f"number {20451 + number}" in text
+        assert f"Total {150 * (7 * number % 5 + 1)}.00" in text
+        assert f"Reference {2021 + number}" in text
 
 
 def test_two_columns_written_across() -> None:
@@ -122,7 +144,7 @@ def test_ligatures_are_spelled_out() -> None:
     """A search for "office" must find it."""
     line: list[Glyph] = [(char, 10.0 * n, 0, 10.0 * n + 10, 10, n) for n, char in enumerate("oﬃce")]
     (fragment,) = fragments_of_line(line, bold=False)
-    assert fragment == Fragment("office", 0, 0, 40, 10, 10)
+    assert fragment == Fragment("office", 0, 0, 40, 10, 10, index=0)
 
 
 def test_an_empty_password_opens() -> None:
@@ -163,12 +185,27 @@ def test_too_many_pages() -> None:
     assert refusal.value.reason == "too_many_pages"
 
 
-def test_a_truncated_pdf_is_corrupt() -> None:
-    """Half a file is refused, not half read."""
+def test_a_pdf_without_a_page_is_corrupt() -> None:
+    """What is left of a file that was cut off early is nothing to read."""
     data = pdf(_lines("Whole."))
     with pytest.raises(UnreadableDocument) as refusal:
-        read(data[: len(data) // 3], "half.pdf", ReadLimits())
+        read(data[: data.index(b"/Type /Page")], "half.pdf", ReadLimits())
     assert refusal.value.reason == "corrupt"
+
+
+@pytest.mark.parametrize("end", [b"\nxref", b"/Type /Catalog", b"/Type /Pages"])
+def test_a_file_that_was_cut_off_is_read_with_a_warning(end: bytes) -> None:
+    """Without its end, or without the catalog and the list of its pages too, its pages are still there."""
+    data = _with_contents_first(pdf(_lines("All that was written."), _lines("And its end.")))
+    document = read_one(data[: data.rindex(end)], "cut.pdf")
+    assert texts(document) == ["All that was written.", "And its end."]
+    assert document.warnings == ("The file is damaged or cut off; what was found of its 2 pages is read.",)
+
+
+def test_a_broken_table_of_objects_is_mended() -> None:
+    """A line end that a program has changed moves everything."""
+    data = pdf(_lines("Still here.")).replace(b"\nxref", b"\nyref").replace(b"trailer", b"tr ller")
+    assert read_one(data, "b.pdf").text == "Still here."
 
 
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
@@ -184,3 +221,223 @@ def test_turned_text_reads_the_same(angle: int, page_rotation: int) -> None:
     canvas.setPageRotation(page_rotation)
     canvas.save()
     assert texts(read_one(file.getvalue(), "turned.pdf")) == [" ".join(PROSE), "A second thought."]
+
+
+def _with_contents_first(data: bytes) -> bytes:
+    """The same PDF with the objects that hold its text before those that list them."""
+    reader = pypdf.PdfReader(io.BytesIO(data))
+    parts, order = [b"%PDF-1.4\n"], sorted(reader.xref[0], key=lambda number: _rank(reader, number))
+    for number in order:
+        file = io.BytesIO()
+        reader.get_object(number).write_to_stream(file)  # type: ignore[union-attr]
+        parts.append(b"%d 0 obj\n%s\nendobj\n" % (number, file.getvalue()))
+    return b"".join([*parts, b"\nxref\n"])
+
+
+def _rank(reader: pypdf.PdfReader, number: int) -> int:
+    kind = reader.get_object(number)
+    name = kind.get("/Type") if isinstance(kind, DictionaryObject) else None
+    return {"/Page": 1, "/Pages": 2, "/Catalog": 3}.get(str(name), 0)
+
+
+def _drawn(draw: Callable[[Canvas], object]) -> bytes:
+    file = io.BytesIO()
+    canvas = Canvas(file, pagesize=(600, 800))
+    draw(canvas)
+    canvas.showPage()
+    canvas.save()
+    return file.getvalue()
+
+
+def _changed(data: bytes, change: Callable[[pypdf.PdfWriter], object]) -> bytes:
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(data))
+    change(writer)
+    file = io.BytesIO()
+    writer.write(file)
+    return file.getvalue()
+
+
+def _form(canvas: Canvas) -> None:
+    canvas.drawString(72, 700, "Surname:")
+    canvas.acroForm.textfield(name="surname", value="Rosalindsen", x=160, y=694, width=200, height=20)
+    canvas.drawString(72, 660, "Smoker:")
+    canvas.acroForm.checkbox(name="smoker", checked=True, x=160, y=656, size=16)
+    canvas.drawString(72, 620, "Diver:")
+    canvas.acroForm.checkbox(name="diver", checked=False, x=160, y=616, size=16)
+    canvas.drawString(72, 580, "Region:")
+    canvas.acroForm.choice(name="region", value="North", options=["North", "South"], x=160, y=574, width=99, height=20)
+    canvas.drawString(72, 540, "Signed in ink.")
+
+
+def test_what_is_filled_into_a_form_is_text() -> None:
+    """Typed and chosen values, and which boxes are ticked, stand beside their labels."""
+    text = read_one(_drawn(_form), "f.pdf").text
+    assert [line.replace(" |", "") for line in text.splitlines() if line] == [
+        "Surname: Rosalindsen",
+        "Smoker: ☑",
+        "Diver: ☐",
+        "Region: North",
+        "Signed in ink.",
+    ]
+
+
+def test_text_boxes_of_annotations_are_text() -> None:
+    """A free text that somebody put onto a page is read there; one that is hidden is not."""
+    data = pdf(_lines("Above.", top=100), _lines("Second page."))
+
+    def annotate(writer: pypdf.PdfWriter) -> None:
+        for flags, content in ((0, "Rejected by Mr Oduya"), (2, "unseen")):
+            note = FreeText(text=content, rect=(72, 600, 300, 640))
+            note[NameObject("/F")] = NumberObject(flags)
+            writer.add_annotation(0, note)
+
+    assert texts(read_one(_changed(data, annotate), "a.pdf")) == ["Above.", "Rejected by Mr Oduya", "Second page."]
+
+
+def test_a_dynamic_form_is_refused() -> None:
+    """Its only page asks the reader to wait; the form itself is XFA, which no program but one shows."""
+
+    def make_dynamic(writer: pypdf.PdfWriter) -> None:
+        packet = StreamObject()
+        packet.set_data(b"<xdp/>")
+        form = DictionaryObject({NameObject("/XFA"): writer._add_object(packet), NameObject("/Fields"): ArrayObject()})
+        writer.root_object[NameObject("/AcroForm")] = form
+        writer.root_object[NameObject("/NeedsRendering")] = BooleanObject(True)
+
+    with pytest.raises(UnreadableDocument, match="XFA") as refusal:
+        read(_changed(pdf(_lines("Please wait...")), make_dynamic), "x.pdf", ReadLimits())
+    assert refusal.value.reason == "unsupported"
+
+
+def test_the_cover_of_a_portfolio_is_refused() -> None:
+    """What it holds are other files."""
+    cover = pdf(_lines("For the best experience, open this PDF portfolio in Adobe Reader."))
+    with pytest.raises(UnreadableDocument, match="cover of 1 files"):
+        read(_changed(cover, lambda writer: writer.add_attachment("a.txt", b"text")), "p.pdf", ReadLimits())
+
+
+@pytest.mark.parametrize("code", [b"FFFFFFFF", b"D800", b"0000", b"D83DDE00"])
+def test_a_glyph_without_a_character_costs_no_other(code: bytes) -> None:
+    """Fonts may map a glyph beyond Unicode, to half a pair or to nothing."""
+
+    def map_q(writer: pypdf.PdfWriter) -> None:
+        table = StreamObject()
+        table.set_data(
+            b"/CIDInit /ProcSet findresource begin begincmap 1 begincodespacerange <00> <FF> endcodespacerange "
+            b"1 beginbfchar <71> <" + code + b"> endbfchar endcmap end"
+        )
+        for font in writer.pages[0]["/Resources"]["/Font"].values():
+            font.get_object()[NameObject("/ToUnicode")] = writer._add_object(table)
+
+    text = read_one(_changed(pdf(_lines("The pump q delivers 40 litres a minute.")), map_q), "g.pdf").text
+    assert text.startswith("The pump ")
+    assert text.endswith(" delivers 40 litres a minute.")
+
+
+def test_a_file_with_hardly_any_text_has_a_warning() -> None:
+    """Where nearly all pages are empty the document says so."""
+    document = read_one(pdf(_lines("The only page with text."), *[[]] * 9), "e.pdf")
+    assert document.warnings == ("9 of its 10 pages have no text; if they are pictures, run OCR over it.",)
+
+
+def _with_unseen_text(canvas: Canvas) -> None:
+    canvas.drawString(72, 700, "Seen by everybody.")
+    canvas.drawString(72, 900, "Above the page, where no reader looks.")
+    unseen = canvas.beginText(72, 600)
+    unseen.setTextRenderMode(3)
+    unseen.textLine("Invisible.")
+    canvas.drawText(unseen)
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.drawString(72, 500, "White on white.")
+    canvas.setFillColorRGB(0, 0, 0.4)
+    canvas.rect(60, 390, 300, 40, fill=1)
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.drawString(72, 400, "White on blue.")
+
+
+def test_text_that_nobody_sees_is_left_out_with_a_warning() -> None:
+    """Beyond the page, invisible or white on white: whoever put it there did not mean it for readers."""
+    document = read_one(_drawn(_with_unseen_text), "h.pdf")
+    assert texts(document) == ["Seen by everybody.", "White on blue."]
+    assert document.warnings == ("63 characters of text that nobody sees on its pages are left out.",)
+
+
+def test_the_invisible_text_behind_a_scan_is_read() -> None:
+    """OCR puts it there for searches."""
+
+    def draw(canvas: Canvas) -> None:
+        canvas.drawImage(ImageReader(io.BytesIO(b"P6\n1 1\n255\n\xff\xff\xff")), 0, 0, 600, 800)
+        layer = canvas.beginText(72, 600)
+        layer.setTextRenderMode(3)
+        layer.textLine("What the scanned page says.")
+        canvas.drawText(layer)
+
+    document = read_one(_drawn(draw), "s.pdf")
+    assert (document.text, document.warnings) == ("What the scanned page says.", ())
+
+
+def test_letters_that_are_drawn_one_by_one_make_words() -> None:
+    """PDFium sees gaps beside narrow letters; where all stand at one pitch, only a whole place is a space."""
+
+    def draw(canvas: Canvas) -> None:
+        canvas.setFont("Helvetica", 12)
+        for shift in (0, 0.3):  # twice, for bold
+            for place, letter in enumerate("Bolt M8"):
+                if letter != " ":
+                    canvas.drawString(72 + shift + 8 * place, 700, letter)
+
+    assert read_one(_drawn(draw), "b.pdf").text == "Bolt M8"
+
+
+def _numbered(canvas: Canvas, lines: list[str], x: float) -> None:
+    for number, line in enumerate(lines, 1):
+        canvas.drawRightString(x, 740 - 24 * number, str(number))
+        canvas.drawString(72, 740 - 24 * number, line)
+
+
+def test_numbers_of_lines_are_no_text() -> None:
+    """In contracts and pleadings they stand in the margin, before each line."""
+    lines = [
+        *PROSE,
+        "and of the Americas, Eurasia and",
+        "the north of Africa; it has been",
+        "introduced to New Zealand.",
+    ] * 3
+    document = read_one(_drawn(lambda canvas: _numbered(canvas, lines, 55)), "n.pdf")
+    assert " ".join(document.text.split()) == " ".join(lines)
+
+
+def test_the_numbers_of_a_table_are_text() -> None:
+    """A table may number its rows."""
+    rows = [
+        f"{name} valve" for name in ("Ball", "Gate", "Globe", "Needle", "Butterfly", "Check", "Relief", "Plug", "Pinch")
+    ]
+    text = read_one(_drawn(lambda canvas: _numbered(canvas, rows, 55)), "t.pdf").text
+    assert "7 Relief valve" in text.replace(" | ", " ")
+
+
+def test_a_watermark_stands_once_and_is_no_title() -> None:
+    """What runs askew across its pages is said of the whole document, however large it is."""
+
+    def draw(canvas: Canvas) -> None:
+        for page in ("First", "Second", "Third"):
+            canvas.setFont("Helvetica", 11)
+            canvas.drawString(72, 700, f"{page} page of the contract.")
+            canvas.saveState()
+            canvas.translate(150, 300)
+            canvas.rotate(45)
+            canvas.setFont("Helvetica", 60)
+            canvas.drawString(0, 0, "CONFIDENTIAL")
+            canvas.restoreState()
+            canvas.showPage()
+
+    document = read_one(_drawn(draw), "c.pdf")
+    assert document.title == "c"
+    assert document.text.count("CONFIDENTIAL") == 1
+
+
+@pytest.mark.parametrize("title", ["0001018724-20-000004", "  ", "report_v7.docx", "---"])
+def test_a_file_id_is_no_title(title: str) -> None:
+    """Programs write into the title what is none."""
+    data = _changed(pdf(_lines("Text.")), lambda writer: writer.add_metadata({"/Title": title}))
+    assert read_one(data, "annual.pdf").title == "annual"

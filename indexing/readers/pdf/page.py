@@ -1,0 +1,276 @@
+"""One page of a PDF -> fragments of text with their places. PDFium says where the characters stand.
+
+Asking for a place costs as much as all else that is done with a character: only the first and the last one of each word
+are asked for, but all of a line that is written from right to left or letter by letter.
+"""
+
+import contextlib
+import ctypes
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, pairwise, repeat
+from math import degrees
+from typing import Any
+
+import numpy
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+
+from indexing.readers.pdf.fields import Box, fields_of
+from indexing.readers.pdf.lines import HYPHEN, WIDE, Fragment, Glyph, Page, fragments_of_line, respaced, spelled
+
+_CHARACTERS_PER_PAGE = 200_000
+_BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
+# Where a hyphen divides a word at the end of a line, PDFium has \x02 or \ufffe instead of hyphen and line break.
+_HYPHENS = ("\x02", "\ufffe")
+_LINE = re.compile("[^\r\n\x02\ufffe]+")
+_WORD = re.compile("[^\\s\x02\ufffe]+")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_NUMBER = re.compile(r"\d{1,4}")
+_AFTER_NUMBER = 0.4  # a gap of so many font heights divides a line's number from its text; `rows_of` joins others again
+_UNREADABLE = "\u200b"  # for a character that is none: it divides no word, and is dropped in the end
+_ASKEW_DEGREES = 10  # text that is turned by more than this against the rest of its page is a stamp or a watermark
+_WHITE = 250  # of 255, in red, green and blue
+_PAINTED_KINDS = (
+    pdfium_c.FPDF_PAGEOBJ_PATH,
+    pdfium_c.FPDF_PAGEOBJ_IMAGE,
+    pdfium_c.FPDF_PAGEOBJ_SHADING,
+    pdfium_c.FPDF_PAGEOBJ_FORM,
+)
+
+Boxes = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
+"""A row for each box: left, top, right, bottom."""
+
+
+def _quick(function: Any, *parameters: Any, returns: Any = ctypes.c_int) -> Any:
+    """A function of PDFium that takes its handle as an address: to check its type takes longer than the call."""
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+    return ctypes.PYFUNCTYPE(returns, ctypes.c_void_p, ctypes.c_int, *parameters)(address)
+
+
+_get_box = _quick(pdfium_c.FPDFText_GetLooseCharBox, ctypes.c_void_p)
+_get_code = _quick(pdfium_c.FPDFText_GetUnicode)
+_get_weight = _quick(pdfium_c.FPDFText_GetFontWeight)
+_get_font = _quick(pdfium_c.FPDFText_GetFontInfo, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
+_get_angle = _quick(pdfium_c.FPDFText_GetCharAngle, returns=ctypes.c_float)
+_get_colour = _quick(pdfium_c.FPDFText_GetFillColor, *[ctypes.c_void_p] * 4)
+
+
+def read_page(pdf: Any, number: int) -> Page:
+    """The page with this index. One that cannot be loaded counts as a page without text."""
+    try:
+        page = pdf[number]
+    except pdfium.PdfiumError:
+        return Page(0.0, 0.0, ())
+    with contextlib.closing(page):
+        handle = pdfium_c.FPDFText_LoadPage(page)
+        if not handle:
+            return Page(0.0, 0.0, ())
+        try:
+            text = _TextPage(page, handle)
+            fragments = list(text.fragments())
+            seen = text.seen(fragments)
+        finally:
+            pdfium_c.FPDFText_ClosePage(handle)
+        hidden = sum(len(fragment.text) for fragment in fragments) - sum(len(fragment.text) for fragment in seen)
+        for box, content in fields_of(pdf, page):
+            _insert(seen, text.upright(numpy.array([box], numpy.float32))[0].tolist(), content)
+    return Page(text.width, text.height, tuple(seen), hidden)
+
+
+def _insert(fragments: list[Fragment], box: Box, content: str) -> None:
+    """Puts what is written into a field behind what stands before it on its line, or above it."""
+    left, top, right, bottom = box
+    lines = content.splitlines() or [""]
+    height = min((bottom - top) / len(lines), 14.0)
+    begin = (top + bottom - height) / 2 if len(lines) == 1 else top
+    before = [place for place, one in enumerate(fragments) if _stands_before(one, box)]
+    place = before[-1] + 1 if before else 0
+    fragments[place:place] = [
+        Fragment(line, left, begin + number * height, right, begin + (number + 1) * height, round(height * 2) / 2)
+        for number, line in enumerate(lines)
+        if line.strip()
+    ]
+
+
+def _stands_before(one: Fragment, box: Box) -> bool:
+    left, top, _, bottom = box
+    middle = (one.top + one.bottom) / 2
+    return middle < top or (middle < bottom and one.left < left)
+
+
+class _TextPage:
+    """The characters of a page in PDFium's order, that of the content stream, while `handle` is open."""
+
+    def __init__(self, page: Any, handle: Any) -> None:
+        self._page = page
+        self._handle = handle
+        self._address = ctypes.cast(handle, ctypes.c_void_p).value
+        self._text = self._characters()
+        self._turn = _direction(self._angles(range(0, len(self._text), max(1, len(self._text) // 25))))
+        self._bounds = page.get_bbox()
+        x0, y0, x1, y1 = self._bounds
+        self.width, self.height = (x1 - x0, y1 - y0) if self._turn in (0, 180) else (y1 - y0, x1 - x0)
+        self._font_name = ctypes.create_string_buffer(128)
+        self._colour = tuple(ctypes.c_uint() for _ in range(4))
+
+    def _characters(self) -> str:
+        """One character for each of PDFium's indices."""
+        count = min(pdfium_c.FPDFText_CountChars(self._handle), _CHARACTERS_PER_PAGE)
+        buffer = (ctypes.c_ushort * (2 * count + 2))()
+        written = pdfium_c.FPDFText_GetText(self._handle, 0, count, buffer)
+        text = bytes(memoryview(buffer)[: max(0, written - 1)]).decode("utf-16-le", "replace")
+        if len(text) == count:
+            return text
+        # Those without a code are left out of it, those of two codes count twice.
+        codes = map(_get_code, repeat(self._address), range(count))
+        return "".join(chr(code) if 0 < code < 0x110000 else _UNREADABLE for code in codes)
+
+    def _angles(self, indices: Iterable[int]) -> list[float]:
+        """Degrees counter-clockwise."""
+        return [degrees(_get_angle(self._address, index)) for index in indices]
+
+    def upright(self, boxes: Boxes) -> Boxes:
+        """Boxes with y upwards, in the frame in which most of the page's text reads upright, y downwards."""
+        x0, y0, x1, y1 = self._bounds
+        left, top, right, bottom = boxes.T
+        sides = {
+            0: (left - x0, y1 - top, right - x0, y1 - bottom),
+            90: (bottom - y0, left - x0, top - y0, right - x0),
+            180: (x1 - right, bottom - y0, x1 - left, top - y0),
+            270: (y1 - top, x1 - right, y1 - bottom, x1 - left),
+        }[self._turn]
+        return numpy.stack(sides, axis=1)
+
+    def _boxes(self, indices: Sequence[int]) -> Boxes:
+        boxes = numpy.zeros((len(indices), 4), numpy.float32)
+        first = boxes.ctypes.data
+        # A character without a place keeps its zeros.
+        deque(map(_get_box, repeat(self._address), indices, range(first, first + boxes.nbytes, boxes.strides[0])), 0)
+        return self.upright(boxes)
+
+    def fragments(self) -> Iterator[Fragment]:
+        """The text of each line, cut at wide gaps."""
+        lines = [match.span() for match in _LINE.finditer(self._text)]
+        words = [match.span() for match in _WORD.finditer(self._text)]
+        if not words:
+            return
+        starts, ends = (numpy.array(side) for side in zip(*words, strict=True))
+        line_of = numpy.searchsorted([start for start, _ in lines], starts, side="right") - 1
+        edges = self._boxes(list(chain.from_iterable((start, end - 1) for start, end in words)))
+        boxes = numpy.concatenate(
+            (numpy.minimum(edges[::2], edges[1::2])[:, :2], numpy.maximum(edges[::2], edges[1::2])[:, 2:]), axis=1
+        )
+        cuts = self._cuts(words, line_of, boxes)
+        sides = numpy.concatenate(
+            (numpy.minimum.reduceat(boxes[:, :2], cuts), numpy.maximum.reduceat(boxes[:, 2:], cuts)), axis=1
+        ).tolist()
+        # Of a word with a raised figure at one end the other one counts.
+        heights = numpy.maximum(*(side[:, 3] - side[:, 1] for side in (edges[::2], edges[1::2]))).tolist()
+        lengths = (ends - starts).tolist()
+        odd = self._odd_lines(lines, line_of, ends - starts)
+        for (first, after), (left, top, right, bottom) in zip(
+            pairwise([*cuts.tolist(), len(words)]), sides, strict=True
+        ):
+            line = int(line_of[first])
+            begin, end = words[first][0], words[after - 1][1]
+            if line in odd:
+                if first == 0 or line_of[first - 1] != line:
+                    yield from self._spelled_out(*lines[line])
+                continue
+            if after == len(words) or line_of[after] != line:
+                end = lines[line][1]  # white space at the end tells that a word ends there
+            text = self._text[begin:end]
+            if end == lines[line][1] and self._text[end : end + 1] in _HYPHENS:
+                text += HYPHEN
+            height = heights[max(range(first, after), key=lengths.__getitem__)]
+            places = (begin, words[(first + after) // 2][0], words[after - 1][1] - 1)
+            size, bold, askew = round(height * 2) / 2, self._is_bold(places), self._is_askew(begin)
+            yield Fragment(spelled(text), left, top, right, bottom, size, bold, askew, begin)
+
+    def _cuts(self, words: Sequence[tuple[int, int]], line_of: Any, boxes: Boxes) -> Any:
+        """The indices of the words before which a fragment begins."""
+        left, top, right, bottom = boxes.T
+        heights = numpy.maximum(bottom - top, 1.0)
+        gaps = numpy.maximum(left[1:] - right[:-1], left[:-1] - right[1:]) / numpy.maximum(heights[1:], heights[:-1])
+        begins_line = numpy.append(True, line_of[1:] != line_of[:-1])
+        apart = gaps > WIDE
+        for place in numpy.flatnonzero(begins_line[:-1] & (gaps > _AFTER_NUMBER)).tolist():
+            apart[place] |= _NUMBER.fullmatch(self._text, *words[place]) is not None
+        return numpy.flatnonzero(begins_line | numpy.append(True, apart))
+
+    def _odd_lines(self, lines: Sequence[tuple[int, int]], line_of: Any, lengths: Any) -> set[int]:
+        """Those whose characters have to be looked at one by one: from right to left, or apart from one another."""
+        all_words = numpy.bincount(line_of, minlength=len(lines))
+        letters = numpy.bincount(line_of[lengths == 1], minlength=len(lines))
+        odd = set(numpy.flatnonzero((letters > 0) & (3 * letters >= all_words) & (all_words > 2)).tolist())
+        if _RIGHT_TO_LEFT.search(self._text):
+            odd |= {number for number, span in enumerate(lines) if _RIGHT_TO_LEFT.search(self._text, *span)}
+        return odd
+
+    def _spelled_out(self, begin: int, end: int) -> Iterator[Fragment]:
+        """The fragments of a line by all of its characters."""
+        boxes = self._boxes(range(begin, end)).tolist()
+        line: list[Glyph] = [
+            (character, *box, begin + place)
+            for place, (character, box) in enumerate(zip(self._text[begin:end], boxes, strict=True))
+        ]
+        if self._text[end : end + 1] in _HYPHENS:
+            line.append((HYPHEN, *line[-1][1:]))
+        bold = self._is_bold([begin + (end - begin) * fifth // 5 for fifth in (1, 2, 4)])
+        yield from fragments_of_line(respaced(line), bold, self._is_askew(begin))
+
+    def _is_askew(self, index: int) -> bool:
+        """Whether the character is askew to most of the page."""
+        angle = -degrees(_get_angle(self._address, index)) - self._turn
+        return abs((angle + 180) % 360 - 180) > _ASKEW_DEGREES
+
+    def _is_bold(self, indices: Sequence[int]) -> bool:
+        return all(self._is_bold_character(index) for index in indices)
+
+    def _is_bold_character(self, index: int) -> bool:
+        if _get_weight(self._address, index) >= 600:
+            return True
+        name = self._font_name
+        _get_font(self._address, index, name, len(name), None)
+        return _BOLD_FONT.search(name.value) is not None
+
+    def seen(self, fragments: Iterable[Fragment]) -> list[Fragment]:
+        """Those that a reader of the page sees: not beyond its edges, and neither invisible nor white on white.
+
+        The text behind a scanned page is invisible, and is what its picture shows.
+        """
+        return [one for one in fragments if self._is_on_page(one) and not self._is_invisible(one)]
+
+    def _is_on_page(self, one: Fragment) -> bool:
+        return one.right > 0 and one.bottom > 0 and one.left < self.width and one.top < self.height
+
+    def _is_invisible(self, one: Fragment) -> bool:
+        handle = pdfium_c.FPDFText_GetTextObject(self._handle, one.index)
+        invisible = handle and pdfium_c.FPDFTextObj_GetTextRenderMode(handle) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE
+        if not invisible and not self._is_white(one.index):
+            return False
+        return not any(
+            one.left < right and left < one.right and one.top < bottom and top < one.bottom
+            for left, top, right, bottom in self._painted
+        )
+
+    def _is_white(self, index: int) -> bool:
+        red, green, blue, alpha = self._colour
+        _get_colour(self._address, index, *map(ctypes.byref, self._colour))
+        return alpha.value == 0 or min(red.value, green.value, blue.value) >= _WHITE
+
+    @cached_property
+    def _painted(self) -> list[list[float]]:
+        """Where something other than text is painted, in the upright frame."""
+        bounds = [one.get_bounds() for one in self._page.get_objects(filter=_PAINTED_KINDS, max_depth=1)]
+        boxes = numpy.array([(left, top, right, bottom) for left, bottom, right, top in bounds], numpy.float32)
+        return self.upright(boxes).tolist() if bounds else []
+
+
+def _direction(angles: Iterable[float]) -> int:
+    """Degrees counter-clockwise, a multiple of 90, by which most of the text is turned; judged by a sample."""
+    turns = Counter(-round(angle / 90) * 90 % 360 for angle in angles if angle >= 0)
+    return turns.most_common(1)[0][0] if turns else 0
