@@ -240,7 +240,7 @@ async def test_links_to_documents_of_tenants_open(parties: Parties) -> None:
 async def test_other_formats_tell_documents_of_one_id_apart(parties: Parties) -> None:
     """RAGFlow counts the passages of each, in what the operator finds."""
     for tenant, name in ((parties.a, "a.txt"), (parties.b, "b.txt")):
-        await put(tenant, {"id": "same", "text": "The ore is mined in the north.", "source": name})
+        await put(tenant, {"id": "same", "text": f"The ore of {name} is mined in the north.", "source": name})
     body = {"question": "ore mined north", "dataset_ids": ["shared"], "similarity_threshold": 0}
     found = (await parties.operator.post("/api/v1/retrieval", json=body)).json()["data"]
     documents = sorted((one["doc_name"], one["doc_id"], one["count"]) for one in found["doc_aggs"])
