@@ -26,7 +26,6 @@ from app.backends.client import BackendClient
 from app.backends.settings import model_or_auto
 from app.config.settings import Settings
 from app.domain import ANONYMOUS, ChatResult, Query
-from app.errors import InvalidRequest
 from app.services import document_views as views
 from app.services.batches import Batch, batch_of
 from app.services.document_validation import SubmittedFile
@@ -143,8 +142,6 @@ async def judge_later(
     settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
 ) -> AsyncGenerator[bytes, None]:
     """As `judge_lines`, in a backend's batches. Raises InvalidRequest, UpstreamError, BudgetExceeded."""
-    if path not in _LATER:
-        raise InvalidRequest(f"{path.removeprefix('/')} cannot be done in batches")
     kind, make = _LATER[path]
     body = decode(msgspec.json.encode(options), kind)
     services = build_services(settings)
@@ -164,6 +161,7 @@ _LATER: Mapping[str, tuple[type[Any], Callable[[Services, Any], Awaitable[Patien
     "/chat": (ChatBody, lambda services, body: services.chat_service.judge(body.to_options())),
     "/classify": (ClassifyOptionsBody, lambda services, body: services.classify_service.judge(body.to_options())),
     "/moderate": (ModerateOptionsBody, lambda services, body: services.moderate_service.judge(body.to_options())),
+    "/translate": (TranslateOptionsBody, lambda services, body: services.translate_service.judge(body.to_options())),
 }
 
 

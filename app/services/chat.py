@@ -1,6 +1,6 @@
 """Use case: chat with a model, without the index; with pictures, where the model sees."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -165,16 +165,18 @@ class Replier:
 
     async def one(self, text: str, call: Call) -> Judged[ReplyToText]:
         """Raises what the model's call raises."""
-        served = await self._route.complete(self.request(text), call)
-        return Judged(result=self.read(served.value, served.use.used), backend=served.use)
+        (request,) = self.requests(text)
+        served = await self._route.complete(request, call)
+        return Judged(result=self.read(text, (served.value,), served.use.used), backend=served.use)
 
-    def request(self, text: str) -> ChatRequest:
-        """With the text as the last message."""
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """One, with the text as the last message."""
         turns = (*self._request.messages, Message(role="user", content=text))
-        return msgspec.structs.replace(self._request, messages=turns)
+        return (msgspec.structs.replace(self._request, messages=turns),)
 
-    def read(self, reply: Reply, _backend: str) -> ReplyToText:
+    def read(self, _text: str, replies: Sequence[Reply], _backend: str) -> ReplyToText:
         """As it is."""
+        (reply,) = replies
         return ReplyToText(text=reply.text, finish_reason=reply.finish_reason)
 
 

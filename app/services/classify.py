@@ -1,6 +1,6 @@
 """Use case: classify texts with a caller's own labels."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.backends.base import Call, ChatRequest, Reply
 from app.backends.router import Router
@@ -43,12 +43,13 @@ class ClassifyJudge:
         labelled = await self._labeller.label(text, call)
         return Judged(result=classified(labelled.judgement, self._options), backend=labelled.backend)
 
-    def request(self, text: str) -> ChatRequest:
+    def requests(self, text: str) -> Sequence[ChatRequest]:
         """For one text in a batch. Raises InvalidRequest."""
-        return self._labeller.request(text)
+        return (self._labeller.request(text),)
 
-    def read(self, reply: Reply, backend: str) -> Classified:
+    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Classified:
         """Raises UpstreamBadReply."""
+        (reply,) = replies
         return classified(self._labeller.read(reply, backend), self._options)
 
 

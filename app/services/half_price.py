@@ -7,6 +7,7 @@ batch by its label, and nothing is submitted twice. Texts have places, which sta
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from app.backends.base import (
     worst_of_chat,
 )
 from app.backends.client import BackendClient
+from app.backends.router import NONE
 from app.domain import ANONYMOUS, BackendUse, TokenCount
 from app.errors import InvalidRequest, MissingCapability, UpstreamError, UpstreamUnavailable
 from app.services.batches import Judged, Outcome
@@ -54,10 +56,11 @@ class PlacedText(msgspec.Struct, frozen=True):
 
 
 class Submitted(msgspec.Struct, kw_only=True):
-    """A batch: the texts at these places. `name` is the server's; "" until it has said so."""
+    """A batch: the texts at these places, of so many requests each. `name` is the server's; "" until it says so."""
 
     label: str
     places: list[int]
+    counts: list[int]
     name: str = ""
 
 
@@ -70,14 +73,14 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 class PatientJudge(Protocol[ResultOut]):
-    """Judges a text by one request, the reply to which may come tomorrow."""
+    """Judges a text by requests, the replies to which may come tomorrow, to another process."""
 
-    def request(self, text: str) -> ChatRequest:
-        """Raises InvalidRequest."""
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """As many for the same text each time; none for one that needs no model. Raises InvalidRequest."""
         ...
 
-    def read(self, reply: Reply, backend: str) -> ResultOut:
-        """Raises UpstreamBadReply."""
+    def read(self, text: str, replies: Sequence[Reply], backend: str) -> ResultOut:
+        """What the replies to `requests` say of it. Raises UpstreamBadReply."""
         ...
 
 
@@ -113,30 +116,34 @@ class HalfPrice(Generic[Result]):
         Stopping it leaves the batches to the next run.
         """
         while taken := await self._take(texts):
-            sizes, refused = self._sized(taken.values())
+            sizes, settled = self._sized(taken.values())
             batches = self._planned(sizes)
             for batch in batches:
                 await self._submit(batch, taken)
             left = deque(taken.values())
             for batch in batches:
-                replies = dict(zip(batch.places, await self._replies(batch), strict=True))
+                replies = iter(await self._replies(batch))
+                own = {at: list(islice(replies, count)) for at, count in zip(batch.places, batch.counts, strict=True)}
                 while left and left[0].at <= batch.places[-1]:
                     text = left.popleft()
-                    yield refused.get(text.at) or await self._outcome(text, replies[text.at])
+                    yield settled.get(text.at) or await self._outcome(text, own[text.at])
                 self._forget(batch)
             for text in left:
-                yield refused[text.at]
+                yield settled[text.at]
 
-    def _sized(self, texts: Iterable[PlacedText]) -> tuple[dict[int, int], dict[int, Outcome[Result]]]:
-        """By place, the tokens of each request; and the outcomes of those for which there can be none."""
-        sizes: dict[int, int] = {}
-        refused: dict[int, Outcome[Result]] = {}
+    def _sized(self, texts: Iterable[PlacedText]) -> tuple[dict[int, list[int]], dict[int, Outcome[Result]]]:
+        """By place, the tokens of each of its requests; and the outcomes of those for which there are none."""
+        sizes: dict[int, list[int]] = {}
+        settled: dict[int, Outcome[Result]] = {}
         for text in texts:
             try:
-                sizes[text.at] = _size(self._judge.request(text.text))
+                if own := [_size(request) for request in self._judge.requests(text.text)]:
+                    sizes[text.at] = own
+                else:
+                    settled[text.at] = Outcome(id=text.id, judged=self._judged(text, (), NONE.name))
             except InvalidRequest as exc:
-                refused[text.at] = Outcome(id=text.id, error=exc)
-        return sizes, refused
+                settled[text.at] = Outcome(id=text.id, error=exc)
+        return sizes, settled
 
     async def _take(self, texts: AsyncGenerator[PlacedText, None]) -> dict[int, PlacedText]:
         """The next texts by place: those of some batches, and all of those that are submitted already."""
@@ -148,7 +155,7 @@ class HalfPrice(Generic[Result]):
                 break
         return taken
 
-    def _planned(self, sizes: dict[int, int]) -> list[Submitted]:
+    def _planned(self, sizes: dict[int, list[int]]) -> list[Submitted]:
         """The batches of the texts at these places, old ones and new ones, in order; they are in the file."""
         if not sizes:
             return []
@@ -156,7 +163,8 @@ class HalfPrice(Generic[Result]):
         covered = {place for batch in batches for place in batch.places}
         new = {place: size for place, size in sizes.items() if place not in covered}
         for places in _portions(new, self._batch_texts, self._batch_tokens):
-            batches.append(Submitted(label=f"winnow-{self._plan.token}-{places[0]}", places=places))
+            counts = [len(sizes[place]) for place in places]
+            batches.append(Submitted(label=f"winnow-{self._plan.token}-{places[0]}", places=places, counts=counts))
         batches.sort(key=lambda batch: batch.places[0])
         self._save()
         return [*batches]
@@ -166,7 +174,7 @@ class HalfPrice(Generic[Result]):
         if not batch.name and batch.label in self._known:
             batch.name = await self._model.find(batch.label, _CALL_S) or ""
         if not batch.name:
-            requests = [self._judge.request(taken[place].text) for place in batch.places]
+            requests = [request for place in batch.places for request in self._judge.requests(taken[place].text)]
             worst = sum(map(worst_of_chat, requests), TokenCount())
             charge = self._meter.begin(self._target, self._call(), worst)
             outcome = "ok"
@@ -189,7 +197,7 @@ class HalfPrice(Generic[Result]):
                 if not exc.retryable:
                     raise
             else:
-                if job.replies is not None and len(job.replies) == len(batch.places):
+                if job.replies is not None and len(job.replies) == sum(batch.counts):
                     return job.replies
                 if job.failed or job.replies is not None:
                     self._forget(batch)
@@ -198,20 +206,27 @@ class HalfPrice(Generic[Result]):
             await asyncio.sleep(pause_s)
             pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
 
-    async def _outcome(self, text: PlacedText, reply: Reply | UpstreamError) -> Outcome[Result]:
+    async def _outcome(self, text: PlacedText, replies: Sequence[Reply | UpstreamError]) -> Outcome[Result]:
         """Booked at half the price, when it is collected; the money is spent, whatever the budgets say by now."""
         call = self._call()
-        charge = self._meter.begin(self._target, call, TokenCount())
-        error = reply if isinstance(reply, UpstreamError) else None
-        await charge.end(reply.tokens, outcome=error.code if error else "ok", requests=1)
-        if isinstance(reply, UpstreamError):
-            return Outcome(id=text.id, error=reply, usage=call.account.usage())
-        use = BackendUse(requested=self._client.name, used=self._client.name, model=self._client.model or None)
-        try:
-            judged = Judged(result=self._judge.read(reply, self._client.name), backend=use)
-        except UpstreamError as exc:
-            return Outcome(id=text.id, error=exc, usage=call.account.usage())
-        return Outcome(id=text.id, judged=judged, usage=call.account.usage())
+        for reply in replies:
+            charge = self._meter.begin(self._target, call, TokenCount())
+            outcome = reply.code if isinstance(reply, UpstreamError) else "ok"
+            await charge.end(reply.tokens, outcome=outcome, requests=1)
+        good = [reply for reply in replies if isinstance(reply, Reply)]
+        error = next((reply for reply in replies if isinstance(reply, UpstreamError)), None)
+        if error is None:
+            try:
+                judged = self._judged(text, good, self._client.name)
+                return Outcome(id=text.id, judged=judged, usage=call.account.usage())
+            except UpstreamError as exc:
+                error = exc
+        return Outcome(id=text.id, error=error, usage=call.account.usage())
+
+    def _judged(self, text: PlacedText, replies: Sequence[Reply], backend: str) -> Judged[Result]:
+        model = self._client.model if replies else ""
+        use = BackendUse(requested=self._client.name, used=backend, model=model or None)
+        return Judged(result=self._judge.read(text.text, replies, backend), backend=use)
 
     @property
     def _target(self) -> Target:
@@ -240,16 +255,16 @@ def _size(request: ChatRequest) -> int:
     return tokens_of_prompt(request.messages) + tokens_of(schema)
 
 
-def _portions(sizes: dict[int, int], most_texts: int, most_tokens: int) -> Iterator[list[int]]:
-    """The places of each batch."""
+def _portions(sizes: dict[int, list[int]], most_texts: int, most_tokens: int) -> Iterator[list[int]]:
+    """The places of each batch; the requests of a text are in one."""
     places: list[int] = []
     tokens = 0
-    for place, size in sizes.items():
-        if places and (len(places) >= most_texts or tokens + size > most_tokens):
+    for place, own in sizes.items():
+        if places and (len(places) >= most_texts or tokens + sum(own) > most_tokens):
             yield places
             places, tokens = [], 0
         places.append(place)
-        tokens += size
+        tokens += sum(own)
     if places:
         yield places
 

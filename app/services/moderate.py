@@ -1,6 +1,6 @@
 """Use case: moderate texts, by the categories of OpenAI's moderation or by a caller's own."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from app.backends.base import Call, ChatRequest, Reply
 from app.backends.router import Router
@@ -71,12 +71,13 @@ class ModerateJudge:
         labelled = await self._labeller.label(text, call)
         return Judged(result=moderated(labelled.judgement, self._categories), backend=labelled.backend)
 
-    def request(self, text: str) -> ChatRequest:
+    def requests(self, text: str) -> Sequence[ChatRequest]:
         """For one text in a batch. Raises InvalidRequest."""
-        return self._labeller.request(text)
+        return (self._labeller.request(text),)
 
-    def read(self, reply: Reply, backend: str) -> Moderated:
+    def read(self, _text: str, replies: Sequence[Reply], backend: str) -> Moderated:
         """Raises UpstreamBadReply."""
+        (reply,) = replies
         return moderated(self._labeller.read(reply, backend), self._categories)
 
 

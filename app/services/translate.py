@@ -7,7 +7,7 @@ more with that said; the better of the two replies is taken, and what is still w
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from app.backends.settings import model_or_auto
 from app.domain import BackendUse
 from app.errors import UpstreamBadReply
 from app.services.batches import Judged
-from app.text.fencing import clean, draw_fence, neutralise
+from app.text.fencing import clean, draw_fence, fence_of, neutralise
 from app.text.kept import CODE_BLOCK, Loss, additions, has_prose, losses, prose_of, tags_of, terms_in
 from app.text.languages import LANGUAGES, detect_language, primary_language
 from indexing.chunking.sentences import Rank, parts_of
@@ -91,15 +91,14 @@ class TranslateService:
 
 
 class Translator:
-    """Translates texts one by one: an `app.services.batches.TextJudge`."""
+    """Translates texts one by one: a `TextJudge`, and a `PatientJudge`, which asks for each piece once."""
 
     def __init__(self, route: Route, options: TranslateOptions) -> None:
         self._route, self._options = route, options
 
     async def one(self, text: str, call: Call) -> Judged[Translation]:
         """Raises UpstreamError and what else a model's call raises; a text without words is its own translation."""
-        original = clean(text)
-        text, free = original.replace("\r\n", "\n"), asyncio.Semaphore(PIECES_AT_ONCE)
+        free = asyncio.Semaphore(PIECES_AT_ONCE)
         use = BackendUse(requested=self._route.requested, used="none")
 
         async def translated(piece: str, *, prose: bool) -> Translation:
@@ -111,13 +110,23 @@ class Translator:
             use = judged.backend
             return judged.result
 
-        done = await together(translated(piece, prose=prose) for piece, prose in pieces_of(text))
-        result = Translation(
-            translation=with_line_ends_of(original, "".join(piece.translation for piece in done)),
-            lost=tuple(loss for piece in done for loss in piece.lost),
-            doubts=tuple(dict.fromkeys(doubt for piece in done for doubt in piece.doubts)),
-        )
-        return Judged(result=result, backend=use)
+        done = await together(translated(piece, prose=prose) for piece, prose in _pieces(text))
+        return Judged(result=_whole(text, done), backend=use)
+
+    def requests(self, text: str) -> Sequence[ChatRequest]:
+        """One for each piece that has words."""
+        return [translation_request(piece, self._options, fence_of(piece)) for piece, prose in _pieces(text) if prose]
+
+    def read(self, text: str, replies: Sequence[Reply], backend: str) -> Translation:
+        """Raises UpstreamBadReply."""
+        left = iter(replies)
+        done = [
+            read_translation(next(left), piece, self._options, fence_of(piece), backend)
+            if prose
+            else Translation(translation=piece)
+            for piece, prose in _pieces(text)
+        ]
+        return _whole(text, done)
 
     async def _piece(self, piece: str, call: Call) -> Judged[Translation]:
         first, use = await self._ask(piece, call, None)
@@ -130,6 +139,19 @@ class Translator:
         fence = draw_fence([piece])
         served = await self._route.complete(translation_request(piece, self._options, fence, before), call)
         return read_translation(served.value, piece, self._options, fence, served.use.used), served.use
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Of a text as it was given."""
+    return pieces_of(clean(text).replace("\r\n", "\n"))
+
+
+def _whole(text: str, pieces: Sequence[Translation]) -> Translation:
+    return Translation(
+        translation=with_line_ends_of(clean(text), "".join(piece.translation for piece in pieces)),
+        lost=tuple(loss for piece in pieces for loss in piece.lost),
+        doubts=tuple(dict.fromkeys(doubt for piece in pieces for doubt in piece.doubts)),
+    )
 
 
 def with_line_ends_of(text: str, translation: str) -> str:

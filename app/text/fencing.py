@@ -1,5 +1,7 @@
 """Text made safe for prompts: control tokens are broken up, quoted text is fenced. Pure."""
 
+import hashlib
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -26,6 +28,20 @@ def draw_fence(texts: Iterable[str], draw: Callable[[], str] = random_fence) -> 
     while (fence := draw()).lower() in seen:
         pass
     return fence
+
+
+def fence_of(text: str) -> str:
+    """The same fence for the same text, where another process than the one that asked reads the reply.
+
+    It occurs neither in the text nor in what a model sees of it, so that knowing it helps nobody who writes the text.
+    """
+    numbers = itertools.count()
+
+    def draw() -> str:
+        digest = hashlib.sha256(f"{next(numbers)}\0{text}".encode("utf-8", "surrogatepass")).digest()
+        return "".join(ascii_lowercase[byte % len(ascii_lowercase)] for byte in digest[:FENCE_LENGTH])
+
+    return draw_fence([text, neutralise(text)], draw)
 
 
 def check_fence(fence: str, texts: Iterable[str]) -> None:

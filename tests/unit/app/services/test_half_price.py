@@ -11,11 +11,13 @@ import pytest
 from app.domain import ChatTask, ClassifyOptions, Label
 from app.errors import InvalidRequest, MissingCapability, Refused, UpstreamUnavailable
 from app.services.half_price import HalfPrice, PatientJudge, PlacedText
+from app.services.translate import TranslateOptions, Translation
 from app.wiring import Services
 from tests.fakes.gemini_server import GeminiServer, Said
 from tests.fakes.labelling_mind import labels_of
 from tests.fakes.models import gemini, openai_style, services_for
 from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.translating_mind import backwards, translates
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +172,37 @@ async def test_a_backend_without_batches_is_refused(tmp_path: Path) -> None:
             HalfPrice(client, services.accounts.meter, tmp_path / "plan", "one", "chat", judge)
         assert issubclass(MissingCapability, InvalidRequest)
         await services.close()
+
+
+async def test_texts_are_translated_in_batches(desk: Desk, server: GeminiServer) -> None:
+    """A long one in pieces of one batch, one without words by itself; a run that goes on reads the same replies."""
+    server.mind = translates()
+    desk.judge = await desk.services.translate_service.judge(TranslateOptions(target_language="Klingon"))
+    long = "one sentence of this text. " * 300 + "\r\n\r\nthe end"
+    texts = ["hello {name}", "{name}: 12", long, "good day", "a", "b", "ls", "```sh\nls\n```"]
+    desk.texts = [PlacedText(at, text, at) for at, text in enumerate(texts)]
+    first = await desk.run(most=3)
+    rest = await desk.run(first=3)
+    outcomes = [*first, *rest]
+    expected = [text if at in (1, 7) else backwards(text) for at, text in enumerate(texts)]
+    assert [outcome.judged.result for outcome in outcomes] == [Translation(translation=text) for text in expected]
+    assert [outcome.judged.backend.used for outcome in outcomes] == [
+        "none" if at in (1, 7) else "flash" for at in range(len(texts))
+    ]
+    pieces = [len(desk.judge.requests(text)) for text in texts]
+    assert (pieces[2] > 1, [len(batch.replies) for batch in server.batches]) == (True, [sum(pieces[:5]), 2])
+    assert [outcome.usage.requests for outcome in outcomes] == pieces
+
+
+async def test_a_piece_without_a_translation_is_an_error_of_its_text(desk: Desk, server: GeminiServer) -> None:
+    """What the other pieces cost is counted all the same."""
+    server.mind = translates()
+    desk.judge = await desk.services.translate_service.judge(TranslateOptions(target_language="Klingon"))
+    desk.texts = [PlacedText(0, "one sentence of this text. " * 300, 0), PlacedText(1, "good", 1)]
+    server.answers.append(Said(pieces=("",), finish="SAFETY"))
+    outcomes = await desk.run()
+    assert isinstance(outcomes[0].error, Refused)
+    assert (outcomes[0].usage.requests, outcomes[1].judged.result.translation) == (3, "doog")
 
 
 async def test_texts_are_classified_in_batches(desk: Desk, server: GeminiServer) -> None:

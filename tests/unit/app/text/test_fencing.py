@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.text.fencing import FENCE_LENGTH, check_fence, draw_fence, random_fence
+from app.text.fencing import FENCE_LENGTH, check_fence, draw_fence, fence_of, neutralise, random_fence
 
 
 def test_a_fence_that_a_text_holds_is_drawn_again() -> None:
@@ -34,3 +34,14 @@ def test_a_broken_fence_is_refused(fence: str) -> None:
     """One that is empty or stands in a text."""
     with pytest.raises(ValueError, match="fence"):
         check_fence(fence, ["x abc y"])
+
+
+@given(st.text())
+def test_the_fence_of_a_text_is_the_same_each_time_and_not_in_it(text: str) -> None:
+    """Nor in what a model sees of the text: an invisible character must not hide one."""
+    fence = fence_of(text)
+    assert fence == fence_of(text)
+    assert fence.isalpha()
+    assert fence not in neutralise(text)
+    hidden = f"{text}{fence[:4]}\u2060{fence[4:]}"
+    assert fence_of(hidden) not in neutralise(hidden)
