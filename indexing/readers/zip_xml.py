@@ -26,7 +26,8 @@ class Package:
             raise corrupt("Its zip container is truncated or damaged.") from exc
         self._limits = limits
         self._left = limits.max_expanded_bytes
-        self._members = {info.filename: info for info in self._zip.infolist()}
+        self._members = {info.filename.replace("\\", "/").removeprefix("/"): info for info in self._zip.infolist()}
+        self._spellings = {name.casefold(): name for name in reversed(self._members)}
         self._refuse_bomb(len(data))
 
     def _refuse_bomb(self, packed: int) -> None:
@@ -41,16 +42,21 @@ class Package:
         return list(self._members)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._members
+        return name.casefold() in self._spellings
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        """Programs that know no case write references in another one than the names, and back slashes for slashes."""
+        return self._members[name if name in self._members else self._spellings[name.casefold()]]
 
     def read(self, name: str) -> bytes:
         """One member's bytes. A zip can declare false sizes, so the bytes are counted as well."""
-        if name not in self._members:
+        if name not in self:
             raise corrupt(f"Its part {name!r} is missing.")
-        if self._members[name].flag_bits & 1:
+        info = self._info(name)
+        if info.flag_bits & 1:
             raise UnreadableDocument("password", "It is encrypted; save it without a password and index it again.")
         try:
-            with self._zip.open(name) as member:
+            with self._zip.open(info) as member:
                 data = member.read(self._left + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as exc:
             raise corrupt(f"Its part {name!r} is damaged.") from exc

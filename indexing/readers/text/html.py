@@ -11,31 +11,17 @@ from indexing.documents import Document
 from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
 from indexing.readers.text.encoding import decode
+from indexing.readers.text.furniture import NEVER_CONTENT, Furniture, speaks, without_storms
 from indexing.readers.zip_xml import tags
 
 _META_CHARSET = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
-_NEVER_CONTENT = tags(
-    "script style noscript template svg canvas iframe object embed applet map nav button select option "
-    "datalist input textarea dialog audio video head link meta title"
-)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = tags(
-    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure "
+    "address article aside blockquote body button caption center dd details div dl dt fieldset figcaption figure "
     "footer form header hr html legend li main menu ol p pre section summary table tbody td tfoot th thead tr "
     "ul"
 )
-_BOILERPLATE_ROLES = frozenset(
-    {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "dialog", "alertdialog"}
-)
-_BOILERPLATE_NAMES = re.compile(
-    r"(^|[-_\s])(cookie(s|-?(banner|consent|notice|bar|law))?|consent|gdpr|nav(bar|igation|box)?|menu|breadcrumbs?|sidebar|"
-    r"site-?(header|footer)|skip-?link|share-?(bar|buttons)?|social(-?(links|share|media))?|related(-?posts)?|advert(s|isement)?|"
-    r"ads|newsletter|popup|modal|pagination|toc|vector-(header|menu|dropdown|toc|column)\S*|mw-(editsection|jump-link)|noprint|"
-    r"catlinks|printfooter)($|[-_\s])",
-    re.IGNORECASE,
-)
-_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"\n\s*\n")
 # Below this depth text is gathered without its structure. A level takes up to four stack frames.
 _DEPTH = 150
@@ -65,15 +51,16 @@ def write_html(source: str, writer: TextWriter) -> dict[str, Any]:
     bodies = root.xpath("//body")
     body = bodies[0] if bodies else root
     before = writer.is_empty
-    _PageWriter(writer, strict=True).write(body)
+    furniture = Furniture(body)
+    _PageWriter(writer, furniture, strict=True).write(body)
     if before and writer.is_empty:
         # Everything matched the boilerplate rules: retry without them.
-        _PageWriter(writer, strict=False).write(body)
+        _PageWriter(writer, furniture, strict=False).write(body)
     return metadata
 
 
 def _parse(source: str) -> Any:
-    source = _XML_DECLARATION.sub("", source).replace("\0", "")
+    source = without_storms(_XML_DECLARATION.sub("", source).replace("\0", ""))
     if not source.strip():
         return None
     parser = lxml_html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
@@ -102,8 +89,9 @@ def _metadata(root: Any) -> dict[str, Any]:
 class _PageWriter:
     """Walks the tree once. Inline text gathers until a block element begins or ends."""
 
-    def __init__(self, writer: TextWriter, *, strict: bool) -> None:
+    def __init__(self, writer: TextWriter, furniture: Furniture, *, strict: bool) -> None:
         self._writer = writer
+        self._furniture = furniture
         self._strict = strict
         self._inline: list[str] = []
         self._bullet: tuple[str, int] | None = None
@@ -122,7 +110,9 @@ class _PageWriter:
 
     def _element(self, element: Any, kind: Any, depth: int) -> None:
         tag = element.tag if isinstance(element.tag, str) else ""
-        if not tag or tag in _NEVER_CONTENT or self._is_hidden(element) or self._is_boilerplate(element, tag):
+        if not tag or tag in NEVER_CONTENT or (tag == "button" and not speaks(element)):
+            return
+        if self._furniture.covers(element, in_content=self._in_content > 0, strict=self._strict):
             return
         if depth > _DEPTH:
             self._gather(" ".join(element.itertext()))
@@ -144,7 +134,8 @@ class _PageWriter:
 
     def _block(self, element: Any, tag: str, kind: Any, depth: int) -> None:
         if tag in _HEADINGS:
-            self._writer.add("heading", " ".join(inline_text(element).split()), level=_HEADINGS[tag])
+            text = inline_text(element).split() or inline_text(element, buttons=True).split()
+            self._writer.add("heading", " ".join(text), level=_HEADINGS[tag])
         elif tag == "pre":
             self._writer.add("code", inline_text(element, keep_space=True))
         elif tag == "table" and _is_data_table(element):
@@ -187,21 +178,6 @@ class _PageWriter:
             self._bullet = None
             self._writer.add("list_item" if mark else kind, mark + tidy(paragraph), indent=indent)
 
-    def _is_hidden(self, element: Any) -> bool:
-        if element.get("hidden") is not None or element.get("aria-hidden") == "true":
-            return element.tag not in ("math",)
-        return bool(_HIDDEN_STYLE.search(element.get("style") or ""))
-
-    def _is_boilerplate(self, element: Any, tag: str) -> bool:
-        if not self._strict or tag in ("body", "main", "article", "h1", "td", "th", "tr", "tbody"):
-            return False
-        if element.get("role") in _BOILERPLATE_ROLES:
-            return True
-        if tag in ("header", "footer") and not self._in_content:
-            return tag == "footer" or element.find(".//h1") is None
-        names = f"{element.get('class') or ''} {element.get('id') or ''}"
-        return bool(names.strip()) and bool(_BOILERPLATE_NAMES.search(names)) and element.find(".//h1") is None
-
 
 def _bullet(item: Any) -> str:
     parent = item.getparent()
@@ -212,9 +188,10 @@ def _bullet(item: Any) -> str:
     return f"{earlier + (int(start) if start.isdigit() and len(start) < 9 else 1)}. "
 
 
-def inline_text(element: Any, *, keep_space: bool = False) -> str:
-    """All visible text inside; `br` and blocks inside become line breaks."""
+def inline_text(element: Any, *, keep_space: bool = False, buttons: bool = False) -> str:
+    """All visible text inside, of `buttons` only if asked; `br` and blocks inside become line breaks."""
     parts: list[str] = []
+    passed_over = NEVER_CONTENT if buttons else NEVER_CONTENT | {"button"}
     skipped = None
     for event, inner in etree.iterwalk(element, events=("start", "end")):
         tag = inner.tag if isinstance(inner.tag, str) else ""
@@ -228,7 +205,7 @@ def inline_text(element: Any, *, keep_space: bool = False) -> str:
         if (
             skipped is None
             and inner is not element
-            and (tag in _NEVER_CONTENT or "mw-editsection" in (inner.get("class") or ""))
+            and (tag in passed_over or "mw-editsection" in (inner.get("class") or ""))
         ):
             skipped = inner
         elif skipped is None:

@@ -119,8 +119,8 @@ def zipped(members: dict[str, str | bytes]) -> bytes:
     return file.getvalue()
 
 
-def epub(chapters: dict[str, str]) -> bytes:
-    """An EPUB with these XHTML chapters, the spine in their order."""
+def epub(chapters: dict[str, str], rename: dict[str, str] | None = None) -> bytes:
+    """An EPUB with these XHTML chapters, the spine in their order; `rename` gives members other names than it says."""
     items = "".join(f'<item id="{name}" href="{name}.xhtml" media-type="application/xhtml+xml"/>' for name in chapters)
     spine = "".join(f'<itemref idref="{name}"/>' for name in chapters)
     package = (
@@ -137,7 +137,7 @@ def epub(chapters: dict[str, str]) -> bytes:
     # Written in reverse: the spine, not the zip, says which chapter comes first.
     for name, body in reversed(chapters.items()):
         members[f"OEBPS/{name}.xhtml"] = f"<html><head><title>{name}</title></head><body>{body}</body></html>"
-    return zipped(members)
+    return zipped({(rename or {}).get(name, name): content for name, content in members.items()})
 
 
 def odt(body: str) -> bytes:

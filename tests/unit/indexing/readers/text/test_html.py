@@ -59,6 +59,67 @@ def test_a_layout_table_is_read_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ('<div class="site with-sidebar"><h2>Returns</h2><p>Within 45 days.</p></div>', "Returns\n\nWithin 45 days."),
+        (
+            '<div class="cookie-policy"><p>We keep them for 13 months.</p></div>',
+            "We keep them for 13 months.",
+        ),
+        ('<section id="cookies"><p>We keep them for 13 months.</p></section>', "We keep them for 13 months."),
+        ('<div class="menu"><h3>Starters</h3><p>Soup of lentils, 4 €.</p></div>', "Starters\n\nSoup of lentils, 4 €."),
+        (
+            '<div style="visibility:hidden"><p>Holds 40 litres. ' + "Wide. " * 20 + "</p></div>",
+            "Holds 40 litres.",
+        ),
+        ("<h2><button>How long is the warranty?</button></h2><p>3 years.</p>", "How long is the warranty?\n\n3 years."),
+        ('<button class="accordion">Who pays the postage?</button><p>We do.</p>', "Who pays the postage?\n\nWe do."),
+        ('<div hidden="until-found"><p>Found by searching.</p></div>', "Found by searching."),
+        ('<button aria-controls="a">Ports</button><div id="a" hidden><p>Two ports.</p></div>', "Two ports."),
+        (
+            "<noscript><p>The timetable: daily at 9, 12, 15 and 18 h</p></noscript>",
+            "The timetable: daily at 9, 12, 15 and 18 h",
+        ),
+        ('<div><template shadowrootmode="open"><p>In the shadow.</p></template></div>', "In the shadow."),
+    ],
+)
+def test_a_word_in_a_class_is_no_proof(part: str, text: str) -> None:
+    """Text stays unless its own element, by what it holds, is a menu, a banner or hidden for good."""
+    page = f"<body><p>The imprint and whatever else there is.</p>{part}</body>"
+    assert text in read_one(page.encode(), "a.html").text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '<div class="left-sidebar"><ul><li><a href="/">Home</a></li><li><a href="/a">Away</a></li></ul></div>',
+        '<div class="cookie-consent"><p>We value your privacy.</p><button>Accept</button></div>',
+        '<div class="modal"><p>Get our letters.</p><input type="email"><button>Send</button></div>',
+        '<button aria-controls="nav">Menu</button><div id="nav" hidden><a href="/">Home</a></div>',
+        "<noscript>You need to enable JavaScript to run this application.</noscript>",
+        "<template><p>Dear {{ name }}</p></template>",
+        "<p>Copied <button>Copy</button></p>".replace("Copied ", ""),
+    ],
+)
+def test_furniture_goes(part: str) -> None:
+    """Menus of links, boxes that ask for something, excuses and templates are no content."""
+    page = f"<body><p>The content of the page is this sentence and nothing more.</p>{part}</body>"
+    assert read_one(page.encode(), "a.html").text == "The content of the page is this sentence and nothing more."
+
+
+def test_a_storm_of_attributes_costs_little() -> None:
+    """libxml2 takes quadratic time for a tag with 300,000 attributes: the tag is bared before."""
+    storm = "".join(f' a{number}="x>y"' for number in range(300_000))
+    assert read_one(f"<p{storm}>Still <b>here</b>.</p>".encode(), "a.html").text == "Still here."
+
+
+def test_long_tags_keep_their_attributes() -> None:
+    """One attribute may be long: a picture in it, say."""
+    picture = f'<img src="data:image/png;base64,{"A" * 20_000}" alt="A pump">'
+    assert read_one(f"<p>See {picture}</p>".encode(), "a.html").text == "See A pump"
+
+
+@pytest.mark.parametrize(
     "page",
     [
         '<meta charset="shift_jis"><p>東京は日本の首都です。</p>'.encode("cp932"),
@@ -91,6 +152,12 @@ def test_epub_follows_its_spine() -> None:
     document = read_one(epub({"one": "<h1>One</h1><p>First.</p>", "two": "<h1>Two</h1><p>Second.</p>"}), "b.epub")
     assert texts(document) == ["One", "First.", "Two", "Second."]
     assert (document.title, document.metadata) == ("The Book", {"author": "A. Writer", "lang": "en"})
+
+
+def test_epub_names_in_another_case() -> None:
+    """Readers on other systems know no case, and neither do many books."""
+    book = epub({"one": "<p>First.</p>", "two": "<p>Second.</p>"}, rename={"OEBPS/two.xhtml": "OEBPS/Two.XHTML"})
+    assert read_one(book, "b.epub").text == "First.\n\nSecond."
 
 
 def mail(html: str = "", attachment: bool = False) -> EmailMessage:
