@@ -1,6 +1,7 @@
 """Thousands of texts by POST /classify, before model servers of a stated speed that fail at random.
 
     python -m benchmarks.classify [--texts 5000] [--call-ms 150] [--faults 0.1] [--concurrency 256] [--calls 50]
+        [--way stated]
 
 The service runs in a process of its own, over sockets; the model server is a fake one here, which takes `--call-ms` for
 each call and has faults that may pass in a share of them. At most `--calls` are made at once. What a text has to be
@@ -143,13 +144,17 @@ async def _measured(
 
 
 async def run(options: Any) -> bool:
-    """All three ways."""
+    """All three ways, or the one that is asked for."""
     call_s = options.call_ms / 1000
     common = BackendSettings(kind="", concurrency=options.calls, retries=5)
     holds = []
     for name, model in (("stated", "gemini-3.1-flash-lite"), ("calibrated", "gemini-decision-1")):
+        if options.way not in (None, name):
+            continue
         async with SlowGemini(call_s, options.faults, model) as server:
             holds.append(await measure(name, gemini(server, common), server.seen, options))
+    if options.way not in (None, "logprobs"):
+        return all(holds)
     likely = {str(digit): {"B" if digit % 2 else "A": -0.1} for digit in range(10)}
     ollama = SlowOllama(
         dialect="ollama",
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("--faults", type=float, default=0.1)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--calls", type=int, default=50)
+    parser.add_argument("--way", choices=("stated", "calibrated", "logprobs"))
     sys.exit(0 if asyncio.run(run(parser.parse_args())) else 1)
 
 

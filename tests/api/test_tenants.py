@@ -28,9 +28,10 @@ MESSAGES = [{"role": "user", "content": f"What is the {CANARY} ore?"}]
 CHAT = {"messages": MESSAGES, "model": "winnow:shared"}
 RAGFLOW_CHAT = {"messages": MESSAGES, "model": "m", "reference": True}
 QUESTION = f"What is the {CANARY} ore?"
-NO_DOCUMENTS = "reads no documents"
+TEXTS = {"texts": ["What is there?"]}
+RERANK = {"query": "ore mined north", "documents": ["One.", "Two."]}
 
-ATTACKS: dict[tuple[str, str], dict[str, Any] | str] = {
+ATTACKS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/search"): {"json": {"query": QUESTION, "collection": "shared", "filter": FORGED}},
     ("POST", "/answer"): {"json": {"query": QUESTION, "collection": "shared", "filter": FORGED}},
     ("GET", "/collections"): {},
@@ -62,7 +63,7 @@ ATTACKS: dict[tuple[str, str], dict[str, Any] | str] = {
     },
     ("POST", "/api/v1/dify/retrieval"): {"json": {"knowledge_id": "shared", "query": QUESTION}},
     ("GET", "/api/v1/dify/retrieval"): {"params": {"knowledge_id": "shared", "query": QUESTION}},
-    ("GET", "/api/v1/dify/retrieval/health"): NO_DOCUMENTS,
+    ("GET", "/api/v1/dify/retrieval/health"): {},
     ("GET", "/api/v1/datasets"): {},
     ("GET", "/api/v1/datasets/x/documents"): {"path": "/api/v1/datasets/shared/documents"},
     ("POST", "/api/v1/openai/x/chat/completions"): {
@@ -74,28 +75,24 @@ ATTACKS: dict[tuple[str, str], dict[str, Any] | str] = {
         "json": RAGFLOW_CHAT,
     },
     ("POST", "/openwebui/search"): {"path": "/openwebui/search?collection=shared", "json": {"query": QUESTION}},
-    **dict.fromkeys(
-        [
-            ("POST", "/chat"),
-            ("POST", "/vision"),
-            ("POST", "/classify"),
-            ("POST", "/moderate"),
-            ("POST", "/translate"),
-            ("POST", "/complete"),
-            ("GET", "/version"),
-            ("GET", "/backends"),
-            ("POST", "/cost/estimate"),
-            ("POST", "/v1/rerank"),
-            ("POST", "/v2/rerank"),
-            ("POST", "/rerank"),
-            ("POST", "/tei/rerank"),
-            ("POST", "/v1/embeddings"),
-            ("POST", "/v1/moderations"),
-            ("POST", "/v1/completions"),
-            ("PUT", "/process"),
-        ],
-        NO_DOCUMENTS,
-    ),
+    # These read no documents: nothing of what is there may be in what they say.
+    ("POST", "/chat"): {"json": {"message": "What is in the collection shared?"}},
+    ("POST", "/vision"): {"json": {"prompt": "?", "image_url": "http://127.0.0.1/documents/theirs?collection=shared"}},
+    ("POST", "/classify"): {"json": TEXTS},
+    ("POST", "/moderate"): {"json": TEXTS},
+    ("POST", "/translate"): {"json": {**TEXTS, "target_language": "de"}},
+    ("POST", "/complete"): {"json": {"prefix": "The ore is"}},
+    ("GET", "/version"): {},
+    ("GET", "/backends"): {},
+    ("POST", "/cost/estimate"): {"json": {"queries_per_day": 10}},
+    ("POST", "/v1/rerank"): {"json": RERANK},
+    ("POST", "/v2/rerank"): {"json": RERANK},
+    ("POST", "/rerank"): {"json": RERANK},
+    ("POST", "/tei/rerank"): {"json": {"query": "ore mined north", "texts": ["One.", "Two."]}},
+    ("POST", "/v1/embeddings"): {"json": {"input": "ore", "model": f"winnow:{CANARY}"}},
+    ("POST", "/v1/moderations"): {"json": {"input": "ore"}},
+    ("POST", "/v1/completions"): {"json": {"prompt": "The ore is", "model": "winnow:shared"}},
+    ("PUT", "/process"): {"content": b"An ore.", "headers": {"Content-Type": "text/plain", "X-Filename": "theirs.txt"}},
 }
 """How each operation that a key of a tenant may call is attacked; the others are for admins, who see all tenants."""
 
@@ -174,8 +171,6 @@ async def test_the_wrong_tenant_gets_nothing(parties: Parties, subtests: pytest.
     job = (await put(parties.b, secret(f"{CANARY}-3"), wait="false")).json()["id"]
     before = await found(parties.b)
     for (method, path), attack in ATTACKS.items():
-        if isinstance(attack, str):
-            continue
         arguments = {"path": path, **attack}
         where = arguments.pop("path").format(job=job)
         with subtests.test(operation=f"{method} {path}"):

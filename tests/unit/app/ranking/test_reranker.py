@@ -372,6 +372,18 @@ def test_the_same_search_again_asks_nothing(way: Way, strategy: Strategy) -> Non
     assert reader.begun == first.requests
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_search_of_another_tenant_asks_everything(way: Way, strategy: Strategy) -> None:
+    """What it costs and how long it takes does not tell what others have asked."""
+    reranker, reader = Reranker(ScoreCache(999)), ScriptedReader(upside_down(30), way)
+    first = rank(falling(30), reader, strategy, reranker=reranker, tenant="a")
+    for tenant in ("b", ""):
+        other = rank(falling(30), reader, strategy, reranker=reranker, tenant=tenant)
+        assert (other.requests, other.cache_hits, other.order) == (first.requests, first.cache_hits, first.order)
+    assert rank(falling(30), reader, strategy, reranker=reranker, tenant="a").requests == 0
+
+
 def test_another_search_reads_only_what_is_new() -> None:
     """A label scorer's word holds for a passage, whoever stands beside it; a judge's does not."""
     for way, expected in (("scorer", ["p30", "p31"]), ("judge", None)):

@@ -11,7 +11,7 @@ from app.services.document_validation import SubmittedFile, Validated
 from app.services.job_records import MAX_ERRORS
 from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs
 from indexing.disk import DiskGuard
-from indexing.documents import EVERYTHING, Document
+from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Report, say_nothing
@@ -35,6 +35,7 @@ class Index:
     def __init__(self) -> None:
         self.versions: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, int]] = []
+        self.written: list[SubmittedDocument] = []
         self.reads = 0
         self.errors: list[Exception] = []
         self.stop_after: int | None = None
@@ -75,6 +76,7 @@ class Index:
             return DocumentResult(id=one.id, source="", status="unchanged")
         status = self._status(collection, one)
         self.versions[collection, one.id] = one.document.content_hash()
+        self.written.append(one)
         return DocumentResult(id=one.id, source="", status=status, passages=2)  # type: ignore[arg-type]
 
     def _status(self, collection: str, one: Validated) -> str:
@@ -167,6 +169,27 @@ async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, 
     assert (await ended(again, behind)).created == 3
     assert index.reads == 1
     await emptied(tmp_path / "jobs")
+    await again.close()
+
+
+async def test_a_job_goes_on_for_its_tenant_and_groups_after_a_restart(tmp_path: Path, index: Index) -> None:
+    """Others neither see nor cancel it before or after, nor a key of the tenant without the group."""
+    jobs, owner = jobs_of(tmp_path, index), Audience(tenant="b", groups=("hr",))
+    guarded = SubmittedDocument(
+        writer=owner, tenant="b", id="same", document=Document(text="text", allowed=("hr", "legal"))
+    )
+    job = await jobs.submit("c", [guarded], 1, owner)
+    await jobs.close()
+    again = jobs_of(tmp_path, index)
+    for stranger in (Audience(tenant="a", groups=("hr",)), Audience(tenant="b"), Audience(groups=("hr",))):
+        with pytest.raises(NotFound):
+            await again.find(job.id, stranger)
+        with pytest.raises(NotFound):
+            await again.cancel(job.id, stranger)
+    again.start()
+    assert (await ended(again, job)).created == 1
+    assert index.written == [guarded]
+    assert (await again.find(job.id, owner)).state == "done"
     await again.close()
 
 
