@@ -16,6 +16,9 @@ from indexing.filters import Filter, Scalar
 Mode = Literal["hybrid", "dense", "sparse"]
 ExpandQuery = Literal["none", "multi", "hyde"]
 Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
+Substitute = Literal["none", "extractive"]
+"""What answers where nothing of a model's reply is supported."""
+
 AbstainReason = Literal["no_results", "below_min_relevance", "model_declined", "unsupported"]
 
 
@@ -274,6 +277,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     check_citations: Literal["structural", "model"] = "structural"
     instructions: str = ""
     language: str | None = None
+    fallback: Substitute | None = None
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
 from app.services.translate import TranslateService
+from app.text.fencing import DrawFence, fencing
 from app.text.languages import prepare as prepare_languages
 from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
@@ -145,8 +146,9 @@ class Services:
         self._add_access_and_accounts(settings)
         self.pool = self._resource("backends", self._open_pool, BackendPool.close)
         self.router = Resource(self._open_router)
+        self.fence = fencing(settings.service.prompt_secret)
         self._add_jobs_of_models(settings)
-        self.reranker = _reranker(settings, fits)
+        self.reranker = _reranker(settings, fits, self.fence)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
         self._write_lock = self._resource("write lock", self._lock_index, _release)
@@ -234,10 +236,11 @@ class Services:
         self._on_close("pictures", pictures.close)
         self.chat_service = ChatService(router, default, deadline_s, pictures, CHAT)
         self.vision_service = ChatService(router, default, deadline_s, pictures, VISION)
-        self.complete_service = CompleteService(ChatService(router, default, deadline_s, pictures, COMPLETE))
-        self.classify_service = ClassifyService(router, default)
-        self.moderate_service = ModerateService(router, default)
-        self.translate_service = TranslateService(router, default)
+        chat = ChatService(router, default, deadline_s, pictures, COMPLETE)
+        self.complete_service = CompleteService(chat, self.fence)
+        self.classify_service = ClassifyService(router, default, self.fence)
+        self.moderate_service = ModerateService(router, default, self.fence)
+        self.translate_service = TranslateService(router, default, self.fence)
 
     def _add_embedding(self, settings: Settings, embedder: LazyEmbedder) -> None:
         self.embedder = embedder
@@ -323,7 +326,8 @@ class Services:
             self.router.get,
             embed,
             settings.routing.deadline_s,
-            settings.answer.min_relevance,
+            settings.answer,
+            self.fence,
         )
 
     async def _open_router(self) -> Router:
@@ -610,8 +614,8 @@ def _names(settings: Settings, backends: Backends) -> ModelNames:
     return ModelNames(backends, compat.rerank_aliases, (embedder, public_name(embedder), *compat.embed_aliases))
 
 
-def _reranker(settings: Settings, fits: Fits | None) -> Reranker:
+def _reranker(settings: Settings, fits: Fits | None, fence: DrawFence) -> Reranker:
     ranking, home = settings.ranking, settings.index.home
     file = CacheFile(home / CACHE_FILE, ranking.cache_entries) if ranking.cache == "sqlite" else None
     fitted = calibrations(home / FITS_FILE) if fits is None else fits
-    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block)
+    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block, fence=fence)

@@ -37,7 +37,7 @@ def product(strategy: Strategy, way: Way) -> Schedule:
     """One strategy with a cold score cache, all candidates within its depth."""
 
     async def rank(ports: Ports, task: Task) -> list[str]:
-        reranker = Reranker(ScoreCache(1_000), fence=lambda: FENCE)
+        reranker = Reranker(ScoreCache(1_000), fence=lambda _: FENCE)
         asked = RankingTask(query=task.query, candidates=task.candidates, strategy=strategy, depth=len(task.candidates))
         ranking = await reranker.rank(asked, PortsReader(ports, way), Deadline(TIMEOUT_S))
         await reranker.close()

@@ -11,6 +11,7 @@ from app.answering.prompts import condense_request, earlier_turns
 from app.backends.base import ChatRequest, Reply
 from app.domain import Question, Turn
 from app.errors import WinnowError
+from app.text.fencing import DrawFence, draw_fence
 from app.text.languages import detect_language
 from app.text.stopwords import AnswerType, answer_types, attributes_named, names_another, references_back
 from app.text.terms import content_terms, fold
@@ -83,7 +84,9 @@ def question_language(question: Question) -> str:
     return question.language or detect_language(question.search.text, *turns)
 
 
-async def resolve_question(question: Question, complete: Complete | None) -> tuple[ParsedQuestion, tuple[str, ...]]:
+async def resolve_question(
+    question: Question, complete: Complete | None, fence: DrawFence = draw_fence
+) -> tuple[ParsedQuestion, tuple[str, ...]]:
     """Parse a question, reworded by one cheap call of `complete` if it needs earlier turns; with warnings.
 
     Without `complete`, or if it fails, the question is read together with the previous one by rule. Never fails.
@@ -96,7 +99,7 @@ async def resolve_question(question: Question, complete: Complete | None) -> tup
     failure = "bad_reply"
     standalone = ""
     try:
-        standalone = _first_line(await complete(condense_request(text, earlier_turns(text, question.messages))))
+        standalone = _first_line(await complete(condense_request(text, earlier_turns(text, question.messages), fence)))
     except WinnowError as exc:
         failure = exc.code
     if not standalone:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from app.domain import ExpandQuery, Mode, Query, Question, RankingOptions, Strategy, Turn
+from app.domain import ExpandQuery, Mode, Query, Question, RankingOptions, Strategy, Substitute, Turn
 from app.errors import pointing_at
 from indexing.errors import InvalidFilter
 from indexing.filters import Filter, parse_filter
@@ -130,6 +130,15 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
     language: (
         Annotated[str, Meta(min_length=2, max_length=35, description="Default: the language of the question.")] | None
     ) = None
+    fallback: (
+        Annotated[
+            Substitute,
+            Meta(
+                description="Quotes the passages where nothing of a model's reply is supported. Default: the settings'."
+            ),
+        ]
+        | None
+    ) = None
 
     def to_question(self) -> Question:
         """Raises what `to_query` raises."""
@@ -144,6 +153,7 @@ class AnswerRequest(SearchRequest, frozen=True, kw_only=True, forbid_unknown_fie
             check_citations=self.check_citations,
             instructions=self.instructions,
             language=self.language,
+            fallback=self.fallback,
         )
 
 

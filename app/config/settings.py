@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from app.backends.registry import completed, discovered, kinds, provider_variables
 from app.backends.settings import BackendSettings, BudgetSettings, RoutingSettings, name_problem
-from app.domain import Strategy
+from app.domain import Strategy, Substitute
 from app.errors import ConfigError
 from indexing.readers.limits import ReadLimits
 from indexing.settings import EmbeddingSettings, StoreSettings
@@ -63,6 +63,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     `hosts` are the names, besides loopback's, under which browsers and proxies may address the service; with
     `allow_anonymous` and no `hosts`, all names are accepted. `public_url` is the service's address for users' browsers,
     if it differs from that for programs: links in citations begin with it. `backend` ranks if a request names none.
+    What quoted texts are fenced with in prompts follows from `prompt_secret`; None: each process has its own.
     `log_format` "auto" is text on a terminal and JSON elsewhere.
 
     Web pages of `cors_origins` may use the service from a browser: exact origins, or "*" for all.
@@ -77,6 +78,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     allow_anonymous: bool = False
     public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
     backend: Annotated[str, Meta(min_length=1)] = "auto"
+    prompt_secret: Annotated[str, Meta(min_length=16)] | None = None
     max_body_bytes: Count = 10_000_000
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -135,9 +137,13 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Passages below `min_relevance` are not answered from; None: a default for quoting, and a lower one for models."""
+    """Passages below `min_relevance` are not answered from; None: a default for quoting, and a lower one for models.
+
+    `fallback` says what comes of a model's reply of which nothing is supported: an abstention, or an extractive answer.
+    """
 
     min_relevance: Fraction | None = None
+    fallback: Substitute = "none"
 
 
 class CompatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ the model order windows, as RankGPT does. What they ask is in `calls`, what foll
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -30,7 +30,7 @@ from app.ranking.scoring import (
     with_duplicates,
     worth_reading,
 )
-from app.text.fencing import draw_fence, random_fence
+from app.text.fencing import DrawFence, draw_fence
 from indexing.documents import Candidate
 
 DUEL_ROOM = 2.0
@@ -74,7 +74,7 @@ class Reranker:
         block: int = JUDGE_PASSAGES,
         first_read: int = 50,
         auto_duels: bool = True,
-        fence: Callable[[], str] = random_fence,
+        fence: DrawFence = draw_fence,
     ) -> None:
         self.cache, self.calibrations = cache, calibrations or {}
         self.block, self.first_read, self.auto_duels = block, first_read, auto_duels
@@ -148,7 +148,7 @@ class _Run:
         self.readable = self.scoreboard.passages[: len(read)]
         shown = [text for candidate in deepest for text in (candidate.passage.title, candidate.passage.text)]
         # The fence must stand in nothing that a prompt may hold.
-        fence = draw_fence([task.query, *shown, *(passage.text for passage in read)], settings.fence)
+        fence = settings.fence([task.query, *shown, *(passage.text for passage in read)])
         self.calls = ModelCalls(grader, settings.cache, task.query, fence, settings.block, task.tenant)
 
     def result(self, order: Sequence[Ranked], degraded: str) -> Ranking:

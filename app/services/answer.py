@@ -18,6 +18,7 @@ from app.backends.base import Call, Capability, ChatRequest, Deadline, Delta, Re
 from app.backends.client import BackendClient
 from app.backends.router import EXTRACTIVE, NONE, Backends, Route, Router, Served
 from app.backends.settings import AUTO
+from app.config.settings import AnswerSettings
 from app.domain import (
     AbstainReason,
     Answer,
@@ -27,6 +28,7 @@ from app.domain import (
     Caller,
     Citation,
     CitationMade,
+    Fallback,
     Hit,
     LaterPages,
     Query,
@@ -35,9 +37,10 @@ from app.domain import (
     SourcesFound,
     TextDelta,
 )
-from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, WinnowError
+from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, UpstreamBadReply, WinnowError
 from app.observability.timing import Stopwatch
 from app.services.ranking import NEEDS, ClientGrader
+from app.text.fencing import DrawFence, draw_fence
 from app.text.languages import LANGUAGES, abstention_text, primary_language
 from indexing.documents import page_at
 
@@ -62,8 +65,11 @@ _CHARACTERS_PER_TURN = 32
 """Characters of a reply that are composed before other tasks get their turn on the event loop. The slowest of them, a
 sentence with its markers every few characters, take some milliseconds; a whole hostile reply takes seconds."""
 
-BegunReply = tuple[tuple[Source, ...], OpenStream | AsyncGenerator[Delta, None]]
-"""The passages that a model was shown, and its reply as it arrives."""
+BegunReply = tuple[tuple[Source, ...], str, OpenStream | AsyncGenerator[Delta, None]]
+"""The passages that a model was shown, the fence around them, and its reply as it arrives."""
+
+Substituting = Callable[[Sequence[Hit], BackendUse], AsyncGenerator[AnswerPart, None]]
+"""Answers from these passages in the place of a model."""
 
 
 class Search(Protocol):
@@ -78,7 +84,7 @@ class Answerer:
     """Answers questions, by a model or in the passages' own sentences.
 
     The router is asked for when a model is needed, so that it can be opened late. `deadline_s` bounds all model calls
-    of one question. `min_relevance` in [0,1] replaces the default thresholds.
+    of one question.
     """
 
     def __init__(
@@ -88,13 +94,14 @@ class Answerer:
         router: Callable[[], Awaitable[Router]],
         embed: Embed,
         deadline_s: float,
-        min_relevance: float | None = None,
+        settings: AnswerSettings | None = None,
+        fence: DrawFence = draw_fence,
     ) -> None:
         self._search, self._backends, self._router = search, backends, router
-        self._embed, self._deadline_s, self._min_relevance = embed, deadline_s, min_relevance
-        self._extractive = (
-            ExtractiveSettings() if min_relevance is None else ExtractiveSettings(min_relevance=min_relevance)
-        )
+        self._embed, self._deadline_s, self._fence = embed, deadline_s, fence
+        self._settings = settings or AnswerSettings()
+        relevance = self._settings.min_relevance
+        self._extractive = ExtractiveSettings() if relevance is None else ExtractiveSettings(min_relevance=relevance)
 
     async def answer(self, question: Question, caller: Caller) -> Answer:
         """The whole answer at once. Raises the same errors as `whole`."""
@@ -197,7 +204,7 @@ class Answerer:
         # Rewording costs a call: first see whether the search can work at all.
         await self._search.check(_retrieval(question.search, question.search.text), caller)
         reword = _rewording(answering, call, watch) if isinstance(answering, Route) else None
-        return await resolve_question(question, reword)
+        return await resolve_question(question, reword, self._fence)
 
     def _generate(
         self,
@@ -210,23 +217,37 @@ class Answerer:
         *,
         streamed: bool,
     ) -> AsyncGenerator[AnswerPart, None]:
-        if isinstance(answering, Route):
-            threshold = self._min_relevance if question.min_relevance is None else question.min_relevance
-            by_model = _ModelAnswer(question, parsed, hits, answering, call)
-            return by_model.parts(watch, self._embed, threshold, streamed=streamed)
-        return answer_extractively(
-            question, parsed, hits, watch, embed=self._embed, settings=self._extractive, use=answering
+        def extractive(hits: Sequence[Hit], use: BackendUse) -> AsyncGenerator[AnswerPart, None]:
+            return answer_extractively(
+                question, parsed, hits, watch, embed=self._embed, settings=self._extractive, use=use
+            )
+
+        if not isinstance(answering, Route):
+            return extractive(hits, answering)
+        relevance = self._settings.min_relevance
+        threshold = relevance if question.min_relevance is None else question.min_relevance
+        falls_back = (question.fallback or self._settings.fallback) == EXTRACTIVE.name
+        by_model = _ModelAnswer(
+            question, parsed, hits, answering, call, self._fence, extractive if falls_back else None
         )
+        return by_model.parts(watch, self._embed, threshold, streamed=streamed)
 
 
 class _ModelAnswer:
     """One answer that a model writes, of which only what its sources support is let out."""
 
     def __init__(
-        self, question: Question, parsed: ParsedQuestion, hits: Sequence[Hit], route: Route, call: Call
+        self,
+        question: Question,
+        parsed: ParsedQuestion,
+        hits: Sequence[Hit],
+        route: Route,
+        call: Call,
+        fence: DrawFence,
+        substitute: Substituting | None,
     ) -> None:
         self._question, self._parsed, self._hits = question, parsed, hits
-        self._route, self._call = route, call
+        self._route, self._call, self._fence, self._substitute = route, call, fence, substitute
 
     async def parts(
         self, watch: Stopwatch, embed: Embed, threshold: float | None, *, streamed: bool
@@ -256,27 +277,32 @@ class _ModelAnswer:
 
     async def _abstain(self, reason: AbstainReason) -> AsyncGenerator[AnswerPart, None]:
         sources = await asyncio.to_thread(pack, self._hits, self._question.context_tokens)
-        yield SourcesFound(tuple(source.hit for source in sources))
+        yield SourcesFound(tuple(_hits(sources)))
         yield TextDelta(abstention_text(reason, question_language(self._question)))
         yield AnswerOutcome(use=BackendUse(requested=self._route.requested, used=NONE.name), abstain_reason=reason)
 
     async def _write(self, *, streamed: bool) -> AsyncGenerator[AnswerPart, None]:
         served = await self._begin(streamed=streamed)
-        (sources, reply), cut = served.value, False
+        (sources, fence, reply), cut = served.value, False
         composer = Composer(sources)
-        gate = AnswerGate(composer)
+        gate = AnswerGate(composer, fence)
         async with aclosing(reply):
-            yield SourcesFound(tuple(source.hit for source in sources))
+            yield SourcesFound(tuple(_hits(sources)))
             async for delta in reply:
                 cut = cut or delta.finish_reason == "length"
-                for start in range(0, len(delta.text), _CHARACTERS_PER_TURN):
-                    if start:
-                        await asyncio.sleep(0)
-                    for piece in gate.feed(delta.text[start : start + _CHARACTERS_PER_TURN]):
-                        yield piece
-        for piece in gate.finish():
+                async for piece in _fed(gate, delta.text):
+                    yield piece
+                if gate.over:
+                    break
+        for piece in gate.finish(cut=cut):
             yield piece
-        reason, cut = gate.abstain_reason, cut and not gate.declined
+        reason, spent, cut = gate.abstain_reason, cut and gate.is_silent, cut and not gate.declined
+        if self._substitute is not None and (spent or reason == "unsupported"):
+            async for part in self._substituted(served.use, self._substitute(_hits(sources), served.use)):
+                yield part
+            return
+        if spent:
+            raise _spent(served.use.used)
         if reason is not None:
             yield TextDelta(abstention_text(reason, question_language(self._question)))
         yield AnswerOutcome(
@@ -289,16 +315,31 @@ class _ModelAnswer:
             cut=cut,
         )
 
+    async def _substituted(
+        self, use: BackendUse, parts: AsyncGenerator[AnswerPart, None]
+    ) -> AsyncGenerator[AnswerPart, None]:
+        """The extractive answer in place of the model's, of which nothing can be shown."""
+        note = f"nothing that {use.used} wrote is supported; the answer is extractive"
+        fallbacks = (*use.fallbacks, Fallback(backend=use.used, reason="unsupported"))
+        instead = BackendUse(requested=use.requested, used=EXTRACTIVE.name, fallbacks=fallbacks)
+        async with aclosing(parts):
+            async for part in parts:
+                if isinstance(part, AnswerOutcome):
+                    yield msgspec.structs.replace(part, use=instead, degraded=(*part.degraded, note))
+                elif not isinstance(part, SourcesFound):
+                    yield part
+
     async def _begin(self, *, streamed: bool) -> Served[BegunReply]:
         """Ask the first backend that begins to reply. Each is shown as many passages as it can read."""
 
         async def ask(client: BackendClient, failover_deadline: Deadline | None) -> BegunReply:
             probed = await client.known((failover_deadline or self._call.deadline).left())
             sources, request = await asyncio.to_thread(self._request, probed.context_tokens)
+            [fence] = request.stop
             if streamed:
-                return sources, await client.stream(request, self._call, failover_deadline)
+                return sources, fence, await client.stream(request, self._call, failover_deadline)
             reply = await client.complete(request, self._call, failover_deadline)
-            return sources, _one_delta(reply)
+            return sources, fence, _one_delta(reply)
 
         return await self._route.first(self._call, ask)
 
@@ -307,17 +348,39 @@ class _ModelAnswer:
         standalone = self._parsed.standalone
         passage_tokens, output_tokens = token_budgets(self._question, window, standalone)
         sources = pack(self._hits, passage_tokens)
-        return sources, answer_request(self._question, sources, output_tokens, standalone)
+        return sources, answer_request(self._question, sources, output_tokens, standalone, self._fence)
 
 
 async def _one_delta(reply: Reply) -> AsyncGenerator[Delta, None]:
     yield Delta(text=reply.text, finish_reason=reply.finish_reason)
 
 
+async def _fed(gate: AnswerGate, text: str) -> AsyncGenerator[AnswerPiece, None]:
+    """What the gate lets out of a piece of a reply."""
+    for start in range(0, len(text), _CHARACTERS_PER_TURN):
+        if start:
+            await asyncio.sleep(0)
+        for piece in gate.feed(text[start : start + _CHARACTERS_PER_TURN]):
+            yield piece
+
+
+def _hits(sources: Sequence[Source]) -> list[Hit]:
+    return [source.hit for source in sources]
+
+
+def _spent(name: str) -> UpstreamBadReply:
+    """The error for a model that has thought until its tokens were spent: that says nothing about the documents."""
+    return UpstreamBadReply(
+        name, f"{name} used up its output tokens before it answered; raise `max_output_tokens`, or let it think less"
+    )
+
+
 def _warnings(composer: Composer, *, cut: bool) -> list[str]:
     warnings = []
     if composer.unknown_references:
         warnings.append(f"Citation markers that refer to no passage were removed: {composer.unknown_references}.")
+    if composer.left_out:
+        warnings.append(f"Statements without a citation were left out: {composer.left_out}.")
     if composer.removed_addresses:
         warnings.append(f"URLs not found in any passage were removed: {composer.removed_addresses}.")
     if cut:

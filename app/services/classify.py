@@ -9,6 +9,7 @@ from app.classification.models import Judgement, labelling_of
 from app.domain import Classified, ClassifyOptions
 from app.services.batches import Judged
 from app.services.labelling import NEEDS, Labeller
+from app.text.fencing import DrawFence, draw_fence
 
 LIKELY = 0.5
 """From this probability on a label applies, where several may."""
@@ -22,14 +23,14 @@ class ClassifyService:
 
     stage = "classify"
 
-    def __init__(self, router: Callable[[], Awaitable[Router]], default: str) -> None:
-        self._router, self._default = router, model_or_auto(default)
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
+        self._router, self._default, self._fence = router, model_or_auto(default), fence
 
     async def judge(self, options: ClassifyOptions) -> "ClassifyJudge":
         """Raises InvalidRequest for the labels, UnknownBackend, MissingCapability."""
         labelling = labelling_of(options.labels, options.instructions, exclusive=not options.multi_label)
         route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
-        return ClassifyJudge(Labeller(route, labelling), options)
+        return ClassifyJudge(Labeller(route, labelling, self._fence), options)
 
 
 class ClassifyJudge:

@@ -15,7 +15,7 @@ from app.backends.base import Call, Capability, ChatRequest, Infill
 from app.backends.client import BackendClient
 from app.domain import Caller, ChatDone, ChatEvent, ChatResult, ChatTask, Turn
 from app.services.chat import ChatService, Dialogue
-from app.text.fencing import clean, draw_fence, neutralise
+from app.text.fencing import DrawFence, clean, draw_fence, neutralise
 from app.text.insertion import Block, Insertion
 
 STAGE = "complete"
@@ -60,8 +60,8 @@ class CompletionResult(ChatResult, frozen=True, kw_only=True):
 class CompleteService:
     """Completes by chats of a service of the stage `STAGE`: it chooses the backend, and counts."""
 
-    def __init__(self, chat: ChatService) -> None:
-        self._chat = chat
+    def __init__(self, chat: ChatService, fence: DrawFence = draw_fence) -> None:
+        self._chat, self._fence = chat, fence
 
     async def complete(self, task: CompletionTask, caller: Caller) -> ChatDone:
         """What belongs at the cursor. Upstream it is a stream, which ends when enough has come. Raises as a chat."""
@@ -72,7 +72,7 @@ class CompleteService:
     async def stream(self, task: CompletionTask, caller: Caller) -> AsyncGenerator[ChatEvent, None]:
         """The same as it is made. Closing it ends the call upstream."""
         completion = Completion(task)
-        async with aclosing(self._chat.stream_chat(completion_chat(task), caller, completion)) as events:
+        async with aclosing(self._chat.stream_chat(completion_chat(task, self._fence), caller, completion)) as events:
             async for event in events:
                 if isinstance(event, ChatDone):
                     fields = msgspec.structs.asdict(event.result)
@@ -115,10 +115,10 @@ def _sides(task: CompletionTask) -> tuple[str, str]:
     return clean(task.prefix)[-PREFIX_CHARACTERS:], clean(task.suffix)[:SUFFIX_CHARACTERS]
 
 
-def completion_chat(task: CompletionTask) -> ChatTask:
+def completion_chat(task: CompletionTask, draw: DrawFence = draw_fence) -> ChatTask:
     """The chat that asks for the completion. It stops where the model begins to repeat the suffix."""
     prefix, suffix = _sides(task)
-    fence = draw_fence([prefix, suffix])
+    fence = draw([prefix, suffix])
     language = " ".join(neutralise(task.language).split())
     parts = [f"Before the cursor:\n{fence}\n{neutralise(prefix)}\n{fence}"]
     if suffix.strip():

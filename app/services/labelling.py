@@ -30,7 +30,7 @@ from app.classification.prompts import (
 from app.classification.replies import judged_as_stated, judged_by_decision, judged_by_digits, judged_by_letter
 from app.domain import BackendUse, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
-from app.text.fencing import clean, draw_fence, neutralise, random_fence
+from app.text.fencing import DrawFence, clean, draw_fence, neutralise
 from indexing.concurrency import together
 
 NEEDS: Sequence[frozenset[Capability]] = (
@@ -65,7 +65,7 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
 class Labeller:
     """Labels the texts of one request. `route` is that to the backends which can."""
 
-    def __init__(self, route: Route, labelling: Labelling, fence: Callable[[], str] = random_fence) -> None:
+    def __init__(self, route: Route, labelling: Labelling, fence: DrawFence = draw_fence) -> None:
         self._route, self._labelling, self._fence = route, labelling, fence
         self._line: list[_Waiting] = []
         self._asking: set[asyncio.Task[None]] = set()
@@ -83,7 +83,7 @@ class Labeller:
     def request(self, text: str) -> ChatRequest:
         """For the stated labels of one text. Raises InvalidRequest."""
         shown = _shown(text)
-        return stated_request(self._labelling, [shown], draw_fence([shown], self._fence))
+        return stated_request(self._labelling, [shown], self._fence([shown]))
 
     def read(self, reply: Reply, backend: str) -> Judgement:
         """What the reply to `request` says. Raises UpstreamBadReply."""
@@ -192,7 +192,7 @@ class Labeller:
     async def _scored(
         self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
     ) -> Answers:
-        labelling, fence = self._labelling, draw_fence(texts, self._fence)
+        labelling, fence = self._labelling, self._fence(texts)
         if labelling.exclusive:
             prompts = [choice_prompt(labelling, text, fence) for text in texts]
             tokens: Sequence[str] = LETTERS[: len(labelling.labels)]
@@ -213,7 +213,7 @@ class Labeller:
     async def _stated(
         self, client: BackendClient, texts: Sequence[str], call: Call, failover_deadline: Deadline | None
     ) -> Answers:
-        request = stated_request(self._labelling, texts, draw_fence(texts, self._fence))
+        request = stated_request(self._labelling, texts, self._fence(texts))
         reply = await client.complete(request, call, failover_deadline)
         return judged_as_stated(reply.text, self._labelling, len(texts))
 

@@ -9,6 +9,7 @@ from app.classification.models import Judgement, labelling_of
 from app.domain import Category, Moderated, ModerateOptions
 from app.services.batches import Judged
 from app.services.labelling import NEEDS, Labeller
+from app.text.fencing import DrawFence, draw_fence
 
 _DEFAULT = {
     "harassment": "expresses, incites or promotes harassing language towards any target",
@@ -48,8 +49,8 @@ class ModerateService:
 
     stage = "moderate"
 
-    def __init__(self, router: Callable[[], Awaitable[Router]], default: str) -> None:
-        self._router, self._default = router, model_or_auto(default)
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
+        self._router, self._default, self._fence = router, model_or_auto(default), fence
 
     async def judge(self, options: ModerateOptions) -> "ModerateJudge":
         """Raises InvalidRequest for the categories, UnknownBackend, MissingCapability."""
@@ -57,7 +58,7 @@ class ModerateService:
         categories = tuple(map(described, options.categories))
         labelling = labelling_of(categories, instructions, exclusive=False, field="categories")
         route = (await self._router()).route(options.backend, *NEEDS, default=self._default)
-        return ModerateJudge(Labeller(route, labelling), categories)
+        return ModerateJudge(Labeller(route, labelling, self._fence), categories)
 
 
 class ModerateJudge:

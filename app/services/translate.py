@@ -18,7 +18,7 @@ from app.backends.settings import model_or_auto
 from app.domain import BackendUse
 from app.errors import UpstreamBadReply
 from app.services.batches import Judged
-from app.text.fencing import clean, draw_fence, fence_of, neutralise
+from app.text.fencing import DrawFence, clean, draw_fence, fence_of, neutralise
 from app.text.kept import CODE_BLOCK, Loss, additions, has_prose, losses, prose_of, tags_of, terms_in
 from app.text.languages import LANGUAGES, detect_language, primary_language
 from indexing.chunking.sentences import Rank, parts_of
@@ -80,21 +80,21 @@ class TranslateService:
 
     stage = "translate"
 
-    def __init__(self, router: Callable[[], Awaitable[Router]], default: str) -> None:
-        self._router = router
+    def __init__(self, router: Callable[[], Awaitable[Router]], default: str, fence: DrawFence = draw_fence) -> None:
+        self._router, self._fence = router, fence
         self._default = model_or_auto(default)
 
     async def judge(self, options: TranslateOptions) -> "Translator":
         """Raises UnknownBackend, MissingCapability."""
         route = (await self._router()).route(options.backend, frozenset(("chat",)), default=self._default)
-        return Translator(route, options)
+        return Translator(route, options, self._fence)
 
 
 class Translator:
     """Translates texts one by one: a `TextJudge`, and a `PatientJudge`, which asks for each piece once."""
 
-    def __init__(self, route: Route, options: TranslateOptions) -> None:
-        self._route, self._options = route, options
+    def __init__(self, route: Route, options: TranslateOptions, fence: DrawFence = draw_fence) -> None:
+        self._route, self._options, self._fence = route, options, fence
 
     async def one(self, text: str, call: Call) -> Judged[Translation]:
         """Raises UpstreamError and what else a model's call raises; a text without words is its own translation."""
@@ -136,7 +136,7 @@ class Translator:
         return Judged(result=min(first, second, key=_badness), backend=use)
 
     async def _ask(self, piece: str, call: Call, before: Translation | None) -> tuple[Translation, BackendUse]:
-        fence = draw_fence([piece])
+        fence = self._fence([piece])
         served = await self._route.complete(translation_request(piece, self._options, fence, before), call)
         return read_translation(served.value, piece, self._options, fence, served.use.used), served.use
 

@@ -1,7 +1,7 @@
-"""Text made safe for prompts: control tokens are broken up, quoted text is fenced. Pure."""
+"""Text made safe for prompts: control tokens are broken up, quoted text is fenced. Pure, but for a process's secret."""
 
 import hashlib
-import itertools
+import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -17,17 +17,45 @@ FENCE_LENGTH = 8
 """Letters; 2e11 possible fences, of about five tokens each."""
 
 
-def random_fence() -> str:
-    """A fence that nobody can guess."""
-    return "".join(secrets.choice(ascii_lowercase) for _ in range(FENCE_LENGTH))
+DrawFence = Callable[[Iterable[str]], str]
+"""From all texts of a prompt, a fence that occurs in none of them, in whatever case."""
 
 
-def draw_fence(texts: Iterable[str], draw: Callable[[], str] = random_fence) -> str:
-    """A fence that occurs in none of the texts, in whatever case."""
-    seen = "\n".join(texts).lower()
-    while (fence := draw()).lower() in seen:
-        pass
-    return fence
+def fencing(secret: str | None = None, length: int = FENCE_LENGTH) -> DrawFence:
+    """Fences that nobody can guess who does not know the secret; without one it is this process's own.
+
+    A fence is an HMAC of the texts: the same request is the same prompt, byte by byte, which a server may have in its
+    cache, and a model makes the same of it.
+    """
+    key = secrets.token_bytes(32) if secret is None else secret.encode()
+
+    def draw(texts: Iterable[str]) -> str:
+        texts = list(texts)
+        seen = "\n".join(texts).lower()
+        digest = hmac.new(key, digestmod=hashlib.sha256)
+        for text in texts:
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        while (fence := _letters(digest.digest(), length)) in seen:
+            digest.update(b"again")
+        return fence
+
+    return draw
+
+
+def _letters(digest: bytes, count: int) -> str:
+    number, letters = int.from_bytes(digest, "big"), ""
+    for _ in range(count):
+        number, letter = divmod(number, len(ascii_lowercase))
+        letters += ascii_lowercase[letter]
+    return letters
+
+
+draw_fence = fencing()
+"""Under the secret of this process."""
+
+
+_known_fence = fencing("")
 
 
 def fence_of(text: str) -> str:
@@ -35,13 +63,7 @@ def fence_of(text: str) -> str:
 
     It occurs neither in the text nor in what a model sees of it, so that knowing it helps nobody who writes the text.
     """
-    numbers = itertools.count()
-
-    def draw() -> str:
-        digest = hashlib.sha256(f"{next(numbers)}\0{text}".encode("utf-8", "surrogatepass")).digest()
-        return "".join(ascii_lowercase[byte % len(ascii_lowercase)] for byte in digest[:FENCE_LENGTH])
-
-    return draw_fence([text, neutralise(text)], draw)
+    return _known_fence([text, neutralise(text)])
 
 
 def check_fence(fence: str, texts: Iterable[str]) -> None:

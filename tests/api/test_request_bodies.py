@@ -184,7 +184,8 @@ def test_a_question_carries_everything_over() -> None:
         b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "on_failure": "fail"}, "min_score": 0.1,'
         b'"group_by_document": true, "include_text": false, "messages": [{"role": "user", "content": "m"}],'
         b'"answer_backend": "extractive", "max_output_tokens": 2, "temperature": 1, "context_tokens": 300,'
-        b'"min_relevance": 0.3, "check_citations": "model", "instructions": "i", "language": "de"}'
+        b'"min_relevance": 0.3, "check_citations": "model", "instructions": "i", "language": "de",'
+        b'"fallback": "extractive"}'
     )
     question = decode(body, AnswerRequest).to_question()
     untouched = decode(b'{"query": "x"}', AnswerRequest).to_question()

@@ -9,17 +9,19 @@ Text passes these stages, character by character; each holds back what later cha
       -> Composer         the end of a sentence waits, as follows
       -> AnswerGate       all waits until the first citation is verified
 
-Within the composer words go out at once. After the last word come stops, white space and markers: a `Boundary`. Whether
-the sentence ends there ("on 3. [1.1] May") shows only with the next word, of which up to `_LOOKAHEAD` characters are
-awaited. Then `_settle` decides: markers go before the stops, a sentence that ends is checked against what it cites, and
-markers that a model wrote before their sentence are carried to its end.
+Within the composer a sentence goes out when it has ended and cites something. One that states something and cites
+nothing is taken back, unless the passages say the same. After the last word come stops, white space and markers: a
+`Boundary`. Whether the sentence ends there ("on 3. [1.1] May") shows only with the next word, of which up to
+`_LOOKAHEAD` characters are awaited. Then `_settle` decides: markers go before the stops, a sentence that ends is
+checked against what it cites, and markers that a model wrote before their sentence are carried to its end.
 
     Cover starts on day one. [1.1] It is free ...
-    `- sentence, is out --'`boundary-'`lookahead
+    `- sentence -----------'`boundary-'`lookahead
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -64,6 +66,8 @@ _LOOKAHEAD = 12
 """Characters of the next word that are awaited to tell whether a full stop ends a sentence: "3. Mai"."""
 
 AnswerPiece = TextDelta | CitationMade
+Fate = Literal["kept", "waits", "left out"]
+"""Of a sentence that has ended: it goes out; it goes out if a later one does; it is taken back."""
 PassageSpan = tuple[int, Span]
 """A passage's number, and a span of its text."""
 
@@ -155,34 +159,36 @@ class Boundary(msgspec.Struct):
 
 
 class _AnswerText:
-    """The answer so far, and the events that have not been taken yet."""
+    """The answer so far: what is kept goes out, what was written since may still be taken back."""
 
     def __init__(self) -> None:
         self.length = 0
-        self._parts: list[str] = []
-        self._recent = ""
+        self._kept: list[str] = []
+        self._open: list[str] = []
+        self._recent = ""  # of all that was written
+        self._kept_recent = ""
         self._events: list[AnswerPiece] = []
 
     def __str__(self) -> str:
-        return "".join(self._parts)
+        return "".join(self._kept)
 
     @property
     def last(self) -> str:
         """The last character; "" at the beginning."""
         return self._recent[-1:]
 
+    @property
+    def kept(self) -> int:
+        """Characters that are kept."""
+        return self.length - sum(map(len, self._open))
+
     def write(self, text: str) -> None:
         """Append white space, or markers of ours."""
         if not text:
             return
-        self._parts.append(text)
+        self._open.append(text)
         self.length += len(text)
         self._recent = (self._recent + text)[-MAX_MARKER_LENGTH:]
-        # One delta for all text between two citations, however many characters arrived.
-        if self._events and isinstance(last := self._events[-1], TextDelta):
-            self._events[-1] = TextDelta(last.text + text)
-        else:
-            self._events.append(TextDelta(text))
 
     def write_character(self, character: str) -> str:
         """Append a character of the model's, or ")" for one that would complete a false marker; return it."""
@@ -190,8 +196,29 @@ class _AnswerText:
         self.write(safe)
         return safe
 
+    def keep(self) -> None:
+        """All that was written stays."""
+        text, self._open = "".join(self._open), []
+        if not text:
+            return
+        self._kept.append(text)
+        self._kept_recent = (self._kept_recent + text)[-MAX_MARKER_LENGTH:]
+        # One delta for all text between two citations, however many characters arrived.
+        if self._events and isinstance(last := self._events[-1], TextDelta):
+            self._events[-1] = TextDelta(last.text + text)
+        else:
+            self._events.append(TextDelta(text))
+
+    def take_back(self, length: int) -> None:
+        """Forget what was written after `length` characters, unless it is kept."""
+        text, kept = "".join(self._open), self.kept
+        self._open = [text[: max(0, length - kept)]]
+        self.length = kept + len(self._open[0])
+        self._recent = (self._kept_recent + self._open[0])[-MAX_MARKER_LENGTH:]
+
     def cite(self, citation: Citation) -> None:
-        """Add a citation after the text so far."""
+        """Add a citation after the text so far, which is kept."""
+        self.keep()
         self._events.append(CitationMade(citation))
 
     def take_events(self) -> list[AnswerPiece]:
@@ -201,7 +228,12 @@ class _AnswerText:
 
 
 class Composer:
-    """Turns a model's text, as it arrives, into the answer's text and citations. See the top of this module."""
+    """Turns a model's text, as it arrives, into the answer's text and citations. See the top of this module.
+
+    Sentences that state something and cite nothing are left out, and counted in `left_out`.
+    """
+
+    left_out = 0
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._preamble, self._links, self._scanner = PreambleFilter(), LinkFilter(sources), MarkerScanner()
@@ -215,6 +247,8 @@ class Composer:
         self._numbers: dict[PassageSpan, int] = {}
         self._citations: list[Citation] = []
         self._claims: list[Claim] = []
+        self._end = 0  # of the last sentence that was not taken back
+        self._in_table = self._cut = self._kept_code = self._supported = False
 
     @property
     def text(self) -> str:
@@ -243,8 +277,8 @@ class Composer:
 
     @property
     def is_supported(self) -> bool:
-        """Whether any citation is verified."""
-        return any(citation.verified for citation in self._citations)
+        """Whether any statement has a verified citation; a heading has not stated anything."""
+        return self._supported
 
     @property
     def unsupported(self) -> tuple[UnsupportedSpan, ...]:
@@ -256,12 +290,15 @@ class Composer:
         self._scan(self._links.feed(self._preamble.feed(clean(INVISIBLE.sub("", text)))))
         return self._answer.take_events()
 
-    def finish(self) -> list[AnswerPiece]:
-        """Return the rest, at the end of the model's text."""
+    def finish(self, *, cut: bool = False) -> list[AnswerPiece]:
+        """Return the rest, at the end of the model's text. `cut`: it ends where the model's tokens did."""
         self._scan(self._links.feed(self._preamble.finish()) + self._links.finish())
         self._take_tokens(self._scanner.finish())
         self._end_lookahead()
+        self._cut = cut and not self._boundary.stops and not self._boundary.references
         self._settle("")
+        self._answer.take_back(self._answer.kept)
+        self._claims = [claim for claim in self._claims if claim.end <= self._answer.length]
         return self._answer.take_events()
 
     def _scan(self, text: str) -> None:
@@ -341,6 +378,8 @@ class Composer:
             or (boundary.may_end_sentence and boundary.ends_sentence(self._line, next_word))
         )
         references = [*(self._leading if ends else ()), *(() if leads else boundary.references)]
+        if ends and not references and not self._sentence.cited:
+            references = self._own_references(boundary.stops)
         cited = self._write_end(boundary, references, ends)
         if ends:
             self._leading = []
@@ -351,6 +390,18 @@ class Composer:
         if boundary.breaks_line:
             self._line, self._line_leads = "", leads
         self._line_leads = self._line_leads or leads
+
+    def _own_references(self, stops: str) -> list[Reference]:
+        """What a sentence without markers would cite, if the passages say the same."""
+        written = "".join(self._sentence.parts) + stops
+        if self._cut or self._sentence.in_code or not states_something(written):
+            return []
+        claim = _BULLET.sub("", written, count=1).strip(_EMPHASIS)
+        references = self._resolver.saying(claim)
+        named = self._resolver.resolve(references, claim)
+        quotes = [(source.hit.text or "")[span.start : span.end] for source, span in named]
+        context = "\n".join(_context(source, span) for source, span in named)
+        return references if quotes and all(verify(claim, quotes, context)) else []
 
     def _leads(self, boundary: Boundary, next_word: str) -> bool:
         """Whether the markers stand before the sentence that they belong to."""
@@ -403,24 +454,46 @@ class Composer:
         self._line += gap
 
     def _close_sentence(self) -> None:
-        """Check the sentence against what it cites, and add it to the claims."""
+        """Check the sentence against what it cites and add it to the claims, or take it back if it cites nothing.
+
+        What states nothing, such as a heading, waits for a sentence after it that cites something.
+        """
         sentence, self._sentence = self._sentence, Sentence()
         written = "".join(sentence.parts)
         bullet = _BULLET.match(written)
         skipped = bullet.end() if bullet and sentence.start + bullet.end() < sentence.end else 0
         text = written[skipped:].strip()
         if not sentence.cited and not any(map(str.isalnum, text)):
+            if sentence.in_code and self._kept_code:
+                self._answer.keep()  # the end of the block
+                self._end, self._kept_code = self._answer.length, False
+            return
+        in_table, self._in_table = self._in_table, written.lstrip().startswith("|")
+        heads_table = self._in_table and not in_table
+        factual = not sentence.in_code and not heads_table and states_something(written)
+        fate = self._fate(sentence, text, factual=factual)
+        if fate == "left out":
+            self.left_out += not self._cut
+            self._answer.take_back(self._end)
             return
         stated = Span(sentence.start + skipped, sentence.end)
-        self._claims.append(
-            Claim(
-                start=stated.start,
-                end=stated.end,
-                text=text,
-                citations=self._cite(sentence, text, stated),
-                factual=not sentence.in_code and states_something(written),
-            )
-        )
+        citations = self._cite(sentence, text, stated)
+        self._claims.append(Claim(start=stated.start, end=stated.end, text=text, citations=citations, factual=factual))
+        self._supported = self._supported or (factual and any(self._citations[index].verified for index in citations))
+        if fate == "kept":
+            self._answer.keep()
+        self._kept_code = sentence.in_code
+        self._end = self._answer.length
+
+    def _fate(self, sentence: Sentence, text: str, *, factual: bool) -> Fate:
+        """What becomes of a sentence. A line of a block of code can carry no marker: a passage must have it."""
+        if self._cut:
+            return "left out"
+        if sentence.cited:
+            return "kept"
+        if sentence.in_code:
+            return "kept" if self._resolver.holds(text) else "left out"
+        return "left out" if factual else "waits"
 
     def _cite(self, sentence: Sentence, text: str, stated: Span) -> tuple[int, ...]:
         """Add the citations of a sentence; return their indices among all of them."""
@@ -456,28 +529,37 @@ class AnswerGate:
     """Feeds a composer with a model's text, and holds its output back until a citation is verified.
 
     So an answer without any support is never shown and then withdrawn. A reply that begins with `DECLINE`, in whatever
-    spelling, is no answer; further on the word is left out.
+    spelling, is no answer; further on the word is left out. A reply that copies the `fence` of its prompt is `over`.
     """
 
-    def __init__(self, composer: Composer) -> None:
-        self._composer = composer
+    over = False
+
+    def __init__(self, composer: Composer, fence: str = "") -> None:
+        self._composer, self._fence = composer, fence.lower()
         self._held: list[AnswerPiece] = []
         self._beginning = ""
         self._tail = ""  # what may become DECLINE, and the white space before it
-        self._declined_within = self._has_words = False
+        self._declined_within = self._has_text = self._has_words = False
 
     def feed(self, text: str) -> list[AnswerPiece]:
         """Take the next piece of the model's text; return the events that may go out now."""
+        if self.over:
+            return []
         if len(self._beginning) < _DECLINE_BEGINNING:
             self._beginning = (self._beginning + text).lstrip()[:_DECLINE_BEGINNING]
         self._held += self._composer.feed(self._without_decline(text))
         return self._release()
 
-    def finish(self) -> list[AnswerPiece]:
+    def finish(self, *, cut: bool = False) -> list[AnswerPiece]:
         """Return the rest, at the end of the model's text."""
-        self._held += [*self._composer.feed(self._tail.rstrip()), *self._composer.finish()]
+        self._held += [*self._composer.feed(self._tail.rstrip()), *self._composer.finish(cut=cut)]
         self._tail = ""
         return self._release()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing but white space has come."""
+        return not self._beginning
 
     @property
     def declined(self) -> bool:
@@ -506,14 +588,25 @@ class AnswerGate:
         return "".join(filter(str.isalnum, self._beginning)).casefold() == _BARE_DECLINE
 
     def _without_decline(self, text: str) -> str:
-        """The text without the word; what may still become it, and white space at the end, is held back."""
-        parts = (self._tail + text).split(DECLINE)
+        """The text up to the fence, without the word; what may still become either, and white space at the end, is held
+        back.
+        """
+        text = self._tail + text
+        if self._fence and (fenced := text.lower().find(self._fence)) >= 0:
+            text, self.over = text[:fenced], True
+        parts = text.split(DECLINE)
         self._declined_within |= len(parts) > 1
         whole = "".join(parts)
-        begun = next((size for size in range(len(DECLINE) - 1, 0, -1) if whole.endswith(DECLINE[:size])), 0)
+        begun = 0 if self.over else max(_begun(whole, DECLINE), _begun(whole.lower(), self._fence))
         ready = whole[: len(whole) - begun].rstrip()
         self._tail = whole[len(ready) :]
-        if not self._has_words:
+        if not self._has_text:
             ready = ready.lstrip()
-            self._has_words = any(map(str.isalnum, ready))
+            self._has_text = bool(ready)
+        self._has_words = self._has_words or any(map(str.isalnum, ready))
         return ready
+
+
+def _begun(text: str, word: str) -> int:
+    """Characters at the end of the text that begin the word."""
+    return next((size for size in range(len(word) - 1, 0, -1) if text.endswith(word[:size])), 0)

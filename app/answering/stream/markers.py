@@ -195,12 +195,18 @@ _SENTENCE_COST = 0.15
 """What one more sentence must add, as a share of the claim's terms."""
 
 
+_SAME = 0.8
+"""The share of a claim's terms that a sentence must have to say the same, and of at least how many terms."""
+_MIN_CLAIMED = 4
+
+
 class ReferenceResolver:
     """Turns references into spans of the passages; counts those that name no passage or sentence in `unknown`."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = {source.number: source for source in sources if source.sentences}
         self._terms: dict[int, list[frozenset[str]]] = {}
+        self._keys: dict[int, list[str]] = {}
         self.unknown = 0
 
     def resolve(self, references: Iterable[Reference], claim: str) -> list[tuple[Source, Span]]:
@@ -219,6 +225,37 @@ class ReferenceResolver:
             for run in _runs(sorted(indices))
         ]
 
+    def saying(self, claim: str) -> list[Reference]:
+        """The sentence that says what the claim says: in the same words, or with nearly all of those that matter."""
+        key = _key(claim)
+        sentences = [(source, index) for source in self._sources.values() for index in range(len(source.sentences))]
+        for source, index in sentences:
+            if key and key == self._keys_of(source)[index]:
+                return [Reference(source.number, index + 1, index + 1)]
+        claimed = frozenset(content_terms(claim, detect_language(claim)))
+        if len(claimed) < _MIN_CLAIMED or not sentences:
+            return []
+        source, index = max(sentences, key=lambda place: len(claimed & self._terms_of(place[0])[place[1]]))
+        shared = len(claimed & self._terms_of(source)[index])
+        return [Reference(source.number, index + 1, index + 1)] if shared >= _SAME * len(claimed) else []
+
+    def holds(self, text: str) -> bool:
+        """Whether a passage has the words of the text in a row."""
+        key = _key(text)
+        return any(key in "".join(self._keys_of(source)) for source in self._sources.values())
+
+    def _keys_of(self, source: Source) -> list[str]:
+        if source.number not in self._keys:
+            text = source.hit.text or ""
+            self._keys[source.number] = [_key(text[span.start : span.end]) for span in source.sentences]
+        return self._keys[source.number]
+
+    def _terms_of(self, source: Source) -> list[frozenset[str]]:
+        if source.number not in self._terms:
+            text = source.hit.text or ""
+            self._terms[source.number] = [terms(text[span.start : span.end]) for span in source.sentences]
+        return self._terms[source.number]
+
     def _indices(self, reference: Reference, claim: str) -> range:
         """The passage's sentences that are named, by their index."""
         source = self._sources.get(reference.passage)
@@ -235,10 +272,7 @@ class ReferenceResolver:
         """The run of sentences that shares most with the claim; the whole passage if it has one, or shares nothing."""
         count = len(source.sentences)
         claimed = frozenset(content_terms(claim, detect_language(claim)))
-        if source.number not in self._terms:
-            text = source.hit.text or ""
-            self._terms[source.number] = [terms(text[span.start : span.end]) for span in source.sentences]
-        by_sentence = self._terms[source.number]
+        by_sentence = self._terms_of(source)
         if count <= 1 or not any(claimed & offered for offered in by_sentence):
             return range(count)
 
@@ -254,3 +288,8 @@ def _runs(numbers: Sequence[int]) -> list[Sequence[int]]:
     """Split rising numbers where one is missing."""
     cuts = [0, *(at for at, (one, two) in enumerate(pairwise(numbers), start=1) if two > one + 1), len(numbers)]
     return [numbers[start:end] for start, end in pairwise(cuts)]
+
+
+def _key(text: str) -> str:
+    """Letters and digits alone, whatever their case."""
+    return "".join(filter(str.isalnum, text)).casefold()

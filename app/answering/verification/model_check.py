@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, Me
 from app.backends.json_repair import MAX_REPLY_LENGTH, Pairs, Value, salvage, strict_json
 from app.domain import Citation, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
-from app.text.fencing import check_fence, draw_fence, neutralise, random_fence, renumber
+from app.text.fencing import DrawFence, check_fence, draw_fence, neutralise, renumber
 
 CHECK_PROMPT_VERSION = "1"
 """Raise it with every change of the words below; a test insists on it."""
@@ -182,7 +182,7 @@ async def check(
     citations: Sequence[Citation],
     sources: Sequence[Source],
     grader: Grader,
-    draw: Callable[[], str] = random_fence,
+    fence: DrawFence = draw_fence,
 ) -> CheckResult:
     """Check the claims that have citations; no call without any.
 
@@ -200,7 +200,7 @@ async def check(
     supports: dict[int, float] = {}
     if statements:
         ask = _scored if grader.way == "scorer" else _judged
-        replies = await ask(list(statements.values()), grader, draw_fence(statements.values(), draw), failures)
+        replies = await ask(list(statements.values()), grader, fence(statements.values()), failures)
         supports = {index: support for index, support in zip(statements, replies, strict=True) if support is not None}
     checked = list(citations)
     for index, support in supports.items():

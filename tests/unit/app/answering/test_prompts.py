@@ -20,7 +20,7 @@ from app.answering.prompts import (
 from app.answering.stream.markers import DECLINE, parse_marker
 from app.backends.base import ChatRequest
 from app.domain import Hit, Query, Question, Turn
-from app.text.fencing import neutralise
+from app.text.fencing import fencing, neutralise
 from tests.attacks.injections import ATTACKS, Attack
 from tests.fakes.answering import hit
 from tests.prompt_words import digest_of
@@ -37,7 +37,7 @@ def question(query: str = "When does it start?", **fields: Any) -> Question:
 def request(
     query: str = "When does it start?", hits: tuple[Hit, ...] = HITS, standalone: str = "", **fields: Any
 ) -> ChatRequest:
-    return answer_request(question(query, **fields), pack(hits, 6000), 100, standalone, lambda: FENCE)
+    return answer_request(question(query, **fields), pack(hits, 6000), 100, standalone, lambda _: FENCE)
 
 
 def prompt(
@@ -52,9 +52,9 @@ def test_the_version_is_that_of_the_words() -> None:
     requests = (
         request(),
         request("and when?", (HITS[0], flagged), "When?", messages=TURNS, language="de", instructions="Be brief."),
-        condense_request("and when?", TURNS, lambda: FENCE),
+        condense_request("and when?", TURNS, lambda _: FENCE),
     )
-    assert digest_of(requests) == {"2": "ab3d2e3b61e9df9b"}[PROMPT_VERSION]
+    assert digest_of(requests) == {"3": "1a831403ee4baf34"}[PROMPT_VERSION]
 
 
 def test_what_requests_share_comes_first() -> None:
@@ -120,9 +120,8 @@ TEXTS = st.text(st.sampled_from("ab1. \n[]【】［］()mxkqzvbw<>|\u2028\u0085_
 def test_no_text_can_leave_its_line(text: str, title: str, turn: str, query: str) -> None:
     """Every line is one of ours, a sentence after its marker, a turn after its role, or beside a label of ours."""
     turns = (Turn("user", turn), Turn("user", "x"))
-    fences = iter([FENCE, "ycrtwqop"])
     sources = pack([hit(text, title=title)], 6000)
-    asked = answer_request(question(query, messages=turns), sources, 100, query, lambda: next(fences))
+    asked = answer_request(question(query, messages=turns), sources, 100, query, fencing("a secret of the tests"))
     shown = asked.messages[1].content
     fence = shown.split()[5]
     ours = rf"The lines |{fence} |\[1\.\d+\] |From: |user: |Question: |That is: |Answer in |$"
@@ -162,7 +161,7 @@ def test_the_room_is_what_the_window_leaves() -> None:
 
 def test_condensing_shows_the_turns_and_asks_for_a_question() -> None:
     """Fenced, a turn a line, with few tokens to reply."""
-    request = condense_request("and when?\n", TURNS, lambda: FENCE)
+    request = condense_request("and when?\n", TURNS, lambda _: FENCE)
     shown = request.messages[1].content
     assert "user: Is there dental cover?\nassistant: Yes (1).\n" in shown
     assert "The last question: and when?\n" in shown

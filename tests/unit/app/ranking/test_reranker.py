@@ -198,7 +198,7 @@ def test_other_passages_grades_do_not_depend_on_a_neighbour() -> None:
 
 def fenced_alike() -> Reranker:
     """With an empty cache, and the same fence every time."""
-    return Reranker(ScoreCache(1000), fence=lambda: "qzvkxwjp")
+    return Reranker(ScoreCache(1000), fence=lambda _: "qzvkxwjp")
 
 
 def long_ones(count: int, said: str) -> list[Candidate]:

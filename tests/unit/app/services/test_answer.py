@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from app.backends.router import Backends, Router
 from app.backends.settings import RoutingSettings
+from app.config.settings import AnswerSettings
 from app.domain import ANONYMOUS, AnswerDone, CitationMade, Query, Question, SourcesFound, TextDelta, Turn
 from app.errors import InvalidRequest, MissingCapability, UnknownBackend
 from app.services.answer import Answerer
@@ -21,7 +22,9 @@ def ask(text: str, query: dict[str, Any] | None = None, **fields: Any) -> Questi
 
 def answerer(*passages: str) -> tuple[Answerer, FoundPassages]:
     search = FoundPassages(*passages)
-    return Answerer(search, Backends(), no_models, WordVectors().embed, deadline_s=10, min_relevance=0.5), search
+    return Answerer(
+        search, Backends(), no_models, WordVectors().embed, deadline_s=10, settings=AnswerSettings(min_relevance=0.5)
+    ), search
 
 
 async def no_models() -> Router:

@@ -13,8 +13,9 @@ from app.backends.client import BackendClient
 from app.backends.router import Backend, Backends, Router
 from app.backends.settings import RoutingSettings
 from app.domain import ANONYMOUS, AnswerDone, AnswerEvent, Query, Question, SourcesFound, TextDelta
-from app.errors import UpstreamUnavailable
+from app.errors import UpstreamBadReply, UpstreamUnavailable
 from app.services.answer import Answerer
+from app.text.fencing import DrawFence, draw_fence
 from tests.fakes.adapters import Plan, ScriptedAdapter
 from tests.fakes.answering import FoundPassages, WordVectors
 from tests.fakes.clients import make_client
@@ -37,12 +38,12 @@ class CountingAdapter(ScriptedAdapter):
                 yield delta
 
 
-def answerer(*lines: BackendClient) -> Answerer:
+def answerer(*lines: BackendClient, fence: DrawFence = draw_fence) -> Answerer:
     async def router() -> Router:
         return Router(lines, RoutingSettings())
 
     backends = Backends([Backend(name=line.name, kind="vllm", roles=("rank", "answer")) for line in lines])
-    return Answerer(FoundPassages(PASSAGE), backends, router, WordVectors().embed, deadline_s=100)
+    return Answerer(FoundPassages(PASSAGE), backends, router, WordVectors().embed, deadline_s=100, fence=fence)
 
 
 def question(text: str = "When does dental cover start?") -> Question:
@@ -140,7 +141,6 @@ async def test_the_backend_that_fails_is_followed_by_the_next() -> None:
         (SAYS + " NO_ANSWER", "structural", None, True),
         (SAYS, "model", "unsupported", True),
         ("As far as I can", "structural", "unsupported", True),
-        ("", "structural", "model_declined", True),
         ("NO_ANSWER: the passages", "structural", "model_declined", False),
         ("Let me see. NO_ANSWER, since", "structural", "model_declined", False),
     ],
@@ -156,6 +156,38 @@ async def test_an_answer_that_was_cut_says_so(
         assert isinstance(done, AnswerDone)
         assert (done.answer.abstain_reason, done.cut) == (reason, cut)
         assert done.answer.warnings == cut * ("The answer was cut off: it used up max_output_tokens.",)
+
+
+async def test_tokens_spent_on_thoughts_say_nothing_about_the_documents() -> None:
+    """An error that names the fix, whole and streamed, not an abstention."""
+    silent = Plan(seconds=0, apart=0, pieces=("",), reason="length")
+    service = answerer(make_client(ScriptedAdapter(rest=silent)))
+    with pytest.raises(UpstreamBadReply, match="raise `max_output_tokens`"):
+        await service.whole(question(), ANONYMOUS)
+    with pytest.raises(UpstreamBadReply, match="raise `max_output_tokens`"):
+        [_ async for _ in service.stream(question(), ANONYMOUS)]
+
+
+@pytest.mark.parametrize("reply", ["As far as I know, it is a matter of taste.", ""])
+async def test_a_reply_without_support_can_be_replaced(reply: str) -> None:
+    """By the passages' own sentences, which is said in `degraded` and in who answered; a model may still decline."""
+    unsupported = Plan(seconds=0, apart=0, pieces=(reply,), reason="length")
+    service = answerer(make_client(ScriptedAdapter(rest=unsupported)))
+    asked = msgspec.structs.replace(question(), fallback="extractive", min_relevance=0.0)
+    answer = await service.answer(asked, ANONYMOUS)
+    assert (answer.answerable, answer.answer_backend.used) == (True, "extractive")
+    assert [one.reason for one in answer.answer_backend.fallbacks] == ["unsupported"]
+    assert "the answer is extractive" in answer.degraded[-1]
+    assert answer.citations[0].verified
+    declined = answerer(make_client(talking("NO_ANSWER")))
+    assert (await declined.answer(asked, ANONYMOUS)).abstain_reason == "model_declined"
+
+
+async def test_no_fence_leaves_an_answer() -> None:
+    """The model is told to stop there; one that does not is ended."""
+    adapter = ScriptedAdapter(rest=Plan(seconds=0, apart=0, pieces=(SAYS, "\nmxkqzvbw passage 2\nIt is free.")))
+    service = answerer(make_client(adapter), fence=lambda _: "mxkqzvbw")
+    assert (await service.answer(question(), ANONYMOUS)).answer == "Dental cover starts on day one [1]."
 
 
 async def test_others_get_their_turn_while_a_long_reply_is_read() -> None:

@@ -1,32 +1,36 @@
 """The mark that a stranger cannot know."""
 
-from itertools import chain, repeat
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.text.fencing import FENCE_LENGTH, check_fence, draw_fence, fence_of, neutralise, random_fence
+from app.text.fencing import FENCE_LENGTH, check_fence, draw_fence, fence_of, fencing, neutralise
+
+
+def test_the_same_texts_have_the_same_fence() -> None:
+    """Under the same secret, which may be this process's; texts cut elsewhere are other texts."""
+    ours, theirs = fencing("a secret of the tests"), fencing("another one of the tests")
+    assert (
+        len({ours(["query", "text"]) for _ in range(10)} | {fencing("a secret of the tests")(["query", "text"])}) == 1
+    )
+    fences = {ours(["query", "text"]), ours(["quer", "ytext"]), theirs(["query", "text"]), fencing()(["query", "text"])}
+    assert len(fences) == 4
+    assert draw_fence(["a"]) == draw_fence(iter(["a"]))
 
 
 def test_a_fence_that_a_text_holds_is_drawn_again() -> None:
     """In either case of its letters, and also where it stands inside a word."""
-    draws = iter(["abcdefgh", "ijklmnop", "qrstuvwx"])
-    assert draw_fence(["an abcdefgh", "xIJKLMNOPx"], lambda: next(draws)) == "qrstuvwx"
+    assert fencing("a secret of the tests", length=1)(["abcdefghIJKLM", "noPqrstuvwxy"]) == "z"
 
 
-@given(st.lists(st.text(alphabet="ab", max_size=20), max_size=5))
-def test_a_drawn_fence_stands_in_no_text(texts: list[str]) -> None:
-    """Even if the letters are few."""
-    draws = chain(("a" * size for size in range(1, 12)), repeat("c"))
-    check_fence(draw_fence(texts, lambda: next(draws)), texts)
-
-
-def test_fences_are_letters_and_differ() -> None:
-    """A hundred of them are a hundred different ones."""
-    fences = {random_fence() for _ in range(100)}
-    assert len(fences) == 100
-    assert all(len(fence) == FENCE_LENGTH and fence.isalpha() and fence.islower() for fence in fences)
+@given(st.lists(st.text(max_size=20), max_size=5))
+def test_fences_are_letters_and_stand_in_no_text(texts: list[str]) -> None:
+    """Whatever the texts are, lone surrogates among them."""
+    fence = draw_fence(texts)
+    check_fence(fence, texts)
+    assert len(fence) == FENCE_LENGTH
+    assert fence.isalpha()
+    assert fence.islower()
 
 
 @pytest.mark.parametrize("fence", ["", "abc"])

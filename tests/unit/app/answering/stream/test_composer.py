@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answering.stream.composer import Composer
-from app.answering.stream.markers import MAX_MARKER_LENGTH
+from app.answering.stream.composer import Composer, Fate
+from app.answering.stream.markers import MAX_MARKER_LENGTH, Reference
 from app.domain import CitationMade, TextDelta
 from tests.fakes.answering import hit, source
 
@@ -43,8 +43,18 @@ HOSTILE = st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
 FAKE = re.compile(r"[\[［【〔][\u200c\u200d\ufe0f]*(\d+)[\u200c\u200d\ufe0f]*[\]］】〕]")
 
 
-def composed(text: str) -> Composer:
-    composer = Composer(SOURCES)
+class Everything(Composer):
+    """Keeps what cites nothing, too, to show what becomes of texts and markers; so has nothing said again."""
+
+    def _fate(self, *_: object, **__: object) -> Fate:
+        return "kept"
+
+    def _own_references(self, *_: object) -> list[Reference]:
+        return []
+
+
+def composed(text: str, kind: type[Composer] = Everything) -> Composer:
+    composer = kind(SOURCES)
     composer.feed(text)
     composer.finish()
     return composer
@@ -72,7 +82,7 @@ def check_truth(composer: Composer) -> None:
 @given(HOSTILE, st.lists(st.integers(0, 200), max_size=8))
 def test_the_pieces_do_not_matter(text: str, cuts: list[int]) -> None:
     """However the text is cut, answer, citations and claims are the same."""
-    whole, pieces = composed(text), Composer(SOURCES)
+    whole, pieces = composed(text, Composer), Composer(SOURCES)
     for start, end in pairwise(sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})):
         pieces.feed(text[start:end])
     pieces.finish()
@@ -255,22 +265,99 @@ def test_thoughts_and_labels_before_the_answer_are_left_out(said: str, shown: st
 
 
 def test_an_open_bracket_is_not_held_for_ever() -> None:
-    """What cannot become a marker any more is released, and so are the words before what still can."""
-    composer = Composer(SOURCES)
+    """What cannot become a marker any more is a part of its sentence."""
+    composer = Everything(SOURCES)
     composer.feed("A long enough beginning [1.")
-    assert composer.text == "A long enough beginning"
-    composer.feed("x" * 2 * MAX_MARKER_LENGTH)
-    assert composer.text.startswith("A long enough beginning [1.xxx")
+    composer.feed("x" * 2 * MAX_MARKER_LENGTH + ". It")
+    assert composer.feed(" is ")[0] == TextDelta("A long enough beginning [1." + "x" * 2 * MAX_MARKER_LENGTH + ".")
 
 
-def test_words_flow_at_once() -> None:
-    """Nothing but a last word, white space, a full stop and what may be a marker waits for what comes."""
+def test_a_sentence_goes_out_when_it_has_ended() -> None:
+    """With its citation, as soon as the next word shows that it has."""
     composer = Composer(SOURCES)
-    composer.feed("Dental cover for everybody starts")
-    assert composer.text == "Dental cover for everybody"
-    composer.feed(" on day one [1.1]. It")
-    assert composer.text == "Dental cover for everybody starts on day one"
-    assert composer.feed(" is ")[1:2] == [CitationMade(composer.citations[0])]
+    assert composer.feed("Dental cover for everybody starts on day one [1.1]. It") == []
+    text, citation = composer.feed(" is ")
+    assert (text, citation) == (
+        TextDelta("Dental cover for everybody starts on day one [1]."),
+        CitationMade(composer.citations[0]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "left_out"),
+    [
+        ("Paris is in France. Cover starts on day one [1.1].", "Cover starts on day one [1].", 1),
+        (
+            "Cover starts on day one [1.1]. Paris is in France. Berlin [2.1] is old.",
+            "Cover starts on day one [1]. Berlin [2] is old.",
+            1,
+        ),
+        ("Cover starts on day one [1.1]. I hope this helps!", "Cover starts on day one [1].", 0),
+        ("## Cover\n- Paris is in France.\n- Cover starts [1.1]", "## Cover\n- Cover starts [1]", 1),
+        (
+            "## Cover\n\nParis is in France.\n\n## Costs\nCover starts [1.1]",
+            "## Cover\n\n## Costs\nCover starts [1]",
+            1,
+        ),
+        ("Is it free? Paris is in France.", "", 1),
+        ("| A | B |\n|---|---|\n| Cover | day one [1.1] |", "| A | B |\n|---|---|\n| Cover | day one [1] |", 0),
+        ("| Cover | day one [1.1] |\n| Paris | France |", "| Cover | day one [1] |", 1),
+        ("Berlin [2.1] is so:\n```\nIt costs nothing\n```", "Berlin [1] is so:\n```\nIt costs nothing\n```", 0),
+        ("Berlin [2.1] is so:\n```\nrm -rf\n```", "Berlin [1] is so:", 1),
+    ],
+)
+def test_a_statement_that_cites_nothing_is_left_out(said: str, shown: str, left_out: int) -> None:
+    """A heading waits for what it heads, a courtesy for nothing; code is that of a passage."""
+    composer = composed(said, Composer)
+    assert (composer.text, composer.left_out) == (shown, left_out)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("It costs nothing.", "It costs nothing [1]."),
+        ("- It costs nothing", "- It costs nothing [1]"),
+        ("So dental cover starts on the first day of work!", "So dental cover starts on the first day of work [1]!"),
+        ("Dental cover starts on the first day.", "Dental cover starts on the first day [1]."),
+        ("Berlin has 4.9 million people.", ""),
+        ("Dental cover for a dog starts whenever a day of work ends.", ""),
+    ],
+)
+def test_what_the_passages_say_is_cited(said: str, shown: str) -> None:
+    """A sentence without a marker that stands in the listing, or nearly so, cites it; a changed number does not."""
+    composer = composed(said, Composer)
+    assert composer.text == shown
+    assert composer.is_supported == bool(shown)
+
+
+@pytest.mark.parametrize(
+    "said", ["## Dental cover starts [1.1]", "**Dental cover** [1.1]", "Does dental cover start [1.1]?"]
+)
+def test_a_heading_supports_nothing(said: str) -> None:
+    """It states nothing that could be wrong."""
+    assert not composed(said, Composer).is_supported
+
+
+@pytest.mark.parametrize("said", ["[1.1] Dental cover starts on the first", "Dental cover starts on the first day of"])
+def test_a_fragment_supports_nothing(said: str) -> None:
+    """What was cut in mid-sentence is left out; a sentence whose stop or marker came is whole."""
+    for text, supported in ((said, False), (f"{said} day [1.1]", True)):
+        composer = Composer(SOURCES)
+        composer.feed(text)
+        composer.finish(cut=True)
+        assert (composer.is_supported, bool(composer.text)) == (supported, supported)
+
+
+@given(HOSTILE, st.booleans())
+def test_no_uncited_statement_goes_out(text: str, cut: bool) -> None:
+    """Whatever a model writes; and what went out in pieces is the answer."""
+    composer, pieces = Composer(SOURCES), []
+    for character in text:
+        pieces += composer.feed(character)
+    pieces += composer.finish(cut=cut)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, TextDelta)) == composer.text
+    assert all(claim.citations for claim in composer.claims if claim.factual)
+    check_truth(composer)
 
 
 @pytest.mark.slow
@@ -284,7 +371,7 @@ def test_long_replies_take_no_more_than_linear_time(piece: str) -> None:
 
 def test_passages_without_sentences_cannot_be_cited() -> None:
     """A blank passage is as good as none."""
-    composer = Composer([source(" \n", 1)])
+    composer = Everything([source(" \n", 1)])
     composer.feed("It rains [1]. It pours [1.1].")
     composer.finish()
     assert (composer.text, composer.unknown_references) == ("It rains. It pours.", 2)

@@ -44,7 +44,7 @@ def test_nothing_is_said_before_it_stands_on_something() -> None:
         (f"I am sorry. {DECLINE}", "model_declined"),
         ("", "model_declined"),
         ("...", "model_declined"),
-        ("It is free.", "unsupported"),
+        ("It is far.", "unsupported"),
         ("No answerable person knows.", "unsupported"),
         (f"{GOOD} {DECLINE}", None),
         (f"No answer is needed, as it says: {GOOD}", None),
@@ -72,3 +72,24 @@ def test_the_pieces_do_not_matter(pieces: list[str]) -> None:
     split, other = release(*text)
     assert (text_of(whole), one.abstain_reason) == (text_of(split), other.abstain_reason)
     assert (one.abstain_reason is None) == (text_of(whole) != "")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("fence", ["mxkqzvbw", "MXKQZVBW"])
+def test_a_reply_ends_where_it_copies_the_fence(fence: str, size: int) -> None:
+    """Nothing of it or after it goes out, in whatever case and pieces it comes."""
+    ours, text, let_out = AnswerGate(Composer(SOURCES), "mxkqzvbw"), f"{GOOD}\n{fence} passage 2\nIt is free.", ""
+    for start in range(0, len(text), size):
+        let_out += text_of([ours.feed(text[start : start + size])])
+    let_out += text_of([ours.finish()])
+    assert let_out == "Dental cover starts on day one [1]."
+    assert ours.over
+
+
+def test_a_reply_of_white_space_is_silent() -> None:
+    """As is one of a model that has spent its tokens on thoughts."""
+    ours = AnswerGate(Composer(SOURCES))
+    ours.feed(" \n")
+    assert ours.is_silent
+    ours.feed("It")
+    assert not ours.is_silent
