@@ -41,6 +41,7 @@ from app.api.routes.usage import estimate_cost, export_usage, show_usage
 from app.api.routes.vision import VisionBody, vision
 from app.config.settings import Settings
 from app.instance import installed_version
+from app.mcp.routes import Endpoint, serve_mcp
 from app.observability.logging import configure_logging
 from app.server import Server, bind, server_config
 from app.web.routes import show_page, show_page_file
@@ -87,6 +88,7 @@ ROUTES = (
     list_snapshots,
     restore_snapshot,
     repair_collection,
+    serve_mcp,
     compatibility,
 )
 
@@ -162,8 +164,10 @@ def _dependencies(services: Services) -> dict[str, Provide]:
     async def pool() -> Any:
         return await services.pool.get()
 
+    agents = Endpoint(services)
     # Nothing is read of the services before a request: `presence` is set late, and tests hand the application on.
     return {name: attribute(name) for name in PROVIDED} | {
+        "agents": Provide(lambda: agents, sync_to_thread=False),
         "clients": Provide(clients),
         "pool": Provide(pool),
         "open_store": Provide(lambda: services.store.get, sync_to_thread=False),

@@ -99,7 +99,17 @@ def is_audited(method: str, state: Mapping[str, Any]) -> bool:
     changes = method in ("POST", "PUT", "DELETE") and not {"write", "admin", OPERATOR}.isdisjoint(
         state.get("needed", ())
     )
-    return changes or state.get("status") in (401, 402, 403, 429)
+    return changes or status_of(state) in (401, 402, 403, 429)
+
+
+OUTCOME = "outcome"
+"""In the state of a request: the status that counts, where the protocol answers 200 to what has failed, too."""
+
+
+def status_of(state: Mapping[str, Any]) -> int | None:
+    """The status of a response, for the log and for what is counted; None: nobody was there to be answered."""
+    status: int | None = state.get("status")
+    return status if status is None else state.get(OUTCOME, status)
 
 
 def check_scopes(app: Litestar) -> None:

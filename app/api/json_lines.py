@@ -29,6 +29,7 @@ from app.api.request import (
     BodyRequest,
     ClientGone,
     StrictJSON,
+    caller_of,
     decode,
     permit_backends,
     request_id,
@@ -113,7 +114,7 @@ def options_in_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[Opt
             raise pointing_at(f"/{ROWS}", "with JSON lines the rows are the texts; leave this out")
         given[name] = value if _is_text(fields.get(name)) else _from_json(name, value)
     options = decode(msgspec.json.encode(given), kind)
-    permit_backends(request, options)
+    permit_backends(caller_of(request), options)
     return options
 
 

@@ -16,7 +16,7 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.authentication import identified, is_audited
+from app.api.authentication import identified, is_audited, status_of
 from app.api.compat.errors import fit_for
 from app.api.problem_details import headers_of, problem_of
 from app.api.request import request_id
@@ -52,7 +52,7 @@ PAGE_HEADERS = (
 )
 """Pages show text that nobody has reviewed: a script that slipped through the escaping would not run."""
 
-EXPOSED = b"X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy"
+EXPOSED = b"X-Request-Id, Retry-After, Location, RateLimit, RateLimit-Policy, Mcp-Session-Id"
 METHODS = b"GET, HEAD, POST, PUT, DELETE"
 PREFLIGHT_S = b"600"
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9_, -]{1,1000}")
@@ -108,7 +108,7 @@ class RequestMiddleware:
             seconds = perf_counter() - started
             if "refused" in state:
                 metrics.refused(state["refused"])
-            metrics.request_ended(method, scope.get("path_template"), state.get("status"), seconds)
+            metrics.request_ended(method, scope.get("path_template"), status_of(state), seconds)
             _end_span(span, scope, state)
             _log_line(scope, method, state, 1000 * seconds)
             if self._services.access.keyed and is_audited(method, state):
@@ -122,7 +122,7 @@ class RequestMiddleware:
             client=client[0] if (client := scope.get("client")) else None,
             method=method if method in KNOWN_METHODS else "other",
             route=scope.get("path_template") or "other",
-            status=state.get("status"),
+            status=status_of(state),
         )
 
     def _sending(self, send: Send, state: dict[str, Any], headers: dict[bytes, bytes], *, without_body: bool) -> Send:
@@ -177,7 +177,7 @@ class RequestMiddleware:
 def _end_span(span: Span | None, scope: Any, state: Mapping[str, Any]) -> None:
     if span is None:
         return
-    status, route = state.get("status"), scope.get("path_template")
+    status, route = status_of(state), scope.get("path_template")
     if route:
         span.rename(f"{scope['method']} {route}")
         span.set({"http.route": route})
@@ -343,7 +343,7 @@ def _log_line(scope: Any, method: str, state: dict[str, Any], ms: float) -> None
         id=state["request_id"],
         method=method,
         route=scope.get("path_template") or scope["path"],
-        status=state.get("status"),
+        status=status_of(state),
         key=state["caller"].key if "caller" in state else None,
         ms=round(ms, 3),
         **({"trace": state["span"].trace_id} if state.get("span") else {}),

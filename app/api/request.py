@@ -138,7 +138,7 @@ class StrictJSON(AbstractDTO[T]):
     def decode_bytes(self, value: bytes) -> T:
         self.check_headers()
         body = decode(value, self.model_type)
-        permit_backends(self.asgi_connection, body)
+        permit_backends(caller_of(self.asgi_connection), body)
         return body
 
     @classmethod
@@ -288,12 +288,11 @@ def caller_of(request: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     return caller
 
 
-def permit_backends(connection: ASGIConnection[Any, Any, Any, Any], body: msgspec.Struct) -> None:
+def permit_backends(caller: Caller, body: msgspec.Struct) -> None:
     """Raise NotAllowed, with the field, for a backend that the caller's key is not for.
 
     That is before any work; `app.backends.router.Route` keeps to the key's backends in any case.
     """
-    caller = caller_of(connection)
     for field in ("backend", "answer_backend"):
         name = getattr(body, field, None)
         if name not in (None, "auto") and not caller.may_use(name):

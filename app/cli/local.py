@@ -73,6 +73,15 @@ def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
     return _run(settings, work)
 
 
+def serve(settings: Settings) -> None:
+    """Serve this machine on a free port until a signal comes. Raises CannotListen, IndexBusy."""
+    from app.main import serve as run
+
+    service = msgspec.structs.replace(settings.service, host="127.0.0.1", port=0)
+    settings = msgspec.structs.replace(settings, service=service)
+    run(settings, build_services(settings))
+
+
 def ask_about_pictures(
     settings: Settings, options: dict[str, Any], pictures: Sequence[tuple[str, str | bytes]]
 ) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from app.cli.evaluate import evaluate
 from app.cli.jobs import jobs
 from app.cli.judging import classify, moderate, translate
 from app.cli.keys import keys
+from app.cli.mcp import mcp
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -357,6 +358,7 @@ cli.add_command(collections)
 cli.add_command(documents)
 cli.add_command(jobs)
 cli.add_command(keys)
+cli.add_command(mcp)
 cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)

@@ -43,7 +43,7 @@ _ANY_SERVICE_LINK = re.compile(
 )
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
 
-_OTHER_VARIABLES = ("WINNOW_CONFIG", "WINNOW_DOCUMENTS")
+_OTHER_VARIABLES = ("WINNOW_API_KEY", "WINNOW_CONFIG", "WINNOW_DOCUMENTS")
 """The file of settings, and the folder that docker-compose.yml mounts."""
 
 _NEAR = 0.87

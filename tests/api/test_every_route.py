@@ -158,6 +158,7 @@ def test_every_route_says_its_scope() -> None:
         ("/v2/rerank", lambda body: "a key is needed" in body["message"] and body["detail"] == body["message"]),
         ("/retrieval", lambda body: body["error_code"] == 1002),
         ("/api/v1/retrieval", lambda body: body["code"] == 401),
+        ("/mcp", lambda body: "a key is needed" in body["error"]["message"] and body["jsonrpc"] == "2.0"),
     ],
 )
 async def test_each_client_understands_the_refusal(

@@ -14,9 +14,12 @@ from app.api.authentication import PUBLIC
 from app.api.compat.citations import Links
 from app.config.settings import AccessSettings, IndexSection, ServiceSettings, Settings
 from app.domain import Citation, Hit
+from app.mcp.server import build_server
+from app.mcp.tools import TOOLS
 from app.wiring import Services
 from tests.api.conftest import local_client
 from tests.api.test_every_route import operations
+from tests.fakes.agents import HEADERS, call, message, messages, send
 
 pytestmark = pytest.mark.anyio
 
@@ -93,8 +96,27 @@ ATTACKS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/moderations"): {"json": {"input": "ore"}},
     ("POST", "/v1/completions"): {"json": {"prompt": "The ore is", "model": "winnow:shared"}},
     ("PUT", "/process"): {"content": b"An ore.", "headers": {"Content-Type": "text/plain", "X-Filename": "theirs.txt"}},
+    # One message of it; tables of their own have all of them.
+    ("POST", "/mcp"): {"json": call("search", query=QUESTION, collection="shared", filter=FORGED), "headers": HEADERS},
 }
 """How each operation that a key of a tenant may call is attacked; the others are for admins, who see all tenants."""
+
+THEIR_URI = f"winnow://shared/{CANARY}-1?tenant=b"
+TOOL_ATTACKS: dict[str, list[dict[str, Any]]] = {
+    "search": [{"query": QUESTION, "collection": "shared", "filter": FORGED}],
+    "fetch": [{"id": uri} for uri in (THEIR_URI, f"winnow://shared/{CANARY}-1", f"winnow://shared/{CANARY}-2")],
+    "answer": [{"query": QUESTION, "collection": "shared", "filter": FORGED}],
+    "list_collections": [{}],
+    "add_document": [{"id": "theirs", "text": "mine now", "collection": "shared"}],
+}
+"""How each tool of agents is attacked."""
+
+RESOURCE_ATTACKS: dict[str, list[dict[str, Any]]] = {
+    "resources/list": [{}, {"cursor": "shared/Yh8="}, {"cursor": f"shared/{CANARY}"}],
+    "resources/read": [{"uri": uri} for uri in (THEIR_URI, f"winnow://shared/{CANARY}-1")],
+    "resources/templates/list": [{}],
+}
+"""How each other request of agents that reads is attacked."""
 
 SCOPES = ["search", "answer", "tasks", "write"]
 
@@ -182,6 +204,37 @@ async def test_the_wrong_tenant_gets_nothing(parties: Parties, subtests: pytest.
             assert job not in shown.replace(f"'{job}'", "")
     assert before | {f"{CANARY}-3"} >= await found(parties.b) >= before
     assert (await parties.b.get(f"/jobs/{job}")).status_code == 200
+
+
+def test_every_tool_and_every_request_of_agents_is_attacked() -> None:
+    """One that is missing in the tables, or no longer there, fails here."""
+    assert set(TOOL_ATTACKS) == set(TOOLS)
+    methods = {name for name in build_server()._request_handlers if not name.startswith("tools/")}
+    assert methods - {"ping", "server/discover"} == set(RESOURCE_ATTACKS)
+
+
+async def test_agents_of_the_wrong_tenant_get_nothing(parties: Parties, subtests: pytest.Subtests) -> None:
+    """Whatever id, filter or cursor they name; the other tenant's documents stay as they are."""
+    await put(parties.b, secret(f"{CANARY}-1"), secret("theirs"))
+    await put(parties.hr, secret(f"{CANARY}-2", allowed=["hr"]))
+    await put(parties.a, {"id": "own", "text": "Ferns grow in the shade."})
+    before = await found(parties.b)
+    attacks = [call(name, **arguments) for name, attacks in TOOL_ATTACKS.items() for arguments in attacks]
+    attacks += [message(method, params) for method, attacks in RESOURCE_ATTACKS.items() for params in attacks]
+    for attack in attacks:
+        with subtests.test(attack=attack):
+            reply = await send(parties.a, attack)
+            assert reply.status_code == 200
+            named = attack["params"].get("arguments", attack["params"])
+            said = [value for value in named.values() if isinstance(value, str)]
+            shown = reply.text
+            for one in (*said, f"'{CANARY}-1'", f"'{CANARY}-2'"):
+                shown = shown.replace(one, "")  # what the request itself said
+            assert CANARY not in shown + str(reply.headers)
+    assert await found(parties.b) == before
+    for client, own in ((parties.a, "own"), (parties.b, "theirs")):
+        fetched = messages(await send(client, call("fetch", id=f"winnow://shared/{own}")))[-1]["result"]
+        assert not fetched["isError"]
 
 
 async def test_what_is_counted_is_ones_own(parties: Parties) -> None:

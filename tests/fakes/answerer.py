@@ -24,13 +24,14 @@ DONE = AnswerDone(
 class ScriptedAnswerer:
     """Yields the script's events; an exception in it is raised, a number is that many seconds of silence.
 
-    `cancelled` tells whether a run was stopped before its end. An answer backend called "nobody" is unknown.
+    `asked` tells whether a run has begun, `cancelled` whether one was stopped before its end. An answer backend called
+    "nobody" is unknown.
     """
 
     def __init__(self, script: Sequence[AnswerEvent | Exception | float] = (DONE,)) -> None:
         self.script = script
         self.questions: list[Question] = []
-        self.cancelled = asyncio.Event()
+        self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
 
     async def answer(self, question: Question, caller: Caller = ANONYMOUS) -> Answer:
         return (await self.whole(question, caller)).answer
@@ -45,6 +46,7 @@ class ScriptedAnswerer:
         if question.answer_backend == "nobody":
             raise UnknownBackend("unknown backend 'nobody'; known are extractive")
         self.questions.append(question)
+        self.asked.set()
         return self._play()
 
     async def _play(self) -> AsyncIterator[AnswerEvent]:

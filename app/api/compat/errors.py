@@ -155,6 +155,23 @@ def ragflow_dify_error(problem: Problem, exc: Exception) -> tuple[int, dict[str,
     return problem.status, {"code": code, "message": problem.detail}
 
 
+def jsonrpc_failure(problem: Problem, _exc: Exception) -> tuple[int, dict[str, Any]]:
+    """The error of an MCP message that reaches no tool. The response is to one message, whose id may not be known."""
+    return problem.status, jsonrpc_error(problem, None)
+
+
+def jsonrpc_error(problem: Problem, message_id: int | str | None) -> dict[str, Any]:
+    """-32600: the message is wrong; -32000, which is ours to use: all else."""
+    code = -32600 if problem.status in (400, 413, 415) else -32000
+    return {
+        "jsonrpc": "2.0",
+        "id": message_id,
+        "error": {"code": code, "message": problem.detail, "data": problem},
+    }
+
+
+MCP_PATH = "/mcp"
+
 OTHER_PRODUCTS = ("/v1/", "/v2/")
 """Paths below these are all in the formats of other products."""
 
@@ -172,6 +189,8 @@ def fit_for(path: str, problem: Problem, exc: Exception) -> tuple[Problem | dict
     if path.startswith(RAGFLOW_PATH):
         shape = ragflow_error if isinstance(exc, NotAllowed) else ragflow_unserved
         return shape(problem, exc)[1], "application/json"
+    if path == MCP_PATH:
+        return jsonrpc_error(problem, None), "application/json"
     if not path.startswith(OTHER_PRODUCTS):
         return problem, MEDIA_TYPE
     if problem.status == 404:

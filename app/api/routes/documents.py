@@ -18,7 +18,6 @@ from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.config.settings import Settings
 from app.services import document_views as views
-from app.services.document_validation import Submission
 from app.services.document_views import DocumentDetails, DocumentList
 from app.services.documents import Documents, document_not_found
 from app.services.jobs import Job, Jobs
@@ -154,28 +153,28 @@ async def put_documents(
         upload = await read_upload(request, settings.service.max_body_bytes, count)
         audience = caller_of(request).audience
         await documents.admit(upload.collection, audience)
-        return await while_connected(request, _index(upload, audience, documents, jobs, wait))
+        indexed = await while_connected(request, index_upload(upload, audience, documents, jobs, wait))
+    reply: Response[Any] = Response(indexed)
+    if isinstance(indexed, Job):
+        reply = Response(indexed, status_code=202, headers={"Location": f"/jobs/{indexed.id}"})
+    return reply
 
 
-async def _index(
+async def index_upload(
     upload: Upload, audience: Audience, documents: Documents, jobs: Jobs, wait: bool | None
-) -> Response[Any]:
+) -> Indexed | Job:
+    """Index it, or queue what is expected to take long; with `wait` true never, with false always."""
     time, submissions = documents.indexing_time, upload.submissions
     if wait is False or (wait is None and time.estimate(submissions) > WAIT_S):
         # A job reads its files by itself, later.
         kept = submissions if upload.has_files else await documents.read(submissions)
-        return await _accepted(upload, kept, audience, jobs)
+        return await jobs.submit(upload.collection, kept, upload.size, audience)
     with documents.uploading():
         examined = await documents.read(submissions)
         if wait or time.estimate(examined) <= WAIT_S:
             results = await documents.index_at_once(upload.collection, examined, upload.size, jobs.overtake)
-            return Response(_indexed(upload.collection, results))
-    return await _accepted(upload, examined, audience, jobs)
-
-
-async def _accepted(upload: Upload, submissions: Sequence[Submission], audience: Audience, jobs: Jobs) -> Response[Any]:
-    job = await jobs.submit(upload.collection, submissions, upload.size, audience)
-    return Response(job, status_code=202, headers={"Location": f"/jobs/{job.id}"})
+            return _indexed(upload.collection, results)
+    return await jobs.submit(upload.collection, examined, upload.size, audience)
 
 
 @get(

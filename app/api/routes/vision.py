@@ -133,8 +133,9 @@ async def vision(
     """
     with documents.receiving() as received:
         options, pictures = await _read(request, settings.service.max_body_bytes, received)
-        permit_backends(request, options)
-        task, caller = options.to_task(pictures), caller_of(request)
+        caller = caller_of(request)
+        permit_backends(caller, options)
+        task = options.to_task(pictures)
         whole = partial(vision_service.chat, task, caller)
         stream = partial(vision_service.stream_chat, task, caller)
         return await events.whole_or_streamed(request, whole, stream, settings.service.ping_s, stream=options.stream)

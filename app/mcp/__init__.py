@@ -1,0 +1,1 @@
+"""The use cases as tools of the Model Context Protocol, for agents. Only `server` knows its SDK."""
