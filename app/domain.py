@@ -15,7 +15,7 @@ from indexing.filters import Filter, Scalar
 
 Mode = Literal["hybrid", "dense", "sparse"]
 ExpandQuery = Literal["none", "multi", "hyde"]
-Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise"]
+Strategy = Literal["auto", "graded", "duel", "listwise", "pointwise", "decide"]
 Substitute = Literal["none", "extractive"]
 """What answers where nothing of a model's reply is supported."""
 

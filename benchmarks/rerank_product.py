@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.backends.base import ChatRequest, Conversation, Deadline, Reply, Scoring, Way
+from app.backends.base import (
+    ChatRequest,
+    Conversation,
+    Deadline,
+    Decision,
+    DecisionQuestion,
+    Relevance,
+    Reply,
+    Scoring,
+    Way,
+)
 from app.domain import Strategy
 from app.ranking.cache import ScoreCache
 from app.ranking.reranker import RankingTask, Reranker
@@ -17,6 +27,7 @@ class PortsReader:
     """A backend that reads for one ranking, over bare ports."""
 
     name = model = "simulated"
+    reads_together = True
 
     def __init__(self, ports: Ports, way: Way) -> None:
         self._ports = ports
@@ -31,6 +42,14 @@ class PortsReader:
     async def complete(self, request: ChatRequest) -> Reply:
         """A whole reply."""
         return await self._ports.complete(request, TIMEOUT_S)
+
+    async def relevance(self, query: str, texts: Sequence[str]) -> Relevance:
+        """Raises ValueError: a language model is no reranker."""
+        raise ValueError("this needs a reranker")
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion]) -> Decision:
+        """The probabilities of the labels, as it would say them of each passage alone."""
+        return await self._ports.decide(context, questions, TIMEOUT_S)
 
 
 def product(strategy: Strategy, way: Way) -> Schedule:

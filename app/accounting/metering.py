@@ -158,7 +158,8 @@ class LedgerCharge:
             output=used.output,
             thinking=used.thinking,
             estimated=estimated,
-            pico=self._price.pico(used, gpu_s or 0.0),
+            # What failed is not billed, except for the tokens that were read.
+            pico=self._price.pico(used, gpu_s or 0.0, requests if outcome == "ok" else 0),
             price_source=self._price.source,
             gpu_s=gpu_s,
             latency_ms=_ms(ended - self._begun),

@@ -59,13 +59,15 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates | None = None
     above: tuple[tuple[int, Rates], ...] = ()
     gpu_usd_per_hour: float = 0.0
+    per_1000_requests: float = 0.0
     as_of: str = ""
 
-    def pico(self, tokens: TokenCount, gpu_s: float = 0.0) -> int:
+    def pico(self, tokens: TokenCount, gpu_s: float = 0.0, requests: int = 1) -> int:
         """The cost of a call in picodollars."""
+        by_request = min(requests * self.per_1000_requests / 1000 * _PICO_PER_MILLIONTH**2, MAX_CALL_PICO)
         by_time = min(gpu_s * self.gpu_usd_per_hour / 3600 * _PICO_PER_MILLIONTH**2, MAX_CALL_PICO)
         rates = self.rates_for(tokens.input)
-        return round(by_time) + (rates.pico(tokens) if rates else 0)
+        return round(by_time + by_request) + (rates.pico(tokens) if rates else 0)
 
     def halved(self) -> "Price":
         """That of a batch."""
@@ -141,7 +143,7 @@ class Prices:
         if (own := settings.price) is not None:
             cached = own.input if own.cached is None else own.cached
             rates = Rates(input=own.input, cached=cached, output=own.output)
-            return Price(source="settings", rates=rates, as_of=own.as_of)
+            return Price(source="settings", rates=rates, per_1000_requests=own.per_1000_requests, as_of=own.as_of)
         if settings.gpu_usd_per_hour is not None:
             return Price(source="gpu", gpu_usd_per_hour=settings.gpu_usd_per_hour)
         if is_local(settings.kind):

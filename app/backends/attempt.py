@@ -20,6 +20,7 @@ from app.backends.base import (
     Decision,
     Delta,
     Meter,
+    Relevance,
     Reply,
     Scoring,
     Target,
@@ -39,7 +40,7 @@ CLOSE_S = 5.0
 FAILOVER_WAIT_S = 1.0
 """How long to wait in the queue, or before a retry, while another backend could take over."""
 
-R = TypeVar("R", Reply, Scoring, Decision)
+R = TypeVar("R", Reply, Scoring, Decision, Relevance)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,17 +11,17 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 
 from app.domain import Caller, Image, Label, StageUsage, TokenCount, ToolCall, Tools, Turn, Usage, total_usage
-from app.errors import UpstreamError
+from app.errors import MissingCapability, UpstreamError
 
 Role = Literal["system", "user", "assistant", "tool"]
 
 FinishReason = Literal["stop", "length"]
 """A reply that was cut for its safety is no reply: it raises Refused."""
 
-Capability = Literal["chat", "structured", "images", "logprobs", "thinking", "decide", "infill"]
+Capability = Literal["chat", "structured", "images", "logprobs", "thinking", "decide", "infill", "rerank"]
 """`logprobs`: first-token log-probabilities, hence a LabelScorer. `thinking`: it can think, and is asked not to.
 `decide`: it answers typed questions by probabilities, hence a Decider. `infill`: it was trained to write what belongs
-between two texts.
+between two texts. `rerank`: it was trained to say how relevant texts are to a query, hence a RelevanceScorer.
 """
 
 
@@ -148,6 +148,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 1
 
 
+class Relevance(msgspec.Struct, frozen=True, kw_only=True):
+    """How relevant each text is to a query, as log-odds in the order of the texts, finite.
+
+    `requests` are those that are billed: a provider may count a long list as several searches.
+    """
+
+    log_odds: tuple[float, ...]
+    tokens: TokenCount
+    requests: int = 1
+
+
 BYTES_PER_TOKEN = 4
 
 TOKENS_PER_MESSAGE = 5
@@ -210,6 +221,11 @@ def worst_of_decision(context: str, questions: Sequence[DecisionQuestion]) -> To
     return TokenCount(input=len(questions) * (tokens_of(context) + TOKENS_PER_MESSAGE) + asked, output=len(questions))
 
 
+def tokens_of_pairs(query: str, texts: Sequence[str]) -> TokenCount:
+    """About how many tokens a reranker reads: it reads the query anew with each text."""
+    return TokenCount(input=len(texts) * tokens_of(query) + sum(map(tokens_of, texts)))
+
+
 def total(tokens: TokenCount) -> int:
     """All tokens, as a limit per minute counts them."""
     return tokens.input + tokens.output + tokens.thinking
@@ -249,8 +265,17 @@ def mass_and_evidence(scores: LabelScores) -> tuple[float, tuple[float, ...] | N
     return mass, tuple(max(_MIN_LOGPROB, bound) if logprob is None else logprob for logprob in logprobs)
 
 
-Way = Literal["scorer", "judge"]
-"""How a model judges texts: by the log-probabilities of labels, or in words."""
+def scores_of(chances: Sequence[float] | None) -> LabelScores | None:
+    """The probabilities of labels as a decider gives them, as log-probabilities; None where it gave none."""
+    if chances is None:
+        return None
+    return LabelScores(logprobs=tuple(math.log(max(chance, _MIN_MASS_LEFT)) for chance in chances), floor=_MIN_LOGPROB)
+
+
+Way = Literal["reranker", "scorer", "judge", "decider"]
+"""How a model judges texts: as it was trained to, by the log-probabilities of labels, in words, or by the probabilities
+of the answers to typed questions.
+"""
 
 
 class Grader(Protocol):
@@ -265,9 +290,18 @@ class Grader(Protocol):
     @property
     def way(self) -> Way: ...
 
+    @property
+    def reads_together(self) -> bool:
+        """Whether, as a decider, it can be asked about many texts side by side: small models lose track."""
+        ...
+
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring: ...
 
     async def complete(self, request: ChatRequest) -> Reply: ...
+
+    async def relevance(self, query: str, texts: Sequence[str]) -> Relevance: ...
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion]) -> Decision: ...
 
 
 def softmax(logs: Sequence[float]) -> list[float]:
@@ -354,6 +388,14 @@ class Decider(Protocol):
         ...
 
 
+class RelevanceScorer(Protocol):
+    """Scores texts by their relevance to a query. Raises like ChatModel."""
+
+    async def relevance(self, query: str, texts: Sequence[str], timeout_s: float) -> Relevance:
+        """Texts that are too long for the model are cut."""
+        ...
+
+
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter found out about its server. `model` is the configured one, or the server's only or first one.
 
@@ -387,6 +429,11 @@ class Adapter(ChatModel, Protocol):
         """None when neither server nor model decides, or before the first probe."""
         ...
 
+    @property
+    def reranker(self) -> RelevanceScorer | None:
+        """None when the model was not trained for it."""
+        ...
+
     async def probe(self, timeout_s: float) -> Probed:
         """Ask the server what it is and can do; the adapter remembers it. Raises UpstreamError.
 
@@ -401,6 +448,26 @@ class Adapter(ChatModel, Protocol):
     async def aclose(self) -> None:
         """Close the connections."""
         ...
+
+
+class RerankerOnly:
+    """What the adapter of a model lacks that can do nothing but rerank."""
+
+    scorer = batches = decider = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def complete(self, request: ChatRequest, timeout_s: float) -> Reply:
+        """Raises MissingCapability."""
+        raise self._unable()
+
+    def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
+        """Raises MissingCapability."""
+        raise self._unable()
+
+    def _unable(self) -> MissingCapability:
+        return MissingCapability(f"the backend {self._name!r} is a reranker: it cannot write")
 
 
 Clock = Callable[[], float]

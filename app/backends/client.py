@@ -21,10 +21,12 @@ from app.backends.base import (
     DecisionQuestion,
     Meter,
     Probed,
+    Relevance,
     Reply,
     Scoring,
     Target,
     loop_time,
+    tokens_of_pairs,
     worst_of_chat,
     worst_of_decision,
     worst_of_scoring,
@@ -231,6 +233,24 @@ class BackendClient:
         )
         return await self._serve(run, terms, frozenset(("decide",)))
 
+    async def relevance(
+        self, query: str, texts: Sequence[str], call: Call, failover_deadline: Deadline | None = None
+    ) -> Relevance:
+        """How relevant the texts are to the query."""
+
+        def run(attempt: Attempt) -> Awaitable[Relevance]:
+            reranker = self.adapter.reranker
+            assert reranker is not None  # noqa: S101 - `_prepare` has seen to it
+            return attempt.whole(lambda within_s: reranker.relevance(query, texts, within_s))
+
+        terms = Terms(
+            call=call,
+            worst=tokens_of_pairs(query, texts),
+            failover_deadline=failover_deadline,
+            operation="rerank",
+        )
+        return await self._serve(run, terms, frozenset(("rerank",)))
+
     async def _serve(
         self,
         run: Callable[[Attempt], Awaitable[T]],
@@ -272,9 +292,12 @@ class BackendClient:
         self._breaker.check()
         if self.probed is None and (not self.model or needs != {"chat"} or self._provider.probe_first):
             await self.known(terms.left())
-        lacks_port = ("logprobs" in needs and self.adapter.scorer is None) or (
-            "decide" in needs and self.adapter.decider is None
-        )
+        ports: dict[Capability, object] = {
+            "logprobs": self.adapter.scorer,
+            "decide": self.adapter.decider,
+            "rerank": self.adapter.reranker,
+        }
+        lacks_port = any(need in needs and port is None for need, port in ports.items())
         if lacks_port or not self.offers(needs):
             raise MissingCapability(f"the backend {self.name!r} does not offer {', '.join(sorted(needs))}")
 

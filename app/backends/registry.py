@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.backends.base import Adapter
+from app.backends.cross_encoder import CROSS_ENCODER
 from app.backends.gemini import GEMINI
-from app.backends.openai_compatible import OLLAMA, OPENAI, VLLM
+from app.backends.openai_compatible import OLLAMA, OPENAI, RERANK, VLLM
 from app.backends.provider import Provider
 from app.backends.settings import BackendSettings
 from app.errors import ConfigError
@@ -18,6 +19,8 @@ PROVIDERS: dict[str, Provider] = {
         OLLAMA,
         GEMINI,
         OPENAI,
+        RERANK,
+        CROSS_ENCODER,
     )
 }
 

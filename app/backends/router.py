@@ -8,7 +8,7 @@ import msgspec
 from app.backends.attempt import OpenStream
 from app.backends.base import Call, Capability, ChatRequest, Clock, Conversation, Deadline, Reply, Scoring, loop_time
 from app.backends.client import BackendClient
-from app.backends.registry import setup_hint
+from app.backends.registry import provider_of, setup_hint
 from app.backends.settings import AUTO, RESERVED, BackendSettings, RoutingSettings
 from app.domain import BackendUse, Fallback
 from app.errors import (
@@ -25,6 +25,8 @@ from app.errors import (
 )
 
 T = TypeVar("T")
+
+_CHAT: frozenset[Capability] = frozenset(("chat",))
 
 SHARE = 0.5
 """The part of the time left that a backend may use while another one could still take over."""
@@ -48,9 +50,14 @@ EXTRACTIVE = Backend(name="extractive", kind="extractive", roles=("answer",))
 def declared(backends: Mapping[str, BackendSettings]) -> list[Backend]:
     """The configured backends, in their order."""
     return [
-        Backend(name=name, kind=settings.kind, model=settings.model, roles=("rank", "answer", "chat"))
+        Backend(name=name, kind=settings.kind, model=settings.model, roles=_roles(name, settings))
         for name, settings in backends.items()
     ]
+
+
+def _roles(name: str, settings: BackendSettings) -> tuple[Role, ...]:
+    """A reranker ranks, and does nothing else."""
+    return ("rank", "answer", "chat") if "chat" in provider_of(name, settings).may_offer else ("rank",)
 
 
 class Backends:
@@ -98,13 +105,15 @@ class Backends:
     def for_answering(self, requested: str | None, ranks: str | None = None) -> BackendUse:
         """The backend that answers: `requested`, else the one that `ranks`, else the default.
 
-        "none" as one of the last two means the extractive answerer; "auto" prefers a model to it.
+        As one of the last two "none" means the extractive answerer, and a reranker "auto", which prefers a model to it.
 
         Raises UnknownBackend, MissingCapability.
         """
         name = requested or ranks or self.default
         if name == NONE.name and requested is None:
             name = EXTRACTIVE.name
+        elif requested is None and name in self._by_name and "answer" not in self._by_name[name].roles:
+            name = AUTO
         models = [backend for backend in self if "answer" in backend.roles and backend is not EXTRACTIVE]
         chosen = (models or [EXTRACTIVE])[0] if name == AUTO else self.named(name)
         if "answer" not in chosen.roles:
@@ -136,11 +145,14 @@ class Router:
         """The backends that may serve a request: those that have all of the first needs, or all of the second.
 
         A request that names none is served by `default`; by "auto" for a caller whose key is not for that one; and by
-        any that is able for one whose key is for none of [routing]. Called before any work.
+        any that is able for one whose key is for none of [routing]. A `default` that can do nothing but rerank stands
+        for "auto" wherever that is not asked for. Called before any work.
 
         Raises UnknownBackend, MissingCapability.
         """
         name = requested or default
+        if requested is None and name in self.clients and self._only_reranks(name, needs):
+            name = AUTO
         candidates = self.auto if name == AUTO else [self._named(name)]
         able = [client for client in candidates if any(map(client.offers, needs))]
         if not able:
@@ -150,6 +162,10 @@ class Router:
         ordered = dict.fromkeys((*self.auto, *self.clients.values()))
         others = [client for client in ordered if client not in able and any(map(client.offers, needs))]
         return Route(name, able, self._clock, Route(AUTO, others, self._clock))
+
+    def _only_reranks(self, name: str, needs: Sequence[frozenset[Capability]]) -> bool:
+        reranks, client = frozenset[Capability](("rerank",)), self.clients[name]
+        return client.offers(reranks) and not any(map(client.offers, (*needs, _CHAT)))
 
     def route_or(
         self, without: str, requested: str | None, *needs: frozenset[Capability], default: str = AUTO

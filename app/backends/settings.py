@@ -11,12 +11,20 @@ Seconds = Annotated[float, Meta(gt=0)]
 Dollars = Annotated[float, Meta(ge=0)]
 
 
+Dialect = Literal["tei", "jina", "voyage", "infinity", "cohere", "score"]
+"""The shape in which a reranker's server is asked: see `app.backends.openai_compatible.reranking`."""
+
+
 class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dollars per million tokens, in place of the price list's. `output` is that of thinking too; `as_of` a date."""
+    """Dollars per million tokens, in place of the price list's. `output` is that of thinking too; `as_of` a date.
+
+    `per_1000_requests` is what the requests themselves cost, as the searches of a reranker.
+    """
 
     input: Dollars
     output: Dollars
     cached: Dollars | None = None
+    per_1000_requests: Dollars = 0.0
     as_of: str = ""
 
 
@@ -25,7 +33,8 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `kind` is a provider's. `model` None: the provider's default, or what the server says it has. `url` is the root of
     the OpenAI-style API, with its /v1; for gemini it replaces Google's. A Gemini without a key but with `project` is
-    reached through Google Cloud.
+    reached through Google Cloud. `dialect` is how a reranker's server is asked; None: it is tried out. `device` is
+    where torch runs a cross-encoder; None: a GPU if there is one.
 
     `timeout_s` is for one attempt, `first_token_s` for the first sign of life of a streamed one. `concurrency` calls
     run at once, `queue` more may wait. `hedge_after_s`: if the first token has not come by then, a second call is made
@@ -39,6 +48,8 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     project: str | None = None
     location: str | None = None
     service_tier: Literal["standard", "flex", "priority"] | None = None
+    dialect: Dialect | None = None
+    device: str | None = None
     timeout_s: Seconds = 180.0
     first_token_s: Seconds = 30.0
     connect_timeout_s: Seconds = 5.0

@@ -14,8 +14,8 @@ import structlog
 
 from app.backends.base import LabelScores
 
-ModelReply = LabelScores | str
-"""Of a label scorer, or of a judge."""
+ModelReply = LabelScores | str | float
+"""Of a label scorer, a judge or a reranker."""
 
 AskModel = Callable[[Sequence[int]], Awaitable[Sequence[ModelReply | None]]]
 """Asks the model for some of the keys, given by index; None where it failed. Raises what the model's call raises."""

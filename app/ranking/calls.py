@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, tokens_of
+from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, scores_of, tokens_of
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.cache import AskModel, ModelReply, ScoreCache, key_of
 from app.ranking.models import LABELS, Ranked
@@ -15,6 +15,8 @@ from app.ranking.prompts import (
     PROMPT_VERSION,
     Numbered,
     blank_prompts,
+    decide_context,
+    decide_questions,
     duel_prompt,
     grade_prompt,
     judge_request,
@@ -57,6 +59,15 @@ SCORER_BLOCK = 25
 """Passages in one request to a label scorer: few enough that some are done when time runs out. A server that batches
 works on all requests at once, so that small ones cost it nothing."""
 
+RERANKER_BLOCK = 100
+"""Texts in one request to a reranker: as many as Cohere bills as one search."""
+
+DECIDER_BLOCK = 400
+"""Passages in one call to a decider: OpenAI's limit of questions; Gemini takes 1,000."""
+
+DECIDER_TOKENS = 100_000
+"""Of all passages in one call to a decider, whose context is 262,144."""
+
 JUDGE_TOKENS = 6_000
 """Of all passages in one request to a judge: so that it fits into a context of 8,000."""
 
@@ -83,6 +94,12 @@ class ModelCalls:
         """One round of concurrent calls."""
         scoreboard.attempted.update(passage.id for passage in passages)
         with scoreboard.stats.round():
+            if self._grader.way == "reranker":
+                await self._rerank(passages, scoreboard)
+                return
+            if self._grader.way == "decider":
+                await self._decide(passages, scoreboard)
+                return
             if self._grader.way == "scorer":
                 await self._score(passages, scoreboard)
                 return
@@ -117,6 +134,51 @@ class ModelCalls:
         with stats.round():
             await self._complete(build, [passage.text for passage in window], read, stats)
         return [window[number - 1] for number in order] or None
+
+    async def _rerank(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
+        """Each text by itself with the query, in blocks: it does not matter what else is in one."""
+
+        async def rerank(block: Sequence[Ranked]) -> None:
+            async def ask(indices: Sequence[int]) -> Sequence[ModelReply | None]:
+                scoreboard.stats.requests += 1
+                texts = [block[index].text for index in indices]
+                relevance = await self._grader.relevance(self._query, texts)
+                scoreboard.stats.requests += relevance.requests - 1
+                return relevance.log_odds
+
+            replies = await self._fetch([self._key("rerank", one.text) for one in block], ask, scoreboard.stats)
+            read = zip(block, replies, strict=True)
+            scoreboard.add_relevance({one.id: reply for one, reply in read if isinstance(reply, float)})
+
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(passages), RERANKER_BLOCK):
+                group.create_task(rerank(passages[start : start + RERANKER_BLOCK]))
+
+    async def _decide(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
+        """By the probabilities of a rubric, as many passages side by side in a call as the model can keep apart."""
+
+        async def decide(block: Sequence[Ranked]) -> None:
+            texts = [passage.text for passage in block]
+
+            async def ask(indices: Sequence[int]) -> Sequence[ModelReply | None]:
+                context = decide_context(self._query, list(enumerate(texts, 1)), self._fence)
+                scoreboard.stats.requests += 1
+                decision = await self._grader.decide(context, decide_questions(index + 1 for index in indices))
+                scoreboard.stats.requests += decision.requests - 1
+                return [scores_of(answer) for answer in decision.answers]
+
+            # What is said of a passage depends on those beside it, so that they are a part of its key.
+            keys = [self._key("decide", str(place), *texts) for place in range(len(block))]
+            replies = await self._fetch(keys, ask, scoreboard.stats)
+            read = zip(block, replies, strict=True)
+            scoreboard.add_scores({one.id: reply for one, reply in read if isinstance(reply, LabelScores)})
+
+        tokens = sum(tokens_of(passage.text) for passage in passages)
+        fitting = DECIDER_TOKENS * len(passages) // max(tokens, 1)
+        size = max(1, min(DECIDER_BLOCK, fitting)) if self._grader.reads_together else 1
+        async with asyncio.TaskGroup() as group:
+            for block in interleave(passages, size):
+                group.create_task(decide(block))
 
     async def _score(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
         """Scores passages in blocks; the first block also holds the blanks, unless the bias is known."""

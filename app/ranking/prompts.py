@@ -10,7 +10,8 @@ from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-from app.backends.base import BYTES_PER_TOKEN, ChatRequest, Conversation, Message, tokens_of
+from app.backends.base import BYTES_PER_TOKEN, ChatRequest, Conversation, DecisionQuestion, Message, tokens_of
+from app.domain import Label
 from app.ranking.models import LABELS
 from app.text.fencing import check_fence, neutralise, renumber
 
@@ -43,6 +44,11 @@ _GRADES = (
     "2 = it holds a part of the answer\n"
     "1 = it is on the query's topic, but holds no answer\n"
     "0 = it is unrelated"
+)
+
+_RUBRIC = tuple(
+    Label(name=label, description=meaning)
+    for label, meaning in sorted(line.split(" = ") for line in _GRADES.split("\n"))
 )
 
 _GRADE = f"You grade how well a passage answers a search query.\n\n{_GRADES}\n\n{_UNTRUSTED}"
@@ -117,6 +123,19 @@ def duel_prompt(query: str, passages: Sequence[str], fence: str) -> Conversation
         f"Reply with its letter alone, one of {', '.join(letter for letter, _ in lettered)}."
     )
     return _conversation(_DUEL, _listing(query, lettered, fence), instruction)
+
+
+def decide_context(query: str, passages: Sequence[Numbered], fence: str) -> str:
+    """What a decider is asked about: the query and the passages, side by side."""
+    return f"{_UNTRUSTED}\n\n{_listing(query, passages, fence)}"
+
+
+def decide_questions(numbers: Iterable[int]) -> list[DecisionQuestion]:
+    """For each number of a passage, which of `LABELS` fits."""
+    return [
+        DecisionQuestion(instructions=f"How well does the passage [{number}] answer the query?", options=_RUBRIC)
+        for number in numbers
+    ]
 
 
 def window_request(query: str, passages: Sequence[Numbered], fence: str) -> ChatRequest:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.backends.base import Deadline, Grader
+from app.backends.base import Deadline, Grader, Way
 from app.domain import Strategy
 from app.errors import UpstreamTimeout, WinnowError
 from app.ranking.cache import ScoreCache
@@ -35,6 +35,9 @@ from indexing.documents import Candidate
 
 DUEL_ROOM = 2.0
 """A second look may begin when this many times the duration of the first one is left."""
+
+COMPARING: tuple[Way, ...] = ("scorer", "judge")
+"""The ways of a model that can compare passages; the others judge each by itself, and are asked once."""
 
 CANCEL_GRACE_S = 0.02
 """How long a cancelled call may take to end before the caller is answered without waiting for it."""
@@ -197,6 +200,7 @@ class GradedRun(_Run):
             duels = self.settings.auto_duels and left >= DUEL_ROOM * (at_first - left)
         else:
             duels = self.task.strategy == "duel"
+        duels = duels and self.grader.way in COMPARING
         with self.stats.round():
             async with asyncio.TaskGroup() as group:
                 if worth:

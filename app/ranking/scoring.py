@@ -72,6 +72,27 @@ def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> d
     return {passage: Grade(expected=expected.get(passage, 0.0), variance=JUDGE_VARIANCE) for passage in passages}
 
 
+# Relevance: what a reranker says of the candidates
+
+STEEPNESS = 1.5
+"""Of a reranker's log-odds in standard deviations: they count three times as much as the prior's."""
+
+RERANKER_VARIANCE = 0.15**2
+
+
+def relevance_grades(log_odds: Mapping[str, float]) -> dict[str, Grade]:
+    """The grades of passages that a reranker read, by how far each log-odds is above their mean.
+
+    Rerankers differ in their scale: one calls an answer 0.9, another 0.001. In standard deviations of what it says of
+    this query's candidates all are alike, and no grade is so sure that the prior cannot tell equals apart.
+    """
+    levels = standardised(list(log_odds.values()))
+    return {
+        key: Grade(expected=sigmoid(STEEPNESS * level), variance=RERANKER_VARIANCE)
+        for key, level in zip(log_odds, levels, strict=True)
+    }
+
+
 # Priors: what retrieval's score says about the grade that a passage would get
 
 USUAL_SPREAD = 0.25
@@ -150,16 +171,20 @@ def prior_scores(priors: Sequence[float], spread: Spread | None = None) -> tuple
 
     `spread` None: that of these priors; all are 0 when all are equal. With a given one, none depends on the others.
     """
-    priors = [clip(prior) for prior in priors]
+    return standardised([clip(prior) for prior in priors], spread)
+
+
+def standardised(values: Sequence[float], spread: Spread | None = None) -> tuple[float, ...]:
+    """How far each is above the mean, as `prior_scores` has it."""
     if spread is None:
-        count = max(len(priors), 1)
-        mean = math.fsum(priors) / count
-        deviation = math.sqrt(math.fsum((prior - mean) ** 2 for prior in priors) / count)
+        count = max(len(values), 1)
+        mean = math.fsum(values) / count
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / count)
     else:
         mean, deviation = spread
     if deviation < _FLAT:
-        return (0.0,) * len(priors)
-    return tuple(max(-FARTHEST, min(FARTHEST, (prior - mean) / deviation)) for prior in priors)
+        return (0.0,) * len(values)
+    return tuple(max(-FARTHEST, min(FARTHEST, (value - mean) / deviation)) for value in values)
 
 
 def combine(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT) -> float:
@@ -401,6 +426,7 @@ class Scoreboard:
         self._blanks: list[LabelScores] = []
         self._scores: dict[str, LabelScores] = {}
         self._judged: dict[str, Grade] = {}
+        self._relevance: dict[str, float] = {}
         self._moved: dict[str, float] = {}
         self._grades: dict[str, Grade] | None = None
         self._model: PriorModel | None = None
@@ -422,7 +448,7 @@ class Scoreboard:
     @property
     def has_results(self) -> bool:
         """Whether a model has said anything about any of them."""
-        return bool(self._scores or self._judged)
+        return bool(self._scores or self._judged or self._relevance)
 
     @property
     def bias_known(self) -> bool:
@@ -438,6 +464,11 @@ class Scoreboard:
     def add_grades(self, grades: Mapping[str, Grade]) -> None:
         """What a judge said."""
         self._judged.update(grades)
+        self._grades = self._model = None
+
+    def add_relevance(self, log_odds: Mapping[str, float]) -> None:
+        """What a reranker said."""
+        self._relevance.update(log_odds)
         self._grades = self._model = None
 
     def improve(self, priors: Mapping[str, float]) -> None:
@@ -459,7 +490,8 @@ class Scoreboard:
         if self._grades is None:
             bias = bias_of(self._blanks)
             scored = {key: grade_of(scores, bias) for key, scores in self._scores.items()}
-            self._grades = {key: grade for key, grade in scored.items() if grade is not None} | self._judged
+            self._grades = {key: grade for key, grade in scored.items() if grade is not None}
+            self._grades |= self._judged | relevance_grades(self._relevance)
         return self._grades
 
     def trusted(self, grades: Mapping[str, Grade]) -> dict[str, Grade]:
@@ -505,6 +537,9 @@ class Scoreboard:
         """Every candidate once, best first: those that were attempted by z, then the others by prior."""
         zs, grades = self.zs(), self.grades()
         scores = {key: score_of(zs[key], self._calibration) for key in in_order(zs, self.priors)}
+        if self._relevance:
+            grades = {key: Grade(expected=sigmoid(odds), variance=0.0) for key, odds in self._relevance.items()}
+            scores = dict(zip(scores, self._relevance_scores(scores), strict=True))
         if unread := [passage for passage in self.passages if passage.id not in self.attempted]:
             priors, prior_zs = [p.prior for p in unread], [self._prior_zs[p.id] for p in unread]
             last = min(scores.values(), default=1.0)
@@ -528,6 +563,14 @@ class Scoreboard:
                 flags = (*passage.flags, UNGRADED) if key in self.attempted else passage.flags
                 order += with_duplicates(msgspec.structs.replace(passage, score=score, flags=flags))
         return tuple(order)
+
+    def _relevance_scores(self, order: Iterable[str]) -> list[float]:
+        """The scores of what a reranker was asked about, by place: z orders by how its passages compare, but a score is
+        absolute, the same whatever else is in the list. What is suspicious or was not read counts as its prior.
+        """
+        honest = {key: sigmoid(odds) for key, odds in self._relevance.items() if key not in self._suspects}
+        zs = [combine(honest.get(key, self.priors[key]), self._prior_zs[key]) for key in order]
+        return sorted((score_of(z, self._calibration) for z in zs), reverse=True)
 
 
 def with_duplicates(passage: Ranked) -> list[Ranked]:

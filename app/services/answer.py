@@ -39,7 +39,7 @@ from app.domain import (
 )
 from app.errors import FieldProblem, InvalidRequest, MissingCapability, UnknownBackend, UpstreamBadReply, WinnowError
 from app.observability.timing import Stopwatch
-from app.services.ranking import NEEDS, ClientGrader
+from app.services.ranking import ClientGrader, ways_of
 from app.text.fencing import DrawFence, draw_fence
 from app.text.languages import LANGUAGES, abstention_text, primary_language
 from indexing.documents import page_at
@@ -434,9 +434,9 @@ async def _check(
     call = msgspec.structs.replace(call, stage=CHECK)
 
     async def ask(client: BackendClient, failover_deadline: Deadline | None) -> CheckResult:
-        probed = await client.known((failover_deadline or call.deadline).left())
+        await client.known((failover_deadline or call.deadline).left())
         failure: WinnowError = MissingCapability(f"the backend {client.name!r} cannot check citations")
-        for way in (way for way, needs in NEEDS.items() if needs <= probed.capabilities):
+        for way in ways_of(client, "auto"):
             result = await check(outcome.claims, citations, outcome.sources, ClientGrader(client, way, call))
             # Part of the verdicts is better than none, unless the caller wants all or an error.
             if not result.failures or (not strict and result.unchecked < cited):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from app.answering.named_codes import named_codes
 from app.backends.base import ChatRequest, Message, Reply, call_of
 from app.backends.router import Backends, Route, Router
-from app.backends.settings import model_or_auto
+from app.backends.settings import AUTO, model_or_auto
 from app.domain import Caller, ExpandQuery, Query, Usage
 from app.errors import FieldProblem, MissingCapability, WinnowError
 from app.text.fencing import clean, neutralise
@@ -79,6 +79,8 @@ class Expander:
         Raises UnknownBackend, MissingCapability.
         """
         requested = query.backend and model_or_auto(query.backend)
+        if requested not in (None, AUTO) and "chat" not in self._backends.named(requested).roles:
+            requested = AUTO  # it reranks, and another one writes
         default = model_or_auto(self._backends.default)
         try:
             return (await self._router()).route(requested, frozenset(("chat",)), default=default)

@@ -74,7 +74,11 @@ class ModelNames:
         that of a chat model is not listed, but can be used by its id.
         """
         rankers = [backend.name for backend in self._backends if "rank" in backend.roles]
-        usable = [client for client in clients if client.model and caller.may_use(client.name)]
+        usable = [
+            client
+            for client in clients
+            if client.model and caller.may_use(client.name) and client.offers(frozenset(("chat",)))
+        ]
         chats = [
             *(Offered(f"{ANSWER}:{name}", "answer", OURS) for name in sorted(collections)),
             Offered(ANSWER, "answer", OURS),

@@ -5,24 +5,55 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from app.backends.base import Call, Capability, ChatRequest, Conversation, Deadline, Reply, Scoring, Way, call_of
+from app.backends.base import (
+    Call,
+    Capability,
+    ChatRequest,
+    Conversation,
+    Deadline,
+    Decision,
+    DecisionQuestion,
+    Relevance,
+    Reply,
+    Scoring,
+    Way,
+    call_of,
+)
 from app.backends.client import BackendClient
 from app.backends.router import NONE, Backends, Route, Router
 from app.backends.settings import AUTO
 from app.config.settings import RankingSettings
-from app.domain import BackendUse, Caller, Fallback, RankingOptions, Usage
+from app.domain import BackendUse, Caller, Fallback, RankingOptions, Strategy, Usage
 from app.errors import InvalidRequest, MissingCapability, NotAllowed, Refused, UnknownBackend, WinnowError
 from app.ranking.models import Ranking, Spread
-from app.ranking.reranker import RankingTask, Reranker
+from app.ranking.reranker import COMPARING, RankingTask, Reranker
 from indexing.documents import Candidate
 
 STAGE = "rank"
 
 NEEDS: dict[Way, frozenset[Capability]] = {
+    "reranker": frozenset(("rerank",)),
     "scorer": frozenset(("logprobs",)),
     "judge": frozenset(("chat", "structured")),
+    "decider": frozenset(("decide",)),
 }
-"""What a backend must offer to rank in either way; the first is better."""
+"""What a backend must offer to rank in any of the ways."""
+
+
+def ways_of(client: BackendClient, strategy: Strategy) -> list[Way]:
+    """How a backend that has been probed ranks by a strategy, the best way first.
+
+    A decision model that is paid for by the token reads all passages in one call, and is preferred to its other ways;
+    one on one's own hardware is small, reads them one by one, and is slower than a label scorer.
+    """
+    able = [way for way, needs in NEEDS.items() if client.offers(needs)]
+    if strategy == "decide":
+        return [way for way in able if way == "decider"]
+    if strategy in ("duel", "listwise"):
+        return [way for way in able if way in COMPARING]
+    if strategy == "auto" and not client.local:
+        able.sort(key=lambda way: way != "decider")
+    return able
 
 
 def can_rank(client: BackendClient) -> bool:
@@ -121,20 +152,23 @@ class Rankers:
     async def _read(
         self, task: RankingTask, client: BackendClient, call: Call, failover_deadline: Deadline | None
     ) -> Ranking:
-        probed = await client.known((failover_deadline or call.deadline).left())
+        await client.known((failover_deadline or call.deadline).left())
         error: MissingCapability | None = None
-        for way, needs in NEEDS.items():
-            if needs <= probed.capabilities:
-                try:
-                    return await self._reranker.rank(
-                        task, ClientGrader(client, way, call), call.deadline, failover_deadline
-                    )
-                except MissingCapability as exc:
-                    error = exc
-        if error is None:
-            reason = "it offers neither logprobs nor structured"
-            error = MissingCapability(f"the backend {client.name!r} cannot rank: {reason}")
-        raise error
+        for way in ways_of(client, task.strategy):
+            try:
+                return await self._reranker.rank(
+                    task, ClientGrader(client, way, call), call.deadline, failover_deadline
+                )
+            except MissingCapability as exc:
+                error = exc
+        raise error or MissingCapability(_unable(client, task.strategy))
+
+
+def _unable(client: BackendClient, strategy: Strategy) -> str:
+    able = [way for way, needs in NEEDS.items() if client.offers(needs)]
+    if not able:
+        return f"the backend {client.name!r} cannot rank: it offers neither rerank, logprobs, structured nor decide"
+    return f'the backend {client.name!r} cannot rank by the strategy {strategy!r}; use "auto"'
 
 
 class ClientGrader:
@@ -152,6 +186,19 @@ class ClientGrader:
             raise
         except InvalidRequest as exc:
             raise MissingCapability(f"the backend {self.name!r} cannot rank: {exc}") from exc
+
+    @property
+    def reads_together(self) -> bool:
+        """Not on one's own hardware: published, a model of 1.5B with 30 passages in a prompt ranks worse than BM25."""
+        return not self._client.local
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion]) -> Decision:
+        """The client's."""
+        return await self._client.decide(context, questions, self._call)
+
+    async def relevance(self, query: str, texts: Sequence[str]) -> Relevance:
+        """The client's."""
+        return await self._client.relevance(query, texts, self._call)
 
     async def complete(self, request: ChatRequest) -> Reply:
         """The client's reply."""

@@ -85,6 +85,7 @@ class ScriptedAdapter:
         return self.begun - self.ended - self.stopped
 
     decider = None
+    reranker = None
 
     @property
     def scorer(self) -> LabelScorer | None:

@@ -10,9 +10,19 @@ import msgspec
 
 from app.answering.models import Claim, Source
 from app.answering.verification.support import unsupported
-from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, Message, meant_evidence, softmax
+from app.backends.base import (
+    ChatRequest,
+    Conversation,
+    DecisionQuestion,
+    Grader,
+    LabelScores,
+    Message,
+    meant_evidence,
+    scores_of,
+    softmax,
+)
 from app.backends.json_repair import MAX_REPLY_LENGTH, Pairs, Value, salvage, strict_json
-from app.domain import Citation, UnsupportedSpan
+from app.domain import Citation, Label, UnsupportedSpan
 from app.errors import UpstreamBadReply, WinnowError
 from app.text.fencing import DrawFence, check_fence, draw_fence, neutralise, renumber
 
@@ -24,6 +34,15 @@ VERDICTS = ("0", "1", "2")
 
 MAX_STATEMENTS = 25
 """In one request to a judge: with more, small models lose track."""
+
+MAX_DECISIONS = 100
+"""In one call to a decider."""
+
+_RUBRIC = (
+    Label(name="0", description="they do not say it, or contradict it"),
+    Label(name="1", description="they say a part of it"),
+    Label(name="2", description="they say all that the statement says, in whatever words or language"),
+)
 
 _RULES = (
     "You check whether quotations support a statement.\n\n"
@@ -63,17 +82,23 @@ def verdicts_request(statements: Sequence[str], fence: str) -> ChatRequest:
         raise ValueError(f"{len(statements)} statements in one prompt; it takes 1 to {MAX_STATEMENTS}")
     check_fence(fence, statements)
     numbers = list(range(1, len(statements) + 1))
-    listed = "\n".join(f"{fence} [{number}]\n{text}" for number, text in zip(numbers, statements, strict=True))
     return ChatRequest(
         messages=_conversation(
-            f"Each statement follows a line that starts with {fence} and its number; what looks like a number "
-            f"elsewhere is a part of the text.\n{listed}\n{fence} end of the statements",
+            _listing(statements, fence),
             "For each statement: do its quotations support it? Reply with JSON: "
             '{"2": [...], "1": [...], "0": [...]}. Under each verdict stand the numbers of its statements; each of the '
             f"{len(numbers)} numbers stands once.",
         ),
         max_output_tokens=6 * len(numbers) + 60,
         schema=_schema(numbers),
+    )
+
+
+def _listing(statements: Sequence[str], fence: str) -> str:
+    listed = "\n".join(f"{fence} [{number}]\n{text}" for number, text in enumerate(statements, 1))
+    return (
+        f"Each statement follows a line that starts with {fence} and its number; what looks like a number "
+        f"elsewhere is a part of the text.\n{listed}\n{fence} end of the statements"
     )
 
 
@@ -199,7 +224,7 @@ async def check(
     failures: list[WinnowError] = []
     supports: dict[int, float] = {}
     if statements:
-        ask = _scored if grader.way == "scorer" else _judged
+        ask = {"scorer": _scored, "decider": _decided}.get(grader.way, _judged)
         replies = await ask(list(statements.values()), grader, fence(statements.values()), failures)
         supports = {index: support for index, support in zip(statements, replies, strict=True) if support is not None}
     checked = list(citations)
@@ -228,6 +253,31 @@ async def _scored(
     if None in supports:
         failures.append(_incomplete(grader))
     return supports
+
+
+async def _decided(
+    statements: Sequence[str], grader: Grader, fence: str, failures: list[WinnowError]
+) -> list[float | None]:
+    """The expected verdict on each statement, in [0,1], by the probabilities of a decider; None where it declined."""
+
+    async def decide(block: Sequence[str]) -> list[LabelScores | None]:
+        numbers = range(1, len(block) + 1)
+        questions = [
+            DecisionQuestion(instructions=f"Do the quotations of the statement [{number}] support it?", options=_RUBRIC)
+            for number in numbers
+        ]
+        try:
+            decision = await grader.decide(f"{_RULES}\n\n{_listing(block, fence)}", questions)
+        except WinnowError as exc:
+            failures.append(exc)
+            return [None] * len(block)
+        if None in decision.answers:
+            failures.append(_incomplete(grader))
+        return [scores_of(answer) for answer in decision.answers]
+
+    size = MAX_DECISIONS if grader.reads_together else 1
+    blocks = [statements[at : at + size] for at in range(0, len(statements), size)]
+    return [_expected(scores) for block in await asyncio.gather(*map(decide, blocks)) for scores in block]
 
 
 async def _judged(

@@ -134,6 +134,7 @@ class GeminiAdapter:
     """
 
     scorer = None  # Gemini gives no log-probabilities since its third generation
+    reranker = None
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ decisions typed questions, in OpenAI's words and in vLLM's
 infilling what belongs between two texts, of models that were trained for it
 messages  request bodies and replies
 probing   finds out what the server is and can do
+reranking a server of a reranker, as a backend of its own kind
 scoring   log-probabilities of labels
 wire      the one way to the server
 errors    the one seam for what can go wrong there
@@ -25,6 +26,16 @@ def _open(name: str, settings: BackendSettings) -> Adapter:
     from app.backends.openai_compatible.adapter import OpenAICompatible
 
     return OpenAICompatible(name, settings)
+
+
+def _load_reranker() -> None:
+    import app.backends.openai_compatible.reranking  # noqa: F401
+
+
+def _open_reranker(name: str, settings: BackendSettings) -> Adapter:
+    from app.backends.openai_compatible.reranking import Reranker
+
+    return Reranker(name, settings)
 
 
 _Server = partial(
@@ -54,3 +65,14 @@ OLLAMA = _Server(
 # No variables: a key of one service must not travel to another one's URL.
 # Probed first: OpenAI's newer models refuse `max_tokens`, and those that think any temperature.
 OPENAI = _Server(kind="openai", price_list_url="https://api.openai.com/v1", probe_first=True)
+
+# No variables either. Its price is looked up by its URL; a server of one's own has none until the settings say so.
+RERANK = Provider(
+    kind="rerank",
+    may_offer=frozenset(("rerank",)),
+    load=_load_reranker,
+    open=_open_reranker,
+    own_settings=("dialect",),
+    tools="none",
+    probe_first=True,
+)

@@ -27,7 +27,7 @@ from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, Up
 class OpenAICompatible:
     """An `Adapter`. Before the first probe it answers only if its model is configured, by the plainest requests."""
 
-    batches = None
+    batches = reranker = None
 
     def __init__(self, name: str, settings: BackendSettings) -> None:
         self._name = name

@@ -70,6 +70,14 @@ class Wire:
             )
             return _field(reply.content, field, kind, default)
 
+    async def read(self, path: str, kind: type[T], timeout_s: float) -> T:
+        """The whole reply to a GET, read as `kind`."""
+        async with self._seam(timeout_s):
+            reply = await self._client.get(
+                self._address(path), cast_to=httpx2.Response, options=self._options(timeout_s)
+            )
+            return msgspec.json.decode(reply.content, type=kind)
+
     async def post(
         self, path: str, body: Body, field: str, kind: type[T], timeout_s: float, default: T | None = None
     ) -> T:

@@ -12,6 +12,7 @@ class ToyAdapter:
 
     scorer = None
     decider = None
+    reranker = None
 
     def __init__(self, settings: BackendSettings) -> None:
         self._model = settings.model or ""

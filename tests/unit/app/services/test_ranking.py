@@ -137,7 +137,7 @@ async def test_a_backend_that_turns_out_unable_is_the_callers_mistake() -> None:
     def plain() -> BackendClient:
         return make_client(ScriptedAdapter(probe=probed, scores=False), name="plain")
 
-    with pytest.raises(MissingCapability, match="neither logprobs nor structured"):
+    with pytest.raises(MissingCapability, match="neither rerank, logprobs, structured nor decide"):
         await rank([plain()], "plain")
     assert (await rank([plain(), judge()])).use.used == "flash"
     assert (await rank([plain()])).use.fallbacks == (Fallback(backend="plain", reason="cannot"),)
