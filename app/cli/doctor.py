@@ -25,6 +25,7 @@ from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.recovery import compare
+from indexing.readers.limits import OCR_MISSING, ocr_engine
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
 
@@ -49,6 +50,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
         *machine(settings),
         *exposure(settings),
         _embedder(settings),
+        _ocr(settings),
         *(_service(presence, settings) if presence else _index(settings)),
         *_backends(settings),
     ]
@@ -86,6 +88,15 @@ def _embedder(settings: Settings) -> Finding:
     else:
         detail = f"{model}, {'a directory' if Path(location).is_dir() else 'from the model hub or its local cache'}"
     return Finding(name="embedder", state="ok", detail=detail)
+
+
+def _ocr(settings: Settings) -> Finding:
+    """What reads scans and pictures."""
+    if settings.reading.ocr == "off":
+        return Finding(name="ocr", state="ok", detail="off: scans and pictures are refused")
+    if engine := ocr_engine():
+        return Finding(name="ocr", state="ok", detail=f"{engine}, languages {settings.reading.ocr_languages}")
+    return Finding(name="ocr", state="note", detail="scans and pictures are refused", fix=OCR_MISSING)
 
 
 def _service(presence: Presence, settings: Settings) -> Iterator[Finding]:

@@ -1,11 +1,13 @@
 """What a reader may spend on one file, the reasons for which it refuses one, and opening it within the limits."""
 
+import importlib.util
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 from msgspec import Meta
@@ -37,8 +39,14 @@ Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0)]
 
 
+OCR_MISSING = "install tesseract (apt-get install tesseract-ocr), or pip install 'winnow[ocr]'"
+
+
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip."""
+    """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip.
+
+    `ocr`: whether pictures of text are read, in `ocr_languages`, as tesseract calls them ("eng+deu").
+    """
 
     max_bytes: Count = 100 * 2**20
     max_pages: Count = 5000
@@ -46,15 +54,24 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_expanded_bytes: Count = 2**30
     max_ratio: Amount = 200.0
     max_memory_bytes: Count = 4 * 2**30
+    ocr: Literal["auto", "off"] = "auto"
+    ocr_languages: Annotated[str, Meta(pattern="^[A-Za-z_]+([+][A-Za-z_]+)*$")] = "eng"
 
 
 def reading(limits: ReadLimits) -> str:
-    """What decides, beside a file, whether it can be read: this version of Winnow and the limits."""
+    """What decides, beside a file, whether it can be read: this version of Winnow, the limits, and what does OCR."""
     try:
         release = version("winnow")
     except PackageNotFoundError:
         release = "0"
-    return f"{release} {msgspec.json.encode(limits).decode()}"
+    return f"{release} {msgspec.json.encode(limits).decode()} {ocr_engine()}"
+
+
+def ocr_engine() -> Literal["tesseract", "rapidocr", ""]:
+    """What is installed to read pictures of text; "" for nothing."""
+    if shutil.which("tesseract"):
+        return "tesseract"
+    return "rapidocr" if importlib.util.find_spec("rapidocr") else ""
 
 
 def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:

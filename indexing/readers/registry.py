@@ -18,6 +18,7 @@ _HTML_START = re.compile(
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
+_PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
@@ -57,6 +58,12 @@ FORMATS = {
             ("application/x-ndjson", "application/jsonl", "application/jsonlines"),
         ),
         Format("pdf", "pdf.reader:read_pdf", ("pdf",), ("application/pdf",)),
+        Format(
+            "picture",
+            "pdf.ocr:read_picture",
+            ("png", "jpg", "jpeg", "webp", "tif", "tiff"),
+            ("image/png", "image/jpeg", "image/webp", "image/tiff"),
+        ),
         Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
         Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
         Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
@@ -97,6 +104,8 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
         return _zip_format(data, extension)
     if data.startswith(_OLE):
         raise _ole_refusal(data, extension)
+    if data.startswith(_PICTURE_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        return FORMATS["picture"]
     if b"%PDF-" in data[:1024]:
         return FORMATS["pdf"]
     if extension in _UNSUPPORTED:
@@ -104,7 +113,7 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
     stated = _BY_MEDIA_TYPE.get((media_type or "").partition(";")[0].strip().lower())
     if stated in (None, FORMATS["text"]):
         stated = _BY_EXTENSION.get(extension) or stated
-    if stated and (stated.name in _ZIPPED or stated.name == "pdf"):
+    if stated and (stated.name in _ZIPPED or stated.name in ("pdf", "picture")):
         raise UnreadableDocument(
             "corrupt", f"The file is damaged or incomplete. It does not begin as a {stated.name} file does."
         )

@@ -1,13 +1,14 @@
 """PDF -> text: `page` says what stands where, `layout` puts it in order."""
 
 import contextlib
+import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
+from PIL.Image import Image as Picture
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
@@ -15,6 +16,7 @@ from indexing.readers.builder import TextWriter
 from indexing.readers.limits import ReadLimits
 from indexing.readers.pdf.layout import write_pages
 from indexing.readers.pdf.lines import Page
+from indexing.readers.pdf.ocr import DOTS_PER_INCH, MAX_PIXELS, Reading
 from indexing.readers.pdf.page import read_page
 from indexing.readers.pdf.repair import repaired
 from indexing.readers.zip_xml import corrupt
@@ -41,6 +43,7 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
 
     Raises UnreadableDocument: "password", "no_text_layer", "too_many_pages", "unsupported", "corrupt".
     """
+    reading = Reading(limits)
     pdf, damaged = _opened(data)
     with contextlib.closing(pdf):
         count = len(pdf)
@@ -49,8 +52,10 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         pdf.init_forms()
         pages = [read_page(pdf, number) for number in range(count)]
         _refuse_stub(pdf, pages)
-        _refuse_scan(pdf, pages)
+        by_ocr, unread = _read_scans(pdf, pages, reading)
         info = pdf.get_metadata_dict(skip_empty=True)
+    if unread and sum(map(_characters, pages)) < _SCANNED_CHARACTERS_PER_PAGE * count:
+        raise UnreadableDocument("no_text_layer", reading.warning(len(unread), count))
     writer = TextWriter()
     write_pages(pages, writer)
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
@@ -61,20 +66,22 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         "modified": _iso_date(info.get("ModDate", "")),
         "pages": count,
         "pages_without_text": without_text,
+        "pages_by_ocr": by_ocr,
     }
     document = writer.document(title=_stated(info.get("Title", "")), media_type="application/pdf", metadata=metadata)
-    return [msgspec.structs.replace(document, warnings=tuple(_warnings(pages, damaged)))]
-
-
-def _warnings(pages: list[Page], damaged: bool) -> Iterator[str]:
-    """What is missing from the text."""
-    if damaged:
-        yield f"The file is damaged or cut off; what was found of its {len(pages)} pages is read."
-    without_text = sum(not page.fragments for page in pages)
-    if without_text >= _MOSTLY * len(pages):
-        yield f"{without_text} of its {len(pages)} pages have no text; if they are pictures, run OCR over it."
-    if (hidden := sum(page.hidden for page in pages)) >= _HIDDEN_CHARACTERS:
-        yield f"{hidden} characters of text that nobody sees on its pages are left out."
+    warnings = [
+        (damaged, f"The file is damaged or cut off; what was found of its {count} pages is read."),
+        (unread, reading.warning(len(unread), count)),
+        (
+            not unread and len(without_text) >= _MOSTLY * count,
+            f"{len(without_text)} of its {count} pages have no text.",
+        ),
+        (
+            (hidden := sum(page.hidden for page in pages)) >= _HIDDEN_CHARACTERS,
+            f"{hidden} characters of text that nobody sees on its pages are left out.",
+        ),
+    ]
+    return [msgspec.structs.replace(document, warnings=tuple(warning for is_so, warning in warnings if is_so))]
 
 
 def open_pdf(data: bytes) -> Any:
@@ -124,15 +131,35 @@ def _refuse_stub(pdf: Any, pages: list[Page]) -> None:
         )
 
 
-def _refuse_scan(pdf: Any, pages: list[Page]) -> None:
-    """Refuse pictures of text. A few stamped characters on a page do not make a text layer."""
-    characters = sum(len(fragment.text) for page in pages for fragment in page.fragments)
-    if characters >= _SCANNED_CHARACTERS_PER_PAGE * max(1, len(pages)):
-        return
-    if any(_has_picture(pdf, number) for number in range(min(len(pages), 20))):
-        raise UnreadableDocument(
-            "no_text_layer", "Its pages are pictures without a text layer; run OCR over it and index the result."
-        )
+def _read_scans(pdf: Any, pages: list[Page], reading: Reading) -> tuple[list[int], list[int]]:
+    """Puts the text of pages that are pictures in their places; (pages read, pages left), from 1.
+
+    A few stamped characters on a page do not make a text layer.
+    """
+    read, left = [], []
+    for number, page in enumerate(pages):
+        if _characters(page) >= _SCANNED_CHARACTERS_PER_PAGE or not _has_picture(pdf, number):
+            continue
+        found = reading.page(_rendered(pdf, number)) if reading.engine else None
+        if found is None:
+            left.append(number + 1)
+        else:
+            pages[number] = found
+            read.append(number + 1)
+    return read, left
+
+
+def _characters(page: Page) -> int:
+    return sum(len(fragment.text) for fragment in page.fragments)
+
+
+def _rendered(pdf: Any, number: int) -> Picture:
+    with contextlib.closing(pdf[number]) as page:
+        width, height = page.get_size()
+        # A page may be a kilometre long.
+        scale = min(DOTS_PER_INCH / 72, math.sqrt(MAX_PIXELS / max(1.0, width * height)))
+        picture: Picture = page.render(scale=scale, grayscale=True).to_pil()
+        return picture
 
 
 def _has_picture(pdf: Any, number: int) -> bool:

@@ -109,7 +109,7 @@ def _end_with_parent(parent: int) -> None:
     """Poll: a killed parent sends no message, and a child busy in a library does not see its pipe close."""
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_SECONDS)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)  # the pool starts each child as the leader of a group of its own
 
 
 def _set_alarm(seconds: float) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -120,7 +121,7 @@ class _ReaderProcess:
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with what it has started, such as OCR
         self._ending.add(asyncio.ensure_future(process.communicate()))
 
     async def close(self) -> None:

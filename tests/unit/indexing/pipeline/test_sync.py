@@ -91,7 +91,7 @@ async def test_a_run_says_what_of_a_file_could_not_be_read(bench: PipelineContex
     summary = await index(bench, folder, report=events.append)
     assert summary.created == 4
     advice = [event.detail for event in events if isinstance(event, Notice) and event.stage == "advice"]
-    assert advice == ["scans.pdf: 9 of its 10 pages have no text; if they are pictures, run OCR over it."]
+    assert advice == ["scans.pdf: 9 of its 10 pages have no text."]
 
 
 async def test_a_changed_file_is_replaced_without_leftovers(
@@ -230,16 +230,16 @@ async def test_only_what_should_have_been_read_fails(bench: PipelineContext, fol
 
 async def test_what_cannot_be_read_is_not_read_again_until_it_changes(bench: PipelineContext, folder: Path) -> None:
     """It is reported by every run as before; a change of the file or of the limits, or the caller, has it read."""
-    broken, picture = folder / "broken.jsonl", folder / "picture.png"
+    broken, picture = folder / "broken.jsonl", folder / "picture.raw"
     broken.write_text('{"id": "a", "te')
-    picture.write_bytes(b"\x89PNG" + bytes(600))
+    picture.write_bytes(b"\x7fRAW" + bytes(600))
     first, second = await index(bench, folder), await index(bench, folder)
     assert [one.known for one in (*first.refused, *second.refused)] == [False, False, True, True]
     assert reasons(second.refused) == reasons(first.refused)
     assert (second.failed, second.refused[1].skipped) == (1, True)
     assert not any(one.known for one in (await index(bench, folder, retry_refused=True)).refused)
     broken.write_text('{"id": "a", "text": "It is whole now."}')
-    assert [(one.source, one.known) for one in (await index(bench, folder)).refused] == [("picture.png", True)]
+    assert [(one.source, one.known) for one in (await index(bench, folder)).refused] == [("picture.raw", True)]
     assert "It is whole now." in await texts(bench)
     patient = msgspec.structs.replace(bench, limits=ReadLimits(max_seconds=77.0))
     assert not any(one.known for one in (await index(patient, folder)).refused)
