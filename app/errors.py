@@ -21,6 +21,7 @@
       ├ UpstreamRejected             key, model or request
       │ └ PromptTooLong              for the model's context
       ├ UpstreamBadReply             retryable: the next reply may be whole
+      ├ UpstreamUntrusted            its grades were measured, and say nothing
       └ Refused                      a safety block
 
 No HTTP here: `app.api.problem_details` alone knows status codes.
@@ -57,6 +58,7 @@ __all__ = [
     "UpstreamRejected",
     "UpstreamTimeout",
     "UpstreamUnavailable",
+    "UpstreamUntrusted",
     "WinnowError",
     "pointing_at",
 ]
@@ -205,6 +207,12 @@ class UpstreamBadReply(UpstreamError):
 
     code = "bad_reply"
     retryable = True
+
+
+class UpstreamUntrusted(UpstreamError):
+    """A model's grades were measured, and say nothing about relevance: they are not used."""
+
+    code = "not_trusted"
 
 
 class Refused(UpstreamError):

@@ -30,6 +30,7 @@ from app.observability.tracing import Tracer
 from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
+from app.ranking.trust import TRUST_FILE, TrustBook
 from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
 from app.services.chat import STAGE as CHAT
@@ -618,4 +619,6 @@ def _reranker(settings: Settings, fits: Fits | None, fence: DrawFence) -> Rerank
     ranking, home = settings.ranking, settings.index.home
     file = CacheFile(home / CACHE_FILE, ranking.cache_entries) if ranking.cache == "sqlite" else None
     fitted = calibrations(home / FITS_FILE) if fits is None else fits
-    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block, fence=fence)
+    # Who calibrates asks for the grades as they are.
+    trust = TrustBook(home / TRUST_FILE) if ranking.controls and fits is None else None
+    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block, fence=fence, trust=trust)

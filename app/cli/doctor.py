@@ -18,6 +18,7 @@ from app.config.settings import CONFIG_FILE, Settings, misspelt_variables, read_
 from app.config.validation import contradictions
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service, installed_version
+from app.ranking.trust import MIN_TRUST, TRUST_FILE, read_records
 from app.wiring import MANIFEST_FILE, open_store
 from indexing.embedding.batching import remedy
 from indexing.embedding.model import PACKAGED, check_model
@@ -53,6 +54,7 @@ def examine(environ: Mapping[str, str], cwd: Path) -> list[Finding]:
         _ocr(settings),
         *(_service(presence, settings) if presence else _index(settings)),
         *_backends(settings),
+        *_untrusted(settings),
     ]
 
 
@@ -207,6 +209,18 @@ def _backends(settings: Settings) -> Iterator[Finding]:
     else:
         fix = f"{setup_hint()}, or declare [backends.NAME] in winnow.toml"
         yield Finding(name="backends", state="note", detail=f"{detail}; no model is configured", fix=fix)
+
+
+def _untrusted(settings: Settings) -> Iterator[Finding]:
+    """The models whose grades are known to say nothing, as far as they are configured here."""
+    for (backend, model, *_), record in sorted(read_records(settings.index.home / TRUST_FILE).items()):
+        if settings.ranking.controls and backend in settings.backends and record.trust < MIN_TRUST:
+            yield Finding(
+                name=f"ranking by {backend}",
+                state="note",
+                detail=f"{model} does not rank: it cannot tell answers from other passages (trust {record.trust:.2f})",
+                fix="a larger model for ranking, or winnow calibrate on questions of your own",
+            )
 
 
 async def _ping_all(backends: Mapping[str, BackendSettings]) -> list[Finding]:

@@ -131,7 +131,8 @@ async def bench_services(settings: Settings, planned: Sequence[Planned]) -> Asyn
     if most:
         keys = {**budgets.keys, caller.key: KeyBudget(daily_usd=most)}
         budgets = msgspec.structs.replace(budgets, keys=keys)
-    ranking = msgspec.structs.replace(settings.ranking, cache="memory")
+    # How fast a model ranks is the question here, not how well.
+    ranking = msgspec.structs.replace(settings.ranking, cache="memory", controls=False)
     settings = msgspec.structs.replace(settings, backends=once, budgets=budgets, ranking=ranking)
     services = build_services(settings, patient=True)
     try:

@@ -8,13 +8,12 @@ from typing import TypeVar
 from app.backends.base import ChatRequest, Conversation, Grader, LabelScores, scores_of, tokens_of
 from app.errors import UpstreamBadReply, WinnowError
 from app.ranking.cache import AskModel, ModelReply, ScoreCache, key_of
-from app.ranking.models import LABELS, Ranked
+from app.ranking.models import LABELS, Calibration, Ranked
 from app.ranking.prompts import (
     BLANKS,
     LETTERS,
     PROMPT_VERSION,
     Numbered,
-    blank_prompts,
     decide_context,
     decide_questions,
     duel_prompt,
@@ -23,7 +22,8 @@ from app.ranking.prompts import (
     order_request,
 )
 from app.ranking.reply_parser import read_grades, read_order
-from app.ranking.scoring import CallStats, Scoreboard, grades_of, preferences
+from app.ranking.scoring import CallStats, Scoreboard, grades_of, meant_log_odds, preferences
+from app.ranking.trust import Topic, TopicReading
 
 Item = TypeVar("Item")
 
@@ -90,8 +90,8 @@ class ModelCalls:
         owner = (f"tenant {tenant}",) if tenant else ()
         self._key_parts = (grader.name, grader.model, PROMPT_VERSION, " ".join(query.split()), *owner)
 
-    async def grade(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
-        """One round of concurrent calls."""
+    async def grade(self, passages: Sequence[Ranked], scoreboard: Scoreboard, blanks: Sequence[str] = BLANKS) -> None:
+        """One round of concurrent calls. What a label scorer makes of the `blanks` is its bias."""
         scoreboard.attempted.update(passage.id for passage in passages)
         with scoreboard.stats.round():
             if self._grader.way == "reranker":
@@ -101,13 +101,19 @@ class ModelCalls:
                 await self._decide(passages, scoreboard)
                 return
             if self._grader.way == "scorer":
-                await self._score(passages, scoreboard)
+                await self._score(passages, scoreboard, () if scoreboard.bias_known else blanks)
                 return
             tokens = sum(tokens_of(passage.text) for passage in passages)
             size = max(1, min(self._most, JUDGE_TOKENS * len(passages) // max(tokens, 1)))
             async with asyncio.TaskGroup() as group:
                 for block in interleave(passages, size):
                     group.create_task(self._judge(block, scoreboard))
+
+    async def examine(self, topics: Sequence[Topic], fence: str, stats: CallStats) -> dict[Topic, TopicReading]:
+        """What the grader makes of passages whose grades are known; only of those topics that it has answered about."""
+        with stats.round():
+            readings = await asyncio.gather(*(self._examine(topic, fence, stats) for topic in topics))
+        return {topic: reading for topic, reading in zip(topics, readings, strict=True) if reading is not None}
 
     async def compare(self, window: Sequence[Ranked], stats: CallStats) -> tuple[float, ...] | None:
         """u of each in the window, from its letters in both directions; None if the model could not say."""
@@ -180,14 +186,28 @@ class ModelCalls:
             for block in interleave(passages, size):
                 group.create_task(decide(block))
 
-    async def _score(self, passages: Sequence[Ranked], scoreboard: Scoreboard) -> None:
-        """Scores passages in blocks; the first block also holds the blanks, unless the bias is known."""
+    async def _examine(self, topic: Topic, fence: str, stats: CallStats) -> TopicReading | None:
+        """A failure is not recorded: the passages of the ranking show whether the grader fails."""
+        texts = (*topic.answers, *topic.others)
+        passages = [Ranked(id=str(number), prior=0.0, text=text) for number, text in enumerate(texts)]
+        scoreboard = Scoreboard(passages, Calibration())
+        calls = ModelCalls(self._grader, self._cache, topic.query, fence, len(passages))
+        await calls.grade(passages, scoreboard, blanks=())
+        stats.requests += scoreboard.stats.requests
+        stats.cache_hits += scoreboard.stats.cache_hits
+        stats.cache_misses += scoreboard.stats.cache_misses
+        grades = scoreboard.grades()
+        if not grades or scoreboard.stats.failures:
+            return None
+        xs = [meant_log_odds(grades[passage.id]) if passage.id in grades else 0.0 for passage in passages]
+        return TopicReading(answers=tuple(xs[: len(topic.answers)]), others=tuple(xs[len(topic.answers) :]))
+
+    async def _score(self, passages: Sequence[Ranked], scoreboard: Scoreboard, blanks: Sequence[str]) -> None:
+        """Scores passages in blocks; the first block also holds the blanks."""
         ids = [passage.id for passage in passages]
         texts = [passage.text for passage in passages]
+        ids, texts = [*("" for _ in blanks), *ids], [*blanks, *texts]
         prompts = [grade_prompt(self._query, text, self._fence) for text in texts]
-        if not scoreboard.bias_known:
-            ids, texts = [*("" for _ in BLANKS), *ids], [*BLANKS, *texts]
-            prompts = [*blank_prompts(self._query, self._fence), *prompts]
         keys = [self._key("grade", text) for text in texts]
 
         def record(indices: Sequence[int], replies: Sequence[ModelReply | None]) -> None:
@@ -196,8 +216,8 @@ class ModelCalls:
                 for index, reply in zip(indices, replies, strict=True)
                 if isinstance(reply, LabelScores)
             ]
-            blanks = [reply for key, reply in scores if not key]
-            scoreboard.add_scores({key: reply for key, reply in scores if key}, blanks)
+            of_blanks = [reply for key, reply in scores if not key]
+            scoreboard.add_scores({key: reply for key, reply in scores if key}, of_blanks)
 
         async def score(block: Sequence[int]) -> None:
             chosen = [prompts[index] for index in block]
@@ -207,9 +227,9 @@ class ModelCalls:
         record(range(len(keys)), cached)
         scoreboard.stats.cache_hits += len(cached) - cached.count(None)
         missing = [index for index, reply in enumerate(cached) if reply is None]
-        blanks, rest = [index for index in missing if not ids[index]], [index for index in missing if ids[index]]
+        first, rest = [index for index in missing if not ids[index]], [index for index in missing if ids[index]]
         blocks = [rest[start : start + SCORER_BLOCK] for start in range(0, len(rest), SCORER_BLOCK)] or [[]]
-        blocks[0] = blanks + blocks[0]
+        blocks[0] = first + blocks[0]
         async with asyncio.TaskGroup() as group:
             for block in filter(None, blocks):
                 group.create_task(score(block))

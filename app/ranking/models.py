@@ -24,11 +24,12 @@ def candidate_of(id: str, text: str, title: str = "", prior: float = 0.0) -> Can
 class Grade(msgspec.Struct, frozen=True, kw_only=True):
     """What a model said of a passage. `expected` E and `variance` V are of the grade over TOP_GRADE: [0,1] and [0,1/4].
 
-    `flags` may hold "unreliable": the model wanted to reply something other than a label.
+    `mass` is the probability that the model meant a grade at all. Where it is low, `flags` holds "unreliable".
     """
 
     expected: float
     variance: float
+    mass: float = 1.0
     flags: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from app.backends.base import Deadline, Grader, Way
 from app.domain import Strategy
-from app.errors import UpstreamTimeout, WinnowError
+from app.errors import UpstreamTimeout, UpstreamUntrusted, WinnowError
 from app.ranking.cache import ScoreCache
 from app.ranking.calls import ModelCalls, windows
 from app.ranking.injection.detector import SUSPECTED_INJECTION
@@ -30,6 +30,7 @@ from app.ranking.scoring import (
     with_duplicates,
     worth_reading,
 )
+from app.ranking.trust import MIN_TRUST, MUCH_TRUST, TrustBook
 from app.text.fencing import DrawFence, draw_fence
 from indexing.documents import Candidate
 
@@ -67,6 +68,9 @@ class Reranker:
     `block` is the most passages that a judge grades in one request. Strategy "auto" reads `first_read` of the
     candidates, and others only if they could still enter the top; with `auto_duels` it takes a second look when the
     deadline leaves room. The defaults are what pays (benchmarks/rerank).
+
+    With a `trust` book, a model is asked about controls beside its first rankings, and weighs what they show of it
+    (`app.ranking.trust`). Without one, or once it is calibrated, it is trusted in full.
     """
 
     def __init__(
@@ -78,10 +82,11 @@ class Reranker:
         first_read: int = 50,
         auto_duels: bool = True,
         fence: DrawFence = draw_fence,
+        trust: TrustBook | None = None,
     ) -> None:
         self.cache, self.calibrations = cache, calibrations or {}
         self.block, self.first_read, self.auto_duels = block, first_read, auto_duels
-        self.fence = fence
+        self.fence, self.trust = fence, trust
         self._cancelled: set[asyncio.Future[None]] = set()
 
     async def rank(
@@ -89,12 +94,15 @@ class Reranker:
     ) -> Ranking:
         """All candidates, best first; what was not read by the deadline keeps its prior.
 
-        Raises the grader's error when nothing at all could be read, UpstreamTimeout when there was no time for it.
+        Raises the grader's error when nothing at all could be read, UpstreamTimeout when there was no time for it,
+        UpstreamUntrusted when its grades are known to say nothing.
         `failover_deadline`: another grader could take over, so it raises if nothing has been read by then.
         """
         if not task.candidates:
             return Ranking(order=())
         run = (WindowedRun if task.strategy == "listwise" else GradedRun)(self, task, grader)
+        if run.examined:
+            run.believe()
         work = asyncio.ensure_future(run.work(deadline))
         try:
             if failover_deadline is not None:
@@ -113,6 +121,13 @@ class Reranker:
         They may if it reads all of them in that round whatever their priors, and gives grades rather than an order.
         """
         return strategy != "listwise" and count <= min(depth, self.first_read if strategy == "auto" else depth)
+
+    def trust_in(self, name: str, model: str, way: Way) -> float | None:
+        """In the backend's grades, in [0,1]; None as long as nothing is known of them."""
+        if self.trust is None or (model, PROMPT_VERSION) in self.calibrations:
+            return 1.0
+        record = self.trust.record((name, model, PROMPT_VERSION, way))
+        return record.trust if record.readings else None
 
     async def close(self) -> None:
         """When all calls have ended."""
@@ -153,6 +168,36 @@ class _Run:
         # The fence must stand in nothing that a prompt may hold.
         fence = settings.fence([task.query, *shown, *(passage.text for passage in read)])
         self.calls = ModelCalls(grader, settings.cache, task.query, fence, settings.block, task.tenant)
+        calibrated = (grader.model, PROMPT_VERSION) in settings.calibrations
+        self._book = None if calibrated else settings.trust
+        self._owner = (grader.name, grader.model, PROMPT_VERSION, grader.way)
+        self._weigh()
+
+    async def examine(self) -> None:
+        """Ask about the next controls, if there are any that the model was not asked about."""
+        if self._book is not None and (topics := self._book.next_topics(self._owner)):
+            fence = self.settings.fence(
+                [text for topic in topics for text in (topic.query, *topic.answers, *topic.others)]
+            )
+            readings = await self.calls.examine(topics, fence, self.stats)
+            self._book.add(self._owner, readings)
+            self._weigh()
+
+    @property
+    def examined(self) -> bool:
+        """Whether all is known of the model that controls can tell."""
+        return self._book is not None and not self._book.next_topics(self._owner)
+
+    def believe(self, least: float = MIN_TRUST) -> None:
+        """Raises UpstreamUntrusted if the model's grades are known to say less than that."""
+        if self.scoreboard.trust < least:
+            raise UpstreamUntrusted(
+                self.grader.name, f"the grades of {self.grader.name} do not tell answers from other passages"
+            )
+
+    def _weigh(self) -> None:
+        if self._book is not None:
+            self.scoreboard.trust = self._book.record(self._owner).trust
 
     def result(self, order: Sequence[Ranked], degraded: str) -> Ranking:
         """The ranking with what it took."""
@@ -187,10 +232,15 @@ class GradedRun(_Run):
         return self.scoreboard.has_results
 
     async def work(self, deadline: Deadline) -> None:
-        """At most two rounds: in the second, reading on and the second look run side by side."""
+        """At most two rounds: in the second, reading on and the second look run side by side.
+
+        A model whose grades are hardly to be believed is not asked for a second look.
+        """
         at_first = deadline.left()
         first = self.settings.first_read if self.task.strategy == "auto" else len(self.readable)
-        await self.calls.grade(self.readable[:first], self.scoreboard)
+        with self.stats.round():
+            await asyncio.gather(self.calls.grade(self.readable[:first], self.scoreboard), self.examine())
+        self.believe()
         if self.task.later is not None:
             self.scoreboard.improve(await asyncio.shield(self.task.later))
             self.readable = self.scoreboard.passages
@@ -200,7 +250,7 @@ class GradedRun(_Run):
             duels = self.settings.auto_duels and left >= DUEL_ROOM * (at_first - left)
         else:
             duels = self.task.strategy == "duel"
-        duels = duels and self.grader.way in COMPARING
+        duels = duels and self.grader.way in COMPARING and self.scoreboard.trust >= MUCH_TRUST
         with self.stats.round():
             async with asyncio.TaskGroup() as group:
                 if worth:
@@ -213,6 +263,7 @@ class GradedRun(_Run):
         graded, attempted = len(self.scoreboard.grades()), len(self.scoreboard.attempted)
         if not graded:
             raise self.failure()
+        self.believe()
         degraded = ""
         if graded < attempted:
             degraded = f"{self.grader.name} graded {graded} of {attempted} passages ({self.reasons(late=late)})"
@@ -258,8 +309,10 @@ class WindowedRun(_Run):
     has_results = False
 
     async def work(self, deadline: Deadline) -> None:
-        """One window after another."""
+        """One window after another, once the model has shown that it can tell answers from other passages."""
         self.order = list(self.readable)
+        await self.examine()
+        self.believe(MUCH_TRUST)
         for start, end in windows(len(self.order)):
             ordered = await self.calls.order(self.order[start:end], self.stats, window_request)
             if ordered:

@@ -58,7 +58,7 @@ def grade_of(scores: LabelScores, bias: Sequence[float] = UNBIASED, beta: float 
     expected = min(1.0, sum(map(mul, shares, _STEPS)))
     variance = sum(share * (step - expected) ** 2 for share, step in zip(shares, _STEPS, strict=True))
     flags = (UNRELIABLE,) if mass < MIN_MASS else ()
-    return Grade(expected=expected, variance=min(0.25, variance), flags=flags)
+    return Grade(expected=expected, variance=min(0.25, variance), mass=mass, flags=flags)
 
 
 def grades_of(listed: Mapping[int, Sequence[Key]], passages: Iterable[Key]) -> dict[Key, Grade]:
@@ -193,22 +193,23 @@ def combine(expected: float, prior_z: float = 0.0, weight: float = PRIOR_WEIGHT)
     return math.log(squeezed / (1 - squeezed)) + weight * prior_z
 
 
+def meant_log_odds(grade: Grade) -> float:
+    """x of a grade: its log-odds, nearer to 0 where the model hardly meant a grade."""
+    return combine(grade.expected) * min(1.0, grade.mass / MIN_MASS)
+
+
+def pooled(z: float, prior: float, trust: float) -> float:
+    """z of a model that is trusted so far, together with retrieval's score of the same passage.
+
+    Their weighted mean on the scale of log-odds (Genest and Zidek, "Combining Probability Distributions", 1986): with
+    no trust it is retrieval's own score, with full trust the model's.
+    """
+    return z if trust >= 1 else trust * z + (1 - trust) * combine(prior)
+
+
 def score_of(z: float, calibration: Calibration) -> float:
     """The absolute score, in [0,1]."""
     return sigmoid(calibration.slope * z + calibration.offset)
-
-
-def unread_scores(
-    priors: Sequence[float], prior_zs: Sequence[float], model: PriorModel, calibration: Calibration, last: float
-) -> tuple[float, ...]:
-    """The scores of passages that no model read: what their priors let expect, but not above `last`.
-
-    `last` is the lowest score of those that were read (1 when none was). A higher prior never has the lower score.
-    """
-    return tuple(
-        min(last, score_of(combine(model.expected(prior), prior_z), calibration))
-        for prior, prior_z in zip(priors, prior_zs, strict=True)
-    )
 
 
 def in_order(zs: Mapping[str, float], priors: Mapping[str, float]) -> list[str]:
@@ -409,7 +410,7 @@ class Scoreboard:
     """The passages of one ranking by falling prior, and what a model said of them.
 
     `weight` is that of the prior in the score, `spread` as in `prior_scores`. `attempted` are the ids that a model was
-    asked about, whether it answered or not.
+    asked about, whether it answered or not. `trust` in the model's grades is in [0,1].
     """
 
     def __init__(
@@ -422,6 +423,7 @@ class Scoreboard:
         self.passages = sorted(passages, key=lambda passage: (-passage.prior, passage.id))
         self.stats = CallStats()
         self.attempted: set[str] = set()
+        self.trust = 1.0
         self._calibration, self._weight, self._spread = calibration, weight, spread
         self._blanks: list[LabelScores] = []
         self._scores: dict[str, LabelScores] = {}
@@ -510,16 +512,21 @@ class Scoreboard:
 
         A suspicious one is not believed to be better than that, nor does it rise above where retrieval has it.
         """
-        graded = {
-            key: combine(grade.expected, self._prior_zs[key]) for key, grade in self.grades().items()
-        } | self._moved
-        by_prior = {
-            key: combine(self.prior_model().expected(self.priors[key]), self._prior_zs[key])
-            for key in self.attempted
-            if key not in graded or key in self._suspects
-        }
+        graded = {key: self._graded_z(key, grade) for key, grade in self.grades().items()} | self._moved
+        by_prior = {key: self._predicted_z(key) for key in self.attempted if key not in graded or key in self._suspects}
         zs = {key: min(graded.get(key, math.inf), by_prior.get(key, math.inf)) for key in self.attempted}
         return self._held_back(zs) if self._suspects else zs
+
+    def _graded_z(self, key: str, grade: Grade) -> float:
+        """The less the model meant a grade, the more counts what the prior lets expect."""
+        z = pooled(combine(grade.expected, self._prior_zs[key]), self.priors[key], self.trust)
+        meant = min(1.0, grade.mass / MIN_MASS)
+        return z if meant == 1 else meant * z + (1 - meant) * self._predicted_z(key)
+
+    def _predicted_z(self, key: str) -> float:
+        """What the prior lets expect; it rises with the prior."""
+        prior = self.priors[key]
+        return pooled(combine(self.prior_model().expected(prior), self._prior_zs[key]), prior, self.trust)
 
     def _held_back(self, zs: Mapping[str, float]) -> dict[str, float]:
         """As many honest passages stay above each suspicious one as have better priors."""
@@ -541,10 +548,8 @@ class Scoreboard:
             grades = {key: Grade(expected=sigmoid(odds), variance=0.0) for key, odds in self._relevance.items()}
             scores = dict(zip(scores, self._relevance_scores(scores), strict=True))
         if unread := [passage for passage in self.passages if passage.id not in self.attempted]:
-            priors, prior_zs = [p.prior for p in unread], [self._prior_zs[p.id] for p in unread]
             last = min(scores.values(), default=1.0)
-            rest = unread_scores(priors, prior_zs, self.prior_model(), self._calibration, last)
-            scores |= dict(zip((passage.id for passage in unread), rest, strict=True))
+            scores |= {p.id: min(last, score_of(self._predicted_z(p.id), self._calibration)) for p in unread}
         by_id = {passage.id: passage for passage in self.passages}
         order: list[Ranked] = []
         for key, score in scores.items():
@@ -569,7 +574,10 @@ class Scoreboard:
         absolute, the same whatever else is in the list. What is suspicious or was not read counts as its prior.
         """
         honest = {key: sigmoid(odds) for key, odds in self._relevance.items() if key not in self._suspects}
-        zs = [combine(honest.get(key, self.priors[key]), self._prior_zs[key]) for key in order]
+        zs = [
+            pooled(combine(honest.get(key, self.priors[key]), self._prior_zs[key]), self.priors[key], self.trust)
+            for key in order
+        ]
         return sorted((score_of(z, self._calibration) for z in zs), reverse=True)
 
 

@@ -27,6 +27,7 @@ from app.domain import BackendUse, Caller, Fallback, RankingOptions, Strategy, U
 from app.errors import InvalidRequest, MissingCapability, NotAllowed, Refused, UnknownBackend, WinnowError
 from app.ranking.models import Ranking, Spread
 from app.ranking.reranker import COMPARING, RankingTask, Reranker
+from app.ranking.trust import MIN_TRUST
 from indexing.documents import Candidate
 
 STAGE = "rank"
@@ -96,7 +97,21 @@ class Rankers:
             return ranker.used
         if (usable := ranker.within(caller.backends)) is None:
             return NONE.name
-        return next((client for client in usable.clients if client.available), usable.clients[0]).name
+        ranking = [client for client in usable.clients if self._believed(client)]
+        if not ranking:
+            return NONE.name
+        return next((client for client in ranking if client.available), ranking[0]).name
+
+    def _believed(self, client: BackendClient) -> bool:
+        trust = self.trust_in(client)
+        return trust is None or trust >= MIN_TRUST
+
+    def trust_in(self, client: BackendClient) -> float | None:
+        """In the grades of its present model; None as long as nothing is known of them."""
+        if client.probed is None:
+            return None
+        ways = ways_of(client, self._settings.strategy)
+        return self._reranker.trust_in(client.name, client.model, ways[0]) if ways else None
 
     async def rank(
         self,

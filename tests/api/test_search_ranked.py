@@ -135,7 +135,9 @@ async def test_the_cache_can_outlive_the_service(tmp_path: Path) -> None:
     async with scorer() as server:
         costs = []
         for number in range(2):
-            services = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=RankingSettings(cache="sqlite"))
+            services = services_for(
+                tmp_path, {"gemma": openai_style(server)}, ranking=RankingSettings(cache="sqlite", controls=False)
+            )
             async with client_of(services) as client:
                 if not number:
                     await fill(await services.store.get())
@@ -297,3 +299,31 @@ async def test_a_spent_budget_leaves_the_order_of_retrieval(tmp_path: Path) -> N
             assert found["backend"]["fallbacks"] == [{"backend": "gemma", "reason": "over_budget"}]
             failed = {"query": "dental", "ranking": {"on_failure": "fail"}}
             assert (await client.post("/search", json=failed)).status_code == 402
+
+
+async def test_a_model_whose_grades_say_nothing_does_not_rank(tmp_path: Path) -> None:
+    """It grades all controls alike: retrieval's order stays, all say so, and once that is known it is not asked."""
+    believing = RankingSettings(controls=True)
+    async with scorer() as server:
+        services = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=believing)
+        async with searching(services) as client:
+            assert (await client.get("/backends")).json()["auto"] == "gemma"
+            plain = await search(client, backend="none")
+            for asked in (True, True, False):
+                found = await search(client)
+                assert names(found) == names(plain)
+                assert [hit["score"] for hit in found["results"]] == [hit["score"] for hit in plain["results"]]
+                assert found["backend"]["used"] == "none"
+                assert found["backend"]["fallbacks"] == [{"backend": "gemma", "reason": "not_trusted"}]
+                assert found["degraded"] == ["gemma did not rank (not_trusted); results are in retrieval order"]
+                assert bool(found["usage"]["requests"]) == asked
+            listed = (await client.get("/backends")).json()
+            assert listed["auto"] == "none"
+            assert {one["name"]: one["trust"] for one in listed["backends"]}["gemma"] == 0.0
+            failed = await client.post(
+                "/search", json={"query": "dental", "backend": "gemma", "ranking": {"on_failure": "fail"}}
+            )
+            assert (failed.status_code, failed.json()["type"]) == (502, "urn:winnow:problem:upstream-error")
+        again = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=believing)
+        async with client_of(again) as client:
+            assert (await search(client))["usage"]["requests"] == 0

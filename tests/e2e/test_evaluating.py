@@ -35,7 +35,9 @@ async def test_a_backend_is_chosen(tmp_path: Path) -> None:
     async with scorer() as server:
 
         async def run(*args: str) -> tuple[int, str, str]:
-            return await asyncio.to_thread(winnow, tmp_path, *args, VLLM_URL=server.url)
+            return await asyncio.to_thread(
+                winnow, tmp_path, *args, VLLM_URL=server.url, WINNOW_RANKING_CONTROLS="false"
+            )
 
         status, out, err = await run(*arguments, "--output", "r.json", "--markdown", "r.md")
         assert status == 0, err
@@ -73,7 +75,7 @@ async def test_it_is_interrupted(tmp_path: Path) -> None:
     async with scorer() as server:
         server.slow_s, server.choose = 60.0, stick
         arguments = ("calibrate", "--data", "data", "--backend", "vllm", "--concurrency", "1")
-        with start(tmp_path, *arguments, VLLM_URL=server.url) as process:
+        with start(tmp_path, *arguments, VLLM_URL=server.url, WINNOW_RANKING_CONTROLS="false") as process:
             async with asyncio.timeout(90):
                 await stuck.wait()
             process.send_signal(signal.SIGINT)

@@ -40,6 +40,9 @@ daily_usd = 100.0
 [routing]
 auto = ["gemma"]
 
+[ranking]
+controls = false
+
 [backends.gemma]
 kind = "vllm"
 url = "{url}"

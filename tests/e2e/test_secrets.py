@@ -43,6 +43,9 @@ CONFIGURATION = """
 [routing]
 auto = ["gemma", "flash"]
 
+[ranking]
+controls = false
+
 [backends.gemma]
 kind = "vllm"
 url = "{vllm}"

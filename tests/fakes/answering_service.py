@@ -101,7 +101,9 @@ async def answering_service(
         for server in servers.values():
             await stack.enter_async_context(server)
         backends = {name: backend_of(server, told) for name, server in servers.items()}
-        services = services_for(home, backends, **{"ranking": RankingSettings(strategy="graded"), **settings})
+        services = services_for(
+            home, backends, **{"ranking": RankingSettings(strategy="graded", controls=False), **settings}
+        )
         client = await stack.enter_async_context(client_of(services))
         if "store" not in settings:
             await fill(await services.store.get(), passages)

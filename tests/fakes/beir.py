@@ -68,7 +68,7 @@ async def evaluating(
         backends=dict(backends or {}),
         budgets=budgets or BudgetSettings(),
         answer=AnswerSettings(min_relevance=0.3),
-        ranking=RankingSettings(strategy="graded", deadline_ms=60_000),
+        ranking=RankingSettings(strategy="graded", deadline_ms=60_000, controls=False),
     )
 
     async def open_store() -> VectorStore:

@@ -52,7 +52,7 @@ def services_for(
         backends=dict(backends),
         routing=routing or RoutingSettings(),
         budgets=budgets or BudgetSettings(),
-        ranking=ranking or RankingSettings(deadline_ms=60_000),
+        ranking=ranking or RankingSettings(deadline_ms=60_000, controls=False),
         answer=answer or AnswerSettings(),
         compat=compat or CompatSettings(),
     )

@@ -93,7 +93,8 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `capabilities`: what requests can ask of it (rank, answer, chat), and, after the first contact, what its model can
     do (structured, images, logprobs, thinking). `health` "up", "down", "resting" after failures, or "unknown" before
-    the first contact; `breaker` "closed", "open" or "half_open"; latencies are medians of the last calls.
+    the first contact; `breaker` "closed", "open" or "half_open"; latencies are medians of the last calls. `trust` in
+    [0,1]: how far its grades are believed when it ranks, null as long as nothing is known of them.
     """
 
     name: str
@@ -110,6 +111,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_s: float | None = None
     context_tokens: int | None = None
     server: str = ""
+    trust: float | None = None
 
 
 class BackendList(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,15 +142,18 @@ async def show_backends(
         default=backends.default if caller.may_use(backends.default) else AUTO,
         auto=await rankers.auto_backend(caller),
         routing=[client.name for client in pool.router.auto if caller.may_use(client.name)],
-        backends=[_status(backend, pool.router.clients) for backend in backends if caller.may_use(backend.name)],
+        backends=[
+            _status(backend, pool.router.clients, rankers) for backend in backends if caller.may_use(backend.name)
+        ],
     )
 
 
-def _status(backend: Backend, clients: Mapping[str, BackendClient]) -> BackendStatus:
+def _status(backend: Backend, clients: Mapping[str, BackendClient], rankers: Rankers) -> BackendStatus:
     client = clients.get(backend.name)
     if client is None:
         return BackendStatus(name=backend.name, kind=backend.kind, capabilities=backend.roles)
     status, probed = client.status(), client.probed
+    trust = rankers.trust_in(client)
     roles = tuple(role for role in backend.roles if role != "rank" or can_rank(client))
     model_capabilities = sorted(probed.capabilities - {"chat"}) if probed else ()
     return BackendStatus(
@@ -166,4 +171,5 @@ def _status(backend: Backend, clients: Mapping[str, BackendClient]) -> BackendSt
         retry_after_s=status.retry_after,
         context_tokens=probed.context_tokens if probed else None,
         server=probed.server if probed else "",
+        trust=None if trust is None else round(trust, 2),
     )

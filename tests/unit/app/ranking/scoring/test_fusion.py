@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 
 from app.ranking.models import Calibration, Grade
 from app.ranking.scoring import (
-    PriorModel,
     combine,
-    fit_prior,
     in_order,
+    pooled,
     prior_scores,
     score_of,
     sigmoid,
-    unread_scores,
 )
 from tests.unit.app.ranking.drawn import GRADED, IDS, UNIT
 
@@ -67,24 +65,14 @@ def test_a_sigmoid_never_overflows(x: float) -> None:
     assert sigmoid(x) + sigmoid(-x) == pytest.approx(1)
 
 
-@given(st.lists(st.tuples(UNIT, UNIT), max_size=20), PRIORS, CALIBRATIONS, UNIT)
-def test_unread_passages_come_below_the_read_ones_by_prior(
-    read: list[tuple[float, float]], priors: list[float], calibration: Calibration, last: float
-) -> None:
-    """Their scores are in [0, last] and rise with the prior."""
-    priors = sorted(priors)
-    scores = unread_scores(priors, prior_scores(priors), fit_prior(read), calibration, last)
-    assert list(scores) == sorted(scores)
-    assert all(0 <= score <= last for score in scores)
-
-
-def test_an_unread_passage_has_the_score_that_its_prior_lets_expect() -> None:
-    """As if the map's value had been its grade."""
-    model, calibration = fit_prior([(0.2, 0.1), (0.8, 0.7)]), Calibration(slope=1.5, offset=-0.5)
-    assert unread_scores([0.5], [1.0], model, calibration, 1.0) == pytest.approx(
-        (score_of(combine(0.4, 1.0), calibration),)
-    )
-    assert unread_scores([0.5], [1.0], PriorModel(), calibration, 0.25) == (0.25,)
+@given(UNIT, UNIT, UNIT)
+def test_trust_leads_from_retrievals_score_to_the_models(expected: float, prior: float, trust: float) -> None:
+    """Without trust the score is retrieval's, with all of it the model's, and between them it lies between them."""
+    z = combine(expected)
+    assert pooled(z, prior, 1.0) == z
+    assert sigmoid(pooled(z, prior, 0.0)) == pytest.approx(0.01 + 0.98 * prior)
+    low, high = sorted((z, combine(prior)))
+    assert low - 1e-9 <= pooled(z, prior, trust) <= high + 1e-9
 
 
 def final_order(grades: dict[str, Grade], priors: dict[str, float]) -> list[tuple[str, float]]:
