@@ -1,4 +1,4 @@
-"""Brings `.venv-clients` up to date: frameworks that call rerankers and embedders, for the tests.
+"""Brings `.venv-clients` up to date: frameworks that call rerankers, embedders and tools, for the tests.
 
 They have an environment of their own because they bring a hundred packages, and pins that conflict with ours.
 """
@@ -12,8 +12,10 @@ from tools.venvs import ROOT, Venv, stamp
 CLIENTS = (
     "cohere-haystack",
     "jina-haystack",
+    "langchain",
     "langchain-cohere",
     "langchain-community",
+    "langchain-mcp-adapters",
     "llama-index-postprocessor-cohere-rerank",
     "llama-index-postprocessor-jinaai-rerank",
     "ragflow-sdk",

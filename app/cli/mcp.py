@@ -151,8 +151,8 @@ class Relay:
             self._fail(None, "a line is not a JSON object", _PARSE_ERROR)
             return
         if message.get("method") == "notifications/cancelled":
-            running = self._running.get(_parameters(message).get("requestId", ""))
-            if running is not None:
+            number = _parameters(message).get("requestId")
+            if isinstance(number, int | str) and (running := self._running.get(number)) is not None:
                 running.cancel()  # hangs up, and so the service stops
             return
         task = asyncio.create_task(self._exchange(client, message, line))

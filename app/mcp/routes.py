@@ -81,8 +81,8 @@ class Endpoint:
 
     def _cancel(self, caller: Caller, session: bytes, message: JSONRPC) -> None:
         """End the request that a client of an earlier version names. The later ones hang up."""
-        running = self._running.get((caller.key, session, (message.params or {}).get("requestId", "")))
-        if running is not None:
+        number = (message.params or {}).get("requestId")
+        if isinstance(number, Id) and (running := self._running.get((caller.key, session, number))) is not None:
             running.cancel()
 
     @contextmanager

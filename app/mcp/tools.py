@@ -436,7 +436,9 @@ def read_arguments(tool: Tool, arguments: Mapping[str, Any] | None) -> msgspec.S
 
 
 def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Its JSON Schema without references, which some agents' libraries do not follow."""
+    """Its JSON Schema without references, which some agents' libraries do not follow, and without the names of our
+    structs, which each agent would pay for.
+    """
     schema = msgspec.json.schema(kind)
     definitions = schema.get("$defs", {})
 
@@ -444,7 +446,7 @@ def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
         if isinstance(value, dict):
             if "$ref" in value:
                 return inlined(definitions[value["$ref"].rpartition("/")[2]])
-            return {key: inlined(item) for key, item in value.items()}
+            return {key: inlined(item) for key, item in value.items() if (key, type(item)) != ("title", str)}
         return [inlined(item) for item in value] if isinstance(value, list) else value
 
     whole: dict[str, Any] = inlined({"$ref": schema["$ref"]})

@@ -11,6 +11,7 @@ from app.access.keys import KeyRequest
 from app.backends.settings import RoutingSettings
 from app.domain import Scope
 from app.wiring import Services
+from tests.fakes.agents import called, text_of
 from tests.fakes.corpus import fill
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.labelling_mind import labels_of
@@ -193,6 +194,20 @@ async def test_a_keys_budget_is_402(services: Services, client: httpx.AsyncClien
     assert "daily_usd in the key ci sets it" in reply.json()["detail"]
     sending(services, client, name="other")
     assert (await client.post("/chat", json={"message": "x", "backend": "first"})).status_code == 200
+
+
+async def test_an_agents_budget_is_told_to_its_model(services: Services, client: httpx.AsyncClient) -> None:
+    """As the text of the tool's error, which says who sets it; searching without a model goes on."""
+    await fill(await services.store.get())
+    sending(services, client, daily_usd=0.0000001)
+    question = "When does dental cover start?"
+    assert (await client.post("/chat", json={"message": "x", "backend": "first"})).status_code == 200
+    refused = await called(client, "answer", query=question, backend="first")
+    assert refused["isError"] is True
+    assert "daily_usd in the key ci sets it" in text_of(refused)
+    assert refused["_meta"]["winnow"]["problem"]["status"] == 402
+    assert refused["_meta"]["winnow"]["retry_after"] > 0
+    assert (await called(client, "search", query=question, backend="none"))["structuredContent"]["results"]
 
 
 async def test_a_key_sees_its_own_usage(services: Services, client: httpx.AsyncClient) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -275,6 +276,25 @@ async def test_a_key_that_is_revoked_or_unknown_is_not_served(services: Services
     reply = await send(client, message("tools/list"))
     assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
     assert "revoked" in reply.json()["error"]["message"]
+    sending(services, client, name="old", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert "expired" in (await send(client, message("tools/list"))).json()["error"]["message"]
+
+
+async def test_a_key_that_is_revoked_meanwhile_gets_no_result(
+    services: Services, client: httpx.AsyncClient, answerer: ScriptedAnswerer
+) -> None:
+    """But the reason, as the request's error."""
+    sending(services, client, scopes=("answer",))
+
+    class Revoking(list[object]):
+        def __iter__(self) -> Iterator[object]:
+            services.access.file.revoke("ci")
+            services.access.load()
+            yield DONE
+
+    answerer.script = Revoking()  # type: ignore[assignment]
+    [only] = messages(await send(client, call("answer", 5, query="x")))
+    assert (only["id"], only["error"]["message"]) == (5, "the key 'ci' is revoked")
 
 
 async def test_a_page_of_another_origin_is_not_served(client: httpx.AsyncClient) -> None:
@@ -365,6 +385,9 @@ async def test_a_client_can_cancel_its_request(client: httpx.AsyncClient, answer
     cancelled = message("notifications/cancelled", {"requestId": 7}, None)
     for stranger in ({"Mcp-Session-Id": "another"}, {}):
         assert (await send(client, cancelled, **stranger)).status_code == 202
+    for number in ("7", 8, None, {}, [7]):
+        wrong = message("notifications/cancelled", {"requestId": number}, None)
+        assert (await send(client, wrong, **session)).status_code == 202
     assert not running.done()
     assert (await send(client, cancelled, **session)).status_code == 202
     assert messages(await running) == []

@@ -208,6 +208,7 @@ def test_nothing_but_the_protocol_is_on_standard_output(tmp_path: Path) -> None:
 nonsense
 {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"search","arguments":{"query":"ferns"}}}
 {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":99}}
+{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":{}}}
 {"jsonrpc":"2.0","id":3}
 """
     given = command(tmp_path)
