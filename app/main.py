@@ -34,7 +34,7 @@ from app.api.routes.internal import (
 from app.api.routes.jobs import cancel_job, list_jobs, show_job
 from app.api.routes.keys import create_key, list_keys, revoke_key, rotate_key
 from app.api.routes.labelling import classify, moderate
-from app.api.routes.operations import live, ready, show_backends, show_metrics, show_version
+from app.api.routes.operations import health, live, ready, show_backends, show_metrics, show_version
 from app.api.routes.search import search
 from app.api.routes.translate import translate
 from app.api.routes.usage import estimate_cost, export_usage, show_usage
@@ -58,6 +58,7 @@ ROUTES = (
     moderate,
     translate,
     complete,
+    health,
     live,
     ready,
     show_version,

@@ -438,6 +438,10 @@ class WarmUp:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def is_ready(self) -> bool:
+        """Whether requests can be served."""
+        return all(dependency.ready for dependency in await self.readiness())
+
     async def readiness(self, timeout_s: float | None = PROBE_S) -> list[Dependency]:
         """Try each dependency. One that needs longer than `timeout_s` has failed its probe; see GRACE_S."""
         probed = await asyncio.gather(*(_try(name, need, timeout_s) for name, need in self._needs.items()))

@@ -38,7 +38,7 @@ RETRY_AFTER_S = 10.0
 log = structlog.get_logger()
 
 
-POLLED = ("/health/live", "/health/ready", "/metrics")
+POLLED = ("/health", "/tei/health", "/health/live", "/health/ready", "/metrics")
 """Asked every few seconds by supervisors and Prometheus: their lines are for debugging."""
 
 SAFE = (b"x-content-type-options", b"nosniff")

@@ -18,6 +18,7 @@ from app.ranking.models import Spread, candidate_of
 from app.services.admission import Gate
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
+from indexing.concurrency import together
 from indexing.embedding.batching import TextEmbedder
 from indexing.embedding.calibration import contrast
 from indexing.embedding.model import Embedder, Vectors
@@ -91,6 +92,10 @@ MATCHING_SHARE = 0.25
 
 Matches = tuple[list[float], tuple[str, ...]]
 """Of each text in [0,1], and warnings."""
+
+MAX_QUERIES = 256
+QUERIES_AT_ONCE = 4
+"""Of one request, so that it does not take the places of all others."""
 
 ALONE = "no language model ranked: these are matches by words and by vectors"
 BY_WORDS = "the embedding model did not respond in time: the texts were matched by their words alone"
@@ -174,6 +179,44 @@ class TextRanker:
             usage=outcome.usage,
             input_tokens=outcome.usage.input_tokens or max(1, sum(map(tokens_of, (query, *texts)))),
             timings_ms=watch.timings_ms(),
+        )
+
+    async def score(
+        self, queries: Sequence[str], texts: Sequence[str], caller: Caller, backend: str | None = None
+    ) -> RankedTexts:
+        """The score of each text for the query at its place, in their order: as `rank` gives it, whose stages are added
+        up. Each query has its own deadline.
+
+        Raises what `rank` raises.
+        """
+        places: dict[str, list[int]] = {}
+        for place, query in enumerate(queries):
+            places.setdefault(query, []).append(place)
+        if len(places) > MAX_QUERIES:
+            raise TooLarge(f"{len(places)} different queries exceed the limit of {MAX_QUERIES} per request")
+        turns, watch = asyncio.Semaphore(QUERIES_AT_ONCE), Stopwatch()
+
+        async def ranked(query: str) -> RankedTexts:
+            async with turns:
+                return await self.rank(query, [texts[place] for place in places[query]], caller, backend)
+
+        rankings = await together(map(ranked, places))
+        scores = [
+            (own[index], score)
+            for own, ranking in zip(places.values(), rankings, strict=True)
+            for index, score in ranking.results
+        ]
+        stages = Counter[str]()
+        for ranking in rankings:
+            stages.update(ranking.timings_ms)
+        return RankedTexts(
+            results=tuple(sorted(scores)),
+            use=rankings[0].use,
+            degraded=tuple(dict.fromkeys(note for ranking in rankings for note in ranking.degraded)),
+            warnings=tuple(dict.fromkeys(note for ranking in rankings for note in ranking.warnings)),
+            usage=sum((ranking.usage for ranking in rankings), Usage()),
+            input_tokens=sum(ranking.input_tokens for ranking in rankings),
+            timings_ms={**stages, **watch.timings_ms()},
         )
 
     async def _ask(

@@ -52,6 +52,14 @@ ATTACKS: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/v1/models"): {},
     ("GET", "/v1/models/x"): {"path": f"/v1/models/winnow:{CANARY}"},
     ("POST", "/v1/chat/completions"): {"json": CHAT},
+    ("GET", "/v1/vector_stores"): {},
+    ("GET", "/v1/vector_stores/x"): {"path": "/v1/vector_stores/shared"},
+    ("POST", "/v1/vector_stores/x/search"): {
+        "path": "/v1/vector_stores/shared/search",
+        "json": {"query": QUESTION, "filters": {"type": "ne", "key": "tenant", "value": "a"}},
+    },
+    ("GET", "/v1/vector_stores/x/files"): {"path": "/v1/vector_stores/shared/files?after=b%1Ft"},
+    ("GET", "/v1/vector_stores/x/files/x"): {"path": f"/v1/vector_stores/shared/files/b%1F{CANARY}-1/content"},
     ("POST", "/retrieval"): {
         "json": {
             "knowledge_id": "shared",
@@ -92,6 +100,10 @@ ATTACKS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v2/rerank"): {"json": RERANK},
     ("POST", "/rerank"): {"json": RERANK},
     ("POST", "/tei/rerank"): {"json": {"query": "ore mined north", "texts": ["One.", "Two."]}},
+    ("POST", "/v1/score"): {"json": {"text_1": "ore mined north", "text_2": ["One.", "Two."]}},
+    ("POST", "/score"): {"json": {"queries": "ore mined north", "documents": ["One.", "Two."]}},
+    ("POST", "/tei/embed"): {"json": {"inputs": "ore"}},
+    ("GET", "/tei/info"): {},
     ("POST", "/v1/embeddings"): {"json": {"input": "ore", "model": f"winnow:{CANARY}"}},
     ("POST", "/v1/moderations"): {"json": {"input": "ore"}},
     ("POST", "/v1/completions"): {"json": {"prompt": "The ore is", "model": "winnow:shared"}},

@@ -102,6 +102,80 @@ def test_openai_reads_our_errors(openai_client: openai.OpenAI) -> None:
     assert caught.value.param == "dimensions"
 
 
+@pytest.fixture(scope="module")
+def pets(url: str) -> str:
+    """A collection whose ids have slashes and spaces."""
+    documents = [
+        {
+            "id": f"pets/{name} 1.md",
+            "text": f"A {name} {does} all day.",
+            "source": f"{name}.md",
+            "metadata": {"legs": legs},
+        }
+        for name, does, legs in (("cat", "sleeps", 4), ("dog", "barks", 4), ("hen", "pecks", 2))
+    ]
+    sent = httpx.post(f"{url}/documents", json={"collection": "pets", "documents": documents}, timeout=60)
+    assert sent.json()["created"] == 3
+    return "pets"
+
+
+def test_openai_searches_a_vector_store(openai_client: openai.OpenAI, pets: str) -> None:
+    """From the list of stores to the passages, under conditions, as its types; ours is beside them."""
+    assert [store.id for store in openai_client.vector_stores.list(limit=1)] == ["default", "pets"]
+    store = openai_client.vector_stores.retrieve(pets)
+    assert (store.status, store.file_counts.completed, store.name) == ("completed", 3, "pets")
+    page = openai_client.vector_stores.search(
+        store.id,
+        query="Which animal pecks?",
+        filters={
+            "type": "or",
+            "filters": [{"type": "lt", "key": "legs", "value": 3}, {"type": "eq", "key": "legs", "value": 4}],
+        },
+        max_num_results=2,
+        ranking_options={"ranker": "auto", "score_threshold": 0.1},
+        rewrite_query=False,
+    )
+    best = page.data[0]
+    assert (best.file_id, best.filename, best.attributes) == ("pets/hen 1.md", "hen.md", {"legs": 2})
+    assert best.content[0].text == "A hen pecks all day."
+    assert 0.1 <= best.score <= 1
+    assert page.model_extra is not None
+    assert page.model_extra["search_query"] == ["Which animal pecks?"]
+    assert page.model_extra["winnow"]["usage"]["requests"] == 0
+    others = openai_client.vector_stores.search(
+        pets, query=["hen", "pecks"], filters={"type": "ne", "key": "legs", "value": 2}
+    )
+    assert "pets/hen 1.md" not in {found.file_id for found in others}
+
+
+def test_openai_reads_the_files_of_a_vector_store(openai_client: openai.OpenAI, pets: str) -> None:
+    """Page by page, one of them, and its text."""
+    files = list(openai_client.vector_stores.files.list(pets, limit=2))
+    assert [file.id for file in files] == ["pets/cat 1.md", "pets/dog 1.md", "pets/hen 1.md"]
+    assert {file.status for file in files} == {"completed"}
+    file = openai_client.vector_stores.files.retrieve(files[2].id, vector_store_id=pets)
+    assert (file.attributes, file.vector_store_id) == ({"legs": 2}, "pets")
+    [content] = openai_client.vector_stores.files.content(file.id, vector_store_id=pets)
+    assert (content.type, content.text) == ("text", "A hen pecks all day.")
+
+
+def test_openai_reads_what_is_wrong_with_a_vector_store(openai_client: openai.OpenAI, pets: str) -> None:
+    """Its own exceptions."""
+    for missing in (
+        lambda: openai_client.vector_stores.search("nope", query="a"),
+        lambda: openai_client.vector_stores.retrieve("nope"),
+        lambda: openai_client.vector_stores.files.retrieve("nope", vector_store_id=pets),
+        lambda: openai_client.vector_stores.files.content("nope", vector_store_id=pets),
+    ):
+        with pytest.raises(openai.NotFoundError, match="not found"):
+            missing()
+    with pytest.raises(openai.BadRequestError) as caught:
+        openai_client.vector_stores.search(pets, query="a", filters={"type": "gt", "key": "legs", "value": True})
+    assert caught.value.param == "filters"
+    with pytest.raises(openai.APIStatusError, match="method"):
+        openai_client.vector_stores.create(name="new")
+
+
 async def test_hundreds_of_openai_clients_at_once(url: str) -> None:
     """As Open WebUI embeds a file: one text in each of many requests at once."""
     texts = [f"text {number}" for number in range(300)]

@@ -102,6 +102,14 @@ def openai_error(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]
     return status, _openai(f"{_PREFIXES.get(kind, '')}{problem.detail}", kind, plain["param"], code)
 
 
+def openai_store_failure(problem: Problem, exc: Exception) -> tuple[int, dict[str, Any]]:
+    """The error of a vector store; a backend that is unknown, or unable, was named with its id or as the ranker."""
+    status, failure = openai_failure(problem, exc)
+    if isinstance(exc, UnknownBackend | MissingCapability):
+        failure["error"]["param"] = None
+    return _STATUS.get(status, status), failure
+
+
 def _openai(message: str, kind: str, param: str | None, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -179,8 +187,8 @@ RAGFLOW_PATH = "/api/v1/"
 """RAGFlow's client breaks on another format, or saves it as the document."""
 
 _WHAT_THERE_IS = (
-    "nothing at this path; there are POST /v1/chat/completions, /v1/embeddings, /v1/moderations, /v1/rerank and "
-    "/v2/rerank, and GET /v1/models"
+    "nothing at this path; there are POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/moderations, "
+    "/v1/rerank, /v2/rerank, /v1/score and /v1/vector_stores/ID/search, and GET /v1/models and /v1/vector_stores"
 )
 
 

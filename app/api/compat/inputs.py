@@ -49,17 +49,17 @@ def document_texts(values: Any, fields: Sequence[str] | None = None, pointer: st
     return [_document(value, fields, f"{pointer}/{index}") for index, value in enumerate(values)]
 
 
-def inputs(value: Any) -> list[str | list[int]]:
+def inputs(value: Any, pointer: str = "/input") -> list[str | list[int]]:
     """A text or many; or token ids, of one text or of many. Raises InvalidRequest."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise pointing_at("/input", "expected a string, an array of strings, or token ids")
+        raise pointing_at(pointer, "expected a string, an array of strings, or token ids")
     if value and _are_ids(value):
         return [value]
     for index, one in enumerate(value):
         if not isinstance(one, str) and not (isinstance(one, list) and _are_ids(one)):
-            raise pointing_at(f"/input/{index}", "expected a string or an array of token ids")
+            raise pointing_at(f"{pointer}/{index}", "expected a string or an array of token ids")
     return value
 
 
@@ -113,3 +113,8 @@ def within(lowest: N, value: N, highest: N) -> N:
 def title_of(hit: Hit) -> str:
     """The name under which people know its document."""
     return hit.title or hit.source or hit.document_id
+
+
+def file_of(hit: Hit) -> str:
+    """The name of its document's file, or what comes nearest."""
+    return hit.source or hit.title or hit.document_id

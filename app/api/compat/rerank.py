@@ -9,7 +9,6 @@ from litestar.params import JSONBody
 
 from app.api.compat.errors import anyones_failure, shaped
 from app.api.compat.inputs import LenientJSON, document_texts, log_notes, query_text
-from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, request_id, while_connected
 from app.backends.client import BackendClient
 from app.services.model_ids import RERANK, ModelNames
@@ -28,21 +27,6 @@ class RerankBody(msgspec.Struct, frozen=True, kw_only=True):
     top_n: int | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
-
-
-class TeiBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of POST /tei/rerank that are read."""
-
-    query: Any
-    texts: Any
-    return_text: bool | None = None
-
-
-def tei_failure(problem: Problem, _exc: Exception) -> tuple[int, dict[str, str]]:
-    """Text Embeddings Inference's error. The status is ours."""
-    if problem.status in (429, 503):
-        return problem.status, {"error": problem.detail, "error_type": "Overloaded"}
-    return problem.status, {"error": problem.detail, "error_type": "Validation" if problem.status < 500 else "Backend"}
 
 
 @post(
@@ -70,8 +54,7 @@ async def rerank(
     query = query_text(data.query)
     backend, warning = names.ranking_backend(data.model or "", clients.values(), caller_of(request))
     ranking = text_ranker.rank(query, texts, caller_of(request), backend, top)
-    ranked = await _finish(request, ranking)
-    read, written = ranked.input_tokens, ranked.usage.output_tokens
+    ranked = await finish_ranking(request, ranking)
     return {
         "id": request_id(request.scope),
         "model": data.model or RERANK,
@@ -84,48 +67,34 @@ async def rerank(
             }
             for index, score in ranked.results[:top]
         ],
-        "usage": {"prompt_tokens": read, "total_tokens": read + written},
+        "usage": usage_of(ranked),
         "meta": {
             "api_version": {"version": "2" if request.url.path.startswith("/v2") else "1"},
             "billed_units": {"search_units": -(-len(texts) // DOCUMENTS_PER_UNIT)},
-            "tokens": {"input_tokens": read, "output_tokens": written},
-            "warnings": log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings),
-            "backend": ranked.use.used,
-            "cost_usd": ranked.usage.cost_usd,
-            "timings_ms": ranked.timings_ms,
+            **meta_of(request, ranked, warning),
         },
         "object": "rerank",
     }
 
 
-@post(
-    "/tei/rerank",
-    dto=LenientJSON[TeiBody],
-    return_dto=None,
-    status_code=200,
-    exception_handlers=shaped(tei_failure),
-    opt={"scope": "search"},
-)
-async def rerank_as_tei(
-    request: BodyRequest,
-    data: JSONBody[TeiBody],
-    text_ranker: Injected[TextRanker],
-    names: Injected[ModelNames],
-    clients: Injected[Mapping[str, BackendClient]],
-) -> list[dict[str, Any]]:
-    """The same for clients of Text Embeddings Inference, which name no model."""
-    texts = document_texts(data.texts, pointer="/texts")
-    query = query_text(data.query)
-    backend, warning = names.ranking_backend("", clients.values(), caller_of(request))
-    ranked = await _finish(request, text_ranker.rank(query, texts, caller_of(request), backend))
-    log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings)
-    return [
-        {"index": index, "score": score, **({"text": texts[index]} if data.return_text else {})}
-        for index, score in ranked.results
-    ]
-
-
-async def _finish(request: BodyRequest, ranking: Awaitable[RankedTexts]) -> RankedTexts:
+async def finish_ranking(request: BodyRequest, ranking: Awaitable[RankedTexts]) -> RankedTexts:
+    """What was ranked; it ends when the client leaves."""
     ranked = await while_connected(request, ranking)
     request.scope["state"]["timings"] = ranked.timings_ms
     return ranked
+
+
+def usage_of(ranked: RankedTexts) -> dict[str, int]:
+    """What was read, and with it what was written."""
+    return {"prompt_tokens": ranked.input_tokens, "total_tokens": ranked.input_tokens + ranked.usage.output_tokens}
+
+
+def meta_of(request: BodyRequest, ranked: RankedTexts, warning: str) -> dict[str, Any]:
+    """The tokens as Cohere counts them, who ranked and what it cost; its notes are logged as well."""
+    return {
+        "tokens": {"input_tokens": ranked.input_tokens, "output_tokens": ranked.usage.output_tokens},
+        "warnings": log_notes(caller_of(request), warning, *ranked.degraded, *ranked.warnings),
+        "backend": ranked.use.used,
+        "cost_usd": ranked.usage.cost_usd,
+        "timings_ms": ranked.timings_ms,
+    }

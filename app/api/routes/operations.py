@@ -1,11 +1,11 @@
-"""/health, /version, /metrics and /backends."""
+"""/health, /health/live, /health/ready, /version, /metrics and /backends."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
-from litestar import Response, get
+from litestar import MediaType, Response, get
 from litestar.openapi import ResponseSpec
 
 from app.api.openapi import problems
@@ -40,6 +40,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 NOT_READY = ResponseSpec(Readiness, description="Not ready", generate_examples=False)
 
+EMPTY = ResponseSpec(str, media_type=MediaType.TEXT, description="Not ready", generate_examples=False)
+
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The name and version of the service."""
@@ -52,6 +54,19 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 async def live() -> Alive:
     """For supervisors that restart a process which hangs."""
     return Alive()
+
+
+@get(
+    "/health",
+    operation_id="health",
+    summary="Health in a status",
+    media_type=MediaType.TEXT,
+    responses={503: EMPTY, **problems(403)},
+    opt={"scope": "public"},
+)
+async def health(warm_up: Injected[WarmUp]) -> Response[str]:
+    """The status of /health/ready without a body, as vLLM has it: for monitors that look no further."""
+    return Response("", status_code=200 if await warm_up.is_ready() else 503)
 
 
 @get(

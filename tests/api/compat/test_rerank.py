@@ -1,4 +1,4 @@
-"""Reranking in the formats of Cohere, Jina, vLLM and TEI: the rules that real clients break on."""
+"""Reranking in the formats of Cohere, Jina and vLLM: the rules that real clients break on."""
 
 import asyncio
 import math
@@ -13,11 +13,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from app.api.compat.rerank import tei_failure
-from app.api.problem_details import problem_of
 from app.backends.settings import BudgetSettings, PriceSettings
 from app.config.settings import CompatSettings
-from app.errors import ConfigError, Overloaded, RateLimited, TooLarge, UpstreamTimeout
+from app.errors import ConfigError
 from app.wiring import Services
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
@@ -337,34 +335,6 @@ async def test_an_embedder_that_fails_leaves_the_words(services: Services, app: 
         reply = await post(client)
     assert order(reply)[0] == 1
     assert any("by their words alone" in warning for warning in reply["meta"]["warnings"])
-
-
-async def test_tei(client: httpx.AsyncClient) -> None:
-    """A bare list, best first, with the text if asked for; a key in the header changes nothing."""
-    sent = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": False, "truncate": True, "return_text": True}
-    response = await client.post("/tei/rerank", json=sent, headers={"Authorization": "Bearer x"})
-    reply = response.json()
-    assert reply[0]["index"] == 1
-    assert reply[0]["text"] == DOCUMENTS[1]
-    assert all(0 <= found["score"] <= 1 for found in reply)
-    bad = await client.post("/tei/rerank", json={"query": QUERY})
-    assert (bad.status_code, bad.json()["error_type"]) == (400, "Validation")
-    assert "/texts" in bad.json()["error"]
-
-
-@pytest.mark.parametrize(
-    ("exc", "status", "kind"),
-    [
-        (TooLarge("too many"), 413, "Validation"),
-        (Overloaded("busy"), 503, "Overloaded"),
-        (RateLimited("slow down", 1.0), 429, "Overloaded"),
-        (UpstreamTimeout("g", "late"), 504, "Backend"),
-    ],
-)
-def test_tei_failures_have_teis_kinds(exc: Exception, status: int, kind: str) -> None:
-    """Its clients ask again where it was overloaded; the status is ours."""
-    found, failure = tei_failure(problem_of(exc, "id"), exc)
-    assert (found, failure["error_type"]) == (status, kind)
 
 
 async def test_the_door_stays_shut_for_foreign_pages(client: httpx.AsyncClient) -> None:

@@ -55,8 +55,9 @@ async def create_embeddings(
     queries = data.input_type in QUERY_TYPES
     embedding = embeddings.embed(model, inputs(data.input), dimensions=data.dimensions or None, queries=queries)
     embedded = await while_connected(request, embedding)
+    vectors = await encoded(embedded.vectors, data.encoding_format or "float")
     content = {
-        "data": await asyncio.to_thread(_encoded, embedded.vectors, data.encoding_format or "float"),
+        "data": [{"index": index, "embedding": one, "object": "embedding"} for index, one in enumerate(vectors)],
         "model": model,
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
         "truncated": embedded.truncated,
@@ -65,16 +66,13 @@ async def create_embeddings(
     return Response(content, headers={TRUNCATED: str(len(embedded.truncated))} if embedded.truncated else None)
 
 
-def _encoded(vectors: Sequence[Vector], encoding: Encoding) -> list[dict[str, Any]]:
-    """Each vector's numbers, or their bytes (float32, little-endian) in base64.
+async def encoded(vectors: Sequence[Vector], encoding: Encoding) -> list[msgspec.Raw]:
+    """Each vector's numbers in JSON, or their bytes (float32, little-endian) in base64.
 
     Takes a while for thousands of them, hence in a thread, and piece by piece, so that others get their turn.
     """
     encode = _base64 if encoding == "base64" else _numbers
-    return [
-        {"index": index, "embedding": msgspec.Raw(encode(vector)), "object": "embedding"}
-        for index, vector in enumerate(vectors)
-    ]
+    return await asyncio.to_thread(lambda: [msgspec.Raw(encode(vector)) for vector in vectors])
 
 
 def _numbers(vector: Vector) -> bytes:

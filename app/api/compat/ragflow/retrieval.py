@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from app.api.compat.dify import DifyRequest, RetrievalSetting, find_records
 from app.api.compat.errors import ragflow_dify_error, ragflow_error, shaped
-from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, log_notes, within
+from app.api.compat.inputs import MAX_QUERY_CHARACTERS, LenientJSON, file_of, log_notes, within
 from app.api.compat.metadata_conditions import MetadataCondition, conditions_of
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.schemas import MAX_CANDIDATES
@@ -79,11 +79,6 @@ def chunk_of(hit: Hit, collection: str, question_terms: frozenset[str], *, mark:
         "url": "",
         "row_id": None,
     }
-
-
-def file_of(hit: Hit) -> str:
-    """The name of a hit's document, as RAGFlow shows it."""
-    return hit.source or hit.title or hit.document_id
 
 
 POOL = 200
