@@ -76,7 +76,8 @@ async def _outcome(pool: ReaderPool, data: Path, path: str) -> Outcome:
     started = time.perf_counter()
     outcome = Outcome(path, "read")
     try:
-        outcome.documents = await pool.read(data / path, Path(path).name)
+        parts = await pool.read(data / path, Path(path).name)
+        outcome.documents = [part for part in parts if isinstance(part, Document)]
     except UnreadableDocument as refusal:
         outcome.result = refusal.reason
     outcome.milliseconds = 1000 * (time.perf_counter() - started)

@@ -102,6 +102,18 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         return digest.hexdigest()
 
 
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a file that cannot become a document: a record, or a file in it.
+
+    `part` names it, to be read after the file's name: "#17" or "#id" for a record, "/inner.pdf" for a file.
+    `reason` and `detail` are those of `UnreadableDocument`.
+    """
+
+    part: str
+    reason: str
+    detail: str
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """A picture, as bytes. `media_type` is one of image/png, image/jpeg, image/webp."""
 

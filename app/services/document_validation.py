@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from app.text.fencing import clean
-from indexing.documents import Audience, Document
+from indexing.documents import Audience, Document, Refused
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
 from indexing.pipeline.planning import own_id
 
@@ -35,11 +35,13 @@ class SubmittedFile(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()
     writer: Audience
 
-    def submitted(self, document: Document) -> SubmittedDocument:
-        """A document that was read from it."""
+    def submitted(self, part: Document | Refused) -> SubmittedDocument | DocumentResult:
+        """A document that was read from it, or the failure of a part that is none."""
+        if isinstance(part, Refused):
+            return failed(part.reason, part.detail, source=f"{self.name}{part.part}")
         return SubmittedDocument(
-            document=msgspec.structs.replace(document, allowed=self.allowed),
-            id=own_id(document),
+            document=msgspec.structs.replace(part, allowed=self.allowed),
+            id=own_id(part),
             source=self.name,
             tenant=self.tenant,
             writer=self.writer,

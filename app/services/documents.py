@@ -348,11 +348,11 @@ class Documents:
         context, begun = await self._context(), time.perf_counter()
         try:
             async with ReaderPool(context.limits) as pool:
-                documents = await pool.read(file.data, file.name)
+                parts = await pool.read(file.data, file.name)
         except UnreadableDocument as exc:
             outcomes = [failed(exc.reason, exc.detail, source=file.name)]
         else:
-            submitted = owned(map(file.submitted, documents))
+            submitted = owned(map(file.submitted, parts))
             validated = await self.read(submitted)
             outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
         return await self._summary(collection, file.name, outcomes, time.perf_counter() - begun)
@@ -404,10 +404,10 @@ class Documents:
         if self._readers is None:
             self._readers = ReaderPool((await self._context()).limits, _READERS)
         try:
-            documents = await self._readers.read(submission.data, submission.name, submission.media_type)
+            parts = await self._readers.read(submission.data, submission.name, submission.media_type)
         except UnreadableDocument as exc:
             return [failed(exc.reason, exc.detail, source=submission.name)]
-        return list(map(submission.submitted, documents))
+        return list(map(submission.submitted, parts))
 
     async def _put_measured(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import Document, Refused
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.context import Claim, PipelineContext
@@ -16,7 +16,7 @@ from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, S
 from indexing.pipeline.planning import document_record, own_id, path_of
 from indexing.pipeline.progress import Notice, Report
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
-from indexing.readers.limits import reading
+from indexing.readers.limits import UNREADABLE_BY_NATURE, reading
 from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
@@ -93,14 +93,15 @@ class SourceReader:
         async with ReaderPool(self._context.limits) as pool:
             for source in sources:
                 try:
-                    documents = await pool.read(path_of(source.path), source.name)
+                    parts = await pool.read(path_of(source.path), source.name)
                 except UnreadableDocument as exc:
                     await self.refuse(source.path, source.name, exc)
                     await self._remember(source, exc)
                     continue
+                documents = [part for part in parts if isinstance(part, Document)]
                 for warning in dict.fromkeys(warning for document in documents for warning in document.warnings):
                     self._report(Notice(stage="advice", detail=f"{source.name}: {warning}"))
-                await self._read_one(source, documents, queue)
+                await self._read_one(source, documents, [part for part in parts if isinstance(part, Refused)], queue)
         await queue.put(None)
 
     async def refuse(self, path: str, name: str, error: UnreadableDocument, *, known: bool = False) -> None:
@@ -123,8 +124,13 @@ class SourceReader:
         )
         await self._context.manifest.remember_refused(self._writer.lineage, record)
 
-    async def _read_one(self, source: SourceRecord, documents: Sequence[Document], queue: ReadyQueue) -> None:
-        """Queue what differs from the manifest, and delete what the source no longer has."""
+    async def _read_one(
+        self, source: SourceRecord, documents: Sequence[Document], refused: Sequence[Refused], queue: ReadyQueue
+    ) -> None:
+        """Queue what differs from the manifest, and delete what the source no longer has.
+
+        While parts of it fail, nobody knows what it no longer has; and the next run reads, and reports, it again.
+        """
         manifest, lineage = self._context.manifest, self._writer.lineage
         earlier = await manifest.versions(lineage, source.path)
         changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
@@ -141,9 +147,12 @@ class SourceReader:
         self.updated += len(fresh) - created
         async for prepared in self._prepared(source, fresh):
             await queue.put(prepared, len(prepared.passages) + 1)
-        await self._delete(removed)
-        if not refusals:  # otherwise the next run reads it, and reports it, again
-            await queue.put(source)
+        for part in refused:
+            self._refuse(f"{source.name}{part.part}", UnreadableDocument(part.reason, part.detail), False, False)
+        if all(part.reason in UNREADABLE_BY_NATURE for part in refused):
+            await self._delete(removed)
+            if not refusals:
+                await queue.put(source)
 
     def _claimed(self, changed: Sequence[Changed], owner_of: OwnerOf) -> tuple[list[Changed], list[UnreadableDocument]]:
         """The documents whose ids are free, now claimed, and a refusal for each other one.

@@ -4,11 +4,12 @@
 Importing this package imports no format library.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import POSITION, Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import stem
 from indexing.readers.limits import REASONS, ReadLimits, too_large
@@ -19,8 +20,8 @@ __all__ = ["FORMATS", "REASONS", "ReadLimits", "read"]
 _METADATA_CHARACTERS = 2000
 
 
-def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document]:
-    """The documents in a file: one, or one per record of a file of records. Never none.
+def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document | Refused]:
+    """The documents in a file: one, or one per record of a file of records; and the parts that are none. Never nothing.
 
     Raises UnreadableDocument, and nothing else, whatever the bytes are.
     """
@@ -37,7 +38,7 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
         raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
 
 
-def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> list[Document]:
+def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> Sequence[Document | Refused]:
     """What the format's reader returns; errors of its libraries pass through."""
     if len(data) > limits.max_bytes:
         raise too_large(len(data), limits)
@@ -46,19 +47,22 @@ def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = N
     return detect(data, name, media_type).load()(data, name, limits)
 
 
-def _checked(documents: list[Document], name: str) -> list[Document]:
-    """The documents that have text, with a title, and metadata that any store can keep."""
-    with_text = [document for document in documents if document.text.strip()]
-    if not with_text:
+def _checked(parts: Sequence[Document | Refused], name: str) -> list[Document | Refused]:
+    """The documents that have text, with a title, and metadata that any store can keep; the others are refused."""
+    checked = [part if isinstance(part, Refused) else _document(part, name) for part in parts]
+    if all(isinstance(part, Refused) and part.reason == "empty" for part in checked):
         raise UnreadableDocument("empty", "It contains no text.")
-    return [
-        msgspec.structs.replace(
-            document,
-            title=(document.title or ("" if document.key else stem(name)))[:500],
-            metadata=_storable(dict(document.metadata)),
-        )
-        for document in with_text
-    ]
+    return checked
+
+
+def _document(document: Document, name: str) -> Document | Refused:
+    if not document.text.strip():
+        return Refused(part=f"#{document.key.removeprefix(POSITION)}", reason="empty", detail="It contains no text.")
+    return msgspec.structs.replace(
+        document,
+        title=(document.title or ("" if document.key else stem(name)))[:500],
+        metadata=_storable(dict(document.metadata)),
+    )
 
 
 def _storable(value: Any) -> Any:

@@ -8,7 +8,7 @@ Both keep the invariants of `documents.Block`.
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -74,7 +74,9 @@ class TextWriter:
         """Nothing has been written yet."""
         return not self._blocks
 
-    def document(self, *, title: str, media_type: str, metadata: Mapping[str, Any]) -> Document:
+    def document(
+        self, *, title: str, media_type: str, metadata: Mapping[str, Any], warnings: Sequence[str] = ()
+    ) -> Document:
         """The finished document. An empty title is replaced by the first heading."""
         self._start_waiting_pages()
         return Document(
@@ -84,6 +86,7 @@ class TextWriter:
             blocks=tuple(self._blocks),
             pages=tuple(self._pages),
             metadata={key: value for key, value in metadata.items() if value not in ("", None, [])},
+            warnings=tuple(dict.fromkeys(warnings)),
         )
 
     def _separate(self, kind: BlockKind, indent: int) -> None:

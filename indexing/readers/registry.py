@@ -2,16 +2,16 @@
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 import msgspec
 
-from indexing.documents import Document
+from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
 
-Reader = Callable[[bytes, str, ReadLimits], list[Document]]
+Reader = Callable[[bytes, str, ReadLimits], Sequence[Document | Refused]]
 
 _HTML_START = re.compile(
     rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S

@@ -75,7 +75,8 @@ async def openwebui_process(request: BodyRequest, documents: Injected[Documents]
         )
         with documents.uploading():
             read = await while_connected(request, documents.read([submission]))
-    return [page for document in read for page in _pages_of(document, name)]
+    documents_alone = [one for one in read if isinstance(one, SubmittedDocument)]
+    return [page for document in documents_alone or read for page in _pages_of(document, name)]
 
 
 @post(

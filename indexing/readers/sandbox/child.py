@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from indexing.documents import Document, Image
+from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
 from indexing.readers.limits import ReadLimits, opened
@@ -49,9 +49,10 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The documents or pictures, or why there are none."""
+    """The documents or pictures, or why there are none; of a file of many, the parts that were refused."""
 
     documents: list[Document] = []
+    refused: list[Refused] = []
     images: list[Image] = []
     reason: str = ""
     detail: str = ""
@@ -126,7 +127,11 @@ def _read(request: Request, limits: ReadLimits) -> Reply:
         from indexing.readers.pictures import pictures_of  # with Pillow, which documents do not need
 
         return Reply(images=pictures_of(data, limits, request.shown.pages, request.shown.most))
-    return Reply(documents=read(data, request.name, limits, request.media_type))
+    parts = read(data, request.name, limits, request.media_type)
+    return Reply(
+        documents=[part for part in parts if isinstance(part, Document)],
+        refused=[part for part in parts if isinstance(part, Refused)],
+    )
 
 
 def _framed_reply(answer: Callable[[Request, ReadLimits], Reply], request: Request, limits: ReadLimits) -> bytes:

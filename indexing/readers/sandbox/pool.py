@@ -11,7 +11,7 @@ from types import TracebackType
 
 import msgspec
 
-from indexing.documents import Document, Image
+from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
 from indexing.readers.sandbox.child import LENGTH, Reply, Request, Shown, framed
@@ -51,13 +51,14 @@ class ReaderPool:
         """End the processes."""
         await asyncio.gather(*(process.close() for process in self._processes))
 
-    async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document]:
-        """What `readers.read` returns for a file or for bytes. Raises UnreadableDocument, also for a timeout."""
+    async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document | Refused]:
+        """What `readers.read` returns for a file or for bytes, documents first. Raises UnreadableDocument."""
         if isinstance(source, bytes):
             request = Request(name, media_type, data=source)
         else:
             request = Request(name, media_type, path=os.fsencode(source))
-        return (await self._ask(request)).documents
+        reply = await self._ask(request)
+        return [*reply.documents, *reply.refused]
 
     async def pictures(self, data: bytes, pages: tuple[int, ...] | None, most: int) -> list[Image]:
         """What `indexing.readers.pictures.pictures_of` returns. Raises UnreadableDocument, also for a timeout."""

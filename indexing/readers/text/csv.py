@@ -1,28 +1,37 @@
 """CSV and TSV: the text of the file unchanged, a block for each record."""
 
 import csv
+import re
 from collections.abc import Iterator
 
 from indexing.documents import Block, Document
 from indexing.readers.builder import covering, line_spans, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode
+from indexing.readers.text.encoding import decoded
 
+_STATED = re.compile(r"sep=([^\r\n])\r?\n", re.IGNORECASE)
 _DELIMITERS = ",;\t|"
 _SAMPLE = 64 * 1024
 
 
 def read_csv(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document: the decoded file; the delimiter is detected."""
-    text = decode(data)
-    blocks = covering(text, _records(text, _delimiter(text)))
-    return [Document(text=text, blocks=blocks, media_type="text/csv")]
+    """One document: the decoded file; the delimiter is detected, or stated as Excel does in a first line `sep=;`."""
+    text, warnings = decoded(data)
+    stated = _STATED.match(text)
+    if stated:
+        text = text[stated.end() :]
+    return [_document(text, stated[1] if stated else _delimiter(text), "text/csv", warnings)]
 
 
 def read_tsv(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file, delimited by tabs."""
-    text = decode(data)
-    return [Document(text=text, blocks=covering(text, _records(text, "\t")), media_type="text/tab-separated-values")]
+    text, warnings = decoded(data)
+    return [_document(text, "\t", "text/tab-separated-values", warnings)]
+
+
+def _document(text: str, delimiter: str, media_type: str, warnings: tuple[str, ...]) -> Document:
+    blocks = covering(text, _records(text, delimiter))
+    return Document(text=text, blocks=blocks, media_type=media_type, warnings=warnings)
 
 
 def _delimiter(text: str) -> str:

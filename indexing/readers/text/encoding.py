@@ -2,10 +2,10 @@
 
 import codecs
 import re
-
-from charset_normalizer import from_bytes
+from typing import NamedTuple
 
 from indexing.errors import UnreadableDocument
+from indexing.readers.text import charsets
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -23,48 +23,100 @@ _SUPERSETS = {
     "shift_jis": "cp932",
     "euc_kr": "cp949",
     "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
 }
+_CODE_PAGE = re.compile(r"(?:x-)?(?:windows|win|cp|ibm|dos|ms|oem)?[-_ ]?(\d{3,5})", re.IGNORECASE)
 _SEVEN_BIT = frozenset({"iso2022_jp", "iso2022_kr", "hz"})
-_GUESSES = ("cp932", "gb18030", "euc_jp", "big5", "cp949", "cp1251", "cp1250", "cp1253", "cp1255", "cp1256", "cp1252")
-_WESTERN_LETTERS = frozenset("àâãèêëîïñôùåæœø¿¡ÀÈÊÑÅÆØ")
-_CENTRAL_LETTERS = frozenset("ěřůčťďňłąęśźżćńőűľĺŕşţăĚŘČŤĎŁŚŹŻ")
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/=_%-]*+")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/\r\n])[A-Za-z0-9+/\r\n]{500,}+={0,2}")
+_BASE64_MARKS = (re.compile("[0-9]"), re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[+/]"))
+_BASE64_LINE = 60
 _SAMPLE_BYTES = 32 * 1024
 _CONTROLS = bytes(set(range(32)) - {8, 9, 10, 12, 13, 27}) + b"\x7f"
 _MULTIBYTE = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
 
 
-def decode(data: bytes, declared: str | None = None) -> str:
-    """The text without its byte order mark; line ends stay as they are.
+class Decoded(NamedTuple):
+    """A text, and what makes it doubtful, a sentence each."""
 
-    `declared` is what the file or its envelope claims; it loses against a byte order mark and against valid UTF-8.
-    Raises UnreadableDocument("binary") for what is not text in any encoding.
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+def decode(data: bytes, declared: str | None = None) -> str:
+    """The text of `decoded`."""
+    return decoded(data, declared).text
+
+
+def decoded(data: bytes, declared: str | None = None) -> Decoded:
+    """The text without its byte order mark and without files in base64; line ends stay as they are.
+
+    `declared` is what the file or its envelope claims; it loses against a byte order mark and against valid UTF-8. What
+    had to be guessed, or could not be read, is warned of. Raises UnreadableDocument("binary") for what is no text.
     """
+    text, warnings = _decoded(data, declared)
+    return Decoded(_without_payloads(text), warnings)
+
+
+def _without_payloads(text: str) -> str:
+    """Pictures and other files that are written into a text say nothing, in thousands of words."""
+    text = _DATA_URL.sub(r"data:\1", text)
+
+    def kept(run: re.Match[str]) -> str:
+        lines = run[0].split()
+        is_payload = len(run[0]) >= _BASE64_LINE * len(lines) and all(mark.search(run[0]) for mark in _BASE64_MARKS)
+        return "" if is_payload else run[0]
+
+    return _BASE64.sub(kept, text)
+
+
+def _decoded(data: bytes, declared: str | None) -> Decoded:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "replace")
+            return _replaced(data[len(mark) :], encoding)
     claimed = known_encoding(declared)
     if claimed in _SEVEN_BIT and b"\x1b" in data:
-        return data.decode(claimed, "replace")
+        return _replaced(data, claimed)
     if (wide := _utf16_without_mark(data)) is not None:
-        return wide
+        return Decoded(wide)
     refuse_binary(data)
     try:
-        return data.decode("utf-8")
+        return Decoded(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         cut_short = error.start >= len(data) - 3 and any(byte >= 0x80 for byte in data[: error.start])
-        return data.decode("utf-8", "replace") if cut_short else _decode_legacy(data, claimed)
+        return _replaced(data, "utf-8") if cut_short else _decode_legacy(data, claimed)
+
+
+def _replaced(data: bytes, encoding: str) -> Decoded:
+    text = data.decode(encoding, "replace")
+    lost = text.count("\ufffd") - data.count("\ufffd".encode())
+    if lost <= 0:
+        return Decoded(text)
+    count = "1 character is" if lost == 1 else f"{lost} characters are"
+    return Decoded(
+        text, (f"{count} no valid {encoding}, and {'stands' if lost == 1 else 'stand'} as \ufffd in the text.",)
+    )
 
 
 def known_encoding(name: str | None) -> str | None:
     """Python's name of the encoding that a label means in practice; None for an unknown label."""
+    label = (name or "").strip()
+    page = _CODE_PAGE.fullmatch(label)
+    spellings = (label, label.lower().removeprefix("x-"), f"cp{page[1]}" if page else "")
+    codec = next(filter(None, map(_codec, spellings)), None)
+    return None if codec is None else _SUPERSETS.get(codec, codec)
+
+
+def _codec(label: str) -> str | None:
     try:
-        codec = codecs.lookup(name.strip()) if name and name.isascii() else None
+        codec = codecs.lookup(label) if label and label.isascii() else None
     except (LookupError, ValueError):
         return None
     # Codecs such as "hex" or "zlib" turn bytes into bytes: they are no character encodings.
     if codec is None or not getattr(codec, "_is_text_encoding", True) or codec.name in ("idna", "punycode"):
         return None
-    return _SUPERSETS.get(codec.name, codec.name)
+    return codec.name
 
 
 def looks_binary(data: bytes) -> bool:
@@ -93,30 +145,16 @@ def _utf16_without_mark(data: bytes) -> str | None:
     return None
 
 
-def _decode_legacy(data: bytes, claimed: str | None) -> str:
+def _decode_legacy(data: bytes, claimed: str | None) -> Decoded:
     if claimed and not claimed.startswith(("utf", "base64")):
         try:
-            return data.decode(claimed)
+            return Decoded(data.decode(claimed))
         except (UnicodeError, ValueError):
             pass
-    repaired = data.decode("utf-8", "replace")
-    if repaired.count("\ufffd") * 10 <= len(_MULTIBYTE.findall(data)):
+    repaired = _replaced(data, "utf-8")
+    if repaired.text.count("\ufffd") * 10 <= len(_MULTIBYTE.findall(data)):
         return repaired
-    return data.decode(_guess(data), "replace")
-
-
-def _guess(data: bytes) -> str:
-    sample = data[:_SAMPLE_BYTES]
-    best = from_bytes(sample, cp_isolation=list(_GUESSES), enable_fallback=False).best()
-    if best is None:
-        return "cp1252"
-    return _western_or_central(sample) if best.encoding == "cp1250" else best.encoding
-
-
-def _western_or_central(sample: bytes) -> str:
-    """The two Windows code pages of Latin Europe read each other's letters: count the plausible ones."""
-    western, central = sample.decode("cp1252", "replace"), sample.decode("cp1250", "replace")
-    differing = [(w, c) for w, c in zip(western, central, strict=True) if w != c]
-    votes_western = sum(w in _WESTERN_LETTERS for w, _ in differing)
-    votes_central = sum(c in _CENTRAL_LETTERS for _, c in differing)
-    return "cp1250" if votes_central > votes_western else "cp1252"
+    encoding = charsets.guess(data[:_SAMPLE_BYTES])
+    text, lost = _replaced(data, encoding)
+    doubt = f"Its encoding is not declared and was guessed to be {encoding}; save it as UTF-8 if letters are wrong."
+    return Decoded(text, (doubt, *lost))

@@ -10,7 +10,7 @@ from lxml import html as lxml_html
 from indexing.documents import Document
 from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode
+from indexing.readers.text.encoding import decoded
 from indexing.readers.text.furniture import NEVER_CONTENT, Furniture, speaks, without_storms
 from indexing.readers.zip_xml import tags
 
@@ -29,11 +29,11 @@ _DEPTH = 150
 
 def read_html(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the page without its navigation."""
-    source = decode(data, declared_charset(data))
+    source, warnings = decoded(data, declared_charset(data))
     writer = TextWriter()
     metadata = write_html(source, writer)
     title = metadata.pop("title", "")
-    return [writer.document(title=title, media_type="text/html", metadata=metadata)]
+    return [writer.document(title=title, media_type="text/html", metadata=metadata, warnings=warnings)]
 
 
 def declared_charset(data: bytes) -> str | None:

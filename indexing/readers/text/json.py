@@ -1,15 +1,17 @@
 """JSON and JSON lines: a document for each record of a file of records; any other JSON is one document, unchanged."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from indexing.documents import POSITION, Document
+from indexing.documents import POSITION, Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import covering, line_spans, one_line, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode
+from indexing.readers.text.encoding import decoded
 from indexing.readers.zip_xml import corrupt
 
 _TEXT_FIELDS = ("text", "content", "contents", "body", "page_content")
@@ -17,63 +19,105 @@ _ID_FIELDS = ("_id", "id")
 _SCALARS = (str, int, float, bool)
 
 
-def read_json(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+def read_json(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
     """A document per record of a top-level array of records; else one: the decoded file."""
-    text = decode(data)
+    text, warnings = decoded(data)
     if not text.strip():
-        return [Document(text=text)]
+        return [Document(text=text, warnings=warnings)]
     try:
         value = _parse(text)
     except UnreadableDocument:
         # JSON lines are often called .json.
         return read_json_lines(data, name, limits)
-    if isinstance(value, list) and value and all(_is_record(item) for item in value):
-        return _documents([(f"{POSITION}{number}", item) for number, item in enumerate(value, 1)])
+    if isinstance(value, list) and _are_records(value):
+        return _documents(list(enumerate(value, 1)), warnings)
     block = trimmed(text, 0, len(text), "code")
-    return [Document(text=text, blocks=(block,) if block else (), media_type="application/json")]
+    return [Document(text=text, blocks=(block,) if block else (), media_type="application/json", warnings=warnings)]
 
 
-def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """A document per line if the lines are records; else one: the decoded file, a block a line."""
-    text = decode(data)
+def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
+    """A document per line if most lines are records; else one: the decoded file, a block a line."""
+    text, warnings = decoded(data)
     lines = line_spans(text)
-    values = [(f"{POSITION}{number}", value) for number, value in _values(text, lines)]
-    if values and all(_is_record(value) for _, value in values):
-        return _documents(values)
+    values = list(_values(text, lines))
+    if _are_records([value for _, value in values]):
+        return _documents(values, warnings)
+    if broken := [value for _, value in values if isinstance(value, UnreadableDocument)]:
+        raise broken[0]
     blocks = (trimmed(text, start, end, "paragraph") for start, end in lines)
     whole = covering(text, (block for block in blocks if block))
-    return [Document(text=text, blocks=whole, media_type="application/x-ndjson")]
+    return [Document(text=text, blocks=whole, media_type="application/x-ndjson", warnings=warnings)]
 
 
 def _values(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, Any]]:
+    """The number and the value of each line that is not blank, or why it has none."""
     for number, (start, end) in enumerate(lines, 1):
         if line := text[start:end].strip():
             try:
                 yield number, _parse(line)
-            except UnreadableDocument as exc:
-                raise corrupt(f"Line {number} is not valid JSON.") from exc
+            except UnreadableDocument:
+                yield number, UnreadableDocument("corrupt", f"Line {number} is not valid JSON.")
 
 
 def _parse(text: str) -> Any:
+    """Numbers that are none (NaN, Infinity), which many programs write, are null."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
+    try:
+        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        msgspec.json.encode(value)  # half a surrogate can be written as an escape, and is no character
+        return value
+    except (ValueError, RecursionError) as exc:
         raise corrupt("It is not valid JSON.") from exc
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def _is_record(value: Any) -> bool:
     return isinstance(value, dict) and any(isinstance(value.get(field), str) for field in _TEXT_FIELDS)
 
 
-def _documents(values: list[tuple[str, dict[str, Any]]]) -> list[Document]:
-    documents = [_record(place, value) for place, value in values]
+def _are_records(values: Sequence[Any]) -> bool:
+    """Some may be broken: they are refused one by one."""
+    return bool(values) and 2 * sum(map(_is_record, values)) >= len(values)
+
+
+def _documents(values: list[tuple[int, Any]], warnings: tuple[str, ...]) -> list[Document | Refused]:
+    parts: list[Document | Refused] = []
     seen: set[str] = set()
-    for document in documents:
+    for number, value in values:
+        if not _is_record(value):
+            parts.append(_refused(number, value))
+            continue
+        document = _record(f"{POSITION}{number}", value)
         if document.key in seen:
-            raise corrupt(f"Two of its records have the id {document.key!r}; make the ids unique.")
+            detail = f"An earlier record has the id {document.key!r} too; make the ids unique."
+            parts.append(Refused(part=f"#{number}", reason="duplicate_id", detail=detail))
+            continue
         seen.add(document.key)
-    # A record without text cannot be found by any search: it is not a document.
-    return [document for document in documents if document.text.strip()]
+        parts.append(msgspec.structs.replace(document, warnings=warnings))
+    return parts
+
+
+def _refused(number: int, value: Any) -> Refused:
+    """The refusal of what is no record among records."""
+    if isinstance(value, UnreadableDocument):
+        return Refused(part=f"#{number}", reason=value.reason, detail=value.detail)
+    if not isinstance(value, dict):
+        return Refused(part=f"#{number}", reason="corrupt", detail="It is no JSON object, as the others are.")
+    field = next((field for field in _TEXT_FIELDS if field in value), "")
+    detail = f"Its field {field!r} is no text." if field else f"It has none of the fields {', '.join(_TEXT_FIELDS)}."
+    return Refused(part=f"#{_id(value) or number}", reason="empty", detail=detail)
+
+
+def _id(value: dict[str, Any]) -> str:
+    """The record's own id; "" where it has none."""
+    return next((str(value[field]) for field in _ID_FIELDS if isinstance(value.get(field), str | int)), "")
 
 
 def _record(place: str, value: dict[str, Any]) -> Document:
@@ -87,7 +131,7 @@ def _record(place: str, value: dict[str, Any]) -> Document:
     return Document(
         text=text,
         title=one_line(title) if isinstance(title, str) else "",
-        key=str(value[id_field]) if id_field else place,
+        key=_id(value) or place,
         media_type="application/json",
         blocks=covering(text, ()),
         metadata=metadata,

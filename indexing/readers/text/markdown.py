@@ -9,7 +9,7 @@ from markdown_it.token import Token
 from indexing.documents import Block, BlockKind, Document
 from indexing.readers.builder import covering, line_spans, one_line, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode
+from indexing.readers.text.encoding import decoded
 
 Scalar = str | int | float | bool
 Fields = dict[str, Scalar | list[Scalar]]
@@ -73,11 +73,15 @@ _MARKUP = re.compile(r"[*_`]+|!?\[([^\]]*)\]\([^)]*\)")
 
 def read_markdown(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file. Front matter gives title and metadata."""
-    text = decode(data)
+    text, warnings = decoded(data)
     start, metadata = front_matter(text)
     blocks = covering(text, _blocks(text, start))
     title = str(metadata.pop("title", "")) or _first_heading(text, blocks)
-    return [Document(text=text, title=title, blocks=blocks, media_type="text/markdown", metadata=metadata)]
+    return [
+        Document(
+            text=text, title=title, blocks=blocks, media_type="text/markdown", metadata=metadata, warnings=warnings
+        )
+    ]
 
 
 def _first_heading(text: str, blocks: tuple[Block, ...]) -> str:

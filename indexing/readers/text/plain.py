@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from indexing.documents import Block, Document
 from indexing.readers.builder import covering, line_spans, one_line, trimmed
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode
+from indexing.readers.text.encoding import decoded
 
 _ASCIIDOC_HEADING = re.compile(r"(={1,6})[ \t]+\S")
 _ADORNMENT = re.compile(r"([=\-`:.'\"~^_*+#])\1{2,}\s*$")
@@ -15,28 +15,28 @@ _BULLET = re.compile(r"[ \t]*(?:[-*+•]|\*{1,5}|\.{1,5}|\d{1,3}[.)])[ \t]+\S")
 
 def read_text(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file."""
-    text = decode(data)
-    return [Document(text=text, blocks=covering(text, ()), media_type="text/plain")]
+    text, warnings = decoded(data)
+    return [Document(text=text, blocks=covering(text, ()), media_type="text/plain", warnings=warnings)]
 
 
 def read_asciidoc(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file; its title is the document title line."""
-    text = decode(data)
-    return [_structured(text, _asciidoc_blocks(text), "text/asciidoc")]
+    text, warnings = decoded(data)
+    return [_structured(text, _asciidoc_blocks(text), "text/asciidoc", warnings)]
 
 
 def read_rst(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     """One document: the decoded file; a line with an underline of punctuation is a heading."""
-    text = decode(data)
-    return [_structured(text, _rst_blocks(text), "text/x-rst")]
+    text, warnings = decoded(data)
+    return [_structured(text, _rst_blocks(text), "text/x-rst", warnings)]
 
 
-def _structured(text: str, headings_and_items: Iterator[Block], media_type: str) -> Document:
+def _structured(text: str, headings_and_items: Iterator[Block], media_type: str, warnings: tuple[str, ...]) -> Document:
     blocks = covering(text, headings_and_items)
     first = next((block for block in blocks if block.kind == "heading"), None)
     lines = text[first.start : first.end].splitlines() if first else []
     title = next((one_line(line.strip("= \t")) for line in lines if not _ADORNMENT.match(line)), "")
-    return Document(text=text, title=title, blocks=blocks, media_type=media_type)
+    return Document(text=text, title=title, blocks=blocks, media_type=media_type, warnings=warnings)
 
 
 def _asciidoc_blocks(text: str) -> Iterator[Block]:

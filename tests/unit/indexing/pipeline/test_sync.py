@@ -180,13 +180,34 @@ async def test_records_are_compared_one_by_one(bench: PipelineContext, folder: P
     assert await texts(bench) == ["the first", "the fourth", "the second, changed"]
 
 
-async def test_two_records_of_one_id_refuse_the_file(bench: PipelineContext, folder: Path) -> None:
-    """A file whose records share an id is refused, and its earlier version stays."""
-    write_records(folder / "a.jsonl", one="the first")
-    await index(bench, folder, "a.jsonl")
+async def test_two_records_of_one_id_are_one_document(bench: PipelineContext, folder: Path) -> None:
+    """The first one has the id; the other is refused."""
     (folder / "a.jsonl").write_text('{"id": "one", "text": "a"}\n{"id": "one", "text": "b"}\n')
     summary = await index(bench, folder, "a.jsonl")
-    assert reasons(summary.refused) == [("a.jsonl", "corrupt", True)]
+    assert reasons(summary.refused) == [("a.jsonl#2", "duplicate_id", False)]
+    assert await texts(bench) == ["a"]
+
+
+async def test_a_broken_record_is_refused_alone(bench: PipelineContext, folder: Path) -> None:
+    """The others are indexed; nothing is deleted while it is broken; every run reads it again and says so."""
+    write_records(folder / "a.jsonl", one="the first", two="the second", three="the third")
+    await index(bench, folder, "a.jsonl")
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    (folder / "a.jsonl").write_text("\n".join([lines[0].replace("first", "changed"), lines[1][:-4], lines[2]]))
+    for _ in range(2):
+        summary = await index(bench, folder, "a.jsonl")
+        assert reasons(summary.refused) == [("a.jsonl#2", "corrupt", False)]
+        assert (summary.failed, summary.refused[0].detail) == (1, "Line 2 is not valid JSON.")
+        assert await texts(bench) == ["the changed", "the second", "the third"]
+
+
+async def test_a_record_without_text_is_skipped(bench: PipelineContext, folder: Path) -> None:
+    """It is no failure, and what it said before is deleted."""
+    write_records(folder / "a.jsonl", one="the first", two="the second")
+    await index(bench, folder, "a.jsonl")
+    (folder / "a.jsonl").write_text('{"id": "one", "text": "the first"}\n{"id": "two", "text": null}\n')
+    summary = await index(bench, folder, "a.jsonl")
+    assert (reasons(summary.refused), summary.failed) == ([("a.jsonl#two", "empty", False)], 0)
     assert await texts(bench) == ["the first"]
 
 

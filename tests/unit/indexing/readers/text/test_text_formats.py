@@ -1,9 +1,12 @@
 """Formats whose text is the decoded file itself."""
 
+import codecs
+
 import pytest
 
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits, read
+from indexing.readers.text.encoding import known_encoding
 from tests.unit.indexing.readers.making import check_blocks, read_one, texts
 
 JAPANESE = "これは日本語の文章です。東京は日本の首都であり、世界最大の都市の一つです。"
@@ -28,11 +31,49 @@ CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy."
         (FRENCH, "cp1252"),
         (CZECH, "cp1250"),
         ("Это русский текст для проверки определения кодировки.", "cp1251"),
+        ("Гарантия на насос составляет два года.", "koi8-r"),
+        ("Гарантия на насос составляет два года.", "cp866"),
+        ("Гарантія на насос: два роки, її надає завод.", "koi8-u"),
+        ("ราคาสินค้า ๕๐ บาท ค่าขนส่งฟรี", "cp874"),
+        ("Garanti süresi iki yıldır. İade otuz gün içinde yapılır.", "cp1254"),
+        ("Glāžšķūņa rūķīši", "cp1257"),
+        ("Įlinkdama fechtuotojo špaga sublykčiojusi", "cp1257"),
+        ("Η εγγύηση είναι δύο χρόνια.", "cp1253"),
+        ("האחריות היא שנתיים", "cp1255"),
+        ("الضمان لمدة سنتين", "cp1256"),
+        ("Die Größe der Tür beträgt fünf Meter.", "cp850"),
+        ("Það er gott veður í dag", "cp1252"),
+        ("保修期为两年", "gb18030"),
+        ("保証期間は2年です。", "euc_jp"),
     ],
 )
 def test_encodings_are_found_out(text: str, encoding: str) -> None:
-    """Text in a common encoding comes back as it was written, without anyone naming the encoding."""
-    assert read_one(text.encode(encoding), "a.txt").text == text
+    """Text in a common encoding comes back as it was written, without anyone naming it. A guess is warned of."""
+    document = read_one(text.encode(encoding), "a.txt")
+    assert document.text == text
+    assert bool(document.warnings) == (not encoding.startswith("utf"))
+
+
+@pytest.mark.parametrize(
+    ("label", "encoding"),
+    [
+        ("windows-874", "cp874"),
+        ("cp-850", "cp850"),
+        ("x-mac-cyrillic", "mac_cyrillic"),
+        ("TIS-620", "cp874"),
+        ("hex", None),
+    ],
+)
+def test_labels_that_python_does_not_know(label: str, encoding: str | None) -> None:
+    """What browsers and mail programs write means what they mean by it."""
+    found = known_encoding(label)
+    assert (found and codecs.lookup(found).name) == (encoding and codecs.lookup(encoding).name)
+
+
+def test_characters_that_are_lost_are_counted() -> None:
+    """No letter is wrong in silence."""
+    document = read_one(("Grüße aus Köln. " * 30).encode() + b"\xff Ende", "a.txt")
+    assert document.warnings == ("1 character is no valid utf-8, and stands as \ufffd in the text.",)
 
 
 def test_text_is_the_file_unchanged() -> None:
@@ -139,17 +180,64 @@ def test_other_json_stands_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "part", "reason", "said"),
     [
-        (b'{"text": "a"}\n{"text": "b\n', "Line 2"),
-        (b'{"_id": "x", "text": "a"}\n{"_id": "x", "text": "b"}\n', "'x'"),
+        (b'{"text": "a"}\n{"text": "b\n', "#2", "corrupt", "Line 2"),
+        (b'{"_id": "x", "text": "a"}\n{"_id": "x", "text": "b"}\n', "#2", "duplicate_id", "'x'"),
+        (b'{"text": "a"}\n{"_id": "n", "text": null}\n', "#n", "empty", "'text'"),
+        (b'{"text": "a"}\n{"_id": "n", "text": " "}\n', "#n", "empty", "no text"),
+        (b'{"text": "a"}\n{"title": "n"}\n', "#2", "empty", "none of the fields"),
+        (b'{"text": "a"}\n["b"]\n', "#2", "corrupt", "no JSON object"),
     ],
 )
-def test_broken_records_are_pointed_at(source: bytes, said: str) -> None:
-    """A line that is no JSON, or an id used twice, refuses the file and says where."""
-    with pytest.raises(UnreadableDocument, match=said) as refusal:
-        read(source, "a.jsonl", ReadLimits())
+def test_broken_records_are_refused_alone(source: bytes, part: str, reason: str, said: str) -> None:
+    """By their ids or their places, in JSON lines and in an array; the others are read."""
+    array = b"[" + b",".join(source.splitlines()) + b"]"
+    for data in (source, array) if reason != "corrupt" or b"[" in source else (source,):
+        document, refused = read(data, "a.json", ReadLimits())
+        assert document.text == "a"
+        assert (refused.part, refused.reason, said in refused.detail) == (part, reason, True)
+
+
+def test_lines_that_are_mostly_broken_refuse_the_file() -> None:
+    """And the first one is named."""
+    with pytest.raises(UnreadableDocument, match="Line 2") as refusal:
+        read(b'{"text": "a"}\n{"text": \n{"x": \n', "a.jsonl", ReadLimits())
     assert refusal.value.reason == "corrupt"
+
+
+def test_numbers_that_are_none_are_left_out() -> None:
+    """NaN, Infinity and numbers beyond all floats, which other programs write into JSON, are no metadata."""
+    numbers = ("NaN", "-Infinity", "1e999")
+    lines = "".join(
+        f'{{"id": {place}, "text": "a", "n": {number}, "m": 2}}\n' for place, number in enumerate(numbers, 1)
+    )
+    assert [(one.key, dict(one.metadata)) for one in read(lines.encode(), "a.jsonl", ReadLimits())] == [
+        (place, {"m": 2}) for place in ("1", "2", "3")
+    ]
+
+
+def test_a_stated_delimiter_is_no_record() -> None:
+    """Excel's first line `sep=;` says how to read the file."""
+    document = read_one(b"sep=;\r\nName;Price\r\nM8, zinc;0,35\r\n", "a.csv")
+    assert (texts(document), document.blocks[0].header) == (["Name;Price", "M8, zinc;0,35"], True)
+
+
+PAYLOAD = "iVBORw0KGgo+AAAANSUhEUg/a" * 60
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "text"),
+    [
+        (f"A ![f](data:image/png;base64,{PAYLOAD}) b.", "a.md", "A ![f](data:image/png) b."),
+        (f'{{"text": "A data:a/b;charset=x;base64,{PAYLOAD}== b."}}', "a.jsonl", "A data:a/b b."),
+        ("Key:\n\n" + "\n".join(PAYLOAD[:76] for _ in range(9)) + "==\n\nEnd.", "a.txt", "Key:\n\nEnd."),
+        ("\n".join(["word/list", "Word2"] * 200), "a.txt", None),
+    ],
+)
+def test_files_in_base64_are_no_text(source: str, name: str, text: str | None) -> None:
+    """A picture in a text is thousands of words that say nothing; a list of words is a text."""
+    assert read_one(source.encode(), name).text == (source if text is None else text)
 
 
 def test_an_integer_that_no_store_can_hold_becomes_a_text() -> None:
