@@ -15,7 +15,7 @@ from app.backends.router import EXTRACTIVE, NONE
 from app.domain import ANONYMOUS, BackendUse, Query, Question, total_usage
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
-from app.evaluation.metrics import figure, gain
+from app.evaluation.metrics import figure, gain, gate
 from app.evaluation.models import BackendReport, EvalOptions, Fate, Report
 from app.evaluation.records import UNCOMPARED, Outcome, answer_record, fate_of, measures_of, search_outcome
 from app.evaluation.runner import (
@@ -38,7 +38,7 @@ BASELINE = NONE.name
 CANDIDATES = 50
 """The default of /search."""
 
-OWN_FAILURES = frozenset(("timeout", "bad_reply", "refused"))
+OWN_FAILURES = frozenset(("timeout", "bad_reply", "refused", "not_trusted"))
 """Reasons for not ranking that count as the backend's result. After others, which may pass, it is asked again."""
 
 
@@ -125,7 +125,7 @@ async def _outcomes_key(services: Services, data: DataSet, options: EvalOptions,
     settings = services.settings.backends.get(backend)
     return digest_of(
         data.digest, options.answers, options.check, options.k, options.expand_query, get_args(Fate),
-        info.spec.embedder, info.spec.lineage,
+        Outcome.__struct_fields__, info.spec.embedder, info.spec.lineage,
         settings and (settings.kind, settings.model, settings.url), services.settings.ranking, services.settings.answer,
         ranking.PROMPT_VERSION, prompting.PROMPT_VERSION, check_prompts.CHECK_PROMPT_VERSION,
     )  # fmt: skip
@@ -209,7 +209,10 @@ def _reports(
     for name, outcomes in runs.items():
         good = {key: outcome for key, outcome in outcomes.items() if not outcome.error}
         values = measures_of(good, questions, grades, options.k)
-        yield _report(name, outcomes, values, baseline, options.seed)
+        answerable = [outcome.best_score for key, outcome in good.items() if questions[key].answerable]
+        unanswerable = [outcome.best_score for key, outcome in good.items() if not questions[key].answerable]
+        report = _report(name, outcomes, values, baseline, options.seed)
+        yield msgspec.structs.replace(report, gate=gate(answerable, unanswerable))
         baseline = baseline or values
 
 

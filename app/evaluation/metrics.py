@@ -1,4 +1,4 @@
-"""Measures of answers and citations, with bootstrap intervals. Pure."""
+"""Measures of answers, citations and best scores, with bootstrap intervals. Pure."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import regex
 
-from app.evaluation.models import Figure
+from app.evaluation.models import Figure, Gate
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _MARKERS = re.compile(r"\s?\[\d+\]")
@@ -72,6 +72,26 @@ def _is_needed(number: int, one: int, group: frozenset[int], supports: Supports)
         return False
     others = group - {one}
     return supports(number, frozenset((one,))) or not (others and supports(number, others))
+
+
+RECALL = 0.9
+"""Of the answerable questions, at which false acceptance is measured."""
+
+
+def gate(answerable: Sequence[float], unanswerable: Sequence[float]) -> Gate | None:
+    """From the best score of each question; equal ones count half. None without questions of both kinds."""
+    if not answerable or not unanswerable:
+        return None
+    accepted, refused = np.sort(np.asarray(answerable)), np.sort(np.asarray(unanswerable))
+    below = np.searchsorted(refused, accepted, "left") + np.searchsorted(refused, accepted, "right")
+    threshold = float(accepted[int((1 - RECALL) * len(accepted) + 1e-9)])
+    return Gate(
+        auroc=float(below.sum()) / (2 * len(accepted) * len(refused)),
+        false_acceptance=float(np.mean(refused >= threshold)),
+        threshold=threshold,
+        answerable=len(accepted),
+        unanswerable=len(refused),
+    )
 
 
 RESAMPLES = 2000

@@ -63,11 +63,28 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the best score of a search tells whether anything found answers the question.
+
+    `auroc`: how likely an answerable question has a higher one than an unanswerable one; .5 is chance.
+    `false_acceptance`: the share of unanswerable questions whose best score is at least `threshold`, the highest that
+    nine of ten answerable ones reach. That is what `min_score` or `min_relevance` would let pass.
+    """
+
+    auroc: float
+    false_acceptance: float
+    threshold: float
+    answerable: int
+    unanswerable: int
+
+
 class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     """The results of one backend.
 
     `measures` by name, and `gains` over the baseline. `latency_ms` holds "p50" and "p95" of each stage. Sums are over
     `questions`, including the unanswerable ones but not those that failed. `answered_by` counts who wrote the answers.
+
+    `gate` is None where no unanswerable question was asked.
 
     `fates`: of the questions with a relevant document, how many met each fate ("count") and which part ("share").
     `limited_by`: whether more of those that are not right were lost by retrieval or by ranking; None if all are right.
@@ -87,6 +104,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     usd_per_1000: float
     answered_by: Mapping[str, int]
+    gate: Gate | None = None
     fates: Mapping[Fate, Mapping[str, float]] = {}
     limited_by: Literal["recall", "ranking"] | None = None
 

@@ -46,10 +46,11 @@ class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(Record, frozen=True, kw_only=True):
     """`documents` are in ranked order. Times are in milliseconds; `rank_ms` is None if no backend ranked.
 
-    `fate` is None where no relevant document is known.
+    `best_score` is that of the first result, 0 without one. `fate` is None where no relevant document is known.
     """
 
     documents: tuple[str, ...] = ()
+    best_score: float = 0.0
     model: str | None = None
     degraded: bool = False
     rank_ms: float | None = None
@@ -64,6 +65,7 @@ def search_outcome(question: EvalQuestion, result: SearchResult, fate: Fate | No
         id=question.id,
         usage=result.usage,
         documents=tuple(dict.fromkeys(hit.document_id for hit in result.results)),
+        best_score=max((hit.score for hit in result.results), default=0.0),
         model=result.backend.model,
         degraded=bool(result.degraded),
         rank_ms=result.timings_ms.get("rank"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from app.evaluation.metrics import LEVEL, RESAMPLES
+from app.evaluation.metrics import LEVEL, RECALL, RESAMPLES
 from app.evaluation.models import BackendReport, Fate, Figure, Report
 from app.evaluation.records import SHARES
 
@@ -14,6 +14,7 @@ def rows(report: Report) -> list[Row]:
     """Measures first, each followed by the gain over the baseline; what became of answers; time, cost and counts."""
     measures = dict.fromkeys(name for backend in report.backends for name in backend.measures)
     return [row for measure in measures for row in _measure_rows(report, measure)] + [
+        *_gate_rows(report),
         *_fate_rows(report),
         *_cost_rows(report),
     ]
@@ -52,6 +53,17 @@ def _fate_rows(report: Report) -> Iterator[Row]:
 
     if any(one.fates for one in report.backends):
         yield from (_row(report, name, cell(fate)) for fate, name in FATES.items())
+
+
+def _gate_rows(report: Report) -> Iterator[Row]:
+    """Whether the best score tells that nothing answers."""
+    if any(one.gate for one in report.backends):
+        yield _row(report, "best score: AUROC", lambda one: f"{one.gate.auroc:.3f}" if one.gate else "-")
+        yield _row(
+            report,
+            f"best score: false acceptance at {RECALL:.0%} recall",
+            lambda one: f"{one.gate.false_acceptance:.1%} (from {one.gate.threshold:.3f})" if one.gate else "-",
+        )
 
 
 def _cost_rows(report: Report) -> list[Row]:

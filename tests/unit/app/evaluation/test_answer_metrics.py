@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.evaluation.metrics import exact_match, f1, tokens
+from app.evaluation.metrics import exact_match, f1, gate, tokens
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,24 @@ def test_f1_is_the_harmonic_mean(one: str, other: str) -> None:
     if shared:
         precision, recall = shared / len(said), shared / len(gold)
         assert f1(one, [other]) == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_a_gate_is_measured_by_ranks() -> None:
+    """AUROC counts pairs, ties half; the threshold lets nine of ten answerable questions pass."""
+    answerable = [0.05, *(0.5 + n / 100 for n in range(9))]
+    found = gate(answerable, [0.05, 0.4, 0.5, 0.9])
+    assert found is not None
+    pairs = [(a > u) + (a == u) / 2 for a in answerable for u in (0.05, 0.4, 0.5, 0.9)]
+    assert found.auroc == pytest.approx(sum(pairs) / len(pairs))
+    assert (found.threshold, found.false_acceptance) == (0.5, 0.5)
+    assert (found.answerable, found.unanswerable) == (10, 4)
+    assert sum(score >= found.threshold for score in answerable) == 9
+
+
+def test_a_gate_needs_both_kinds_of_questions() -> None:
+    """Without unanswerable ones, or without answerable ones, nothing can be said."""
+    assert gate([0.5], []) is None
+    assert gate([], [0.5]) is None
+    perfect = gate([0.9, 0.8], [0.1])
+    assert perfect is not None
+    assert (perfect.auroc, perfect.false_acceptance) == (1.0, 0.0)

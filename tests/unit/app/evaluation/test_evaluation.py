@@ -126,6 +126,9 @@ async def test_answers_are_judged(tmp_path: Path) -> None:
         assert measures["gold in a quote"] > 0.5
         assert {"abstained, answerable", "abstained, unanswerable"} <= measures.keys()
         assert gemma.answered_by == {"gemma": 12}
+        assert gemma.gate is not None
+        assert (gemma.gate.answerable, gemma.gate.unanswerable) == (8, 4)
+        assert 0.0 <= gemma.gate.auroc <= 1.0
         # The answer's own search is not paid for again.
         assert gemma.requests == 24
 

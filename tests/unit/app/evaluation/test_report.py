@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from app.evaluation.models import BackendReport, EvalOptions, Fate, Figure, Report
+from app.evaluation.models import BackendReport, EvalOptions, Fate, Figure, Gate, Report
 from app.evaluation.report import markdown, notes, rows
 
 NONE = BackendReport(
@@ -63,6 +63,15 @@ def test_measures_have_intervals_and_gains() -> None:
     assert [name for name, _, _ in rows(REPORT)][:2] == ["nDCG@10", "  against none"]
     unsure = msgspec.structs.replace(GEMMA, gains={"nDCG@10": Figure(mean=0.05, low=-0.01, high=0.1, n=9)})
     assert cells(msgspec.structs.replace(REPORT, backends=(NONE, unsure)))["against none"][1] == "+0.050 [-.010 +.100]"
+
+
+def test_a_gate_has_two_rows() -> None:
+    """Only where unanswerable questions were asked."""
+    assert not any("best score" in name for name in cells(REPORT))
+    gate = Gate(auroc=0.75, false_acceptance=0.515, threshold=0.25, answerable=90, unanswerable=80)
+    found = cells(msgspec.structs.replace(REPORT, backends=(NONE, msgspec.structs.replace(GEMMA, gate=gate))))
+    assert found["best score: AUROC"] == ("-", "0.750")
+    assert found["best score: false acceptance at 90% recall"] == ("-", "51.5% (from 0.250)")
 
 
 def test_what_it_took_is_told() -> None:
