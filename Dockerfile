@@ -79,7 +79,7 @@ RUN --mount=type=bind,from=dependencies,source=/opt/uv,target=/opt/uv \
                                             /opt/winnow/lib/python3*/site-packages/indexing \
  && ln -s /opt/winnow/bin/winnow /usr/local/bin/winnow
 # Downloaded models stay beside the index. winnow.toml is read from the working directory: mount it there.
-ENV WINNOW_HOME=/data WINNOW_HOST=0.0.0.0 WINNOW_PORT=8000 HF_HOME=/data/huggingface PYTHONDONTWRITEBYTECODE=1
+ENV WINNOW_HOME=/data WINNOW_HOST=0.0.0.0 WINNOW_PORT=8000 HF_HOME=/data/huggingface XDG_CACHE_HOME=/data/cache PYTHONDONTWRITEBYTECODE=1
 WORKDIR /etc/winnow
 VOLUME /data
 EXPOSE 8000

@@ -15,7 +15,8 @@ from app.domain import ANONYMOUS, BackendUse, Caller, Hit, LaterPages, Query, Sc
 from app.evaluation.data import read_qrels, read_rows
 from indexing.documents import Candidate, Passage
 from indexing.embedding.calibration import dense_unit
-from indexing.embedding.model import Embedder, load_embedder
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import Embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.fusion import REFERENCE_RANK, fuse, sparse_bound
 from indexing.settings import EmbeddingSettings

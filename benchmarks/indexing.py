@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from indexing.embedding.batching import LazyEmbedder
-from indexing.embedding.model import Lane, SentenceTransformerEmbedder, Vectors, check_model, load_embedder
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import Lane, Vectors, check_model
+from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
 from indexing.pipeline.context import PipelineContext, ensure_collection, index_fingerprint
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import Summary, SyncRequest

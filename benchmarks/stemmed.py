@@ -27,7 +27,8 @@ from nltk.stem import PorterStemmer
 from app.services.rerank import EMBEDDED_CHARACTERS, both, match_vectors, match_words
 from benchmarks.rerank_data import Task, load_set
 from indexing.embedding.calibration import contrast
-from indexing.embedding.model import Embedder, load_embedder
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import Embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.settings import EmbeddingSettings
 

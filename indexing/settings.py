@@ -1,6 +1,7 @@
 """The settings of the index. Plain values: nothing here reads a file or the environment."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +19,9 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """The model that makes the dense vectors, and how it is run.
 
     `model` is the name of a model in a package (the two above), a model id of the Hugging Face hub, or a directory.
-    `device` None lets torch choose. `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the
+    `device` None lets torch choose. `engine` "auto" runs the model in OpenVINO where it runs on the processor, "torch"
+    in sentence-transformers everywhere; for OpenVINO it is exported into the directory `exports` (None: not at all, so
+    that sentence-transformers runs it). `batch_size` counts passages, `max_tokens` cuts what the model reads (None: the
     model's own limit). `sizes` are the dimensions to which callers may have vectors cut (Matryoshka); the index keeps
     whole ones.
     """
@@ -26,6 +29,8 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     model: Annotated[str, Meta(min_length=1)] = QUICKSTART_MODEL
     revision: str | None = None
     device: str | None = None
+    engine: Literal["auto", "torch"] = "auto"
+    exports: Path | None = None
     batch_size: Count = 32
     max_tokens: Count | None = None
     query_cache: Annotated[int, Meta(ge=0)] = 10_000

@@ -209,7 +209,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 BACKENDS = "backends"
-
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != BACKENDS
 }
@@ -231,9 +230,16 @@ def read_settings(environ: Mapping[str, str], cwd: Path) -> Settings:
     sections: dict[str, Any] = {name: reader.section(name, kind, raw.get(name, {})) for name, kind in SECTIONS.items()}
     if sections["index"].home == IndexSection().home:
         sections["index"] = msgspec.structs.replace(sections["index"], home=cwd / IndexSection().home)
+    if sections["embedding"].exports is None:
+        sections["embedding"] = msgspec.structs.replace(sections["embedding"], exports=_cache(environ) / "models")
     backends = reader.backends(raw.get(BACKENDS, {}))
     reader.refuse_unknown_variables(backends)
     return Settings(**sections, backends=backends)
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    """Where the user keeps what can be made again: exported models serve every home directory."""
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "winnow"
 
 
 def _read_file(path: Path) -> dict[str, Any]:

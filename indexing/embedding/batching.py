@@ -19,7 +19,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from indexing.embedding.model import Embedder, Lane, Vectors, load_embedder
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import Embedder, Lane, Vectors
 from indexing.errors import EmbedderMismatch, EmbedderUnavailable, Overloaded
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionInfo, Vector

@@ -10,15 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexing.embedding.model import (
-    BESIDE_S,
-    PACKAGED,
-    Cores,
-    SentenceTransformerEmbedder,
-    check_model,
-    embedder_fingerprint,
-    load_embedder,
-)
+from indexing.embedding.lanes import BESIDE_S, Cores
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import PACKAGED, check_model, embedder_fingerprint
+from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
 from indexing.errors import EmbedderUnavailable
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL, EmbeddingSettings
 
@@ -100,7 +95,7 @@ def test_a_query_does_not_wait_behind_a_window_of_documents(embedder: SentenceTr
 def test_the_package_of_the_quick_start_is_not_run() -> None:
     """Its files are read, its code is never imported."""
     code = (
-        "import sys; from indexing.embedding.model import load_embedder; "
+        "import sys; from indexing.embedding.loading import load_embedder; "
         "from indexing.settings import EmbeddingSettings; "
         f"load_embedder(EmbeddingSettings()); assert {PACKAGED[QUICKSTART_MODEL].package!r} not in sys.modules"
     )

@@ -8,8 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from indexing.embedding.model import PACKAGED, SentenceTransformerEmbedder, load_embedder
+from indexing.embedding.loading import load_embedder
+from indexing.embedding.model import PACKAGED
 from indexing.embedding.packed_e5 import load_packed_e5
+from indexing.embedding.sentence_transformer import SentenceTransformerEmbedder
 from indexing.settings import MULTILINGUAL_MODEL, EmbeddingSettings
 
 pytestmark = pytest.mark.numeric
