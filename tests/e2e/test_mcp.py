@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import httpx2
 import pytest
 from mcp.client.client import Client
@@ -20,10 +21,15 @@ from mcp.shared.exceptions import MCPError
 
 from app.access.key_file import KEY_FILE, KeyFile
 from app.access.keys import KeyRequest
+from tests.fakes.agents import call, messages, send
 from tests.fakes.running import ROOT, RunningServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
+ENVELOPE = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 ERAS = pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 
 
@@ -147,6 +153,34 @@ async def test_twenty_agents_at_once(running: RunningServer) -> None:
             group.start_soon(ask, number)
     assert sorted(set(answered)) == ["Dentaldental", "Officenine", "Parkingfree"]
     assert len(answered) == 60
+
+
+async def test_a_service_that_stops_finishes_the_calls(tmp_path: Path) -> None:
+    """In both eras; one that takes longer than its grace ends with an error that says so."""
+    running = RunningServer(tmp_path, "tests.fakes.server", '{"shutdown_grace_s": 5}')
+    latest = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "answer"}
+    said: list[str] = []
+
+    async def ask(seconds: str, headers: dict[str, str]) -> None:
+        asked = call("answer", query=seconds)
+        asked["params"]["_meta"] = ENVELOPE if headers else {}
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
+            [last] = messages(await send(client, asked, **headers))
+            failed = last.get("error")
+            said.append(failed["message"] if failed else last["result"]["structuredContent"]["answer"])
+
+    try:
+        async with anyio.create_task_group() as group:
+            for headers in (latest, {}):
+                for seconds in ("1.5", "1000"):
+                    running.skip_log()
+                    group.start_soon(ask, seconds, headers)
+                    await anyio.to_thread.run_sync(running.wait_for, "^(asked)$")
+            running.process.terminate()
+        assert await anyio.to_thread.run_sync(running.process.wait, 20) == 0
+    finally:
+        running.close()
+    assert said == ["Yes."] * 2 + ["the service is stopping; ask again when it is back"] * 2
 
 
 def command(home: Path) -> StdioServerParameters:
