@@ -67,6 +67,16 @@ FORMATS = {
         Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
         Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
         Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
+        Format(
+            "sheets",
+            "office.sheets:read_sheets",
+            ("xls", "xlsb", "ods"),
+            (
+                "application/vnd.ms-excel",
+                "application/vnd.ms-excel.sheet.binary.macroenabled.12",
+                "application/vnd.oasis.opendocument.spreadsheet",
+            ),
+        ),
         Format("odt", "office.odt:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
         Format("epub", "office.epub:read_epub", ("epub",), ("application/epub+zip",)),
         Format("eml", "text.eml:read_mail", ("eml",), ("message/rfc822",)),
@@ -74,7 +84,7 @@ FORMATS = {
 }
 _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}
 _BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
-_ZIPPED = frozenset({"docx", "pptx", "xlsx", "odt", "epub"})
+_ZIPPED = frozenset({"docx", "pptx", "xlsx", "sheets", "odt", "epub"})
 # Formats that are recognised but not read -> the format to save them as.
 _UNSUPPORTED = {
     "doc": "docx",
@@ -84,9 +94,6 @@ _UNSUPPORTED = {
     "ppt": "pptx",
     "odp": "pptx",
     "key": "pptx",
-    "xls": "xlsx",
-    "xlsb": "xlsx",
-    "ods": "xlsx",
     "numbers": "xlsx",
     "msg": "eml",
     "mobi": "epub",
@@ -103,6 +110,8 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
     if data.startswith(_ZIP_STARTS):
         return _zip_format(data, extension)
     if data.startswith(_OLE):
+        if extension == "xls" and _ENCRYPTED_OFFICE not in data:
+            return FORMATS["sheets"]
         raise _ole_refusal(data, extension)
     if data.startswith(_PICTURE_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
         return FORMATS["picture"]
@@ -130,6 +139,8 @@ def _zip_format(data: bytes, extension: str) -> Format:
         (b"word/document.xml", "docx"),
         (b"ppt/presentation.xml", "pptx"),
         (b"xl/workbook.xml", "xlsx"),
+        (b"xl/workbook.bin", "sheets"),
+        (b"application/vnd.oasis.opendocument.spreadsheet", "sheets"),
         (b"application/epub+zip", "epub"),
         (b"application/vnd.oasis.opendocument.textPK", "odt"),
     ):

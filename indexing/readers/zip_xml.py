@@ -37,6 +37,11 @@ class Package:
         if len(self._members) > _ENTRIES or expanded > min(self._left, ratio_allowed):
             raise _bomb()
 
+    @property
+    def left(self) -> int:
+        """Bytes that may still be unpacked."""
+        return self._left
+
     def names(self) -> list[str]:
         """All member names, in the order of the zip."""
         return list(self._members)

@@ -1,4 +1,4 @@
-"""Word (docx) -> text: headings, lists, tables, text boxes, equations, notes. Comments and deleted text stay out."""
+"""Word (docx) -> text: headings, lists, tables, text boxes, equations, notes, comments; no hidden text."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,11 @@ from lxml import etree
 from indexing.documents import BlockKind, Document
 from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
+from indexing.readers.office.drawings import write_chart, write_diagram
 from indexing.readers.office.omml import equation_text
+from indexing.readers.office.symbols import symbol
+from indexing.readers.text.encoding import decode
+from indexing.readers.text.html import declared_charset, write_html
 from indexing.readers.zip_xml import (
     Package,
     attribute,
@@ -33,9 +37,13 @@ _QUOTE_STYLE = re.compile(r"^(intense )?quote$|^block ?text$", re.IGNORECASE)
 _CODE_MARKS = re.compile(r"[=;{}<>()\[\]]|^\s*(?:def|import|return|SELECT|\$) ")
 _BREAKS = {"br": "\n", "cr": "\n", "tab": "\t", "noBreakHyphen": "-", "softHyphen": "", "ptab": "\t"}
 _PASSED_OVER = frozenset(
-    ["del", "moveFrom", "pPr", "rPr", "instrText", "fldChar", "commentReference", "annotationRef", "delText", "sectPr"]
+    [
+        *("del", "moveFrom", "pPr", "rPr", "instrText", "fldChar", "commentReference", "annotationRef", "delText"),
+        *("sectPr", "rt", "rubyPr"),
+    ]
 )
 _DEPTH = 60
+_WORD = re.compile(r"[^\W\d_]{3}|[^\W\d_]\W?\d")
 
 
 class _Style(msgspec.Struct, frozen=True):
@@ -54,7 +62,7 @@ class _Paragraph(msgspec.Struct, frozen=True):
 
 
 def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document. Footnotes and endnotes follow the body."""
+    """One document. Notes and comments follow the body, then what its pages bear at head and foot, once."""
     package = Package(data, limits)
     main = next(
         (part for kind, part in relationships(package, "").values() if kind == "officeDocument"), "word/document.xml"
@@ -66,17 +74,35 @@ def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         raise corrupt("Its main document part has no body.")
     parts = dict(relationships(package, main).values())
     writer = TextWriter()
-    reader = _BodyReader(writer, _styles(package, parts), _number_formats(package, parts))
+    targets = {identifier: part for identifier, (_, part) in relationships(package, main).items()}
+    reader = _BodyReader(writer, _styles(package, parts), _number_formats(package, parts), package, targets)
     reader.read(body)
     for kind in ("footnotes", "endnotes"):
         notes = package.xml_or_none(parts.get(kind, ""))
         for note in notes if notes is not None else ():
             if attribute(note, "type") is None:
                 reader.read(note)
+    comments = package.xml_or_none(parts.get("comments", ""))
+    for comment in comments if comments is not None else ():
+        text = tidy(" ".join(inline_text(paragraph) for paragraph in descendants(comment, "p")))
+        writer.add("paragraph", f"Comment by {attribute(comment, 'author') or 'somebody'}: {text}" if text else "")
+    _write_running_heads(package, main, writer)
     metadata: dict[str, Any] = dict(core_properties(package))
     title = metadata.pop("title", "") or reader.title
     media_type = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     return [writer.document(title=title, media_type=media_type, metadata=metadata)]
+
+
+def _write_running_heads(package: Package, main: str, writer: TextWriter) -> None:
+    """What stands at the head or foot of pages, each text once; page numbers alone say nothing."""
+    seen: set[str] = set()
+    for kind, part in relationships(package, main).values():
+        root = package.xml_or_none(part) if kind in ("header", "footer") else None
+        lines = (tidy(inline_text(paragraph)) for paragraph in (descendants(root, "p") if root is not None else ()))
+        text = "\n".join(line for line in lines if line)
+        if text not in seen and _WORD.search(text):
+            seen.add(text)
+            writer.add("paragraph", text)
 
 
 def _styles(package: Package, parts: dict[str, str]) -> dict[str, _Style]:
@@ -125,8 +151,17 @@ def _integer(text: str | None) -> int | None:
 class _BodyReader:
     """Walks a body; lists are numbered as Word would number them."""
 
-    def __init__(self, writer: TextWriter, styles: dict[str, _Style], formats: dict[str, list[str]]) -> None:
+    def __init__(
+        self,
+        writer: TextWriter,
+        styles: dict[str, _Style],
+        formats: dict[str, list[str]],
+        package: Package,
+        targets: dict[str, str],
+    ) -> None:
         self._writer = writer
+        self._package = package
+        self._targets = targets
         self._styles = styles
         self._formats = formats
         self._counters: defaultdict[str, list[int]] = defaultdict(list)
@@ -139,9 +174,38 @@ class _BodyReader:
             if local(element) == "tbl":
                 self._end_code()
                 self._table(element)
+            elif local(element) == "altChunk":
+                self._end_code()
+                self._chunk(self._targets.get(attribute(element, "id") or "", ""))
             else:
                 self._paragraph(element)
+                self._drawings(element)
         self._end_code()
+
+    def _chunk(self, part: str) -> None:
+        """A file of another format that Word shows as a part of this one."""
+        data = self._package.read(part) if part in self._package else b""
+        if part.endswith((".htm", ".html", ".xhtml", ".mht")):
+            write_html(decode(data, declared_charset(data)), self._writer)
+        elif part.endswith(".txt"):
+            self._writer.add("paragraph", decode(data))
+        elif data.startswith(b"PK"):
+            inner = Package(data, ReadLimits(max_expanded_bytes=max(1, self._package.left)))
+            root = inner.xml_or_none("word/document.xml")
+            body = child(root, "body") if root is not None else None
+            if body is not None:
+                _BodyReader(self._writer, self._styles, self._formats, inner, {}).read(body)
+
+    def _drawings(self, paragraph: etree._Element) -> None:
+        """The charts and the diagrams that are anchored here."""
+        for name in ("chart", "relIds"):
+            for drawing in descendants(paragraph, name):
+                target = self._targets.get(attribute(drawing, "dm" if name == "relIds" else "id") or "", "")
+                root = self._package.xml_or_none(target)
+                if root is not None and name == "chart":
+                    write_chart(root, self._writer)
+                elif root is not None:
+                    write_diagram(root, self._writer)
 
     def _paragraph(self, element: etree._Element) -> None:
         paragraph = self._parsed(element)
@@ -261,7 +325,7 @@ class _BodyReader:
 
 def _flat(container: etree._Element, *tags: str, depth: int = 0) -> Iterator[etree._Element]:
     """Paragraphs and tables (or `wanted`) right inside, through content controls and tracked insertions."""
-    names = tags or ("p", "tbl")
+    names = tags or ("p", "tbl", "altChunk")
     for element in container:
         name = local(element)
         if name in names:
@@ -290,6 +354,8 @@ def inline_text(element: etree._Element, depth: int = 0) -> str:
         name = local(inner)
         if name in _PASSED_OVER or name in ("txbxContent", "Fallback") or depth > _DEPTH:
             continue
+        if name == "r" and _is_hidden(inner):
+            continue
         if name == "t":
             parts.append(inner.text or "")
         elif name == "oMath":
@@ -297,12 +363,17 @@ def inline_text(element: etree._Element, depth: int = 0) -> str:
         elif name in _BREAKS:
             parts.append(_BREAKS[name])
         elif name == "sym":
-            parts.append("")
+            parts.append(symbol(attribute(inner, "font") or "", attribute(inner, "char") or ""))
         elif name == "checkbox":
             continue
         else:
             parts.append(inline_text(inner, depth + 1))
     return "".join(parts)
+
+
+def _is_hidden(run: etree._Element) -> bool:
+    vanish = child(run, "rPr", "vanish")
+    return vanish is not None and (attribute(vanish, "val") or "true") not in ("0", "false", "off")
 
 
 def _is_typewritten(paragraph: etree._Element) -> bool:

@@ -9,6 +9,7 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, tidy
 from indexing.readers.limits import ReadLimits
+from indexing.readers.office.drawings import write_chart, write_diagram
 from indexing.readers.office.omml import equation_text
 from indexing.readers.zip_xml import (
     Package,
@@ -75,6 +76,11 @@ def _write_slide(package: Package, part: str, writer: TextWriter) -> None:
     for shape in descendants(root, "sp") if root is not None else ():
         if _placeholder(shape) == "body":
             _write_text(shape, writer, heading=False)
+    for kind, target in parts.values():
+        root = package.xml_or_none(target) if kind == "comments" else None
+        for comment in descendants(root, "cm") if root is not None else ():
+            texts = [text.text or "" for text in descendants(comment, "text", "t")]
+            writer.add("paragraph", f"Comment: {' '.join(texts)}" if any(texts) else "")
 
 
 def _shapes(tree: etree._Element, depth: int = 0) -> Iterator[etree._Element]:
@@ -109,10 +115,12 @@ def _write_shape(
         target = parts.get(_relation(chart))
         root = package.xml_or_none(target[1]) if target else None
         if root is not None:
-            _write_chart(root, writer)
+            write_chart(root, writer)
     for kind, target_name in parts.values():
         if kind == "diagramData" and next(descendants(shape, "relIds"), None) is not None:
-            _write_diagram(package, target_name, writer)
+            root = package.xml_or_none(target_name)
+            if root is not None:
+                write_diagram(root, writer)
 
 
 def _write_text(shape: etree._Element, writer: TextWriter, *, heading: bool) -> None:
@@ -182,33 +190,3 @@ def _table_rows(table: etree._Element) -> list[list[str]]:
 
 def _cell_text(cell: etree._Element) -> str:
     return " ".join(_paragraph_text(paragraph) for paragraph in descendants(cell, "p"))
-
-
-def _write_chart(chart: etree._Element, writer: TextWriter) -> None:
-    """A chart is the table that it was drawn from."""
-    title = child(chart, "chart", "title")
-    if title is not None:
-        writer.add("paragraph", "".join(text.text or "" for text in descendants(title, "t")))
-    series = list(descendants(chart, "ser"))[:200]
-    names = [" ".join(_points(one, "tx")) for one in series]
-    categories = _points(series[0], "cat") or _points(series[0], "xVal") if series else []
-    values = [_points(one, "val") or _points(one, "yVal") for one in series]
-    rows = [["", *names]]
-    rows += [
-        [label, *(column[index] if index < len(column) else "" for column in values)]
-        for index, label in enumerate(categories)
-    ]
-    writer.add_table(rows, header=True)
-
-
-def _points(series: etree._Element, name: str) -> list[str]:
-    holder = child(series, name)
-    return [value.text or "" for value in descendants(holder, "v")] if holder is not None else []
-
-
-def _write_diagram(package: Package, part: str, writer: TextWriter) -> None:
-    root = package.xml_or_none(part)
-    for point in descendants(root, "pt") if root is not None else ():
-        writer.add("list_item", text) if (
-            text := "".join(inner.text or "" for inner in descendants(point, "t"))
-        ) else None

@@ -2,16 +2,20 @@
 
 import datetime
 import io
+import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from lxml import etree
 
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, one_line, stem
 from indexing.readers.limits import ReadLimits
-from indexing.readers.zip_xml import Package, core_properties, corrupt
+from indexing.readers.office.drawings import write_chart
+from indexing.readers.zip_xml import Package, child, core_properties, corrupt, descendants, parse_xml
 
 _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _CELL_CHARACTERS = 32_767
@@ -22,15 +26,19 @@ _WIDTH = 1_000
 
 
 def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document. Formulas count as the value that was last computed; hidden sheets are read as well."""
-    properties = core_properties(Package(data, limits))
-    workbook = _open(data)
+    """One document. Numbers are shown as in the sheet; hidden sheets are read as well.
+
+    Formulas count as the value that was last computed; one that never was is shown as a formula.
+    """
+    package = Package(data, limits)
+    properties = core_properties(package)
+    workbook = _open(data, package)
     try:
         if len(workbook.worksheets) > limits.max_pages:
             raise UnreadableDocument(
                 "too_many_pages", f"It has {len(workbook.worksheets)} sheets; at most {limits.max_pages} are read."
             )
-        return [_written(workbook, properties, name)]
+        return [_written(workbook, _formulas(data, package), package, properties, name)]
     except UnreadableDocument:
         raise
     except _DAMAGE as exc:
@@ -53,42 +61,126 @@ _DAMAGE = (
 )
 
 
-def _open(data: bytes) -> Any:
-    import openpyxl  # 0.2 s that only a workbook is worth
-    from openpyxl.utils.exceptions import InvalidFileException
-
+def _open(data: bytes, package: Package) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-    except (*_DAMAGE, InvalidFileException) as exc:
+        return _loaded(data, values=True)
+    except _DAMAGE:
+        pass  # mostly for a broken style
+    try:
+        return _loaded(_with_plain_styles(package), values=True)
+    except _DAMAGE as exc:
         raise corrupt("Its workbook part cannot be read.") from exc
 
 
-def _written(workbook: Any, properties: dict[str, str], name: str) -> Document:
+def _loaded(data: bytes, *, values: bool) -> Any:
+    import openpyxl  # 0.2 s that only a workbook is worth
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=values, keep_links=False)
+
+
+def _with_plain_styles(package: Package) -> bytes:
+    """The workbook with its number formats and no other style: fonts and colours are what breaks."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as plain:
+        for member in package.names():
+            data = package.read(member)
+            plain.writestr(member, _plain_styles(data) if member.endswith("/styles.xml") else data)
+    return file.getvalue()
+
+
+def _plain_styles(data: bytes) -> bytes:
+    root = parse_xml(data)
+    formats = child(root, "numFmts")
+    cells = child(root, "cellXfs")
+    numbers = [cell.get("numFmtId", "0") for cell in (cells if cells is not None else ())]
+    kept = b"" if formats is None or not len(formats) else etree.tostring(formats)
+    styles = "".join(f'<xf numFmtId="{number if number.isdigit() else 0}"/>' for number in numbers or ["0"])
+    return (
+        b'<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+        + kept
+        + b"<fonts><font/></fonts><fills><fill><patternFill/></fill></fills><borders><border/></borders>"
+        + f"<cellStyleXfs><xf/></cellStyleXfs><cellXfs>{styles}</cellXfs></styleSheet>".encode()
+    )
+
+
+_NOT_COMPUTED = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>")
+
+
+def _formulas(data: bytes, package: Package) -> Any:
+    """The workbook with formulas for values, if some were never computed: a second reading has its price."""
+    sheets = [name for name in package.names() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
+    if not any(_NOT_COMPUTED.search(package.read(name)) for name in sheets):
+        return None
+    try:
+        return _loaded(data, values=False)
+    except _DAMAGE:
+        return None
+
+
+def _written(workbook: Any, formulas: Any, package: Package, properties: dict[str, str], name: str) -> Document:
     writer = TextWriter()
+    uncomputed = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, sheet in enumerate(workbook.worksheets, 1):
             writer.page(number)
-            tables = list(_tables(sheet))
-            if tables:
-                writer.add("heading", sheet.title, level=1)
-            for table in tables:
-                for part in side_by_side(table):
-                    writer.add_table(part, header=len(part) > 1)
+            rows = _Rows(sheet, formulas.worksheets[number - 1] if formulas is not None else None)
+            write_sheet(sheet.title, rows, writer)
+            uncomputed += rows.uncomputed
+    for part in package.names():
+        root = package.xml_or_none(part) if part.startswith("xl/charts/chart") else None
+        if root is not None:
+            write_chart(root, writer)
+        comments = package.xml_or_none(part) if part.startswith("xl/comments") else None
+        for comment in descendants(comments, "comment") if comments is not None else ():
+            text = "".join(run.text or "" for run in descendants(comment, "t"))
+            writer.add("paragraph", f"Comment on {comment.get('ref', 'a cell')}: {text}" if text.strip() else "")
     metadata: dict[str, Any] = {**properties, "sheets": [sheet.title for sheet in workbook.worksheets]}
     title = metadata.pop("title", "") or stem(name)
-    return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata)
+    said = [f"{uncomputed} formulas were never computed, and stand as formulas; save it in a spreadsheet program."]
+    return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata, warnings=said if uncomputed else ())
 
 
-def _tables(sheet: Any) -> Iterator[list[list[str]]]:
+class _Rows:
+    """The rows of a sheet as texts; `uncomputed` counts the formulas without a value."""
+
+    def __init__(self, values: Any, formulas: Any) -> None:
+        self._values, self._formulas = values, formulas
+        self.uncomputed = 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        # Files often declare wrong dimensions, and openpyxl would pad or cut every row to them.
+        self._values.reset_dimensions()
+        if self._formulas is None:
+            for row in self._values.iter_rows():
+                yield [shown(cell.value, cell.number_format) if cell.value is not None else "" for cell in row]
+            return
+        self._formulas.reset_dimensions()
+        for row, with_formulas in zip(self._values.iter_rows(), self._formulas.iter_rows(), strict=False):
+            yield [self._text(cell, other.value) for cell, other in zip(row, with_formulas, strict=False)]
+
+    def _text(self, cell: Any, formula: Any) -> str:
+        if cell.value is None and isinstance(formula, str) and formula.startswith("="):
+            self.uncomputed += 1
+            return one_line(formula[:_CELL_CHARACTERS])
+        return shown(cell.value, cell.number_format) if cell.value is not None else ""
+
+
+def write_sheet(title: str, rows: Iterable[list[str]], writer: TextWriter) -> None:
+    """A heading, then the tables of a sheet. An empty sheet writes nothing."""
+    for place, table in enumerate(_tables(rows)):
+        if place == 0:
+            writer.add("heading", title, level=1)
+        for part in side_by_side(table):
+            writer.add_table(part, header=len(part) > 1)
+
+
+def _tables(rows: Iterable[list[str]]) -> Iterator[list[list[str]]]:
     """Runs of rows without an empty row between them."""
-    # Files often declare wrong dimensions, and openpyxl would pad or cut every row to them.
-    sheet.reset_dimensions()
     table: list[list[str]] = []
-    for row in sheet.iter_rows(values_only=True):
-        cells = [_cell_text(value) for value in row] if row else []
+    for cells in rows:
         if any(cells):
             table.append(cells)
         if table and (not any(cells) or len(table) >= _TABLE_ROWS):
@@ -117,13 +209,32 @@ def side_by_side(table: list[list[str]]) -> list[list[list[str]]]:
     return [[row for row in part if any(row)] for part in parts]
 
 
-def _cell_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.12g}"
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
+_ZEROS = re.compile(r"0+")
+_PERCENT = re.compile(r"[#,0]*0(?:\.(0+))?\\? ?%")
+
+
+def shown(value: Any, number_format: str = "General") -> str:
+    """A cell as the sheet shows it: leading zeros, shares, durations and dates; other numbers with all their digits."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case int() | float() if (percent := _PERCENT.fullmatch(number_format)) and abs(value) < 1e15:
+            return f"{value * 100:.{len(percent[1] or '')}f}%"
+        case int() | float() if _ZEROS.fullmatch(number_format) and value >= 0 and float(value).is_integer():
+            return str(int(value)).zfill(len(number_format))
+        case float():
+            return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.12g}"
+        case datetime.datetime():
+            return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
+        case datetime.timedelta():
+            return _duration(value)
     return one_line(str(value)[:_CELL_CHARACTERS])
+
+
+def _duration(value: datetime.timedelta) -> str:
+    """Hours beyond a day too, as in a time sheet."""
+    seconds = round(abs(value.total_seconds()))
+    sign = "-" if value < datetime.timedelta() else ""
+    return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

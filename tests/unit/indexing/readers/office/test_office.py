@@ -1,7 +1,10 @@
 """Word, PowerPoint, Excel and OpenDocument."""
 
+import base64
 import datetime
 import io
+import zipfile
+import zlib
 
 import openpyxl
 import pptx
@@ -16,7 +19,7 @@ from docx.oxml.ns import nsdecls
 from indexing.documents import PageStart
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits, read
-from tests.unit.indexing.readers.making import odt, read_one, slides, texts, word, workbook
+from tests.unit.indexing.readers.making import odt, read_one, slides, texts, word, workbook, zipped
 
 NUMBERED = '<a:buAutoNum xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" type="arabicPeriod"/>'
 MATH = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
@@ -238,3 +241,167 @@ def test_numbered_headings_keep_their_numbers() -> None:
             document.add_heading(text, level)
 
     assert texts(read_one(word(build), "n.docx")) == ["1. Ducks", "1.1 Mallard", "1.2 Teal", "2. Geese"]
+
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+R = 'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+
+
+def word_parts(body: str, *, slash: str = "/", **parts: tuple[str, str, str]) -> bytes:
+    """A docx of this body; `parts` are relation id -> (kind, member, content)."""
+    relations = "".join(
+        f'<Relationship Id="{identifier}" Type="http://x/{kind}" Target="{member}"/>'
+        for identifier, (kind, member, _) in parts.items()
+    )
+    members: dict[str, str | bytes] = {
+        "word/document.xml": f"<w:document {W} {R}><w:body>{body}</w:body></w:document>",
+        "word/_rels/document.xml.rels": f"<Relationships>{relations}</Relationships>",
+        **{f"word/{member}": content for _, member, content in parts.values()},
+    }
+    return zipped({name.replace("/", slash): content for name, content in members.items()})
+
+
+def paragraph(text: str, properties: str = "") -> str:
+    """A paragraph of one run."""
+    return f"<w:p><w:r>{properties}<w:t>{text}</w:t></w:r></w:p>"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (paragraph("Seen.") + paragraph("Unseen.", "<w:rPr><w:vanish/></w:rPr>"), "Seen."),
+        (paragraph("Seen.", '<w:rPr><w:vanish w:val="0"/></w:rPr>'), "Seen."),
+        ('<w:p><w:r><w:sym w:font="Wingdings" w:char="F0FE"/><w:t> Yes</w:t></w:r></w:p>', "☑ Yes"),
+        ('<w:p><w:r><w:t>90</w:t><w:sym w:font="Symbol" w:char="F0B0"/><w:t>, so</w:t></w:r></w:p>', "90°, so"),
+        ('<w:p><w:r><w:t>At</w:t><w:sym w:font="Webdings" w:char="zz"/></w:r></w:p>', "At"),
+        (
+            "<w:p><w:r><w:ruby><w:rt><w:r><w:t>とうきょう</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>東京</w:t></w:r>"
+            "</w:rubyBase></w:ruby></w:r></w:p>",
+            "東京",
+        ),
+    ],
+)
+def test_word_shows_signs_and_hides_the_hidden(body: str, text: str) -> None:
+    """Signs of symbol fonts are characters; hidden text and the readings over characters are left out."""
+    assert read_one(word_parts(body), "a.docx").text == text
+    assert read_one(word_parts(body, slash="\\"), "a.docx").text == text
+
+
+def test_word_parts_beside_the_body() -> None:
+    """Files that are shown as a part, charts, diagrams, comments, and what stands at the head of pages, once."""
+    drawing = (
+        '<w:p><w:r><w:drawing><c:chart xmlns:c="http://c" r:id="r3"/></w:drawing></w:r></w:p>'
+        '<w:p><w:r><w:drawing><d:relIds xmlns:d="http://d" r:dm="r4"/></w:drawing></w:r></w:p>'
+    )
+    chart = (
+        '<c:chartSpace xmlns:c="http://c"><c:chart><c:title><c:t>Sales</c:t></c:title><c:ser><c:tx><c:v>kg</c:v></c:tx>'
+        "<c:cat><c:v>May</c:v></c:cat><c:val><c:v>7</c:v></c:val></c:ser></c:chart></c:chartSpace>"
+    )
+    head = f"<w:hdr {W}>{paragraph('Procedure QP-4711')}</w:hdr>"
+    data = word_parts(
+        paragraph("Cover.") + '<w:altChunk r:id="r1"/>' + drawing + paragraph("End."),
+        r1=("aFChunk", "chunk.html", "<p>The warranty is 36 months.</p>"),
+        r3=("chart", "chart1.xml", chart),
+        r4=("diagramData", "data1.xml", '<d:m xmlns:d="http://d"><d:pt><d:t>Plan</d:t></d:pt></d:m>'),
+        r5=(
+            "comments",
+            "c.xml",
+            f'<w:comments {W}><w:comment w:author="Jo">{paragraph("Why?")}</w:comment></w:comments>',
+        ),
+        r6=("header", "header1.xml", head),
+        r7=("header", "header2.xml", head),
+        r8=("footer", "footer1.xml", f"<w:ftr {W}>{paragraph('17')}</w:ftr>"),
+    )
+    assert texts(read_one(data, "a.docx")) == [
+        "Cover.",
+        "The warranty is 36 months.",
+        "Sales",
+        "| kg",
+        "May | 7",
+        "Plan",
+        "End.",
+        "Comment by Jo: Why?",
+        "Procedure QP-4711",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "text"),
+    [
+        (1234, "00000", "01234"),
+        (0.25, "0%", "25%"),
+        (0.1234, "0.0%", "12.3%"),
+        (1.5, "General", "1.5"),
+        (1234.5, '#,##0.00 "EUR"', "1234.5"),
+        (datetime.timedelta(hours=26, minutes=30), "[hh]:mm:ss", "26:30:00"),
+        (True, "General", "TRUE"),
+        (10**18, "0", "1000000000000000000"),
+    ],
+)
+def test_cells_are_read_as_they_are_shown(value: object, number_format: str, text: str) -> None:
+    """Leading zeros, shares and durations; of other numbers all digits."""
+    book = openpyxl.Workbook()
+    book.active["A1"] = value
+    book.active["A1"].number_format = number_format
+    file = io.BytesIO()
+    book.save(file)
+    assert texts(read_one(file.getvalue(), "a.xlsx"))[-1] == text
+
+
+def test_formulas_that_were_never_computed_are_said() -> None:
+    """Programs write formulas without values: they stand as formulas, with a warning."""
+    document = read_one(workbook(S=[("a", "b"), (1, "=A2*2"), ("=SUM(A2)", None)]), "a.xlsx")
+    assert texts(document) == ["S", "a | b", "1 | =A2*2", "=SUM(A2)"]
+    assert document.warnings[0].startswith("2 formulas were never computed")
+
+
+@pytest.mark.parametrize("broken", ["<fill/>", '<fill><patternFill patternType="nonsense"/></fill>'])
+def test_a_broken_style_is_no_reason_to_refuse(broken: str) -> None:
+    """The cells are read, with their number formats."""
+    members = zipfile.ZipFile(io.BytesIO(workbook(S=[("a", "b"), (1, 2)])))
+    parts = {name: members.read(name) for name in members.namelist()}
+    parts["xl/styles.xml"] = parts["xl/styles.xml"].replace(b"<fill>", f"{broken}<fill>".encode(), 1)
+    assert texts(read_one(zipped(parts), "a.xlsx")) == ["S", "a | b", "1 | 2"]
+
+
+OLD_WORKBOOK = zlib.decompress(
+    base64.b85decode(
+        "c-rk)O=uHA6#izDZGLFdO-+SXD4}3&YcJ}hm%6r~IkiMDiU^vvdngTwthwkxt2IYa@TBxo=*3Ibi$CZ=ZyuD29t1&5^yo=Y@z7@b"
+        "=4F<qnnMG&sLZ#_o44=1nR&bO=FQH&UQU!3?srx23l1WHsuw{^olH=P_%{|v?|G8->o65h<DWt#OcU8+;z{gfNY0_0?+Ogu3qB_b"
+        "e4=s+XE9#LJE?8NDEp8V(uZN90`nw^qm#XAXFADr2h+Q3`IPA)mRw^xOtxil63h1Zz>tdK6Gji~;*kA5<TmeFvJV}2A*1-x4N<c-"
+        "G2%{VbAP9zJJ^av(7dIcyyIqbWh7|=7xCRo0pI+U`Yfg8+bb6!`Ol5=Py_i*BM8jGJHr89LJY40Qez^Mb&Ka#&<`^3i<FsExzm#l"
+        "&G~2{S4@o!ktFT@_~=Asa^}TsZCK1P4)Ru_Q)pv8!J%$Zx?Z{S_08Bs#y-uGSx(@!G{0MV1`n5I3u+u^4LirS15Ecay~4fjV!n%M"
+        "lAeI--b{yLj?A&mRo3>>I0qPS?LBpTAMvFxM;~>UKHL4oFQqFNl1uOG1@zFiGezy?HHSelC~n`9cx?N%P$}U9)6U=0L)fsC@1EMr"
+        "+OUc!vk9iPJNb5mvKI~P1>4IWFB(zyCxPqA-e_QNuzf(;*WUhqxxE_gcp#OOtkw~QhK7cQhK7cQhQ^jcs1N#pI%k;b*bq|xbylfV"
+        "^>32@7ROMat4Iga!^l(Z;(Sx_vlFK9`x2XM<Nq&|I8LLxn85`5G1GMX(y>p}KhLHcT7PZ{H9LN_89%pp{52CF$M6"
+    )
+)
+
+
+def test_sheets_of_other_programs() -> None:
+    """Excel 97 and OpenDocument: a page and a heading per sheet, a row per line."""
+    document = read_one(OLD_WORKBOOK, "parts.xls")
+    assert texts(document) == ["Parts", "Part | Price", "Bolt M8 | 0.35", "Größe | 12"]
+    assert (document.pages[0].number, document.metadata) == (1, {"sheets": ["Parts"]})
+    cells = "".join(
+        f'<table:table-row><table:table-cell office:value-type="string"><text:p>{name}</text:p></table:table-cell>'
+        f'<table:table-cell office:value-type="float" office:value="{number}"/></table:table-row>'
+        for name, number in (("Bolt", 0.35), ("Nut", 2))
+    )
+    assert texts(read_one(ods(cells), "parts.ods")) == ["Parts", "Bolt | 0.35", "Nut | 2"]
+    assert texts(read_one(ods(cells), "download")) == ["Parts", "Bolt | 0.35", "Nut | 2"]
+
+
+def ods(rows: str) -> bytes:
+    """An OpenDocument workbook of one sheet."""
+    names = " ".join(
+        f'xmlns:{prefix}="urn:oasis:names:tc:opendocument:xmlns:{prefix}:1.0"' for prefix in ("office", "text", "table")
+    )
+    content = (
+        f"<office:document-content {names}><office:body><office:spreadsheet>"
+        f'<table:table table:name="Parts">{rows}</table:table></office:spreadsheet></office:body>'
+        "</office:document-content>"
+    )
+    manifest = '<m:manifest xmlns:m="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    return zipped({"mimetype": kind, "content.xml": content, "META-INF/manifest.xml": manifest})
