@@ -91,11 +91,13 @@ class _Host:
                 self._serve()
 
     def _relay(self) -> None:
-        asyncio.run(Relay(self._found, self._write).run(_lines()))
-        self._ended = True
-        self._wanted.put(False)
-        if self._serving:
-            os.kill(os.getpid(), signal.SIGTERM)  # the service finishes what it does
+        try:
+            asyncio.run(Relay(self._found, self._write).run(_lines()))
+        finally:
+            self._ended = True
+            self._wanted.put(False)
+            if self._serving:
+                os.kill(os.getpid(), signal.SIGTERM)  # the service finishes what it does
 
     def _serve(self) -> None:
         self._serving = True
@@ -186,9 +188,7 @@ class Relay:
         headers = {**service.headers, **self._headers(message)}
         async with client.stream("POST", service.url, content=line, headers=headers) as reply:
             if reply.headers.get("content-type", "").startswith("text/event-stream"):
-                async for row in reply.aiter_lines():
-                    if row.startswith("data:") and row[5:].strip():
-                        self._answer(message, row[5:].strip().encode())
+                await self._answer_by_events(message, reply)
             elif content := await reply.aread():
                 self._answer_whole(message, reply, content)
             if message.get("method") == "initialize" and "mcp-session-id" in reply.headers:
@@ -213,6 +213,16 @@ class Relay:
         name = parameters.get(_NAMED_BY.get(method, ""))
         named = {"Mcp-Name": _header(name)} if isinstance(name, str) else {}
         return {**common, "MCP-Protocol-Version": version, "Mcp-Method": _header(method), **named}
+
+    async def _answer_by_events(self, message: dict[str, Any], reply: httpx.Response) -> None:
+        """What is told meanwhile, and the answer. An agent would wait for one that does not come."""
+        answered = False
+        async for row in reply.aiter_lines():
+            if row.startswith("data:") and (content := row[5:].strip().encode()):
+                answered = answered or "method" not in msgspec.json.decode(content, type=dict[str, Any])
+                self._answer(message, content)
+        if not answered:
+            self._fail(message.get("id"), "the service ended the response before its answer; ask again")
 
     def _answer(self, message: dict[str, Any], content: bytes) -> None:
         if message.get("method") == "initialize":

@@ -226,6 +226,19 @@ async def test_the_command_speaks_for_a_key_to_another_machine(keyed: RunningSer
                 await client.list_tools()
 
 
+@ERAS
+async def test_the_command_passes_on_that_an_agent_gives_up(running: RunningServer, mode: str) -> None:
+    """Over pipes, where that is a notification; the agent's next call is served."""
+    async with speaking(running, mode, "") as client:
+        running.skip_log()
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, "answer", {"query": "1000"})
+            await anyio.to_thread.run_sync(running.wait_for, "^(asked)$")
+            group.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(running.wait_for, "^(cut short)$")
+        assert not (await client.call_tool("search", {"query": "dental"})).is_error
+
+
 @asynccontextmanager
 async def speaking(running: RunningServer, mode: str, key: str) -> AsyncIterator[Client]:
     """A client of `winnow mcp --url`."""

@@ -64,9 +64,14 @@ async def test_a_refusal_gets_the_id_of_its_request() -> None:
 
 
 async def test_events_are_lines_in_their_order() -> None:
-    """Progress first; comments and empty events are nothing."""
-    body = b': ping\r\n\r\nid: 1\r\ndata:\r\n\r\nevent: message\r\ndata: {"n": 1}\r\n\r\ndata: {"n": 2}\r\n\r\n'
-    assert await relayed(lambda _: (200, "text/event-stream", body), message("ping")) == [{"n": 1}, {"n": 2}]
+    """Progress first; comments and empty events are nothing. Without an answer the request gets an error."""
+    told, answer = message("notifications/progress", {}, None), {"jsonrpc": "2.0", "id": 1, "result": {}}
+    begun = b": ping\r\n\r\nid: 1\r\ndata:\r\n\r\nevent: message\r\ndata: %s\r\n\r\n" % json.dumps(told).encode()
+    whole = begun + b"data: %s\r\n\r\n" % json.dumps(answer).encode()
+    assert await relayed(lambda _: (200, "text/event-stream", whole), message("ping")) == [told, answer]
+    written = await relayed(lambda _: (200, "text/event-stream", begun), message("ping"))
+    assert (written[0], written[1]["id"]) == (told, 1)
+    assert "before its answer" in written[1]["error"]["message"]
 
 
 async def test_what_the_protocol_has_in_headers_is_there() -> None:
