@@ -11,10 +11,11 @@ probabilities: both begin the same answer, and which one a model prefers is an a
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from app.backends.base import Conversation, LabelScores, Scoring
+from app.backends.base import Conversation, LabelScores, Scoring, worst_of_scoring
 from app.backends.openai_compatible.messages import (
     Body,
     Choice,
@@ -25,13 +26,22 @@ from app.backends.openai_compatible.messages import (
     messages,
 )
 from app.backends.openai_compatible.wire import Wire
-from app.backends.status import NoSuchRoute
+from app.backends.status import NoSuchRoute, late
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError, UpstreamRejected
 
 _MAX_TOP = 20
 _MIN_LOGPROB = -9999.0
 """How vLLM writes minus infinity."""
+
+
+FIRST_BLOCK, MAX_BLOCK, BLOCK_TIME = 8, 25, 0.25
+"""Prompts in a request for many: before the server's pace is known, at most, and as many as take that share of the
+time. What is lost when time runs out is a request; a server that batches works on all of them at once, so that small
+ones cost it little."""
+
+MARGIN_S, MARGIN = 0.25, 0.05
+"""So long before the time is over what has come is returned: seconds at most, and a share of the time."""
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,10 +63,14 @@ class LogprobScorer:
         self._wire = wire
         self._traits = traits
         self._free = asyncio.Semaphore(concurrency)
+        self._pace_s: float | None = None  # seconds for a prompt, in a batch
         self._ids: dict[str, frozenset[str]] = {}
 
     async def score(self, prompts: Sequence[Conversation], labels: Sequence[str], timeout_s: float) -> Scoring:
-        """Raises InvalidRequest for labels that are no single tokens, or the same; UpstreamError when all failed."""
+        """What has been scored shortly before the time is over counts; the rest is None, and given up.
+
+        Raises InvalidRequest for labels that are no single tokens, or the same; UpstreamError when all failed.
+        """
         labels = [label.strip() for label in labels]
         if len(set(labels)) < len(labels) or "" in labels:
             raise InvalidRequest("labels must differ in more than white space, and none may be empty")
@@ -65,42 +79,59 @@ class LogprobScorer:
         until = _now() + timeout_s
         if self.method.by_id:
             await self._learn(labels, until)
-        if self.method.batched:
-            return await self._together(prompts, labels, until)
-        return await self._one_by_one(prompts, labels, until)
-
-    async def _together(self, prompts: Sequence[Conversation], labels: Sequence[str], until: float) -> Scoring:
-        """One request. The server rejects it when one conversation is too long: then each is sent by itself."""
-        body = self._body(labels) | {"messages": [messages(prompt) for prompt in prompts]}
+        began = _now()
+        size = self._block_size(timeout_s) if self.method.batched else 1
+        blocks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        tasks = [asyncio.create_task(self._score(block, labels, until)) for block in blocks]
         try:
-            completion = await self._wire.complete("chat/completions/batch", body, until - _now())
+            await asyncio.wait(tasks, timeout=until - _now() - min(MARGIN_S, MARGIN * timeout_s))
+        finally:
+            await _give_up(tasks)
+        return self._scoring(blocks, tasks, began)
+
+    def _block_size(self, timeout_s: float) -> int:
+        """Prompts in a request: as many as the server has scored in a part of the time, when it was last asked."""
+        if self._pace_s is None:
+            return FIRST_BLOCK
+        return max(1, min(MAX_BLOCK, int(timeout_s * BLOCK_TIME / self._pace_s)))
+
+    async def _score(self, prompts: Sequence[Conversation], labels: Sequence[str], until: float) -> "_Scored":
+        """One request. The server rejects many when one of them is too long: then each is sent by itself."""
+        body, requests = self._body(labels), 1
+        if not self.method.batched:
+            async with self._free:
+                reply = await self._wire.complete(
+                    "chat/completions", body | {"messages": messages(prompts[0])}, until - _now()
+                )
+            return _Scored([self._read(reply.choices[0], labels)], reply.tokens or TokenCount(), requests)
+        try:
+            many = body | {"messages": [messages(prompt) for prompt in prompts]}
+            completion = await self._wire.complete("chat/completions/batch", many, until - _now())
         except NoSuchRoute:
             raise
         except UpstreamRejected:
             if len(prompts) == 1:
                 raise
-            return await self._one_by_one(prompts, labels, until, requests=1)
+            return await self._one_by_one(prompts, labels, until)
         by_index = {choice.index: choice for choice in completion.choices}
-        scores = tuple(self._read(by_index.get(index), labels) for index in range(len(prompts)))
-        return self._scoring(scores, [completion])
+        scores = [self._read(by_index.get(index), labels) for index in range(len(prompts))]
+        return _Scored(scores, completion.tokens or TokenCount(), requests)
 
-    async def _one_by_one(
-        self, prompts: Sequence[Conversation], labels: Sequence[str], until: float, requests: int = 0
-    ) -> Scoring:
-        replies = await asyncio.gather(*(self._ask(prompt, labels, until) for prompt in prompts))
-        completions = [reply for reply in replies if isinstance(reply, Completion)]
-        if not completions:
+    async def _one_by_one(self, prompts: Sequence[Conversation], labels: Sequence[str], until: float) -> "_Scored":
+        async def ask(prompt: Conversation) -> Completion | UpstreamError:
+            try:
+                async with self._free:
+                    body = self._body(labels) | {"messages": messages(prompt)}
+                    return await self._wire.complete("chat/completions", body, until - _now())
+            except UpstreamError as exc:
+                return exc
+
+        replies = await asyncio.gather(*map(ask, prompts))
+        good = [reply for reply in replies if isinstance(reply, Completion)]
+        if not good:
             raise next(reply for reply in replies if isinstance(reply, UpstreamError))
-        scores = (self._read(reply.choices[0], labels) if isinstance(reply, Completion) else None for reply in replies)
-        return self._scoring(tuple(scores), completions, requests + len(prompts))
-
-    async def _ask(self, prompt: Conversation, labels: Sequence[str], until: float) -> Completion | UpstreamError:
-        body = self._body(labels) | {"messages": messages(prompt)}
-        try:
-            async with self._free:
-                return await self._wire.complete("chat/completions", body, until - _now())
-        except UpstreamError as exc:
-            return exc
+        scores = [self._read(reply.choices[0], labels) if isinstance(reply, Completion) else None for reply in replies]
+        return _Scored(scores, sum((reply.tokens or TokenCount() for reply in good), TokenCount()), 1 + len(prompts))
 
     def _body(self, labels: Sequence[str]) -> Body:
         body = base_body(self._traits, 1) | {"logprobs": True}
@@ -146,12 +177,45 @@ class LogprobScorer:
         return {label: _log_sum(logprobs) for label, logprobs in by_label.items()}
 
     def _scoring(
-        self, scores: tuple[LabelScores | None, ...], completions: Sequence[Completion], requests: int = 1
+        self, blocks: Sequence[Sequence[Conversation]], tasks: "Sequence[asyncio.Task[_Scored]]", began: float
     ) -> Scoring:
+        """All blocks together. Raises what the first one raised if nothing was scored."""
+        scores: list[LabelScores | None] = []
+        tokens, requests, failures = TokenCount(), 0, list[BaseException]()
+        for block, task in zip(blocks, tasks, strict=True):
+            failure = late(self._wire.peer) if task.cancelled() else task.exception()
+            if failure is None:
+                scored = task.result()
+                scores += scored.scores
+                tokens, requests = tokens + scored.tokens, requests + scored.requests
+            else:
+                failures.append(failure)
+                scores += [None] * len(block)
+                requests += 1
+                # What was given up has probably been read.
+                tokens += TokenCount(input=worst_of_scoring(block).input) if task.cancelled() else TokenCount()
         if not any(scores):
+            if failures:
+                raise failures[0]
             raise UpstreamBadReply(self._wire.peer.name, f"{self._wire.peer.name} reported no log-probabilities")
-        counts = (completion.tokens or TokenCount() for completion in completions)
-        return Scoring(scores=scores, tokens=sum(counts, TokenCount()), requests=requests)
+        if self.method.batched:
+            self._pace_s = (_now() - began) / sum(score is not None for score in scores)
+        return Scoring(scores=tuple(scores), tokens=tokens, requests=requests)
+
+
+class _Scored(NamedTuple):
+    """What came of one block."""
+
+    scores: list[LabelScores | None]
+    tokens: TokenCount
+    requests: int
+
+
+async def _give_up(tasks: "Sequence[asyncio.Task[_Scored]]") -> None:
+    """End those that still run, and wait until they have."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _log_sum(logprobs: Sequence[float]) -> float:

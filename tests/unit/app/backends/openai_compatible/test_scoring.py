@@ -8,6 +8,7 @@ import pytest
 
 from app.backends.base import LabelScorer, Scoring
 from app.backends.openai_compatible.adapter import OpenAICompatible
+from app.backends.openai_compatible.scoring import MAX_BLOCK, LogprobScorer
 from app.domain import TokenCount
 from app.errors import (
     InvalidRequest,
@@ -78,18 +79,40 @@ async def test_every_server_gives_the_same_scores(dialect: Dialect, lacks: froze
     assert scoring.tokens.output == 3
 
 
-async def test_vllm_scores_many_conversations_in_one_request() -> None:
-    """A hundred conversations are one request, and the labels are looked up once and for all."""
+async def test_vllm_scores_many_conversations_in_few_requests() -> None:
+    """Blocks follow its pace, as measured in the last ones; the labels are looked up once and for all."""
     server = OpenAIServer("vllm", model())
     async with server, opened(server) as adapter:
         for _ in range(2):
             prompts = [conversation(f"dental {number}") for number in range(100)]
-            scoring = await scorer_of(adapter).score(prompts, LABELS, TIMEOUT_S)
-    assert (len(scoring.scores), scoring.requests, scoring.tokens.output) == (100, 1, 100)
-    assert len(server.bodies(BATCH)) == 2
+            scoring = await scorer_of(adapter).score(prompts, LABELS, AN_HOUR)
+    assert (len(scoring.scores), scoring.requests, scoring.tokens.output) == (100, 4, 100)
+    assert [len(body["messages"]) for body in server.bodies(BATCH)] == [MAX_BLOCK] * 8
     assert (
         len(server.bodies("/tokenize")) == 2 * 2
     )  # "2" and "3", each with and without a space; the probe had the rest
+
+
+@pytest.mark.parametrize("anyio_backend", [SKIPPING_TIME])
+async def test_a_slow_server_gets_small_blocks_and_loses_one_at_most() -> None:
+    """What it has scored when time runs out counts, and what it was still at is paid for as an estimate."""
+    server = OpenAIServer("vllm", model(), slow_s=10 * AN_HOUR)
+    async with server, opened(server) as adapter:
+        scorer = scorer_of(adapter)
+        assert isinstance(scorer, LogprobScorer)
+        scorer._pace_s = AN_HOUR / 8
+        server.expect(Fault.OK, Fault.OK, Fault.SLOW_FIRST_BYTE)
+        scoring = asyncio.create_task(scorer.score([conversation("dental")] * 6, LABELS, AN_HOUR))
+        await server.until_asked(5)  # the labels' tokens come first
+        while len(server.bodies(BATCH)) < 3 or server.busy > 1:  # noqa: ASYNC110 - until all but one are answered
+            await asyncio.sleep(0.001)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SkippingLoop)
+        loop.skip(AN_HOUR)
+        reply = await scoring
+    assert [len(body["messages"]) for body in server.bodies(BATCH)] == [2, 2, 2]
+    assert sum(score is not None for score in reply.scores) == 4
+    assert reply.requests == 3
 
 
 async def test_a_batch_is_one_token_each_at_temperature_zero() -> None:
