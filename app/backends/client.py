@@ -38,6 +38,7 @@ from app.backends.resilience.hedging import hedged
 from app.backends.resilience.limits import Gate
 from app.backends.resilience.retry import retrying
 from app.backends.settings import BackendSettings, RoutingSettings
+from app.backends.status import NoSuchModel
 from app.backends.tools import ToolFallback
 from app.errors import MissingCapability, UpstreamError, UpstreamTimeout
 from app.observability.tracing import SPAN, Span, Value
@@ -281,6 +282,8 @@ class BackendClient:
         try:
             return await retrying(prepared, self.settings.retries, worth_waiting, self._random)
         except UpstreamError as exc:
+            if isinstance(exc, NoSuchModel):
+                self.discovery.forget()
             if exc.retry_after is None:
                 exc.retry_after = self._breaker.rest_s or None
             raise

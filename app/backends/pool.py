@@ -38,6 +38,7 @@ class Supervisor:
         for watch in self._watches:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*(client.discovery.close() for client in self._clients))
         self._watches = []
 
 
@@ -48,7 +49,7 @@ async def _watch(client: BackendClient) -> None:
     logged: object = None
     while True:
         try:
-            known = await _check(client, known=known)
+            known = await _check(client, known=known and client.probed is not None)
         except Exception:
             log.exception("a backend could not be checked", backend=client.name)
             known = False

@@ -51,6 +51,10 @@ class NoSuchRoute(UpstreamRejected):
     """The server does not have that endpoint."""
 
 
+class NoSuchModel(UpstreamRejected):
+    """The server does not have the model, or no longer."""
+
+
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """The server, for the texts. `models` are those that it is known to have; the hints say what to check."""
 
@@ -103,7 +107,7 @@ def _rejected(status: int, peer: Peer, reasons: Collection[Reason]) -> UpstreamR
         return PromptTooLong(name, f"the prompt is too long for the context{limit} of {name}")
     if status in (400, 404) and "no model" in reasons:
         has = f"; it has {listed(peer.models)}" if peer.models else ""
-        return UpstreamRejected(
+        return NoSuchModel(
             name, f"{name} does not have the model {peer.model!r}{has}; set another `model` in {section}"
         )
     if status in (404, 405) and "no model" not in reasons:

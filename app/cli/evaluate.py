@@ -74,6 +74,13 @@ def evaluate(
         print_json(report)
     else:
         show_report(out, report)
+    _check(report)
+
+
+def _check(report: Report) -> None:
+    from app.evaluation.evaluation import check_measured
+
+    check_measured(report)
 
 
 async def _evaluate(folder: Path, options: EvalOptions) -> Report:

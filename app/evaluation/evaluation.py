@@ -17,7 +17,7 @@ from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
 from app.evaluation.metrics import figure, gain, gate
 from app.evaluation.models import BackendReport, EvalOptions, Fate, Report
-from app.evaluation.records import UNCOMPARED, Outcome, answer_record, fate_of, measures_of, search_outcome
+from app.evaluation.records import DEGRADED, UNCOMPARED, Outcome, answer_record, fate_of, measures_of, search_outcome
 from app.evaluation.runner import (
     Journal,
     ShowProgress,
@@ -48,6 +48,14 @@ class NotServed(WinnowError):
     def __init__(self, code: str) -> None:
         super().__init__(f"the backend did not rank: {code}")
         self.code = code
+
+
+MOST_DEGRADED = 0.5
+"""The share of degraded results above which figures are retrieval's rather than a model's."""
+
+
+class NotMeasured(WinnowError):
+    """The figures of a backend are not its own."""
 
 
 async def evaluate(
@@ -90,6 +98,24 @@ async def evaluate(
         backends=tuple(_reports(outcomes, questions, grades, options)),
         notes=notes,
     )
+
+
+def check_measured(report: Report) -> None:
+    """Raise NotMeasured for a backend that was never asked, or whose results are retrieval's for the most part.
+
+    The report has its figures all the same, which look like those of a model that does no harm.
+    """
+    hint = (
+        "is its server up and quick enough for `deadline_ms` of [ranking], and is the model trusted (`winnow doctor`)?"
+    )
+    for backend in report.backends:
+        if backend.backend == BASELINE:
+            continue
+        if not backend.requests:
+            raise NotMeasured(f"{backend.backend} was never asked, and its figures are not its own; {hint}")
+        if (degraded := backend.measures.get(DEGRADED)) and degraded.mean > MOST_DEGRADED:
+            share = f"{degraded.mean:.0%} of the results of {backend.backend}"
+            raise NotMeasured(f"{share} are degraded, and its figures are not its own; {hint}")
 
 
 def _questions(data: DataSet, options: EvalOptions) -> dict[str, EvalQuestion]:

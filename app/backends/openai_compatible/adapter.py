@@ -19,7 +19,7 @@ from app.backends.openai_compatible.messages import (
 from app.backends.openai_compatible.probing import probed
 from app.backends.openai_compatible.wire import Wire
 from app.backends.settings import BackendSettings
-from app.backends.status import NoSuchRoute
+from app.backends.status import NoSuchModel, NoSuchRoute, listed
 from app.domain import TokenCount
 from app.errors import ConfigError, Refused, UpstreamBadReply, UpstreamError, UpstreamUnavailable
 
@@ -94,11 +94,16 @@ class OpenAICompatible:
         return result
 
     async def ping(self, timeout_s: float) -> None:
-        """GET /v1/models. A server that has no such endpoint is there all the same."""
+        """GET /v1/models. A server that has no such endpoint is there all the same; raises NoSuchModel."""
         try:
-            await self._wire.get("models", "data", tuple[Model, ...], timeout_s, ())
+            served = await self._wire.get("models", "data", tuple[Model, ...], timeout_s, ())
         except NoSuchRoute:
             return
+        wanted = self._traits.model if self._traits else None
+        names = tuple(model.id for model in served)
+        if names and wanted and not {wanted, f"{wanted}:latest"} & set(names):
+            name = self._name
+            raise NoSuchModel(name, f"{name} does not have the model {wanted!r}; it has {listed(names)}")
 
     async def aclose(self) -> None:
         """Close the connections."""

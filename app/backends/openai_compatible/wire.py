@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, AsyncStream, Omit
 from app.backends.openai_compatible.errors import FOREIGN, named_error, translated
 from app.backends.openai_compatible.messages import Completion
 from app.backends.settings import BackendSettings
-from app.backends.status import Peer
+from app.backends.status import NoSuchModel, Peer
 from app.domain import TokenCount
 from app.errors import InvalidRequest, UpstreamBadReply, UpstreamError
 from app.observability.tracing import trace_headers
@@ -42,6 +42,8 @@ class Wire:
 
     def __init__(self, name: str, settings: BackendSettings, url: str) -> None:
         self.peer = Peer(name=name, model=settings.model)
+        self._any_model = settings.model is None
+        self._answers_as: str | None = None  # the model that replies named, where none is configured
         self.root = url.rstrip("/").removesuffix("/v1")
         self._connect_s = settings.connect_timeout_s
         self._http = httpx2.AsyncClient(
@@ -124,9 +126,16 @@ class Wire:
             await chunks.close()
 
     def check(self, completion: Completion, tokens: TokenCount | None = None) -> None:
-        """Raise the error that a gateway sent with a status of 200."""
+        """Raise the error that a gateway sent with a status of 200, and NoSuchModel if another model replies than did.
+
+        Servers such as llama.cpp's ignore the name in a request: one that was restarted replies with what it has now.
+        """
         if completion.failure:
             raise named_error(completion.failure, self.peer, tokens)
+        if self._any_model and isinstance(completion.model, str):
+            before, self._answers_as = self._answers_as, completion.model
+            if before not in (None, completion.model):
+                raise NoSuchModel(self.peer.name, f"{self.peer.name} has another model than before", tokens=tokens)
 
     async def aclose(self) -> None:
         """Close the connections."""

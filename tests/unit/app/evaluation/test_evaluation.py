@@ -13,7 +13,7 @@ from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import BackendUse, Fallback
 from app.errors import BudgetExceeded, InvalidRequest, MissingCapability, UnknownBackend
 from app.evaluation.data import DataSet
-from app.evaluation.evaluation import NotServed, check_served, evaluate, limit_of
+from app.evaluation.evaluation import NotMeasured, NotServed, check_measured, check_served, evaluate, limit_of
 from app.evaluation.models import BackendReport, EvalOptions, EvaluationProgress, Fate, Report
 from app.evaluation.runner import ShowProgress, index_documents, show_nothing
 from indexing.errors import CollectionNotFound
@@ -213,6 +213,10 @@ async def test_a_timeout_is_a_part_of_the_figures(tmp_path: Path) -> None:
     none, gemma = found.backends
     assert means(gemma)["degraded"] == 1.0
     assert gemma.measures["nDCG@10"] == none.measures["nDCG@10"]
+    with pytest.raises(NotMeasured, match="100% of the results of gemma are degraded"):
+        check_measured(msgspec.structs.replace(found, backends=(none, msgspec.structs.replace(gemma, requests=1))))
+    with pytest.raises(NotMeasured, match="gemma was never asked"):
+        check_measured(msgspec.structs.replace(found, backends=(none, msgspec.structs.replace(gemma, requests=0))))
 
 
 async def test_a_spent_budget_ends_the_run(tmp_path: Path) -> None:

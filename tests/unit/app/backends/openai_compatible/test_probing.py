@@ -1,13 +1,16 @@
 """What the adapter finds out about an OpenAI-style server."""
 
+import msgspec
 import pytest
 
 from app.backends.base import Probed
+from app.backends.openai_compatible.messages import Model
+from app.backends.status import NoSuchModel
 from app.errors import UpstreamRejected, UpstreamUnavailable
 from tests.fakes.faults import Fault
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import Dialect, OpenAIServer
-from tests.unit.app.backends.openai_compatible.opening import TIMEOUT_S, asking, opened
+from tests.unit.app.backends.openai_compatible.opening import TIMEOUT_S, asking, collected, opened
 
 pytestmark = pytest.mark.anyio
 DIALECTS = pytest.mark.parametrize("dialect", ["vllm", "ollama", "openai"])
@@ -194,3 +197,35 @@ async def test_an_older_server_is_given_its_own_name_for_the_limit() -> None:
         async with server, opened(server) as adapter:
             await adapter.complete(asking(max_output_tokens=3), TIMEOUT_S)
         assert server.bodies()[0][name] == 3
+
+
+async def test_a_server_that_replies_with_another_model_is_found_out() -> None:
+    """llama.cpp's ignores the name in a request: after a restart it replies with what it has now."""
+    server = OpenAIServer("openai", model=FakeModel(name="one"), others=("two",))
+    async with server, opened(server) as adapter:
+        await adapter.complete(asking(), TIMEOUT_S)
+        adapter._traits = msgspec.structs.replace(adapter._known(), model="two")
+        for call in (adapter.complete(asking(), TIMEOUT_S), collected(adapter, asking())):
+            adapter._wire._answers_as = "one"
+            with pytest.raises(NoSuchModel, match="has another model"):
+                await call
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "ollama", "openai"])
+async def test_a_ping_notices_that_the_model_is_gone(dialect: Dialect) -> None:
+    """So `winnow doctor` says what /backends says; a model that needs no tag is there."""
+    server = OpenAIServer(dialect, model=FakeModel(name="tiny:latest"))
+    async with server, opened(server, probe=False, model="tiny") as adapter:
+        await adapter.ping(TIMEOUT_S)
+    async with server, opened(server, probe=False, model="huge") as adapter:
+        with pytest.raises(NoSuchModel, match="'huge'; it has tiny:latest"):
+            await adapter.ping(TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("extra", "context"),
+    [({"meta": {"n_ctx": 2048}}, 2048), ({"context_length": 8192}, 8192), ({"max_model_len": 512}, 512), ({}, None)],
+)
+def test_the_context_is_read_where_each_server_says_it(extra: dict[str, object], context: int | None) -> None:
+    """Of llama.cpp, OpenRouter, vLLM, and of one that does not say."""
+    assert msgspec.convert({"id": "m", **extra}, Model).context_tokens == context
