@@ -72,6 +72,13 @@ ATTACKS: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/retrieval"): {
         "json": {"question": QUESTION, "dataset_ids": ["shared"], "document_ids": [f"{CANARY}-1", "theirs"]}
     },
+    ("POST", "/api/v1/datasets/search"): {
+        "json": {"question": QUESTION, "dataset_ids": ["shared"], "doc_ids": [f"{CANARY}-1", "theirs"]}
+    },
+    ("POST", "/api/v1/datasets/x/search"): {
+        "path": "/api/v1/datasets/shared/search",
+        "json": {"question": QUESTION, "doc_ids": [f"{CANARY}-1", "theirs"]},
+    },
     ("POST", "/api/v1/dify/retrieval"): {"json": {"knowledge_id": "shared", "query": QUESTION}},
     ("GET", "/api/v1/dify/retrieval"): {"params": {"knowledge_id": "shared", "query": QUESTION}},
     ("GET", "/api/v1/dify/retrieval/health"): {},

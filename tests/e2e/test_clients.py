@@ -201,12 +201,26 @@ CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/rerank",
         {"top_n": 3, "return_documents": False, "max_chunks_per_doc": 1024, "overlap_tokens": 80},
     ),
+    "RAGFlow in Go, VLLM, LocalAI and Jina": ("/v1/rerank", {"top_n": 3}),
+    "RAGFlow in Go, OpenAI-API-Compatible": ("/v1/rerank/", {"top_n": 3}),
+    "RAGFlow in Go, Cohere": ("/v2/rerank", {"top_n": 3}),
     "Dify, a call": ("/v1/rerank", {"top_n": 3, "return_documents": True}),
     "Dify, its validation": ("/v1/rerank", {"top_n": None, "return_documents": True}),
     "Open WebUI": ("/v1/rerank", {"top_n": 3}),
     "LightRAG, cohere": ("/v2/rerank", {"top_n": 3, "return_documents": False}),
     "FastGPT": ("/v1/rerank", {}),
 }
+
+
+def test_ragflow_in_go_lists_and_embeds(url: str) -> None:
+    """Its GET has a JSON body, and its embeddings neither an encoding nor an order of their own."""
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    listed = httpx.request("GET", f"{url}/v1/models", content=b"{}", headers=headers).json()
+    assert {MODEL, "winnow-embed"} <= {one["id"] for one in listed["data"]}
+    sent = {"model": "winnow-embed", "input": ["test", "b"]}
+    reply = httpx.post(f"{url}/v1/embeddings", json=sent, headers=headers).json()
+    assert [one["index"] for one in reply["data"]] == [0, 1]
+    assert len(reply["data"][0]["embedding"]) > 1
 
 
 @pytest.mark.parametrize("product", CAPTURED)

@@ -19,6 +19,7 @@ from app.api.compat.openwebui import openwebui_process, openwebui_search
 from app.api.compat.ragflow.chat import ragflow_chat
 from app.api.compat.ragflow.datasets import ragflow_datasets, ragflow_documents
 from app.api.compat.ragflow.retrieval import (
+    ragflow_dataset_search,
     ragflow_dify_health,
     ragflow_dify_retrieval,
     ragflow_dify_retrieval_by_get,
@@ -50,6 +51,7 @@ compatibility = Router(
         show_vector_store_file,
         dify_retrieval,
         ragflow_retrieval,
+        ragflow_dataset_search,
         ragflow_dify_retrieval,
         ragflow_dify_retrieval_by_get,
         ragflow_dify_health,

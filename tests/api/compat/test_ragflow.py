@@ -358,3 +358,32 @@ async def test_chinese_words_are_marked(client: httpx.AsyncClient, services: Ser
     reply = await ask(client, question="牙科保险何时开始", dataset_ids=["chinese"], highlight=True)
     [chunk] = reply["data"]["chunks"]
     assert chunk["highlight"] == "<em>牙科保险</em>从第一天<em>开始</em>。"
+
+
+async def test_the_search_of_the_server_in_go(client: httpx.AsyncClient, manuals: str) -> None:
+    """Of datasets or of one, in its words for ids, sizes and metadata; an empty question is refused."""
+    body = {"question": "water", "size": 2, "top_k": 1024, "use_kg": False, "similarity_threshold": 0.0}
+    several = (await client.post("/api/v1/datasets/search", json={**body, "dataset_ids": [manuals]})).json()
+    one = (await client.post(f"/api/v1/datasets/{manuals}/search", json=body)).json()
+    assert several == one
+    assert (one["code"], len(one["data"]["chunks"]), one["data"]["labels"]) == (0, 2, None)
+    chunk = one["data"]["chunks"][0]
+    assert chunk["content_with_weight"] == chunk["content"]
+    assert (chunk["chunk_id"], chunk["doc_id"], chunk["docnm_kwd"]) == (
+        chunk["id"],
+        chunk["document_id"],
+        chunk["document_keyword"],
+    )
+    manual = {"method": "manual", "logic": "and", "manual": [{"key": "author", "op": "=", "value": "bob"}]}
+    narrowed = [{"meta_data_filter": manual}, {"doc_ids": ["pump"]}]
+    for fields in narrowed:
+        reply = (await client.post(f"/api/v1/datasets/{manuals}/search", json={**body, **fields})).json()
+        assert [found["doc_id"] for found in reply["data"]["chunks"]] == ["pump"]
+    for fields, says in (
+        ({"question": " "}, "question is required"),
+        ({"meta_data_filter": {"method": "manual", "manual": [{"op": 7}]}}, "key, op and value"),
+    ):
+        refused = (await client.post(f"/api/v1/datasets/{manuals}/search", json={**body, **fields})).json()
+        assert refused["code"] == 102
+        assert says in refused["message"]
+    assert (await client.post("/api/v1/datasets/search", json=body)).json()["code"] == 102

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
-from litestar.params import FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from app.api.compat.dify import DifyRequest, RetrievalSetting, find_records
@@ -17,7 +17,7 @@ from app.api.request import BodyRequest, Injected, caller_of, while_connected
 from app.api.schemas import MAX_CANDIDATES
 from app.backends.client import BackendClient
 from app.domain import Hit, Mode, Query, RankingOptions, SearchResult
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, pointing_at
 from app.services.model_ids import ModelNames, split_backend
 from app.services.search import Searcher
 from app.text.languages import detect_language
@@ -148,6 +148,45 @@ class RetrievalRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.dataset_ids
 
 
+class DatasetSearch(RetrievalRequest, frozen=True, kw_only=True):
+    """POST /api/v1/datasets/search, which RAGFlow's server in Go has in the place of /api/v1/retrieval.
+
+    Of `meta_data_filter` the conditions of the method "manual" are applied; the others have a model choose them.
+    """
+
+    size: int | None = None
+    doc_ids: Annotated[list[str], Meta(max_length=MAX_DOCUMENT_IDS)] | None = None
+    meta_data_filter: dict[str, Any] | None = None
+
+    def to_request(self, dataset: str | None = None) -> RetrievalRequest:
+        """In the words of /api/v1/retrieval. Raises InvalidRequest."""
+        given = {name: getattr(self, name) for name in RetrievalRequest.__struct_fields__}
+        condition = self.metadata_condition or _manual(self.meta_data_filter or {})
+        return RetrievalRequest(
+            **{
+                **given,
+                "dataset_ids": self.dataset_ids if dataset is None else [dataset],
+                "document_ids": self.document_ids or self.doc_ids,
+                "page_size": self.size if self.page_size is None else self.page_size,
+                "metadata_condition": condition,
+            }
+        )
+
+
+def _manual(chosen: Mapping[str, Any]) -> MetadataCondition | None:
+    if chosen.get("method") != "manual":
+        return None
+    parts = [
+        {"name": part.get("key"), "comparison_operator": part.get("op"), "value": part.get("value")}
+        for part in chosen.get("manual") or []
+        if isinstance(part, Mapping)
+    ]
+    try:
+        return msgspec.convert({"conditions": parts, "logic": chosen.get("logic")}, MetadataCondition)
+    except msgspec.ValidationError as exc:
+        raise pointing_at("/meta_data_filter/manual", "expected a list of objects with key, op and value") from exc
+
+
 @post(
     "/api/v1/retrieval",
     dto=LenientJSON[RetrievalRequest],
@@ -167,6 +206,50 @@ async def ragflow_retrieval(
 
     `message` is there if something did not go as requested.
     """
+    return await _retrieve(request, data, searcher, names, clients)
+
+
+@post(
+    ["/api/v1/datasets/search", "/api/v1/datasets/{dataset_id:str}/search"],
+    dto=LenientJSON[DatasetSearch],
+    return_dto=None,
+    status_code=200,
+    exception_handlers=shaped(ragflow_error),
+    opt={"scope": "search"},
+)
+async def ragflow_dataset_search(
+    request: BodyRequest,
+    data: JSONBody[DatasetSearch],
+    searcher: Injected[Searcher],
+    names: Injected[ModelNames],
+    clients: Injected[Mapping[str, BackendClient]],
+    dataset_id: FromPath[str | None] = None,
+) -> dict[str, Any]:
+    """The same, of one dataset or several, with the chunks' names that this call has; an empty question is refused."""
+    if not (data.question or "").strip():
+        raise InvalidRequest("question is required")
+    reply = await _retrieve(request, data.to_request(dataset_id), searcher, names, clients)
+    chunks = [
+        {
+            **chunk,
+            "chunk_id": chunk["id"],
+            "content_with_weight": chunk["content"],
+            "doc_id": chunk["document_id"],
+            "docnm_kwd": chunk["document_name"],
+            "important_kwd": [],
+        }
+        for chunk in reply["data"]["chunks"]
+    ]
+    return {**reply, "data": {**reply["data"], "chunks": chunks, "labels": None}}
+
+
+async def _retrieve(
+    request: BodyRequest,
+    data: RetrievalRequest,
+    searcher: Searcher,
+    names: ModelNames,
+    clients: Mapping[str, BackendClient],
+) -> dict[str, Any]:
     backend, warning = names.ranking_backend(data.rerank_id or "", clients.values(), caller_of(request))
     queries = data.queries(backend)
     if not queries[0].text:
