@@ -99,7 +99,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """A passage as a search returns it. `score` in [0,1]. `ranked_by` is a backend's name, or "none". `tenant`: whose
-    document it is, where it belongs to one.
+    document it is, where it belongs to one. It begins on `page` and ends on `page_end`, where there are pages.
     """
 
     id: str
@@ -109,6 +109,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     source: str
     page: int | None
+    page_end: int | None = None
     heading: tuple[str, ...]
     start: int
     end: int
@@ -283,8 +284,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
     """A marker in the answer and what it stands for.
 
-    `quote` is the stored text at [start, end) of the document, and begins on `page`; [answer_start, answer_end) is the
-    sentence of the answer that carries the marker, without the marker.
+    `quote` is the stored text at [start, end) of the document, from `page` to `page_end`; [answer_start, answer_end) is
+    the sentence of the answer that carries the marker, without the marker.
     """
 
     marker: int
@@ -292,6 +293,7 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True):
     document_id: str
     source: str
     page: int | None
+    page_end: int | None = None
     start: int
     end: int
     quote: str

@@ -163,6 +163,11 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()
 
     @property
+    def page_end(self) -> int | None:
+        """The page on which it ends, if there are pages."""
+        return self.later_pages[-1].number if self.later_pages else self.page
+
+    @property
     def key(self) -> str:
         """The `document_key` of its document."""
         return document_key(self.tenant, self.document_id)

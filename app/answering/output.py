@@ -180,7 +180,7 @@ def readable(sentence: str) -> str:
 def citation_of(marker: int, hit: Hit, cited: Span, stated: Span, *, verified: bool = True) -> Citation:
     """A citation that quotes the passage. `cited` are offsets in the passage's text, `stated` in the answer's.
 
-    Its page is the one on which the passage begins; `app.services.answer` replaces it by that of the quote.
+    Its pages are those of the passage; `app.services.answer` replaces them by those of the quote.
     """
     return Citation(
         marker=marker,
@@ -188,6 +188,7 @@ def citation_of(marker: int, hit: Hit, cited: Span, stated: Span, *, verified: b
         document_id=hit.document_id,
         source=hit.source,
         page=hit.page,
+        page_end=hit.page_end,
         start=hit.start + cited.start,
         end=hit.start + cited.end,
         quote=(hit.text or "")[cited.start : cited.end],

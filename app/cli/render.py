@@ -277,9 +277,17 @@ def show_sources(console: Console, answer: dict[str, Any]) -> None:
     _show_notes(console, answer)
 
 
+def _pages(place: dict[str, Any]) -> str:
+    """The pages of a hit or a citation; "" where there are none."""
+    first, last = place["page"], place.get("page_end")
+    if not first:
+        return ""
+    return f", page {first}" if last in (None, first) else f", pages {first}-{last}"
+
+
 def _hit_header(number: int, hit: dict[str, Any]) -> Text:
     source = hit["source"] or hit["document_id"]
-    page = f", page {hit['page']}" if hit["page"] else ""
+    page = _pages(hit)
     path = f"  {_flat(' > '.join(hit['heading']))}" if hit["heading"] else ""
     return Text.assemble(
         (f"{number}. ", "cyan"),
@@ -298,7 +306,7 @@ def _by_marker(citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _source_header(citation: dict[str, Any]) -> Text:
-    page = f", page {citation['page']}" if citation["page"] else ""
+    page = _pages(citation)
     source = _flat(f"{citation['source'] or citation['document_id']}{page}")
     span = f"  characters {citation['start']}-{citation['end']}"
     doubt = "" if citation["verified"] else "  does not fully support the statement"

@@ -499,9 +499,10 @@ def _visible(hits: tuple[Hit, ...], question: Question) -> tuple[Hit, ...]:
 
 
 def _with_page(citation: Citation, later_pages: LaterPages) -> Citation:
-    """The citation with the page on which its quote begins."""
-    page = page_at(later_pages.get(citation.result_id, ()), citation.start, citation.page)
-    return msgspec.structs.replace(citation, page=page)
+    """The citation with the pages on which its quote begins and ends."""
+    later = later_pages.get(citation.result_id, ())
+    page, page_end = (page_at(later, place, citation.page) for place in (citation.start, citation.end - 1))
+    return msgspec.structs.replace(citation, page=page, page_end=page_end)
 
 
 def _timings(result: SearchResult, watch: Stopwatch) -> dict[str, float]:

@@ -41,12 +41,13 @@ class DocumentList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PassageRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage: [start, end) of the document's text, the page on which it starts, the headings above it."""
+    """A passage: [start, end) of the document's text, the pages on which it begins and ends, the headings above it."""
 
     id: str
     start: int
     end: int
     page: int | None
+    page_end: int | None
     heading: tuple[str, ...]
 
 
@@ -98,7 +99,12 @@ async def show_document(
         metadata=dict(passages[0].metadata) if passages else {},
         ranges=[
             PassageRange(
-                id=passage.id, start=passage.start, end=passage.end, page=passage.page, heading=passage.heading
+                id=passage.id,
+                start=passage.start,
+                end=passage.end,
+                page=passage.page,
+                page_end=passage.page_end,
+                heading=passage.heading,
             )
             for passage in passages
         ],

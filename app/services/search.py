@@ -329,6 +329,7 @@ def _hit(candidate: Candidate, ranked: Ranked, query: Query, used: str) -> Hit:
         title=passage.title,
         source=passage.source,
         page=passage.page,
+        page_end=passage.page_end,
         heading=passage.heading,
         start=passage.start,
         end=passage.end,

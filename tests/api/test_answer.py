@@ -173,7 +173,8 @@ async def test_a_citation_names_the_page_on_which_its_quote_begins(settings: Set
         events = read_events((await client.post("/answer", json={**question, "min_relevance": 0, "stream": True})).text)
         reply = (await client.post("/v1/chat/completions", json=chat)).json()
     [hit], [citation] = whole["results"], whole["citations"]
-    assert (hit["page"], citation["page"], citation["quote"]) == (1, 2, lines[1])
+    assert (hit["page"], hit["page_end"]) == (1, 3)
+    assert (citation["page"], citation["page_end"], citation["quote"]) == (2, 2, lines[1])
     assert "later_pages" not in hit
     assert [told for _, name, told in events if name == "citation"] == whole["citations"]
     [annotation] = reply["choices"][0]["message"]["annotations"]

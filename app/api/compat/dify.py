@@ -110,6 +110,7 @@ def _record(hit: Hit) -> dict[str, Any]:
         "document_id": hit.document_id,
         "source": hit.source,
         "page": hit.page,
+        "page_end": hit.page_end,
         "heading": " > ".join(hit.heading),
         "start": hit.start,
         "end": hit.end,

@@ -35,7 +35,8 @@ export function highest(results) {
 
 /** Where a passage stands: source, page, headings. */
 export function placeOf(hit) {
-  const parts = [sourceOf(hit.source), hit.page ? t("page", { page: hit.page }) : null, hit.heading?.join(" › ")];
+  const pages = hit.page_end > hit.page ? `${hit.page}–${hit.page_end}` : hit.page;
+  const parts = [sourceOf(hit.source), hit.page ? t("page", { page: pages }) : null, hit.heading?.join(" › ")];
   return parts.filter(Boolean).flatMap((part, index) => (index ? [" · ", part] : [part]));
 }
 

@@ -54,6 +54,7 @@ def chunk_of(hit: Hit, collection: str, question_terms: frozenset[str], *, mark:
     text = hit.text or ""
     meaning = hit.scores.grade if hit.scores.grade is not None else hit.scores.dense
     name = file_of(hit)
+    pages = {} if hit.page is None else {"page": hit.page, "page_end": hit.page_end}
     return {
         "id": hit.id,
         "content": text,
@@ -65,7 +66,7 @@ def chunk_of(hit: Hit, collection: str, question_terms: frozenset[str], *, mark:
         "similarity": hit.score,
         "vector_similarity": within(0.0, meaning or 0.0, 1.0),
         "term_similarity": share(question_terms, text),
-        "document_metadata": {**hit.metadata, **({} if hit.page is None else {"page": hit.page})},
+        "document_metadata": {**hit.metadata, **pages},
         **({"highlight": highlighted(question_terms, text)} if mark else {}),
         # What RAGFlow's clients read and nothing here fills.
         "positions": [],

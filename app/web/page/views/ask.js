@@ -215,7 +215,7 @@ class Turn {
       "li",
       {},
       el("button.quote", { type: "button", onclick: () => this.#open(citation) }, label, el("q", { dir: "auto" }, citation.quote)),
-      el("p.place", {}, placeOf({ ...hit, page: citation.page }), " · ", t(citation.verified ? `support.${citation.support}` : "support.none"), flagsOf(hit.flags)),
+      el("p.place", {}, placeOf({ ...hit, page: citation.page, page_end: citation.page_end }), " · ", t(citation.verified ? `support.${citation.support}` : "support.none"), flagsOf(hit.flags)),
     );
   }
 

@@ -181,6 +181,13 @@ def test_results_are_numbered_with_place_and_heading() -> None:
     assert len(snippet) == 324
 
 
+def test_a_result_over_several_pages_names_the_first_and_the_last() -> None:
+    """A passage may go on over a page's end."""
+    on = console(width=60)
+    show_results(on, {**NOTES, "query": "dental", "results": [{**HIT, "page_end": 5}]})
+    assert "handbook.pdf, pages 3-5" in shown(on)
+
+
 def test_nothing_found_is_said() -> None:
     """An empty list is no silence."""
     on = console()
