@@ -86,6 +86,8 @@ class ModelCalls:
         self._grader, self._cache = grader, cache
         self._query, self._fence = query, fence
         self._most = most
+        self.unexamined: list[WinnowError] = []
+        """Why controls were not graded."""
         # What another tenant asked must not show in the time and the cost of this one.
         owner = (f"tenant {tenant}",) if tenant else ()
         self._key_parts = (grader.name, grader.model, PROMPT_VERSION, " ".join(query.split()), *owner)
@@ -187,7 +189,7 @@ class ModelCalls:
                 group.create_task(decide(block))
 
     async def _examine(self, topic: Topic, fence: str, stats: CallStats) -> TopicReading | None:
-        """A failure is not recorded: the passages of the ranking show whether the grader fails."""
+        """None if it failed."""
         texts = (*topic.answers, *topic.others)
         passages = [Ranked(id=str(number), prior=0.0, text=text) for number, text in enumerate(texts)]
         scoreboard = Scoreboard(passages, Calibration())
@@ -198,6 +200,7 @@ class ModelCalls:
         stats.cache_misses += scoreboard.stats.cache_misses
         grades = scoreboard.grades()
         if not grades or scoreboard.stats.failures:
+            self.unexamined += scoreboard.stats.failures
             return None
         xs = [meant_log_odds(grades[passage.id]) if passage.id in grades else 0.0 for passage in passages]
         return TopicReading(answers=tuple(xs[: len(topic.answers)]), others=tuple(xs[len(topic.answers) :]))

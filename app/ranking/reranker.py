@@ -189,11 +189,15 @@ class _Run:
         return self._book is not None and not self._book.next_topics(self._owner)
 
     def believe(self, least: float = MIN_TRUST) -> None:
-        """Raises UpstreamUntrusted if the model's grades are known to say less than that."""
-        if self.scoreboard.trust < least:
-            raise UpstreamUntrusted(
-                self.grader.name, f"the grades of {self.grader.name} do not tell answers from other passages"
-            )
+        """Raises UpstreamUntrusted unless the model's grades are known to say that much."""
+        if self.scoreboard.trust >= least:
+            return
+        name = self.grader.name
+        if self._book is not None and not self._book.record(self._owner).readings:
+            if self.calls.unexamined:
+                raise self.calls.unexamined[0]
+            raise UpstreamUntrusted(name, f"{name} has not graded the controls yet")
+        raise UpstreamUntrusted(name, f"the grades of {name} do not tell answers from other passages")
 
     def _weigh(self) -> None:
         if self._book is not None:
@@ -240,7 +244,8 @@ class GradedRun(_Run):
         first = self.settings.first_read if self.task.strategy == "auto" else len(self.readable)
         with self.stats.round():
             await asyncio.gather(self.calls.grade(self.readable[:first], self.scoreboard), self.examine())
-        self.believe()
+        if self.has_results:
+            self.believe()
         if self.task.later is not None:
             self.scoreboard.improve(await asyncio.shield(self.task.later))
             self.readable = self.scoreboard.passages

@@ -30,16 +30,13 @@ TOPICS_AT_ONCE = 3
 """Asked about beside one ranking: less than a tenth of what reading 50 passages costs."""
 
 FULL_SLOPE = 0.5
-CHANCE, SURE = 2.0, 4.0
+CHANCE, SURE = 2.5, 4.0
 
 MIN_TRUST = 0.1
 """Below it a model's grades are worth less than the order of retrieval, which then stays."""
 
 MUCH_TRUST = 0.5
 """Below it a model is not asked for more than grades."""
-
-UNKNOWN = 0.1
-"""The trust in a model that was not asked about any topic yet."""
 
 _MIN_DEVIATION = 0.5
 """Of x: with few readings, that all are alike is no proof."""
@@ -86,11 +83,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def trust(self) -> float:
-        """In [0,1]; 0 if its grades tell nothing."""
+        """In [0,1]; 0 if its grades tell nothing, and as long as nothing is known of them."""
         answers = [x for reading in self.readings.values() for x in reading.answers]
         others = [x for reading in self.readings.values() for x in reading.others]
-        if not self.readings:
-            return UNKNOWN
         if len(answers) < 2 or len(others) < 2:
             return 0.0
         apart = statistics.fmean(answers) - statistics.fmean(others)

@@ -1,5 +1,6 @@
 """How far models are believed: from controls to trust, and from trust to rankings."""
 
+import asyncio
 import json
 import random
 import re
@@ -19,7 +20,6 @@ from app.ranking.trust import (
     MIN_TRUST,
     TOPICS_AT_ONCE,
     TRUST_FILE,
-    UNKNOWN,
     Owner,
     Record,
     TopicReading,
@@ -32,6 +32,7 @@ from tests.fakes.virtual_time import run
 
 OWNER: Owner = ("gemma", "gemma-3", PROMPT_VERSION, "scorer")
 WAYS: tuple[Way, ...] = ("scorer", "judge")
+STRATEGIES: tuple[Strategy, ...] = ("auto", "graded", "duel", "pointwise", "listwise")
 
 ANSWERS_OF = {topic: frozenset(topic.answers) for topic in topics()}
 
@@ -97,11 +98,17 @@ BELIEVED = {"calibrations": {("gemma-3", PROMPT_VERSION): Calibration()}}
 LAST_IS_BEST = {f"p{number}": number / 9 for number in range(9)}
 
 
-def rank(reader: ScriptedReader, book: TrustBook, strategy: Strategy = "graded", **settings: object) -> Ranking:
+def rank(
+    reader: ScriptedReader,
+    book: TrustBook,
+    strategy: Strategy = "graded",
+    cache: ScoreCache | None = None,
+    **settings: object,
+) -> Ranking:
     """The last ones by retrieval are the best for the model."""
 
     async def ranked() -> Ranking:
-        reranker = Reranker(ScoreCache(1000), trust=book, **settings)  # type: ignore[arg-type]
+        reranker = Reranker(cache or ScoreCache(1000), trust=book, **settings)  # type: ignore[arg-type]
         task = RankingTask(query="what is told?", candidates=falling(9), strategy=strategy)
         try:
             return await reranker.rank(task, reader, Deadline(10.0))
@@ -137,11 +144,11 @@ def test_controls_are_balanced_and_do_not_give_themselves_away() -> None:
 
 
 def test_who_knows_is_trusted_in_full_and_who_does_not_not_at_all() -> None:
-    """Knowing all is 1; turning all around, and saying 3 to all, 0; nothing known, a little."""
+    """Knowing all is 1; turning all around, and saying 3 to all, 0, and so is knowing nothing of it."""
     assert record_of(knowing).trust == 1.0
     assert record_of(inverted).trust == 0.0
     assert record_of(flattering).trust == 0.0
-    assert Record().trust == UNKNOWN
+    assert Record().trust == 0.0
 
 
 def test_coins_are_hardly_ever_trusted() -> None:
@@ -175,7 +182,7 @@ def test_a_good_model_ranks_from_its_first_question_on(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("strategy", ["auto", "graded", "duel", "pointwise", "listwise"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("meant", [inverted, flattering])
 def test_who_tells_nothing_does_not_rank(meant: Callable[[bool], float], strategy: Strategy, way: Way) -> None:
     """Neither on its first question nor later, and once all is known it is not even asked."""
@@ -193,9 +200,25 @@ def test_a_model_that_fails_is_not_distrusted() -> None:
     """Controls without a reply say nothing of the model, and the failure is the one to report."""
     book = TrustBook()
     away = UpstreamUnavailable("gemma", "away")
-    with pytest.raises(UpstreamUnavailable):
-        rank(ScriptedReader({}, script=lambda _: away), book)
+    for strategy in STRATEGIES:
+        with pytest.raises(UpstreamUnavailable):
+            rank(ScriptedReader({}, script=lambda _: away), book, strategy)
     assert book.record(OWNER) == Record()
+
+
+def test_grades_that_come_before_the_controls_are_not_used() -> None:
+    """As long as nothing is known of a model, its grades change nothing; what came is kept for the next question."""
+
+    class SlowAtControls(Knowing):
+        async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring:
+            if "what is told?" not in prompts[0][-1].content:
+                await asyncio.sleep(99.0)
+            return await super().score(prompts, labels)
+
+    book, cache = TrustBook(), ScoreCache(1000)
+    with pytest.raises(UpstreamUntrusted, match="has not graded the controls yet"):
+        rank(SlowAtControls(knowing, LAST_IS_BEST), book, cache=cache)
+    assert rank(Knowing(knowing, LAST_IS_BEST), book, cache=cache).order[0].id == "p8"
 
 
 def test_a_calibrated_model_is_believed_as_fitted() -> None:
@@ -209,7 +232,7 @@ def test_a_calibrated_model_is_believed_as_fitted() -> None:
 def test_little_trust_keeps_close_to_retrieval() -> None:
     """A model that is trusted a little moves scores from retrieval's towards its own, and takes no second look."""
     book = TrustBook()
-    readings = {topic: TopicReading(answers=(2.0, -2.0, 2.0, 1.0), others=(-2.0, 2.0, -2.0, 0.0)) for topic in topics()}
+    readings = {topic: TopicReading(answers=(2.0, -2.0, 2.0, 1.5), others=(-2.0, 2.0, -2.0, 0.0)) for topic in topics()}
     book.add(OWNER, readings)
     trust = book.record(OWNER).trust
     assert MIN_TRUST < trust < 0.5
