@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.backends.registry import foreign_settings
+from app.backends.registry import foreign_settings, provider_of
 from app.backends.router import Backends, declared
 from app.config.settings import Settings, read_settings, variable_of
 from app.errors import ConfigError, MissingCapability, UnknownBackend
@@ -77,6 +77,10 @@ def _backends(settings: Settings) -> Iterator[str]:
 
 
 def _routing(settings: Settings) -> Iterator[str]:
+    cascade = settings.ranking.cascade
+    named = settings.backends.get(cascade or "")
+    if cascade is not None and (named is None or "rerank" not in provider_of(cascade, named).may_offer):
+        yield f"cascade = {cascade!r} in [ranking] is no reranker; name a backend of kind rerank or cross_encoder"
     routing = settings.routing
     if routing.rest_s > routing.longest_rest_s:
         yield (

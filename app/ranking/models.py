@@ -66,6 +66,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
 
     `rounds` are model calls one after another, `requests` all of them. `repairs` counts by kind what was wrong in
     replies ("unknown_id", "repeated_id", "not_json", ...). `degraded` has a sentence for each thing that was left out.
+    `open`: how many may still belong to the top, as far as its grades tell.
     """
 
     order: tuple[Ranked, ...]
@@ -73,5 +74,6 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     repairs: Mapping[str, int] = {}
     degraded: tuple[str, ...] = ()
+    open: int = 0
     cache_hits: int = 0
     cache_misses: int = 0

@@ -20,6 +20,7 @@ from app.ranking.passages import PASSAGE_TOKENS, WINDOW_TOKENS, prepare
 from app.ranking.prompts import JUDGE_PASSAGES, PROMPT_VERSION, window_request
 from app.ranking.scoring import (
     PRIOR_WEIGHT,
+    RISK,
     Scoreboard,
     apply_duel,
     duel_window,
@@ -60,6 +61,18 @@ class RankingTask(msgspec.Struct, frozen=True, kw_only=True):
     spread: Spread | None = None
     later: asyncio.Future[Mapping[str, float]] | None = None
     tenant: str = ""
+
+
+def what_is_open(task: RankingTask, first: Ranking) -> RankingTask | None:
+    """What is left to a second model once a reranker has read: the passages that may still belong to the top.
+
+    They come with the reranker's scores as priors; None if there is nothing to decide.
+    """
+    if first.open < 2:
+        return None
+    scores = {ranked.id: ranked.score for ranked in first.order}
+    candidates = [msgspec.structs.replace(one, score=scores[one.passage.id]) for one in task.candidates]
+    return msgspec.structs.replace(task, candidates=candidates, depth=first.open, spread=None)
 
 
 class Reranker:
@@ -275,7 +288,9 @@ class GradedRun(_Run):
             degraded += "; the others keep their predicted position"
         elif late or self.stats.failures:
             degraded = f"{self.grader.name} did not compare the top passages ({self.reasons(late=late)})"
-        return self.result(self.scoreboard.ranked(), degraded)
+        _, chances = top_k(self.scoreboard.grades(), self.task.top)
+        still_open = sum(chance > RISK for chance in chances.values())
+        return msgspec.structs.replace(self.result(self.scoreboard.ranked(), degraded), open=still_open)
 
     def _worth_reading(self, rest: Sequence[Ranked]) -> list[Ranked]:
         """Those that could still enter the top."""

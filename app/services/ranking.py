@@ -20,17 +20,20 @@ from app.backends.base import (
     call_of,
 )
 from app.backends.client import BackendClient
-from app.backends.router import NONE, Backends, Route, Router
+from app.backends.router import NONE, Backends, Route, Router, Served
 from app.backends.settings import AUTO
 from app.config.settings import RankingSettings
 from app.domain import BackendUse, Caller, Fallback, RankingOptions, Strategy, Usage
 from app.errors import InvalidRequest, MissingCapability, NotAllowed, Refused, UnknownBackend, WinnowError
 from app.ranking.models import Ranking, Spread
-from app.ranking.reranker import COMPARING, RankingTask, Reranker
+from app.ranking.reranker import COMPARING, RankingTask, Reranker, what_is_open
 from app.ranking.trust import MIN_TRUST
 from indexing.documents import Candidate
 
-STAGE = "rank"
+STAGE, FIRST_STAGE = "rank", "rerank"
+
+CASCADED: tuple[Strategy, ...] = ("auto", "graded")
+"""Strategies in which a reranker may read before a language model."""
 
 NEEDS: dict[Way, frozenset[Capability]] = {
     "reranker": frozenset(("rerank",)),
@@ -132,8 +135,10 @@ class Rankers:
         """
         call = call_of(STAGE, (options.deadline_ms or self._settings.deadline_ms) / 1000, caller)
         strategy, depth = options.strategy or self._settings.strategy, options.depth or self._settings.depth
+        route = route.within(caller.backends) or route
         better = None if later is None else asyncio.ensure_future(later)
-        if better is not None and not self._reranker.joins_late(len(candidates), strategy, depth):
+        cascades = self._cascades(route, strategy)
+        if better is not None and (cascades or not self._reranker.joins_late(len(candidates), strategy, depth)):
             priors, better = await better, None
             candidates = [msgspec.structs.replace(one, score=priors[one.passage.id]) for one in candidates]
         task = RankingTask(
@@ -146,7 +151,12 @@ class Rankers:
             later=better,
             tenant=caller.audience.tenant,
         )
-        route = route.within(caller.backends) or route
+        before, failed = await self._read_first(task, call) if cascades else (None, ())
+        if before is not None:
+            if (rest := what_is_open(task, before.value)) is None:
+                return _ranked(before, call)
+            models = [client for client in route.clients if not client.offers(NEEDS["reranker"])]
+            task, route = rest, Route(route.requested, models)
         try:
             served = await route.first(
                 call, lambda client, failover_deadline: self._read(task, client, call, failover_deadline)
@@ -160,9 +170,29 @@ class Rankers:
             )
             if options.on_failure == "fail" or mistaken:
                 raise
-            return _unranked(exc, route, call)
-        ranking = served.value
-        return RankingOutcome(use=served.use, ranking=ranking, usage=call.account.usage(), degraded=ranking.degraded)
+            return _unranked(exc, route, call) if before is None else _half_ranked(exc, before, route, call)
+        return _ranked(served, call, *failed)
+
+    def _cascades(self, route: Route, strategy: Strategy) -> bool:
+        """Whether a reranker reads before the language model that is asked first."""
+        return (
+            self._settings.cascade is not None
+            and strategy in CASCADED
+            and not route.clients[0].offers(NEEDS["reranker"])
+        )
+
+    async def _read_first(self, task: RankingTask, call: Call) -> tuple[Served[Ranking] | None, tuple[str, ...]]:
+        """The reranker's ranking, in at most half of the time; why there is none, if it failed. A caller whose key is
+        not for it goes without.
+        """
+        half = msgspec.structs.replace(call, stage=FIRST_STAGE, deadline=Deadline(call.deadline.left() / 2))
+        try:
+            route = (await self._router()).route(self._settings.cascade, NEEDS["reranker"]).within(call.backends)
+            if route is None or not task.candidates:
+                return None, ()
+            return await route.first(half, lambda client, until: self._read(task, client, half, until)), ()
+        except WinnowError as exc:
+            return None, (f"{self._settings.cascade} did not read first ({exc.code})",)
 
     async def _read(
         self, task: RankingTask, client: BackendClient, call: Call, failover_deadline: Deadline | None
@@ -218,6 +248,22 @@ class ClientGrader:
     async def complete(self, request: ChatRequest) -> Reply:
         """The client's reply."""
         return await self._client.complete(request, self._call)
+
+
+def _ranked(served: Served[Ranking], call: Call, *degraded: str) -> RankingOutcome:
+    ranking = served.value
+    return RankingOutcome(
+        use=served.use, ranking=ranking, usage=call.account.usage(), degraded=(*degraded, *ranking.degraded)
+    )
+
+
+def _half_ranked(failure: WinnowError, before: Served[Ranking], route: Route, call: Call) -> RankingOutcome:
+    """The reranker's order, where no language model could go on with it."""
+    use = _unranked(failure, route, call).use
+    who = " and ".join(one.backend for one in use.fallbacks) or "no model"
+    why = f"{who} did not read what {before.use.used} left open ({failure.code})"
+    before = Served(before.value, msgspec.structs.replace(before.use, requested=use.requested, fallbacks=use.fallbacks))
+    return _ranked(before, call, why)
 
 
 def _unranked(failure: WinnowError, route: Route, call: Call) -> RankingOutcome:

@@ -11,10 +11,14 @@ import msgspec
 import pytest
 
 from app.backends.settings import BackendSettings, PriceSettings, RoutingSettings
+from app.config.settings import RankingSettings
+from app.config.validation import load_settings
+from app.errors import ConfigError
 from app.ranking.calibration import FITS_FILE, Fit, StoredFit, store_fit
 from app.ranking.prompts import PROMPT_VERSION
 from app.wiring import Services
 from tests.fakes.corpus import fill
+from tests.fakes.faults import Fault
 from tests.fakes.models import BRISK, client_of, openai_style, services_for
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
@@ -159,3 +163,49 @@ async def test_a_calibration_makes_probabilities_of_its_scores(tmp_path: Path) -
         async with searching(services_for(tmp_path / "2", {"tei": backend(server)})) as client:
             fitted = [hit["score"] for hit in (await search(client))["results"]]
         assert fitted == pytest.approx([1 / (1 + math.exp(1 - 0.5 * math.log(one / (1 - one)))) for one in raw])
+
+
+async def test_a_reranker_reads_before_a_language_model(tmp_path: Path) -> None:
+    """In a cascade the model reads only what may still belong to the top; both are in usage and ledger."""
+    texts = [f"the office opens at nine {number}" for number in range(6)] + [f"bread {n}" for n in range(20)]
+    ranking = RankingSettings(cascade="tei", deadline_ms=60_000, controls=False)
+    async with RerankServer("jina") as server, OpenAIServer(model=FakeModel(name="gemma")) as model:
+        backends = {"gemma": openai_style(model), "tei": backend(server)}
+        async with client_of(services_for(tmp_path, backends, ranking=ranking)) as client:
+            body = {"query": QUERY, "documents": texts, "top_n": 3}
+            reply = (await client.post("/v1/rerank", json=body)).json()
+            assert {one["index"] for one in reply["results"]} <= set(range(6))
+            rows = [msgspec.json.decode(line) for line in (await client.get("/usage/export")).text.splitlines()]
+            assert {(row["stage"], row["backend"]) for row in rows} >= {("rerank", "tei"), ("rank", "gemma")}
+            shown = [asked.body.decode() for asked in model.requests]
+            assert any("opens at nine" in prompt for prompt in shown)
+            assert not any("bread" in prompt for prompt in shown)
+
+
+async def test_a_cascade_survives_either_half(tmp_path: Path) -> None:
+    """Without the reranker the model reads all, without the model the reranker's order stays; both are said."""
+    ranking = RankingSettings(cascade="tei", deadline_ms=60_000, controls=False)
+    async with RerankServer("jina") as server, OpenAIServer(model=FakeModel(name="gemma")) as model:
+        backends = {"gemma": openai_style(model), "tei": backend(server)}
+        async with searching(services_for(tmp_path, backends, ranking=ranking)) as client:
+            assert (await search(client))["backend"]["used"] == "gemma"
+            server.failing = [503]
+            found = await search(client, query="urlaub")
+            assert (found["backend"]["used"], found["degraded"]) == ("gemma", ["tei did not read first (unavailable)"])
+            model.expect(Fault.SERVER_ERROR, Fault.SERVER_ERROR)
+            found = await search(client, query="office dental", ranking={"strategy": "graded"})
+            assert found["backend"]["used"] == "tei"
+            assert found["backend"]["fallbacks"] == [{"backend": "gemma", "reason": "unavailable"}]
+            assert found["degraded"] == ["gemma did not read what tei left open (unavailable)"]
+            found = await search(client, query="parking", ranking={"strategy": "pointwise"})
+            assert "rerank" not in found["usage"]["by_stage"]
+
+
+def test_a_cascade_names_a_reranker(tmp_path: Path) -> None:
+    """At the start."""
+    (tmp_path / "winnow.toml").write_text(
+        '[ranking]\ncascade = "gemma"\n[backends.gemma]\nkind = "vllm"\nurl = "http://127.0.0.1:1/v1"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError, match=r"cascade = 'gemma' in \[ranking\] is no reranker"):
+        load_settings({}, tmp_path)
