@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.fakes.faults import Fault
 from tests.fakes.gemini_refusals import KEY
 from tests.fakes.gemini_server import GeminiServer, Said
 from tests.fakes.models import gemini
@@ -27,10 +28,11 @@ TEXTS = 1500
 
 
 @asynccontextmanager
-async def command(home: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def command(home: Path, *arguments: str, before: Sequence[str] = ()) -> AsyncIterator[asyncio.subprocess.Process]:
+    """With the words of `before` in front of it."""
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("WINNOW_", "QDRANT_"))}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app.cli.main", "batch", *arguments),
+        *(*before, sys.executable, "-m", "app.cli.main", "batch", *arguments),
         cwd=home,
         env={**mine, "PYTHONPATH": str(ROOT), "WINNOW_HOME": str(home / "home")},
         stderr=asyncio.subprocess.PIPE,
@@ -168,6 +170,34 @@ async def test_batches_at_half_the_price_are_collected_after_a_kill(
     check(out, TEXTS)
     assert len(server.batches) == 1
     assert len(server.bodies) == 1  # nothing was asked at the full price
+
+
+async def test_a_storm_of_refusals_for_the_moment_is_waited_out(
+    tmp_path: Path, texts: Path, server: GeminiServer, service: RunningServer
+) -> None:
+    """Every call is told to come back, hundreds of times: each text is written once, and none has failed."""
+    server.retry_after_s = 0.05
+    server.script.extend([Fault.RATE_LIMITED_WITH_DELAY] * 300)
+    out = tmp_path / "out.jsonl"
+    status, said = await batch(tmp_path, str(texts), "--out", str(out))
+    assert status == 0, said
+    check(out, TEXTS)
+    assert not server.script
+
+
+async def test_an_output_that_fills_its_disk_is_gone_on_with(
+    tmp_path: Path, texts: Path, service: RunningServer
+) -> None:
+    """One clear error; what is whole stays, and what it cost is not paid again."""
+    out = tmp_path / "out.jsonl"
+    room = ("bash", "-c", 'ulimit -f 20; exec "$0" "$@"')  # of 1,024 bytes each
+    async with command(tmp_path, str(texts), "--out", str(out), before=room) as process:
+        _, said = await process.communicate()
+    assert (process.returncode, "cannot be written: File too large" in said.decode()) == (3, True), said.decode()
+    assert 0 < len(out.read_bytes().splitlines()) < TEXTS
+    status, said_at_last = await batch(tmp_path, str(texts), "--out", str(out))
+    assert status == 0, said_at_last
+    check(out, TEXTS)
 
 
 async def test_failed_texts_are_tried_again_when_asked_for(
