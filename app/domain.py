@@ -380,6 +380,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its key is for this backend."""
         return self.backends is None or backend in self.backends
 
+    def shown(self, use: BackendUse) -> BackendUse:
+        """What it may know of this: nothing of backends that its key is not for."""
+        mine = tuple(one for one in use.fallbacks if self.may_use(one.backend))
+        return use if self.backends is None else msgspec.structs.replace(use, fallbacks=mine)
+
 
 ANONYMOUS = Caller(key="anonymous", audience=EVERYTHING, scopes=SCOPES, backends=None)
 """Whoever calls where no keys are asked for, or from this machine: an operator."""

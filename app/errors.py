@@ -69,18 +69,31 @@ class ConfigError(WinnowError):
 
 
 class UnknownBackend(InvalidRequest):
-    """No backend of that name."""
+    """No backend of that name. `named` are the backends that the text names."""
+
+    named: tuple[str, ...] = ()
 
     @classmethod
     def among(cls, name: str, configured: Iterable[str]) -> "UnknownBackend":
         """Lists those that are configured. A name may be a megabyte long, and is cut."""
-        return cls(f"unknown backend {name[:100]!r}; known are {', '.join(configured)}")
+        names = tuple(configured)
+        error = cls(f"unknown backend {name[:100]!r}; known are {', '.join(names)}")
+        error.named = names
+        return error
 
 
 class MissingCapability(InvalidRequest):
-    """The backend named lacks a capability that the request needs."""
+    """The backend named lacks a capability that the request needs. `named` are the backends that the text names."""
 
     code = "cannot"
+    named: tuple[str, ...] = ()
+
+    @classmethod
+    def among(cls, detail: str, named: Iterable[str]) -> "MissingCapability":
+        """With a text that names these."""
+        error = cls(detail)
+        error.named = tuple(named)
+        return error
 
 
 class TooLarge(InvalidRequest):

@@ -12,7 +12,8 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from app import errors
 from app.api.request import ClientGone, request_id
-from app.domain import Fallback
+from app.backends.settings import AUTO
+from app.domain import Caller, Fallback
 from app.errors import FieldProblem, InvalidRequest, WinnowError
 from indexing import errors as index_errors
 
@@ -78,8 +79,11 @@ STATUS: Mapping[type[WinnowError], int] = {
 """By class, and for a class that is not listed, by its nearest base; the name of that class is the problem's type."""
 
 
-def problem_of(exc: Exception, instance: str) -> Problem:
-    """What the client may know of `exc`; of a programming error, only that it happened."""
+def problem_of(exc: Exception, instance: str, caller: Caller | None = None) -> Problem:
+    """What the client may know of `exc`; of a programming error, only that it happened.
+
+    A `caller` whose key is for some backends is told of no others.
+    """
     if isinstance(exc, HTTPException):
         return _from_http(exc, instance)
     listed = next((kind for kind in type(exc).__mro__ if kind in STATUS), None)
@@ -92,11 +96,28 @@ def problem_of(exc: Exception, instance: str) -> Problem:
         type=_urn(_words(listed, "-")),
         title=_words(listed, " ").capitalize(),
         status=STATUS[listed],
-        detail=str(exc),
+        detail=_kept_back(exc, caller) or str(exc),
         instance=instance,
-        errors=exc.problems if isinstance(exc, InvalidRequest | errors.NotAllowed) else (),
+        errors=_fields(exc, _kept_back(exc, caller)) if isinstance(exc, InvalidRequest | errors.NotAllowed) else (),
         fallbacks=getattr(exc, "failures", ()) or msgspec.UNSET,
     )
+
+
+def _kept_back(exc: BaseException, caller: Caller | None) -> str:
+    """What to say where the text, or that of a cause, names backends that are none of the caller's; "" elsewhere."""
+    if caller is None or caller.backends is None:
+        return ""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if not all(name == AUTO or caller.may_use(name) for name in getattr(cause, "named", ())):
+            mine = ", ".join(dict.fromkeys(caller.backends))
+            return f"no backend of the key {caller.key!r} can do this; it may use {mine}"
+        cause = cause.__cause__
+    return ""
+
+
+def _fields(exc: InvalidRequest | errors.NotAllowed, instead: str) -> tuple[FieldProblem, ...]:
+    return tuple(FieldProblem(one.pointer, instead or one.detail) for one in exc.problems)
 
 
 def headers_of(exc: Exception) -> dict[str, str]:
@@ -114,7 +135,7 @@ def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[Proble
     """Litestar's exception handler for everything."""
     if isinstance(exc, ClientGone) or getattr(exc, "detail", "") == "client disconnected prematurely":
         return Response(content=_gone(request), status_code=CLIENT_GONE, media_type=MEDIA_TYPE)
-    problem = problem_of(exc, request_id(request.scope))
+    problem = problem_of(exc, request_id(request.scope), request.scope["state"].get("caller"))
     note_failure(problem, exc)
     return Response(content=problem, status_code=problem.status, headers=headers_of(exc), media_type=MEDIA_TYPE)
 

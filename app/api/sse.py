@@ -89,7 +89,7 @@ async def streamed_as(
 
 def failed_as(layout: EventFormat, request: BodyRequest, exc: Exception) -> Response[Any]:
     """A stream that holds only the error, for clients that do not look at the status."""
-    problem = problem_of(exc, request_id(request.scope))
+    problem = problem_of(exc, request_id(request.scope), request.scope["state"].get("caller"))
     note_failure(problem, exc)
     return Response(layout.fail(problem, exc), media_type=MEDIA_TYPE, headers=HEADERS, status_code=200)
 

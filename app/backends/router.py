@@ -96,9 +96,11 @@ class Backends:
         rankers = [backend for backend in self if "rank" in backend.roles] or [NONE]
         chosen = rankers[0] if name == AUTO else self.named(name)
         if chosen is not NONE and "rank" not in chosen.roles:
-            raise MissingCapability(
+            rankers_there_are = (AUTO, NONE.name, *self._able("rank"))
+            raise MissingCapability.among(
                 f"the backend {name!r} cannot rank passages; it can {' and '.join(chosen.roles)}. "
-                f"Rankers are {', '.join((AUTO, NONE.name, *self._able('rank')))}"
+                f"Rankers are {', '.join(rankers_there_are)}",
+                rankers_there_are,
             )
         return BackendUse(requested=name, used=chosen.name, model=chosen.model)
 
@@ -117,8 +119,9 @@ class Backends:
         models = [backend for backend in self if "answer" in backend.roles and backend is not EXTRACTIVE]
         chosen = (models or [EXTRACTIVE])[0] if name == AUTO else self.named(name)
         if "answer" not in chosen.roles:
-            raise MissingCapability(
-                f"the backend {name!r} cannot answer; those that can are {', '.join((AUTO, *self._able('answer')))}"
+            able = (AUTO, *self._able("answer"))
+            raise MissingCapability.among(
+                f"the backend {name!r} cannot answer; those that can are {', '.join(able)}", able
             )
         return BackendUse(requested=name, used=chosen.name, model=chosen.model)
 
@@ -156,7 +159,8 @@ class Router:
         candidates = self.auto if name == AUTO else [self._named(name)]
         able = [client for client in candidates if any(map(client.offers, needs))]
         if not able:
-            raise MissingCapability(_none_offers(candidates, needs) if candidates else _no_model())
+            text = _none_offers(candidates, needs) if candidates else _no_model()
+            raise MissingCapability.among(text, (client.name for client in candidates))
         if requested not in (None, AUTO):
             return Route(name, able, self._clock)
         ordered = dict.fromkeys((*self.auto, *self.clients.values()))
@@ -184,8 +188,9 @@ class Router:
 
     def _named(self, name: str) -> BackendClient:
         if name in RESERVED:
-            raise MissingCapability(
-                f"the backend {name!r} is not a language model; the models are {', '.join(self.clients) or 'none'}"
+            raise MissingCapability.among(
+                f"the backend {name!r} is not a language model; the models are {', '.join(self.clients) or 'none'}",
+                self.clients,
             )
         if name not in self.clients:
             raise UnknownBackend.among(name, (AUTO, *self.clients))

@@ -205,7 +205,7 @@ def _failed(state: dict[str, Any], exc: Exception) -> types.CallToolResult:
 
 def _problem(state: dict[str, Any], exc: Exception) -> Problem:
     """What the client may know, for the log and for what counts requests as well."""
-    problem = problem_of(exc, state["request_id"])
+    problem = problem_of(exc, state["request_id"], state.get("caller"))
     note_failure(problem, exc)
     state[OUTCOME] = problem.status
     return problem

@@ -119,6 +119,7 @@ class Searcher:
         errors; with `on_failure` "fail" also what the models' calls raise.
         """
         ranker = await self._rankers.select(query.backend)
+        ranker = caller.shown(ranker) if isinstance(ranker, BackendUse) else ranker
         route = await self._expander.select(query) if query.expands else None
         watch = Stopwatch()
         written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()

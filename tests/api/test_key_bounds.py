@@ -160,6 +160,39 @@ async def test_other_formats_keep_to_them_too(
     assert server.bodies == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"model": "winnow@zz", "messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/chat/completions", {"model": "winnow@first", "messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/rerank", {"model": "winnow-rerank@zz", "query": "x", "documents": ["x"]}),
+        ("/v1/rerank", {"model": "winnow-rerank@extractive", "query": "x", "documents": ["x"]}),
+        ("/api/v1/retrieval", {"question": "x", "dataset_ids": ["default@zz"]}),
+        ("/retrieval", {"knowledge_id": "default@zz", "query": "x"}),
+        ("/openwebui/search?backend=zz", {"query": "x"}),
+        ("/chat", {"message": "x", "backend": "none"}),
+        ("/answer", {"query": "x", "answer_backend": "none"}),
+    ],
+)
+async def test_no_refusal_names_backends_that_the_key_is_not_for(
+    server: GeminiServer, tmp_path: Path, path: str, body: Any
+) -> None:
+    """In no format, also where nobody has such a backend, or it cannot do what is asked."""
+    services = services_for(tmp_path, {"first": gemini(server), "second": gemini(server), "third": gemini(server)})
+    async with client_of(services) as client:
+        await fill(await services.store.get())
+        sending(services, client, backends=("second",))
+        reply = await client.post(path, json=body)
+        told = reply.text.replace("winnow@first", "").replace("may not use first", "")
+        assert "second" in told, told
+        assert "first" not in told
+        assert "third" not in told
+        sending(services, client, name="all")
+        if "first" not in str(body):
+            assert "third" in (await client.post(path, json=body)).text
+    assert server.bodies == []
+
+
 async def test_requests_beyond_the_rate_are_429(services: Services, client: httpx.AsyncClient) -> None:
     """With Retry-After, and what the key may use, in each client's shape; another key is served."""
     sending(services, client, requests_per_minute=2)
