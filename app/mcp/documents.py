@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from app.api.compat.citations import Links, is_web
-from app.domain import Hit
+from app.domain import Citation, Hit
 from app.errors import NotFound
 from app.services import document_views as views
 from app.services.document_views import DocumentEntry
@@ -69,11 +69,10 @@ def place_of(uri: str) -> Place:
     )
 
 
-def place_of_hit(collection: str, hit: Hit) -> Place:
-    """Where to read on from a passage: a little before it."""
-    tenant = hit.tenant or ""
-    start = max(0, hit.start - LEAD_CHARACTERS)
-    return Place(collection=collection, document_id=hit.document_id, tenant=tenant, start=start)
+def place_before(collection: str, found: Hit | Citation, tenant: str) -> Place:
+    """Where to read on from a passage or a quote of this tenant's document: a little before it."""
+    start = max(0, found.start - LEAD_CHARACTERS)
+    return Place(collection=collection, document_id=found.document_id, tenant=tenant, start=start)
 
 
 def url_of(base: str, place: Place, source: str, start: int, end: int) -> str:

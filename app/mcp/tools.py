@@ -12,7 +12,7 @@ from app.api.routes.documents import index_upload
 from app.api.schemas import AnswerRequest, Fraction, Name, QueryText, SearchRequest
 from app.domain import AbstainReason, BackendUse, Caller, Citation, Hit, Scope, UnsupportedSpan, Usage
 from app.errors import InvalidRequest
-from app.mcp.documents import Place, place_of, place_of_hit, read_part, url_of
+from app.mcp.documents import Place, place_before, place_of, read_part, url_of
 from app.services.document_validation import owned
 from app.services.jobs import Job
 from app.wiring import Services
@@ -121,7 +121,7 @@ async def search(context: Context, arguments: SearchArguments) -> Outcome:
 
 
 def _found(base: str, collection: str, hit: Hit, *, whole: bool) -> FoundPassage:
-    place = place_of_hit(collection, hit)
+    place = place_before(collection, hit, hit.tenant or "")
     text = hit.text or ""
     return FoundPassage(
         id=place.id(),
@@ -278,8 +278,7 @@ async def answer(context: Context, arguments: AnswerArguments) -> Outcome:
 
 
 def _cited(base: str, collection: str, citation: Citation, hit: Hit | None) -> CitedPassage:
-    tenant = (hit and hit.tenant) or ""
-    place = Place(collection=collection, document_id=citation.document_id, tenant=tenant, start=citation.start)
+    place = place_before(collection, citation, (hit and hit.tenant) or "")
     return CitedPassage(
         marker=citation.marker,
         id=place.id(),

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain import Citation
 from app.errors import NotFound
-from app.mcp.documents import Place, place_of
+from app.mcp.documents import LEAD_CHARACTERS, Place, place_before, place_of
 
 IDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 TENANTS = st.sampled_from(["", "a", "tenant-1", "A.b_c"])
@@ -24,6 +25,13 @@ def test_an_id_is_readable() -> None:
     """A model has to repeat it."""
     place = Place(collection="default", document_id="https://例え.jp/年報 2025.pdf?a=1", start=1200)
     assert place.id() == "winnow://default/https://例え.jp/年報%202025.pdf%3Fa=1#char=1200"
+
+
+def test_reading_begins_before_what_was_found() -> None:
+    """So that a quote has what leads to it; at most at the document's beginning."""
+    place = {"document_id": "d", "source": "", "page": None, "quote": "x", "answer_start": 0, "answer_end": 1}
+    quotes = [Citation(marker=1, result_id="r", start=start, end=start + 1, **place) for start in (5000, 7)]
+    assert [place_before("c", quote, "").start for quote in quotes] == [5000 - LEAD_CHARACTERS, 0]
 
 
 @pytest.mark.parametrize(
