@@ -1,15 +1,19 @@
-// The text of an answer: markers become buttons that open the quote, and parts that nothing supports are marked.
+// The text of an answer: Markdown becomes elements, markers become buttons that open the quote, and parts that nothing
+// supports are marked.
 // Offsets from the service count code points; JavaScript's count UTF-16 units.
 
 import { el } from "./dom.js";
+import { blocksOf } from "./markdown.js";
 import { t } from "./words.js";
 
 const MARKER = /\[(\d{1,3})\]/g;
 
 export class AnswerText {
-  #waiting = "";
   #frame = 0;
   #citations = [];
+  #marks = [];
+  #settled = 0;
+  #growing = [];
 
   /** `open` is called with a citation. */
   constructor(open) {
@@ -18,10 +22,9 @@ export class AnswerText {
     this.root = el("div.answer-text", { dir: "auto" });
   }
 
-  /** Adds a piece of the stream: many pieces a frame cost one change of the page, and the text before stays as it is. */
+  /** Adds a piece of the stream: many pieces a frame cost one change of the page, and finished blocks stay as they are. */
   append(text) {
     this.text += text;
-    this.#waiting += text;
     this.#frame ||= requestAnimationFrame(() => this.#flush());
   }
 
@@ -34,30 +37,35 @@ export class AnswerText {
     cancelAnimationFrame(this.#frame);
     this.#citations = citations;
     const unit = units(this.text);
-    const marks = unsupported.map(({ start, end }) => [unit(start), unit(end)]).sort(([a], [b]) => a - b);
-    const parts = [];
-    let at = 0;
-    for (const [start, end] of marks) {
-      parts.push(...this.#pieces(at, start));
-      parts.push(el("mark.unsupported", { title: t("ask.unsupported") }, this.#pieces(start, end), hidden(t("ask.unsupported"))));
-      at = end;
-    }
-    parts.push(...this.#pieces(at, this.text.length));
-    this.root.replaceChildren(...parts);
+    this.#marks = unsupported.map(({ start, end }) => [unit(start), unit(end)]).sort(([a], [b]) => a - b);
+    this.root.replaceChildren(...blocksOf(this.text).map((block) => block.make(this.#leaf)));
   }
 
+  /** Draws the last two blocks anew, which may have grown together, and those that begin after them. */
   #flush() {
     this.#frame = 0;
-    // A marker may be split between two pieces: an open bracket at the end waits for its other half.
-    const held = /\[\d{0,3}$/.exec(this.#waiting)?.index ?? this.#waiting.length;
-    const from = this.text.length - this.#waiting.length;
-    for (const part of this.#pieces(from, from + held)) {
-      const last = this.root.lastChild;
-      if (typeof part === "string" && last instanceof Text) last.appendData(part);
-      else this.root.append(part);
-    }
-    this.#waiting = this.#waiting.slice(held);
+    const blocks = blocksOf(this.text, this.#settled);
+    for (const element of this.#growing) element.remove();
+    const drawn = blocks.map((block) => block.make(this.#leaf));
+    this.root.append(...drawn);
+    this.#growing = drawn.slice(-2);
+    this.#settled = blocks.at(-2)?.start ?? this.#settled;
   }
+
+  /** The nodes of a piece without markup: it may be cut by the ends of what nothing supports. */
+  #leaf = (start, end) => {
+    const parts = [];
+    let at = start;
+    for (const [from, to] of this.#marks) {
+      const [first, last] = [Math.max(from, at), Math.min(to, end)];
+      if (first >= last) continue;
+      parts.push(...this.#pieces(at, first));
+      const said = to <= end && hidden(t("ask.unsupported"));
+      parts.push(el("mark.unsupported", { title: t("ask.unsupported") }, this.#pieces(first, last), said));
+      at = last;
+    }
+    return [...parts, ...this.#pieces(at, end)];
+  };
 
   /** The text in [start, end) as strings and buttons. */
   #pieces(start, end) {
