@@ -44,6 +44,7 @@ OCR_MISSING = "install tesseract (apt-get install tesseract-ocr), or pip install
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip.
+    `max_nesting`: of files in files.
 
     `ocr`: whether pictures of text are read, in `ocr_languages`, as tesseract calls them ("eng+deu").
     """
@@ -53,6 +54,7 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_seconds: Amount = 120.0
     max_expanded_bytes: Count = 2**30
     max_ratio: Amount = 200.0
+    max_nesting: Annotated[int, Meta(ge=0, le=10)] = 3
     max_memory_bytes: Count = 4 * 2**30
     ocr: Literal["auto", "off"] = "auto"
     ocr_languages: Annotated[str, Meta(pattern="^[A-Za-z_]+([+][A-Za-z_]+)*$")] = "eng"

@@ -19,6 +19,8 @@ _HTML_START = re.compile(
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_TAR_NAME = re.compile(r"\.(t(ar\.)?(gz|bz2|xz))$", re.IGNORECASE)
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
@@ -80,11 +82,22 @@ FORMATS = {
         Format("odt", "office.odt:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
         Format("epub", "office.epub:read_epub", ("epub",), ("application/epub+zip",)),
         Format("eml", "text.eml:read_mail", ("eml",), ("message/rfc822",)),
+        Format("mbox", "text.eml:read_mailbox", ("mbox",), ("application/mbox",)),
+        Format(
+            "mhtml", "text.eml:read_web_archive", ("mhtml", "mht"), ("multipart/related", "application/x-mimearchive")
+        ),
+        Format("zip", "archives:read_zip", ("zip",), ("application/zip", "application/x-zip-compressed")),
+        Format(
+            "tar",
+            "archives:read_tar",
+            ("tar", "tgz", "tbz2", "txz"),
+            ("application/x-tar", "application/gzip", "application/x-gtar"),
+        ),
     )
 }
 _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}
 _BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
-_ZIPPED = frozenset({"docx", "pptx", "xlsx", "sheets", "odt", "epub"})
+_ZIPPED = frozenset({"docx", "pptx", "xlsx", "sheets", "odt", "epub", "zip", "tar"})
 # Formats that are recognised but not read -> the format to save them as.
 _UNSUPPORTED = {
     "doc": "docx",
@@ -115,6 +128,8 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
         raise _ole_refusal(data, extension)
     if data.startswith(_PICTURE_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
         return FORMATS["picture"]
+    if data[257:262] == b"ustar" or (data.startswith(_COMPRESSED) and _TAR_NAME.search(name)):
+        return FORMATS["tar"]
     if b"%PDF-" in data[:1024]:
         return FORMATS["pdf"]
     if extension in _UNSUPPORTED:
@@ -148,7 +163,7 @@ def _zip_format(data: bytes, extension: str) -> Format:
             return FORMATS[format_name]
     if extension in _UNSUPPORTED:
         raise _unsupported(extension)
-    raise UnreadableDocument("unsupported", "It is an archive; unpack it and index the files in it.")
+    return FORMATS["zip"]
 
 
 def _ole_refusal(data: bytes, extension: str) -> UnreadableDocument:

@@ -1,60 +1,198 @@
-"""An e-mail (eml) -> text: its body, with who wrote it to whom in the metadata."""
+"""E-mail (eml), mailboxes (mbox) and saved web pages (mhtml) -> text; what is attached becomes documents of its own."""
 
 import email
 import email.policy
 import email.utils
-from email.message import EmailMessage
+import re
+from collections.abc import Iterator
+from email.message import MIMEPart
 from typing import Any
 
-from indexing.documents import Document
+import msgspec
+
+from indexing.documents import POSITION, Document, Refused
 from indexing.errors import UnreadableDocument
-from indexing.readers.builder import TextWriter, one_line
+from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decode, refuse_binary
+from indexing.readers.members import MOST, distinct, read_members
+from indexing.readers.text.encoding import decode, decoded, refuse_binary
 from indexing.readers.text.html import write_html
 
 _PARTS = 1000
+_DEPTH = 20
+_FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_BROKEN_FIELDS = 5
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_SEPARATOR = re.compile(rb"^From [^\r\n]*\d{4}[^\r\n]*\r?\n(?=[!-9;-~]+:)", re.MULTILINE)
+_STUB = re.compile(
+    r"(not|cannot|can't|unable to) (show|support|display|view|read)s? ?(the )?html|html[- ](mail|e-?mail|version)|"
+    r"(view|read|see) (this|the) (e-?mail|message|newsletter) (online|in|on)|kein html|browser",
+    re.IGNORECASE,
+)
+_STUB_CHARACTERS = 300
+_MUCH_MORE = 3
 
 
-def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document; the subject is its title, attachments are named below the text and in the metadata."""
+def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
+    """The mail, with its subject as title; then the documents of its attachments, which name the mail."""
     refuse_binary(data)
-    message = email.message_from_bytes(data.lstrip(b"\r\n\t "), policy=email.policy.default)
+    return list(_mail(data, limits))
+
+
+def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
+    """Every mail of a mailbox, and what is attached to them."""
+    refuse_binary(data)
+    starts = [match.start() for match in _SEPARATOR.finditer(data)]
+    if len(starts) > MOST:
+        raise UnreadableDocument("too_many_pages", f"It holds {len(starts)} mails; at most {MOST} are read.")
+    parts: list[Document | Refused] = []
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
+        for part in _mail(data[start:end], limits):
+            if isinstance(part, Refused):
+                parts.append(msgspec.structs.replace(part, part=f"#{number}{part.part}"))
+            else:
+                key = f"{POSITION}{number}{part.key.removeprefix(POSITION)}"
+                parts.append(msgspec.structs.replace(part, key=key))
+    return parts or list(_mail(data, limits))
+
+
+def read_web_archive(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+    """The page that a browser saved, without its pictures and styles."""
+    message = _parsed(data)
+    page = next((part for part in message.walk() if part.get_content_type() == "text/html"), None)
+    if page is None:
+        raise UnreadableDocument("empty", "It holds no web page.")
     writer = TextWriter()
-    for part in _bodies(message):
-        _write_part(part, writer)
+    metadata = write_html(*_page(page)[:1], writer)
+    metadata["url"] = _header(message, "snapshot-content-location") or _header(page, "content-location")
+    title = str(metadata.pop("title", "")) or _header(message, "subject")
+    return [writer.document(title=title, media_type="multipart/related", metadata=metadata)]
+
+
+def _mail(data: bytes, limits: ReadLimits) -> Iterator[Document | Refused]:
+    message = _parsed(data)
+    writer = TextWriter()
+    contents = _Contents()
+    contents.collect(message)
+    warnings: list[str] = []
+    for part in contents.shown:
+        warnings += _write_part(part, writer)
+    names = list(
+        distinct(one_line(part.get_filename() or "attachment").replace("/", "_") for part in contents.attached)
+    )
     # To be found by their names, and asked for. A mail without a text stays empty.
-    if (names := _attachments(message)) and not writer.is_empty:
+    if names and not writer.is_empty:
         writer.add("paragraph", f"{'Attachment' if len(names) == 1 else 'Attachments'}: {', '.join(names)}")
-    return [
-        writer.document(title=_header(message, "subject"), media_type="message/rfc822", metadata=_metadata(message))
-    ]
+    metadata = {**_metadata(message), "attachments": names}
+    mail = writer.document(
+        title=_header(message, "subject"), media_type="message/rfc822", metadata=metadata, warnings=warnings
+    )
+    if mail.text or not names:
+        yield mail
+    about = {"mail": mail.title, "from": metadata["from"], "date": metadata["date"]}
+    files = ((name, _payload(part)) for name, part in zip(names, contents.attached, strict=True))
+    if names:
+        yield from read_members(files, limits, {key: value for key, value in about.items() if value})
 
 
-def _bodies(message: EmailMessage) -> list[EmailMessage]:
-    """The parts to read: plain text rather than HTML where the message offers both."""
-    leaves = [part for part in message.walk() if not part.is_multipart()]
-    if len(leaves) > _PARTS:
-        raise UnreadableDocument("too_many_pages", f"It has {len(leaves)} parts; at most {_PARTS} are read.")
-    shown = [part for part in leaves if part.get_content_disposition() != "attachment"]
-    plain = [part for part in shown if part.get_content_type() == "text/plain" and part.get_payload(decode=True)]
-    return plain or [part for part in shown if part.get_content_type() == "text/html"]
+def _parsed(data: bytes) -> MIMEPart:
+    """The message. A broken line among its headers is passed over; it would end them."""
+    data = data.lstrip(b"\r\n\t ")
+    end = _HEAD_END.search(data)
+    lines = data[: end.start() if end else len(data)].splitlines()
+    fields = [line for line in lines if _FIELD.match(line) or line[:1] in (b" ", b"\t")]
+    if end and fields and lines[-1] in fields and len(lines) - len(fields) <= _BROKEN_FIELDS:
+        head = decode(b"\n".join(fields))
+        data = head.encode() + b"\n\n" + data[end.end() :]
+    return email.message_from_bytes(data, policy=email.policy.default)
 
 
-def _write_part(part: EmailMessage, writer: TextWriter) -> None:
+class _Contents:
+    """The parts of a mail that are its text, and those that are files beside it."""
+
+    def __init__(self) -> None:
+        self.shown: list[MIMEPart] = []
+        self.attached: list[MIMEPart] = []
+        self._seen = 0
+
+    def collect(self, part: MIMEPart, depth: int = 0) -> None:
+        """Of alternatives one is shown, of related parts the first; the text of a forwarded mail follows its own."""
+        self._seen += 1
+        if self._seen > _PARTS or depth > _DEPTH:
+            raise UnreadableDocument(
+                "too_many_pages", f"It has more than {_PARTS} parts, or they are nested too deeply."
+            )
+        kind = part.get_content_type()
+        inner = [one for one in part.iter_parts()] if part.is_multipart() and kind != "message/rfc822" else []
+        if kind == "message/rfc822" and part.is_multipart():
+            self.shown.append(part)
+            self.collect(_forwarded(part), depth + 1)
+        elif kind == "multipart/alternative":
+            self._collect_one(inner, depth + 1)
+        elif inner:
+            for one in inner:
+                self.collect(one, depth + 1)
+        elif part.get_content_disposition() == "attachment" or not kind.startswith("text/"):
+            if part.get_content_disposition() != "inline" and not part.get("content-id") and part.get_filename():
+                self.attached.append(part)
+        elif kind in ("text/plain", "text/html"):
+            self.shown.append(part)
+
+    def _collect_one(self, alternatives: list[MIMEPart], depth: int) -> None:
+        """Plain text, unless it only says that there is a page, or is a fraction of it."""
+        plain = next((one for one in alternatives if one.get_content_type() == "text/plain"), None)
+        pages = [one for one in alternatives if one is not plain]
+        if plain is not None and pages and not _is_stub(plain, pages[-1]):
+            pages = [one for one in pages if one.is_multipart() and one.get_content_type() == "multipart/mixed"]
+            self.collect(plain, depth)
+        for one in pages[-1:] or ([] if plain in self.shown or plain is None else [plain]):
+            self.collect(one, depth)
+
+
+def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:
+    text = tidy(_page(plain)[0])
+    html = next((part for part in page.walk() if part.get_content_type() == "text/html"), None)
+    if html is None:
+        return False
+    writer = TextWriter()
+    write_html(_page(html)[0], writer)
+    shown = writer.document(title="", media_type="", metadata={}).text
+    excuse = len(text) < _STUB_CHARACTERS and bool(_STUB.search(text))
+    return bool(shown) and (excuse or len(shown) > _MUCH_MORE * len(text))
+
+
+def _forwarded(part: MIMEPart) -> MIMEPart:
+    """The mail that a part is."""
+    mail: Any = part.get_payload(0)
+    return mail if isinstance(mail, MIMEPart) else MIMEPart()
+
+
+def _payload(part: MIMEPart) -> bytes:
     payload = part.get_payload(decode=True)
-    if not isinstance(payload, bytes) or not payload.strip():
-        return
-    text = decode(payload, part.get_content_charset())
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _page(part: MIMEPart) -> tuple[str, tuple[str, ...]]:
+    """The text of a part, and what is doubtful about it."""
+    return decoded(_payload(part), part.get_content_charset())
+
+
+def _write_part(part: MIMEPart, writer: TextWriter) -> tuple[str, ...]:
+    if part.get_content_type() == "message/rfc822":
+        told = [_header(_forwarded(part), field) for field in ("subject", "from", "date")]
+        writer.add("paragraph", f"Forwarded: {', '.join(filter(None, told))}")
+        return ()
+    text, warnings = _page(part)
     if part.get_content_type() == "text/html":
         write_html(text, writer)
-        return
+        return warnings
     for paragraph in text.replace("\r\n", "\n").split("\n\n"):
         quoted = all(line.startswith(">") for line in paragraph.strip().split("\n"))
         writer.add("quote" if quoted else "paragraph", paragraph)
+    return warnings
 
 
-def _header(message: EmailMessage, name: str) -> str:
+def _header(message: MIMEPart, name: str) -> str:
     """A header's decoded text; "" when it is missing or beyond repair."""
     try:
         return one_line(str(message.get(name, "")))
@@ -62,22 +200,9 @@ def _header(message: EmailMessage, name: str) -> str:
         return ""
 
 
-def _attachments(message: EmailMessage) -> list[str]:
-    """The names of files beside the body, without pictures that are shown in it."""
-    parts = (part for part in message.walk() if part.get_content_disposition() != "inline")
-    return [name for part in parts if (name := one_line(part.get_filename() or ""))]
-
-
-def _metadata(message: EmailMessage) -> dict[str, Any]:
-    attachments = [one_line(part.get_filename() or "") for part in message.walk() if part.get_filename()]
-    return {
-        "from": _header(message, "from"),
-        "to": _header(message, "to"),
-        "cc": _header(message, "cc"),
-        "subject": _header(message, "subject"),
-        "date": _date(_header(message, "date")),
-        "attachments": attachments,
-    }
+def _metadata(message: MIMEPart) -> dict[str, Any]:
+    fields = {name: _header(message, name) for name in ("from", "to", "cc", "subject")}
+    return {**fields, "date": _date(_header(message, "date"))}
 
 
 def _date(text: str) -> str:

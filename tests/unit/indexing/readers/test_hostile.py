@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import tarfile
 import zipfile
 
 import pytest
@@ -255,9 +256,57 @@ def test_formats_that_are_not_read(name: str) -> None:
     assert refusal.value.reason == "unsupported"
 
 
-def test_an_archive_is_not_read() -> None:
-    """It is to be unpacked first."""
-    assert reason(zipped({"a.txt": "hello"}), "files.zip") == "unsupported"
+def test_archives_in_archives_are_bounded() -> None:
+    """By their depth, by all that they unpack to, and by the number of files."""
+    nested = zipped({"a.txt": "hello"})
+    for _ in range(5):
+        nested = zipped({"inner.zip": nested})
+    (refused,) = read(nested, "a.zip", LIMITS)
+    assert (refused.part, refused.reason) == ("/inner.zip/inner.zip/inner.zip/inner.zip", "zip_bomb")
+    bomb = zipped({f"{number}.txt": b"a " * 2**20 for number in range(9)})
+    assert reason(bomb, "a.zip") == "zip_bomb"
+    (refused,) = read(zipped({"a.zip": bomb}), "b.zip", LIMITS)
+    assert (refused.part, refused.reason) == ("/a.zip", "zip_bomb")
+    assert reason(zipped({f"{number}.txt": b"a" for number in range(10_001)}), "a.zip") == "too_many_pages"
+    assert reason(tarred({"a.txt": b"a " * 2**24}, "w:gz"), "a.tar.gz") == "zip_bomb"
+    assert reason(tarred({"a.txt": b"a " * 2**12}, "w:gz")[:60], "a.tar.gz") == "corrupt"
+
+
+def tarred(members: dict[str, bytes], mode: str = "w") -> bytes:
+    """A tar of these members."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["", "w", "w:gz", "w:bz2", "w:xz"])
+def test_the_files_of_an_archive_are_documents(mode: str) -> None:
+    """Under their names; one that cannot be read, or leads out of the archive, is refused; hidden ones are left out."""
+    members = {
+        "docs/a.txt": b"Alpha.",
+        "docs/b.jsonl": b'{"id": "x", "text": "Beta."}\n{"id": "y", "text": null}\n',
+        "c.bin": bytes(range(256)),
+        "../d.txt": b"Delta.",
+        "__MACOSX/docs/._a.txt": b"Hidden.",
+        ".git/config": b"Hidden.",
+    }
+    suffix = {"": "zip", "w": "tar"}.get(mode, f"tar.{mode[2:]}")
+    parts = read(tarred(members, mode) if mode else zipped(members), f"pack.{suffix}", LIMITS)
+    documents = [part for part in parts if isinstance(part, Document)]
+    assert [(one.key, one.title, one.text) for one in documents] == [
+        ("#/docs/a.txt", "a", "Alpha."),
+        ("#/docs/b.jsonl#x", "b", "Beta."),
+    ]
+    assert documents[0].metadata == {"archive": f"pack.{suffix}", "file": "docs/a.txt"}
+    assert {part.part: part.reason for part in parts if not isinstance(part, Document)} == {
+        "/docs/b.jsonl#y": "empty",
+        "/c.bin": "binary",
+        "/../d.txt": "unsupported",
+    }
 
 
 def test_a_container_without_its_name() -> None:

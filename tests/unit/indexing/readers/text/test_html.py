@@ -4,6 +4,7 @@ from email.message import EmailMessage
 
 import pytest
 
+from indexing.readers import ReadLimits, read
 from tests.unit.indexing.readers.making import epub, read_one, texts
 
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>The Page</title><meta name="author" content="Jo">
@@ -175,7 +176,8 @@ def mail(html: str = "", attachment: bool = False) -> EmailMessage:
 
 def test_mail_body_and_headers() -> None:
     """The plain body is read, quotes marked, the names of attachments below it; they and the headers are metadata."""
-    document = read_one(mail("<p>Hello <b>Bob</b></p>", attachment=True).as_bytes(), "m.eml")
+    document, refused = read(mail("<p>Hello <b>Bob</b></p>", attachment=True).as_bytes(), "m.eml", ReadLimits())
+    assert (refused.part, refused.reason) == ("/plan.pdf", "corrupt")
     assert texts(document) == ["Hello Bob,", "see you at 5 €.", "> earlier words", "Attachment: plan.pdf"]
     assert [block.kind for block in document.blocks][-2:] == ["quote", "paragraph"]
     assert document.title == "Grüße"
@@ -194,3 +196,99 @@ def test_mail_that_is_html_only() -> None:
     message["Subject"] = "News"
     message.set_content("<h1>News</h1><p>Today.</p>", subtype="html")
     assert texts(read_one(message.as_bytes(), "m.eml")) == ["News", "Today."]
+
+
+HEAD = b"From: a@example.org\r\nSubject: Test\r\nMIME-Version: 1.0\r\n"
+
+
+def parts(kind: str, *contents: tuple[str, str]) -> bytes:
+    """A mail of several parts."""
+    body = "".join(f"--B\r\nContent-Type: {type_}\r\n\r\n{text}\r\n" for type_, text in contents)
+    return HEAD + f'Content-Type: multipart/{kind}; boundary="B"\r\n\r\n{body}--B--\r\n'.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (
+            parts("mixed", ("text/html", "<p>It moves to 14 May.</p>"), ("text/plain", "___\r\nlist")),
+            "It moves to 14 May.\n\n___\nlist",
+        ),
+        (
+            parts(
+                "alternative",
+                ("text/plain", "Your mail program does not show HTML. View this message online."),
+                ("text/html", "<p>The price rises to 12.40 EUR.</p>"),
+            ),
+            "The price rises to 12.40 EUR.",
+        ),
+        (
+            parts("alternative", ("text/plain", "Hello."), ("text/html", f"<p>{'Hello, and more. ' * 9}</p>")),
+            ("Hello, and more. " * 9).strip(),
+        ),
+        (
+            parts("alternative", ("text/plain", "Said plainly."), ("text/html", "<p>Said <b>plainly</b>.</p>")),
+            "Said plainly.",
+        ),
+        (
+            parts(
+                "mixed",
+                ("text/plain", "See below."),
+                ("message/rfc822", "From: c@example.org\r\nSubject: Offer\r\n\r\n40 EUR a piece."),
+            ),
+            "See below.\n\nForwarded: Offer, c@example.org\n\n40 EUR a piece.",
+        ),
+        (
+            HEAD.replace(b"MIME", b"A broken line here\r\nMIME")
+            + b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+            + b"Gr=C3=B6=C3=9Fe",
+            "Größe",
+        ),
+        (HEAD + b'Content-Type: text/plain; charset="cp-850"\r\n\r\nGr\x94\xe1e', "Größe"),
+    ],
+)
+def test_the_text_of_a_mail(data: bytes, text: str) -> None:
+    """All that it shows: pages rather than stubs of them, forwarded mails, and what follows a broken header."""
+    assert read_one(data, "m.eml").text == text
+
+
+def test_attachments_are_documents() -> None:
+    """Each with its own title; the mail is named in their metadata. Pictures in the page are none."""
+    message = mail()
+    message.add_attachment(b"Part | Price", maintype="text", subtype="plain", filename="prices.txt")
+    message.add_attachment(b"<p>Terms.</p>", maintype="text", subtype="html", filename="prices.txt")
+    message.add_attachment(mail().as_bytes(), maintype="application", subtype="octet-stream", filename="old.eml")
+    message.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="logo.png", disposition="inline")
+    own, prices, terms, old = read(message.as_bytes(), "m.eml", ReadLimits())
+    assert own.metadata["attachments"] == ["prices.txt", "prices.txt (2)", "old.eml"]
+    assert (prices.key, prices.title, prices.text) == ("#/prices.txt", "prices", "Part | Price")
+    assert (prices.metadata["mail"], prices.metadata["from"], prices.metadata["file"]) == (
+        "Grüße",
+        "Ann <ann@example.org>",
+        "prices.txt",
+    )
+    assert (terms.key, old.title) == ("#/prices.txt (2)", "Grüße")
+
+
+def test_a_mailbox_is_a_document_per_mail() -> None:
+    """With their own headers, and places as keys."""
+    first, second = (
+        f"From {sender}@example.org Wed Apr 24 10:05:02 2019\r\nSubject: {sender}\r\n\r\nThe text of {sender}.\r\n\r\n"
+        for sender in ("ann", "bob")
+    )
+    documents = read((first + second).encode(), "all.mbox", ReadLimits())
+    assert [(one.key, one.title, one.text) for one in documents] == [
+        ("#1", "ann", "The text of ann."),
+        ("#2", "bob", "The text of bob."),
+    ]
+
+
+def test_a_saved_page_is_read_as_a_page() -> None:
+    """Without its MIME parts."""
+    data = HEAD.replace(b"From: a", b"Snapshot-Content-Location: https://example.org/\r\nFrom: a") + (
+        b'Content-Type: multipart/related; type="text/html"; boundary="B"\r\n\r\n--B\r\nContent-Type: text/html\r\n'
+        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n<p>40 l/min at 3=C2=A0b=\r\nar.</p>\r\n--B--\r\n"
+    )
+    document = read_one(data, "page.mhtml")
+    assert (document.text, document.title) == ("40 l/min at 3 bar.", "Test")
+    assert document.metadata == {"url": "https://example.org/"}

@@ -1,0 +1,64 @@
+"""Files inside of a file: the members of archives, the attachments of mails. Each becomes documents of its own."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from indexing.documents import POSITION, Document, Refused
+from indexing.errors import UnreadableDocument
+from indexing.readers.builder import stem
+from indexing.readers.limits import ReadLimits
+
+MOST = 10_000
+"""Files in one file."""
+
+Member = tuple[str, bytes]
+
+
+def read_members(
+    members: Iterable[Member], limits: ReadLimits, metadata: Mapping[str, Any]
+) -> Iterator[Document | Refused]:
+    """What is in each of the members, under their names, with this metadata added; one that cannot be read is refused.
+
+    They share what one file may unpack to.
+    """
+    left = limits.max_expanded_bytes
+    for name, data in members:
+        if limits.max_nesting < 1:
+            yield Refused(part=f"/{name}", reason="zip_bomb", detail="It is nested too deeply; unpack what it is in.")
+            continue
+        left -= len(data)
+        inner = msgspec.structs.replace(
+            limits,
+            max_nesting=limits.max_nesting - 1,
+            max_expanded_bytes=max(1, left),
+            max_bytes=max(1, limits.max_bytes),
+        )
+        yield from _member(name, data, inner, metadata)
+
+
+def _member(name: str, data: bytes, limits: ReadLimits, metadata: Mapping[str, Any]) -> Iterator[Document | Refused]:
+    from indexing.readers import read  # it comes to this module by the readers of archives
+
+    try:
+        parts = read(data, name, limits)
+    except UnreadableDocument as exc:
+        yield Refused(part=f"/{name}", reason=exc.reason, detail=exc.detail)
+        return
+    for part in parts:
+        if isinstance(part, Refused):
+            yield msgspec.structs.replace(part, part=f"/{name}{part.part}")
+            continue
+        # A record's own id is its own in its file alone.
+        key = f"{POSITION}/{name}" + (f"{POSITION}{part.key.removeprefix(POSITION)}" if part.key else "")
+        title = part.title or stem(name)
+        yield msgspec.structs.replace(part, key=key, title=title, metadata={**part.metadata, **metadata, "file": name})
+
+
+def distinct(names: Iterable[str]) -> Iterator[str]:
+    """The names, numbered where one comes again."""
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name} ({seen[name]})"
