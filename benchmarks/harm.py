@@ -229,7 +229,7 @@ def _difference(rows: Sequence[Sequence[float]], retrieval: Sequence[float]) -> 
 
 async def _examined(url: str) -> str:
     """What a real model makes of the controls: its grades of each topic's answers and others, and the trust in it."""
-    async with open_client("real", BackendSettings(kind="openai", url=url, timeout_s=600), probe_s=600) as client:
+    async with open_client("real", BackendSettings(kind="openai", url=url, timeout_s=600)) as client:
         stats, readings, lines = CallStats(), {}, []
         reader = PortsReader(ClientPorts(client), "scorer")
         for topic in topics():

@@ -169,14 +169,12 @@ def judge_of(of: RerankSet, task: Task, *, scores: bool) -> SimulatedJudge:
 
 
 @asynccontextmanager
-async def open_client(
-    name: str, settings: BackendSettings, probe_s: float = 10.0
-) -> AsyncGenerator[BackendClient, None]:
+async def open_client(name: str, settings: BackendSettings) -> AsyncGenerator[BackendClient, None]:
     """A backend that was probed, closed at the end."""
     adapter: Adapter = open_adapter(name, settings)
     try:
         client = BackendClient(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())
-        await client.discovery.probe(probe_s)
+        await client.discovery.probe()
         yield client
     finally:
         await adapter.aclose()
