@@ -13,6 +13,7 @@ from rich.console import Console
 from app.cli.doctor import examine
 from app.cli.findings import Finding, show
 from app.instance import announce, presence_at
+from app.ranking.trust import TRUST_FILE, TopicReading, TrustBook, topics
 from indexing.pipeline.context import index_fingerprint
 from indexing.retrieval.bm25 import LEXICAL_VERSION
 from indexing.settings import EmbeddingSettings
@@ -70,6 +71,21 @@ def test_a_backend_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     found = findings(tmp_path, {"GEMINI_API_KEY": "k"})["backend gemini"]
     assert (found.state, "ALL_PROXY" in found.detail) == ("broken", True)
+
+
+def test_a_model_that_does_not_rank(tmp_path: Path) -> None:
+    """What the controls have shown of a configured model is a note with what to do; of a good one it is nothing."""
+    environ = {"VLLM_URL": "http://127.0.0.1:9/v1"}
+    home = tmp_path / ".winnow"
+    home.mkdir()
+    book = TrustBook(home / TRUST_FILE)
+    book.add(("vllm", "smol", "2", "scorer"), {topic: TopicReading((0.1,) * 4, (0.1,) * 4) for topic in topics()})
+    found = findings(tmp_path, environ)["ranking by vllm"]
+    assert (found.state, found.detail.partition(":")[0]) == ("note", "smol does not rank")
+    assert "winnow calibrate" in found.fix
+    assert "ranking by vllm" not in findings(tmp_path, {**environ, "WINNOW_RANKING_CONTROLS": "false"})
+    book.add(("vllm", "large", "2", "scorer"), {topic: TopicReading((3.0,) * 4, (-3.0,) * 4) for topic in topics()})
+    assert "ranking by vllm" not in findings(tmp_path, environ)
 
 
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:
