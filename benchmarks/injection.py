@@ -21,15 +21,17 @@ from typing import Literal
 
 import msgspec
 
-from app.backends.base import Conversation
+from app.backends.base import Conversation, Deadline, Decision, DecisionQuestion
+from app.ranking.cache import ScoreCache
 from app.ranking.models import candidate_of
+from app.ranking.reranker import RankingTask, Reranker
 from app.text.fencing import break_up
 from benchmarks.rerank_data import Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge
 from benchmarks.rerank_opinion import NONE, TOP, Opinion, Reader, Seen
 from benchmarks.rerank_ours import Recipe, rank_by
-from benchmarks.rerank_peers import PEERS, Schedule
-from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
+from benchmarks.rerank_peers import PEERS, TIMEOUT_S, Ports, Schedule
+from benchmarks.rerank_product import BY_JUDGE, BY_LABELS, FENCE, PortsReader
 from benchmarks.rerank_server import INSTANT, SimulatedServer
 from tests.attacks.injections import ATTACKS, Attack
 
@@ -42,6 +44,27 @@ FAITHS: Sequence[Faith] = ("always", "tokens")
 
 TOWNS = ("Oslo", "Bergen", "Tromso", "Molde", "Hamar", "Skien", "Narvik", "Larvik", "Horten", "Moss")
 
+
+class _DecidingReader(PortsReader):
+    """A decision model: it reads all passages side by side, and answers a question about each."""
+
+    def __init__(self, judge: SimulatedJudge) -> None:
+        super().__init__(judge, "decider")
+        self._judge = judge
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion]) -> Decision:
+        """As the judge believes of them side by side."""
+        return await self._judge.decide(context, questions, TIMEOUT_S)
+
+
+async def _decide(ports: Ports, task: Task) -> list[str]:
+    assert isinstance(ports, SimulatedJudge)
+    asked = RankingTask(query=task.query, candidates=task.candidates, strategy="decide", depth=len(task.candidates))
+    reranker = Reranker(ScoreCache(1_000), fence=lambda _: FENCE)
+    ranking = await reranker.rank(asked, _DecidingReader(ports), Deadline(TIMEOUT_S))
+    return [place.id for place in ranking.order]
+
+
 SCHEDULES: Mapping[str, Schedule] = {
     "rankgpt": PEERS["rankgpt"],
     "one_list": PEERS["one_list"],
@@ -51,6 +74,7 @@ SCHEDULES: Mapping[str, Schedule] = {
     **{f"{name}, labels": BY_LABELS[name] for name in ("ours: graded", "ours: duel", "ours: auto")},
     **{f"{name}, judge": BY_JUDGE[name] for name in ("ours: graded", "ours: duel", "ours: auto")},
     "ours: listwise": BY_JUDGE["ours: listwise"],
+    "ours: decide": _decide,
 }
 
 

@@ -7,7 +7,19 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from random import Random
 
 from app.backends.attempt import time_limit
-from app.backends.base import Capability, ChatRequest, Conversation, Delta, LabelScores, Probed, Reply, Scoring
+from app.backends.base import (
+    Capability,
+    ChatRequest,
+    Conversation,
+    Decision,
+    DecisionQuestion,
+    Delta,
+    LabelScores,
+    Message,
+    Probed,
+    Reply,
+    Scoring,
+)
 from benchmarks.rerank_opinion import TOP, Opinion, Reader, Seen, slope
 from benchmarks.rerank_server import SimulatedServer, pieces_of
 
@@ -53,6 +65,17 @@ class SimulatedJudge:
         if wanted > given:
             return Reply(text=text[: len(text) * given // wanted], finish_reason="length", tokens=tokens, model=MODEL)
         return Reply(text=text, finish_reason="stop", tokens=tokens, model=MODEL)
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion], timeout_s: float) -> Decision:
+        """The labels' probabilities for each passage that a question names, as it believes of them side by side."""
+        prompt = (Message(role="user", content=context),)
+        seen = self._seen(prompt)
+        values = self._opinion.together(seen, self._noise.crowd, self._noise.primacy)
+        by_name = {one.name: value for one, value in zip(seen, values, strict=True)}
+        named = [re.findall(r"\[(\w+)\]", question.instructions) for question in questions]
+        async with time_limit(MODEL, timeout_s):
+            tokens = await self._server.serve([prompt], 1)
+        return Decision(answers=tuple(_rubric(by_name.get(name[0])) if name else None for name in named), tokens=tokens)
 
     async def stream(self, request: ChatRequest, timeout_s: float) -> AsyncGenerator[Delta, None]:
         """In one piece."""
@@ -114,6 +137,12 @@ class SimulatedJudge:
         values = [*values, *[FLOOR] * len(letters)][: len(letters)]
         biases = [self._noise.letter_bias * self._opinion.bias(letter) for letter in letters]
         return _log_softmax([LETTER_NATS * (value + bias) for value, bias in zip(values, biases, strict=True)])
+
+
+def _rubric(value: float | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    return tuple(math.exp(log) for log in _log_softmax([-LABEL_GAP * (value - grade) ** 2 for grade in range(4)]))
 
 
 def by_value(values: Values) -> list[str]:

@@ -10,6 +10,7 @@ from app.backends.openai_compatible.adapter import OpenAICompatible
 from app.backends.openai_compatible.decisions import VllmDecider
 from app.backends.settings import BackendSettings
 from app.domain import Label
+from app.ranking.prompts import decide_context, decide_questions
 from tests.vllm.running import KEY, MODEL, RunningVllm, VllmFailed, real_vllm
 
 pytestmark = [pytest.mark.anyio, pytest.mark.vllm, pytest.mark.timeout(400)]
@@ -74,6 +75,21 @@ async def test_its_probabilities_are_the_servers(qwen: RunningVllm) -> None:
         if answer is not None:
             assert answer == pytest.approx(expected[number], abs=1e-3)
     assert decision.tokens.input == told["usage"]["input_tokens"]
+
+
+async def test_it_grades_passages(qwen: RunningVllm) -> None:
+    """By the ranking's own rubric, one passage in a call; what it grades is a probability for each of four labels."""
+    adapter = _adapter(qwen)
+    try:
+        await adapter.probe(PLENTY_S)
+        assert adapter.decider is not None
+        context = decide_context("how was the bed?", [(1, "The bed was fine.")], "qzvkxwjp")
+        decision = await adapter.decider.decide(context, decide_questions([1]), PLENTY_S)
+    finally:
+        await adapter.aclose()
+    [answer] = decision.answers
+    assert answer is None or (len(answer) == 4 and sum(answer) == pytest.approx(1.0))
+    assert decision.tokens.input > 0
 
 
 async def test_a_gemma_does_not_decide(vllm: RunningVllm) -> None:
