@@ -32,7 +32,21 @@ pre { overflow-x: auto; background: #8881; padding: .7rem; border-radius: .4rem;
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }
 .method { text-transform: uppercase; font-weight: 700; }
+summary { cursor: pointer; }
+label { display: block; margin: .5rem 0; }
+input, textarea { display: block; width: 100%; box-sizing: border-box; font: .9em ui-monospace, monospace; }
+[role=status] pre { max-height: 30rem; overflow: auto; }
 """
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'"
+)
+"""Its script, which sends the calls that people try, is a file of the page at / (`app/web/page/try.js`)."""
+
+_HEAD = '<link rel="icon" href="/web/-/icon.svg"><script type="module" src="/web/-/try.js"></script>'
+"""Without a version in the address, browsers ask whether the file is still the same."""
 
 
 class ReferencePage(OpenAPIRenderPlugin):
@@ -47,8 +61,9 @@ def _page(schema: dict[str, Any]) -> Iterator[str]:
     info = schema["info"]
     title = escape(f"{info['title']} {info['version']}")
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    yield f"<h1>{title}</h1><p>{_prose(info['description'])}</p>"
+    yield f"{_HEAD}<h1>{title}</h1><p>{_prose(info['description'])}</p>"
     yield '<p>For programs: <a href="/schema/openapi.json">JSON</a>, <a href="/schema/openapi.yaml">YAML</a>.</p>'
+    yield '<div id="key"></div>'
     for path, item in sorted(schema["paths"].items()):
         for method, operation in item.items():
             yield from _operation(path, method, operation)
@@ -61,7 +76,8 @@ def _page(schema: dict[str, Any]) -> Iterator[str]:
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:
     summary = escape(operation.get("summary", ""))
-    yield f'<section><h3><span class="method">{method}</span> <code>{escape(path)}</code> {summary}</h3>'
+    yield f'<section data-method="{method}" data-path="{escape(path)}">'
+    yield f'<h3><span class="method">{method}</span> <code>{escape(path)}</code> {summary}</h3>'
     yield f"<p>{_prose(operation.get('description', ''))}</p><p>{_need(operation['security'])}</p>"
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(media_type)}</code>: {_kind(content['schema'])}</p>"
@@ -205,7 +221,7 @@ class OptionalBodyOperation(Operation):
 
 
 def openapi_config(version: str) -> OpenAPIConfig:
-    """The page at /schema is our own: it needs no script from a foreign host."""
+    """The page at /schema is our own: it asks nothing of a foreign host."""
     return OpenAPIConfig(
         title="Winnow",
         version=version,
@@ -214,7 +230,13 @@ def openapi_config(version: str) -> OpenAPIConfig:
         components=Components(security_schemes={**SCHEMES}),
         use_handler_docstrings=True,
         openapi_router=Router(
-            "/schema", route_handlers=[], include_in_schema=False, dto=None, return_dto=None, opt={"scope": PUBLIC}
+            "/schema",
+            route_handlers=[],
+            include_in_schema=False,
+            dto=None,
+            return_dto=None,
+            response_headers={"Content-Security-Policy": _POLICY},
+            opt={"scope": PUBLIC},
         ),
         render_plugins=[
             ReferencePage(path="/"),

@@ -46,7 +46,7 @@ def load_page(folder: Path = FILES) -> Page:
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     html = files.pop("index.html").decode()
     version = sha256(b"".join([html.encode(), *files.values()])).hexdigest()[:16]
-    modules = (name for name in files if name.endswith(".js") and not name.startswith(("words/", "theme")))
+    modules = (name for name in files if name.endswith(".js") and not name.startswith(("words/", "theme", "try")))
     preloads = "\n".join(f'<link rel="modulepreload" href="web/{version}/{name}">' for name in modules)
     html = html.replace("<!-- modules -->", preloads).replace("{version}", version)
     return Page(version=version, html=html.encode(), files=files)

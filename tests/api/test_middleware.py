@@ -1,5 +1,6 @@
 """Request ids, the log line, and who may come in."""
 
+import re
 from typing import Any
 
 import httpx
@@ -202,14 +203,16 @@ async def test_methods_are_told(client: httpx.AsyncClient) -> None:
     assert (missing.status_code, "HEAD" in missing.headers["allow"]) == (405, False)
 
 
-async def test_pages_run_nothing_and_are_framed_by_nobody(client: httpx.AsyncClient) -> None:
+async def test_pages_run_nothing_of_others_and_are_framed_by_nobody(client: httpx.AsyncClient) -> None:
     """Every page has its policy, and no response is taken for something else."""
     page = await client.get("/schema", headers={"Accept": "text/html"})
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-frame-options"] == "DENY"
     assert page.headers["referrer-policy"] == "no-referrer"
-    assert "<script" not in page.text
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert re.findall("<script[^>]*>", page.text) == ['<script type="module" src="/web/-/try.js">']
+    assert (await client.get("/web/-/try.js")).headers["content-type"].startswith("text/javascript")
     for response in (page, await client.get("/version"), await client.get("/nowhere")):
         assert response.headers.get_list("x-content-type-options") == ["nosniff"]
 

@@ -176,6 +176,22 @@ def test_a_name_that_was_bound_to_this_machine_is_no_way_in(page: Page, server: 
     assert "WINNOW_SERVICE_HOSTS" in page.run("return document.body.innerText")
 
 
+def test_calls_can_be_tried(page: Page, server: RunningServer) -> None:
+    """Forms from the description: parameters in the address, a body that is filled in. No other host is asked."""
+    page.open(f"{server.url}/schema")
+    page.until("document.querySelectorAll('section[data-path] details').length > 20")
+    tried = "section[data-path='{}'][data-method='{}']"
+    search, listed = tried.format("/search", "post"), tried.format("/documents", "get")
+    for section in (search, listed):
+        page.click(f"{section} summary")
+        page.click(f"{section} button[type=submit]")
+        page.until("document.querySelector(selector)?.innerText.startsWith('200')", selector=f"{section} [role=status]")
+    shown = page.run("return document.querySelector(selector).innerText", selector=f"{listed} [role=status] pre")
+    assert '"collection": "default"' in shown
+    assert page.complaints == []
+    assert [url for url in page.requested if not url.startswith(f"{server.url}/")] == []
+
+
 @pytest.mark.parametrize(("path", "title"), [("/schema", "Winnow"), ("/documents/dental?collection=default", "Dental")])
 def test_our_pages_are_shown(page: Page, server: RunningServer, origins: dict[str, str], path: str, title: str) -> None:
     """Without a complaint of the browser, also to who follows a link on any other page."""
