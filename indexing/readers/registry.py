@@ -59,6 +59,10 @@ FORMATS = {
             ("jsonl", "ndjson"),
             ("application/x-ndjson", "application/jsonl", "application/jsonlines"),
         ),
+        Format("xml", "text.markup:read_xml", ("xml", "nxml", "dbk"), ("application/xml", "text/xml")),
+        Format("tex", "text.markup:read_tex", ("tex", "latex"), ("application/x-tex", "text/x-tex")),
+        Format("notebook", "text.markup:read_notebook", ("ipynb",), ("application/x-ipynb+json",)),
+        Format("subtitles", "text.markup:read_subtitles", ("srt", "vtt"), ("application/x-subrip", "text/vtt")),
         Format("pdf", "pdf.reader:read_pdf", ("pdf",), ("application/pdf",)),
         Format(
             "picture",
