@@ -88,18 +88,24 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(settings: Settings, names: Sequence[str]) -> tuple[Planned, ...]:
-    """The backends to measure; () of names means those of "auto". Calls nobody.
+    """The backends to measure; () of names means those of "auto" that write. Calls nobody.
 
-    Raises UnknownBackend, MissingCapability.
+    Raises UnknownBackend, and MissingCapability for a reranker, which has no speed of writing.
     """
     for name in names:
         if name not in settings.backends:
             raise UnknownBackend.among(name, tuple(settings.backends))
-    chosen = names or settings.routing.auto or tuple(settings.backends)
+        if not _writes(settings, name):
+            raise MissingCapability(f"the backend {name!r} is a reranker: bench measures models that write")
+    chosen = names or [name for name in settings.routing.auto or settings.backends if _writes(settings, name)]
     if not chosen:
         raise MissingCapability("no language model is configured: declare one under [backends.NAME]")
     prices = Prices(settings.backends, time.time)
     return tuple(_planned(settings, prices, name) for name in dict.fromkeys(chosen))
+
+
+def _writes(settings: Settings, name: str) -> bool:
+    return "chat" in provider_of(name, settings.backends[name]).may_offer
 
 
 def _planned(settings: Settings, prices: Prices, name: str) -> Planned:

@@ -123,3 +123,11 @@ def test_what_there_is_not_cannot_be_measured(tmp_path: Path) -> None:
         plan(settings_of(tmp_path, gemma=BRISK), ("flash",))
     with pytest.raises(MissingCapability, match=r"declare one under \[backends.NAME\]"):
         plan(settings_of(tmp_path), ())
+
+
+def test_a_reranker_has_no_speed_of_writing(tmp_path: Path) -> None:
+    """By its name it is refused, and among others it is left out."""
+    settings = settings_of(tmp_path, tei=msgspec.structs.replace(BRISK, kind="rerank"), gemma=BRISK)
+    assert [one.backend for one in plan(settings, ())] == ["gemma"]
+    with pytest.raises(MissingCapability, match="'tei' is a reranker: bench measures models that write"):
+        plan(settings, ("tei",))
