@@ -4,7 +4,7 @@ status                   becomes
 3xx                      UpstreamRejected, naming the setting of the URL
 401, 403                 UpstreamRejected, naming the setting of the key
 402, 429                 UpstreamRateLimited, with Retry-After and the quota
-404, 405                 NoSuchRoute; UpstreamRejected naming the model, if that is the reason
+400, 404, 405            NoSuchModel, if that is the reason; NoSuchRoute for the last two
 408, 504, 524            UpstreamTimeout
 501, other 4xx           UpstreamRejected; PromptTooLong, if that is the reason
 other 5xx                UpstreamUnavailable, with Retry-After

@@ -4,7 +4,7 @@ from email.utils import formatdate
 
 import pytest
 
-from app.backends.status import NoSuchRoute, Peer, Reason, error_of_status, retry_after_s
+from app.backends.status import NoSuchModel, NoSuchRoute, Peer, Reason, error_of_status, retry_after_s
 from app.backends.tools import ToolsRefused
 from app.errors import (
     PromptTooLong,
@@ -33,7 +33,7 @@ PEER = Peer(name="gemma", model="m", models=tuple("abcdefghijkl"), context_token
         (
             404,
             ("no model",),
-            UpstreamRejected,
+            NoSuchModel,
             "gemma does not have the model 'm'; it has a, b, c, d, e",
         ),
         (405, (), NoSuchRoute, "gemma has no such endpoint (HTTP 405)"),
