@@ -71,6 +71,7 @@ STATUS: Mapping[type[WinnowError], int] = {
     errors.UpstreamUnavailable: 503,
     errors.Resting: 503,
     errors.UpstreamRateLimited: 503,
+    errors.UpstreamUntrusted: 502,
     errors.UpstreamRejected: 502,
     errors.PromptTooLong: 502,
     errors.UpstreamBadReply: 502,

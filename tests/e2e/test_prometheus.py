@@ -144,6 +144,7 @@ async def use(client: httpx.AsyncClient, model: OpenAIServer, number: int) -> No
     await client.post("/answer", json={"query": "When does dental cover start?"})
     await client.post("/chat", json={"message": "hello", "stream": True})
     await client.get(f"/nowhere/{number}")
+    await client.get("/collections", headers={"X-API-Key": "unknown"})
     model.expect(Fault.BAD_REQUEST)
     await client.post("/chat", json={"message": "hello"})
     model.expect(Fault.BAD_REQUEST)
