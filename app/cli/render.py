@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ from indexing.pipeline.progress import (
 )
 
 _LINE_EVERY_S = 5.0
+_NAMED = 5
+"""Of the files that are skipped for the same reason."""
 """Between two lines of progress, where no terminal can show a bar."""
 
 
@@ -118,6 +121,7 @@ class IndexingView:
         self._clock = clock
         self._begun = self._last_line = clock()
         self._bytes = 0
+        self._alike: Counter[tuple[str, str]] = Counter()
         self._task: TaskID | None = None
         self._bar = progress_bar(console, TaskProgressColumn())
 
@@ -140,7 +144,7 @@ class IndexingView:
             case Planned():
                 self._planned(event)
             case NotIndexed():
-                self._console.print(not_indexed_line(event))
+                self._not_indexed(event)
             case Notice(stage="waiting" | "advice", detail=detail):
                 self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
@@ -148,7 +152,17 @@ class IndexingView:
             case Notice(detail=detail):
                 self._say(detail)
             case Summary():
-                pass
+                for (reason, detail), count in self._alike.items():
+                    if count > _NAMED:
+                        more = f"skipped {count - _NAMED} more [{reason}] {_flat(detail)}"
+                        self._console.print(Text(more, "yellow"))
+
+    def _not_indexed(self, refused: NotIndexed) -> None:
+        """A failure is always named; of what is skipped for the same reason, the first ones."""
+        if refused.skipped:
+            self._alike[refused.reason, refused.detail] += 1
+        if not refused.skipped or self._alike[refused.reason, refused.detail] <= _NAMED:
+            self._console.print(not_indexed_line(refused))
 
     def _planned(self, plan: Planned) -> None:
         self._bytes = plan.bytes

@@ -15,7 +15,9 @@ _START_PASSAGES = 100.0
 _MEMORY_PASSAGES = 2000.0
 """Older measurements are forgotten by and by, as the machine may be busier or quieter than it was."""
 
-_PACKED = frozenset((".pdf", ".docx", ".pptx", ".xlsx", ".epub", ".odt"))
+_PACKED = frozenset(
+    (".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".xlsb", ".ods", ".epub", ".odt", ".zip", ".tar", ".tgz")
+)
 """Formats whose size says little about their text: it is known when they have been read."""
 _READ_BYTES_PER_S = 2_000_000
 _READ_FILES_PER_S = 20

@@ -101,6 +101,19 @@ def test_a_run_leaves_no_bar_on_the_terminal() -> None:
     assert shown(on).rstrip("\x1b[2K\r\n1A").count("\x1b[?25h") == 1
 
 
+def test_files_that_are_skipped_for_one_reason_are_counted() -> None:
+    """The first five are named; every failure is."""
+    on = console()
+    with IndexingView(on) as view:
+        for number in range(9):
+            view.show(NotIndexed(source=f"{number}.png", reason="binary", detail="It is binary data.", skipped=True))
+            view.show(NotIndexed(source=f"{number}.pdf", reason="corrupt", detail="Cut short."))
+        view.show(Summary(collection="default"))
+    lines = shown(on).splitlines()
+    assert len(lines) == 9 + 5 + 1
+    assert lines[-1] == "skipped 4 more [binary] It is binary data."
+
+
 def test_loading_is_told_to_people_only() -> None:
     """A program that reads the output is not told."""
     for terminal in (False, True):
