@@ -3,15 +3,17 @@
 Run by the Python of `.venv-real`, which has nothing of ours.
 """
 
-import signal
+import os
 import sys
+import time
 from pathlib import Path
 
 import xllamacpp
 
 
 def main(model: str, port: str, context: str, slots: str, template: str = "") -> None:
-    """Serve until the process is ended. `context` is for each of the slots."""
+    """Serve until the process is ended, or whoever started it is. `context` is for each of the slots."""
+    parent = os.getppid()
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = model, {Path(model).stem}
     params.hostnames, params.port = ["127.0.0.1"], int(port)
@@ -23,7 +25,8 @@ def main(model: str, port: str, context: str, slots: str, template: str = "") ->
     server = xllamacpp.Server(params)
     sys.stdout.write(f"up at {server.listening_address}\n")
     sys.stdout.flush()
-    signal.pause()
+    while os.getppid() == parent:
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":
