@@ -260,8 +260,8 @@ def expect(service: AnsweringService, *faults: Fault) -> None:
 async def test_an_early_failure_keeps_its_status(answering: Answering, kind: str, stream: bool) -> None:
     """What a model's server does wrong before its first word is a problem with its own status, not a stream."""
     async with answering(model(kind)) as service:
-        await known(service)
         for fault, status in EARLY.items():
+            await known(service)  # a model that was not there is looked for again
             expect(service, fault)
             response = await service.client.post(
                 "/answer", json={"query": DENTAL, "backend": "none", "answer_backend": "tiny", "stream": stream}

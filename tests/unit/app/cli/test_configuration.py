@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "keys list": (),
     "keys revoke": ("k", "--yes"),
     "keys rotate": ("k",),
+    "mcp": (),
     "moderate": ("text",),
     "search": ("q",),
     "serve": (),

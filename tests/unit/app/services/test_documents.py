@@ -173,7 +173,7 @@ async def test_bytes_that_cannot_be_read_are_told_with_what_the_collection_holds
     await documents.put("c", [submitted("x")])
     there = await documents.put_bytes(sent(b"", "a.txt"), "c", overtake)
     assert [(summary.failed, summary.total_documents) for summary in (nowhere, there)] == [(1, 0), (1, 1)]
-    assert [one.reason for one in (*nowhere.refused, *there.refused)] == ["binary", "empty"]
+    assert [one.reason for one in (*nowhere.refused, *there.refused)] == ["corrupt", "empty"]
 
 
 @pytest.fixture
