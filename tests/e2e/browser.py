@@ -17,6 +17,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 SECONDS = 60.0
 """For one answer of the browser, on a slow machine."""
 
+ICON = "/favicon.ico"
+
 
 def browser_program() -> str:
     """The path of a browser; "" if there is none."""
@@ -43,12 +45,16 @@ class Page:
         self._loaded = False
         self.complaints: list[str] = []
         self.requested: list[str] = []
+        self._shown = ""
+        self._left: set[str] = set()
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
     def open(self, url: str) -> None:
         """Show a page, and wait until it is loaded."""
         self._loaded = False
+        self._shown = url
+        self._left.update(one for one in self.requested if one.endswith(ICON))
         self.complaints.clear()
         self.requested.clear()
         failed = self._call("Page.navigate", url=url).get("errorText")
@@ -143,12 +149,21 @@ class Page:
             case "Page.loadEventFired":
                 self._loaded = True
             case "Network.requestWillBeSent":
-                self.requested.append(message["params"]["request"]["url"])
+                self._note_request(message["params"]["request"]["url"], message["params"]["documentURL"])
             case "Log.entryAdded" if message["params"]["entry"]["level"] in ("error", "warning"):
-                self.complaints.append(message["params"]["entry"]["text"])
+                if message["params"]["entry"].get("url") not in self._left:
+                    self.complaints.append(message["params"]["entry"]["text"])
             case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
                 self.complaints.append(json.dumps(message["params"]))
         return message
+
+    def _note_request(self, url: str, document: str) -> None:
+        """A browser asks for the icon of a page, and is answered, after it was left, too."""
+        if url.endswith(ICON) and not document.startswith(self._shown.partition("?")[0]):
+            self._left.add(url)
+        else:
+            self._left.discard(url)
+            self.requested.append(url)
 
 
 @contextmanager
