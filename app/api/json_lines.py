@@ -35,7 +35,7 @@ from app.api.request import (
     request_id,
     require_plain,
 )
-from app.domain import Usage
+from app.domain import Caller, Usage
 from app.errors import InvalidRequest, TooLarge, pointing_at
 from app.observability.timing import Stopwatch
 from app.services.batches import Batch, Entry, Outcome
@@ -193,7 +193,7 @@ class LinesResponse(Response[Any], Generic[Result]):
 
     def __init__(self, request: BodyRequest, batch: Batch[Result]) -> None:
         super().__init__(None)
-        self._rows = Rows(batch, request_id(request.scope))
+        self._rows = Rows(batch, request_id(request.scope), caller_of(request))
         self._hung_up: asyncio.Event | None = request.scope["state"].get(HUNG_UP)
         request.scope["state"][BUSY] = self._rows.owes
         request.scope["state"]["fail"] = self._rows.fail  # for the middleware, should the service stop meanwhile
@@ -278,8 +278,8 @@ class _Body:
 class Rows(Generic[Result]):
     """Writes the outcomes of a batch, and counts them for the ending."""
 
-    def __init__(self, batch: Batch[Result], instance: str) -> None:
-        self._batch, self._instance = batch, instance
+    def __init__(self, batch: Batch[Result], instance: str, caller: Caller | None) -> None:
+        self._batch, self._instance, self._caller = batch, instance, caller
         self._read = self._items = self._failed = 0
         self._usage, self._watch = Usage(), Stopwatch()
 
@@ -291,11 +291,11 @@ class Rows(Generic[Result]):
                 self._items += 1
                 self._failed += outcome.error is not None
                 self._usage += outcome.usage
-                yield row_of(outcome, self._instance)
+                yield row_of(outcome, self._instance, self._caller)
         except ClientGone:
             raise
         except Exception as exc:  # noqa: BLE001 - the status is sent already: the stream itself must tell
-            problem = problem_of(exc, self._instance)
+            problem = problem_of(exc, self._instance, self._caller)
             note_failure(problem, exc)
             yield self.fail(problem, exc)
         else:
@@ -331,7 +331,7 @@ class Rows(Generic[Result]):
         return msgspec.json.encode(ending) + b"\n"
 
 
-def row_of(outcome: Outcome[Any], instance: str) -> bytes:
+def row_of(outcome: Outcome[Any], instance: str, caller: Caller | None) -> bytes:
     """An outcome as a line: its id, then its result and who gave it, or its error; and what it cost."""
     row: dict[str, Any] = {"id": outcome.id}
     if outcome.judged is not None:
@@ -339,7 +339,7 @@ def row_of(outcome: Outcome[Any], instance: str) -> bytes:
         row |= {name: getattr(result, name) for name in result.__struct_fields__}
         row["backend"] = outcome.judged.backend.used
     elif outcome.error is not None:
-        row["error"] = problem = problem_of(outcome.error, instance)
+        row["error"] = problem = problem_of(outcome.error, instance, caller)
         if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:  # others may come by the million, when a server is down
             note_failure(problem, outcome.error)
     row["cost_usd"] = outcome.usage.cost_usd

@@ -12,7 +12,7 @@ from app.api.json_lines import LinesResponse, is_json_lines
 from app.api.problem_details import Problem, note_failure, problem_of
 from app.api.request import BodyRequest, caller_of, request_id, while_connected
 from app.backends.settings import AUTO
-from app.domain import BackendUse, Usage
+from app.domain import BackendUse, Caller, Usage
 from app.errors import MissingCapability, WinnowError
 from app.observability.timing import Stopwatch
 from app.services.batches import Judging, Outcome, batch_of, judge_list
@@ -54,7 +54,8 @@ async def answer_texts(
 
     Raises what making the judge raises, and ClientGone.
     """
-    batch = batch_of(service, options, caller_of(request), concurrency=concurrency, deadline_s=deadline_s)
+    caller = caller_of(request)
+    batch = batch_of(service, options, caller, concurrency=concurrency, deadline_s=deadline_s)
     if is_json_lines(request):
         return LinesResponse(request, await batch)
     watch = Stopwatch()
@@ -65,7 +66,7 @@ async def answer_texts(
     request.scope["state"]["timings"] = timings
     instance = request_id(request.scope)
     results = made(
-        results=tuple(_item(item, outcome, instance) for outcome in outcomes),
+        results=tuple(_item(item, outcome, instance, caller) for outcome in outcomes),
         failed=sum(outcome.error is not None for outcome in outcomes),
         texts_per_second=round(1000 * len(texts) / max(timings["total"], 0.001), 1),
         backend=_backend(outcomes, requested or AUTO),
@@ -82,11 +83,11 @@ def _refuse_the_unable(outcomes: Sequence[Outcome[Any]]) -> None:
         raise errors[0]
 
 
-def _item(kind: type[JudgedText], outcome: Outcome[Any], instance: str) -> JudgedText:
+def _item(kind: type[JudgedText], outcome: Outcome[Any], instance: str, caller: Caller) -> JudgedText:
     if outcome.judged is not None:
         return kind(**msgspec.structs.asdict(outcome.judged.result))
     assert outcome.error is not None  # noqa: S101 - an outcome has one of the two
-    problem = problem_of(outcome.error, instance)
+    problem = problem_of(outcome.error, instance, caller)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         note_failure(problem, outcome.error)
     return kind(error=problem)

@@ -321,12 +321,12 @@ async def _fail(exc: WinnowError, scope: Scope, send: Send) -> None:
     if "status" not in state:
         await _refuse(exc, scope, send)
     elif "fail" in state:
-        last = state["fail"](problem_of(exc, request_id(scope)), exc)
+        last = state["fail"](problem_of(exc, request_id(scope), state.get("caller")), exc)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 async def _refuse(exc: WinnowError, scope: Scope, send: Send) -> None:
-    problem = problem_of(exc, request_id(scope))
+    problem = problem_of(exc, request_id(scope), scope["state"].get("caller"))
     content, media_type = fit_for(scope["path"], problem, exc)
     body = msgspec.json.encode(content)
     headers = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]

@@ -80,10 +80,10 @@ STATUS: Mapping[type[WinnowError], int] = {
 """By class, and for a class that is not listed, by its nearest base; the name of that class is the problem's type."""
 
 
-def problem_of(exc: Exception, instance: str, caller: Caller | None = None) -> Problem:
+def problem_of(exc: Exception, instance: str, caller: Caller | None) -> Problem:
     """What the client may know of `exc`; of a programming error, only that it happened.
 
-    A `caller` whose key is for some backends is told of no others.
+    A `caller` whose key is for some backends is told of no others; None is whoever was not let in, or at the machine.
     """
     if isinstance(exc, HTTPException):
         return _from_http(exc, instance)

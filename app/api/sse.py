@@ -17,6 +17,7 @@ from app.api.request import BodyRequest, request_id, while_connected
 from app.domain import (
     AnswerDone,
     AnswerEvent,
+    Caller,
     CallsDelta,
     ChatDone,
     ChatEvent,
@@ -100,7 +101,7 @@ async def _streamed(
     opening = await while_connected(request, _opening(events, layout, patient=patient))
     # For the middleware, should the service stop meanwhile or the key be revoked: then nobody reads on.
     request.scope["state"] |= {"fail": layout.fail, "close": events.aclose}
-    body = _body(opening, events, layout, request_id(request.scope))
+    body = _body(opening, events, layout, request_id(request.scope), request.scope["state"].get("caller"))
     # When a client leaves before it has read everything, Litestar does not close the iterator.
     closing = BackgroundTask(_close, events)
     return Stream(body, media_type=MEDIA_TYPE, headers=HEADERS, status_code=200, background=closing)
@@ -147,7 +148,11 @@ class NativeEvents:
 
 
 async def _body(
-    opening: bytes, events: AsyncGenerator[Event | None, None], layout: EventFormat, instance: str
+    opening: bytes,
+    events: AsyncGenerator[Event | None, None],
+    layout: EventFormat,
+    instance: str,
+    caller: Caller | None,
 ) -> AsyncGenerator[bytes, None]:
     """What is sent. Closing it closes `events`."""
     try:
@@ -156,7 +161,7 @@ async def _body(
             if data := _written(event, layout):
                 yield data
     except Exception as exc:  # noqa: BLE001 - the status is sent already: the stream itself must tell
-        problem = problem_of(exc, instance)
+        problem = problem_of(exc, instance, caller)
         note_failure(problem, exc)
         yield layout.fail(problem, exc)
     finally:

@@ -139,7 +139,7 @@ async def judge_lines(
     services = build_services(settings, patient=True)
     try:
         batch = await _BATCHES[path](services, options)
-        async with aclosing(Rows(batch, "").written(entries_of(rows))) as lines:
+        async with aclosing(Rows(batch, "", None).written(entries_of(rows))) as lines:
             async for line in lines:
                 yield line
     finally:
@@ -160,7 +160,7 @@ async def judge_later(
         later = HalfPrice(client, services.accounts.meter, plan, token, path.removeprefix("/"), judge)
         async with aclosing(later.outcomes(_placed(rows))) as outcomes:
             async for outcome in outcomes:
-                yield row_of(outcome, "")
+                yield row_of(outcome, "", None)
     finally:
         await rows.aclose()
         await services.close()

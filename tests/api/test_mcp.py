@@ -428,7 +428,7 @@ async def test_requests_are_counted_by_tool(client: httpx.AsyncClient) -> None:
     metrics = (await client.get("/metrics")).text
     assert 'route="/mcp search",status="200"} 1.0' in metrics
     assert 'route="/mcp search",status="400"} 1.0' in metrics
-    assert "drop" not in metrics
+    assert "/mcp drop" not in metrics
 
 
 async def test_only_post_is_served(client: httpx.AsyncClient) -> None:

@@ -40,13 +40,13 @@ def test_a_class_that_nobody_listed_is_mapped_like_its_base() -> None:
     class Odd(CollectionNotFound):
         pass
 
-    problem = problem_of(Odd("docs"), "id")
+    problem = problem_of(Odd("docs"), "id", None)
     assert (problem.status, problem.type) == (404, "urn:winnow:problem:collection-not-found")
 
 
 def test_a_programmers_error_is_500_without_its_text() -> None:
     """An exception from outside the trees says nothing but its id."""
-    problem = problem_of(KeyError("password"), "id-7")
+    problem = problem_of(KeyError("password"), "id-7", None)
     assert (problem.status, problem.type) == (500, "urn:winnow:problem:internal-error")
     assert "password" not in problem.detail
     assert "id-7" in problem.detail
@@ -55,7 +55,7 @@ def test_a_programmers_error_is_500_without_its_text() -> None:
 def test_bad_fields_are_listed() -> None:
     """The pointers of InvalidRequest become `errors`."""
     bad = FieldProblem("/limit", "too high")
-    assert problem_of(InvalidRequest("no", (bad,)), "id").errors == (bad,)
+    assert problem_of(InvalidRequest("no", (bad,)), "id", None).errors == (bad,)
 
 
 @pytest.mark.parametrize(

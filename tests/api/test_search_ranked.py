@@ -323,7 +323,7 @@ async def test_a_model_whose_grades_say_nothing_does_not_rank(tmp_path: Path) ->
             failed = await client.post(
                 "/search", json={"query": "dental", "backend": "gemma", "ranking": {"on_failure": "fail"}}
             )
-            assert (failed.status_code, failed.json()["type"]) == (502, "urn:winnow:problem:upstream-error")
+            assert (failed.status_code, failed.json()["type"]) == (502, "urn:winnow:problem:upstream-untrusted")
         again = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=believing)
         async with client_of(again) as client:
             assert (await search(client))["usage"]["requests"] == 0

@@ -69,7 +69,7 @@ LASTING = (
 
 def as_the_sdk_says(exc: Exception) -> list[str]:
     """`str` of what OpenAI's SDK raises, up to version 2 and since."""
-    status, failure = openai_error(problem_of(exc, "id"), exc)
+    status, failure = openai_error(problem_of(exc, "id", None), exc)
     return [f"Error code: {status} - {said}".lower() for said in (failure, failure["error"]["message"])]
 
 
@@ -90,7 +90,7 @@ def test_ragflow_does_not_ask_again_where_it_is_no_use() -> None:
 
 def test_a_spent_budget_is_told_in_the_text_too() -> None:
     """The message of a chunk is all that RAGFlow sees of it, and its figures may look like a status."""
-    _, failure = openai_error(problem_of(SPENT, "id"), SPENT)
+    _, failure = openai_error(problem_of(SPENT, "id", None), SPENT)
     assert ragflow_does(failure["error"]["message"].lower()) == "spent"
     assert (failure["error"]["type"], failure["error"]["code"]) == ("insufficient_quota", "insufficient_quota")
 
@@ -98,13 +98,13 @@ def test_a_spent_budget_is_told_in_the_text_too() -> None:
 def test_what_is_not_there_is_the_model() -> None:
     """A model, collection or backend that is not there is 404 model_not_found, as OpenAI has it."""
     for exc in MISSING:
-        status, failure = openai_error(problem_of(exc, "id"), exc)
+        status, failure = openai_error(problem_of(exc, "id", None), exc)
         assert (status, failure["error"]["code"], failure["error"]["param"]) == (404, "model_not_found", "model")
 
 
 def test_a_bad_field_is_named() -> None:
     """`param` is the path of the field with dots."""
-    status, failure = openai_error(problem_of(BAD_FIELD, "id"), BAD_FIELD)
+    status, failure = openai_error(problem_of(BAD_FIELD, "id", None), BAD_FIELD)
     assert (status, failure["error"]["type"], failure["error"]["param"]) == (
         400,
         "invalid_request_error",
@@ -114,19 +114,19 @@ def test_a_bad_field_is_named() -> None:
 
 def test_a_safety_block_is_the_requests_fault() -> None:
     """400 content_filter, as Azure has it: clients do not ask again."""
-    status, failure = openai_error(problem_of(BLOCKED, "id"), BLOCKED)
+    status, failure = openai_error(problem_of(BLOCKED, "id", None), BLOCKED)
     assert (status, failure["error"]["code"]) == (400, "content_filter")
 
 
 def test_a_backend_that_cannot_is_in_the_models_name() -> None:
     """`winnow-rerank@nobody` is a bad `model`; elsewhere than in a chat the status is ours."""
     for exc in (UnknownBackend("unknown backend 'nobody'"), MissingCapability("extractive cannot rank")):
-        status, failure = openai_failure(problem_of(exc, "id"), exc)
+        status, failure = openai_failure(problem_of(exc, "id", None), exc)
         assert (status, failure["error"]["param"]) == (422, "model")
 
 
 def test_a_prompt_that_is_too_long_is_the_requests_fault() -> None:
     """400 context_length_exceeded, which clients know how to handle; a 502 would send people to look for a fault."""
-    status, failure = openai_error(problem_of(TOO_LONG, "id"), TOO_LONG)
+    status, failure = openai_error(problem_of(TOO_LONG, "id", None), TOO_LONG)
     assert (status, failure["error"]["code"], failure["error"]["param"]) == (400, "context_length_exceeded", "messages")
     assert "this model's maximum context length is" in failure["error"]["message"]  # what LiteLLM looks for

@@ -43,7 +43,7 @@ async def test_rerank(client: httpx.AsyncClient) -> None:
 )
 def test_tei_failures_have_teis_kinds(exc: Exception, status: int, kind: str) -> None:
     """Its clients ask again where it was overloaded; the status is ours."""
-    found, failure = tei_failure(problem_of(exc, "id"), exc)
+    found, failure = tei_failure(problem_of(exc, "id", None), exc)
     assert (found, failure["error_type"]) == (status, kind)
 
 
