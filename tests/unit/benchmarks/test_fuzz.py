@@ -16,7 +16,7 @@ UNEXPECTED, MISTAKE = ZeroDivisionError("division by zero"), InvalidRequest("`to
 
 
 def ragflow_reply(exc: Exception) -> httpx.Response:
-    status, body = ragflow_error(problem_of(exc, "7"), exc)
+    status, body = ragflow_error(problem_of(exc, "7", None), exc)
     return httpx.Response(status, content=msgspec.json.encode(body))
 
 
@@ -38,5 +38,5 @@ def test_a_stream_that_ends_in_an_unexpected_error_counts() -> None:
     layouts = (NativeEvents(), RagflowChunks({}, Question(search=Query(text="x")), refers=False))
     for layout in layouts:
         for exc, failed in ((UNEXPECTED, True), (MISTAKE, False)):
-            end = layout.fail(problem_of(exc, "7"), exc)
+            end = layout.fail(problem_of(exc, "7", None), exc)
             assert went_wrong(httpx.Response(200, content=end)) is failed
