@@ -19,7 +19,10 @@ CUDA = "import sys, torch, pathlib; print(torch.version.cuda, [p.name for p in p
 CUDA += "'lib/python3*/site-packages/*') if p.name.startswith(('nvidia', 'cuda', 'triton'))])"
 WRITTEN = "find / -xdev -newer /data/mark -type f -not -path '/proc/*' -not -path '/data/*' -not -path '/tmp/*'"
 OF_THE_RUNNER = {"/etc/resolv.conf", "/etc/hostname", "/etc/hosts", "/run/.containerenv"}
-KNOWN_ENVIRONMENT = {"PATH", "WINNOW_HOME", "WINNOW_HOST", "WINNOW_PORT", "HF_HOME", "PYTHONDONTWRITEBYTECODE"}
+KNOWN_ENVIRONMENT = {
+    *("PATH", "PYTHONDONTWRITEBYTECODE", "HF_HOME", "XDG_CACHE_HOME"),
+    *("WINNOW_HOME", "WINNOW_HOST", "WINNOW_PORT"),
+}
 
 pytestmark = [
     pytest.mark.container,
