@@ -80,15 +80,15 @@ class ExportedEmbedder:
 
         self._settings = settings
         self._export = export = read_export(directory)
-        tokenizer = str(directory / TOKENIZER)
+        # Nothing changes it from here on, so that the lanes can share it: a copy may take 100 MB and half a second.
+        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(export.positions)
         core = openvino.Core()
         graph = core.read_model(directory / GRAPH)
         cores = Cores(_usable_cores())
-        # A tokeniser must not be shared between threads.
-        self._lanes = {
-            lane: _LaneModel(core, graph, Tokenizer.from_file(tokenizer), export, lane, cores) for lane in NICENESS
-        }
-        self._tokens = TextTokens(Tokenizer.from_file(tokenizer))
+        self._lanes = {lane: _LaneModel(core, graph, tokenizer, export, lane, cores) for lane in NICENESS}
+        self._tokens = TextTokens(Tokenizer.from_file(str(directory / TOKENIZER)))
         self.dimension, self.max_tokens = export.dimension, export.max_tokens
 
     @property
@@ -113,8 +113,6 @@ class _LaneModel:
     ) -> None:
         self._core, self._graph = core, graph
         self._tokenizer = tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(export.positions)
         self._export, self._lane, self._cores = export, lane, cores
         self._compiled: dict[int, CompiledModel] = {}
         self._thread = ThreadPoolExecutor(1, f"embed-{lane}", step_back, (NICENESS[lane],))
