@@ -56,6 +56,12 @@ def needs_of(request: ChatRequest) -> frozenset[Capability]:
     return frozenset(needs)
 
 
+def _there(port: T | None) -> T:
+    """A port of the adapter; `BackendClient._prepare` has seen to it that there is one."""
+    assert port is not None  # noqa: S101
+    return port
+
+
 class BackendClient:
     """Calls one backend, each call in as many attempts as it takes and is worth.
 
@@ -202,15 +208,13 @@ class BackendClient:
     ) -> Scoring:
         """The log-probabilities of the labels after each prompt."""
 
-        def run(attempt: Attempt) -> Awaitable[Scoring]:
-            scorer = self.adapter.scorer
-            assert scorer is not None  # noqa: S101 - `_prepare` has seen to it
-            return attempt.whole(lambda within_s: scorer.score(prompts, labels, within_s))
+        def ask(within_s: float) -> Awaitable[Scoring]:
+            return _there(self.adapter.scorer).score(prompts, labels, within_s)
 
         terms = Terms(
             call=call, worst=worst_of_scoring(prompts), failover_deadline=failover_deadline, operation="score"
         )
-        return await self._serve(run, terms, frozenset(("logprobs",)))
+        return await self._serve(lambda attempt: attempt.whole(ask), terms, frozenset(("logprobs",)))
 
     async def decide(
         self,
@@ -221,10 +225,8 @@ class BackendClient:
     ) -> Decision:
         """The probabilities of the answers to each question about `context`."""
 
-        def run(attempt: Attempt) -> Awaitable[Decision]:
-            decider = self.adapter.decider
-            assert decider is not None  # noqa: S101 - `_prepare` has seen to it
-            return attempt.whole(lambda within_s: decider.decide(context, questions, within_s))
+        def ask(within_s: float) -> Awaitable[Decision]:
+            return _there(self.adapter.decider).decide(context, questions, within_s)
 
         terms = Terms(
             call=call,
@@ -232,17 +234,15 @@ class BackendClient:
             failover_deadline=failover_deadline,
             operation="decide",
         )
-        return await self._serve(run, terms, frozenset(("decide",)))
+        return await self._serve(lambda attempt: attempt.whole(ask), terms, frozenset(("decide",)))
 
     async def relevance(
         self, query: str, texts: Sequence[str], call: Call, failover_deadline: Deadline | None = None
     ) -> Relevance:
         """How relevant the texts are to the query."""
 
-        def run(attempt: Attempt) -> Awaitable[Relevance]:
-            reranker = self.adapter.reranker
-            assert reranker is not None  # noqa: S101 - `_prepare` has seen to it
-            return attempt.whole(lambda within_s: reranker.relevance(query, texts, within_s))
+        def ask(within_s: float) -> Awaitable[Relevance]:
+            return _there(self.adapter.reranker).relevance(query, texts, within_s)
 
         terms = Terms(
             call=call,
@@ -250,7 +250,7 @@ class BackendClient:
             failover_deadline=failover_deadline,
             operation="rerank",
         )
-        return await self._serve(run, terms, frozenset(("rerank",)))
+        return await self._serve(lambda attempt: attempt.whole(ask), terms, frozenset(("rerank",)))
 
     async def _serve(
         self,
