@@ -4,7 +4,7 @@ Times are milliseconds, money is US dollars, offsets are code points, scores are
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -358,6 +358,8 @@ class AnswerDone(msgspec.Struct, frozen=True):
 AnswerEvent = SourcesFound | TextDelta | CitationMade | AnswerDone
 
 
+T = TypeVar("T")
+
 Scope = Literal["search", "answer", "tasks", "write", "metrics", "admin"]
 """What an API key may be allowed to do. "metrics" is for a monitoring host, whose key should open nothing else."""
 
@@ -380,10 +382,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its key is for this backend."""
         return self.backends is None or backend in self.backends
 
-    def shown(self, use: BackendUse) -> BackendUse:
-        """What it may know of this: nothing of backends that its key is not for."""
-        mine = tuple(one for one in use.fallbacks if self.may_use(one.backend))
-        return use if self.backends is None else msgspec.structs.replace(use, fallbacks=mine)
+    def shown(self, chosen: T) -> T:
+        """What it may know of the use of a backend: nothing of those that its key is not for. All else stays."""
+        if self.backends is None or not isinstance(chosen, BackendUse):
+            return chosen
+        mine = tuple(one for one in chosen.fallbacks if self.may_use(one.backend))
+        return msgspec.structs.replace(chosen, fallbacks=mine)
 
 
 ANONYMOUS = Caller(key="anonymous", audience=EVERYTHING, scopes=SCOPES, backends=None)

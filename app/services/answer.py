@@ -186,7 +186,7 @@ class Answerer:
                     answering = BackendUse(requested=AUTO, used=EXTRACTIVE.name)
         except (UnknownBackend, MissingCapability) as exc:
             raise _at("/backend" if question.answer_backend is None else "/answer_backend", exc) from exc
-        answering = caller.shown(answering) if isinstance(answering, BackendUse) else answering
+        answering = caller.shown(answering)
         if not by_model:
             return answering, None
         if isinstance(answering, Route):

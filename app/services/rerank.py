@@ -150,8 +150,7 @@ class TextRanker:
         if len(texts) > MAX_TEXTS:
             raise TooLarge(f"{len(texts)} documents exceed the limit of {MAX_TEXTS} per request")
         deadline, watch = Deadline(self._settings.rerank_deadline_ms / 1000), Stopwatch()
-        ranker = await self._rankers.select(backend)
-        ranker = caller.shown(ranker) if isinstance(ranker, BackendUse) else ranker
+        ranker = caller.shown(await self._rankers.select(backend))
         warnings = _cuts(query, texts)
         query, texts = clean(query)[:MAX_QUERY_LENGTH], [clean(text[:MAX_TEXT_LENGTH]) for text in texts]
         async with self._gate.visit(watch):

@@ -118,8 +118,7 @@ class Searcher:
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
         errors; with `on_failure` "fail" also what the models' calls raise.
         """
-        ranker = await self._rankers.select(query.backend)
-        ranker = caller.shown(ranker) if isinstance(ranker, BackendUse) else ranker
+        ranker = caller.shown(await self._rankers.select(query.backend))
         route = await self._expander.select(query) if query.expands else None
         watch = Stopwatch()
         written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()
