@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -110,23 +111,26 @@ def load_sentence_transformer(location: str, settings: EmbeddingSettings) -> Sen
 
 
 def _load(location: str, settings: EmbeddingSettings) -> "SentenceTransformer":
-    SentenceTransformer = _import_sentence_transformers()
+    library = import_sentence_transformers()
     if settings.model == MULTILINGUAL_MODEL:
         from indexing.embedding.packed_e5 import load_packed_e5
 
         return load_packed_e5(Path(location), settings.device)
-    return SentenceTransformer(
+    model: SentenceTransformer = library.SentenceTransformer(
         location, device=settings.device, revision=settings.revision, local_files_only=Path(location).is_dir()
     )
+    return model
 
 
-def _import_sentence_transformers() -> type["SentenceTransformer"]:
-    # Imported here: it takes seconds, and a service should accept requests before that.
-    from sentence_transformers import SentenceTransformer
+def import_sentence_transformers() -> ModuleType:
+    """The library, which takes seconds: a service should accept requests before that. It writes no progress bars, and
+    logs warnings only.
+    """
+    import sentence_transformers
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     # Its log of every retry says nothing that our own error does not.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    return SentenceTransformer
+    return sentence_transformers

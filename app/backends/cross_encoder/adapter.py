@@ -1,7 +1,6 @@
 """sentence-transformers' CrossEncoder as a backend: loaded in the background, asked in a thread of its own."""
 
 import asyncio
-import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any, cast
 from app.backends.base import Probed, Relevance, RerankerOnly, tokens_of_pairs
 from app.backends.settings import BackendSettings
 from app.errors import UpstreamBadReply, UpstreamRejected, UpstreamUnavailable
+from indexing.embedding.sentence_transformer import import_sentence_transformers
 
 BATCH = 16
 """Pairs in one pass. A call that is given up ends after the pass that is under way."""
@@ -71,13 +71,9 @@ class CrossEncoderAdapter(RerankerOnly):
         return self._loading.result()
 
     def _load(self) -> Any:
-        from sentence_transformers import CrossEncoder
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+        library = import_sentence_transformers()
         try:
-            model = CrossEncoder(self._model, device=self._device)
+            model = library.CrossEncoder(self._model, device=self._device)
         except (OSError, ValueError, RuntimeError) as exc:
             raise UpstreamRejected(
                 self._name,
