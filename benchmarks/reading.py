@@ -3,10 +3,12 @@
     python -m benchmarks.reading --data DIR
 
 DIR holds files/, manifest.jsonl, and optionally groundtruth/NAME.md and questions.jsonl. Printed per file: documents or
-the reason of refusal, blocks, pages, characters, milliseconds; where there is a reference, how much of it we have
-(token F1, order left aside) and in how far in the same order (LCS over the longer of the two). The reference's
-Markdown syntax is taken off first. Then the time for PDFs over that of PDFium alone. Exit status 1 if a file is
-neither read nor refused with a known reason.
+the reason of refusal, blocks, pages, characters, milliseconds; where there is a reference, how much of its text we have
+(recall of its tokens, order left aside), how much of ours it has (precision), and in how far both are in the same order
+(LCS over the longer of the two). The reference's Markdown syntax is taken off first. References leave out what their
+tool leaves out, such as comments and running heads: recall says what is lost, precision also what they do not have.
+Then the means of each format, and the time for PDFs over that of PDFium alone. Exit status 1 if a file is neither read
+nor refused with a known reason.
 """
 
 import argparse
@@ -16,9 +18,9 @@ import re
 import sys
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pypdfium2
@@ -36,18 +38,33 @@ _MARKUP = re.compile(
     re.MULTILINE,
 )
 _TOKEN = re.compile(r"[^\W_]+")
-_COLUMNS = ("file", "result", "blocks", "pages", "chars", "ms", "F1", "order")
+_COLUMNS = ("file", "result", "blocks", "pages", "chars", "ms", "recall", "precision", "order")
 
 
 class Outcome(msgspec.Struct):
-    """What came of one file. `f1` and `order` are in [0,1]."""
+    """What came of one file; `similarity` if it has a reference."""
 
     path: str
     result: str
     documents: list[Document] = []
     milliseconds: float = 0.0
-    f1: float | None = None
-    order: float | None = None
+    similarity: "Similarity | None" = None
+
+
+class Similarity(NamedTuple):
+    """In [0,1]: the share of the tokens of a reference that we have, and of ours that it has, as bags;
+    the longest common subsequence over the longer side.
+    """
+
+    recall: float
+    precision: float
+    order: float
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of recall and precision."""
+        both = self.recall + self.precision
+        return 2 * self.recall * self.precision / both if both else 0.0
 
 
 def main() -> int:
@@ -88,7 +105,7 @@ async def _outcome(pool: ReaderPool, data: Path, path: str) -> Outcome:
     reference = data / "groundtruth" / f"{Path(path).name}.md"
     if reference.exists() and outcome.documents:
         ours = _tokens(" ".join(document.text for document in outcome.documents))
-        outcome.f1, outcome.order = similarity(ours, _tokens(reference.read_text()))
+        outcome.similarity = similarity(ours, _tokens(reference.read_text()))
     return outcome
 
 
@@ -97,11 +114,12 @@ def _tokens(text: str) -> list[str]:
     return [token.lower() for token in _TOKEN.findall(plain)]
 
 
-def similarity(ours: list[str], reference: list[str]) -> tuple[float, float]:
-    """Token F1 as bags, and the longest common subsequence over the longer side."""
+def similarity(ours: list[str], reference: list[str]) -> Similarity:
+    """How alike two lists of tokens are; two empty ones are the same."""
     common = sum((Counter(ours) & Counter(reference)).values())
-    f1 = 2 * common / (len(ours) + len(reference)) if ours or reference else 1.0
-    return f1, LCSseq.normalized_similarity(ours, reference)
+    recall = common / len(reference) if reference else 1.0
+    precision = common / len(ours) if ours else 1.0
+    return Similarity(recall, precision, LCSseq.normalized_similarity(ours, reference))
 
 
 def _table(outcomes: list[Outcome]) -> Table:
@@ -113,8 +131,7 @@ def _table(outcomes: list[Outcome]) -> Table:
             str(sum(len(document.pages) for document in documents)),
             str(sum(len(document.text) for document in documents)),
             f"{outcome.milliseconds:.0f}",
-            "" if outcome.f1 is None else f"{outcome.f1:.3f}",
-            "" if outcome.order is None else f"{outcome.order:.3f}",
+            *(f"{share:.3f}" for share in outcome.similarity or ()),
         ]
         table.add_row(outcome.path, outcome.result, *numbers)
     return table
@@ -123,11 +140,16 @@ def _table(outcomes: list[Outcome]) -> Table:
 def _print_summary(console: Console, outcomes: list[Outcome]) -> None:
     results = Counter(outcome.result for outcome in outcomes)
     console.print(f"{len(outcomes)} files: " + ", ".join(f"{count} {result}" for result, count in results.items()))
-    compared = [outcome for outcome in outcomes if outcome.f1 is not None]
-    if compared:
-        f1 = sum(outcome.f1 or 0.0 for outcome in compared) / len(compared)
-        order = sum(outcome.order or 0.0 for outcome in compared) / len(compared)
-        console.print(f"against {len(compared)} references: token F1 {f1:.3f}, order {order:.3f}")
+    by_format: defaultdict[str, list[Similarity]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.similarity:
+            by_format[Path(outcome.path).suffix].append(outcome.similarity)
+            by_format["all"].append(outcome.similarity)
+    means = Table("format", "files", "recall", "precision", "F1", "order")
+    for name, compared in sorted(by_format.items(), key=lambda item: (item[0] == "all", item[0])):
+        columns = zip(*((one.recall, one.precision, one.f1, one.order) for one in compared), strict=True)
+        means.add_row(name, str(len(compared)), *(f"{sum(column) / len(compared):.3f}" for column in columns))
+    console.print(means)
     slowest = sorted(outcomes, key=lambda outcome: -outcome.milliseconds)[:5]
     console.print("slowest: " + ", ".join(f"{Path(one.path).name} {one.milliseconds:.0f} ms" for one in slowest))
 

@@ -62,7 +62,9 @@ class _Paragraph(msgspec.Struct, frozen=True):
 
 
 def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document. Notes and comments follow the body, then what its pages bear at head and foot, once."""
+    """One document. A comment follows what it is about; notes follow the body, then what its pages bear at head and
+    foot, once.
+    """
     package = Package(data, limits)
     main = next(
         (part for kind, part in relationships(package, "").values() if kind == "officeDocument"), "word/document.xml"
@@ -76,21 +78,31 @@ def read_docx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
     writer = TextWriter()
     targets = {identifier: part for identifier, (_, part) in relationships(package, main).items()}
     reader = _BodyReader(writer, _styles(package, parts), _number_formats(package, parts), package, targets)
+    reader.comments = _comments(package, parts)
     reader.read(body)
     for kind in ("footnotes", "endnotes"):
         notes = package.xml_or_none(parts.get(kind, ""))
         for note in notes if notes is not None else ():
             if attribute(note, "type") is None:
                 reader.read(note)
-    comments = package.xml_or_none(parts.get("comments", ""))
-    for comment in comments if comments is not None else ():
-        text = tidy(" ".join(inline_text(paragraph) for paragraph in descendants(comment, "p")))
-        writer.add("paragraph", f"Comment by {attribute(comment, 'author') or 'somebody'}: {text}" if text else "")
+    for comment in reader.comments.values():  # on nothing that is read
+        writer.add("paragraph", comment)
     _write_running_heads(package, main, writer)
     metadata: dict[str, Any] = dict(core_properties(package))
     title = metadata.pop("title", "") or reader.title
     media_type = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     return [writer.document(title=title, media_type=media_type, metadata=metadata)]
+
+
+def _comments(package: Package, parts: dict[str, str]) -> dict[str, str]:
+    """By id: who says what."""
+    root = package.xml_or_none(parts.get("comments", ""))
+    comments = {}
+    for comment in root if root is not None else ():
+        if text := tidy(" ".join(inline_text(paragraph) for paragraph in descendants(comment, "p"))):
+            author = attribute(comment, "author") or "somebody"
+            comments[attribute(comment, "id") or ""] = f"Comment by {author}: {text}"
+    return comments
 
 
 def _write_running_heads(package: Package, main: str, writer: TextWriter) -> None:
@@ -167,6 +179,8 @@ class _BodyReader:
         self._counters: defaultdict[str, list[int]] = defaultdict(list)
         self._code: list[str] = []
         self.title = ""
+        self.comments: dict[str, str] = {}
+        """Those that are still to be written, by id."""
 
     def read(self, container: etree._Element) -> None:
         """Writes every paragraph and table of a body, a note or a text box."""
@@ -180,6 +194,10 @@ class _BodyReader:
             else:
                 self._paragraph(element)
                 self._drawings(element)
+            for mark in descendants(element, "commentReference") if self.comments else ():
+                if comment := self.comments.pop(attribute(mark, "id") or "", ""):
+                    self._end_code()
+                    self._writer.add("paragraph", comment)
         self._end_code()
 
     def _chunk(self, part: str) -> None:

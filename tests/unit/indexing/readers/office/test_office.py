@@ -288,7 +288,7 @@ def test_word_shows_signs_and_hides_the_hidden(body: str, text: str) -> None:
 
 
 def test_word_parts_beside_the_body() -> None:
-    """Files that are shown as a part, charts, diagrams, comments, and what stands at the head of pages, once."""
+    """Files that are shown as a part, charts, diagrams, comments in their places, and what pages bear, once."""
     drawing = (
         '<w:p><w:r><w:drawing><c:chart xmlns:c="http://c" r:id="r3"/></w:drawing></w:r></w:p>'
         '<w:p><w:r><w:drawing><d:relIds xmlns:d="http://d" r:dm="r4"/></w:drawing></w:r></w:p>'
@@ -297,16 +297,19 @@ def test_word_parts_beside_the_body() -> None:
         '<c:chartSpace xmlns:c="http://c"><c:chart><c:title><c:t>Sales</c:t></c:title><c:ser><c:tx><c:v>kg</c:v></c:tx>'
         "<c:cat><c:v>May</c:v></c:cat><c:val><c:v>7</c:v></c:val></c:ser></c:chart></c:chartSpace>"
     )
+    mark = '<w:r><w:commentReference w:id="1"/></w:r>'
+    marked = f"<w:p><w:r><w:t>For imported parts:</w:t></w:r>{mark}</w:p>"
     head = f"<w:hdr {W}>{paragraph('Procedure QP-4711')}</w:hdr>"
     data = word_parts(
-        paragraph("Cover.") + '<w:altChunk r:id="r1"/>' + drawing + paragraph("End."),
+        paragraph("Cover.") + marked + '<w:altChunk r:id="r1"/>' + drawing + paragraph("End."),
         r1=("aFChunk", "chunk.html", "<p>The warranty is 36 months.</p>"),
         r3=("chart", "chart1.xml", chart),
         r4=("diagramData", "data1.xml", '<d:m xmlns:d="http://d"><d:pt><d:t>Plan</d:t></d:pt></d:m>'),
         r5=(
             "comments",
             "c.xml",
-            f'<w:comments {W}><w:comment w:author="Jo">{paragraph("Why?")}</w:comment></w:comments>',
+            f'<w:comments {W}><w:comment w:id="1" w:author="Jo">{paragraph("Why?")}</w:comment>'
+            f'<w:comment w:id="2">{paragraph("Not here.")}</w:comment></w:comments>',
         ),
         r6=("header", "header1.xml", head),
         r7=("header", "header2.xml", head),
@@ -314,13 +317,15 @@ def test_word_parts_beside_the_body() -> None:
     )
     assert texts(read_one(data, "a.docx")) == [
         "Cover.",
+        "For imported parts:",
+        "Comment by Jo: Why?",
         "The warranty is 36 months.",
         "Sales",
         "| kg",
         "May | 7",
         "Plan",
         "End.",
-        "Comment by Jo: Why?",
+        "Comment by somebody: Not here.",
         "Procedure QP-4711",
     ]
 
