@@ -13,7 +13,8 @@ import msgspec
 from indexing.documents import POSITION, Document, document_key, printable, split_key
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.manifest import DocumentRecord, IndexedFile, RefusedRecord, SourceRecord
-from indexing.pipeline.sources import Scope, Source, Unreadable
+from indexing.pipeline.remote import RemoteFile, is_address
+from indexing.pipeline.sources import Location, Scope, Source, Unreadable
 from indexing.readers.limits import ReadLimits, opened, reading
 
 _BLOCK = 1 << 20
@@ -151,9 +152,10 @@ def _longer_names(source: Source) -> Iterator[str]:
     yield from (f"{longest} ({number})" for number in itertools.count(2))
 
 
-def path_of(key: str) -> Path:
+def path_of(key: str) -> Location:
     """Of the file that the manifest calls so (`Source.key`)."""
-    return Path(split_key(key)[1])
+    path = split_key(key)[1]
+    return RemoteFile(path) if is_address(path) else Path(path)
 
 
 def _with_groups(digest: str, allowed: Sequence[str]) -> str:
@@ -161,8 +163,10 @@ def _with_groups(digest: str, allowed: Sequence[str]) -> str:
     return hashlib.blake2b(repr((digest, allowed)).encode(), digest_size=16).hexdigest() if allowed else digest
 
 
-def hash_file(path: Path, limits: ReadLimits) -> tuple[str, int]:
+def hash_file(path: Location, limits: ReadLimits) -> tuple[str, int]:
     """Content hash (32 hex digits) and size in bytes. Raises UnreadableDocument."""
+    if isinstance(path, RemoteFile):
+        return path.fingerprint(limits)
     digest, size = hashlib.blake2b(digest_size=16), 0
     with opened(path, limits) as file:
         while block := file.read(_BLOCK):

@@ -1,9 +1,12 @@
 """The reading half of the pipeline: planned sources -> their new and changed documents, cut into passages."""
 
 import asyncio
+import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +18,7 @@ from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id, path_of
 from indexing.pipeline.progress import Notice, Report
+from indexing.pipeline.sources import Location
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.limits import UNREADABLE_BY_NATURE, reading
 from indexing.readers.sandbox.pool import ReaderPool
@@ -22,7 +26,7 @@ from indexing.readers.sandbox.pool import ReaderPool
 _DOCUMENTS_PER_STEP = 32
 """Documents of one source that are cut into passages in one call to a thread."""
 
-_PASSING = frozenset({"not_found", "permission", "timeout", "crashed"})
+_PASSING = frozenset({"not_found", "permission", "unreachable", "timeout", "crashed"})
 """Reasons that another run may not meet with the same file."""
 
 Refuse = Callable[[str, UnreadableDocument, bool, bool], None]
@@ -93,7 +97,8 @@ class SourceReader:
         async with ReaderPool(self._context.limits) as pool:
             for source in sources:
                 try:
-                    parts = await pool.read(path_of(source.path), source.name)
+                    async with _at_hand(path_of(source.path)) as path:
+                        parts = await pool.read(path, source.name)
                 except UnreadableDocument as exc:
                     await self.refuse(source.path, source.name, exc)
                     await self._remember(source, exc)
@@ -186,6 +191,18 @@ class SourceReader:
     async def _delete(self, document_ids: Sequence[str]) -> None:
         await self._writer.delete(document_ids)
         self.deleted += len(document_ids)
+
+
+@asynccontextmanager
+async def _at_hand(path: Location) -> AsyncGenerator[Path, None]:
+    """The file, fetched for the time of the block if it lies elsewhere. Raises UnreadableDocument."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
+        copy = Path(folder, "file")
+        await asyncio.to_thread(path.fetch, copy)
+        yield copy
 
 
 def _compare(

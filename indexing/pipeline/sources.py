@@ -10,6 +10,10 @@ import msgspec
 
 from indexing.documents import document_key, split_key
 from indexing.errors import UnreadableDocument
+from indexing.pipeline.remote import RemoteFile, files_below, is_address, look_up
+
+UNSEEN = frozenset({"permission", "unreachable"})
+"""Reasons for which nobody knows what there is, or what of it is gone."""
 
 _SKIPPED_DIRECTORIES = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
 _SKIPPED_FILES = frozenset({"thumbs.db", "desktop.ini"})
@@ -17,8 +21,11 @@ _OFFICE_LOCK = "~$"
 _MAGIC = re.compile(r"[*?\[]")
 
 
+Location = Path | RemoteFile
+
+
 class Scope(msgspec.Struct, frozen=True):
-    """The part of the file system that one input stands for; `root` is absolute.
+    """The part of the file system, or of a bucket, that one input stands for; `root` is absolute.
 
     `folders` of those above a file's name may be shown: the ones that the user wrote, and always the nearest.
     A path that was indexed earlier, that an input covers and that no longer exists is gone.
@@ -29,7 +36,7 @@ class Scope(msgspec.Struct, frozen=True):
     pattern: str = ""
     folders: int = 1
 
-    def covers(self, path: str | Path) -> bool:
+    def covers(self, path: str | Location) -> bool:
         """True when a run over this input would find the absolute `path` if it existed."""
         inside = _inside(str(path), self.root)
         if inside is None:
@@ -47,7 +54,7 @@ class Source(msgspec.Struct, frozen=True):
     `path` is absolute, with symbolic links kept. Its documents become those of `tenant`, for the groups `allowed`.
     """
 
-    path: Path
+    path: Location
     name: str
     scope: Scope
     tenant: str = ""
@@ -70,25 +77,25 @@ class Discovery(msgspec.Struct, frozen=True):
     scopes: tuple[Scope, ...]
     problems: tuple[Unreadable, ...] = ()
 
-    def covers(self, path: str | Path) -> bool:
+    def covers(self, path: str | Location) -> bool:
         """True when any input covers the absolute `path` and nothing prevented looking at it."""
-        unseen = [source.scope for source, error in self.problems if error.reason == "permission"]
+        unseen = [source.scope for source, error in self.problems if error.reason in UNSEEN]
         return any(scope.covers(path) for scope in self.scopes) and not any(scope.covers(path) for scope in unseen)
 
 
 def discover(inputs: Sequence[str], base: Path) -> Discovery:
-    """Look up every input, relative ones from `base`. Directories are walked in order of names, without hidden and
-    build directories.
+    """Look up every input, relative ones from `base`, and `s3://bucket/folder` in its bucket.
 
-    A missing input is a problem "not_found"; whether it was ever indexed, the caller knows from its manifest.
+    Directories are walked in order of names, without hidden and build directories. A missing input is a problem
+    "not_found"; whether it was ever indexed, the caller knows from its manifest.
     """
     sources: dict[str, Source] = {}
     scopes: list[Scope] = []
     problems: list[Unreadable] = []
     for given in inputs:
-        scope = _scope(given, base)
+        scope, items = _found_remotely(given) if is_address(given) else _found(given, base)
         scopes.append(scope)
-        for item in _look(scope, given):
+        for item in items:
             if not isinstance(item, Source):
                 problems.append(item)
             elif (readable := item.name.encode("utf-8", "replace").decode("utf-8")) != item.name:
@@ -100,6 +107,43 @@ def discover(inputs: Sequence[str], base: Path) -> Discovery:
             else:
                 sources.setdefault(str(item.path), item)
     return Discovery(tuple(sources.values()), tuple(scopes), tuple(problems))
+
+
+def _found(given: str, base: Path) -> tuple[Scope, Iterator[Source | Unreadable]]:
+    scope = _scope(given, base)
+    return scope, _look(scope, given)
+
+
+def _found_remotely(given: str) -> tuple[Scope, list[Source | Unreadable]]:
+    """As in the file system, of which a bucket has the folders but not the links."""
+    protocol, _, path = given.partition("://")
+    parts = [part for part in path.split("/") if part]
+    first = next((index for index, part in enumerate(parts) if index and _MAGIC.search(part)), len(parts))
+    root, pattern = f"{protocol}://{'/'.join(parts[:first])}", "/".join(parts[first:])
+    scope = Scope("glob" if pattern else "directory", root, pattern, max(1, first - 1))
+    try:
+        file = look_up(root) if not pattern else None
+        if file is not None:
+            scope = msgspec.structs.replace(scope, kind="file")
+            return scope, [Source(file, file.name, scope)]
+        files = files_below(root)
+    except UnreadableDocument as exc:
+        return scope, [(Source(Path(root), given, scope), exc)]
+    hidden = any(part.startswith(".") for part in parts[first:])
+    sources = [Source(file, inside, scope) for inside, file in files if _is_walked(inside, hidden=hidden)]
+    matched = [one for one in sources if not pattern or _matches(one.name, pattern)]
+    if not matched:
+        detail = "No file matches this pattern." if pattern else "There is no such file or folder."
+        return scope, [_unreadable(given, "not_found", detail, scope)]
+    return scope, [*matched]
+
+
+def _is_walked(inside: str, *, hidden: bool) -> bool:
+    """Whether `_walk` would come across a file with this path below its root."""
+    *folders, name = inside.split("/")
+    skipped = any(folder in _SKIPPED_DIRECTORIES or folder.endswith(".egg-info") for folder in folders)
+    visible = hidden or not any(part.startswith(".") for part in (*folders, name))
+    return visible and not skipped and not _is_skipped_file(name)
 
 
 def _unreadable(name: str, reason: str, detail: str, scope: Scope) -> Unreadable:

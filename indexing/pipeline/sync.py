@@ -33,7 +33,7 @@ from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summ
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.read_stage import ReadyQueue, SourceReader
 from indexing.pipeline.recovery import compare, document_of, repair
-from indexing.pipeline.sources import Discovery, Unreadable, discover
+from indexing.pipeline.sources import UNSEEN, Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer
 from indexing.readers.limits import UNREADABLE_BY_NATURE
 from indexing.store.base import CollectionInfo
@@ -102,6 +102,8 @@ class _SyncRun:
         info = await find_collection(context, name)
         plan = await self._plan(discovery, info.spec.lineage if info else "")
         if info is None and not plan.work:
+            for source, error in plan.unreadable:
+                self._refuse(source.name, error, False, False)
             return
         info = info or await ensure_collection(context, name, self._report)
         writer = Writer(context, info.name, info.spec.lineage, self._report)
@@ -259,7 +261,7 @@ class _SyncRun:
             )
         )
         for source, error in problems:
-            self._refuse(source.name, error, error.reason == "permission", False)
+            self._refuse(source.name, error, error.reason in UNSEEN, False)
 
     async def _write(self, plan: Plan, writer: Writer) -> None:
         self._writer = writer

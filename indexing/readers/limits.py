@@ -17,6 +17,7 @@ from indexing.errors import UnreadableDocument
 REASONS = {
     "not_found": "the file does not exist",
     "permission": "the file may not be opened",
+    "unreachable": "where it lies cannot be reached at the moment",
     "not_a_file": "it is not a regular file",
     "too_large": "the file has more bytes than allowed",
     "too_many_pages": "it has more pages, slides or sheets than allowed",

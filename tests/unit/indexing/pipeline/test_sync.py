@@ -818,3 +818,12 @@ async def test_a_name_with_the_separator_of_tenants_is_refused(bench: PipelineCo
     (tmp_path / "a\x1fb").mkdir()
     (tmp_path / "a\x1fb" / "c.txt").write_text("text")
     assert reasons((await index(bench, tmp_path)).refused)[0][1:] == ("unsupported", False)
+
+
+async def test_a_first_run_over_nothing_that_can_be_opened_says_so(bench: PipelineContext, tmp_path: Path) -> None:
+    """The one file is too large: it is reported as failed, though there is no collection yet to keep it out of."""
+    bench = msgspec.structs.replace(bench, limits=ReadLimits(max_bytes=10))
+    (tmp_path / "large.txt").write_text("more than ten bytes")
+    summary = await index(bench, tmp_path, "large.txt")
+    assert reasons(summary.refused) == [("large.txt", "too_large", False)]
+    assert summary.failed == 1
