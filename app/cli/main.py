@@ -6,10 +6,8 @@ files that it should have read; 2 wrong usage or configuration; 3 failure; 130 i
 """
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,10 +44,11 @@ from app.cli.session import ShowEvent, index_files, index_stdin, stream_answer
 from app.cli.session import answer as request_answer
 from app.cli.session import search as request_search
 from app.cli.snapshot import snapshot
-from app.cli.terminal import INTERRUPTED, current_settings, err, out, print_json, write
+from app.cli.terminal import INTERRUPTED, current_settings, ending_on_interrupt, err, out, print_json, write
 from app.cli.usage import usage
 from app.cli.vision import vision
 from app.cli.vllm import vllm
+from app.cli.watch import watch
 from app.config.settings import misspelt_variables
 from app.config.validation import load_settings
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
@@ -105,25 +104,6 @@ def main() -> NoReturn:
 def _exit(message: str, status: int) -> NoReturn:
     err.print(f"winnow: {clean(message)}", style="red", markup=False, highlight=False)
     sys.exit(status)
-
-
-@contextmanager
-def _exit_on_interrupt(view: IndexingView | LoadingView, note: str = "") -> Iterator[None]:
-    """Ctrl-C ends the process at once.
-
-    It does not wait for the batch that a thread is embedding: the index survives being killed at any moment.
-    """
-
-    def end(*_: object) -> None:
-        view.stop()
-        err.print(f"interrupted{note}", highlight=False)
-        os._exit(INTERRUPTED)
-
-    before = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @cli.command()
@@ -195,7 +175,7 @@ def index(
         raise click.UsageError("--allowed names groups, and --open lets all of the tenant see: give one")
     settings = current_settings()
     note = "; everything indexed so far is kept, and the next run continues from there"
-    with IndexingView(err) as view, _exit_on_interrupt(view, note):
+    with IndexingView(err) as view, ending_on_interrupt(view.stop, note):
         if paths == ("-",):
             summary = index_stdin(settings, sys.stdin.buffer.read(), name, collection, view.show, tenant, allowed)
             for refused in summary.refused:
@@ -256,7 +236,7 @@ def _search_options(command: Callable[..., None]) -> Callable[..., None]:
 def search(query: str, as_json: bool, queries: tuple[str, ...], **options: Any) -> None:
     """Find the passages that are most relevant to QUERY."""
     options["queries"] = list(map(_encodable, queries)) or None
-    with LoadingView(err) as view, _exit_on_interrupt(view):
+    with LoadingView(err) as view, ending_on_interrupt(view.stop):
         response = request_search(current_settings(), _request_body(query, options), view.show)
     if as_json:
         print_json(response)
@@ -283,7 +263,7 @@ def search(query: str, as_json: bool, queries: tuple[str, ...], **options: Any) 
 def answer(query: str, as_json: bool, stream: bool, **options: Any) -> None:
     """Answer QUERY from your documents, with numbered sources."""
     settings, body = current_settings(), _request_body(query, options)
-    with LoadingView(err) as view, _exit_on_interrupt(view):
+    with LoadingView(err) as view, ending_on_interrupt(view.stop):
         if stream:
             stream_answer(settings, body, _event_printer(view, as_json=as_json), view.show)
             return
@@ -363,10 +343,10 @@ cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)
 cli.add_command(evaluate)
-cli.add_command(collections)
 cli.add_command(snapshot)
 cli.add_command(vision)
 cli.add_command(vllm)
+cli.add_command(watch)
 
 
 if __name__ == "__main__":

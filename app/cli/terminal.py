@@ -5,7 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any, TypeVar
@@ -80,6 +81,25 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             raise
 
     return asyncio.run(interruptible())
+
+
+@contextmanager
+def ending_on_interrupt(clear: Callable[[], None], note: str = "") -> Iterator[None]:
+    """Ctrl-C clears the terminal and ends the process at once.
+
+    It does not wait for the batch that a thread is embedding: the index survives being killed at any moment.
+    """
+
+    def end(*_: object) -> None:
+        clear()
+        err.print(f"interrupted{note}", highlight=False)
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(by: signal.Signals) -> None:
