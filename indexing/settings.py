@@ -39,9 +39,13 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the passages are stored: embedded under the home directory, or on a Qdrant server if `url` is set."""
+    """Where the passages are stored: embedded under the home directory, or on a Qdrant server if `url` is set.
+
+    `grpc_port` 0 speaks REST with the server, for proxies that pass nothing else.
+    """
 
     url: str | None = None
+    grpc_port: Annotated[int, Meta(ge=0, le=65535)] = 6334
     api_key: str | None = None
     timeout_s: Annotated[float, Meta(gt=0)] = 30.0
     shard_number: Count | None = None

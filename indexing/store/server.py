@@ -107,14 +107,13 @@ class ServerStore:
         self._closed = False
 
     @classmethod
-    def connect(
-        cls, settings: StoreSettings, *, prefer_grpc: bool = True, declared: Iterable[str] = ()
-    ) -> "ServerStore":
+    def connect(cls, settings: StoreSettings, *, declared: Iterable[str] = ()) -> "ServerStore":
         """The server at `settings.url`. Opens nothing yet: the first call does."""
         client = AsyncQdrantClient(
             url=settings.url,
             api_key=settings.api_key,
-            prefer_grpc=prefer_grpc,
+            grpc_port=settings.grpc_port,
+            prefer_grpc=settings.grpc_port != 0,
             timeout=math.ceil(settings.timeout_s),  # whole seconds, for every single call
             check_compatibility=False,  # would call the server, blocking, before anything can catch its errors
         )

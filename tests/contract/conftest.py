@@ -1,7 +1,7 @@
 """Every implementation of the store contract, and every server of the backends' contract, one after the other."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.server import ServerStore
 from tests.contract.sides import FakeSide, Side, VllmSide, gemini_side, openai_side
+from tests.fakes.qdrant_server.server import running
 
 PLENTY_S = 60.0
 FAKES: dict[str, Callable[[], AbstractAsyncContextManager[FakeSide]]] = {
@@ -39,33 +40,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in deselected]
 
 
-@pytest.fixture(params=["edge", "memory", QDRANT])
+@pytest.fixture(params=["edge", "grpc", "rest", QDRANT])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[VectorStore]:
-    """An empty store of each kind, closed afterwards. Every collection of the server at QDRANT_URL is dropped."""
+    """An empty store of each kind, closed afterwards: Edge, a fake server over both of its protocols, a real one.
+
+    Every collection of the server at QDRANT_URL is dropped.
+    """
     async with AsyncExitStack() as stack:
-        if request.param == "server":
-            # Workers that run tests in parallel have one server between them: it belongs to one test at a time.
-            turn = tmp_path_factory.getbasetemp().parent / "qdrant.lock"
-            stack.enter_context(portalocker.Lock(turn, timeout=PLENTY_S))
-        opened = _open(request.param, tmp_path)
+        match request.param:
+            case "edge":
+                opened: VectorStore = EmbeddedStore(tmp_path / "index", optimize_from=50)
+            case "server":
+                # Workers that run tests in parallel have one server between them: it belongs to one test at a time.
+                turn = tmp_path_factory.getbasetemp().parent / "qdrant.lock"
+                stack.enter_context(portalocker.Lock(turn, timeout=PLENTY_S))
+                opened = ServerStore.connect(_at_qdrant_url(os.environ))
+            case protocol:
+                fake = stack.enter_context(running())
+                grpc_port = fake.grpc_port if protocol == "grpc" else 0
+                opened = ServerStore.connect(StoreSettings(url=fake.url, grpc_port=grpc_port))
         stack.push_async_callback(opened.close)
         for info in await opened.collections():
             await opened.drop(info.name)
         yield opened
 
 
-def _open(kind: str, directory: Path) -> VectorStore:
-    match kind:
-        case "edge":
-            return EmbeddedStore(directory / "index", optimize_from=50)
-        case "memory":
-            return ServerStore.in_memory()
-        case _:
-            return ServerStore.connect(
-                StoreSettings(url=os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
-            )
+def _at_qdrant_url(environ: Mapping[str, str]) -> StoreSettings:
+    return StoreSettings(
+        url=environ["QDRANT_URL"],
+        api_key=environ.get("QDRANT_API_KEY"),
+        grpc_port=int(environ.get("WINNOW_STORE_GRPC_PORT", StoreSettings().grpc_port)),
+    )
 
 
 @pytest.fixture(params=[*FAKES, REAL])

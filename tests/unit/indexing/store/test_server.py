@@ -26,7 +26,7 @@ QUERY = Retrieval(dense=vector(1.0))
 
 def over_rest(url: str) -> ServerStore:
     """A store that waits for a second."""
-    return ServerStore.connect(StoreSettings(url=url, timeout_s=1), prefer_grpc=False)
+    return ServerStore.connect(StoreSettings(url=url, grpc_port=0, timeout_s=1))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ async def test_slow_server_is_given_up() -> None:
         await store.close()
 
 
-@pytest.mark.parametrize("prefer_grpc", [True, False])
-async def test_nobody_listens(prefer_grpc: bool) -> None:
+@pytest.mark.parametrize("over_grpc", [True, False])
+async def test_nobody_listens(over_grpc: bool) -> None:
     """A port where nobody listens is StoreUnavailable, by either protocol."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-        settings = StoreSettings(url=f"http://127.0.0.1:{port}", timeout_s=1)
-        store = ServerStore.connect(settings, prefer_grpc=prefer_grpc)
+        url = f"http://127.0.0.1:{port}"
+        store = ServerStore.connect(StoreSettings(url=url, grpc_port=port if over_grpc else 0, timeout_s=1))
         with pytest.raises(StoreUnavailable):
             await store.retrieve("docs", QUERY, EVERYTHING)
         await store.close()
