@@ -52,6 +52,9 @@ CHAT: frozenset[Capability] = frozenset(("chat",))
 CHECKS: tuple[frozenset[Capability], ...] = (frozenset(("chat", "logprobs")), frozenset(("chat", "structured")))
 """What a backend must offer to answer and check citations: either set."""
 
+CHECKERS: tuple[frozenset[Capability], ...] = (*CHECKS, frozenset(("decide",)))
+"""What it must offer to check what another has answered: any set. A model that only decides is enough."""
+
 CONDENSE_S = 10.0
 """Seconds that a model may take to reword a question; then the question is resolved by rule."""
 
@@ -60,6 +63,8 @@ MIN_RELEVANCE = 0.2
 """Below these no model is asked: the score of the best passage where a model ranked, else the relevance that the
 extractive answerer computes. Lenient, since a model can decline by itself. At .2, of 100 questions of SQuAD 2.0 dev
 that can be answered 98 reach the model, and of 100 about something else 4."""
+
+_INSTEAD = '; an `answer_backend` of "auto" is a model that can write, or else "extractive"'
 
 _CHARACTERS_PER_TURN = 32
 """Characters of a reply that are composed before other tasks get their turn on the event loop. The slowest of them, a
@@ -185,14 +190,15 @@ class Answerer:
                 if named in (None, AUTO) and isinstance(answering, Route) and answering.within(caller.backends) is None:
                     answering = BackendUse(requested=AUTO, used=EXTRACTIVE.name)
         except (UnknownBackend, MissingCapability) as exc:
-            raise _at("/backend" if question.answer_backend is None else "/answer_backend", exc) from exc
+            hint = _INSTEAD if isinstance(exc, MissingCapability) else ""
+            raise _at("/backend" if question.answer_backend is None else "/answer_backend", exc, hint) from exc
         answering = caller.shown(answering)
         if not by_model:
             return answering, None
         if isinstance(answering, Route):
             return answering, answering
         try:
-            return answering, (await self._router()).route(AUTO, *CHECKS)
+            return answering, (await self._router()).route(AUTO, *CHECKERS)
         except MissingCapability as exc:
             raise _at("/check_citations", exc) from exc
 
@@ -513,6 +519,7 @@ def _timings(result: SearchResult, watch: Stopwatch) -> dict[str, float]:
     return before | {name: spent for name, spent in result.timings_ms.items() if name != "total"} | answering
 
 
-def _at(pointer: str, exc: InvalidRequest) -> InvalidRequest:
-    """The same error, with the field of the request that caused it."""
-    return type(exc)(str(exc), (FieldProblem(pointer, str(exc)),))
+def _at(pointer: str, exc: InvalidRequest, hint: str = "") -> InvalidRequest:
+    """The same error and a hint, with the field of the request that caused it."""
+    text = f"{exc}{hint}"
+    return type(exc)(text, (FieldProblem(pointer, text),))

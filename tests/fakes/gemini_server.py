@@ -80,7 +80,7 @@ class Batch(msgspec.Struct, kw_only=True):
 class GeminiServer(WireServer):
     """`script` decides about the next calls, `choose` about those after it; `model_faults` about GET models/{m}.
 
-    `likely` is what decisions say.
+    `likely` is what decisions say, `methods` are what its models can do besides.
 
     `canned`, `answers` and `mind` go before what it would say itself. `slow_s` is the pause before a slow first byte,
     and between the bytes of a trickle; `retry_after_s` the delay that its 429 and 503 name.
@@ -103,6 +103,7 @@ class GeminiServer(WireServer):
         self.answers: deque[Said] = deque()
         self.mind: Mind = no_mind
         self.likely: Likely = {}
+        self.methods = ("generateContent", "countTokens", "batchGenerateContent")
         self.calls: list[Call] = []
         self.models = models
         self.batches: list[Batch] = []
@@ -357,7 +358,7 @@ class GeminiServer(WireServer):
             "displayName": "A fake",
             "inputTokenLimit": 1_048_576,
             "outputTokenLimit": 65_536,
-            "supportedGenerationMethods": ["generateContent", "countTokens", "batchGenerateContent"],
+            "supportedGenerationMethods": list(self.methods),
             "thinking": True,
         }
 

@@ -5,7 +5,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from app.backends.base import ChatRequest, Conversation, LabelScores, Reply, Scoring, Way
+from app.backends.base import (
+    ChatRequest,
+    Conversation,
+    Decision,
+    DecisionQuestion,
+    LabelScores,
+    Reply,
+    Scoring,
+    Way,
+)
 from app.domain import TokenCount
 from app.errors import WinnowError
 
@@ -15,10 +24,12 @@ _STATEMENT = re.compile(r"^statement: (.*)$", re.MULTILINE)
 class VerdictReader:
     """`verdicts` by a word of the statement; no verdict on a statement without any of them.
 
-    `mass`: the probability of all labels together. `logprobs`: said of every statement instead.
+    `mass`: the probability of all labels together. `logprobs`: said of every statement instead. `reads_together`: see
+    `Grader`.
     """
 
     name, model = "gemma", "gemma-3"
+    reads_together = True
 
     def __init__(
         self,
@@ -47,6 +58,13 @@ class VerdictReader:
             if verdict is not None:
                 listed[str(verdict)].append(number)
         return Reply(text=json.dumps(listed), finish_reason="stop", tokens=TokenCount(), model="gemma-3")
+
+    async def decide(self, context: str, questions: Sequence[DecisionQuestion]) -> Decision:
+        self._called()
+        verdicts = [self._verdict(text) for text in _STATEMENT.findall(context)]
+        assert len(verdicts) == len(questions)
+        shares = [None if one is None else tuple(float(label == one) for label in range(3)) for one in verdicts]
+        return Decision(answers=tuple(shares), tokens=TokenCount())
 
     def _called(self) -> None:
         self.calls += 1

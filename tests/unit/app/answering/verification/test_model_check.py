@@ -49,9 +49,9 @@ def test_the_version_is_that_of_the_words() -> None:
     assert digest_of(asked) == {"1": "786a911feea6a6aa"}[CHECK_PROMPT_VERSION]
 
 
-@pytest.mark.parametrize("way", ["scorer", "judge"])
+@pytest.mark.parametrize("way", ["scorer", "judge", "decider"])
 async def test_the_models_verdict_replaces_that_of_the_form(way: Way) -> None:
-    """In both ways, in one request: what it finds supported is verified, the rest is not."""
+    """In each way, in one request: what it finds supported is verified, the rest is not."""
     reader = VerdictReader({"Cover": 2, "costs": 2, "Berlin": 1}, way)
     found = await checked(reader)
     assert reader.calls == 1
@@ -65,7 +65,7 @@ async def test_the_models_verdict_replaces_that_of_the_form(way: Way) -> None:
     assert (found.unchecked, found.failures) == (0, ())
 
 
-@pytest.mark.parametrize("way", ["scorer", "judge"])
+@pytest.mark.parametrize("way", ["scorer", "judge", "decider"])
 async def test_a_failed_call_leaves_the_structural_verdicts(way: Way) -> None:
     """And is told."""
     failure = UpstreamTimeout("gemma", "gemma took too long")
@@ -75,7 +75,7 @@ async def test_a_failed_call_leaves_the_structural_verdicts(way: Way) -> None:
     assert (found.unchecked, found.failures) == (3, (failure,))
 
 
-@pytest.mark.parametrize("way", ["scorer", "judge"])
+@pytest.mark.parametrize("way", ["scorer", "judge", "decider"])
 async def test_where_the_model_gives_no_verdict_the_structural_one_stays(way: Way) -> None:
     """A statement that is left out, or whose labels were not told, is counted as unchecked."""
     found = await checked(VerdictReader({"Cover": 0, "Berlin": 2}, way))
@@ -103,6 +103,15 @@ async def test_many_statements_go_to_a_judge_in_blocks() -> None:
     found = await checked(reader, text)
     assert reader.calls == 2
     assert [one.verified for one in found.citations] == [bool(n % 2) for n in range(MAX_STATEMENTS + 5)]
+
+
+async def test_a_small_decider_reads_one_statement_a_call() -> None:
+    """Beside others it would lose track; one that is large reads all in one call."""
+    reader = VerdictReader({"Cover": 2, "costs": 2, "Berlin": 0}, "decider")
+    reader.reads_together = False
+    found = await checked(reader)
+    assert reader.calls == 3
+    assert [one.verified for one in found.citations] == [True, True, False]
 
 
 async def test_a_model_that_wants_to_say_something_else_gives_no_verdict() -> None:
