@@ -10,7 +10,8 @@ import msgspec
 from app.text.fencing import clean
 from indexing.documents import Audience, Document, Refused
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
-from indexing.pipeline.planning import own_id
+from indexing.pipeline.planning import file_document_id, holders_of, own_id
+from indexing.readers.limits import UNREADABLE_BY_NATURE
 
 MAX_ID_CHARACTERS = 512
 MAX_METADATA_BYTES = 64 * 1024
@@ -124,6 +125,22 @@ def validate(submissions: Iterable[Validated]) -> list[Validated]:
                 seen.add(document.key())
         validated.append(document)
     return validated
+
+
+def with_whole(parts: Sequence[Validated]) -> list[Validated]:
+    """What was read from one file, its first document knowing the ids of all, if there can be files in it.
+
+    While parts fail that another time may not, nobody knows what the file no longer has.
+    """
+    documents = [part for part in parts if isinstance(part, SubmittedDocument)]
+    failures = [part.reason for part in parts if isinstance(part, DocumentResult)]
+    if not documents or not UNREADABLE_BY_NATURE.issuperset(failures):
+        return list(parts)
+    first, file = documents[0], file_document_id(documents[0].source, "")
+    if any(file not in (one.id, *holders_of(one.id)) for one in documents):  # records have ids of their own
+        return list(parts)
+    whole = msgspec.structs.replace(first, whole=tuple(one.id for one in documents))
+    return [whole if part is first else part for part in parts]
 
 
 def id_problem(document_id: str) -> str:

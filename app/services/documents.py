@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from itertools import chain, islice
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from app.services.document_validation import (
     owned,
     tenant_problem,
     validate,
+    with_whole,
 )
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
@@ -250,8 +252,13 @@ class Documents:
 
     async def read(self, submissions: Sequence[Submission]) -> list[Validated]:
         """The documents of all submissions in order, each with its id, or why it cannot be indexed."""
-        unvalidated = [document for submission in submissions for document in await self._read(submission)]
-        return await asyncio.to_thread(validate, unvalidated)
+        unvalidated = [await self._read(submission) for submission in submissions]
+        validated = iter(await asyncio.to_thread(validate, list(chain(*unvalidated))))
+        documents: list[Validated] = []
+        for submission, parts in zip(submissions, unvalidated, strict=True):
+            read = list(islice(validated, len(parts)))
+            documents += with_whole(read) if isinstance(submission, SubmittedFile) else read
+        return documents
 
     async def index(
         self,
@@ -345,16 +352,9 @@ class Documents:
 
     async def put_bytes(self, file: SubmittedFile, collection: str, overtake: Overtake) -> Summary:
         """Read an operator's document that is no file of ours, and index it. `overtake` as of `index_at_once`."""
-        context, begun = await self._context(), time.perf_counter()
-        try:
-            async with ReaderPool(context.limits) as pool:
-                parts = await pool.read(file.data, file.name)
-        except UnreadableDocument as exc:
-            outcomes = [failed(exc.reason, exc.detail, source=file.name)]
-        else:
-            submitted = owned(map(file.submitted, parts))
-            validated = await self.read(submitted)
-            outcomes = await self.index(collection, validated, announce=partial(overtake, collection))
+        begun = time.perf_counter()
+        documents = await self.read(owned([file]))
+        outcomes = await self.index(collection, documents, announce=partial(overtake, collection))
         return await self._summary(collection, file.name, outcomes, time.perf_counter() - begun)
 
     async def delete(

@@ -4,6 +4,7 @@ The manifest keeps a submitted document whole, so that a rebuild, or the run aft
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from indexing.documents import Audience, Document, document_key, printable, spli
 from indexing.errors import CollectionNotFound, WinnowError
 from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.pipeline.planning import file_document_id, path_of
+from indexing.pipeline.planning import file_document_id, holders_of, path_of
 from indexing.pipeline.progress import Report, say_nothing
 from indexing.pipeline.queues import LineageRetired
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
@@ -49,7 +50,9 @@ async def announce_nothing(_: Mapping[str, str]) -> None:
 class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A document to index. Without an `id` its source names it, or else its content.
 
-    It becomes one of `tenant` ("": of none). `writer` says which documents of the same id it may replace.
+    It becomes one of `tenant` ("": of none). `writer` says which documents of the same id it may replace. Where a file
+    held several, one of them has the ids of all in `whole`: what an earlier upload of the file had beside them is
+    removed.
     """
 
     document: Document
@@ -57,6 +60,7 @@ class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     tenant: str = ""
     writer: Audience
+    whole: tuple[str, ...] = ()
 
     def document_id(self) -> str:
         """Its own id; else one made from its source and key, or from its content if it has no source."""
@@ -65,6 +69,10 @@ class SubmittedDocument(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """What the manifest calls it (`indexing.documents.document_key`)."""
         return document_key(self.tenant, self.document_id())
+
+    def holders(self) -> list[str]:
+        """The keys of the files that it was in, if it was in a file."""
+        return [document_key(self.tenant, one) for one in holders_of(self.document_id())]
 
 
 class DocumentResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +109,13 @@ async def put_documents(
     results: list[DocumentResult] = []
     for part in _parts(documents):
         put = partial(_put, documents=part, overtaken=overtaken, announce=announce)
-        results += await _again_if_replaced(context, collection, put, report)
+        written, replaced = await _again_if_replaced(context, collection, put, report)
+        results += written
+        for document in replaced:
+            file = document_key(document.tenant, file_document_id(document.source, ""))
+            kept = frozenset(document_key(document.tenant, one) for one in document.whole)
+            clear = partial(_delete, key=file, audience=document.writer, announce=announce, kept=kept)
+            await _again_if_replaced(context, collection, clear)
     return results
 
 
@@ -113,7 +127,8 @@ async def delete_document(
     *,
     announce: Announce = announce_nothing,
 ) -> bool:
-    """Remove a document with its passages; False if there is none with that key that `audience` sees. `announce` as of
+    """Remove a document with its passages, and with what was attached to it; of an archive, whose id is that of its
+    members up to the dot, all of these. False if there is none with that key that `audience` sees. `announce` as of
     `put_documents`; it hears of one that is not there as well.
 
     One that came from a file comes back with the next run over that file.
@@ -187,18 +202,51 @@ async def _again_if_replaced(
             return await work(context, Writer(context, info.name, info.spec.lineage, report))
 
 
-async def _delete(context: PipelineContext, writer: Writer, key: str, audience: Audience, announce: Announce) -> bool:
-    async with context.locks.holding(writer.lineage, [key]):
-        known = await context.manifest.document(writer.lineage, key)
-        pending = await context.manifest.pending(writer.lineage, key)
-        guarded = [one.allowed for one in (known, pending) if one is not None]
-        if not all(audience.sees(split_key(key)[0], allowed) for allowed in guarded):
-            return False
-        found = known is not None or (pending is not None and pending.op != "delete")
-        await announce({key: ""})
-        if found:
-            await writer.delete([key])
-    return found
+async def _delete(
+    context: PipelineContext,
+    writer: Writer,
+    key: str,
+    audience: Audience,
+    announce: Announce,
+    kept: frozenset[str] | None = None,
+) -> bool:
+    """The document and what it holds, at once; with `kept` only what of them is not among these."""
+    keys = await _held(context, writer, key, kept)
+    while True:
+        async with context.locks.holding(writer.lineage, keys):
+            now = await _held(context, writer, key, kept)
+            if not set(now).issubset(keys):  # somebody has added to it meanwhile
+                keys = now
+                continue
+            states = {one: await _state(context, writer, one, audience) for one in keys}
+            if states.get(key) == "hidden":
+                return False
+            found = [one for one, state in states.items() if state == "there"]
+            if found or kept is None:
+                await announce(dict.fromkeys([key, *found] if kept is None else found, ""))
+            if found:
+                await writer.delete(found)
+            return bool(found)
+
+
+async def _held(context: PipelineContext, writer: Writer, key: str, kept: frozenset[str] | None) -> list[str]:
+    """The document, and what was in its file as far as the manifest knows of it; without those in `kept`."""
+    tenant, document_id = split_key(key)
+    first, end = (document_key(tenant, document_id + sign) for sign in "./")  # one sign comes after the other
+    held = await context.manifest.ids_between(writer.lineage, first, end)
+    inside = [one for one in held if document_id in holders_of(split_key(one)[1])]
+    return [one for one in (key, *inside) if one not in (kept or ())]
+
+
+async def _state(
+    context: PipelineContext, writer: Writer, key: str, audience: Audience
+) -> Literal["there", "missing", "hidden"]:
+    known = await context.manifest.document(writer.lineage, key)
+    pending = await context.manifest.pending(writer.lineage, key)
+    guarded = [one.allowed for one in (known, pending) if one is not None]
+    if not all(audience.sees(split_key(key)[0], allowed) for allowed in guarded):
+        return "hidden"
+    return "there" if known is not None or (pending is not None and pending.op != "delete") else "missing"
 
 
 def _parts(documents: Sequence[SubmittedDocument]) -> Iterator[list[SubmittedDocument]]:
@@ -223,12 +271,18 @@ async def _put(
     documents: Sequence[SubmittedDocument],
     overtaken: Overtaken,
     announce: Announce,
-) -> list[DocumentResult]:
-    """Documents of different ids. They are in this writer's hands until they are committed."""
+) -> tuple[list[DocumentResult], list[SubmittedDocument]]:
+    """Documents of different ids. They are in this writer's hands until they are committed.
+
+    Beside the results, those that say what their file held; but for one that stays as somebody else left it.
+    """
     keys = [document.key() for document in documents]
     async with context.locks.holding(writer.lineage, keys):
-        later = await overtaken(keys)
-        stay = {one for one, versions in later.items() if await _standing(context, writer, one) in versions}
+        holders = {document.key(): document.holders() for document in documents}
+        later = await overtaken(list(dict.fromkeys([*keys, *itertools.chain(*holders.values())])))
+        left = {one for one, versions in later.items() if await _standing(context, writer, one) in versions}
+        # What became of a mail or of an archive became of what is in it.
+        stay = {one for one in keys if one in left or left.intersection(holders[one])}
         with context.claiming(writer.lineage) as claim:
             considered = [
                 (await _left(context, writer, document), None)
@@ -249,7 +303,7 @@ async def _put(
             except (asyncio.CancelledError, WinnowError):
                 await finish(_give_up(context, writer, [one.record.id for one in prepared]))
                 raise
-    return results
+    return results, [document for document in documents if document.whole and document.key() not in stay]
 
 
 async def _standing(context: PipelineContext, writer: Writer, document_id: str) -> str:

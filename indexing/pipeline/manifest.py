@@ -242,6 +242,15 @@ class Manifest:
 
         return await self._file.run(read)
 
+    async def ids_between(self, lineage: str, first: str, end: str) -> list[str]:
+        """Documents of which there is anything, from the id `first` up to `end`, which is left out."""
+        sql = " UNION ".join(
+            f"SELECT id FROM {table} WHERE lineage=? AND id>=? AND id<?"  # noqa: S608
+            for table in ("documents", "pending")
+        )
+        between = (lineage, first, end)
+        return await self._file.query(lambda rows: [row[0] for row in rows], sql, *between, *between)
+
     async def known(self, lineage: str) -> dict[str, tuple[str | None, int]]:
         """Every document: id -> (version, or None where something is under way; number of passages)."""
         sql = (

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -194,6 +195,27 @@ def own_id(document: Document) -> str:
     return "" if document.key.startswith(POSITION) else document.key
 
 
+_INSIDE = re.compile(r"[0-9a-f]{32}(?:\.[0-9a-f]{16})+")
+
+
 def file_document_id(path: str, key: str) -> str:
-    """The id of a document that came from a file and has none of its own: the same for the same absolute path."""
-    return hashlib.blake2b(f"{path}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    """The id of a document that came from a file and has none of its own: the same for the same absolute path.
+
+    That of a file in a file (`indexing.readers.members`) is the id of what holds it, a dot, and 16 hex digits.
+    """
+    holder, _, name = key.rpartition(POSITION)
+    if holder or name.startswith("/"):
+        return f"{file_document_id(path, holder)}.{_digest(name, 8)}"
+    return _digest(f"{path}\0{key}", 16)
+
+
+def holders_of(document_id: str) -> list[str]:
+    """The ids of the files that a file in files lies in, the outermost first; of an archive there is no document."""
+    if not _INSIDE.fullmatch(document_id):
+        return []
+    steps = document_id.split(".")
+    return [".".join(steps[:count]) for count in range(1, len(steps))]
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()

@@ -50,10 +50,24 @@ def _member(name: str, data: bytes, limits: ReadLimits, metadata: Mapping[str, A
         if isinstance(part, Refused):
             yield msgspec.structs.replace(part, part=f"/{name}{part.part}")
             continue
-        # A record's own id is its own in its file alone.
-        key = f"{POSITION}/{name}" + (f"{POSITION}{part.key.removeprefix(POSITION)}" if part.key else "")
         title = part.title or stem(name)
-        yield msgspec.structs.replace(part, key=key, title=title, metadata={**part.metadata, **metadata, "file": name})
+        about = {**part.metadata, **metadata, "file": name}
+        yield msgspec.structs.replace(part, key=key_inside(name, part.key), title=title, metadata=about)
+
+
+def key_inside(name: str, key: str = "") -> str:
+    """The `Document.key` of what has this one in the member `name`: a step for each file on the way to it.
+
+    `indexing.pipeline.planning.file_document_id` reads it. A record's own id is its own in its file alone: a step too.
+    """
+    if key and not key.startswith(POSITION):
+        key = f"{POSITION}{_step(key)}"
+    return f"{POSITION}/{_step(name)}{key}"
+
+
+def _step(name: str) -> str:
+    """Without the sign that parts the steps."""
+    return name.replace("%", "%25").replace(POSITION, "%23")
 
 
 def distinct(names: Iterable[str]) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """POST /documents with files."""
 
+from email.message import EmailMessage
 from typing import Any
 
 import httpx
 import pytest
 
 from app.api.multipart import MAX_UPLOAD_BYTES
+from tests.unit.indexing.readers.making import zipped
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +54,37 @@ async def test_one_bad_file_fails_alone(client: httpx.AsyncClient) -> None:
     reasons = {result["source"]: result["reason"] for result in answer["results"]}
     assert reasons == {"broken.pdf": "corrupt", "good.txt": None, "empty.txt": "empty", "old.doc": "unsupported"}
     assert (answer["created"], answer["failed"]) == (1, 3)
+
+
+def mail_with(*attached: str) -> File:
+    """A mail to which these notes are attached."""
+    message = EmailMessage()
+    message["Subject"] = "Plans"
+    message.set_content("All plans are attached.")
+    for name in attached:
+        message.add_attachment(f"What {name} says.", filename=name)
+    return "plans.eml", message.as_bytes(), "message/rfc822"
+
+
+async def test_a_mail_and_what_is_attached_come_and_go_together(client: httpx.AsyncClient) -> None:
+    """An upload with fewer attachments removes the others, and deleting the mail deletes all of them."""
+
+    async def ids() -> set[str]:
+        listed = (await client.get("/documents", params={"collection": "mails"})).json()
+        return {document["id"] for document in listed["documents"]}
+
+    first = await send(client, "mails", mail_with("a.txt", "b.txt"))
+    mail, a, b = (result["id"] for result in first["results"])
+    assert {one.rpartition(".")[0] for one in (a, b)} == {mail}
+    second = await send(client, "mails", mail_with("b.txt"))
+    assert [(one["id"], one["status"]) for one in second["results"]] == [(mail, "updated"), (b, "unchanged")]
+    assert await ids() == {mail, b}
+    assert (await client.delete(f"/documents/{mail}", params={"collection": "mails"})).status_code == 204
+    assert await ids() == set()
+    broken = ("plans.zip", zipped({"a.txt": "Alpha.", "b.docx": b"PK"}), "")
+    await send(client, "mails", ("plans.zip", zipped({"a.txt": "Alpha.", "b.docx": "text", "c.txt": "Gamma."}), ""))
+    assert [one["reason"] for one in (await send(client, "mails", broken))["results"]] == [None, "corrupt"]
+    assert len(await ids()) == 2  # what the archive has lost, nobody knows while a part of it is broken
 
 
 async def test_the_same_file_again_is_unchanged(client: httpx.AsyncClient) -> None:

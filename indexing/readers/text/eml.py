@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from indexing.documents import POSITION, Document, Refused
+from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, one_line, tidy
 from indexing.readers.limits import ReadLimits
-from indexing.readers.members import MOST, distinct, read_members
+from indexing.readers.members import MOST, distinct, key_inside, read_members
 from indexing.readers.text.encoding import decode, decoded, refuse_binary
 from indexing.readers.text.html import write_html
 
@@ -51,8 +51,7 @@ def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | 
             if isinstance(part, Refused):
                 parts.append(msgspec.structs.replace(part, part=f"#{number}{part.part}"))
             else:
-                key = f"{POSITION}{number}{part.key.removeprefix(POSITION)}"
-                parts.append(msgspec.structs.replace(part, key=key))
+                parts.append(msgspec.structs.replace(part, key=key_inside(str(number), part.key)))
     return parts or list(_mail(data, limits))
 
 

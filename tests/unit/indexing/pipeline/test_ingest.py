@@ -1,16 +1,20 @@
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from indexing.documents import EVERYTHING, Document
+from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import CollectionNotFound, DiskFull
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import (
     DocumentResult,
     SubmittedDocument,
+    Versions,
     delete_document,
     drop_collection,
+    finish_deletions,
     put_documents,
 )
 from tests.fakes.embedder import HashEmbedder
@@ -113,6 +117,93 @@ async def test_a_deleted_document_of_a_file_comes_back_with_the_file(bench: Pipe
     assert await texts(bench) == ["two"]
     assert (await index(bench, tmp_path, "a.jsonl")).created == 1
     assert await texts(bench) == ["one", "two"]
+
+
+def parts_of(source: str, *keys: str, tenant: str = "", whole: bool = True) -> list[SubmittedDocument]:
+    """What was read from a file: a document for each key, whose text is the key."""
+    writer = Audience(tenant=tenant) if tenant else EVERYTHING
+    parts = [
+        SubmittedDocument(
+            writer=writer, tenant=tenant, source=source, document=Document(text=f"text of {key or 1}", key=key)
+        )
+        for key in keys
+    ]
+    ids = tuple(part.document_id() for part in parts)
+    return [msgspec.structs.replace(parts[0], whole=ids if whole else ()), *parts[1:]]
+
+
+MAIL = ("", "#/a.pdf", "#/b.zip#/c.txt")
+
+
+async def test_a_mail_is_deleted_with_what_is_attached_to_it(bench: PipelineContext) -> None:
+    """With the files in its files too; what another tenant has under the same names stays, and other documents do."""
+    for tenant in ("red", "blue"):
+        await put_documents(bench, "default", parts_of("a.eml", *MAIL, tenant=tenant))
+    mail, _, inner = parts_of("a.eml", *MAIL, tenant="red")
+    await put_documents(bench, "default", [note(f"{mail.document_id()}.mine", "mine"), note("a", "other")])
+    blue = Audience(tenant="blue")
+    assert not await delete_document(bench, "default", mail.key(), blue)
+    assert await delete_document(bench, "default", mail.key(), Audience(tenant="red"))
+    lineage = (await bench.store.info("default")).spec.lineage
+    left = {key for key in await bench.manifest.submitted(lineage) if not key.startswith("blue")}
+    assert left == {f"{mail.document_id()}.mine", "a"}
+    assert len(await bench.manifest.submitted(lineage)) == 5
+    assert await texts(bench) == sorted(["mine", "other", *(f"text of {key or 1}" for key in MAIL)])
+    assert not await delete_document(bench, "default", inner.key(), Audience(tenant="red"))
+
+
+async def test_an_archive_has_no_document_and_is_deleted_as_one(bench: PipelineContext) -> None:
+    """Its id is that of its members up to the dot; an archive in it goes by the id up to the next one."""
+    archive = parts_of("a.zip", "#/a.txt", "#/b.zip#/c.txt", "#/b.zip#/d.txt")
+    await put_documents(bench, "default", archive)
+    inner, _, _ = archive[1].document_id().rpartition(".")
+    assert await delete_document(bench, "default", inner, EVERYTHING)
+    assert await texts(bench) == ["text of #/a.txt"]
+    assert await delete_document(bench, "default", inner.partition(".")[0], EVERYTHING)
+    assert await texts(bench) == []
+
+
+async def test_a_file_that_holds_fewer_files_than_before_leaves_none_behind(bench: PipelineContext) -> None:
+    """What an upload no longer has is removed; while nobody knows whether it has it, it stays."""
+    await put_documents(bench, "default", parts_of("a.eml", *MAIL))
+    await put_documents(bench, "default", parts_of("a.eml", "", whole=False))
+    assert len(await texts(bench)) == 3
+    heard: list[dict[str, str]] = []
+
+    async def announce(become: Mapping[str, str]) -> None:
+        heard.append(dict(become))
+
+    results = await put_documents(bench, "default", parts_of("a.eml", "", "#/a.pdf"), announce=announce)
+    assert [one.status for one in results] == ["unchanged", "unchanged"]
+    assert await texts(bench) == ["text of #/a.pdf", "text of 1"]
+    assert heard[1:] == [{parts_of("a.eml", *MAIL)[2].key(): ""}]
+
+
+async def test_an_attachment_of_a_mail_that_was_deleted_later_is_not_written(bench: PipelineContext) -> None:
+    """A job that came before the deletion finds that of the mail, and its attachments follow."""
+    mail, *_ = parts = parts_of("a.eml", *MAIL)
+
+    async def overtaken(documents: Sequence[str]) -> Versions:
+        return {mail.key(): {""}} if mail.key() in documents else {}
+
+    await put_documents(bench, "default", [note("x", "one")])
+    for part in (parts, parts[1:]):
+        results = await put_documents(bench, "default", part, overtaken=overtaken)
+        assert {(one.status, one.passages) for one in results} == {("unchanged", 0)}
+    assert await texts(bench) == ["one"]
+
+
+async def test_a_kill_in_the_middle_of_deleting_a_mail_is_finished(bench: PipelineContext) -> None:
+    """None of its documents counts from the first moment on, and the next start clears all of them away."""
+    await put_documents(bench, "default", parts_of("a.eml", *MAIL))
+    lineage = (await bench.store.info("default")).spec.lineage
+    keys = [part.key() for part in parts_of("a.eml", *MAIL)]
+    await bench.manifest.announce_deletion(lineage, keys)  # and then it was killed
+    assert await bench.manifest.submitted(lineage) == {}
+    assert not await delete_document(bench, "default", keys[0], EVERYTHING)
+    await finish_deletions(bench, "default", lineage)
+    assert await texts(bench) == []
+    assert await bench.manifest.unfinished(lineage) == []
 
 
 async def test_a_dropped_collection_leaves_the_others_alone(bench: PipelineContext) -> None:

@@ -12,12 +12,14 @@ from indexing.pipeline.planning import (
     document_record,
     file_document_id,
     hash_file,
+    holders_of,
     make_plan,
     own_id,
     plan_rebuild,
 )
 from indexing.pipeline.sources import Source, discover
 from indexing.readers.limits import ReadLimits
+from indexing.readers.members import key_inside
 
 LIMITS = ReadLimits(max_bytes=1000)
 
@@ -104,6 +106,17 @@ def test_a_record_is_known_by_its_own_id_or_by_its_place(folder: Path) -> None:
     assert (forged.tenant, forged.id != document_key("tenant", "doc-7")) == ("", True)
     assert document_record(work, Document(text="t", key="#7")).id == file_document_id(str(folder / "a.txt"), "#7")
     assert (own_id(Document(text="t")), own_id(Document(text="t", key="#1"))) == ("", "")
+
+
+def test_a_file_in_a_file_is_known_by_what_holds_it() -> None:
+    """Its id begins with that of each file that it is in; names with the signs of keys are no way out."""
+    keys = [key_inside("b.zip", key_inside("c#/d.txt")), key_inside("rows.jsonl", "x#y"), key_inside("1", "#/a.pdf")]
+    assert keys == ["#/b.zip#/c%23/d.txt", "#/rows.jsonl#x%23y", "#/1#/a.pdf"]
+    root = file_document_id("a.zip", "")
+    for key in keys:
+        held = file_document_id("a.zip", key)
+        assert holders_of(held) == [root, file_document_id("a.zip", key.rpartition("#")[0])]
+    assert [holders_of(one) for one in (root, "doc.1", f"{root}.", f"{root}.{'g' * 16}")] == [[], [], [], []]
 
 
 def test_a_directory_is_no_file(folder: Path) -> None:

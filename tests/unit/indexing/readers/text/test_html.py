@@ -278,8 +278,8 @@ def test_a_mailbox_is_a_document_per_mail() -> None:
     )
     documents = read((first + second).encode(), "all.mbox", ReadLimits())
     assert [(one.key, one.title, one.text) for one in documents] == [
-        ("#1", "ann", "The text of ann."),
-        ("#2", "bob", "The text of bob."),
+        ("#/1", "ann", "The text of ann."),
+        ("#/2", "bob", "The text of bob."),
     ]
 
 
