@@ -1,11 +1,16 @@
-"""The reading half of the pipeline: planned sources -> their new and changed documents, cut into passages."""
+"""The reading half of the pipeline: planned sources -> their new and changed documents, cut into passages.
+
+What reads is a `Reading`: this process (`read_here`), or the machines of a cluster (`indexing.distributed`), which also
+cut and embed. What the manifest has to say about the documents is asked here.
+"""
 
 import asyncio
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,9 +23,8 @@ from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id, path_of
 from indexing.pipeline.progress import Notice, Report
-from indexing.pipeline.sources import Location
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
-from indexing.readers.limits import UNREADABLE_BY_NATURE, reading
+from indexing.readers.limits import UNREADABLE_BY_NATURE, ReadLimits, reading
 from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
@@ -34,6 +38,38 @@ Refuse = Callable[[str, UnreadableDocument, bool, bool], None]
 
 Changed = tuple[Document, DocumentRecord]
 """A document that is new or differs from what is indexed."""
+
+Versions = Mapping[str, str | None]
+"""Document id -> the version that is indexed, None for one that is being written or deleted."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that is new or has changed: as it was read, to be cut here, or `prepared` already.
+
+    `own`: its id came with it, not from the path of its file.
+    """
+
+    record: DocumentRecord
+    own: bool
+    document: Document | None = None
+    prepared: Prepared | None = None
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in a source, beside what is indexed of it: `removed` are the ids that it no longer has."""
+
+    found: Sequence[Found]
+    removed: Sequence[str] = ()
+    refused: Sequence[Refused] = ()
+    warnings: Sequence[str] = ()
+
+
+Outcome = Content | UnreadableDocument
+
+Reading = Callable[
+    [Sequence[SourceRecord], Callable[[str], Awaitable[Versions]]], AsyncGenerator[tuple[SourceRecord, Outcome], None]
+]
+"""(sources, path -> what is indexed of it) -> each source with its content, in their order."""
 
 Ready = Prepared | SourceRecord | None
 """A document; after the documents of a source its record, unless it has to be read again next time; at the end None."""
@@ -82,8 +118,10 @@ class SourceReader:
         gone: AbstractSet[str],
         refuse: Refuse,
         report: Report,
+        reading: Reading | None = None,
     ) -> None:
         self._context = context
+        self._reading = reading or partial(read_here, context.limits)
         self._writer = writer
         self._claim = claim
         self._gone = gone
@@ -94,19 +132,16 @@ class SourceReader:
 
     async def read(self, sources: Sequence[SourceRecord], queue: ReadyQueue) -> None:
         """All of the sources; one that cannot be read is refused."""
-        async with ReaderPool(self._context.limits) as pool:
-            for source in sources:
-                try:
-                    async with _at_hand(path_of(source.path)) as path:
-                        parts = await pool.read(path, source.name)
-                except UnreadableDocument as exc:
-                    await self.refuse(source.path, source.name, exc)
-                    await self._remember(source, exc)
+        versions = partial(self._context.manifest.versions, self._writer.lineage)
+        async with aclosing(self._reading(sources, versions)) as outcomes:
+            async for source, outcome in outcomes:
+                if isinstance(outcome, UnreadableDocument):
+                    await self.refuse(source.path, source.name, outcome)
+                    await self._remember(source, outcome)
                     continue
-                documents = [part for part in parts if isinstance(part, Document)]
-                for warning in dict.fromkeys(warning for document in documents for warning in document.warnings):
+                for warning in outcome.warnings:
                     self._report(Notice(stage="advice", detail=f"{source.name}: {warning}"))
-                await self._read_one(source, documents, [part for part in parts if isinstance(part, Refused)], queue)
+                await self._take(source, outcome, queue)
         await queue.put(None)
 
     async def refuse(self, path: str, name: str, error: UnreadableDocument, *, known: bool = False) -> None:
@@ -129,43 +164,41 @@ class SourceReader:
         )
         await self._context.manifest.remember_refused(self._writer.lineage, record)
 
-    async def _read_one(
-        self, source: SourceRecord, documents: Sequence[Document], refused: Sequence[Refused], queue: ReadyQueue
-    ) -> None:
+    async def _take(self, source: SourceRecord, content: Content, queue: ReadyQueue) -> None:
         """Queue what differs from the manifest, and delete what the source no longer has.
 
         While parts of it fail, nobody knows what it no longer has; and the next run reads, and reports, it again.
         """
         manifest, lineage = self._context.manifest, self._writer.lineage
-        earlier = await manifest.versions(lineage, source.path)
-        changed, removed = await asyncio.to_thread(_compare, source, documents, earlier)
+        changed, earlier = content.found, await manifest.versions(lineage, source.path)
         # Documents that were recovered after the manifest was lost belong to nobody, until their file is read again.
-        unknown = [(record, not own_id(document)) for document, record in changed if record.id not in earlier]
+        unknown = [(one.record, not one.own) for one in changed if one.record.id not in earlier]
         if await manifest.take_over(lineage, unknown):
             earlier = await manifest.versions(lineage, source.path)
-            changed = [pair for pair in changed if earlier.get(pair[1].id, "") != pair[1].version]
+            changed = [one for one in changed if earlier.get(one.record.id, "") != one.record.version]
         fresh, refusals = await manifest.with_owners(lineage, lambda owner_of: self._claimed(changed, owner_of))
         for refusal in refusals:
             self._refuse(source.name, refusal, False, False)
-        created = sum(record.id not in earlier for _, record in fresh)
+        created = sum(one.record.id not in earlier for one in fresh)
         self.created += created
         self.updated += len(fresh) - created
         async for prepared in self._prepared(source, fresh):
             await queue.put(prepared, len(prepared.passages) + 1)
-        for part in refused:
+        for part in content.refused:
             self._refuse(f"{source.name}{part.part}", UnreadableDocument(part.reason, part.detail), False, False)
-        if all(part.reason in UNREADABLE_BY_NATURE for part in refused):
-            await self._delete(removed)
+        if all(part.reason in UNREADABLE_BY_NATURE for part in content.refused):
+            await self._delete(content.removed)
             if not refusals:
                 await queue.put(source)
 
-    def _claimed(self, changed: Sequence[Changed], owner_of: OwnerOf) -> tuple[list[Changed], list[UnreadableDocument]]:
+    def _claimed(self, changed: Sequence[Found], owner_of: OwnerOf) -> tuple[list[Found], list[UnreadableDocument]]:
         """The documents whose ids are free, now claimed, and a refusal for each other one.
 
         Who holds an id already, or writes it at the moment, keeps it: two owners would delete each other's passages.
         """
         fresh, refusals = [], []
-        for document, record in changed:
+        for one in changed:
+            record = one.record
             path, source = owner_of(record.id) or (record.path, "")
             if path != record.path and path not in self._gone:
                 owner: str | None = source
@@ -173,17 +206,21 @@ class SourceReader:
                 owner = self._claim(record.id, record.path or "")
                 owner = None if owner is None else path_of(owner).name
             if owner is None:
-                fresh.append((document, record))
+                fresh.append(one)
             else:
                 detail = f"Its id {record.document_id!r} is taken by a document of {owner or 'the API'}."
                 refusals.append(UnreadableDocument("duplicate_id", detail))
         return fresh, refusals
 
-    async def _prepared(self, source: SourceRecord, fresh: Sequence[Changed]) -> AsyncIterator[Prepared]:
-        bytes_per_character = source.bytes / max(1, sum(len(document.text) for document, _ in fresh))
-        for start in range(0, len(fresh), _DOCUMENTS_PER_STEP):
+    async def _prepared(self, source: SourceRecord, fresh: Sequence[Found]) -> AsyncIterator[Prepared]:
+        for one in fresh:
+            if one.prepared is not None:
+                yield one.prepared
+        uncut = [(one.document, one.record) for one in fresh if one.document is not None]
+        bytes_per_character = source.bytes / max(1, sum(len(document.text) for document, _ in uncut))
+        for start in range(0, len(uncut), _DOCUMENTS_PER_STEP):
             embedder = await self._context.model(self._report)
-            step = fresh[start : start + _DOCUMENTS_PER_STEP]
+            step = uncut[start : start + _DOCUMENTS_PER_STEP]
             self._hint.look(embedder.model_id, [(record.source, document.text) for document, record in step])
             for prepared in await asyncio.to_thread(_prepare_all, step, embedder, bytes_per_character):
                 yield prepared
@@ -193,21 +230,45 @@ class SourceReader:
         self.deleted += len(document_ids)
 
 
-@asynccontextmanager
-async def _at_hand(path: Location) -> AsyncGenerator[Path, None]:
-    """The file, fetched for the time of the block if it lies elsewhere. Raises UnreadableDocument."""
+async def read_here(
+    limits: ReadLimits, sources: Sequence[SourceRecord], versions: Callable[[str], Awaitable[Versions]]
+) -> AsyncGenerator[tuple[SourceRecord, Outcome], None]:
+    """One source after the other, in a reader of this process (a `Reading`)."""
+    async with ReaderPool(limits) as pool:
+        for source in sources:
+            outcome: Outcome
+            try:
+                parts = await read_source(pool, source)
+            except UnreadableDocument as exc:
+                outcome = exc
+            else:
+                documents = [part for part in parts if isinstance(part, Document)]
+                earlier = await versions(source.path)
+                changed, removed = await asyncio.to_thread(compare, source, documents, earlier)
+                outcome = Content(
+                    found=[
+                        Found(record=record, own=bool(own_id(document)), document=document)
+                        for document, record in changed
+                    ],
+                    removed=removed,
+                    refused=[part for part in parts if isinstance(part, Refused)],
+                    warnings=[*dict.fromkeys(warning for document in documents for warning in document.warnings)],
+                )
+            yield source, outcome
+
+
+async def read_source(pool: ReaderPool, source: SourceRecord) -> list[Document | Refused]:
+    """What is in a source, fetched for the time of reading if it lies elsewhere. Raises UnreadableDocument."""
+    path = path_of(source.path)
     if isinstance(path, Path):
-        yield path
-        return
+        return await pool.read(path, source.name)
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         copy = Path(folder, "file")
         await asyncio.to_thread(path.fetch, copy)
-        yield copy
+        return await pool.read(copy, source.name)
 
 
-def _compare(
-    source: SourceRecord, documents: Sequence[Document], earlier: Mapping[str, str | None]
-) -> tuple[list[Changed], list[str]]:
+def compare(source: SourceRecord, documents: Sequence[Document], earlier: Versions) -> tuple[list[Changed], list[str]]:
     """The new and changed documents, and the ids that the source no longer has. Hashing takes its time."""
     documents = [msgspec.structs.replace(document, allowed=source.allowed) for document in documents]
     records = [document_record(source, document) for document in documents]
