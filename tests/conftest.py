@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.fakes.postgres import Postgres
     from tests.vllm.running import RunningVllm
 
 settings.register_profile("winnow", derandomize=True, deadline=None, print_blob=True)
@@ -63,3 +64,27 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RunningVllm]":
             yield server
     except VllmFailed as exc:
         pytest.fail(str(exc), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Postgres]":
+    """A real PostgreSQL server: one for all tests, started when the first of them asks for it."""
+    pytest.importorskip("pg8000", reason="the extra `postgres` is not installed")
+    from tests.fakes.postgres import NoPostgres, running_postgres
+
+    try:
+        with running_postgres() as server:
+            yield server
+    except NoPostgres as exc:
+        pytest.skip(str(exc))
+
+
+@pytest.fixture
+def database_url(postgres: "Postgres") -> str:
+    """Of an empty database."""
+    return postgres.database()
+
+
+def both(*, here: str = "sqlite") -> pytest.MarkDecorator:
+    """For suites that hold for SQLite and for PostgreSQL alike: the fixture `kind` is the one or the other."""
+    return pytest.mark.parametrize("kind", [here, pytest.param("postgres", marks=pytest.mark.postgres)])

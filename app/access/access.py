@@ -10,14 +10,16 @@ from threading import Lock
 import msgspec
 import structlog
 
-from app.access.key_file import KEY_FILE, KeyFile, Stamp
+from app.access.key_file import KEY_FILE, KeyFile, Keys, Stamp
 from app.access.keys import ENVIRONMENT, OPERATOR, TOKEN, Key, digest_of
 from app.access.rates import Rates
+from app.access.shared import KeyTable, SharedRates
 from app.backends.settings import KeyBudget
 from app.config.settings import AccessSettings
 from app.domain import ANONYMOUS, SCOPES, Caller
 from app.errors import ConfigError, NotAuthenticated, WinnowError
 from indexing.errors import StoreUnavailable
+from indexing.postgres import Database
 
 REFRESH_S = 0.25
 """How old what is known of the file may be when a request comes."""
@@ -45,12 +47,14 @@ class Access:
         settings: AccessSettings,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        database: Database | None = None,
     ) -> None:
-        self.file = KeyFile(home / KEY_FILE, now)
+        """With a `database`, keys and rates are those of all who share it; else the keys are in `home`."""
+        self.file = keys_of(home, now, database)
         self.keyed = False
         self._settings = settings
         self._now, self._clock = now, clock
-        self._rates = Rates(clock)
+        self._rates = Rates(clock) if database is None else SharedRates(database, clock)
         self._keys: dict[str, Key] = {}
         self._by_name: dict[str, Key] = {}
         self._callers: dict[str, Caller] = {}
@@ -102,10 +106,14 @@ class Access:
             raise NotAuthenticated("the headers have different keys; send one")
         return self._owner(tokens[0])
 
-    def admit(self, caller: Caller) -> None:
-        """Count a request of this caller's. Raises RateLimited."""
+    async def admit(self, caller: Caller) -> None:
+        """Count a request of this caller's. Raises RateLimited, and StoreUnavailable where others count, too."""
         if (key := self._by_name.get(caller.key)) is not None:
-            self._rates.admit(key)
+            await self._rates.admit(key)
+
+    async def close(self) -> None:
+        """Let others know what was used."""
+        await self._rates.close()
 
     def spend(self, name: str, tokens: int) -> None:
         """Count tokens that a model has read or written for the key of this name."""
@@ -136,7 +144,10 @@ class Access:
 
     def _load(self) -> None:
         try:
-            self._stamp = self.file.stamp()
+            stamp = self.file.stamp()
+            if not self.file.quick and stamp is not None and stamp == self._stamp and self._failure is None:
+                return
+            self._stamp = stamp
             self._settled = self.file.is_settled(self._stamp)
             keys = {key.id: key for key in self.file.all()}
         except WinnowError as exc:
@@ -162,7 +173,7 @@ class Access:
 
     def _is_current(self) -> bool:
         """Whether the file is as it was. One that had just changed is read again: it may change at the same time."""
-        if self._looked_at is None or self._failure is not None or not self._settled:
+        if self._looked_at is None or self._failure is not None or not (self._settled and self.file.quick):
             return False
         try:
             return self.file.stamp() == self._stamp
@@ -183,6 +194,11 @@ class Access:
     def _require_active(self, key: Key) -> None:
         if (state := key.state(self._now())) != "active":
             raise NotAuthenticated(f"the key {key.name!r} is {state}")
+
+
+def keys_of(home: Path, now: Callable[[], float], database: Database | None) -> Keys:
+    """Those of the database if there is one, else those of the home. Nothing is read yet."""
+    return KeyFile(home / KEY_FILE, now) if database is None else KeyTable(database, now)
 
 
 def _admin_digest(settings: AccessSettings) -> bytes:

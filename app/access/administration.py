@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from app.access.key_file import KeyFile
+from app.access.key_file import Keys
 from app.access.keys import Key, KeyInfo, KeyRequest, NewKey, info_of, with_secret
 
 MAX_OVERLAP_S = 30 * 86_400
@@ -21,7 +21,7 @@ class KeyAdministration:
 
     def __init__(
         self,
-        file: KeyFile,
+        file: Keys,
         backends: Sequence[str],
         now: Callable[[], float],
         changed: Callable[[], None] = changed_nothing,

@@ -1,9 +1,10 @@
-"""The keys in a SQLite file of the home, which commands and the service share."""
+"""Reading and writing keys, and the SQLite file of the home that has them, which commands and the service share."""
 
 import os
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from app.errors import pointing_at
 from indexing.disk import disk_error
 from indexing.errors import DiskFull, NotFound, StoreUnavailable
 from indexing.sqlite import transaction
+from indexing.tables import Connection
 
 KEY_FILE = "keys.sqlite3"
 
@@ -29,45 +31,37 @@ _SETTLED_NS = 2 * 10**9
 
 _FIX = "restore it from a backup, or move it away and create new keys"
 
-Stamp = tuple[int, int, int, int]
+Stamp = tuple[int, ...]
 
 
-class KeyFile:
-    """Reads and writes the keys. Every method but `stamp` blocks, and raises StoreUnavailable.
+class Keys(ABC):
+    """Reads and writes the keys. Every method blocks, and raises StoreUnavailable. `now`: seconds since 1970."""
 
-    The journal is the classic one, not WAL: a disk that is read-only can then be read. Each operation has a connection
-    of its own, so that a file that was replaced is noticed. `now`: seconds since 1970.
-    """
+    path: Path
+    """Where they are, for people."""
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
-        self.path = path
+    quick = True
+    """Whether a stamp takes microseconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
 
+    @abstractmethod
     def stamp(self) -> Stamp | None:
-        """Differs from that of another content; None if there is no file. Takes microseconds."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            raise StoreUnavailable(str(disk_error(exc, f"the keys {self.path} cannot be read"))) from exc
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        """Differs from that of another content; None if there were never any."""
 
+    @abstractmethod
     def is_settled(self, stamp: Stamp | None) -> bool:
         """Whether the same stamp will mean the same content."""
-        return stamp is None or abs(self._now() * 10**9 - stamp[3]) > _SETTLED_NS
 
+    @abstractmethod
     def all(self) -> list[Key]:
         """All of them, the revoked ones too, by name."""
-        if self.stamp() is None:
-            return []
-        with self._connected(f"{self.path.absolute().as_uri()}?mode=ro") as db:
-            return _keys(db)
 
     def create(self, request: KeyRequest) -> tuple[Key, str]:
         """Add a key; return it with its token. Raises InvalidRequest where the name has been used."""
         with self._writing() as db:
-            keys = _keys(db)
+            keys = keys_in(db)
             if any(key.name == request.name for key in keys):
                 raise pointing_at("/name", f"there is, or was, a key called {request.name!r}; choose another name")
             key, token = new_key(request, [key.id for key in keys], self._now())
@@ -97,8 +91,45 @@ class KeyFile:
                 _replace(db, key)
         return key
 
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[Connection]:
+        """A transaction, one at a time."""
+
+
+class KeyFile(Keys):
+    """Keys in a file.
+
+    The journal is the classic one, not WAL: a disk that is read-only can then be read. Each operation has a connection
+    of its own, so that a file that was replaced is noticed.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self.path = path
+
+    def stamp(self) -> Stamp | None:
+        """Differs from that of another content; None if there is no file. Takes microseconds."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise StoreUnavailable(str(disk_error(exc, f"the keys {self.path} cannot be read"))) from exc
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    def is_settled(self, stamp: Stamp | None) -> bool:
+        """Whether the same stamp will mean the same content."""
+        return stamp is None or abs(self._now() * 10**9 - stamp[3]) > _SETTLED_NS
+
+    def all(self) -> list[Key]:
+        """All of them, the revoked ones too, by name."""
+        if self.stamp() is None:
+            return []
+        with self._connected(f"{self.path.absolute().as_uri()}?mode=ro") as db:
+            return keys_in(db) if _number(db, "PRAGMA user_version") else []
+
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[Connection]:
         """A transaction. The file is created if missing, readable only by its owner."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,13 +170,12 @@ class KeyFile:
             raise StoreUnavailable(f"the keys {self.path} were written by a newer Winnow: upgrade")
 
 
-def _keys(db: sqlite3.Connection) -> list[Key]:
-    if not _number(db, "PRAGMA user_version"):
-        return []
+def keys_in(db: Connection) -> list[Key]:
+    """By name."""
     return [_decode(record) for (record,) in db.execute("SELECT record FROM keys ORDER BY name")]
 
 
-def _named(db: sqlite3.Connection, name: str) -> Key:
+def _named(db: Connection, name: str) -> Key:
     """By its id or its name."""
     row = db.execute("SELECT record FROM keys WHERE id = ? OR name = ? ORDER BY id = ?", (name, name, name)).fetchone()
     if row is None:
@@ -153,7 +183,7 @@ def _named(db: sqlite3.Connection, name: str) -> Key:
     return _decode(row[0])
 
 
-def _replace(db: sqlite3.Connection, key: Key) -> None:
+def _replace(db: Connection, key: Key) -> None:
     db.execute("UPDATE keys SET record = ? WHERE id = ?", (_record(key), key.id))
 
 

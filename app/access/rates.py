@@ -22,6 +22,10 @@ class Bucket:
         self._at = max(self._at, at)
         return self._level
 
+    def set(self, level: float, at: float) -> None:
+        """What is left, as somebody else has counted it."""
+        self._level, self._at = level, at
+
     def take(self, amount: float, at: float) -> None:
         """Whether there is that much or not."""
         self._level = self.level(at) - amount
@@ -42,21 +46,16 @@ class Rates:
         self._clock = clock
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
-    def admit(self, key: Key) -> None:
+    async def admit(self, key: Key) -> None:
         """Count a request. Raises RateLimited with the time at which the next one may come."""
         at = self._clock()
-        buckets = list(self._of(key))
-        for unit, bucket in buckets:
-            wait_s = bucket.seconds_until(1, at)
-            if wait_s > 0:
-                raise RateLimited(
-                    f"the key {key.name!r} may use {bucket.per_minute:,} {unit} a minute; "
-                    f"the next request is possible in {wait_s:.1f} s",
-                    wait_s,
-                )
-        for unit, bucket in buckets:
+        self._require_room(key, at)
+        for unit, bucket in self._of(key):
             if unit == "requests":
                 bucket.take(1, at)
+
+    async def close(self) -> None:
+        """Nothing is left to be done."""
 
     def spend(self, key: Key, tokens: int) -> None:
         """Count the tokens of a model's call."""
@@ -76,6 +75,16 @@ class Rates:
             for unit, bucket in buckets
         )
         return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", states.encode())]
+
+    def _require_room(self, key: Key, at: float) -> None:
+        for unit, bucket in self._of(key):
+            wait_s = bucket.seconds_until(1, at)
+            if wait_s > 0:
+                raise RateLimited(
+                    f"the key {key.name!r} may use {bucket.per_minute:,} {unit} a minute; "
+                    f"the next request is possible in {wait_s:.1f} s",
+                    wait_s,
+                )
 
     def _of(self, key: Key) -> Iterator[tuple[str, Bucket]]:
         """Those that the key is bound to, by their units."""

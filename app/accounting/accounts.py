@@ -10,15 +10,17 @@ import msgspec
 
 from app.accounting import reports
 from app.accounting.benchmarks import BENCHMARKS_FILE, read_benchmarks
-from app.accounting.budgets import Budgets, BudgetState, unbound
+from app.accounting.budgets import Budgets, BudgetState, OwnPurse, Purse, unbound
 from app.accounting.estimator.arithmetic import estimate
 from app.accounting.estimator.models import Estimate, Workload
-from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth
+from app.accounting.ledger import LEDGER_FILE, Ledger, LedgerHealth, LedgerLimits
 from app.accounting.metering import LedgerMeter, Observe
 from app.accounting.prices import Price, Prices
 from app.accounting.reports import DEFAULT_SINCE, GroupBy, Span, UsageRow, parse_span
+from app.accounting.shared import SharedLedger, SharedPurse
 from app.backends.base import Clock
 from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
+from indexing.postgres import Database
 
 MEASURED_OVER = timedelta(days=30)
 """How far back an estimate looks for measured speeds."""
@@ -56,14 +58,23 @@ class Accounts:
         now: Callable[[], float] = time.time,
         observe: Observe | None = None,
         of_key: Callable[[str], KeyBudget | None] = unbound,
+        database: Database | None = None,
     ) -> None:
+        """With a `database`, ledger and budgets are those of all who share it; else they are in `home`."""
         self._now = now
         self._home = home
         self._backends = backends
         self._opened, self._opening = False, Lock()
+        self._shared = database is not None
         self._prices = Prices(backends, now)
-        self.ledger = Ledger(home / LEDGER_FILE, now=now)
-        self.budgets = Budgets(budgets, backends, lambda: self.ledger.others, now, of_key)
+        purse: Purse
+        if database is None:
+            self.ledger = Ledger(home / LEDGER_FILE, now=now)
+            purse = OwnPurse(lambda: self.ledger.others, now)
+        else:
+            place = SharedLedger(database, LedgerLimits(), now)
+            self.ledger, purse = Ledger(place, now=now), SharedPurse(place)
+        self.budgets = Budgets(budgets, backends, purse, now, of_key)
         self.meter = LedgerMeter(self.ledger, self._prices, self.budgets, backends, clock, now, observe)
 
     def open(self) -> None:
@@ -90,9 +101,9 @@ class Accounts:
     ) -> UsageReport:
         """`key`: of this key alone. Blocks. Raises InvalidRequest, StoreUnavailable."""
         span = self._span(since, until)
-        if not self._opened:
+        if not self._opened or self._shared:
             self.ledger.peek()
-        rows, total, unpriced = reports.usage(self.ledger.path, span, group_by, key)
+        rows, total, unpriced = reports.usage(self.ledger.reading, span, group_by, key)
         return UsageReport(
             since=span[0],
             until=span[1],
@@ -109,12 +120,12 @@ class Accounts:
 
         Raises InvalidRequest, StoreUnavailable.
         """
-        return reports.export(self.ledger.path, self._span(since, until), key=key)
+        return reports.export(self.ledger.reading, self._span(since, until), key=key)
 
     def estimate(self, month: Workload) -> Estimate:
         """Uses the speeds of `winnow bench`, or else those in the ledger. Blocks. Raises StoreUnavailable."""
         now = self._moment()
-        measured = reports.throughput(self.ledger.path, (now - MEASURED_OVER, now))
+        measured = reports.throughput(self.ledger.reading, (now - MEASURED_OVER, now))
         return estimate(self._backends, self._prices, month, measured, read_benchmarks(self._home / BENCHMARKS_FILE))
 
     def price(self, backend: str, model: str) -> Price:

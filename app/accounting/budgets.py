@@ -1,10 +1,10 @@
 """Budgets: how much may be spent and has been, and when a call is refused."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -124,11 +124,50 @@ class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """The most that a call may cost, in picodollars, and who pays. To be settled exactly once."""
+    """The most that a call may cost, in picodollars, and who pays. To be settled exactly once.
+
+    `id` names it where several processes share their budgets; 0: nobody else needs to know of it.
+    """
 
     backend: str
     key: str
     pico: int
+    id: int = 0
+
+
+class Standing(NamedTuple):
+    """What was spent of a limit, and what calls in flight may cost, in picodollars."""
+
+    limit: Limit
+    spent: int
+    reserved: int
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further call may begin."""
+        return self.spent + self.reserved >= self.limit.pico
+
+
+class Purse(Protocol):
+    """Knows what is spent and reserved. Not thread-safe. `at`: seconds since 1970."""
+
+    async def reserve(
+        self, reservation: Reservation, limits: Sequence[Limit], at: float, hold_s: float
+    ) -> tuple[Reservation, Sequence[Standing]]:
+        """Reserve, unless one of the limits is spent: then those that are. After `hold_s` nothing is held any more."""
+        ...
+
+    def settle(self, reservation: Reservation, pico: int, at: float) -> None:
+        """Replace the reservation by the cost of the call, which ended at `at`."""
+        ...
+
+    def standings(self, limits: Iterable[Limit], at: float) -> list[Standing]:
+        """How these limits stand."""
+        ...
+
+    def spenders(self, at: float) -> set[BudgetKey]:
+        """The keys that have spent or reserved something in the periods of `at`."""
+        ...
 
 
 def unbound(_: str) -> KeyBudget | None:
@@ -136,18 +175,72 @@ def unbound(_: str) -> KeyBudget | None:
     return None
 
 
+class OwnPurse:
+    """What this process spends is counted in memory; `others` is what other processes and earlier ones have spent, as
+    the ledger knows it.
+    """
+
+    def __init__(self, others: Callable[[], Spending], now: Callable[[], float]) -> None:
+        self._others, self._now = others, now
+        self._own: Counter[tuple[str, BudgetKey]] = Counter()
+        self._reserved: Counter[BudgetKey] = Counter()
+        self._day = ""
+
+    async def reserve(
+        self, reservation: Reservation, limits: Sequence[Limit], at: float, hold_s: float
+    ) -> tuple[Reservation, Sequence[Standing]]:
+        """Without a pause in between, so that no other call of this process is let in meanwhile."""
+        spent = [standing for standing in self.standings(limits, at) if standing.is_spent]
+        if not spent:
+            self._reserved.update(dict.fromkeys(budget_keys(reservation.backend, reservation.key), reservation.pico))
+        return reservation, spent
+
+    def settle(self, reservation: Reservation, pico: int, at: float) -> None:
+        """Count it as spent."""
+        self._forget_earlier()
+        if reservation.pico > 0:
+            for payer in budget_keys(reservation.backend, reservation.key):
+                self._reserved[payer] -= reservation.pico
+                if not self._reserved[payer]:
+                    del self._reserved[payer]
+        self._own.update(spending_of([(at, reservation.backend, reservation.key, pico)]))
+
+    def standings(self, limits: Iterable[Limit], at: float) -> list[Standing]:
+        """How these limits stand."""
+        others = self._others()
+        places = [(limit, (period_of(at, limit.period), limit.key)) for limit in limits]
+        return [
+            Standing(limit, self._own[place] + others.get(place, 0), self._reserved[limit.key])
+            for limit, place in places
+        ]
+
+    def spenders(self, at: float) -> set[BudgetKey]:
+        """The keys that have spent or reserved something."""
+        periods = period_of(at, "day"), period_of(at, "month")
+        spent = {key for period, key in {*self._own, *self._others()} if key.scope == "key" and period in periods}
+        return spent | {key for key in self._reserved if key.scope == "key"}
+
+    def _forget_earlier(self) -> None:
+        at = self._now()
+        day = period_of(at, "day")
+        if day != self._day:
+            self._day = day
+            current = day, period_of(at, "month")
+            for earlier in [entry for entry in self._own if entry[0] not in current]:
+                del self._own[earlier]
+
+
 class Budgets:
     """Admits calls while there is money left. Not thread-safe. `of_key` are the budgets that keys were made with.
 
-    What this process spends is counted in memory; `others` is what other processes and earlier ones have spent, as the
-    ledger knows it. `now`: seconds since 1970.
+    `now`: seconds since 1970.
     """
 
     def __init__(
         self,
         budgets: BudgetSettings,
         backends: Mapping[str, BackendSettings],
-        others: Callable[[], Spending],
+        purse: Purse,
         now: Callable[[], float],
         of_key: Callable[[str], KeyBudget | None] = unbound,
     ) -> None:
@@ -160,44 +253,35 @@ class Budgets:
         """Those that the settings name."""
         self.refused: Counter[Scope] = Counter({"total": 0, "backend": 0, "key": 0})
         """Calls, by whose budget was spent."""
-        self._others = others
+        self._purse = purse
         self._now = now
-        self._own: Counter[tuple[str, BudgetKey]] = Counter()
-        self._reserved: Counter[BudgetKey] = Counter()
-        self._day = ""
 
-    def admit(self, backend: str, key: str, max_pico: int) -> Reservation:
-        """Reserve the most that a call may cost. Raises BudgetExceeded for the spent limit that resets last."""
-        if max_pico > 0:
-            at = self._now()
-            keys = budget_keys(backend, key)
-            spent = [limit for payer in keys for limit in self._of(payer) if self._is_spent(limit, at)]
-            if spent:
-                latest = max(spent, key=lambda limit: seconds_left(at, limit.period))
-                self.refused[latest.key.scope] += 1
-                raise self._exceeded(latest, at)
-            self._reserved.update(dict.fromkeys(keys, max_pico))
-        return Reservation(backend, key, max_pico)
+    async def admit(self, backend: str, key: str, max_pico: int, hold_s: float = 60.0) -> Reservation:
+        """Reserve the most that a call may cost, for as long as it may take. Raises BudgetExceeded for the spent limit
+        that resets last, and StoreUnavailable.
+        """
+        reservation = Reservation(backend, key, max_pico)
+        if max_pico <= 0:
+            return reservation
+        at = self._now()
+        limits = [limit for payer in budget_keys(backend, key) for limit in self._of(payer)]
+        reservation, spent = await self._purse.reserve(reservation, limits, at, hold_s)
+        if spent:
+            latest = max(spent, key=lambda standing: seconds_left(at, standing.limit.period))
+            self.refused[latest.limit.key.scope] += 1
+            raise _exceeded(latest, at)
+        return reservation
 
     def settle(self, reservation: Reservation, pico: int, at: float) -> None:
         """Replace the reservation by the cost of the call, which ended at `at` (seconds since 1970)."""
-        self._forget_earlier()
-        if reservation.pico > 0:
-            for payer in budget_keys(reservation.backend, reservation.key):
-                self._reserved[payer] -= reservation.pico
-                if not self._reserved[payer]:
-                    del self._reserved[payer]
-        self._own.update(spending_of([(at, reservation.backend, reservation.key, pico)]))
+        self._purse.settle(reservation, pico, at)
 
     def states(self) -> list[BudgetState]:
         """The state of every budget; a budget for any key ("*") appears once for each key that spends something."""
         at = self._now()
-        periods = period_of(at, "day"), period_of(at, "month")
-        spending = {*self._own, *self._others()}
-        spenders = {key for period, key in spending if key.scope == "key" and period in periods}
-        spenders |= {key for key in self._reserved if key.scope == "key"}
-        keys = [*self._limits, *sorted(spenders - {*self._limits})]
-        return [self._state(limit, at) for key in keys for limit in self._of(key)]
+        keys = [*self._limits, *sorted(self._purse.spenders(at) - {*self._limits})]
+        standings = self._purse.standings((limit for key in keys for limit in self._of(key)), at)
+        return [_state(standing, at) for standing in standings]
 
     def _of(self, key: BudgetKey) -> tuple[Limit, ...]:
         limits = self._limits.get(key, ())
@@ -207,45 +291,32 @@ class Budgets:
             limits = tuple(msgspec.structs.replace(limit, key=key) for limit in self._any_key)
         return (*limits, *_limits_of(key, self._of_key(key.name), f"the key {key.name}"))
 
-    def _is_spent(self, limit: Limit, at: float) -> bool:
-        return self._spent(limit, at) + self._reserved[limit.key] >= limit.pico
 
-    def _spent(self, limit: Limit, at: float) -> int:
-        period_and_key = period_of(at, limit.period), limit.key
-        return self._own[period_and_key] + self._others().get(period_and_key, 0)
+def _state(standing: Standing, at: float) -> BudgetState:
+    limit = standing.limit
+    return BudgetState(
+        scope=limit.key.scope,
+        name=limit.key.name,
+        period=limit.period,
+        limit_usd=in_usd(limit.pico),
+        spent_usd=in_usd(standing.spent),
+        reserved_usd=in_usd(standing.reserved),
+        resets_at=ends(at, limit.period),
+        setting=limit.setting,
+    )
 
-    def _state(self, limit: Limit, at: float) -> BudgetState:
-        return BudgetState(
-            scope=limit.key.scope,
-            name=limit.key.name,
-            period=limit.period,
-            limit_usd=in_usd(limit.pico),
-            spent_usd=in_usd(self._spent(limit, at)),
-            reserved_usd=in_usd(self._reserved[limit.key]),
-            resets_at=ends(at, limit.period),
-            setting=limit.setting,
-        )
 
-    def _exceeded(self, limit: Limit, at: float) -> BudgetExceeded:
-        spent, reserved = in_usd(self._spent(limit, at)), in_usd(self._reserved[limit.key])
-        in_flight = f" and ${reserved:.6f} reserved for calls in flight" if reserved else ""
-        whose = {"total": "in total", "backend": "by backend {!r}", "key": "by key {!r}"}[limit.key.scope]
-        resets_at = ends(at, limit.period)
-        detail = (
-            f"the budget of ${in_usd(limit.pico):g} a {limit.period} {whose.format(limit.key.name)} is spent: "
-            f"${spent:.6f} spent{in_flight} in {period_of(at, limit.period)}; "
-            f"it resets at {resets_at:%Y-%m-%dT%H:%M:%SZ}; {limit.setting} sets it"
-        )
-        return BudgetExceeded(detail, seconds_left(at, limit.period))
-
-    def _forget_earlier(self) -> None:
-        at = self._now()
-        day = period_of(at, "day")
-        if day != self._day:
-            self._day = day
-            current = day, period_of(at, "month")
-            for earlier in [entry for entry in self._own if entry[0] not in current]:
-                del self._own[earlier]
+def _exceeded(standing: Standing, at: float) -> BudgetExceeded:
+    limit, spent, reserved = standing.limit, in_usd(standing.spent), in_usd(standing.reserved)
+    in_flight = f" and ${reserved:.6f} reserved for calls in flight" if reserved else ""
+    whose = {"total": "in total", "backend": "by backend {!r}", "key": "by key {!r}"}[limit.key.scope]
+    resets_at = ends(at, limit.period)
+    detail = (
+        f"the budget of ${in_usd(limit.pico):g} a {limit.period} {whose.format(limit.key.name)} is spent: "
+        f"${spent:.6f} spent{in_flight} in {period_of(at, limit.period)}; "
+        f"it resets at {resets_at:%Y-%m-%dT%H:%M:%SZ}; {limit.setting} sets it"
+    )
+    return BudgetExceeded(detail, seconds_left(at, limit.period))
 
 
 def _limits(

@@ -1,14 +1,17 @@
-"""The ledger: one row per model call in SQLite, written in the background."""
+"""The ledger: one row per model call, written in the background; its file, where one process has it to itself."""
 
 import asyncio
+import secrets
 import sqlite3
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -17,6 +20,7 @@ from app.accounting.budgets import BudgetKey, Spending, period_of, spending_of
 from app.errors import ConfigError
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.sqlite import set_aside_if_damaged, transaction
+from indexing.tables import Connection
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +106,7 @@ _FIX = "restore it from a backup, or move it away to start a new one"
 def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Spending) -> None:
     """Add calls and what they cost, both or neither. Raises sqlite3.Error."""
     with _written(db):
-        db.executemany(_INSERT, map(_row, calls))
+        db.executemany(_INSERT, map(row_of, calls))
         rows = [(period, key.scope, _text(key.name), pico) for (period, key), pico in costs.items()]
         db.executemany(_ADD, rows)
 
@@ -135,12 +139,14 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
             return
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
             _check(db, path)
+            db.execute("BEGIN")  # all queries see the ledger at one moment
             yield db if _version(db) else None
     except (sqlite3.Error, ConfigError) as exc:
         raise StoreUnavailable(f"the ledger {path} cannot be read: {exc}") from exc
 
 
-def _row(call: CallRecord) -> tuple[object, ...]:
+def row_of(call: CallRecord) -> tuple[object, ...]:
+    """The values of the columns."""
     return tuple(_text(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(call))
 
 
@@ -171,7 +177,53 @@ def _migrate(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-_OF_THE_DISK = (sqlite3.Error, OSError, StoreUnavailable, DiskFull)
+Reading = Callable[[], AbstractContextManager[Connection | None]]
+"""Opens a connection for queries, which all see the ledger at one moment; None where there is no ledger yet."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A call that is to be written, and the id of the reservation that it settles (0: none that others know of).
+
+    `id` is its own: whoever does not know whether it was written finds it by that.
+    """
+
+    call: CallRecord
+    id: int
+    reservation: int = 0
+
+
+class LedgerPlace(Protocol):
+    """Where a ledger is written, by one thread. Raises `OF_THE_PLACE`, and ConfigError if it is no ledger."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def others(self) -> Spending:
+        """What was spent today and this month by others than this process; a few seconds old."""
+        ...
+
+    @property
+    def reading(self) -> Reading: ...
+
+    def open(self) -> None: ...
+
+    def peek(self) -> None:
+        """Read what was spent, and create nothing."""
+        ...
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Commit them, all or none; every few seconds read what others spent. With none it only does the latter."""
+        ...
+
+    def close(self) -> None:
+        """Works also after an error."""
+        ...
+
+
+OF_THE_PLACE = (sqlite3.Error, OSError, StoreUnavailable, DiskFull)
 
 COMMIT_WAIT_S = 0.05
 """How long the end of a call waits for its row to be committed."""
@@ -202,7 +254,7 @@ class LedgerHealth(msgspec.Struct, frozen=True, kw_only=True):
     failure: str
 
 
-_PendingRow = tuple[CallRecord, "asyncio.Future[None]"]
+_PendingRow = tuple[Entry, "asyncio.Future[None]"]
 """A row, and the future that is resolved when it is committed."""
 
 
@@ -212,11 +264,14 @@ class Ledger:
     A full or failing disk fails no call: rows wait in memory, and `health` reports it. `now`: seconds since 1970.
     """
 
-    def __init__(self, path: Path, limits: LedgerLimits | None = None, now: Callable[[], float] = time.time) -> None:
-        self.path = path
+    def __init__(
+        self, place: Path | LedgerPlace, limits: LedgerLimits | None = None, now: Callable[[], float] = time.time
+    ) -> None:
+        """In a file, or elsewhere."""
         self._limits = limits or LedgerLimits()
         self._now = now
-        self._file = _LedgerFile(path, self._limits, now)
+        self._place: LedgerPlace = LedgerFile(place, self._limits, now) if isinstance(place, Path) else place
+        self.reading = self._place.reading
         self._changed = threading.Condition()
         # Guarded by the condition. `_pending` includes the rows that are being written.
         self._pending: deque[_PendingRow] = deque()
@@ -229,7 +284,7 @@ class Ledger:
     @property
     def others(self) -> Spending:
         """What other processes and earlier ones have spent today and this month; a few seconds old."""
-        return self._file.others
+        return self._place.others
 
     def open(self) -> None:
         """Open the file and read what was spent. Blocks for milliseconds. Raises ConfigError if it is not a ledger.
@@ -238,20 +293,20 @@ class Ledger:
         disk is no error here either: opening is tried again.
         """
         try:
-            self._file.open()
-        except _OF_THE_DISK as exc:
+            self._place.open()
+        except OF_THE_PLACE as exc:
             self._fail(exc)
         with self._changed:
             self._start()
 
     def peek(self) -> None:
         """Read what was spent, without creating a file. Blocks. Raises StoreUnavailable."""
-        self._file.peek()
+        self._place.peek()
 
-    async def append(self, call: CallRecord) -> None:
+    async def append(self, call: CallRecord, reservation: int = 0) -> None:
         """Accept a row at once, then wait briefly for it to be committed, so that it survives a kill."""
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._accept(call, committed):
+        if self._accept(Entry(call, new_id(), reservation), committed):
             await asyncio.wait((committed,), timeout=COMMIT_WAIT_S)
 
     def health(self) -> LedgerHealth:
@@ -264,7 +319,7 @@ class Ledger:
     def lag_s(self) -> float:
         """For how many seconds the oldest call has waited to be written; 0 if none waits."""
         with self._changed:
-            return max(0.0, self._now() - self._pending[0][0].at_ms / 1000) if self._pending else 0.0
+            return max(0.0, self._now() - self._pending[0][0].call.at_ms / 1000) if self._pending else 0.0
 
     def close(self) -> None:
         """Write what is left and stop. Blocks. What still cannot be written is lost, and logged."""
@@ -275,17 +330,17 @@ class Ledger:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self._file.close()
+        self._place.close()
         if lost := len(self._pending):
             log.error("calls were lost: the ledger could not be written", calls=lost, why=self._failure)
 
-    def _accept(self, call: CallRecord, committed: "asyncio.Future[None]") -> bool:
+    def _accept(self, entry: Entry, committed: "asyncio.Future[None]") -> bool:
         """Whether it is worth waiting for the commit."""
         with self._changed:
             if self._closing or len(self._pending) >= self._limits.pending:
                 self._lost += 1
                 return False
-            self._pending.append((call, committed))
+            self._pending.append((entry, committed))
             self._start()
             self._changed.notify()
             return not self._failure
@@ -304,8 +359,8 @@ class Ledger:
             if closing and not batch:
                 return
             try:
-                self._file.write([call for call, _ in batch])
-            except (*_OF_THE_DISK, ConfigError) as exc:
+                self._place.write([entry for entry, _ in batch])
+            except (*OF_THE_PLACE, ConfigError) as exc:
                 self._fail(exc)
                 if closing:
                     return
@@ -321,7 +376,7 @@ class Ledger:
             self._written += len(batch)
             recovered, self._failure = self._failure, ""
         if recovered:
-            log.info("the ledger is written again", path=str(self.path))
+            log.info("the ledger is written again", path=self._place.name)
         waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for _, committed in batch:
             waiting.setdefault(committed.get_loop(), []).append(committed)
@@ -333,7 +388,12 @@ class Ledger:
         with self._changed:
             earlier, self._failure = self._failure, str(exc)
         if not earlier:
-            log.error("the ledger cannot be written: calls are kept in memory", path=str(self.path), why=str(exc))
+            log.error("the ledger cannot be written: calls are kept in memory", path=self._place.name, why=str(exc))
+
+
+def new_id() -> int:
+    """Of a row that several processes know: 63 random bits."""
+    return secrets.randbits(63) or 1
 
 
 def _resolve(futures: Sequence["asyncio.Future[None]"]) -> None:
@@ -342,11 +402,12 @@ def _resolve(futures: Sequence["asyncio.Future[None]"]) -> None:
             future.set_result(None)
 
 
-class _LedgerFile:
+class LedgerFile:
     """The file, for the writing thread; tells what this process has spent from what others have."""
 
     def __init__(self, path: Path, limits: LedgerLimits, now: Callable[[], float]) -> None:
-        self._path = path
+        self._path, self.name = path, str(path)
+        self.reading: Reading = partial(reading, path)
         self._limits = limits
         self._now = now
         self._db: sqlite3.Connection | None = None
@@ -357,7 +418,7 @@ class _LedgerFile:
         self.others: Spending = {}
 
     def open(self) -> None:
-        """The file is checked once, before it is first opened. Raises ConfigError and `_OF_THE_DISK`."""
+        """The file is checked once, before it is first opened. Raises ConfigError and `OF_THE_PLACE`."""
         if self._db is None:
             if not self._checked:
                 if moved := set_aside_if_damaged(self._path, self._path.parent / "quarantine"):
@@ -373,8 +434,9 @@ class _LedgerFile:
         with reading(self._path) as db:
             self.others = read_spending(db, period_of(at, "day"), period_of(at, "month")) if db else {}
 
-    def write(self, calls: Sequence[CallRecord]) -> None:
-        """Commit the calls, all or none; every few seconds read what others spent. Raises like `open`."""
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Commit them, all or none; every few seconds read what others spent. Raises like `open`."""
+        calls = [entry.call for entry in entries]
         try:
             self.open()
             assert self._db is not None  # noqa: S101 - for mypy
@@ -384,7 +446,7 @@ class _LedgerFile:
                 self._own.update(costs)
             if time.monotonic() >= self._next_refresh:
                 self._refresh(self._db)
-        except _OF_THE_DISK:
+        except OF_THE_PLACE:
             self.close()  # the next attempt opens the file again
             raise
 

@@ -79,8 +79,8 @@ class LedgerMeter:
         self._local = {name for name, kind in self._kinds.items() if is_local(kind)}
         self._shares: defaultdict[str, GpuShare] = defaultdict(GpuShare)
 
-    def begin(self, target: Target, call: Call, worst: TokenCount) -> "LedgerCharge":
-        """Raises BudgetExceeded.
+    async def begin(self, target: Target, call: Call, worst: TokenCount) -> "LedgerCharge":
+        """Raises BudgetExceeded, StoreUnavailable.
 
         A GPU costs no more when several calls run at once, so each of n calls sets aside the n-th part of what its GPU
         can cost until the call's deadline.
@@ -90,8 +90,9 @@ class LedgerMeter:
         kind = self._kinds.get(target.backend, "")
         by_time = target.backend in self._local or price.gpu_usd_per_hour
         share = self._shares[target.backend] if by_time else None
-        gpu_s = max(0.0, call.deadline.left()) / (share.running + 1) if share else 0.0
-        reserved = self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s))
+        left_s = max(0.0, call.deadline.left())
+        gpu_s = left_s / (share.running + 1) if share else 0.0
+        reserved = await self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s), left_s)
         return LedgerCharge(self, target, call, kind, price, reserved, share)
 
 
@@ -136,7 +137,7 @@ class LedgerCharge:
         call.account.add(call.stage, requests, used, in_usd(record.pico))
         if self._meter.observe is not None:
             self._meter.observe(record, used, in_usd(record.pico))
-        await self._meter.ledger.append(record)
+        await self._meter.ledger.append(record, self._reserved.id)
 
     def _record(
         self, used: TokenCount, outcome: str, requests: int, first_token_s: float | None, *, estimated: bool

@@ -1,20 +1,19 @@
 """Reports from the ledger: usage by group, latency quantiles, throughput, export."""
 
 import re
-import sqlite3
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from app.accounting.budgets import in_usd
-from app.accounting.ledger import reading
+from app.accounting.ledger import Reading
 from app.errors import FieldProblem, InvalidRequest
+from indexing.tables import Connection
 
 DEFAULT_SINCE = "30d"
 
@@ -69,23 +68,30 @@ PAGE = 2000
 
 _GROUPS = {
     **{name: name for name in ("backend", "model", "stage", "key")},
-    "day": "date(at_ms / 1000, 'unixepoch')",
+    "day": "date(at_ms / 1000, 'unixepoch')",  # in PostgreSQL a function of `app.accounting.shared`
 }
 
-_SUMS = """
-SELECT {group} AS name, count(*), sum(outcome NOT IN ('ok', 'cancelled')), sum(requests), sum(input), sum(cached),
-  sum(output), sum(thinking), sum(estimated), sum(pico),
-  sum(price_source = 'unknown' AND input + output + thinking > 0), total(gpu_s),
-  total(iif(gpu_s > 0, output + thinking, 0)), total(iif(gpu_s > 0, input + output + thinking, 0))
-FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = ifnull(?, key) GROUP BY name"""
+_WHOLE = (
+    "1",
+    "CASE WHEN outcome NOT IN ('ok', 'cancelled') THEN 1 ELSE 0 END",
+    *("requests", "input", "cached", "output", "thinking", "estimated", "pico"),
+    "CASE WHEN price_source = 'unknown' AND input + output + thinking > 0 THEN 1 ELSE 0 END",
+    "CASE WHEN gpu_s > 0 THEN output + thinking ELSE 0 END",
+    "CASE WHEN gpu_s > 0 THEN input + output + thinking ELSE 0 END",
+)
+"""What is summed up, as integers: PostgreSQL's sums of large ones are decimals if nobody says otherwise."""
+
+_SUMS = f"""
+SELECT {{group}} AS name, {", ".join(f"CAST(sum({column}) AS BIGINT)" for column in _WHOLE)}, coalesce(sum(gpu_s), 0.0)
+FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = coalesce(?, key) GROUP BY 1 ORDER BY 1"""  # noqa: S608
 
 _LATENCIES = """
-SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = ifnull(?, key) AND outcome = 'ok'"""
+SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = coalesce(?, key) AND outcome = 'ok'"""
 
 _PAGE = """
 SELECT at_ms, id, request_id, stage, backend, kind, model, key, outcome, requests, input, cached, output, thinking,
   estimated, pico, price_source, gpu_s, latency_ms, first_token_ms
-FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? AND key = ifnull(?, key) ORDER BY at_ms, id LIMIT ?"""
+FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? AND key = coalesce(?, key) ORDER BY at_ms, id LIMIT ?"""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,29 +182,28 @@ NOTHING = UsageRow(
 
 
 def usage(
-    path: Path, span: Span, group_by: GroupBy, key: str | None = None
+    reading: Reading, span: Span, group_by: GroupBy, key: str | None = None
 ) -> tuple[list[UsageRow], UsageRow, list[str]]:
     """The rows of the groups, of all keys or of one; their total, and the "backend: model" whose calls have no known
     price. Days come in their order, other groups the most expensive first. Raises StoreUnavailable.
     """
-    with reading(path) as db:
+    with reading() as db:
         if db is None:
             return [], NOTHING, []
-        db.execute("BEGIN")  # all queries see the ledger at one moment
         rows, total = _rows(db, span, group_by, key)
         unpriced = db.execute(
             "SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ? "
-            "AND key = ifnull(?, key) AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
+            "AND key = coalesce(?, key) AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
             (*_milliseconds(span), key),
         )
         return rows, total, [name for (name,) in unpriced]
 
 
-def export(path: Path, span: Span, page: int = PAGE, key: str | None = None) -> Iterator[bytes]:
+def export(reading: Reading, span: Span, page: int = PAGE, key: str | None = None) -> Iterator[bytes]:
     """Pages of JSON lines in order of time; the ledger is never in memory as a whole. Raises StoreUnavailable."""
     (since, until), last = _milliseconds(span), 0
     while True:
-        with reading(path) as db:
+        with reading() as db:
             rows = db.execute(_PAGE, (since, last, until, key, page)).fetchall() if db else []
         if rows:
             yield b"".join(msgspec.json.encode(_exported(row)) + b"\n" for row in rows)
@@ -207,19 +212,20 @@ def export(path: Path, span: Span, page: int = PAGE, key: str | None = None) -> 
         since, last = rows[-1][:2]
 
 
-def throughput(path: Path, span: Span) -> list[Throughput]:
+def throughput(reading: Reading, span: Span) -> list[Throughput]:
     """The throughput of every backend with a GPU. Raises StoreUnavailable."""
     sql = (
-        "SELECT backend, model, sum(gpu_s), sum(input), sum(cached), sum(output + thinking) FROM calls "
-        "WHERE at_ms >= ? AND at_ms < ? AND gpu_s > 0 GROUP BY backend, model"
+        "SELECT backend, model, sum(gpu_s), CAST(sum(input) AS BIGINT), CAST(sum(cached) AS BIGINT), "
+        "CAST(sum(output + thinking) AS BIGINT) FROM calls "
+        "WHERE at_ms >= ? AND at_ms < ? AND gpu_s > 0 GROUP BY backend, model ORDER BY 1, 2"
     )
     names = Throughput.__struct_fields__
-    with reading(path) as db:
+    with reading() as db:
         rows = db.execute(sql, _milliseconds(span)).fetchall() if db else []
     return [Throughput(**dict(zip(names, row, strict=True))) for row in rows]
 
 
-def _rows(db: sqlite3.Connection, span: Span, group: str, key: str | None) -> tuple[list[UsageRow], UsageRow]:
+def _rows(db: Connection, span: Span, group: str, key: str | None) -> tuple[list[UsageRow], UsageRow]:
     """The groups, and all of them together."""
     sums = db.execute(_SUMS.format(group=_GROUPS[group]), (*_milliseconds(span), key)).fetchall()
     if not sums:
@@ -245,7 +251,7 @@ def _quantiles(ordered: Sequence[float]) -> Latency | None:
 
 def _row(values: tuple[Any, ...], latency: Latency | None) -> UsageRow:
     name, calls, failed, requests, given, cached, output, thinking, estimated, pico, unpriced, *gpu = values
-    seconds, made, moved = gpu
+    made, moved, seconds = gpu
     return UsageRow(
         name=name,
         calls=calls,

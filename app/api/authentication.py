@@ -63,7 +63,7 @@ def _is_operator(headers: Iterable[tuple[bytes, bytes]], presence: Presence | No
 def guard_of(access: Callable[[], Access]) -> Guard:
     """The guard of every route, called before the body is read. It raises NotAuthenticated, NotAllowed, RateLimited."""
 
-    def require(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    async def require(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         needed = scopes_of(handler)
         if PUBLIC in needed or connection.scope.get("method") == "OPTIONS":  # Litestar's own answer: the methods
             return
@@ -75,7 +75,7 @@ def guard_of(access: Callable[[], Access]) -> Guard:
                 need(caller, *needed)
             if "metrics" not in needed:  # a rate that was set for searches must not refuse the scrape
                 state["rated"] = True
-                access().admit(caller)
+                await access().admit(caller)
         except (NotAuthenticated, NotAllowed, RateLimited) as exc:
             state["refused"] = REFUSALS[type(exc)]
             raise

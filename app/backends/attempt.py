@@ -111,7 +111,7 @@ def metering(meter: Meter, target: Callable[[], Target]) -> Guard:
     """
 
     async def guard(terms: Terms) -> Release:
-        charge = meter.begin(target(), terms.call, terms.worst)
+        charge = await meter.begin(target(), terms.call, terms.worst)
 
         def release(outcome: Outcome | None) -> Coroutine[Any, Any, None]:
             outcome = outcome or Outcome(failure=asyncio.CancelledError())

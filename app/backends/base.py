@@ -573,6 +573,8 @@ class Charge(Protocol):
 class Meter(Protocol):
     """Lets attempts begin while the budgets allow, and books what they used."""
 
-    def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
-        """Begin the charge of an attempt that may use up to `worst` tokens. Raises BudgetExceeded with the figures."""
+    async def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
+        """Begin the charge of an attempt that may use up to `worst` tokens. Raises BudgetExceeded with the figures, and
+        StoreUnavailable where several processes share their budgets and cannot reach them.
+        """
         ...

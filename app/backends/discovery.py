@@ -87,7 +87,7 @@ class Discovery:
         if probed.requests:
             # The little that finding out has cost. It is spent already, so no budget can refuse it.
             call = Call(stage="probe", deadline=Deadline(0.0, self._clock), account=Account())
-            charge = self._meter.begin(Target(backend=self._name, model=probed.model), call, TokenCount())
+            charge = await self._meter.begin(Target(backend=self._name, model=probed.model), call, TokenCount())
             await finish(charge.end(probed.tokens, outcome="ok", requests=probed.requests))
         return probed
 

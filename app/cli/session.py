@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from app.access.access import keys_of
 from app.access.administration import KeyAdministration
-from app.access.key_file import KEY_FILE, KeyFile
 from app.access.keys import KeyInfo, KeyRequest, NewKey
 from app.accounting.accounts import Accounts, UsageReport
 from app.accounting.estimator.models import Estimate
@@ -37,6 +37,7 @@ from indexing.pipeline.progress import (
     SyncRequest,
     say_nothing,
 )
+from indexing.postgres import open_database
 
 T = TypeVar("T")
 
@@ -311,9 +312,9 @@ def revoke_key(settings: Settings, name: str) -> None:
 
 
 def _keys(settings: Settings) -> KeyAdministration:
-    """In the file of the home; a service that cannot be reached from here notices what is changed."""
-    file = KeyFile(settings.index.home / KEY_FILE, time.time)
-    return KeyAdministration(file, [backend.name for backend in named_backends(settings)], time.time)
+    """Of the home, or of the database; a service that cannot be reached from here notices what is changed."""
+    keys = keys_of(settings.index.home, time.time, open_database(settings.database.url))
+    return KeyAdministration(keys, [backend.name for backend in named_backends(settings)], time.time)
 
 
 def usage(settings: Settings, params: dict[str, str]) -> UsageReport:
@@ -341,7 +342,8 @@ def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
 
 def _accounts(settings: Settings) -> Accounts:
     """To read from: nothing is opened, and no file is created."""
-    return Accounts(settings.index.home, settings.backends, settings.budgets)
+    database = open_database(settings.database.url)
+    return Accounts(settings.index.home, settings.backends, settings.budgets, database=database)
 
 
 def _run(

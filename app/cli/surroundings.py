@@ -26,6 +26,7 @@ from app.errors import ConfigError, WinnowError
 from app.instance import is_loopback
 from app.ranking.calibration import FITS_FILE, read_fits
 from app.wiring import disk_guard
+from indexing.postgres import open_database
 from indexing.settings import StoreSettings
 
 TIMEOUT_S = 3.0
@@ -61,7 +62,7 @@ def machine(settings: Settings) -> Iterator[Finding]:
 
 def exposure(settings: Settings) -> Iterator[Finding]:
     """Who is served, the keys, what protects a Qdrant server, and whether a collector of traces is there."""
-    access = Access(settings.index.home, settings.access)
+    access = Access(settings.index.home, settings.access, database=open_database(settings.database.url))
     try:
         access.open()
         keys = access.file.all()

@@ -120,6 +120,12 @@ class IndexSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     filter_fields: tuple[str, ...] = ()
 
 
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The PostgreSQL database that several replicas of the service share; without `url` the home has it all."""
+
+    url: str | None = None
+
+
 class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How models rank, unless a request says otherwise.
 
@@ -197,6 +203,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     service: ServiceSettings = ServiceSettings()
     access: AccessSettings = AccessSettings()
     index: IndexSection = IndexSection()
+    database: DatabaseSettings = DatabaseSettings()
     reading: ReadLimits = ReadLimits()
     store: StoreSettings = StoreSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()

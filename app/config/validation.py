@@ -11,6 +11,7 @@ from app.backends.registry import foreign_settings, provider_of
 from app.backends.router import Backends, declared
 from app.config.settings import Settings, read_settings, variable_of
 from app.errors import ConfigError, MissingCapability, UnknownBackend
+from indexing.postgres import address_of
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 
 _NEAR = 0.8
@@ -114,6 +115,16 @@ def _store(settings: Settings) -> Iterator[str]:
         )
 
 
+def _database(settings: Settings) -> Iterator[str]:
+    try:
+        if settings.database.url is not None:
+            address_of(settings.database.url)
+    except ValueError as exc:
+        yield (
+            f"url in [database] (WINNOW_DATABASE_URL) is not like postgresql://user:password@host:5432/winnow: {exc}"
+        )
+
+
 def _embedding(settings: Settings) -> Iterator[str]:
     model, packaged = settings.embedding.model, (QUICKSTART_MODEL, MULTILINGUAL_MODEL)
     if model in packaged or "/" in model or Path(model).is_dir():
@@ -146,5 +157,6 @@ _RULES: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _names_of_hosts,
     _access,
     _store,
+    _database,
     _embedding,
 )

@@ -176,7 +176,7 @@ class HalfPrice(Generic[Result]):
         if not batch.name:
             requests = [request for place in batch.places for request in self._judge.requests(taken[place].text)]
             worst = sum(map(worst_of_chat, requests), TokenCount())
-            charge = self._meter.begin(self._target, self._call(), worst)
+            charge = await self._meter.begin(self._target, self._call(), worst)
             outcome = "ok"
             try:
                 batch.name = await self._model.submit(requests, batch.label, _CALL_S)
@@ -210,7 +210,7 @@ class HalfPrice(Generic[Result]):
         """Booked at half the price, when it is collected; the money is spent, whatever the budgets say by now."""
         call = self._call()
         for reply in replies:
-            charge = self._meter.begin(self._target, call, TokenCount())
+            charge = await self._meter.begin(self._target, call, TokenCount())
             outcome = reply.code if isinstance(reply, UpstreamError) else "ok"
             await charge.end(reply.tokens, outcome=outcome, requests=1)
         good = [reply for reply in replies if isinstance(reply, Reply)]

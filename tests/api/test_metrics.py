@@ -204,7 +204,7 @@ async def test_budgets_of_unnamed_keys_are_one_series(tmp_path: Path) -> None:
     backends = {"gemma": BackendSettings(kind="vllm", url="http://127.0.0.1:9/v1")}
     services = services_for(tmp_path, backends, budgets=budgets)
     for number in range(1000):
-        reservation = services.accounts.budgets.admit("gemma", f"key-{number}", 10**9 * number)
+        reservation = await services.accounts.budgets.admit("gemma", f"key-{number}", 10**9 * number)
         assert reservation
     text = services.metrics.text(list(services.monitoring.readings({})))
     spent = samples(text)["winnow_budget_reserved_usd"]

@@ -66,7 +66,7 @@ class RecordingMeter:
         self.booked: list[Booked] = []
         self._keep = keep
 
-    def begin(self, target: Target, call: Call, worst: TokenCount) -> RecordedCharge:
+    async def begin(self, target: Target, call: Call, worst: TokenCount) -> RecordedCharge:
         assert worst.input >= 0
         assert worst.output >= 0
         if target.backend in self.spent or (self.attempts is not None and self.begun >= self.attempts):

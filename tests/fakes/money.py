@@ -1,13 +1,15 @@
 """Time that stands still, calls, and accounts over them."""
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from app.accounting.accounts import Accounts
-from app.accounting.budgets import Budgets
-from app.accounting.ledger import CallRecord, Ledger
+from app.accounting.budgets import Budgets, OwnPurse
+from app.accounting.ledger import CallRecord, Entry, Ledger, Reading, new_id, reading
 from app.accounting.metering import LedgerMeter
 from app.accounting.prices import Prices
+from app.accounting.shared import SharedLedger
 from app.backends.base import Account, Call, Deadline, Target
 from app.backends.settings import BackendSettings, BudgetSettings, PriceSettings
 from app.domain import TokenCount
@@ -48,7 +50,8 @@ class Desk:
         backends = BACKENDS if backends is None else backends
         self.ledger = Ledger(home / "ledger.sqlite3", now=self.time)
         self.ledger.open()
-        self.budgets = Budgets(budgets or BudgetSettings(), backends, lambda: self.ledger.others, self.time)
+        purse = OwnPurse(lambda: self.ledger.others, self.time)
+        self.budgets = Budgets(budgets or BudgetSettings(), backends, purse, self.time)
         self.meter = LedgerMeter(self.ledger, Prices(backends, self.time), self.budgets, backends, self.time, self.time)
 
     def call(self, *, stage: str = "rank", key: str = "anonymous", seconds: float = 60, request_id: str = "r1") -> Call:
@@ -58,7 +61,7 @@ class Desk:
 
     async def spend(self, target: Target, tokens: TokenCount, *, seconds: float = 1.0, key: str = "anonymous") -> None:
         """A whole call."""
-        charge = self.meter.begin(target, self.call(key=key), tokens)
+        charge = await self.meter.begin(target, self.call(key=key), tokens)
         self.time.at += seconds
         await charge.end(tokens, outcome="ok")
 
@@ -108,6 +111,21 @@ def written(path: Path, *calls: CallRecord) -> None:
     db = open_for_writing(path)
     write(db, calls, spending_of((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls))
     db.close()
+
+
+class Book:
+    """A ledger that calls are put into, and read from, while no service has it open."""
+
+    def __init__(self, place: Path | SharedLedger) -> None:
+        self._place = place
+        self.reading: Reading = partial(reading, place) if isinstance(place, Path) else place.reading
+
+    def add(self, *calls: CallRecord) -> None:
+        """In their order."""
+        if isinstance(self._place, Path):
+            written(self._place, *calls)
+        else:
+            self._place.write([Entry(call, new_id()) for call in calls])
 
 
 def accounts(home: Path, time: Time | None = None, budgets: BudgetSettings | None = None) -> Accounts:

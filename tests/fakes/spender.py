@@ -19,7 +19,7 @@ async def spend(desk: Desk, first: int) -> None:
     while True:
         name = f"{os.getpid()}-{number}"
         call = Call(stage="rank", deadline=Deadline(60), account=Account(), request_id=name)
-        charge = desk.meter.begin(GEMINI, call, TokenCount(input=1))
+        charge = await desk.meter.begin(GEMINI, call, TokenCount(input=1))
         began = asyncio.get_running_loop().time()
         await charge.end(TokenCount(input=1), outcome="ok")
         if asyncio.get_running_loop().time() - began < COMMIT_WAIT_S:  # it did not give up waiting

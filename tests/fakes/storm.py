@@ -124,7 +124,7 @@ class CountingMeter:
         self.ended = 0
 
     def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
-        charge = self._meter.begin(target, call, worst)
+        charge = await self._meter.begin(target, call, worst)
         if call.stage == "probe":
             return charge
         self.begun += 1

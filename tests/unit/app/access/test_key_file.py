@@ -1,17 +1,20 @@
-"""The file of the keys."""
+"""The keys: what holds in a file and in a database, and what of the file."""
 
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from app.access.key_file import KeyFile
+from app.access.key_file import KeyFile, Keys
 from app.access.keys import KeyRequest, digest_of
+from app.access.shared import KeyTable
 from app.errors import InvalidRequest
 from indexing.errors import NotFound, StoreUnavailable
+from indexing.postgres import Database
+from tests.conftest import both
 
 NOW = 1_800_000_000.0
 
@@ -21,6 +24,16 @@ SEARCHING = KeyRequest(name="ci", scopes=("search",))
 @pytest.fixture
 def file(tmp_path: Path) -> KeyFile:
     return KeyFile(tmp_path / "home" / "keys.sqlite3", lambda: NOW)
+
+
+@pytest.fixture
+def keys(kind: str, file: KeyFile, request: pytest.FixtureRequest) -> Iterator[Keys]:
+    if kind == "sqlite":
+        yield file
+        return
+    database = Database(request.getfixturevalue("database_url"))
+    yield KeyTable(database, lambda: NOW)
+    database.close()
 
 
 def test_there_is_no_file_before_the_first_key(file: KeyFile) -> None:
@@ -39,46 +52,72 @@ def test_a_key_is_kept(file: KeyFile) -> None:
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
 
 
-def test_a_name_is_used_once(file: KeyFile) -> None:
+@both()
+def test_a_name_is_used_once(keys: Keys) -> None:
     """Not again after the key is revoked: its usage and budget would be mixed."""
-    file.create(SEARCHING)
-    file.revoke("ci")
+    keys.create(SEARCHING)
+    keys.revoke("ci")
     with pytest.raises(InvalidRequest, match="choose another name"):
-        file.create(SEARCHING)
+        keys.create(SEARCHING)
 
 
-def test_revoking_is_for_good(file: KeyFile) -> None:
+@both()
+def test_revoking_is_for_good(keys: Keys) -> None:
     """By name or by id, and it can be done again."""
-    key, _ = file.create(SEARCHING)
-    assert file.revoke(key.id).revoked_at is not None
-    assert file.revoke("ci") == file.all()[0]
+    key, _ = keys.create(SEARCHING)
+    assert keys.revoke(key.id).revoked_at is not None
+    assert keys.revoke("ci") == keys.all()[0]
     with pytest.raises(InvalidRequest, match="is revoked"):
-        file.rotate("ci", 0)
+        keys.rotate("ci", 0)
 
 
-@pytest.mark.parametrize("work", [lambda file: file.revoke("nope"), lambda file: file.rotate("nope", 0)])
-def test_a_missing_key_is_not_found(file: KeyFile, work: Callable[[KeyFile], object]) -> None:
+@both()
+@pytest.mark.parametrize("work", [lambda keys: keys.revoke("nope"), lambda keys: keys.rotate("nope", 0)])
+def test_a_missing_key_is_not_found(keys: Keys, work: Callable[[Keys], object]) -> None:
     """Whatever is to be done with it."""
     with pytest.raises(NotFound, match="key 'nope' not found"):
-        work(file)
+        work(keys)
 
 
-def test_rotating_gives_another_secret(file: KeyFile) -> None:
+@both()
+def test_rotating_gives_another_secret(keys: Keys) -> None:
     """The one before is good for the time that was asked for."""
-    _, first = file.create(SEARCHING)
-    rotated, second = file.rotate("ci", 60)
+    _, first = keys.create(SEARCHING)
+    rotated, second = keys.rotate("ci", 60)
     assert rotated.accepts(digest_of(second), NOW)
     assert rotated.accepts(digest_of(first), NOW + 59)
     assert not rotated.accepts(digest_of(first), NOW + 60)
 
 
-def test_of_many_rotations_at_once_one_secret_remains(file: KeyFile) -> None:
+@both()
+def test_of_many_rotations_at_once_one_secret_remains(keys: Keys) -> None:
     """None is lost half done."""
-    file.create(SEARCHING)
+    keys.create(SEARCHING)
     with ThreadPoolExecutor(8) as pool:
-        tokens = [token for _, token in pool.map(lambda _: file.rotate("ci", 0), range(30))]
-    (key,) = file.all()
+        tokens = [token for _, token in pool.map(lambda _: keys.rotate("ci", 0), range(30))]
+    (key,) = keys.all()
     assert sum(key.accepts(digest_of(token), NOW) for token in tokens) == 1
+
+
+@both()
+def test_keys_come_by_name(keys: Keys) -> None:
+    """In the order of Python, whatever that of the database; with everything that they are bound to."""
+    names = ["B", "Z.1", "a", "a-1", "a.b", "aB"]
+    for name in reversed(names):
+        keys.create(KeyRequest(name=name, scopes=("search",), groups=("日本",), requests_per_minute=5))
+    assert [key.name for key in keys.all()] == names
+    assert {(key.groups, key.requests_per_minute) for key in keys.all()} == {(("日本",), 5)}
+
+
+@both()
+def test_every_change_has_a_stamp(keys: Keys) -> None:
+    """Creating, renewing and revoking."""
+    stamps = []
+    for change in (lambda: keys.create(SEARCHING), lambda: keys.rotate("ci", 60), lambda: keys.revoke("ci")):
+        change()
+        stamps.append(keys.stamp())
+    assert keys.stamp() == stamps[-1]
+    assert len({*stamps}) == 3
 
 
 def test_the_stamp_tells_of_changes(file: KeyFile) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.accounting.budgets import PICO, BudgetKey, Budgets, Reservation, Spending
+from app.accounting.budgets import PICO, BudgetKey, Budgets, OwnPurse, Reservation, Spending
 from app.backends.settings import BackendSettings, BudgetSettings, KeyBudget
 from app.errors import BudgetExceeded
 from tests.fakes.money import NOON, Time
@@ -21,16 +22,21 @@ def budgets(
     others: Callable[[], Spending] = dict,
     time: Time | None = None,
 ) -> Budgets:
-    return Budgets(told or BudgetSettings(), {"b": backend or BackendSettings(kind="gemini")}, others, time or Time())
+    backends, now = {"b": backend or BackendSettings(kind="gemini")}, time or Time()
+    return Budgets(told or BudgetSettings(), backends, OwnPurse(others, now), now)
+
+
+def admit(kept: Budgets, backend: str, key: str, pico: int) -> Reservation:
+    return anyio.run(kept.admit, backend, key, pico)
 
 
 def spend(kept: Budgets, pico: int, *, key: str = "k", backend: str = "b", at: float = NOON) -> None:
-    kept.settle(kept.admit(backend, key, pico), pico, at)
+    kept.settle(admit(kept, backend, key, pico), pico, at)
 
 
 def refused(kept: Budgets, *, key: str = "k", backend: str = "b") -> BudgetExceeded:
     with pytest.raises(BudgetExceeded) as caught:
-        kept.admit(backend, key, 1)
+        admit(kept, backend, key, 1)
     return caught.value
 
 
@@ -49,12 +55,12 @@ def test_a_spent_budget_says_everything() -> None:
 def test_calls_in_flight_count_at_their_worst() -> None:
     """The message tells what is reserved; a call that ends for less makes room."""
     kept = budgets(BudgetSettings(monthly_usd=1.0))
-    flying = kept.admit("b", "k", 100 * CENT)
+    flying = admit(kept, "b", "k", 100 * CENT)
     exc = refused(kept)
     assert "$0.000000 spent and $1.000000 reserved for calls in flight in 2026-11" in str(exc)
     assert exc.retry_after == (datetime(2026, 12, 1, tzinfo=UTC).timestamp() - NOON)
     kept.settle(flying, 1 * CENT, NOON)
-    kept.admit("b", "k", 1)
+    admit(kept, "b", "k", 1)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_calls_in_flight_count_at_their_worst() -> None:
 def test_every_scope_has_its_limits(told: BudgetSettings | None, backend: BackendSettings | None, said: str) -> None:
     """Nothing may be spent where the limit is 0."""
     with pytest.raises(BudgetExceeded, match=said):
-        budgets(told, backend).admit("b", "k", 1)
+        admit(budgets(told, backend), "b", "k", 1)
 
 
 def test_a_named_key_has_its_own_budget_and_not_everyones() -> None:
@@ -95,7 +101,7 @@ def test_of_two_spent_budgets_the_one_that_lasts_longer_is_told() -> None:
 def test_what_costs_nothing_is_always_let_in() -> None:
     """A local model without a GPU price, also when all is spent."""
     kept = budgets(BudgetSettings(daily_usd=0))
-    kept.settle(kept.admit("b", "k", 0), 0, NOON)
+    kept.settle(admit(kept, "b", "k", 0), 0, NOON)
 
 
 def test_a_new_period_begins_with_nothing() -> None:
@@ -114,7 +120,7 @@ def test_what_others_spend_counts() -> None:
     """As soon as the ledger tells."""
     seen: dict[tuple[str, BudgetKey], int] = {}
     kept = budgets(BudgetSettings(daily_usd=1.0), others=lambda: seen)
-    kept.admit("b", "k", 1)
+    admit(kept, "b", "k", 1)
     seen[("2026-11-22", BudgetKey("total"))] = PICO
     assert "$1.000000 spent" in str(refused(kept))
 
@@ -129,7 +135,7 @@ def test_a_key_that_spent_in_an_earlier_period_is_not_listed() -> None:
         ("2026-11-22", BudgetKey("backend", "b")): 1,
     }
     kept = budgets(BudgetSettings(keys={"*": KeyBudget(daily_usd=1)}), others=lambda: others)
-    kept.admit("b", "in flight", 1)
+    admit(kept, "b", "in flight", 1)
     assert [state.name for state in kept.states()] == ["in flight", "this month", "today"]
 
 
@@ -147,7 +153,7 @@ def test_what_this_process_spent_is_forgotten_with_its_period() -> None:
 def test_a_named_key_without_a_limit_has_none() -> None:
     """It is not one of those that "*" stands for."""
     kept = budgets(BudgetSettings(keys={"*": KeyBudget(daily_usd=0), "free": KeyBudget()}))
-    kept.admit("b", "free", 1)
+    admit(kept, "b", "free", 1)
     refused(kept, key="other")
 
 
@@ -156,7 +162,7 @@ def test_states_tell_of_every_budget() -> None:
     told = BudgetSettings(monthly_usd=10, keys={"*": KeyBudget(daily_usd=1), "n": KeyBudget(daily_usd=2)})
     kept = budgets(told, BackendSettings(kind="gemini", daily_usd=5))
     spend(kept, 20 * CENT)
-    kept.admit("b", "new", 30 * CENT)
+    admit(kept, "b", "new", 30 * CENT)
     states = {(state.scope, state.name): state for state in kept.states()}
     assert set(states) == {("total", ""), ("backend", "b"), ("key", "n"), ("key", "k"), ("key", "new")}
     assert (states["total", ""].spent_usd, states["total", ""].reserved_usd) == (0.2, 0.3)
@@ -179,7 +185,7 @@ def test_a_budget_is_overspent_by_one_worst_case_at_most(
     spent, worst_admitted = before, 0
     for worst, share, one_ends in stream:
         try:
-            flying.append((kept.admit("b", "k", worst), share))
+            flying.append((admit(kept, "b", "k", worst), share))
             worst_admitted = max(worst_admitted, worst)
         except BudgetExceeded:
             assert spent + sum(reserved.pico for reserved, _ in flying) >= limit - 1

@@ -40,32 +40,35 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 async def test_a_row_is_there_when_append_returns(tmp_path: Path) -> None:
     """Another connection sees it at once, though nothing was closed."""
-    ledger = Ledger(tmp_path / "home" / "l.sqlite3")
+    path = tmp_path / "home" / "l.sqlite3"
+    ledger = Ledger(path)
     ledger.open()
     await ledger.append(record(request_id="one"))
-    assert stored(ledger.path) == [("one",)]
+    assert stored(path) == [("one",)]
     ledger.close()
 
 
 async def test_many_calls_at_once_share_commits_and_keep_their_order(tmp_path: Path) -> None:
     """All rows are written, more than one batch of them."""
-    ledger = Ledger(tmp_path / "l.sqlite3", LedgerLimits(batch=7))
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path, LedgerLimits(batch=7))
     await asyncio.gather(*(ledger.append(record(request_id=str(n))) for n in range(100)))
     ledger.close()
-    assert stored(ledger.path) == [(str(n),) for n in range(100)]
+    assert stored(path) == [(str(n),) for n in range(100)]
     assert ledger.health().written == 100
 
 
 async def test_rows_from_several_threads_and_loops(tmp_path: Path) -> None:
     """Each waits in its own loop."""
-    ledger = Ledger(tmp_path / "l.sqlite3")
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path)
     threads = [threading.Thread(target=lambda: asyncio.run(ledger.append(record()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     ledger.close()
-    assert len(stored(ledger.path)) == 8
+    assert len(stored(path)) == 8
 
 
 def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
@@ -79,21 +82,23 @@ def test_nothing_is_made_for_nothing(tmp_path: Path) -> None:
 
 async def test_a_caller_who_goes_away_leaves_its_row(tmp_path: Path) -> None:
     """Cancelling the wait takes nothing back."""
-    ledger = Ledger(tmp_path / "l.sqlite3")
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path)
     waiting = asyncio.ensure_future(ledger.append(record()))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     ledger.close()
-    assert len(stored(ledger.path)) == 1
+    assert len(stored(path)) == 1
 
 
 async def test_a_disk_that_fails_stops_nobody_and_loses_nothing(tmp_path: Path) -> None:
     """Calls go on, rows wait in memory, the log says so once, and they are written when it works again."""
-    ledger = Ledger(tmp_path / "l.sqlite3", QUICK)
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path, QUICK)
     ledger.open()
-    with structlog.testing.capture_logs() as logs, closing(sqlite3.connect(ledger.path)) as other:
+    with structlog.testing.capture_logs() as logs, closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
         other.commit()
         for n in range(10):
@@ -104,8 +109,8 @@ async def test_a_disk_that_fails_stops_nobody_and_loses_nothing(tmp_path: Path) 
         other.commit()
         wait_for(lambda: ledger.health().pending == 0)
     ledger.close()
-    assert stored(ledger.path) == [(str(n),) for n in range(10)]
-    assert stored(ledger.path, "SELECT pico FROM spending WHERE scope = 'total'") == [(10,), (10,)]
+    assert stored(path) == [(str(n),) for n in range(10)]
+    assert stored(path, "SELECT pico FROM spending WHERE scope = 'total'") == [(10,), (10,)]
     assert [line["log_level"] for line in logs] == ["error", "info"]
     assert ledger.health().failure == ""
 
@@ -147,9 +152,10 @@ async def test_after_its_end_it_takes_no_more(tmp_path: Path) -> None:
 
 async def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None:
     """A lock is a failure like any other: it passes."""
-    ledger = Ledger(tmp_path / "l.sqlite3", QUICK)
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path, QUICK)
     ledger.open()
-    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with structlog.testing.capture_logs():
             await ledger.append(record())
@@ -157,7 +163,7 @@ async def test_another_process_that_writes_is_waited_for(tmp_path: Path) -> None
             other.execute("COMMIT")
             wait_for(lambda: ledger.health().pending == 0)
     ledger.close()
-    assert len(stored(ledger.path)) == 1
+    assert len(stored(path)) == 1
 
 
 async def test_others_spending_is_told_apart_from_ones_own(tmp_path: Path) -> None:
@@ -177,9 +183,10 @@ async def test_others_spending_is_told_apart_from_ones_own(tmp_path: Path) -> No
 
 async def test_a_new_day_begins_with_nothing(tmp_path: Path) -> None:
     """Others' spending is that of the current periods, as the clock goes on."""
+    path = tmp_path / "l.sqlite3"
     moment = Time()
-    ledger = Ledger(tmp_path / "l.sqlite3", QUICK, moment)
-    written(ledger.path, record(pico=5), record(NOON + 86400, pico=1))
+    ledger = Ledger(path, QUICK, moment)
+    written(path, record(pico=5), record(NOON + 86400, pico=1))
     ledger.open()
     moment.at += 86400
     wait_for(lambda: ("2026-11-23", BudgetKey("total")) in ledger.others)
@@ -190,10 +197,11 @@ async def test_a_new_day_begins_with_nothing(tmp_path: Path) -> None:
 
 async def test_text_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> None:
     """A lone surrogate becomes a question mark."""
-    ledger = Ledger(tmp_path / "l.sqlite3")
+    path = tmp_path / "l.sqlite3"
+    ledger = Ledger(path)
     await ledger.append(record(key="k\udcff", request_id="日本", pico=1))
     ledger.close()
-    assert stored(ledger.path, "SELECT key, request_id FROM calls") == [("k?", "日本")]
+    assert stored(path, "SELECT key, request_id FROM calls") == [("k?", "日本")]
 
 
 async def test_a_damaged_file_that_cannot_be_moved_stops_nobody(tmp_path: Path) -> None:

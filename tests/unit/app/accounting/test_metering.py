@@ -42,7 +42,7 @@ async def test_a_call_becomes_a_row(tmp_path: Path) -> None:
     """With everything that is known of it, on the ledger and on the request's account."""
     desk = Desk(tmp_path)
     call = desk.call(stage="answer", key="team", request_id="abc")
-    charge = desk.meter.begin(GEMINI, call, USED)
+    charge = await desk.meter.begin(GEMINI, call, USED)
     desk.time.at += 1.5
     await charge.end(USED, outcome="ok", requests=2, first_token_s=0.25)
     (row,) = rows(tmp_path)
@@ -82,7 +82,7 @@ async def test_tokens_that_were_not_told(
 ) -> None:
     """An estimate is booked and marked; without one the call is a row that cost nothing."""
     desk = Desk(tmp_path)
-    await desk.meter.begin(GEMINI, desk.call(), USED).end(tokens, outcome="timeout", estimate=estimate)
+    await (await desk.meter.begin(GEMINI, desk.call(), USED)).end(tokens, outcome="timeout", estimate=estimate)
     (row,) = rows(tmp_path)
     assert (row["input"], row["estimated"], row["outcome"]) == (*expected[:2], "timeout")
     assert expected[2] is None or row["pico"] == expected[2]
@@ -93,7 +93,7 @@ async def test_a_servers_nonsense_becomes_a_count(tmp_path: Path) -> None:
     """Neither negative nor beyond all numbers, and no more cached than there was."""
     desk = Desk(tmp_path)
     nonsense = TokenCount(input=50, cached=70, output=-5, thinking=10**30)
-    await desk.meter.begin(GEMINI, desk.call(), USED).end(nonsense, outcome="ok")
+    await (await desk.meter.begin(GEMINI, desk.call(), USED)).end(nonsense, outcome="ok")
     (row,) = rows(tmp_path)
     assert (row["input"], row["cached"], row["output"], row["thinking"]) == (50, 50, 0, 10**12)
     desk.ledger.close()
@@ -103,7 +103,7 @@ async def test_a_gpu_is_paid_by_the_second_and_shared(tmp_path: Path) -> None:
     """Two calls at once pay together what one would; a tenth of a cent a second."""
     desk = Desk(tmp_path)
     calls = [desk.call(), desk.call()]
-    charges = [desk.meter.begin(GEMMA, call, USED) for call in calls]
+    charges = [await desk.meter.begin(GEMMA, call, USED) for call in calls]
     desk.time.at += 4
     for charge in charges:
         await charge.end(USED, outcome="ok")
@@ -133,7 +133,7 @@ async def test_a_backend_that_nobody_configured_is_unpriced(tmp_path: Path) -> N
 async def test_a_charge_ends_once(tmp_path: Path) -> None:
     """Twice is a programmer's error, and books nothing more."""
     desk = Desk(tmp_path)
-    charge = desk.meter.begin(GEMINI, desk.call(), USED)
+    charge = await desk.meter.begin(GEMINI, desk.call(), USED)
     await charge.end(USED, outcome="ok")
     with pytest.raises(RuntimeError):
         await charge.end(USED, outcome="ok")
@@ -145,7 +145,7 @@ async def test_a_cancelled_end_is_booked_all_the_same(tmp_path: Path) -> None:
     """Everything is done before it first waits."""
     desk = Desk(tmp_path, BudgetSettings(daily_usd=1))
     call = desk.call()
-    ending = asyncio.ensure_future(desk.meter.begin(GEMINI, call, USED).end(USED, outcome="cancelled"))
+    ending = asyncio.ensure_future((await desk.meter.begin(GEMINI, call, USED)).end(USED, outcome="cancelled"))
     await asyncio.sleep(0)
     ending.cancel()
     await asyncio.gather(ending, return_exceptions=True)
@@ -165,7 +165,7 @@ async def test_64_calls_at_once_overspend_by_one_at_most(tmp_path: Path) -> None
 
     async def one() -> bool:
         try:
-            charge = desk.meter.begin(GEMINI, desk.call(), cent)
+            charge = await desk.meter.begin(GEMINI, desk.call(), cent)
         except BudgetExceeded:
             return False
         await let_in.wait()
@@ -183,7 +183,7 @@ async def test_64_calls_at_once_overspend_by_one_at_most(tmp_path: Path) -> None
 async def test_many_calls_on_one_gpu_do_not_set_aside_many_gpus(tmp_path: Path) -> None:
     """A minute of it costs six cents, however many share it: a budget of 40 cents lets 64 begin."""
     desk = Desk(tmp_path, BudgetSettings(daily_usd=0.40))
-    charges = [desk.meter.begin(GEMMA, desk.call(seconds=60), USED) for _ in range(64)]
+    charges = [await desk.meter.begin(GEMMA, desk.call(seconds=60), USED) for _ in range(64)]
     desk.time.at += 60
     for charge in charges:
         await charge.end(USED, outcome="ok")
@@ -198,7 +198,7 @@ async def test_a_restart_remembers_what_was_spent(tmp_path: Path) -> None:
     desk.ledger.close()
     again = Desk(tmp_path, BudgetSettings(daily_usd=0.01), time=desk.time)
     with pytest.raises(BudgetExceeded, match=r"\$0.010000 spent"):
-        again.meter.begin(GEMINI, again.call(), USED)
+        await again.meter.begin(GEMINI, again.call(), USED)
     again.ledger.close()
 
 
@@ -221,7 +221,7 @@ def test_ledger_account_and_budget_agree(
     async def spend() -> None:
         for target, given_tokens, made, seconds in calls:
             call, used = desk.call(), TokenCount(input=given_tokens, output=made)
-            charge = desk.meter.begin(target, call, used)
+            charge = await desk.meter.begin(target, call, used)
             desk.time.at += seconds
             await charge.end(used, outcome="ok")
             booked.append(call.account.usage().cost_usd)

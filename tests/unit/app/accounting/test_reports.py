@@ -1,6 +1,7 @@
 """Reports from the ledger."""
 
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from app.accounting import reports
 from app.accounting.budgets import PICO
-from app.accounting.ledger import open_for_writing, reading
+from app.accounting.ledger import LedgerLimits, open_for_writing, reading
 from app.accounting.reports import NOTHING, ExportedCall, Latency, Throughput
+from app.accounting.shared import SharedLedger
 from indexing.errors import StoreUnavailable
-from tests.fakes.money import NOON, record, written
+from indexing.postgres import Database
+from tests.conftest import both
+from tests.fakes.money import NOON, Book, Time, record
 
 NOW = datetime.fromtimestamp(NOON, UTC)
 TODAY = (NOW - timedelta(hours=12), NOW + timedelta(hours=12))
@@ -27,27 +31,45 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "l.sqlite3"
 
 
-def test_without_a_ledger_there_is_nothing(path: Path) -> None:
-    """And no file is made; the same for one that is still empty."""
-    assert reports.usage(path, TODAY, "backend") == NO_CALLS
-    assert list(reports.export(path, TODAY)) == []
-    assert reports.throughput(path, TODAY) == []
+@pytest.fixture
+def book(kind: str, path: Path, request: pytest.FixtureRequest) -> Iterator[Book]:
+    """A ledger that nobody has open, in a file or in a database."""
+    if kind == "sqlite":
+        yield Book(path)
+        return
+    database = Database(request.getfixturevalue("database_url"))
+    yield Book(SharedLedger(database, LedgerLimits(), Time()))
+    database.close()
+
+
+@both()
+def test_without_a_ledger_there_is_nothing(book: Book) -> None:
+    """No rows, no total, nothing to export."""
+    assert reports.usage(book.reading, TODAY, "backend") == NO_CALLS
+    assert list(reports.export(book.reading, TODAY)) == []
+    assert reports.throughput(book.reading, TODAY) == []
+
+
+def test_to_read_makes_no_file(path: Path) -> None:
+    """And an empty one is a ledger without calls."""
+    book = Book(path)
+    assert reports.usage(book.reading, TODAY, "backend") == NO_CALLS
     assert not path.exists()
     path.touch()
-    assert reports.usage(path, TODAY, "backend") == NO_CALLS
+    assert reports.usage(book.reading, TODAY, "backend") == NO_CALLS
 
 
-def test_a_group_sums_its_calls(path: Path) -> None:
+@both()
+def test_a_group_sums_its_calls(book: Book) -> None:
     """Failures, tokens by class, dollars, and calls without a price."""
-    written(
-        path,
+    book.add(
         record(pico=PICO, latency_ms=10),
         record(pico=PICO // 2, latency_ms=30),
         record(outcome="timeout", latency_ms=9999),
         record(outcome="cancelled", latency_ms=9999),
         record(backend="other", price_source="unknown"),
     )
-    (gemini, other), total, unpriced = reports.usage(path, TODAY, "backend")
+    (gemini, other), total, unpriced = reports.usage(book.reading, TODAY, "backend")
     assert (gemini.name, gemini.calls, gemini.failed, gemini.requests) == ("gemini", 4, 1, 4)
     assert (gemini.input_tokens, gemini.cached_tokens, gemini.output_tokens, gemini.thinking_tokens) == (
         400,
@@ -74,31 +96,35 @@ def test_a_group_sums_its_calls(path: Path) -> None:
         ("model", ["gemini-model"]),
     ],
 )
-def test_ways_to_group(path: Path, group: reports.GroupBy, names: list[str]) -> None:
+@both()
+def test_ways_to_group(book: Book, group: reports.GroupBy, names: list[str]) -> None:
     """Days in their order, the others the most expensive first."""
-    written(path, record(key="a", pico=1), record(NOON - 86400, key="b", stage="answer", pico=2))
-    assert [row.name for row in reports.usage(path, MONTH, group)[0]] == names
+    book.add(record(key="a", pico=1), record(NOON - 86400, key="b", stage="answer", pico=2))
+    assert [row.name for row in reports.usage(book.reading, MONTH, group)[0]] == names
 
 
-def test_groups_of_equal_cost_are_in_the_order_of_their_calls(path: Path) -> None:
+@both()
+def test_groups_of_equal_cost_are_in_the_order_of_their_calls(book: Book) -> None:
     """The busiest first, then by name."""
-    written(path, record(key="c"), record(key="a"), record(key="b"), record(key="b"))
-    assert [row.name for row in reports.usage(path, TODAY, "key")[0]] == ["b", "a", "c"]
+    book.add(record(key="c"), record(key="a"), record(key="b"), record(key="b"))
+    assert [row.name for row in reports.usage(book.reading, TODAY, "key")[0]] == ["b", "a", "c"]
 
 
-def test_a_span_has_its_beginning_and_not_its_end(path: Path) -> None:
+@both()
+def test_a_span_has_its_beginning_and_not_its_end(book: Book) -> None:
     """Calls count where they end."""
-    written(path, record(TODAY[0].timestamp()), record(TODAY[1].timestamp()))
-    assert reports.usage(path, TODAY, "backend")[1].calls == 1
-    assert len(list(reports.export(path, TODAY))) == 1
+    book.add(record(TODAY[0].timestamp()), record(TODAY[1].timestamp()))
+    assert reports.usage(book.reading, TODAY, "backend")[1].calls == 1
+    assert len(list(reports.export(book.reading, TODAY))) == 1
 
 
-def test_a_gpus_throughput_is_by_its_busy_seconds(path: Path) -> None:
+@both()
+def test_a_gpus_throughput_is_by_its_busy_seconds(book: Book) -> None:
     """Output with thinking, and all tokens, over the seconds that the calls shared; API calls do not count."""
-    written(path, record(gpu_s=2.0), record(gpu_s=3.0, outcome="timeout"), record(), record(gpu_s=0.0))
-    [row], _, _ = reports.usage(path, TODAY, "backend")
+    book.add(record(gpu_s=2.0), record(gpu_s=3.0, outcome="timeout"), record(), record(gpu_s=0.0))
+    [row], _, _ = reports.usage(book.reading, TODAY, "backend")
     assert (row.gpu_seconds, row.output_tokens_per_gpu_second, row.tokens_per_gpu_second) == (5.0, 30 / 5, 230 / 5)
-    assert reports.throughput(path, TODAY) == [
+    assert reports.throughput(book.reading, TODAY) == [
         Throughput(
             backend="gemini",
             model="gemini-model",
@@ -110,19 +136,21 @@ def test_a_gpus_throughput_is_by_its_busy_seconds(path: Path) -> None:
     ]
 
 
-def test_pages_of_an_export_miss_nothing_and_repeat_nothing(path: Path) -> None:
+@both()
+def test_pages_of_an_export_miss_nothing_and_repeat_nothing(book: Book) -> None:
     """Also where many calls ended in the same millisecond, across pages."""
-    written(path, *(record(NOON + n // 5 / 1000, request_id=str(n)) for n in range(17)))
-    pages = list(reports.export(path, TODAY, page=3))
+    book.add(*(record(NOON + n // 5 / 1000, request_id=str(n)) for n in range(17)))
+    pages = list(reports.export(book.reading, TODAY, page=3))
     calls = [msgspec.json.decode(line, type=ExportedCall) for page in pages for line in page.splitlines()]
     assert [call.request_id for call in calls] == [str(n) for n in range(17)]
     assert max(len(page.splitlines()) for page in pages) == 3
 
 
-def test_an_exported_call_is_whole(path: Path) -> None:
+@both()
+def test_an_exported_call_is_whole(book: Book) -> None:
     """Its time in UTC to the millisecond, its dollars, its measured times."""
-    written(path, record(NOON + 0.123, pico=25_000, gpu_s=1.5, request_id="日本"))
-    (page,) = reports.export(path, TODAY)
+    book.add(record(NOON + 0.123, pico=25_000, gpu_s=1.5, request_id="日本"))
+    (page,) = reports.export(book.reading, TODAY)
     call = msgspec.json.decode(page)
     assert call["at"] == "2026-11-22T12:00:00.123000Z"
     assert (call["cost_usd"], call["gpu_seconds"], call["request_id"], call["estimated"]) == (
@@ -135,9 +163,9 @@ def test_an_exported_call_is_whole(path: Path) -> None:
 
 def test_a_reader_sees_a_ledger_that_is_being_written(path: Path) -> None:
     """Its connections are its own, and read only."""
-    db = open_for_writing(path)
+    book, db = Book(path), open_for_writing(path)
     db.execute("BEGIN IMMEDIATE")
-    assert reports.usage(path, TODAY, "day") == NO_CALLS
+    assert reports.usage(book.reading, TODAY, "day") == NO_CALLS
     with pytest.raises(StoreUnavailable, match="readonly"):
         forget_everything(path)
     db.execute("ROLLBACK")
@@ -156,17 +184,18 @@ def test_quantiles_are_the_nearest_ranks(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, float]]
 ) -> None:
     """The smallest latency that at least that share of the calls does not exceed."""
-    path = tmp_path_factory.mktemp("q") / "l.sqlite3"
-    written(path, *(record(key=key, latency_ms=ms) for key, ms in calls))
-    for row in reports.usage(path, TODAY, "key")[0]:
+    book = Book(tmp_path_factory.mktemp("q") / "l.sqlite3")
+    book.add(*(record(key=key, latency_ms=ms) for key, ms in calls))
+    for row in reports.usage(book.reading, TODAY, "key")[0]:
         ordered = sorted(ms for key, ms in calls if key == row.name)
         p50, p95, p99 = (ordered[math.ceil(len(ordered) * q / 100) - 1] for q in (50, 95, 99))
         assert row.latency_ms == Latency(p50=p50, p95=p95, p99=p99)
 
 
-def test_failures_have_no_latency(path: Path) -> None:
+@both()
+def test_failures_have_no_latency(book: Book) -> None:
     """A group, or a ledger, without a success has no quantiles."""
-    written(path, record(outcome="timeout"), record(key="b", outcome="rejected"))
-    rows, total, _ = reports.usage(path, TODAY, "key")
+    book.add(record(outcome="timeout"), record(key="b", outcome="rejected"))
+    rows, total, _ = reports.usage(book.reading, TODAY, "key")
     assert [row.latency_ms for row in (*rows, total)] == [None, None, None]
     assert total.failed == 2

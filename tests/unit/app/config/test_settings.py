@@ -79,7 +79,7 @@ def test_every_key_has_a_variable(tmp_path: Path) -> None:
     [
         ("[service]\nprot = 1\n", r"winnow\.toml: unknown key in \[service\]: prot; did you mean port\?"),
         ("[servce]\n", r"winnow\.toml: unknown section servce; did you mean service\?"),
-        ("[xyz]\n", r"unknown section xyz; known are access, answer, backends, budgets, compat, embedding"),
+        ("[xyz]\n", r"unknown section xyz; known are access, answer, backends, budgets, compat, database, embedding"),
         ("port = 1\n", r"unknown section port"),
         ("service = 1\n", r"service must be a section, written \[service\]"),
         ("[service]\nport = '80'\n", r"port in \[service\]: Expected int, got str \('80' is given\)"),

@@ -35,6 +35,10 @@ PRICE = "price = {input = 1.0, output = 2.0, as_of = %r}\n"
         ('[store]\nurl = "http://qdrant:port"', "url in [store] (QDRANT_URL): 'http://qdrant:port' is not like"),
         ('[store]\nurl = "qdrant"', "url in [store] (QDRANT_URL): 'qdrant' is not like http://127.0.0.1:6333"),
         ("[store]\nwrite_consistency_factor = 2", "write_consistency_factor = 2 in [store] is more than the replicas"),
+        (
+            '[database]\nurl = "mysql://u:secret@db/w"',
+            "url in [database] (WINNOW_DATABASE_URL) is not like postgresql://",
+        ),
         ('[embedding]\nmodel = "multilingual-e5-smal"', "did you mean multilingual-e5-small?"),
     ],
 )

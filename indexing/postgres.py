@@ -1,0 +1,374 @@
+"""PostgreSQL for threads and event loops: a pool of connections, tables in versions, and one seam for its errors.
+
+It looks like `indexing.sqlite` to whoever has queries for it. The driver is imported when a database is opened.
+"""
+
+import asyncio
+import re
+import select
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from indexing.errors import DiskFull, StoreBusy, StoreUnavailable
+from indexing.tables import Rows
+
+T = TypeVar("T")
+
+CONNECTIONS = 8
+"""Of one process. PostgreSQL lets in 100 by default, of all."""
+
+CONNECT_S, TIMEOUT_S = 5.0, 30.0
+"""For a new connection; for a statement, and for a connection of the pool to become free."""
+
+RETRY_S = 2.0
+"""When whoever was refused may ask again."""
+
+_SCHEMA = "winnow"
+_SETTINGS = (
+    f"SET search_path TO {_SCHEMA}, pg_catalog; "
+    # A UNION ALL gives the rows of its parts in their order only where one process reads them.
+    f"SET max_parallel_workers_per_gather TO 0; SET statement_timeout TO {int(TIMEOUT_S * 1000)}; SET TIME ZONE 'UTC'"
+)
+_SSL_MODES = ("disable", "prefer", "require", "verify-full")
+_PARAMETERS = ("sslmode", "sslrootcert", "host")
+
+_PARTS = "CREATE TABLE IF NOT EXISTS parts (part TEXT PRIMARY KEY, version BIGINT NOT NULL)"
+_MIGRATING = "SELECT pg_advisory_xact_lock(hashtextextended('winnow migrations', 0))"
+
+_FULL = "53100"
+_GONE = ("08", "57P", "53")
+"""What the codes of errors begin with that pass: of connections, of a server that stops or starts, of its resources."""
+_TRANSIENT = ("40001", "40P01", "55P03", "57014", "0A000")
+"""Of transactions that were in each other's way or took too long, and of plans that a new version has overtaken."""
+_REFUSED = {
+    "28P01": "it does not accept the password",
+    "28000": "it does not let this user in; its pg_hba.conf says whom",
+    "3D000": "it has no such database; create it",
+    "42501": "the user lacks rights; it must own the database, or the schema winnow in it",
+}
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the database is. `socket` is the path of a Unix socket, in the place of a host."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str | None = msgspec.field(default=None)
+    socket: str | None = None
+    ssl_mode: str = "prefer"
+    ssl_root: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """For people: without the password."""
+        return f"{self.socket or self.host}:{self.port}/{self.database}"
+
+
+def address_of(url: str) -> Address:
+    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE`.
+
+    `?host=/run/postgresql` is the directory of a Unix socket. Raises ValueError, with a sentence without the password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 5432
+    except ValueError:
+        raise ValueError("it is not a URL") from None
+    options = dict(parse_qsl(parts.query))
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("it does not begin with postgresql://")
+    if unknown := sorted({*options} - {*_PARAMETERS}):
+        raise ValueError(f"it has the unknown parameter {unknown[0]!r}; known are {', '.join(_PARAMETERS)}")
+    mode = options.get("sslmode", "prefer")
+    if mode not in _SSL_MODES:
+        raise ValueError(f"sslmode {mode!r} is not one of {', '.join(_SSL_MODES)}")
+    directory, database = options.get("host", ""), unquote(parts.path[1:])
+    if not (parts.hostname or directory) or not database or not parts.username:
+        raise ValueError("it lacks a user, a host or a database")
+    return Address(
+        host=parts.hostname or "",
+        port=port,
+        database=database,
+        user=unquote(parts.username),
+        password=unquote(parts.password) if parts.password else None,
+        socket=f"{directory}/.s.PGSQL.{port}" if directory else None,
+        ssl_mode=mode,
+        ssl_root=options.get("sslrootcert"),
+    )
+
+
+class DatabaseAway(StoreBusy):
+    """The database cannot be reached at the moment, or has no room."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, RETRY_S)
+
+
+class _Result:
+    def __init__(self, rows: Rows, rowcount: int) -> None:
+        self._rows, self.rowcount = iter(rows), rowcount
+
+    def fetchone(self) -> Any:
+        return next(self._rows, None)
+
+    def fetchall(self) -> list[Any]:
+        return list(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._rows
+
+
+class PostgresConnection:
+    """A connection in the hands of one thread. Statements have `?` for parameters, and are prepared once."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._prepared: dict[str, Any] = {}
+        self._broken = False
+        raw.py_types[bool] = lambda value: "1" if value else "0"  # for columns of numbers, as SQLite has them, too
+        raw._usock.settimeout(TIMEOUT_S + CONNECT_S)  # the server's own limit comes first, and says what it is
+        raw.execute_simple(_SETTINGS)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Result:
+        """One statement. Outside a transaction it is one by itself."""
+        prepared = self._prepare(sql)
+        rows = prepared.run(**{f"a{place}": value for place, value in enumerate(parameters)})
+        return _Result([tuple(row) for row in rows or ()], prepared._context.row_count)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
+        """One statement for each of its rows."""
+        for row in parameters:
+            self.execute(sql, row)
+
+    def script(self, sql: str) -> None:
+        """Several statements without parameters."""
+        self._raw.execute_simple(sql)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All of the block or nothing. One that is not durable may be lost if the server's machine loses its power."""
+        self._raw.execute_simple("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
+        try:
+            yield
+            self._raw.execute_simple("COMMIT")
+        except BaseException:
+            try:
+                self._raw.execute_simple("ROLLBACK")
+            except Exception:  # noqa: BLE001 - the connection is gone, and the transaction with it
+                self._broken = True
+            raise
+
+    def is_alive(self) -> bool:
+        """Whether the server has said nothing since the last statement: what it says unasked is a farewell."""
+        try:
+            return not self._broken and not select.select([self._raw._usock], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._raw.close()
+
+    def _prepare(self, sql: str) -> Any:
+        if (prepared := self._prepared.get(sql)) is None:
+            places = iter(range(sql.count("?")))
+            named = re.sub(r"\?", lambda _: f":a{next(places)}", sql)
+            prepared = self._raw.prepare(named)
+            if len(self._prepared) < 500:  # lists of parameters have statements of their own length
+                self._prepared[sql] = prepared
+        return prepared
+
+
+class Database:
+    """A few connections, opened as they are needed. Every call blocks. Raises StoreUnavailable, DiskFull.
+
+    A connection that fails is not used again; while the server is away, every call says so (`DatabaseAway`).
+    """
+
+    def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
+        """Opens nothing. Raises ValueError for a URL that is none."""
+        self.address = address_of(url)
+        self._free = threading.BoundedSemaphore(connections)
+        self._guard = threading.Lock()
+        self._idle: list[PostgresConnection] = []
+        self._closed = False
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="winnow-database")
+
+    @contextmanager
+    def connected(self) -> Iterator[PostgresConnection]:
+        """A connection for this thread, and the one seam for its errors."""
+        if not self._free.acquire(timeout=TIMEOUT_S):
+            raise DatabaseAway(f"database {self.address.shown} is slow: all connections to it are in use")
+        try:
+            with self._errors():
+                connection = self._taken() or PostgresConnection(self._connect())
+                try:
+                    yield connection
+                except BaseException as exc:
+                    if _is_lost(exc):
+                        connection.close()
+                    else:
+                        self._give_back(connection)
+                    raise
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    async def run(self, work: Callable[[PostgresConnection], T]) -> T:
+        """`work` with a connection, in a thread of the pool. A caller that is cancelled does not stop it."""
+
+        def in_thread() -> T:
+            with self.connected() as db:
+                return work(db)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)
+
+    def prepare(self, part: str, migrations: Sequence[str]) -> None:
+        """Create the tables of a part or bring them up to date: `migrations[n]` makes version n + 1 of version n."""
+        with self.connected() as db:
+            if _version(db, part) == len(migrations):
+                return
+            with db.transaction():
+                db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
+                db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
+                version = _version(db, part) or 0
+                if version > len(migrations):
+                    raise StoreUnavailable(
+                        f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
+                        f"one knows {len(migrations)}): upgrade"
+                    )
+                for migration in migrations[version:]:
+                    db.script(migration)
+                db.execute(
+                    "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
+                    (part, len(migrations)),
+                )
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it is given back."""
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        self._threads.shutdown(wait=False)
+
+    def _taken(self) -> PostgresConnection | None:
+        while True:
+            with self._guard:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.is_alive():
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: PostgresConnection) -> None:
+        with self._guard:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self) -> Any:
+        try:
+            import pg8000.native
+        except ImportError as exc:
+            raise StoreUnavailable("a PostgreSQL database needs its driver: pip install 'winnow[postgres]'") from exc
+        address = self.address
+        return pg8000.native.Connection(
+            address.user,
+            host=address.host,
+            port=address.port,
+            database=address.database,
+            password=address.password,
+            unix_sock=address.socket,
+            ssl_context=_ssl_context(address),
+            timeout=CONNECT_S,
+            application_name="winnow",
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """The one seam for the errors of the driver: they may hold what others wrote, and are not shown."""
+        try:
+            yield
+        except Exception as exc:
+            if type(exc).__module__ != "pg8000.exceptions" and not isinstance(exc, OSError):
+                raise
+            code = _code(exc)
+            where = f"database {self.address.shown}"
+            if not code:
+                why = _cause(exc)
+                raise DatabaseAway(f"{where} cannot be reached: {why}; is it running, and is the URL right?") from exc
+            if code in _REFUSED:
+                raise StoreUnavailable(f"{where} refused the connection: {_REFUSED[code]}") from exc
+            if code == _FULL:
+                raise DiskFull(f"{where} cannot be written: its disk is full; free some space") from exc
+            if code.startswith(_GONE) or code in _TRANSIENT:
+                raise DatabaseAway(f"{where} is not available at the moment (SQLSTATE {code})") from exc
+            raise StoreUnavailable(f"{where} cannot be used (SQLSTATE {code}): {_message(exc)}") from exc
+
+
+def open_database(url: str | None) -> Database | None:
+    """The database of the settings, if they name one. Nothing is opened yet."""
+    return None if url is None else Database(url)
+
+
+def _version(db: PostgresConnection, part: str) -> int | None:
+    """None where nothing is there yet."""
+    if db.execute("SELECT to_regclass(?) IS NULL", (f"{_SCHEMA}.parts",)).fetchone()[0]:
+        return None
+    row = db.execute("SELECT version FROM parts WHERE part=?", (part,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _ssl_context(address: Address) -> ssl.SSLContext | bool | None:
+    """As the driver has it: False for none, None for encryption where the server offers it, without looking at who it
+    is; "require" fails where it does not.
+    """
+    if address.ssl_mode == "disable" or address.socket is not None:
+        return False
+    if address.ssl_mode == "prefer":
+        return None
+    context = ssl.create_default_context(cafile=address.ssl_root)
+    if address.ssl_mode == "require":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _code(exc: BaseException) -> str:
+    """The server's SQLSTATE; "" where it said nothing."""
+    fields = exc.args[0] if exc.args and isinstance(exc.args[0], dict) else {}
+    return str(fields.get("C", ""))
+
+
+def _message(exc: BaseException) -> str:
+    """Of a statement that this program got wrong: it names tables and columns, and no values."""
+    return str(exc.args[0].get("M", "")) if exc.args and isinstance(exc.args[0], dict) else ""
+
+
+def _cause(exc: BaseException) -> str:
+    cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+    if isinstance(cause, TimeoutError):
+        return "it does not answer"
+    return (cause.strerror if isinstance(cause, OSError) else None) or "the connection was lost"
+
+
+def _is_lost(exc: BaseException) -> bool:
+    """Whether the connection is of no more use: nobody knows what it would answer next."""
+    if isinstance(exc, OSError):
+        return True
+    if type(exc).__module__ != "pg8000.exceptions":
+        return not isinstance(exc, Exception)
+    code = _code(exc)
+    return not code or code.startswith(_GONE) or code == "0A000"

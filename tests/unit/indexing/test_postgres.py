@@ -1,0 +1,123 @@
+"""PostgreSQL as the queries see it: transactions, versions of tables, outages, and what its errors say."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from indexing.errors import StoreUnavailable
+from indexing.postgres import Database, DatabaseAway, PostgresConnection, address_of
+from indexing.tables import transaction
+from tests.fakes.postgres import Postgres
+
+FIRST = "CREATE TABLE notes (id BIGINT PRIMARY KEY, text TEXT, data BYTEA, done BIGINT)"
+SECOND = "ALTER TABLE notes ADD COLUMN later DOUBLE PRECISION"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    database.prepare("notes", [FIRST])
+    yield database
+    database.close()
+
+
+def count(database: Database) -> int:
+    with database.connected() as db:
+        return int(db.execute("SELECT count(*) FROM notes").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql://u@h/d", "does not begin with postgresql://"),
+        ("postgresql://h/d", "lacks a user, a host or a database"),
+        ("postgresql://u:secret@h", "lacks a user, a host or a database"),
+        ("postgresql://u:secret@h:port/d", "not a URL"),
+        ("postgresql://u:secret@h/d?sslmode=maybe", "sslmode 'maybe'"),
+        ("postgresql://u:secret@h/d?pool=7", "unknown parameter 'pool'"),
+    ],
+)
+def test_a_url_that_is_none_is_refused_in_a_sentence(url: str, why: str) -> None:
+    """Without the password in it."""
+    with pytest.raises(ValueError, match=why) as refused:
+        address_of(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_url_has_everything() -> None:
+    """Escaped characters, a socket's directory, and what is shown has no password."""
+    address = address_of("postgres://us%40er:p%2Fw@db.example:6432/my%20data?sslmode=verify-full&sslrootcert=/ca.pem")
+    assert (address.user, address.password, address.host, address.port) == ("us@er", "p/w", "db.example", 6432)
+    assert (address.database, address.ssl_mode, address.ssl_root) == ("my data", "verify-full", "/ca.pem")
+    assert address.shown == "db.example:6432/my data"
+    assert address_of("postgresql://u@/d?host=/run/postgresql").socket == "/run/postgresql/.s.PGSQL.5432"
+
+
+@pytest.mark.postgres
+def test_values_come_back_as_they_went(database: Database) -> None:
+    """Texts in any script, bytes, large integers, nothing, and booleans in columns of integers."""
+    row = (2**62, "日本 ? :x 'q'", bytes(range(256)), True)
+    with database.connected() as db:
+        db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", row)
+        db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (1, None, None, None))
+        assert db.execute("SELECT * FROM notes ORDER BY id DESC").fetchall() == [row, (1, None, None, None)]
+        assert db.execute("UPDATE notes SET done=?", (0,)).rowcount == 2
+        assert db.execute("SELECT id FROM notes WHERE id=?", (7,)).fetchone() is None
+
+
+@pytest.mark.postgres
+def test_a_transaction_is_all_or_nothing(database: Database) -> None:
+    """What fails in its midst leaves nothing, and the connection serves on."""
+
+    def work(db: PostgresConnection) -> None:
+        with transaction(db):
+            db.execute("INSERT INTO notes (id) VALUES (?)", (1,))
+            db.execute("INSERT INTO notes (id) VALUES (?)", (1,))
+
+    with pytest.raises(StoreUnavailable, match="SQLSTATE 23505"), database.connected() as db:
+        work(db)
+    assert count(database) == 0
+
+
+@pytest.mark.postgres
+def test_tables_grow_by_versions(database_url: str, database: Database) -> None:
+    """Each migration runs once; an older program refuses what a newer one has written."""
+    with database.connected() as db:
+        db.execute("INSERT INTO notes (id) VALUES (?)", (1,))
+    for _ in range(2):
+        database.prepare("notes", [FIRST, SECOND])
+    with database.connected() as db:
+        assert db.execute("SELECT id, later FROM notes").fetchall() == [(1, None)]
+    with pytest.raises(StoreUnavailable, match=r"written by a newer Winnow \(notes: version 2, this one knows 1\)"):
+        database.prepare("notes", [FIRST])
+
+
+@pytest.mark.postgres
+def test_an_outage_is_a_pause(postgres: Postgres, database: Database) -> None:
+    """While the server is away every call says so, and when to come back; then all goes on by itself."""
+    assert count(database) == 0
+    postgres.stop()
+    try:
+        for _ in range(2):
+            with pytest.raises(DatabaseAway, match="cannot be reached: Connection refused; is it running") as away:
+                count(database)
+            assert away.value.retry_after == 2.0
+            assert "not-asked" not in str(away.value)
+    finally:
+        postgres.start()
+    assert count(database) == 0
+
+
+@pytest.mark.postgres
+def test_a_connection_that_the_server_closed_is_not_used_again(postgres: Postgres, database: Database) -> None:
+    """An idle one is noticed before anything is sent on it, so that nothing fails."""
+    assert count(database) == 0
+    postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'winnow'")
+    assert count(database) == 0
+
+
+@pytest.mark.postgres
+def test_what_the_server_refuses_is_said_with_its_fix(postgres: Postgres) -> None:
+    """A database that is not there, by its name."""
+    with pytest.raises(StoreUnavailable, match=r"127.0.0.1:\d+/nowhere refused the connection: .* create it"):
+        Database(postgres.url("nowhere")).prepare("notes", [FIRST])
