@@ -50,11 +50,12 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is to rank. None means the settings' default."""
+    """How a model is to rank. None means the settings' default. `cascade`: the reranker that reads first, or "none"."""
 
     strategy: Strategy | None = None
     depth: int | None = None
     deadline_ms: int | None = None
+    cascade: str | None = None
     on_failure: Literal["degrade", "fail"] = "degrade"
 
 

@@ -4,30 +4,37 @@
 
 Both are simulated (rerank_opinion), with errors of their own: the language model is that of `benchmarks.rerank` on an
 RTX 4090, the reranker an encoder of 0.6B parameters there, which reads seven times as fast (stated, not measured) and
-whose log-odds are its belief in units that the service does not know. `--error` are the reranker's, in grades.
+whose log-odds are its belief in units that the service does not know. `--error` are the reranker's, in grades. Both are
+trusted as far as the controls showed, about which they were asked beforehand (`benchmarks.harm`).
 """
 
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from app.backends.base import Deadline, Relevance, Way, tokens_of_pairs
 from app.domain import TokenCount
+from app.errors import UpstreamUntrusted
 from app.ranking.cache import ScoreCache
 from app.ranking.models import Ranking
 from app.ranking.reranker import RankingTask, Reranker, what_is_open
+from app.ranking.trust import TrustBook, topics
+from benchmarks.harm import TOP_OF_CONTROLS, WARM, Judge, control_task
 from benchmarks.rerank_data import RerankSet, Task, load_set
-from benchmarks.rerank_judge import SimulatedJudge
 from benchmarks.rerank_opinion import SMALL, Noise, Opinion, Reader
 from benchmarks.rerank_peers import TIMEOUT_S, Ports
 from benchmarks.rerank_product import FENCE, PortsReader
 from benchmarks.rerank_runs import CountingPorts, Result, Run, result_of, table
-from benchmarks.rerank_server import RTX_4090, SimulatedServer
+from benchmarks.rerank_server import RTX_4090
 from tests.fakes.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
 
 READS_PER_S = 7 * RTX_4090.prefill_per_s
 DEPTH = 50
@@ -41,9 +48,11 @@ class SimulatedReranker(PortsReader):
 
     way: Way = "reranker"
 
-    def __init__(self, ports: Ports, opinion: Opinion, reader: Reader) -> None:
+    def __init__(self, ports: Ports, of: RerankSet, task: Task, reader: Reader, noise: Noise, seed: int) -> None:
         super().__init__(ports, "reranker")
-        self._opinion, self._reader = opinion, reader
+        self._beliefs = {task.query: (Opinion(task, of.top_grade, noise, seed), reader)}
+        for control in map(control_task, topics()):
+            self._beliefs[control.query] = Opinion(control, TOP_OF_CONTROLS, noise, seed), Reader(control)
         self.tokens, self.requests = TokenCount(), 0
 
     async def relevance(self, query: str, texts: Sequence[str]) -> Relevance:
@@ -51,8 +60,9 @@ class SimulatedReranker(PortsReader):
         tokens = tokens_of_pairs(query, texts)
         await asyncio.sleep(RTX_4090.first_s + tokens.input / READS_PER_S)
         self.tokens, self.requests = self.tokens + tokens, self.requests + 1
-        seen = [self._reader.read(text) for text in texts]
-        beliefs = [self._opinion.believed(one[0], "alone") if one else 0.0 for one in seen]
+        opinion, reader = self._beliefs[query]
+        seen = [reader.read(text) for text in texts]
+        beliefs = [opinion.believed(one[0], "alone") if one else 0.0 for one in seen]
         return Relevance(log_odds=tuple(SCALE * belief + SHIFT for belief in beliefs), tokens=tokens)
 
 
@@ -88,12 +98,10 @@ def _strategies() -> dict[str, tuple[str, Schedule]]:
     }
 
 
-async def _run(task: Task, top_grade: int, reader: Reader, seed: int, noise: Noise, name: str) -> Run:
+async def _run(of: RerankSet, task: Task, reader: Reader, seed: int, noise: Noise, name: str, book: TrustBook) -> Run:
     strategy, schedule = _strategies()[name]
-    opinion = Opinion(task, top_grade, SMALL, seed)
-    ports = CountingPorts(SimulatedJudge(opinion, reader, SimulatedServer(RTX_4090)))
-    reranker = SimulatedReranker(ports, Opinion(task, top_grade, noise, 1_000 + seed), reader)
-    settings = Reranker(ScoreCache(1_000), fence=lambda _: FENCE)
+    model, reranker = _models(of, task, reader, seed, noise)
+    settings = Reranker(ScoreCache(1_000), fence=lambda _: FENCE, trust=book)
     begun = asyncio.get_running_loop().time()
     order = [candidate.passage.id for candidate in sorted(task.candidates, key=lambda one: -one.score)]
     if strategy != "none":
@@ -103,26 +111,51 @@ async def _run(task: Task, top_grade: int, reader: Reader, seed: int, noise: Noi
             strategy=msgspec.convert(strategy, type=RankingTask.__annotations__["strategy"]),
             depth=DEPTH,
         )
-        order = [one.id for one in (await schedule(settings, asked, PortsReader(ports, "scorer"), reranker)).order]
+        order = [one.id for one in (await schedule(settings, asked, PortsReader(model, "scorer"), reranker)).order]
     await settings.close()
     return Run(
         order=tuple(order),
-        rounds=ports.rounds + reranker.requests,
-        requests=ports.requests + reranker.requests,
-        tokens=ports.tokens + reranker.tokens,
+        rounds=model.rounds + reranker.requests,
+        requests=model.requests + reranker.requests,
+        tokens=model.tokens + reranker.tokens,
         seconds=asyncio.get_running_loop().time() - begun,
     )
 
 
+def _models(
+    of: RerankSet, task: Task, reader: Reader, seed: int, noise: Noise
+) -> tuple[CountingPorts, SimulatedReranker]:
+    model = CountingPorts(Judge(of, task, SMALL, seed, reader=reader, speed=RTX_4090))
+    return model, SimulatedReranker(model, of, task, reader, noise, 1_000 + seed)
+
+
+async def _known(of: RerankSet, noise: Noise, seed: int) -> TrustBook:
+    """What the first questions have shown of both."""
+    book = TrustBook()
+    for task in of.tasks[:WARM]:
+        model, reranker = _models(of, task, Reader(task), seed, noise)
+        settings = Reranker(ScoreCache(1_000), fence=lambda _: FENCE, trust=book)
+        asked = RankingTask(query=task.query, candidates=task.candidates, strategy="graded", depth=DEPTH)
+        for grader in (PortsReader(model, "scorer"), reranker):
+            with suppress(UpstreamUntrusted):
+                await settings.rank(asked, grader, Deadline(TIMEOUT_S))
+    return book
+
+
 def measure(of: RerankSet, noise: Noise, seeds: Sequence[int]) -> dict[str, Result]:
     """Each schedule before the same models."""
+
+    def virtually(work: Coroutine[object, object, T]) -> T:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(work)
+
+    books = {seed: virtually(_known(of, noise, seed)) for seed in seeds}
     runs: dict[str, list[list[Run]]] = {name: [[] for _ in seeds] for name in _strategies()}
     for task in of.tasks:
         reader = Reader(task)
         for name, rows in runs.items():
             for row, seed in zip(rows, seeds, strict=True):
-                with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-                    row.append(runner.run(_run(task, of.top_grade, reader, seed, noise, name)))
+                row.append(virtually(_run(of, task, reader, seed, noise, name, books[seed])))
     return {name: result_of(name, of, rows) for name, rows in runs.items()}
 
 

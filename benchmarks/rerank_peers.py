@@ -80,11 +80,11 @@ async def groups(ports: Ports, task: Task) -> list[str]:
     return sorted(_ids(task.candidates), key=lambda name: -scores.get(name, 0))
 
 
-async def yes_no(ports: Ports, task: Task) -> list[str]:
-    """One round, one token each."""
-    prompts = [_ask(f"Passage: {_cut(c)}\nQuery: {task.query}\nDoes the passage answer the query? Answer yes or no.")
-               for c in task.candidates]  # fmt: skip
-    scoring = await _scored(ports, prompts, YES_NO)
+async def yes_no(ports: Ports, task: Task, labels: tuple[str, str] = YES_NO) -> list[str]:
+    """One round, one token each. `labels` mean yes and no."""
+    asked = f"Does the passage answer the query? Answer {' or '.join(labels)}."
+    prompts = [_ask(f"Passage: {_cut(c)}\nQuery: {task.query}\n{asked}") for c in task.candidates]
+    scoring = await _scored(ports, prompts, labels)
     odds = dict(zip(_ids(task.candidates), map(_odds, scoring.scores), strict=True))
     return sorted(odds, key=lambda name: -odds[name])
 

@@ -3,10 +3,15 @@
     python -m benchmarks.rerank_speed                                        own time of the process, in ms
     python -m benchmarks.rerank_speed --real http://127.0.0.1:8000/v1        seconds on an OpenAI-style server
     python -m benchmarks.rerank_speed --gemma-4b DIR                         writes a model to measure a GPU with
+    python -m benchmarks.rerank_speed --vllm [--smollm2] [--rounds 5]        what it asks of a vLLM that it starts
 
 The last one is the configuration of Gemma 3 4B (text) with a small tokenizer and no weights: quality needs them, time
 does not. On the machine with the GPU, then: `vllm serve DIR --load-format dummy --max-model-len 16384`.
 Passages are sentences of common words, different for each ranking, 100 of 100 tokens and 50 of 250 (estimated).
+
+`--vllm` compares the product with plain yes/no at 50 of 250: a model's first ranking, with controls, and a later one.
+The vLLM is that of the tests with its tiny Gemma, or with SmolLM2 where `make test-real` has brought it. Exits with 1
+if graded takes more than 1.1 times the processor time that yes/no takes of the server and of us, or auto more than 1.4.
 """
 
 import argparse
@@ -18,17 +23,26 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
 
 from app.backends.base import ChatRequest, Conversation, Deadline, LabelScores, Reply, Scoring, Way
+from app.backends.client import BackendClient
+from app.backends.settings import BackendSettings
 from app.domain import Strategy, TokenCount
+from app.errors import UpstreamUntrusted
 from app.ranking.cache import ScoreCache
 from app.ranking.models import candidate_of
 from app.ranking.reranker import RankingTask, Reranker
+from app.ranking.trust import Owner, Topic, TopicReading, TrustBook
 from benchmarks.rerank_data import Task
-from benchmarks.rerank_peers import PEERS, Schedule
-from benchmarks.rerank_product import BY_LABELS
+from benchmarks.rerank_peers import PEERS, TIMEOUT_S, Ports, Schedule, yes_no
+from benchmarks.rerank_product import BY_LABELS, PortsReader
 from benchmarks.rerank_runs import Run, run
 from benchmarks.rerank_wire import ClientPorts, open_client, real_settings
 
@@ -82,9 +96,13 @@ def main() -> int:
     parser.add_argument("--real", metavar="URL", help="VLLM_API_KEY holds its key, if it wants one")
     parser.add_argument("--model")
     parser.add_argument("--gemma-4b", type=Path, metavar="DIR")
+    parser.add_argument("--vllm", action="store_true")
+    parser.add_argument("--smollm2", action="store_true")
     args = parser.parse_args()
     if args.gemma_4b:
         write_gemma(args.gemma_4b)
+    elif args.vllm:
+        return asyncio.run(beside_yes_no(args.rounds or 5, smollm2=args.smollm2))
     elif args.real:
         print(asyncio.run(on_server(args.real, args.model, args.rounds or 5)))
     else:
@@ -156,6 +174,132 @@ def _medians(runs: Sequence[Run]) -> str:
         statistics.median(one.tokens.output for one in runs),
     )
     return " | ".join([f"{seconds:.2f}", *(f"{count:,.0f}" for count in counts)])
+
+
+class Believing(TrustBook):
+    """Takes whatever a model makes of controls for the best that it could make of them."""
+
+    def add(self, owner: Owner, readings: Mapping[Topic, TopicReading]) -> None:
+        """As if all had been right."""
+        right = {topic: TopicReading((4.0,) * len(topic.answers), (-4.0,) * len(topic.others)) for topic in readings}
+        super().add(owner, right)
+
+
+def by_book(strategy: Strategy, book: TrustBook) -> Schedule:
+    """The product's own, as much as `book` believes of the model."""
+
+    async def rank(ports: Ports, task: Task) -> list[str]:
+        reranker = Reranker(ScoreCache(1_000), trust=book)
+        asked = RankingTask(query=task.query, candidates=task.candidates, strategy=strategy)
+        try:
+            ranking = await reranker.rank(asked, PortsReader(ports, "scorer"), Deadline(TIMEOUT_S))
+        except UpstreamUntrusted:
+            return [candidate.passage.id for candidate in task.candidates]
+        return [place.id for place in ranking.order]
+
+    return rank
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one ranking, or of several in the mean. Seconds are those of processors."""
+
+    calls: float
+    prompt: float
+    fresh: float
+    completion: float
+    ours_s: float
+    server_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Of both."""
+        return self.ours_s + self.server_s
+
+
+GRADED_AT_MOST, AUTO_AT_MOST = 1.1, 1.4
+
+
+async def beside_yes_no(rounds: int, *, smollm2: bool) -> int:
+    """Print what each schedule asks of the server, in turns, each time about passages that the server has not seen."""
+    from tests.real.running import SMOL, VLLM_OPTIONS, converted
+    from tests.vllm.running import KEY, real_vllm
+    from tests.vllm.tiny_gemma import make_tiny_gemma
+
+    def make(folder: Path) -> Path:
+        return converted(SMOL) if smollm2 else make_tiny_gemma(folder)
+
+    costs: dict[str, list[Cost]] = {}
+    with TemporaryDirectory() as folder, real_vllm(Path(folder), os.environ, make, VLLM_OPTIONS) as server:
+        settings = BackendSettings(kind="vllm", url=server.url, api_key=KEY, timeout_s=TIMEOUT_S)
+        async with open_client("vllm", settings) as client:
+            for number in range(rounds + 1):
+                for place, (name, schedule) in enumerate(_beside().items()):
+                    task = task_of(1_000 * number + place, *SIZES[1])
+                    cost = await _cost(schedule, client, task, lambda: server.metric(HITS))
+                    if number:  # the first round warms up
+                        costs.setdefault(name, []).append(cost)
+    means = {name: _mean(rows) for name, rows in costs.items()}
+    plain = means["yes/no"].seconds
+    print("| 50 of 250 | calls | prompt tokens | fresh | completion | our CPU s | server's CPU s | both, x yes/no |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, cost in means.items():
+        counts = " | ".join(f"{count:,.0f}" for count in (cost.calls, cost.prompt, cost.fresh, cost.completion))
+        print(f"| {name} | {counts} | {cost.ours_s:.3f} | {cost.server_s:.2f} | {cost.seconds / plain:.2f} |")
+    fine = (
+        means["graded, later"].seconds <= GRADED_AT_MOST * plain
+        and means["auto, later"].seconds <= AUTO_AT_MOST * plain
+    )
+    return 0 if fine else 1
+
+
+HITS = "vllm:prefix_cache_hits_total"
+
+
+def _beside() -> Mapping[str, Schedule]:
+    """In their order: the second of each pair knows the model from the first."""
+    graded, auto, doubting = Believing(), Believing(), TrustBook()
+    return {
+        "yes/no": partial(yes_no, labels=("1", "0")),  # "no" may be two tokens of the tiny Gemma
+        "graded, first": by_book("graded", graded),
+        "graded, later": by_book("graded", graded),
+        "auto, first": by_book("auto", auto),
+        "auto, later": by_book("auto", auto),
+        "not believed, first": by_book("auto", doubting),
+        "not believed, second": by_book("auto", doubting),
+        "not believed, later": by_book("auto", doubting),
+    }
+
+
+async def _cost(schedule: Schedule, client: BackendClient, task: Task, hits: Callable[[], float]) -> Cost:
+    cached, ours, server = hits(), time.process_time(), _descendants_s()
+    ran = await run(schedule, ClientPorts(client), task)
+    ours = time.process_time() - ours
+    return Cost(
+        calls=ran.requests,
+        prompt=ran.tokens.input,
+        fresh=ran.tokens.input - (hits() - cached),
+        completion=ran.tokens.output,
+        ours_s=ours,
+        server_s=_descendants_s() - server,
+    )
+
+
+def _mean(rows: Sequence[Cost]) -> Cost:
+    return Cost(**{name: statistics.fmean(getattr(row, name) for row in rows) for name in Cost.__struct_fields__})
+
+
+def _descendants_s() -> float:
+    """Processor time that all processes which this one started, and those that they started, have taken."""
+    stats = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            fields = path.read_text().rpartition(")")[2].split()
+            stats[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    ours, ticks = {os.getpid()}, 0
+    while found := {pid for pid, (parent, _) in stats.items() if parent in ours and pid not in ours}:
+        ticks += sum(stats[pid][1] for pid in found)
+        ours |= found
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def task_of(number: int, count: int, tokens: int) -> Task:

@@ -27,12 +27,20 @@ class RankingBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         None
     )
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+    cascade: (
+        Annotated[Name, Meta(description='A reranker that reads before a language model does; "none": nothing does.')]
+        | None
+    ) = None
     on_failure: Literal["degrade", "fail"] = "degrade"
 
     def options(self) -> RankingOptions:
         """As the use case takes them."""
         return RankingOptions(
-            strategy=self.strategy, depth=self.depth, deadline_ms=self.deadline_ms, on_failure=self.on_failure
+            strategy=self.strategy,
+            depth=self.depth,
+            deadline_ms=self.deadline_ms,
+            cascade=self.cascade,
+            on_failure=self.on_failure,
         )
 
 

@@ -31,7 +31,7 @@ from app.ranking.scoring import (
     with_duplicates,
     worth_reading,
 )
-from app.ranking.trust import MIN_TRUST, MUCH_TRUST, TrustBook
+from app.ranking.trust import MIN_TRUST, MUCH_TRUST, TOPICS_AT_ONCE, TrustBook
 from app.text.fencing import DrawFence, draw_fence
 from indexing.documents import Candidate
 
@@ -187,19 +187,24 @@ class _Run:
         self._weigh()
 
     async def examine(self) -> None:
-        """Ask about the next controls, if there are any that the model was not asked about."""
-        if self._book is not None and (topics := self._book.next_topics(self._owner)):
+        """Ask about the next controls, if there are any that the model is to be asked about."""
+        if self._book is None:
+            return
+        for count in TOPICS_AT_ONCE:
+            if not (topics := self._book.record(self._owner).left[:count]):
+                return
             fence = self.settings.fence(
                 [text for topic in topics for text in (topic.query, *topic.answers, *topic.others)]
             )
-            readings = await self.calls.examine(topics, fence, self.stats)
+            if not (readings := await self.calls.examine(topics, fence, self.stats)):
+                return
             self._book.add(self._owner, readings)
             self._weigh()
 
     @property
     def examined(self) -> bool:
         """Whether all is known of the model that controls can tell."""
-        return self._book is not None and not self._book.next_topics(self._owner)
+        return self._book is not None and not self._book.record(self._owner).left
 
     def believe(self, least: float = MIN_TRUST) -> None:
         """Raises UpstreamUntrusted unless the model's grades are known to say that much."""

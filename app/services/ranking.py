@@ -83,11 +83,13 @@ class Rankers:
         self._backends, self._router = backends, router
         self._reranker, self._settings = reranker, settings
 
-    async def select(self, requested: str | None) -> Route | BackendUse:
+    async def select(self, requested: str | None, cascade: str | None = None) -> Route | BackendUse:
         """The route to a model, or the use of "none" where no model is wanted or available. Before any work.
 
-        Raises UnknownBackend, MissingCapability.
+        Raises UnknownBackend, MissingCapability, of `cascade` too.
         """
+        if cascade not in (None, NONE.name):
+            (await self._router()).route(cascade, NEEDS["reranker"])
         use = self._backends.for_ranking(requested)
         if use.used == NONE.name:
             return use
@@ -137,8 +139,8 @@ class Rankers:
         strategy, depth = options.strategy or self._settings.strategy, options.depth or self._settings.depth
         route = route.within(caller.backends) or route
         better = None if later is None else asyncio.ensure_future(later)
-        cascades = self._cascades(route, strategy)
-        if better is not None and (cascades or not self._reranker.joins_late(len(candidates), strategy, depth)):
+        cascade = self._cascade(route, strategy, options)
+        if better is not None and (cascade or not self._reranker.joins_late(len(candidates), strategy, depth)):
             priors, better = await better, None
             candidates = [msgspec.structs.replace(one, score=priors[one.passage.id]) for one in candidates]
         task = RankingTask(
@@ -151,7 +153,7 @@ class Rankers:
             later=better,
             tenant=caller.audience.tenant,
         )
-        before, failed = await self._read_first(task, call) if cascades else (None, ())
+        before, failed = await self._read_first(task, call, cascade) if cascade else (None, ())
         if before is not None:
             if (rest := what_is_open(task, before.value)) is None:
                 return _ranked(before, call)
@@ -173,26 +175,27 @@ class Rankers:
             return _unranked(exc, route, call) if before is None else _half_ranked(exc, before, route, call)
         return _ranked(served, call, *failed)
 
-    def _cascades(self, route: Route, strategy: Strategy) -> bool:
-        """Whether a reranker reads before the language model that is asked first."""
-        return (
-            self._settings.cascade is not None
-            and strategy in CASCADED
-            and not route.clients[0].offers(NEEDS["reranker"])
-        )
+    def _cascade(self, route: Route, strategy: Strategy, options: RankingOptions) -> str | None:
+        """The reranker that reads before the language model that is asked first, if one does."""
+        wanted = options.cascade or self._settings.cascade
+        if wanted == NONE.name or strategy not in CASCADED or route.clients[0].offers(NEEDS["reranker"]):
+            return None
+        return wanted
 
-    async def _read_first(self, task: RankingTask, call: Call) -> tuple[Served[Ranking] | None, tuple[str, ...]]:
+    async def _read_first(
+        self, task: RankingTask, call: Call, cascade: str
+    ) -> tuple[Served[Ranking] | None, tuple[str, ...]]:
         """The reranker's ranking, in at most half of the time; why there is none, if it failed. A caller whose key is
         not for it goes without.
         """
         half = msgspec.structs.replace(call, stage=FIRST_STAGE, deadline=Deadline(call.deadline.left() / 2))
         try:
-            route = (await self._router()).route(self._settings.cascade, NEEDS["reranker"]).within(call.backends)
+            route = (await self._router()).route(cascade, NEEDS["reranker"]).within(call.backends)
             if route is None or not task.candidates:
                 return None, ()
             return await route.first(half, lambda client, until: self._read(task, client, half, until)), ()
         except WinnowError as exc:
-            return None, (f"{self._settings.cascade} did not read first ({exc.code})",)
+            return None, (f"{cascade} did not read first ({exc.code})",)
 
     async def _read(
         self, task: RankingTask, client: BackendClient, call: Call, failover_deadline: Deadline | None

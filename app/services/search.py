@@ -95,7 +95,7 @@ class Searcher:
 
     async def check(self, query: Query, caller: Caller) -> None:
         """Raises what `search` would raise before any work."""
-        await self._rankers.select(query.backend)
+        await self._rankers.select(query.backend, query.ranking.cascade)
         if query.expands:
             await self._expander.select(query)
         await self._collection(query, caller)
@@ -118,7 +118,7 @@ class Searcher:
         Raises UnknownBackend, MissingCapability, Overloaded, CollectionNotFound, EmbedderMismatch and the store's
         errors; with `on_failure` "fail" also what the models' calls raise.
         """
-        ranker = caller.shown(await self._rankers.select(query.backend))
+        ranker = caller.shown(await self._rankers.select(query.backend, query.ranking.cascade))
         route = await self._expander.select(query) if query.expands else None
         watch = Stopwatch()
         written, spent, degraded = tuple[str, ...](), Usage(), tuple[str, ...]()
@@ -213,7 +213,7 @@ def _ignored(ranking: RankingOptions) -> list[str]:
 
     `deadline_ms` and `on_failure` are promises that hold all the same.
     """
-    given = [name for name in ("strategy", "depth") if getattr(ranking, name) is not None]
+    given = [name for name in ("strategy", "depth", "cascade") if getattr(ranking, name) is not None]
     return [f"`ranking.{name}` was ignored: no model ranked" for name in given]
 
 

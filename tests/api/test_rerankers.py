@@ -201,6 +201,23 @@ async def test_a_cascade_survives_either_half(tmp_path: Path) -> None:
             assert "rerank" not in found["usage"]["by_stage"]
 
 
+async def test_a_request_has_its_own_cascade(tmp_path: Path) -> None:
+    """It names a reranker, or goes without that of the settings; what is no reranker is refused before any work."""
+    ranking = RankingSettings(cascade="tei", deadline_ms=60_000, controls=False)
+    async with RerankServer("jina") as server, OpenAIServer(model=FakeModel(name="gemma")) as model:
+        backends = {"gemma": openai_style(model), "tei": backend(server)}
+        for settings, asked in ((None, {"cascade": "tei"}), (ranking, {"cascade": "none"}), (ranking, {})):
+            home = tmp_path / f"{settings is None} {asked}"
+            home.mkdir()
+            async with searching(services_for(home, backends, ranking=settings)) as client:
+                found = await search(client, ranking={"strategy": "graded", **asked})
+                assert ("rerank" in found["usage"]["by_stage"]) == (asked.get("cascade") != "none")
+                for name, problem in (("gemma", "missing-capability"), ("nobody", "unknown-backend")):
+                    body = {"query": QUERY, "ranking": {"cascade": name}}
+                    refused = await client.post("/search", json=body)
+                    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (422, problem)
+
+
 def test_a_cascade_names_a_reranker(tmp_path: Path) -> None:
     """At the start."""
     (tmp_path / "winnow.toml").write_text(

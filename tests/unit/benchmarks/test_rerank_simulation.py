@@ -9,12 +9,14 @@ from app.domain import TokenCount
 from app.errors import UpstreamTimeout
 from app.ranking.models import LABELS, candidate_of
 from app.ranking.prompts import blank_prompts, grade_prompt, judge_request, order_request, window_request
+from benchmarks import rerank_cascade
+from benchmarks.harm import ATTACKS, JUDGES, Making, Trial
 from benchmarks.rerank_data import Bm25Index, RerankSet, Task, task_of
 from benchmarks.rerank_judge import SimulatedJudge, damaged
 from benchmarks.rerank_opinion import NONE, SMALL, Noise, Opinion, Reader
 from benchmarks.rerank_ours import ablation, rank_by
 from benchmarks.rerank_peers import NEED_LOGPROBS, PEERS, Schedule
-from benchmarks.rerank_product import BY_JUDGE, BY_LABELS
+from benchmarks.rerank_product import BY_JUDGE, BY_LABELS, PortsReader
 from benchmarks.rerank_runs import Run, difference, ndcg_of, result_of, run, simulate
 from benchmarks.rerank_server import BLOCK_TOKENS, FLASH_LITE, INSTANT, RTX_4090, SimulatedServer, Speed
 from benchmarks.rerank_wire import over_wire
@@ -377,3 +379,35 @@ async def test_over_the_wire_is_as_in_process() -> None:
     rows = [line for line in text.splitlines() if "ours:" in line]
     assert len(rows) == len(BY_LABELS) + len(BY_JUDGE)
     assert all(row.endswith("1 of 1") for row in rows)
+
+
+def harmless(make: Making, of: RerankSet) -> bool:
+    """Whether a judge costs no more than it may."""
+    grading = lambda task, seed: PortsReader(make(of, task, seed, SMALL, True), "scorer")  # noqa: E731
+    _, fine = virtual_time.run(Trial(of, grading, "graded", (1,)).row())
+    return fine
+
+
+def test_harm_is_told_from_none() -> None:
+    """Coins and good judges cost nothing; who knows the controls and draws lots otherwise does, as nothing can tell."""
+    of = set_of(*(sorted_task(seed) for seed in range(4)))
+    assert all(harmless(JUDGES[name], of) for name in ("coin", "inverted", "perfect"))
+    assert not harmless(ATTACKS["overfit"], of)
+
+
+def sorted_task(seed: int) -> Task:
+    """One whose first stage has the best first."""
+    task = make_task(size=20, seed=seed)
+    found = sorted(task.candidates, key=lambda one: -task.grades.get(one.passage.id, 0))
+    candidates = [
+        candidate_of(id=one.passage.id, text=one.passage.text, prior=1 - n / 20) for n, one in enumerate(found)
+    ]
+    return task_of(str(seed), task.query, candidates, task.grades)
+
+
+def test_a_cascade_is_measured_with_trust() -> None:
+    """Each schedule has a result, and both models together read less than the language model alone."""
+    of = set_of(*(make_task(seed=seed) for seed in range(2)))
+    results = rerank_cascade.measure(of, SMALL, (1,))
+    assert results["cascade: graded"].mean > results["retrieval"].mean
+    assert results["cascade: graded"].output < results["model: graded"].output

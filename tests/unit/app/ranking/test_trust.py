@@ -171,14 +171,25 @@ def test_who_errs_now_and_then_is_trusted() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_good_model_ranks_from_its_first_question_on(way: Way) -> None:
-    """With controls the order is what it is without; after two rankings all are known, and are not asked again."""
+    """With controls the order is what it is without; once it is trusted in full, no more of them are asked about."""
     book, reader = TrustBook(), Knowing(knowing, LAST_IS_BEST, way)
     assert rank(reader, book).order == rank(ScriptedReader(LAST_IS_BEST, way), TrustBook(), **BELIEVED).order
-    assert reader.controls == 8 * TOPICS_AT_ONCE
-    rank(reader, book)
-    rank(reader, book)
-    assert reader.controls == 8 * len(topics())
     assert book.record(("gemma", "gemma-3", PROMPT_VERSION, way)).trust == 1.0
+    assert reader.controls == 8 * TOPICS_AT_ONCE[0]
+    rank(reader, book)
+    assert reader.controls == 8 * TOPICS_AT_ONCE[0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_in_doubt_is_asked_about_more_of_them_up_to_all(way: Way) -> None:
+    """Half of them beside its first ranking, the other half beside its second, and then never again."""
+    book, reader = TrustBook(), Knowing(flattering, LAST_IS_BEST, way)
+    asked = []
+    for _ in range(3):
+        with pytest.raises(UpstreamUntrusted):
+            rank(reader, book)
+        asked.append(reader.controls)
+    assert asked == [8 * sum(TOPICS_AT_ONCE), 8 * len(topics()), 8 * len(topics())]
 
 
 @pytest.mark.parametrize("way", WAYS)
