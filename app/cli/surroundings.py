@@ -1,11 +1,13 @@
 """What `winnow doctor` finds around the service: the machine that it runs on, and who can reach it and its index."""
 
+import asyncio
 import os
 import shutil
 import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from app.access.access import Access
 from app.access.keys import RESERVED, Key
@@ -37,6 +40,9 @@ NEEDED_MB = 1500
 
 DRIVER = 580
 """The first driver of NVIDIA that runs vLLM's image and its wheels."""
+
+OLDEST_QDRANT = 16
+"""The minor version of 1 that first keeps metadata of collections."""
 
 SKEW_S = 120.0
 
@@ -219,7 +225,10 @@ def _qdrant(store: StoreSettings) -> Iterator[Finding]:
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return
     ours = version("qdrant-client")
-    if _minor(theirs) is not None and abs((_minor(theirs) or 0) - (_minor(ours) or 0)) > 1:
+    if (_minor(theirs) or OLDEST_QDRANT) < OLDEST_QDRANT:
+        detail = f"the server has version {theirs}, and Winnow needs 1.{OLDEST_QDRANT} or later"
+        yield Finding(name="qdrant", state="broken", detail=detail, fix="upgrade the server")
+    elif _minor(theirs) is not None and abs((_minor(theirs) or 0) - (_minor(ours) or 0)) > 1:
         fix = f"a server of about the version of qdrant-client, {ours}"
         yield Finding(name="qdrant", state="note", detail=f"the server has version {theirs}", fix=fix)
     else:
@@ -230,6 +239,33 @@ def _qdrant(store: StoreSettings) -> Iterator[Finding]:
         yield Finding(name="qdrant", state="note", detail=detail, fix=fix)
     yield from _unencrypted(store)
     yield from _skew(root.headers.get("date"))
+    yield from _layouts(store)
+
+
+def _layouts(settings: StoreSettings) -> Iterator[Finding]:
+    """How each collection lies on the server, and what the settings ask for beyond. The check of the index tells of a
+    server that refuses.
+    """
+    with suppress(WinnowError, TimeoutError):
+        yield from asyncio.run(_compare_layouts(settings))
+
+
+async def _compare_layouts(settings: StoreSettings) -> list[Finding]:
+    from indexing.store.server import ServerStore  # qdrant-client takes a moment
+
+    store = ServerStore.connect(msgspec.structs.replace(settings, timeout_s=min(settings.timeout_s, TIMEOUT_S)))
+    findings = []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            for info in await store.collections():
+                name, (layout, wanted) = f"layout of {info.name}", await store.layout(info.name)
+                findings.append(Finding(name=name, state="ok", detail=layout.text()))
+                for one in wanted:
+                    fix = f"winnow index {'--rebuild ' if one.fixed else ''}--collection {info.name}, which applies it"
+                    findings.append(Finding(name=name, state="note", detail=one.text(), fix=fix))
+    finally:
+        await store.close()
+    return findings
 
 
 def _unencrypted(store: StoreSettings) -> Iterator[Finding]:

@@ -391,7 +391,7 @@ class TestRebuilding:
         await store.create("docs", SPEC)
         await store.create("other", SPEC)
         generation = await store.begin_rebuild("other", SPEC)
-        for wrong in ("docs", generation, "docs--000000000000"):
+        for wrong in ("docs", generation, "docs--00000000beef"):
             with pytest.raises(CollectionNotFound):
                 await store.finish_rebuild("docs", wrong)
         assert [info.name for info in await store.collections()] == ["docs", "other"]

@@ -1,5 +1,6 @@
 """What `winnow doctor` finds around the service."""
 
+import asyncio
 import json
 import os
 import time
@@ -16,7 +17,10 @@ from app.cli.surroundings import _memory, _skew, _unencrypted, exposure, machine
 from app.config.settings import Settings
 from app.config.validation import load_settings
 from indexing.settings import StoreSettings
+from indexing.store.server import ServerStore
 from tests.fakes.http_server import answering
+from tests.fakes.points import SPEC
+from tests.fakes.qdrant_server.server import running
 
 NO_PROGRAMS = "/nowhere"
 
@@ -207,7 +211,11 @@ def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, st
 
 @pytest.mark.parametrize(
     ("theirs", "state", "detail"),
-    [("1.20.0", "ok", "version 1.20.0"), ("1.12.4", "note", "the server has version 1.12.4")],
+    [
+        ("1.20.0", "ok", "version 1.20.0"),
+        ("1.17.1", "note", "the server has version 1.17.1"),
+        ("1.12.4", "broken", "the server has version 1.12.4, and Winnow needs 1.16 or later"),
+    ],
 )
 def test_a_qdrant_server_and_its_door(tmp_path: Path, theirs: str, state: str, detail: str) -> None:
     """Its version is compared with the client's, and one that asks for no key is told."""
@@ -216,6 +224,32 @@ def test_a_qdrant_server_and_its_door(tmp_path: Path, theirs: str, state: str, d
     assert first[:2] == (state, detail)
     assert second[0] == "note"
     assert "QDRANT__SERVICE__API_KEY" in second[2]
+
+
+def test_how_collections_lie_on_a_server(tmp_path: Path) -> None:
+    """As they are, and what the settings ask for beyond, with the command that applies each."""
+
+    async def create(url: str, grpc_port: int) -> None:
+        store = ServerStore.connect(StoreSettings(url=url, grpc_port=grpc_port))
+        await store.create("docs", SPEC)
+        await store.close()
+
+    with running() as server:
+        asyncio.run(create(server.url, server.grpc_port))
+        environ = {"QDRANT_URL": server.url, "WINNOW_STORE_GRPC_PORT": str(server.grpc_port)}
+        assert told(list(exposure(settings(tmp_path, **environ))), "layout of docs") == [
+            ("ok", "1 shard, 1 replica, payloads on disk", "")
+        ]
+        asking = {"WINNOW_STORE_SHARD_NUMBER": "2", "WINNOW_STORE_VECTORS_ON_DISK": "true"}
+        _, first, second = told(list(exposure(settings(tmp_path, **environ, **asking))), "layout of docs")
+    assert first[1:] == (
+        "shard_number is 1, and [store] says 2",
+        "winnow index --rebuild --collection docs, which applies it",
+    )
+    assert second[1:] == (
+        "vectors_on_disk is false, and [store] says true",
+        "winnow index --collection docs, which applies it",
+    )
 
 
 def test_a_server_that_is_none(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from indexing.documents import EVERYTHING
-from indexing.errors import CollectionNotFound, StoreBusy, StoreUnavailable
+from indexing.errors import StoreBusy, StoreUnavailable
 from indexing.filters import parse_filter
 from indexing.settings import StoreSettings
 from indexing.store.base import Retrieval, SparseVector
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXES
-from indexing.store.server import ServerStore, batches, sides
+from indexing.store.server import ServerStore
+from indexing.store.server_requests import batches, sides
 from tests.fakes.http_server import answering
 from tests.fakes.points import SPEC, point, vector
 
@@ -32,11 +33,13 @@ def over_rest(url: str) -> ServerStore:
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (401, b'{"status":{"error":"Invalid API key"}}', "refuses: 401"),
-        (403, b"forbidden", "refuses: 403"),
+        (401, b'{"status":{"error":"Invalid API key"}}', "QDRANT_API_KEY"),
+        (403, b"forbidden", "read and write"),
         (400, b'{"status":{"error":"Wrong input"}}', "refuses: 400"),
         (500, b"<html>oops</html>", "refuses: 500"),
-        (503, b"", "refuses: 503"),
+        (503, b"", "does not answer"),
+        (504, b"", "in time"),
+        (404, b"<html>not found</html>", "address of a Qdrant server"),
         (200, b"<html>a login page</html>", "does not answer"),
         (200, b'{"result":"of another kind"}', "does not answer"),
         (429, b'{"status":{"error":"Too many requests"}}', "is busy"),
@@ -78,12 +81,13 @@ async def test_the_servers_own_text_is_logged_only(caplog: pytest.LogCaptureFixt
     assert "SECRET" in caplog.text
 
 
-async def test_missing_collection_over_the_wire() -> None:
-    """A 404 for a collection is CollectionNotFound by the name that was asked for."""
-    with answering(404, b'{"status":{"error":"Not found: Collection `docs` does not exist!"}}') as url:
+async def test_a_server_of_another_kind() -> None:
+    """A 404 for what every Qdrant server has is no missing collection."""
+    with answering(404, b"<html>nothing here</html>") as url:
         store = over_rest(url)
-        with pytest.raises(CollectionNotFound, match="'docs'"):
-            await store.retrieve("docs", QUERY, EVERYTHING)
+        for call in (store.retrieve("docs", QUERY, EVERYTHING), store.collections()):
+            with pytest.raises(StoreUnavailable, match="address of a Qdrant server"):
+                await call
         await store.close()
 
 
@@ -162,7 +166,7 @@ async def test_indexes_are_asked_for_once_a_filter_reads_a_field() -> None:
     client = IndexingClient()
     first, second = ServerStore(client, StoreSettings(), declared=["lang"]), ServerStore(client, StoreSettings())
     await first.create("docs", SPEC)
-    assert set(client.created) == set(BUILT_IN_INDEXES)
+    assert set(client.created) == {*BUILT_IN_INDEXES, "version"}
     client.created.clear()
     for store in (first, second, first):
         await store.upsert("docs", [point("d1", metadata={"code": "x", "n": 1, "lang": "en"})])
