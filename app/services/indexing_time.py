@@ -1,11 +1,11 @@
 """How long indexing takes: the passages that are expected, over the rate that was measured."""
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from app.services.document_validation import Submission, SubmittedFile
 from indexing.chunking.chunker import ChunkOptions
 from indexing.pipeline.ingest import SubmittedDocument
+from indexing.readers.registry import by_extension
 
 START_PASSAGES_PER_S = 20.0
 """Assumed before anything is measured: all-MiniLM-L6-v2 on two cores that also serve."""
@@ -15,21 +15,19 @@ _START_PASSAGES = 100.0
 _MEMORY_PASSAGES = 2000.0
 """Older measurements are forgotten by and by, as the machine may be busier or quieter than it was."""
 
-_PACKED = frozenset(
-    (".pdf", ".docx", ".pptx", ".xlsx", ".xls", ".xlsb", ".ods", ".epub", ".odt", ".zip", ".tar", ".tgz")
-)
-"""Formats whose size says little about their text: it is known when they have been read."""
 _READ_BYTES_PER_S = 2_000_000
 _READ_FILES_PER_S = 20
 
 
 def expected_passages(submission: Submission) -> float:
-    """How many passages it will have, roughly. Of a packed file nothing is known before it has been read: 0."""
+    """How many passages it will have, roughly. The size of a packed file says nothing before it has been read: 0."""
     if isinstance(submission, SubmittedDocument):
         text = submission.document.text
         return _passages(len(text), len(text.encode("utf-8", "replace")))
-    if isinstance(submission, SubmittedFile) and PurePosixPath(submission.name).suffix.lower() not in _PACKED:
-        return _passages(len(submission.data), len(submission.data))
+    if isinstance(submission, SubmittedFile):
+        format = by_extension(submission.name)
+        if format is None or not format.container:
+            return _passages(len(submission.data), len(submission.data))
     return 0.0
 
 

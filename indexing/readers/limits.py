@@ -40,6 +40,7 @@ Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0)]
 
 
+OFFICE_MISSING = "install the extra office (pip install 'winnow[office]')"
 OCR_MISSING = "install tesseract (apt-get install tesseract-ocr), or pip install 'winnow[ocr]'"
 
 
@@ -62,12 +63,13 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def reading(limits: ReadLimits) -> str:
-    """What decides, beside a file, whether it can be read: this version of Winnow, the limits, and what does OCR."""
+    """What decides, beside a file, whether it can be read: the release of Winnow, the limits, and what is installed."""
     try:
         release = version("winnow")
     except PackageNotFoundError:
         release = "0"
-    return f"{release} {msgspec.json.encode(limits).decode()} {ocr_engine()}"
+    office = "office" if importlib.util.find_spec("xberg") else ""
+    return f"{release} {msgspec.json.encode(limits).decode()} {ocr_engine()}{office}"
 
 
 def ocr_engine() -> Literal["tesseract", "rapidocr", ""]:

@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import Literal
 
 import msgspec
 
@@ -21,6 +22,7 @@ _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
 _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _TAR_NAME = re.compile(r"\.(t(ar\.)?(gz|bz2|xz))$", re.IGNORECASE)
+_RTF_START = re.compile(rb"\s*\{\\rtf")
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
@@ -31,6 +33,8 @@ class Format(msgspec.Struct, frozen=True):
     reader: str
     extensions: tuple[str, ...]
     media_types: tuple[str, ...]
+    container: Literal["", "zip", "ole", "own"] = ""
+    """What its files are packed in; "" for a text, whose size says how much there is to read."""
 
     def load(self) -> Reader:
         """The reader. Format libraries are imported here, not before."""
@@ -40,6 +44,7 @@ class Format(msgspec.Struct, frozen=True):
 
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
+_OPEN = "application/vnd.oasis.opendocument"
 FORMATS = {
     entry.name: entry
     for entry in (
@@ -63,59 +68,69 @@ FORMATS = {
         Format("tex", "text.markup:read_tex", ("tex", "latex"), ("application/x-tex", "text/x-tex")),
         Format("notebook", "text.markup:read_notebook", ("ipynb",), ("application/x-ipynb+json",)),
         Format("subtitles", "text.markup:read_subtitles", ("srt", "vtt"), ("application/x-subrip", "text/vtt")),
-        Format("pdf", "pdf.reader:read_pdf", ("pdf",), ("application/pdf",)),
+        Format("rtf", "text.rtf:read_rtf", ("rtf",), ("application/rtf", "text/rtf")),
+        Format("pdf", "pdf.reader:read_pdf", ("pdf",), ("application/pdf",), "own"),
         Format(
             "picture",
             "pdf.ocr:read_picture",
             ("png", "jpg", "jpeg", "webp", "tif", "tiff"),
             ("image/png", "image/jpeg", "image/webp", "image/tiff"),
+            "own",
         ),
-        Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",)),
-        Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",)),
-        Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",)),
+        Format("docx", "office.docx:read_docx", ("docx", "docm"), (f"{_OFFICE}.wordprocessingml.document",), "zip"),
+        Format("pptx", "office.pptx:read_pptx", ("pptx", "pptm"), (f"{_OFFICE}.presentationml.presentation",), "zip"),
+        Format("xlsx", "office.xlsx:read_xlsx", ("xlsx", "xlsm"), (f"{_OFFICE}.spreadsheetml.sheet",), "zip"),
         Format(
             "sheets",
             "office.sheets:read_sheets",
-            ("xls", "xlsb", "ods"),
-            (
-                "application/vnd.ms-excel",
-                "application/vnd.ms-excel.sheet.binary.macroenabled.12",
-                "application/vnd.oasis.opendocument.spreadsheet",
-            ),
+            ("xlsb", "ods"),
+            ("application/vnd.ms-excel.sheet.binary.macroenabled.12", f"{_OPEN}.spreadsheet"),
+            "zip",
         ),
-        Format("odt", "office.odt:read_odt", ("odt",), ("application/vnd.oasis.opendocument.text",)),
-        Format("epub", "office.epub:read_epub", ("epub",), ("application/epub+zip",)),
+        Format("odt", "office.odt:read_odt", ("odt",), (f"{_OPEN}.text",), "zip"),
+        Format("odp", "office.odt:read_odp", ("odp",), (f"{_OPEN}.presentation",), "zip"),
+        Format("epub", "office.epub:read_epub", ("epub",), ("application/epub+zip",), "zip"),
+        Format("doc", "office.old:read_doc", ("doc", "dot"), ("application/msword",), "ole"),
+        Format("ppt", "office.old:read_ppt", ("ppt", "pps"), ("application/vnd.ms-powerpoint",), "ole"),
+        Format("xls", "office.sheets:read_sheets", ("xls",), ("application/vnd.ms-excel",), "ole"),
+        Format("msg", "office.msg:read_msg", ("msg",), ("application/vnd.ms-outlook",), "ole"),
         Format("eml", "text.eml:read_mail", ("eml",), ("message/rfc822",)),
         Format("mbox", "text.eml:read_mailbox", ("mbox",), ("application/mbox",)),
         Format(
             "mhtml", "text.eml:read_web_archive", ("mhtml", "mht"), ("multipart/related", "application/x-mimearchive")
         ),
-        Format("zip", "archives:read_zip", ("zip",), ("application/zip", "application/x-zip-compressed")),
+        Format("zip", "archives:read_zip", ("zip",), ("application/zip", "application/x-zip-compressed"), "zip"),
         Format(
             "tar",
             "archives:read_tar",
             ("tar", "tgz", "tbz2", "txz"),
             ("application/x-tar", "application/gzip", "application/x-gtar"),
+            "own",
         ),
     )
 }
 _BY_EXTENSION = {extension: entry for entry in FORMATS.values() for extension in entry.extensions}
 _BY_MEDIA_TYPE = {media_type: entry for entry in FORMATS.values() for media_type in entry.media_types}
-_ZIPPED = frozenset({"docx", "pptx", "xlsx", "sheets", "odt", "epub", "zip", "tar"})
+_OLE_STREAMS = {
+    "msg": "__properties_version1.0",
+    "doc": "WordDocument",
+    "ppt": "PowerPoint Document",
+    "xls": "Workbook",
+}
+"""What is in the files of a format, the one that the others may be in first."""
 # Formats that are recognised but not read -> the format to save them as.
 _UNSUPPORTED = {
-    "doc": "docx",
-    "dot": "docx",
-    "rtf": "docx",
     "pages": "docx",
-    "ppt": "pptx",
-    "odp": "pptx",
     "key": "pptx",
     "numbers": "xlsx",
-    "msg": "eml",
     "mobi": "epub",
     "azw3": "epub",
 }
+
+
+def by_extension(name: str) -> Format | None:
+    """The format that a file's name promises."""
+    return _BY_EXTENSION.get(PurePath(name).suffix.lower().removeprefix("."))
 
 
 def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
@@ -124,33 +139,40 @@ def detect(data: bytes, name: str, media_type: str | None = None) -> Format:
     Raises UnreadableDocument: "unsupported", "password", "corrupt", "binary".
     """
     extension = PurePath(name).suffix.lower().removeprefix(".")
-    if data.startswith(_ZIP_STARTS):
-        return _zip_format(data, extension)
-    if data.startswith(_OLE):
-        if extension == "xls" and _ENCRYPTED_OFFICE not in data:
-            return FORMATS["sheets"]
-        raise _ole_refusal(data, extension)
-    if data.startswith(_PICTURE_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        return FORMATS["picture"]
-    if data[257:262] == b"ustar" or (data.startswith(_COMPRESSED) and _TAR_NAME.search(name)):
-        return FORMATS["tar"]
-    if b"%PDF-" in data[:1024]:
-        return FORMATS["pdf"]
+    if certain := _by_bytes(data, name, extension):
+        return certain
     if extension in _UNSUPPORTED:
         raise _unsupported(extension)
     stated = _BY_MEDIA_TYPE.get((media_type or "").partition(";")[0].strip().lower())
     if stated in (None, FORMATS["text"]):
         stated = _BY_EXTENSION.get(extension) or stated
-    if stated and (stated.name in _ZIPPED or stated.name in ("pdf", "picture")):
+    if stated and stated.container == "ole" and _HTML_START.match(data[:2048]):
+        return FORMATS["html"]  # so do many programs export
+    if stated and stated.container:
         raise UnreadableDocument(
             "corrupt", f"The file is damaged or incomplete. It does not begin as a {stated.name} file does."
         )
     return stated or _sniffed(data)
 
 
+def _by_bytes(data: bytes, name: str, extension: str) -> Format | None:
+    """What begins as no other format does."""
+    if data.startswith(_ZIP_STARTS):
+        return _zip_format(data, extension)
+    if data.startswith(_OLE):
+        return _ole_format(data, extension)
+    if data.startswith(_PICTURE_STARTS) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+        return FORMATS["picture"]
+    if data[257:262] == b"ustar" or (data.startswith(_COMPRESSED) and _TAR_NAME.search(name)):
+        return FORMATS["tar"]
+    if b"%PDF-" in data[:1024]:
+        return FORMATS["pdf"]
+    return FORMATS["rtf"] if _RTF_START.match(data) else None
+
+
 def _zip_format(data: bytes, extension: str) -> Format:
     by_name = _BY_EXTENSION.get(extension)
-    if by_name and by_name.name in _ZIPPED:
+    if by_name and by_name.container == "zip":
         return by_name
     # The central directory at the end and the first entries at the start carry the member names uncompressed.
     names = data[:4096] + data[-65536:]
@@ -162,6 +184,7 @@ def _zip_format(data: bytes, extension: str) -> Format:
         (b"application/vnd.oasis.opendocument.spreadsheet", "sheets"),
         (b"application/epub+zip", "epub"),
         (b"application/vnd.oasis.opendocument.textPK", "odt"),
+        (b"application/vnd.oasis.opendocument.presentationPK", "odp"),
     ):
         if mark in names:
             return FORMATS[format_name]
@@ -170,14 +193,20 @@ def _zip_format(data: bytes, extension: str) -> Format:
     return FORMATS["zip"]
 
 
-def _ole_refusal(data: bytes, extension: str) -> UnreadableDocument:
+def _ole_format(data: bytes, extension: str) -> Format:
+    """What is in it decides; a document may have others embedded, so that its name is asked first."""
     if _ENCRYPTED_OFFICE in data:
-        return UnreadableDocument("password", "It is encrypted; save it without a password and index it again.")
+        raise UnreadableDocument("password", "It is encrypted; save it without a password and index it again.")
+    by_name = _BY_EXTENSION.get(extension)
+    first = (by_name.name,) if by_name and by_name.container == "ole" else ()
+    for name in (*first, *_OLE_STREAMS):
+        if _OLE_STREAMS[name].encode("utf-16-le") in data:
+            return FORMATS[name]
+    if first:
+        return FORMATS[first[0]]
     if extension in _UNSUPPORTED:
-        return _unsupported(extension)
-    return UnreadableDocument(
-        "unsupported", "It is in an Office format from before 2007; save it as docx, pptx or xlsx."
-    )
+        raise _unsupported(extension)
+    raise UnreadableDocument("unsupported", "It is in a format of old programs; save it as docx, pptx or xlsx.")
 
 
 def _unsupported(extension: str) -> UnreadableDocument:

@@ -52,7 +52,7 @@ async def test_one_bad_file_fails_alone(client: httpx.AsyncClient) -> None:
         ("old.doc", b"x", "application/msword"),
     )
     reasons = {result["source"]: result["reason"] for result in answer["results"]}
-    assert reasons == {"broken.pdf": "corrupt", "good.txt": None, "empty.txt": "empty", "old.doc": "unsupported"}
+    assert reasons == {"broken.pdf": "corrupt", "good.txt": None, "empty.txt": "empty", "old.doc": "corrupt"}
     assert (answer["created"], answer["failed"]) == (1, 3)
 
 

@@ -1,10 +1,12 @@
-"""OpenDocument text (odt) -> text."""
+"""OpenDocument texts (odt) and slides (odp) -> text."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lxml import etree
 
 from indexing.documents import Document
+from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, tidy
 from indexing.readers.limits import ReadLimits
 from indexing.readers.zip_xml import Package, attribute, child, corrupt, descendants, local
@@ -14,6 +16,7 @@ _PASSED_OVER = frozenset(
     {"annotation", "annotation-end", "tracked-changes", "change", "note-citation", "sequence-decls", "forms"}
 )
 _DEPTH = 60
+_FURNITURE = frozenset({"page-number", "date-time", "footer", "header"})
 
 
 def read_odt(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
@@ -24,9 +27,49 @@ def read_odt(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         raise corrupt("It has no text body.")
     writer = TextWriter()
     _write(body, writer, 0, 0)
+    return [_document(package, writer, "application/vnd.oasis.opendocument.text")]
+
+
+def read_odp(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
+    """One document, a page for each slide; its title is a heading, the notes follow it."""
+    package = Package(data, limits)
+    body = child(package.xml("content.xml"), "body", "presentation")
+    if body is None:
+        raise corrupt("It has no slides.")
+    slides = [element for element in body if local(element) == "page"]
+    if len(slides) > limits.max_pages:
+        raise UnreadableDocument("too_many_pages", f"It has {len(slides)} slides; at most {limits.max_pages} are read.")
+    writer = TextWriter()
+    for number, slide in enumerate(slides, 1):
+        writer.page(number)
+        for shape in sorted(slide, key=_order):
+            if _class(shape) == "title":
+                text = " ".join(_inline(paragraph) for paragraph in descendants(shape, "p"))
+                writer.add("heading", text.replace("\n", " "), level=2 if number > 1 else 1)
+            elif local(shape) != "forms":
+                _write_shape(shape, writer)
+    return [_document(package, writer, "application/vnd.oasis.opendocument.presentation")]
+
+
+def _class(shape: etree._Element) -> str:
+    """What a placeholder of a slide is for; "" for a free shape."""
+    return attribute(shape, "class") or ""
+
+
+def _order(shape: etree._Element) -> int:
+    return 0 if _class(shape) == "title" else 2 if local(shape) == "notes" else 1
+
+
+def _write_shape(shape: etree._Element, writer: TextWriter) -> None:
+    for part in shape if local(shape) == "notes" else (shape,):
+        if _class(part) not in _FURNITURE:
+            _write((part,), writer, 0, 0)
+
+
+def _document(package: Package, writer: TextWriter, media_type: str) -> Document:
     metadata = _metadata(package)
     title = metadata.pop("title", "")
-    return [writer.document(title=title, media_type="application/vnd.oasis.opendocument.text", metadata=metadata)]
+    return writer.document(title=title, media_type=media_type, metadata=metadata)
 
 
 def _metadata(package: Package) -> dict[str, Any]:
@@ -39,7 +82,7 @@ def _metadata(package: Package) -> dict[str, Any]:
     return fields
 
 
-def _write(container: etree._Element, writer: TextWriter, depth: int, listing: int) -> None:
+def _write(container: Iterable[etree._Element], writer: TextWriter, depth: int, listing: int) -> None:
     if depth > _DEPTH:
         return
     for element in container:

@@ -29,6 +29,7 @@ _STUB = re.compile(
     r"(view|read|see) (this|the) (e-?mail|message|newsletter) (online|in|on)|kein html|browser",
     re.IGNORECASE,
 )
+_CID = re.compile(rb"cid:([^\"'\s<>)]+)", re.IGNORECASE)
 _STUB_CHARACTERS = 300
 _MUCH_MORE = 3
 
@@ -36,7 +37,12 @@ _MUCH_MORE = 3
 def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
     """The mail, with its subject as title; then the documents of its attachments, which name the mail."""
     refuse_binary(data)
-    return list(_mail(data, limits))
+    return list(_mail(_parsed(data), limits))
+
+
+def read_message(message: MIMEPart, media_type: str, limits: ReadLimits) -> list[Document | Refused]:
+    """As `read_mail`, of a message that came in another format."""
+    return list(_mail(message, limits, media_type))
 
 
 def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
@@ -47,12 +53,12 @@ def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | 
         raise UnreadableDocument("too_many_pages", f"It holds {len(starts)} mails; at most {MOST} are read.")
     parts: list[Document | Refused] = []
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
-        for part in _mail(data[start:end], limits):
+        for part in _mail(_parsed(data[start:end]), limits):
             if isinstance(part, Refused):
                 parts.append(msgspec.structs.replace(part, part=f"#{number}{part.part}"))
             else:
                 parts.append(msgspec.structs.replace(part, key=key_inside(str(number), part.key)))
-    return parts or list(_mail(data, limits))
+    return parts or list(_mail(_parsed(data), limits))
 
 
 def read_web_archive(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
@@ -68,11 +74,9 @@ def read_web_archive(data: bytes, name: str, limits: ReadLimits) -> list[Documen
     return [writer.document(title=title, media_type="multipart/related", metadata=metadata)]
 
 
-def _mail(data: bytes, limits: ReadLimits) -> Iterator[Document | Refused]:
-    message = _parsed(data)
+def _mail(message: MIMEPart, limits: ReadLimits, media_type: str = "message/rfc822") -> Iterator[Document | Refused]:
     writer = TextWriter()
-    contents = _Contents()
-    contents.collect(message)
+    contents = _Contents(message)
     warnings: list[str] = []
     for part in contents.shown:
         warnings += _write_part(part, writer)
@@ -84,7 +88,7 @@ def _mail(data: bytes, limits: ReadLimits) -> Iterator[Document | Refused]:
         writer.add("paragraph", f"{'Attachment' if len(names) == 1 else 'Attachments'}: {', '.join(names)}")
     metadata = {**_metadata(message), "attachments": names}
     mail = writer.document(
-        title=_header(message, "subject"), media_type="message/rfc822", metadata=metadata, warnings=warnings
+        title=_header(message, "subject"), media_type=media_type, metadata=metadata, warnings=warnings
     )
     if mail.text or not names:
         yield mail
@@ -109,12 +113,16 @@ def _parsed(data: bytes) -> MIMEPart:
 class _Contents:
     """The parts of a mail that are its text, and those that are files beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: MIMEPart) -> None:
         self.shown: list[MIMEPart] = []
         self.attached: list[MIMEPart] = []
         self._seen = 0
+        pages = (part for part in message.walk() if part.get_content_type() == "text/html")
+        self._pictures = {found[1].decode("latin-1") for page in pages for found in _CID.finditer(_payload(page))}
+        """The content ids of what pages show."""
+        self._collect(message)
 
-    def collect(self, part: MIMEPart, depth: int = 0) -> None:
+    def _collect(self, part: MIMEPart, depth: int = 0) -> None:
         """Of alternatives one is shown, of related parts the first; the text of a forwarded mail follows its own."""
         self._seen += 1
         if self._seen > _PARTS or depth > _DEPTH:
@@ -125,17 +133,22 @@ class _Contents:
         inner = [one for one in part.iter_parts()] if part.is_multipart() and kind != "message/rfc822" else []
         if kind == "message/rfc822" and part.is_multipart():
             self.shown.append(part)
-            self.collect(_forwarded(part), depth + 1)
+            self._collect(_forwarded(part), depth + 1)
         elif kind == "multipart/alternative":
             self._collect_one(inner, depth + 1)
         elif inner:
             for one in inner:
-                self.collect(one, depth + 1)
+                self._collect(one, depth + 1)
         elif part.get_content_disposition() == "attachment" or not kind.startswith("text/"):
-            if part.get_content_disposition() != "inline" and not part.get("content-id") and part.get_filename():
+            if part.get_filename() and not self._is_picture(part):
                 self.attached.append(part)
         elif kind in ("text/plain", "text/html"):
             self.shown.append(part)
+
+    def _is_picture(self, part: MIMEPart) -> bool:
+        """Of a page. Mail programs give content ids to files, too, and show some of them in line."""
+        inline = part.get_content_disposition() == "inline" and part.get_content_maintype() == "image"
+        return inline or _header(part, "content-id").strip("<> ") in self._pictures
 
     def _collect_one(self, alternatives: list[MIMEPart], depth: int) -> None:
         """Plain text, unless it only says that there is a page, or is a fraction of it."""
@@ -143,9 +156,9 @@ class _Contents:
         pages = [one for one in alternatives if one is not plain]
         if plain is not None and pages and not _is_stub(plain, pages[-1]):
             pages = [one for one in pages if one.is_multipart() and one.get_content_type() == "multipart/mixed"]
-            self.collect(plain, depth)
+            self._collect(plain, depth)
         for one in pages[-1:] or ([] if plain in self.shown or plain is None else [plain]):
-            self.collect(one, depth)
+            self._collect(one, depth)
 
 
 def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:

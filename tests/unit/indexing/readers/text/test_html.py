@@ -270,6 +270,18 @@ def test_attachments_are_documents() -> None:
     assert (terms.key, old.title) == ("#/prices.txt (2)", "Grüße")
 
 
+def test_what_a_page_shows_is_no_attachment() -> None:
+    """Its pictures are left out; files with a content id of their own, or shown in line, are attachments."""
+    message = EmailMessage()
+    message.set_content('<p>Our logo: <img src="cid:logo@x"></p>', subtype="html")
+    message.add_attachment(b"Prices.", maintype="text", subtype="plain", filename="prices.txt", cid="<f_1>")
+    message.add_attachment(b"Terms.", maintype="application", subtype="x", filename="terms.txt", disposition="inline")
+    message.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="logo.png", cid="<logo@x>")
+    mail, *files = read(message.as_bytes(), "m.eml", ReadLimits())
+    assert mail.metadata["attachments"] == ["prices.txt", "terms.txt"]
+    assert [file.text for file in files] == ["Prices.", "Terms."]
+
+
 def test_a_mailbox_is_a_document_per_mail() -> None:
     """With their own headers, and places as keys."""
     first, second = (
