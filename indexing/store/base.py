@@ -164,7 +164,9 @@ class VectorStore(Protocol):
         """
 
     async def optimize(self, name: str) -> None:
-        """Build graphs if enough has changed to be worth it; may take long."""
+        """Build graphs if enough has changed to be worth it; may take long, and holds up nobody. A store may also build
+        them by itself.
+        """
 
     async def close(self) -> None:
         """Release everything; nothing written is lost."""

@@ -4,7 +4,8 @@
     root/collections/    the collections (`indexing.store.directory`)
 
 A collection whose files are damaged raises CollectionDamaged, and the others serve. Searching below 20,000 points
-without a graph costs 1 to 3 ms, so graphs are built only beyond.
+without a graph costs 1 to 3 ms, so graphs are built only beyond: in the background, one at a time, while the collection
+is read and written (`indexing.store.graph_build`).
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from indexing.store.base import (
 from indexing.store.directory import CollectionsDirectory, Found
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
+from indexing.store.graph_build import GraphBuild
 from indexing.store.lock import DirectoryLock
 from indexing.store.payload import IndexKind, declared_paths
 
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 OPTIMIZE_FROM = 20_000
 """Points without a graph that make building one worth it; and at least a tenth of all."""
 
+_LOOKS = 10
+"""How often a collection is looked at while so many points are written."""
 _READERS, _WRITERS = 4, 8
 
 
@@ -59,6 +63,10 @@ class _Entry:
         self.generation = generation
         self.live = live
         self.writing = threading.Lock()
+        self.building = False
+        """A build is under way, or waits for its turn."""
+        self.unchecked = OPTIMIZE_FROM
+        """Points written since somebody looked whether a build is worth it. Nobody has since the start."""
 
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
@@ -93,6 +101,7 @@ class EmbeddedStore:
         self._table = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, "winnow-search")
         self._writers = ThreadPoolExecutor(_WRITERS, "winnow-write")
+        self._builders = ThreadPoolExecutor(1, "winnow-build")
         self._closed = False
         found, damaged = self._files.scan()
         self._entries = {one.name: self._live_entry(one) for one in found}
@@ -121,11 +130,7 @@ class EmbeddedStore:
         await self._in_writer(self._finish_rebuild, name, generation)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
-        def work(shard: EdgeShard) -> None:
-            self._disk.check(sum(map(_bytes_of, points)))
-            shard.upsert(points, self._declared)
-
-        await self._write(name, work)
+        await self._in_writer(self._upsert, name, points)
 
     async def delete_documents(self, name: str, keys: Sequence[str]) -> None:
         def work(shard: EdgeShard) -> None:
@@ -164,7 +169,8 @@ class EmbeddedStore:
         return await self._read(name, lambda shard: shard.page(after, limit, audience))
 
     async def optimize(self, name: str) -> None:
-        await self._in_writer(self._optimize, name)
+        entry = await self._in_reader(self._find, name)
+        await self._run(self._builders, self._optimize, entry)
 
     async def collections(self) -> list[CollectionInfo]:
         names = [entry.name for entry in await self._in_reader(self._live)]
@@ -209,6 +215,14 @@ class EmbeddedStore:
                 f"collection {name!r} holds vectors of {existing.dimension} dimensions by {existing.distance}, "
                 f"not of {spec.dimension} by {spec.distance}"
             )
+
+    def _upsert(self, name: str, points: Sequence[Point]) -> None:
+        def work(shard: EdgeShard) -> None:
+            self._disk.check(sum(map(_bytes_of, points)))
+            shard.upsert(points, self._declared)
+
+        self._with_shard_alone(name, work)
+        self._optimize_if_grown(name, len(points))
 
     def _create_indexes(self, name: str, missing: dict[str, IndexKind]) -> None:
         """For the next searches with the same filter; this one has read every payload."""
@@ -286,20 +300,39 @@ class EmbeddedStore:
         if not whole:
             self._files.quarantine(before.generation.directory, name, "damaged, and rebuilt since", before.spec)
 
-    def _optimize(self, name: str) -> None:
-        entry = self._find(name)
-        with entry.writing:
-            before = entry.generation
-            try:
-                if not self._worth_optimizing(before):
-                    return
-                better = before.optimized_copy(before.directory.parent / new_generation())
-            except Retired:
+    def _optimize(self, entry: _Entry) -> None:
+        """In the one thread of the builds: what a build takes of memory and processor is taken once."""
+        before = entry.generation
+        entry.unchecked = 0
+        try:
+            if not self._worth_optimizing(before):
                 return
-            if better is not None and not self._swap(entry, better):
-                before = better
-        if better is not None:
+            build = GraphBuild(before, before.directory.parent / new_generation(), entry.spec, self._disk)
+            switched = build.run(entry.writing, lambda better: self._swap(entry, better))
+        except Retired:
+            return
+        if switched:
             before.retire(remove=True)
+
+    def _optimize_if_grown(self, name: str, written: int) -> None:
+        """In the background; whether a build is worth it is looked into where enough has been written since."""
+        with self._table:
+            entry = self._entries.get(name)
+            if entry is None or not entry.live or self._closed:
+                return
+            entry.unchecked += written
+            if not entry.building and entry.unchecked >= self._optimize_from // _LOOKS:
+                entry.building = True
+                self._builders.submit(self._optimize_quietly, entry)
+
+    def _optimize_quietly(self, entry: _Entry) -> None:
+        try:
+            self._optimize(entry)
+        except (WinnowError, OSError):
+            log.warning("collection %r: its graph was not built", entry.name, exc_info=not self._closed)
+        finally:
+            entry.building = False
+        self._optimize_if_grown(entry.name, 0)  # what was written meanwhile
 
     def _swap(self, entry: _Entry, better: Generation) -> bool:
         """Let readers see `better`; False if the entry was dropped or replaced in the meantime."""
@@ -326,6 +359,7 @@ class EmbeddedStore:
                 log.exception("collection %r was not closed properly", entry.name)
         self._readers.shutdown()
         self._writers.shutdown()
+        self._builders.shutdown()
         self._lock.release()
 
     def _family(self, name: str) -> tuple[str, ...]:

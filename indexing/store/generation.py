@@ -14,12 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from indexing.disk import MB, DiskGuard, copy_with_holes
+from indexing.disk import MB, DiskGuard
 from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
 from indexing.store.base import CollectionSpec
-from indexing.store.directory import SPEC
 from indexing.store.edge_shard import EdgeShard
-from indexing.store.seal import MARKS, inspect
+from indexing.store.seal import inspect
 
 log = logging.getLogger(__name__)
 
@@ -102,45 +101,16 @@ class Generation:
         if remove:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def optimized_copy(self, directory: Path) -> "Generation | None":
-        """An optimised copy under `directory`, while this one goes on answering; nobody may write to it meanwhile.
+    @property
+    def retired(self) -> bool:
+        """It was dropped or replaced: who still uses it should come to an end."""
+        return self._retired
 
-        None when this generation was retired in the meantime. Raises DiskFull.
+    def optimize_apart(self, directory: Path) -> tuple[int, str]:
+        """Build the graphs of a copy of this generation in a child process: its exit status and errors.
+
+        Retiring this generation ends it.
         """
-        with self.use() as shard:
-            shard.flush()
-            if not self._copied(directory):
-                return None
-        try:
-            code, errors = self._run_optimizer(directory)
-            if code == 0:
-                return Generation(directory, self._spec, self._disk, EdgeShard.load(directory, self._spec))
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        shutil.rmtree(directory, ignore_errors=True)
-        if self._retired:
-            return None
-        log.error("optimising %s failed: %s", self.directory, errors[-500:])
-        raise StoreUnavailable(f"optimising collection {self.directory.parent.name!r} failed; the log has more")
-
-    def _copied(self, directory: Path) -> bool:
-        """False when the collection was dropped in the meantime, with its files."""
-        try:
-            # The engine may fill the holes.
-            self._disk.check(sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file()))
-            left_out = shutil.ignore_patterns(*MARKS, SPEC)
-            shutil.copytree(self.directory, directory, ignore=left_out, copy_function=copy_with_holes)
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
-            if self.directory.exists():
-                raise
-            with suppress(OSError):
-                directory.parent.rmdir()  # which the copying has made
-            return False
-        return True
-
-    def _run_optimizer(self, directory: Path) -> tuple[int, str]:
         with self._changed:
             if self._retired:
                 return -1, ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING
 from indexing.errors import CollectionNotFound, DiskFull, IndexBusy
 from indexing.filters import parse_filter
-from indexing.store.base import CollectionSpec, Retrieval, SparseVector
+from indexing.store.base import CollectionSpec, Point, Retrieval, SparseVector
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXES
 from tests.fakes.points import SPEC, passage, point, vector
@@ -216,20 +217,123 @@ async def filled(root: Path) -> EmbeddedStore:
 
 @pytest.mark.slow
 async def test_searches_and_writes_around_optimizing(tmp_path: Path) -> None:
-    """Searches go on while a graph is built; a write waits for it and is not lost."""
+    """While a graph is built searches find what there is, and writes and deletions count at once and afterwards."""
     store = await filled(tmp_path)
     query = Retrieval(dense=np.ones(64, dtype=np.float32), limit=5)
     optimizing = asyncio.create_task(store.optimize("docs"))
-    await asyncio.sleep(0)
-    writing = asyncio.create_task(store.upsert("docs", [point("late", dense=query.dense)]))
-    searches = 0
+    written = 0
     while not optimizing.done():
-        assert len((await store.retrieve("docs", query, EVERYTHING)).dense) == 5
-        searches += 1
-    await asyncio.gather(optimizing, writing)
-    assert searches > 5
-    assert (await store.retrieve("docs", query, EVERYTHING)).dense[0].passage.document_id == "late"
+        late = f"late{written}"
+        await store.upsert("docs", [point(late, dense=query.dense)])
+        if written:
+            await store.delete_documents("docs", [f"late{written - 1}"])
+        found = (await store.retrieve("docs", query, EVERYTHING)).dense
+        assert (len(found), found[0].passage.document_id) == (5, late)
+        written += 1
+    await optimizing
+    assert written > 5
+    found = (await store.retrieve("docs", query, EVERYTHING)).dense
+    assert [c.passage.document_id for c in found if c.passage.document_id.startswith("late")] == [late]
     assert (await store.info("docs")).passages == 12_001
+    await store.close()
+
+
+async def contents(store: EmbeddedStore) -> dict[str, Point]:
+    """Everything of the collection, by passage id."""
+    passages, after = await store.page("docs", None, 100_000, EVERYTHING)
+    assert after is None
+    points = await store.points("docs", sorted({passage.key for passage in passages}), EVERYTHING)
+    assert len(points) == len(passages)
+    return {point.passage.id: point for point in points}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_copy_has_every_change_made_meanwhile(tmp_path: Path, seed: int) -> None:
+    """After builds amid replacing, deleting and inserting at random the collection holds what was written last."""
+    rng, rows = random.Random(seed), np.random.default_rng(seed)
+    store = EmbeddedStore(tmp_path, optimize_from=1500)
+    await store.create("docs", CollectionSpec(dimension=64, embedder="model-a"))
+    expected: dict[str, Point] = {}
+    generations = {(await store.info("docs")).generation}
+    number = 0
+    while len(generations) < 4:
+        number += 1
+        batch = []
+        for key in sorted({rng.randrange(6000) for _ in range(200)}):
+            dense = rows.standard_normal(64).astype(np.float32)
+            sparse = {rng.randrange(1000): 1.0 + number} if rng.random() < 0.9 else None
+            text = f"{key} as of {number} " + "x" * rng.randrange(3000)
+            batch.append(point(f"d{key}", dense=dense, sparse=sparse, text=text, metadata={"n": number}))
+        await store.upsert("docs", batch)
+        expected |= {one.passage.id: one for one in batch}
+        gone = [expected.pop(one) for one in rng.sample(sorted(expected), 20)]
+        await store.delete_documents("docs", [one.passage.document_id for one in gone])
+        generations.add((await store.info("docs")).generation)
+    await store.optimize("docs")
+    found = await contents(store)
+    assert found.keys() == expected.keys()
+    for one, written in expected.items():
+        assert (found[one].passage, found[one].sparse) == (written.passage, written.sparse)
+        assert np.allclose(found[one].dense, written.dense / np.linalg.norm(written.dense), atol=1e-5)
+    await store.close()
+
+
+BUILDER = """
+import asyncio, sys
+from pathlib import Path
+import numpy as np
+from indexing.store.embedded import EmbeddedStore
+from indexing.store.base import CollectionSpec
+from tests.fakes.points import point
+
+async def main():
+    store = EmbeddedStore(Path(sys.argv[1]), optimize_from=1000)
+    await store.create("docs", CollectionSpec(dimension=64, embedder="model-a"))
+    rows = np.random.default_rng(3).standard_normal((50, 64)).astype(np.float32)
+    number = 0
+    while True:
+        await store.upsert("docs", [point(f"d{number}-{i}", dense=row) for i, row in enumerate(rows)])
+        if number:
+            await store.delete_documents("docs", [f"d{number - 1}-{i}" for i in range(10)])
+        number += 1
+        print(number, (await store.info("docs")).generation, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [25, 40, 60, 90])
+async def test_a_kill_amid_a_build_loses_nothing(tmp_path: Path, lines: int) -> None:
+    """Whenever it comes, every acknowledged write is there afterwards, in the one generation that is left."""
+    process = child(BUILDER, str(tmp_path))
+    for _ in range(lines):
+        acknowledged = int(wait_for_line(process).split()[0])
+    kill(process)
+    store = EmbeddedStore(tmp_path)
+    passages, _ = await store.page("docs", None, 100_000, EVERYTHING)
+    ids = {passage.document_id for passage in passages}
+    assert {f"d{number}-{i}" for number in range(acknowledged) for i in range(10, 50)} <= ids
+    assert not {f"d{number}-{i}" for number in range(acknowledged - 1) for i in range(10)} & ids
+    generation = (await store.info("docs")).generation
+    assert [path.name for path in (tmp_path / "collections" / "docs").iterdir() if path.is_dir()] == [generation]
+    await store.close()
+
+
+async def test_a_graph_is_built_while_documents_come_in(tmp_path: Path) -> None:
+    """Nobody has to ask for it: a collection that is only ever written to gets one beyond the threshold."""
+    store = EmbeddedStore(tmp_path, optimize_from=300)
+    await store.create("docs", SPEC)
+    first = (await store.info("docs")).generation
+    number = 0
+    while (await store.info("docs")).generation == first:
+        await store.upsert("docs", [point(f"d{number}-{i}") for i in range(50)])
+        await asyncio.sleep(0.05)  # the builder needs the processor too
+        number += 1
+    assert number >= 6
+    await store.optimize("docs")
+    assert (await store.info("docs")).passages == 50 * number
     await store.close()
 
 
