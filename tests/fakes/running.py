@@ -1,9 +1,11 @@
 """A server in a process of its own, for tests that need a real socket and real signals."""
 
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 
@@ -11,12 +13,27 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningServer:
-    """A server process, and what it has said. `module` is what runs, with the home and `arguments`."""
+    """A server process, and what it has said.
 
-    def __init__(self, home: Path, module: str = "tests.fakes.server", *arguments: str) -> None:
-        command = [sys.executable, "-m", module, str(home), *arguments]
+    `module` is what runs, with the home and `arguments`; with an `environ` it is the command line, whose home is there.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        module: str = "tests.fakes.server",
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        given = arguments if environ is not None else (str(home), *arguments)
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            [sys.executable, "-m", module, *given],
+            cwd=ROOT,
+            env=None if environ is None else {**os.environ, "WINNOW_HOME": str(home), **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
         )
         self.home = home
         self.lines: list[str] = []
