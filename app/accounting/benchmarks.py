@@ -20,8 +20,9 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     """What one backend did `at` a moment, on or from a `machine`, for this `version` of Winnow.
 
     Medians; tokens/s are those of one stream, of `TOGETHER` streams together, and of a long prompt up to its first
-    token. `rerank_ms` is for 50 passages. Dollars are None where no price is known, the rerank's figures also where it
-    failed: `notes` say why.
+    token; a reranker, which writes nothing, has 0 for the first three figures, and reads its prompt while it reranks.
+    `rerank_ms` is for 50 passages. Dollars are None where no price is known or nothing is written, the rerank's figures
+    also where it failed: `notes` say why.
     """
 
     backend: str

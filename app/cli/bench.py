@@ -108,9 +108,12 @@ def rows(results: Sequence[Benchmark]) -> list[Row]:
 
     return [
         cells("model", [one.model for one in results]),
-        cells("first token", [f"{one.first_token_ms:,.0f} ms" for one in results]),
-        cells("tokens/s, one stream", [f"{one.tokens_per_s:,.1f}" for one in results]),
-        cells(f"tokens/s, {TOGETHER} at once", [f"{one.tokens_per_s_at_16:,.1f}" for one in results]),
+        cells("first token", [f"{one.first_token_ms:,.0f} ms" if one.first_token_ms else None for one in results]),
+        cells("tokens/s, one stream", [f"{one.tokens_per_s:,.1f}" if one.tokens_per_s else None for one in results]),
+        cells(
+            f"tokens/s, {TOGETHER} at once",
+            [f"{one.tokens_per_s_at_16:,.1f}" if one.tokens_per_s_at_16 else None for one in results],
+        ),
         cells("prefill, tokens/s", [f"{one.prompt_tokens_per_s:,.0f}" for one in results]),
         cells("rerank of 50", [None if one.rerank_ms is None else f"{one.rerank_ms:,.0f} ms" for one in results]),
         cells("$ per million input tokens", [_rate(one.usd_per_million_input) for one in results]),

@@ -21,9 +21,10 @@ from app.accounting.prices import Price, Prices
 from app.backends.base import ChatRequest, Message, call_of, worst_of_chat
 from app.backends.client import BackendClient
 from app.backends.registry import provider_of
+from app.backends.router import NONE
 from app.backends.settings import KeyBudget
 from app.config.settings import Settings
-from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, TokenCount
+from app.domain import ANONYMOUS, BackendUse, Caller, RankingOptions, TokenCount, Usage
 from app.errors import MissingCapability, UnknownBackend, UpstreamBadReply, WinnowError
 from app.instance import installed_version
 from app.ranking.models import candidate_of
@@ -49,17 +50,20 @@ Clock = Callable[[], float]
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend that is to be measured, and its price. `tokens` are the most that it may use."""
+    """A backend that is to be measured, and its price. `tokens` are the most that it may use; `requests` count where
+    they have a price.
+    """
 
     backend: str
     model: str
     price: Price
     tokens: TokenCount
+    requests: int = 1
 
     @property
     def usd(self) -> float:
-        """The most that it may cost by its price for tokens; 0 where it has none."""
-        return self.price.pico(self.tokens) / 1e12
+        """The most that it may cost by its price for tokens and requests; 0 where it has none."""
+        return self.price.pico(self.tokens, requests=self.requests) / 1e12
 
     @property
     def asks(self) -> bool:
@@ -76,11 +80,13 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured: medians in seconds, dollars and tokens/s. None: the backend could not rerank."""
+    """What was measured: medians in seconds, dollars and tokens/s. None: the backend could not rerank. A reranker
+    writes nothing, and has 0 for the first three.
+    """
 
-    first_s: float
-    alone: float
-    together: float
+    first_s: float = 0.0
+    alone: float = 0.0
+    together: float = 0.0
     prompt: float
     rerank_s: float | None
     rerank_usd: float | None
@@ -88,18 +94,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(settings: Settings, names: Sequence[str]) -> tuple[Planned, ...]:
-    """The backends to measure; () of names means those of "auto" that write. Calls nobody.
+    """The backends to measure; () of names means those of "auto". Calls nobody.
 
-    Raises UnknownBackend, and MissingCapability for a reranker, which has no speed of writing.
+    Raises UnknownBackend, and MissingCapability where there is none.
     """
     for name in names:
         if name not in settings.backends:
             raise UnknownBackend.among(name, tuple(settings.backends))
-        if not _writes(settings, name):
-            raise MissingCapability(f"the backend {name!r} is a reranker: bench measures models that write")
-    chosen = names or [name for name in settings.routing.auto or settings.backends if _writes(settings, name)]
+    chosen = names or settings.routing.auto or tuple(settings.backends)
     if not chosen:
-        raise MissingCapability("no language model is configured: declare one under [backends.NAME]")
+        raise MissingCapability("no model is configured: declare one under [backends.NAME]")
     prices = Prices(settings.backends, time.time)
     return tuple(_planned(settings, prices, name) for name in dict.fromkeys(chosen))
 
@@ -111,6 +115,9 @@ def _writes(settings: Settings, name: str) -> bool:
 def _planned(settings: Settings, prices: Prices, name: str) -> Planned:
     configured = settings.backends[name]
     model = configured.model or provider_of(name, configured).model or ""
+    if not _writes(settings, name):
+        read = TokenCount(input=(1 + RUNS) * WORST_RERANK.input)
+        return Planned(backend=name, model=model, price=prices.of(name, model), tokens=read, requests=2 * (1 + RUNS))
     prompts = Prompts(Random(0))  # noqa: S311 - any will do to count
     short, long = worst_of_chat(prompts.short()), worst_of_chat(prompts.long(PROMPT_TOKENS))
     chats = [short] * (1 + RUNS + TOGETHER) + [long] * RUNS
@@ -158,7 +165,10 @@ async def measure(
     client = (await services.clients())[planned.backend]
     probed = await client.known()
     speeds = _Speeds(client, caller, clock)
-    figures = await _figures(services, speeds, probed.context_tokens or 2 * PROMPT_TOKENS, show)
+    if _writes(services.settings, planned.backend):
+        figures = await _figures(services, speeds, probed.context_tokens or 2 * PROMPT_TOKENS, show)
+    else:
+        figures = await _figures_of_reranker(services, speeds, show)
     price = services.accounts.price(planned.backend, client.model)
     by_input, by_output = _usd_per_million(price, figures)
     priced = price.source != "unknown" and figures.rerank_usd is not None
@@ -197,26 +207,42 @@ async def _figures(services: Services, speeds: "_Speeds", context: int, show: Ca
     show("a long prompt")
     long = [await speeds.stream(prompts.long(min(PROMPT_TOKENS, context // 2))) for _ in range(RUNS)]
     show(f"a rerank of {PASSAGES}")
-    rerank_s, rerank_usd, notes = await _reranks(services, speeds, prompts)
+    reranks = await _reranks(services, speeds, prompts)
     return Figures(
         first_s=median(one.first_s for one in alone),
         alone=median(one.tokens.output / max(one.seconds, _INSTANT_S) for one in alone),
         together=sum(one.tokens.output for one in streams) / max(wall, _INSTANT_S),
         prompt=median(one.tokens.input / max(one.first_s, _INSTANT_S) for one in long),
-        rerank_s=rerank_s,
-        rerank_usd=rerank_usd,
-        notes=notes,
+        rerank_s=reranks.seconds,
+        rerank_usd=reranks.usd,
+        notes=reranks.notes,
+    )
+
+
+async def _figures_of_reranker(services: Services, speeds: "_Speeds", show: Callable[[str], None]) -> Figures:
+    """What it reads of query and passages is its prompt. Raises UpstreamBadReply where it could not rerank."""
+    prompts = Prompts(Random())  # noqa: S311 - it makes each passage a new one
+    show(f"a rerank of {PASSAGES}")
+    await _reranks(services, speeds, prompts, runs=1)  # opens the connections
+    reranks = await _reranks(services, speeds, prompts)
+    if reranks.seconds is None:
+        raise UpstreamBadReply(speeds.backend, "; ".join(reranks.notes))
+    return Figures(
+        prompt=reranks.input_tokens / max(reranks.seconds, _INSTANT_S),
+        rerank_s=reranks.seconds,
+        rerank_usd=reranks.usd,
+        notes=reranks.notes,
     )
 
 
 def _usd_per_million(price: Price, figures: Figures) -> tuple[float | None, float | None]:
-    """Of input and of output tokens: by the price, or by the hour and the speeds."""
+    """Of input and of output tokens: by the price, or by the hour and the speeds; None for what nobody writes."""
     if price.rates is not None:
-        return price.rates.input, price.rates.output
+        return price.rates.input, price.rates.output if figures.together else None
     if price.source == "unknown":
         return None, None
     usd_per_s = price.gpu_usd_per_hour / 3600
-    return usd_per_s / figures.prompt * 1e6, usd_per_s / figures.together * 1e6
+    return usd_per_s / figures.prompt * 1e6, usd_per_s / figures.together * 1e6 if figures.together else None
 
 
 class _Speeds:
@@ -246,29 +272,40 @@ class _Speeds:
         return Timed(first_s=first_s, seconds=self.clock() - began, tokens=tokens)
 
 
-async def _reranks(
-    services: Services, speeds: _Speeds, prompts: "Prompts"
-) -> tuple[float | None, float | None, tuple[str, ...]]:
-    """Seconds and dollars of one, and notes. Both None where the backend could not do it."""
-    options = RankingOptions(deadline_ms=int(CALL_S * 1000), depth=PASSAGES)
-    times, dollars, notes = [], [], list[str]()
+class Reranks(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians of reranks; None where the backend could not do it, `notes` say why."""
+
+    seconds: float | None = None
+    usd: float | None = None
+    input_tokens: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+async def _reranks(services: Services, speeds: _Speeds, prompts: "Prompts", runs: int = RUNS) -> Reranks:
+    options = RankingOptions(deadline_ms=int(CALL_S * 1000), depth=PASSAGES, cascade=NONE.name)
+    times, used, notes = [], list[Usage](), list[str]()
     try:
         route = await services.rankers.select(speeds.backend)
         assert not isinstance(route, BackendUse)  # noqa: S101 - a backend that is named is a model
-        for _ in range(RUNS):
+        for _ in range(runs):
             texts = enumerate(prompts.passages())
             candidates = [candidate_of(str(place), text, prior=1 / (place + 2)) for place, text in texts]
             began = speeds.clock()
             outcome = await services.rankers.rank(route, QUERY, candidates, 10, options, speeds.caller)
             times.append(speeds.clock() - began)
-            dollars.append(outcome.usage.cost_usd)
+            used.append(outcome.usage)
             speeds.spent_usd += outcome.usage.cost_usd
             notes += outcome.degraded
             if outcome.ranking is None:
-                return None, None, tuple(f"no rerank: {why.partition(';')[0]}" for why in outcome.degraded)
+                return Reranks(notes=tuple(f"no rerank: {why.partition(';')[0]}" for why in outcome.degraded))
     except WinnowError as exc:
-        return None, None, (f"no rerank: {exc}",)
-    return median(times), median(dollars), tuple(dict.fromkeys(notes))
+        return Reranks(notes=(f"no rerank: {exc}",))
+    return Reranks(
+        seconds=median(times),
+        usd=median(one.cost_usd for one in used),
+        input_tokens=median(one.input_tokens for one in used),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 QUERY = "Which parcels that left warehouse 7 weigh more than 20 kilograms?"

@@ -80,9 +80,14 @@ def _apis(backends: Mapping[str, BackendSettings], prices: Prices, month: Worklo
 
 
 def _is_of(one: Benchmark, backends: Mapping[str, BackendSettings]) -> bool:
-    """Whether it holds for a GPU that is configured, and for the model that is."""
+    """Whether it holds for a GPU that is configured, and for the model that is, which writes."""
     settings = backends.get(one.backend)
-    return settings is not None and settings.gpu_usd_per_hour is not None and settings.model in (None, one.model)
+    return (
+        settings is not None
+        and one.tokens_per_s > 0
+        and settings.gpu_usd_per_hour is not None
+        and settings.model in (None, one.model)
+    )
 
 
 def _own_gpu(settings: BackendSettings) -> Gpu:

@@ -5,7 +5,7 @@ from io import StringIO
 import msgspec
 from rich.console import Console
 
-from app.cli.bench import markdown_lines, show_benchmarks, why_not
+from app.cli.bench import markdown_lines, rows, show_benchmarks, why_not
 from app.domain import ANONYMOUS
 from app.errors import BudgetExceeded
 from tests.unit.app.accounting.test_benchmarks import MEASURED
@@ -35,6 +35,21 @@ def test_the_table_has_a_column_for_each_backend() -> None:
     assert any(line.startswith("gemma: winnow bench of 2026-11-29 on box (8 cores") for line in lines)
     assert "own: no rerank: it offers neither logprobs nor structured" in lines
     assert "\x1b" not in text
+
+
+def test_a_reranker_has_dashes_for_what_it_does_not_write() -> None:
+    """And its rerank."""
+    reranker = msgspec.structs.replace(
+        MEASURED, first_token_ms=0, tokens_per_s=0, tokens_per_s_at_16=0, usd_per_million_output=None
+    )
+    cells = dict(rows([reranker]))
+    assert [name for name, (cell,) in cells.items() if cell == "-"] == [
+        "first token",
+        "tokens/s, one stream",
+        "tokens/s, 16 at once",
+        "$ per million output tokens",
+    ]
+    assert cells["rerank of 50"] == ["300 ms"]
 
 
 def test_the_markdown_is_a_table() -> None:

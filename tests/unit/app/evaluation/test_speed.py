@@ -14,6 +14,7 @@ from tests.fakes.faults import Fault
 from tests.fakes.gemini_server import GeminiServer
 from tests.fakes.models import BRISK, gemini, openai_style
 from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.rerank_server import KEY, MODEL, RerankServer
 
 pytestmark = pytest.mark.anyio
 
@@ -125,9 +126,28 @@ def test_what_there_is_not_cannot_be_measured(tmp_path: Path) -> None:
         plan(settings_of(tmp_path), ())
 
 
-def test_a_reranker_has_no_speed_of_writing(tmp_path: Path) -> None:
-    """By its name it is refused, and among others it is left out."""
-    settings = settings_of(tmp_path, tei=msgspec.structs.replace(BRISK, kind="rerank"), gemma=BRISK)
-    assert [one.backend for one in plan(settings, ())] == ["gemma"]
-    with pytest.raises(MissingCapability, match="'tei' is a reranker: bench measures models that write"):
-        plan(settings, ("tei",))
+async def test_a_reranker_is_measured_by_its_reranks(tmp_path: Path) -> None:
+    """It has no speed of writing; dollars are those of its searches, and within what was said beforehand."""
+    async with RerankServer("cohere") as server:
+        price = PriceSettings(input=0, output=0, per_1000_requests=2.0)
+        tei = BackendSettings(kind="rerank", url=server.url, api_key=KEY, model=MODEL, price=price)
+        settings = settings_of(tmp_path, tei=tei)
+        [planned] = plan(settings, ())
+        [found], steps = await measured(settings)
+    assert (found.first_token_ms, found.tokens_per_s, found.tokens_per_s_at_16) == (0, 0, 0)
+    assert found.rerank_ms is not None
+    assert min(found.rerank_ms, found.prompt_tokens_per_s) > 0
+    assert found.usd_per_1000_reranks == pytest.approx(2.0)
+    assert (found.usd_per_million_input, found.usd_per_million_output) == (0, None)
+    assert 0 < found.spent_usd <= planned.usd
+    assert len(steps) == 1
+
+
+async def test_a_reranker_that_fails_leaves_no_result(tmp_path: Path) -> None:
+    """Its error says that it did not rank."""
+    async with RerankServer("cohere") as server:
+        server.failing = [503] * 20
+        tei = BackendSettings(kind="rerank", url=server.url, api_key=KEY, model=MODEL, dialect="cohere")
+        with pytest.raises(UpstreamError):
+            await measured(settings_of(tmp_path, tei=tei))
+    assert read_benchmarks(tmp_path / BENCHMARKS_FILE) == ()

@@ -163,6 +163,14 @@ def test_a_benchmark_of_another_model_or_without_a_gpus_price_is_not_used(gemma:
     assert not any("winnow bench of" in assumption.source for assumption in found.assumptions)
 
 
+def test_a_rerankers_benchmark_is_not_used() -> None:
+    """It writes no answers, which a month is made of."""
+    tei = {"tei": BackendSettings(kind="rerank", model="bge", gpu_usd_per_hour=0.36)}
+    reranker = msgspec.structs.replace(BENCHMARK, backend="tei", model="bge", tokens_per_s=0, tokens_per_s_at_16=0)
+    found = estimate_month(tei, Prices(tei, Time()), MONTH, (), (reranker,))
+    assert all(one.backend is None for one in found.self_hosted)
+
+
 def test_every_assumption_has_a_value_and_a_source() -> None:
     """The GPUs' prices among them, one's own marked as such."""
     found = estimate(msgspec.structs.replace(MONTH, gpus={"RTX 4090": 0.4}))
