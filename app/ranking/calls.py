@@ -189,7 +189,7 @@ class ModelCalls:
                 group.create_task(decide(block))
 
     async def _examine(self, topic: Topic, fence: str, stats: CallStats) -> TopicReading | None:
-        """None if it failed."""
+        """None if it failed. A passage of which it replied, but said no grade, says nothing of it: 0."""
         texts = (*topic.answers, *topic.others)
         passages = [Ranked(id=str(number), prior=0.0, text=text) for number, text in enumerate(texts)]
         scoreboard = Scoreboard(passages, Calibration())
@@ -199,7 +199,7 @@ class ModelCalls:
         stats.cache_hits += scoreboard.stats.cache_hits
         stats.cache_misses += scoreboard.stats.cache_misses
         grades = scoreboard.grades()
-        if not grades or scoreboard.stats.failures:
+        if scoreboard.stats.failures:
             self.unexamined += scoreboard.stats.failures
             return None
         xs = [meant_log_odds(grades[passage.id]) if passage.id in grades else 0.0 for passage in passages]

@@ -217,6 +217,27 @@ def test_a_model_that_fails_is_not_distrusted() -> None:
     assert book.record(OWNER) == Record()
 
 
+def test_who_replies_without_a_grade_is_not_asked_for_ever() -> None:
+    """Controls of which a model says nothing, not even that it failed, count as read: it does not rank, and is left."""
+
+    class Mute(Knowing):
+        async def score(self, prompts: Sequence[Conversation], labels: Sequence[str]) -> Scoring:
+            scoring = await super().score(prompts, labels)
+            if "what is told?" in prompts[0][-1].content:
+                return scoring
+            nothing = LabelScores(logprobs=(None,) * len(labels), floor=-5.0)
+            return Scoring(scores=(nothing,) * len(prompts), tokens=scoring.tokens)
+
+    book, reader = TrustBook(), Mute(knowing, LAST_IS_BEST)
+    for _ in range(2):
+        with pytest.raises(UpstreamUntrusted, match="do not tell answers"):
+            rank(reader, book)
+    calls = reader.begun
+    with pytest.raises(UpstreamUntrusted):
+        rank(reader, book)
+    assert reader.begun == calls
+
+
 def test_grades_that_come_before_the_controls_are_not_used() -> None:
     """As long as nothing is known of a model, its grades change nothing; what came is kept for the next question."""
 
