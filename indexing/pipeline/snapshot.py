@@ -37,11 +37,12 @@ from indexing.errors import Conflict, NotFound, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, live_lineage
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Copied, Notice, Report, SnapshotInfo
+from indexing.pipeline.sources import SNAPSHOT_SUFFIX
 from indexing.store.base import CollectionInfo, CollectionSpec, Point, SparseVector, check_name
 
 FORMAT = 2
 """1: documents had neither tenants nor groups. A version that knows 1 alone would restore them for everybody."""
-SUFFIX = ".snapshot.zip"
+SUFFIX = SNAPSHOT_SUFFIX
 
 _HEAD, _SOURCES = "snapshot.json", "sources.jsonl"
 _PART = 2_000

@@ -11,6 +11,7 @@ import msgspec
 from indexing.documents import document_key, split_key
 from indexing.errors import UnreadableDocument
 from indexing.pipeline.remote import RemoteFile, files_below, is_address, look_up
+from indexing.readers.registry import SNAPSHOT
 
 UNSEEN = frozenset({"permission", "unreachable"})
 """Reasons for which nobody knows what there is, or what of it is gone."""
@@ -18,6 +19,7 @@ UNSEEN = frozenset({"permission", "unreachable"})
 _SKIPPED_DIRECTORIES = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
 _SKIPPED_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _OFFICE_LOCK = "~$"
+SNAPSHOT_SUFFIX = ".snapshot.zip"
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -104,6 +106,8 @@ def discover(inputs: Sequence[str], base: Path) -> Discovery:
             elif split_key(str(item.path))[0]:
                 detail = "Its path has the control character U+001F; rename it."
                 problems.append(_unreadable(item.name, "unsupported", detail, scope))
+            elif item.name.endswith(SNAPSHOT_SUFFIX):
+                problems.append(_unreadable(item.name, "unsupported", SNAPSHOT, scope))
             else:
                 sources.setdefault(str(item.path), item)
     return Discovery(tuple(sources.values()), tuple(scopes), tuple(problems))

@@ -1,7 +1,8 @@
 """Files inside of a file: the members of archives, the attachments of mails. Each becomes documents of its own."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,8 +13,22 @@ from indexing.readers.limits import ReadLimits
 
 MOST = 10_000
 """Files in one file."""
+CRASHED = "The reader crashed on it; the file may be damaged."
 
 Member = tuple[str, bytes]
+
+
+class Watch(NamedTuple):
+    """Who reads files in a process that may die hears which one is `begun`, and says which ones it died of."""
+
+    begun: Callable[[str], None] = lambda _: None
+    crashed: frozenset[str] = frozenset()
+
+
+_NOBODY = Watch()
+watch = ContextVar("watch", default=_NOBODY)
+_holder = ContextVar("holder", default="")
+"""The names of the files on the way to what is being read, each after a slash."""
 
 
 def read_members(
@@ -39,10 +54,13 @@ def read_members(
 
 
 def _member(name: str, data: bytes, limits: ReadLimits, metadata: Mapping[str, Any]) -> Iterator[Document | Refused]:
-    from indexing.readers import read  # it comes to this module by the readers of archives
-
+    path = f"{_holder.get()}/{name}"
+    if path in watch.get().crashed:
+        yield Refused(part=f"/{name}", reason="crashed", detail=CRASHED)
+        return
+    watch.get().begun(path)
     try:
-        parts = read(data, name, limits)
+        parts = _read(path, data, name, limits)
     except UnreadableDocument as exc:
         yield Refused(part=f"/{name}", reason=exc.reason, detail=exc.detail)
         return
@@ -53,6 +71,16 @@ def _member(name: str, data: bytes, limits: ReadLimits, metadata: Mapping[str, A
         title = part.title or stem(name)
         about = {**part.metadata, **metadata, "file": name}
         yield msgspec.structs.replace(part, key=key_inside(name, part.key), title=title, metadata=about)
+
+
+def _read(path: str, data: bytes, name: str, limits: ReadLimits) -> Sequence[Document | Refused]:
+    from indexing.readers import read  # it comes to this module by the readers of archives
+
+    token = _holder.set(path)
+    try:
+        return read(data, name, limits)
+    finally:
+        _holder.reset(token)
 
 
 def key_inside(name: str, key: str = "") -> str:

@@ -23,6 +23,8 @@ _PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _TAR_NAME = re.compile(r"\.(t(ar\.)?(gz|bz2|xz))$", re.IGNORECASE)
 _RTF_START = re.compile(rb"\s*\{\\rtf")
+SNAPSHOT = "It is a snapshot of a collection: winnow snapshot restore brings its documents back."
+_SNAPSHOT_MEMBERS = (b"sources.jsonl", b"snapshot.json")
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
@@ -171,11 +173,13 @@ def _by_bytes(data: bytes, name: str, extension: str) -> Format | None:
 
 
 def _zip_format(data: bytes, extension: str) -> Format:
+    # The central directory at the end and the first entries at the start carry the member names uncompressed.
+    names = data[:4096] + data[-65536:]
+    if extension in ("", "zip") and all(mark in names for mark in _SNAPSHOT_MEMBERS):
+        raise UnreadableDocument("unsupported", SNAPSHOT)
     by_name = _BY_EXTENSION.get(extension)
     if by_name and by_name.container == "zip":
         return by_name
-    # The central directory at the end and the first entries at the start carry the member names uncompressed.
-    names = data[:4096] + data[-65536:]
     for mark, format_name in (
         (b"word/document.xml", "docx"),
         (b"ppt/presentation.xml", "pptx"),

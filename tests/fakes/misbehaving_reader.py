@@ -3,8 +3,10 @@
 import os
 import time
 
-from indexing.documents import Document
+from indexing.documents import Document, Refused
+from indexing.readers import read
 from indexing.readers.limits import ReadLimits
+from indexing.readers.members import Watch, watch
 from indexing.readers.sandbox.child import Reply, Request
 from indexing.readers.sandbox.child import main as serve
 
@@ -27,6 +29,25 @@ def _misbehave(request: Request, limits: ReadLimits) -> Reply:
         os._exit(3)
     if name == "eat":
         return Reply(documents=[Document(text="x" * (1 << 40))])
+    if name.endswith(".zip"):
+        return _archive(request, limits)
     if name == "print":
         print("noise from a library", flush=True)  # noqa: T201
     return Reply(documents=[Document(text=str(os.getpid()))])
+
+
+def _archive(request: Request, limits: ReadLimits) -> Reply:
+    """As the real one reads it, but for members called crash.txt."""
+    told = watch.get()
+
+    def begun(part: str) -> None:
+        told.begun(part)
+        if part.endswith("crash.txt"):
+            os.abort()
+
+    watch.set(Watch(begun, told.crashed))
+    parts = read(request.data or b"", request.name, limits)
+    return Reply(
+        documents=[part for part in parts if isinstance(part, Document)],
+        refused=[part for part in parts if isinstance(part, Refused)],
+    )

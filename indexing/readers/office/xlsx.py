@@ -2,11 +2,14 @@
 
 import datetime
 import io
+import itertools
 import re
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from lxml import etree
 
@@ -15,7 +18,16 @@ from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, one_line, stem
 from indexing.readers.limits import ReadLimits
 from indexing.readers.office.drawings import write_chart
-from indexing.readers.zip_xml import Package, child, core_properties, corrupt, descendants, parse_xml
+from indexing.readers.zip_xml import (
+    Package,
+    attribute,
+    child,
+    core_properties,
+    corrupt,
+    descendants,
+    parse_xml,
+    relationships,
+)
 
 _MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 _CELL_CHARACTERS = 32_767
@@ -26,7 +38,8 @@ _WIDTH = 1_000
 
 
 def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document. Numbers are shown as in the sheet; hidden sheets are read as well.
+    """One document. Numbers are shown as in the sheet; hidden sheets are read as well. What merged cells say stands in
+    each of their rows.
 
     Formulas count as the value that was last computed; one that never was is shown as a formula.
     """
@@ -38,7 +51,9 @@ def read_xlsx(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
             raise UnreadableDocument(
                 "too_many_pages", f"It has {len(workbook.worksheets)} sheets; at most {limits.max_pages} are read."
             )
-        return [_written(workbook, _formulas(data, package), package, properties, name)]
+        parts = _parts(package)
+        formulas = _loaded_or_none(data) if any(part.uncomputed for part in parts) else None
+        return [_written(workbook, formulas, package, parts, properties, name)]
     except UnreadableDocument:
         raise
     except _DAMAGE as exc:
@@ -108,39 +123,129 @@ def _plain_styles(data: bytes) -> bytes:
 _NOT_COMPUTED = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>")
 
 
-def _formulas(data: bytes, package: Package) -> Any:
-    """The workbook with formulas for values, if some were never computed: a second reading has its price."""
-    sheets = [name for name in package.names() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
-    if not any(_NOT_COMPUTED.search(package.read(name)) for name in sheets):
-        return None
+_MERGE = re.compile(rb'<(?:\w+:)?mergeCell\b[^>]*\bref="([A-Z]{1,3})(\d{1,7}):([A-Z]{1,3})(\d{1,7})"')
+_MERGES, _MERGES_AT_ONCE = 100_000, 100
+_MERGED_COLUMNS = 100
+
+
+class _Merge(NamedTuple):
+    """Cells that are one: rows from 1, columns from 0, both ends included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class _Part(NamedTuple):
+    """A sheet's part of the package: what openpyxl does not tell when it reads row by row."""
+
+    title: str
+    name: str
+    kind: str
+    uncomputed: bool = False
+    merges: tuple[_Merge, ...] = ()
+
+
+def _parts(package: Package) -> list[_Part]:
+    """Of all sheets, in order."""
+    main = next((part for kind, part in relationships(package, "").values() if kind == "officeDocument"), "")
+    root = package.xml_or_none(main)
+    sheets = child(root, "sheets") if root is not None else None
+    targets = relationships(package, main)
+    parts = []
+    for sheet in sheets if sheets is not None else ():
+        kind, name = targets.get(attribute(sheet, "id") or "", ("", ""))
+        title = sheet.get("name", "")
+        if kind == "worksheet" and name in package:
+            data = package.read(name)
+            merges = (_merge(*found.groups()) for found in itertools.islice(_MERGE.finditer(data), _MERGES))
+            parts.append(_Part(title, name, kind, bool(_NOT_COMPUTED.search(data)), tuple(sorted(merges))))
+        else:
+            parts.append(_Part(title, name, kind))
+    return parts
+
+
+def _merge(left: bytes, top: bytes, right: bytes, bottom: bytes) -> _Merge:
+    first = _column(left)
+    return _Merge(int(top), int(bottom), first, min(_column(right), first + _MERGED_COLUMNS - 1))
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number - 1
+
+
+def _loaded_or_none(data: bytes) -> Any:
+    """The workbook with formulas for values: a second reading has its price."""
     try:
         return _loaded(data, values=False)
     except _DAMAGE:
         return None
 
 
-def _written(workbook: Any, formulas: Any, package: Package, properties: dict[str, str], name: str) -> Document:
+def _written(
+    workbook: Any, formulas: Any, package: Package, parts: list[_Part], properties: dict[str, str], name: str
+) -> Document:
     writer = TextWriter()
     uncomputed = 0
+    merges = {part.title: part.merges for part in parts}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number, sheet in enumerate(workbook.worksheets, 1):
             writer.page(number)
             rows = _Rows(sheet, formulas.worksheets[number - 1] if formulas is not None else None)
-            write_sheet(sheet.title, rows, writer)
+            write_sheet(sheet.title, _merged(rows, merges.get(sheet.title, ())), writer)
             uncomputed += rows.uncomputed
+    charts = _write_chart_sheets(package, parts, len(workbook.worksheets) + 1, writer)
     for part in package.names():
-        root = package.xml_or_none(part) if part.startswith("xl/charts/chart") else None
+        root = package.xml_or_none(part) if part.startswith("xl/charts/chart") and part not in charts else None
         if root is not None:
             write_chart(root, writer)
         comments = package.xml_or_none(part) if part.startswith("xl/comments") else None
         for comment in descendants(comments, "comment") if comments is not None else ():
             text = "".join(run.text or "" for run in descendants(comment, "t"))
             writer.add("paragraph", f"Comment on {comment.get('ref', 'a cell')}: {text}" if text.strip() else "")
-    metadata: dict[str, Any] = {**properties, "sheets": [sheet.title for sheet in workbook.worksheets]}
+    metadata: dict[str, Any] = {**properties, "sheets": [part.title for part in parts]}
     title = metadata.pop("title", "") or stem(name)
     said = [f"{uncomputed} formulas were never computed, and stand as formulas; save it in a spreadsheet program."]
     return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata, warnings=said if uncomputed else ())
+
+
+def _write_chart_sheets(package: Package, parts: list[_Part], number: int, writer: TextWriter) -> set[str]:
+    """A page for each sheet that is a chart, the first one `number`; returns the parts of their charts."""
+    written: set[str] = set()
+    for page, sheet in enumerate((part for part in parts if part.kind == "chartsheet"), number):
+        drawings = [target for kind, target in relationships(package, sheet.name).values() if kind == "drawing"]
+        writer.page(page)
+        writer.add("heading", sheet.title, level=1)
+        for kind, target in itertools.chain(*(relationships(package, drawing).values() for drawing in drawings)):
+            root = package.xml_or_none(target) if kind == "chart" else None
+            if root is not None:
+                written.add(target)
+                write_chart(root, writer)
+    return written
+
+
+def _merged(rows: Iterable[list[str]], merges: tuple[_Merge, ...]) -> Iterator[list[str]]:
+    """The rows with the text of merged cells in all of them, where a row says more: a title stays alone."""
+    waiting, current = deque(merges), list[tuple[_Merge, str]]()
+    for number, row in enumerate(rows, 1):
+        while waiting and waiting[0].top <= number:
+            merge = waiting.popleft()
+            text = row[merge.left] if merge.top == number and merge.left < len(row) else ""
+            if text and len(current) < _MERGES_AT_ONCE:
+                current.append((merge, text))
+        current = [(merge, text) for merge, text in current if merge.bottom >= number]
+        own = {column for column, text in enumerate(row) if text}
+        for merge, text in current:
+            columns = range(merge.left, merge.right + 1)
+            if own.difference(columns):
+                row += [""] * (merge.right + 1 - len(row))
+                row[merge.left : merge.right + 1] = [text] * len(columns)
+        yield row
 
 
 class _Rows:
@@ -224,6 +329,8 @@ def shown(value: Any, number_format: str = "General") -> str:
             return f"{value * 100:.{len(percent[1] or '')}f}%"
         case int() | float() if _ZEROS.fullmatch(number_format) and value >= 0 and float(value).is_integer():
             return str(int(value)).zfill(len(number_format))
+        case int() | float() if (unit := _unit(number_format)) and abs(value) < 1e15:
+            return _with_unit(value, *unit)
         case float():
             return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.12g}"
         case datetime.datetime():
@@ -231,6 +338,31 @@ def shown(value: Any, number_format: str = "General") -> str:
         case datetime.timedelta():
             return _duration(value)
     return one_line(str(value)[:_CELL_CHARACTERS])
+
+
+_LITERAL = re.compile(r"""\[[^\]]*\]|"[^"]*"|\\.""")
+_PLACES = re.compile(r"[#0?][#0?,]*(?:\.([#0?]*))?")
+_UNIT = re.compile(r"""\[\$([^\]-]{1,5})(?:-[^\]]*)?\]|"\s*([^\W\d_]{1,5}\.?|[^\w\s])\s*"|([$€£¥])""")
+
+
+@lru_cache(maxsize=1000)
+def _unit(number_format: str) -> tuple[str, bool, int] | None:
+    """Of a format of money or of a measure: its sign, whether that comes first, and the decimal places."""
+    positive = number_format.partition(";")[0]
+    unit = _UNIT.search(positive)
+    places = _PLACES.search(_LITERAL.sub(lambda found: " " * len(found[0]), positive))
+    if unit is None or places is None:
+        return None
+    return next(filter(None, unit.groups())), unit.start() < places.start(), (places[1] or "").count("0")
+
+
+def _with_unit(value: float, unit: str, first: bool, places: int) -> str:
+    """With all its digits, and at least as many as are shown; without signs between thousands."""
+    digits = f"{abs(value):.12g}"
+    if "e" not in digits and len(digits.partition(".")[2]) < places:
+        digits = f"{abs(value):.{places}f}"
+    gap = " " if unit[0].isalpha() else ""
+    return f"{'-' if value < 0 else ''}" + (f"{unit}{gap}{digits}" if first else f"{digits} {unit}")
 
 
 def _duration(value: datetime.timedelta) -> str:

@@ -1,7 +1,7 @@
 """The child process that reads files, and the messages between it and its parent.
 
     parent -> child    ReadLimits, once; then a Request for each file
-    child -> parent    an empty Reply when it is ready; then a Reply for each Request
+    child -> parent    an empty Reply when it is ready; for each Request one for each file in its file, then its own
 
 Each message is a frame: its length in eight bytes, then MessagePack. The child is confined before it reads anything: a
 bound on its memory, an alarm, and no life longer than its parent's.
@@ -23,6 +23,7 @@ from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
 from indexing.readers.limits import ReadLimits, opened
+from indexing.readers.members import Watch, watch
 
 LENGTH = struct.Struct(">Q")
 
@@ -39,23 +40,31 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Read `data`, or the file at `path` (bytes, as file names are) when there is none: as documents, or as `shown`."""
+    """Read `data`, or the file at `path` (bytes, as file names are) when there is none: as documents, or as `shown`.
+
+    `crashed` are files in it that earlier processes died of, to be left out.
+    """
 
     name: str
     media_type: str | None
     path: bytes | None = None
     data: bytes | None = None
     shown: Shown | None = None
+    crashed: frozenset[str] = frozenset()
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The documents or pictures, or why there are none; of a file of many, the parts that were refused."""
+    """The documents or pictures, or why there are none; of a file of many, the parts that were refused.
+
+    `begun` names a file in it that is being read: the reply itself is still to come.
+    """
 
     documents: list[Document] = []
     refused: list[Refused] = []
     images: list[Image] = []
     reason: str = ""
     detail: str = ""
+    begun: str = ""
 
 
 def framed(message: ReadLimits | Request | Reply) -> bytes:
@@ -70,11 +79,18 @@ def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
     requests, replies = _private_pipes()
     limits = msgspec.msgpack.decode(_frame(requests) or b"", type=ReadLimits)
     _confine(limits)
+
+    def begun(part: str) -> None:
+        replies.write(framed(Reply(begun=part)))
+        replies.flush()
+
     replies.write(framed(Reply()))
     replies.flush()
     while (body := _frame(requests)) is not None:
         _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
-        reply = _framed_reply(answer, msgspec.msgpack.decode(body, type=Request), limits)
+        request = msgspec.msgpack.decode(body, type=Request)
+        watch.set(Watch(begun, request.crashed))
+        reply = _framed_reply(answer, request, limits)
         _set_alarm(0.0)
         replies.write(reply)
         replies.flush()

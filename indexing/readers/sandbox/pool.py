@@ -17,6 +17,8 @@ from indexing.readers.limits import ReadLimits
 from indexing.readers.sandbox.child import LENGTH, Reply, Request, Shown, framed
 
 _START_SECONDS = 60.0
+_MOST_CRASHES = 8
+"""Files in one file that processes may die of."""
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 
 
@@ -76,7 +78,11 @@ class ReaderPool:
 
 
 class _ReaderCrashed(UnreadableDocument):
-    """The process ended while it had the file."""
+    """The process ended while it had the file; `part` is the file in it that was being read, if there are such."""
+
+    def __init__(self, detail: str, part: str) -> None:
+        super().__init__("crashed", detail)
+        self.part = part
 
 
 class _ReaderProcess:
@@ -86,26 +92,39 @@ class _ReaderProcess:
         self._limits = limits
         self._command = command
         self._process: Process | None = None
+        self._begun = ""
+        """The file in the file that the process is reading."""
         self._ending: set[asyncio.Future[object]] = set()
 
     async def ask(self, request: Request) -> Reply:
         """One request, one reply. Raises UnreadableDocument.
 
         A process that served before may have died of something else, before or while it had the file: only a fresh
-        process's death is the file's fault.
+        process's death is the file's fault. Of a file in a file it is that one's: the others are read without it.
         """
         if self._process is not None:
             with contextlib.suppress(_ReaderCrashed):
                 return await self._ask_once(request)
-        return await self._ask_once(request)
+        while True:
+            try:
+                return await self._ask_once(request)
+            except _ReaderCrashed as crash:
+                if not crash.part or len(request.crashed) >= _MOST_CRASHES:
+                    raise
+                request = msgspec.structs.replace(request, crashed=request.crashed | {crash.part})
 
     async def _ask_once(self, request: Request) -> Reply:
         """Any failure, a cancellation too, ends the process: its pipes are out of step."""
+        self._begun = ""
         try:
             process = await self._started()
             try:
                 async with asyncio.timeout(self._limits.max_seconds):
-                    return await _exchange(process, framed(request))
+                    reply = await _exchange(process, framed(request))
+                    while reply.begun:
+                        self._begun = reply.begun
+                        reply = await _received(process)
+                    return reply
             except TimeoutError as exc:
                 raise UnreadableDocument(
                     "timeout", f"Reading it takes longer than the {self._limits.max_seconds:g} s allowed."
@@ -146,14 +165,20 @@ class _ReaderProcess:
         code = await process.wait() if process is not None else None
         self._kill()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        return _ReaderCrashed("crashed", f"The reader crashed on it ({cause}); the file may be damaged.")
+        return _ReaderCrashed(f"The reader crashed on it ({cause}); the file may be damaged.", self._begun)
 
 
 async def _exchange(process: Process, message: bytes) -> Reply:
     """Send a message and wait for its reply."""
-    if process.stdin is None or process.stdout is None:
+    if process.stdin is None:
         raise ConnectionError("the reader process has no pipes")
     process.stdin.write(message)
     await process.stdin.drain()
+    return await _received(process)
+
+
+async def _received(process: Process) -> Reply:
+    if process.stdout is None:
+        raise ConnectionError("the reader process has no pipes")
     (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
     return msgspec.msgpack.decode(await process.stdout.readexactly(length), type=Reply)

@@ -37,6 +37,16 @@ def test_directories_are_walked_sorted_without_hidden_and_built_things(tmp_path:
     assert found.problems == ()
 
 
+def test_snapshots_are_no_documents(tmp_path: Path) -> None:
+    """They hold documents of an index, and would be read as archives of them."""
+    make(tmp_path, "docs/a.md", "docs/default-1.snapshot.zip")
+    found = discover(["docs"], tmp_path)
+    assert names(found) == ["a.md"]
+    ((source, error),) = found.problems
+    assert (source.name, error.reason) == ("default-1.snapshot.zip", "unsupported")
+    assert "winnow snapshot restore" in error.detail
+
+
 def test_a_file_given_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
     """Hidden ones too; its name is the file's name."""
     make(tmp_path, "deep/.notes")

@@ -309,6 +309,13 @@ def test_the_files_of_an_archive_are_documents(mode: str) -> None:
     }
 
 
+def test_a_snapshot_is_no_archive() -> None:
+    """Whatever it is called: it holds the documents of an index."""
+    snapshot = zipped({"documents/000000.jsonl": "{}", "sources.jsonl": "", "snapshot.json": "{}"})
+    assert reason(snapshot, "default.snapshot.zip") == "unsupported"
+    assert reason(snapshot, "download") == "unsupported"
+
+
 def test_a_container_without_its_name() -> None:
     """The contents tell what a nameless file or one with a wrong name is."""
     for name, data in SAMPLES.items():

@@ -3,10 +3,12 @@
 import base64
 import datetime
 import io
+import struct
 import zipfile
 import zlib
 
 import openpyxl
+import openpyxl.chart
 import pptx
 import pptx.chart.data
 import pptx.enum.chart
@@ -337,20 +339,63 @@ def test_word_parts_beside_the_body() -> None:
         (0.25, "0%", "25%"),
         (0.1234, "0.0%", "12.3%"),
         (1.5, "General", "1.5"),
-        (1234.5, '#,##0.00 "EUR"', "1234.5"),
+        (1234.5, '#,##0.00 "EUR"', "1234.50 EUR"),
+        (1234.5678, '"$"#,##0.00', "$1234.5678"),
+        (-3, "[$€-407] #,##0.00;[Red]-[$€-407] #,##0.00", "-€3.00"),
+        (3, "#,##0.00\\ [$CHF-807]", "3.00 CHF"),
+        (12, '_("£"* #,##0_)', "£12"),
+        (7.25, '0.0 "kg"', "7.25 kg"),
+        (1234.5, "#,##0.00", "1234.5"),
+        (5, '"Total: "0', "5"),
         (datetime.timedelta(hours=26, minutes=30), "[hh]:mm:ss", "26:30:00"),
         (True, "General", "TRUE"),
         (10**18, "0", "1000000000000000000"),
     ],
 )
 def test_cells_are_read_as_they_are_shown(value: object, number_format: str, text: str) -> None:
-    """Leading zeros, shares and durations; of other numbers all digits."""
+    """Leading zeros, shares, durations, money and measures; all digits that a number has."""
     book = openpyxl.Workbook()
     book.active["A1"] = value
     book.active["A1"].number_format = number_format
     file = io.BytesIO()
     book.save(file)
     assert texts(read_one(file.getvalue(), "a.xlsx"))[-1] == text
+
+
+def test_merged_cells_stand_in_each_of_their_rows() -> None:
+    """Down and across, but a title over a table alone; empty rows stay empty."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (["Sales 2025"], ["Region", "2024", None, "Sum"], ["North", 1, 2, 3], [None, 4, 5, 9], [], ["End", 0]):
+        sheet.append(row)
+    for cells in ("A1:D1", "B2:C2", "A3:A5", "F2:XFD9"):
+        sheet.merge_cells(cells)
+    file = io.BytesIO()
+    book.save(file)
+    assert texts(read_one(file.getvalue(), "a.xlsx")) == [
+        "Sheet",
+        "Sales 2025",
+        "Region | 2024 | 2024 | Sum",
+        "North | 1 | 2 | 3",
+        "North | 4 | 5 | 9",
+        "End | 0",
+    ]
+
+
+def test_a_chart_may_be_a_sheet_of_its_own() -> None:
+    """It is a page with its name as heading, after the others, and its text is there once."""
+    book = openpyxl.Workbook()
+    book.active.append(["kg", 7])
+    chart = openpyxl.chart.BarChart()
+    chart.title = "Sales in May"
+    chart.add_data(openpyxl.chart.Reference(book.active, min_col=2, min_row=1))
+    book.create_chartsheet("Curves").add_chart(chart)
+    file = io.BytesIO()
+    book.save(file)
+    document = read_one(file.getvalue(), "a.xlsx")
+    assert texts(document) == ["Sheet", "kg | 7", "Curves", "Sales in May"]
+    assert [page.number for page in document.pages] == [1, 2]
+    assert document.metadata["sheets"] == ["Sheet", "Curves"]
 
 
 def test_formulas_that_were_never_computed_are_said() -> None:
@@ -384,7 +429,11 @@ OLD_WORKBOOK = zlib.decompress(
 
 
 def test_sheets_of_other_programs() -> None:
-    """Excel 97 and OpenDocument: a page and a heading per sheet, a row per line."""
+    """Excel 97, binary Excel and OpenDocument: a page and a heading per sheet, a row per line."""
+    for name in ("parts.xlsb", "download"):
+        document = read_one(xlsb(("Bolt M8", 0.35), ("Größe", 12)), name)
+        assert texts(document) == ["Parts", "Bolt M8 | 0.35", "Größe | 12"]
+        assert document.metadata == {"sheets": ["Parts"]}
     document = read_one(OLD_WORKBOOK, "parts.xls")
     assert texts(document) == ["Parts", "Part | Price", "Bolt M8 | 0.35", "Größe | 12"]
     assert (document.pages[0].number, document.metadata) == (1, {"sheets": ["Parts"]})
@@ -395,6 +444,37 @@ def test_sheets_of_other_programs() -> None:
     )
     assert texts(read_one(ods(cells), "parts.ods")) == ["Parts", "Bolt | 0.35", "Nut | 2"]
     assert texts(read_one(ods(cells), "download")) == ["Parts", "Bolt | 0.35", "Nut | 2"]
+
+
+def xlsb(*rows: tuple[str, float]) -> bytes:
+    """A binary workbook of one sheet (MS-XLSB): records of a number, a length and their bytes."""
+
+    def record(number: int, data: bytes = b"") -> bytes:
+        head = bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
+        return head + bytes([len(data)]) + data
+
+    def wide(text: str) -> bytes:
+        return struct.pack("<I", len(text)) + text.encode("utf-16-le")
+
+    sheet = record(156, struct.pack("<II", 0, 1) + wide("rId1") + wide("Parts"))
+    book = record(131) + record(143) + sheet + record(144) + record(132)
+    cells = b"".join(
+        record(0, struct.pack("<IIHHBI", number, 0, 300, 0, 0, 0))
+        + record(6, struct.pack("<II", 0, 0) + wide(name))
+        + record(5, struct.pack("<IId", 1, 0, value))
+        for number, (name, value) in enumerate(rows)
+    )
+    size = record(148, struct.pack("<IIII", 0, len(rows) - 1, 0, 1))
+    relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet"
+    return zipped(
+        {
+            "[Content_Types].xml": "<Types/>",
+            "xl/workbook.bin": book,
+            "xl/_rels/workbook.bin.rels": f'<Relationships><Relationship Id="rId1" Type="{relation}" '
+            'Target="worksheets/sheet1.bin"/></Relationships>',
+            "xl/worksheets/sheet1.bin": record(129) + size + record(145) + cells + record(146) + record(130),
+        }
+    )
 
 
 def ods(rows: str) -> bytes:

@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits
 from indexing.readers.sandbox.pool import ReaderPool
-from tests.unit.indexing.readers.making import pdf, workbook
+from tests.unit.indexing.readers.making import pdf, workbook, zipped
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parents[5]
@@ -51,6 +52,19 @@ async def test_files_and_bytes_are_read(tmp_path: Path) -> None:
     assert from_file == from_bytes
     assert from_file.text == "S\n\na | b\n1 | 2"
     assert from_file.blocks[1].header
+
+
+async def test_a_crash_in_an_archive_loses_one_member() -> None:
+    """The reader is started again without it, also for an archive in the archive; after many it gives up."""
+    inner = zipped({"crash.txt": "x", "b.txt": "Beta."})
+    archive = zipped({"a.txt": "Alpha.", "crash.txt": "x", "inner.zip": inner, "c.txt": "Gamma."})
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        parts = await pool.read(archive, "all.zip")
+        assert [part.text for part in parts if isinstance(part, Document)] == ["Alpha.", "Beta.", "Gamma."]
+        refused = [(part.part, part.reason) for part in parts if isinstance(part, Refused)]
+        assert refused == [("/crash.txt", "crashed"), ("/inner.zip/crash.txt", "crashed")]
+        many = zipped({f"{number}/crash.txt": "x" for number in range(9)})
+        assert (await refusal(pool, many, "many.zip")).reason == "crashed"
 
 
 async def test_large_documents_pass_the_pipes() -> None:
