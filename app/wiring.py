@@ -603,7 +603,10 @@ def open_store(settings: Settings, index_home: Path | None = None) -> VectorStor
     home = index_home or settings.index.home
     ensure_home(home)
     return EmbeddedStore(
-        ensure_directory(home / "index"), disk=disk_guard(settings, home), declared=settings.index.filter_fields
+        ensure_directory(home / "index"),
+        disk=disk_guard(settings, home),
+        declared=settings.index.filter_fields,
+        settings=settings.store,
     )
 
 

@@ -20,9 +20,9 @@ import qdrant_edge as edge
 from indexing.documents import EVERYTHING, Audience, Candidate, Passage, document_key, from_payload
 from indexing.errors import CollectionDamaged, DiskFull
 from indexing.filters import DateRange, Filter, NumberRange, OfDocuments
+from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionSpec,
-    Distance,
     Point,
     Retrieval,
     Retrieved,
@@ -146,10 +146,10 @@ class EdgeShard:
         """Ids of the points that were written or deleted, while somebody wants to know."""
 
     @classmethod
-    def create(cls, directory: Path, spec: CollectionSpec) -> EdgeShard:
+    def create(cls, directory: Path, spec: CollectionSpec, settings: StoreSettings) -> EdgeShard:
         directory.mkdir(parents=True)
         with engine_errors(directory, spec.lineage):
-            shard = cls(edge.EdgeShard.create(str(directory), _config(spec.dimension, spec.distance)), directory, spec)
+            shard = cls(edge.EdgeShard.create(str(directory), _config(spec, settings)), directory, spec)
             with shard._writing():
                 shard._index(BUILT_IN_INDEXES)
             return shard
@@ -181,7 +181,7 @@ class EdgeShard:
                 with self._writing(), self._changing(stale):
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
 
-    def retrieve(self, retrieval: Retrieval, audience: Audience) -> Retrieved:
+    def retrieve(self, retrieval: Retrieval, audience: Audience, settings: StoreSettings) -> Retrieved:
         """Ids and scores of both sides in one batch, then each payload once: reading one costs more than the search."""
         sides = _sides(retrieval)
         if not sides:
@@ -189,6 +189,7 @@ class EdgeShard:
         condition, corpus = _filter(restricted(retrieval.filter, audience)), _filter(restricted(None, audience))
         # Else what other tenants write would move the scores of this one.
         params = {} if corpus is None else {SPARSE: edge.SearchParams(idf=edge.IdfParams(corpus))}
+        params[DENSE] = _dense_params(settings)
         requests = [
             edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition, params=params.get(side))
             for side, query in sides.items()
@@ -382,11 +383,32 @@ class EdgeShard:
         return records, None if following is None else str(following)
 
 
-def _config(dimension: int, distance: Distance) -> edge.EdgeConfig:
+def _config(spec: CollectionSpec, settings: StoreSettings) -> edge.EdgeConfig:
+    memory = edge.Memory.Cold if settings.vectors_on_disk else None
+    dense = edge.EdgeVectorParams(size=spec.dimension, distance=_DISTANCES[spec.distance], memory=memory)
     return edge.EdgeConfig(
-        vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=_DISTANCES[distance])},
+        vectors={DENSE: dense},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        quantization_config=_quantization(settings),
     )
+
+
+def _quantization(settings: StoreSettings) -> edge.QuantizationConfigType | None:
+    memory = edge.Memory.Pinned if settings.quantized_in_ram else edge.Memory.Cached
+    match settings.quantization:
+        case "scalar":
+            return edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, quantile=0.99, memory=memory)
+        case "binary":
+            return edge.BinaryQuantizationConfig(memory=memory)
+        case "turbo":
+            return edge.TurboQuantQuantizationConfig(memory=memory)
+    return None
+
+
+def _dense_params(settings: StoreSettings) -> edge.SearchParams:
+    """What quantized vectors found is scored again by the whole ones; without such vectors it says nothing."""
+    oversampling = settings.oversampling if settings.rescore else None
+    return edge.SearchParams(quantization=edge.QuantizationSearchParams(False, settings.rescore, oversampling))
 
 
 def _row(point: Point, payload: dict[str, Any]) -> edge.Point:

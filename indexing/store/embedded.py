@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from indexing.disk import DiskGuard, disk_error
 from indexing.documents import Audience, Passage
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable, WinnowError
+from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionInfo,
     CollectionSpec,
@@ -85,13 +86,16 @@ class EmbeddedStore:
         optimize_from: int = OPTIMIZE_FROM,
         disk: DiskGuard | None = None,
         declared: Iterable[str] = (),
+        settings: StoreSettings | None = None,
     ) -> None:
         """Blocks up to `wait` seconds while another process holds `root`, then raises IndexBusy.
 
         Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve. The metadata fields
-        `declared` are indexed from the first value on, the others when a filter first asks for them.
+        `declared` are indexed from the first value on, the others when a filter first asks for them. Of `settings`
+        count those of quantized vectors and `vectors_on_disk`, for generations that are created from now on.
         """
         self._disk = disk or DiskGuard(root, 0)
+        self._settings = settings or StoreSettings()
         self._declared = declared_paths(declared)
         self._indexing: set[str] = set()
         root.mkdir(parents=True, exist_ok=True)
@@ -148,7 +152,7 @@ class EmbeddedStore:
 
     async def retrieve(self, name: str, retrieval: Retrieval, audience: Audience) -> Retrieved:
         def work(shard: EdgeShard) -> tuple[Retrieved, dict[str, IndexKind]]:
-            retrieved = shard.retrieve(retrieval, audience)
+            retrieved = shard.retrieve(retrieval, audience, self._settings)
             return retrieved, shard.missing_indexes(retrieval.filter, audience, retrieved)
 
         retrieved, missing = await self._read(name, work)
@@ -205,7 +209,7 @@ class EmbeddedStore:
                 raise self._damaged[name].error()
             if name not in self._entries:
                 self._files.begin(name)
-                generation = Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
+                generation = self._new_generation(name, spec)
                 entry = _Entry(self._files, name, spec, generation, live=True)
                 entry.save()
                 self._entries[name] = entry
@@ -223,6 +227,9 @@ class EmbeddedStore:
 
         self._with_shard_alone(name, work)
         self._optimize_if_grown(name, len(points))
+
+    def _new_generation(self, name: str, spec: CollectionSpec) -> Generation:
+        return Generation.create(self._files.path(name) / new_generation(), spec, self._disk, self._settings)
 
     def _create_indexes(self, name: str, missing: dict[str, IndexKind]) -> None:
         """For the next searches with the same filter; this one has read every payload."""
@@ -268,7 +275,7 @@ class EmbeddedStore:
         delete()
 
     def _begin_rebuild(self, name: str, spec: CollectionSpec) -> str:
-        fresh = Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
+        fresh = self._new_generation(name, spec)
         key = generation_name(name, fresh.id)
         with self._table:
             unfinished = [self._entries.pop(other) for other in self._family(name) if other != name]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from indexing.disk import MB, DiskGuard
 from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
+from indexing.settings import StoreSettings
 from indexing.store.base import CollectionSpec
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.seal import inspect
@@ -61,9 +62,9 @@ class Generation:
         self._optimizer: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def create(cls, directory: Path, spec: CollectionSpec, disk: DiskGuard) -> "Generation":
+    def create(cls, directory: Path, spec: CollectionSpec, disk: DiskGuard, settings: StoreSettings) -> "Generation":
         disk.check(NEW_SHARD_BYTES)
-        return cls(directory, spec, disk, EdgeShard.create(directory, spec))
+        return cls(directory, spec, disk, EdgeShard.create(directory, spec, settings))
 
     @property
     def id(self) -> str:

@@ -17,6 +17,7 @@ from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING
 from indexing.errors import CollectionNotFound, DiskFull, IndexBusy
 from indexing.filters import parse_filter
+from indexing.settings import StoreSettings
 from indexing.store.base import CollectionSpec, Point, Retrieval, SparseVector
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXES
@@ -416,3 +417,26 @@ async def test_indexes_are_limited_in_number(tmp_path: Path) -> None:
         await until_indexed(store)
     await store.close()
     assert len(indexes(tmp_path)) == MAX_INDEXES
+
+
+@pytest.mark.slow
+async def test_quantized_vectors_find_the_nearest(tmp_path: Path) -> None:
+    """A new collection has them after its first graph; scores are those of the whole vectors."""
+    settings = StoreSettings(quantization="scalar", vectors_on_disk=True)
+    store = EmbeddedStore(tmp_path, optimize_from=1000, settings=settings)
+    random = np.random.default_rng(3)
+    rows = random.standard_normal((40, 384))[np.arange(8000) % 40] + random.standard_normal((8000, 384))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)  # 12 MB: more than Edge leaves plain
+    await store.create("docs", CollectionSpec(dimension=384, embedder="model-a"))
+    await store.upsert("docs", [point(f"d{i}", dense=row) for i, row in enumerate(rows)])
+    await store.optimize("docs")
+    assert await asyncio.to_thread(lambda: list(tmp_path.rglob("quantized.data")))
+    hits = 0
+    for row in rows[:50]:
+        cosines = rows @ row
+        found = (await store.retrieve("docs", Retrieval(dense=row, limit=10), EVERYTHING)).dense
+        numbers = [int(candidate.passage.document_id[1:]) for candidate in found]
+        assert np.allclose([candidate.score for candidate in found], cosines[numbers], atol=1e-5)
+        hits += len({*numbers} & {*np.argsort(-cosines)[:10].tolist()})
+    assert hits >= 450
+    await store.close()
