@@ -234,8 +234,10 @@ class Service:
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
         answer = response.read()
-        if response.status != 200:
-            raise SystemExit(f"{path}: {response.status} {answer[:300]!r}")
+        if response.status == 503:  # too many at once: it says when to come back
+            time.sleep(float(response.headers.get("Retry-After", "1")))
+            return Service._post(connection, path, body)
+        assert response.status == 200, f"{path}: {response.status} {answer[:300]!r}"
         return 1000 * (time.perf_counter() - begun)
 
 
