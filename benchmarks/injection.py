@@ -7,6 +7,8 @@ The attacks are those of `tests/attacks/injections.py`, at the end of an unrelat
 
 always   whatever it reads in a passage it obeys: what is left are the flags, and the cap of those who are flagged
 tokens   when a control token reaches it whole, or in letters that look like it: what a tokenizer takes for a new turn
+against  whatever it reads, and it takes the passages beside it in the same prompt for worthless: what a shared prompt
+         costs, as nDCG@10 of the whole order
 
 Peers put passages into prompts as they are. "ours, uncapped" has our prompts, but believes the grades of all.
 """
@@ -32,6 +34,7 @@ from benchmarks.rerank_opinion import NONE, TOP, Opinion, Reader, Seen
 from benchmarks.rerank_ours import Recipe, rank_by
 from benchmarks.rerank_peers import PEERS, TIMEOUT_S, Ports, Schedule
 from benchmarks.rerank_product import BY_JUDGE, BY_LABELS, FENCE, PortsReader
+from benchmarks.rerank_runs import ndcg_of
 from benchmarks.rerank_server import INSTANT, SimulatedServer
 from tests.attacks.injections import ATTACKS, Attack
 
@@ -39,7 +42,7 @@ QUERY = "How long do parcels take to Norway?"
 PASSAGES = 40
 ATTACKER = "attacker"
 
-Faith = Literal["never", "always", "tokens"]
+Faith = Literal["never", "always", "tokens", "against"]
 FAITHS: Sequence[Faith] = ("always", "tokens")
 
 TOWNS = ("Oslo", "Bergen", "Tromso", "Molde", "Hamar", "Skien", "Narvik", "Larvik", "Horten", "Moss")
@@ -80,6 +83,8 @@ SCHEDULES: Mapping[str, Schedule] = {
 
 GRADED = "ours: graded, labels"
 COMPARED = ("rankgpt", "ours, uncapped, labels", GRADED)
+IN_COMPANY = ("rankgpt", GRADED, "ours: graded, judge", "ours: auto, labels", "ours: decide")
+"""Alone in a prompt, some beside each other, and all."""
 
 
 class Fooled(SimulatedJudge):
@@ -92,16 +97,20 @@ class Fooled(SimulatedJudge):
 
     def _seen(self, prompt: Conversation) -> list[Seen]:
         whole = any(break_up(turn.content) != turn.content for turn in prompt)
-        self._fooled.obeys = self._faith == "always" or (self._faith == "tokens" and whole)
-        return super()._seen(prompt)
+        seen = super()._seen(prompt)
+        self._fooled.obeys = self._faith in ("always", "against") or (self._faith == "tokens" and whole)
+        self._fooled.despises = self._faith == "against" and any(one.id == ATTACKER for one in seen)
+        return seen
 
 
 class _FooledOpinion(Opinion):
-    obeys = False
+    obeys = despises = False
 
     def believed(self, seen: Seen, way: str) -> float:
-        """Above the best grade for the attacker, when it is obeyed."""
-        return TOP + 1 if self.obeys and seen.id == ATTACKER else super().believed(seen, way)
+        """Above the best grade for the attacker, when it is obeyed, and nothing for those that it speaks against."""
+        if self.obeys and seen.id == ATTACKER:
+            return TOP + 1
+        return 0.0 if self.despises else super().believed(seen, way)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +126,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every attack that wins a place in our graded pass")
     args = parser.parse_args()
     found = {name: asyncio.run(outcomes(schedule)) for name, schedule in SCHEDULES.items()}
-    print(by_schedule(found), by_technique(found), sep="\n\n")
+    print(by_schedule(found), by_technique(found), asyncio.run(by_company()), sep="\n\n")
     if args.all:
         rising = [one for one in found[GRADED] if one.won["always"] > 0]
         print("", *(f"{one.won['always']:3} {one.attack.technique}: {one.attack.text!r}" for one in rising), sep="\n")
@@ -154,6 +163,25 @@ _BREAD = "Our bakery sells bread and cakes of many kinds, all of them made by ha
 
 async def _place(schedule: Schedule, task: Task, faith: Faith) -> int:
     return list(await schedule(Fooled(task, faith), task)).index(ATTACKER)
+
+
+async def by_company() -> str:
+    """nDCG@10 without an attack, and the mean and the worst where the attacker speaks against those beside it."""
+    heads = ("schedule", "nDCG@10 without an attack", "under attack, mean", "worst")
+    rows = []
+    for name in IN_COMPANY:
+        honest, *attacked = [
+            await _ndcg(SCHEDULES[name], attack, faith)
+            for attack, faith in (("", "never"), *((one.text, "against") for one in ATTACKS))
+        ]
+        rows.append([name, f"{honest:.3f}", f"{statistics.fmean(attacked):.3f}", f"{min(attacked):.3f}"])
+    retrieval = ndcg_of([task := task_with("")], [[one.passage.id for one in task.candidates]])[0]
+    return _table([heads, ["---"] * len(heads), *rows, ["order of retrieval", f"{retrieval:.3f}", "", ""]])
+
+
+async def _ndcg(schedule: Schedule, attack: str, faith: Faith) -> float:
+    task = task_with(attack)
+    return ndcg_of([task], [await schedule(Fooled(task, faith), task)])[0]
 
 
 def by_schedule(found: Mapping[str, Sequence[Outcome]]) -> str:

@@ -46,6 +46,15 @@ def interleave(ranked: Sequence[Item], most: int = MAX_BLOCK) -> list[list[Item]
     return [[block[at // 2] if at % 2 == 0 else block[-1 - at // 2] for at in range(len(block))] for block in blocks]
 
 
+def _blocks(passages: Sequence[Ranked], size: int) -> list[list[Ranked]]:
+    """Passages that are shown side by side. Those that seem to hold instructions stand apart from the others, against
+    whom a model could be told to turn; blocks without one are as they would be.
+    """
+    blocks = interleave(passages, size)
+    flagged = interleave([one for block in blocks for one in block if one.flags], size)
+    return [*filter(None, ([one for one in block if not one.flags] for block in blocks)), *flagged]
+
+
 def windows(n: int, size: int = 20, step: int = 10) -> list[tuple[int, int]]:
     """RankGPT's schedule over n candidates: half-open [start, end) from the back to the front (2304.09542).
 
@@ -58,6 +67,10 @@ def windows(n: int, size: int = 20, step: int = 10) -> list[tuple[int, int]]:
 SCORER_BLOCK = 25
 """Passages in one request to a label scorer: few enough that some are done when time runs out. A server that batches
 works on all requests at once, so that small ones cost it nothing."""
+
+FIRST_BLOCK = 8
+"""Passages in the first of these requests where another grader could take over: what is read of a request shows only
+when all of it is, and a slow server should have said something by then."""
 
 RERANKER_BLOCK = 100
 """Texts in one request to a reranker: as many as Cohere bills as one search."""
@@ -81,6 +94,9 @@ class ModelCalls:
     A call that fails is recorded too, and leaves its passages ungraded; nothing is retried. `most` is the size of a
     judge's blocks (less for long passages).
     """
+
+    hurries = False
+    """Whether another grader takes over if nothing is read before long."""
 
     def __init__(self, grader: Grader, cache: ScoreCache, query: str, fence: str, most: int, tenant: str = "") -> None:
         self._grader, self._cache = grader, cache
@@ -108,7 +124,7 @@ class ModelCalls:
             tokens = sum(tokens_of(passage.text) for passage in passages)
             size = max(1, min(self._most, JUDGE_TOKENS * len(passages) // max(tokens, 1)))
             async with asyncio.TaskGroup() as group:
-                for block in interleave(passages, size):
+                for block in _blocks(passages, size):
                     group.create_task(self._judge(block, scoreboard))
 
     async def examine(self, topics: Sequence[Topic], fence: str, stats: CallStats) -> dict[Topic, TopicReading]:
@@ -185,7 +201,7 @@ class ModelCalls:
         fitting = DECIDER_TOKENS * len(passages) // max(tokens, 1)
         size = max(1, min(DECIDER_BLOCK, fitting)) if self._grader.reads_together else 1
         async with asyncio.TaskGroup() as group:
-            for block in interleave(passages, size):
+            for block in _blocks(passages, size):
                 group.create_task(decide(block))
 
     async def _examine(self, topic: Topic, fence: str, stats: CallStats) -> TopicReading | None:
@@ -231,8 +247,9 @@ class ModelCalls:
         scoreboard.stats.cache_hits += len(cached) - cached.count(None)
         missing = [index for index, reply in enumerate(cached) if reply is None]
         first, rest = [index for index in missing if not ids[index]], [index for index in missing if ids[index]]
-        blocks = [rest[start : start + SCORER_BLOCK] for start in range(0, len(rest), SCORER_BLOCK)] or [[]]
-        blocks[0] = first + blocks[0]
+        size = FIRST_BLOCK if self.hurries else SCORER_BLOCK
+        blocks = [first + rest[:size]]
+        blocks += [rest[start : start + SCORER_BLOCK] for start in range(size, len(rest), SCORER_BLOCK)]
         async with asyncio.TaskGroup() as group:
             for block in filter(None, blocks):
                 group.create_task(score(block))

@@ -114,6 +114,7 @@ class Reranker:
         if not task.candidates:
             return Ranking(order=())
         run = (WindowedRun if task.strategy == "listwise" else GradedRun)(self, task, grader)
+        run.calls.hurries = failover_deadline is not None
         if run.examined:
             run.believe()
         work = asyncio.ensure_future(run.work(deadline))
