@@ -130,29 +130,39 @@ class BackendUse(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: tuple[Fallback, ...] = ()
 
 
+def known_sum(one: int | None, other: int | None) -> int | None:
+    """None where either is unknown."""
+    return None if one is None or other is None else one + other
+
+
 class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of model calls. `cached` is a part of `input`; `thinking` is beside `output`, and billed like it."""
+    """Tokens of model calls. `cached` is a part of `input`, None where the server does not tell; `thinking` is beside
+    `output`, and billed like it.
+    """
 
     input: int = 0
-    cached: int = 0
+    cached: int | None = 0
     output: int = 0
     thinking: int = 0
 
     def __add__(self, other: "TokenCount") -> "TokenCount":
         return TokenCount(
             input=self.input + other.input,
-            cached=self.cached + other.cached,
+            cached=known_sum(self.cached, other.cached),
             output=self.output + other.output,
             thinking=self.thinking + other.thinking,
         )
 
 
 class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Model calls of one stage. `output_tokens` are all that is billed as such: the thinking ones too."""
+    """Model calls of one stage. `output_tokens` are all that is billed as such: the thinking ones too.
+
+    `cached_tokens` is None where the server of any of them does not tell.
+    """
 
     requests: int = 0
     input_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int | None = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
 
@@ -160,7 +170,7 @@ class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
         return StageUsage(
             requests=self.requests + other.requests,
             input_tokens=self.input_tokens + other.input_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cached_tokens=known_sum(self.cached_tokens, other.cached_tokens),
             output_tokens=self.output_tokens + other.output_tokens,
             cost_usd=self.cost_usd + other.cost_usd,
         )
@@ -171,7 +181,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     requests: int = 0
     input_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int | None = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
     by_stage: Mapping[str, StageUsage] = {}

@@ -4,8 +4,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 from app.accounting.budgets import Budgets, Reservation, in_usd
 from app.accounting.ledger import CallRecord, Ledger
 from app.accounting.prices import Price, Prices
@@ -155,7 +153,7 @@ class LedgerCharge:
             outcome=outcome,
             requests=requests,
             input=used.input,
-            cached=used.cached,
+            cached=used.cached or 0,
             output=used.output,
             thinking=used.thinking,
             estimated=estimated,
@@ -170,8 +168,17 @@ class LedgerCharge:
 
 def _plausible(tokens: TokenCount) -> TokenCount:
     """Whatever the server said, counts that can be added up."""
-    counts = {field: min(max(count, 0), _MAX_TOKENS) for field, count in msgspec.structs.asdict(tokens).items()}
-    return TokenCount(**{**counts, "cached": min(counts["cached"], counts["input"])})
+
+    def plausible(count: int) -> int:
+        return min(max(count, 0), _MAX_TOKENS)
+
+    read = plausible(tokens.input)
+    return TokenCount(
+        input=read,
+        cached=None if tokens.cached is None else min(plausible(tokens.cached), read),
+        output=plausible(tokens.output),
+        thinking=plausible(tokens.thinking),
+    )
 
 
 def _ms(seconds: float) -> float:

@@ -34,7 +34,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 
     def pico(self, tokens: TokenCount) -> int:
         """The cost of these tokens in picodollars."""
-        cached = min(tokens.cached, tokens.input)
+        cached = min(tokens.cached or 0, tokens.input)
         millionths = (
             (tokens.input - cached) * self.input
             + cached * self.cached

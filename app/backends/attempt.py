@@ -253,10 +253,11 @@ class Attempt:
         self._span.set(
             {
                 "gen_ai.usage.input_tokens": used.input,
-                "gen_ai.usage.cache_read.input_tokens": used.cached,
                 "gen_ai.usage.output_tokens": used.output + used.thinking,
             }
         )
+        if used.cached is not None:
+            self._span.set({"gen_ai.usage.cache_read.input_tokens": used.cached})
         if outcome.first_token_s is not None:
             self._span.set({"gen_ai.response.time_to_first_chunk": outcome.first_token_s})
         self._span.set_texts(self._texts)

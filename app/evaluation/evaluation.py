@@ -12,7 +12,7 @@ import numpy as np
 from app.answering import prompts as prompting
 from app.answering.verification import model_check as check_prompts
 from app.backends.router import EXTRACTIVE, NONE
-from app.domain import ANONYMOUS, BackendUse, Query, Question, total_usage
+from app.domain import ANONYMOUS, BackendUse, Query, Question, known_sum, total_usage
 from app.errors import InvalidRequest, MissingCapability, WinnowError
 from app.evaluation.data import DataSet, EvalQuestion, Grades, digest_of, sample
 from app.evaluation.metrics import figure, gain, gate
@@ -270,7 +270,7 @@ def _report(
         },
         requests=sum(outcome.usage.requests for outcome in good),
         input_tokens=sum(outcome.usage.input_tokens for outcome in good),
-        cached_tokens=sum(outcome.usage.cached_tokens for outcome in good),
+        cached_tokens=_known_sum(outcome.usage.cached_tokens for outcome in good),
         output_tokens=sum(outcome.usage.output_tokens for outcome in good),
         cost_usd=usd,
         usd_per_1000=1000 * usd / max(len(good), 1),
@@ -286,6 +286,13 @@ def limit_of(fates: Mapping[Fate, int]) -> Literal["recall", "ranking"] | None:
     if not not_found + behind:
         return None
     return "recall" if not_found > behind else "ranking"
+
+
+def _known_sum(counts: Iterable[int | None]) -> int | None:
+    total: int | None = 0
+    for count in counts:
+        total = known_sum(total, count)
+    return total
 
 
 def _latency(times: Sequence[float]) -> dict[str, float]:

@@ -82,7 +82,8 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     """The results of one backend.
 
     `measures` by name, and `gains` over the baseline. `latency_ms` holds "p50" and "p95" of each stage. Sums are over
-    `questions`, including the unanswerable ones but not those that failed. `answered_by` counts who wrote the answers.
+    `questions`, including the unanswerable ones but not those that failed; `cached_tokens` is None where a server does
+    not tell. `answered_by` counts who wrote the answers.
 
     `gate` is None where no unanswerable question was asked.
 
@@ -99,7 +100,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: Mapping[str, Mapping[str, float]]
     requests: int
     input_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
     output_tokens: int
     cost_usd: float
     usd_per_1000: float

@@ -80,7 +80,12 @@ def _cost_rows(report: Report) -> list[Row]:
         _row(report, "$ per 1,000 questions", lambda one: f"{one.usd_per_1000:,.4f}"),
         _row(report, "requests", lambda one: f"{one.requests:,}"),
         _row(report, "tokens in", lambda one: f"{one.input_tokens:,}"),
-        _row(report, "  of them cached", lambda one: f"{one.cached_tokens:,}", detail=True),
+        _row(
+            report,
+            "  of them cached",
+            lambda one: "-" if one.cached_tokens is None else f"{one.cached_tokens:,}",
+            detail=True,
+        ),
         _row(report, "tokens out", lambda one: f"{one.output_tokens:,}"),
         _row(report, "questions", lambda one: f"{one.questions:,}"),
         _row(report, "failed", lambda one: f"{sum(one.failed.values()):,}"),

@@ -180,9 +180,10 @@ class Metrics:
         self._call_time.observe(backend, model, seconds=call.latency_ms / 1000)
         if call.first_token_ms is not None:
             self._first_token.observe(backend, model, seconds=call.first_token_ms / 1000)
+        cached = tokens.cached or 0
         classes = {
-            "input": tokens.input - tokens.cached,
-            "cached": tokens.cached,
+            "input": tokens.input - cached,
+            "cached": cached,
             "output": tokens.output,
             "thinking": tokens.thinking,
         }

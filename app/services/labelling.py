@@ -267,10 +267,11 @@ def _split(used: Account, accounts: Sequence[Account]) -> None:
     """Book on each account an even share; what cannot be divided, as the number of calls, on the first."""
     others = len(accounts) - 1
     for stage, usage in used.usage().by_stage.items():
-        counts = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+        counts = (usage.input_tokens, usage.cached_tokens or 0, usage.output_tokens)
         share = [count // len(accounts) for count in counts]
         rest = [count - others * part for count, part in zip(counts, share, strict=True)]
         for place, account in enumerate(accounts):
             read, cached, written = share if place else rest
-            tokens = TokenCount(input=read, cached=cached, output=written)
+            told = None if usage.cached_tokens is None else cached
+            tokens = TokenCount(input=read, cached=told, output=written)
             account.add(stage, 0 if place else usage.requests, tokens, usage.cost_usd / len(accounts))

@@ -335,7 +335,9 @@ class OpenAIServer(WireServer):
             said = {"text": "".join(words)} if "fill" in body else {"message": message}
             choices.append({"index": index, **said, "finish_reason": why, "logprobs": logprobs})
         self.billed += usage
-        reply = json.dumps({"model": body["model"], "choices": choices, "usage": self._usage(usage)}).encode()
+        reply = json.dumps(
+            {"model": body["model"], "choices": choices, "usage": self._usage(usage, batch=batch)}
+        ).encode()
         if fault is Fault.SLOW_TRICKLE:
             await self._trickle(answering, reply)
         elif fault is Fault.EMPTY_REPLY:
@@ -371,9 +373,10 @@ class OpenAIServer(WireServer):
         prompt = self.model.prompt_tokens(turns, _thinking(body)) + len(offered)
         return TokenCount(input=prompt, cached=prompt // 2, output=words, thinking=thoughts)
 
-    def _usage(self, count: TokenCount) -> dict[str, Any]:
+    def _usage(self, count: TokenCount, *, batch: bool = False) -> dict[str, Any]:
         usage: dict[str, Any] = {"prompt_tokens": count.input, "completion_tokens": count.output + count.thinking}
-        usage["prompt_tokens_details"] = None if self.dialect == "ollama" else {"cached_tokens": count.cached}
+        # As vLLM, which tells nothing of a batch's cache.
+        usage["prompt_tokens_details"] = None if self.dialect == "ollama" or batch else {"cached_tokens": count.cached}
         if self.dialect != "ollama":
             usage["completion_tokens_details"] = {"reasoning_tokens": count.thinking}
         return usage

@@ -19,8 +19,16 @@ def make_tiny_coder(folder: Path) -> Path:
     return make_tiny_qwen(folder.with_name("tiny-qwen3-coder"), MARKERS)
 
 
-def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no")) -> Path:
-    """Write model, tokenizer and chat template to `folder`. These are one token each: "yes" and "no" must be."""
+def make_tiny_decider(folder: Path) -> Path:
+    """The same, but a reply begins with a letter by which vLLM reads the first four options: which one, noise says."""
+    return make_tiny_qwen(folder, meant=("A", "B", "C", "D"))
+
+
+def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no"), meant: Sequence[str] = ()) -> Path:
+    """Write model, tokenizer and chat template to `folder`. These are one token each: "yes" and "no" must be.
+
+    `meant`: tokens in pairs, of which a reply begins with one.
+    """
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(list(tokens))
     tokenizer.save_pretrained(folder)
@@ -38,5 +46,21 @@ def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no")) -> Path:
         bos_token_id=BOS,
         eos_token_id=[EOS, END],
     )
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    model = Qwen3ForCausalLM(config)
+    _lean(model, tokenizer.convert_tokens_to_ids(list(meant)))
+    model.to(torch.bfloat16).save_pretrained(folder)
     return folder
+
+
+def _lean(model: Qwen3ForCausalLM, tokens: Sequence[int]) -> None:
+    """Give the two of each pair opposite rows of great length: whatever the last state is, one of them is likely.
+
+    Which one depends on the whole prompt, once attention is sharp and weighs as much as the last token.
+    """
+    with torch.no_grad():
+        for layer in model.model.layers if tokens else ():
+            layer.self_attn.q_norm.weight *= 4
+            layer.self_attn.o_proj.weight *= 20
+        for one, other in zip(tokens[::2], tokens[1::2], strict=True):
+            row = 4 * torch.randn(model.config.hidden_size)
+            model.lm_head.weight[one], model.lm_head.weight[other] = row, -row

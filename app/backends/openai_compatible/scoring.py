@@ -115,7 +115,9 @@ class LogprobScorer:
             return await self._one_by_one(prompts, labels, until)
         by_index = {choice.index: choice for choice in completion.choices}
         scores = [self._read(by_index.get(index), labels) for index in range(len(prompts))]
-        return _Scored(scores, completion.tokens or TokenCount(), requests)
+        tokens = completion.tokens or TokenCount()
+        # Of a batch vLLM counts none as cached, whatever it found in its cache: only its /metrics know.
+        return _Scored(scores, msgspec.structs.replace(tokens, cached=tokens.cached or None), requests)
 
     async def _one_by_one(self, prompts: Sequence[Conversation], labels: Sequence[str], until: float) -> "_Scored":
         async def ask(prompt: Conversation) -> Completion | UpstreamError:

@@ -79,6 +79,18 @@ async def test_every_server_gives_the_same_scores(dialect: Dialect, lacks: froze
     assert scoring.tokens.output == 3
 
 
+async def test_what_a_batch_found_in_the_cache_is_not_known() -> None:
+    """vLLM counts nothing of a batch as cached, whatever it found: None, and not 0; of single requests it tells."""
+    for lacks, known in ((frozenset[str](), False), (frozenset(("batch",)), True)):
+        server = OpenAIServer("vllm", model(), lacks=lacks)
+        async with server, opened(server) as adapter:
+            scoring = await scorer_of(adapter).score(
+                [conversation("dental"), conversation("parking")], LABELS, TIMEOUT_S
+            )
+        assert (scoring.tokens.cached is not None) == known
+        assert (scoring.tokens + TokenCount(input=1, cached=1)).cached == (1 if known else None)
+
+
 async def test_vllm_scores_many_conversations_in_few_requests() -> None:
     """Blocks follow its pace, as measured in the last ones; the labels are looked up once and for all."""
     server = OpenAIServer("vllm", model())
