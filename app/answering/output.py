@@ -106,9 +106,12 @@ class LinkFilter:
 
 
 _THOUGHTS = ("<think>", "<thinking>")
-_LABEL = re.compile(
-    r"(?:\*\*)?(?:answer|antwort|réponse|respuesta|答案|回答|答え|الإجابة)(?:\*\*)?\s?[:：](?:\*\*)?", re.IGNORECASE
+LABEL = re.compile(
+    r"(?:\*\*)?(?:(?:the )?(?:answer|passage)(?: is)?|antwort|réponse|respuesta|答案|回答|答え|الإجابة)"
+    r"(?:\*\*)?\s?[:：](?:\*\*)?",
+    re.IGNORECASE,
 )
+"""What small models write before an answer, and before each passage that they copy."""
 _MAX_LABEL = 24
 """Characters of the longest label; until then it is not known whether there is one."""
 
@@ -137,7 +140,7 @@ class PreambleFilter:
         if self._end_tag:
             return ""
         held = held.lstrip()
-        label = _LABEL.match(held)
+        label = LABEL.match(held)
         return held[label.end() :] if label else held
 
     def _enter_thoughts(self) -> bool:

@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from app.answering.models import Claim, Source
-from app.answering.output import INVISIBLE, STOPS, LinkFilter, PreambleFilter, citation_of
+from app.answering.output import INVISIBLE, LABEL, STOPS, LinkFilter, PreambleFilter, citation_of
 from app.answering.stream.markers import (
     CLOSING_BRACKETS,
     DECLINE,
@@ -248,6 +248,7 @@ class Composer:
         self._citations: list[Citation] = []
         self._claims: list[Claim] = []
         self._end = 0  # of the last sentence that was not taken back
+        self._said = ""  # the last statement; small models repeat it without end
         self._in_table = self._cut = self._kept_code = self._supported = False
 
     @property
@@ -472,10 +473,11 @@ class Composer:
         heads_table = self._in_table and not in_table
         factual = not sentence.in_code and not heads_table and states_something(written)
         fate = self._fate(sentence, text, factual=factual)
-        if fate == "left out":
-            self.left_out += not self._cut
+        if fate == "left out" or self._is_idle(sentence, text):
+            self.left_out += fate == "left out" and not self._cut
             self._answer.take_back(self._end)
             return
+        self._said = text if factual else self._said
         stated = Span(sentence.start + skipped, sentence.end)
         citations = self._cite(sentence, text, stated)
         self._claims.append(Claim(start=stated.start, end=stated.end, text=text, citations=citations, factual=factual))
@@ -484,6 +486,13 @@ class Composer:
             self._answer.keep()
         self._kept_code = sentence.in_code
         self._end = self._answer.length
+
+    def _is_idle(self, sentence: Sentence, text: str) -> bool:
+        """Whether it is a label, or says again what was just said, with no other citation."""
+        numbers = {number for _, number in sentence.cited.values()}
+        if not numbers:
+            return bool(LABEL.fullmatch(text))
+        return text == self._said and numbers <= {citation.marker for citation in self._citations}
 
     def _fate(self, sentence: Sentence, text: str, *, factual: bool) -> Fate:
         """What becomes of a sentence. A line of a block of code can carry no marker: a passage must have it."""

@@ -200,6 +200,10 @@ _SAME = 0.8
 _MIN_CLAIMED = 4
 
 
+_OF_PASSAGES = re.compile(r"(?:the|this|these) passages?\b", re.IGNORECASE)
+"""How a claim begins that is about what the model was shown ("The passage is from ..."), and not about the matter."""
+
+
 class ReferenceResolver:
     """Turns references into spans of the passages; counts those that name no passage or sentence in `unknown`."""
 
@@ -233,7 +237,7 @@ class ReferenceResolver:
             if key and key == self._keys_of(source)[index]:
                 return [Reference(source.number, index + 1, index + 1)]
         claimed = frozenset(content_terms(claim, detect_language(claim)))
-        if len(claimed) < _MIN_CLAIMED or not sentences:
+        if len(claimed) < _MIN_CLAIMED or not sentences or _OF_PASSAGES.match(claim):
             return []
         source, index = max(sentences, key=lambda place: len(claimed & self._terms_of(place[0])[place[1]]))
         shared = len(claimed & self._terms_of(source)[index])

@@ -330,6 +330,27 @@ def test_what_the_passages_say_is_cited(said: str, shown: str) -> None:
     assert composer.is_supported == bool(shown)
 
 
+def test_labels_and_repetitions_are_left_out() -> None:
+    """As small models write them, wherever they stand; who says the same of another sentence has said more."""
+    looping = f"The passage is:\n\n[1.1] {FIRST}\n\nThe answer is:\n\n{FIRST}\n\nThe answer is:\n\n{FIRST} {SECOND}"
+    composer = composed(looping, Composer)
+    assert composer.text == f"{FIRST[:-1]} [1]. {SECOND[:-1]} [2]."
+    assert composer.left_out == 0
+    check_truth(composer)
+    twice = composed(f"{SECOND[:-1]} [1.2]. {SECOND[:-1]} [1.1].", Composer)
+    assert [citation.marker for citation in twice.citations] == [1, 2]
+
+
+def test_what_is_said_of_the_passages_needs_a_marker() -> None:
+    """It is about what the model was shown: a resemblance to one of them is no support. The same words are."""
+    told = "The passage of the dental cover starts on the first day of work."
+    assert composed("The passage on dental cover starts on the first day of work.", Composer).text == ""
+    composer = Composer((source(told, 1),))
+    composer.feed(told)
+    composer.finish()
+    assert composer.text == f"{told[:-1]} [1]."
+
+
 @pytest.mark.parametrize(
     "said", ["## Dental cover starts [1.1]", "**Dental cover** [1.1]", "Does dental cover start [1.1]?"]
 )
