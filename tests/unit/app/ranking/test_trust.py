@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -27,7 +28,8 @@ from app.ranking.trust import (
     read_records,
     topics,
 )
-from tests.fakes.passage_reader import ScriptedReader, falling
+from app.services.answer import MIN_RELEVANCE, MIN_SCORE
+from tests.fakes.passage_reader import ScriptedReader, candidates, falling
 from tests.fakes.virtual_time import run
 
 OWNER: Owner = ("gemma", "gemma-3", PROMPT_VERSION, "scorer")
@@ -314,3 +316,33 @@ def test_a_home_that_cannot_be_written_costs_only_the_memory(tmp_path: Path) -> 
     book = TrustBook(tmp_path / "gone" / TRUST_FILE)
     book.add(OWNER, {topics()[0]: TopicReading((1.0,) * 4, (0.0,) * 4)})
     assert book.record(OWNER).readings
+
+
+class LikeSmolLM2(ScriptedReader):
+    """Grades everything, controls too, as SmolLM2-135M was measured to do (benchmarks/README.md, "Harm"): from .28 to
+    .41, whatever it reads, with .05 to .16 of the probability on all labels together.
+    """
+
+    def _grade(self, text: str) -> LabelScores:
+        chance = random.Random(text)
+        meant, mass = chance.uniform(0.28, 0.41), chance.uniform(0.05, 0.16)
+        shares = [math.comb(3, grade) * meant**grade * (1 - meant) ** (3 - grade) for grade in range(len(LABELS))]
+        return LabelScores(logprobs=tuple(math.log(mass * share) for share in shares), floor=-25.0)
+
+
+def test_a_weak_model_lifts_no_unrelated_passage_over_the_gate() -> None:
+    """Trusted in full it would: from .08 to .5 and more. Known, it does not rank, and retrieval's scores stay."""
+
+    async def best(book: TrustBook | None, query: str) -> float | None:
+        task = RankingTask(query=query, candidates=candidates(*(0.08 - 0.008 * number for number in range(9))))
+        reranker = Reranker(ScoreCache(100), trust=book)
+        try:
+            return (await reranker.rank(task, LikeSmolLM2({}), Deadline(10))).order[0].score
+        except UpstreamUntrusted:
+            return None
+        finally:
+            await reranker.close()
+
+    book = TrustBook()
+    assert [run(best(book, f"when? {number}")) for number in range(4)] == [None] * 4
+    assert (run(best(None, "when?")) or 0.0) > MIN_RELEVANCE > MIN_SCORE > 0.08
