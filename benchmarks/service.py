@@ -157,7 +157,8 @@ class Service:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
-        return {**kept, "WINNOW_HOME": str(self.home), "PYTHONPATH": str(ROOT), **self._settings}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        return {**kept, "WINNOW_HOME": str(self.home), "PYTHONPATH": path, **self._settings}
 
 
 def rare_word(*parts: object) -> str:
