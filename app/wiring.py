@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -42,7 +43,9 @@ from app.services.documents import Documents
 from app.services.embed import Embeddings
 from app.services.expansion import Expander
 from app.services.fetch import Fetcher
-from app.services.jobs import Jobs
+from app.services.job_records import SHARED_MIGRATIONS as JOB_TABLES
+from app.services.job_records import JobRecords
+from app.services.jobs import Jobs, SharedJobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.moderate import ModerateService
 from app.services.monitoring import Counting, Monitoring, State
@@ -52,6 +55,7 @@ from app.services.repairs import Repairs
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
+from app.services.spool import SharedSpool
 from app.services.translate import TranslateService
 from app.text.fencing import DrawFence, fencing
 from app.text.languages import prepare as prepare_languages
@@ -59,11 +63,14 @@ from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
+from indexing.errors import IndexBusy
 from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
+from indexing.pipeline.manifest import SHARED_MIGRATIONS as MANIFEST_TABLES
+from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
-from indexing.postgres import open_database
+from indexing.postgres import PostgresTables, WriterLock, open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -83,6 +90,9 @@ PROBE_S = 2.0
 GRACE_S = 10.0
 """For so long the probes of a dependency that was ready must fail, all of them, until it counts as not ready: a
 balancer that takes the service out for one slow answer, and puts it back with the next, sends its load to and fro."""
+
+KEEP_S = 2.0
+"""Between two looks at whether this replica still has the lock of the index."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Before what failed at the start is tried again: first, and after many times."""
@@ -146,6 +156,9 @@ class Services:
         self.database = open_database(settings.database.url)
         """What this service shares with its replicas."""
         self._on_close("database", self._close_database)
+        # An index in this process is its own, whatever else is shared.
+        self._index_database = self.database if settings.store.url and index_home is None else None
+        self._keeping: asyncio.Task[None] | None = None
         self.backends = named_backends(settings)
         self.tracer: Tracer | None = None
         self._add_access_and_accounts(settings)
@@ -156,7 +169,7 @@ class Services:
         self.reranker = _reranker(settings, fits, self.fence)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
-        self._write_lock = self._resource("write lock", self._lock_index, _release)
+        self._write_lock = self._resource("write lock", self._lock_index, self._release)
         self.context = self._resource("manifest", self._open_context, _close_manifest)
         self._add_embedding(settings, embedder)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
@@ -243,7 +256,10 @@ class Services:
         room = disk_guard(settings, settings.index.home / SNAPSHOTS)
         self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
         self.repairs = Repairs(self.context.get)
-        self.jobs = Jobs(self._index_home, self.documents, self.disk)
+        shared = None
+        if self._index_database is not None:
+            shared = SharedJobs(SharedSpool(self._index_database), self._open_job_records)
+        self.jobs = Jobs(self._index_home, self.documents, self.disk, shared=shared)
         self._on_close("jobs", self.jobs.close)
 
     def _add_jobs_of_models(self, settings: Settings) -> None:
@@ -294,8 +310,48 @@ class Services:
 
         self._closings.push_async_callback(close_or_log)
 
-    async def _lock_index(self) -> DirectoryLock:
-        return DirectoryLock(ensure_directory(self._index_home), wait=0)
+    async def _lock_index(self) -> DirectoryLock | WriterLock:
+        if (database := self._index_database) is None:
+            return DirectoryLock(ensure_directory(self._index_home), wait=0)
+        lock = await asyncio.to_thread(WriterLock, database)
+        log.info("this replica writes to the index")
+        self._keeping = asyncio.create_task(self._keep(lock))
+        return lock
+
+    async def _keep(self, lock: WriterLock) -> None:
+        """Whoever finds that another replica has taken over ends, to be started again as one that waits."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            try:
+                await asyncio.to_thread(lock.keep)
+            except IndexBusy as exc:
+                log.error("this service ends", detail=str(exc))
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except WinnowError as exc:
+                log.warning("the lock of the index cannot be kept", detail=str(exc))
+
+    async def _release(self, lock: DirectoryLock | WriterLock) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await asyncio.to_thread(lock.release)
+
+    async def _open_job_records(self) -> JobRecords:
+        return JobRecords(await self._shared_tables("jobs", JOB_TABLES))
+
+    async def _shared_tables(self, part: str, migrations: Sequence[str]) -> PostgresTables:
+        """Of the replica that writes. Raises IndexBusy, StoreUnavailable."""
+        database, lock = self._index_database, await self._write_lock.get()
+        assert database is not None  # noqa: S101 - for mypy
+        assert isinstance(lock, WriterLock)  # noqa: S101
+        return await asyncio.to_thread(PostgresTables, database, part, migrations, lock.guard)
+
+    async def _open_manifest(self) -> Manifest:
+        if self._index_database is not None:
+            return Manifest(await self._shared_tables("manifest", MANIFEST_TABLES))
+        home = self._index_home
+        return await asyncio.to_thread(open_manifest, home / MANIFEST_FILE, home / QUARANTINE)
 
     async def _open_context(self) -> PipelineContext:
         store = await self.store.get()
@@ -304,9 +360,7 @@ class Services:
             await self._write_lock.get()
         context = PipelineContext(
             store=store,
-            manifest=await asyncio.to_thread(
-                open_manifest, self._index_home / MANIFEST_FILE, self._index_home / QUARANTINE
-            ),
+            manifest=await self._open_manifest(),
             embedder=self.embedder,
             limits=self.settings.reading,
             lexical=Lexical(),
@@ -521,10 +575,6 @@ class WarmUp:
 
 async def _close_manifest(context: PipelineContext) -> None:
     await context.manifest.close()
-
-
-async def _release(lock: DirectoryLock) -> None:
-    lock.release()
 
 
 async def _try(name: str, attempt: Callable[[], Awaitable[object]], timeout_s: float | None) -> Dependency:

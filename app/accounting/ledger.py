@@ -208,6 +208,11 @@ class LedgerPlace(Protocol):
     @property
     def reading(self) -> Reading: ...
 
+    @property
+    def commit_wait_s(self) -> float:
+        """How long the end of a call waits for its row to be committed."""
+        ...
+
     def open(self) -> None: ...
 
     def peek(self) -> None:
@@ -226,7 +231,7 @@ class LedgerPlace(Protocol):
 OF_THE_PLACE = (sqlite3.Error, OSError, StoreUnavailable, DiskFull)
 
 COMMIT_WAIT_S = 0.05
-"""How long the end of a call waits for its row to be committed."""
+"""How long the end of a call waits for its row to be committed to a file."""
 
 log = structlog.get_logger()
 
@@ -307,7 +312,7 @@ class Ledger:
         """Accept a row at once, then wait briefly for it to be committed, so that it survives a kill."""
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._accept(Entry(call, new_id(), reservation), committed):
-            await asyncio.wait((committed,), timeout=COMMIT_WAIT_S)
+            await asyncio.wait((committed,), timeout=self._place.commit_wait_s)
 
     def health(self) -> LedgerHealth:
         """How writing is going."""
@@ -408,6 +413,7 @@ class LedgerFile:
     def __init__(self, path: Path, limits: LedgerLimits, now: Callable[[], float]) -> None:
         self._path, self.name = path, str(path)
         self.reading: Reading = partial(reading, path)
+        self.commit_wait_s = COMMIT_WAIT_S
         self._limits = limits
         self._now = now
         self._db: sqlite3.Connection | None = None

@@ -92,6 +92,10 @@ _ADD = (
 _RELEASE = "DELETE FROM reservations WHERE id = ?"
 _LAPSED = "DELETE FROM reservations WHERE until < clock_timestamp() - interval '1 minute'"
 
+COMMIT_WAIT_S = 2.0
+"""How long the end of a call waits for its row: longer than for a file, as a replica may be killed while others go on,
+and not at all while the database is away."""
+
 MARGIN_S = 30.0
 """So much longer than a call may take is its reservation held: to be booked, it may wait for the database."""
 
@@ -103,6 +107,7 @@ class SharedLedger:
         self._database, self._limits, self._now = database, limits, now
         self.name = f"in database {database.address.shown}"
         self.reading: Reading = self._reading
+        self.commit_wait_s = COMMIT_WAIT_S
         self.others: Spending = {}
         self.reserved: Mapping[BudgetKey, int] = {}
         self._prepared = self._doubtful = False

@@ -24,8 +24,9 @@ from indexing.embedding.batching import remedy
 from indexing.embedding.model import PACKAGED, check_model
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
-from indexing.pipeline.manifest import Manifest
+from indexing.pipeline.manifest import SHARED_MIGRATIONS, Manifest
 from indexing.pipeline.recovery import compare
+from indexing.postgres import PostgresTables, open_database
 from indexing.readers.limits import OCR_MISSING, ocr_engine
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
@@ -169,14 +170,21 @@ async def _collections(settings: Settings) -> list[CollectionStatus]:
 
 async def _agrees(settings: Settings, store: VectorStore, info: CollectionInfo) -> bool:
     """Whether the manifest has on record what the store holds."""
+    database = open_database(settings.database.url) if settings.store.url else None
     path = settings.index.home / MANIFEST_FILE
-    if not path.exists():  # opening would create it
+    if database is not None:
+        tables = await asyncio.to_thread(PostgresTables, database, "manifest", SHARED_MIGRATIONS)
+        manifest = Manifest(tables)
+    elif not path.exists():  # opening would create it
         return info.passages == 0
-    manifest = await asyncio.to_thread(Manifest, path)
+    else:
+        manifest = await asyncio.to_thread(Manifest, path)
     try:
         return (await compare(manifest, store, info)).agree
     finally:
         await manifest.close()
+        if database is not None:
+            database.close()
 
 
 def _describe(collections: list[CollectionStatus], location: str, fingerprint: str) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
-"""What is known of jobs: a SQLite file in the home directory."""
+"""What is known of jobs: a SQLite file in the home directory, or tables that replicas share."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -12,7 +11,8 @@ import structlog
 
 from indexing.documents import Audience
 from indexing.pipeline.ingest import DocumentResult, Versions
-from indexing.sqlite import SqliteFile, set_aside_if_damaged, transaction
+from indexing.sqlite import SqliteFile, set_aside_if_damaged
+from indexing.tables import Connection, Tables, transaction
 
 MAX_ERRORS = 1000
 """Failed documents that a job lists; it counts all of them."""
@@ -95,6 +95,26 @@ ALTER TABLE jobs ADD COLUMN tenant TEXT;
 ALTER TABLE jobs ADD COLUMN allowed TEXT NOT NULL DEFAULT '[]';
 """,
 )
+SHARED_MIGRATIONS = (
+    """
+CREATE TABLE jobs (
+  number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id TEXT NOT NULL UNIQUE, collection TEXT NOT NULL,
+  state TEXT NOT NULL, bytes BIGINT NOT NULL, documents BIGINT, created BIGINT NOT NULL, updated BIGINT NOT NULL,
+  unchanged BIGINT NOT NULL, failed BIGINT NOT NULL, passages BIGINT NOT NULL,
+  expected_passages DOUBLE PRECISION NOT NULL, expected_done DOUBLE PRECISION NOT NULL, intended TEXT NOT NULL,
+  detail TEXT, created_at TEXT NOT NULL, started_at TEXT, finished_at TEXT, tenant TEXT, allowed TEXT NOT NULL);
+CREATE TABLE errors (rowid BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job TEXT NOT NULL, result TEXT NOT NULL);
+CREATE INDEX errors_by_job ON errors (job);
+CREATE TABLE overtaken (
+  collection TEXT NOT NULL, document TEXT NOT NULL, version TEXT NOT NULL, job BIGINT NOT NULL,
+  PRIMARY KEY (collection, document, version));
+CREATE TABLE uploads (
+  job TEXT NOT NULL, number BIGINT NOT NULL, piece BIGINT NOT NULL, data BYTEA NOT NULL,
+  at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (job, number, piece));
+""",
+)
+"""The same tables in PostgreSQL, and the uploads that are files elsewhere. Append only."""
+
 _COLUMNS = JobRecord.__struct_fields__[1:]
 """All but the number."""
 _SELECT = f"SELECT number, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608
@@ -105,26 +125,30 @@ _SAVE = (
 _DELETE = ("DELETE FROM errors WHERE job=?", "DELETE FROM jobs WHERE id=?")
 _NEWEST = "SELECT max(number) FROM jobs WHERE collection=? AND state IN (?,?)"
 _OVERTAKE = (
-    "INSERT INTO overtaken VALUES (?,?,?,?) "
-    "ON CONFLICT (collection, document, version) DO UPDATE SET job=max(job, excluded.job)"
+    "INSERT INTO overtaken VALUES (?,?,?,?) ON CONFLICT (collection, document, version) DO UPDATE "
+    "SET job=CASE WHEN overtaken.job > excluded.job THEN overtaken.job ELSE excluded.job END"
 )
 _OVERTAKEN = """SELECT document, version FROM overtaken
   JOIN jobs ON jobs.collection=overtaken.collection AND number<=job WHERE jobs.id=?"""
 _FORGET_OVERTAKEN = """DELETE FROM overtaken WHERE NOT EXISTS (
   SELECT 1 FROM jobs WHERE jobs.collection=overtaken.collection AND number<=job AND state IN (?,?))"""
-_TO_PRUNE = "SELECT id FROM jobs WHERE finished_at NOT NULL ORDER BY number DESC LIMIT -1 OFFSET ?"
+_TO_PRUNE = "SELECT id FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT 1000000000 OFFSET ?"
 
 
 class JobRecords:
     """Several processes may read the file while one writes. Raises StoreUnavailable, DiskFull."""
 
-    def __init__(self, path: Path, quarantine: Path) -> None:
+    def __init__(self, tables: Tables) -> None:
+        self._file = tables
+
+    @classmethod
+    def in_file(cls, path: Path, quarantine: Path) -> "JobRecords":
         """A file that SQLite cannot read is moved to `quarantine`. Blocks: open it in a thread."""
         if moved := set_aside_if_damaged(path, quarantine):
             log.error(
                 "the file of the jobs was damaged and is made anew; uploads are taken up again", moved_to=str(moved)
             )
-        self._file = SqliteFile(path, "the jobs", _MIGRATIONS)
+        return cls(SqliteFile(path, "the jobs", _MIGRATIONS))
 
     async def close(self) -> None:
         """Finish the calls under way, then close the file."""
@@ -133,12 +157,14 @@ class JobRecords:
     async def save(self, record: JobRecord, errors: Sequence[DocumentResult] = (), *, durable: bool = True) -> None:
         """Write the record, and add failed documents."""
         rows = [(record.id, msgspec.json.encode(error).decode()) for error in errors]
-        await self._file.write((_SAVE, [_row(record)]), ("INSERT INTO errors VALUES (?,?)", rows), durable=durable)
+        await self._file.write(
+            (_SAVE, [_row(record)]), ("INSERT INTO errors (job, result) VALUES (?,?)", rows), durable=durable
+        )
 
     async def find(self, job_id: str) -> tuple[JobRecord, tuple[DocumentResult, ...]] | None:
         """A job with its failed documents, the first 1000; None for an unknown id."""
 
-        def read(db: sqlite3.Connection) -> tuple[JobRecord, tuple[DocumentResult, ...]] | None:
+        def read(db: Connection) -> tuple[JobRecord, tuple[DocumentResult, ...]] | None:
             row = db.execute(f"{_SELECT} WHERE id=?", (job_id,)).fetchone()
             errors = db.execute("SELECT result FROM errors WHERE job=? ORDER BY rowid", (job_id,)).fetchall()
             failed = tuple(msgspec.json.decode(error, type=DocumentResult) for (error,) in errors)
@@ -167,7 +193,7 @@ class JobRecords:
         given = {condition: value for condition, value in conditions.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
 
-        def read(db: sqlite3.Connection) -> list[JobRecord]:
+        def read(db: Connection) -> list[JobRecord]:
             rows = map(_record, db.execute(f"{_SELECT} {where} ORDER BY number DESC", tuple(given.values())))
             return list(islice((record for record in rows if record.is_shown_to(audience)), limit))
 
@@ -197,7 +223,7 @@ class JobRecords:
     async def prune(self, keep: int) -> None:
         """Forget the oldest finished jobs, all but `keep` of them, and who overtook those that are finished."""
 
-        def remove(db: sqlite3.Connection) -> None:
+        def remove(db: Connection) -> None:
             with transaction(db, durable=False):
                 db.execute(_FORGET_OVERTAKEN, UNFINISHED)
                 old = db.execute(_TO_PRUNE, (keep,)).fetchall()

@@ -5,8 +5,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from app.services.document_validation import Submission, SubmittedFile, Validate
 from app.services.documents import Documents
 from app.services.indexing_time import expected_passages
 from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecords, JobState, Outcome
-from app.services.spool import Spool, SpoolDamaged
+from app.services.spool import Spool, SpoolDamaged, Uploads
 from indexing.concurrency import Resource, finish, pauses
 from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience
@@ -40,6 +41,8 @@ _CURSOR = re.compile(r"[0-9]{0,18}")
 _ALL = 10**9
 _LONGEST_PAUSE_S = 60.0
 _RETRY_AFTER_S = 10.0
+_STANDBY_S = 2.0
+"""Between two looks at whether the replica that runs the jobs is still there."""
 
 log = structlog.get_logger()
 
@@ -129,6 +132,13 @@ class _ActiveJob:
         return round(left * (time.monotonic() - begun) / done, 1) if done > 0 else None
 
 
+class SharedJobs(msgspec.Struct, frozen=True):
+    """The uploads and the records of jobs that replicas share. `open` raises IndexBusy where another replica writes."""
+
+    uploads: Uploads
+    open: Callable[[], Awaitable[JobRecords]]
+
+
 class Jobs:
     """Runs the jobs of one collection in the order in which they came, those of several side by side.
 
@@ -136,12 +146,22 @@ class Jobs:
     continues what an earlier process left. Raises StoreUnavailable where the records cannot be used.
     """
 
-    def __init__(self, home: Path, documents: Documents, disk: DiskGuard, limits: JobLimits | None = None) -> None:
-        """In the directory `home`; what is damaged there is moved to its directory `quarantine`."""
+    def __init__(
+        self,
+        home: Path,
+        documents: Documents,
+        disk: DiskGuard,
+        limits: JobLimits | None = None,
+        shared: "SharedJobs | None" = None,
+    ) -> None:
+        """In the directory `home`, what is damaged there is moved to its directory `quarantine`; or `shared` by
+        replicas, of which one runs them.
+        """
         self._documents = documents
         self._limits = limits or JobLimits()
-        self._spool = Spool(home / SPOOL_DIRECTORY, disk)
-        self._records = Resource(lambda: asyncio.to_thread(JobRecords, home / JOBS_FILE, home / "quarantine"))
+        self._spool: Uploads = shared.uploads if shared else Spool(home / SPOOL_DIRECTORY, disk)
+        in_file = partial(asyncio.to_thread, JobRecords.in_file, home / JOBS_FILE, home / "quarantine")
+        self._records = Resource(shared.open if shared else in_file)
         self._resumed = Resource(self._resume)
         self._resuming: asyncio.Task[None] | None = None
         self._active: dict[str, _ActiveJob] = {}
@@ -330,6 +350,8 @@ class Jobs:
         for pause in pauses(self._limits.retry_s, _LONGEST_PAUSE_S):
             try:
                 await self._resumed.get()
+            except IndexBusy:  # another replica runs them; this one does when that ends
+                pause = _STANDBY_S
             except WinnowError as exc:
                 log.error("jobs wait to be continued", detail=str(exc), seconds=pause)
             except Exception:

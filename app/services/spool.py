@@ -1,10 +1,12 @@
-"""The documents of jobs on disk, until they are indexed."""
+"""The documents of jobs, until they are indexed: on the disk, or in the database that replicas share."""
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from struct import Struct
+from typing import Protocol
 from zlib import crc32
 
 import msgspec
@@ -13,10 +15,15 @@ from app.errors import WinnowError
 from app.services.document_validation import Submission, SubmittedFile
 from indexing.disk import DiskGuard, disk_error
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+from indexing.postgres import Database
 
 _HEAD = Struct("<II")
 """Before each submission: the length of its encoding, and its checksum."""
 _SUFFIX, _UNFINISHED = ".submissions", ".new"
+
+
+_PIECE = 4_000_000
+"""Bytes of a row in the database, which sends them as twice as many characters."""
 
 
 class SpoolDamaged(WinnowError):
@@ -30,6 +37,33 @@ class _Record(msgspec.Struct, array_like=True):
     file: SubmittedFile | None = None
     failure: DocumentResult | None = None
     collection: str | None = None
+
+
+class Uploads(Protocol):
+    """What jobs are to index. Every call blocks: make it in a thread.
+
+    Writing raises DiskFull and StoreUnavailable, reading SpoolDamaged and StoreUnavailable.
+    """
+
+    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
+        """Store them, about `size` bytes, in the place of what the job had; safe when this returns."""
+        ...
+
+    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
+        """The submissions from `start` on, one by one."""
+        ...
+
+    def collection(self, job_id: str) -> str | None:
+        """The collection that a job is for; None if its upload is damaged."""
+        ...
+
+    def jobs(self) -> dict[str, int]:
+        """The jobs that have an upload here, the oldest first, with its bytes."""
+        ...
+
+    def delete(self, job_id: str) -> None:
+        """Remove what a job had, if it is there."""
+        ...
 
 
 class Spool:
@@ -114,6 +148,56 @@ class Spool:
             yield
         except OSError as exc:
             raise disk_error(exc, f"the upload cannot be kept in {self._directory}") from exc
+
+
+class SharedSpool:
+    """Uploads in the database: a row for each submission, or several for a large one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
+        """All of it in one transaction."""
+        with self._database.connected() as db, db.transaction():
+            db.execute("DELETE FROM uploads WHERE job=?", (job_id,))
+            records = chain((_Record(collection=collection),), map(_recorded, submissions))
+            for number, record in enumerate(records):
+                data = msgspec.msgpack.encode(record)
+                pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+                rows = ((job_id, number, piece, part) for piece, part in enumerate(pieces))
+                db.executemany("INSERT INTO uploads (job, number, piece, data) VALUES (?,?,?,?)", rows)
+
+    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
+        """The submissions from `start` on, each when it is asked for."""
+        if self._record(job_id, 0) is None:
+            raise SpoolDamaged("its documents are missing in the database: upload them again")
+        for number in count(start + 1):
+            if (record := self._record(job_id, number)) is None:
+                return
+            if submission := record.document or record.file or record.failure:
+                yield submission
+
+    def collection(self, job_id: str) -> str | None:
+        """Of the first record."""
+        record = self._record(job_id, 0)
+        return record.collection if record else None
+
+    def jobs(self) -> dict[str, int]:
+        """By the time of their first piece."""
+        sql = "SELECT job, CAST(sum(length(data)) AS BIGINT) FROM uploads GROUP BY job ORDER BY min(at), job"
+        with self._database.connected() as db:
+            return dict(db.execute(sql).fetchall())
+
+    def delete(self, job_id: str) -> None:
+        """All of its rows."""
+        with self._database.connected() as db:
+            db.execute("DELETE FROM uploads WHERE job=?", (job_id,))
+
+    def _record(self, job_id: str, number: int) -> _Record | None:
+        with self._database.connected() as db:
+            sql = "SELECT data FROM uploads WHERE job=? AND number=? ORDER BY piece"
+            data = b"".join(part for (part,) in db.execute(sql, (job_id, number)))
+        return _decoded(data, len(data), crc32(data)) if data else None
 
 
 def _recorded(submission: Submission) -> _Record:

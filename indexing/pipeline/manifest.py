@@ -1,7 +1,7 @@
 """What has been indexed: sources (files) by content hash, and the documents that came out of them.
 
-One SQLite file (WAL) beside the index. Rows belong to a *lineage*, one filling of a collection (`CollectionSpec`), so
-that switching to a rebuilt index switches the manifest with it.
+One SQLite file (WAL) beside the index, or tables that replicas of the service share. Rows belong to a *lineage*, one
+filling of a collection (`CollectionSpec`), so that switching to a rebuilt index switches the manifest with it.
 
 A row of `documents` describes a finished version, the one that counts: all of its passages are in the store, and
 readers see no other version. What is under way has a row in `pending` beside it:
@@ -15,7 +15,6 @@ So a kill at any moment leaves exactly one version that counts, and rows that sa
 """
 
 import asyncio
-import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,14 +23,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from indexing.documents import Audience, Document, document_key, split_key
-from indexing.sqlite import SqliteFile, transaction
+from indexing.sqlite import SqliteFile
+from indexing.tables import Connection, Tables, transaction, upsert
 
 T = TypeVar("T")
 
 _ADOPT = """INSERT INTO documents VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (lineage, id) DO UPDATE SET
   path=excluded.path, source=excluded.source, title=excluded.title, version=excluded.version,
   passages=excluded.passages, indexed_at=excluded.indexed_at, body=excluded.body, allowed=excluded.allowed
-  WHERE version=?"""
+  WHERE documents.version=?"""
 
 _MIGRATIONS = (
     """
@@ -71,10 +71,54 @@ UPDATE OR REPLACE pending SET id=replace(id, char(31), char(65533)) WHERE instr(
 )
 """How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
 _TABLES = ("sources", "documents", "pending", "refused")
+SHARED_MIGRATIONS = (
+    """
+CREATE TABLE sources (
+  lineage TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C" NOT NULL, name TEXT NOT NULL, hash TEXT NOT NULL,
+  bytes BIGINT NOT NULL, indexed_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (lineage, path));
+CREATE TABLE documents (
+  lineage TEXT COLLATE "C" NOT NULL, id TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C", source TEXT NOT NULL,
+  title TEXT NOT NULL, version TEXT, passages BIGINT NOT NULL, indexed_at DOUBLE PRECISION NOT NULL, body BYTEA,
+  allowed TEXT NOT NULL, PRIMARY KEY (lineage, id));
+CREATE INDEX documents_by_path ON documents (lineage, path);
+CREATE TABLE pending (
+  lineage TEXT COLLATE "C" NOT NULL, id TEXT COLLATE "C" NOT NULL, op TEXT NOT NULL, path TEXT COLLATE "C",
+  source TEXT NOT NULL, title TEXT NOT NULL, version TEXT, body BYTEA, allowed TEXT NOT NULL,
+  PRIMARY KEY (lineage, id));
+CREATE INDEX pending_by_path ON pending (lineage, path);
+CREATE TABLE refused (
+  lineage TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C" NOT NULL, hash TEXT NOT NULL, reading TEXT NOT NULL,
+  reason TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (lineage, path));
+CREATE FUNCTION json_each(list TEXT) RETURNS TABLE (value TEXT) LANGUAGE sql IMMUTABLE AS
+  $$SELECT json_array_elements_text(CASE list WHEN '' THEN '[]' ELSE list END::json)$$;
+""",
+)
+"""The same tables in PostgreSQL, and a function that SQLite has. Append only."""
+
+_SOURCE = ("lineage", "path", "name", "hash", "bytes", "indexed_at")
+_REFUSED = ("lineage", "path", "hash", "reading", "reason", "detail")
+_DOCUMENT = ("lineage", "id", "path", "source", "title", "version", "passages", "indexed_at", "body", "allowed")
+_PENDING = ("lineage", "id", "op", "path", "source", "title", "version", "body", "allowed")
+_KEY = ("lineage", "id")
+_PUT_SOURCE = upsert("sources", _SOURCE, ("lineage", "path"))
+_PUT_PENDING = upsert("pending", _PENDING, _KEY)
+_PUT_DELETION = upsert(
+    "pending",
+    _PENDING,
+    _KEY,
+    "SELECT lineage, id, 'delete', path, source, title, NULL, NULL, allowed FROM documents WHERE lineage=? AND id=?",
+)
+_COMMIT = upsert(
+    "documents",
+    _DOCUMENT,
+    _KEY,
+    "SELECT lineage, id, path, source, title, version, ?, ?, body, allowed FROM pending "
+    "WHERE lineage=? AND id=? AND op='write' AND version=?",
+)
 _COLUMNS = ("id", "path", "source", "title", "version", "passages", "indexed_at", "allowed")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM documents"  # noqa: S608
 _SELECT_PENDING = (
-    "SELECT p.id, p.op, p.path, p.source, p.version, p.body NOT NULL, d.version, p.allowed FROM pending p "
+    "SELECT p.id, p.op, p.path, p.source, p.version, p.body IS NOT NULL, d.version, p.allowed FROM pending p "
     "LEFT JOIN documents d ON d.lineage=p.lineage AND d.id=p.id"
 )
 
@@ -173,9 +217,9 @@ class Totals(msgspec.Struct, frozen=True):
 class Manifest:
     """The record of an index. Several processes may read it while one writes. Raises StoreUnavailable."""
 
-    def __init__(self, path: Path) -> None:
-        """Blocks: open it in a thread."""
-        self._file = SqliteFile(path, "the manifest", _MIGRATIONS)
+    def __init__(self, place: Path | Tables) -> None:
+        """In a file, or in the tables of `SHARED_MIGRATIONS`. Blocks: open it in a thread."""
+        self._file: Tables = SqliteFile(place, "the manifest", _MIGRATIONS) if isinstance(place, Path) else place
 
     async def close(self) -> None:
         """Finish the calls under way, then close the file."""
@@ -198,8 +242,8 @@ class Manifest:
     async def files(self, lineage: str) -> dict[str, IndexedFile]:
         """Every file that documents came from, finished or not, by `path`."""
         sql = (
-            "SELECT path, source, allowed FROM documents WHERE lineage=? AND path NOT NULL "
-            "UNION ALL SELECT path, source, allowed FROM pending WHERE lineage=? AND path NOT NULL AND op!='sweep'"
+            "SELECT path, source, allowed FROM documents WHERE lineage=? AND path IS NOT NULL "
+            "UNION ALL SELECT path, source, allowed FROM pending WHERE lineage=? AND path IS NOT NULL AND op!='sweep'"
         )  # the later one counts
         return await self._file.query(_indexed_files, sql, lineage, lineage)
 
@@ -235,7 +279,7 @@ class Manifest:
         """These documents, as far as they exist, with the bodies of those that were submitted."""
         sql = f"SELECT {', '.join(_COLUMNS)}, body FROM documents WHERE lineage=? AND id=?"  # noqa: S608
 
-        def read(db: sqlite3.Connection) -> list[DocumentRecord]:
+        def read(db: Connection) -> list[DocumentRecord]:
             rows = [row for key in document_ids for row in db.execute(sql, (lineage, key))]
             records = zip(_document_records([row[:-1] for row in rows]), rows, strict=True)
             return [msgspec.structs.replace(record, body=_unpack(row[-1])) for record, row in records]
@@ -279,12 +323,12 @@ class Manifest:
         """
         sql = """
             UPDATE documents SET path=?, source=?, body=NULL
-            WHERE lineage=? AND id=? AND path IS NULL AND (version=? OR ?)"""
+            WHERE lineage=? AND id=? AND path IS NULL AND (version=? OR ?=1)"""
 
-        def execute(db: sqlite3.Connection) -> int:
+        def execute(db: Connection) -> int:
             with transaction(db, durable=False):
                 return sum(
-                    db.execute(sql, (d.path, d.source, lineage, d.id, d.version, by_path)).rowcount
+                    db.execute(sql, (d.path, d.source, lineage, d.id, d.version, int(by_path))).rowcount
                     for d, by_path in documents
                 )
 
@@ -318,7 +362,7 @@ class Manifest:
                 ),
             ),
             (
-                "INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)",
+                _PUT_SOURCE,
                 ((lineage, s.path, s.name, s.hash, s.bytes, now) for s in sources),
             ),
         )
@@ -338,7 +382,7 @@ class Manifest:
         """The file could not be read."""
         await self._file.write(
             (
-                "INSERT OR REPLACE INTO refused VALUES (?,?,?,?,?,?)",
+                upsert("refused", _REFUSED, ("lineage", "path")),
                 [(lineage, record.path, record.hash, record.reading, record.reason, record.detail)],
             )
         )
@@ -378,7 +422,7 @@ class Manifest:
         """The submitted document that is being written, if one is."""
         sql = (
             "SELECT id, path, source, title, version, 0, 0.0, allowed, body FROM pending "
-            "WHERE lineage=? AND id=? AND op='write' AND body NOT NULL"
+            "WHERE lineage=? AND id=? AND op='write' AND body IS NOT NULL"
         )
         return await self._file.query(_submitted_record, sql, lineage, document_id)
 
@@ -391,17 +435,17 @@ class Manifest:
         # Not in the manifest's thread: packing 60 MB takes seconds, and everybody would wait for it.
         bodies = await asyncio.to_thread(lambda: [_pack(d.body) for d in documents])
         rows = [
-            (lineage, d.id, d.path, d.source, d.title, d.version, body, _groups(d.allowed))
+            (lineage, d.id, "write", d.path, d.source, d.title, d.version, body, _groups(d.allowed))
             for d, body in zip(documents, bodies, strict=True)
         ]
 
-        def announce(db: sqlite3.Connection) -> dict[str, str | None]:
+        def announce(db: Connection) -> dict[str, str | None]:
             with transaction(db):
                 db.executemany(
                     "DELETE FROM sources WHERE lineage=? AND path=?",
                     {(lineage, d.path) for d in documents if d.path is not None},
                 )
-                db.executemany("INSERT OR REPLACE INTO pending VALUES (?,?,'write',?,?,?,?,?,?)", rows)
+                db.executemany(_PUT_PENDING, rows)
             versions = (
                 (d.id, db.execute("SELECT version FROM documents WHERE lineage=? AND id=?", (lineage, d.id)).fetchone())
                 for d in documents
@@ -422,8 +466,7 @@ class Manifest:
             ),
             ("UPDATE pending SET op='delete', version=NULL, body=NULL WHERE lineage=? AND id=?", keys),
             (
-                "INSERT OR REPLACE INTO pending SELECT lineage, id, 'delete', path, source, title, NULL, NULL, allowed "
-                "FROM documents WHERE lineage=? AND id=?",
+                _PUT_DELETION,
                 keys,
             ),
             ("DELETE FROM documents WHERE lineage=? AND id=?", keys),
@@ -437,8 +480,7 @@ class Manifest:
         """
         await self._file.write(
             (
-                "INSERT OR REPLACE INTO documents SELECT lineage, id, path, source, title, version, ?, ?, body, "
-                "allowed FROM pending WHERE lineage=? AND id=? AND op='write' AND version=?",
+                _COMMIT,
                 [(d.passages, now, lineage, d.id, d.version) for d in documents],
             ),
             (
@@ -446,7 +488,7 @@ class Manifest:
                 [(lineage, d.id, d.version) for d in documents],
             ),
             (
-                "INSERT OR REPLACE INTO sources VALUES (?,?,?,?,?,?)",
+                _PUT_SOURCE,
                 ((lineage, s.path, s.name, s.hash, s.bytes, now) for s in sources),
             ),
         )
@@ -506,11 +548,14 @@ def _submitted_record(rows: list[tuple[Any, ...]]) -> DocumentRecord | None:
 def _open_to(audience: Audience) -> tuple[str, tuple[str, ...]]:
     """A condition on rows of `documents`, and its values: as `Audience.sees`."""
     if audience.unrestricted:
-        return "1", ()
-    owned, values = "instr(id, char(31))=0", tuple[str, ...]()
+        return "1=1", ()
+    values: tuple[str, ...]
+    owned, values = "replace(id, ?, '')=id", ("\x1f",)  # what `document_key` puts after a tenant
     if audience.tenant:
         first = document_key(audience.tenant, "")
         owned, values = "id>=? AND id<?", (first, first + "\U0010ffff")
+    if not audience.groups:
+        return f"{owned} AND allowed=''", values
     named = ",".join("?" * len(audience.groups))
     return (
         f"{owned} AND (allowed='' OR EXISTS (SELECT 1 FROM json_each(allowed) WHERE value IN ({named})))",  # noqa: S608

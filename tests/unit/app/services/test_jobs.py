@@ -1,20 +1,23 @@
 """Jobs: on the disk before they are taken, continued after a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from app.errors import InvalidRequest, NotFound, Overloaded
 from app.services.document_validation import SubmittedFile, Validated
-from app.services.job_records import MAX_ERRORS
-from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs
+from app.services.job_records import MAX_ERRORS, SHARED_MIGRATIONS, JobRecords
+from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs, SharedJobs
+from app.services.spool import SharedSpool
 from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Report, say_nothing
+from indexing.postgres import Database, PostgresTables
+from tests.conftest import both
 
 pytestmark = pytest.mark.anyio
 
@@ -91,13 +94,36 @@ def index() -> Index:
     return Index()
 
 
-def jobs_of(home: Path, index: Index, **limits: float) -> Jobs:
-    return Jobs(home, index, DiskGuard(home, 0), JobLimits(**limits))  # type: ignore[arg-type]
+class Place:
+    """Where jobs are kept: in a directory, or in a database."""
+
+    def __init__(self, home: Path, database: Database | None = None) -> None:
+        self.home = home
+        self.shared = None if database is None else SharedJobs(SharedSpool(database), self._open)
+        self._database = database
+
+    async def _open(self) -> JobRecords:
+        assert self._database is not None
+        return JobRecords(await asyncio.to_thread(PostgresTables, self._database, "jobs", SHARED_MIGRATIONS))
 
 
 @pytest.fixture
-async def jobs(tmp_path: Path, index: Index) -> AsyncIterator[Jobs]:
-    jobs = jobs_of(tmp_path, index)
+def place(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    if kind == "sqlite":
+        yield Place(tmp_path)
+        return
+    database = Database(request.getfixturevalue("database_url"))
+    yield Place(tmp_path, database)
+    database.close()
+
+
+def jobs_of(place: Place, index: Index, **limits: float) -> Jobs:
+    return Jobs(place.home, index, DiskGuard(place.home, 0), JobLimits(**limits), place.shared)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def jobs(place: Place, index: Index) -> AsyncIterator[Jobs]:
+    jobs = jobs_of(place, index)
     yield jobs
     await jobs.close()
 
@@ -132,6 +158,7 @@ def counts(job: Job) -> tuple[int | None, int, int, int, int, int]:
     return job.documents, job.created, job.updated, job.unchanged, job.failed, job.passages
 
 
+@both()
 async def test_a_job_counts_what_it_did_and_lists_what_failed(jobs: Jobs, index: Index) -> None:
     """In slices, with the times of its beginning and its end."""
     await index.index("c", [submitted("d0"), submitted("d1", "other")])
@@ -144,6 +171,7 @@ async def test_a_job_counts_what_it_did_and_lists_what_failed(jobs: Jobs, index:
     assert len(index.calls) > 2
 
 
+@both()
 async def test_files_are_read_once(jobs: Jobs, index: Index) -> None:
     """By the job; the number of documents is known when they are read."""
     job = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n" * 70)], 70, EVERYTHING)
@@ -156,13 +184,13 @@ async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, 
     """A restart goes on where it was, reads no file again, and counts each document once, as what it became."""
     await index.index("c", [submitted("f3", "earlier")])
     index.stop_after = 10
-    jobs = jobs_of(tmp_path, index)
+    jobs = jobs_of(Place(tmp_path), index)
     job = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n" * 150)], 150, EVERYTHING)
     behind = await jobs.submit("c", many(3, "behind"), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     index.stop_after = None
-    again = jobs_of(tmp_path, index)
+    again = jobs_of(Place(tmp_path), index)
     again.start()
     done = await ended(again, job)
     assert (done.state, counts(done)) == ("done", (150, 149, 1, 0, 0, 300))
@@ -172,15 +200,16 @@ async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, 
     await again.close()
 
 
-async def test_a_job_goes_on_for_its_tenant_and_groups_after_a_restart(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_a_job_goes_on_for_its_tenant_and_groups_after_a_restart(place: Place, index: Index) -> None:
     """Others neither see nor cancel it before or after, nor a key of the tenant without the group."""
-    jobs, owner = jobs_of(tmp_path, index), Audience(tenant="b", groups=("hr",))
+    jobs, owner = jobs_of(place, index), Audience(tenant="b", groups=("hr",))
     guarded = SubmittedDocument(
         writer=owner, tenant="b", id="same", document=Document(text="text", allowed=("hr", "legal"))
     )
     job = await jobs.submit("c", [guarded], 1, owner)
     await jobs.close()
-    again = jobs_of(tmp_path, index)
+    again = jobs_of(place, index)
     for stranger in (Audience(tenant="a", groups=("hr",)), Audience(tenant="b"), Audience(groups=("hr",))):
         with pytest.raises(NotFound):
             await again.find(job.id, stranger)
@@ -193,11 +222,10 @@ async def test_a_job_goes_on_for_its_tenant_and_groups_after_a_restart(tmp_path:
     await again.close()
 
 
-async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_side(
-    tmp_path: Path, index: Index
-) -> None:
+@both()
+async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_side(place: Place, index: Index) -> None:
     """No more than the limit at once."""
-    jobs = jobs_of(tmp_path, index, at_once=2)
+    jobs = jobs_of(place, index, at_once=2)
     index.stop_after = 0
     first, second, beside, waiting = [
         await jobs.submit(name, many(65, name), 1, EVERYTHING) for name in ("a", "a", "b", "c")
@@ -212,6 +240,7 @@ async def test_jobs_of_a_collection_run_in_order_and_those_of_several_side_by_si
     await jobs.close()
 
 
+@both()
 async def test_the_count_of_passages_moves_within_a_document(jobs: Jobs, index: Index) -> None:
     """A book is one document: what is embedded of it counts, and tells how long the rest will take."""
     index.stop_after = 0
@@ -223,6 +252,7 @@ async def test_the_count_of_passages_moves_within_a_document(jobs: Jobs, index: 
     assert (await ended(jobs, job)).passages == 2
 
 
+@both()
 async def test_a_queued_job_is_cancelled(jobs: Jobs, index: Index) -> None:
     """It writes nothing; the others go on."""
     index.stop_after = 0
@@ -235,6 +265,7 @@ async def test_a_queued_job_is_cancelled(jobs: Jobs, index: Index) -> None:
     assert not [key for key in index.versions if "queued" in key[1]]
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 async def test_a_running_job_is_cancelled(jobs: Jobs, index: Index, tmp_path: Path) -> None:
     """What it has written stays; the next one of its collection begins."""
     index.stop_after = 1
@@ -250,6 +281,7 @@ async def test_a_running_job_is_cancelled(jobs: Jobs, index: Index, tmp_path: Pa
     await emptied(tmp_path / "jobs")
 
 
+@both()
 async def test_a_finished_job_is_forgotten_when_it_is_cancelled(jobs: Jobs) -> None:
     """Then it is not found, like one that never was."""
     job = await jobs.submit("c", many(1), 1, EVERYTHING)
@@ -262,6 +294,7 @@ async def test_a_finished_job_is_forgotten_when_it_is_cancelled(jobs: Jobs) -> N
             await jobs.cancel(unknown, EVERYTHING)
 
 
+@both()
 async def test_the_jobs_of_a_collection_that_is_deleted_end(jobs: Jobs, index: Index) -> None:
     """They would bring it back; those of others go on."""
     index.stop_after = 0
@@ -273,19 +306,20 @@ async def test_the_jobs_of_a_collection_that_is_deleted_end(jobs: Jobs, index: I
     assert (await jobs.find(other.id, EVERYTHING)).state in ("queued", "running")
 
 
-async def test_a_cancelled_job_is_not_continued(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_a_cancelled_job_is_not_continued(place: Place, index: Index) -> None:
     """It stays cancelled after a restart, also where no service runs while it is cancelled."""
     index.stop_after = 0
-    jobs = jobs_of(tmp_path, index)
+    jobs = jobs_of(place, index)
     job = await jobs.submit("c", many(2), 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
-    idle = jobs_of(tmp_path, index)
+    idle = jobs_of(place, index)
     assert (await idle.find(job.id, EVERYTHING)).state == "queued"
     await idle.cancel(job.id, EVERYTHING)
     await idle.close()
     index.stop_after = None
-    again = jobs_of(tmp_path, index)
+    again = jobs_of(place, index)
     again.start()
     await ended(again, await again.submit("c", many(1, "after"), 1, EVERYTHING))
     assert (await again.find(job.id, EVERYTHING)).state == "cancelled"
@@ -297,7 +331,7 @@ async def test_a_cancelled_job_is_not_continued(tmp_path: Path, index: Index) ->
 async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, damage: str) -> None:
     """With a line that says what to do; what was indexed before stays, and the next job runs."""
     index.stop_after = 0
-    jobs = jobs_of(tmp_path, index)
+    jobs = jobs_of(Place(tmp_path), index)
     job = await jobs.submit("c", many(100), 1, EVERYTHING)
     behind = await jobs.submit("c", many(1, "behind"), 1, EVERYTHING)
     await index.hanging.wait()
@@ -309,7 +343,7 @@ async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, dama
     else:
         path.write_bytes(data[:-30] if damage == "cut" else data[:-30] + b"x" * 30)
     index.stop_after = None
-    again = jobs_of(tmp_path, index)
+    again = jobs_of(Place(tmp_path), index)
     again.start()
     failed = await ended(again, job)
     assert failed.state == "failed"
@@ -321,14 +355,14 @@ async def test_a_damaged_upload_fails_its_job(tmp_path: Path, index: Index, dama
 async def test_jobs_outlive_their_records(tmp_path: Path, index: Index) -> None:
     """A damaged file is moved away, and what was not indexed is taken up again from the uploads."""
     index.stop_after = 0
-    jobs = jobs_of(tmp_path, index)
+    jobs = jobs_of(Place(tmp_path), index)
     job = await jobs.submit("c", many(3), 1, EVERYTHING)
     behind = await jobs.submit("c", [SubmittedFile(writer=EVERYTHING, name="f", data=b"\n\n")], 1, EVERYTHING)
     await index.hanging.wait()
     await jobs.close()
     index.stop_after = None
     damage(tmp_path / "jobs.sqlite3")
-    again = jobs_of(tmp_path, index)
+    again = jobs_of(Place(tmp_path), index)
     again.start()
     await seen_soon(again, job)
     done = [await ended(again, one) for one in (job, behind)]
@@ -352,6 +386,7 @@ async def seen_soon(jobs: Jobs, job: Job) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 async def test_an_upload_is_private_and_there_before_the_job_is_taken(tmp_path: Path, jobs: Jobs, index: Index) -> None:
     """Only the user who runs the service can read it."""
     index.stop_after = 0
@@ -370,10 +405,11 @@ async def test_no_job_is_taken_on_a_full_disk(tmp_path: Path, index: Index) -> N
     await jobs.close()
 
 
-async def test_a_job_waits_while_the_store_is_away(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_a_job_waits_while_the_store_is_away(place: Place, index: Index) -> None:
     """It says so, and goes on by itself: it was promised to be done."""
     index.errors = [StoreUnavailable("the store is away")]
-    jobs = jobs_of(tmp_path, index, retry_s=0.05)
+    jobs = jobs_of(place, index, retry_s=0.05)
     job = await jobs.submit("c", many(2), 1, EVERYTHING)
     waiting = await seen(jobs, job, lambda found: found.detail is not None)
     assert (waiting.state, waiting.detail) == ("queued", "waiting: the store is away")
@@ -385,6 +421,7 @@ async def test_a_job_waits_while_the_store_is_away(tmp_path: Path, index: Index)
 @pytest.mark.parametrize(
     ("error", "says"), [(InvalidRequest("the collection is odd"), "is odd"), (KeyError("secret"), "log")]
 )
+@both()
 async def test_a_job_that_fails_says_why(jobs: Jobs, index: Index, error: Exception, says: str) -> None:
     """Our own errors with their text, a programmer's without; the next job runs all the same."""
     index.errors = [error]
@@ -395,16 +432,18 @@ async def test_a_job_that_fails_says_why(jobs: Jobs, index: Index, error: Except
     assert "secret" not in (job.detail or "")
 
 
+@both()
 async def test_errors_are_bounded_and_counts_are_not(jobs: Jobs) -> None:
     """The first thousand failures are listed, all are counted."""
     job = await ended(jobs, await jobs.submit("c", [FAILED] * 1600, 1, EVERYTHING))
     assert (job.failed, len(job.errors)) == (1600, MAX_ERRORS)
 
 
-async def test_unfinished_jobs_are_bounded_by_count_and_by_bytes(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_unfinished_jobs_are_bounded_by_count_and_by_bytes(place: Place, index: Index) -> None:
     """Overloaded beyond either; a job that is alone is always taken; there is room again when one ends."""
     index.stop_after = 0
-    jobs = jobs_of(tmp_path, index, unfinished=2, bytes=100)
+    jobs = jobs_of(place, index, unfinished=2, bytes=100)
     large = await jobs.submit("c", many(1), 1000, EVERYTHING)
     with pytest.raises(Overloaded) as refused:
         await jobs.submit("c", many(1), 1, EVERYTHING)
@@ -417,9 +456,10 @@ async def test_unfinished_jobs_are_bounded_by_count_and_by_bytes(tmp_path: Path,
     await jobs.close()
 
 
-async def test_the_oldest_finished_jobs_are_forgotten(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_the_oldest_finished_jobs_are_forgotten(place: Place, index: Index) -> None:
     """Never one that is still to run."""
-    jobs = jobs_of(tmp_path, index, remembered=2)
+    jobs = jobs_of(place, index, remembered=2)
     finished = [await jobs.submit("c", many(1), 1, EVERYTHING) for _ in range(4)]
     for job in finished[1:]:
         await ended(jobs, job)
@@ -430,6 +470,7 @@ async def test_the_oldest_finished_jobs_are_forgotten(tmp_path: Path, index: Ind
     await jobs.close()
 
 
+@both()
 async def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
     """Page by page, of one state and one collection."""
     submitted_jobs = [await jobs.submit(name, many(1), 1, EVERYTHING) for name in ("a", "b", "a", "b", "a")]
@@ -453,6 +494,7 @@ async def test_jobs_are_listed_newest_first(jobs: Jobs) -> None:
         await jobs.page(EVERYTHING, cursor="x", limit=2)
 
 
+@both()
 async def test_a_job_leaves_alone_what_was_written_after_it_had_come(jobs: Jobs, index: Index) -> None:
     """Also what it would have made anew: it was deleted. In its own collection, and only the jobs that came earlier."""
     index.stop_after = 1
@@ -470,17 +512,18 @@ async def test_a_job_leaves_alone_what_was_written_after_it_had_come(jobs: Jobs,
     assert index.versions["c", "d3"] == submitted("d3", "later").document.content_hash()
 
 
-async def test_what_was_overtaken_stays_so_after_a_restart(tmp_path: Path, index: Index) -> None:
+@both()
+async def test_what_was_overtaken_stays_so_after_a_restart(place: Place, index: Index) -> None:
     """Though the slice of the job had been begun, and its document may have been written, before the process ended."""
     index.stop_after = 1
-    before = jobs_of(tmp_path, index)
+    before = jobs_of(place, index)
     job = await before.submit("c", many(3), 1, EVERYTHING)
     await index.hanging.wait()
     await before.overtake("c", {"d0": "", "d2": ""})
     await before.close()
     del index.versions["c", "d0"]  # as a deletion does
     index.stop_after = None
-    after = jobs_of(tmp_path, index)
+    after = jobs_of(place, index)
     after.start()
     assert counts(await ended(after, job))[:4] == (3, 1, 0, 2)
     await after.close()
@@ -490,7 +533,7 @@ async def test_what_was_overtaken_stays_so_after_a_restart(tmp_path: Path, index
 async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Path, index: Index) -> None:
     """Without a restart, and without waiting for the next upload."""
     index.stop_after = 1
-    before = jobs_of(tmp_path, index)
+    before = jobs_of(Place(tmp_path), index)
     job = await before.submit("c", many(3), 1, EVERYTHING)
     await index.hanging.wait()
     await before.close()
@@ -498,7 +541,7 @@ async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Pa
     file = tmp_path / JOBS_FILE
     hidden = file.rename(tmp_path / "elsewhere")
     file.mkdir()  # nothing that SQLite could open
-    after = jobs_of(tmp_path, index, retry_s=0.01)
+    after = jobs_of(Place(tmp_path), index, retry_s=0.01)
     after.start()
     with pytest.raises(StoreUnavailable):
         await after.find(job.id, EVERYTHING)
@@ -508,6 +551,7 @@ async def test_jobs_are_continued_as_soon_as_their_file_can_be_used(tmp_path: Pa
     await after.close()
 
 
+@both()
 async def test_nobody_is_overtaken_where_no_job_waits(jobs: Jobs, index: Index) -> None:
     """What was noted for jobs that have ended is no bar to those that come."""
     await jobs.overtake("c", {"d0": ""})

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from app.services.document_validation import SubmittedFile, failed
-from app.services.spool import Spool, SpoolDamaged
+from app.services.job_records import SHARED_MIGRATIONS
+from app.services.spool import SharedSpool, Spool, SpoolDamaged
 from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Block, Document, PageStart
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import SubmittedDocument
+from indexing.postgres import Database
 
 DOCUMENT = SubmittedDocument(
     writer=EVERYTHING,
@@ -105,3 +107,25 @@ def test_a_disk_that_fails_leaves_nothing_behind(
     with pytest.raises(error):
         spool.write("j", "c", [DOCUMENT], 1)
     assert list((tmp_path / "jobs").iterdir()) == []
+
+
+@pytest.mark.postgres
+def test_uploads_in_a_database_are_like_those_on_the_disk(database_url: str) -> None:
+    """They come back as they were from any place on, in pieces if they are large; written again they are replaced."""
+    database = Database(database_url)
+    database.prepare("jobs", SHARED_MIGRATIONS)
+    spool = SharedSpool(database)
+    large = SubmittedFile(writer=EVERYTHING, name="l.bin", data=bytes(range(256)) * 40_000)
+    spool.write("j", "c", [DOCUMENT], 1)
+    spool.write("j", "c", [*SUBMISSIONS, large], 1)
+    for start in range(5):
+        assert list(spool.read("j", start)) == [*SUBMISSIONS, large][start:]
+    spool.write("k", "d", [DOCUMENT], 1)
+    assert list(spool.jobs()) == ["j", "k"]
+    assert spool.jobs()["j"] > 256 * 40_000
+    assert [spool.collection(job_id) for job_id in ("j", "k", "nope")] == ["c", "d", None]
+    spool.delete("j")
+    spool.delete("j")
+    with pytest.raises(SpoolDamaged, match="missing in the database"):
+        list(spool.read("j"))
+    database.close()

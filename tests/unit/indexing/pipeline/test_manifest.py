@@ -8,16 +8,25 @@ import pytest
 
 from indexing.documents import EVERYTHING, Block, Document
 from indexing.errors import StoreUnavailable
-from indexing.pipeline.manifest import DocumentRecord, IndexedFile, Manifest, SourceRecord
+from indexing.pipeline.manifest import SHARED_MIGRATIONS, DocumentRecord, IndexedFile, Manifest, SourceRecord
+from indexing.postgres import Database, PostgresTables
+from tests.conftest import both
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
-    manifest = Manifest(tmp_path / "home" / "manifest.sqlite3")
+async def manifest(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Manifest]:
+    if kind == "sqlite":
+        manifest = Manifest(tmp_path / "home" / "manifest.sqlite3")
+        yield manifest
+        await manifest.close()
+        return
+    database = Database(request.getfixturevalue("database_url"))
+    manifest = Manifest(PostgresTables(database, "manifest", SHARED_MIGRATIONS))
     yield manifest
     await manifest.close()
+    database.close()
 
 
 def document(key: str, path: str | None = "/a.txt", body: Document | None = None, version: str = "") -> DocumentRecord:
@@ -28,12 +37,16 @@ def document(key: str, path: str | None = "/a.txt", body: Document | None = None
 SOURCE = SourceRecord(path="/a.txt", name="a.txt", hash="h", bytes=3)
 
 
+BROKEN = SourceRecord(path=None, name="n", hash="h", bytes=1)  # type: ignore[arg-type]
+
+
 async def finish(manifest: Manifest, *documents: DocumentRecord, source: SourceRecord | None = SOURCE) -> None:
     await manifest.announce("L", documents)
     await manifest.commit("L", documents, [source] if source else [], 7.0)
     await manifest.settled("L", [d.id for d in documents])
 
 
+@both()
 async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -> None:
     """An announced document is unfinished; the commit gives it its version, passages and time."""
     await manifest.announce("L", [document("x")])
@@ -56,6 +69,7 @@ async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -
     )
 
 
+@both()
 async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> None:
     """A file with a document under way is not finished, whatever its hash was."""
     await finish(manifest, document("x"), document("y"))
@@ -65,6 +79,7 @@ async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> N
     assert await manifest.files("L") == {"/a.txt": IndexedFile("a.txt")}
 
 
+@both()
 async def test_the_earlier_version_counts_until_the_next_one_is_committed(manifest: Manifest) -> None:
     """With its body; the commit replaces all of it at once."""
     old, new = Document(text="old"), Document(text="new")
@@ -81,6 +96,7 @@ async def test_the_earlier_version_counts_until_the_next_one_is_committed(manife
     assert await manifest.pending_with_body("L", "h") is None
 
 
+@both()
 async def test_what_another_writer_announced_is_not_committed(manifest: Manifest) -> None:
     """A commit without its announcement, or after a deletion, changes nothing."""
     await manifest.commit("L", [document("x")], [], 7.0)
@@ -92,6 +108,7 @@ async def test_what_another_writer_announced_is_not_committed(manifest: Manifest
     assert [p.op for p in await manifest.unfinished("L")] == ["delete"]
 
 
+@both()
 async def test_announcing_a_deletion_reopens_the_source_and_hides_the_document(manifest: Manifest) -> None:
     """A document that is being deleted counts no more, and there is nothing to write it from."""
     await finish(manifest, document("x"), document("h", None, Document(text="handed")))
@@ -106,6 +123,7 @@ async def test_announcing_a_deletion_reopens_the_source_and_hides_the_document(m
     assert await manifest.count("L") == 0
 
 
+@both()
 async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     """Documents and sources are forgotten each by themselves."""
     await finish(manifest, document("x"), document("y"))
@@ -118,6 +136,7 @@ async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     assert (await manifest.count("L"), await manifest.sources("L"), await manifest.unfinished("L")) == (1, {}, [])
 
 
+@both()
 async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Manifest) -> None:
     """Its body keeps text, blocks and metadata; the lists do not load it."""
     body = Document(text="a b", title="T", blocks=(Block("paragraph", 0, 3),), metadata={"year": 2024, "tags": ["x"]})
@@ -130,6 +149,7 @@ async def test_a_document_that_was_handed_over_comes_back_as_it_was(manifest: Ma
     assert await manifest.document_with_body("L", "nobody") is None
 
 
+@both()
 async def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
     """By id, after the last one seen."""
     await finish(manifest, *[document(key) for key in "dbac"])
@@ -137,6 +157,7 @@ async def test_documents_are_listed_in_pages(manifest: Manifest) -> None:
     assert [d.id for d in await manifest.documents("L", EVERYTHING, after="b", limit=2)] == ["c", "d"]
 
 
+@both()
 async def test_lineages_do_not_see_each_other(manifest: Manifest) -> None:
     """The same ids in two lineages are two documents, and each lineage can be forgotten."""
     await finish(manifest, document("x"))
@@ -159,6 +180,7 @@ async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
     await second.close()
 
 
+@both()
 async def test_a_closed_manifest_says_so(manifest: Manifest) -> None:
     """Closing twice is no error."""
     await manifest.close()
@@ -167,6 +189,7 @@ async def test_a_closed_manifest_says_so(manifest: Manifest) -> None:
         await manifest.count("L")
 
 
+@both()
 async def test_the_owners_of_documents_are_named(manifest: Manifest) -> None:
     """With the path of their file, None for a submitted one; an unknown id has no owner."""
     await finish(manifest, document("x"))
@@ -175,11 +198,11 @@ async def test_the_owners_of_documents_are_named(manifest: Manifest) -> None:
     assert owners == [("/a.txt", "a.txt"), (None, "a.txt"), None]
 
 
+@both()
 async def test_a_failed_change_changes_nothing(manifest: Manifest) -> None:
     """A transaction is whole or not at all, and the manifest works on."""
-    broken = document("y")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
-        await manifest.commit("L", [], [SOURCE, SourceRecord(path=broken, name="n", hash="h", bytes=1)], 7.0)  # type: ignore[arg-type]
+        await manifest.commit("L", [], [SOURCE, BROKEN], 7.0)
     assert await manifest.sources("L") == {}
     await finish(manifest, document("x"))
     assert await manifest.count("L") == 1
