@@ -143,7 +143,7 @@ class PostgresConnection:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Result:
         """One statement. Outside a transaction it is one by itself."""
         prepared = self._prepare(sql)
-        rows = prepared.run(**{f"a{place}": value for place, value in enumerate(parameters)})
+        rows = prepared.run(**{f"a{place}": _sendable(value) for place, value in enumerate(parameters)})
         return _Result([tuple(row) for row in rows or ()], prepared._context.row_count)
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
@@ -437,6 +437,13 @@ class WriterLock:
             raise
         connection.close()
         raise IndexBusy("another replica writes to the index; this one takes over when that one ends")
+
+
+def _sendable(value: Any) -> Any:
+    """Texts that SQLite takes and PostgreSQL does not, with a null character or a lone surrogate, are made ones."""
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _version(db: PostgresConnection, part: str) -> int | None:

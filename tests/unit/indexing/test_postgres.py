@@ -66,6 +66,15 @@ def test_values_come_back_as_they_went(database: Database) -> None:
 
 
 @pytest.mark.postgres
+def test_texts_that_the_server_refuses_are_changed(database: Database) -> None:
+    """In what is written and in what is asked for alike, so that they are found."""
+    odd = "a\0b\udcffc"
+    with database.connected() as db:
+        db.execute("INSERT INTO notes (id, text) VALUES (?, ?)", (1, odd))
+        assert db.execute("SELECT text FROM notes WHERE text=?", (odd,)).fetchall() == [("a\ufffdb?c",)]
+
+
+@pytest.mark.postgres
 def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     """What fails in its midst leaves nothing, and the connection serves on."""
 
