@@ -22,7 +22,7 @@ def read_sheets(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         workbook = python_calamine.load_workbook(io.BytesIO(data))
     except python_calamine.PasswordError as exc:
         raise UnreadableDocument("password", "It is encrypted; save it without a password and index it again.") from exc
-    except python_calamine.CalamineError as exc:
+    except (python_calamine.CalamineError, OSError, ValueError) as exc:  # OSError for one that is cut off
         raise corrupt("Its workbook cannot be read.") from exc
     if len(workbook.sheet_names) > limits.max_pages:
         raise UnreadableDocument(

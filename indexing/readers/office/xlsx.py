@@ -210,8 +210,13 @@ def _written(
             writer.add("paragraph", f"Comment on {comment.get('ref', 'a cell')}: {text}" if text.strip() else "")
     metadata: dict[str, Any] = {**properties, "sheets": [part.title for part in parts]}
     title = metadata.pop("title", "") or stem(name)
-    said = [f"{uncomputed} formulas were never computed, and stand as formulas; save it in a spreadsheet program."]
-    return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata, warnings=said if uncomputed else ())
+    said = () if not uncomputed else (_never_computed(uncomputed),)
+    return writer.document(title=title, media_type=_MEDIA_TYPE, metadata=metadata, warnings=said)
+
+
+def _never_computed(count: int) -> str:
+    formulas = "1 formula was" if count == 1 else f"{count} formulas were"
+    return f"{formulas} never computed, and shown as written; save it in a spreadsheet program."
 
 
 def _write_chart_sheets(package: Package, parts: list[_Part], number: int, writer: TextWriter) -> set[str]:

@@ -36,6 +36,8 @@ _MUCH_MORE = 3
 
 def read_mail(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
     """The mail, with its subject as title; then the documents of its attachments, which name the mail."""
+    if b"\0" in data[:200]:
+        data = decode(data).encode()  # an editor saved it in UTF-16, with a mark or without
     refuse_binary(data)
     return list(_mail(_parsed(data), limits))
 

@@ -403,6 +403,8 @@ def test_formulas_that_were_never_computed_are_said() -> None:
     document = read_one(workbook(S=[("a", "b"), (1, "=A2*2"), ("=SUM(A2)", None)]), "a.xlsx")
     assert texts(document) == ["S", "a | b", "1 | =A2*2", "=SUM(A2)"]
     assert document.warnings[0].startswith("2 formulas were never computed")
+    single = read_one(workbook(S=[("a", "=A2*2")]), "a.xlsx")
+    assert single.warnings[0].startswith("1 formula was never computed")
 
 
 @pytest.mark.parametrize("broken", ["<fill/>", '<fill><patternFill patternType="nonsense"/></fill>'])

@@ -244,6 +244,7 @@ def parts(kind: str, *contents: tuple[str, str]) -> bytes:
             + b"Gr=C3=B6=C3=9Fe",
             "Größe",
         ),
+        (HEAD.decode().encode("utf-16") + "\r\nDie Größe.".encode("utf-16")[2:], "Die Größe."),
         (HEAD + b'Content-Type: text/plain; charset="cp-850"\r\n\r\nGr\x94\xe1e', "Größe"),
     ],
 )
