@@ -36,6 +36,11 @@ def read(data: bytes, name: str, limits: ReadLimits, media_type: str | None = No
     except Exception as exc:
         # The one seam to a dozen parsers, which raise anything on hostile bytes.
         raise UnreadableDocument("corrupt", f"The file is damaged or incomplete ({type(exc).__name__}).") from exc
+    except BaseException as exc:
+        # What a library in Rust panics with is no Exception, and would end the process.
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise UnreadableDocument("corrupt", "The file is damaged or incomplete.") from exc
 
 
 def parse(data: bytes, name: str, limits: ReadLimits, media_type: str | None = None) -> Sequence[Document | Refused]:

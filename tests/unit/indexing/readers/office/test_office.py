@@ -448,6 +448,17 @@ def test_sheets_of_other_programs() -> None:
     assert texts(read_one(ods(cells), "download")) == ["Parts", "Bolt | 0.35", "Nut | 2"]
 
 
+def test_a_panic_of_a_library_is_a_refusal() -> None:
+    """It would end the reader's process, and with an archive all that is in it."""
+    members = zipfile.ZipFile(io.BytesIO(xlsb(("Bolt M8", 0.35))))
+    parts = {name: members.read(name) for name in members.namelist()}
+    sheet = parts["xl/worksheets/sheet1.bin"]
+    parts["xl/worksheets/sheet1.bin"] = sheet.replace(b"\x94\x01\x10", b"\x94\x01\x00")  # a size without its bytes
+    with pytest.raises(UnreadableDocument) as refusal:
+        read(zipped(parts), "parts.xlsb", ReadLimits())
+    assert refusal.value.reason == "corrupt"
+
+
 def xlsb(*rows: tuple[str, float]) -> bytes:
     """A binary workbook of one sheet (MS-XLSB): records of a number, a length and their bytes."""
 
