@@ -433,9 +433,10 @@ class ServerStore:
         if self._local is not None:
             return
         indexed = (await self._knowledge(name)).indexed
-        for path in fields.keys() - indexed - self._refused.get(name, set()):
-            if len(indexed) < MAX_INDEXES:
-                creating = self._client.create_payload_index(name, path, field_schema=_KINDS[fields[path]], wait=wait)
+        refused = self._refused.get(name, set())
+        for path, kind in fields.items():
+            if path not in indexed | refused and len(indexed) < MAX_INDEXES:
+                creating = self._client.create_payload_index(name, path, field_schema=_KINDS[kind], wait=wait)
                 await self._call(name, creating)
                 indexed.add(path)
 
