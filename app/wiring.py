@@ -39,7 +39,7 @@ from app.services.chat import VISION, ChatService
 from app.services.classify import ClassifyService
 from app.services.complete import STAGE as COMPLETE
 from app.services.complete import CompleteService
-from app.services.documents import Documents
+from app.services.documents import Documents, no_cluster
 from app.services.embed import Embeddings
 from app.services.expansion import Expander
 from app.services.fetch import Fetcher
@@ -68,6 +68,7 @@ from indexing.pipeline.context import PipelineContext, index_fingerprint, show_w
 from indexing.pipeline.manifest import SHARED_MIGRATIONS as MANIFEST_TABLES
 from indexing.pipeline.manifest import Manifest
 from indexing.pipeline.progress import SyncRequest
+from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
 from indexing.postgres import PostgresTables, WriterLock, open_database
@@ -251,7 +252,7 @@ class Services:
 
     def _add_documents(self, settings: Settings) -> None:
         """What writes to the index, and keeps it whole."""
-        self.documents = Documents(self.context.get, self.gates)
+        self.documents = Documents(self.context.get, self.gates, self._on_cluster if settings.store.url else no_cluster)
         self._on_close("readers", self.documents.close)
         room = disk_guard(settings, settings.index.home / SNAPSHOTS)
         self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
@@ -368,6 +369,11 @@ class Services:
         )
         await show_what_counts(context)
         return context
+
+    def _on_cluster(self, address: str) -> Reading:
+        from indexing.distributed.cluster import RayReading
+
+        return RayReading(address, self.settings.reading, self.settings.embedding)
 
     async def _visibility(self) -> Visibility:
         """What the writer of the index says. On a server that may be another process: only the writer can know."""

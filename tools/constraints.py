@@ -1,4 +1,4 @@
-"""Writes constraints.txt, constraints-vllm.txt or constraints-clients.txt: the newest versions that fit together."""
+"""Writes constraints.txt, or that of an environment for tests (-vllm, -clients, -ray): the newest that fit together."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import clients, vllm_cpu
+from tools import clients, distributed, vllm_cpu
 from tools.environment import CONSTRAINTS
 from tools.pip import InstallFailed, pip_install
 from tools.venvs import ROOT, create
@@ -34,12 +34,17 @@ CLIENTS_PREFACE = """\
 # `make test-clients`. Written by `make constraints ARGS=clients`; holds for Python 3.11 to 3.13.
 """
 
+RAY_PREFACE = """\
+# Every library that the tests of indexing on a Ray cluster bring, in the one version they were tested with, for
+# `make test-ray`. Written by `make constraints ARGS=ray`; holds for Python 3.11 to 3.13 together with constraints.txt.
+"""
+
 _CUDA = re.compile(r"(nvidia|cuda)-|triton==")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file that `arguments` name: none, `vllm` or `clients`. Exit status 1 when pip fails."""
-    write = {"vllm": _write_vllm, "clients": _write_clients}.get("".join(arguments), _write)
+    """Write the file that `arguments` name: none, `vllm`, `clients` or `ray`. Exit status 1 when pip fails."""
+    write = {"vllm": _write_vllm, "clients": _write_clients, "ray": _write_ray}.get("".join(arguments), _write)
     with tempfile.TemporaryDirectory() as folder:
         try:
             create(Path(folder))
@@ -65,6 +70,11 @@ def _write_vllm(python: Path) -> None:
 def _write_clients(python: Path) -> None:
     clients.install(python, [])
     clients.CONSTRAINTS.write_text(CLIENTS_PREFACE + pins(_freeze(python)), encoding="utf-8")
+
+
+def _write_ray(python: Path) -> None:
+    distributed.install(python, [])
+    distributed.PINS.write_text(RAY_PREFACE + pins(_freeze(python)), encoding="utf-8")
 
 
 def pinned_torch(constraints: str) -> str:

@@ -134,6 +134,7 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 @click.option(
     "--retry-refused", is_flag=True, help="Also read files again that could not be read and have not changed."
 )
+@click.option("--ray", default="", metavar="ADDRESS", help="Read and embed on a Ray cluster: HOST:6379, auto or local.")
 @click.option("--tenant", default="", help="Whose documents these become; one run has one tenant.")
 @click.option("--allowed", multiple=True, metavar="GROUP", help="Only keys with this group see them; may be repeated.")
 @click.option("--open", "opened", is_flag=True, help="Let all of the tenant see files that were for groups.")
@@ -150,6 +151,7 @@ def index(
     rebuild: bool,
     force: bool,
     retry_refused: bool,
+    ray: str,
     tenant: str,
     allowed: tuple[str, ...],
     opened: bool,
@@ -189,6 +191,7 @@ def index(
                 rebuild=rebuild,
                 force=force,
                 retry_refused=retry_refused,
+                ray=ray,
                 tenant=tenant,
                 allowed=allowed or (() if opened else None),
             )

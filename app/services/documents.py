@@ -46,6 +46,7 @@ from indexing.pipeline.ingest import (
 )
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
@@ -90,11 +91,27 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class Documents:
-    """Collections and their documents. The context is asked for with each call, so that it can be opened late."""
+def no_cluster(address: str) -> Reading:
+    """For what has none. Raises InvalidRequest."""
+    raise InvalidRequest(
+        f"the Ray cluster at {address} can write to a Qdrant server only, not to an index in this process: set "
+        "QDRANT_URL, or leave --ray out"
+    )
 
-    def __init__(self, context: Callable[[], Awaitable[PipelineContext]], gates: Gates) -> None:
-        self._context, self._gates = context, gates
+
+class Documents:
+    """Collections and their documents. The context is asked for with each call, so that it can be opened late.
+
+    `on_cluster` gives what reads on the Ray cluster at an address.
+    """
+
+    def __init__(
+        self,
+        context: Callable[[], Awaitable[PipelineContext]],
+        gates: Gates,
+        on_cluster: Callable[[str], Reading] = no_cluster,
+    ) -> None:
+        self._context, self._gates, self._on_cluster = context, gates, on_cluster
         self.indexing_time = IndexingTime()
         self._syncing: dict[str, asyncio.Lock] = {}
         self._unfinished: dict[str, str] = {}
@@ -118,7 +135,8 @@ class Documents:
             detail = "another run is writing to the collection; this one starts when it has finished"
             report(Notice(stage="waiting", detail=detail))
         async with syncing:
-            return await sync(await self._context(), request, report)
+            reading = self._on_cluster(request.ray) if request.ray else None
+            return await sync(await self._context(), request, report, reading)
 
     @asynccontextmanager
     async def no_sync(self, collection: str) -> AsyncIterator[None]:

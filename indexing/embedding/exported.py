@@ -183,4 +183,7 @@ def has_amx(environ: Mapping[str, str] = os.environ, cpuinfo: Path = Path("/proc
 
 
 def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """No more than OMP_NUM_THREADS, by which cluster managers, and torch, share out a machine."""
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable, int(told)) if told.isdecimal() and int(told) else usable

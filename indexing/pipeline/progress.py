@@ -19,6 +19,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     The documents become those of `tenant` ("": of none), for the groups `allowed` alone, () for all of the tenant. With
     None files that name no groups yet name none, and the run is refused where one does: who forgets them opens nothing.
+
+    `ray` is the address of a Ray cluster that reads and embeds (`indexing.distributed`); "" for this process.
     """
 
     inputs: tuple[str, ...]
@@ -30,6 +32,7 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     retry_refused: bool = False
     tenant: str = ""
     allowed: tuple[str, ...] | None = None
+    ray: str = ""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):

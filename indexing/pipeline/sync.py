@@ -31,7 +31,7 @@ from indexing.pipeline.manifest import IndexedFile, SourceRecord
 from indexing.pipeline.planning import Plan, distinct, make_plan, path_of, plan_rebuild, with_files
 from indexing.pipeline.progress import Notice, NotIndexed, Planned, Report, Summary, SyncRequest, say_nothing
 from indexing.pipeline.queues import LineageRetired
-from indexing.pipeline.read_stage import ReadyQueue, SourceReader
+from indexing.pipeline.read_stage import Reading, ReadyQueue, SourceReader
 from indexing.pipeline.recovery import compare, document_of, repair
 from indexing.pipeline.sources import UNSEEN, Discovery, Unreadable, discover
 from indexing.pipeline.write_stage import Prepared, Writer
@@ -39,10 +39,15 @@ from indexing.readers.limits import UNREADABLE_BY_NATURE
 from indexing.store.base import CollectionInfo
 
 
-async def sync(context: PipelineContext, request: SyncRequest, report: Report = say_nothing) -> Summary:
-    """Bring the collection in line with the files. Run one at a time over a context."""
+async def sync(
+    context: PipelineContext, request: SyncRequest, report: Report = say_nothing, reading: Reading | None = None
+) -> Summary:
+    """Bring the collection in line with the files, read by `reading` or in this process.
+
+    Run one at a time over a context.
+    """
     try:
-        return await _SyncRun(context, request, report).run()
+        return await _SyncRun(context, request, report, reading).run()
     except LineageRetired as exc:  # it was dropped meanwhile: runs do not replace each other's
         raise CollectionNotFound(request.collection) from exc
 
@@ -50,8 +55,9 @@ async def sync(context: PipelineContext, request: SyncRequest, report: Report = 
 class _SyncRun:
     """One run; holds what its steps share."""
 
-    def __init__(self, context: PipelineContext, request: SyncRequest, report: Report) -> None:
+    def __init__(self, context: PipelineContext, request: SyncRequest, report: Report, reading: Reading | None) -> None:
         self._context = context
+        self._reading = reading
         self._request = request
         self._report = report
         self._begun = time.perf_counter()
@@ -267,7 +273,7 @@ class _SyncRun:
         self._writer = writer
         with self._context.claiming(writer.lineage) as claim:
             gone = frozenset(plan.gone)
-            reader = SourceReader(self._context, writer, claim, gone, self._refuse, self._report)
+            reader = SourceReader(self._context, writer, claim, gone, self._refuse, self._report, self._reading)
             for source, error in plan.unreadable:
                 await reader.refuse(source.key, source.name, error)
             for source, error in plan.refused:

@@ -337,3 +337,9 @@ async def test_what_was_announced_and_never_written_keeps_no_job_from_its_work(d
 
     results = await documents.index("c", [submitted("a"), submitted("b")], overtaken=overtaken)
     assert [(one.id, one.status) for one in results] == [("a", "updated"), ("b", "updated")]
+
+
+async def test_a_cluster_cannot_write_to_an_index_in_this_process(documents: Documents, tmp_path: Path) -> None:
+    """It says what to set, before anything is read."""
+    with pytest.raises(InvalidRequest, match="QDRANT_URL"):
+        await documents.sync(SyncRequest(inputs=(str(tmp_path),), cwd="/", ray="auto"))
