@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qdrant_edge import EdgeShard, Query, QueryRequest, ScrollRequest, SparseVector
 
-_NICENESS = 5
+_NICENESS = 10
 _PAGE = 512
 _READING_S = 2.0
 _WORDY = 200

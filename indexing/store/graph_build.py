@@ -73,6 +73,7 @@ class GraphBuild:
 
     def _copy(self, shard: EdgeShard, writing: threading.Lock) -> None:
         source = self._live.directory
+        shard.flush()  # so that there is little left to do while writers wait
         with writing:
             shard.flush()
             shard.note_changes()
