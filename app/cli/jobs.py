@@ -120,7 +120,9 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 def _progress(job: dict[str, Any]) -> Text:
     if job["documents"] is None:
-        return Text("not read yet", "dim")
+        # While a scan is read: how far OCR is, without the name of the file before it.
+        scan = clean(job["detail"] or "").rpartition(": ")[2] if job["state"] == "running" else ""
+        return Text(scan or "not read yet", "dim")
     done = job["created"] + job["updated"] + job["unchanged"] + job["failed"]
     progress = Text(f"{done:,}/{job['documents']:,}")
     if job["failed"]:

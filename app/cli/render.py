@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -149,8 +150,8 @@ class IndexingView:
                 self._console.print(Text(clean(detail), "yellow"))
             case Advanced():
                 self._advanced(event)
-            case Notice(detail=detail):
-                self._say(detail)
+            case Notice():
+                self._say(event)
             case Summary():
                 for (reason, detail), count in self._alike.items():
                     if count > _NAMED:
@@ -178,17 +179,25 @@ class IndexingView:
         rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description="indexing", completed=so_far.bytes, note=rate)
-        elif so_far.passages and self._clock() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = self._clock()
+        elif so_far.passages and self._is_due():
             share = so_far.bytes / self._bytes if self._bytes else 1.0
             left = f", about {duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
             self._console.print(Text(f"{share:.0%}: {rate}{left}"))
 
-    def _say(self, step: str) -> None:
+    def _is_due(self) -> bool:
+        """Whether to print a line of progress now."""
+        now = self._clock()
+        if now - self._last_line < _LINE_EVERY_S:
+            return False
+        self._last_line = now
+        return True
+
+    def _say(self, notice: Notice) -> None:
+        step = clean(notice.detail)
         if self._task is not None and self._console.is_terminal:
-            self._bar.update(self._task, description=step)
-        else:
-            self._console.print(Text(clean(step)))
+            self._bar.update(self._task, description=escape(step))
+        elif notice.stage != "reading" or self._is_due():
+            self._console.print(Text(step))
 
 
 class LoadingView:

@@ -45,7 +45,7 @@ from indexing.pipeline.ingest import (
     put_documents,
 )
 from indexing.pipeline.manifest import DocumentRecord
-from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, say_nothing
+from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, reading_scan, say_nothing
 from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
@@ -268,9 +268,12 @@ class Documents:
         finally:
             self._body_bytes -= held
 
-    async def read(self, submissions: Sequence[Submission]) -> list[Validated]:
-        """The documents of all submissions in order, each with its id, or why it cannot be indexed."""
-        unvalidated = [await self._read(submission) for submission in submissions]
+    async def read(self, submissions: Sequence[Submission], report: Report = say_nothing) -> list[Validated]:
+        """The documents of all submissions in order, each with its id, or why it cannot be indexed.
+
+        `report` hears how far OCR is with a scan.
+        """
+        unvalidated = [await self._read(submission, report) for submission in submissions]
         validated = iter(await asyncio.to_thread(validate, list(chain(*unvalidated))))
         documents: list[Validated] = []
         for submission, parts in zip(submissions, unvalidated, strict=True):
@@ -416,13 +419,14 @@ class Documents:
             seconds=round(seconds, 3),
         )
 
-    async def _read(self, submission: Submission) -> list[Validated]:
+    async def _read(self, submission: Submission, report: Report) -> list[Validated]:
         if not isinstance(submission, SubmittedFile):
             return [submission]
         if self._readers is None:
             self._readers = ReaderPool((await self._context()).limits, _READERS)
         try:
-            parts = await self._readers.read(submission.data, submission.name, submission.media_type)
+            on_page = reading_scan(submission.name, report)
+            parts = await self._readers.read(submission.data, submission.name, submission.media_type, on_page)
         except UnreadableDocument as exc:
             return [failed(exc.reason, exc.detail, source=submission.name)]
         return list(map(submission.submitted, parts))

@@ -25,7 +25,7 @@ from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument, Versions
-from indexing.pipeline.progress import Advanced, Event
+from indexing.pipeline.progress import Advanced, Event, Notice
 
 JOBS_FILE = "jobs.sqlite3"
 SPOOL_DIRECTORY = "jobs"
@@ -50,8 +50,8 @@ log = structlog.get_logger()
 class JobEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A large upload. `documents` is null until its files are read; the counts grow while it runs.
 
-    `detail` says why the job as a whole failed, or what it waits for; what it has written stays. `seconds_left` is an
-    estimate, null while nothing is known.
+    `detail` says why the job as a whole failed, what it waits for, or how far OCR is; what it has written stays.
+    `seconds_left` is an estimate, null while nothing is known.
     """
 
     id: str
@@ -111,12 +111,16 @@ class _ActiveJob:
         self.record = record
         self.embedded = 0
         """Passages of the documents that are being indexed."""
+        self.scan: str | None = None
+        """How far the scan is that is being read."""
         self._begun: tuple[float, float] | None = None
 
     def advance(self, event: Event) -> None:
         """Hear how far the documents are that are being indexed."""
         if isinstance(event, Advanced):
             self.embedded = event.passages
+        elif isinstance(event, Notice) and event.stage == "reading":
+            self.scan = event.detail
 
     def begin(self) -> None:
         """Measure from now on."""
@@ -417,7 +421,10 @@ class Jobs:
         """Read the files, and keep what was read in their place, so that it is read once."""
         record = job.record
         submissions = await asyncio.to_thread(lambda: list(self._spool.read(record.id)))
-        documents = await self._documents.read(submissions)
+        try:
+            documents = await self._documents.read(submissions, job.advance)
+        finally:
+            job.scan = None
         await asyncio.to_thread(self._spool.write, record.id, record.collection, documents, record.bytes)
         await self._save(job, _with_documents(record, documents))
 
@@ -494,7 +501,9 @@ class Jobs:
             return msgspec.structs.replace(entry, state="queued") if record.state == "running" else entry
         entry = msgspec.convert(job.record, JobEntry, from_attributes=True)
         passages = entry.passages + job.embedded
-        return msgspec.structs.replace(entry, passages=passages, seconds_left=job.seconds_left())
+        return msgspec.structs.replace(
+            entry, passages=passages, seconds_left=job.seconds_left(), detail=job.scan or entry.detail
+        )
 
 
 def _groups_of(submission: Submission) -> tuple[str, ...]:

@@ -57,11 +57,12 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice"):
     """What the run does or waits for now, in one sentence.
 
     "loading_model": the embedding model is being loaded, which takes seconds (or a download). "waiting": another run
-    holds the index. "finishing": everything is written, and the index is being optimised or switched. "advice": what
-    would serve these documents better, and what of a file could not be read.
+    holds the index. "reading": OCR has read a page of a scan, which takes seconds each. "finishing": everything is
+    written, and the index is being optimised or switched. "advice": what would serve these documents better, and what
+    of a file could not be read.
     """
 
-    stage: Literal["loading_model", "waiting", "finishing", "advice"]
+    stage: Literal["loading_model", "waiting", "reading", "finishing", "advice"]
     detail: str
 
 
@@ -192,6 +193,11 @@ Report = Callable[[Event], None]
 
 def say_nothing(_: Event) -> None:
     """For callers who do not listen."""
+
+
+def reading_scan(name: str, report: Report) -> Callable[[int, int], None]:
+    """Reports each page of the file of this name that OCR has read."""
+    return lambda done, total: report(Notice(stage="reading", detail=f"{name}: {done} of {total} pages read by OCR"))
 
 
 def loading_model(model: str) -> Notice:

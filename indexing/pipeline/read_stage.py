@@ -22,9 +22,9 @@ from indexing.pipeline.context import Claim, PipelineContext
 from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id, path_of
-from indexing.pipeline.progress import Notice, Report
+from indexing.pipeline.progress import Notice, Report, reading_scan
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
-from indexing.readers.limits import UNREADABLE_BY_NATURE, ReadLimits, reading
+from indexing.readers.limits import UNREADABLE_BY_NATURE, OnPage, ReadLimits, ignore_pages, reading
 from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
@@ -121,7 +121,7 @@ class SourceReader:
         reading: Reading | None = None,
     ) -> None:
         self._context = context
-        self._reading = reading or partial(read_here, context.limits)
+        self._reading = reading or partial(read_here, context.limits, report)
         self._writer = writer
         self._claim = claim
         self._gone = gone
@@ -231,14 +231,17 @@ class SourceReader:
 
 
 async def read_here(
-    limits: ReadLimits, sources: Sequence[SourceRecord], versions: Callable[[str], Awaitable[Versions]]
+    limits: ReadLimits,
+    report: Report,
+    sources: Sequence[SourceRecord],
+    versions: Callable[[str], Awaitable[Versions]],
 ) -> AsyncGenerator[tuple[SourceRecord, Outcome], None]:
     """One source after the other, in a reader of this process (a `Reading`)."""
     async with ReaderPool(limits) as pool:
         for source in sources:
             outcome: Outcome
             try:
-                parts = await read_source(pool, source)
+                parts = await read_source(pool, source, reading_scan(source.name, report))
             except UnreadableDocument as exc:
                 outcome = exc
             else:
@@ -257,15 +260,17 @@ async def read_here(
             yield source, outcome
 
 
-async def read_source(pool: ReaderPool, source: SourceRecord) -> list[Document | Refused]:
+async def read_source(
+    pool: ReaderPool, source: SourceRecord, on_page: OnPage = ignore_pages
+) -> list[Document | Refused]:
     """What is in a source, fetched for the time of reading if it lies elsewhere. Raises UnreadableDocument."""
     path = path_of(source.path)
     if isinstance(path, Path):
-        return await pool.read(path, source.name)
+        return await pool.read(path, source.name, on_page=on_page)
     with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
         copy = Path(folder, "file")
         await asyncio.to_thread(path.fetch, copy)
-        return await pool.read(copy, source.name)
+        return await pool.read(copy, source.name, on_page=on_page)
 
 
 def compare(source: SourceRecord, documents: Sequence[Document], earlier: Versions) -> tuple[list[Changed], list[str]]:

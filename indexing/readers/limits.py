@@ -3,8 +3,9 @@
 import importlib.util
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -39,6 +40,16 @@ UNREADABLE_BY_NATURE = frozenset({"not_a_file", "password", "no_text_layer", "em
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0)]
 
+OnPage = Callable[[int, int], None]
+"""Hears how many of a file's pages OCR has read, and how many there are for it."""
+
+
+def ignore_pages(_done: int, _total: int) -> None:
+    """For callers who do not listen."""
+
+
+on_page: ContextVar[OnPage] = ContextVar("on_page", default=ignore_pages)
+"""Set by whoever waits for a scan: readers are called with bytes and limits alone."""
 
 OFFICE_MISSING = "install the extra office (pip install 'winnow[office]')"
 OCR_MISSING = "install tesseract (apt-get install tesseract-ocr), or pip install 'winnow[ocr]'"

@@ -5,7 +5,7 @@ import time
 
 from indexing.documents import Document, Refused
 from indexing.readers import read
-from indexing.readers.limits import ReadLimits
+from indexing.readers.limits import ReadLimits, on_page
 from indexing.readers.members import Watch, watch
 from indexing.readers.sandbox.child import Reply, Request
 from indexing.readers.sandbox.child import main as serve
@@ -31,6 +31,9 @@ def _misbehave(request: Request, limits: ReadLimits) -> Reply:
         return Reply(documents=[Document(text="x" * (1 << 40))])
     if name.endswith(".zip"):
         return _archive(request, limits)
+    if name == "scan":
+        for done in (1, 2):
+            on_page.get()(done, 2)
     if name == "print":
         print("noise from a library", flush=True)  # noqa: T201
     return Reply(documents=[Document(text=str(os.getpid()))])

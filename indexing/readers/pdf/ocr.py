@@ -24,7 +24,7 @@ from PIL import ImageOps
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
-from indexing.readers.limits import OCR_MISSING, ReadLimits, ocr_engine
+from indexing.readers.limits import OCR_MISSING, ReadLimits, ocr_engine, on_page
 from indexing.readers.pdf.layout import write_pages
 from indexing.readers.pdf.lines import WIDE, Fragment, Page
 
@@ -93,7 +93,10 @@ def read_picture(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         count = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
         if count > limits.max_pages:
             raise UnreadableDocument("too_many_pages", f"It has {count} pages; at most {limits.max_pages} are read.")
-        found = [reading.page(prepared, _dots_per_inch(frame)) for frame, prepared in _prepared(picture, count)]
+        found = []
+        for frame, prepared in _prepared(picture, count):
+            found.append(reading.page(prepared, _dots_per_inch(frame)))
+            on_page.get()(len(found), count)
     pages = [page or Page(0.0, 0.0, ()) for page in found]
     writer = TextWriter()
     write_pages(pages, writer)

@@ -13,7 +13,7 @@ from PIL.Image import Image as Picture
 from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
-from indexing.readers.limits import ReadLimits
+from indexing.readers.limits import ReadLimits, on_page
 from indexing.readers.pdf.layout import write_pages
 from indexing.readers.pdf.lines import Page
 from indexing.readers.pdf.ocr import DOTS_PER_INCH, MAX_PIXELS, Reading
@@ -136,16 +136,20 @@ def _read_scans(pdf: Any, pages: list[Page], reading: Reading) -> tuple[list[int
 
     A few stamped characters on a page do not make a text layer.
     """
+    scans = [
+        number
+        for number, page in enumerate(pages)
+        if _characters(page) < _SCANNED_CHARACTERS_PER_PAGE and _has_picture(pdf, number)
+    ]
     read, left = [], []
-    for number, page in enumerate(pages):
-        if _characters(page) >= _SCANNED_CHARACTERS_PER_PAGE or not _has_picture(pdf, number):
-            continue
+    for done, number in enumerate(scans, 1):
         found = reading.page(_rendered(pdf, number)) if reading.engine else None
         if found is None:
             left.append(number + 1)
-        else:
-            pages[number] = found
-            read.append(number + 1)
+            continue
+        pages[number] = found
+        read.append(number + 1)
+        on_page.get()(done, len(scans))
     return read, left
 
 

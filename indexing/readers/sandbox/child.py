@@ -1,7 +1,8 @@
 """The child process that reads files, and the messages between it and its parent.
 
     parent -> child    ReadLimits, once; then a Request for each file
-    child -> parent    an empty Reply when it is ready; for each Request one for each file in its file, then its own
+    child -> parent    an empty Reply when it is ready; for each Request one for each file in its file and for each page
+                       of a scan, then its own
 
 Each message is a frame: its length in eight bytes, then MessagePack. The child is confined before it reads anything: a
 bound on its memory, an alarm, and no life longer than its parent's.
@@ -22,7 +23,7 @@ import msgspec
 from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers import read
-from indexing.readers.limits import ReadLimits, opened
+from indexing.readers.limits import ReadLimits, on_page, opened
 from indexing.readers.members import Watch, watch
 
 LENGTH = struct.Struct(">Q")
@@ -56,7 +57,8 @@ class Request(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """The documents or pictures, or why there are none; of a file of many, the parts that were refused.
 
-    `begun` names a file in it that is being read: the reply itself is still to come.
+    Where the reply itself is still to come, `begun` names a file in it that is being read, or `by_ocr` says that so many
+    of so many pages are read.
     """
 
     documents: list[Document] = []
@@ -65,6 +67,7 @@ class Reply(msgspec.Struct, frozen=True):
     reason: str = ""
     detail: str = ""
     begun: str = ""
+    by_ocr: tuple[int, int] | None = None
 
 
 def framed(message: ReadLimits | Request | Reply) -> bytes:
@@ -79,21 +82,15 @@ def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
     requests, replies = _private_pipes()
     limits = msgspec.msgpack.decode(_frame(requests) or b"", type=ReadLimits)
     _confine(limits)
-
-    def begun(part: str) -> None:
-        replies.write(framed(Reply(begun=part)))
-        replies.flush()
-
-    replies.write(framed(Reply()))
-    replies.flush()
+    _send(replies, framed(Reply()))
+    on_page.set(lambda done, total: _send(replies, framed(Reply(by_ocr=(done, total)))))
     while (body := _frame(requests)) is not None:
         _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
         request = msgspec.msgpack.decode(body, type=Request)
-        watch.set(Watch(begun, request.crashed))
+        watch.set(Watch(lambda part: _send(replies, framed(Reply(begun=part))), request.crashed))
         reply = _framed_reply(answer, request, limits)
         _set_alarm(0.0)
-        replies.write(reply)
-        replies.flush()
+        _send(replies, reply)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -101,6 +98,11 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
     requests, replies = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(requests, "rb"), os.fdopen(replies, "wb")
+
+
+def _send(replies: BinaryIO, frame: bytes) -> None:
+    replies.write(frame)
+    replies.flush()
 
 
 def _frame(pipe: BinaryIO) -> bytes | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
-from indexing.readers.limits import ReadLimits
+from indexing.readers.limits import OnPage, ReadLimits, ignore_pages
 from indexing.readers.sandbox.child import LENGTH, Reply, Request, Shown, framed
 
 _START_SECONDS = 60.0
@@ -53,23 +53,25 @@ class ReaderPool:
         """End the processes."""
         await asyncio.gather(*(process.close() for process in self._processes))
 
-    async def read(self, source: Path | bytes, name: str, media_type: str | None = None) -> list[Document | Refused]:
+    async def read(
+        self, source: Path | bytes, name: str, media_type: str | None = None, on_page: OnPage = ignore_pages
+    ) -> list[Document | Refused]:
         """What `readers.read` returns for a file or for bytes, documents first. Raises UnreadableDocument."""
         if isinstance(source, bytes):
             request = Request(name, media_type, data=source)
         else:
             request = Request(name, media_type, path=os.fsencode(source))
-        reply = await self._ask(request)
+        reply = await self._ask(request, on_page)
         return [*reply.documents, *reply.refused]
 
     async def pictures(self, data: bytes, pages: tuple[int, ...] | None, most: int) -> list[Image]:
         """What `indexing.readers.pictures.pictures_of` returns. Raises UnreadableDocument, also for a timeout."""
         return (await self._ask(Request("", None, data=data, shown=Shown(pages, most)))).images
 
-    async def _ask(self, request: Request) -> Reply:
+    async def _ask(self, request: Request, on_page: OnPage = ignore_pages) -> Reply:
         process = await self._idle.get()
         try:
-            reply = await process.ask(request)
+            reply = await process.ask(request, on_page)
         finally:
             self._idle.put_nowait(process)
         if reply.reason:
@@ -96,7 +98,7 @@ class _ReaderProcess:
         """The file in the file that the process is reading."""
         self._ending: set[asyncio.Future[object]] = set()
 
-    async def ask(self, request: Request) -> Reply:
+    async def ask(self, request: Request, on_page: OnPage) -> Reply:
         """One request, one reply. Raises UnreadableDocument.
 
         A process that served before may have died of something else, before or while it had the file: only a fresh
@@ -104,16 +106,16 @@ class _ReaderProcess:
         """
         if self._process is not None:
             with contextlib.suppress(_ReaderCrashed):
-                return await self._ask_once(request)
+                return await self._ask_once(request, on_page)
         while True:
             try:
-                return await self._ask_once(request)
+                return await self._ask_once(request, on_page)
             except _ReaderCrashed as crash:
                 if not crash.part or len(request.crashed) >= _MOST_CRASHES:
                     raise
                 request = msgspec.structs.replace(request, crashed=request.crashed | {crash.part})
 
-    async def _ask_once(self, request: Request) -> Reply:
+    async def _ask_once(self, request: Request, on_page: OnPage) -> Reply:
         """Any failure, a cancellation too, ends the process: its pipes are out of step."""
         self._begun = ""
         try:
@@ -121,8 +123,10 @@ class _ReaderProcess:
             try:
                 async with asyncio.timeout(self._limits.max_seconds):
                     reply = await _exchange(process, framed(request))
-                    while reply.begun:
-                        self._begun = reply.begun
+                    while reply.begun or reply.by_ocr:
+                        if reply.by_ocr:
+                            on_page(*reply.by_ocr)
+                        self._begun = reply.begun or self._begun
                         reply = await _received(process)
                     return reply
             except TimeoutError as exc:

@@ -42,6 +42,7 @@ def printed(job: dict[str, Any], width: int = 120) -> str:
         (DONE, "1 min 5 s"),
         ({**JOB, "state": "queued", "seconds_left": None}, "waiting"),
         ({**JOB, "state": "queued", "documents": None, "seconds_left": None}, "not read yet"),
+        ({**JOB, "documents": None, "detail": "a: b.pdf: 3 of 40 pages read by OCR"}, " 3 of 40 pages read by OCR"),
         ({**DONE, "state": "cancelled", "started_at": None}, "-"),
     ],
 )

@@ -77,6 +77,7 @@ def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
         view.show(loading_model("m"))
         view.show(Advanced(bytes=500, documents=1, passages=10))
         view.show(Notice(stage="waiting", detail="wait"))
+        view.show(Notice(stage="reading", detail="scan.pdf: 3 of 40 pages read by OCR"))
         view.show(Notice(stage="advice", detail="another model"))
         view.show(Notice(stage="finishing", detail="optimising"))
         view.show(Summary(collection="default"))
@@ -85,6 +86,7 @@ def test_a_run_is_plain_lines_where_no_terminal_listens() -> None:
         "loading the embedding model m",
         "50%: 10 passages, 1.0/s, about 10 s left",
         "wait",
+        "scan.pdf: 3 of 40 pages read by OCR",
         "another model",
         "optimising",
     ]
@@ -96,6 +98,7 @@ def test_a_run_leaves_no_bar_on_the_terminal() -> None:
     with IndexingView(on) as view:
         view.show(Planned(new=1, changed=0, unchanged=0, gone=0, bytes=10))
         view.show(Advanced(bytes=5, documents=1, passages=1))
+        view.show(Notice(stage="reading", detail="[/b].pdf: 1 of 2 pages read by OCR"))
         view.show(NotIndexed(source="a.pdf", reason="corrupt", detail="It is cut short."))
     assert "failed a.pdf [corrupt] It is cut short." in shown(on)
     assert shown(on).rstrip("\x1b[2K\r\n1A").count("\x1b[?25h") == 1

@@ -15,7 +15,7 @@ from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
-from indexing.pipeline.progress import Advanced, Report, say_nothing
+from indexing.pipeline.progress import Advanced, Notice, Report, say_nothing
 from indexing.postgres import Database, PostgresTables
 from tests.conftest import both
 
@@ -43,10 +43,15 @@ class Index:
         self.errors: list[Exception] = []
         self.stop_after: int | None = None
         """How many documents of a call are written before it waits for `go_on`."""
+        self.scanning = False
+        """Whether a read waits at a page of a scan for `go_on`."""
         self.hanging, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def read(self, submissions: Sequence[object]) -> list[Validated]:
+    async def read(self, submissions: Sequence[object], report: Report = say_nothing) -> list[Validated]:
         self.reads += 1
+        if self.scanning:
+            report(Notice(stage="reading", detail="s.pdf: 1 of 2 pages read by OCR"))
+            await self.go_on.wait()
         return [
             submitted(f"{one.name}{n}") if isinstance(one, SubmittedFile) else one  # type: ignore[misc]
             for one in submissions
@@ -178,6 +183,16 @@ async def test_files_are_read_once(jobs: Jobs, index: Index) -> None:
     assert job.documents is None
     done = await ended(jobs, job)
     assert (done.documents, done.created, index.reads) == (70, 70, 1)
+
+
+@both()
+async def test_a_job_says_how_far_the_reading_of_a_scan_is(jobs: Jobs, index: Index) -> None:
+    """While it is read, and no longer."""
+    index.scanning = True
+    job = await jobs.submit("c", [SubmittedFile(name="s.pdf", data=b"1\n", writer=EVERYTHING)], 1, EVERYTHING)
+    await seen(jobs, job, lambda found: found.detail == "s.pdf: 1 of 2 pages read by OCR")
+    index.go_on.set()
+    assert (await ended(jobs, job)).detail is None
 
 
 async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, index: Index) -> None:

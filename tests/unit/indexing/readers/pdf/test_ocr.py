@@ -11,6 +11,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits, read
+from indexing.readers.limits import on_page
 from tests.unit.indexing.readers.making import read_one, texts
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
@@ -62,6 +63,20 @@ def test_pages_without_text_are_read_among_the_others() -> None:
     assert " ".join(" ".join(others).split()) == " ".join(LETTER)
     assert document.metadata["pages_by_ocr"] == [2]
     assert (document.warnings, document.title) == ((), "scan")
+
+
+@needs_tesseract
+@pytest.mark.parametrize("kind", ["pdf", "tiff"])
+def test_each_page_of_a_scan_is_reported(kind: str) -> None:
+    """Those that have text are none of it."""
+    sheets = page("First sheet of the fax"), page("Second sheet of the fax")
+    typed = "A page of letters, typed on a machine."
+    data = scanned(sheets[0], typed, sheets[1]) if kind == "pdf" else saved(sheets[0], "TIFF", sheets[1:])
+    heard: list[tuple[int, int]] = []
+    earlier = on_page.set(lambda *pages: heard.append(pages))
+    read_one(data, f"scan.{kind}")
+    on_page.reset(earlier)
+    assert heard == [(1, 2), (2, 2)]
 
 
 @needs_tesseract

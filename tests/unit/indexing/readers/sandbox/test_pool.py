@@ -75,6 +75,15 @@ async def test_large_documents_pass_the_pipes() -> None:
     assert document.text == text
 
 
+async def test_the_pages_of_a_scan_are_reported_as_they_are_read() -> None:
+    """Before the documents come; those of the next file are not mixed with them."""
+    pages: list[tuple[int, int]] = []
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        (document,) = await pool.read(b"", "scan", on_page=lambda *page: pages.append(page))
+        assert await process_id(pool) == int(document.text)
+    assert pages == [(1, 2), (2, 2)]
+
+
 async def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     """Missing, a directory, a pipe, too large: each has its reason, and none of them blocks."""
     os.mkfifo(tmp_path / "pipe")
