@@ -1,48 +1,78 @@
-"""The layout of PDF pages: fragments of text -> headings, paragraphs, lists and tables in reading order. Pure.
+"""The layout of PDF pages: fragments of text -> paragraphs, lists and tables in reading order. Pure.
 
     rows_of (lines.py)          fragments that stand on one line
     margins.py                  page numbers go, headers and footers after the first page, line numbers
     in_columns                  rows across two columns become one column after the other
     table_at                    runs of rows whose cells share columns
-    _PageWriter                 the other rows become paragraphs, headings and list items
+    _PageWriter                 the other rows become paragraphs and list items; those that the outline names, headings
 
-Nothing in a PDF says any of this: every step judges by positions and sizes, relative to the document's own.
+Nothing in a PDF says any of this but its outline: every step judges by positions and sizes, relative to the document's
+own. What is large or bold is no heading for that: guessed headings cost more pages than they find (docs/decisions.md).
 """
 
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import chain, dropwhile, pairwise, takewhile
 from statistics import median
 
 from indexing.readers.builder import TextWriter
-from indexing.readers.pdf.lines import CJK, HYPHEN, Fragment, Page, Row, joined, rows_of
+from indexing.readers.pdf.lines import CJK, Fragment, Page, Row, Vocabulary, joined, rows_of
 from indexing.readers.pdf.margins import without_line_numbers, without_running_lines
 
 _BULLET = re.compile(r"^(?:[•‣◦▪▫■□●○◆◇➢➤✓✔❖–—＊*·-]|\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)])(?:\s+\S|$)")
 _TERMINATORS = frozenset(".!?:;。！？：؟۔…")
 _CLOSING = "\"'”’)]"
-_LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _LETTER = re.compile(r"[^\W\d_]")
-_HEADING_CHARACTERS = 160
+_HEADING_LINES = 3
+_TITLE_CHARACTERS = 160
+_LARGE = 1.12  # times the size of most of the text
 # Lines that begin within about this many points of each other belong to one column.
 _NEAR = 40
 
 
-def write_pages(pages: Sequence[Page], writer: TextWriter) -> None:
-    """Writes every page in reading order; headers, footers and stamps that run through the document once."""
+Outline = Mapping[int, Mapping[str, int]]
+"""By page, from 1: the `letters` of each heading on it, and its level, from 1."""
+
+
+def write_pages(pages: Sequence[Page], writer: TextWriter, outline: Outline | None = None) -> str:
+    """Writes every page in reading order; headers, footers and stamps that run through the document once.
+
+    Returns the title that the first page shows, "" if none stands out.
+    """
+    outline = outline or {}
     rows_by_page = [downwards(rows_of(without_line_numbers(page))) for page in pages]
     rows_by_page = without_running_lines(rows_by_page, [page.height for page in pages])
-    style = _DocumentStyle(row for rows in rows_by_page for row in rows)
+    words = Vocabulary(row.text for rows in rows_by_page for row in rows)
     stamps: set[str] = set()
     for number, (page, rows) in enumerate(zip(pages, rows_by_page, strict=True), 1):
         writer.page(number)
-        _PageWriter(writer, style).write(in_columns(rows, page.width))
+        _PageWriter(writer, words, outline.get(number, {})).write(in_columns(rows, page.width))
         for stamp in [one.text.strip() for one in page.fragments if one.askew]:
             if stamp not in stamps:
                 stamps.add(stamp)
                 writer.add("paragraph", stamp)
+    return _title(rows_by_page)
+
+
+def letters(text: str) -> str:
+    """What two spellings of a heading have in common: letters and digits, all small."""
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def _title(rows_by_page: Sequence[Sequence[Row]]) -> str:
+    """The first lines of the first page with text that are set in its largest type, if that is larger than the text."""
+    weights: Counter[float] = Counter()
+    for row in chain.from_iterable(rows_by_page):
+        weights[row.size] += len(row.text)
+    first = [row for row in next(filter(None, rows_by_page), ()) if _LETTER.search(row.text) and not _is_upright(row)]
+    largest = max((row.size for row in first), default=0.0)
+    if largest < _LARGE * max(weights, key=weights.__getitem__, default=1.0):
+        return ""
+    lines = takewhile(lambda row: row.size >= largest * 0.96, dropwhile(lambda row: row.size < largest * 0.96, first))
+    title = " ".join(row.text.strip() for row in lines)
+    return title if len(title) <= _TITLE_CHARACTERS else ""
 
 
 def downwards(rows: list[Row]) -> list[Row]:
@@ -129,14 +159,13 @@ def _place(row: Row, places: list[int | None], columns: list[Fragment], table: l
 
 def _column(cell: Fragment, columns: list[Fragment]) -> int | None:
     """The column of a cell: the one with the same left edge, right edge or middle."""
-    tolerance = 0.8 * cell.size
-
-    def distance(column: Fragment) -> float:
-        middles = abs(cell.left + cell.right - column.left - column.right) / 2
-        return min(abs(cell.left - column.left), abs(cell.right - column.right), middles)
-
-    near = min(range(len(columns)), key=lambda index: distance(columns[index]), default=None)
-    return near if near is not None and distance(columns[near]) < tolerance else None
+    near, least = None, 0.8 * cell.size
+    for index, column in enumerate(columns):
+        from_left, from_right = cell.left - column.left, cell.right - column.right
+        distance = min(abs(from_left), abs(from_right), abs(from_left + from_right) / 2)
+        if distance < least:
+            near, least = index, distance
+    return near
 
 
 def _is_tabular(row: Row) -> bool:
@@ -154,49 +183,13 @@ def _belongs(above: Row, row: Row, places: list[int | None]) -> bool:
     return in_columns_above >= 2 or in_columns_above == len(places)
 
 
-class _DocumentStyle:
-    """What the sizes of this document mean (body text, headings by rank), and its vocabulary."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        weights: Counter[float] = Counter()
-        self.words: Counter[str] = Counter()
-        divided = False
-        for row in rows:
-            weights[row.size] += len(row.text)
-            words = [word.lower() for word in _LATIN_WORD.findall(row.text)]
-            # The halves of a divided word are not words.
-            begin, divided = int(divided), row.text.rstrip().endswith((HYPHEN, "-"))
-            self.words.update(words[begin : len(words) - divided])
-        self.body = weights.most_common(1)[0][0] if weights else 1.0
-        larger = sorted((size for size in weights if size >= 1.12 * self.body), reverse=True)
-        larger = larger[:60]
-        self._levels = {size: min(1 + rank, 5) for rank, size in enumerate(_distinct(larger))}
-        self._sizes = list(self._levels)
-        self.bold_level = min(6, 1 + max(self._levels.values(), default=0))
-
-    def level(self, size: float) -> int:
-        """1..5 for a size above body text; 0 for body text."""
-        for heading_size in self._sizes:
-            if size >= heading_size * 0.96:
-                return self._levels[heading_size]
-        return 0
-
-
-def _distinct(sizes: list[float]) -> list[float]:
-    """Descending sizes without those that differ by less than four hundredths."""
-    distinct: list[float] = []
-    for size in sizes:
-        if not distinct or size < distinct[-1] * 0.96:
-            distinct.append(size)
-    return distinct
-
-
 class _PageWriter:
     """Gathers lines into paragraphs and rows into tables."""
 
-    def __init__(self, writer: TextWriter, style: _DocumentStyle) -> None:
+    def __init__(self, writer: TextWriter, words: Vocabulary, headings: Mapping[str, int]) -> None:
         self._writer = writer
-        self._style = style
+        self._words = words
+        self._headings = headings
         self._lines: list[Row] = []
         self._pitch = 0.0
         self._ends: defaultdict[int, list[float]] = defaultdict(list)
@@ -212,6 +205,9 @@ class _PageWriter:
             self._ends[int(row.left // _NEAR)].append(row.right)
         position = 0
         while position < len(rows):
+            if after := self._heading_at(rows, position):
+                position = after
+                continue
             table, after = table_at(rows, position)
             if table:
                 self._flush()
@@ -224,13 +220,25 @@ class _PageWriter:
             position += 1
         self._flush()
 
+    def _heading_at(self, rows: Sequence[Row], position: int) -> int:
+        """Writes the heading that stands there by the outline; the index after it, 0 if there is none."""
+        if not self._headings:
+            return 0
+        text = ""
+        for after in range(position + 1, min(position + _HEADING_LINES, len(rows)) + 1):
+            text = f"{text} {rows[after - 1].text.strip()}"
+            level = self._headings.get(letters(text))
+            if level:
+                self._flush()
+                self._writer.add("heading", text, level=level)
+                return after
+        return 0
+
     def _begins_anew(self, above: Row, row: Row) -> bool:
         """True when `row` opens another paragraph than the one that `above` belongs to."""
         if _is_upright(above) != _is_upright(row):
             return True
         if _BULLET.match(row.text.strip()) or abs(row.size - above.size) > 0.08 * above.size:
-            return True
-        if row.first.bold != above.first.bold and self._has_room(above, row):
             return True
         step = row.top - above.top
         if step < -0.5 * row.size or step > 6 * row.size:
@@ -264,24 +272,8 @@ class _PageWriter:
         if not lines:
             return
         breaks = [self._has_room(above, below) for above, below in pairwise(lines)]
-        text = joined([line.text for line in lines], breaks, self._style.words)
-        level = self._heading_level(lines, text)
-        if level:
-            self._writer.add("heading", text, level=level)
-        else:
-            self._writer.add("list_item" if _BULLET.match(text) else "paragraph", text)
-
-    def _heading_level(self, lines: list[Row], text: str) -> int:
-        if len(text) > _HEADING_CHARACTERS or len(lines) > 3 or not _LETTER.search(text):
-            return 0
-        if level := self._style.level(lines[0].size):
-            return level
-        all_bold = all(cell.bold for line in lines for cell in line.cells)
-        return (
-            self._style.bold_level
-            if all_bold and len(text) < 90 and not re.search(r"[.,;:]$", text) and not _BULLET.match(text)
-            else 0
-        )
+        text = joined([line.text for line in lines], breaks, self._words)
+        self._writer.add("list_item" if _BULLET.match(text) else "paragraph", text)
 
 
 def _is_upright(row: Row) -> bool:

@@ -3,7 +3,8 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from statistics import median
 
@@ -11,6 +12,7 @@ import msgspec
 
 HYPHEN = "\ufffe"
 CJK = re.compile(r"[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]")
+_LATIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _ALEFS = frozenset("اأإآٱ")
 _SYMBOL_BULLET = re.compile(r"^[\x80-\x9f\ue000-\uf8ff](?=\s|$)")
 _LIGATURES = {
@@ -40,7 +42,6 @@ class Fragment(msgspec.Struct, frozen=True):
     right: float
     bottom: float
     size: float
-    bold: bool = False
     askew: bool = False
     index: int = -1
 
@@ -76,7 +77,7 @@ class Row:
             self.size = max(cells, key=lambda cell: len(cell.text)).size
 
 
-def fragments_of_line(line: Sequence[Glyph], bold: bool, askew: bool = False) -> Iterator[Fragment]:
+def fragments_of_line(line: Sequence[Glyph], askew: bool = False) -> Iterator[Fragment]:
     """Cuts a line of glyphs where it has a wide gap, and puts Arabic ligatures right."""
     part: list[Glyph] = []
     inked: Glyph | None = None
@@ -85,11 +86,11 @@ def fragments_of_line(line: Sequence[Glyph], bold: bool, askew: bool = False) ->
         if not glyph[0].isspace():
             # Where writing turns round, neighbours in the text are far apart on the page.
             if inked and _is_apart(inked, glyph) and not (right_to_left and _is_filled(line, inked, glyph)):
-                yield from _fragment(part, bold, askew)
+                yield from _fragment(part, askew)
                 part = []
             inked = glyph
         part.append(glyph)
-    yield from _fragment(part, bold, askew)
+    yield from _fragment(part, askew)
 
 
 def _is_filled(line: Sequence[Glyph], one: Glyph, other: Glyph) -> bool:
@@ -103,7 +104,7 @@ def _is_apart(one: Glyph, other: Glyph) -> bool:
     return gap > WIDE * max(one[4] - one[2], other[4] - other[2], 1.0)
 
 
-def _fragment(glyphs: list[Glyph], bold: bool, askew: bool) -> Iterator[Fragment]:
+def _fragment(glyphs: list[Glyph], askew: bool) -> Iterator[Fragment]:
     inked = [glyph for glyph in glyphs if not glyph[0].isspace()]
     if not inked:
         return
@@ -111,7 +112,7 @@ def _fragment(glyphs: list[Glyph], bold: bool, askew: bool) -> Iterator[Fragment
     size = round(median(glyph[4] - glyph[2] for glyph in inked) * 2) / 2
     left, top = min(glyph[1] for glyph in inked), min(glyph[2] for glyph in inked)
     right, bottom = max(glyph[3] for glyph in inked), max(glyph[4] for glyph in inked)
-    yield Fragment(text, left, top, right, bottom, size, bold, askew, inked[0][5])
+    yield Fragment(text, left, top, right, bottom, size, askew, inked[0][5])
 
 
 def _alefs_in_place(glyphs: list[Glyph]) -> str:
@@ -184,7 +185,6 @@ def _apart_or_together(one: Fragment, other: Fragment) -> list[Fragment]:
         max(one.right, other.right),
         max(one.bottom, other.bottom),
         max(one, other, key=lambda part: len(part.text)).size,
-        one.bold and other.bold,
         one.askew,
         one.index,
     )
@@ -197,7 +197,25 @@ def _same_line(one: Fragment, other: Fragment) -> bool:
     return apart and overlap > 0.6 * min(one.bottom - one.top, other.bottom - other.top)
 
 
-def joined(lines: list[str], breaks: list[bool], words: Counter[str]) -> str:
+class Vocabulary:
+    """How often a document has each of its words: counted when they are first asked for."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """By word in small letters; the halves of words that a line's end divides are none."""
+        whole = []
+        divided = False
+        for line in self._lines:
+            line = line.strip().partition(" ")[2] if divided else line.strip()
+            divided = line.endswith((HYPHEN, "-"))
+            whole.append(line.rpartition(" ")[0] if divided else line)
+        return Counter(_LATIN_WORD.findall("\n".join(whole).lower()))
+
+
+def joined(lines: list[str], breaks: list[bool], words: Vocabulary) -> str:
     """Lines -> one paragraph; a line break stays where `breaks` says so, divided words are put together again."""
     text = lines[0]
     for line, on_purpose in zip(lines[1:], breaks, strict=True):
@@ -206,7 +224,7 @@ def joined(lines: list[str], breaks: list[bool], words: Counter[str]) -> str:
     return text.replace(HYPHEN, "-")
 
 
-def _join(text: str, line: str, words: Counter[str]) -> str:
+def _join(text: str, line: str, words: Vocabulary) -> str:
     stripped = text.rstrip()
     if stripped.endswith(HYPHEN) or (
         stripped.endswith(("-", "\u2010")) and line[:1].islower() and stripped[-2:-1].isalpha()
@@ -217,14 +235,14 @@ def _join(text: str, line: str, words: Counter[str]) -> str:
     return f"{stripped} {line}"
 
 
-def _hyphen_between(text: str, line: str, words: Counter[str]) -> str:
+def _hyphen_between(text: str, line: str, words: Vocabulary) -> str:
     """ "-" where the document writes the word with a hyphen elsewhere and never without; else ""."""
     before, after = re.search(r"[^\W\d_]+$", text), re.match(r"[^\W\d_]+", line)
     if not before or not after:
         return "-"
     one, other = before[0].lower(), after[0].lower()
-    apart, together = words[f"{one}-{other}"], words[one + other]
+    apart, together = words.counts[f"{one}-{other}"], words.counts[one + other]
     if apart == together == 0:
         # "high" and "dimensional", both known, are more likely a compound than one divided word.
-        return "-" if words[one] and words[other] else ""
+        return "-" if words.counts[one] and words.counts[other] else ""
     return "-" if apart > together else ""

@@ -42,7 +42,7 @@ def without_running_lines(pages: list[list[Row]], heights: Sequence[float]) -> l
             if at_top or row.top > (1 - _MARGIN) * height:
                 text = row.text.lower().strip()
                 numbers = tuple(_value(number) for number in _NUMBER.findall(text))
-                alike[at_top, _NUMBER.sub("#", text)].append(_Place(page, row, numbers))
+                alike[at_top, _NUMBER.sub("\0", text)].append(_Place(page, row, numbers))
     most = max(3, _MOST * sum(1 for rows in pages if rows))
     running = {id(row) for places in alike.values() for row in _running(places, most)}
     return [_peeled(rows, running) for rows in pages]
@@ -83,11 +83,14 @@ def _peeled(rows: list[Row], running: Set[int]) -> list[Row]:
 def without_line_numbers(page: Page) -> Page:
     """The page without the numbers that stand before its lines in the margin, as in contracts, bills and pleadings."""
     numbers = [one for one in page.fragments if _LINE_NUMBER.fullmatch(one.text.strip())]
+    if len(numbers) < _NUMBERED_LINES:
+        return page
     column = max(_column(numbers, "left"), _column(numbers, "right"), key=len)
-    others = [one for one in page.fragments if not one.askew and not any(one is number for number in column)]
+    counted = {id(one) for one in column}
+    others = [one for one in page.fragments if not one.askew and id(one) not in counted]
     if not _counts_lines(column, others):
         return page
-    kept = [one for one in page.fragments if not any(one is number for number in column)]
+    kept = [one for one in page.fragments if id(one) not in counted]
     return msgspec.structs.replace(page, fragments=tuple(kept))
 
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, pairwise, repeat
+from itertools import pairwise, repeat
 from math import degrees
 from typing import Any
 
@@ -22,11 +22,11 @@ from indexing.readers.pdf.fields import Box, fields_of
 from indexing.readers.pdf.lines import HYPHEN, WIDE, Fragment, Glyph, Page, fragments_of_line, respaced, spelled
 
 _CHARACTERS_PER_PAGE = 200_000
-_BOLD_FONT = re.compile(rb"bold|black|heavy", re.IGNORECASE)
 # Where a hyphen divides a word at the end of a line, PDFium has \x02 or \ufffe instead of hyphen and line break.
 _HYPHENS = ("\x02", "\ufffe")
 _LINE = re.compile("[^\r\n\x02\ufffe]+")
-_WORD = re.compile("[^\\s\x02\ufffe]+")
+_SPACE = numpy.array([chr(code).isspace() or chr(code) in _HYPHENS for code in range(0x10000)])
+"""By character of the basic plane whether it divides words."""
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
 _NUMBER = re.compile(r"\d{1,4}")
 _AFTER_NUMBER = 0.4  # a gap of so many font heights divides a line's number from its text; `rows_of` joins others again
@@ -52,10 +52,12 @@ def _quick(function: Any, *parameters: Any, returns: Any = ctypes.c_int) -> Any:
 
 _get_box = _quick(pdfium_c.FPDFText_GetLooseCharBox, ctypes.c_void_p)
 _get_code = _quick(pdfium_c.FPDFText_GetUnicode)
-_get_weight = _quick(pdfium_c.FPDFText_GetFontWeight)
-_get_font = _quick(pdfium_c.FPDFText_GetFontInfo, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p)
 _get_angle = _quick(pdfium_c.FPDFText_GetCharAngle, returns=ctypes.c_float)
 _get_colour = _quick(pdfium_c.FPDFText_GetFillColor, *[ctypes.c_void_p] * 4)
+_get_object = _quick(pdfium_c.FPDFText_GetTextObject, returns=ctypes.c_void_p)
+_get_mode = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(
+    ctypes.cast(pdfium_c.FPDFTextObj_GetTextRenderMode, ctypes.c_void_p).value or 0
+)
 
 
 def read_page(pdf: Any, number: int) -> Page:
@@ -113,8 +115,9 @@ class _TextPage:
         self._bounds = page.get_bbox()
         x0, y0, x1, y1 = self._bounds
         self.width, self.height = (x1 - x0, y1 - y0) if self._turn in (0, 180) else (y1 - y0, x1 - x0)
-        self._font_name = ctypes.create_string_buffer(128)
-        self._colour = tuple(ctypes.c_uint() for _ in range(4))
+        self._colour = (ctypes.c_uint * 4)()
+        first = ctypes.addressof(self._colour)
+        self._colour_places = range(first, first + ctypes.sizeof(self._colour), ctypes.sizeof(ctypes.c_uint))
 
     def _characters(self) -> str:
         """One character for each of PDFium's indices."""
@@ -151,15 +154,29 @@ class _TextPage:
         deque(map(_get_box, repeat(self._address), indices, range(first, first + boxes.nbytes, boxes.strides[0])), 0)
         return self.upright(boxes)
 
+    def _words(self) -> tuple[Any, Any]:
+        """Where each word begins, and where it ends."""
+        codes = numpy.frombuffer(self._text.encode("utf-32-le", "surrogatepass"), numpy.uint32)
+        inked = numpy.concatenate(([False], ~_SPACE[numpy.minimum(codes, len(_SPACE) - 1)], [False]))
+        turns = numpy.flatnonzero(inked[1:] != inked[:-1])
+        return turns[::2], turns[1::2]
+
+    def _edges(self, starts: Any, ends: Any) -> Boxes:
+        """The boxes of the first and the last character of each word, in turn."""
+        indices = numpy.stack((starts, ends - 1), axis=1).ravel()
+        fresh = numpy.append(True, indices[1:] != indices[:-1])  # a word of one character needs one
+        boxes: Boxes = self._boxes(indices[fresh].tolist())[numpy.cumsum(fresh) - 1]
+        return boxes
+
     def fragments(self) -> Iterator[Fragment]:
         """The text of each line, cut at wide gaps."""
         lines = [match.span() for match in _LINE.finditer(self._text)]
-        words = [match.span() for match in _WORD.finditer(self._text)]
+        starts, ends = self._words()
+        words = list(zip(starts.tolist(), ends.tolist(), strict=True))
         if not words:
             return
-        starts, ends = (numpy.array(side) for side in zip(*words, strict=True))
         line_of = numpy.searchsorted([start for start, _ in lines], starts, side="right") - 1
-        edges = self._boxes(list(chain.from_iterable((start, end - 1) for start, end in words)))
+        edges = self._edges(starts, ends)
         boxes = numpy.concatenate(
             (numpy.minimum(edges[::2], edges[1::2])[:, :2], numpy.maximum(edges[::2], edges[1::2])[:, 2:]), axis=1
         )
@@ -170,7 +187,7 @@ class _TextPage:
         # Of a word with a raised figure at one end the other one counts.
         heights = numpy.maximum(*(side[:, 3] - side[:, 1] for side in (edges[::2], edges[1::2]))).tolist()
         lengths = (ends - starts).tolist()
-        odd = self._odd_lines(lines, line_of, ends - starts)
+        odd = self._odd_lines(lines, line_of, starts, ends)
         for (first, after), (left, top, right, bottom) in zip(
             pairwise([*cuts.tolist(), len(words)]), sides, strict=True
         ):
@@ -186,9 +203,8 @@ class _TextPage:
             if end == lines[line][1] and self._text[end : end + 1] in _HYPHENS:
                 text += HYPHEN
             height = heights[max(range(first, after), key=lengths.__getitem__)]
-            places = (begin, words[(first + after) // 2][0], words[after - 1][1] - 1)
-            size, bold, askew = round(height * 2) / 2, self._is_bold(places), self._is_askew(begin)
-            yield Fragment(spelled(text), left, top, right, bottom, size, bold, askew, begin)
+            size = round(height * 2) / 2
+            yield Fragment(spelled(text), left, top, right, bottom, size, self._is_askew(begin), begin)
 
     def _cuts(self, words: Sequence[tuple[int, int]], line_of: Any, boxes: Boxes) -> Any:
         """The indices of the words before which a fragment begins."""
@@ -201,11 +217,13 @@ class _TextPage:
             apart[place] |= _NUMBER.fullmatch(self._text, *words[place]) is not None
         return numpy.flatnonzero(begins_line | numpy.append(True, apart))
 
-    def _odd_lines(self, lines: Sequence[tuple[int, int]], line_of: Any, lengths: Any) -> set[int]:
+    def _odd_lines(self, lines: Sequence[tuple[int, int]], line_of: Any, starts: Any, ends: Any) -> set[int]:
         """Those whose characters have to be looked at one by one: from right to left, or apart from one another."""
         all_words = numpy.bincount(line_of, minlength=len(lines))
-        letters = numpy.bincount(line_of[lengths == 1], minlength=len(lines))
-        odd = set(numpy.flatnonzero((letters > 0) & (3 * letters >= all_words) & (all_words > 2)).tolist())
+        alone = numpy.flatnonzero(ends - starts == 1)
+        letters = numpy.array([self._text[start].isalpha() for start in starts[alone].tolist()], bool)
+        count = numpy.bincount(line_of[alone[letters]], minlength=len(lines))
+        odd = set(numpy.flatnonzero((count > 0) & (3 * count >= all_words) & (all_words > 2)).tolist())
         if _RIGHT_TO_LEFT.search(self._text):
             odd |= {number for number, span in enumerate(lines) if _RIGHT_TO_LEFT.search(self._text, *span)}
         return odd
@@ -219,48 +237,40 @@ class _TextPage:
         ]
         if self._text[end : end + 1] in _HYPHENS:
             line.append((HYPHEN, *line[-1][1:]))
-        bold = self._is_bold([begin + (end - begin) * fifth // 5 for fifth in (1, 2, 4)])
-        yield from fragments_of_line(respaced(line), bold, self._is_askew(begin))
+        yield from fragments_of_line(respaced(line), self._is_askew(begin))
 
     def _is_askew(self, index: int) -> bool:
         """Whether the character is askew to most of the page."""
         angle = -degrees(_get_angle(self._address, index)) - self._turn
         return abs((angle + 180) % 360 - 180) > _ASKEW_DEGREES
 
-    def _is_bold(self, indices: Sequence[int]) -> bool:
-        return all(self._is_bold_character(index) for index in indices)
-
-    def _is_bold_character(self, index: int) -> bool:
-        if _get_weight(self._address, index) >= 600:
-            return True
-        name = self._font_name
-        _get_font(self._address, index, name, len(name), None)
-        return _BOLD_FONT.search(name.value) is not None
-
     def seen(self, fragments: Iterable[Fragment]) -> list[Fragment]:
         """Those that a reader of the page sees: not beyond its edges, and neither invisible nor white on white.
 
         The text behind a scanned page is invisible, and is what its picture shows.
         """
-        return [one for one in fragments if self._is_on_page(one) and not self._is_invisible(one)]
+        width, height = self.width, self.height
+        return [
+            one
+            for one in fragments
+            if one.right > 0 and one.bottom > 0 and one.left < width and one.top < height
+            if not self._is_unpainted(one.index) or self._is_over_a_picture(one)
+        ]
 
-    def _is_on_page(self, one: Fragment) -> bool:
-        return one.right > 0 and one.bottom > 0 and one.left < self.width and one.top < self.height
+    def _is_unpainted(self, index: int) -> bool:
+        """Whether the character is invisible, or white."""
+        handle = _get_object(self._address, index)
+        if handle and _get_mode(handle) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE:
+            return True
+        _get_colour(self._address, index, *self._colour_places)
+        red, green, blue, alpha = self._colour
+        return alpha == 0 or (red >= _WHITE and green >= _WHITE and blue >= _WHITE)
 
-    def _is_invisible(self, one: Fragment) -> bool:
-        handle = pdfium_c.FPDFText_GetTextObject(self._handle, one.index)
-        invisible = handle and pdfium_c.FPDFTextObj_GetTextRenderMode(handle) == pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE
-        if not invisible and not self._is_white(one.index):
-            return False
-        return not any(
+    def _is_over_a_picture(self, one: Fragment) -> bool:
+        return any(
             one.left < right and left < one.right and one.top < bottom and top < one.bottom
             for left, top, right, bottom in self._painted
         )
-
-    def _is_white(self, index: int) -> bool:
-        red, green, blue, alpha = self._colour
-        _get_colour(self._address, index, *map(ctypes.byref, self._colour))
-        return alpha.value == 0 or min(red.value, green.value, blue.value) >= _WHITE
 
     @cached_property
     def _painted(self) -> list[list[float]]:

@@ -3,6 +3,8 @@
 import contextlib
 import math
 import re
+from collections import defaultdict
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from indexing.documents import Document
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
 from indexing.readers.limits import ReadLimits, on_page
-from indexing.readers.pdf.layout import write_pages
+from indexing.readers.pdf.layout import Outline, letters, write_pages
 from indexing.readers.pdf.lines import Page
 from indexing.readers.pdf.ocr import DOTS_PER_INCH, MAX_PIXELS, Reading
 from indexing.readers.pdf.page import read_page
@@ -26,6 +28,7 @@ _SCANNED_CHARACTERS_PER_PAGE = 15
 _END_BYTES = 4096  # programs append a little to whole files
 _HIDDEN_CHARACTERS = 60  # printers write less than that beyond the edges of a page
 _MOSTLY = 0.8  # of the pages
+_BOOKMARKS = 10_000
 _STUB_CHARACTERS = 1500
 """Of the page that stands in a file whose content is elsewhere: an XFA form, or a portfolio of files."""
 _COVER = re.compile(r"\bportfolio\b", re.IGNORECASE)
@@ -54,10 +57,11 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         _refuse_stub(pdf, pages)
         by_ocr, unread = _read_scans(pdf, pages, reading)
         info = pdf.get_metadata_dict(skip_empty=True)
+        outline = _outline(pdf)
     if unread and sum(map(_characters, pages)) < _SCANNED_CHARACTERS_PER_PAGE * count:
         raise UnreadableDocument("no_text_layer", reading.warning(len(unread), count))
     writer = TextWriter()
-    write_pages(pages, writer)
+    title = write_pages(pages, writer, outline)
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
     metadata = {
         "author": _stated(info.get("Author", "")),
@@ -68,7 +72,8 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         "pages_without_text": without_text,
         "pages_by_ocr": by_ocr,
     }
-    document = writer.document(title=_stated(info.get("Title", "")), media_type="application/pdf", metadata=metadata)
+    title = _stated(info.get("Title", "")) or title
+    document = writer.document(title=title, media_type="application/pdf", metadata=metadata)
     warnings = [
         (damaged, f"The file is damaged or cut off; what was found of its {count} pages is read."),
         (unread, reading.warning(len(unread), count)),
@@ -114,6 +119,17 @@ def _opened(data: bytes) -> tuple[Any, bool]:
         return pdfium.PdfDocument(whole), True
     except pdfium.PdfiumError as exc:
         raise corrupt("It is not a complete PDF.") from exc
+
+
+def _outline(pdf: Any) -> Outline:
+    """The headings that the file's bookmarks name, by page."""
+    outline: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for bookmark in islice(pdf.get_toc(), _BOOKMARKS):
+        page = destination.get_index() if (destination := bookmark.get_dest()) else None
+        title = letters(bookmark.get_title())
+        if page is not None and title:
+            outline[page + 1].setdefault(title, min(6, bookmark.level + 1))
+    return outline
 
 
 def _refuse_stub(pdf: Any, pages: list[Page]) -> None:

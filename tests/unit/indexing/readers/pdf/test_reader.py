@@ -1,7 +1,6 @@
 """PDF: from marks on paper back to text."""
 
 import io
-from collections import Counter
 from collections.abc import Callable
 
 import pypdf
@@ -13,7 +12,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits, read
-from indexing.readers.pdf.lines import HYPHEN, Fragment, Glyph, fragments_of_line, joined
+from indexing.readers.pdf.lines import HYPHEN, Fragment, Glyph, Vocabulary, fragments_of_line, joined
 from tests.unit.indexing.readers.making import Line, encrypted, pdf, read_one, texts
 
 PROSE = ["The mallard is a dabbling duck that breeds throughout the temperate and", "subtropical parts of the world."]
@@ -23,18 +22,63 @@ def _lines(*lines: str, x: float = 72, top: float = 100, step: float = 14) -> li
     return [(x, top + step * index, line) for index, line in enumerate(lines)]
 
 
-def test_headings_paragraphs_and_pages() -> None:
-    """Larger type is a heading, lines flow into paragraphs, a page begins where its text begins."""
+def test_paragraphs_and_pages() -> None:
+    """Lines flow into paragraphs, and a page begins where its text begins."""
     first = [(72, 80, "Ducks"), *_lines(*PROSE, top=120), *_lines("They quack.", top=180)]
     document = read_one(pdf(first, [(72, 80, "Teal"), *_lines("Small.", top=120)], Ducks=22, Teal=16), "d.pdf")
-    assert texts(document) == ["Ducks", " ".join(PROSE), "They quack.", "Teal", "Small."]
-    assert [(block.kind, block.level) for block in document.blocks if block.kind == "heading"] == [
-        ("heading", 1),
-        ("heading", 2),
-    ]
+    assert texts(document, "paragraph") == ["Ducks", " ".join(PROSE), "They quack.", "Teal", "Small."]
     assert [page.number for page in document.pages] == [1, 2]
     assert document.text[document.pages[1].start :].startswith("Teal")
     assert document.metadata["pages"] == 2
+
+
+def test_what_the_outline_names_is_a_heading() -> None:
+    """Where it stands on its page, over two lines too; what is only large is none."""
+    long = ["2. Breeding, moulting and migration in the temperate and in the", "subtropical parts of the world"]
+
+    def draw(canvas: Canvas) -> None:
+        for page, (title, level) in enumerate([("1. Ducks", 0), (" ".join(long), 1), ("What stands nowhere", 0)]):
+            canvas.bookmarkPage(str(page))
+            canvas.addOutlineEntry(title, str(page), level)
+            for place, line in enumerate(["1. Ducks", "They quack.", "", *long, "", "They breed."]):
+                canvas.drawString(72, 600 - 16 * place, line)
+            canvas.setFont("Helvetica", 30)
+            canvas.drawString(72, 400, f"Large {page}")
+            canvas.showPage()
+
+    document = read_one(_drawn(draw), "o.pdf")
+    headings = [block for block in document.blocks if block.kind == "heading"]
+    assert [(document.text[block.start : block.end], block.level) for block in headings] == [
+        ("1. Ducks", 1),
+        (" ".join(long), 2),
+    ]
+    assert document.text.count("1. Ducks") == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "title"),
+    [
+        (["17", "The Mallard", "in the world"], "The Mallard in the world"),
+        (["17"], "d"),
+        (["x" * 200], "d"),
+        ([], "d"),
+    ],
+)
+def test_the_largest_lines_of_the_first_page_are_the_title(lines: list[str], title: str) -> None:
+    """Not numbers, nor what is too long to be one; later pages do not count."""
+
+    def draw(canvas: Canvas) -> None:
+        canvas.setFont("Helvetica", 24)
+        for place, line in enumerate(lines):
+            canvas.drawString(72, 700 - 28 * place, line)
+        canvas.setFont("Helvetica", 11)
+        for place, line in enumerate(PROSE * 5):
+            canvas.drawString(72, 400 - 14 * place, line)
+        canvas.showPage()
+        canvas.setFont("Helvetica", 40)
+        canvas.drawString(72, 400, "A later page")
+
+    assert read_one(_drawn(draw), "d.pdf").title == title
 
 
 def test_running_headers_and_footers_stand_once_and_page_numbers_go() -> None:
@@ -67,6 +111,17 @@ def test_pages_that_are_built_alike_keep_their_own_numbers() -> None:
         assert f"number {20451 + number}" in text
         assert f"Total {150 * (7 * number % 5 + 1)}.00" in text
         assert f"Reference {2021 + number}" in text
+
+
+def test_a_sign_for_a_number_is_not_a_number() -> None:
+    """Lines at the edges of pages that differ in "#" and a figure are not compared number by number."""
+    pages = [[(72, 40, line), *_lines("Text of the page.", top=200)] for line in ("# 1", "2 1", "# 3", "4 5")]
+    assert [text for text in texts(read_one(pdf(*pages), "n.pdf")) if "Text" not in text] == [
+        "# 1",
+        "2 1",
+        "# 3",
+        "4 5",
+    ]
 
 
 def test_two_columns_written_across() -> None:
@@ -130,20 +185,20 @@ def test_lines_broken_on_purpose_stay_apart() -> None:
 )
 def test_lines_are_joined_as_their_script_wants(lines: list[str], whole: str) -> None:
     """Divided words are mended, compounds known from elsewhere keep their hyphen, scripts without spaces get none."""
-    assert joined(lines, [False] * (len(lines) - 1), Counter({"of-pocket": 1})) == whole
+    assert joined(lines, [False] * (len(lines) - 1), Vocabulary(["of-pocket"])) == whole
 
 
 def test_right_to_left_ligatures_are_turned_back() -> None:
     """PDFium gives a lam-alef glyph as two characters in the wrong order; they share one box."""
     one: Glyph = ("ا", 10, 0, 20, 10, 0)
     line = [("س", 20, 0, 30, 10, 1), one, ("ل", 10, 0, 20, 10, 2), ("م", 0, 0, 10, 10, 3)]
-    assert [fragment.text for fragment in fragments_of_line(line, bold=False)] == ["سلام"]
+    assert [fragment.text for fragment in fragments_of_line(line)] == ["سلام"]
 
 
 def test_ligatures_are_spelled_out() -> None:
     """A search for "office" must find it."""
     line: list[Glyph] = [(char, 10.0 * n, 0, 10.0 * n + 10, 10, n) for n, char in enumerate("oﬃce")]
-    (fragment,) = fragments_of_line(line, bold=False)
+    (fragment,) = fragments_of_line(line)
     assert fragment == Fragment("office", 0, 0, 40, 10, 10, index=0)
 
 
