@@ -7,15 +7,16 @@ from collections import defaultdict
 from itertools import islice
 from typing import Any
 
-import msgspec
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 from PIL.Image import Image as Picture
 
-from indexing.documents import Document
+from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter
 from indexing.readers.limits import ReadLimits, on_page
+from indexing.readers.members import read_members
+from indexing.readers.pdf.enclosed import attached_files, attached_names, form_values
 from indexing.readers.pdf.layout import Outline, letters, write_pages
 from indexing.readers.pdf.lines import Page
 from indexing.readers.pdf.ocr import DOTS_PER_INCH, MAX_PIXELS, Reading
@@ -30,7 +31,7 @@ _HIDDEN_CHARACTERS = 60  # printers write less than that beyond the edges of a p
 _MOSTLY = 0.8  # of the pages
 _BOOKMARKS = 10_000
 _STUB_CHARACTERS = 1500
-"""Of the page that stands in a file whose content is elsewhere: an XFA form, or a portfolio of files."""
+"""Of the page that stands in a file whose content is elsewhere: a dynamic form, or a portfolio of files."""
 _COVER = re.compile(r"\bportfolio\b", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"^(\(?(untitled|anonymous|unspecified)\)?|untitled document|powerpoint presentation"
@@ -41,8 +42,11 @@ _PLACEHOLDER = re.compile(
 )
 
 
-def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
-    """One document with its pages. Opens files that are encrypted with an empty password, and mends broken ones.
+def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
+    """One document with its pages, then those of the files that are attached to it. Opens files that are encrypted with
+    an empty password, and mends broken ones.
+
+    Of a portfolio the attached files alone are read, of a dynamic form what is filled in.
 
     Raises UnreadableDocument: "password", "no_text_layer", "too_many_pages", "unsupported", "corrupt".
     """
@@ -54,14 +58,22 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
             raise UnreadableDocument("too_many_pages", f"It has {count} pages; at most {limits.max_pages} are read.")
         pdf.init_forms()
         pages = [read_page(pdf, number) for number in range(count)]
-        _refuse_stub(pdf, pages)
+        names = attached_names(pdf)
+        attached = list(read_members(attached_files(pdf, names), limits, {"attached_to": name}))
+        is_stub = count == 1 and _characters(pages[0]) <= _STUB_CHARACTERS
+        if is_stub and names and _COVER.search(" ".join(fragment.text for fragment in pages[0].fragments)):
+            return attached
+        is_form = is_stub and pdf.get_formtype() == pdfium_c.FORMTYPE_XFA_FULL
+        filled_in = _filled_in(pdf) if is_form else []
         by_ocr, unread = _read_scans(pdf, pages, reading)
         info = pdf.get_metadata_dict(skip_empty=True)
         outline = _outline(pdf)
     if unread and sum(map(_characters, pages)) < _SCANNED_CHARACTERS_PER_PAGE * count:
         raise UnreadableDocument("no_text_layer", reading.warning(len(unread), count))
     writer = TextWriter()
-    title = write_pages(pages, writer, outline)
+    title = "" if is_form else write_pages(pages, writer, outline)
+    for line in filled_in:
+        writer.add("list_item", line)
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
     metadata = {
         "author": _stated(info.get("Author", "")),
@@ -71,11 +83,11 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
         "pages": count,
         "pages_without_text": without_text,
         "pages_by_ocr": by_ocr,
+        "attachments": names,
     }
-    title = _stated(info.get("Title", "")) or title
-    document = writer.document(title=title, media_type="application/pdf", metadata=metadata)
     warnings = [
         (damaged, f"The file is damaged or cut off; what was found of its {count} pages is read."),
+        (is_form, "It is a dynamic XFA form: what is filled in is read, not the form itself."),
         (unread, reading.warning(len(unread), count)),
         (
             not unread and len(without_text) >= _MOSTLY * count,
@@ -86,7 +98,13 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document]:
             f"{hidden} characters of text that nobody sees on its pages are left out.",
         ),
     ]
-    return [msgspec.structs.replace(document, warnings=tuple(warning for is_so, warning in warnings if is_so))]
+    document = writer.document(
+        title=_stated(info.get("Title", "")) or title,
+        media_type="application/pdf",
+        metadata=metadata,
+        warnings=[warning for is_so, warning in warnings if is_so],
+    )
+    return [document, *attached]
 
 
 def open_pdf(data: bytes) -> Any:
@@ -132,19 +150,13 @@ def _outline(pdf: Any) -> Outline:
     return outline
 
 
-def _refuse_stub(pdf: Any, pages: list[Page]) -> None:
-    """Refuse a file whose only page says that some other program can show what is in it."""
-    if len(pages) != 1 or sum(len(fragment.text) for fragment in pages[0].fragments) > _STUB_CHARACTERS:
-        return
-    if pdf.get_formtype() == pdfium_c.FORMTYPE_XFA_FULL:
-        raise UnreadableDocument(
-            "unsupported", "It is a dynamic XFA form, which only Adobe's programs show; print it to a new PDF there."
-        )
-    attached = pdfium_c.FPDFDoc_GetAttachmentCount(pdf)
-    if attached and _COVER.search(" ".join(fragment.text for fragment in pages[0].fragments)):
-        raise UnreadableDocument(
-            "unsupported", f"It is a portfolio, the cover of {attached} files; save these, and index them instead."
-        )
+def _filled_in(pdf: Any) -> list[str]:
+    """The values of a dynamic form, whose only page says that some other program can show it."""
+    if values := form_values(pdf):
+        return values
+    raise UnreadableDocument(
+        "unsupported", "It is a dynamic XFA form, which only Adobe's programs show; print it to a new PDF there."
+    )
 
 
 def _read_scans(pdf: Any, pages: list[Page], reading: Reading) -> tuple[list[int], list[int]]:

@@ -57,8 +57,8 @@ class Request(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """The documents or pictures, or why there are none; of a file of many, the parts that were refused.
 
-    Where the reply itself is still to come, `begun` names a file in it that is being read, or `by_ocr` says that so many
-    of so many pages are read.
+    Where the reply itself is still to come, `begun` names a file in it that is being read, or `by_ocr` says that so
+    many of so many pages are read.
     """
 
     documents: list[Document] = []

@@ -6,10 +6,19 @@ from collections.abc import Callable
 import pypdf
 import pytest
 from pypdf.annotations import FreeText
-from pypdf.generic import ArrayObject, BooleanObject, DictionaryObject, NameObject, NumberObject, StreamObject
+from pypdf.generic import (
+    ArrayObject,
+    BooleanObject,
+    DictionaryObject,
+    NameObject,
+    NumberObject,
+    StreamObject,
+    TextStringObject,
+)
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
+from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers import ReadLimits, read
 from indexing.readers.pdf.lines import HYPHEN, Fragment, Glyph, Vocabulary, fragments_of_line, joined
@@ -349,26 +358,82 @@ def test_text_boxes_of_annotations_are_text() -> None:
     assert texts(read_one(_changed(data, annotate), "a.pdf")) == ["Above.", "Rejected by Mr Oduya", "Second page."]
 
 
-def test_a_dynamic_form_is_refused() -> None:
-    """Its only page asks the reader to wait; the form itself is XFA, which no program but one shows."""
+def _dynamic(*packets: bytes) -> bytes:
+    """A form whose only page asks the reader to wait; the form itself is XFA, in one packet or in several."""
 
     def make_dynamic(writer: pypdf.PdfWriter) -> None:
-        packet = StreamObject()
-        packet.set_data(b"<xdp/>")
-        form = DictionaryObject({NameObject("/XFA"): writer._add_object(packet), NameObject("/Fields"): ArrayObject()})
+        streams = []
+        for packet in packets:
+            streams.append(StreamObject())
+            streams[-1].set_data(packet)
+        parts = [item for one in streams for item in (TextStringObject("part"), writer._add_object(one))]
+        form = DictionaryObject(
+            {
+                NameObject("/XFA"): ArrayObject(parts) if len(parts) > 2 else parts[1],
+                NameObject("/Fields"): ArrayObject(),
+            }
+        )
         writer.root_object[NameObject("/AcroForm")] = form
         writer.root_object[NameObject("/NeedsRendering")] = BooleanObject(True)
 
+    return _changed(pdf(_lines("Please wait...")), make_dynamic)
+
+
+DATA = b"""<xfa:datasets xmlns:xfa="http://www.xfa.org/schema/xfa-data/1.0/"><xfa:data><form1>
+<surname>Rosalindsen</surname><policy><number>PX-77812-B</number><empty/></policy></form1></xfa:data></xfa:datasets>"""
+
+
+@pytest.mark.parametrize(
+    "packets", [(b'<xdp:xdp xmlns:xdp="http://ns.adobe.com/xdp/">%s</xdp:xdp>' % DATA,), (b"<template>", DATA)]
+)
+def test_what_is_filled_into_a_dynamic_form_is_text(packets: tuple[bytes, ...]) -> None:
+    """The page that asks to wait is not, and a warning says what is missing."""
+    document = read_one(_dynamic(*packets), "x.pdf")
+    assert document.text == "surname: Rosalindsen\nnumber: PX-77812-B"
+    assert document.warnings == ("It is a dynamic XFA form: what is filled in is read, not the form itself.",)
+
+
+@pytest.mark.parametrize("packet", [b"<xdp/>", b"<broken"])
+def test_a_dynamic_form_that_is_empty_is_refused(packet: bytes) -> None:
+    """No program but one shows it."""
     with pytest.raises(UnreadableDocument, match="XFA") as refusal:
-        read(_changed(pdf(_lines("Please wait...")), make_dynamic), "x.pdf", ReadLimits())
+        read(_dynamic(packet), "x.pdf", ReadLimits())
     assert refusal.value.reason == "unsupported"
 
 
-def test_the_cover_of_a_portfolio_is_refused() -> None:
-    """What it holds are other files."""
+def _with_files(data: bytes) -> bytes:
+    def attach(writer: pypdf.PdfWriter) -> None:
+        writer.add_attachment("offer.txt", b"The pump costs 400 EUR.")
+        writer.add_attachment("offer.txt", b"The valve costs 40 EUR.")
+        writer.add_attachment("photo.bin", b"\x00\x01\x02" * 9)
+
+    return _changed(data, attach)
+
+
+def test_files_that_are_attached_are_documents() -> None:
+    """Beside the pages that they are attached to; one that cannot be read is refused alone."""
+    letter, *attached, refused = read(_with_files(pdf(_lines("Our offer."))), "letter.pdf", ReadLimits())
+    assert isinstance(letter, Document)
+    assert (letter.text, letter.metadata["attachments"]) == (
+        "Our offer.",
+        ["offer.txt", "offer.txt (2)", "photo.bin"],
+    )
+    assert [(one.text, one.metadata) for one in attached if isinstance(one, Document)] == [
+        ("The pump costs 400 EUR.", {"attached_to": "letter.pdf", "file": "offer.txt"}),
+        ("The valve costs 40 EUR.", {"attached_to": "letter.pdf", "file": "offer.txt (2)"}),
+    ]
+    assert isinstance(refused, Refused)
+    assert (refused.part, refused.reason) == ("/photo.bin", "binary")
+
+
+def test_of_a_portfolio_the_files_are_read() -> None:
+    """Its cover, which advertises a program, is none of them."""
     cover = pdf(_lines("For the best experience, open this PDF portfolio in Adobe Reader."))
-    with pytest.raises(UnreadableDocument, match="cover of 1 files"):
-        read(_changed(cover, lambda writer: writer.add_attachment("a.txt", b"text")), "p.pdf", ReadLimits())
+    parts = read(_with_files(cover), "p.pdf", ReadLimits())
+    assert [one.text for one in parts if isinstance(one, Document)] == [
+        "The pump costs 400 EUR.",
+        "The valve costs 40 EUR.",
+    ]
 
 
 @pytest.mark.parametrize("code", [b"FFFFFFFF", b"D800", b"0000", b"D83DDE00"])
