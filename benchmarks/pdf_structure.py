@@ -52,7 +52,6 @@ from indexing.store.base import Retrieved, SparseVector
 TOP = 5
 SIDE = 100  # passages that each side finds, as of a search
 RESAMPLES = 10_000
-WAYS = ("as read", "no path", "no cut", "paragraphs", "outline", "plain")
 READABLE = frozenset({"Pure-text (Plain-text)", "Table"})
 
 Cut = Callable[[Document], list[Chunk]]
