@@ -3,6 +3,7 @@
 import io
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ from indexing.readers import ReadLimits, read
 from indexing.readers.limits import on_page
 from tests.unit.indexing.readers.making import read_one, texts
 
+needs_rapidocr = pytest.mark.skipif(find_spec("rapidocr") is None, reason="the extra ocr is not installed")
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")
 
 LETTER = ("The warranty of the pump", "Article 4711 is covered for 36 months.", "Claims go to the service in Ghent.")
@@ -96,6 +98,16 @@ def test_the_pages_of_a_fax_are_pages() -> None:
     assert texts(document) == ["First sheet of the fax", "Second sheet of the fax"]
     assert [one.number for one in document.pages] == [1, 2]
     assert refusal(saved(page("a"), "TIFF", [page("b")]), "fax.tiff", ReadLimits(max_pages=1))[0] == "too_many_pages"
+
+
+@needs_rapidocr
+def test_rapidocr_reads_where_tesseract_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of PDFs and pictures, the same text."""
+    monkeypatch.setenv("PATH", "")
+    letter = read_one(saved(page(*LETTER), "PNG"), "photo.png")
+    assert " ".join(letter.text.split()) == " ".join(LETTER)
+    assert letter.metadata["read_by"] == "rapidocr"
+    assert " ".join(read_one(scanned(page(*LETTER)), "scan.pdf").text.split()) == " ".join(LETTER)
 
 
 @needs_tesseract
