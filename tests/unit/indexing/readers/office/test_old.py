@@ -11,8 +11,6 @@ from indexing.readers import ReadLimits, read
 from indexing.readers.limits import reading
 from tests.unit.indexing.readers.making import ole, outlook, presentation, read_one, texts
 
-pytest.importorskip("olefile", reason="olefile is not installed: make environment")
-pytest.importorskip("striprtf", reason="striprtf is not installed: make environment")
 WITH_OFFICE = importlib.util.find_spec("xberg") is not None
 SENT = 132_223_104_000_000_000
 """2020-01-01, in the 100 ns since 1601 of Windows."""
