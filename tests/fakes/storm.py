@@ -123,7 +123,7 @@ class CountingMeter:
         self.begun = 0
         self.ended = 0
 
-    def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
+    async def begin(self, target: Target, call: Call, worst: TokenCount) -> Charge:
         charge = await self._meter.begin(target, call, worst)
         if call.stage == "probe":
             return charge

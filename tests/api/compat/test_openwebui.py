@@ -69,7 +69,7 @@ async def test_records_come_one_by_one(client: httpx.AsyncClient) -> None:
     [
         (b"", "empty.txt"),
         (b" \n", "blank.md"),
-        (b"x", "old.doc"),
+        (b"x", "old.mobi"),
         (bytes(range(256)) * 8, "noise.bin"),
         (pdf([]), "scan.pdf"),
     ],
