@@ -37,7 +37,7 @@ def match_words(lexical: Lexical, query: str, texts: Sequence[str]) -> list[floa
         return [0.0] * len(texts)
     asked = dict(zip(query_vector.indices, query_vector.values, strict=True))
     terms = frozenset(asked)
-    weights = [_weights(lexical, text, terms) for text in texts]
+    weights = [lexical.matching(text, terms) for text in texts]
     holding = Counter(term for by_term in weights for term in by_term)
     total = len(texts) + BACKGROUND
     # Robertson's idf, as the store computes it.
@@ -49,13 +49,6 @@ def match_words(lexical: Lexical, query: str, texts: Sequence[str]) -> list[floa
     return [
         -math.expm1(-math.fsum(rarity[term] * weight for term, weight in by_term.items()) / most) for by_term in weights
     ]
-
-
-def _weights(lexical: Lexical, text: str, terms: frozenset[int]) -> dict[int, float]:
-    vector = lexical.document(text)
-    if vector is None:
-        return {}
-    return {term: weight for term, weight in zip(vector.indices, vector.values, strict=True) if term in terms}
 
 
 def match_vectors(query: Vector, texts: Vectors, unrelated: float, unit: float) -> list[float]:

@@ -7,6 +7,7 @@ It drops every token made of digits, so numbers and codes are terms of their own
 
 import re
 from collections import Counter
+from collections.abc import Set
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -51,6 +52,13 @@ class Lexical:
         norm = _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH)
         weights = [count * (_K1 + 1) / (count + norm) for count in frequencies.values()]
         return _vector([*vector.indices, *frequencies], [*vector.values, *weights])
+
+    def matching(self, text: str, terms: Set[int]) -> dict[int, float]:
+        """The weights of these terms in a passage's `document`. Codes are weighed only if one is asked for."""
+        vector = self.document(text) if max(terms, default=0) >= _CODES else self._bm25.embed_document(_split(text)[0])
+        if vector is None:
+            return {}
+        return {term: weight for term, weight in zip(vector.indices, vector.values, strict=True) if term in terms}
 
     def query(self, text: str) -> SparseVector | None:
         """The distinct terms of a query: words with weight 1, codes with 1 for the whole and half of it for all parts.

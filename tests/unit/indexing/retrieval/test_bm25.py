@@ -73,3 +73,17 @@ def test_a_text_without_a_word_has_no_vector(lexical: Lexical, text: str) -> Non
     """None, for a query as for a document."""
     assert lexical.document(text) is None
     assert lexical.query(text) is None
+
+
+@pytest.mark.parametrize("query", ["aspirin in adults", "dose of 5mg aspirin", "AB-1234", "", "2024-05-03"])
+@pytest.mark.parametrize(
+    "document", ["Aspirin, 5 mg or AB-1234, for adults on 3 May 2024.", "No code, but aspirin.", "4711", " "]
+)
+def test_the_weights_of_a_querys_terms_are_those_of_the_whole_vector(
+    lexical: Lexical, query: str, document: str
+) -> None:
+    """Whether or not codes are asked for, and whether or not the text has any."""
+    asked, whole = lexical.query(query), lexical.document(document)
+    terms = frozenset(asked.indices if asked else ())
+    expected = dict(zip(whole.indices, whole.values, strict=True)) if whole else {}
+    assert lexical.matching(document, terms) == {term: expected[term] for term in terms & expected.keys()}
