@@ -181,7 +181,8 @@ def test_a_question_carries_everything_over() -> None:
     body = (
         b'{"query": "q", "queries": ["p"], "collection": "c", "limit": 3, "candidates": 7, "mode": "dense",'
         b'"expand_query": "multi", "filter": {"a": 1}, "backend": "b",'
-        b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "on_failure": "fail"}, "min_score": 0.1,'
+        b'"ranking": {"strategy": "duel", "depth": 9, "deadline_ms": 5, "cascade": "none", "on_failure": "fail"},'
+        b'"min_score": 0.1,'
         b'"group_by_document": true, "include_text": false, "messages": [{"role": "user", "content": "m"}],'
         b'"answer_backend": "extractive", "max_output_tokens": 2, "temperature": 1, "context_tokens": 300,'
         b'"min_relevance": 0.3, "check_citations": "model", "instructions": "i", "language": "de",'

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "usage": (),
     "vision": ("q", "https://pictures.example/a.png"),
     "vllm": ("--preset", "rtx3060"),
+    "watch": ("lines.jsonl",),
 }
 """With arguments that are valid. `doctor` is missing: it reports what the others refuse."""
 

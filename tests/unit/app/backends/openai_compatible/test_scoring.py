@@ -88,7 +88,8 @@ async def test_what_a_batch_found_in_the_cache_is_not_known() -> None:
                 [conversation("dental"), conversation("parking")], LABELS, TIMEOUT_S
             )
         assert (scoring.tokens.cached is not None) == known
-        assert (scoring.tokens + TokenCount(input=1, cached=1)).cached == (1 if known else None)
+        more = scoring.tokens + TokenCount(input=1, cached=1)
+        assert more.cached == (None if scoring.tokens.cached is None else scoring.tokens.cached + 1)
 
 
 async def test_vllm_scores_many_conversations_in_few_requests() -> None:
