@@ -8,6 +8,7 @@ The stages are called with batches as Ray Data has them: a column of objects, by
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 
 import msgspec
 import numpy as np
@@ -83,15 +84,22 @@ class FileReader:
             for piece in self._pieces(task):
                 yield column([piece])
 
+    async def _read(self, source: SourceRecord) -> list[Document | Refused]:
+        parts: list[Document | Refused] = []
+        async with aclosing(read_source(self._pool, source)) as pieces:
+            async for piece in pieces:
+                parts += [*piece.documents, *piece.refused]
+        return parts
+
     def _pieces(self, task: Task) -> Iterator[Piece]:
         source = task.source
         try:
-            parts = self._loop.run_until_complete(read_source(self._pool, source))
+            parts = self._loop.run_until_complete(self._read(source))
         except UnreadableDocument as exc:
             yield Piece(source=source, last=True, error=(exc.reason, exc.detail))
             return
         documents = [part for part in parts if isinstance(part, Document)]
-        changed, removed = compare(source, documents, task.earlier)
+        changed, ids = compare(source, documents, task.earlier)
         each = source.bytes / max(1, sum(len(document.text) for document, _ in changed))
         begin = size = 0
         for place, (document, _) in enumerate(changed):
@@ -103,7 +111,7 @@ class FileReader:
             source=source,
             changed=_weighed(changed[begin:], each),
             last=True,
-            removed=removed,
+            removed=[document_id for document_id in task.earlier if document_id not in ids],
             refused=[part for part in parts if isinstance(part, Refused)],
             warnings=[*dict.fromkeys(warning for document in documents for warning in document.warnings)],
         )

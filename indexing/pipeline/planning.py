@@ -17,6 +17,7 @@ from indexing.pipeline.manifest import DocumentRecord, IndexedFile, RefusedRecor
 from indexing.pipeline.remote import RemoteFile, is_address
 from indexing.pipeline.sources import Location, Scope, Source, Unreadable
 from indexing.readers.limits import ReadLimits, opened, reading
+from indexing.readers.registry import reads_in_pieces
 
 _BLOCK = 1 << 20
 
@@ -169,7 +170,7 @@ def hash_file(path: Location, limits: ReadLimits) -> tuple[str, int]:
     if isinstance(path, RemoteFile):
         return path.fingerprint(limits)
     digest, size = hashlib.blake2b(digest_size=16), 0
-    with opened(path, limits) as file:
+    with opened(path, limits, any_size=reads_in_pieces(path.name)) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             size += len(block)

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from indexing.pipeline.planning import document_record, own_id, path_of
 from indexing.pipeline.progress import Notice, Report, reading_scan
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
 from indexing.readers.limits import UNREADABLE_BY_NATURE, OnPage, ReadLimits, ignore_pages, reading
+from indexing.readers.sandbox.child import Reply
 from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
@@ -56,12 +57,16 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in a source, beside what is indexed of it: `removed` are the ids that it no longer has."""
+    """What was found in a source, or in a piece of it, beside what is indexed of it. After a piece comes `more`; with
+    the last one come `removed`, the ids that the source no longer has. `size`: of how many bytes, if not of all.
+    """
 
     found: Sequence[Found]
     removed: Sequence[str] = ()
     refused: Sequence[Refused] = ()
     warnings: Sequence[str] = ()
+    size: int | None = None
+    more: bool = False
 
 
 Outcome = Content | UnreadableDocument
@@ -69,7 +74,8 @@ Outcome = Content | UnreadableDocument
 Reading = Callable[
     [Sequence[SourceRecord], Callable[[str], Awaitable[Versions]]], AsyncGenerator[tuple[SourceRecord, Outcome], None]
 ]
-"""(sources, path -> what is indexed of it) -> each source with its content, in their order."""
+"""(sources, path -> what is indexed of it) -> each source with its content, or its contents one after the other, in
+their order."""
 
 Ready = Prepared | SourceRecord | None
 """A document; after the documents of a source its record, unless it has to be read again next time; at the end None."""
@@ -104,6 +110,18 @@ class ReadyQueue:
             return item
 
 
+class _Progress:
+    """How far a source has been taken. `earlier` is what is indexed of it, `size` the bytes of it that no document was
+    queued for. It is `complete` if no part of it was refused but by nature, and `owned` if no id of its documents
+    belongs to another source.
+    """
+
+    def __init__(self, earlier: Versions) -> None:
+        self.earlier = earlier
+        self.size = 0
+        self.complete = self.owned = True
+
+
 class SourceReader:
     """Reads sources one after the other, ahead of the writer. Counts what it finds.
 
@@ -133,15 +151,22 @@ class SourceReader:
     async def read(self, sources: Sequence[SourceRecord], queue: ReadyQueue) -> None:
         """All of the sources; one that cannot be read is refused."""
         versions = partial(self._context.manifest.versions, self._writer.lineage)
+        progress: _Progress | None = None
         async with aclosing(self._reading(sources, versions)) as outcomes:
             async for source, outcome in outcomes:
                 if isinstance(outcome, UnreadableDocument):
-                    await self.refuse(source.path, source.name, outcome)
+                    if progress is None:
+                        await self.refuse(source.path, source.name, outcome)
+                    else:  # the writer may have documents of it in hand, which stay
+                        self._refuse(source.name, outcome, True, False)
                     await self._remember(source, outcome)
+                    progress = None
                     continue
                 for warning in outcome.warnings:
                     self._report(Notice(stage="advice", detail=f"{source.name}: {warning}"))
-                await self._take(source, outcome, queue)
+                progress = progress or _Progress(await versions(source.path))
+                await self._take(source, outcome, progress, queue)
+                progress = progress if outcome.more else None
         await queue.put(None)
 
     async def refuse(self, path: str, name: str, error: UnreadableDocument, *, known: bool = False) -> None:
@@ -164,13 +189,14 @@ class SourceReader:
         )
         await self._context.manifest.remember_refused(self._writer.lineage, record)
 
-    async def _take(self, source: SourceRecord, content: Content, queue: ReadyQueue) -> None:
+    async def _take(self, source: SourceRecord, content: Content, progress: _Progress, queue: ReadyQueue) -> None:
         """Queue what differs from the manifest, and delete what the source no longer has.
 
         While parts of it fail, nobody knows what it no longer has; and the next run reads, and reports, it again.
         """
         manifest, lineage = self._context.manifest, self._writer.lineage
-        changed, earlier = content.found, await manifest.versions(lineage, source.path)
+        changed, earlier = content.found, progress.earlier
+        progress.size += source.bytes if content.size is None else content.size
         # Documents that were recovered after the manifest was lost belong to nobody, until their file is read again.
         unknown = [(one.record, not one.own) for one in changed if one.record.id not in earlier]
         if await manifest.take_over(lineage, unknown):
@@ -182,13 +208,15 @@ class SourceReader:
         created = sum(one.record.id not in earlier for one in fresh)
         self.created += created
         self.updated += len(fresh) - created
-        async for prepared in self._prepared(source, fresh):
+        async for prepared in self._prepared(progress, fresh):
             await queue.put(prepared, len(prepared.passages) + 1)
         for part in content.refused:
             self._refuse(f"{source.name}{part.part}", UnreadableDocument(part.reason, part.detail), False, False)
-        if all(part.reason in UNREADABLE_BY_NATURE for part in content.refused):
+        progress.owned &= not refusals
+        progress.complete &= all(part.reason in UNREADABLE_BY_NATURE for part in content.refused)
+        if progress.complete and not content.more:
             await self._delete(content.removed)
-            if not refusals:
+            if progress.owned:
                 await queue.put(source)
 
     def _claimed(self, changed: Sequence[Found], owner_of: OwnerOf) -> tuple[list[Found], list[UnreadableDocument]]:
@@ -212,12 +240,13 @@ class SourceReader:
                 refusals.append(UnreadableDocument("duplicate_id", detail))
         return fresh, refusals
 
-    async def _prepared(self, source: SourceRecord, fresh: Sequence[Found]) -> AsyncIterator[Prepared]:
+    async def _prepared(self, progress: _Progress, fresh: Sequence[Found]) -> AsyncIterator[Prepared]:
         for one in fresh:
             if one.prepared is not None:
                 yield one.prepared
         uncut = [(one.document, one.record) for one in fresh if one.document is not None]
-        bytes_per_character = source.bytes / max(1, sum(len(document.text) for document, _ in uncut))
+        bytes_per_character = progress.size / max(1, sum(len(document.text) for document, _ in uncut))
+        progress.size = 0 if fresh else progress.size
         for start in range(0, len(uncut), _DOCUMENTS_PER_STEP):
             embedder = await self._context.model(self._report)
             step = uncut[start : start + _DOCUMENTS_PER_STEP]
@@ -236,51 +265,61 @@ async def read_here(
     sources: Sequence[SourceRecord],
     versions: Callable[[str], Awaitable[Versions]],
 ) -> AsyncGenerator[tuple[SourceRecord, Outcome], None]:
-    """One source after the other, in a reader of this process (a `Reading`)."""
+    """One source after the other, a large one piece by piece, in a reader of this process (a `Reading`)."""
     async with ReaderPool(limits) as pool:
         for source in sources:
-            outcome: Outcome
+            earlier = await versions(source.path)
+            gone, warned = set(earlier), set[str]()
             try:
-                parts = await read_source(pool, source, reading_scan(source.name, report))
+                async with aclosing(read_source(pool, source, reading_scan(source.name, report))) as pieces:
+                    async for piece in pieces:
+                        changed, ids = await asyncio.to_thread(compare, source, piece.documents, earlier)
+                        gone -= ids
+                        warnings = {warning: None for one in piece.documents for warning in one.warnings}
+                        yield (
+                            source,
+                            Content(
+                                found=[
+                                    Found(record=record, own=bool(own_id(document)), document=document)
+                                    for document, record in changed
+                                ],
+                                refused=piece.refused,
+                                warnings=[warning for warning in warnings if warning not in warned],
+                                size=piece.size,
+                                more=True,
+                            ),
+                        )
+                        warned.update(warnings)
             except UnreadableDocument as exc:
-                outcome = exc
+                yield source, exc
             else:
-                documents = [part for part in parts if isinstance(part, Document)]
-                earlier = await versions(source.path)
-                changed, removed = await asyncio.to_thread(compare, source, documents, earlier)
-                outcome = Content(
-                    found=[
-                        Found(record=record, own=bool(own_id(document)), document=document)
-                        for document, record in changed
-                    ],
-                    removed=removed,
-                    refused=[part for part in parts if isinstance(part, Refused)],
-                    warnings=[*dict.fromkeys(warning for document in documents for warning in document.warnings)],
-                )
-            yield source, outcome
+                yield source, Content(found=(), removed=sorted(gone), size=0)
 
 
 async def read_source(
     pool: ReaderPool, source: SourceRecord, on_page: OnPage = ignore_pages
-) -> list[Document | Refused]:
-    """What is in a source, fetched for the time of reading if it lies elsewhere. Raises UnreadableDocument."""
+) -> AsyncGenerator[Reply, None]:
+    """What is in a source (`ReaderPool.pieces`), fetched for the time of reading if it lies elsewhere.
+
+    Raises UnreadableDocument.
+    """
     path = path_of(source.path)
-    if isinstance(path, Path):
-        return await pool.read(path, source.name, on_page=on_page)
-    with tempfile.TemporaryDirectory(prefix="winnow-") as folder:
-        copy = Path(folder, "file")
-        await asyncio.to_thread(path.fetch, copy)
-        return await pool.read(copy, source.name, on_page=on_page)
+    with ExitStack() as stack:
+        if not isinstance(path, Path):
+            remote, path = path, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="winnow-")), "file")
+            await asyncio.to_thread(remote.fetch, path)
+        async with aclosing(pool.pieces(path, source.name, on_page=on_page)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
-def compare(source: SourceRecord, documents: Sequence[Document], earlier: Versions) -> tuple[list[Changed], list[str]]:
-    """The new and changed documents, and the ids that the source no longer has. Hashing takes its time."""
+def compare(source: SourceRecord, documents: Sequence[Document], earlier: Versions) -> tuple[list[Changed], set[str]]:
+    """The new and changed documents, and the ids of all of them. Hashing takes its time."""
     documents = [msgspec.structs.replace(document, allowed=source.allowed) for document in documents]
     records = [document_record(source, document) for document in documents]
-    ids = {record.id for record in records}
     pairs = zip(documents, records, strict=True)
     changed = [(document, record) for document, record in pairs if earlier.get(record.id, "") != record.version]
-    return changed, [document_id for document_id in earlier if document_id not in ids]
+    return changed, {record.id for record in records}
 
 
 def _prepare_all(fresh: Sequence[Changed], embedder: Embedder, bytes_per_character: float) -> list[Prepared]:

@@ -57,7 +57,8 @@ OCR_MISSING = "install tesseract (apt-get install tesseract-ocr), or pip install
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds for one file: bytes, pages (slides, sheets), seconds. `max_ratio`: unpacked over packed bytes of a zip.
-    `max_nesting`: of files in files.
+    `max_nesting`: of files in files. A file that is read in pieces may be of any size: for it `max_bytes` bounds a
+    record, and `max_seconds` the time for a piece.
 
     `ocr`: whether pictures of text are read, in `ocr_languages`, as tesseract calls them ("eng+deu").
     """
@@ -98,7 +99,7 @@ def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:
 
 
 @contextmanager
-def opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
+def opened(path: Path, limits: ReadLimits, *, any_size: bool = False) -> Iterator[BinaryIO]:
     """The file, open for reading; errors inside the block are translated too. Raises UnreadableDocument.
 
     Pipes and devices are not opened: opening one can block forever.
@@ -107,7 +108,7 @@ def opened(path: Path, limits: ReadLimits) -> Iterator[BinaryIO]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableDocument("not_a_file", "It is a directory, a pipe or a device, not a file.")
-        if status.st_size > limits.max_bytes:
+        if status.st_size > limits.max_bytes and not any_size:
             raise too_large(status.st_size, limits)
         with path.open("rb") as file:
             yield file

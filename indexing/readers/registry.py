@@ -2,9 +2,9 @@
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -13,6 +13,8 @@ from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
 
 Reader = Callable[[bytes, str, ReadLimits], Sequence[Document | Refused]]
+Streamer = Callable[[BinaryIO, ReadLimits], Iterator[Document | Refused] | None]
+"""Reads a file record by record; None where it has to be read as a whole."""
 
 _HTML_START = re.compile(
     rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S
@@ -37,12 +39,23 @@ class Format(msgspec.Struct, frozen=True):
     media_types: tuple[str, ...]
     container: Literal["", "zip", "ole", "own"] = ""
     """What its files are packed in; "" for a text, whose size says how much there is to read."""
+    streamer: str = ""
+    """What reads large files of the format without holding them."""
 
     def load(self) -> Reader:
         """The reader. Format libraries are imported here, not before."""
-        module, _, function = self.reader.partition(":")
-        reader: Reader = getattr(importlib.import_module(f"indexing.readers.{module}"), function)
+        reader: Reader = _function(self.reader)
         return reader
+
+    def load_streamer(self) -> Streamer | None:
+        """What reads its large files, if anything does."""
+        streamer: Streamer | None = _function(self.streamer) if self.streamer else None
+        return streamer
+
+
+def _function(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"indexing.readers.{module}"), name)
 
 
 _OFFICE = "application/vnd.openxmlformats-officedocument"
@@ -65,6 +78,7 @@ FORMATS = {
             "text.json:read_json_lines",
             ("jsonl", "ndjson"),
             ("application/x-ndjson", "application/jsonl", "application/jsonlines"),
+            streamer="text.json:stream_json_lines",
         ),
         Format("xml", "text.markup:read_xml", ("xml", "nxml", "dbk"), ("application/xml", "text/xml")),
         Format("tex", "text.markup:read_tex", ("tex", "latex"), ("application/x-tex", "text/x-tex")),
@@ -97,7 +111,7 @@ FORMATS = {
         Format("xls", "office.sheets:read_sheets", ("xls",), ("application/vnd.ms-excel",), "ole"),
         Format("msg", "office.msg:read_msg", ("msg",), ("application/vnd.ms-outlook",), "ole"),
         Format("eml", "text.eml:read_mail", ("eml",), ("message/rfc822",)),
-        Format("mbox", "text.eml:read_mailbox", ("mbox",), ("application/mbox",)),
+        Format("mbox", "text.eml:read_mailbox", ("mbox",), ("application/mbox",), streamer="text.eml:stream_mailbox"),
         Format(
             "mhtml", "text.eml:read_web_archive", ("mhtml", "mht"), ("multipart/related", "application/x-mimearchive")
         ),
@@ -133,6 +147,12 @@ _UNSUPPORTED = {
 def by_extension(name: str) -> Format | None:
     """The format that a file's name promises."""
     return _BY_EXTENSION.get(PurePath(name).suffix.lower().removeprefix("."))
+
+
+def reads_in_pieces(name: str) -> bool:
+    """Whether a file of this name may be of any size: it is read record by record if it is what its name says."""
+    entry = by_extension(name)
+    return entry is not None and bool(entry.streamer)
 
 
 def detect(data: bytes, name: str, media_type: str | None = None) -> Format:

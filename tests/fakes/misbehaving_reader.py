@@ -2,12 +2,14 @@
 
 import os
 import time
+from collections.abc import Iterator
 
-from indexing.documents import Document, Refused
-from indexing.readers import read
+import msgspec
+
+from indexing.documents import Document
 from indexing.readers.limits import ReadLimits, on_page
 from indexing.readers.members import Watch, watch
-from indexing.readers.sandbox.child import Reply, Request
+from indexing.readers.sandbox.child import Reply, Request, read_request
 from indexing.readers.sandbox.child import main as serve
 
 
@@ -16,7 +18,7 @@ def main() -> None:
     serve(_misbehave)
 
 
-def _misbehave(request: Request, limits: ReadLimits) -> Reply:
+def _misbehave(request: Request, limits: ReadLimits) -> Iterator[Reply]:
     name = request.name or (request.data or b"").decode("latin-1")
     if name == "hang":
         time.sleep(3600)
@@ -28,18 +30,33 @@ def _misbehave(request: Request, limits: ReadLimits) -> Reply:
     if name == "exit":
         os._exit(3)
     if name == "eat":
-        return Reply(documents=[Document(text="x" * (1 << 40))])
-    if name.endswith(".zip"):
-        return _archive(request, limits)
-    for done in (1, 2) if name == "scan" else ():
-        on_page.get()(done, 2)
+        yield Reply(documents=[Document(text="x" * (1 << 40))])
     if name == "print":
         print("noise from a library", flush=True)  # noqa: T201
-    return Reply(documents=[Document(text=str(os.getpid()))])
+    if name.endswith((".zip", ".mbox")):
+        _crash_in_members()
+        yield from read_request(request, limits)
+    else:
+        yield from _pieces(name)
 
 
-def _archive(request: Request, limits: ReadLimits) -> Reply:
-    """As the real one reads it, but for members called crash.txt."""
+def _pieces(name: str) -> Iterator[Reply]:
+    """One, or several where the name says so."""
+    piece = Reply(documents=[Document(text=str(os.getpid()))])
+    for done in (1, 2) if name.startswith("scan") else ():
+        on_page.get()(done, 3)
+    while name in ("crash in the middle", "endless"):
+        yield msgspec.structs.replace(piece, more=True)
+        if name != "endless":
+            os.abort()
+    if name == "scan in pieces":
+        yield msgspec.structs.replace(piece, more=True)
+        on_page.get()(3, 3)
+    yield piece
+
+
+def _crash_in_members() -> None:
+    """Those called crash.txt."""
     told = watch.get()
 
     def begun(part: str) -> None:
@@ -48,8 +65,3 @@ def _archive(request: Request, limits: ReadLimits) -> Reply:
             os.abort()
 
     watch.set(Watch(begun, told.crashed))
-    parts = read(request.data or b"", request.name, limits)
-    return Reply(
-        documents=[part for part in parts if isinstance(part, Document)],
-        refused=[part for part in parts if isinstance(part, Refused)],
-    )

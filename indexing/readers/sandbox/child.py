@@ -2,10 +2,11 @@
 
     parent -> child    ReadLimits, once; then a Request for each file
     child -> parent    an empty Reply when it is ready; for each Request one for each file in its file and for each page
-                       of a scan, then its own
+                       of a scan, then its own: one, or several of which the last has no `more`
 
-Each message is a frame: its length in eight bytes, then MessagePack. The child is confined before it reads anything: a
-bound on its memory, an alarm, and no life longer than its parent's.
+Each message is a frame: its length in eight bytes, then MessagePack. A large file of records is handed over in pieces;
+the pipe holds the child back while its parent has not taken the last one. The child is confined before it reads
+anything: a bound on its memory, an alarm, and no life longer than its parent's.
 """
 
 import os
@@ -14,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +23,10 @@ import msgspec
 
 from indexing.documents import Document, Image, Refused
 from indexing.errors import UnreadableDocument
-from indexing.readers import read
+from indexing.readers import Parts, read, read_pieces
 from indexing.readers.limits import ReadLimits, on_page, opened
 from indexing.readers.members import Watch, watch
+from indexing.readers.registry import reads_in_pieces
 
 LENGTH = struct.Struct(">Q")
 
@@ -68,6 +70,10 @@ class Reply(msgspec.Struct, frozen=True):
     detail: str = ""
     begun: str = ""
     by_ocr: tuple[int, int] | None = None
+    size: int = 0
+    """Of how many bytes of the file it was made."""
+    more: bool = False
+    """Whether another one follows."""
 
 
 def framed(message: ReadLimits | Request | Reply) -> bytes:
@@ -76,21 +82,20 @@ def framed(message: ReadLimits | Request | Reply) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def main(answer: Callable[[Request, ReadLimits], Reply] | None = None) -> None:
-    """Serve until the parent closes the pipe. `answer` makes a reply of a request; by default it reads the file."""
-    answer = answer or _read
+def main(answer: Callable[[Request, ReadLimits], Iterable[Reply]] | None = None) -> None:
+    """Serve until the parent closes the pipe. `answer` makes the replies to a request; by default it reads the file."""
+    answer = answer or read_request
     requests, replies = _private_pipes()
     limits = msgspec.msgpack.decode(_frame(requests) or b"", type=ReadLimits)
     _confine(limits)
     _send(replies, framed(Reply()))
     on_page.set(lambda done, total: _send(replies, framed(Reply(by_ocr=(done, total)))))
     while (body := _frame(requests)) is not None:
-        _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
         request = msgspec.msgpack.decode(body, type=Request)
         watch.set(Watch(lambda part: _send(replies, framed(Reply(begun=part))), request.crashed))
-        reply = _framed_reply(answer, request, limits)
-        _set_alarm(0.0)
-        _send(replies, reply)
+        frames = _frames(answer, request, limits)
+        while (frame := _in_time(frames, limits)) is not None:
+            _send(replies, frame)
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -136,26 +141,47 @@ def _set_alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _read(request: Request, limits: ReadLimits) -> Reply:
+def read_request(request: Request, limits: ReadLimits) -> Iterator[Reply]:
+    """The replies to a request: of a file at a path one for each piece, and at the end an empty one."""
     data = request.data
     if data is None:
-        with opened(Path(os.fsdecode(request.path or b"")), limits) as file:
-            data = file.read()
-    if request.shown is not None:
+        path = Path(os.fsdecode(request.path or b""))
+        with opened(path, limits, any_size=reads_in_pieces(request.name)) as file:
+            for parts, size in read_pieces(file, request.name, limits, request.media_type):
+                yield _reply(parts, size, more=True)
+        yield Reply()
+    elif request.shown is not None:
         from indexing.readers.pictures import pictures_of  # with Pillow, which documents do not need
 
-        return Reply(images=pictures_of(data, limits, request.shown.pages, request.shown.most))
-    parts = read(data, request.name, limits, request.media_type)
+        yield Reply(images=pictures_of(data, limits, request.shown.pages, request.shown.most))
+    else:
+        yield _reply(read(data, request.name, limits, request.media_type), len(data), more=False)
+
+
+def _reply(parts: Parts, size: int, *, more: bool) -> Reply:
     return Reply(
         documents=[part for part in parts if isinstance(part, Document)],
         refused=[part for part in parts if isinstance(part, Refused)],
+        size=size,
+        more=more,
     )
 
 
-def _framed_reply(answer: Callable[[Request, ReadLimits], Reply], request: Request, limits: ReadLimits) -> bytes:
+def _frames(
+    answer: Callable[[Request, ReadLimits], Iterable[Reply]], request: Request, limits: ReadLimits
+) -> Iterator[bytes]:
     try:
-        return framed(answer(request, limits))
+        for reply in answer(request, limits):
+            yield framed(reply)
     except UnreadableDocument as refusal:
-        return framed(Reply(reason=refusal.reason, detail=refusal.detail))
+        yield framed(Reply(reason=refusal.reason, detail=refusal.detail))
     except MemoryError:
-        return framed(Reply(reason="memory", detail="Reading it takes more memory than allowed."))
+        yield framed(Reply(reason="memory", detail="Reading it takes more memory than allowed."))
+
+
+def _in_time(frames: Iterator[bytes], limits: ReadLimits) -> bytes | None:
+    """The next one, unless it takes too long; None at the end."""
+    _set_alarm(limits.max_seconds + _ALARM_GRACE_SECONDS)
+    frame = next(frames, None)
+    _set_alarm(0.0)
+    return frame

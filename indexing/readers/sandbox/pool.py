@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 
@@ -58,11 +59,36 @@ class ReaderPool:
     ) -> list[Document | Refused]:
         """What `readers.read` returns for a file or for bytes, documents first. Raises UnreadableDocument."""
         if isinstance(source, bytes):
-            request = Request(name, media_type, data=source)
-        else:
-            request = Request(name, media_type, path=os.fsencode(source))
-        reply = await self._ask(request, on_page)
-        return [*reply.documents, *reply.refused]
+            reply = await self._ask(Request(name, media_type, data=source), on_page)
+            return [*reply.documents, *reply.refused]
+        documents, refused = list[Document](), list[Refused]()
+        async with contextlib.aclosing(self.pieces(source, name, media_type, on_page)) as pieces:
+            async for piece in pieces:
+                documents += piece.documents
+                refused += piece.refused
+        return [*documents, *refused]
+
+    async def pieces(
+        self, path: Path, name: str, media_type: str | None = None, on_page: OnPage = ignore_pages
+    ) -> AsyncGenerator[Reply]:
+        """What is in a file, a large one of records piece by piece: no more is read than is taken.
+
+        Raises UnreadableDocument, after some pieces too. Close it (`contextlib.aclosing`).
+        """
+        process = await self._idle.get()
+        more = False
+        try:
+            reply = await process.ask(Request(name, media_type, path=os.fsencode(path)), on_page)
+            while True:
+                more = reply.more
+                yield _check(reply)
+                if not more:
+                    return
+                reply = await process.more(on_page)
+        finally:
+            if more:
+                process.kill()  # it is in the middle of a file
+            self._idle.put_nowait(process)
 
     async def pictures(self, data: bytes, pages: tuple[int, ...] | None, most: int) -> list[Image]:
         """What `indexing.readers.pictures.pictures_of` returns. Raises UnreadableDocument, also for a timeout."""
@@ -74,9 +100,14 @@ class ReaderPool:
             reply = await process.ask(request, on_page)
         finally:
             self._idle.put_nowait(process)
-        if reply.reason:
-            raise UnreadableDocument(reply.reason, reply.detail)
-        return reply
+        return _check(reply)
+
+
+def _check(reply: Reply) -> Reply:
+    """The reply, or the refusal that it is."""
+    if reply.reason:
+        raise UnreadableDocument(reply.reason, reply.detail)
+    return reply
 
 
 class _ReaderCrashed(UnreadableDocument):
@@ -96,33 +127,59 @@ class _ReaderProcess:
         self._process: Process | None = None
         self._begun = ""
         """The file in the file that the process is reading."""
+        self._request = Request("", None)
+        self._taken = 0
+        """How many replies to the request have been handed over."""
         self._ending: set[asyncio.Future[object]] = set()
 
     async def ask(self, request: Request, on_page: OnPage) -> Reply:
-        """One request, one reply. Raises UnreadableDocument.
+        """One request, and the first reply to it. Raises UnreadableDocument.
 
         A process that served before may have died of something else, before or while it had the file: only a fresh
         process's death is the file's fault. Of a file in a file it is that one's: the others are read without it.
         """
+        self._request, self._taken = request, 0
         if self._process is not None:
             with contextlib.suppress(_ReaderCrashed):
-                return await self._ask_once(request, on_page)
+                return await self._exchanged(framed(request), on_page)
+        return await self._survived(on_page)
+
+    async def more(self, on_page: OnPage) -> Reply:
+        """The next reply, after one that says that there is another. Raises UnreadableDocument."""
+        self._taken += 1
+        try:
+            return await self._exchanged(b"", on_page)
+        except _ReaderCrashed as crash:
+            self._leave_out(crash)
+        return await self._survived(on_page)
+
+    async def _survived(self, on_page: OnPage) -> Reply:
+        """The reply that is due, of a process that reads from the start: what was taken before comes again."""
         while True:
             try:
-                return await self._ask_once(request, on_page)
+                reply = await self._exchanged(framed(self._request), on_page)
+                for _ in range(self._taken):
+                    if not reply.more:
+                        break
+                    reply = await self._exchanged(b"", on_page)
+                return reply
             except _ReaderCrashed as crash:
-                if not crash.part or len(request.crashed) >= _MOST_CRASHES:
-                    raise
-                request = msgspec.structs.replace(request, crashed=request.crashed | {crash.part})
+                self._leave_out(crash)
 
-    async def _ask_once(self, request: Request, on_page: OnPage) -> Reply:
+    def _leave_out(self, crash: _ReaderCrashed) -> None:
+        """Ask without the file in the file that a process died of. Raises the crash if there is none."""
+        if not crash.part or len(self._request.crashed) >= _MOST_CRASHES:
+            raise crash
+        self._request = msgspec.structs.replace(self._request, crashed=self._request.crashed | {crash.part})
+
+    async def _exchanged(self, message: bytes, on_page: OnPage) -> Reply:
         """Any failure, a cancellation too, ends the process: its pipes are out of step."""
         self._begun = ""
         try:
             process = await self._started()
             try:
                 async with asyncio.timeout(self._limits.max_seconds):
-                    reply = await _exchange(process, framed(request))
+                    reply = await _exchange(process, message)
                     while reply.begun or reply.by_ocr:
                         if reply.by_ocr:
                             on_page(*reply.by_ocr)
@@ -136,10 +193,10 @@ class _ReaderProcess:
         except (asyncio.IncompleteReadError, ConnectionError) as exc:
             raise await self._crash_report() from exc
         except BaseException:
-            self._kill()
+            self.kill()
             raise
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """Kill the process, if there is one. Does not wait: it must work while the caller is being cancelled."""
         process, self._process = self._process, None
         if process is None:
@@ -150,7 +207,7 @@ class _ReaderProcess:
 
     async def close(self) -> None:
         """Kill the process, and wait until every one that was ever started has ended, with its pipes."""
-        self._kill()
+        self.kill()
         await asyncio.gather(*self._ending, return_exceptions=True)
         self._ending.clear()
 
@@ -167,7 +224,7 @@ class _ReaderProcess:
     async def _crash_report(self) -> "_ReaderCrashed":
         process = self._process
         code = await process.wait() if process is not None else None
-        self._kill()
+        self.kill()
         cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return _ReaderCrashed(f"The reader crashed on it ({cause}); the file may be damaged.", self._begun)
 

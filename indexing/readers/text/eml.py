@@ -4,18 +4,18 @@ import email
 import email.policy
 import email.utils
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.message import MIMEPart
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import TextWriter, one_line, tidy
-from indexing.readers.limits import ReadLimits
+from indexing.readers.limits import ReadLimits, too_large
 from indexing.readers.members import MOST, distinct, key_inside, read_members
-from indexing.readers.text.encoding import decode, decoded, refuse_binary
+from indexing.readers.text.encoding import decode, decoded, looks_binary, refuse_binary
 from indexing.readers.text.html import write_html
 
 _PARTS = 1000
@@ -30,6 +30,9 @@ _STUB = re.compile(
     re.IGNORECASE,
 )
 _CID = re.compile(rb"cid:([^\"'\s<>)]+)", re.IGNORECASE)
+_BLOCK = 2**20
+_LONGEST_LINE = 2**12
+"""Of a separator and the field after it."""
 _STUB_CHARACTERS = 300
 _MUCH_MORE = 3
 
@@ -53,14 +56,54 @@ def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | 
     starts = [match.start() for match in _SEPARATOR.finditer(data)]
     if len(starts) > MOST:
         raise UnreadableDocument("too_many_pages", f"It holds {len(starts)} mails; at most {MOST} are read.")
-    parts: list[Document | Refused] = []
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
-        for part in _mail(_parsed(data[start:end]), limits):
+    mails = (data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True))
+    return list(_numbered(mails, limits)) or list(_mail(_parsed(data), limits))
+
+
+def stream_mailbox(file: BinaryIO, limits: ReadLimits) -> Iterator[Document | Refused] | None:
+    """What `read_mailbox` finds, however many mails there are; None where none begins among the first bytes.
+
+    A mail may have as many bytes as otherwise a file; a larger one is refused alone.
+    """
+    sample = file.read(_BLOCK)
+    if looks_binary(sample) or not _SEPARATOR.search(sample):
+        return None
+    file.seek(0)
+    return _numbered(_cut(file, limits), limits)
+
+
+def _cut(file: BinaryIO, limits: ReadLimits) -> Iterator[bytes | UnreadableDocument]:
+    """The mails in a mailbox, one after the other."""
+    held, oversize, begun = b"", 0, False
+    while True:
+        block = file.read(max(_BLOCK, len(held)))  # what is held is searched again
+        held += block
+        certain = len(held) - _LONGEST_LINE if block else len(held)
+        starts = [match.start() for match in _SEPARATOR.finditer(held) if match.start() < certain]
+        position = 0
+        for end in starts if block else [*starts, len(held)]:
+            if begun and (end > position or oversize):
+                size = oversize + end - position
+                yield too_large(size, limits) if size > limits.max_bytes else held[position:end]
+            begun, oversize, position = True, 0, end
+        held = held[position:]
+        if not block:
+            return
+        if len(held) > limits.max_bytes:
+            oversize += len(held) - _LONGEST_LINE
+            held = held[-_LONGEST_LINE:]
+
+
+def _numbered(mails: Iterable[bytes | UnreadableDocument], limits: ReadLimits) -> Iterator[Document | Refused]:
+    for number, mail in enumerate(mails, 1):
+        if isinstance(mail, UnreadableDocument):
+            yield Refused(part=f"#{number}", reason=mail.reason, detail=mail.detail)
+            continue
+        for part in _mail(_parsed(mail), limits):
             if isinstance(part, Refused):
-                parts.append(msgspec.structs.replace(part, part=f"#{number}{part.part}"))
+                yield msgspec.structs.replace(part, part=f"#{number}{part.part}")
             else:
-                parts.append(msgspec.structs.replace(part, key=key_inside(str(number), part.key)))
-    return parts or list(_mail(_parsed(data), limits))
+                yield msgspec.structs.replace(part, key=key_inside(str(number), part.key))
 
 
 def read_web_archive(data: bytes, name: str, limits: ReadLimits) -> list[Document]:

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from indexing.errors import UnreadableDocument
 from indexing.readers.text import charsets
@@ -33,6 +33,7 @@ _BASE64 = re.compile(r"(?<![A-Za-z0-9+/\r\n])[A-Za-z0-9+/\r\n]{500,}+={0,2}")
 _BASE64_MARKS = (re.compile("[0-9]"), re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[+/]"))
 _BASE64_LINE = 60
 _SAMPLE_BYTES = 32 * 1024
+_BLOCK = 2**20
 _CONTROLS = bytes(set(range(32)) - {8, 9, 10, 12, 13, 27}) + b"\x7f"
 _MULTIBYTE = re.compile(rb"[\xc2-\xf4][\x80-\xbf]+")
 
@@ -56,10 +57,23 @@ def decoded(data: bytes, declared: str | None = None) -> Decoded:
     had to be guessed, or could not be read, is warned of. Raises UnreadableDocument("binary") for what is no text.
     """
     text, warnings = _decoded(data, declared)
-    return Decoded(_without_payloads(text), warnings)
+    return Decoded(without_payloads(text), warnings)
 
 
-def _without_payloads(text: str) -> str:
+def is_utf8(file: BinaryIO) -> bool:
+    """Whether all of a file is, from its start on; read in blocks."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    file.seek(0)
+    try:
+        while block := file.read(_BLOCK):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def without_payloads(text: str) -> str:
     """Pictures and other files that are written into a text say nothing, in thousands of words."""
     text = _DATA_URL.sub(r"data:\1", text)
 

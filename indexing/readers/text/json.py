@@ -1,22 +1,25 @@
 """JSON and JSON lines: a document for each record of a file of records; any other JSON is one document, unchanged."""
 
+import codecs
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 import msgspec
 
 from indexing.documents import POSITION, Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.builder import covering, line_spans, one_line, trimmed
-from indexing.readers.limits import ReadLimits
-from indexing.readers.text.encoding import decoded
+from indexing.readers.limits import ReadLimits, too_large
+from indexing.readers.text.encoding import decoded, is_utf8, looks_binary, without_payloads
 from indexing.readers.zip_xml import corrupt
 
 _TEXT_FIELDS = ("text", "content", "contents", "body", "page_content")
 _ID_FIELDS = ("_id", "id")
 _SCALARS = (str, int, float, bool)
+_SAMPLE = 2**20
 
 
 def read_json(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refused]:
@@ -30,7 +33,7 @@ def read_json(data: bytes, name: str, limits: ReadLimits) -> list[Document | Ref
         # JSON lines are often called .json.
         return read_json_lines(data, name, limits)
     if isinstance(value, list) and _are_records(value):
-        return _documents(list(enumerate(value, 1)), warnings)
+        return list(_parts(enumerate(value, 1), warnings))
     block = trimmed(text, 0, len(text), "code")
     return [Document(text=text, blocks=(block,) if block else (), media_type="application/json", warnings=warnings)]
 
@@ -41,7 +44,7 @@ def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document
     lines = line_spans(text)
     values = list(_values(text, lines))
     if _are_records([value for _, value in values]):
-        return _documents(values, warnings)
+        return list(_parts(values, warnings))
     if broken := [value for _, value in values if isinstance(value, UnreadableDocument)]:
         raise broken[0]
     blocks = (trimmed(text, start, end, "paragraph") for start, end in lines)
@@ -49,10 +52,48 @@ def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document
     return [Document(text=text, blocks=whole, media_type="application/x-ndjson", warnings=warnings)]
 
 
+def stream_json_lines(file: BinaryIO, limits: ReadLimits) -> Iterator[Document | Refused] | None:
+    """What `read_json_lines` finds in UTF-8 whose first lines are records, in the order of the lines; else None.
+
+    A line may have as many bytes as otherwise a file; a longer one is refused alone.
+    """
+    sample = file.read(_SAMPLE)
+    lines = sample.splitlines()[:-1]
+    values = [value for _, value in _values_of(enumerate(map(_decoded_line, lines), 1))]
+    if looks_binary(sample) or not _are_records(values) or not is_utf8(file):
+        return None
+    file.seek(0)
+    return _parts(_values_of(_lines(file, limits)), ())
+
+
+def _lines(file: BinaryIO, limits: ReadLimits) -> Iterator[tuple[int, str | UnreadableDocument]]:
+    """The number and the text of each line; only CR, LF and CRLF end one."""
+    number = 0
+    while line := file.readline(limits.max_bytes):
+        size = len(line)
+        while not line.endswith(b"\n") and (rest := file.readline(limits.max_bytes)):
+            size += len(rest)
+            line = rest[-1:]  # it is too long
+        pieces = [line] if size > limits.max_bytes else line.removesuffix(b"\n").removesuffix(b"\r").split(b"\r")
+        for piece in pieces:
+            number += 1
+            yield number, too_large(size, limits) if size > limits.max_bytes else _decoded_line(piece)
+
+
+def _decoded_line(line: bytes) -> str:
+    return without_payloads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"))
+
+
 def _values(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, Any]]:
+    yield from _values_of((number, text[start:end]) for number, (start, end) in enumerate(lines, 1))
+
+
+def _values_of(lines: Iterable[tuple[int, str | UnreadableDocument]]) -> Iterator[tuple[int, Any]]:
     """The number and the value of each line that is not blank, or why it has none."""
-    for number, (start, end) in enumerate(lines, 1):
-        if line := text[start:end].strip():
+    for number, line in lines:
+        if isinstance(line, UnreadableDocument):
+            yield number, line
+        elif line := line.strip():
             try:
                 yield number, _parse(line)
             except UnreadableDocument:
@@ -87,21 +128,20 @@ def _are_records(values: Sequence[Any]) -> bool:
     return bool(values) and 2 * sum(map(_is_record, values)) >= len(values)
 
 
-def _documents(values: list[tuple[int, Any]], warnings: tuple[str, ...]) -> list[Document | Refused]:
-    parts: list[Document | Refused] = []
-    seen: set[str] = set()
+def _parts(values: Iterable[tuple[int, Any]], warnings: tuple[str, ...]) -> Iterator[Document | Refused]:
+    seen: set[bytes] = set()  # digests: of millions of records the ids would take up as much as the file
     for number, value in values:
         if not _is_record(value):
-            parts.append(_refused(number, value))
+            yield _refused(number, value)
             continue
         document = _record(f"{POSITION}{number}", value)
-        if document.key in seen:
+        digest = hashlib.blake2b(document.key.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        if digest in seen:
             detail = f"An earlier record has the id {document.key!r} too; make the ids unique."
-            parts.append(Refused(part=f"#{number}", reason="duplicate_id", detail=detail))
+            yield Refused(part=f"#{number}", reason="duplicate_id", detail=detail)
             continue
-        seen.add(document.key)
-        parts.append(msgspec.structs.replace(document, warnings=warnings))
-    return parts
+        seen.add(digest)
+        yield msgspec.structs.replace(document, warnings=warnings)
 
 
 def _refused(number: int, value: Any) -> Refused:

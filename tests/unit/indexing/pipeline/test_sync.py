@@ -2,6 +2,8 @@ import asyncio
 import json
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from indexing.embedding.model import Lane, Vectors
 from indexing.errors import CollectionDamaged, Conflict, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
-from indexing.pipeline.progress import Event, Notice, NotIndexed, Planned, SyncRequest
+from indexing.pipeline.progress import Advanced, Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
 from indexing.readers.limits import ReadLimits
 from indexing.settings import QUICKSTART_MODEL
@@ -827,3 +829,57 @@ async def test_a_first_run_over_nothing_that_can_be_opened_says_so(bench: Pipeli
     summary = await index(bench, tmp_path, "large.txt")
     assert reasons(summary.refused) == [("large.txt", "too_large", False)]
     assert summary.failed == 1
+
+
+def write_large(path: Path, records: int) -> None:
+    """More than what is read as a whole, and little text."""
+    more = {"ignored": ["x" * 3000]}
+    rows = ({"id": f"r{number:04}", "text": f"Record {number}.", "more": more} for number in range(records))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+async def test_a_large_file_is_compared_piece_by_piece(
+    bench: PipelineContext, folder: Path, embedder: HashEmbedder
+) -> None:
+    """What is new in it is embedded and what it no longer has is deleted, as of any other."""
+    path = folder / "large.jsonl"
+    write_large(path, 3000)
+    assert (await index(bench, folder)).created == 3003
+    embedder.embedded.clear()
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*rows[:10], *rows[20:], json.dumps({"id": "new", "text": "A new one."}) + "\n"]))
+    summary = await index(bench, folder)
+    assert (summary.created, summary.updated, summary.deleted, summary.total_documents) == (1, 0, 10, 2994)
+    assert embedder.embedded == ["A new one."]
+    embedder.embedded.clear()
+    assert (await index(bench, folder)).unchanged == 2994
+    assert embedder.embedded == []
+
+
+def readers() -> set[int]:
+    """The reading processes of this one."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return {int(one) for one in children if b"sandbox.child" in Path(f"/proc/{one}/cmdline").read_bytes()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_reader_that_dies_in_a_large_file(bench: PipelineContext, folder: Path, embedder: HashEmbedder) -> None:
+    """What it had handed over is indexed, nothing is deleted, and the next run reads and embeds the rest."""
+    write_large(folder / "large.jsonl", 6000)
+    killed: list[int] = []
+    others = readers()  # of tests before
+
+    def kill(event: Event) -> None:
+        # The reader waits: two windows of documents are all that is read ahead of the writer.
+        if isinstance(event, Advanced) and event.passages and not killed:
+            killed.extend(readers() - others)
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = await index(bench, folder, report=kill)
+    assert reasons(summary.refused) == [("large.jsonl", "crashed", True)]
+    assert 500 < summary.created < 6000
+    embedder.embedded.clear()
+    again = await index(bench, folder)
+    assert (again.created, again.refused) == (6003 - summary.created, ())
+    assert len(embedder.embedded) == again.created
+    assert again.total_documents == 6003

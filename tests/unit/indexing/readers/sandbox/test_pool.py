@@ -1,10 +1,13 @@
 """The reader process: whatever happens in it, the run goes on."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -81,7 +84,61 @@ async def test_the_pages_of_a_scan_are_reported_as_they_are_read() -> None:
     async with ReaderPool(child=MISBEHAVING) as pool:
         (document,) = await pool.read(b"", "scan", on_page=lambda *page: pages.append(page))
         assert await process_id(pool) == int(document.text)
-    assert pages == [(1, 2), (2, 2)]
+    assert pages == [(1, 3), (2, 3)]
+
+
+async def test_the_pages_of_a_scan_are_reported_before_each_piece() -> None:
+    """Those of a later piece when it is asked for."""
+    pages: list[tuple[int, int]] = []
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        taken = pool.pieces(Path("any"), "scan in pieces", on_page=lambda *page: pages.append(page))
+        async with aclosing(taken) as pieces:
+            assert (await anext(pieces)).more
+            assert pages == [(1, 3), (2, 3)]
+            assert not (await anext(pieces)).more
+            assert pages == [(1, 3), (2, 3), (3, 3)]
+
+
+async def test_a_crash_in_a_large_mailbox_loses_its_attachment(tmp_path: Path) -> None:
+    """Whatever piece it is in: the mails before it do not come twice, and those after it come."""
+    path = tmp_path / "large.mbox"
+    path.write_bytes(b"".join(mail(number) for number in range(20)))
+    found: list[list[str]] = []
+    refused: list[tuple[str, str]] = []
+    async with ReaderPool(child=MISBEHAVING) as pool, aclosing(pool.pieces(path, path.name)) as pieces:
+        async for piece in pieces:
+            found.append([document.title for document in piece.documents])
+            refused += [(part.part, part.reason) for part in piece.refused]
+    titles = [title for piece in found for title in piece]
+    assert [title for title in titles if title.startswith("Mail")] == [f"Mail {number}" for number in range(20)]
+    assert titles.count("note") == 18
+    assert refused == [("#6/5-crash.txt", "crashed"), ("#16/15-crash.txt", "crashed")]
+    assert len([piece for piece in found if piece]) > 5
+
+
+def mail(number: int) -> bytes:
+    """Half a megabyte with a small attachment; every tenth has one that kills the reader."""
+    name = f"{number}-crash.txt" if number % 10 == 5 else "note.txt"
+    lines = (
+        "From me@example.org Mon Nov 23 10:00:00 2026",
+        f"Subject: Mail {number}",
+        "From: me@example.org",
+        'Content-Type: multipart/mixed; boundary="b"',
+        "",
+        "--b",
+        "Content-Type: text/plain",
+        "",
+        "Some text.\n" * 45_000,
+        "--b",
+        "Content-Type: text/plain",
+        f'Content-Disposition: attachment; filename="{name}"',
+        "",
+        f"Attached to {number}.",
+        "--b--",
+        "",
+        "",
+    )
+    return "\n".join(lines).encode()
 
 
 async def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -192,6 +249,52 @@ async def test_a_slow_real_file_runs_into_the_limit() -> None:
     data = pdf(*[[(72, 72 + 10 * row, "many words on every line " * 3) for row in range(70)]] * 40)
     async with ReaderPool(ReadLimits(max_seconds=0.05)) as pool:
         assert (await refusal(pool, data, "slow.pdf")).reason == "timeout"
+
+
+async def test_a_reader_that_dies_in_the_middle_of_a_file_is_replaced() -> None:
+    """What it has handed over came once, and the file is refused."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        first = await process_id(pool)
+        async with aclosing(pool.pieces(Path("any"), "crash in the middle")) as pieces:
+            assert [document.text for document in (await anext(pieces)).documents] == [str(first)]
+            with pytest.raises(UnreadableDocument, match="crashed"):
+                await anext(pieces)
+        assert await process_id(pool) != first
+
+
+async def test_a_file_that_nobody_wants_to_its_end_is_left_there() -> None:
+    """The process is replaced, and what it had still to hand over cannot be taken for the next file's."""
+    async with ReaderPool(child=MISBEHAVING) as pool:
+        async with aclosing(pool.pieces(Path("any"), "endless")) as pieces:
+            first = int((await anext(pieces)).documents[0].text)
+        assert await process_id(pool) != first
+    assert not is_alive(first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_large_file_of_records_is_never_held(tmp_path: Path) -> None:
+    """The process needs less memory than the file has bytes, and so does what it hands over at a time."""
+    record = json.dumps({"text": "word " * 800}) + "\n"
+    path = tmp_path / "large.jsonl"
+    with path.open("w") as file:
+        for _ in range(25):
+            file.write(record * 1000)
+    size, count, largest, peak = path.stat().st_size, 0, 0, 0
+    async with ReaderPool() as pool, aclosing(pool.pieces(path, path.name)) as pieces:
+        async for piece in pieces:
+            count += len(piece.documents)
+            largest = max(largest, sum(len(document.text) for document in piece.documents))
+            peak = max(peak, peak_memory())
+    assert (count, size > 100_000_000) == (25_000, True)
+    assert largest < 4 * 2**20
+    assert peak < 100_000_000
+
+
+def peak_memory() -> int:
+    """Bytes that the one child of this process has needed at most."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    peaks = [re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child}/status").read_text()) for child in children]
+    return max((1024 * int(found[1]) for found in peaks if found), default=0)
 
 
 def _parent(name: str) -> tuple["subprocess.Popen[str]", int]:
