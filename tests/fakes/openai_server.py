@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from app.domain import TokenCount
 from tests.fakes import openai_tools
 from tests.fakes.decisions import Likely, decided, decided_as_openai
@@ -334,6 +336,8 @@ class OpenAIServer(WireServer):
             logprobs = self._logprobs(body, turns) if body.get("logprobs") else None
             said = {"text": "".join(words)} if "fill" in body else {"message": message}
             choices.append({"index": index, **said, "finish_reason": why, "logprobs": logprobs})
+        if batch:
+            usage = msgspec.structs.replace(usage, cached=0)  # which nobody is told
         self.billed += usage
         reply = json.dumps(
             {"model": body["model"], "choices": choices, "usage": self._usage(usage, batch=batch)}
