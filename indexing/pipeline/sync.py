@@ -9,7 +9,7 @@ rebuild carries them over.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class _SyncRun:
         gone = [path for path in plan.gone if self._request.delete and self._covers(discovery, path)]
         kept = [path for path in plan.gone if path not in gone]
         await self._check_losses(lineage, kept)
-        self._announce(msgspec.structs.replace(plan, gone=tuple(gone)), discovery.problems)
+        self._announce(msgspec.structs.replace(plan, gone=tuple(gone)), discovery.problems, earlier)
         spec = await new_spec(context, self._report)
         with context.building_lineage(spec.lineage):
             generation = await context.store.begin_rebuild(name, spec)
@@ -253,10 +253,11 @@ class _SyncRun:
         plan, problems, outdated = await asyncio.to_thread(compare)
         if outdated:
             await manifest.forget_refused(lineage, outdated)
-        self._announce(plan, problems)
+        self._announce(plan, problems, {*files, *finished})
         return plan
 
-    def _announce(self, plan: Plan, problems: Sequence[Unreadable]) -> None:
+    def _announce(self, plan: Plan, problems: Sequence[Unreadable], indexed: Iterable[str]) -> None:
+        """What there is to do, and what could not be looked at: of what is `indexed` (keys) from there all is kept."""
         self._report(
             Planned(
                 new=len(plan.work) - plan.changed,
@@ -266,8 +267,10 @@ class _SyncRun:
                 bytes=sum(source.bytes for source in plan.work),
             )
         )
+        own = [path for tenant, path in map(split_key, indexed) if tenant == self._request.tenant]
         for source, error in problems:
-            self._refuse(source.name, error, error.reason in UNSEEN, False)
+            kept = error.reason in UNSEEN and any(map(source.scope.covers, own))
+            self._refuse(source.name, error, kept, False)
 
     async def _write(self, plan: Plan, writer: Writer) -> None:
         self._writer = writer

@@ -119,6 +119,7 @@ async def test_an_address_that_cannot_be_reached_here_says_what_can(
     summary = await run(bench, given)
     assert refused(summary) == [(given, reason)]
     assert words in summary.refused[0].detail
+    assert not summary.refused[0].kept
 
 
 async def test_a_file_beyond_the_limit_is_not_fetched(bench: PipelineContext, bucket: type[Bucket]) -> None:
