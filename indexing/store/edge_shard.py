@@ -17,9 +17,9 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from indexing.documents import EVERYTHING, Audience, Candidate, Passage, document_key, from_payload
+from indexing.documents import EVERYTHING, Audience, Candidate, Passage, from_payload
 from indexing.errors import CollectionDamaged, DiskFull
-from indexing.filters import DateRange, Filter, NumberRange, OfDocuments
+from indexing.filters import DateRange, Filter, NumberRange
 from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionSpec,
@@ -38,6 +38,8 @@ from indexing.store.payload import (
     IndexKind,
     encode,
     filtered_paths,
+    key_of,
+    of_documents,
     restricted,
     translate,
     wanted_indexes,
@@ -54,7 +56,6 @@ _PANICS = "pyo3_runtime"
 _PAGE = 512
 _FLUSH_EVERY = 4096
 """Points written between two flushes: bounds what a start after a kill has to replay."""
-_DOCUMENTS_PER_DELETE = 1000
 _LOOKED_AT = 20
 """Passages found whose metadata show what kind of values a field has."""
 
@@ -176,7 +177,7 @@ class EdgeShard:
     def delete_stale(self, versions: dict[str, str]) -> None:
         for condition in _by_documents(list(versions), EVERYTHING):
             records = self._scroll(condition, ["document_id", "version", TENANT])
-            stale = [point_id for point_id, payload in records if versions[_key(payload)] != payload["version"]]
+            stale = [point_id for point_id, payload in records if versions[key_of(payload)] != payload["version"]]
             if stale:
                 with self._writing(), self._changing(stale):
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
@@ -450,13 +451,7 @@ def _filter(condition: Filter | None) -> edge.Filter | None:
 
 
 def _by_documents(keys: Sequence[str], audience: Audience) -> Iterator[edge.Filter]:
-    for start in range(0, len(keys), _DOCUMENTS_PER_DELETE):
-        condition = OfDocuments(tuple(keys[start : start + _DOCUMENTS_PER_DELETE]))
-        yield edge.Filter(must=[translate(restricted(condition, audience) or condition, _DIALECT)])
-
-
-def _key(payload: dict[str, Any]) -> str:
-    return document_key(payload.get(TENANT) or "", payload["document_id"])
+    return (edge.Filter(must=[translate(one, _DIALECT)]) for one in of_documents(keys, audience))
 
 
 def _rank(

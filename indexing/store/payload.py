@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, Literal, Protocol, TypeVar
 from unicodedata import category, normalize
 
-from indexing.documents import Audience, Passage, split_key, to_payload
+from indexing.documents import Audience, Passage, document_key, split_key, to_payload
 from indexing.filters import (
     BUILT_IN,
     EXACT,
@@ -54,6 +54,7 @@ BUILT_IN_INDEXES: dict[str, IndexKind] = {
 }
 MAX_INDEXES = MAX_INDEXED_FIELDS + len(BUILT_IN_INDEXES)
 _MAX_LEVELS = 4
+_DOCUMENTS_PER_CONDITION = 1000
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
@@ -78,6 +79,18 @@ def restricted(condition: Filter | None, audience: Audience) -> Filter | None:
         return condition
     own = OpenTo(tenant=audience.tenant, groups=audience.groups)
     return own if condition is None else Group(op="and", conditions=(own, condition))
+
+
+def of_documents(keys: Sequence[str], audience: Audience) -> Iterator[Filter]:
+    """The passages of these documents that the audience may see, as a few conditions that are not too long."""
+    for start in range(0, len(keys), _DOCUMENTS_PER_CONDITION):
+        condition = OfDocuments(tuple(keys[start : start + _DOCUMENTS_PER_CONDITION]))
+        yield restricted(condition, audience) or condition
+
+
+def key_of(payload: Mapping[str, Any]) -> str:
+    """The key of a passage's document (`indexing.documents.document_key`)."""
+    return document_key(payload.get(TENANT) or "", payload["document_id"])
 
 
 def words(text: str) -> list[str]:

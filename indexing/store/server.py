@@ -46,6 +46,7 @@ from indexing.store.payload import (
     IndexKind,
     declared_paths,
     filtered_paths,
+    key_of,
     restricted,
     wanted_indexes,
 )
@@ -67,7 +68,6 @@ from indexing.store.server_requests import (
     batches,
     by_documents,
     in_dialect,
-    key_of,
     rank,
     read_indexes,
     read_passage,

@@ -7,14 +7,13 @@ import msgspec
 import numpy as np
 from qdrant_client import models
 
-from indexing.documents import Audience, Candidate, Passage, document_key, from_payload
-from indexing.filters import DateRange, Filter, NumberRange, OfDocuments
+from indexing.documents import Audience, Candidate, Passage, from_payload
+from indexing.filters import DateRange, Filter, NumberRange
 from indexing.store.base import Point, Retrieval, SparseVector
-from indexing.store.payload import MIRRORS, TENANT, IndexKind, encode, restricted, translate
+from indexing.store.payload import MIRRORS, IndexKind, encode, of_documents, restricted, translate
 from indexing.store.server_layout import DENSE, SPARSE
 
 WITHOUT_MIRRORS = models.PayloadSelectorExclude(exclude=MIRRORS)
-_DOCUMENTS_PER_DELETE = 1000
 BATCH_POINTS = 512
 _BATCH_BYTES = 8 * 2**20
 """Far below the 32 MB that a server takes in one request, because the estimate is rough."""
@@ -91,13 +90,7 @@ def read_point(record: models.Record) -> Point:
 
 
 def by_documents(keys: Sequence[str], audience: Audience) -> Iterator[models.Filter]:
-    for start in range(0, len(keys), _DOCUMENTS_PER_DELETE):
-        condition = OfDocuments(tuple(keys[start : start + _DOCUMENTS_PER_DELETE]))
-        yield models.Filter(must=[translate(restricted(condition, audience) or condition, _DIALECT)])
-
-
-def key_of(payload: dict[str, Any]) -> str:
-    return document_key(payload.get(TENANT) or "", payload["document_id"])
+    return (models.Filter(must=[translate(one, _DIALECT)]) for one in of_documents(keys, audience))
 
 
 def sides(
