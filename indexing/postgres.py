@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from indexing.errors import DiskFull, IndexBusy, StoreBusy, StoreUnavailable
-from indexing.tables import Rows, Statement
+from indexing.sqlite import Rows, Statement
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 Rows = list[tuple[Any, ...]]
 Statement = tuple[str, Iterable[Sequence[object]]]
-"""A statement and the parameters of each of its executions. A generator is consumed in the file's thread."""
+"""A statement and the parameters of each of its executions. A generator is consumed in the thread of the
+database."""
 
 _BUSY_S = 30
 _MOST_CHECKED = 500_000_000

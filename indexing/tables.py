@@ -10,13 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from indexing import sqlite
+from indexing.sqlite import Rows, Statement
 
 T = TypeVar("T")
-
-Rows = list[tuple[Any, ...]]
-
-Statement = tuple[str, Iterable[Sequence[object]]]
-"""A statement and the parameters of each of its executions. A generator is consumed in the thread of the database."""
 
 
 class Result(Protocol):

@@ -76,9 +76,9 @@ MIGRATIONS = (
 COLUMNS = CallRecord.__struct_fields__
 
 _INSERT = f"INSERT INTO calls ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_ADD = (
+ADD_SPENDING = (
     "INSERT INTO spending (period, scope, name, pico) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET pico = pico + excluded.pico"
+    "ON CONFLICT (period, scope, name) DO UPDATE SET pico = spending.pico + excluded.pico"
 )
 
 
@@ -107,11 +107,11 @@ def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Spending) 
     """Add calls and what they cost, both or neither. Raises sqlite3.Error."""
     with _written(db):
         db.executemany(_INSERT, map(row_of, calls))
-        rows = [(period, key.scope, _text(key.name), pico) for (period, key), pico in costs.items()]
-        db.executemany(_ADD, rows)
+        rows = [(period, key.scope, encodable(key.name), pico) for (period, key), pico in costs.items()]
+        db.executemany(ADD_SPENDING, rows)
 
 
-def read_spending(db: sqlite3.Connection, day: str, month: str) -> dict[tuple[str, BudgetKey], int]:
+def read_spending(db: Connection, day: str, month: str) -> dict[tuple[str, BudgetKey], int]:
     """What was spent on this day and in this month. Raises sqlite3.Error."""
     rows = db.execute("SELECT period, scope, name, pico FROM spending WHERE period IN (?, ?)", (day, month))
     return {(period, BudgetKey(scope, name)): pico for period, scope, name, pico in rows}
@@ -147,10 +147,10 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 def row_of(call: CallRecord) -> tuple[object, ...]:
     """The values of the columns."""
-    return tuple(_text(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(call))
+    return tuple(encodable(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(call))
 
 
-def _text(value: str) -> str:
+def encodable(value: str) -> str:
     """A lone surrogate, as from a damaged header, cannot be written as UTF-8 and must not stop the ledger."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 

@@ -25,7 +25,17 @@ from app.accounting.budgets import (
     period_of,
     spending_of,
 )
-from app.accounting.ledger import COLUMNS, Entry, LedgerLimits, Reading, new_id, row_of
+from app.accounting.ledger import (
+    ADD_SPENDING,
+    COLUMNS,
+    Entry,
+    LedgerLimits,
+    Reading,
+    encodable,
+    new_id,
+    read_spending,
+    row_of,
+)
 from indexing.concurrency import finish
 from indexing.errors import WinnowError
 from indexing.postgres import Database, PostgresConnection
@@ -85,10 +95,6 @@ END$$;
 
 _CALL = ("uid", *COLUMNS)
 _INSERT = f"INSERT INTO calls ({', '.join(_CALL)}) VALUES ({', '.join('?' * len(_CALL))})"  # noqa: S608
-_ADD = (
-    "INSERT INTO spending (period, scope, name, pico) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (period, scope, name) DO UPDATE SET pico = spending.pico + excluded.pico"
-)
 _RELEASE = "DELETE FROM reservations WHERE id = ?"
 _LAPSED = "DELETE FROM reservations WHERE until < clock_timestamp() - interval '1 minute'"
 
@@ -123,12 +129,10 @@ class SharedLedger:
     def peek(self) -> None:
         """Read what was spent and is reserved."""
         at = self._now()
-        periods = period_of(at, "day"), period_of(at, "month")
         with self._reading() as db:
             if db is None:
                 return
-            rows = db.execute("SELECT period, scope, name, pico FROM spending WHERE period IN (?, ?)", periods)
-            self.others = {(period, BudgetKey(scope, name)): pico for period, scope, name, pico in rows}
+            self.others = read_spending(db, period_of(at, "day"), period_of(at, "month"))
             held: Counter[BudgetKey] = Counter()
             for backend, key, pico in db.execute(
                 "SELECT backend, key, CAST(sum(pico) AS BIGINT) FROM reservations "
@@ -167,8 +171,8 @@ class SharedLedger:
             db.executemany(_INSERT, ((entry.id, *row_of(entry.call)) for entry in entries))
             costs = spending_of((call.at_ms / 1000, call.backend, call.key, call.pico) for call in calls)
             # In one order: two replicas that add to the same rows must not wait for each other.
-            rows = sorted((period, key.scope, _utf8(key.name), pico) for (period, key), pico in costs.items())
-            db.executemany(_ADD, rows)
+            rows = sorted((period, key.scope, encodable(key.name), pico) for (period, key), pico in costs.items())
+            db.executemany(ADD_SPENDING, rows)
             db.executemany(_RELEASE, ((entry.reservation,) for entry in entries if entry.reservation))
 
     @contextmanager
@@ -188,11 +192,11 @@ class SharedLedger:
             rows = db.execute(
                 "SELECT place, spent, reserved FROM reserve(?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(reservation.id, _utf8(reservation.backend), _utf8(reservation.key), reservation.pico),
+                    *(reservation.id, encodable(reservation.backend), encodable(reservation.key), reservation.pico),
                     hold_s + MARGIN_S,
                     [period_of(at, limit.period) for limit in limits],
                     [limit.key.scope for limit in limits],
-                    [_utf8(limit.key.name) for limit in limits],
+                    [encodable(limit.key.name) for limit in limits],
                     [limit.pico for limit in limits],
                 ),
             )
@@ -241,7 +245,3 @@ class SharedPurse:
         periods = period_of(at, "day"), period_of(at, "month")
         keys = {key for period, key in self._ledger.others if period in periods} | {*self._ledger.reserved}
         return {key for key in keys if key.scope == "key"}
-
-
-def _utf8(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
