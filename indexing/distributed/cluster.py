@@ -48,7 +48,7 @@ class RayReading:
         if not sources:
             return
         tasks = [Task(source=source, earlier=await versions(source.path)) for source in sources]
-        pieces = self._pieces(tasks)
+        pieces = _Pieces(self._address, self._limits, self._embedding, tasks)
         so_far: list[Found] = []
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
@@ -60,9 +60,6 @@ class RayReading:
                     so_far = []
         finally:
             await asyncio.to_thread(pieces.close)
-
-    def _pieces(self, tasks: Sequence[Task]) -> "_Pieces":
-        return _Pieces(self._address, self._limits, self._embedding, tasks)
 
 
 def _outcome(end: CutPiece, found: Sequence[Found]) -> Outcome:
@@ -107,26 +104,27 @@ class _Pieces(Iterator[CutPiece]):
         import ray.data
 
         _connect(self._address)
-        _check_releases(self._address, self._limits)
+        machines = _machines()
+        _check_releases(self._address, self._limits, machines)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        cpus, gpus, machines = _resources()
-        embedders = max(gpus, machines)
+        cpus = int(min(machine["Resources"]["CPU"] for machine in machines))  # of the smallest one
+        gpus = int(sum(machine["Resources"].get("GPU", 0) for machine in machines))
         readers_each = max(1, cpus // 4)
         blocks = min(_MOST_TASKS, -(-len(self._tasks) // _FILES_PER_TASK))
         files = ray.data.from_items([{COLUMN: task} for task in self._tasks], override_num_blocks=blocks)
         pieces = files.map_batches(
             FileReader,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=readers_each * machines),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=readers_each * len(machines)),
             fn_constructor_kwargs={"limits": self._limits},
             num_cpus=1 if cpus > 1 else 0.25,
         )
         return pieces.map_batches(
             Cutter,
             batch_size=_PIECES_PER_CALL,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=embedders),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(gpus, len(machines))),
             fn_constructor_kwargs={"settings": self._embedding},
             num_cpus=1 if gpus else cpus - readers_each if cpus > 1 else 0.75,
             num_gpus=1 if gpus else 0,
@@ -154,35 +152,28 @@ def _connect(address: str) -> None:
         ray.init(address, **options)
 
 
-def _resources() -> tuple[int, int, int]:
-    """Processors of the smallest machine; graphics processors and machines of all of the cluster."""
+def _machines() -> list[Mapping[str, Any]]:
+    """Those that have a processor to give, as Ray tells of them. Raises ClusterFailed where none has."""
     import ray
 
-    machines: list[Mapping[str, float]] = [
-        node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
-    ]
+    machines = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if not machines:
         raise ClusterFailed("no machine of the Ray cluster has a processor to give")
-    return (
-        int(min(machine["CPU"] for machine in machines)),
-        int(sum(machine.get("GPU", 0) for machine in machines)),
-        len(machines),
-    )
+    return machines
 
 
-def _check_releases(address: str, limits: ReadLimits) -> None:
+def _check_releases(address: str, limits: ReadLimits, machines: Sequence[Mapping[str, Any]]) -> None:
     """All machines must read alike: the same version, and the same OCR. Raises ClusterFailed."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = ray.remote(num_cpus=0)(reading)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     replies = [
         asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(limits)
-        for node in nodes
+        for node in machines
     ]
     own = reading(limits)
-    for node, reply in zip(nodes, replies, strict=True):
+    for node, reply in zip(machines, replies, strict=True):
         try:
             theirs = ray.get(reply, timeout=_PROBE_S)
         except ray.exceptions.RayError as exc:

@@ -75,7 +75,7 @@ Reading = Callable[
     [Sequence[SourceRecord], Callable[[str], Awaitable[Versions]]], AsyncGenerator[tuple[SourceRecord, Outcome], None]
 ]
 """(sources, path -> what is indexed of it) -> each source with its content, or its contents one after the other, in
-their order."""
+their order. It asks once for each path, before the first content of its source."""
 
 Ready = Prepared | SourceRecord | None
 """A document; after the documents of a source its record, unless it has to be read again next time; at the end None."""
@@ -150,7 +150,12 @@ class SourceReader:
 
     async def read(self, sources: Sequence[SourceRecord], queue: ReadyQueue) -> None:
         """All of the sources; one that cannot be read is refused."""
-        versions = partial(self._context.manifest.versions, self._writer.lineage)
+        indexed: dict[str, Versions] = {}
+
+        async def versions(path: str) -> Versions:
+            indexed[path] = await self._context.manifest.versions(self._writer.lineage, path)
+            return indexed[path]
+
         progress: _Progress | None = None
         async with aclosing(self._reading(sources, versions)) as outcomes:
             async for source, outcome in outcomes:
@@ -161,10 +166,11 @@ class SourceReader:
                         self._refuse(source.name, outcome, True, False)
                     await self._remember(source, outcome)
                     progress = None
+                    indexed.pop(source.path, None)
                     continue
                 for warning in outcome.warnings:
                     self._report(Notice(stage="advice", detail=f"{source.name}: {warning}"))
-                progress = progress or _Progress(await versions(source.path))
+                progress = progress or _Progress(indexed.pop(source.path))
                 await self._take(source, outcome, progress, queue)
                 progress = progress if outcome.more else None
         await queue.put(None)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -76,10 +77,7 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refu
         writer.add("list_item", line)
     without_text = [number for number, page in enumerate(pages, 1) if not page.fragments]
     metadata = {
-        "author": _stated(info.get("Author", "")),
-        "subject": _stated(info.get("Subject", "")),
-        "created": _iso_date(info.get("CreationDate", "")),
-        "modified": _iso_date(info.get("ModDate", "")),
+        **_described(info),
         "pages": count,
         "pages_without_text": without_text,
         "pages_by_ocr": by_ocr,
@@ -105,6 +103,16 @@ def read_pdf(data: bytes, name: str, limits: ReadLimits) -> list[Document | Refu
         warnings=[warning for is_so, warning in warnings if is_so],
     )
     return [document, *attached]
+
+
+def _described(info: Mapping[str, str]) -> dict[str, str]:
+    """What the file states of itself, as metadata."""
+    return {
+        "author": _stated(info.get("Author", "")),
+        "subject": _stated(info.get("Subject", "")),
+        "created": _iso_date(info.get("CreationDate", "")),
+        "modified": _iso_date(info.get("ModDate", "")),
+    }
 
 
 def open_pdf(data: bytes) -> Any:
