@@ -157,7 +157,8 @@ class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
 class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Model calls of one stage. `output_tokens` are all that is billed as such: the thinking ones too.
 
-    `cached_tokens` is None where the server of any of them does not tell.
+    `cached_tokens` is None where the server of any of them does not tell. `replicas` are the numbers of the servers
+    that were called, in order, where a backend has several; else it is left out.
     """
 
     requests: int = 0
@@ -165,14 +166,17 @@ class StageUsage(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    replicas: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def __add__(self, other: "StageUsage") -> "StageUsage":
+        replicas = {*(self.replicas or ()), *(other.replicas or ())}
         return StageUsage(
             requests=self.requests + other.requests,
             input_tokens=self.input_tokens + other.input_tokens,
             cached_tokens=known_sum(self.cached_tokens, other.cached_tokens),
             output_tokens=self.output_tokens + other.output_tokens,
             cost_usd=self.cost_usd + other.cost_usd,
+            replicas=tuple(sorted(replicas)) or msgspec.UNSET,
         )
 
 
@@ -196,7 +200,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 def total_usage(stages: Mapping[str, StageUsage]) -> Usage:
     """Their sum, and each of them."""
     total = sum(stages.values(), StageUsage())
-    return Usage(**msgspec.structs.asdict(total), by_stage=stages)
+    return Usage(
+        requests=total.requests,
+        input_tokens=total.input_tokens,
+        cached_tokens=total.cached_tokens,
+        output_tokens=total.output_tokens,
+        cost_usd=total.cost_usd,
+        by_stage=stages,
+    )
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):

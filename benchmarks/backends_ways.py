@@ -49,7 +49,7 @@ async def ways(settings: BackendSettings, home: Path) -> AsyncIterator[Mapping[s
         stack.callback(accounts.close)
         stack.push_async_callback(pool.close)
         client = pool.router.clients[NAME]
-        found = await client.discovery.probe()
+        found = await client.replicas.first.discovery.probe()
         pool.start()
         given = msgspec.structs.replace(settings, model=found.model)
         http = await stack.enter_async_context(_http(settings))

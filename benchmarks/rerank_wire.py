@@ -173,8 +173,8 @@ async def open_client(name: str, settings: BackendSettings) -> AsyncGenerator[Ba
     """A backend that was probed, closed at the end."""
     adapter: Adapter = open_adapter(name, settings)
     try:
-        client = BackendClient(name, settings, adapter, RecordingMeter(keep=False), RoutingSettings())
-        await client.discovery.probe()
+        client = BackendClient(name, settings, [adapter], RecordingMeter(keep=False), RoutingSettings())
+        await client.replicas.first.discovery.probe()
         yield client
     finally:
         await adapter.aclose()

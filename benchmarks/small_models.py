@@ -144,7 +144,7 @@ async def run(args: argparse.Namespace, server: BackendSettings) -> None:
     try:
         client = Remembering(NAME, server, adapter, RecordingMeter(keep=False), RoutingSettings())
         client.remember(replies)
-        await client.discovery.probe()
+        await client.replicas.first.discovery.probe()
         router = Router((client,), RoutingSettings())
 
         async def routed() -> Router:

@@ -132,7 +132,8 @@ class LedgerCharge:
         record = self._record(used, outcome, requests, first_token_s, estimated=estimated)
         call = self._call
         self._meter.budgets.settle(self._reserved, record.pico, record.at_ms / 1000)
-        call.account.add(call.stage, requests, used, in_usd(record.pico))
+        replicas = (self._target.replica,) if self._target.replica else ()
+        call.account.add(call.stage, requests, used, in_usd(record.pico), replicas)
         if self._meter.observe is not None:
             self._meter.observe(record, used, in_usd(record.pico))
         await self._meter.ledger.append(record, self._reserved.id)

@@ -148,7 +148,7 @@ class Prices:
             return Price(source="gpu", gpu_usd_per_hour=settings.gpu_usd_per_hour)
         if is_local(settings.kind):
             return LOCAL
-        offer = Offer(kind=settings.kind, model=model, url=settings.url, tier=settings.service_tier)
+        offer = Offer(kind=settings.kind, model=model, url=next(iter(settings.urls), None), tier=settings.service_tier)
         return self.listed(offer) or UNKNOWN
 
 

@@ -58,6 +58,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     spare: bool = False
     operation: str = "chat"
     """What traces call it."""
+    prefix: str = ""
+    """What its prompt begins with, for the choice among servers: see `app.backends.replicas`."""
     messages: Conversation = ()
     """For traces that may hold texts."""
 

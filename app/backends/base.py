@@ -499,14 +499,17 @@ class Account:
     def __init__(self) -> None:
         self._stages: dict[str, StageUsage] = {}
 
-    def add(self, stage: str, requests: int, tokens: TokenCount, cost_usd: float) -> None:
-        """Add calls of a stage."""
+    def add(
+        self, stage: str, requests: int, tokens: TokenCount, cost_usd: float, replicas: tuple[int, ...] = ()
+    ) -> None:
+        """Add calls of a stage; `replicas`: see `StageUsage`."""
         used = StageUsage(
             requests=requests,
             input_tokens=tokens.input,
             cached_tokens=tokens.cached,
             output_tokens=tokens.output + tokens.thinking,
             cost_usd=cost_usd,
+            replicas=replicas or msgspec.UNSET,
         )
         self._stages[stage] = self._stages.get(stage, StageUsage()) + used
 
@@ -542,11 +545,15 @@ def call_of(stage: str, seconds: float, caller: Caller) -> Call:
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Which backend a call goes to, and under which model's name. In a `batch` it costs half."""
+    """Which backend a call goes to, and under which model's name. In a `batch` it costs half.
+
+    `replica` is the number of the server, from 1, where the backend has several; else 0.
+    """
 
     backend: str
     model: str
     batch: bool = False
+    replica: int = 0
 
 
 class Charge(Protocol):

@@ -25,10 +25,10 @@ class Discovery:
     """
 
     def __init__(
-        self, name: str, adapter: Adapter, meter: Meter, breaker: Breaker, health: Health, clock: Clock
+        self, name: str, replica: int, adapter: Adapter, meter: Meter, breaker: Breaker, health: Health, clock: Clock
     ) -> None:
         self.probed: Probed | None = None
-        self._name, self._adapter, self._meter = name, adapter, meter
+        self._name, self._replica, self._adapter, self._meter = name, replica, adapter, meter
         self._breaker, self._health, self._clock = breaker, health, clock
         self._probing: asyncio.Task[Probed] | None = None
 
@@ -87,7 +87,8 @@ class Discovery:
         if probed.requests:
             # The little that finding out has cost. It is spent already, so no budget can refuse it.
             call = Call(stage="probe", deadline=Deadline(0.0, self._clock), account=Account())
-            charge = await self._meter.begin(Target(backend=self._name, model=probed.model), call, TokenCount())
+            target = Target(backend=self._name, model=probed.model, replica=self._replica)
+            charge = await self._meter.begin(target, call, TokenCount())
             await finish(charge.end(probed.tokens, outcome="ok", requests=probed.requests))
         return probed
 

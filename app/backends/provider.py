@@ -14,7 +14,7 @@ from app.errors import ConfigError
 # Printable ASCII: anything else cannot travel in an HTTP header.
 _KEY = re.compile(r"\s*[!-~]+\s*")
 
-_ADDRESS = re.compile(r"https?://[^\s\\^|`<>\"{}\x00-\x1f\x7f]+")
+_ADDRESS = re.compile(r"https?://[^\s,\\^|`<>\"{}\x00-\x1f\x7f]+")
 
 Complete = Callable[["Provider", str, BackendSettings, Mapping[str, str]], BackendSettings]
 """Settings of the backend of that name with key, URL and model from the environment. Raises ConfigError."""
@@ -80,15 +80,22 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_url(provider: Provider, name: str, settings: BackendSettings, environ: Mapping[str, str]) -> BackendSettings:
-    """For a server at a URL, which gets a /v1 when it has no path."""
+    """For a server at a URL, or several of the same model at theirs."""
     key = provider.key(name, settings, environ)
     url = settings.url or environ.get(provider.url_variable) or provider.url
     if not url:
         also = f", or set {provider.url_variable}" if provider.url_variable else ""
         raise ConfigError(f'[backends.{name}] needs a url, as in url = "http://127.0.0.1:8001/v1"{also}')
-    url = checked_url(name, url).rstrip("/")
-    url = url if urlsplit(url).path else f"{url}/v1"
-    return msgspec.structs.replace(settings, api_key=key, url=url, model=settings.model or provider.model)
+    urls = [_rooted(checked_url(name, one.strip())) for one in url.split(",")]
+    if repeated := [one for one in urls if urls.count(one) > 1]:
+        raise ConfigError(f"[backends.{name}]: url names {repeated[0]} twice; name each server once")
+    return msgspec.structs.replace(settings, api_key=key, url=",".join(urls), model=settings.model or provider.model)
+
+
+def _rooted(url: str) -> str:
+    """With a /v1 where it has no path."""
+    url = url.rstrip("/")
+    return url if urlsplit(url).path else f"{url}/v1"
 
 
 def checked_url(name: str, url: str) -> str:

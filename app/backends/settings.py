@@ -32,13 +32,15 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One `[backends.NAME]`.
 
     `kind` is a provider's. `model` None: the provider's default, or what the server says it has. `url` is the root of
-    the OpenAI-style API, with its /v1; for gemini it replaces Google's. A Gemini without a key but with `project` is
-    reached through Google Cloud. `dialect` is how a reranker's server is asked; None: it is tried out. `device` is
-    where torch runs a cross-encoder; None: a GPU if there is one.
+    the OpenAI-style API, with its /v1, or those of several servers of one model, with commas between; for gemini it
+    replaces Google's. A Gemini without a key but with `project` is reached through Google Cloud. `dialect` is how a
+    reranker's server is asked; None: it is tried out. `device` is where torch runs a cross-encoder; None: a GPU if
+    there is one.
 
     `timeout_s` is for one attempt, `first_token_s` for the first sign of life of a streamed one. `concurrency` calls
-    run at once, `queue` more may wait. `hedge_after_s`: if the first token has not come by then, a second call is made
-    and the slower one given up. `retries` are those after the first attempt.
+    run at once, `queue` more may wait: these and the limits a minute are for each server. `hedge_after_s`: if the first
+    token has not come by then, a second call is made and the slower one given up. `retries` are those after the first
+    attempt.
     """
 
     kind: str
@@ -63,6 +65,15 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gpu_usd_per_hour: Dollars | None = None
     daily_usd: Dollars | None = None
     monthly_usd: Dollars | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of each server; () where none is needed."""
+        return tuple(url.strip() for url in self.url.split(",")) if self.url else ()
+
+    def each(self) -> "tuple[BackendSettings, ...]":
+        """The settings of each server."""
+        return tuple(msgspec.structs.replace(self, url=url) for url in self.urls) or (self,)
 
 
 class RoutingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

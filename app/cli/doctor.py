@@ -232,17 +232,22 @@ def _untrusted(settings: Settings) -> Iterator[Finding]:
 
 
 async def _ping_all(backends: Mapping[str, BackendSettings]) -> list[Finding]:
-    return await asyncio.gather(*(_ping(name, backend) for name, backend in backends.items()))
+    servers = [
+        (name, one, len(each)) for name, backend in backends.items() for each in [backend.each()] for one in each
+    ]
+    return await asyncio.gather(
+        *(_ping(name, one, f" at {one.url}" if several > 1 else "") for name, one, several in servers)
+    )
 
 
-async def _ping(name: str, settings: BackendSettings) -> Finding:
-    model = settings.model or "the server's model"
+async def _ping(name: str, settings: BackendSettings, place: str) -> Finding:
+    model, title = settings.model or "the server's model", f"backend {name}{place}"
     try:
         async with aclosing(open_adapter(name, settings)) as adapter:
             await adapter.ping(TIMEOUT_S)
     except ConfigError as exc:
-        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix="correct this setting")
+        return Finding(name=title, state="broken", detail=str(exc), fix="correct this setting")
     except UpstreamError as exc:
         fix = f"correct [backends.{name}], or start the server"
-        return Finding(name=f"backend {name}", state="broken", detail=str(exc), fix=fix)
-    return Finding(name=f"backend {name}", state="ok", detail=f"{settings.kind}, {model}: reachable")
+        return Finding(name=title, state="broken", detail=str(exc), fix=fix)
+    return Finding(name=title, state="ok", detail=f"{settings.kind}, {model}: reachable")

@@ -77,10 +77,10 @@ def exposure(settings: Settings) -> Iterator[Finding]:
     else:
         yield _door(settings, keyed=access.keyed)
         yield from _keys(keys, settings.budgets, time.time())
-    for name, backend in settings.backends.items():
-        parts = urlsplit(backend.url or "")
+    for name, url in ((name, url) for name, backend in settings.backends.items() for url in backend.urls):
+        parts = urlsplit(url)
         if parts.port == settings.service.port and is_loopback(parts.hostname or ""):
-            detail = f"{backend.url} is where Winnow itself listens"
+            detail = f"{url} is where Winnow itself listens"
             fix = f"another port for one of them: WINNOW_PORT, or url in [backends.{name}]"
             yield Finding(name=f"backend {name}", state="note", detail=detail, fix=fix)
     if settings.store.url:

@@ -20,6 +20,7 @@ class Family(msgspec.Struct, frozen=True):
 
 
 _MODEL = ("backend", "model")
+_REPLICA = ("backend", "replica")
 _BUDGET = ("scope", "name", "period")
 
 # counted as it happens
@@ -56,6 +57,13 @@ BACKEND_UP = Family("winnow_backend_up", "gauge", "1 if calls are sent to it, 0 
 BREAKER = Family("winnow_backend_breaker", "gauge", "1 for the state that the breaker is in.", ("backend", "state"))
 IN_FLIGHT = Family("winnow_backend_in_flight", "gauge", "Calls under way.", ("backend",))
 WAITING = Family("winnow_backend_waiting", "gauge", "Calls that wait for a slot.", ("backend",))
+REPLICA_UP = Family(
+    "winnow_replica_up", "gauge", "1 if calls are sent to this server of a backend that has several.", _REPLICA
+)
+REPLICA_TOKENS = Family(
+    "winnow_replica_tokens_in_flight", "gauge", "Tokens that its calls under way may use at most.", _REPLICA
+)
+REPLICA_CALLS = Family("winnow_replica_calls_total", "counter", "Calls that it was sent.", _REPLICA)
 CACHE = Family("winnow_cache_lookups_total", "counter", "What was looked for in a cache.", ("cache", "result"))
 JOBS = Family("winnow_jobs", "gauge", "Jobs that are not finished.", ("state",))
 JOBS_ENDED = Family("winnow_jobs_ended_total", "counter", "Jobs that have ended.", ("state",))

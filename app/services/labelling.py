@@ -274,4 +274,6 @@ def _split(used: Account, accounts: Sequence[Account]) -> None:
             read, cached, written = share if place else rest
             told = None if usage.cached_tokens is None else cached
             tokens = TokenCount(input=read, cached=told, output=written)
-            account.add(stage, 0 if place else usage.requests, tokens, usage.cost_usd / len(accounts))
+            account.add(
+                stage, 0 if place else usage.requests, tokens, usage.cost_usd / len(accounts), usage.replicas or ()
+            )

@@ -156,6 +156,12 @@ def _backends(clients: Mapping[str, BackendClient]) -> Iterator[Reading]:
             yield families.BREAKER, (name, state), float(status.breaker == state)
         yield families.IN_FLIGHT, (name,), float(status.in_flight)
         yield families.WAITING, (name,), float(status.waiting)
+        for replica in client.replicas if len(client.replicas) > 1 else ():
+            labels = (name, str(replica.number))
+            if replica.state != "unknown":
+                yield families.REPLICA_UP, labels, float(client.replicas.serves(replica))
+            yield families.REPLICA_TOKENS, labels, float(replica.tokens_in_flight)
+            yield families.REPLICA_CALLS, labels, float(replica.calls)
 
 
 def _jobs(jobs: Jobs) -> Iterator[Reading]:

@@ -271,7 +271,7 @@ async def test_an_early_failure_keeps_its_status(answering: Answering, kind: str
             )
             assert (response.status_code, SECRET in response.text) == (status, False), (fault, response.text)
             assert response.headers["content-type"] == "application/problem+json"
-            (await service.services.pool.get()).router.clients["tiny"]._breaker.close()
+            (await service.services.pool.get()).router.clients["tiny"].replicas.first.breaker.close()
         await service.idle()
 
 

@@ -91,6 +91,33 @@ async def test_refused_callers_are_counted_by_the_reason(services: Services, cli
     assert refused == {"place": 1, "rate": 2, "scope": 1, "key": 1}
 
 
+async def test_servers_of_one_backend_are_told_apart(tmp_path: Path) -> None:
+    """By their numbers: in the usage of a response, among the backends, and in the metrics."""
+    async with OpenAIServer(model=FakeModel(name="gemma")) as one, OpenAIServer(model=FakeModel(name="gemma")) as two:
+        backend = msgspec.structs.replace(openai_style(one), url=f"{one.url},{two.url}")
+        services = services_for(tmp_path, {"gemma": backend})
+        async with client_of(services) as client:
+            used = set[int]()
+            for number in range(20):
+                reply = await client.post("/chat", json={"message": f"question {number}"})
+                used |= set(reply.json()["usage"]["by_stage"]["chat"]["replicas"])
+            await one.stop()
+            after = [await client.post("/chat", json={"message": f"question {number}"}) for number in range(20)]
+            listed = (await client.get("/backends")).json()["backends"]
+            text = await scrape(client)
+    assert used == {1, 2}
+    assert {reply.status_code for reply in after} == {200}
+    assert {reply.json()["usage"]["by_stage"]["chat"]["replicas"][-1] for reply in after} == {2}
+    [gemma] = [backend for backend in listed if backend["name"] == "gemma"]
+    assert [(each["replica"], each["health"], each["serves"]) for each in gemma["replicas"]] == [
+        (1, "down", False),
+        (2, "up", True),
+    ]
+    assert gemma["health"] == "up"
+    assert [value_of(text, "winnow_replica_up", replica=number) for number in ("1", "2")] == [0, 1]
+    assert value_of(text, "winnow_replica_calls_total", replica="2") >= 20
+
+
 async def test_calls_of_models_are_counted_with_tokens_and_dollars(tmp_path: Path) -> None:
     """By backend, model and outcome; a degraded ranking shows."""
     async with OpenAIServer(model=FakeModel(name="gemma")) as server:

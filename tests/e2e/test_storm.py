@@ -80,7 +80,7 @@ class Storm:
             self.pool = BackendPool(backends, ROUTING, self.meter)
             self.clients = self.pool.router.clients.values()
             stack.push_async_callback(self.pool.close)
-            await asyncio.gather(*(client.discovery.probe() for client in self.clients))
+            await asyncio.gather(*(client.replicas.first.discovery.probe() for client in self.clients))
             self.pool.start()
             yield
 

@@ -1,5 +1,6 @@
 """Backend clients over scripted adapters, and the calls made on them."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -22,7 +23,20 @@ def make_client(
 ) -> BackendClient:
     """A client of kind "vllm" whose model is configured."""
     values = BackendSettings(**({"kind": "vllm", "model": "fake-1"} | settings))
-    return BackendClient(name, values, adapter, meter or RecordingMeter(), routing, random=Random(1))
+    return BackendClient(name, values, [adapter], meter or RecordingMeter(), routing, random=Random(1))
+
+
+def replicated(
+    adapters: Sequence[ScriptedAdapter],
+    meter: RecordingMeter | None = None,
+    *,
+    routing: RoutingSettings = ROUTING,
+    **settings: Any,
+) -> BackendClient:
+    """A client of several servers, http://gpu1/v1 and so on."""
+    urls = ",".join(f"http://gpu{number}/v1" for number in range(1, len(adapters) + 1))
+    values = BackendSettings(**({"kind": "vllm", "model": "fake-1", "url": urls} | settings))
+    return BackendClient("gemma", values, adapters, meter or RecordingMeter(), routing, random=Random(1))
 
 
 def a_call(seconds: float = 100.0) -> Call:

@@ -14,6 +14,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
     """What a charge was ended with."""
 
     backend: str
+    replica: int
     outcome: str
     tokens: TokenCount | None
     requests: int
@@ -42,6 +43,7 @@ class RecordedCharge:
         await asyncio.sleep(self._meter.seconds)
         booked = Booked(
             backend=self._target.backend,
+            replica=self._target.replica,
             outcome=outcome,
             tokens=tokens,
             requests=requests,

@@ -86,7 +86,7 @@ async def test_a_busy_server_is_busy_and_not_down(smol_llama: Server) -> None:
     finally:
         await busy.aclose()
         if client is not None:
-            await client.discovery.close()
+            await client.replicas.first.discovery.close()
             await client.adapter.aclose()
 
 

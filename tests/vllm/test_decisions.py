@@ -120,7 +120,7 @@ async def test_its_grades_are_the_ranking(qwen: RunningVllm) -> None:
     assert len({round(grade, 1) for grade in expected.values()}) > 1
     adapter = _adapter(qwen)
     try:
-        client = BackendClient("own", _settings(qwen), adapter, RecordingMeter(keep=False), RoutingSettings())
+        client = BackendClient("own", _settings(qwen), [adapter], RecordingMeter(keep=False), RoutingSettings())
         await client.known(PLENTY_S)
         account = Account()
         grader = ClientGrader(client, "decider", Call(stage="rank", deadline=Deadline(PLENTY_S), account=account))

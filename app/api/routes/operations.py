@@ -1,7 +1,7 @@
 """/health, /health/live, /health/ready, /version, /metrics and /backends."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -12,6 +12,7 @@ from app.api.openapi import problems
 from app.api.request import BodyRequest, Injected, caller_of
 from app.backends.client import BackendClient
 from app.backends.pool import BackendPool
+from app.backends.replicas import Replicas
 from app.backends.router import Backend, Backends
 from app.backends.settings import AUTO
 from app.instance import installed_version
@@ -103,13 +104,31 @@ async def show_metrics(monitoring: Injected[Monitoring]) -> bytes:
     return await monitoring.text()
 
 
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several servers of a backend, by its number from 1 in `url`. `health` as that of the backend.
+
+    `serves`: calls are sent to it; one that has another model than the others gets none. `tokens_in_flight` are those
+    that its calls may use.
+    """
+
+    replica: int
+    health: str
+    serves: bool
+    model: str | None
+    in_flight: int
+    tokens_in_flight: int
+    last_error: str | None
+    retry_after_s: float | None
+
+
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One backend, by the name that requests use.
 
     `capabilities`: what requests can ask of it (rank, answer, chat), and, after the first contact, what its model can
     do (structured, images, logprobs, thinking). `health` "up", "down", "resting" after failures, or "unknown" before
     the first contact; `breaker` "closed", "open" or "half_open"; latencies are medians of the last calls. `trust` in
-    [0,1]: how far its grades are believed when it ranks, null as long as nothing is known of them.
+    [0,1]: how far its grades are believed when it ranks, null as long as nothing is known of them. `replicas` are its
+    servers where it has several, and left out otherwise.
     """
 
     name: str
@@ -127,6 +146,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None = None
     server: str = ""
     trust: float | None = None
+    replicas: tuple[ReplicaStatus, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class BackendList(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,4 +207,20 @@ def _status(backend: Backend, clients: Mapping[str, BackendClient], rankers: Ran
         context_tokens=probed.context_tokens if probed else None,
         server=probed.server if probed else "",
         trust=None if trust is None else round(trust, 2),
+        replicas=tuple(_replicas(client.replicas)) or msgspec.UNSET,
     )
+
+
+def _replicas(replicas: Replicas) -> Iterator[ReplicaStatus]:
+    for one in replicas if len(replicas) > 1 else ():
+        status = one.status()
+        yield ReplicaStatus(
+            replica=one.number,
+            health=status.health,
+            serves=replicas.serves(one),
+            model=one.model or None,
+            in_flight=status.in_flight,
+            tokens_in_flight=one.tokens_in_flight,
+            last_error=status.last_error,
+            retry_after_s=status.retry_after,
+        )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Literal
 
@@ -184,8 +184,10 @@ class Health:
         self.news = asyncio.Event()
         self.reachable: bool | None = None
         self.last_error: str | None = None
-        self._latencies: deque[float] = deque(maxlen=LATEST)
-        self._first_tokens: deque[float] = deque(maxlen=LATEST)
+        self.latencies: deque[float] = deque(maxlen=LATEST)
+        """Seconds of the latest calls that succeeded."""
+        self.first_tokens: deque[float] = deque(maxlen=LATEST)
+        """Likewise, until the first token of streams."""
 
     async def guard(self, terms: Terms) -> Release:
         """Every attempt may begin; how it ends is noted."""
@@ -202,9 +204,9 @@ class Health:
 
     def served(self, seconds: float, first_token_s: float | None = None) -> None:
         """A call succeeded."""
-        self._latencies.append(seconds)
+        self.latencies.append(seconds)
         if first_token_s is not None:
-            self._first_tokens.append(first_token_s)
+            self.first_tokens.append(first_token_s)
         self.there()
 
     def there(self) -> None:
@@ -223,16 +225,13 @@ class Health:
         """A check failed."""
         self.reachable, self.last_error = False, failure.code
 
-    @property
-    def latency_ms(self) -> float | None:
-        """The median of all calls."""
-        return _median_ms(self._latencies)
-
-    @property
-    def first_token_ms(self) -> float | None:
-        """The median of all streams."""
-        return _median_ms(self._first_tokens)
+    def suspect(self, failure: UpstreamError) -> None:
+        """A call failed as if nobody were there: it counts as down until a check finds otherwise."""
+        self.away(failure)
+        self.news.set()
 
 
-def _median_ms(seconds: deque[float]) -> float | None:
-    return round(1000 * median(seconds), 1) if seconds else None
+def median_ms(seconds: Iterable[float]) -> float | None:
+    """Of durations in seconds; None: there are none."""
+    latest = list(seconds)
+    return round(1000 * median(latest), 1) if latest else None

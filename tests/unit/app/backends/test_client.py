@@ -137,10 +137,10 @@ async def test_only_a_rejection_is_a_reason_to_look() -> None:
     )
     with pytest.raises(Refused):
         await client.complete(ASKED, a_call())
-    assert not client.news.is_set()
+    assert not client.replicas.first.health.news.is_set()
     with pytest.raises(UpstreamRejected):
         await client.complete(ASKED, a_call())
-    assert client.news.is_set()
+    assert client.replicas.first.health.news.is_set()
 
 
 async def test_a_spent_day_is_not_waited_for() -> None:
@@ -499,7 +499,7 @@ async def test_a_server_without_logprobs_is_missing_them() -> None:
     with pytest.raises(MissingCapability, match="logprobs"):
         await client.score([ASKED.messages], ("0",), a_call())
     assert not client.offers(frozenset(("logprobs",)))
-    client.discovery.probed = Probed(model="fake-1", capabilities=EVERYTHING)
+    client.replicas.first.discovery.probed = Probed(model="fake-1", capabilities=EVERYTHING)
     with pytest.raises(MissingCapability, match="logprobs"):
         await client.score([ASKED.messages], ("0",), a_call())
     assert meter.begun == 0
@@ -511,7 +511,7 @@ async def test_what_finding_out_cost_is_booked() -> None:
     costly = Probed(model="fake-1", capabilities=EVERYTHING, requests=4, tokens=tokens)
     free, meter = Probed(model="fake-1", capabilities=EVERYTHING), RecordingMeter()
     for found in (costly, free):
-        await make_client(ScriptedAdapter(probe=found), meter).discovery.probe()
+        await make_client(ScriptedAdapter(probe=found), meter).replicas.first.discovery.probe()
     assert [(b.outcome, b.requests, b.tokens) for b in meter.booked] == [("ok", 4, tokens)]
 
 
@@ -563,7 +563,7 @@ async def test_a_ping_tells_the_health() -> None:
     for away, health in ((None, "up"), (limited, "up"), (down, "down"), (None, "up")):
         adapter.away = away
         with suppress(UpstreamError):
-            await client.discovery.ping()
+            await client.replicas.first.discovery.ping()
         assert client.health == health
 
 
@@ -573,10 +573,10 @@ async def test_a_call_that_succeeds_brings_the_backend_up() -> None:
     adapter.away = down
     client = make_client(adapter)
     with pytest.raises(UpstreamUnavailable):
-        await client.discovery.ping()
+        await client.replicas.first.discovery.ping()
     await client.complete(ASKED, a_call())
     assert client.health == "up"
-    assert client.news.is_set()
+    assert client.replicas.first.health.news.is_set()
 
 
 def test_needs_are_read_off_the_request() -> None:

@@ -44,7 +44,7 @@ async def test_a_busy_server_is_asked_once_and_is_not_down() -> None:
     assert adapter.begun == 1
     assert (await client.known(60.0)).model == "fake-1"
     assert (adapter.begun, adapter.pings) == (1, 11)
-    await client.discovery.close()
+    await client.replicas.first.discovery.close()
 
 
 async def test_who_waits_together_learns_together() -> None:
@@ -65,7 +65,7 @@ async def test_a_server_that_hangs_is_down(away: bool) -> None:
     client = make_client(adapter, model=None)
     began = asyncio.get_running_loop().time()
     with pytest.raises(UpstreamUnavailable if away else UpstreamTimeout):
-        await client.discovery.probe()
+        await client.replicas.first.discovery.probe()
     assert client.health == "down"
     assert asyncio.get_running_loop().time() - began <= (PROBE_S if away else PATIENCE_S) + 1
 
@@ -75,7 +75,7 @@ async def test_closing_gives_up_a_question() -> None:
     client, before = make_client(BusyAdapter(), model=None), asyncio.all_tasks()
     waiting = asyncio.ensure_future(client.known(100.0))
     await asyncio.sleep(1)
-    await client.discovery.close()
+    await client.replicas.first.discovery.close()
     await asyncio.gather(waiting, return_exceptions=True)
     assert asyncio.all_tasks() == before
 

@@ -132,7 +132,7 @@ async def test_who_is_down_comes_last() -> None:
     adapter.away = lambda: UpstreamUnavailable("s", "")
     down = make_client(adapter)
     with suppress(UpstreamError):
-        await down.discovery.ping()
+        await down.replicas.first.discovery.ping()
     served = await ask([down, working()])
     assert (served.use.used, served.use.fallbacks) == ("flash", (Fallback(backend="gemma", reason="unavailable"),))
     assert adapter.begun == 0
@@ -156,7 +156,7 @@ async def test_nobody_is_hurried_for_a_backend_that_is_away() -> None:
     with suppress(UpstreamTimeout):
         await resting.complete(ASKED, a_call())
     with suppress(UpstreamTimeout):
-        await down.discovery.ping(timeout_s=0)
+        await down.replicas.first.discovery.ping(timeout_s=0)
     steady = make_client(ScriptedAdapter(rest=Plan(seconds=4)), name="steady")
     assert (await ask([steady, resting, down], seconds=4.5)).use.used == "steady"
 
@@ -232,8 +232,8 @@ async def test_the_most_useful_error_is_raised(
 async def test_after_the_deadline_nobody_is_asked() -> None:
     """When the time is over, those not tried are neither asked nor blamed."""
     clients = [failing(UpstreamTimeout("s", ""), "a"), working("b")]
-    clients[0].adapter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=True)
-    clients[1].adapter = ScriptedAdapter(rest=Plan(seconds=1000))
+    clients[0].replicas.first.adapter = ScriptedAdapter(rest=Plan(seconds=1000), deaf=True)
+    clients[1].replicas.first.adapter = ScriptedAdapter(rest=Plan(seconds=1000))
     clients.append(working("c"))
     with pytest.raises(UpstreamTimeout) as failure:
         await ask(clients, seconds=0)
@@ -250,7 +250,7 @@ async def test_what_nobody_offers_is_refused_before_any_work() -> None:
     """A need that no backend meets names the backends, and for one backend what it does offer."""
     images = needs_of(ASKED) | {"images"}
     plain = working("gemma")
-    plain.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
+    plain.replicas.first.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat", "structured")))
     gemini = make_client(ScriptedAdapter(), name="flash", kind="gemini")
     router = Router([plain, gemini], RoutingSettings())
     with pytest.raises(MissingCapability, match="'gemma' does not offer chat, images; it offers chat, structured"):

@@ -124,3 +124,33 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as failure:
         load_settings({}, tmp_path)
     assert "424242" not in str(failure.value)
+
+
+def test_a_backend_may_have_several_servers(tmp_path: Path) -> None:
+    """Their addresses stand in one setting, in the file as in the environment; each is checked and completed."""
+    write(tmp_path, '[backends.gemma]\nkind = "vllm"\nurl = "http://a:1, http://b:2/v1/"\n')
+    backends = load_settings({"OLLAMA_URL": "http://c,http://d"}, tmp_path).backends
+    assert backends["gemma"].urls == ("http://a:1/v1", "http://b:2/v1")
+    assert backends["ollama"].urls == ("http://c/v1", "http://d/v1")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://a:1, b:2", r"url 'b:2' is not like http://127.0.0.1:8001/v1"),
+        ("http://a:1,", r"url '' is not like"),
+        ("http://a:1, http://a:1/v1", r"url names http://a:1/v1 twice; name each server once"),
+    ],
+)
+def test_a_wrong_address_among_several_is_named(tmp_path: Path, url: str, problem: str) -> None:
+    """The one that is wrong, and how it should be."""
+    write(tmp_path, f'[backends.gemma]\nkind = "vllm"\nurl = "{url}"\n')
+    with pytest.raises(ConfigError, match=problem):
+        load_settings({}, tmp_path)
+
+
+def test_gemini_has_one_address(tmp_path: Path) -> None:
+    """A second one is refused rather than taken for a part of the first."""
+    write(tmp_path, '[backends.flash]\nkind = "gemini"\napi_key = "k"\nurl = "http://a,http://b"\n')
+    with pytest.raises(ConfigError, match=r"\[backends.flash\]: url 'http://a,http://b' is not like"):
+        load_settings({}, tmp_path)

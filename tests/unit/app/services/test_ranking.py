@@ -146,7 +146,7 @@ async def test_a_backend_that_turns_out_unable_is_the_callers_mistake() -> None:
 async def test_who_is_known_to_be_unable_is_refused_before_any_work() -> None:
     """And nobody is an answer for "auto" and "none", which need no router."""
     client = judge("plain")
-    client.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat",)))
+    client.replicas.first.discovery.probed = Probed(model="fake-1", capabilities=frozenset(("chat",)))
     ours = rankers([client])
     assert not can_rank(client)
     with pytest.raises(MissingCapability):
