@@ -71,10 +71,11 @@ from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
-from indexing.postgres import PostgresTables, WriterLock, open_database
+from indexing.postgres import open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
+from indexing.writer import PostgresTables, WriterLock
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from indexing.errors import DiskFull, IndexBusy, StoreBusy, StoreUnavailable
-from indexing.sqlite import Rows, Statement
+from indexing.errors import DiskFull, StoreBusy, StoreUnavailable
+from indexing.tables import Rows
 
 T = TypeVar("T")
 
@@ -327,116 +327,6 @@ class Database:
 def open_database(url: str | None) -> Database | None:
     """The database of the settings, if they name one. Nothing is opened yet."""
     return None if url is None else Database(url)
-
-
-class PostgresTables:
-    """`indexing.tables.Tables` in a database. As with a file, one thread does the work of a process, in its order."""
-
-    def __init__(
-        self,
-        database: Database,
-        part: str,
-        migrations: Sequence[str],
-        guard: Callable[[PostgresConnection], None] | None = None,
-    ) -> None:
-        """Create the tables of the part, or bring them up to date. Blocks. `guard` may refuse what is to be written."""
-        database.prepare(part, migrations)
-        self._guard = guard
-        self._database, self._what = database, part
-        self._closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"winnow-{part}")
-
-    async def close(self) -> None:
-        """Finish the calls under way."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, int)
-            self._thread.shutdown(wait=False)
-
-    async def query(self, make: Callable[[Rows], T], sql: str, *parameters: object) -> T:
-        """What `make` makes of the rows."""
-        return await self.run(lambda db: make(db.execute(sql, parameters).fetchall()))
-
-    async def write(self, *statements: Statement, durable: bool = True) -> None:
-        """Every statement for every one of its rows, in one transaction."""
-
-        def execute(db: PostgresConnection) -> None:
-            with db.transaction(durable=durable):
-                for sql, rows in statements:
-                    db.executemany(sql, rows)
-
-        await self.run(execute)
-
-    async def run(self, work: Callable[[PostgresConnection], T]) -> T:
-        """`work` in the thread. A caller that is cancelled does not stop it."""
-        if self._closed:
-            raise StoreUnavailable(f"{self._what} in database {self._database.address.shown} has been closed")
-
-        def in_thread() -> T:
-            with self._database.connected() as db:
-                db.guard = self._guard
-                try:
-                    return work(db)
-                finally:
-                    db.guard = None
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
-
-
-_WRITER = ("CREATE TABLE writer (token BIGINT NOT NULL); INSERT INTO writer VALUES (0)",)
-_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('winnow writer', 0))"
-_KEEPALIVE = "SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3"
-
-
-class WriterLock:
-    """One replica at a time writes to the index: the one that has this lock, as long as its connection lasts.
-
-    Whoever gets it counts a token up. What is written to shared tables asks for the token (`guard`): a replica that
-    lost its connection, and does not know yet that another took over, writes nothing. Every method blocks.
-    """
-
-    def __init__(self, database: Database) -> None:
-        """Raises IndexBusy, StoreUnavailable."""
-        database.prepare("writer", _WRITER)
-        self._database = database
-        with database.errors():
-            self._connection = self._locked()
-            with self._connection.transaction():
-                row = self._connection.execute("UPDATE writer SET token=token+1 RETURNING token").fetchone()
-        self._token = int(row[0])
-
-    def guard(self, db: PostgresConnection) -> None:
-        """Raises IndexBusy where another replica has taken over; until the transaction ends none can."""
-        if db.execute("SELECT token FROM writer WHERE token=? FOR SHARE", (self._token,)).fetchone() is None:
-            raise IndexBusy("another replica has taken over writing to the index; start this one again")
-
-    def keep(self) -> None:
-        """Get it back if the connection was lost. Raises IndexBusy where another replica has it, StoreUnavailable."""
-        try:
-            with self._database.errors():
-                self._connection.execute("SELECT 1")
-        except StoreUnavailable:
-            self._connection.close()
-            with self._database.errors():
-                self._connection = self._locked()
-        with self._database.errors():
-            self.guard(self._connection)
-
-    def release(self) -> None:
-        """Let another replica write."""
-        self._connection.close()
-
-    def _locked(self) -> PostgresConnection:
-        connection = PostgresConnection(self._database.connect())
-        try:
-            connection.script(_KEEPALIVE)  # a machine that vanished lets go within half a minute
-            if connection.execute(_LOCK).fetchone()[0]:
-                return connection
-        except BaseException:
-            connection.close()
-            raise
-        connection.close()
-        raise IndexBusy("another replica writes to the index; this one takes over when that one ends")
 
 
 def _sendable(value: Any) -> Any:

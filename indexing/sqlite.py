@@ -2,29 +2,42 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from indexing.disk import disk_error
 from indexing.errors import DiskFull, StoreUnavailable
+from indexing.tables import Tables
 
 T = TypeVar("T")
-
-Rows = list[tuple[Any, ...]]
-Statement = tuple[str, Iterable[Sequence[object]]]
-"""A statement and the parameters of each of its executions. A generator is consumed in the thread of the
-database."""
 
 _BUSY_S = 30
 _MOST_CHECKED = 500_000_000
 """Bytes of a file that are checked before it is opened: a second or two."""
 
 
-class SqliteFile:
+class SqliteConnection(sqlite3.Connection):
+    """`indexing.tables.Connection` to a file. Without an isolation level sqlite3 begins no transactions of its own."""
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All of the block or nothing. `durable`: its commit waits for the disk, and survives a power cut."""
+        self.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")  # cannot be changed inside a transaction
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # where the disk is full, SQLite has rolled back already
+                self.execute("ROLLBACK")
+            raise
+
+
+class SqliteFile(Tables):
     """One connection in WAL mode. Several processes may read the file while one writes. Raises StoreUnavailable,
     and DiskFull.
 
@@ -66,21 +79,7 @@ class SqliteFile:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
             self._thread.shutdown(wait=False)
 
-    async def query(self, make: Callable[[Rows], T], sql: str, *parameters: object) -> T:
-        """What `make` makes of the rows. It runs in the thread too: there may be tens of thousands of rows."""
-        return await self.run(lambda db: make(db.execute(sql, parameters).fetchall()))
-
-    async def write(self, *statements: Statement, durable: bool = True) -> None:
-        """Every statement for every one of its rows, in one transaction."""
-
-        def execute(db: sqlite3.Connection) -> None:
-            with transaction(db, durable=durable):
-                for sql, rows in statements:
-                    db.executemany(sql, rows)
-
-        await self.run(execute)
-
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[SqliteConnection], T]) -> T:
         """`work` in the thread that holds the connection. A caller that is cancelled does not stop it."""
         if self._closed:
             raise StoreUnavailable(f"{self._what} {self.path} has been closed")
@@ -91,10 +90,9 @@ class SqliteFile:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> SqliteConnection:
         with self._sqlite_errors():
-            # Without an isolation level sqlite3 begins no transactions of its own: `transaction` does.
-            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+            db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, factory=SqliteConnection)
             try:
                 db.execute("PRAGMA journal_mode=WAL")
                 self._migrate(db)
@@ -103,11 +101,11 @@ class SqliteFile:
                 raise
             return db
 
-    def _migrate(self, db: sqlite3.Connection) -> None:
+    def _migrate(self, db: SqliteConnection) -> None:
         newest = len(self._migrations)
         if _version(db) == newest:
             return  # without a transaction: another process may be in the middle of a long one
-        with transaction(db):  # of two processes that start at the same time, the second finds the work done
+        with db.transaction():  # of two processes that start at the same time, the second finds the work done
             version = _version(db)
             if version > newest:
                 raise StoreUnavailable(
@@ -169,17 +167,3 @@ def _is_damaged(path: Path) -> bool:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection, *, durable: bool = True) -> Iterator[None]:
-    """All of the block or nothing. `durable`: its commit waits for the disk, and survives a power cut."""
-    db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")  # cannot be changed inside a transaction
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # where the disk is full, SQLite has rolled back already
-            db.execute("ROLLBACK")
-        raise

@@ -4,15 +4,17 @@ The queries are written once, in the SQL that both understand, with `?` for para
 in the definitions of the tables, which stand in pairs.
 """
 
-import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar, cast
-
-from indexing import sqlite
-from indexing.sqlite import Rows, Statement
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+Rows = list[tuple[Any, ...]]
+Statement = tuple[str, Iterable[Sequence[object]]]
+"""A statement and the parameters of each of its executions. A generator is consumed in the thread of the
+database."""
 
 
 class Result(Protocol):
@@ -35,44 +37,42 @@ class Connection(Protocol):
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
 
+    def transaction(self, *, durable: bool = ...) -> AbstractContextManager[None]:
+        """All of the block or nothing. `durable`: its commit waits for the disk, and survives a power cut."""
+        ...
 
-class Tables(Protocol):
+
+class Tables(ABC):
     """Tables that belong together, for an event loop. Raises StoreUnavailable, DiskFull.
 
     The calls of a process follow one another, each as a whole.
     """
 
+    @abstractmethod
     async def close(self) -> None:
         """Finish the calls under way, then close."""
-        ...
+
+    @abstractmethod
+    async def run(self, work: Callable[[Any], T]) -> T:
+        """`work` with a `Connection`, in the thread of the database. A caller that is cancelled does not stop it."""
 
     async def query(self, make: Callable[[Rows], T], sql: str, *parameters: object) -> T:
-        """What `make` makes of the rows, in the thread of the database."""
-        ...
+        """What `make` makes of the rows. It runs in the thread too: there may be tens of thousands of rows."""
+
+        def read(db: Connection) -> T:
+            return make(db.execute(sql, parameters).fetchall())
+
+        return await self.run(read)
 
     async def write(self, *statements: Statement, durable: bool = True) -> None:
         """Every statement for every one of its rows, in one transaction."""
-        ...
 
-    async def run(self, work: Callable[[Any], T]) -> T:
-        """`work` with a `Connection`, in the thread of the database. A caller that is cancelled does not stop it."""
-        ...
+        def execute(db: Connection) -> None:
+            with db.transaction(durable=durable):
+                for sql, rows in statements:
+                    db.executemany(sql, rows)
 
-
-class _Transacting(Connection, Protocol):
-    def transaction(self, *, durable: bool) -> AbstractContextManager[None]: ...
-
-
-@contextmanager
-def transaction(db: Connection, *, durable: bool = True) -> Iterator[None]:
-    """All of the block or nothing. `durable`: its commit waits for the disk, and survives a power cut."""
-    begun = (
-        sqlite.transaction(db, durable=durable)
-        if isinstance(db, sqlite3.Connection)
-        else cast(_Transacting, db).transaction(durable=durable)
-    )
-    with begun:
-        yield
+        await self.run(execute)
 
 
 def upsert(table: str, columns: Sequence[str], key: Sequence[str], rows: str = "") -> str:

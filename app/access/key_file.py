@@ -14,7 +14,7 @@ from app.access.keys import Key, KeyRequest, digest_of, new_key, new_token
 from app.errors import pointing_at
 from indexing.disk import disk_error
 from indexing.errors import DiskFull, NotFound, StoreUnavailable
-from indexing.sqlite import transaction
+from indexing.sqlite import SqliteConnection
 from indexing.tables import Connection
 
 KEY_FILE = "keys.sqlite3"
@@ -137,7 +137,7 @@ class KeyFile(Keys):
                 os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
         except OSError as exc:
             raise StoreUnavailable(str(disk_error(exc, f"the keys {self.path} cannot be written"))) from exc
-        with self._connected(f"{self.path.absolute().as_uri()}?mode=rw") as db, transaction(db):
+        with self._connected(f"{self.path.absolute().as_uri()}?mode=rw") as db, db.transaction():
             if not _number(db, "PRAGMA user_version"):
                 db.execute(_TABLE)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -145,10 +145,11 @@ class KeyFile(Keys):
             yield db
 
     @contextmanager
-    def _connected(self, uri: str) -> Iterator[sqlite3.Connection]:
+    def _connected(self, uri: str) -> Iterator[SqliteConnection]:
         """The one seam for SQLite's errors."""
         try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)) as db:
+            opened = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, factory=SqliteConnection)
+            with closing(opened) as db:
                 self._check(db)
                 yield db
         except sqlite3.DatabaseError as exc:

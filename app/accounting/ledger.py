@@ -19,7 +19,7 @@ import structlog
 from app.accounting.budgets import BudgetKey, Spending, period_of, spending_of
 from app.errors import ConfigError
 from indexing.errors import DiskFull, StoreUnavailable
-from indexing.sqlite import set_aside_if_damaged, transaction
+from indexing.sqlite import SqliteConnection, set_aside_if_damaged
 from indexing.tables import Connection
 
 
@@ -82,10 +82,10 @@ ADD_SPENDING = (
 )
 
 
-def open_for_writing(path: Path, busy_s: float = 5.0) -> sqlite3.Connection:
+def open_for_writing(path: Path, busy_s: float = 5.0) -> SqliteConnection:
     """Create the file, or migrate it. Blocks. Raises ConfigError if it is not a ledger, sqlite3.Error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False, factory=SqliteConnection)
     try:
         _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
@@ -103,7 +103,7 @@ _CORRUPT = sqlite3.SQLITE_CORRUPT
 _FIX = "restore it from a backup, or move it away to start a new one"
 
 
-def write(db: sqlite3.Connection, calls: Iterable[CallRecord], costs: Spending) -> None:
+def write(db: SqliteConnection, calls: Iterable[CallRecord], costs: Spending) -> None:
     """Add calls and what they cost, both or neither. Raises sqlite3.Error."""
     with _written(db):
         db.executemany(_INSERT, map(row_of, calls))
@@ -122,13 +122,13 @@ def changes_of_others(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _written(db: sqlite3.Connection) -> AbstractContextManager[None]:
+def _written(db: SqliteConnection) -> AbstractContextManager[None]:
     """A commit survives a kill of the process, though not a power cut, and does not wait for the disk."""
-    return transaction(db, durable=False)
+    return db.transaction(durable=False)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+def reading(path: Path) -> Iterator[SqliteConnection | None]:
     """A connection for queries, and the one seam for their errors; None when there is no ledger yet.
 
     Raises StoreUnavailable.
@@ -137,7 +137,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
         if not path.exists():
             yield None
             return
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=5, factory=SqliteConnection)) as db:
             _check(db, path)
             db.execute("BEGIN")  # all queries see the ledger at one moment
             yield db if _version(db) else None
@@ -168,7 +169,7 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: SqliteConnection) -> None:
     """Inside a transaction: of two processes that start at the same time, the second finds the work done."""
     for migration in MIGRATIONS[_version(db) :]:
         for statement in filter(str.strip, migration.split(";")):
@@ -416,7 +417,7 @@ class LedgerFile:
         self.commit_wait_s = COMMIT_WAIT_S
         self._limits = limits
         self._now = now
-        self._db: sqlite3.Connection | None = None
+        self._db: SqliteConnection | None = None
         self._checked = False
         self._own: Counter[tuple[str, BudgetKey]] = Counter()
         self._seen: tuple[object, ...] = ()
@@ -463,7 +464,7 @@ class LedgerFile:
                 self._db.close()
             self._db = None
 
-    def _refresh(self, db: sqlite3.Connection) -> None:
+    def _refresh(self, db: SqliteConnection) -> None:
         self._next_refresh = time.monotonic() + self._limits.refresh_s
         at = self._now()
         periods = period_of(at, "day"), period_of(at, "month")

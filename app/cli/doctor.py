@@ -26,10 +26,11 @@ from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.pipeline.context import index_fingerprint
 from indexing.pipeline.manifest import SHARED_MIGRATIONS, Manifest
 from indexing.pipeline.recovery import compare
-from indexing.postgres import PostgresTables, open_database
+from indexing.postgres import open_database
 from indexing.readers.limits import OCR_MISSING, ocr_engine
 from indexing.settings import MULTILINGUAL_MODEL, QUICKSTART_MODEL
 from indexing.store.base import CollectionInfo, VectorStore
+from indexing.writer import PostgresTables
 
 CollectionStatus = tuple[str, int, str, str, bool]
 """Name, number of passages, fingerprint of the embedder, damage (mostly ""), and whether the manifest agrees, as the

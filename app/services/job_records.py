@@ -12,7 +12,7 @@ import structlog
 from indexing.documents import Audience
 from indexing.pipeline.ingest import DocumentResult, Versions
 from indexing.sqlite import SqliteFile, set_aside_if_damaged
-from indexing.tables import Connection, Tables, transaction
+from indexing.tables import Connection, Tables
 
 MAX_ERRORS = 1000
 """Failed documents that a job lists; it counts all of them."""
@@ -224,7 +224,7 @@ class JobRecords:
         """Forget the oldest finished jobs, all but `keep` of them, and who overtook those that are finished."""
 
         def remove(db: Connection) -> None:
-            with transaction(db, durable=False):
+            with db.transaction(durable=False):
                 db.execute(_FORGET_OVERTAKEN, UNFINISHED)
                 old = db.execute(_TO_PRUNE, (keep,)).fetchall()
                 for sql in _DELETE:

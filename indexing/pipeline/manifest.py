@@ -24,7 +24,7 @@ import msgspec
 
 from indexing.documents import Audience, Document, document_key, split_key
 from indexing.sqlite import SqliteFile
-from indexing.tables import Connection, Tables, transaction, upsert
+from indexing.tables import Connection, Tables, upsert
 
 T = TypeVar("T")
 
@@ -326,7 +326,7 @@ class Manifest:
             WHERE lineage=? AND id=? AND path IS NULL AND (version=? OR ?=1)"""
 
         def execute(db: Connection) -> int:
-            with transaction(db, durable=False):
+            with db.transaction(durable=False):
                 return sum(
                     db.execute(sql, (d.path, d.source, lineage, d.id, d.version, int(by_path))).rowcount
                     for d, by_path in documents
@@ -440,7 +440,7 @@ class Manifest:
         ]
 
         def announce(db: Connection) -> dict[str, str | None]:
-            with transaction(db):
+            with db.transaction():
                 db.executemany(
                     "DELETE FROM sources WHERE lineage=? AND path=?",
                     {(lineage, d.path) for d in documents if d.path is not None},

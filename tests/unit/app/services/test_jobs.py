@@ -16,7 +16,8 @@ from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import DiskFull, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Notice, Report, say_nothing
-from indexing.postgres import Database, PostgresTables
+from indexing.postgres import Database
+from indexing.writer import PostgresTables
 from tests.conftest import both
 
 pytestmark = pytest.mark.anyio

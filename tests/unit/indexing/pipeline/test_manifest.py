@@ -9,7 +9,8 @@ import pytest
 from indexing.documents import EVERYTHING, Block, Document
 from indexing.errors import StoreUnavailable
 from indexing.pipeline.manifest import SHARED_MIGRATIONS, DocumentRecord, IndexedFile, Manifest, SourceRecord
-from indexing.postgres import Database, PostgresTables
+from indexing.postgres import Database
+from indexing.writer import PostgresTables
 from tests.conftest import both
 
 pytestmark = pytest.mark.anyio
