@@ -12,6 +12,7 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from app.api.authentication import check_scopes, guard_of
 from app.api.compat.errors import on_no_route
 from app.api.compat.router import compatibility
+from app.api.hand_on import Elsewhere
 from app.api.middleware import RequestMiddleware
 from app.api.multipart import DocumentBody, DocumentsRequest
 from app.api.openapi import REQUEST_ID, StructShapes, describe_keys, openapi_config
@@ -46,6 +47,7 @@ from app.observability.logging import configure_logging
 from app.server import Server, bind, server_config
 from app.web.routes import show_page, show_page_file
 from app.wiring import Services
+from indexing.errors import IndexBusy
 
 ROUTES = (
     show_page,
@@ -102,6 +104,7 @@ def create_app(settings: Settings, services: Services, samples: Path | None = No
         lifespan=[_lifetime(services, samples)],
         dependencies=_dependencies(services),
         guards=[guard_of(lambda: services.access)],
+        before_request=Elsewhere(services),
         exception_handlers={
             Exception: on_error,
             NotFoundException: on_no_route,
@@ -182,13 +185,15 @@ def serve(settings: Settings, services: Services, *, samples: bool = False) -> N
     """Serve until SIGTERM or SIGINT; then finish what is under way and return. A second signal cuts it short.
 
     With `samples`, an index without a collection gets the sample documents first. Raises CannotListen and IndexBusy
-    before anything is served.
+    before anything is served, and IndexBusy where it ended because another replica has taken over.
     """
     service = settings.service
     configure_logging(service.log_format, service.log_level)
     with bind(service.host, service.port) as listening:
         app = create_app(settings, services, SAMPLES if samples else None)
         Server(server_config(app, service), services).run([listening])
+    if services.replicas is not None and services.replicas.lost:
+        raise IndexBusy(services.replicas.lost)
 
 
 def _lifetime(services: Services, samples: Path | None) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:

@@ -377,6 +377,8 @@ class Server(uvicorn.Server):
         if self.started:
             url = _local_url(self.servers[0].sockets[0])
             self._services.presence = presence_at(url)
+            if self._services.replicas is not None:
+                self._services.replicas.listens(*self.servers[0].sockets[0].getsockname()[:2])
             self._announce()
             self._announce_url(url)
             self._freezing = asyncio.create_task(_freeze_heap(self._services))

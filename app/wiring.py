@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -52,6 +51,7 @@ from app.services.monitoring import Counting, Monitoring, State
 from app.services.pictures import Pictures
 from app.services.ranking import Rankers
 from app.services.repairs import Repairs
+from app.services.replicas import Replicas
 from app.services.rerank import TextRanker
 from app.services.search import Searcher
 from app.services.snapshots import Snapshots
@@ -63,7 +63,6 @@ from indexing.concurrency import Resource, pauses, together
 from indexing.disk import MB, DiskGuard
 from indexing.embedding.batching import LazyEmbedder, QueryEmbedder, TextEmbedder
 from indexing.embedding.model import Vectors
-from indexing.errors import IndexBusy
 from indexing.pipeline.context import PipelineContext, index_fingerprint, show_what_counts
 from indexing.pipeline.manifest import SHARED_MIGRATIONS as MANIFEST_TABLES
 from indexing.pipeline.manifest import Manifest
@@ -75,7 +74,6 @@ from indexing.postgres import open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
-from indexing.writer import PostgresTables, WriterLock
 
 T = TypeVar("T")
 
@@ -92,9 +90,6 @@ PROBE_S = 2.0
 GRACE_S = 10.0
 """For so long the probes of a dependency that was ready must fail, all of them, until it counts as not ready: a
 balancer that takes the service out for one slow answer, and puts it back with the next, sends its load to and fro."""
-
-KEEP_S = 2.0
-"""Between two looks at whether this replica still has the lock of the index."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Before what failed at the start is tried again: first, and after many times."""
@@ -158,9 +153,10 @@ class Services:
         self.database = open_database(settings.database.url)
         """What this service shares with its replicas."""
         self._on_close("database", self._close_database)
-        # An index in this process is its own, whatever else is shared.
-        self._index_database = self.database if settings.store.url and index_home is None else None
-        self._keeping: asyncio.Task[None] | None = None
+        self.replicas: Replicas | None = None
+        """Who writes to the index that replicas share. An index in this process is its own, whatever else is shared."""
+        if self.database is not None and settings.store.url and index_home is None:
+            self.replicas = Replicas(self.database, settings.service.replica_url)
         self.backends = named_backends(settings)
         self.tracer: Tracer | None = None
         self._add_access_and_accounts(settings)
@@ -171,7 +167,9 @@ class Services:
         self.reranker = _reranker(settings, fits, self.fence)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
-        self._write_lock = self._resource("write lock", self._lock_index, self._release)
+        self._write_lock = self._resource("write lock", self._lock_index, _release)
+        if self.replicas is not None:
+            self._on_close("write lock", self.replicas.close)
         self.context = self._resource("manifest", self._open_context, _close_manifest)
         self._add_embedding(settings, embedder)
         self.rankers = Rankers(self.backends, self.router.get, self.reranker, settings.ranking)
@@ -259,8 +257,8 @@ class Services:
         self.snapshots = Snapshots(self.context.get, self.documents, room, installed_version())
         self.repairs = Repairs(self.context.get)
         shared = None
-        if self._index_database is not None:
-            shared = SharedJobs(SharedSpool(self._index_database), self._open_job_records)
+        if self.database is not None and self.replicas is not None:
+            shared = SharedJobs(SharedSpool(self.database), self._open_job_records)
         self.jobs = Jobs(self._index_home, self.documents, self.disk, shared=shared)
         self._on_close("jobs", self.jobs.close)
 
@@ -312,52 +310,22 @@ class Services:
 
         self._closings.push_async_callback(close_or_log)
 
-    async def _lock_index(self) -> DirectoryLock | WriterLock:
-        if (database := self._index_database) is None:
-            return DirectoryLock(ensure_directory(self._index_home), wait=0)
-        lock = await asyncio.to_thread(WriterLock, database)
-        log.info("this replica writes to the index")
-        self._keeping = asyncio.create_task(self._keep(lock))
-        return lock
-
-    async def _keep(self, lock: WriterLock) -> None:
-        """Whoever finds that another replica has taken over ends, to be started again as one that waits."""
-        while True:
-            await asyncio.sleep(KEEP_S)
-            try:
-                await asyncio.to_thread(lock.keep)
-            except IndexBusy as exc:
-                log.error("this service ends", detail=str(exc))
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except WinnowError as exc:
-                log.warning("the lock of the index cannot be kept", detail=str(exc))
-
-    async def _release(self, lock: DirectoryLock | WriterLock) -> None:
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-        await asyncio.to_thread(lock.release)
-
     async def _open_job_records(self) -> JobRecords:
-        return JobRecords(await self._shared_tables("jobs", JOB_TABLES))
+        assert self.replicas is not None  # noqa: S101 - for mypy
+        return JobRecords(await self.replicas.tables("jobs", JOB_TABLES))
 
-    async def _shared_tables(self, part: str, migrations: Sequence[str]) -> PostgresTables:
-        """Of the replica that writes. Raises IndexBusy, StoreUnavailable."""
-        database, lock = self._index_database, await self._write_lock.get()
-        assert database is not None  # noqa: S101 - for mypy
-        assert isinstance(lock, WriterLock)  # noqa: S101
-        return await asyncio.to_thread(PostgresTables, database, part, migrations, lock.guard)
+    async def _lock_index(self) -> DirectoryLock:
+        return DirectoryLock(ensure_directory(self._index_home), wait=0)
 
     async def _open_manifest(self) -> Manifest:
-        if self._index_database is not None:
-            return Manifest(await self._shared_tables("manifest", MANIFEST_TABLES))
+        if self.replicas is not None:
+            return Manifest(await self.replicas.tables("manifest", MANIFEST_TABLES))
         home = self._index_home
         return await asyncio.to_thread(open_manifest, home / MANIFEST_FILE, home / QUARANTINE)
 
     async def _open_context(self) -> PipelineContext:
         store = await self.store.get()
-        if self.settings.store.url:
+        if self.settings.store.url and self.replicas is None:
             # The embedded store locks itself. A server does not, and two writers would forget each other's documents.
             await self._write_lock.get()
         context = PipelineContext(
@@ -578,6 +546,10 @@ class WarmUp:
             log.error("the samples were not indexed", detail=str(exc))
         finally:
             self._samples = None
+
+
+async def _release(lock: DirectoryLock) -> None:
+    await asyncio.to_thread(lock.release)
 
 
 async def _close_manifest(context: PipelineContext) -> None:

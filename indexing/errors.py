@@ -133,9 +133,14 @@ class EmbedderUnavailable(WinnowError):
 
 
 class IndexBusy(WinnowError):
-    """Another process holds the index and did not release it in time."""
+    """Another process holds the index and did not release it in time. `retry_after` (s): it may pass by itself."""
 
     code = "index_busy"
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+        self.retryable = retry_after is not None
 
 
 class StoreUnavailable(WinnowError):

@@ -178,6 +178,12 @@ class PostgresConnection:
         except (OSError, ValueError):
             return False
 
+    @property
+    def local_address(self) -> str:
+        """This machine's, of the connection; "" of one by a Unix socket."""
+        name = self._raw._usock.getsockname()
+        return name[0] if isinstance(name, tuple) else ""
+
     def close(self) -> None:
         with suppress(Exception):
             self._raw.close()

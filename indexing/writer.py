@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from indexing.errors import IndexBusy, StoreUnavailable
 from indexing.postgres import Database, PostgresConnection
-from indexing.tables import Tables
+from indexing.tables import Connection, Tables
 
 T = TypeVar("T")
 
@@ -52,9 +52,25 @@ class PostgresTables(Tables):
         return await asyncio.get_running_loop().run_in_executor(self._thread, in_thread)
 
 
-_WRITER = ("CREATE TABLE writer (token BIGINT NOT NULL); INSERT INTO writer VALUES (0)",)
+MIGRATIONS = (
+    "CREATE TABLE writer (token BIGINT NOT NULL); INSERT INTO writer VALUES (0)",
+    "ALTER TABLE writer ADD COLUMN url TEXT NOT NULL DEFAULT '', ADD COLUMN secret TEXT NOT NULL DEFAULT ''",
+)
+_TAKE = "UPDATE writer SET token=token+1, url='', secret='' RETURNING token"
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('winnow writer', 0))"
 _KEEPALIVE = "SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3"
+
+
+class Writer(NamedTuple):
+    """Where the replica that writes can be reached, and what shows it that another replica asks; "" before it says."""
+
+    url: str
+    secret: str
+
+
+def writer_in(db: Connection) -> Writer:
+    """Who said so last. It may have ended since."""
+    return Writer(*db.execute("SELECT url, secret FROM writer").fetchone())
 
 
 class WriterLock:
@@ -66,13 +82,23 @@ class WriterLock:
 
     def __init__(self, database: Database) -> None:
         """Raises IndexBusy, StoreUnavailable."""
-        database.prepare("writer", _WRITER)
+        database.prepare("writer", MIGRATIONS)
         self._database = database
         with database.errors():
             self._connection = self._locked()
             with self._connection.transaction():
-                row = self._connection.execute("UPDATE writer SET token=token+1 RETURNING token").fetchone()
+                row = self._connection.execute(_TAKE).fetchone()
         self._token = int(row[0])
+
+    @property
+    def address(self) -> str:
+        """This machine's, as the database sees it; "" where that is on this machine."""
+        return self._connection.local_address
+
+    def announce(self, writer: Writer) -> None:
+        """Let the other replicas know. Raises StoreUnavailable."""
+        with self._database.connected() as db:
+            db.execute("UPDATE writer SET url=?, secret=? WHERE token=?", (*writer, self._token))
 
     def guard(self, db: PostgresConnection) -> None:
         """Raises IndexBusy where another replica has taken over; until the transaction ends none can."""

@@ -12,7 +12,7 @@ from litestar.types import Guard
 
 from app.access.access import Access
 from app.access.keys import OPERATOR
-from app.api.request import caller_of
+from app.api.request import HANDED_ON, caller_of
 from app.domain import Caller, Scope
 from app.errors import NotAllowed, NotAuthenticated, RateLimited
 from app.instance import TOKEN_HEADER, Presence
@@ -48,13 +48,7 @@ def tokens_of(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
                 yield token.strip()
 
 
-def identified(scope: Any, access: Access, presence: Presence | None, *, local: bool) -> Caller:
-    """Whoever sends the request. Raises NotAuthenticated, StoreUnavailable."""
-    headers = scope["headers"]
-    return access.identify([*tokens_of(headers)], operator=_is_operator(headers, presence), local=local)
-
-
-def _is_operator(headers: Iterable[tuple[bytes, bytes]], presence: Presence | None) -> bool:
+def is_operator(headers: Iterable[tuple[bytes, bytes]], presence: Presence | None) -> bool:
     """Whether it could read the file of the home that has the token: the user who runs the service, on its machine."""
     given = next((value for name, value in headers if name == _TOKEN_HEADER), b"")
     return presence is not None and secrets.compare_digest(given, presence.token.encode())
@@ -73,7 +67,8 @@ def guard_of(access: Callable[[], Access]) -> Guard:
             caller = caller_of(connection)
             if ANY not in needed:
                 need(caller, *needed)
-            if "metrics" not in needed:  # a rate that was set for searches must not refuse the scrape
+            # A rate that was set for searches must not refuse the scrape, and counts what is handed on once.
+            if "metrics" not in needed and HANDED_ON not in state:
                 state["rated"] = True
                 await access().admit(caller)
         except (NotAuthenticated, NotAllowed, RateLimited) as exc:

@@ -16,10 +16,11 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.authentication import identified, is_audited, status_of
+from app.api.authentication import is_audited, is_operator, status_of, tokens_of
 from app.api.compat.errors import fit_for
+from app.api.hand_on import STANDING, standing_of
 from app.api.problem_details import headers_of, problem_of
-from app.api.request import request_id
+from app.api.request import HANDED_ON, request_id
 from app.config.settings import ServiceSettings
 from app.errors import NotAllowed, NotAuthenticated, Overloaded, WinnowError
 from app.instance import is_loopback
@@ -163,11 +164,18 @@ class RequestMiddleware:
 
     async def _identify(self, scope: Scope) -> None:
         """Find out who is calling. What keeps us from knowing is raised by the routes that need to know."""
-        access, state = self._services.access, scope["state"]
+        access, state, headers = self._services.access, scope["state"], scope["headers"]
         await access.refresh()
-        check_caller(scope, self._settings, keyed=access.keyed)
+        if standing := standing_of(headers, self._services.replicas):
+            state[HANDED_ON] = True
+        else:
+            check_caller(scope, self._settings, keyed=access.keyed)
+            operator, local = is_operator(headers, self._services.presence), is_local(scope)
+            standing = "operator" if operator else "local" if local else "remote"
+        state[STANDING] = standing
         try:
-            caller = identified(scope, access, self._services.presence, local=is_local(scope))
+            tokens = [*tokens_of(headers)]
+            caller = access.identify(tokens, operator=standing == "operator", local=standing == "local")
         except WinnowError as exc:
             state["refusal"] = exc
         else:

@@ -53,6 +53,9 @@ BUSY = "busy"
 and may well send nothing meanwhile.
 """
 
+HANDED_ON = "handed_on"
+"""In the state of a request that another replica has checked and counted."""
+
 NO_BODY = b"no body"
 """This object stands for an empty body: Litestar would not have it decoded."""
 

@@ -62,7 +62,9 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `hosts` are the names, besides loopback's, under which browsers and proxies may address the service; with
     `allow_anonymous` and no `hosts`, all names are accepted. `public_url` is the service's address for users' browsers,
-    if it differs from that for programs: links in citations begin with it. `backend` ranks if a request names none.
+    if it differs from that for programs: links in citations begin with it. `replica_url` is that for other replicas;
+    None: as it listens, and where that is everywhere, its address as the database sees it. `backend` ranks if a request
+    names none.
     What quoted texts are fenced with in prompts follows from `prompt_secret`; None: each process has its own.
     `log_format` "auto" is text on a terminal and JSON elsewhere.
 
@@ -77,6 +79,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     hosts: tuple[str, ...] = ()
     allow_anonymous: bool = False
     public_url: Annotated[str, Meta(pattern=r"^https?://[^\s/]")] | None = None
+    replica_url: Annotated[str, Meta(pattern=r"^https?://[^\s/@]+$")] | None = None
     backend: Annotated[str, Meta(min_length=1)] = "auto"
     prompt_secret: Annotated[str, Meta(min_length=16)] | None = None
     max_body_bytes: Count = 10_000_000

@@ -17,10 +17,11 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.compat.citations import base_of
 from app.api.compat.errors import jsonrpc_error, jsonrpc_failure, shaped
+from app.api.hand_on import hand_on
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, decode, require_json, require_plain
 from app.domain import Caller
-from app.mcp.tools import CONTEXT, Context
+from app.mcp.tools import CONTEXT, TOOLS, Context
 from app.wiring import Services
 from indexing.concurrency import Resource
 
@@ -54,6 +55,8 @@ class Endpoint:
         require_json(request.headers.get("content-type"))
         body = await request.body()
         message = decode(body, JSONRPC)
+        if _is_of_the_writer(message) and (elsewhere := await hand_on(self._services, request, body)) is not None:
+            return elsewhere
         caller, state = caller_of(request), request.scope["state"]
         state["needed"] = ()
         state[CONTEXT] = Context(
@@ -145,6 +148,14 @@ def _failing(message: JSONRPC) -> Callable[[Problem, Exception], bytes]:
         return b"event: message\r\ndata: %s\r\n\r\n" % msgspec.json.encode(error)
 
     return last_event
+
+
+def _is_of_the_writer(message: JSONRPC) -> bool:
+    """Whether it asks for documents: of several replicas, only the one that writes to the index knows them."""
+    name = (message.params or {}).get("name")
+    if message.method == "tools/call" and isinstance(name, str) and name in TOOLS:
+        return TOOLS[name].of_the_writer
+    return message.method in ("resources/list", "resources/read")
 
 
 Serve = Callable[[Scope, Receive, Send], Awaitable[None]]

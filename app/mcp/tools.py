@@ -44,7 +44,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """`call` takes the arguments as an object of `arguments` and gives one of `result`. The key needs `scope`."""
+    """`call` takes the arguments as an object of `arguments` and gives one of `result`. The key needs `scope`.
+
+    Of several replicas, the one that writes to the index alone can serve those `of_the_writer`.
+    """
 
     name: str
     title: str
@@ -54,6 +57,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     result: type[msgspec.Struct]
     call: Callable[[Context, Any], Awaitable[Outcome]]
     reads: bool = True
+    of_the_writer: bool = False
 
 
 Collection = Annotated[Name, Meta(description="Its name, as list_collections has it.")]
@@ -390,6 +394,7 @@ TOOLS = {
             arguments=FetchArguments,
             result=Fetched,
             call=fetch,
+            of_the_writer=True,
         ),
         Tool(
             name="answer",
@@ -409,6 +414,7 @@ TOOLS = {
             arguments=NoArguments,
             result=CollectionEntries,
             call=list_collections,
+            of_the_writer=True,
         ),
         Tool(
             name="add_document",
@@ -419,6 +425,7 @@ TOOLS = {
             result=Added,
             call=add_document,
             reads=False,
+            of_the_writer=True,
         ),
     )
 }

@@ -14,6 +14,7 @@ from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
 from app.access.keys import OPERATOR
+from app.api.hand_on import FILES
 from app.api.request import BodyRequest, Injected, StrictJSON
 from app.errors import WinnowError
 from app.instance import Failed
@@ -39,16 +40,18 @@ MAX_DOCUMENT_BYTES = 100_000_000
 
 log = structlog.get_logger()
 
-_question = partial(get, include_in_schema=False, opt={"scope": OPERATOR})
-_command = partial(post, status_code=200, include_in_schema=False, opt={"scope": OPERATOR})
+_question = partial(get, include_in_schema=False)
+_command = partial(post, status_code=200, include_in_schema=False)
+_ASKED = {"scope": OPERATOR}
+_OF_FILES = {"scope": OPERATOR, FILES: True}
 
 
-@_question("/internal/presence", status_code=204)
+@_question("/internal/presence", status_code=204, opt=_ASKED)
 async def confirm_presence() -> None:
     """Confirm that this service wrote the token."""
 
 
-@_command("/internal/sync", dto=StrictJSON[SyncRequest], return_dto=None)
+@_command("/internal/sync", dto=StrictJSON[SyncRequest], return_dto=None, opt=_OF_FILES)
 async def sync_files(
     data: JSONBody[SyncRequest],
     documents: Injected[Documents],
@@ -58,7 +61,7 @@ async def sync_files(
     return _stream(lambda report: documents.sync(data, report), stopping)
 
 
-@_command("/internal/snapshots", dto=StrictJSON[SnapshotRequest], return_dto=None)
+@_command("/internal/snapshots", dto=StrictJSON[SnapshotRequest], return_dto=None, opt=_OF_FILES)
 async def create_snapshot(
     data: JSONBody[SnapshotRequest],
     snapshots: Injected[Snapshots],
@@ -68,13 +71,13 @@ async def create_snapshot(
     return _stream(lambda report: snapshots.create(data, report), stopping)
 
 
-@_question("/internal/snapshots")
+@_question("/internal/snapshots", opt=_OF_FILES)
 async def list_snapshots(snapshots: Injected[Snapshots]) -> list[SnapshotInfo]:
     """The snapshots in the home."""
     return await snapshots.all()
 
 
-@_command("/internal/restore", dto=StrictJSON[RestoreRequest], return_dto=None)
+@_command("/internal/restore", dto=StrictJSON[RestoreRequest], return_dto=None, opt=_OF_FILES)
 async def restore_snapshot(
     data: JSONBody[RestoreRequest],
     snapshots: Injected[Snapshots],
@@ -84,7 +87,7 @@ async def restore_snapshot(
     return _stream(lambda report: snapshots.restore(data, report), stopping)
 
 
-@_command("/internal/repair", dto=StrictJSON[RepairRequest], return_dto=None)
+@_command("/internal/repair", dto=StrictJSON[RepairRequest], return_dto=None, opt=_ASKED)
 async def repair_collection(
     data: JSONBody[RepairRequest],
     repairs: Injected[Repairs],
@@ -94,7 +97,7 @@ async def repair_collection(
     return _stream(lambda report: repairs.repair(data.collection, report), stopping)
 
 
-@_command("/internal/document", request_max_body_size=MAX_DOCUMENT_BYTES)
+@_command("/internal/document", request_max_body_size=MAX_DOCUMENT_BYTES, opt=_ASKED)
 async def put_document(
     request: BodyRequest,
     name: FromQuery[str],

@@ -12,6 +12,7 @@ from litestar.openapi.spec import Schema
 from msgspec import Meta
 
 from app.api import sse as events
+from app.api.hand_on import ANY_REPLICA
 from app.api.multipart import FILES, MAX_UPLOAD_BYTES, Part, both_bodies, is_form, read_form, read_json, refused
 from app.api.openapi import problems
 from app.api.request import BodyRequest, CountBytes, Injected, caller_of, decode, permit_backends
@@ -118,7 +119,7 @@ class VisionOperation(events.Streamable):
     request_max_body_size=None,  # there is a limit for each form
     summary="Ask a model about pictures",
     responses=problems(400, 401, 402, 403, 413, 415, 422, 429, 502, 503, 504),
-    opt={"scope": "tasks"},
+    opt={"scope": "tasks", ANY_REPLICA: True},
 )
 async def vision(
     request: BodyRequest,

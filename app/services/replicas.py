@@ -1,0 +1,180 @@
+"""Several processes of the service over one database: which of them writes to the index, and where the others reach it.
+
+The replica that has the lock tells its address and a secret of its own in the database. The others hand on to it what
+they cannot serve (`app.api.hand_on`), and take over where it has ended.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from functools import cached_property
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import structlog
+
+from app.errors import WinnowError
+from indexing.concurrency import Resource
+from indexing.errors import IndexBusy
+from indexing.postgres import Database
+from indexing.writer import MIGRATIONS, PostgresTables, Writer, WriterLock, writer_in
+
+KEEP_S = 2.0
+"""Between two looks at whether this replica still has the lock of the index."""
+
+WAIT_S, PAUSE_S = 10.0, 0.25
+"""How long a request waits for a replica that writes, as in a take-over, and between two looks for it."""
+
+RETRY_S = 2.0
+"""When whoever was refused may ask again."""
+
+TIMEOUT = httpx.Timeout(600.0, connect=2.0)
+"""Of what is handed on, between two pieces. A machine that vanished is noticed sooner, by the system's own probes."""
+
+_PROBES = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+        for name, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+log = structlog.get_logger()
+
+
+class Replicas:
+    """This replica among the others. `url` is where they reach it; None: as it listens, see `own_url`."""
+
+    def __init__(self, database: Database, url: str | None, wait_s: float = WAIT_S) -> None:
+        self._database, self._given_url, self._wait_s = database, url, wait_s
+        self._listening: tuple[str, int] | None = None
+        self._announced = self._prepared = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.secret = secrets.token_urlsafe(32)
+        """Shows that a request comes from another replica: only the database tells it."""
+        self.lock = Resource(self._take)
+        self.lost = ""
+        """Why this replica has to end, once another one has taken over."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is this one that writes."""
+        return self.lock.opened is not None
+
+    @cached_property
+    def client(self) -> httpx.AsyncClient:
+        """For requests to the replica that writes. A connection serves one: none that is stale is used."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=_PROBES, trust_env=False)
+        return httpx.AsyncClient(transport=transport, follow_redirects=False, trust_env=False)
+
+    def listens(self, host: str, port: int) -> None:
+        """Hear where the server listens, and let others know as soon as it writes."""
+        self._listening = host, port
+        self._in_background(self._announce())
+
+    async def tables(self, part: str, migrations: Sequence[str]) -> PostgresTables:
+        """Of the replica that writes. Raises IndexBusy, StoreUnavailable."""
+        lock = await self.lock.get()
+        return await asyncio.to_thread(PostgresTables, self._database, part, migrations, lock.guard)
+
+    async def writer(self) -> Writer | None:
+        """The replica that writes, which can be reached; None where it is this one, as after a take-over.
+
+        Waits a while for there to be one. Raises IndexBusy, StoreUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_s
+        while not self.writes:
+            writer = await self._told()
+            if writer.url and writer.url != await self.own_url() and await _is_reachable(writer.url):
+                return writer
+            with suppress(IndexBusy):
+                await self.lock.get()
+                continue
+            if loop.time() >= deadline:
+                log.warning("the replica that writes cannot be reached", url=writer.url or None, seconds=self._wait_s)
+                raise IndexBusy("the replica that writes to the index cannot be reached at the moment", RETRY_S)
+            await asyncio.sleep(PAUSE_S)
+        return None
+
+    async def own_url(self) -> str:
+        """Where others reach this replica: if it listens on all addresses, at that which the database sees."""
+        if self._given_url is not None or self._listening is None:
+            return self._given_url or ""
+        host, port = self._listening
+        if ip_address(host).is_unspecified:
+            host = await self._database.run(lambda db: db.local_address) or "127.0.0.1"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def is_beside(self, writer: Writer) -> bool:
+        """Whether it is on the machine of this one, and has the same files."""
+        return urlsplit(writer.url).hostname == urlsplit(await self.own_url()).hostname
+
+    async def close(self) -> None:
+        """Let another replica write."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if (lock := await self.lock.settled()) is not None:
+            await asyncio.to_thread(lock.release)
+        if "client" in self.__dict__:
+            await self.client.aclose()
+
+    async def _told(self) -> Writer:
+        if not self._prepared:
+            await asyncio.to_thread(self._database.prepare, "writer", MIGRATIONS)
+            self._prepared = True
+        return await self._database.run(writer_in)
+
+    async def _take(self) -> WriterLock:
+        lock = await asyncio.to_thread(WriterLock, self._database)
+        log.info("this replica writes to the index")
+        self._in_background(self._keep(lock))
+        return lock
+
+    async def _announce(self) -> None:
+        lock, url = self.lock.opened, await self.own_url()
+        if lock is not None and url and not self._announced:
+            await asyncio.to_thread(lock.announce, Writer(url, self.secret))
+            self._announced = True
+            log.info("the other replicas hand on to this one", url=url)
+
+    async def _keep(self, lock: WriterLock) -> None:
+        """Whoever finds that another replica has taken over ends, to be started again as one that waits."""
+        while True:
+            try:
+                await asyncio.to_thread(lock.keep)
+                await self._announce()
+            except IndexBusy as exc:
+                self.lost = str(exc)
+                log.error("this service ends", detail=self.lost)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except WinnowError as exc:
+                log.warning("the lock of the index cannot be kept", detail=str(exc))
+            await asyncio.sleep(KEEP_S)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _is_reachable(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(TIMEOUT.connect):
+            _, connection = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError):
+        return False
+    connection.close()
+    return True
