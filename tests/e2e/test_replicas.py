@@ -1,18 +1,15 @@
 """Two replicas of the service on one real PostgreSQL: processes of their own, which take turns at the requests."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from benchmarks.replicas import kill_replicas, spend_a_budget
-from benchmarks.service import ROOT, Service, documents, found, put, rare_word
+from benchmarks.replicas import kill_replicas, qdrant, spend_a_budget
+from benchmarks.service import Service, documents, found, rare_word
+from tests.fakes.balancer import Balancer, balancing
 from tests.fakes.postgres import Postgres
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres, pytest.mark.timeout(300)]
@@ -29,19 +26,6 @@ async def test_kills_leave_the_books_right(tmp_path: Path, postgres: Postgres) -
     site, faults, _ = await kill_replicas(tmp_path, postgres, 2, seed=3)
     assert faults == []
     assert site.answered
-
-
-@contextmanager
-def qdrant(folder: Path) -> Iterator[dict[str, str]]:
-    """A server of the tests' own in a process, and the settings that lead to it."""
-    command = [sys.executable, "-m", "tests.fakes.qdrant_server", str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            port, grpc_port = server.stdout.readline().split()
-            yield {"QDRANT_URL": f"http://127.0.0.1:{port}", "WINNOW_STORE_GRPC_PORT": grpc_port}
-        finally:
-            server.kill()
 
 
 async def answered(client: httpx.AsyncClient, path: str, within_s: float = 120) -> dict[str, Any]:
@@ -63,42 +47,95 @@ async def job_after(client: httpx.AsyncClient, job_id: str, documents: int) -> d
             await asyncio.sleep(0.05)
 
 
-async def test_a_job_survives_its_replica(tmp_path: Path, postgres: Postgres) -> None:
-    """The one that runs it is killed in its midst; the other takes over, and indexes each document once."""
-    many = 300
+KEY = {"X-API-Key": "k" * 40}
+"""The admin's."""
+
+
+async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> None:
+    """Behind a plain proxy documents, jobs, agents and commands reach the one that writes; when it is killed in the
+    midst of a job, the other takes over, and indexes each document once.
+    """
+    many = 200
     with qdrant(tmp_path / "qdrant") as store:
-        settings = {**store, "WINNOW_DATABASE_URL": postgres.database(), "WINNOW_TEST_PASSAGE_MS": "10"}
+        settings = {
+            **store,
+            "WINNOW_DATABASE_URL": postgres.database(),
+            "WINNOW_TEST_PASSAGE_MS": "10",
+            "WINNOW_ADMIN_KEY": KEY["X-API-Key"],
+            "WINNOW_SERVICE_MAX_BODY_BYTES": "100000",
+        }
         first, second = (
             Service(tmp_path / f"home{n}", tmp_path / f"service{n}.log", settings=settings) for n in range(2)
         )
         try:
             await first.start()
             async with first.client() as client:
+                client.headers.update(KEY)
                 await answered(client, "/jobs")  # it writes
-                await second.start()
+            await second.start()
+            async with second.client() as client:
+                await uses_everything(client, second)
+            async with balancing(lambda: [first.url, second.url]) as proxy, client_of(proxy) as client:
+                await counts_a_rate_once(client)
                 words = {f"d{n}": rare_word(n) for n in range(many)}
                 body = {"collection": "letters", "documents": documents(words, 3)}
                 job = (await client.post("/documents", json=body, params={"wait": "false"})).json()
-                async with second.client() as other:
-                    refused = await put(other, "letters", documents({"x": "later"}, 1))
-                    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
-                    assert "another replica writes to the index" in refused.json()["detail"]
                 before = await job_after(client, job["id"], 1)
-            first.kill()
-            assert before["created"] < many
-            async with second.client() as client:
+                first.kill()
+                assert before["created"] < many
                 done = await job_after(client, job["id"], many)
-                assert {name: done[name] for name in ("created", "updated", "unchanged", "failed")} == {
-                    "created": many,
-                    "updated": 0,
-                    "unchanged": 0,
-                    "failed": 0,
-                }
-                (collection,) = (await answered(client, "/collections"))["collections"]
-                assert (collection["documents"], collection["passages"]) == (many, many)
+                assert [done[name] for name in ("created", "updated", "unchanged", "failed")] == [many, 0, 0, 0]
+                letters = await answered(client, "/collections/letters")
+                assert (letters["documents"], letters["passages"]) == (many, many)
                 for word in list(words.values())[:: many // 20]:
                     assert len(await found(client, "letters", word)) == 1
             assert second.unexpected == ""
         finally:
             first.kill()
             second.kill()
+
+
+async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:
+    """What only the writer can serve, by a replica that does not write."""
+    body = {"collection": "notes", "documents": documents({"a": rare_word("a")}, 2)}
+    assert (await client.post("/documents", json=body)).status_code == httpx.codes.UNAUTHORIZED
+    client.headers.update(KEY)
+    stored = await client.post("/documents", json=body, headers={"X-Request-Id": "mine"})
+    assert (stored.status_code, stored.json()["created"]) == (httpx.codes.OK, 1)
+    assert stored.headers.get_list("x-request-id") == ["mine"]
+    large = {"collection": "notes", "documents": documents({"b": rare_word("b")}, 3000)}
+    assert (await client.post("/documents", json=large)).status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    upload = await client.post("/documents", data={"collection": "notes"}, files={"files": ("c.txt", b"A cellar.")})
+    assert upload.json()["created"] == 1
+    assert (await client.delete("/documents/no%2Fsuch", params={"collection": "notes"})).status_code == 404
+    page = await client.get("/documents/a", params={"collection": "notes"}, headers={"Accept": "text/html"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert (await client.put("/collections/empty")).status_code == httpx.codes.CREATED
+    assert (await client.delete("/collections/empty")).status_code == httpx.codes.NO_CONTENT
+    call = {"name": "add_document", "arguments": {"id": "d", "text": "By an agent.", "collection": "notes"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    accept = {"Accept": "application/json, text/event-stream"}
+    assert '"status":"created"' in (await client.post("/mcp", json=message, headers=accept)).text.replace("\\", "")
+    file = standby.log.parent / "e.txt"
+    file.write_text("By a command.")
+    assert (await standby.run("index", str(file), "--collection", "notes"))[0] == 0
+    assert (await client.get("/collections/notes")).json()["documents"] == 4
+    status, said = await standby.run("documents", "list", "--collection", "notes")
+    assert (status, "e.txt" in said) == (0, True)
+    looped = await client.get("/jobs", headers={"X-Winnow-Hop": "guessed operator"})
+    assert (looped.status_code, looped.headers["retry-after"]) == (httpx.codes.SERVICE_UNAVAILABLE, "2")
+
+
+async def counts_a_rate_once(client: httpx.AsyncClient) -> None:
+    """Of a key's requests by both replicas, of which one hands on to the other."""
+    key = (await client.post("/keys", json={"name": "rated", "scopes": ["write"], "requests_per_minute": 3})).json()
+    await asyncio.sleep(0.5)  # until both know it
+    asked = [await client.get("/jobs", headers={"X-API-Key": key["key"]}) for _ in range(5)]
+    assert [one.status_code for one in asked] == [200, 200, 200, 429, 429]
+    assert [len(one.headers.get_list("ratelimit")) for one in asked] == [1] * 5
+
+
+def client_of(proxy: Balancer) -> httpx.AsyncClient:
+    """Each of its requests goes to the next replica."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=proxy.url, timeout=60, limits=limits, headers=KEY, trust_env=False)
