@@ -43,9 +43,36 @@ class Progress:
         return "passed", "" if self._passed % every else ".", "PASSED"
 
 
+SUITES = {
+    "browser": ("tests/e2e",),
+    "clients": ("tests/clients",),
+    "container": ("tests/e2e",),
+    "postgres": (
+        *("tests/e2e", "tests/unit/app/access", "tests/unit/app/accounting", "tests/unit/app/services"),
+        *("tests/unit/indexing/pipeline", "tests/unit/indexing/test_postgres.py"),
+    ),
+    "prometheus": ("tests/e2e",),
+    "ray": ("tests/distributed",),
+    "real": ("tests/real",),
+    "vllm": ("tests/contract", "tests/vllm"),
+}
+"""Where the tests with a marker are: `-m ray` reads these alone, since importing all tests takes half a minute."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register what every run uses."""
+    """Register what every run uses, and leave out folders that have none of the tests that are asked for."""
     config.pluginmanager.register(Progress())
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args[:] = SUITES.get(config.option.markexpr, config.args)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test outside the folders of its suite, which would never run."""
+    for item in items:
+        for mark in item.iter_markers():
+            if mark.name in SUITES and not item.nodeid.startswith(SUITES[mark.name]):
+                raise pytest.UsageError(f"{item.nodeid} is not run by `-m {mark.name}`: SUITES in tests/conftest.py")
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PAGES = ("README.md", "docs/guide.md", "docs/models.md")
 
-RESTART_S = 30.0
-
 ANSWERED_AT_LEAST = 9
 """Of the ten sample questions, by the extractive answerer with the quick start's embedder; measured, to be raised."""
 
@@ -40,7 +38,7 @@ def test_the_commands_of_the_readme_work_in_a_fresh_clone(tmp_path: Path) -> Non
     assert sum(answered[:-1]) >= ANSWERED_AT_LEAST
     assert answered[-1], "the question that nothing answers was answered"
 
-    with reader.serving(RESTART_S) as log:
+    with reader.serving() as log:
         assert "Installed" not in log.read_text(encoding="utf-8")
 
 

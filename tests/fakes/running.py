@@ -11,6 +11,9 @@ from threading import Thread
 
 ROOT = Path(__file__).parents[2]
 
+START_S = 90.0
+"""A process imports for a second, and on a machine that has much else to do for half a minute."""
+
 
 class RunningServer:
     """A server process, and what it has said.
@@ -40,7 +43,11 @@ class RunningServer:
         self._read_from = 0
         self._reader = Thread(target=self._read)
         self._reader.start()
-        self.url = self.wait_for(r"running on (http://[\d.:]+)")
+        try:
+            self.url = self.wait_for(r"running on (http://[\d.:]+)", START_S)
+        except AssertionError:
+            self.close()
+            raise
 
     def wait_for(self, pattern: str, seconds: float = 30) -> str:
         """The last group of the first line that matches, of those since the start or the last `skip_log`."""

@@ -1,15 +1,18 @@
 """A Gemma 3 of some two megabytes with random weights: its answers are noise, its turns and tokens are Gemma's."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from transformers import Gemma3ForCausalLM
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = Path(__file__).with_name("gemma_template.jinja")
@@ -56,7 +59,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _model(vocabulary: int) -> Gemma3ForCausalLM:
+def _model(vocabulary: int) -> "Gemma3ForCausalLM":
+    # These take seconds to import, and tests of text use the tokenizer alone.
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GenerationConfig
+
     torch.manual_seed(SEED)
     config = Gemma3TextConfig(
         vocab_size=vocabulary,
