@@ -47,10 +47,7 @@ SUITES = {
     "browser": ("tests/e2e",),
     "clients": ("tests/clients",),
     "container": ("tests/e2e",),
-    "postgres": (
-        *("tests/e2e", "tests/unit/app/access", "tests/unit/app/accounting", "tests/unit/app/services"),
-        *("tests/unit/indexing/pipeline", "tests/unit/indexing/test_postgres.py"),
-    ),
+    "postgres": ("tests/e2e", "tests/unit"),
     "prometheus": ("tests/e2e",),
     "ray": ("tests/distributed",),
     "real": ("tests/real",),
