@@ -108,7 +108,7 @@ def test_stopping_the_service_stops_a_run_with_a_clear_word(own_server: RunningS
     request = SyncRequest(inputs=("docs",), cwd=str(tmp_path), collection=COLLECTION)
     with pytest.raises(ServiceRefused, match="run the command again"):
         index_files(settings, request, stop)
-    assert own_server.process.wait(timeout=20) == 0
+    assert own_server.process.wait(timeout=60) == 0
     assert find_service(settings.index.home) is None
 
 

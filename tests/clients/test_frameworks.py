@@ -49,7 +49,7 @@ def test_an_agent_searches_and_reads(tmp_path: Path) -> None:
     try:
         text = "Dental cover starts on the first day of work."
         body = {"collection": "shelf", "documents": [{"id": "dental", "text": text}]}
-        assert httpx.post(f"{running.url}/documents", json=body).status_code == 200
+        assert httpx.post(f"{running.url}/documents", json=body, timeout=60).status_code == 200
         request = KeyRequest(name="agent", scopes=("search", "answer"))
         key = KeyFile(tmp_path / KEY_FILE, time.time).create(request)[1]
         command = [str(VENV.python), "-W", "ignore", str(AGENT), running.url, key]

@@ -196,7 +196,7 @@ def test_a_life_with_documents(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.write("a" * MORE_THAN_A_PIPE)  # returns when somebody is reading
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.strip().startswith("interrupted")

@@ -215,10 +215,10 @@ CAPTURED: dict[str, tuple[str, dict[str, Any]]] = {
 def test_ragflow_in_go_lists_and_embeds(url: str) -> None:
     """Its GET has a JSON body, and its embeddings neither an encoding nor an order of their own."""
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    listed = httpx.request("GET", f"{url}/v1/models", content=b"{}", headers=headers).json()
+    listed = httpx.request("GET", f"{url}/v1/models", content=b"{}", headers=headers, timeout=60).json()
     assert {MODEL, "winnow-embed"} <= {one["id"] for one in listed["data"]}
     sent = {"model": "winnow-embed", "input": ["test", "b"]}
-    reply = httpx.post(f"{url}/v1/embeddings", json=sent, headers=headers).json()
+    reply = httpx.post(f"{url}/v1/embeddings", json=sent, headers=headers, timeout=60).json()
     assert [one["index"] for one in reply["data"]] == [0, 1]
     assert len(reply["data"][0]["embedding"]) > 1
 
@@ -228,7 +228,7 @@ def test_captured_reranks(url: str, product: str) -> None:
     """A score for each document, best first, tokens above 0, and no document as a string."""
     path, fields = CAPTURED[product]
     sent = {"model": MODEL, "query": QUERY, "documents": DOCUMENTS, **fields}
-    response = httpx.post(f"{url}{path}", json=sent, headers={"Authorization": f"Bearer {KEY}"})
+    response = httpx.post(f"{url}{path}", json=sent, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
     assert response.status_code == 200
     reply = response.json()
     assert reply["results"][0]["index"] == 1
@@ -242,11 +242,11 @@ def test_captured_reranks(url: str, product: str) -> None:
 def test_ragflow_verifies(url: str) -> None:
     """Its pings when a model is added: a rerank, and an embedding with a field that OpenAI does not know."""
     ping = {"model": MODEL, "query": "What's the weather?", "documents": ["Is it sunny today?"], "top_n": 1}
-    reply = httpx.post(f"{url}/v1/rerank", json=ping, timeout=10).json()
+    reply = httpx.post(f"{url}/v1/rerank", json=ping, timeout=60).json()
     assert len(reply["results"]) == 1
     assert reply["usage"]["total_tokens"] > 0
     ping = {"input": ["Test if the api key is available"], "model": "winnow-embed", "encoding_format": "float"}
-    reply = httpx.post(f"{url}/v1/embeddings", json={**ping, "drop_params": True}, timeout=10).json()
+    reply = httpx.post(f"{url}/v1/embeddings", json={**ping, "drop_params": True}, timeout=60).json()
     assert len(reply["data"][0]["embedding"]) > 0
 
 
@@ -261,6 +261,6 @@ def test_ragflow_verifies(url: str) -> None:
 )
 def test_captured_tei_reranks(url: str, sent: dict[str, Any]) -> None:
     """A bare list of index and score, best first."""
-    reply = httpx.post(f"{url}/tei/rerank", json=sent).json()
+    reply = httpx.post(f"{url}/tei/rerank", json=sent, timeout=60).json()
     assert [result["index"] for result in reply][:1] == [1]
     assert all(set(result) == {"index", "score"} for result in reply)

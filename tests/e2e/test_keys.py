@@ -35,7 +35,7 @@ def winnow(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def status(url: str, token: str = "") -> int:
     """Of GET /collections with this key."""
-    return httpx.get(f"{url}/collections", headers={"X-API-Key": token} if token else {}).status_code
+    return httpx.get(f"{url}/collections", headers={"X-API-Key": token} if token else {}, timeout=60).status_code
 
 
 def test_a_key_of_the_command_line_lets_its_bearer_in(running: RunningServer) -> None:

@@ -38,7 +38,7 @@ def killed_after(seconds: float, home: Path, folder: Path, *how: str) -> bool:
     time.sleep(seconds)
     run.kill()
     run.stdout.close()
-    code = run.wait(timeout=10)
+    code = run.wait(timeout=60)
     assert code in (0, -signal.SIGKILL)
     return code != 0
 

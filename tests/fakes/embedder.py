@@ -42,7 +42,7 @@ class HashEmbedder:
         self.lanes.append(lane)
         self.called.set()
         if self.gate is not None:
-            self.gate.wait(timeout=10)
+            self.gate.wait(timeout=60)
         if self.failure is not None:
             raise self.failure
         return np.stack([self._vector(text) for text in texts])

@@ -67,8 +67,8 @@ class RunningServer:
         """Kill the process if it still runs, and close its pipes."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=10)
-        self._reader.join(timeout=10)
+        self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 

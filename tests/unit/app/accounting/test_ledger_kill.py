@@ -24,7 +24,7 @@ def killed(home: Path, after: float) -> set[str]:
     process.kill()
     said = first + process.stdout.read()
     process.stdout.close()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     return set(said.decode().rpartition("\n")[0].split())
 
 

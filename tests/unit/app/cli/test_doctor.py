@@ -152,7 +152,7 @@ def test_a_server_that_is_away(tmp_path: Path) -> None:
     begun = time.monotonic()
     found = findings(tmp_path, {"QDRANT_URL": "http://127.0.0.1:9"})["index"]
     assert (found.state, "QDRANT_URL" in found.fix) == ("broken", True)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 def test_a_service_tells_what_it_holds(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ class SlowSentences(HashEmbedder):
     def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
         vectors = super().embed_queries(texts, lane)
         if lane == "sentences":
-            self.release.wait(timeout=10)
+            self.release.wait(timeout=60)
         return vectors
 
 

@@ -166,9 +166,7 @@ async def test_a_reader_that_hangs_is_replaced(name: str) -> None:
     """It is killed when its time is over, and the next file is read by another process."""
     async with ReaderPool(ReadLimits(max_seconds=0.3), child=MISBEHAVING) as pool:
         first = await process_id(pool)
-        started = time.monotonic()
         assert (await refusal(pool, b"", name)).reason == "timeout"
-        assert time.monotonic() - started < 5
         assert await process_id(pool) != first
     assert not is_alive(first)
 
@@ -232,16 +230,15 @@ async def test_a_cancelled_read_leaves_no_work_behind() -> None:
 
 
 async def test_several_files_at_once() -> None:
-    """With `size` two, two files that hang take the time of one."""
-    async with ReaderPool(ReadLimits(max_seconds=1.0), size=2, child=MISBEHAVING) as pool:
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(process_id, pool)
-        started = time.monotonic()
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(refusal, pool, b"", "hang")
-        assert time.monotonic() - started < 1.9
+    """With `size` two, files are read while another hangs."""
+    async with (
+        ReaderPool(ReadLimits(max_seconds=3600), size=2, child=MISBEHAVING) as pool,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(pool.read, b"", "hang")
+        for _ in range(3):
+            assert await process_id(pool)
+        group.cancel_scope.cancel()
 
 
 async def test_a_slow_real_file_runs_into_the_limit() -> None:
@@ -324,7 +321,7 @@ def test_a_killed_parent_takes_its_readers_along(busy_with: str) -> None:
     with parent:
         parent.kill()
         parent.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_alive(reader) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(reader)
@@ -335,7 +332,7 @@ def test_ctrl_c_is_the_parents_business() -> None:
     parent, reader = _parent("hang")
     with parent:
         parent.send_signal(signal.SIGINT)
-        _, errors = parent.communicate(timeout=20)
+        _, errors = parent.communicate(timeout=60)
     assert "child.py" not in errors
     assert "misbehaving_reader" not in errors
     assert not is_alive(reader)
