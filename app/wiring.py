@@ -27,9 +27,10 @@ from app.errors import ConfigError, WinnowError
 from app.instance import Presence, installed_version, make_private
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracer
-from app.ranking.cache import CACHE_FILE, CacheFile, ScoreCache
+from app.ranking.cache import CACHE_FILE, CacheFile, Kept, ScoreCache
 from app.ranking.calibration import FITS_FILE, Fits, calibrations
 from app.ranking.reranker import Reranker
+from app.ranking.shared import CacheTable, SharedRanking
 from app.ranking.trust import TRUST_FILE, TrustBook
 from app.services.admission import Gate, Gates
 from app.services.answer import Answerer
@@ -70,7 +71,7 @@ from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.read_stage import Reading
 from indexing.pipeline.recovery import open_manifest
 from indexing.pipeline.visibility import Visibility
-from indexing.postgres import open_database
+from indexing.postgres import Database, open_database
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import VectorStore
 from indexing.store.lock import DirectoryLock
@@ -164,7 +165,12 @@ class Services:
         self.router = Resource(self._open_router)
         self.fence = fencing(settings.service.prompt_secret)
         self._add_jobs_of_models(settings)
-        self.reranker = _reranker(settings, fits, self.fence)
+        self._learned: SharedRanking | None = None
+        """What replicas share of models."""
+        if self.database is not None and fits is None:
+            self._learned = SharedRanking(self.database, controls=settings.ranking.controls)
+            self._on_close("calibrations", self._learned.close)
+        self.reranker = _reranker(settings, fits, self.fence, self.database, self._learned)
         self._on_close("reranker", self.reranker.close)
         self.store = self._resource("store", open_store, lambda store: store.close())
         self._write_lock = self._resource("write lock", self._lock_index, _release)
@@ -382,6 +388,8 @@ class Services:
     async def _open_pool(self) -> BackendPool:
         await asyncio.to_thread(load_sdks, self.settings.backends)
         await asyncio.to_thread(self.accounts.open)  # a command line that calls models has not started the services
+        if self._learned is not None:
+            await self._learned.open()
         pool = BackendPool(self.settings.backends, self.settings.routing, self.accounts.meter)
         pool.start()
         return pool
@@ -667,10 +675,18 @@ def _names(settings: Settings, backends: Backends) -> ModelNames:
     return ModelNames(backends, compat.rerank_aliases, (embedder, public_name(embedder), *compat.embed_aliases))
 
 
-def _reranker(settings: Settings, fits: Fits | None, fence: DrawFence) -> Reranker:
+def _reranker(
+    settings: Settings, fits: Fits | None, fence: DrawFence, database: Database | None, learned: SharedRanking | None
+) -> Reranker:
     ranking, home = settings.ranking, settings.index.home
-    file = CacheFile(home / CACHE_FILE, ranking.cache_entries) if ranking.cache == "sqlite" else None
-    fitted = calibrations(home / FITS_FILE) if fits is None else fits
-    # Who calibrates asks for the grades as they are.
-    trust = TrustBook(home / TRUST_FILE) if ranking.controls and fits is None else None
-    return Reranker(ScoreCache(ranking.cache_entries, file), fitted, block=ranking.block, fence=fence, trust=trust)
+    kept: Kept | None = None
+    if ranking.cache == "sqlite":
+        kept = CacheFile(home / CACHE_FILE, ranking.cache_entries)
+    elif ranking.cache == "database" and database is not None:
+        kept = CacheTable(database, ranking.cache_entries)
+    if fits is None:
+        fits = calibrations(home / FITS_FILE) if learned is None else learned.fits
+        trust = (TrustBook(home / TRUST_FILE) if ranking.controls else None) if learned is None else learned.trust
+    else:  # who calibrates asks for the grades as they are
+        trust = None
+    return Reranker(ScoreCache(ranking.cache_entries, kept), fits, block=ranking.block, fence=fence, trust=trust)

@@ -18,6 +18,7 @@ from app.config.settings import CONFIG_FILE, Settings, misspelt_variables, read_
 from app.config.validation import contradictions
 from app.errors import ConfigError, UpstreamError, WinnowError
 from app.instance import Presence, find_service, installed_version
+from app.ranking.shared import read_trust
 from app.ranking.trust import MIN_TRUST, TRUST_FILE, read_records
 from app.wiring import MANIFEST_FILE, open_store
 from indexing.embedding.batching import remedy
@@ -222,7 +223,15 @@ def _backends(settings: Settings) -> Iterator[Finding]:
 
 def _untrusted(settings: Settings) -> Iterator[Finding]:
     """The models whose grades are known to say nothing, as far as they are configured here."""
-    for (backend, model, *_), record in sorted(read_records(settings.index.home / TRUST_FILE).items()):
+    database, known = open_database(settings.database.url), read_records(settings.index.home / TRUST_FILE)
+    if database is not None:
+        try:
+            known = read_trust(database)
+        except WinnowError:  # the checks before say so
+            return
+        finally:
+            database.close()
+    for (backend, model, *_), record in sorted(known.items()):
         if settings.ranking.controls and backend in settings.backends and record.trust < MIN_TRUST:
             yield Finding(
                 name=f"ranking by {backend}",

@@ -61,7 +61,8 @@ def machine(settings: Settings) -> Iterator[Finding]:
     yield from _gpu(settings.embedding.device)
     yield from _clock(home)
     try:
-        read_fits(home / FITS_FILE)
+        if settings.database.url is None:
+            read_fits(home / FITS_FILE)
     except ConfigError as exc:
         yield Finding(name="calibrations", state="broken", detail=str(exc), fix="winnow calibrate")
 

@@ -134,9 +134,10 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     A model reads the best `depth` candidates within `deadline_ms`. A model without log-probabilities reads `block`
     passages per request. The latest `cache_entries` scores are cached in memory; with "sqlite" also in the home
-    directory, for the next start and for other processes. `controls`: a new model is asked about passages whose grades
-    are known, and trusted as far as it grades them right; without, every model is trusted. `cascade` names
-    a reranker that reads first: a language model then reads only what may still belong to the top.
+    directory, for the next start and for other processes; with "database" in that of [database], for all replicas.
+    `controls`: a new model is asked about passages whose grades are known, and trusted as far as it grades them right;
+    without, every model is trusted. `cascade` names a reranker that reads first: a language model then reads only what
+    may still belong to the top.
     """
 
     strategy: Strategy = "auto"
@@ -145,7 +146,7 @@ class RankingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cascade: str | None = None
     block: Annotated[int, Meta(ge=1, le=25)] = 25
     controls: bool = True
-    cache: Literal["memory", "sqlite"] = "memory"
+    cache: Literal["memory", "sqlite", "database"] = "memory"
     cache_entries: Count = 100_000
 
 

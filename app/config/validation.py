@@ -123,6 +123,8 @@ def _database(settings: Settings) -> Iterator[str]:
         yield (
             f"url in [database] (WINNOW_DATABASE_URL) is not like postgresql://user:password@host:5432/winnow: {exc}"
         )
+    if settings.ranking.cache == "database" and settings.database.url is None:
+        yield 'cache = "database" in [ranking] needs a database: set WINNOW_DATABASE_URL, or choose "sqlite"'
 
 
 def _embedding(settings: Settings) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Use case: calibrate a backend's scores on judged documents."""
 
+import asyncio
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from app.evaluation.runner import (
     show_nothing,
     with_error_record,
 )
+from app.ranking import shared
 from app.ranking.calibration import (
     FITS_FILE,
     Bin,
@@ -122,9 +124,18 @@ async def calibrate(
     graded = [records[query.id] for query in queries]
     model, judgements = _one_model(graded), judgements_hash(_judgements(data, queries))
     fit = fit_calibration(*_observed(graded), judgements)
+    kept_in = await asyncio.to_thread(_store, services, StoredFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
+    return _result(options, model, fit, graded, time.perf_counter() - began, kept_in)
+
+
+def _store(services: Services, fit: StoredFit) -> str:
+    """For all replicas if there are several, else in the home; where, for people. Blocks."""
+    if (database := services.database) is not None:
+        shared.store_fit(database, fit)
+        return f"database {database.address.shown}"
     path = services.settings.index.home / FITS_FILE
-    store_fit(path, StoredFit(model=model, prompt_version=PROMPT_VERSION, fit=fit))
-    return _result(options, model, fit, graded, time.perf_counter() - began, path)
+    store_fit(path, fit)
+    return str(path)
 
 
 async def _ask(
@@ -229,7 +240,7 @@ def _scores(zs: Iterable[float], calibration: Calibration) -> list[float]:
 
 
 def _result(
-    options: CalibrateOptions, model: str, fit: Fit, graded: Sequence[Graded], seconds: float, path: Path
+    options: CalibrateOptions, model: str, fit: Fit, graded: Sequence[Graded], seconds: float, kept_in: str
 ) -> CalibrationReport:
     zs, relevant = _observed(graded)
     return CalibrationReport(
@@ -246,5 +257,5 @@ def _result(
         requests=sum(one.usage.requests for one in graded),
         cost_usd=sum(one.usage.cost_usd for one in graded),
         seconds=seconds,
-        kept_in=str(path),
+        kept_in=kept_in,
     )

@@ -1,4 +1,4 @@
-"""Replies of models kept for later rankings: in memory, and in SQLite beyond this process."""
+"""Replies of models kept for later rankings: in memory, and in SQLite or a database beyond this process."""
 
 import asyncio
 import sqlite3
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -30,10 +31,26 @@ def key_of(*parts: str) -> str:
     return digest.hexdigest()
 
 
+class Kept(Protocol):
+    """Replies beyond this process. It raises nothing: a ranking does without it."""
+
+    async def read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
+        """Those of the keys that it holds."""
+        ...
+
+    def write(self, entries: Mapping[str, ModelReply]) -> None:
+        """In the background; returns at once."""
+        ...
+
+    async def close(self) -> None:
+        """Once everything is written."""
+        ...
+
+
 class ScoreCache:
     """The latest `entries` replies in memory, more of them in `file` if there is one."""
 
-    def __init__(self, entries: int, file: "CacheFile | None" = None) -> None:
+    def __init__(self, entries: int, file: Kept | None = None) -> None:
         self._entries = entries
         self._file = file
         self._memory: OrderedDict[str, ModelReply] = OrderedDict()
@@ -136,6 +153,11 @@ _decoder: msgspec.msgpack.Decoder[ModelReply] = msgspec.msgpack.Decoder(ModelRep
 log = structlog.get_logger()
 
 
+def decoded(reply: bytes) -> ModelReply:
+    """As it was encoded with msgpack. Raises msgspec.MsgspecError."""
+    return _decoder.decode(reply)
+
+
 class CacheFile:
     """The latest `entries` replies, in SQLite. It raises nothing: a broken file is logged once, then ignored."""
 
@@ -164,7 +186,7 @@ class CacheFile:
         # The table and its column are called `said` since the first version; renaming them would empty every cache.
         sql = f"SELECT key, said FROM said WHERE key IN ({', '.join('?' * len(keys))})"  # noqa: S608
         try:
-            return {key: _decoder.decode(reply) for key, reply in self._connection().execute(sql, tuple(keys))}
+            return {key: decoded(reply) for key, reply in self._connection().execute(sql, tuple(keys))}
         except (sqlite3.Error, msgspec.MsgspecError, OSError) as exc:
             self._give_up(exc)
             return {}

@@ -175,7 +175,7 @@ def read_fits(path: Path) -> tuple[StoredFit, ...]:
 
 def store_fit(path: Path, fit: StoredFit) -> None:
     """Store it in place of an earlier fit of the same model and prompts, atomically. Raises ConfigError."""
-    others = [stored for stored in read_fits(path) if _owner(stored) != _owner(fit)]
+    others = [stored for stored in read_fits(path) if owner_of(stored) != owner_of(fit)]
     draft = path.with_name(path.name + ".new")
     draft.write_bytes(msgspec.json.format(msgspec.json.encode([*others, fit])))
     draft.replace(path)
@@ -183,8 +183,9 @@ def store_fit(path: Path, fit: StoredFit) -> None:
 
 def calibrations(path: Path) -> Fits:
     """The calibrations in the file. Raises ConfigError."""
-    return {_owner(stored): stored.fit.calibration for stored in read_fits(path)}
+    return {owner_of(stored): stored.fit.calibration for stored in read_fits(path)}
 
 
-def _owner(stored: StoredFit) -> tuple[str, str]:
+def owner_of(stored: StoredFit) -> tuple[str, str]:
+    """The model and the prompts that a fit holds for."""
     return stored.model, stored.prompt_version
