@@ -164,6 +164,7 @@ def without_images(text: str) -> str:
 
 
 _JOINERS = r"[\s\u200c\u200d\ufe0f]*"
+_BRACKET = re.compile(r"[\[［【〔]")
 _FOOTNOTE = re.compile(rf"\s?[\[［【〔]{_JOINERS}\d{{1,3}}(?:\s?[,;–-]\s?\d{{1,3}})*{_JOINERS}[\]］】〕]")
 _MARKER = re.compile(rf"[\[［【〔]{_JOINERS}(\d[\d\s,;–-]*){_JOINERS}[\]］】〕]")
 INVISIBLE = re.compile(
@@ -175,9 +176,11 @@ STOPS = ".!?。！？؟।…"
 def readable(sentence: str) -> str:
     """A passage's sentence on one line, without footnote numbers, invisible characters, images, tags and markers."""
     text = " ".join(INVISIBLE.sub("", sentence).split())
-    while (shorter := _FOOTNOTE.sub("", text)) != text:
-        text = shorter
-    return without_images(_MARKER.sub(r"(\1)", text)).strip()
+    if _BRACKET.search(text):
+        while (shorter := _FOOTNOTE.sub("", text)) != text:
+            text = shorter
+        text = _MARKER.sub(r"(\1)", text)
+    return without_images(text).strip()
 
 
 def citation_of(marker: int, hit: Hit, cited: Span, stated: Span, *, verified: bool = True) -> Citation:

@@ -86,7 +86,7 @@ def _detect(text: str) -> str | None:
     if not letters:
         return None
     language, evidence = _identifier().classify(text)
-    if not all(map(_LATIN.match, letters)):
+    if not text.isascii() and not all(map(_LATIN.match, letters)):
         return str(language)
     counts = _closed_word_counts(text)
     if len(letters) < FEW_LETTERS or _is_outvoted(language, counts):

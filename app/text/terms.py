@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 
 from app.text.stopwords import function_strings, function_words
 from indexing.retrieval.codes import INVISIBLE
@@ -14,6 +15,8 @@ the endings of short words, of which the most frequent, -s, is taken off first: 
 _SHORT = 3
 _COMPOUND = 9
 """Words of this length may be compounds; what they are made of begins at `_SHORT` letters into them at the earliest."""
+_REMEMBERED = 8_192
+"""Words whose terms are kept; a text repeats its own, and a question compares many texts. A few MB."""
 
 # Scripts written without spaces; Hangul, whose particles stick to the word; Indic ones, whose vowel signs are not
 # letters to `re`. All are compared by pairs of characters.
@@ -26,6 +29,7 @@ _INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _LETTER = rf"[^\W_{_UNSPACED}]"
 # A soft hyphen is in the word that it may divide.
 _WORD = re.compile(rf"[{_UNSPACED}]+|{_LETTER}+(?:[{INVISIBLE}]+{_LETTER}+)*")
+_ASCII_WORD = re.compile(r"[0-9a-z]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 
@@ -42,15 +46,22 @@ def terms(text: str) -> frozenset[str]:
 
     A long word adds its inner parts, marked with "~".
     """
+    folded = fold(text)
+    if folded.isascii():
+        return frozenset().union(*map(_spaced_terms, set(_ASCII_WORD.findall(folded))))
     result: set[str] = set()
-    for word in _WORD.findall(fold(text)):
+    for word in set(_WORD.findall(folded)):
         if _UNSPACED_RUN.match(word):
             result.update(word)
             result.update(_pairs(word))
         else:
-            result.add(_stem(word))
-            result.update(f"~{part}" for part in _parts(word))
+            result |= _spaced_terms(word)
     return frozenset(result)
+
+
+@lru_cache(_REMEMBERED)
+def _spaced_terms(word: str) -> frozenset[str]:
+    return frozenset((_stem(word), *(f"~{part}" for part in _parts(word))))
 
 
 def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str], ...]]:

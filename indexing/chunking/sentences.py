@@ -125,7 +125,8 @@ _OWN_LINE = re.compile(r"\s*(?:[-*+•‣◦–—#>|]|\(?\d{1,3}[.)])\s|\s*\||.
 _UNDERLINE = re.compile(r"\s*(?:=+|-+|\*{3,}|_{3,}|[-:| ]{3,})\s*$")
 _FULL_STOP = re.compile(r"""(\b\w+|[)%\]])[.!?]+["'”’»)\]]*\s+(?=["'“‘«(\[]?[^\W\d_])""")
 _RUN_ON = re.compile(r"""[」』”"][とのをがはにでもへやっな]""")
-_NOT_YET = re.compile(r"\s*(?:[-*+•|]\s*)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*|(?:.*\s)?[ء-ي]\.\s*", re.DOTALL)
+_NOT_YET = re.compile(r"\s*(?:[-*+•|]\s*)?\(?(?:\d{1,3}|[A-Za-z])[.)]\s*")
+_INITIAL = re.compile(r"(?:^|\s)[ء-ي]\.$")
 _LETTER_PAIR = re.compile(r"[^\W\d_]{2}")
 
 _SCRIPTS = (
@@ -137,6 +138,8 @@ _SCRIPTS = (
     ("ru", re.compile(r"[Ѐ-ӿ]")),
     ("el", re.compile(r"[Ͱ-Ͽ]")),
 )
+_SCRIPTED = re.compile("[" + "".join(script.pattern[1:-1] for _, script in _SCRIPTS) + "]")
+"""Of any of them: most texts have no such character."""
 FUNCTION_WORDS = {
     "en": "the of and to in is was for that with on are it as by at from be this",
     "de": "der die das und ist von den mit nicht ein eine für auf im dem des zu sich auch siehe",
@@ -174,13 +177,14 @@ def sentence_spans(text: str) -> list[Span]:
 def language_of(text: str) -> str:
     """The language whose abbreviations fit best, judged by the first 2,000 code points; English without evidence."""
     sample = text[:2_000]
-    letters = max(1, sum(map(str.isalpha, sample)))
-    for language, script in _SCRIPTS:
-        if len(script.findall(sample)) > letters * 0.1:
-            return language
+    if not sample.isascii() and _SCRIPTED.search(sample):
+        letters = max(1, sum(map(str.isalpha, sample)))
+        for language, script in _SCRIPTS:
+            if len(script.findall(sample)) > letters * 0.1:
+                return language
     votes = dict.fromkeys(FUNCTION_WORDS, 0)
-    for word in sample.lower().split():
-        for language in _LANGUAGE_OF_WORD.get(word, ()):
+    for languages in filter(None, map(_LANGUAGE_OF_WORD.get, sample.lower().split())):
+        for language in languages:
             votes[language] += 1
     return max(votes, key=lambda language: votes[language])
 
@@ -238,4 +242,6 @@ def _ends_well(text: str, start: int, cut: int) -> bool:
     """Whether text[start:cut] is more than a list marker or an initial, and what follows can begin a sentence."""
     if unicodedata.category(text[cut]) in ("Mn", "Mc", "Me", "Cf"):  # a mark of the character before
         return False
-    return not (_RUN_ON.match(text, cut - 1) or _NOT_YET.fullmatch(text, start, cut))
+    # Of an Arabic initial only the end is looked at: a pattern for all of it would try every place.
+    end = text[start:cut].rstrip()[-3:]
+    return not (_RUN_ON.match(text, cut - 1) or _NOT_YET.fullmatch(text, start, cut) or _INITIAL.search(end))

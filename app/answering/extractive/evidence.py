@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 import numpy as np
@@ -50,6 +50,9 @@ def shape_feature(question: ParsedQuestion, sentence: str) -> float:
 _TITLE_LINE = re.compile(r"(?:\d+(?:\.\d+)*[.)]?[ \t]+)?[^\W\d_][^\n.!?:;。！？：；]{0,60}\n(?=[^\W\d_a-zß-öø-ÿ])")
 """A line at the beginning of a paragraph that ends without a full stop, before one that begins anew."""
 
+Spans = Sequence[Sequence[Span]]
+"""Of the sentences of each passage, where they are known already."""
+
 Scores = NDArray[np.float64]
 
 # Fitted by `python -m benchmarks.answers --fit`, all-MiniLM-L6-v2, on 600 questions each of SQuAD 2.0 dev, CMRC 2018
@@ -90,12 +93,12 @@ class Sentence(msgspec.Struct, frozen=True, kw_only=True):
     shown: str = ""
 
 
-def split(hits: Sequence[Hit]) -> list[Sentence]:
+def split(hits: Sequence[Hit], spans: Spans | None = None) -> list[Sentence]:
     """All sentences of all passages, in order, each text once."""
     sentences: list[Sentence] = []
     seen: set[str] = set()
     for number, hit in enumerate(hits):
-        for sentence in _sentences(number, hit):
+        for sentence in _sentences(number, hit, spans[number] if spans else None):
             folded = " ".join(sentence.text.split())
             if folded not in seen:
                 seen.add(folded)
@@ -103,13 +106,13 @@ def split(hits: Sequence[Hit]) -> list[Sentence]:
     return sentences
 
 
-def _sentences(number: int, hit: Hit) -> list[Sentence]:
+def _sentences(number: int, hit: Hit, spans: Sequence[Span] | None) -> list[Sentence]:
     text = hit.text or ""
     names = {_bare(name) for name in (hit.title, *hit.heading)}
     above = terms(" ".join((hit.title, *hit.heading)))
     sentences: list[Sentence] = []
     before = under = frozenset[str]()
-    for span, row, titled in _with_title_lines(text, pieces(hit)):
+    for span, row, titled in _with_title_lines(text, pieces(hit, spans)):
         piece = text[span.start : span.end]
         own = terms(piece)
         heading = titled or piece.startswith("#") or _bare(piece) in names or (row is not None and row.header)
@@ -117,7 +120,7 @@ def _sentences(number: int, hit: Hit) -> list[Sentence]:
             before = terms(" ".join(row.columns))
         elif heading:
             before, under = frozenset(), own
-        context = own | before | under | above
+        context = own.union(before, under, above)
         sentence = Sentence(
             hit=number, start=span.start, end=span.end, text=piece, terms=own, context=context, heading=heading, row=row
         )
@@ -150,16 +153,16 @@ def _bare(name: str) -> str:
 
 def lexical_features(question: ParsedQuestion, sentences: Sequence[Sentence]) -> Scores:
     """Shape (sentences, 5): words, context, shape, passage, rank."""
-    rarity = _rarity(question.terms, sentences)
-    equal = dict.fromkeys(question.terms, 1.0)
-    passages: dict[int, frozenset[str]] = {}
+    rare = _Shares(question, _rarity(question.terms, sentences))
+    equal = _Shares(question, dict.fromkeys(question.terms, 1.0))
+    passages: dict[int, set[str]] = {}
     for sentence in sentences:
-        passages[sentence.hit] = passages.get(sentence.hit, frozenset()) | sentence.context
-    covered = {hit: _share(question, equal, present) for hit, present in passages.items()}
+        passages.setdefault(sentence.hit, set()).update(sentence.context)
+    covered = {hit: equal.of(present) for hit, present in passages.items()}
     rows = [
         (
-            _share(question, rarity, sentence.terms),
-            _share(question, rarity, sentence.context),
+            rare.of(sentence.terms),
+            rare.of(sentence.context),
             shape_feature(question, sentence.text),
             covered[sentence.hit],
             1 / (1 + sentence.hit),
@@ -182,17 +185,22 @@ def _rarity(query_terms: Mapping[str, object], sentences: Sequence[Sentence]) ->
     return {term: math.log1p((count - frequency[term] + 0.5) / (frequency[term] + 0.5)) for term in sorted(query_terms)}
 
 
-def _share(question: ParsedQuestion, weights: Mapping[str, float], present: frozenset[str]) -> float:
-    """The share of the question's terms that are present, by weight."""
-    total = math.fsum(weights.values())
-    matched = math.fsum(weight * _presence(question, term, present) for term, weight in weights.items())
-    return matched / total if total else 0.0
+class _Shares:
+    """The shares of the question's terms that texts have, by weight."""
 
+    def __init__(self, question: ParsedQuestion, weights: Mapping[str, float]) -> None:
+        self._weights = [(term, weight, question.terms[term]) for term, weight in weights.items()]
+        self._total = math.fsum(weights.values())
 
-def _presence(question: ParsedQuestion, term: str, present: frozenset[str]) -> float:
-    if term in present:
-        return 1.0
-    return VARIANT_WEIGHT if any(variant <= present for variant in question.terms[term]) else 0.0
+    def of(self, present: Set[str]) -> float:
+        """In [0,1]; a variant of a term counts in part."""
+        matched: list[float] = []
+        for term, weight, variants in self._weights:
+            if term in present:
+                matched.append(weight)
+            elif any(variant <= present for variant in variants):
+                matched.append(weight * VARIANT_WEIGHT)
+        return math.fsum(matched) / self._total if self._total else 0.0
 
 
 def score_sentences(
@@ -231,7 +239,7 @@ def relevance_features(
 ) -> dict[str, float]:
     """What `relevance` is made from; `features` has shape (5,)."""
     return {
-        "context": _share(question, dict.fromkeys(question.terms, 1.0), best.context),
+        "context": _Shares(question, dict.fromkeys(question.terms, 1.0)).of(best.context),
         "passage": float(features[_PASSAGE]),
         "sentence_cosine": cosine,
         "passage_cosine": _passage_cosine(hits, best.hit, cosine),

@@ -68,7 +68,7 @@ def about_names(question: ParsedQuestion, sentences: Sequence[Sentence], texts: 
         return []
     own = terms(question.text)
     tests: list[Test] = [
-        *((partial(_has, name), partial(rivalled, name, own)) for name in names),
+        *((partial(_shares, terms(name.word)), partial(rivalled, name, own)) for name in names),
         *([(partial(_covers, run), partial(displaced, run))] if run else []),
     ]
     outside = {at for has, displaces in tests for at in _outside(sentences, has, displaces)}
@@ -165,16 +165,19 @@ def absent(names: Sequence[Name], texts: Sequence[str], question: str) -> bool:
         return False
     if detect_language(texts[0]) != detect_language(question):
         return False
-    spellings = sorted({fold(match[0]) for text in texts for match in _WORD.finditer(text)})
+    spellings = sorted({fold(word) for word in {word for text in texts for word in _WORD.findall(text)}})
     return any(not difflib.get_close_matches(word, spellings, n=1, cutoff=_ALIKE) for word in missing)
 
 
-def _has(name: Name, sentence: Sentence) -> bool:
-    return not terms(name.word).isdisjoint(sentence.terms)
+def _shares(own: frozenset[str], sentence: Sentence) -> bool:
+    return not own.isdisjoint(sentence.terms)
 
 
 def rivalled(name: Name, question: frozenset[str], sentence: Sentence) -> bool:
     """Whether another name stands in its place. `question` has the question's terms."""
+    folded_text = fold(sentence.text)
+    if not any(anchor and anchor in folded_text for anchor in (name.after, name.before)):
+        return False
     words = list(_words(sentence.text))
     for at, (word, _, _) in enumerate(words):
         folded = fold(word)
@@ -191,7 +194,7 @@ def _has_other_subject(names: Sequence[Name], question: frozenset[str], sentence
     The answer to "who" may be such a subject; a number or a time is something told of the subject.
     """
     full = [name for name in names if name.before or name.after]
-    if not full or sentence.row is not None or any(_has(name, sentence) for name in full):
+    if not full or sentence.row is not None or any(_shares(terms(name.word), sentence) for name in full):
         return False
     words = list(_words(sentence.text))
     if words and _is_function_word(words[0].word):

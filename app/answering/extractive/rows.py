@@ -42,13 +42,13 @@ class Row(msgspec.Struct, frozen=True):
 Piece = tuple[Span, Row | None]
 
 
-def pieces(hit: Hit) -> list[Piece]:
-    """The sentences of a passage in order, and the rows of its tables."""
+def pieces(hit: Hit, spans: Sequence[Span] | None = None) -> list[Piece]:
+    """The sentences of a passage in order, which are `spans` where they are known, and the rows of its tables."""
     text = hit.text or ""
     above = hit.heading[-1] if hit.heading else ""
     if (mark := _delimiter(text, above)) is not None:
         return list(_records(text, mark, above, begins=hit.start == 0))
-    spans = sentence_spans(text)
+    spans = sentence_spans(text) if spans is None else spans
     if "|" not in text:
         return [(span, None) for span in spans]
     return list(_piped(text, spans, above))
