@@ -24,7 +24,8 @@ from pathlib import Path
 
 from nltk.stem import PorterStemmer
 
-from app.services.rerank import EMBEDDED_CHARACTERS, both, match_vectors, match_words
+from app.services.matching import WordMatcher, both, match_vectors
+from app.services.rerank import EMBEDDED_CHARACTERS
 from benchmarks.rerank_data import Task, load_set
 from indexing.embedding.calibration import contrast
 from indexing.embedding.loading import load_embedder
@@ -78,7 +79,7 @@ def _texts(task: Task) -> tuple[list[str], list[str]]:
 
 
 def _by_words(task: Task) -> tuple[list[float], list[float]]:
-    whole, soup = (match_words(Lexical(), task.query, texts) for texts in _texts(task))
+    whole, soup = (WordMatcher(Lexical()).match(task.query, texts) for texts in _texts(task))
     return whole, soup
 
 

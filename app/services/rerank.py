@@ -1,7 +1,6 @@
 """Use case: rank a caller's own texts."""
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -16,52 +15,15 @@ from app.errors import TooLarge, WinnowError
 from app.observability.timing import Stopwatch
 from app.ranking.models import Spread, candidate_of
 from app.services.admission import Gate
+from app.services.matching import WordMatcher, both, match_vectors
 from app.services.ranking import Rankers, RankingOutcome
 from app.text.fencing import clean
 from indexing.concurrency import together
 from indexing.embedding.batching import TextEmbedder
 from indexing.embedding.calibration import contrast
-from indexing.embedding.model import Embedder, Vectors
+from indexing.embedding.model import Embedder
 from indexing.retrieval.bm25 import Lexical
 from indexing.retrieval.codes import names_code
-from indexing.store.base import Vector
-
-BACKGROUND = 100
-"""Texts without any of the query's words that are added to the list, so that a short list does not decide rarity."""
-
-
-def match_words(lexical: Lexical, query: str, texts: Sequence[str]) -> list[float]:
-    """How well each text matches the query's words, in [0,1]. All 0 for a query without a word."""
-    query_vector = lexical.query(query)
-    if query_vector is None:
-        return [0.0] * len(texts)
-    asked = dict(zip(query_vector.indices, query_vector.values, strict=True))
-    terms = frozenset(asked)
-    weights = [lexical.matching(text, terms) for text in texts]
-    holding = Counter(term for by_term in weights for term in by_term)
-    total = len(texts) + BACKGROUND
-    # Robertson's idf, as the store computes it.
-    rarity = {
-        term: weight * math.log1p((total - holding[term] + 0.5) / (holding[term] + 0.5))
-        for term, weight in asked.items()
-    }
-    most = math.fsum(rarity.values())
-    return [
-        -math.expm1(-math.fsum(rarity[term] * weight for term, weight in by_term.items()) / most) for by_term in weights
-    ]
-
-
-def match_vectors(query: Vector, texts: Vectors, unrelated: float, unit: float) -> list[float]:
-    """Of unit vectors; `texts` has a row for each text. `unrelated` and `unit` are the embedder's `contrast`."""
-    # Summed row by row: a matrix product gives equal rows sums that differ by 1e-8 with their place, which breaks ties.
-    evidence = ((texts * query).sum(axis=1) - unrelated) / unit
-    return [float(value) for value in np.clip(evidence, 0.0, 1.0)]
-
-
-def both(words: Sequence[float], vectors: Sequence[float], share: float = 0.5) -> list[float]:
-    """The mean of the two; `share` is that of the vectors."""
-    return [by_word + share * (by_vector - by_word) for by_word, by_vector in zip(words, vectors, strict=True)]
-
 
 MAX_TEXTS = 10_000
 MAX_QUERY_LENGTH = 8_192
@@ -122,7 +84,7 @@ class TextRanker:
         settings: CompatSettings,
         gate: Gate,
     ) -> None:
-        self._rankers, self._lexical = rankers, lexical
+        self._rankers, self._words = rankers, WordMatcher(lexical)
         self._texts, self._embedder = texts, embedder
         self._settings, self._gate = settings, gate
         self._contrast: tuple[float, float] | None = None
@@ -148,7 +110,7 @@ class TextRanker:
         query, texts = clean(query)[:MAX_QUERY_LENGTH], [clean(text[:MAX_TEXT_LENGTH]) for text in texts]
         async with self._gate.visit(watch):
             with watch.stage("match"):
-                words = await asyncio.to_thread(match_words, self._lexical, query, texts)
+                words = await asyncio.to_thread(self._words.match, query, texts)
         matching = asyncio.ensure_future(self._match(query, texts, words, deadline))
         try:
             with watch.stage("rank"):

@@ -5,35 +5,96 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.rerank import both, match_vectors, match_words
+from app.services.matching import WordMatcher, both, match_vectors
 from indexing.retrieval.bm25 import Lexical
 
 pytestmark = pytest.mark.numeric
 
 LEXICAL = Lexical()
+MATCHER = WordMatcher(LEXICAL)
+ODD = (
+    *(
+        "end-to-end",
+        "mid-may 3, 2024,",
+        "May 3, 2024",
+        "3 may 2024",
+        "(May 2024)",
+        "de89",
+        "3704",
+        "0044",
+        "0532",
+        "013",
+    ),
+    *(
+        "U.S.",
+        "don't",
+        "well–known",
+        "naïve",
+        "Straße",
+        "C++",
+        "§ 812",
+        "1,234.50",
+        "http://a.b/c?d=e",
+        "x" * 50,
+        "10\u00a0000",
+    ),
+    *(
+        "日本",
+        "Ωmega",
+        "the",
+        "“quoted”",
+        "The",
+        "cat",
+        "cats",
+        "2",
+        "state-of-the-art",
+        "AB-1234/5",
+        "co2",
+        "é",
+        "v2.1",
+    ),
+)
 WORDS = st.lists(st.sampled_from(["dental", "cover", "office", "the", "日本", "", "7"]), max_size=8).map(" ".join)
 
 
 @given(WORDS, st.lists(WORDS, max_size=8))
 def test_matches_by_words_are_within_bounds(query: str, texts: list[str]) -> None:
     """One in [0,1] for each text, 0 where no word is shared, equal for equal texts."""
-    found = match_words(LEXICAL, query, texts)
+    found = MATCHER.match(query, texts)
     assert len(found) == len(texts)
     assert all(0 <= match < 1 for match in found)
     assert len({(text, match) for text, match in zip(texts, found, strict=True)}) == len(set(texts))
 
 
+@given(
+    st.lists(st.sampled_from(ODD), max_size=8).map(" ".join), st.lists(st.sampled_from(ODD), min_size=1, max_size=30)
+)
+def test_words_match_as_in_an_index(query: str, pieces: list[str]) -> None:
+    """What is remembered of the pieces of a text gives its terms the weights of an index, to the last bit."""
+    text = " ".join(pieces)
+    (found,) = MATCHER.match(query, [text])
+    (again,) = _Plain(LEXICAL).match(query, [text])
+    assert found == again
+
+
+class _Plain(WordMatcher):
+    """Weighs all texts as an index does."""
+
+    def _weights(self, text: str, terms: frozenset[int]) -> dict[int, float]:
+        return LEXICAL.matching(text, terms)
+
+
 def test_more_of_the_query_is_a_better_match() -> None:
     """Both words beat one, the rare word beats the frequent one, and none is 0."""
     texts = ["dental cover", "dental plan", "cover page", "cover letter", "cover story", "parking"]
-    whole, rare, frequent, *_, none = match_words(LEXICAL, "dental cover", texts)
+    whole, rare, frequent, *_, none = MATCHER.match("dental cover", texts)
     assert whole > rare > frequent > none == 0
 
 
 def test_a_match_hardly_depends_on_the_others() -> None:
     """A text alone has nearly the score that it has among fifty."""
-    (alone,) = match_words(LEXICAL, "dental cover", ["dental cover starts"])
-    among = match_words(LEXICAL, "dental cover", ["dental cover starts", *(f"office {n}" for n in range(50))])[0]
+    (alone,) = MATCHER.match("dental cover", ["dental cover starts"])
+    among = MATCHER.match("dental cover", ["dental cover starts", *(f"office {n}" for n in range(50))])[0]
     assert alone == pytest.approx(among, abs=0.02)
 
 
