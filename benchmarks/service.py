@@ -35,13 +35,20 @@ class DidNotStart(Exception):
 class Service:
     """`winnow serve` on a home directory. `log` is a file outside of it, to which each start appends.
 
-    `settings` are environment variables. A process group of its own keeps a Ctrl-C of the attacker from it.
+    `settings` are environment variables, `root` is the checkout whose code runs, and `module` one of its modules or a
+    file anywhere. A process group of its own keeps a Ctrl-C of the attacker from it.
     """
 
     def __init__(
-        self, home: Path, log: Path, *, module: str = QUICK, settings: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        log: Path,
+        *,
+        module: str = QUICK,
+        settings: Mapping[str, str] | None = None,
+        root: Path = ROOT,
     ) -> None:
-        self.home, self.log, self.module = home, log, module
+        self.home, self.log, self.module, self.root = home, log, module, root
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = log.stat().st_size if log.exists() else 0
@@ -117,7 +124,9 @@ class Service:
 
     def command(self, *arguments: str) -> list[str]:
         """A command of `winnow`, as this service was started."""
-        return [sys.executable, "-m", self.module, *arguments]
+        # -P: the folder of a file is no place to import from.
+        code = ["-P", self.module] if self.module.endswith(".py") else ["-m", self.module]
+        return [sys.executable, *code, *arguments]
 
     async def run(self, *arguments: str, within_s: float = 120) -> tuple[int, str]:
         """The exit status of a command of `winnow` on the same home, and what it said."""
@@ -157,7 +166,7 @@ class Service:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        path = os.pathsep.join(filter(None, [str(self.root), os.environ.get("PYTHONPATH", "")]))
         return {**kept, "WINNOW_HOME": str(self.home), "PYTHONPATH": path, **self._settings}
 
 
