@@ -95,7 +95,7 @@ balancer that takes the service out for one slow answer, and puts it back with t
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Before what failed at the start is tried again: first, and after many times."""
 
-DURABLE = ("accounts", "jobs", "manifest", "store")
+DURABLE = ("accounts", "jobs", "manifest", "reranker", "store")
 CLOSE_S, CLOSE_DURABLE_S = 0.5, 2.0
 """How long each service may take to close: a thread that computes cannot be stopped, and must not keep the durable ones
 from closing.

@@ -164,7 +164,7 @@ class CacheFile:
     def __init__(self, path: Path, entries: int) -> None:
         self._path, self._entries = path, entries
         self._db: sqlite3.Connection | None = None
-        self._broken = False
+        self._broken = self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score-cache")
 
     async def read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
@@ -176,9 +176,11 @@ class CacheFile:
         self._thread.submit(self._write, entries)
 
     async def close(self) -> None:
-        """Once everything is written."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown()
+        """Once everything is written. May be called again."""
+        if not self._closed:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._closed = True
+            self._thread.shutdown()
 
     def _read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
         if self._broken:

@@ -135,13 +135,13 @@ async def test_the_cache_can_outlive_the_service(tmp_path: Path) -> None:
     async with scorer() as server:
         costs = []
         for number in range(2):
-            services = services_for(
-                tmp_path, {"gemma": openai_style(server)}, ranking=RankingSettings(cache="sqlite", controls=False)
-            )
+            ranking = RankingSettings(cache="sqlite", controls=False, deadline_ms=60_000)
+            services = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=ranking)
             async with client_of(services) as client:
                 if not number:
                     await fill(await services.store.get())
                 costs.append((await search(client))["usage"]["requests"])
+                await services.reranker.close()  # written, however long that takes: the service's end waits for seconds
         assert costs == [1, 0]
 
 

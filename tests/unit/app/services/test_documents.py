@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from app.errors import InvalidRequest, Overloaded
-from app.services.admission import Gates
+from app.services.admission import Gate, Gates, Places
 from app.services.document_validation import SubmittedFile, failed
 from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Documents
 from indexing.documents import EVERYTHING, Audience, Document
@@ -98,6 +98,7 @@ async def test_only_small_uploads_pass_the_gate(bench: PipelineContext) -> None:
         return bench
 
     gates = Gates(1)
+    gates.texts = Gate("writes", Places(1, hold_s=3600))  # kept, however long the large one takes
     documents = Documents(get, gates)
     async with gates.texts.visit():
         small = asyncio.ensure_future(documents.index_at_once("c", [submitted("small")], SMALL_UPLOAD, overtake))
