@@ -19,7 +19,12 @@ WAIT = "wait"
 
 PATIENCE = 2.0
 """How many times what a visit takes in quiet a visitor may have to wait while more comes than can be served: about what
-a handful of clients makes each other wait. Waiting longer serves nobody then: the line never gets shorter."""
+a handful of clients makes each other wait."""
+
+LINE_S = 1.0
+"""Whatever comes, a visitor may have to wait for so many seconds: who is refused comes back after a second at the
+earliest, which is later. Waiting longer serves nobody while more comes than can be served: the line never gets
+shorter."""
 
 BURST_S = 2.0
 """While less comes than can be served a visitor may have to wait for so many seconds: a burst passes by."""
@@ -214,7 +219,7 @@ class Gate:
     def limit_s(self) -> float:
         """The longest wait into which a visitor is let."""
         quiet_s = (self._quiet_s or FIRST_GUESS_S) * (1 + self._again_s / self._visit_s)
-        return max(0.0 if self._places.overloaded else BURST_S, self._patience * quiet_s)
+        return max(LINE_S if self._places.overloaded else BURST_S, self._patience * quiet_s)
 
     def left_s(self, elapsed_s: float = 0.0, *, again: bool = False) -> float:
         """What a visit probably still takes, and a new one's coming again."""
