@@ -45,7 +45,7 @@ controls = false
 
 [backends.gemma]
 kind = "vllm"
-url = "{url}"
+url = "{url}, {other_url}"
 retries = 0
 price = {{input = 1000.0, output = 1000.0}}
 """
@@ -73,7 +73,10 @@ async def model() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def service(tmp_path: Path, model: OpenAIServer) -> AsyncIterator[Service]:
-    (tmp_path / "winnow.toml").write_text(CONFIGURATION.format(url=model.url, admin_key=ADMIN_KEY), encoding="utf-8")
+    # One server by two names, so that there are figures of several.
+    other = model.url.replace("127.0.0.1", "localhost")
+    written = CONFIGURATION.format(url=model.url, other_url=other, admin_key=ADMIN_KEY)
+    (tmp_path / "winnow.toml").write_text(written, encoding="utf-8")
     service = Service(tmp_path / "home", tmp_path / "service.log")
     try:
         await service.start()
@@ -204,6 +207,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "WinnowRefuses": ['winnow_gate_refused_total{gate="searches"} 0+3x60'],
         "WinnowDegrades": ['winnow_degraded_total{stage="rank"} 0+30x60'],
         "WinnowBackendDown": ['winnow_backend_up{backend="gemma"} 0x60'],
+        "WinnowReplicaDown": ['winnow_replica_up{backend="gemma",replica="2"} 0x60'],
         "WinnowBudgetNearlySpent": ["winnow_budget_spent_usd 9x60", "winnow_budget_limit_usd 10x60"],
         "WinnowLedgerFails": ["winnow_ledger_failing 1x60"],
         "WinnowDiskNearlyFull": ["winnow_disk_free_bytes 600x60", "winnow_disk_reserve_bytes 500x60"],
@@ -218,6 +222,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         'winnow_requests_total{status="503"} 0x60',
         'winnow_gate_refused_total{gate="searches"} 7x60',
         'winnow_backend_up{backend="gemma"} 1x60',
+        'winnow_replica_up{backend="gemma",replica="2"} 1x60',
         "winnow_budget_spent_usd 1x60",
         "winnow_budget_limit_usd 10x60",
         "winnow_ledger_failing 0x60",
