@@ -31,6 +31,7 @@ RETRY_S = 2.0
 """When whoever was refused may ask again."""
 
 _SCHEMA = "winnow"
+_SETTING = "WINNOW_DATABASE_URL"
 _SETTINGS = (
     f"SET search_path TO {_SCHEMA}, pg_catalog; "
     # A UNION ALL gives the rows of its parts in their order only where one process reads them.
@@ -319,10 +320,13 @@ class Database:
             code = _code(exc)
             where = f"database {self.address.shown}"
             if not code:
-                why = _cause(exc)
-                raise DatabaseAway(f"{where} cannot be reached: {why}; is it running, and is the URL right?") from exc
+                if isinstance(exc, ssl.SSLCertVerificationError):
+                    why = f"is not believed to be itself: {exc.verify_message.rstrip('.')}; sslrootcert in {_SETTING}"
+                    raise StoreUnavailable(f"{where} {why} names the file of its authority") from exc
+                why = f"{_cause(exc)}; is it running, and is {_SETTING} right?"
+                raise DatabaseAway(f"{where} cannot be reached: {why}") from exc
             if code in _REFUSED:
-                raise StoreUnavailable(f"{where} refused the connection: {_REFUSED[code]}") from exc
+                raise StoreUnavailable(f"{where} refused the connection: {_REFUSED[code]} ({_SETTING})") from exc
             if code == _FULL:
                 raise DiskFull(f"{where} cannot be written: its disk is full; free some space") from exc
             if code.startswith(_GONE) or code in _TRANSIENT:
@@ -358,7 +362,11 @@ def _ssl_context(address: Address) -> ssl.SSLContext | bool | None:
         return False
     if address.ssl_mode == "prefer":
         return None
-    context = ssl.create_default_context(cafile=address.ssl_root)
+    try:
+        context = ssl.create_default_context(cafile=address.ssl_root)
+    except OSError as exc:
+        why = exc.strerror if isinstance(exc, FileNotFoundError | PermissionError) else "it holds no certificate"
+        raise StoreUnavailable(f"sslrootcert {address.ssl_root} in {_SETTING} cannot be read: {why}") from exc
     if address.ssl_mode == "require":
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -376,6 +384,8 @@ def _message(exc: BaseException) -> str:
 
 
 def _cause(exc: BaseException) -> str:
+    if str(exc) == "Server refuses SSL":
+        return "it does not encrypt, and sslmode asks for that"
     cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
     if isinstance(cause, TimeoutError):
         return "it does not answer"

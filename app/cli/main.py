@@ -30,6 +30,7 @@ from app.cli.jobs import jobs
 from app.cli.judging import classify, moderate, translate
 from app.cli.keys import keys
 from app.cli.mcp import mcp
+from app.cli.migrate import migrate
 from app.cli.render import (
     IndexingView,
     LoadingView,
@@ -342,6 +343,7 @@ cli.add_command(documents)
 cli.add_command(jobs)
 cli.add_command(keys)
 cli.add_command(mcp)
+cli.add_command(migrate)
 cli.add_command(usage)
 cli.add_command(cost)
 cli.add_command(calibrate)

@@ -54,7 +54,12 @@ def store_fit(database: Database, fit: StoredFit) -> None:
     """Store it in place of an earlier fit of the same model and prompts. Blocks. Raises StoreUnavailable."""
     database.prepare("ranking", MIGRATIONS)
     with database.connected() as db:
-        db.execute(_PUT_FIT, (fit.model, fit.prompt_version, msgspec.json.encode(fit)))
+        put_fit(db, fit)
+
+
+def put_fit(db: Connection, fit: StoredFit) -> None:
+    """As `store_fit`, in tables that are there."""
+    db.execute(_PUT_FIT, (fit.model, fit.prompt_version, msgspec.json.encode(fit)))
 
 
 def read_trust(database: Database) -> dict[Owner, Record]:
@@ -248,16 +253,16 @@ def _trust(db: Connection) -> dict[Owner, Record]:
 
 def _add_trust(owner: Owner, record: Record, db: PostgresConnection) -> None:
     """What others have written of the same model meanwhile stays; what they wrote of an earlier one does not."""
-    backend, model, version, way = owner
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(hashtextextended('winnow trust', 0))")
         others = _trust(db).get(owner, Record())
-        known = StoredRecord(
-            backend=backend,
-            model=model,
-            prompt_version=version,
-            way=way,
-            trust=round(record.trust, 3),
-            record=Record(readings={**others.readings, **record.readings}),
-        )
-        db.execute(_PUT_TRUST, (backend, way, msgspec.json.encode(known)))
+        put_trust(db, owner, Record(readings={**others.readings, **record.readings}))
+
+
+def put_trust(db: Connection, owner: Owner, record: Record) -> None:
+    """In the place of what is known of the backend, asked in this way."""
+    backend, model, version, way = owner
+    known = StoredRecord(
+        backend=backend, model=model, prompt_version=version, way=way, trust=round(record.trust, 3), record=record
+    )
+    db.execute(_PUT_TRUST, (backend, way, msgspec.json.encode(known)))

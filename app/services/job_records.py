@@ -115,12 +115,12 @@ CREATE TABLE uploads (
 )
 """The same tables in PostgreSQL, and the uploads that are files elsewhere. Append only."""
 
-_COLUMNS = JobRecord.__struct_fields__[1:]
+COLUMNS = JobRecord.__struct_fields__[1:]
 """All but the number."""
-_SELECT = f"SELECT number, {', '.join(_COLUMNS)} FROM jobs"  # noqa: S608
+_SELECT = f"SELECT number, {', '.join(COLUMNS)} FROM jobs"  # noqa: S608
 _SAVE = (
-    f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO UPDATE "  # noqa: S608
-    f"SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS)}"
+    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT (id) DO UPDATE "  # noqa: S608
+    f"SET {', '.join(f'{column}=excluded.{column}' for column in COLUMNS)}"
 )
 _DELETE = ("DELETE FROM errors WHERE job=?", "DELETE FROM jobs WHERE id=?")
 _NEWEST = "SELECT max(number) FROM jobs WHERE collection=? AND state IN (?,?)"
@@ -239,7 +239,7 @@ def _row(record: JobRecord) -> tuple[object, ...]:
         "intended": ",".join(record.intended),
         "allowed": msgspec.json.encode(record.allowed).decode(),
     }
-    return tuple(values[column] for column in _COLUMNS)
+    return tuple(values[column] for column in COLUMNS)
 
 
 def _record(row: Sequence[Any]) -> JobRecord:

@@ -70,7 +70,6 @@ UPDATE OR REPLACE pending SET id=replace(id, char(31), char(65533)) WHERE instr(
 """,
 )
 """How a file of version n (0: a new one, or one without a version) becomes one of version n + 1. Append only."""
-_TABLES = ("sources", "documents", "pending", "refused")
 SHARED_MIGRATIONS = (
     """
 CREATE TABLE sources (
@@ -99,6 +98,9 @@ _SOURCE = ("lineage", "path", "name", "hash", "bytes", "indexed_at")
 _REFUSED = ("lineage", "path", "hash", "reading", "reason", "detail")
 _DOCUMENT = ("lineage", "id", "path", "source", "title", "version", "passages", "indexed_at", "body", "allowed")
 _PENDING = ("lineage", "id", "op", "path", "source", "title", "version", "body", "allowed")
+TABLES = {"sources": _SOURCE, "documents": _DOCUMENT, "pending": _PENDING, "refused": _REFUSED}
+"""With their columns."""
+
 _KEY = ("lineage", "id")
 _PUT_SOURCE = upsert("sources", _SOURCE, ("lineage", "path"))
 _PUT_PENDING = upsert("pending", _PENDING, _KEY)
@@ -506,12 +508,12 @@ class Manifest:
 
     async def lineages(self) -> set[str]:
         """Of which there is anything."""
-        sql = " UNION ".join(f"SELECT lineage FROM {table}" for table in _TABLES)  # noqa: S608
+        sql = " UNION ".join(f"SELECT lineage FROM {table}" for table in TABLES)  # noqa: S608
         return await self._file.query(lambda rows: {row[0] for row in rows}, sql)
 
     async def forget_lineage(self, lineage: str) -> None:
         """Drop the rows of one lineage."""
-        await self._file.write(*((f"DELETE FROM {table} WHERE lineage=?", [(lineage,)]) for table in _TABLES))  # noqa: S608
+        await self._file.write(*((f"DELETE FROM {table} WHERE lineage=?", [(lineage,)]) for table in TABLES))  # noqa: S608
 
 
 def _source_records(rows: list[tuple[Any, ...]]) -> dict[str, SourceRecord]:

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.replicas import kill_replicas, qdrant, spend_a_budget
 from benchmarks.service import Service, documents, found, rare_word
+from indexing.postgres import Database
+from indexing.writer import WriterLock
 from tests.fakes.balancer import Balancer, balancing
 from tests.fakes.postgres import Postgres
 
@@ -89,10 +91,25 @@ async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> 
                 assert (letters["documents"], letters["passages"]) == (many, many)
                 for word in list(words.values())[:: many // 20]:
                     assert len(await found(client, "letters", word)) == 1
+            await ends_when_it_is_replaced(second, postgres, settings["WINNOW_DATABASE_URL"])
             assert second.unexpected == ""
         finally:
             first.kill()
             second.kill()
+
+
+async def ends_when_it_is_replaced(writer: Service, postgres: Postgres, url: str) -> None:
+    """One that lost its connection, and with it the lock, to another replica."""
+    end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    postgres.sql(url.rpartition("/")[2].partition("?")[0], end)
+    database = Database(url)
+    lock = WriterLock(database)
+    async with asyncio.timeout(60):
+        while writer.exit_status is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert (writer.exit_status, "winnow: another replica" in writer.said) == (3, True)
+    lock.release()
+    database.close()
 
 
 async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:

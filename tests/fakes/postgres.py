@@ -8,7 +8,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 PROGRAMS = "/usr/lib/postgresql"
 
@@ -67,6 +74,26 @@ class Postgres:
     def url(self, name: str) -> str:
         return f"postgresql://winnow:not-asked@127.0.0.1:{self.port}/{name}?sslmode=disable"
 
+    def secured(self, user: str, password: str, authority: Path) -> str:
+        """The URL of a new database, without an sslmode, whose owner has to send a password (scram), encrypted.
+
+        The certificate of the authority that signed the server's, for 127.0.0.1, is written to a file.
+        """
+        data, name = self._directory / "data", self.database().rpartition("/")[2].partition("?")[0]
+        self.sql("postgres", f"CREATE ROLE {user} LOGIN PASSWORD '{password}'; ")
+        self.sql("postgres", f"ALTER DATABASE {name} OWNER TO {user}")
+        sign("127.0.0.1", authority, data / "server.crt", data / "server.key")
+        for file in (data / "server.crt", data / "server.key"):
+            file.chmod(0o600)
+            if self._as:
+                shutil.chown(file, "postgres")
+        rules = data / "pg_hba.conf"
+        mine = f"hostssl all {user} 127.0.0.1/32 scram-sha-256\nhostnossl all {user} 127.0.0.1/32 reject\n"
+        rules.write_text(mine + rules.read_text())
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on")
+        self._run("pg_ctl", "-D", str(data), "reload")
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{name}"
+
     def sql(self, database: str, statement: str) -> str:
         """What psql prints: a line for each row, with columns between bars."""
         address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "winnow", "-d", database]
@@ -86,6 +113,24 @@ class Postgres:
         if status:
             raise RuntimeError(f"{program} ended with {status}: {said[-2000:]}")
         return said
+
+
+def sign(address: str, authority: Path, certificate: Path, key: Path) -> None:
+    """Write a new authority's certificate, and one of a server at an IP address that it has signed, with its key."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Authority", address)]
+    for place, file in enumerate((authority, certificate)):
+        now = datetime.now(UTC)
+        made = (
+            x509.CertificateBuilder(names[0], names[place], keys[place].public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=place == 0, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        )
+        file.write_bytes(made.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, *formats))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """PostgreSQL as the queries see it: transactions, versions of tables, outages, and what its errors say."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -120,7 +121,8 @@ def test_an_outage_is_a_pause(postgres: Postgres, database: Database) -> None:
 def test_a_connection_that_the_server_closed_is_not_used_again(postgres: Postgres, database: Database) -> None:
     """An idle one is noticed before anything is sent on it, so that nothing fails."""
     assert count(database) == 0
-    postgres.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'winnow'")
+    ours = "pg_stat_activity WHERE application_name = 'winnow'"
+    postgres.sql("postgres", f"SELECT pg_terminate_backend(pid, 5000) FROM {ours}")  # noqa: S608
     assert count(database) == 0
 
 
@@ -129,3 +131,32 @@ def test_what_the_server_refuses_is_said_with_its_fix(postgres: Postgres) -> Non
     """A database that is not there, by its name."""
     with pytest.raises(StoreUnavailable, match=r"127.0.0.1:\d+/nowhere refused the connection: .* create it"):
         Database(postgres.url("nowhere")).prepare("notes", [FIRST])
+
+
+@pytest.mark.postgres
+def test_a_server_proves_who_it_is(tmp_path: Path, postgres: Postgres) -> None:
+    """With the certificate of its authority; a password is sent encrypted, and is in no error."""
+    authority = tmp_path / "authority.pem"
+    url = postgres.secured("secured", "pass-word", authority)
+    for mode in ("prefer", "require", f"verify-full&sslrootcert={authority}"):
+        assert encrypted(f"{url}?sslmode={mode}")
+    wrong = url.replace("pass-word", "wrong-word")
+    for address, why in {
+        f"{url}?sslmode=disable": "does not let this user in",
+        f"{url}?sslmode=verify-full": "is not believed to be itself: .*; sslrootcert in WINNOW_DATABASE_URL",
+        f"{url}?sslmode=verify-full&sslrootcert={authority}".replace("127.0.0.1", "localhost"): "mismatch",
+        f"{url}?sslmode=verify-full&sslrootcert={authority}2": "pem2 in WINNOW_DATABASE_URL cannot be read: No such",
+        f"{wrong}?sslmode=require": r"does not accept the password \(WINNOW_DATABASE_URL\)",
+    }.items():
+        with pytest.raises(StoreUnavailable, match=why) as refused:
+            encrypted(address)
+        assert "-word" not in str(refused.value)
+
+
+def encrypted(url: str) -> bool:
+    database = Database(url)
+    try:
+        with database.connected() as db:
+            return bool(db.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()[0])
+    finally:
+        database.close()

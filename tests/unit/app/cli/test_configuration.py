@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "keys revoke": ("k", "--yes"),
     "keys rotate": ("k",),
     "mcp": (),
+    "migrate": (),
     "moderate": ("text",),
     "search": ("q",),
     "serve": (),
