@@ -13,6 +13,7 @@ from app.ranking.cache import ModelReply, decoded
 from app.ranking.calibration import Fits, StoredFit, owner_of
 from app.ranking.models import Calibration
 from app.ranking.trust import Owner, Record, StoredRecord, Topic, TopicReading, TrustBook
+from indexing.concurrency import Resource
 from indexing.postgres import Database, PostgresConnection
 from indexing.tables import Connection, upsert
 
@@ -114,7 +115,7 @@ class SharedTrust(TrustBook):
 
     async def _write(self, owner: Owner, record: Record) -> None:
         try:
-            await asyncio.to_thread(self._database.prepare, "ranking", MIGRATIONS)
+            await _prepare(self._database)
             await self._database.run(partial(_add_trust, owner, record))
         except WinnowError as exc:
             log.warning("what a model made of the controls cannot be kept", detail=str(exc))
@@ -128,7 +129,8 @@ class SharedRanking:
         self.fits = SharedFits()
         self.trust = SharedTrust(database) if controls else None
         self._refreshing: asyncio.Task[None] | None = None
-        self._prepared, self._failure = False, ""
+        self._tables = Resource(partial(_prepare, database))
+        self._failure = ""
 
     async def open(self) -> None:
         """Read what is known, and again every few seconds from then on. A database that is away is waited for."""
@@ -147,7 +149,8 @@ class SharedRanking:
     async def refresh(self) -> None:
         """Read what replicas have found out; while that fails, what is known counts."""
         try:
-            fits, trust = await self._database.run(self._read)
+            await self._tables.get()
+            fits, trust = await self._database.run(lambda db: (_fits(db), _trust(db)))
         except WinnowError as exc:
             if str(exc) != self._failure:
                 log.warning("calibrations and trust cannot be read: those known so far count", detail=str(exc))
@@ -163,12 +166,6 @@ class SharedRanking:
             await asyncio.sleep(REFRESH_S)
             await self.refresh()
 
-    def _read(self, db: PostgresConnection) -> tuple[tuple[StoredFit, ...], Mapping[Owner, Record]]:
-        if not self._prepared:
-            self._database.prepare("ranking", MIGRATIONS)
-            self._prepared = True
-        return _fits(db), _trust(db)
-
 
 class CacheTable:
     """`app.ranking.cache.Kept` in the database: the latest `entries` replies of all replicas, for 30 days.
@@ -178,7 +175,7 @@ class CacheTable:
 
     def __init__(self, database: Database, entries: int, pruned_after: int = PRUNED_AFTER) -> None:
         self._database, self._entries, self._pruned_after = database, entries, pruned_after
-        self._prepared = False
+        self._tables = Resource(partial(_prepare, database))
         self._resting_until = 0.0
         self._written = 0
         self._writes: set[asyncio.Task[None]] = set()
@@ -189,7 +186,8 @@ class CacheTable:
             return {}
         try:
             async with asyncio.timeout(READ_S):
-                rows = await self._database.run(partial(self._read, list(keys)))
+                await self._tables.get()
+                rows = await self._database.run(lambda db: db.execute(_READ, (list(keys),)).fetchall())
             return {key: decoded(bytes(reply)) for key, reply in rows}
         except (WinnowError, TimeoutError, msgspec.MsgspecError) as exc:
             self._rest(exc)
@@ -214,24 +212,15 @@ class CacheTable:
         if prune:
             self._written = 0
         with suppress(WinnowError):  # reading says so
+            await self._tables.get()
             await self._database.run(partial(self._save, keys, replies, prune))
 
-    def _read(self, keys: list[str], db: PostgresConnection) -> list[tuple[str, bytes]]:
-        self._prepare()
-        return db.execute(_READ, (keys,)).fetchall()
-
     def _save(self, keys: list[str], replies: list[bytes], prune: bool, db: PostgresConnection) -> None:
-        self._prepare()
         with db.transaction(durable=False):
             db.execute(_WRITE, (keys, replies))
             if prune:
                 db.execute(_EXPIRED)
                 db.execute(_SURPLUS, (self._entries,))
-
-    def _prepare(self) -> None:
-        if not self._prepared:
-            self._database.prepare("ranking", MIGRATIONS)
-            self._prepared = True
 
     def _rests(self) -> bool:
         return asyncio.get_running_loop().time() < self._resting_until
@@ -239,6 +228,11 @@ class CacheTable:
     def _rest(self, exc: Exception) -> None:
         self._resting_until = asyncio.get_running_loop().time() + REST_S
         log.warning("rankings go without the shared score cache", seconds=REST_S, detail=str(exc) or "it is slow")
+
+
+async def _prepare(database: Database) -> None:
+    """Before a connection is taken: whoever held one and waited for another could wait for ever."""
+    await asyncio.to_thread(database.prepare, "ranking", MIGRATIONS)
 
 
 def _fits(db: Connection) -> tuple[StoredFit, ...]:

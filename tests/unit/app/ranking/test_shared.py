@@ -77,6 +77,16 @@ async def test_replies_are_shared_and_bounded(databases: Pair) -> None:
         assert db.execute("SELECT key FROM scores ORDER BY key").fetchall() == [("d",), ("e",), ("f",)]
 
 
+async def test_many_rankings_at_once_find_the_tables_missing(databases: Pair) -> None:
+    """More of them than there are connections: each is written, and none waits for another."""
+    cache = CacheTable(databases[0], 100)
+    for n in range(20):
+        cache.write({f"{n}": 0.5})
+    await cache.close()
+    with databases[1].connected() as db:
+        assert db.execute("SELECT count(*) FROM scores").fetchone()[0] == 20
+
+
 async def test_rankings_go_without_a_cache_that_is_away(postgres: Postgres, databases: Pair) -> None:
     """Nothing is raised, and it is not asked again for a while; nor does a slow one hold up a ranking."""
     cache, slow = (CacheTable(database, 10) for database in databases)
