@@ -20,7 +20,7 @@ from tests.fakes.gemini_server import GeminiServer, Said
 from tests.fakes.models import gemini
 from tests.fakes.running import RunningServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 
