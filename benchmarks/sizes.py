@@ -1,11 +1,15 @@
 """What a search costs by the size of the collection: `python -m benchmarks.sizes --data DIR [--points 2068 20000 ...]`.
 
-DIR: corpus.jsonl and queries.jsonl, as squad2_dev. Real passages and questions with their real vectors (the configured
-model); beyond the corpus its passages again and again, each with a vector and terms of its own near those of the
-original. For each number of points: written without a graph; a service over it, whose embedder looks vectors up and so
-costs nothing; its searches while it is quiet; then a first document is handed over, which has the graph built: its
-searches and one document a second until that is done; searches with the graph, by one client and by many; last the
-engine alone, its one call for both sides without any payload. Milliseconds, requests a second, and megabytes.
+DIR: corpus.jsonl and queries.jsonl, as squad2_dev. For each number of points (`benchmarks.sizes_filled`): written
+without a graph; a service over it, whose embedder looks vectors up and so costs nothing, and which builds the graph:
+its searches and one document a second until that is done; searches with the graph, by one client and by many, with the
+processor time of the service for each; the engine alone, its one call for both sides without any payload; last
+recall@10 of the vectors' side, as the service asks for it, against an exact search. Milliseconds, requests a second,
+megabytes.
+
+With `--kept DIR` each size has a folder under it that stays: the next run only searches, and repeats what filling and
+building had taken. `--quantization`, `--vectors-on-disk` and the other settings of the layout count for a new folder,
+and in one that is filled for the next graph.
 """
 
 import argparse
@@ -26,139 +30,43 @@ from typing import Any
 import msgspec
 import numpy as np
 import qdrant_edge as edge
-from numpy.typing import NDArray
 
 from app.config.settings import IndexSection, ServiceSettings, Settings
 from app.main import serve
 from app.wiring import Services
-from benchmarks.indexed import services_at
 from benchmarks.search_overhead import address
-from indexing.documents import Passage, passage_id
-from indexing.embedding.model import Lane, Vectors
+from benchmarks.sizes_filled import TOP, Filling, LookUp, Texts, embedded, filled
+from indexing.documents import EVERYTHING
 from indexing.retrieval.bm25 import Lexical
-from indexing.store.base import CollectionSpec, Point, SparseVector, VectorStore
+from indexing.settings import StoreSettings
+from indexing.store.base import Retrieval, VectorStore
 from indexing.store.embedded import OPTIMIZE_FROM, EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.source import GivenEmbedder
 
 POINTS = (2068, 20_000, 122_000, 500_000)
-BATCH, SIDE, CLIENTS = 500, 50, 16
-NOISE = 0.5
-"""Length of the noise beside a unit vector: the copies of a passage have cosines of about .8 to one another."""
-KEPT, QUIET, MANY = 0.8, 400, 1600
-NEVER = 10**9
+SIDE, CLIENTS, QUIET, MANY = 50, 16, 400, 1600
 
 
-class Texts(msgspec.Struct, frozen=True):
-    """Passages and questions with their vectors, as lists of float32."""
+class Building(msgspec.Struct, frozen=True):
+    """What building the graph took: of the child its processor time, resident megabytes at most, and without files."""
 
-    passages: list[tuple[str, str]]
-    questions: list[str]
-    dense: NDArray[np.float32]
-    asked: NDArray[np.float32]
-
-
-class LookUp:
-    """An embedder of questions that end in their number, and of documents of no matter what."""
-
-    model_id, max_tokens, fingerprint = "look-up", 256, "look-up"
-
-    def __init__(self, asked: NDArray[np.float32]) -> None:
-        self._asked = asked
-
-    def embed_documents(self, texts: Sequence[str], lane: Lane = "texts") -> Vectors:
-        return self._asked[[len(text) % len(self._asked) for text in texts]]
-
-    def embed_queries(self, texts: Sequence[str], lane: Lane = "queries") -> Vectors:
-        numbers = [int(text.rpartition("#")[2]) for text in texts]
-        noise = np.random.default_rng(numbers[0]).standard_normal((len(texts), self._asked.shape[1]))
-        return _near(self._asked[[number % len(self._asked) for number in numbers]], noise, 0.1)
-
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        return [(0, len(text))]
+    seconds: float
+    cpu_s: float
+    megabytes: float
+    own_megabytes: float
 
 
-def _near(rows: NDArray[np.float32], noise: NDArray[np.float64], length: float) -> NDArray[np.float32]:
-    rows = rows + (length / rows.shape[1] ** 0.5 * noise).astype(np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-async def embedded(data: Path, questions: int, kept: Path | None) -> Texts:
-    """The data set's texts and the first questions, embedded by the configured model, or as `kept` has them."""
-    rows = [json.loads(line) for line in (data / "corpus.jsonl").read_text("utf-8").splitlines()]
-    asked = [json.loads(line)["text"] for line in (data / "queries.jsonl").read_text("utf-8").splitlines()][:questions]
-    if kept is None or not await asyncio.to_thread(kept.exists):
-        async with services_at(None) as services:
-            model = await services.embedder.get()
-            dense = await asyncio.to_thread(model.embed_documents, [row["text"] for row in rows])
-            vectors = await asyncio.to_thread(model.embed_queries, asked)
-        if kept is not None:
-            np.savez(kept, dense=dense, asked=vectors)
-    else:
-        dense, vectors = (np.load(kept)[name] for name in ("dense", "asked"))
-    return Texts([(row.get("title", ""), row["text"]) for row in rows], asked, dense, vectors)
-
-
-def batches(texts: Texts, points: int) -> Iterator[list[Point]]:
-    """The first ones are the corpus itself."""
-    lexical, random = Lexical(), np.random.default_rng(5)
-    terms = [lexical.document(text) for _, text in texts.passages]
-    for start in range(0, points, BATCH):
-        numbers = range(start, min(start + BATCH, points))
-        rows = texts.dense[[number % len(terms) for number in numbers]]
-        copies = np.asarray([number >= len(terms) for number in numbers])
-        noise = random.standard_normal(rows.shape) * copies[:, None]
-        yield [
-            Point(passage=_passage(texts, number), dense=row, sparse=_some(terms[number % len(terms)], copy, random))
-            for number, row, copy in zip(numbers, _near(rows, noise, NOISE), copies, strict=True)
-        ]
-
-
-def _some(terms: SparseVector | None, copy: bool, random: np.random.Generator) -> SparseVector | None:
-    if terms is None or not copy:
-        return terms
-    kept = np.flatnonzero(random.random(len(terms.indices)) < KEPT)
-    values = np.asarray(terms.values)[kept] * random.uniform(0.8, 1.2, len(kept))
-    return SparseVector(np.asarray(terms.indices)[kept].tolist(), values.tolist()) if len(kept) else terms
-
-
-def _passage(texts: Texts, number: int) -> Passage:
-    title, text = texts.passages[number % len(texts.passages)]
-    text = text if number < len(texts.passages) else f"{text} ({number})"
-    document = f"d{number // 5}"
-    return Passage(
-        id=passage_id(document, "1", number % 5),
-        document_id=document,
-        version="1",
-        ordinal=number % 5,
-        start=0,
-        end=len(text),
-        text=text,
-        source=f"articles/{document}.txt",
-        title=title,
-        page=number % 5 // 2,
-        metadata={"year": 2000 + number % 20, "lang": "en"},
-    )
-
-
-async def fill(home: Path, texts: Texts, points: int) -> float:
-    """Seconds that the writing alone took; no graph."""
-    store = EmbeddedStore(home / "index", optimize_from=NEVER)
-    await store.create("default", CollectionSpec(dimension=texts.dense.shape[1], embedder=LookUp.fingerprint))
-    seconds = 0.0
-    for batch in batches(texts, points):
-        begun = time.perf_counter()
-        await store.upsert("default", batch)
-        seconds += time.perf_counter() - begun
-    await store.close()
-    return seconds
+def settings_at(home: Path) -> StoreSettings:
+    """Those of the layout, as the last run was told."""
+    return msgspec.json.decode((home / "settings.json").read_bytes(), type=StoreSettings)
 
 
 def run_server(home: Path) -> None:
     """The real server over the filled store."""
 
     async def open_store() -> VectorStore:
-        return EmbeddedStore(home / "index")
+        return EmbeddedStore(home / "index", settings=settings_at(home))
 
     settings = Settings(service=ServiceSettings(port=0, log_format="json"), index=IndexSection(home=home))
     embedder = GivenEmbedder(LookUp(np.load(home / "asked.npy")), LookUp.fingerprint)
@@ -171,6 +79,8 @@ class Service:
     def __init__(self, home: Path, texts: Texts) -> None:
         self._home, self._questions = home, texts.questions
         self._number = 0
+        self.cpu_ms = 0.0
+        """Processor time of the service for each of the last searches."""
         np.save(home / "asked.npy", texts.asked)
         command = [sys.executable, "-m", "benchmarks.sizes", "--serve", str(home)]
         with (home / "log.jsonl").open("w") as log:
@@ -179,6 +89,13 @@ class Service:
 
     def searches(self, count: int, clients: int = 1) -> list[float]:
         """Milliseconds of each, and last the requests a second; every question is new."""
+        before = cpu_s(self.process.pid)
+        try:
+            return self._searches(count, clients)
+        finally:
+            self.cpu_ms = 1000 * (cpu_s(self.process.pid) - before) / count
+
+    def _searches(self, count: int, clients: int) -> list[float]:
         numbers = iter(range(self._number, self._number + count))
         self._number += count
         times: list[float] = []
@@ -213,10 +130,6 @@ class Service:
         stop.set()
         thread.join()
         return searches, documents
-
-    def megabytes(self) -> float:
-        """Resident, files of the engine included."""
-        return _resident(self.process.pid)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -294,9 +207,14 @@ class Builder(threading.Thread):
                     if b"edge_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         self.megabytes = max(self.megabytes, _resident(pid))
                         self.own_megabytes = max(self.own_megabytes, _resident(pid, "RssAnon"))
-                        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                        self.cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                        self.cpu_s = cpu_s(pid)
             time.sleep(0.2)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _children(pid: int) -> list[int]:
@@ -311,42 +229,71 @@ def _resident(pid: int, name: str = "VmRSS") -> float:
     return sum(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{name}:"))
 
 
-def report(name: str, times: Sequence[float]) -> None:
+def report(name: str, times: Sequence[float], cpu_ms: float | None = None) -> None:
     """p50, p99 and the longest; with the last figure as requests a second."""
     *each, rate = times
     p50, p99 = np.percentile(each, [50, 99])
-    print(f"  {name:38} p50 {p50:8.1f}  p99 {p99:8.1f}  longest {max(each):8.1f}  {rate:7.1f}/s", flush=True)
+    cpu = "" if cpu_ms is None else f"  CPU {cpu_ms:5.2f} each"
+    print(f"  {name:38} p50 {p50:8.1f}  p99 {p99:8.1f}  longest {max(each):8.1f}  {rate:7.1f}/s{cpu}", flush=True)
 
 
-def measure(home: Path, texts: Texts, points: int) -> None:
+def measure(home: Path, texts: Texts, points: int, settings: StoreSettings) -> None:
     """One size, in a home of its own."""
-    print(f"{points:,} passages; load {os.getloadavg()[0]:.1f}", flush=True)
-    print(f"  written in {asyncio.run(fill(home, texts, points)):.0f} s", flush=True)
-    pointer = home / "index" / "collections" / "default" / "current.json"
-    before = pointer.read_bytes()
+    print(f"{points:,} passages; load {os.getloadavg()[0]:.1f}; {msgspec.json.encode(settings).decode()}", flush=True)
+    (home / "settings.json").write_bytes(msgspec.json.encode(settings))
+    filling = asyncio.run(filled(home, texts, points, settings))
+    print(f"  written in {filling.seconds:.0f} s, {filling.cpu_s:.0f} s of CPU", flush=True)
+    with suppress(FileNotFoundError):
+        (home / "log.jsonl").unlink()
     service = Service(home, texts)
-    service.searches(50)
     if points >= OPTIMIZE_FROM:
-        report("service, no graph, 1 client", service.searches(QUIET))
-        builder, begun = Builder(service.process.pid), time.perf_counter()
-        builder.start()
-        searches, documents = service.search_until(lambda: pointer.read_bytes() != before)
-        took = time.perf_counter() - begun
-        report("service, during the build, 1 client", [*searches, len(searches) / took])
-        report("a document, during the build", [*documents, len(documents) / took])
+        building = _built(home, service)
         print(
-            f"  build {took:.0f} s, of the child {builder.cpu_s:.0f} s of CPU, {builder.megabytes:.0f} MB resident,"
-            f" {builder.own_megabytes:.0f} MB without files"
+            f"  build {building.seconds:.0f} s, of the child {building.cpu_s:.0f} s of CPU, {building.megabytes:.0f} MB"
+            f" resident, {building.own_megabytes:.0f} MB without files"
         )
-    report("service, 1 client", service.searches(QUIET))
-    report(f"service, {CLIENTS} clients", service.searches(MANY, CLIENTS))
-    print(f"  service: {service.megabytes():.0f} MB resident, {_resident(service.process.pid, 'RssAnon'):.0f} own")
+    service.searches(50)
+    report("service, 1 client", service.searches(QUIET), service.cpu_ms)
+    report(f"service, {CLIENTS} clients", service.searches(MANY, CLIENTS), service.cpu_ms)
+    resident, own = (_resident(service.process.pid, name) for name in ("VmRSS", "RssAnon"))
+    disk = sum(path.stat().st_blocks * 512 for path in (home / "index").rglob("*") if path.is_file()) / 1e6
+    print(f"  service: {resident:.0f} MB resident, {own:.0f} without files; {disk:.0f} MB on disk")
     service.stop()
     engine = Engine(home, texts)
     engine.searches(50)
     report("engine, 1 thread", engine.searches(QUIET))
     report(f"engine, {CLIENTS} threads", engine.searches(MANY, CLIENTS))
     engine.shard.close()
+    print(f"  recall@{TOP} of vectors: {asyncio.run(recall(home, texts, filling, settings)):.4f}", flush=True)
+
+
+def _built(home: Path, service: Service) -> Building:
+    """As an earlier run has built it, or built now beside searches and documents."""
+    record = home / "built.json"
+    if record.exists():
+        return msgspec.json.decode(record.read_bytes(), type=Building)
+    pointer = home / "index" / "collections" / "default" / "current.json"
+    before, begun = pointer.read_bytes(), time.perf_counter()
+    builder = Builder(service.process.pid)
+    builder.start()
+    searches, documents = service.search_until(lambda: pointer.read_bytes() != before)
+    took = time.perf_counter() - begun
+    report("service, during the build, 1 client", [*searches, len(searches) / took])
+    report("a document, during the build", [*documents, len(documents) / took])
+    building = Building(took, builder.cpu_s, builder.megabytes, builder.own_megabytes)
+    record.write_bytes(msgspec.json.encode(building))
+    return building
+
+
+async def recall(home: Path, texts: Texts, filling: Filling, settings: StoreSettings) -> float:
+    """The share of what is found first, in the mean over the judged questions, that is as near as the TOPth of all."""
+    store = EmbeddedStore(home / "index", settings=settings)
+    found = 0
+    for vector, tenth in zip(texts.judged(), filling.tenth, strict=True):
+        retrieved = await store.retrieve("default", Retrieval(dense=vector, limit=SIDE), EVERYTHING)
+        found += sum(candidate.score >= tenth - 1e-5 for candidate in retrieved.dense[:TOP])
+    await store.close()
+    return found / TOP / len(filling.tenth)
 
 
 def main() -> None:
@@ -355,7 +302,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--points", type=int, nargs="+", default=POINTS)
     parser.add_argument("--vectors", type=Path, help="an .npz in which the vectors are kept for the next time")
-    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--kept", type=Path, help="a folder in which the filled homes are kept for the next time")
+    parser.add_argument("--quantization", choices=["scalar", "binary", "turbo"])
+    parser.add_argument("--oversampling", type=float, default=StoreSettings().oversampling)
+    parser.add_argument("--vectors-on-disk", action="store_true", default=None)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -364,9 +315,16 @@ def main() -> None:
     if arguments.data is None:
         parser.error("--data is required: a folder with corpus.jsonl and queries.jsonl")
     texts = asyncio.run(embedded(arguments.data, arguments.questions, arguments.vectors))
+    settings = StoreSettings(
+        quantization=arguments.quantization,
+        oversampling=arguments.oversampling,
+        vectors_on_disk=arguments.vectors_on_disk,
+    )
     for points in arguments.points:
-        with tempfile.TemporaryDirectory(prefix="winnow-sizes-") as home:
-            measure(Path(home), texts, points)
+        with tempfile.TemporaryDirectory(prefix="winnow-sizes-") as temporary:
+            home = Path(temporary) if arguments.kept is None else arguments.kept / str(points)
+            home.mkdir(parents=True, exist_ok=True)
+            measure(home, texts, points, settings)
 
 
 if __name__ == "__main__":

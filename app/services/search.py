@@ -265,12 +265,14 @@ def collapse(retrieved: Sequence[Retrieved]) -> list[Retrieved]:
     a document repeats is shown where it stands first. Candidates with a score that is not finite are dropped.
     """
     both = [side for one in retrieved for side in (one.dense, one.sparse)]
-    sides = [[c for c in side if math.isfinite(c.score)] for side in both]
-    keepers: dict[str, Passage] = {}
-    for side in sides:
-        for candidate in sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal)):
-            keepers.setdefault(candidate.passage.text, candidate.passage)
-    kept = [_one_per_text(side, keepers) for side in sides]
+    kept = [[c for c in side if math.isfinite(c.score)] for side in both]
+    found = {c.passage.id: c.passage.text for side in kept for c in side}
+    if len({*found.values()}) < len(found):
+        keepers: dict[str, Passage] = {}
+        for side in kept:
+            for candidate in sorted(side, key=lambda c: (-c.score, c.passage.document_id, c.passage.ordinal)):
+                keepers.setdefault(candidate.passage.text, candidate.passage)
+        kept = [_one_per_text(side, keepers) for side in kept]
     return [
         Retrieved(dense=dense, sparse=sparse, passages=one.passages)
         for one, dense, sparse in zip(retrieved, kept[::2], kept[1::2], strict=True)

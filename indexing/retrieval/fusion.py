@@ -26,7 +26,6 @@ found all that matches). So neither side's tail crowds out the other's.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
@@ -125,15 +124,18 @@ def spread_pages(candidates: Sequence[Candidate]) -> list[Candidate]:
     manner of maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998), with the page as the likeness. Passages
     of documents without pages keep what they have.
     """
-    seen = Counter[tuple[str, int]]()
+    seen: dict[tuple[str, str, int], int] = {}
     spread = []
     for candidate in candidates:
-        page = candidate.passage.page
-        above = 0 if page is None else seen[candidate.passage.key, page]
-        if page is not None:
-            seen[candidate.passage.key, page] += 1
+        passage = candidate.passage
+        if passage.page is None:
+            spread.append(candidate)
+            continue
+        place = passage.tenant, passage.document_id, passage.page
+        above = seen.get(place, 0)
+        seen[place] = above + 1
         spread.append(_weakened(candidate, SAME_PAGE**above) if above else candidate)
-    return sorted(spread, key=lambda one: (-(one.fused or 0.0), one.passage.id))
+    return sorted(spread, key=lambda one: (-(one.fused or 0.0), one.passage.id)) if seen else spread
 
 
 def _weakened(candidate: Candidate, share: float) -> Candidate:

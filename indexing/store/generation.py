@@ -103,6 +103,11 @@ class Generation:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
+    def is_open(self) -> bool:
+        """The next use waits for nothing."""
+        return self._shard is not None
+
+    @property
     def retired(self) -> bool:
         """It was dropped or replaced: who still uses it should come to an end."""
         return self._retired
