@@ -196,7 +196,10 @@ class Services:
         if (database := self.database) is not None:
             needs["database"] = lambda: database.run(lambda db: db.execute("SELECT 1"))
         finish = self.documents.finish_unfinished
-        self.warm_up = WarmUp(needs, finish, self._index_samples, self.disk, self._faults, self.repairs)
+        graphs = nothing_to_do if settings.store.url else self._build_graphs
+        self.warm_up = WarmUp(
+            needs, finish, self._index_samples, self.disk, self._faults, self.repairs, build_graphs=graphs
+        )
         self._on_close("warm-up", self.warm_up.close)
         self.monitoring = Monitoring(self.metrics, self.state())
         self.presence: Presence | None = None
@@ -443,11 +446,24 @@ class Services:
                 return [fault for fault in (await self.jobs.fault(),) if fault]
         return []
 
+    async def _build_graphs(self) -> None:
+        """Those that an earlier process did not get to, or that lie otherwise than the settings now say."""
+        store = await self.store.get()
+        for collection in await store.collections():
+            try:
+                await store.optimize(collection.name)
+            except WinnowError as exc:
+                log.warning("a graph was not built", collection=collection.name, detail=str(exc))
+
     async def _index_samples(self, samples: Path) -> None:
         store = await self.store.get()
         if not await store.collections() and not await store.damaged():
             summary = await self.documents.sync(SyncRequest(inputs=(str(samples),), cwd=str(samples)))
             log.info("indexed the samples", documents=summary.created, seconds=summary.seconds)
+
+
+async def nothing_to_do() -> None:
+    """Of a server's collections: it builds their graphs itself."""
 
 
 class WarmUp:
@@ -463,8 +479,10 @@ class WarmUp:
         repairs: Repairs,
         retry_s: float = FIRST_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
+        build_graphs: Callable[[], Awaitable[None]] = nothing_to_do,
     ) -> None:
         self._clock = clock
+        self._build_graphs = build_graphs
         self._failing_since: dict[str, float | None] = {}
         """Of those that are ready, or still count as ready."""
         self._needs = needs
@@ -535,6 +553,9 @@ class WarmUp:
         repairs = {"manifest": self._repairs.check, "unfinished documents": self._finish_unfinished}
         left = {name: repair for name, repair in repairs.items() if not await _try_and_log(name, repair, "checked")}
         await self._index_given_samples()
+        await asyncio.gather(self._repair_at_last(left), _try_and_log("graphs", self._build_graphs, "checked"))
+
+    async def _repair_at_last(self, left: dict[str, Callable[[], Awaitable[object]]]) -> None:
         for pause in pauses(self._retry_s, LONGEST_PAUSE_S):
             if not left:
                 return

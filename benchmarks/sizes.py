@@ -237,9 +237,16 @@ def report(name: str, times: Sequence[float], cpu_ms: float | None = None) -> No
     print(f"  {name:38} p50 {p50:8.1f}  p99 {p99:8.1f}  longest {max(each):8.1f}  {rate:7.1f}/s{cpu}", flush=True)
 
 
+def told(settings: StoreSettings) -> dict[str, Any]:
+    """What is not as it is by default."""
+    usual = msgspec.structs.asdict(StoreSettings())
+    return {key: value for key, value in msgspec.structs.asdict(settings).items() if value != usual[key]}
+
+
 def measure(home: Path, texts: Texts, points: int, settings: StoreSettings) -> None:
     """One size, in a home of its own."""
-    print(f"{points:,} passages; load {os.getloadavg()[0]:.1f}; {msgspec.json.encode(settings).decode()}", flush=True)
+    layout = ", ".join(f"{key} {value}" for key, value in told(settings).items()) or "as it comes"
+    print(f"{points:,} passages; load {os.getloadavg()[0]:.1f}; layout: {layout}", flush=True)
     (home / "settings.json").write_bytes(msgspec.json.encode(settings))
     filling = asyncio.run(filled(home, texts, points, settings))
     print(f"  written in {filling.seconds:.0f} s, {filling.cpu_s:.0f} s of CPU", flush=True)

@@ -147,10 +147,10 @@ class EdgeShard:
         """Ids of the points that were written or deleted, while somebody wants to know."""
 
     @classmethod
-    def create(cls, directory: Path, spec: CollectionSpec, settings: StoreSettings) -> EdgeShard:
+    def create(cls, directory: Path, spec: CollectionSpec) -> EdgeShard:
         directory.mkdir(parents=True)
         with engine_errors(directory, spec.lineage):
-            shard = cls(edge.EdgeShard.create(str(directory), _config(spec, settings)), directory, spec)
+            shard = cls(edge.EdgeShard.create(str(directory), _config(spec)), directory, spec)
             with shard._writing():
                 shard._index(BUILT_IN_INDEXES)
             return shard
@@ -386,26 +386,11 @@ class EdgeShard:
         return records, None if following is None else str(following)
 
 
-def _config(spec: CollectionSpec, settings: StoreSettings) -> edge.EdgeConfig:
-    memory = edge.Memory.Cold if settings.vectors_on_disk else None
-    dense = edge.EdgeVectorParams(size=spec.dimension, distance=_DISTANCES[spec.distance], memory=memory)
+def _config(spec: CollectionSpec) -> edge.EdgeConfig:
     return edge.EdgeConfig(
-        vectors={DENSE: dense},
+        vectors={DENSE: edge.EdgeVectorParams(size=spec.dimension, distance=_DISTANCES[spec.distance])},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        quantization_config=_quantization(settings),
     )
-
-
-def _quantization(settings: StoreSettings) -> edge.QuantizationConfigType | None:
-    memory = edge.Memory.Pinned if settings.quantized_in_ram else edge.Memory.Cached
-    match settings.quantization:
-        case "scalar":
-            return edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, quantile=0.99, memory=memory)
-        case "binary":
-            return edge.BinaryQuantizationConfig(memory=memory)
-        case "turbo":
-            return edge.TurboQuantQuantizationConfig(memory=memory)
-    return None
 
 
 def _dense_params(settings: StoreSettings) -> edge.SearchParams:

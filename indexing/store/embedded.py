@@ -34,6 +34,7 @@ from indexing.store.base import (
     split_generation,
 )
 from indexing.store.directory import CollectionsDirectory, Found
+from indexing.store.edge_layout import needs_change
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.generation import Generation, Retired
 from indexing.store.graph_build import GraphBuild
@@ -92,7 +93,7 @@ class EmbeddedStore:
 
         Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve. The metadata fields
         `declared` are indexed from the first value on, the others when a filter first asks for them. Of `settings`
-        count those of quantized vectors and `vectors_on_disk`, for generations that are created from now on.
+        count those of quantized vectors and `vectors_on_disk`, from a collection's next graph on.
         """
         self._disk = disk or DiskGuard(root, 0)
         self._settings = settings or StoreSettings()
@@ -233,7 +234,7 @@ class EmbeddedStore:
         self._optimize_if_grown(name, len(points))
 
     def _new_generation(self, name: str, spec: CollectionSpec) -> Generation:
-        return Generation.create(self._files.path(name) / new_generation(), spec, self._disk, self._settings)
+        return Generation.create(self._files.path(name) / new_generation(), spec, self._disk)
 
     def _create_indexes(self, name: str, missing: dict[str, IndexKind]) -> None:
         """For the next searches with the same filter; this one has read every payload."""
@@ -318,7 +319,8 @@ class EmbeddedStore:
         try:
             if not self._worth_optimizing(before):
                 return
-            build = GraphBuild(before, before.directory.parent / new_generation(), entry.spec, self._disk)
+            better = before.directory.parent / new_generation()
+            build = GraphBuild(before, better, entry.spec, self._disk, self._settings)
             switched = build.run(entry.writing, lambda better: self._swap(entry, better))
         except Retired:
             return
@@ -357,7 +359,8 @@ class EmbeddedStore:
     def _worth_optimizing(self, generation: Generation) -> bool:
         with generation.use() as shard:
             unindexed, points = shard.unindexed()
-        return unindexed >= max(self._optimize_from, points // 10)
+            lies_otherwise = points >= self._optimize_from and needs_change(generation.directory, self._settings)
+        return lies_otherwise or unindexed >= max(self._optimize_from, points // 10)
 
     def _close(self) -> None:
         with self._table:

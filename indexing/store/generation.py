@@ -16,7 +16,6 @@ from pathlib import Path
 
 from indexing.disk import MB, DiskGuard
 from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
-from indexing.settings import StoreSettings
 from indexing.store.base import CollectionSpec
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.seal import inspect
@@ -62,9 +61,9 @@ class Generation:
         self._optimizer: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def create(cls, directory: Path, spec: CollectionSpec, disk: DiskGuard, settings: StoreSettings) -> "Generation":
+    def create(cls, directory: Path, spec: CollectionSpec, disk: DiskGuard) -> "Generation":
         disk.check(NEW_SHARD_BYTES)
-        return cls(directory, spec, disk, EdgeShard.create(directory, spec, settings))
+        return cls(directory, spec, disk, EdgeShard.create(directory, spec))
 
     @property
     def id(self) -> str:

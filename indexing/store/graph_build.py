@@ -22,6 +22,8 @@ from pathlib import Path
 
 from indexing.disk import DiskGuard, copy_with_holes
 from indexing.errors import CollectionDamaged, StoreUnavailable
+from indexing.settings import StoreSettings
+from indexing.store import edge_layout
 from indexing.store.base import CollectionSpec
 from indexing.store.directory import SPEC
 from indexing.store.edge_shard import EdgeShard
@@ -41,11 +43,15 @@ _ROUNDS = 16
 class GraphBuild:
     """One build: from the live generation to a better one under `directory`."""
 
-    def __init__(self, live: Generation, directory: Path, spec: CollectionSpec, disk: DiskGuard) -> None:
+    def __init__(
+        self, live: Generation, directory: Path, spec: CollectionSpec, disk: DiskGuard, settings: StoreSettings
+    ) -> None:
+        """The better generation lies as `settings` say."""
         self._live = live
         self._directory = directory
         self._spec = spec
         self._disk = disk
+        self._settings = settings
 
     def run(self, writing: threading.Lock, switch: Callable[[Generation], bool]) -> bool:
         """Build, and hand the better generation to `switch` while `writing`, the lock of the writers, is held.
@@ -95,6 +101,7 @@ class GraphBuild:
             copy_with_holes(str(path), str(target))
 
     def _build(self) -> None:
+        edge_layout.change(self._directory, self._settings)
         code, errors = self._live.optimize_apart(self._directory)
         self._go_on()
         if code != 0:

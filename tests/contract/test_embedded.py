@@ -421,16 +421,21 @@ async def test_indexes_are_limited_in_number(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_quantized_vectors_find_the_nearest(tmp_path: Path) -> None:
-    """A new collection has them after its first graph; scores are those of the whole vectors."""
-    settings = StoreSettings(quantization="scalar", vectors_on_disk=True)
-    store = EmbeddedStore(tmp_path, optimize_from=1000, settings=settings)
+    """A collection has them from its next graph on, which is built once; scores are those of the whole vectors."""
+    store = EmbeddedStore(tmp_path, optimize_from=10_000)
     random = np.random.default_rng(3)
     rows = random.standard_normal((40, 384))[np.arange(8000) % 40] + random.standard_normal((8000, 384))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)  # 12 MB: more than Edge leaves plain
     await store.create("docs", CollectionSpec(dimension=384, embedder="model-a"))
     await store.upsert("docs", [point(f"d{i}", dense=row) for i, row in enumerate(rows)])
+    await store.close()
+    settings = StoreSettings(quantization="scalar", vectors_on_disk=True)
+    store = EmbeddedStore(tmp_path, optimize_from=1000, settings=settings)
     await store.optimize("docs")
+    generation = (await store.info("docs")).generation
     assert await asyncio.to_thread(lambda: list(tmp_path.rglob("quantized.data")))
+    await store.optimize("docs")
+    assert (await store.info("docs")).generation == generation
     hits = 0
     for row in rows[:50]:
         cosines = rows @ row

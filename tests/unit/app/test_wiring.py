@@ -19,6 +19,7 @@ from indexing.store.base import VectorStore
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.answerer import ScriptedAnswerer
 from tests.fakes.embedder import HashEmbedder
+from tests.fakes.points import SPEC, point
 from tests.fakes.source import GivenEmbedder
 
 ROOT = Path(__file__).parents[3]
@@ -155,6 +156,24 @@ async def test_backends_that_cannot_be_opened_keep_nobody_from_getting_ready(
     assert "ALL_PROXY" in names["backends"].detail
     assert (names["backends"].ready, names["store"].ready, names["embedder"].ready) == (False, True, True)
     assert [info.passages for info in await store.collections()] == [1]
+    await given.close()
+
+
+async def test_graphs_that_an_earlier_run_did_not_get_to_are_built_at_the_start(tmp_path: Path) -> None:
+    """Nobody has to write first."""
+    before = EmbeddedStore(tmp_path / "index")
+    await before.create("docs", SPEC)
+    await before.upsert("docs", [point(f"d{i}") for i in range(200)])
+    generation = (await before.info("docs")).generation
+    await before.close()
+    store = EmbeddedStore(tmp_path / "index", optimize_from=100)
+    settings = Settings(index=IndexSection(home=tmp_path / "home"))
+    given = Services(settings, lambda: _given(store), GivenEmbedder(HashEmbedder()), lambda *_: ScriptedAnswerer())
+    await given.start()
+    async with asyncio.timeout(60):
+        while (await store.info("docs")).generation == generation:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (await store.info("docs")).passages == 200
     await given.close()
 
 
