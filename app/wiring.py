@@ -555,7 +555,7 @@ class WarmUp:
         await self._index_given_samples()
         await asyncio.gather(self._repair_at_last(left), _try_and_log("graphs", self._build_graphs, "checked"))
 
-    async def _repair_at_last(self, left: dict[str, Callable[[], Awaitable[object]]]) -> None:
+    async def _repair_at_last(self, left: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
         for pause in pauses(self._retry_s, LONGEST_PAUSE_S):
             if not left:
                 return

@@ -18,7 +18,7 @@ from indexing.documents import EVERYTHING
 from indexing.errors import CollectionNotFound, DiskFull, IndexBusy
 from indexing.filters import parse_filter
 from indexing.settings import StoreSettings
-from indexing.store.base import CollectionSpec, Point, Retrieval, SparseVector
+from indexing.store.base import CollectionSpec, Point, Retrieval, SparseVector, Vector
 from indexing.store.embedded import EmbeddedStore
 from indexing.store.payload import BUILT_IN_INDEXES, MAX_INDEXES
 from tests.fakes.points import SPEC, passage, point, vector
@@ -419,13 +419,49 @@ async def test_indexes_are_limited_in_number(tmp_path: Path) -> None:
     assert len(indexes(tmp_path)) == MAX_INDEXES
 
 
+def clustered(vectors: np.random.Generator, count: int) -> Vector:
+    """Unit vectors of 384 dimensions about 40 centres."""
+    rows = np.random.default_rng(3).standard_normal((40, 384))[vectors.integers(40, size=count)]
+    rows += vectors.standard_normal((count, 384))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.mark.slow
+async def test_a_graph_built_amid_changes_finds_the_nearest(tmp_path: Path) -> None:
+    """With as many vectors as the engine makes a graph of: what was written last, nothing deleted, by its own score."""
+    rng, vectors = random.Random(7), np.random.default_rng(7)
+    store = EmbeddedStore(tmp_path, optimize_from=8000)
+    await store.create("docs", CollectionSpec(dimension=384, embedder="model-a"))
+    rows = dict(enumerate(clustered(vectors, 9000)))
+    await store.upsert("docs", [point(f"d{number}", dense=row) for number, row in rows.items()])
+    optimizing = asyncio.create_task(store.optimize("docs"))
+    while not optimizing.done():
+        changed = dict(zip(rng.sample(range(12_000), 60), clustered(vectors, 60), strict=True))
+        await store.upsert("docs", [point(f"d{number}", dense=row) for number, row in changed.items()])
+        rows |= changed
+        gone = rng.sample(sorted(rows), 20)
+        await store.delete_documents("docs", [f"d{number}" for number in gone])
+        rows = {number: row for number, row in rows.items() if number not in gone}
+    await optimizing
+    assert await asyncio.to_thread(lambda: list(tmp_path.rglob("links*.bin")))
+    numbers, matrix = np.asarray([*rows]), np.stack([*rows.values()])
+    hits = 0
+    for query in clustered(vectors, 50):
+        cosines = dict(zip(numbers.tolist(), (matrix @ query).tolist(), strict=True))
+        found = (await store.retrieve("docs", Retrieval(dense=query, limit=10), EVERYTHING)).dense
+        for candidate in found:
+            assert abs(cosines[int(candidate.passage.document_id[1:])] - candidate.score) < 1e-5
+        hits += sum(candidate.score > np.partition(matrix @ query, -10)[-10] - 1e-5 for candidate in found)
+    assert hits >= 480
+    assert (await store.info("docs")).passages == len(rows)
+    await store.close()
+
+
 @pytest.mark.slow
 async def test_quantized_vectors_find_the_nearest(tmp_path: Path) -> None:
     """A collection has them from its next graph on, which is built once; scores are those of the whole vectors."""
     store = EmbeddedStore(tmp_path, optimize_from=10_000)
-    random = np.random.default_rng(3)
-    rows = random.standard_normal((40, 384))[np.arange(8000) % 40] + random.standard_normal((8000, 384))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)  # 12 MB: more than Edge leaves plain
+    rows = clustered(np.random.default_rng(3), 8000)  # 12 MB: more than Edge leaves plain
     await store.create("docs", CollectionSpec(dimension=384, embedder="model-a"))
     await store.upsert("docs", [point(f"d{i}", dense=row) for i, row in enumerate(rows)])
     await store.close()
