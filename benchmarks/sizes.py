@@ -243,8 +243,8 @@ def told(settings: StoreSettings) -> dict[str, Any]:
     return {key: value for key, value in msgspec.structs.asdict(settings).items() if value != usual[key]}
 
 
-def measure(home: Path, texts: Texts, points: int, settings: StoreSettings) -> None:
-    """One size, in a home of its own."""
+def measure(home: Path, texts: Texts, points: int, settings: StoreSettings, *, alone: bool) -> None:
+    """One size, in a home of its own; with `alone` nobody searches or writes while the graph is built."""
     layout = ", ".join(f"{key} {value}" for key, value in told(settings).items()) or "as it comes"
     print(f"{points:,} passages; load {os.getloadavg()[0]:.1f}; layout: {layout}", flush=True)
     (home / "settings.json").write_bytes(msgspec.json.encode(settings))
@@ -252,9 +252,10 @@ def measure(home: Path, texts: Texts, points: int, settings: StoreSettings) -> N
     print(f"  written in {filling.seconds:.0f} s, {filling.cpu_s:.0f} s of CPU", flush=True)
     with suppress(FileNotFoundError):
         (home / "log.jsonl").unlink()
+    before = _pointer(home)
     service = Service(home, texts)
     if points >= OPTIMIZE_FROM:
-        building = _built(home, service)
+        building = _built(home, service, lambda: _pointer(home) != before, alone=alone)
         print(
             f"  build {building.seconds:.0f} s, of the child {building.cpu_s:.0f} s of CPU, {building.megabytes:.0f} MB"
             f" resident, {building.own_megabytes:.0f} MB without files"
@@ -274,19 +275,27 @@ def measure(home: Path, texts: Texts, points: int, settings: StoreSettings) -> N
     print(f"  recall@{TOP} of vectors: {asyncio.run(recall(home, texts, filling, settings)):.4f}", flush=True)
 
 
-def _built(home: Path, service: Service) -> Building:
+def _pointer(home: Path) -> bytes:
+    """Changes with the generation."""
+    return (home / "index" / "collections" / "default" / "current.json").read_bytes()
+
+
+def _built(home: Path, service: Service, done: Callable[[], bool], *, alone: bool) -> Building:
     """As an earlier run has built it, or built now beside searches and documents."""
     record = home / "built.json"
     if record.exists():
         return msgspec.json.decode(record.read_bytes(), type=Building)
-    pointer = home / "index" / "collections" / "default" / "current.json"
-    before, begun = pointer.read_bytes(), time.perf_counter()
+    begun = time.perf_counter()
     builder = Builder(service.process.pid)
     builder.start()
-    searches, documents = service.search_until(lambda: pointer.read_bytes() != before)
+    if alone:
+        while not done():
+            time.sleep(0.2)
+    else:
+        searches, documents = service.search_until(done)
+        report("service, during the build, 1 client", [*searches, len(searches) / (time.perf_counter() - begun)])
+        report("a document, during the build", [*documents, len(documents) / (time.perf_counter() - begun)])
     took = time.perf_counter() - begun
-    report("service, during the build, 1 client", [*searches, len(searches) / took])
-    report("a document, during the build", [*documents, len(documents) / took])
     building = Building(took, builder.cpu_s, builder.megabytes, builder.own_megabytes)
     record.write_bytes(msgspec.json.encode(building))
     return building
@@ -314,6 +323,7 @@ def main() -> None:
     parser.add_argument("--quantization", choices=["scalar", "binary", "turbo"])
     parser.add_argument("--oversampling", type=float, default=StoreSettings().oversampling)
     parser.add_argument("--vectors-on-disk", action="store_true", default=None)
+    parser.add_argument("--alone", action="store_true", help="nobody searches while the graph is built")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -331,7 +341,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="winnow-sizes-") as temporary:
             home = Path(temporary) if arguments.kept is None else arguments.kept / str(points)
             home.mkdir(parents=True, exist_ok=True)
-            measure(home, texts, points, settings)
+            measure(home, texts, points, settings, alone=arguments.alone)
 
 
 if __name__ == "__main__":
