@@ -39,6 +39,7 @@ PRICE = "price = {input = 1.0, output = 2.0, as_of = %r}\n"
             '[database]\nurl = "mysql://u:secret@db/w"',
             "url in [database] (WINNOW_DATABASE_URL) is not like postgresql://",
         ),
+        ('[ranking]\ncache = "database"', 'cache = "database" in [ranking] needs a database: set WINNOW_DATABASE_URL'),
         ('[embedding]\nmodel = "multilingual-e5-smal"', "did you mean multilingual-e5-small?"),
     ],
 )
