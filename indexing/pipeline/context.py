@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,8 +23,33 @@ from indexing.retrieval.bm25 import LEXICAL_VERSION, Lexical
 from indexing.settings import EmbeddingSettings
 from indexing.store.base import CollectionInfo, CollectionSpec, VectorStore
 
-Claim = Callable[[str, str], str | None]
-"""(document id, owner) -> None, or the other owner that is writing this document at the moment."""
+
+class Claims:
+    """The documents of a lineage that one writer has in hand.
+
+    Two writers of the same document would each delete the other's passages as stale.
+    """
+
+    def __init__(self, lineage: str, owners: dict[tuple[str, str], str]) -> None:
+        self._lineage, self._owners = lineage, owners
+        self._mine: set[str] = set()
+
+    def claim(self, document_id: str, owner: str) -> str | None:
+        """None, or the other owner that is writing this document at the moment."""
+        holder = self._owners.setdefault((self._lineage, document_id), owner)  # atomic: several threads claim
+        if holder == owner:
+            self._mine.add(document_id)
+        return None if holder == owner else holder
+
+    def release(self, document_ids: Iterable[str]) -> None:
+        """From now on the manifest says whose these are: of a run over millions, the claims would fill the memory."""
+        for document_id in self._mine.intersection(document_ids):
+            self._mine.discard(document_id)
+            del self._owners[self._lineage, document_id]
+
+    def release_all(self) -> None:
+        """The writer is at its end."""
+        self.release(list(self._mine))
 
 
 class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,25 +92,13 @@ class PipelineContext(msgspec.Struct, frozen=True, kw_only=True):
             self.building.discard(lineage)
 
     @contextmanager
-    def claiming(self, lineage: str) -> Iterator[Claim]:
-        """Claims to documents that hold until the block ends.
-
-        Two writers of the same document would each delete the other's passages as stale.
-        """
-        mine: set[tuple[str, str]] = set()
-
-        def claim(document_id: str, owner: str) -> str | None:
-            key = (lineage, document_id)
-            holder = self.owners.setdefault(key, owner)  # atomic: claims come from several threads
-            if holder == owner:
-                mine.add(key)
-            return None if holder == owner else holder
-
+    def claiming(self, lineage: str) -> Iterator[Claims]:
+        """Claims to documents that hold until the block ends, if they are not released before."""
+        claims = Claims(lineage, self.owners)
         try:
-            yield claim
+            yield claims
         finally:
-            for key in mine:
-                del self.owners[key]
+            claims.release_all()
 
 
 def index_fingerprint(settings: EmbeddingSettings) -> str:

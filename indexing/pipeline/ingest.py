@@ -15,7 +15,7 @@ import msgspec
 from indexing.concurrency import finish
 from indexing.documents import Audience, Document, document_key, printable, split_key
 from indexing.errors import CollectionNotFound, WinnowError
-from indexing.pipeline.context import Claim, PipelineContext, ensure_collection, find_collection, live_lineage
+from indexing.pipeline.context import Claims, PipelineContext, ensure_collection, find_collection, live_lineage
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.planning import file_document_id, holders_of, path_of
 from indexing.pipeline.progress import Report, say_nothing
@@ -283,11 +283,11 @@ async def _put(
         left = {one for one, versions in later.items() if await _standing(context, writer, one) in versions}
         # What became of a mail or of an archive became of what is in it.
         stay = {one for one in keys if one in left or left.intersection(holders[one])}
-        with context.claiming(writer.lineage) as claim:
+        with context.claiming(writer.lineage) as claims:
             considered = [
                 (await _left(context, writer, document), None)
                 if document.key() in stay
-                else await _consider(context, writer, claim, document)
+                else await _consider(context, writer, claims, document)
                 for document in documents
             ]
             results = [result for result, _ in considered]
@@ -327,7 +327,7 @@ async def _give_up(context: PipelineContext, writer: Writer, document_ids: Seque
 
 
 async def _consider(
-    context: PipelineContext, writer: Writer, claim: Claim, submitted: SubmittedDocument
+    context: PipelineContext, writer: Writer, claims: Claims, submitted: SubmittedDocument
 ) -> tuple[DocumentResult, Prepared | None]:
     """What becomes of a document, and what of it is to be written."""
     document = submitted.document
@@ -341,7 +341,7 @@ async def _consider(
         body=document,
         allowed=document.allowed,
     )
-    owner = claim(record.id, "")  # before the look-up: no file may take this id in between
+    owner = claims.claim(record.id, "")  # before the look-up: no file may take this id in between
     earlier = await context.manifest.document(writer.lineage, record.id)
     pending = await context.manifest.pending(writer.lineage, record.id)  # what a killed writer left
     guarded = [known.allowed for known in (earlier, pending) if known is not None]

@@ -18,7 +18,7 @@ import msgspec
 from indexing.documents import Document, Refused
 from indexing.embedding.model import Embedder
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.context import Claim, PipelineContext
+from indexing.pipeline.context import Claims, PipelineContext
 from indexing.pipeline.languages import LanguageHint
 from indexing.pipeline.manifest import DocumentRecord, OwnerOf, RefusedRecord, SourceRecord
 from indexing.pipeline.planning import document_record, own_id, path_of
@@ -30,6 +30,9 @@ from indexing.readers.sandbox.pool import ReaderPool
 
 _DOCUMENTS_PER_STEP = 32
 """Documents of one source that are cut into passages in one call to a thread."""
+
+_WAITING_CHARACTERS = 4 * 2**20
+"""Of the passages between the reader and the writer."""
 
 _PASSING = frozenset({"not_found", "permission", "unreachable", "timeout", "crashed"})
 """Reasons that another run may not meet with the same file."""
@@ -82,32 +85,40 @@ Ready = Prepared | SourceRecord | None
 
 
 class ReadyQueue:
-    """What is ready to be written. The reader waits while the queue holds two windows of passages or more:
-    one for the writer to take while another is being read.
+    """What is ready to be written. The reader waits while the queue holds two windows of passages or more: one for the
+    writer to take while another is being read; or so many characters, where passages are long.
     """
 
-    def __init__(self, limit: int = 2 * WINDOW) -> None:
-        self._limit = limit
-        self._weight = 0
-        self._items: deque[tuple[Ready, int]] = deque()
+    def __init__(self, passages: int = 2 * WINDOW, characters: int = _WAITING_CHARACTERS) -> None:
+        self._room = (passages, characters)
+        self._held = (0, 0)
+        self._items: deque[Ready] = deque()
         self._changed = asyncio.Condition()
 
-    async def put(self, item: Ready, weight: int = 0) -> None:
+    async def put(self, item: Ready) -> None:
         """Waits for room."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._weight < self._limit)
-            self._items.append((item, weight))
-            self._weight += weight
+            await self._changed.wait_for(self._has_room)
+            self._items.append(item)
+            self._count(item, 1)
             self._changed.notify_all()
 
     async def get(self) -> Ready:
         """Waits for an item."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._items)
-            item, weight = self._items.popleft()
-            self._weight -= weight
+            item = self._items.popleft()
+            self._count(item, -1)
             self._changed.notify_all()
             return item
+
+    def _has_room(self) -> bool:
+        return all(held < room for held, room in zip(self._held, self._room, strict=True))
+
+    def _count(self, item: Ready, sign: int) -> None:
+        if isinstance(item, Prepared):
+            passages, characters = self._held
+            self._held = (passages + sign * (len(item.passages) + 1), characters + sign * item.characters)
 
 
 class _Progress:
@@ -132,7 +143,7 @@ class SourceReader:
         self,
         context: PipelineContext,
         writer: Writer,
-        claim: Claim,
+        claims: Claims,
         gone: AbstractSet[str],
         refuse: Refuse,
         report: Report,
@@ -141,7 +152,7 @@ class SourceReader:
         self._context = context
         self._reading = reading or partial(read_here, context.limits, report)
         self._writer = writer
-        self._claim = claim
+        self._claims = claims
         self._gone = gone
         self._refuse = refuse
         self._report = report
@@ -215,7 +226,7 @@ class SourceReader:
         self.created += created
         self.updated += len(fresh) - created
         async for prepared in self._prepared(progress, fresh):
-            await queue.put(prepared, len(prepared.passages) + 1)
+            await queue.put(prepared)
         for part in content.refused:
             self._refuse(f"{source.name}{part.part}", UnreadableDocument(part.reason, part.detail), False, False)
         progress.owned &= not refusals
@@ -237,7 +248,7 @@ class SourceReader:
             if path != record.path and path not in self._gone:
                 owner: str | None = source
             else:
-                owner = self._claim(record.id, record.path or "")
+                owner = self._claims.claim(record.id, record.path or "")
                 owner = None if owner is None else path_of(owner).name
             if owner is None:
                 fresh.append(one)

@@ -274,9 +274,10 @@ class _SyncRun:
 
     async def _write(self, plan: Plan, writer: Writer) -> None:
         self._writer = writer
-        with self._context.claiming(writer.lineage) as claim:
+        with self._context.claiming(writer.lineage) as claims:
+            writer.on_commit = claims.release
             gone = frozenset(plan.gone)
-            reader = SourceReader(self._context, writer, claim, gone, self._refuse, self._report, self._reading)
+            reader = SourceReader(self._context, writer, claims, gone, self._refuse, self._report, self._reading)
             for source, error in plan.unreadable:
                 await reader.refuse(source.key, source.name, error)
             for source, error in plan.refused:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,9 @@ from indexing.store.base import Point
 WINDOW = 512
 """Passages that are embedded together (sorted by length) and stored before the manifest is committed."""
 
+_WINDOW_CHARACTERS = 4 * 2**20
+"""A window that has so many is full before it has all of its passages: embedders of long texts make long passages."""
+
 T = TypeVar("T")
 
 
@@ -33,6 +36,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     texts: list[str]
     weight: float = 0.0
     points: list[Point] | None = None
+
+    @property
+    def characters(self) -> int:
+        """Of its passages."""
+        return sum(len(passage.text) for passage in self.passages)
 
 
 def prepare(document: Document, record: DocumentRecord, embedder: Embedder, weight: float = 0.0) -> Prepared:
@@ -75,7 +83,8 @@ class Writer:
     """Writes documents to one collection (or generation) `name`, recorded in the manifest under `lineage`, in windows.
 
     Nothing counts before all of its passages are in the store, and nothing reaches the store before the manifest has
-    announced it. The counters are running totals. Not for use from two tasks at once.
+    announced it. The counters are running totals. `on_commit` hears of documents that count. Not for use from two tasks
+    at once.
     """
 
     def __init__(self, context: PipelineContext, name: str, lineage: str, report: Report = say_nothing) -> None:
@@ -89,15 +98,17 @@ class Writer:
         self._bytes = 0.0
         self._bytes_per_passage = 0.0
         """Of the documents that are being written."""
+        self.on_commit: Callable[[Iterable[str]], None] = lambda _: None
         self._waiting: list[Prepared] = []
         self._sources: list[SourceRecord] = []
-        self._waiting_passages = 0
+        self._waiting_passages = self._waiting_characters = 0
 
     async def add(self, prepared: Prepared) -> None:
         """Take a document; writes when a window is full."""
         self._waiting.append(prepared)
         self._waiting_passages += len(prepared.passages)
-        if self._waiting_passages >= WINDOW:
+        self._waiting_characters += prepared.characters
+        if self._waiting_passages >= WINDOW or self._waiting_characters >= _WINDOW_CHARACTERS:
             await self.flush()
 
     def finish_source(self, source: SourceRecord) -> None:
@@ -107,7 +118,7 @@ class Writer:
     async def flush(self) -> None:
         """Write and commit everything that has been taken."""
         documents, sources = self._waiting, self._sources
-        self._waiting, self._sources, self._waiting_passages = [], [], 0
+        self._waiting, self._sources, self._waiting_passages, self._waiting_characters = [], [], 0, 0
         async with self._context.locks.holding(self.lineage, [d.record.id for d in documents]):
             await self.write(documents, sources)
 
@@ -124,6 +135,7 @@ class Writer:
             records = [msgspec.structs.replace(d.record, passages=len(d.passages)) for d in documents]
             async with self._gate.step():
                 await finish(self._commit(records, sources))
+            self.on_commit([record.id for record in records])
         self.documents += len(documents)
         self._bytes = done
         self._report_totals()

@@ -99,13 +99,24 @@ async def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
 async def test_a_document_has_one_writer_at_a_time(bench: PipelineContext) -> None:
     """A second owner is told who the first is, until the first is done."""
     with bench.claiming("L") as first, bench.claiming("L") as second, bench.claiming("M") as elsewhere:
-        assert first("x", "/a") is None
-        assert first("x", "/a") is None
-        assert first("x", "/b") == "/a"
-        assert second("x", "") == "/a"
-        assert elsewhere("x", "/b") is None
+        assert first.claim("x", "/a") is None
+        assert first.claim("x", "/a") is None
+        assert first.claim("x", "/b") == "/a"
+        assert second.claim("x", "") == "/a"
+        assert elsewhere.claim("x", "/b") is None
     with bench.claiming("L") as third:
-        assert third("x", "") is None
+        assert third.claim("x", "") is None
+
+
+async def test_a_released_document_is_free_before_the_end(bench: PipelineContext) -> None:
+    """What a writer has committed is not held any longer, and what somebody else claims since stays theirs."""
+    with bench.claiming("L") as first, bench.claiming("L") as second:
+        assert [first.claim(name, "/a") for name in ("x", "y")] == [None, None]
+        first.release(["x", "z"])
+        assert second.claim("x", "") is None
+        first.release_all()
+        assert (first.claim("x", "/a"), second.claim("y", "")) == ("", None)
+    assert not bench.owners
 
 
 async def test_the_scale_of_an_embedder_is_measured_once(tmp_path: Path) -> None:
