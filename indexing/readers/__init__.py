@@ -67,7 +67,7 @@ def read_pieces(
 def _streamed(file: BinaryIO, name: str, limits: ReadLimits) -> Iterator[Document | Refused] | None:
     streamer = detect(file.read(2**16), name).load_streamer()
     file.seek(0)
-    return streamer(file, limits) if streamer else None
+    return streamer(file, name, limits) if streamer else None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from indexing.documents import Document, Refused
 from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
 from indexing.readers.members import MOST, Member, read_members
-from indexing.readers.zip_xml import Package, corrupt
+from indexing.readers.zip_xml import Package, bomb, corrupt
 
 _PASSED_OVER = re.compile(r"(^|/)(__MACOSX/|\.(?!\.?/)|thumbs\.db$|desktop\.ini$|~\$)", re.IGNORECASE)
 _SMALL = 16 * 2**20
@@ -59,7 +59,7 @@ def _unpacked(archive: tarfile.TarFile, packed: int, limits: ReadLimits) -> Iter
     for number, info in enumerate(archive):
         left -= info.size
         if left < 0:
-            raise UnreadableDocument("zip_bomb", "It unpacks to far more data than its size allows for.")
+            raise bomb()
         if number >= MOST:
             raise _too_many()
         name = info.name.removeprefix("./")

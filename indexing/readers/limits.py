@@ -94,7 +94,8 @@ def ocr_engine() -> Literal["tesseract", "rapidocr", ""]:
 def too_large(size: int, limits: ReadLimits) -> UnreadableDocument:
     """The refusal of a file that is too large to be opened."""
     return UnreadableDocument(
-        "too_large", f"It has {size / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB."
+        "too_large",
+        f"It has {size / 2**20:.1f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB ([reading] max_bytes).",
     )
 
 

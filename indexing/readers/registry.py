@@ -13,7 +13,7 @@ from indexing.errors import UnreadableDocument
 from indexing.readers.limits import ReadLimits
 
 Reader = Callable[[bytes, str, ReadLimits], Sequence[Document | Refused]]
-Streamer = Callable[[BinaryIO, ReadLimits], Iterator[Document | Refused] | None]
+Streamer = Callable[[BinaryIO, str, ReadLimits], Iterator[Document | Refused] | None]
 """Reads a file record by record; None where it has to be read as a whole."""
 
 _HTML_START = re.compile(
@@ -70,8 +70,14 @@ FORMATS = {
             "markdown", "text.markdown:read_markdown", ("md", "markdown", "mdown", "mkd", "mdx"), ("text/markdown",)
         ),
         Format("html", "text.html:read_html", ("html", "htm", "xhtml"), ("text/html", "application/xhtml+xml")),
-        Format("csv", "text.csv:read_csv", ("csv",), ("text/csv",)),
-        Format("tsv", "text.csv:read_tsv", ("tsv", "tab"), ("text/tab-separated-values",)),
+        Format("csv", "text.csv:read_csv", ("csv",), ("text/csv",), streamer="text.csv:stream_csv"),
+        Format(
+            "tsv",
+            "text.csv:read_tsv",
+            ("tsv", "tab"),
+            ("text/tab-separated-values",),
+            streamer="text.csv:stream_tsv",
+        ),
         Format("json", "text.json:read_json", ("json",), ("application/json",)),
         Format(
             "jsonl",

@@ -35,7 +35,7 @@ class Package:
         # Small files may compress extremely well and do no harm.
         ratio_allowed = max(packed * self._limits.max_ratio, 16 * 2**20)
         if len(self._members) > _ENTRIES or expanded > min(self._left, ratio_allowed):
-            raise _bomb()
+            raise bomb()
 
     @property
     def left(self) -> int:
@@ -66,7 +66,7 @@ class Package:
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as exc:
             raise corrupt(f"Its part {name!r} is damaged.") from exc
         if len(data) > self._left:
-            raise _bomb()
+            raise bomb()
         self._left -= len(data)
         return data
 
@@ -176,7 +176,9 @@ def corrupt(detail: str) -> UnreadableDocument:
     return UnreadableDocument("corrupt", f"The file is damaged or incomplete. {detail}")
 
 
-def _bomb() -> UnreadableDocument:
+def bomb() -> UnreadableDocument:
     return UnreadableDocument(
-        "zip_bomb", "It unpacks to far more data than its size allows for; raise the limits if you trust it."
+        "zip_bomb",
+        "It unpacks to far more data than its size allows for; raise [reading] max_expanded_bytes and max_ratio if you "
+        "trust it.",
     )

@@ -60,7 +60,7 @@ def read_mailbox(data: bytes, name: str, limits: ReadLimits) -> list[Document | 
     return list(_numbered(mails, limits)) or list(_mail(_parsed(data), limits))
 
 
-def stream_mailbox(file: BinaryIO, limits: ReadLimits) -> Iterator[Document | Refused] | None:
+def stream_mailbox(file: BinaryIO, name: str, limits: ReadLimits) -> Iterator[Document | Refused] | None:
     """What `read_mailbox` finds, however many mails there are; None where none begins among the first bytes.
 
     A mail may have as many bytes as otherwise a file; a larger one is refused alone.

@@ -73,6 +73,39 @@ def is_utf8(file: BinaryIO) -> bool:
     return True
 
 
+def streamed_encoding(file: BinaryIO) -> tuple[str, tuple[str, ...]] | None:
+    """How a large text is decoded, and what is doubtful about that; None where it has to be seen whole.
+
+    As of `decoded`, read in blocks.
+    """
+    file.seek(0)
+    sample = file.read(_BLOCK)
+    for mark, encoding in _BOMS:
+        if sample.startswith(mark):
+            # The codecs without the byte order in their names read the mark.
+            return ("utf-8-sig" if encoding == "utf-8" else encoding[:6]), ()
+    if looks_binary(sample) or _utf16_without_mark(sample) is not None:
+        return None
+    lost, characters = _utf8_faults(file)
+    if not lost:
+        return "utf-8", ()
+    if lost * 10 <= characters:
+        return "utf-8", (_lost(lost, "utf-8"),)
+    encoding = charsets.guess(sample[:_SAMPLE_BYTES])
+    return encoding, (_doubt(encoding),)
+
+
+def _utf8_faults(file: BinaryIO) -> tuple[int, int]:
+    """How many characters of a file are no UTF-8, and how many are and take several bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    lost = characters = 0
+    file.seek(0)
+    while block := file.read(_BLOCK):
+        lost += decoder.decode(block).count("\ufffd") - block.count("\ufffd".encode())
+        characters += len(_MULTIBYTE.findall(block))
+    return max(0, lost), characters
+
+
 def without_payloads(text: str) -> str:
     """Pictures and other files that are written into a text say nothing, in thousands of words."""
     text = _DATA_URL.sub(r"data:\1", text)
@@ -80,7 +113,10 @@ def without_payloads(text: str) -> str:
     def kept(run: re.Match[str]) -> str:
         lines = run[0].split()
         is_payload = len(run[0]) >= _BASE64_LINE * len(lines) and all(mark.search(run[0]) for mark in _BASE64_MARKS)
-        return "" if is_payload else run[0]
+        if not is_payload:
+            return run[0]
+        begin, end = len(run[0]) - len(run[0].lstrip("\r\n")), len(run[0].rstrip("\r\n"))
+        return run[0][:begin] + run[0][end:]  # the line breaks around it part what was before from what comes after
 
     return _BASE64.sub(kept, text)
 
@@ -107,10 +143,16 @@ def _replaced(data: bytes, encoding: str) -> Decoded:
     lost = text.count("\ufffd") - data.count("\ufffd".encode())
     if lost <= 0:
         return Decoded(text)
-    count = "1 character is" if lost == 1 else f"{lost} characters are"
-    return Decoded(
-        text, (f"{count} no valid {encoding}, and {'stands' if lost == 1 else 'stand'} as \ufffd in the text.",)
-    )
+    return Decoded(text, (_lost(lost, encoding),))
+
+
+def _lost(characters: int, encoding: str) -> str:
+    count = "1 character is" if characters == 1 else f"{characters} characters are"
+    return f"{count} no valid {encoding}, and {'stands' if characters == 1 else 'stand'} as \ufffd in the text."
+
+
+def _doubt(encoding: str) -> str:
+    return f"Its encoding is not declared and was guessed to be {encoding}; save it as UTF-8 if letters are wrong."
 
 
 def known_encoding(name: str | None) -> str | None:
@@ -170,5 +212,4 @@ def _decode_legacy(data: bytes, claimed: str | None) -> Decoded:
         return repaired
     encoding = charsets.guess(data[:_SAMPLE_BYTES])
     text, lost = _replaced(data, encoding)
-    doubt = f"Its encoding is not declared and was guessed to be {encoding}; save it as UTF-8 if letters are wrong."
-    return Decoded(text, (doubt, *lost))
+    return Decoded(text, (_doubt(encoding), *lost))

@@ -52,7 +52,7 @@ def read_json_lines(data: bytes, name: str, limits: ReadLimits) -> list[Document
     return [Document(text=text, blocks=whole, media_type="application/x-ndjson", warnings=warnings)]
 
 
-def stream_json_lines(file: BinaryIO, limits: ReadLimits) -> Iterator[Document | Refused] | None:
+def stream_json_lines(file: BinaryIO, name: str, limits: ReadLimits) -> Iterator[Document | Refused] | None:
     """What `read_json_lines` finds in UTF-8 whose first lines are records, in the order of the lines; else None.
 
     A line may have as many bytes as otherwise a file; a longer one is refused alone.

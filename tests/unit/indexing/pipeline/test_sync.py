@@ -15,8 +15,10 @@ from indexing.embedding.model import Lane, Vectors
 from indexing.errors import CollectionDamaged, Conflict, EmbedderMismatch, EmbedderUnavailable, StoreUnavailable
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.ingest import SubmittedDocument, delete_document, drop_collection, put_documents
+from indexing.pipeline.planning import file_document_id
 from indexing.pipeline.progress import Advanced, Event, Notice, NotIndexed, Planned, SyncRequest
 from indexing.pipeline.sync import sync
+from indexing.readers import read_pieces
 from indexing.readers.limits import ReadLimits
 from indexing.settings import QUICKSTART_MODEL
 from indexing.store.base import Point
@@ -883,3 +885,52 @@ async def test_a_reader_that_dies_in_a_large_file(bench: PipelineContext, folder
     assert (again.created, again.refused) == (6003 - summary.created, ())
     assert len(embedder.embedded) == again.created
     assert again.total_documents == 6003
+
+
+def write_table(path: Path, rows: Sequence[int], times: int = 750) -> None:
+    """A table of more than what is read as a whole, in several parts, with little text."""
+    payload = "Qm9ndXMgYmFzZTY0IGRhdGEs+/aB3dE5" * times  # files in base64 are left out of texts
+    path.write_text("id,name,payload\n" + "".join(f"{n},Row {n} {'of words ' * 100},{payload}\n" for n in rows))
+
+
+async def test_a_large_table_loses_what_it_no_longer_has(
+    bench: PipelineContext, folder: Path, embedder: HashEmbedder
+) -> None:
+    """Rows that are gone are found no more, parts that are gone are no documents, and unchanged ones cost nothing."""
+    path = folder / "large.csv"
+    write_table(path, range(430))
+    first = await index(bench, folder, path.name)
+    assert (first.created, first.deleted) == (4, 0)
+    embedder.embedded.clear()
+    write_table(path, [*range(351), *range(900, 930)])  # the first two parts are the same
+    second = await index(bench, folder, path.name)
+    assert (second.updated, second.deleted, second.unchanged) == (1, 1, 2)
+    assert not any("Row 10 " in text for text in embedder.embedded)
+    assert path.stat().st_size > 8 * 2**20
+    write_table(path, range(20))  # small, and so one document again
+    third = await index(bench, folder, path.name)
+    assert (third.created, third.deleted, third.total_documents) == (1, 3, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_a_table_whose_reader_died_is_completed(bench: PipelineContext, folder: Path) -> None:
+    """The next run makes of it what is in the file."""
+    path = folder / "large.csv"
+    write_table(path, range(2400), 110)
+    killed: list[int] = []
+    others = readers()
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Advanced) and event.passages and not killed:
+            killed.extend(readers() - others)
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = await index(bench, folder, path.name, report=kill)
+    assert reasons(summary.refused) == [("large.csv", "crashed", True)]
+    completed = await index(bench, folder, path.name)
+    assert (completed.refused, completed.created + summary.created) == ((), completed.total_documents)
+    with path.open("rb") as file:
+        read = [part for parts, _ in read_pieces(file, path.name, ReadLimits()) for part in parts]
+    whole = {file_document_id(str(path), one.key): one.content_hash() for one in read if isinstance(one, Document)}
+    lineage = (await bench.store.info("default")).spec.lineage
+    assert await bench.manifest.versions(lineage, str(path)) == whole

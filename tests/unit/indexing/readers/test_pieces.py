@@ -125,3 +125,62 @@ def test_a_file_is_what_its_first_bytes_say(tmp_path: Path) -> None:
     path.write_bytes(b"%PDF-1.4\n" + b"x" * LARGE)
     with pytest.raises(UnreadableDocument, match=r"(?i)pdf|damaged"):
         pieces(path)
+
+
+PAYLOAD = ("Qm9ndXMgYmFzZTY0IGRhdGEs+/aB3dE5" * 625)[:19_999]
+"""A file in base64: it is left out of texts."""
+
+
+def table(rows: int = 500, head: str = "id,name,payload\r\n") -> str:
+    """A large table whose fields have commas and line breaks, with little text."""
+    return head + "".join(f'{n},"Zürich, \n row {n} {"text " * 100}",{PAYLOAD}\r\n' for n in range(rows))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_large_table_is_parts_with_the_header(tmp_path: Path, encoding: str) -> None:
+    """Whole records in their order, each part after the header; every byte is accounted for."""
+    path = tmp_path / "places.csv"
+    path.write_bytes(table().encode(encoding))
+    found = pieces(path)
+    documents = [part for parts, _ in found for part in parts if isinstance(part, Document)]
+    assert sum(size for _, size in found) == path.stat().st_size > LARGE
+    head, *rows = table().replace(PAYLOAD, "").splitlines(keepends=True)
+    assert all(document.text.startswith(head) for document in documents)
+    assert "".join(document.text.removeprefix(head) for document in documents) == "".join(rows)
+    assert [document.key for document in documents] == ["#/1", "#/2", "#/3"]
+    assert (documents[0].metadata["rows"][:2], documents[-1].metadata["rows"][-4:]) == ("2-", "-501")
+    assert {(document.title, document.blocks[0].header) for document in documents} == {("places", True)}
+    assert all(
+        document.text[block.start : block.end].endswith(",") for document in documents for block in document.blocks[1:]
+    )
+
+
+def test_a_stated_delimiter_is_no_record(tmp_path: Path) -> None:
+    """The first line that Excel writes for itself is left out, and decides."""
+    path = tmp_path / "a.csv"
+    path.write_text("sep=|\n" + table(head="id|name\n").replace(",", "|"), encoding="utf-8")
+    documents = [part for parts, _ in pieces(path) for part in parts if isinstance(part, Document)]
+    assert len(documents) == 3
+    assert all(
+        document.text.startswith("id|name\n0") or document.text.startswith("id|name\n") for document in documents
+    )
+
+
+def test_a_stray_quotation_mark_costs_no_records(tmp_path: Path) -> None:
+    """What it would swallow is taken line by line."""
+    path = tmp_path / "a.tsv"
+    text = 'id\tname\n1\t"stray\n' + "".join(f"{n}\tName {n} {'text ' * 12}\n" for n in range(2, 120_000))
+    path.write_text(text, encoding="utf-8")
+    documents = [part for parts, _ in pieces(path) for part in parts if isinstance(part, Document)]
+    assert "".join(document.text.removeprefix("id\tname\n") for document in documents) == text.removeprefix(
+        "id\tname\n"
+    )
+    assert max(len(document.text) for document in documents) < 300_000
+
+
+def test_a_refusal_names_the_setting(tmp_path: Path) -> None:
+    """Who has a large file that is read whole sees what to raise."""
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + b" " * 2**20 + b"]")
+    with pytest.raises(UnreadableDocument, match=r"1.0 MiB; the limit is 0 MiB \(\[reading\] max_bytes\)"):
+        pieces(path, ReadLimits(max_bytes=1000))
