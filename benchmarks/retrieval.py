@@ -1,32 +1,38 @@
 """Retrieval quality over labelled sets, through our own index: dense, sparse and hybrid side by side.
 
     python -m benchmarks.retrieval --data DIR [--sets scifact squad2_dev ...] [--home DIR]
+    python -m benchmarks.retrieval --data DIR --engines torch auto [--queries 150 --passages 600]
 
 DIR holds BEIR-style sets (corpus.jsonl, queries.jsonl, qrels.tsv). Every corpus is indexed by `winnow index`'s pipeline
 into the embedded store, every query goes through the service's use case, and a document counts with its best passage.
 Prints nDCG@10 and recall@100 (ir_measures) with what is asked of them; exit status 1 when something falls short.
-`--home` keeps the index for the next run.
+`--home` keeps the index for the next run. With `--engines` everything is indexed and asked once for each engine of the
+embedding model, and what one of them loses beside the first must be less than .002 nDCG@10 in every set. `--passages`
+cuts each corpus to what is relevant to the questions and to others that are drawn with a fixed seed.
 """
 
 import argparse
 import asyncio
+import os
+import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from app.domain import ANONYMOUS, Mode, Query
-from app.evaluation.data import read_qrels, read_rows
+from app.evaluation.data import Grades, read_qrels, read_rows
 from app.evaluation.records import Outcome, retrieval
 from app.wiring import Services
 from benchmarks.indexed import index_folder, services_at
 
 MODES: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
 ALLOWED_LOSS = 0.01
+ENGINE_LOSS = 0.002
 
 
 class Set(NamedTuple):
@@ -62,6 +68,10 @@ class Row(msgspec.Struct, frozen=True):
     p50_ms: float
 
 
+Rows = Mapping[tuple[str, str], Row]
+"""By set and mode."""
+
+
 def main() -> int:
     """Measure and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -69,31 +79,50 @@ def main() -> int:
     parser.add_argument("--sets", nargs="*", help="names as in the table; all by default")
     parser.add_argument("--home", type=Path, help="keep the index here")
     parser.add_argument("--queries", type=int, default=0, help="only the first so many queries of each set")
+    parser.add_argument("--passages", type=int, default=0, help="only so many passages of each corpus")
+    parser.add_argument("--engines", nargs="*", default=[], help="of the embedding model, compared with the first")
     args = parser.parse_args()
     chosen = [s for s in SETS if not args.sets or s.name in args.sets]
-    rows = asyncio.run(_measure(args.home, args.data, chosen, args.queries))
-    return _judge(chosen, {(row.set, row.mode): row for row in rows})
+    if not args.engines:
+        return _judge(chosen, asyncio.run(_measure(args.home, args.data, chosen, args.queries, args.passages)))
+    rows = {}
+    for engine in args.engines:
+        os.environ["WINNOW_EMBEDDING_ENGINE"] = engine
+        print(f"{engine}:", flush=True)
+        home = args.home and args.home / engine
+        rows[engine] = asyncio.run(_measure(home, args.data, chosen, args.queries, args.passages))
+    return _compare(chosen, rows)
 
 
-async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: int) -> list[Row]:
-    rows = []
+async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: int, passages: int) -> Rows:
+    rows = {}
     async with services_at(home) as services:
         for corpus in dict.fromkeys(s.corpus for s in sets):
-            await index_corpus(services, data / corpus / "corpus.jsonl", collection_of(corpus))
+            asked = [_queries(data, one, limit) for one in sets if one.corpus == corpus]
+            relevant = {document for _, qrels in asked for judged in qrels.values() for document in judged}
+            kept = _sampled(data / corpus / "corpus.jsonl", relevant, passages) if passages else None
+            await index_corpus(services, data / corpus / "corpus.jsonl", collection_of(corpus), kept)
         for chosen in sets:
             for mode in MODES:
                 row = await _run(services, data, chosen, mode, limit)
-                rows.append(row)
+                rows[row.set, row.mode] = row
                 print(f"  {row.set:16} {mode:7} nDCG@10 {row.ndcg:.4f}  R@100 {row.recall:.4f}", flush=True)
     return rows
 
 
-async def index_corpus(services: Services, corpus: Path, collection: str) -> None:
-    """Index a corpus.jsonl, packed or not, and say how it went."""
+def _sampled(corpus: Path, relevant: set[str], passages: int) -> set[str]:
+    """Ids: the relevant ones, and others until there are so many."""
+    others = sorted({row["_id"] for row in read_rows(corpus)} - relevant)
+    return relevant | set(random.Random(7).sample(others, min(len(others), max(0, passages - len(relevant)))))
+
+
+async def index_corpus(services: Services, corpus: Path, collection: str, kept: set[str] | None = None) -> None:
+    """Index a corpus.jsonl, packed or not, or those of its passages that are `kept`, and say how it went."""
     # A copy in the home, unpacked: an index kept with --home finds its file again.
     folder = services.settings.index.home / "corpora" / collection
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    lines = (msgspec.json.encode(row) + b"\n" for row in read_rows(corpus))
+    rows = (row for row in read_rows(corpus) if kept is None or row["_id"] in kept)
+    lines = (msgspec.json.encode(row) + b"\n" for row in rows)
     (folder / "corpus.jsonl").write_bytes(b"".join(lines))
     summary = await index_folder(services, folder, collection)
     rate = summary.passages / summary.seconds if summary.seconds else 0.0
@@ -103,11 +132,10 @@ async def index_corpus(services: Services, corpus: Path, collection: str) -> Non
 
 
 async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: int) -> Row:
-    qrels = read_qrels(data / chosen.queries)
-    queries = [q for q in read_rows(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels]
+    queries, qrels = _queries(data, chosen, limit)
     run: dict[str, Outcome] = {}
     times = []
-    for query in queries[: limit or None]:
+    for query in queries:
         begun = time.perf_counter()
         found = await services.searcher.search(
             Query(
@@ -122,7 +150,28 @@ async def _run(services: Services, data: Path, chosen: Set, mode: Mode, limit: i
     return Row(chosen.name, mode, ndcg, recall, 1000 * median(times))
 
 
-def _judge(sets: Sequence[Set], rows: Mapping[tuple[str, str], Row]) -> int:
+def _queries(data: Path, chosen: Set, limit: int) -> tuple[list[dict[str, Any]], Grades]:
+    """The first questions of the set that are judged, and what is relevant to them."""
+    qrels = read_qrels(data / chosen.queries)
+    queries = [q for q in read_rows(data / chosen.queries / "queries.jsonl") if q["_id"] in qrels][: limit or None]
+    return queries, {query["_id"]: qrels[query["_id"]] for query in queries}
+
+
+def _compare(sets: Sequence[Set], rows: Mapping[str, Rows]) -> int:
+    """A line for each set, by vectors alone and by both sides; 1 if an engine loses too much in one."""
+    first, *others = rows
+    lost = 0
+    print(f"\n{'nDCG@10':24}" + "".join(f"{engine:>10}" for engine in rows) + f"{'difference':>12}")
+    for chosen in sets:
+        for mode in ("dense", "hybrid"):
+            each = {engine: found[chosen.name, mode].ndcg for engine, found in rows.items()}
+            least = min(each[engine] - each[first] for engine in others)
+            lost += mode == "hybrid" and least < -ENGINE_LOSS
+            print(f"{chosen.name:17}{mode:7}" + "".join(f"{one:10.4f}" for one in each.values()) + f"{least:+12.4f}")
+    return 1 if lost else 0
+
+
+def _judge(sets: Sequence[Set], rows: Rows) -> int:
     failed = 0
     print(f"\n{'set':16}{'dense':>8}{'sparse':>8}{'hybrid':>8}{'- better':>10}{'R@100':>8}{'sparse':>8}{'p50 ms':>8}")
     for chosen in sets:
