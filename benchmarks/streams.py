@@ -76,8 +76,7 @@ def write(path: Path, megabytes: float, texts: list[str], prefix: str) -> int:
 async def measure(folder: Path, options: argparse.Namespace) -> bool:
     """Print a line whenever the peak has risen, and at the end what each process needed."""
     home, kind = folder / "home", "csv" if options.csv else "jsonl"
-    settings = {"WINNOW_SERVICE_MAX_UPLOAD_BYTES": str(10**9)} if options.upload else {}
-    service = Service(home, folder / "log", module=REAL if options.model else QUICK, settings=settings)
+    service = Service(home, folder / "log", module=REAL if options.model else QUICK)
     await service.start()
     await service.until_ready(600)
     texts = texts_of(options.data)

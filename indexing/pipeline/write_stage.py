@@ -14,6 +14,7 @@ from indexing.embedding.model import Embedder, Vectors
 from indexing.pipeline.context import PipelineContext
 from indexing.pipeline.manifest import DocumentRecord, PendingRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Report, say_nothing
+from indexing.pipeline.queues import SMALL_WRITE
 from indexing.retrieval.bm25 import Lexical
 from indexing.store.base import Point
 
@@ -125,6 +126,8 @@ class Writer:
     async def write(self, documents: Sequence[Prepared], sources: Sequence[SourceRecord] = ()) -> None:
         """Write and commit these. The caller holds the documents. Raises LineageRetired."""
         done = self._bytes + sum(d.weight for d in documents)
+        if sum(len(d.passages) for d in documents) > SMALL_WRITE:
+            await self._context.store.room(self.name)
         if documents:
             async with self._gate.step():
                 await finish(self._announce([d.record for d in documents]))

@@ -163,6 +163,9 @@ class VectorStore(Protocol):
         that continues, None at the end. Raises CollectionNotFound.
         """
 
+    async def room(self, name: str) -> None:
+        """For who writes many points: wait while more of them would take too much memory."""
+
     async def optimize(self, name: str) -> None:
         """Build graphs if enough has changed to be worth it; may take long, and holds up nobody. A store may also build
         them by itself.

@@ -291,6 +291,9 @@ class ServerStore:
         records, following = await self._call(name, scrolling)
         return [read_passage(record) for record in records], None if following is None else str(following)
 
+    async def room(self, name: str) -> None:
+        """A server has memory of its own."""
+
     async def optimize(self, name: str) -> None:
         """Servers build graphs themselves, in the background. What the settings say now is applied to a collection that
         was made before, as far as a server can.

@@ -205,6 +205,20 @@ async def test_optimizing_switches_generations(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_who_writes_much_waits_for_the_graph(tmp_path: Path) -> None:
+    """More than a fifth of what makes a build is written beside it by nobody who asks for room."""
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("docs", SPEC)
+    first = (await store.info("docs")).generation
+    await store.upsert("docs", [point(f"d{i}") for i in range(200)])
+    await store.upsert("docs", [point(f"late{i}") for i in range(60)])
+    await store.room("docs")
+    second = await store.info("docs")
+    assert (second.generation != first, second.passages) == (True, 260)
+    await store.room("unknown")
+    await store.close()
+
+
 async def filled(root: Path) -> EmbeddedStore:
     """Enough for a graph that takes a second or two to build."""
     store = EmbeddedStore(root, optimize_from=1000)

@@ -115,8 +115,10 @@ def without_payloads(text: str) -> str:
         is_payload = len(run[0]) >= _BASE64_LINE * len(lines) and all(mark.search(run[0]) for mark in _BASE64_MARKS)
         if not is_payload:
             return run[0]
-        begin, end = len(run[0]) - len(run[0].lstrip("\r\n")), len(run[0].rstrip("\r\n"))
-        return run[0][:begin] + run[0][end:]  # the line breaks around it part what was before from what comes after
+        # The line breaks around it part what was before from what comes after.
+        before = run[0][: len(run[0]) - len(run[0].lstrip("\r\n"))]
+        after = run[0][len(run[0].rstrip("\r\n")) :]
+        return after or ("" if run.string[run.end() : run.end() + 1] in ("\r", "\n") else before)
 
     return _BASE64.sub(kept, text)
 
