@@ -30,6 +30,7 @@ class Door:
         self.settings = Settings(index=IndexSection(home=home))
         self.access = Access(home, AccessSettings())
         self.presence = None
+        self.replicas = None
         self.metrics = Metrics()
         self.tracer = None
         self.audit = AuditLog(home / "audit.jsonl", time)
