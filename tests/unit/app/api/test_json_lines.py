@@ -48,6 +48,7 @@ class Door:
     def __init__(self, *, stopping: bool) -> None:
         self.access = Access(Path("/nowhere"), AccessSettings())
         self.presence = None
+        self.replicas = None
         self.metrics = Metrics()
         self.tracer = None
         self.stopping = asyncio.Event()

@@ -5,7 +5,6 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.write_stage import prepare
 from indexing.readers import ReadLimits
 from indexing.retrieval.bm25 import Lexical
+from indexing.sqlite import SqliteConnection
 from indexing.store.base import Point
 from indexing.store.embedded import EmbeddedStore
 from tests.fakes.embedder import HashEmbedder
@@ -182,7 +182,7 @@ def sqlite_threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """The threads that execute SQL on connections opened from now on."""
     threads: set[int] = set()
 
-    class Watched(sqlite3.Connection):
+    class Watched(SqliteConnection):
         def execute(self, *arguments: Any) -> sqlite3.Cursor:
             threads.add(threading.get_ident())
             return super().execute(*arguments)
@@ -191,7 +191,7 @@ def sqlite_threads(monkeypatch: pytest.MonkeyPatch) -> set[int]:
             threads.add(threading.get_ident())
             return super().executemany(*arguments)
 
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    monkeypatch.setattr("indexing.sqlite.SqliteConnection", Watched)
     return threads
 
 
