@@ -79,7 +79,8 @@ class Places:
     """Where `count` visits run at once. Those of several gates may share them: then the gates take turns, and of one
     gate's visitors the first to come is served first.
 
-    Who comes again is let in at once, and until one leaves for it nobody else is.
+    Who comes again is let in at once, and until one leaves for it nobody else is. While nobody works behind other gates
+    there are `spare` places more.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Places:
         count: int,
         activity: Activity | None = None,
         *,
+        spare: int = 0,
         hold_s: float = HOLD_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.activity, self.hold_s, self.clock = activity or Activity(), hold_s, clock
-        self._count = count
+        self._count, self._spare = count, spare
         self._running: dict[_Visit, None] = {}
         self._lines: dict[Gate, deque[_Visit]] = {}
         """In the order of their turns."""
@@ -127,7 +129,7 @@ class Places:
         for other, line in self._lines.items():
             before &= other is not gate
             work_s += min(len(line), own + before) * other.left_s()
-        return work_s / self._count
+        return work_s / self._places
 
     def appoint(self, wait_s: float, cost_s: float) -> float:
         """After how many seconds a refused visitor, who takes `cost_s`, should come back: each at a time of their own,
@@ -135,7 +137,7 @@ class Places:
         """
         now = self._refused_at = self.clock()
         at = max(self._taken_until, now + wait_s)
-        self._taken_until = min(at + cost_s / self._count, now + LONGEST_AFTER_S)
+        self._taken_until = min(at + cost_s / self._places, now + LONGEST_AFTER_S)
         return at - now
 
     async def enter(self, visit: _Visit, watch: Stopwatch) -> None:
@@ -150,6 +152,7 @@ class Places:
                 await visit.place
         except asyncio.CancelledError:
             if visit in self._running:  # it was given the place at the moment it left
+                self.activity.running -= 1
                 self.leave(visit)
             elif visit in line:
                 line.remove(visit)
@@ -161,13 +164,18 @@ class Places:
             return
         self._look()
         del self._running[visit]
-        while len(self._running) < self._count and (following := self._next()):
+        while len(self._running) < self._places and (following := self._next()):
             self._begin(following)
             following.place.set_result(None)
 
     @property
+    def _places(self) -> int:
+        alone = self.activity.running <= len(self._running)
+        return self._count + (self._spare if alone else 0)
+
+    @property
     def _free(self) -> bool:
-        return len(self._running) < self._count and self.nobody_waits
+        return len(self._running) < self._places and self.nobody_waits
 
     def _next(self) -> _Visit | None:
         """Whose turn it is; that gate's next turn comes after those of the others."""
@@ -183,12 +191,14 @@ class Places:
         self._look()
         visit.began = self.clock()
         self._running[visit] = None
+        self.activity.running += 1
+        self.activity.begun += 1
 
     def _look(self) -> None:
         """Bring up to date the share of the time in which all places are taken; before that changes."""
         now = self.clock()
         kept = math.exp((self._looked_at - now) / RECENT_S)
-        self._full_share = self._full_share * kept + (1 - kept) * (len(self._running) >= self._count)
+        self._full_share = self._full_share * kept + (1 - kept) * (len(self._running) >= self._places)
         self._looked_at = now
 
 
@@ -240,8 +250,6 @@ class Gate:
         visit = _Visit(self, loop.create_future(), again=again)
         await places.enter(visit, watch or Stopwatch())
         began, activity = places.clock(), places.activity
-        activity.running += 1
-        activity.begun += 1
         self.inside += 1
         alone = activity.begun if activity.running == 1 and places.nobody_waits else 0
         early = loop.call_later(places.hold_s, places.leave, visit)
@@ -270,8 +278,9 @@ class Gate:
 class Gates:
     """The gates of one process, which share its `cores`.
 
-    Half of them are for searches, which are to be quick whatever else is asked for; the other half is for the longer
-    work, in turns: answers, rankings of callers' texts and small writes. More at once would only slow each other down.
+    Half of them are for searches, which are to be quick whatever else is asked for, and all while nothing else is. The
+    other half is for the longer work, in turns: answers, rankings of callers' texts and small writes. More at once
+    would only slow each other down.
     Of a store on a server (`remote`) most of a visit is waiting, so that more of them go on at once, and texts, which
     it does not concern, have places of their own. `patient` gates refuse nobody.
     """
@@ -282,7 +291,8 @@ class Gates:
         count = half * (REMOTE_VISITS if remote else 1)
         answers = Places(count, activity)
         texts = Places(half, activity) if remote else answers
-        self.searches = Gate("searches", Places(count, activity), patience=patience)
+        spare = 0 if remote else cores - half
+        self.searches = Gate("searches", Places(count, activity, spare=spare), patience=patience)
         self.answers = Gate("answers", answers, patience=patience)
         self.texts = Gate("rankings and writes", texts, patience=patience)
         self.readings = Gate("readings of documents", Places(count, activity), patience=patience)

@@ -248,6 +248,23 @@ async def test_quiet_is_measured_only_alone() -> None:
     await beside.leave()
 
 
+async def test_searches_use_all_cores_while_nobody_else_works() -> None:
+    """Two cores: two at once, and one beside an answer, which is let in at once; afterwards two again."""
+    gates = Gates(2)
+    searches = await come(gates.searches, 5)
+    assert [visitor.inside for visitor in searches] == [True, True, False, False, False]
+    (answer,) = await come(gates.answers, 1)
+    assert answer.inside
+    await leave_all(searches[:2])
+    await settle()
+    assert [visitor.inside for visitor in searches[2:]] == [True, False, False]
+    await answer.leave()
+    await searches[2].leave()
+    await settle()
+    assert [visitor.inside for visitor in searches[3:]] == [True, True]
+    await leave_all(searches[3:])
+
+
 async def test_who_comes_again_is_let_in_at_once() -> None:
     """What a request has cost already must not be lost. Nobody new is let in until as many have left."""
     clock = Clock()
