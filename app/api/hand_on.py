@@ -7,8 +7,10 @@ database tells. A request is handed on once.
 
 import asyncio
 import secrets
+import string
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import structlog
@@ -20,6 +22,7 @@ from litestar.types import ASGIApp, Receive, Send
 from app.api.request import ClientGone, decode
 from app.errors import Conflict
 from app.instance import TOKEN_HEADER
+from app.observability.tracing import trace_headers
 from app.services.replicas import RETRY_S, TIMEOUT, Replicas
 from app.wiring import Services
 from indexing.errors import IndexBusy
@@ -132,15 +135,17 @@ class _Handed:
 
     def _request(self, scope: Any, body: "_Body") -> httpx.Request:
         state, query = scope["state"], scope["query_string"]
-        headers = [(name, value) for name, value in scope["headers"] if name not in _NOT_ASKED]
-        headers += [(HOP, f"{self._writer.secret} {state[STANDING]}".encode())]
-        headers += [(b"x-request-id", state["request_id"].encode())]
+        own = {name.encode(): value.encode() for name, value in trace_headers().items()}
+        own |= {HOP: f"{self._writer.secret} {state[STANDING]}".encode(), b"x-request-id": state["request_id"].encode()}
+        headers = [one for one in scope["headers"] if one[0] not in _NOT_ASKED and one[0] not in own]
+        # The target as it came: httpx would take "." and ".." out of a path, and so lead to another document.
+        target = quote(scope["raw_path"] + (b"?" + query if query else b""), safe=string.punctuation)
         return httpx.Request(
             scope["method"],
-            httpx.URL(self._writer.url).copy_with(raw_path=scope["raw_path"] + (b"?" + query if query else b"")),
-            headers=headers,
+            self._writer.url,
+            headers=[*headers, *own.items()],
             content=body.pieces() if body.is_sent else None,  # of a length that the headers tell, or in chunks
-            extensions={"timeout": TIMEOUT.as_dict()},
+            extensions={"timeout": TIMEOUT.as_dict(), "target": target.encode()},
         )
 
 
