@@ -252,15 +252,24 @@ class BackendClient:
             allowed = msgspec.structs.replace(terms, spare=True) if spare else terms
             return await run(replica.adapter, await replica.begin(allowed))
 
+        failed: list[Replica] = []
+
         async def served(replica: Replica, other: Replica) -> T:
-            if discard is None or hedge_after_s is None:
-                return await attempted(replica, spare=False)
-            return await hedged(
-                attempted(replica, spare=False), lambda: attempted(other, spare=True), hedge_after_s, discard
-            )
+            try:
+                if discard is None or hedge_after_s is None:
+                    return await attempted(replica, spare=False)
+                return await hedged(
+                    attempted(replica, spare=False), lambda: attempted(other, spare=True), hedge_after_s, discard
+                )
+            except UpstreamError:
+                failed.append(replica)
+                raise
 
         async def prepared() -> T:
-            return await first_of(await self._prepare(terms, needs), served)
+            able = await self._prepare(terms, needs)
+            # A retry goes elsewhere, where it can: one that hangs answers no sooner when it is asked again.
+            able = sorted(able, key=lambda one: (not one.available, failed.count(one)))
+            return await first_of(able, served, terms.left)
 
         def worth_waiting(pause_s: float) -> bool:
             return self.replicas.rest_s <= pause_s < terms.left() and pause_s <= terms.patience()

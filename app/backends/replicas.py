@@ -23,7 +23,7 @@ from app.backends.resilience.breaker import Breaker, ClientStatus, Health, Healt
 from app.backends.resilience.limits import Gate
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.status import NoSuchModel
-from app.errors import Overloaded, Resting, UpstreamError, UpstreamUnavailable, WinnowError
+from app.errors import Overloaded, Resting, UpstreamError, UpstreamRateLimited, UpstreamUnavailable, WinnowError
 from app.observability.tracing import SPAN, Span, Value
 
 T = TypeVar("T")
@@ -297,21 +297,25 @@ def _weight(prefix: str, replica: Replica) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-async def first_of(order: Sequence[Replica], serve: Callable[[Replica, Replica], Awaitable[T]]) -> T:
+async def first_of(
+    order: Sequence[Replica], serve: Callable[[Replica, Replica], Awaitable[T]], left: Callable[[], float]
+) -> T:
     """The result of the first for which `serve` succeeds, which gets it and the one that comes after it.
 
-    The next takes over from one that is away, rests, has no slot or not the model. Raises the first failure that is
-    more than a refusal.
+    The next takes over from one that is away, rests, has no slot, used up its limits or not the model, while there are
+    seconds `left`. Raises the first failure that is more than a refusal.
     """
     failure: WinnowError | None = None
     for place, replica in enumerate(order, start=1):
+        if failure is not None and left() <= 0:
+            break
         try:
             return await serve(replica, order[place % len(order)])
-        except (UpstreamUnavailable, Overloaded, NoSuchModel) as exc:
+        except (UpstreamUnavailable, UpstreamRateLimited, Overloaded, NoSuchModel) as exc:
             refused = isinstance(exc, Resting | Overloaded)
             if isinstance(exc, NoSuchModel):
                 replica.discovery.forget()
-            elif replica.number and not refused and isinstance(exc, UpstreamError):
+            elif replica.number and not refused and isinstance(exc, UpstreamUnavailable):
                 replica.health.suspect(exc)
             if failure is None or (isinstance(failure, Resting | Overloaded) and not refused):
                 failure = exc

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -11,10 +11,18 @@ from structlog.testing import capture_logs
 from app.backends.base import ChatRequest, Message, Probed
 from app.backends.client import BackendClient
 from app.backends.pool import MAX_PAUSE_S, Supervisor
-from app.backends.replicas import BOUND, beginning
+from app.backends.replicas import BOUND, Replica, beginning, first_of
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.status import NoSuchModel
-from app.errors import Resting, UpstreamRejected, UpstreamUnavailable
+from app.errors import (
+    Resting,
+    UpstreamBadReply,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from app.ranking.prompts import grade_prompt, judge_request
 from tests.fakes.adapters import ASKED, EVERYTHING, Plan, ScriptedAdapter
 from tests.fakes.clients import a_call, replicated
@@ -274,3 +282,42 @@ def test_addresses_are_separated_by_commas() -> None:
     settings = BackendSettings(kind="vllm", url="http://a/v1, http://b/v1", concurrency=3)
     assert [(one.url, one.concurrency) for one in settings.each()] == [("http://a/v1", 3), ("http://b/v1", 3)]
     assert BackendSettings(kind="gemini").each() == (BackendSettings(kind="gemini"),)
+
+
+@pytest.mark.parametrize(
+    "failure", [lambda: UpstreamTimeout("fake", "fake is late"), lambda: UpstreamBadReply("fake", "half a reply")]
+)
+async def test_a_retry_goes_to_another_server(failure: Callable[[], UpstreamError]) -> None:
+    """One that hangs is not asked again while another one is there."""
+    adapters = [ScriptedAdapter(rest=Plan(failure=failure)), ScriptedAdapter()]
+    client = replicated(adapters, retries=1)
+    text = next(f"question {n}" for n in range(100) if preferred(client, f"question {n}") == 0)
+    await client.complete(asked(text), a_call())
+    assert begun(adapters) == [1, 1]
+
+
+async def test_one_that_used_up_its_limits_is_not_waited_for() -> None:
+    """Another one takes over at once, and nobody takes it for down."""
+    limited = Plan(seconds=0, failure=lambda: UpstreamRateLimited("fake", "enough for now", 60.0))
+    adapters = [ScriptedAdapter(rest=limited), ScriptedAdapter()]
+    client = replicated(adapters, retries=0)
+    text = next(f"question {n}" for n in range(100) if preferred(client, f"question {n}") == 0)
+    await client.complete(asked(text), a_call())
+    assert begun(adapters) == [1, 1]
+    assert client.replicas.first.state != "down"
+
+
+async def test_nobody_takes_over_once_no_time_is_left() -> None:
+    """What the first server did wrong is told."""
+    client, served = replicated([ScriptedAdapter()] * 2), list[int]()
+
+    async def serve(replica: Replica, _: Replica) -> None:
+        served.append(replica.number)
+        raise down()
+
+    with pytest.raises(UpstreamUnavailable, match="fake is down"):
+        await first_of([*client.replicas], serve, lambda: 0.0)
+    assert served == [1]
+    with pytest.raises(UpstreamUnavailable):
+        await first_of([*client.replicas], serve, lambda: 1.0)
+    assert served == [1, 1, 2]
