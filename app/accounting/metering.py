@@ -75,7 +75,8 @@ class LedgerMeter:
         self._prices = prices
         self._kinds = {name: settings.kind for name, settings in backends.items()}
         self._local = {name for name, kind in self._kinds.items() if is_local(kind)}
-        self._shares: defaultdict[str, GpuShare] = defaultdict(GpuShare)
+        self._shares: defaultdict[tuple[str, int], GpuShare] = defaultdict(GpuShare)
+        """Of each server."""
 
     async def begin(self, target: Target, call: Call, worst: TokenCount) -> "LedgerCharge":
         """Raises BudgetExceeded, StoreUnavailable.
@@ -87,7 +88,7 @@ class LedgerMeter:
         price = price.halved() if target.batch else price
         kind = self._kinds.get(target.backend, "")
         by_time = target.backend in self._local or price.gpu_usd_per_hour
-        share = self._shares[target.backend] if by_time else None
+        share = self._shares[target.backend, target.replica] if by_time else None
         left_s = max(0.0, call.deadline.left())
         gpu_s = left_s / (share.running + 1) if share else 0.0
         reserved = await self.budgets.admit(target.backend, call.key, price.pico(worst, gpu_s), left_s)

@@ -170,7 +170,7 @@ async def measure(
     else:
         figures = await _figures_of_reranker(services, speeds, show)
     price = services.accounts.price(planned.backend, client.model)
-    by_input, by_output = _usd_per_million(price, figures)
+    by_input, by_output = _usd_per_million(price, figures, len(client.replicas))
     priced = price.source != "unknown" and figures.rerank_usd is not None
     result = Benchmark(
         backend=planned.backend,
@@ -235,14 +235,17 @@ async def _figures_of_reranker(services: Services, speeds: "_Speeds", show: Call
     )
 
 
-def _usd_per_million(price: Price, figures: Figures) -> tuple[float | None, float | None]:
-    """Of input and of output tokens: by the price, or by the hour and the speeds; None for what nobody writes."""
+def _usd_per_million(price: Price, figures: Figures, servers: int) -> tuple[float | None, float | None]:
+    """Of input and of output tokens: by the price, or by the hour and the speeds; None for what nobody writes.
+
+    Prompts are read one by one, each by one of the servers; streams at once are written by all of them.
+    """
     if price.rates is not None:
         return price.rates.input, price.rates.output if figures.together else None
     if price.source == "unknown":
         return None, None
     usd_per_s = price.gpu_usd_per_hour / 3600
-    return usd_per_s / figures.prompt * 1e6, usd_per_s / figures.together * 1e6 if figures.together else None
+    return usd_per_s / figures.prompt * 1e6, servers * usd_per_s / figures.together * 1e6 if figures.together else None
 
 
 class _Speeds:

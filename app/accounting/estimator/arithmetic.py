@@ -98,9 +98,10 @@ def _benchmarked(
     backends: Mapping[str, BackendSettings], month: Workload, benchmarks: Sequence[Benchmark]
 ) -> Iterator[SelfHostCost]:
     for one in benchmarks:
-        output_speed = one.output_tokens_per_s(month.concurrency)
-        gpu = _own_gpu(backends[one.backend])
-        cost = self_host_cost(one.model, gpu, output_speed, one.prompt_tokens_per_s, month)
+        settings = backends[one.backend]
+        # Several servers write together, each on a GPU; a prompt is read by one of them.
+        output_speed = one.output_tokens_per_s(month.concurrency) / len(settings.each())
+        cost = self_host_cost(one.model, _own_gpu(settings), output_speed, one.prompt_tokens_per_s, month)
         yield msgspec.structs.replace(cost, backend=one.backend, speed_source=one.origin)
 
 

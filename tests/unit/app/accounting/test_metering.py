@@ -112,6 +112,19 @@ async def test_a_gpu_is_paid_by_the_second_and_shared(tmp_path: Path) -> None:
     desk.ledger.close()
 
 
+async def test_each_server_of_a_backend_has_a_gpu(tmp_path: Path) -> None:
+    """Calls at once on two servers pay for both; the price of an hour is that of each."""
+    desk = Desk(tmp_path)
+    calls = [desk.call(), desk.call()]
+    targets = [msgspec.structs.replace(GEMMA, replica=number) for number in (1, 2)]
+    charges = [await desk.meter.begin(target, call, USED) for target, call in zip(targets, calls, strict=True)]
+    desk.time.at += 4
+    for charge in charges:
+        await charge.end(USED, outcome="ok")
+    assert [call.account.usage().cost_usd for call in calls] == [pytest.approx(0.004)] * 2
+    desk.ledger.close()
+
+
 async def test_own_hardware_without_a_price_is_free_and_measured(tmp_path: Path) -> None:
     """No dollars, but its busy seconds; and no budget stops it."""
     desk = Desk(tmp_path, BudgetSettings(daily_usd=0))

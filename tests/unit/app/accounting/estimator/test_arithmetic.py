@@ -147,6 +147,9 @@ def test_a_benchmark_takes_the_place_of_assumptions() -> None:
     assert (first.name, first.source) == ("speed of gemma (gemma-3-4b)", own.speed_source)
     assert first.value == "100.0/s alone, 850.0/s by 16 at once, prompts 5,000/s"
     assert found.not_estimated == ()
+    two = {"gemma": msgspec.structs.replace(gemma["gemma"], url="http://a/v1,http://b/v1")}
+    [own] = (one for one in estimate_month(two, prices, MONTH, (), (BENCHMARK,)).self_hosted if one.backend == "gemma")
+    assert own.output_tokens_per_s == pytest.approx(225)  # of each of its GPUs
 
 
 @pytest.mark.parametrize(
