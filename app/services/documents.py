@@ -296,6 +296,10 @@ class Documents:
         outcomes = iter(await self._put_measured(collection, good, report, overtaken, announce) if good else ())
         return [next(outcomes) if isinstance(submission, SubmittedDocument) else submission for submission in documents]
 
+    async def room(self, collection: str) -> None:
+        """For who writes much while nobody waits: see `indexing.store.base.VectorStore`."""
+        await (await self._context()).store.room(collection)
+
     async def index_at_once(
         self, collection: str, documents: Sequence[Validated], size: int, overtake: Overtake
     ) -> list[DocumentResult]:

@@ -451,6 +451,7 @@ class Jobs:
             left.update(found)
             return found
 
+        await self._documents.room(collection)
         try:
             results = await self._documents.index(collection, part, job.advance, overtaken)
         finally:

@@ -117,7 +117,9 @@ class Writer:
         self._sources.append(source)
 
     async def flush(self) -> None:
-        """Write and commit everything that has been taken."""
+        """Write and commit everything that has been taken, once there is room for more than a little of it."""
+        if self._waiting_passages > SMALL_WRITE:
+            await self._context.store.room(self.name)  # before the documents are held
         documents, sources = self._waiting, self._sources
         self._waiting, self._sources, self._waiting_passages, self._waiting_characters = [], [], 0, 0
         async with self._context.locks.holding(self.lineage, [d.record.id for d in documents]):
@@ -126,8 +128,6 @@ class Writer:
     async def write(self, documents: Sequence[Prepared], sources: Sequence[SourceRecord] = ()) -> None:
         """Write and commit these. The caller holds the documents. Raises LineageRetired."""
         done = self._bytes + sum(d.weight for d in documents)
-        if sum(len(d.passages) for d in documents) > SMALL_WRITE:
-            await self._context.store.room(self.name)
         if documents:
             async with self._gate.step():
                 await finish(self._announce([d.record for d in documents]))

@@ -164,7 +164,9 @@ class VectorStore(Protocol):
         """
 
     async def room(self, name: str) -> None:
-        """For who writes many points: wait while more of them would take too much memory."""
+        """For who writes many points while nobody waits: returns once more of them would not take too much memory. That
+        may take as long as a graph.
+        """
 
     async def optimize(self, name: str) -> None:
         """Build graphs if enough has changed to be worth it; may take long, and holds up nobody. A store may also build

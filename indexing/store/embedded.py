@@ -70,10 +70,12 @@ class _Entry:
         self.generation = generation
         self.live = live
         self.writing = threading.Lock()
-        self.building = False
-        """A build is under way, or waits for its turn."""
+        self.building = self.begun = False
+        """A build is under way, or waits for its turn; whether it has begun."""
         self.unchecked = OPTIMIZE_FROM
         """Points written since somebody looked whether a build is worth it. Nobody has since the start."""
+        self.beside = 0
+        """Points written since the build that is under way began, or since it waits for its turn."""
 
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
@@ -187,8 +189,7 @@ class EmbeddedStore:
         await self._run(self._builders, self._optimize, entry)
 
     async def room(self, name: str) -> None:
-        most = self._optimize_from * _DURING_A_BUILD
-        while (entry := self._entries.get(name)) is not None and entry.building and entry.unchecked >= most:  # noqa: ASYNC110
+        while (entry := self._entries.get(name)) is not None and self._outruns(entry):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)  # a thread builds, and callers may be of several event loops
 
     async def collections(self) -> list[CollectionInfo]:
@@ -325,15 +326,18 @@ class EmbeddedStore:
     def _optimize(self, entry: _Entry) -> None:
         """In the one thread of the builds: what a build takes of memory and processor is taken once."""
         before = entry.generation
-        entry.unchecked = 0
+        entry.unchecked = entry.beside = 0
         try:
             if not self._worth_optimizing(before):
                 return
+            entry.begun = True
             better = before.directory.parent / new_generation()
             build = GraphBuild(before, better, entry.spec, self._disk, self._settings)
             switched = build.run(entry.writing, lambda better: self._swap(entry, better))
         except Retired:
             return
+        finally:
+            entry.begun = False
         if switched:
             before.retire(remove=True)
 
@@ -344,8 +348,9 @@ class EmbeddedStore:
             if entry is None or not entry.live or self._closed:
                 return
             entry.unchecked += written
+            entry.beside += written
             if not entry.building and entry.unchecked >= self._optimize_from // _LOOKS:
-                entry.building = True
+                entry.building, entry.beside = True, 0
                 self._builders.submit(self._optimize_quietly, entry)
 
     def _optimize_quietly(self, entry: _Entry) -> None:
@@ -356,6 +361,12 @@ class EmbeddedStore:
         finally:
             entry.building = False
         self._optimize_if_grown(entry.name, 0)  # what was written meanwhile
+
+    def _outruns(self, entry: _Entry) -> bool:
+        """Whether as much has been written as may lie beside the graph that is built; or, where that is another
+        collection's, as much as makes a build of its own.
+        """
+        return entry.building and entry.beside >= self._optimize_from * (_DURING_A_BUILD if entry.begun else 1)
 
     def _swap(self, entry: _Entry, better: Generation) -> bool:
         """Let readers see `better`; False if the entry was dropped or replaced in the meantime."""

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -216,6 +217,26 @@ async def test_who_writes_much_waits_for_the_graph(tmp_path: Path) -> None:
     second = await store.info("docs")
     assert (second.generation != first, second.passages) == (True, 260)
     await store.room("unknown")
+    await store.close()
+
+
+async def test_another_collections_graph_is_not_waited_for(tmp_path: Path) -> None:
+    """Builds take turns; who writes less than what makes one of its own goes on meanwhile."""
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("small", SPEC)
+    turn = threading.Event()
+    store._builders.submit(turn.wait)
+    try:
+        await store.upsert("small", [point("first")])
+        await store.upsert("small", [point(f"d{i}") for i in range(199)])
+        await asyncio.wait_for(store.room("small"), 10)
+        await store.upsert("small", [point("last")])
+        waiting = asyncio.create_task(store.room("small"))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    finally:
+        turn.set()
+    await waiting
     await store.close()
 
 
@@ -449,7 +470,8 @@ async def test_a_graph_built_amid_changes_finds_the_nearest(tmp_path: Path) -> N
     rows = dict(enumerate(clustered(vectors, 9000)))
     await store.upsert("docs", [point(f"d{number}", dense=row) for number, row in rows.items()])
     optimizing = asyncio.create_task(store.optimize("docs"))
-    while not optimizing.done():
+    for _ in range(25):  # no more, however slow the machine: of a graph most of whose points are gone little is left
+        await asyncio.wait((optimizing,), timeout=0.05)
         changed = dict(zip(rng.sample(range(12_000), 60), clustered(vectors, 60), strict=True))
         await store.upsert("docs", [point(f"d{number}", dense=row) for number, row in changed.items()])
         rows |= changed

@@ -59,6 +59,9 @@ class Index:
             for n in range(one.data.count(b"\n") if isinstance(one, SubmittedFile) else 1)
         ]
 
+    async def room(self, collection: str) -> None:
+        """There is always some."""
+
     async def intended(self, collection: str, part: Sequence[Validated]) -> list[str]:
         return [self._status(collection, one) for one in part]
 

@@ -1,21 +1,25 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from indexing.concurrency import finish
-from indexing.documents import Document
+from indexing.documents import EVERYTHING, Document
 from indexing.embedding.model import Lane, Vectors
 from indexing.errors import EmbedderUnavailable
 from indexing.pipeline.context import PipelineContext, ensure_collection
+from indexing.pipeline.ingest import SubmittedDocument, put_documents
 from indexing.pipeline.manifest import DocumentRecord, SourceRecord
 from indexing.pipeline.progress import Advanced, Event
-from indexing.pipeline.queues import Turns
+from indexing.pipeline.queues import SMALL_WRITE, Turns
 from indexing.pipeline.write_stage import WINDOW, Prepared, Writer, prepare
+from indexing.store.server import ServerStore
 from tests.fakes.embedder import HashEmbedder
-from tests.fakes.library import texts
+from tests.fakes.library import texts, workbench
 
 pytestmark = [pytest.mark.anyio, pytest.mark.numeric]
 
@@ -82,6 +86,36 @@ async def test_a_document_longer_than_a_window_is_written_in_several(bench: Pipe
     assert counts == sorted(counts)
     assert all(size == round(10 * passages / (WINDOW + 10)) for passages, size in counts)
     assert (await bench.store.info("default")).passages == WINDOW + 10
+
+
+class FullStore(ServerStore):
+    """There is no room until somebody says so."""
+
+    free: asyncio.Event
+
+    async def room(self, name: str) -> None:
+        await self.free.wait()
+
+
+async def test_only_a_run_waits_for_room(tmp_path: Path) -> None:
+    """Whoever submits documents does not, nor while a run waits that has the same ones in hand."""
+    store = FullStore.in_memory()
+    store.free = asyncio.Event()
+    bench = workbench(store, tmp_path / "home")
+    writer = Writer(bench, "default", (await ensure_collection(bench, "default")).spec.lineage)
+    await writer.add(prepared("y", "few"))
+    await asyncio.wait_for(writer.flush(), 30)
+    many = prepared("x", long_text(SMALL_WRITE + 1))
+    await writer.add(msgspec.structs.replace(many, record=msgspec.structs.replace(many.record, path=None)))
+    running = asyncio.create_task(writer.flush())
+    submitted = SubmittedDocument(writer=EVERYTHING, id="x", document=Document(text=long_text(SMALL_WRITE + 2)))
+    (result,) = await asyncio.wait_for(put_documents(bench, "default", [submitted]), 30)
+    assert (result.passages, running.done()) == (SMALL_WRITE + 2, False)
+    store.free.set()
+    await running
+    assert len(await texts(bench)) == 1 + SMALL_WRITE + 1
+    await bench.manifest.close()
+    await bench.store.close()
 
 
 async def test_a_new_version_leaves_nothing_of_the_old(bench: PipelineContext, lineage: str) -> None:
