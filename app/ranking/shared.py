@@ -117,7 +117,7 @@ class SharedTrust(TrustBook):
         try:
             await _prepare(self._database)
             await self._database.run(partial(_add_trust, owner, record))
-        except WinnowError as exc:
+        except (WinnowError, msgspec.MsgspecError) as exc:
             log.warning("what a model made of the controls cannot be kept", detail=str(exc))
 
 
@@ -151,7 +151,7 @@ class SharedRanking:
         try:
             await self._tables.get()
             fits, trust = await self._database.run(lambda db: (_fits(db), _trust(db)))
-        except WinnowError as exc:
+        except (WinnowError, msgspec.MsgspecError) as exc:  # the latter of what another version wrote
             if str(exc) != self._failure:
                 log.warning("calibrations and trust cannot be read: those known so far count", detail=str(exc))
             self._failure = str(exc)
@@ -188,10 +188,14 @@ class CacheTable:
             async with asyncio.timeout(READ_S):
                 await self._tables.get()
                 rows = await self._database.run(lambda db: db.execute(_READ, (list(keys),)).fetchall())
-            return {key: decoded(bytes(reply)) for key, reply in rows}
-        except (WinnowError, TimeoutError, msgspec.MsgspecError) as exc:
+        except (WinnowError, TimeoutError) as exc:
             self._rest(exc)
             return {}
+        replies: dict[str, ModelReply] = {}
+        for key, reply in rows:
+            with suppress(msgspec.MsgspecError):  # of another version: it is asked for, and written again
+                replies[key] = decoded(bytes(reply))
+        return replies
 
     def write(self, entries: Mapping[str, ModelReply]) -> None:
         """In the background; returns at once."""

@@ -105,6 +105,28 @@ async def test_rankings_go_without_a_cache_that_is_away(postgres: Postgres, data
     assert await asyncio.gather(cache.read(["a"]), slow.read(["a"])) == [{}, {}]
 
 
+async def test_what_another_version_wrote_is_passed_over(databases: Pair) -> None:
+    """A reply that cannot be read is asked for again, and is no reason to do without the others or to stop reading."""
+    cache = CacheTable(databases[0], 10)
+    cache.write({"a": 0.5, "b": 0.5})
+    await cache.close()
+    ranking = SharedRanking(databases[0], controls=True)
+    await ranking.open()
+    with databases[1].connected() as db:
+        db.execute("UPDATE scores SET reply = ? WHERE key = 'a'", (b"\xc1",))
+        db.execute("INSERT INTO calibrations VALUES ('m', 'p2', ?)", (b"{}",))
+    assert await cache.read(["a", "b"]) == {"b": 0.5}
+    cache.write({"a": 0.25})
+    await cache.close()
+    assert await cache.read(["a", "b"]) == {"a": 0.25, "b": 0.5}
+    await ranking.refresh()
+    assert not ranking.fits
+    store_fit(databases[1], StoredFit(model="m", prompt_version="p2", fit=FIT))
+    await ranking.refresh()
+    assert ("m", "p2") in ranking.fits
+    await ranking.close()
+
+
 async def test_ranking_waits_for_a_database_that_is_away(postgres: Postgres, databases: Pair) -> None:
     """Opening does not fail, and what was known counts until it is back."""
     store_fit(databases[0], StoredFit(model="m", prompt_version="p1", fit=FIT))
