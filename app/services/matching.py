@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from indexing.embedding.model import Vectors
-from indexing.retrieval.bm25 import Lexical
+from indexing.retrieval.bm25 import AVERAGE_LENGTH, FIRST_CODE, K1, B, Lexical
 from indexing.retrieval.codes import codes, month_numbers, normalized
 from indexing.store.base import Vector
 
@@ -29,12 +29,9 @@ _LONGEST_MONTH_AND_DAY, _WORDS_BEHIND_MONTH = 30, 2
 _BEGINS_ACCOUNT = re.compile(r"\b[a-z]{2}\d\d$")
 _LAST_LETTERS = re.compile(r"[^\W\d_]+$")
 
-_K1, _B, _AVERAGE_LENGTH = 1.2, 0.75, 256.0
-"""The engine's own constants."""
-_CODES = 1 << 31
-"""From here on terms are codes, which a text's words leave out."""
 _MOST_WORDS = 64
 """Words of a piece between spaces whose repetitions are looked for."""
+_FEW_TERMS = 8
 
 
 class WordMatcher:
@@ -85,7 +82,10 @@ class WordMatcher:
         if None in by_piece:
             return self._lexical.matching(text, terms)
         present = list(chain.from_iterable(filter(None, by_piece)))
-        return {term: _weight(present.count(term), len(present)) for term in terms.intersection(present)}
+        shared = terms.intersection(present)
+        # Counting a term is quicker than counting all, as long as there are few: a query may have a thousand.
+        count: Callable[[int], int] = present.count if len(shared) <= _FEW_TERMS else Counter(present).__getitem__
+        return {term: _weight(count(term), len(present)) for term in shared}
 
     def _terms_of(self, piece: str) -> tuple[int, ...] | None:
         """The words' terms of a piece of a text, as often as they are in it; None if that cannot be told.
@@ -102,11 +102,11 @@ class WordMatcher:
         words = [
             (term, weight)
             for term, weight in (zip(vector.indices, vector.values, strict=True) if vector else ())
-            if term < _CODES
+            if term < FIRST_CODE  # a text's words leave codes out
         ]
         for length in range(len(words), _MOST_WORDS):
-            norm = _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH)
-            counts = [round(weight * norm / (_K1 + 1 - weight)) for _, weight in words]
+            norm = K1 * (1 - B + B * length / AVERAGE_LENGTH)
+            counts = [round(weight * norm / (K1 + 1 - weight)) for _, weight in words]
             if sum(counts) == length and all(
                 _weight(count, length) == weight for count, (_, weight) in zip(counts, words, strict=True)
             ):
@@ -116,7 +116,7 @@ class WordMatcher:
 
 def _weight(count: int, length: int) -> float:
     """Of a term that is `count` times in a text of so many words, as the engine rounds it."""
-    return float(np.float32(count * (_K1 + 1) / (count + _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH))))
+    return float(np.float32(count * (K1 + 1) / (count + K1 * (1 - B + B * length / AVERAGE_LENGTH))))
 
 
 def _without_named_dates(lowered: str) -> str:

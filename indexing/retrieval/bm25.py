@@ -19,11 +19,11 @@ from indexing.store.base import SparseVector
 LEXICAL_VERSION = "bm25-multilingual-en-fold-codes-2"
 """Part of a collection's fingerprint: vectors of two versions must not be mixed."""
 
-_K1, _B, _AVERAGE_LENGTH = 1.2, 0.75, 256.0
+K1, B, AVERAGE_LENGTH = 1.2, 0.75, 256.0
 """The engine's own constants (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009)."""
 _PARTS = 0.5
 """The weight of all parts of a code in a query."""
-_CODES = 1 << 31
+FIRST_CODE = 1 << 31
 """The engine's term ids are below; those of codes are not."""
 _WORD = re.compile(r"\w+")
 
@@ -37,9 +37,9 @@ class Lexical:
                 tokenizer=TokenizerType.Multilingual,
                 language="english",
                 ascii_folding=True,
-                k=_K1,
-                b=_B,
-                avg_len=_AVERAGE_LENGTH,
+                k=K1,
+                b=B,
+                avg_len=AVERAGE_LENGTH,
             )
         )
 
@@ -49,13 +49,15 @@ class Lexical:
         vector = self._bm25.embed_document(words)
         frequencies = Counter(_code_id(term) for code in found for term in (*code.wholes, *code.parts))
         length = len(_WORD.findall(words)) + len(found) if found else 0
-        norm = _K1 * (1 - _B + _B * length / _AVERAGE_LENGTH)
-        weights = [count * (_K1 + 1) / (count + norm) for count in frequencies.values()]
+        norm = K1 * (1 - B + B * length / AVERAGE_LENGTH)
+        weights = [count * (K1 + 1) / (count + norm) for count in frequencies.values()]
         return _vector([*vector.indices, *frequencies], [*vector.values, *weights])
 
     def matching(self, text: str, terms: Set[int]) -> dict[int, float]:
         """The weights of these terms in a passage's `document`. Codes are weighed only if one is asked for."""
-        vector = self.document(text) if max(terms, default=0) >= _CODES else self._bm25.embed_document(_split(text)[0])
+        vector = (
+            self.document(text) if max(terms, default=0) >= FIRST_CODE else self._bm25.embed_document(_split(text)[0])
+        )
         if vector is None:
             return {}
         return {term: weight for term, weight in zip(vector.indices, vector.values, strict=True) if term in terms}
@@ -88,7 +90,7 @@ def _split(text: str) -> tuple[str, list[Code]]:
 
 @lru_cache(100_000)
 def _code_id(term: str) -> int:
-    return _CODES | int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest()) >> 1
+    return FIRST_CODE | int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest()) >> 1
 
 
 def _vector(indices: list[int], values: list[float]) -> SparseVector | None:
