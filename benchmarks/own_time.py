@@ -10,7 +10,7 @@ rerank         POST /v1/rerank, 100 passages, no model
 rerank-model   the same by a model that gives log-probabilities: each passage is a prompt
 
 With `--beside` the code of another checkout serves the same in turns, and responses that are not alike are counted,
-but for ids, times and costs: the two indexes break ties differently. `--requests 20000` sends one server a mixture of
+but for ids, times and costs; a count says nothing about why. `--requests 20000` sends one server a mixture of
 all that and of errors, and prints what it holds of memory that is no file's (RssAnon) on the way; exit status 1 if the
 second half adds more than `FLAT_MB`.
 """
