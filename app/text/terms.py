@@ -15,8 +15,10 @@ the endings of short words, of which the most frequent, -s, is taken off first: 
 _SHORT = 3
 _COMPOUND = 9
 """Words of this length may be compounds; what they are made of begins at `_SHORT` letters into them at the earliest."""
-_REMEMBERED = 8_192
-"""Words whose terms are kept; a text repeats its own, and a question compares many texts. A few MB."""
+_REMEMBERED, LONGEST_REMEMBERED = 8_192, 40
+"""Words whose terms are kept, and their letters at most; a text repeats its own, and a question compares many texts.
+Some 10 MB: a word has as many parts as letters, of 100 bytes each.
+"""
 
 # Scripts written without spaces; Hangul, whose particles stick to the word; Indic ones, whose vowel signs are not
 # letters to `re`. All are compared by pairs of characters.
@@ -59,9 +61,16 @@ def terms(text: str) -> frozenset[str]:
     return frozenset(result)
 
 
-@lru_cache(_REMEMBERED)
 def _spaced_terms(word: str) -> frozenset[str]:
+    return remembered_terms(word) if len(word) <= LONGEST_REMEMBERED else _found_terms(word)
+
+
+def _found_terms(word: str) -> frozenset[str]:
     return frozenset((_stem(word), *(f"~{part}" for part in _parts(word))))
+
+
+remembered_terms = lru_cache(_REMEMBERED)(_found_terms)
+"""Of a word that is not unspaced."""
 
 
 def content_terms(question: str, language: str) -> dict[str, tuple[frozenset[str], ...]]:

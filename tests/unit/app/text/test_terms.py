@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.text.terms import content_terms, fold, occurrences, terms
+from app.text.terms import LONGEST_REMEMBERED, content_terms, fold, occurrences, remembered_terms, terms
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,13 @@ def test_occurrences_are_whole_words_and_runs_of_characters(query: str, expected
     """A word counts whole; in a script without spaces each pair counts, and overlapping pairs are one stretch."""
     text = "Dental plans, dentistry; 牙科和保险 dental Wert\u00adpapier\u00addepot"
     assert [text[start:end] for start, end in occurrences(text, terms(query))] == expected
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """A long word has as many parts as letters: it is taken apart each time, and alike."""
+    remembered_terms.cache_clear()
+    short, long = "donaudampfschifffahrtskapitaen", "schifffahrts" * 300
+    assert len(short) < LONGEST_REMEMBERED < len(long)
+    assert {"donau", "~kapit"} <= terms(short)
+    assert {"schif", "~fahrt"} <= terms(long)
+    assert remembered_terms.cache_info().currsize == 1
