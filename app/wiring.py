@@ -45,7 +45,7 @@ from app.services.expansion import Expander
 from app.services.fetch import Fetcher
 from app.services.job_records import SHARED_MIGRATIONS as JOB_TABLES
 from app.services.job_records import JobRecords
-from app.services.jobs import Jobs, SharedJobs
+from app.services.jobs import SPOOL_DIRECTORY, Jobs, SharedJobs
 from app.services.model_ids import ModelNames, public_name
 from app.services.moderate import ModerateService
 from app.services.monitoring import Counting, Monitoring, State
@@ -267,7 +267,8 @@ class Services:
         self.repairs = Repairs(self.context.get)
         shared = None
         if self.database is not None and self.replicas is not None:
-            shared = SharedJobs(SharedSpool(self.database), self._open_job_records)
+            spool = SharedSpool(self.database, self._index_home / SPOOL_DIRECTORY)
+            shared = SharedJobs(spool, self._open_job_records)
         self.jobs = Jobs(self._index_home, self.documents, self.disk, shared=shared)
         self._on_close("jobs", self.jobs.close)
 

@@ -1,7 +1,8 @@
 """Work side by side, work that no cancellation stops, pauses between attempts, and things that are opened once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -36,6 +37,18 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+@asynccontextmanager
+async def in_threads(block: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A `with` block whose beginning and end take time: each is in a thread, and no cancellation stops it."""
+    value = await finish(asyncio.to_thread(block.__enter__))
+    try:
+        yield value
+    except BaseException as exc:
+        await finish(asyncio.to_thread(block.__exit__, type(exc), exc, exc.__traceback__))
+        raise
+    await finish(asyncio.to_thread(block.__exit__, None, None, None))
 
 
 def pauses(first_s: float, longest_s: float) -> Iterator[float]:

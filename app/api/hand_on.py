@@ -1,8 +1,8 @@
 """What only the replica that writes to the index can serve, handed on to it by the others.
 
-Body and response pass as they come. The replica that was asked checks the caller, and counts the request towards its
-rates; the one that writes checks the key again, and believes the rest of a request with its own secret, which only the
-database tells. A request is handed on once.
+Body and response pass as they come; an upload that is too large is refused here. The replica that was asked checks the
+caller, and counts the request towards its rates; the one that writes checks the key again, and believes the rest of a
+request with its own secret, which only the database tells. A request is handed on once.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from litestar.handlers import BaseRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Send
 
-from app.api.request import ClientGone, decode
+from app.api.multipart import form_too_large, is_form
+from app.api.request import ClientGone, declared_length, decode
 from app.errors import Conflict
 from app.instance import TOKEN_HEADER
 from app.observability.tracing import trace_headers
@@ -92,7 +93,8 @@ class _Response(Response[Any]):
 async def hand_on(services: Services, request: Request[Any, Any, Any], body: bytes | None = None) -> ASGIApp | None:
     """What sends the response of the replica that writes; None where it is this one. `body`: as far as it was read.
 
-    Raises IndexBusy while there is none, StoreUnavailable, and Conflict for a command that needs this machine's files.
+    Raises IndexBusy while there is none, StoreUnavailable, Conflict for a command that needs this machine's files, and
+    TooLarge for a form.
     """
     replicas = services.replicas
     if replicas is None or replicas.writes:
@@ -109,19 +111,26 @@ async def hand_on(services: Services, request: Request[Any, Any, Any], body: byt
                 "this command reads or writes files, and the replica that writes to the index is on another machine: "
                 "run it there, send the documents to POST /documents, or index them from a bucket (s3://...)"
             )
-    return _Handed(replicas.client, writer, body)
+    most = None
+    if is_form(request.headers.get("content-type")):
+        most = services.settings.service.max_upload_bytes
+        if declared_length(request) > most:
+            raise form_too_large(most)
+    return _Handed(replicas.client, writer, body, most)
 
 
 class _Handed:
-    """An ASGI application: the response of the replica that writes. `given` is the body, as far as it was read."""
+    """An ASGI application: the response of the replica that writes. `given` is the body, as far as it was read; it may
+    have `most` bytes.
+    """
 
-    def __init__(self, client: httpx.AsyncClient, writer: Writer, given: bytes | None) -> None:
-        self._client, self._writer, self._given = client, writer, given
+    def __init__(self, client: httpx.AsyncClient, writer: Writer, given: bytes | None, most: int | None = None) -> None:
+        self._client, self._writer, self._given, self._most = client, writer, given, most
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """A client that hangs up ends the request to the writer, too."""
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-        body = _Body(receive, self._given, is_sent=has_body)
+        body = _Body(receive, self._given, self._most, is_sent=has_body)
         work = asyncio.ensure_future(_exchange(self._client, self._request(scope, body), send))
         hung_up = asyncio.ensure_future(body.hung_up())
         try:
@@ -177,22 +186,25 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, send: Sen
 class _Body:
     """What the client sends, and whether it is still there. `given`: what has been read of it already."""
 
-    def __init__(self, receive: Receive, given: bytes | None, *, is_sent: bool) -> None:
-        self._receive, self._given, self.is_sent = receive, given, is_sent
+    def __init__(self, receive: Receive, given: bytes | None, most: int | None = None, *, is_sent: bool) -> None:
+        self._receive, self._given, self._most, self.is_sent = receive, given, most, is_sent
         self._whole = asyncio.Event()
         if not is_sent:
             self._whole.set()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """In their order. Raises ClientGone."""
+        """In their order. Raises ClientGone, TooLarge."""
         if self._given is not None:
             yield self._given
         else:
-            more = True
+            more, size = True, 0
             while more:
                 message: Any = await self._receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
+                size += len(message.get("body", b""))
+                if self._most is not None and size > self._most:
+                    raise form_too_large(self._most)
                 yield message.get("body", b"")
                 more = message.get("more_body", False)
         self._whole.set()

@@ -1,7 +1,9 @@
 """Uploads: JSON documents or multipart files, read with limits."""
 
+import asyncio
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -9,25 +11,33 @@ from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Sche
 from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.request import BodyRequest, CountBytes, caller_of, decode, limited, require_json
+from app.api.request import BodyRequest, CountBytes, caller_of, declared_length, decode, limited, require_json
 from app.api.schemas import Name
+from app.config.settings import ServiceSettings
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType
 from app.services.document_validation import MAX_GROUPS, Submission, SubmittedFile, failed, owned
+from app.services.incoming import Incoming
 from app.text.fencing import clean
+from indexing.concurrency import finish
 from indexing.documents import Audience, Document
 from indexing.pipeline.ingest import SubmittedDocument
 
 MULTIPART = "multipart/form-data"
+_IN_MEMORY = 4 * 2**20
+"""Bytes of a form's files: what is more goes to the disk."""
+_WRITTEN_AT_ONCE = 2**20
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A field of a form; a file if it has a `filename`."""
+    """A field of a form; a file if it has a `filename`. It has `length` bytes: `data`, or the file at `path`."""
 
     name: str
     filename: str | None
     media_type: str | None
     charset: str
-    data: bytes
+    data: bytes = b""
+    path: Path | None = None
+    length: int
 
     def text(self) -> str:
         """Raises InvalidRequest."""
@@ -37,46 +47,97 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest(f"the field {self.name} is not valid {self.charset}") from exc
 
 
-async def read_form(request: BodyRequest, max_bytes: int, max_parts: int, count: CountBytes) -> list[Part]:
-    """The parts in order; `count` hears of each piece that arrives. Raises InvalidRequest, TooLarge, and its errors."""
+class _Parts:
+    """Puts parts together. Large files, and files after some megabytes of others, go to `incoming` if it is given, and
+    no longer to the memory that `count` counts.
+    """
+
+    def __init__(self, incoming: Incoming | None, count: CountBytes) -> None:
+        self.complete: list[Part] = []
+        self._incoming, self._count = incoming, count
+        self._in_memory = 0
+        self._head: MultipartSegment
+        self._data = bytearray()
+        self._path: Path | None = None
+        self._written = 0
+
+    async def take(self, event: MultipartSegment | bytearray | None) -> None:
+        """The parser's events: a part's head, its data in pieces, and None at its end. Raises DiskFull."""
+        if isinstance(event, MultipartSegment):
+            self._head, self._data, self._path, self._written = event, bytearray(), None, 0
+        elif event is not None:
+            self._data += event
+            if len(self._data) >= _WRITTEN_AT_ONCE:
+                await self._write()
+        else:
+            if self._path is not None or self._in_memory + len(self._data) > _IN_MEMORY:
+                await self._write()
+            self._in_memory += len(self._data)
+            self.complete.append(self._part())
+
+    async def _write(self) -> None:
+        if self._incoming is None or self._head.filename is None or not self._data:
+            return
+        # To its end, even if the client goes away: the file is deleted afterwards.
+        self._path = await finish(asyncio.to_thread(_append, self._incoming, self._path, self._data))
+        self._count(-len(self._data))
+        self._written += len(self._data)
+        self._data = bytearray()
+
+    def _part(self) -> Part:
+        head = self._head
+        return Part(
+            name=head.name or "",
+            filename=head.filename,
+            media_type=head.content_type,
+            charset=head.charset or "utf-8",
+            data=bytes(self._data),
+            path=self._path,
+            length=self._written + len(self._data),
+        )
+
+
+def _append(incoming: Incoming, path: Path | None, data: bytearray) -> Path:
+    path = path or incoming.new_file()
+    incoming.append(path, data)
+    return path
+
+
+async def read_form(
+    request: BodyRequest, max_bytes: int, max_parts: int, count: CountBytes, incoming: Incoming | None = None
+) -> list[Part]:
+    """The parts in order, large files in `incoming`. `count` hears of each piece that arrives, and with a negative
+    number of what has gone to the disk.
+
+    Raises InvalidRequest, TooLarge, before anything is read where the head tells it, DiskFull, and what `count` raises.
+    """
     boundary = request.content_type[1].get("boundary", "")
-    parts: list[Part] = []
-    data = bytearray()
-    size = 0
+    refusal = TooLarge(f"a form may have {max_bytes} bytes; send the files in several requests")
+    length = declared_length(request)
+    if length > max_bytes:
+        raise refusal
+    if incoming is not None and length > _IN_MEMORY:
+        incoming.check(length)
+    parts, size = _Parts(incoming, count), 0
     try:
         with PushMultipartParser(boundary.encode(), max_segment_count=max_parts) as parser:
             async for piece in request.stream():
                 count(len(piece))
                 size += len(piece)
                 if size > max_bytes:
-                    raise TooLarge(f"a form may have {max_bytes} bytes; send the files in several requests")
-                # The parser's events: a part's head, its data in pieces, and None at its end.
+                    raise refusal
                 for event in parser.parse(piece):
-                    if isinstance(event, MultipartSegment):
-                        head, data = event, bytearray()
-                    elif event is not None:
-                        data += event
-                    else:
-                        parts.append(_part(head, data))
+                    await parts.take(event)
     except ParserLimitReached as exc:
         raise InvalidRequest(f"a form may have {max_parts} parts with short headers: {exc}") from exc
     except ValueError as exc:  # the parser's own errors, and header bytes that are no text
         raise InvalidRequest(f"the body is not valid {MULTIPART}: {exc}") from exc
-    return parts
-
-
-def _part(head: MultipartSegment, data: bytearray) -> Part:
-    return Part(
-        name=head.name or "",
-        filename=head.filename,
-        media_type=head.content_type,
-        charset=head.charset or "utf-8",
-        data=bytes(data),
-    )
+    return parts.complete
 
 
 MAX_DOCUMENTS = 1000
 MAX_UPLOAD_BYTES = 100_000_000
+"""Of what is held in memory: pictures, and files that are read and not indexed."""
 MAX_SOURCE_CHARACTERS = 2048
 
 _REF = "#/components/schemas/"
@@ -152,13 +213,16 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
         return any(isinstance(submission, SubmittedFile) for submission in self.submissions)
 
 
-async def read_upload(request: BodyRequest, max_json_bytes: int, count: CountBytes) -> Upload:
-    """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `count` raises."""
+async def read_upload(request: BodyRequest, service: ServiceSettings, count: CountBytes, incoming: Incoming) -> Upload:
+    """The body in either form; large files are in `incoming`.
+
+    Raises InvalidRequest, UnsupportedMediaType, TooLarge, DiskFull, and what `count` raises.
+    """
     writer = caller_of(request).audience
     if is_form(request.headers.get("content-type")):
-        upload = await _from_form(request, count, writer)
+        upload = await _from_form(request, service.max_upload_bytes, count, writer, incoming)
     else:
-        upload = _from_json(await read_json(request, max_json_bytes, count), writer)
+        upload = _from_json(await read_json(request, service.max_body_bytes, count), writer)
     return msgspec.structs.replace(upload, submissions=owned(upload.submissions))
 
 
@@ -168,7 +232,10 @@ async def read_json(request: BodyRequest, max_bytes: int, count: CountBytes) -> 
         require_json(request.headers.get("content-type"))
     except UnsupportedMediaType as exc:
         raise UnsupportedMediaType(f"{exc}; or send files as {MULTIPART}") from exc
-    refusal = f"a JSON body may have {max_bytes} bytes; send several requests, or files as {MULTIPART}"
+    refusal = (
+        f"a JSON body may have {max_bytes} bytes (max_body_bytes of [service]); send several requests, or files as "
+        f"{MULTIPART}"
+    )
     return await limited(request, max_bytes, refusal, count)
 
 
@@ -243,8 +310,20 @@ def _bytes(escape: bytes) -> bytes:
     return chr(int(escape[1:], 16)).encode("utf-8", "surrogatepass")
 
 
-async def _from_form(request: BodyRequest, count: CountBytes, writer: Audience) -> Upload:
-    parts = await read_form(request, MAX_UPLOAD_BYTES, MAX_DOCUMENTS + 2 + MAX_GROUPS, count)
+def form_too_large(max_bytes: int) -> TooLarge:
+    """The refusal of an upload."""
+    return TooLarge(
+        f"an upload may have {max_bytes} bytes (max_upload_bytes of [service]): send the files in several requests"
+    )
+
+
+async def _from_form(
+    request: BodyRequest, max_bytes: int, count: CountBytes, writer: Audience, incoming: Incoming
+) -> Upload:
+    try:
+        parts = await read_form(request, max_bytes, MAX_DOCUMENTS + 2 + MAX_GROUPS, count, incoming)
+    except TooLarge as exc:
+        raise form_too_large(max_bytes) from exc
     if unknown := {part.name for part in parts} - {"files", *_FIELDS}:
         known = ", ".join(("files", *_FIELDS))
         raise refused(*((name, f"unknown field; known are {known}") for name in sorted(unknown)))
@@ -261,6 +340,8 @@ async def _from_form(request: BodyRequest, count: CountBytes, writer: Audience) 
         SubmittedFile(
             name=clean(file.filename or "")[:MAX_SOURCE_CHARACTERS],
             data=file.data,
+            path=str(file.path or ""),
+            length=file.length,
             media_type=file.media_type,
             tenant=tenant,
             allowed=allowed,
@@ -268,7 +349,7 @@ async def _from_form(request: BodyRequest, count: CountBytes, writer: Audience) 
         )
         for file in files
     ]
-    size = sum(len(file.data) for file in files)
+    size = sum(file.length for file in files)
     return Upload(collection=_text(parts, "collection", "default"), submissions=submissions, size=size)
 
 

@@ -203,8 +203,18 @@ CountBytes = Callable[[int], None]
 """Hears how many bytes of a body have arrived; raises Overloaded when too many are held."""
 
 
+def declared_length(request: Request[Any, Any, Any]) -> int:
+    """Of the body in bytes, by the head of the request; 0 where it does not tell."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
 async def limited(request: Request[Any, Any, Any], limit: int, refusal: str, count: CountBytes) -> bytes:
-    """The body of a route without Litestar's own limit. Raises TooLarge, with the text `refusal`, beyond `limit`."""
+    """The body of a route without Litestar's own limit. Raises TooLarge, with the text `refusal`, beyond `limit`:
+    before anything is read, where the head tells it.
+    """
+    if declared_length(request) > limit:
+        raise TooLarge(refusal)
     pieces, size = [], 0
     async for piece in request.stream():
         count(len(piece))

@@ -83,6 +83,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     backend: Annotated[str, Meta(min_length=1)] = "auto"
     prompt_secret: Annotated[str, Meta(min_length=16)] | None = None
     max_body_bytes: Count = 10_000_000
+    max_upload_bytes: Count = 1_000_000_000
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     cors_origins: tuple[Annotated[str, Meta(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^\s/]+)$")], ...] = ()

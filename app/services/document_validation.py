@@ -26,15 +26,23 @@ _INTEGERS = range(-(2**63), 2**63)
 class SubmittedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that is still to be read. `media_type` is the one that its sender declares.
 
-    Its documents become those of `tenant`, for the groups `allowed`; `writer` as of `SubmittedDocument`.
+    Its content is `data`, or has `length` bytes and is in the file at `path`. Its documents become those of `tenant`,
+    for the groups `allowed`; `writer` as of `SubmittedDocument`.
     """
 
     name: str
-    data: bytes
+    data: bytes = b""
+    path: str = ""
+    length: int = 0
     media_type: str | None = None
     tenant: str = ""
     allowed: tuple[str, ...] = ()
     writer: Audience
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.data) or self.length
 
     def submitted(self, part: Document | Refused) -> SubmittedDocument | DocumentResult:
         """A document that was read from it, or the failure of a part that is none."""
@@ -111,9 +119,12 @@ def groups_problem(allowed: Sequence[str]) -> str:
     return ""
 
 
-def validate(submissions: Iterable[Validated]) -> list[Validated]:
-    """Clean the documents and give them ids. Those that cannot be indexed, and repeated ids, become failures."""
-    seen: set[str] = set()
+def validate(submissions: Iterable[Validated], seen: set[str] | None = None) -> list[Validated]:
+    """Clean the documents and give them ids. Those that cannot be indexed, and repeated ids, become failures.
+
+    `seen` are the keys of the documents of the same request that came before; these are added.
+    """
+    seen = set() if seen is None else seen
     validated: list[Validated] = []
     for submission in submissions:
         document = _cleaned(submission) if isinstance(submission, SubmittedDocument) else submission
@@ -127,20 +138,39 @@ def validate(submissions: Iterable[Validated]) -> list[Validated]:
     return validated
 
 
-def with_whole(parts: Sequence[Validated]) -> list[Validated]:
-    """What was read from one file, its first document knowing the ids of all, if there can be files in it.
+class WholeFile:
+    """What is read from one file, piece by piece: the last of its documents knows the ids of all, if there can be files
+    in it.
 
     While parts fail that another time may not, nobody knows what the file no longer has.
     """
-    documents = [part for part in parts if isinstance(part, SubmittedDocument)]
-    failures = [part.reason for part in parts if isinstance(part, DocumentResult)]
-    if not documents or not UNREADABLE_BY_NATURE.issuperset(failures):
-        return list(parts)
-    first, file = documents[0], file_document_id(documents[0].source, "")
-    if any(file not in (one.id, *holders_of(one.id)) for one in documents):  # records have ids of their own
-        return list(parts)
-    whole = msgspec.structs.replace(first, whole=tuple(one.id for one in documents))
-    return [whole if part is first else part for part in parts]
+
+    def __init__(self) -> None:
+        self._ids: list[str] | None = []
+        """None once a record has an id of its own, or a part has failed that another time may not."""
+        self._last: list[Validated] = []
+
+    def add(self, parts: Sequence[Validated]) -> list[Validated]:
+        """These and what was held back before, but for the last one."""
+        for part in parts:
+            if isinstance(part, SubmittedDocument):
+                inside = file_document_id(part.source, "") in (part.id, *holders_of(part.id))
+                if inside and self._ids is not None:
+                    self._ids.append(part.id)
+                else:
+                    self._ids = None
+            elif part.reason not in UNREADABLE_BY_NATURE:
+                self._ids = None
+        ready = [*self._last, *parts]
+        place = max((at for at, part in enumerate(ready) if isinstance(part, SubmittedDocument)), default=len(ready))
+        self._last = ready[place:]
+        return ready[:place]
+
+    def end(self) -> list[Validated]:
+        """What was held back."""
+        if self._ids and self._last and isinstance(self._last[0], SubmittedDocument):
+            self._last[0] = msgspec.structs.replace(self._last[0], whole=tuple(self._ids))
+        return self._last
 
 
 def id_problem(document_id: str) -> str:

@@ -4,10 +4,11 @@ import asyncio
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -19,16 +20,17 @@ from app.services.document_validation import (
     Submission,
     SubmittedFile,
     Validated,
+    WholeFile,
     failed,
     groups_problem,
     owned,
     tenant_problem,
     validate,
-    with_whole,
 )
 from app.services.indexing_time import IndexingTime
 from app.services.job_records import Outcome
-from indexing.documents import Audience, Passage, document_key
+from indexing.concurrency import Resource
+from indexing.documents import Audience, Document, Passage, Refused, document_key
 from indexing.errors import CollectionNotFound, UnreadableDocument
 from indexing.pipeline.context import PipelineContext, ensure_collection, find_collection
 from indexing.pipeline.ingest import (
@@ -117,12 +119,15 @@ class Documents:
         self._unfinished: dict[str, str] = {}
         """Why documents of a collection are unfinished, as it was logged."""
         self._uploads = self._body_bytes = 0
-        self._readers: ReaderPool | None = None
+        self._readers = Resource(self._open_readers)
+        self._slow_readers = Resource(self._open_readers)
+        """For what is read no faster than it is indexed: others do not wait for that."""
 
     async def close(self) -> None:
         """End the reader processes."""
-        if self._readers is not None:
-            await self._readers.__aexit__(None, None, None)
+        for readers in (self._readers, self._slow_readers):
+            if (pool := await readers.settled()) is not None:
+                await pool.close()
 
     async def sync(self, request: SyncRequest, report: Report = say_nothing) -> Summary:
         """Index files, one run at a time in a collection; a second one reports that it waits. Raises the errors of
@@ -273,13 +278,44 @@ class Documents:
 
         `report` hears how far OCR is with a scan.
         """
-        unvalidated = [await self._read(submission, report) for submission in submissions]
-        validated = iter(await asyncio.to_thread(validate, list(chain(*unvalidated))))
-        documents: list[Validated] = []
-        for submission, parts in zip(submissions, unvalidated, strict=True):
-            read = list(islice(validated, len(parts)))
-            documents += with_whole(read) if isinstance(submission, SubmittedFile) else read
-        return documents
+        async with aclosing(self.read_in_pieces(submissions, report)) as pieces:
+            return [document async for piece in pieces for document in piece]
+
+    async def read_in_pieces(
+        self, submissions: Sequence[Submission], report: Report = say_nothing, *, slowly: bool = False
+    ) -> AsyncGenerator[list[Validated]]:
+        """As `read`, some megabytes of large files at a time. Close it (`contextlib.aclosing`). `slowly`: each piece is
+        indexed before the next one is taken.
+        """
+        seen: set[str] = set()
+        for _, group in groupby(submissions, lambda one: isinstance(one, SubmittedFile)):
+            alike = list(group)
+            if documents := [one for one in alike if not isinstance(one, SubmittedFile)]:
+                yield await asyncio.to_thread(validate, documents, seen)
+            for file in (one for one in alike if isinstance(one, SubmittedFile)):
+                whole = WholeFile()
+                readers = self._slow_readers if slowly and file.path else self._readers
+                async with aclosing(self._parts(file, await readers.get(), report)) as pieces:
+                    async for parts in pieces:
+                        yield whole.add(await asyncio.to_thread(validate, parts, seen))
+                yield whole.end()
+
+    async def _parts(self, file: SubmittedFile, pool: ReaderPool, report: Report) -> AsyncGenerator[list[Validated]]:
+        on_page = reading_scan(file.name, report)
+        try:
+            if not file.path:
+                found = await pool.read(file.data, file.name, file.media_type, on_page)
+                yield list(map(file.submitted, found))
+                return
+            async with aclosing(pool.pieces(Path(file.path), file.name, file.media_type, on_page)) as replies:
+                async for reply in replies:
+                    parts: list[Document | Refused] = [*reply.documents, *reply.refused]
+                    yield list(map(file.submitted, parts))
+        except UnreadableDocument as exc:
+            yield [failed(exc.reason, exc.detail, source=file.name)]
+
+    async def _open_readers(self) -> ReaderPool:
+        return ReaderPool((await self._context()).limits, _READERS)
 
     async def index(
         self,
@@ -422,18 +458,6 @@ class Documents:
             total_passages=info.passages if info else 0,
             seconds=round(seconds, 3),
         )
-
-    async def _read(self, submission: Submission, report: Report) -> list[Validated]:
-        if not isinstance(submission, SubmittedFile):
-            return [submission]
-        if self._readers is None:
-            self._readers = ReaderPool((await self._context()).limits, _READERS)
-        try:
-            on_page = reading_scan(submission.name, report)
-            parts = await self._readers.read(submission.data, submission.name, submission.media_type, on_page)
-        except UnreadableDocument as exc:
-            return [failed(exc.reason, exc.detail, source=submission.name)]
-        return list(map(submission.submitted, parts))
 
     async def _put_measured(
         self,

@@ -27,7 +27,7 @@ def expected_passages(submission: Submission) -> float:
     if isinstance(submission, SubmittedFile):
         format = by_extension(submission.name)
         if format is None or not format.container:
-            return _passages(len(submission.data), len(submission.data))
+            return _passages(submission.size, submission.size)
     return 0.0
 
 
@@ -66,5 +66,5 @@ class IndexingTime:
         for submission in submissions:
             passages += expected_passages(submission)
             if isinstance(submission, SubmittedFile):
-                reading += len(submission.data) / _READ_BYTES_PER_S + 1 / _READ_FILES_PER_S
+                reading += submission.size / _READ_BYTES_PER_S + 1 / _READ_FILES_PER_S
         return passages / self.passages_per_s + reading

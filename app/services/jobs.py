@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -17,10 +18,11 @@ import structlog
 from app.errors import InvalidRequest, NotFound, Overloaded, WinnowError
 from app.services.document_validation import Submission, SubmittedFile, Validated
 from app.services.documents import Documents
+from app.services.incoming import Incoming, sweep
 from app.services.indexing_time import expected_passages
 from app.services.job_records import MAX_ERRORS, UNFINISHED, JobRecord, JobRecords, JobState, Outcome
 from app.services.spool import Spool, SpoolDamaged, Uploads
-from indexing.concurrency import Resource, finish, pauses
+from indexing.concurrency import Resource, finish, in_threads, pauses
 from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience
 from indexing.errors import DiskFull, EmbedderMismatch, EmbedderUnavailable, IndexBusy, StoreUnavailable
@@ -163,7 +165,8 @@ class Jobs:
         """
         self._documents = documents
         self._limits = limits or JobLimits()
-        self._spool: Uploads = shared.uploads if shared else Spool(home / SPOOL_DIRECTORY, disk)
+        self._directory, self._disk = home / SPOOL_DIRECTORY, disk
+        self._spool: Uploads = shared.uploads if shared else Spool(self._directory, disk)
         in_file = partial(asyncio.to_thread, JobRecords.in_file, home / JOBS_FILE, home / "quarantine")
         self._records = Resource(shared.open if shared else in_file)
         self._resumed = Resource(self._resume)
@@ -174,6 +177,10 @@ class Jobs:
         self._reserved: Counter[str] = Counter()
         """Bytes of each job that is unfinished, or about to be taken."""
         self._ended: Counter[JobState] = Counter()
+
+    def incoming(self) -> Incoming:
+        """Where large files of an upload are until `submit` has taken them."""
+        return Incoming(self._directory, self._disk)
 
     def start(self) -> None:
         """Continue in the background what is unfinished."""
@@ -313,7 +320,8 @@ class Jobs:
         )
         if not any(isinstance(submission, SubmittedFile) for submission in submissions):
             record = _with_documents(record, submissions)
-        await asyncio.to_thread(self._spool.write, job_id, collection, submissions, size)
+        moved = sum(one.length for one in submissions if isinstance(one, SubmittedFile) and one.path)
+        await asyncio.to_thread(self._spool.write, job_id, collection, submissions, max(0, size - moved))
         try:
             await (await self._records.get()).save(record)
         except BaseException:
@@ -323,6 +331,7 @@ class Jobs:
         return Job(**msgspec.structs.asdict(self._shown(record)))
 
     async def _resume(self) -> None:
+        await asyncio.to_thread(sweep, self._directory)
         records = await self._records.get()
         unfinished = [*await records.unfinished(), *await self._unrecorded(records)]
         for record in unfinished:
@@ -419,14 +428,19 @@ class Jobs:
 
     async def _read(self, job: _ActiveJob) -> None:
         """Read the files, and keep what was read in their place, so that it is read once."""
-        record = job.record
-        submissions = await asyncio.to_thread(lambda: list(self._spool.read(record.id)))
-        try:
-            documents = await self._documents.read(submissions, job.advance)
-        finally:
-            job.scan = None
-        await asyncio.to_thread(self._spool.write, record.id, record.collection, documents, record.bytes)
-        await self._save(job, _with_documents(record, documents))
+        record, documents, passages = job.record, 0, 0.0
+        async with self.incoming() as incoming:
+            submissions = await finish(asyncio.to_thread(lambda: list(self._spool.read(record.id, incoming=incoming))))
+            pieces = self._documents.read_in_pieces(submissions, job.advance)
+            writing = self._spool.writing(record.id, record.collection, record.bytes)
+            try:
+                async with aclosing(pieces), in_threads(writing) as add:
+                    async for piece in pieces:
+                        await finish(asyncio.to_thread(add, piece))
+                        documents, passages = documents + len(piece), passages + sum(map(expected_passages, piece))
+            finally:
+                job.scan = None
+        await self._save(job, msgspec.structs.replace(record, documents=documents, expected_passages=passages))
 
     async def _slices(self, job: _ActiveJob) -> AsyncIterator[tuple[list[Validated], bool]]:
         """What is left, in slices; and whether a slice had been begun before, by a process that did not finish it."""

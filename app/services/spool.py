@@ -1,25 +1,27 @@
 """The documents of jobs, until they are indexed: on the disk, or in the database that replicas share."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import chain, count
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from struct import Struct
-from typing import Protocol
+from tempfile import SpooledTemporaryFile
+from typing import IO, Protocol
 from zlib import crc32
 
 import msgspec
 
 from app.errors import WinnowError
 from app.services.document_validation import Submission, SubmittedFile
+from app.services.incoming import Incoming
 from indexing.disk import DiskGuard, disk_error
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
-from indexing.postgres import Database
+from indexing.postgres import Database, PostgresConnection
 
 _HEAD = Struct("<II")
 """Before each submission: the length of its encoding, and its checksum."""
-_SUFFIX, _UNFINISHED = ".submissions", ".new"
+_SUFFIX, _UNFINISHED, _FILE = ".submissions", ".new", ".file"
 
 
 _PIECE = 4_000_000
@@ -39,18 +41,29 @@ class _Record(msgspec.Struct, array_like=True):
     collection: str | None = None
 
 
+Add = Callable[[Iterable[Submission]], None]
+"""Takes submissions in their order. Large files that lie elsewhere are moved or copied."""
+
+
 class Uploads(Protocol):
     """What jobs are to index. Every call blocks: make it in a thread.
 
     Writing raises DiskFull and StoreUnavailable, reading SpoolDamaged and StoreUnavailable.
     """
 
-    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
-        """Store them, about `size` bytes, in the place of what the job had; safe when this returns."""
+    def writing(self, job_id: str, collection: str, size: int) -> AbstractContextManager[Add]:
+        """What is added in the block, about `size` bytes, comes in the place of what the job had, unless the block
+        fails; safe when it has ended.
+        """
         ...
 
-    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
-        """The submissions from `start` on, one by one."""
+    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
+        """As `writing`, for what is there already."""
+        with self.writing(job_id, collection, size) as add:
+            add(submissions)
+
+    def read(self, job_id: str, start: int = 0, incoming: Incoming | None = None) -> Iterator[Submission]:
+        """The submissions from `start` on, one by one. Large files of a database are put into `incoming`."""
         ...
 
     def collection(self, job_id: str) -> str | None:
@@ -66,8 +79,9 @@ class Uploads(Protocol):
         ...
 
 
-class Spool:
-    """A directory with one file for each job. Every call blocks: make it in a thread.
+class Spool(Uploads):
+    """A directory with one file for each job, and one for each large file of it. Every call blocks: make it in a
+    thread.
 
     Writing raises DiskFull and StoreUnavailable, reading SpoolDamaged.
     """
@@ -75,30 +89,45 @@ class Spool:
     def __init__(self, directory: Path, disk: DiskGuard) -> None:
         self._directory, self._disk = directory, disk
 
-    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
-        """Store them, about `size` bytes, in the place of what the job had; on the disk when this returns."""
+    @contextmanager
+    def writing(self, job_id: str, collection: str, size: int) -> Iterator[Add]:
+        """`size` is beside large files, which are moved."""
         self._disk.check(size)
         path = self._path(job_id)
         new = path.with_suffix(_UNFINISHED)
-        with self._writing():
+        files: list[Path] = []
+        with _writing(self._directory):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+
+                    def add(submissions: Iterable[Submission]) -> None:
+                        for submission in submissions:
+                            if isinstance(submission, SubmittedFile) and submission.path:
+                                files.append(self._directory / f"{job_id}.{len(files)}{_FILE}")
+                                submission = _moved(submission, files[-1])
+                            file.writelines(_frame(_recorded(submission)))
+
                     file.writelines(_frame(_Record(collection=collection)))
-                    for submission in submissions:
-                        file.writelines(_frame(_recorded(submission)))
+                    yield add
                     file.flush()
                     os.fsync(file.fileno())
                 new.replace(path)
                 _sync_directory(self._directory)
             except BaseException:
                 new.unlink(missing_ok=True)
+                if not path.exists():
+                    self._delete_files(job_id, ())
                 raise
+            self._delete_files(job_id, files)
 
-    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
+    def read(self, job_id: str, start: int = 0, incoming: Incoming | None = None) -> Iterator[Submission]:
         """The submissions from `start` on, one by one."""
         for record in self._records(job_id, start + 1):
-            if submission := record.document or record.file or record.failure:
+            submission = record.document or record.file or record.failure
+            if isinstance(submission, SubmittedFile) and submission.path:
+                submission = self._found(submission)
+            if submission:
                 yield submission
 
     def collection(self, job_id: str) -> str | None:
@@ -115,8 +144,9 @@ class Spool:
             paths = list(self._directory.iterdir())
         except FileNotFoundError:
             return {}
+        whole = {path.stem for path in paths if path.suffix == _SUFFIX}
         for path in paths:
-            if path.suffix == _UNFINISHED:
+            if path.suffix == _UNFINISHED or (path.suffix == _FILE and path.name.partition(".")[0] not in whole):
                 path.unlink(missing_ok=True)
         uploads = [(path.stat(), path.stem) for path in paths if path.suffix == _SUFFIX]
         return {job_id: stat.st_size for stat, job_id in sorted(uploads, key=lambda one: one[0].st_mtime_ns)}
@@ -124,6 +154,21 @@ class Spool:
     def delete(self, job_id: str) -> None:
         """Remove what a job had, if it is there."""
         self._path(job_id).unlink(missing_ok=True)
+        self._delete_files(job_id, ())
+
+    def _found(self, file: SubmittedFile) -> SubmittedFile:
+        path = self._directory / file.path
+        try:
+            if path.stat().st_size == file.length:
+                return msgspec.structs.replace(file, path=str(path))
+        except FileNotFoundError:
+            pass
+        raise SpoolDamaged("one of its files is missing or damaged on disk: upload it again")
+
+    def _delete_files(self, job_id: str, but: Collection[Path]) -> None:
+        for path in self._directory.glob(f"{job_id}.*{_FILE}"):
+            if path not in but:
+                path.unlink(missing_ok=True)
 
     def _records(self, job_id: str, start: int) -> Iterator[_Record]:
         try:
@@ -141,40 +186,48 @@ class Spool:
     def _path(self, job_id: str) -> Path:
         return self._directory / f"{job_id}{_SUFFIX}"
 
+
+class SharedSpool(Uploads):
+    """Uploads in the database: a row for each submission, or several for a large one; the content of a large file has
+    the negative number of its submission. What is collected for a transaction is in `directory`.
+    """
+
+    def __init__(self, database: Database, directory: Path) -> None:
+        self._database, self._directory = database, directory
+
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The one seam for the errors of the disk."""
-        try:
-            yield
-        except OSError as exc:
-            raise disk_error(exc, f"the upload cannot be kept in {self._directory}") from exc
+    def writing(self, job_id: str, collection: str, size: int) -> Iterator[Add]:
+        """All of it in one transaction, which does not wait for the block: it may read a file for long."""
+        files: dict[int, Path] = {}
+        numbers = count(1)
+        with _writing(self._directory):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with SpooledTemporaryFile(_PIECE, dir=str(self._directory)) as collected:
 
+                def add(submissions: Iterable[Submission]) -> None:
+                    for submission, number in zip(submissions, numbers, strict=False):
+                        if isinstance(submission, SubmittedFile) and submission.path:
+                            files[number] = Path(submission.path)
+                            submission = msgspec.structs.replace(submission, path="")
+                        collected.writelines(_frame(_recorded(submission)))
 
-class SharedSpool:
-    """Uploads in the database: a row for each submission, or several for a large one."""
+                collected.writelines(_frame(_Record(collection=collection)))
+                yield add
+                collected.seek(0)
+                with self._database.connected() as db, db.transaction():
+                    _insert_all(db, job_id, collected, files)
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def write(self, job_id: str, collection: str, submissions: Iterable[Submission], size: int) -> None:
-        """All of it in one transaction."""
-        with self._database.connected() as db, db.transaction():
-            db.execute("DELETE FROM uploads WHERE job=?", (job_id,))
-            records = chain((_Record(collection=collection),), map(_recorded, submissions))
-            for number, record in enumerate(records):
-                data = msgspec.msgpack.encode(record)
-                pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
-                rows = ((job_id, number, piece, part) for piece, part in enumerate(pieces))
-                db.executemany("INSERT INTO uploads (job, number, piece, data) VALUES (?,?,?,?)", rows)
-
-    def read(self, job_id: str, start: int = 0) -> Iterator[Submission]:
+    def read(self, job_id: str, start: int = 0, incoming: Incoming | None = None) -> Iterator[Submission]:
         """The submissions from `start` on, each when it is asked for."""
         if self._record(job_id, 0) is None:
             raise SpoolDamaged("its documents are missing in the database: upload them again")
         for number in count(start + 1):
             if (record := self._record(job_id, number)) is None:
                 return
-            if submission := record.document or record.file or record.failure:
+            submission = record.document or record.file or record.failure
+            if isinstance(submission, SubmittedFile) and submission.length > len(submission.data) and incoming:
+                submission = self._fetched(job_id, number, submission, incoming)
+            if submission:
                 yield submission
 
     def collection(self, job_id: str) -> str | None:
@@ -198,6 +251,58 @@ class SharedSpool:
             sql = "SELECT data FROM uploads WHERE job=? AND number=? ORDER BY piece"
             data = b"".join(part for (part,) in db.execute(sql, (job_id, number)))
         return _decoded(data, len(data), crc32(data)) if data else None
+
+    def _fetched(self, job_id: str, number: int, file: SubmittedFile, incoming: Incoming) -> SubmittedFile:
+        path = incoming.new_file()
+        with self._database.connected() as db:
+            for piece in count():
+                sql = "SELECT data FROM uploads WHERE job=? AND number=? AND piece=?"
+                if (row := db.execute(sql, (job_id, -number, piece)).fetchone()) is None:
+                    break
+                incoming.append(path, row[0])
+        if path.stat().st_size != file.length:
+            raise SpoolDamaged("one of its files is missing in the database: upload it again")
+        return msgspec.structs.replace(file, path=str(path))
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """The one seam for the errors of the disk."""
+    try:
+        yield
+    except OSError as exc:
+        raise disk_error(exc, f"the upload cannot be kept in {directory}") from exc
+
+
+def _insert_all(db: PostgresConnection, job_id: str, collected: IO[bytes], files: Mapping[int, Path]) -> None:
+    db.execute("DELETE FROM uploads WHERE job=?", (job_id,))
+    for number in count():
+        if not (head := collected.read(_HEAD.size)):
+            return
+        _insert(db, job_id, number, _pieces(collected, _HEAD.unpack(head)[0]))
+        if path := files.get(number):
+            with path.open("rb") as file:
+                _insert(db, job_id, -number, _pieces(file, path.stat().st_size))
+
+
+def _insert(db: PostgresConnection, job_id: str, number: int, pieces: Iterable[bytes]) -> None:
+    rows = ((job_id, number, piece, data) for piece, data in enumerate(pieces))
+    db.executemany("INSERT INTO uploads (job, number, piece, data) VALUES (?,?,?,?)", rows)
+
+
+def _pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The next `size` bytes."""
+    while size > 0 and (data := file.read(min(size, _PIECE))):
+        size -= len(data)
+        yield data
+
+
+def _moved(file: SubmittedFile, target: Path) -> SubmittedFile:
+    """Its content at `target`, on the disk when this returns; `path` is then the name of that."""
+    with Path(file.path).open("rb") as content:
+        os.fsync(content.fileno())
+    Path(file.path).replace(target)
+    return msgspec.structs.replace(file, path=target.name)
 
 
 def _recorded(submission: Submission) -> _Record:

@@ -1,12 +1,21 @@
 """POST /documents with files."""
 
+import asyncio
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from litestar import Litestar
 
-from app.api.multipart import MAX_UPLOAD_BYTES
+from app.services.documents import MAX_BODY_BYTES
+from app.services.jobs import Jobs
+from app.wiring import Services
+from indexing.disk import DiskGuard
+from tests.api.test_documents import POST_DOCUMENTS
+from tests.api.test_jobs import finished
 from tests.unit.indexing.readers.making import zipped
 
 pytestmark = pytest.mark.anyio
@@ -147,15 +156,130 @@ async def test_a_broken_form_is_refused(client: httpx.AsyncClient, body: bytes, 
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_too_many_bytes_are_refused(client: httpx.AsyncClient) -> None:
-    """Files beyond 100 MB together are 413, found while they come in."""
+def file_head(name: str) -> bytes:
+    return b'--b\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n' % name.encode()
+
+
+END = b"\r\n--b--\r\n"
+LINE = b'{"id": "%d", "text": "dental row"}' + b" " * 1_000_000 + b"\n"
+
+
+@pytest.fixture
+def small_uploads(services: Services) -> Services:
+    """Uploads may have 3 MB."""
+    service = msgspec.structs.replace(services.settings.service, max_upload_bytes=3_000_000)
+    services.settings = msgspec.structs.replace(services.settings, service=service)
+    return services
+
+
+def left_on_disk(services: Services) -> list[Path]:
+    directory = services.settings.index.home / "jobs"
+    return list(directory.rglob("*")) if directory.exists() else []
+
+
+async def test_too_many_bytes_are_refused(small_uploads: Services, client: httpx.AsyncClient) -> None:
+    """413 that names the setting, found while they come in; nothing of them is left."""
 
     async def pieces() -> Any:
-        yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n'
-        for _ in range(MAX_UPLOAD_BYTES // 10_000_000 + 1):
-            yield b"a" * 10_000_000
-        yield b"\r\n--b--\r\n"
+        yield file_head("a.txt")
+        for _ in range(4):
+            yield b"a" * 1_000_000
+        yield END
 
     response = await client.post("/documents", content=pieces(), headers=FORM)
     assert response.status_code == 413
-    assert "several requests" in response.json()["detail"]
+    assert "3000000 bytes (max_upload_bytes of [service])" in response.json()["detail"]
+    assert left_on_disk(small_uploads) == []
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "application/json"])
+async def test_a_body_whose_length_is_too_large_is_not_read(
+    small_uploads: Services, client: httpx.AsyncClient, kind: str
+) -> None:
+    """413 at once, naming the setting."""
+
+    async def pieces() -> Any:
+        raise AssertionError("it is read")
+        yield b""
+
+    headers = {"Content-Type": kind, "Content-Length": "20000000"}
+    response = await client.post("/documents", content=pieces(), headers=headers)
+    assert response.status_code == 413
+    setting = "max_upload_bytes" if "form" in kind else "max_body_bytes"
+    assert f"({setting} of [service])" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("wait", ["true", "false"])
+async def test_large_files_pass_over_the_disk(client: httpx.AsyncClient, services: Services, wait: str) -> None:
+    """All are indexed, whether the caller waits or not, two uploads at once do not meet, and nothing is left."""
+
+    async def upload(collection: str) -> int:
+        large = b"".join(LINE % number for number in range(5))
+        files = [("large.jsonl", large, ""), ("half.txt", b"dental " + b" " * 600_000, ""), ("small.txt", b"cover", "")]
+        parts = [("files", file) for file in files]
+        response = await client.post(f"/documents?wait={wait}", files=parts, data={"collection": collection})
+        answer: dict[str, Any] = response.json()
+        if wait == "false":
+            answer = await finished(client, response.headers["location"])
+        return int(answer["created"])
+
+    names = [f"large-{wait}-{number}" for number in range(2)]
+    assert await asyncio.gather(*map(upload, names)) == [7, 7]
+    for name in names:
+        listed = (await client.get("/documents", params={"collection": name})).json()["documents"]
+        assert {one["source"] for one in listed} == {"large.jsonl", "half.txt", "small.txt"}
+    async with asyncio.timeout(30):
+        while left_on_disk(services):  # noqa: ASYNC110 - of a job, after it is said to be done
+            await asyncio.sleep(0.01)
+
+
+async def test_large_files_take_no_memory(client: httpx.AsyncClient, services: Services) -> None:
+    """What has gone to the disk leaves room for the bodies of others."""
+    with services.documents.receiving() as count:
+        count(MAX_BODY_BYTES - 3_000_000)
+
+        async def pieces() -> Any:
+            yield file_head("large.jsonl")
+            for number in range(5):
+                yield LINE % number
+            yield END
+
+        response = await client.post("/documents?wait=false", content=pieces(), headers=FORM)
+    assert response.status_code == 202, response.text
+    assert (await finished(client, response.headers["location"]))["created"] == 5
+
+
+async def test_a_client_that_goes_away_amid_a_large_file_leaves_nothing(app: Litestar, services: Services) -> None:
+    """What had come of it is deleted."""
+    seen: list[Path] = []
+    events = iter([file_head("a.txt"), *[b"a" * 2_000_000] * 2])
+
+    async def receive() -> Any:
+        if piece := next(events, None):
+            return {"type": "http.request", "body": piece, "more_body": True}
+        seen.extend(path for path in left_on_disk(services) if path.name == "1")
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        """Nobody is there."""
+
+    scope = {**POST_DOCUMENTS, "headers": [(b"content-type", FORM["Content-Type"].encode()), (b"host", b"localhost")]}
+    async with app.lifespan():
+        await app({**scope, "state": {}}, receive, send)  # type: ignore[arg-type]
+    assert len(seen) == 1
+    assert left_on_disk(services) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_full_disk_takes_no_large_file(client: httpx.AsyncClient, services: Services, *, told: bool) -> None:
+    """507, whether the length is told before or not; small ones need no room here."""
+    services.jobs = Jobs(services.settings.index.home, services.documents, DiskGuard(Path(), 10**18))
+    body = file_head("a.txt") + b"a" * 6_000_000 + END
+
+    async def pieces() -> Any:
+        yield body
+
+    response = await client.post("/documents", content=body if told else pieces(), headers=FORM)
+    assert (response.status_code, response.json()["type"]) == (507, "urn:winnow:problem:disk-full")
+    assert left_on_disk(services) == []
+    assert (await send(client, f"small-{told}", ("a.txt", b"dental cover", "")))["created"] == 1

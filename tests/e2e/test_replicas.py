@@ -1,6 +1,7 @@
 """Two replicas of the service on one real PostgreSQL: processes of their own, which take turns at the requests."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ async def test_any_replica_takes_uploads(tmp_path: Path, postgres: Postgres) -> 
             "WINNOW_TEST_PASSAGE_MS": "10",
             "WINNOW_ADMIN_KEY": KEY["X-API-Key"],
             "WINNOW_SERVICE_MAX_BODY_BYTES": "100000",
+            "WINNOW_SERVICE_MAX_UPLOAD_BYTES": "6000000",
         }
         first, second = (
             Service(tmp_path / f"home{n}", tmp_path / f"service{n}.log", settings=settings) for n in range(2)
@@ -124,6 +126,7 @@ async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:
     assert (await client.post("/documents", json=large)).status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     upload = await client.post("/documents", data={"collection": "notes"}, files={"files": ("c.txt", b"A cellar.")})
     assert upload.json()["created"] == 1
+    await uploads_large_files(client, standby)
     assert (await client.delete("/documents/no%2Fsuch", params={"collection": "notes"})).status_code == 404
     page = await client.get("/documents/a", params={"collection": "notes"}, headers={"Accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
@@ -141,6 +144,30 @@ async def uses_everything(client: httpx.AsyncClient, standby: Service) -> None:
     assert (status, "e.txt" in said) == (0, True)
     looped = await client.get("/jobs", headers={"X-Winnow-Hop": "guessed operator"})
     assert (looped.status_code, looped.headers["retry-after"]) == (httpx.codes.SERVICE_UNAVAILABLE, "2")
+
+
+async def uploads_large_files(client: httpx.AsyncClient, standby: Service) -> None:
+    """They pass through the replica that does not write, and those that are too large end there."""
+    line = b'{"id": "%d", "text": "A ledger."}' + b" " * 1_000_000 + b"\n"
+    files = {"files": ("l.jsonl", b"".join(line % number for number in range(5)))}
+    job = await client.post("/documents", params={"wait": "false"}, data={"collection": "ledgers"}, files=files)
+    assert job.status_code == httpx.codes.ACCEPTED
+    assert (await job_after(client, job.json()["id"], 5))["documents"] == 5
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="l.txt"\r\n\r\n'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield head
+        for _ in range(7):
+            yield b" " * 1_000_000
+        yield b"\r\n--b--\r\n"
+
+    whole = b"".join([piece async for piece in pieces()])
+    for content in (whole, pieces()):  # a length that is told, and chunks
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        refused = await client.post("/documents", content=content, headers=headers)
+        assert refused.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+        assert "max_upload_bytes" in refused.json()["detail"]
+    assert not [path for path in (standby.home / "jobs").glob("*")]
 
 
 async def counts_a_rate_once(client: httpx.AsyncClient) -> None:

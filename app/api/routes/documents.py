@@ -1,6 +1,7 @@
 """/documents."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -150,10 +151,11 @@ async def put_documents(
     with `wait=true` nothing. A client that disconnects while it waits ends its request; what was written stays.
     """
     with documents.receiving() as count:
-        upload = await read_upload(request, settings.service.max_body_bytes, count)
-        audience = caller_of(request).audience
-        await documents.admit(upload.collection, audience)
-        indexed = await while_connected(request, index_upload(upload, audience, documents, jobs, wait))
+        async with jobs.incoming() as incoming:
+            upload = await read_upload(request, settings.service, count, incoming)
+            audience = caller_of(request).audience
+            await documents.admit(upload.collection, audience)
+            indexed = await while_connected(request, index_upload(upload, audience, documents, jobs, wait))
     reply: Response[Any] = Response(indexed)
     if isinstance(indexed, Job):
         reply = Response(indexed, status_code=202, headers={"Location": f"/jobs/{indexed.id}"})
@@ -170,8 +172,14 @@ async def index_upload(
         kept = submissions if upload.has_files else await documents.read(submissions)
         return await jobs.submit(upload.collection, kept, upload.size, audience)
     with documents.uploading():
+        if wait:
+            results: list[DocumentResult] = []
+            async with aclosing(documents.read_in_pieces(submissions, slowly=True)) as pieces:
+                async for piece in pieces:  # of a large file some megabytes at a time
+                    results += await documents.index_at_once(upload.collection, piece, upload.size, jobs.overtake)
+            return _indexed(upload.collection, results)
         examined = await documents.read(submissions)
-        if wait or time.estimate(examined) <= WAIT_S:
+        if time.estimate(examined) <= WAIT_S:
             results = await documents.index_at_once(upload.collection, examined, upload.size, jobs.overtake)
             return _indexed(upload.collection, results)
     return await jobs.submit(upload.collection, examined, upload.size, audience)

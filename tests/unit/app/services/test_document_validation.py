@@ -1,13 +1,24 @@
 """Which documents can be indexed."""
 
+from itertools import chain
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.document_validation import MAX_METADATA_BYTES, MAX_METADATA_KEYS, id_problem, validate
+from app.services.document_validation import (
+    MAX_METADATA_BYTES,
+    MAX_METADATA_KEYS,
+    Validated,
+    WholeFile,
+    failed,
+    id_problem,
+    validate,
+)
 from indexing.documents import EVERYTHING, Document
 from indexing.pipeline.ingest import DocumentResult, SubmittedDocument
+from indexing.pipeline.planning import file_document_id
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -74,3 +85,38 @@ def test_a_rejected_document_keeps_no_id_from_others() -> None:
 def test_some_ids_cannot_be(document_id: str) -> None:
     """What no URL can ask for, or no log can show."""
     assert id_problem(document_id)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("keys", "failure", "whole"),
+    [
+        (("f", "f.1111111111111111", "f.2222222222222222"), None, ("f", "f.1111111111111111", "f.2222222222222222")),
+        (
+            ("f", "f.1111111111111111", "f.2222222222222222"),
+            "password",
+            ("f", "f.1111111111111111", "f.2222222222222222"),
+        ),
+        (("f", "f.1111111111111111", "f.2222222222222222"), "timeout", ()),
+        (("f", "r1", "f.2222222222222222"), None, ()),
+        ((), "empty", ()),
+    ],
+)
+def test_the_last_document_of_a_file_knows_all(
+    keys: tuple[str, ...], failure: str | None, whole: tuple[str, ...], size: int
+) -> None:
+    """In whatever pieces it is read; not where records have ids of their own, nor while a part fails that another time
+    may not.
+    """
+    file = file_document_id("file.zip", "")
+    ids = {key: key.replace("f", file, 1) if key.startswith("f") else key for key in keys}
+    parts: list[Validated] = [offer(id=ids[key], source="file.zip") for key in keys]
+    if failure:
+        parts.insert(2, failed(failure, "why", source="file.zip"))
+    read = WholeFile()
+    pieces = [read.add(parts[start : start + size]) for start in range(0, len(parts), size)]
+    documents = [*chain(*pieces), *read.end()]
+    assert [getattr(one, "whole", ()) for one in documents if getattr(one, "whole", ())] == (
+        [tuple(ids[key] for key in whole)] if whole else []
+    )
+    assert [msgspec.structs.replace(one, whole=()) if hasattr(one, "whole") else one for one in documents] == parts

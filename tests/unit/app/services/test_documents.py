@@ -4,7 +4,8 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, aclosing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.services.documents import MAX_AT_ONCE, MAX_BODY_BYTES, SMALL_UPLOAD, Do
 from indexing.documents import EVERYTHING, Audience, Document
 from indexing.errors import EmbedderMismatch, StoreUnavailable
 from indexing.pipeline.context import PipelineContext, show_what_counts
-from indexing.pipeline.ingest import SubmittedDocument, Versions
+from indexing.pipeline.ingest import DocumentResult, SubmittedDocument, Versions
 from indexing.pipeline.manifest import DocumentRecord, Manifest
 from indexing.pipeline.progress import SyncRequest
 from indexing.pipeline.write_stage import prepare
@@ -166,6 +167,38 @@ async def test_bytes_may_be_of_a_tenant_and_for_its_groups(documents: Documents)
         assert (summary.created, summary.failed) == (0, 1)
         with pytest.raises(InvalidRequest):
             await documents.sync(SyncRequest(inputs=(), cwd=".", collection="c", **fields))
+
+
+async def test_a_large_file_is_read_some_megabytes_at_a_time(documents: Documents, tmp_path: Path) -> None:
+    """Each record once and in order, between what was sent beside it; ids that come again in another piece fail."""
+    path = tmp_path / "file"
+    line = b'{"id": "%d", "text": "row"}' + b" " * 1_000_000 + b"\n"
+    path.write_bytes(b"".join(line % (number % 9) for number in range(10)))
+    large = SubmittedFile(name="l.jsonl", path=str(path), length=path.stat().st_size, writer=EVERYTHING)
+    broken = SubmittedFile(name="b.pdf", path=str(path), length=1, writer=EVERYTHING)
+    submissions = [submitted("first"), large, broken, sent(b"Last.", "last.txt")]
+    async with aclosing(documents.read_in_pieces(submissions)) as pieces:
+        read = [piece async for piece in pieces]
+    assert max(map(len, read)) < 5
+    whole = list(chain(*read))
+    names = [one.reason if isinstance(one, DocumentResult) else one.id for one in whole]
+    assert names[:-1] == ["first", *map(str, range(9)), "duplicate_id", "corrupt"]
+    assert whole == await documents.read(submissions)
+
+
+async def test_who_is_slow_to_take_a_large_file_keeps_no_reader_from_others(
+    documents: Documents, tmp_path: Path
+) -> None:
+    """However many index theirs piece by piece while their callers wait."""
+    path = tmp_path / "file"
+    path.write_bytes((b'{"text": "row"}' + b" " * 1_000_000 + b"\n") * 10)
+    large = SubmittedFile(name="l.jsonl", path=str(path), length=path.stat().st_size, writer=EVERYTHING)
+    async with AsyncExitStack() as slow:
+        for _ in range(2):
+            pieces = await slow.enter_async_context(aclosing(documents.read_in_pieces([large], slowly=True)))
+            await anext(pieces)
+        async with asyncio.timeout(60):
+            assert len(await documents.read([large, sent(b"small", "a.txt")])) == 11
 
 
 async def test_bytes_that_cannot_be_read_are_told_with_what_the_collection_holds(documents: Documents) -> None:

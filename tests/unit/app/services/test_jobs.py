@@ -1,7 +1,7 @@
 """Jobs: on the disk before they are taken, continued after a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,10 @@ def many(count: int, prefix: str = "d") -> list[SubmittedDocument]:
     return [submitted(f"{prefix}{n}") for n in range(count)]
 
 
+def content_of(file: SubmittedFile) -> bytes:
+    return Path(file.path).read_bytes() if file.path else file.data
+
+
 class Index:
     """Indexes documents in memory, as `Documents` does. Survives the jobs, as an index survives a process."""
 
@@ -48,16 +52,23 @@ class Index:
         """Whether a read waits at a page of a scan for `go_on`."""
         self.hanging, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def read(self, submissions: Sequence[object], report: Report = say_nothing) -> list[Validated]:
+    async def read_in_pieces(
+        self, submissions: Sequence[object], report: Report = say_nothing
+    ) -> AsyncGenerator[list[Validated]]:
+        """A file has a document for each of its lines."""
         self.reads += 1
-        if self.scanning:
-            report(Notice(stage="reading", detail="s.pdf: 1 of 2 pages read by OCR"))
-            await self.go_on.wait()
-        return [
-            submitted(f"{one.name}{n}") if isinstance(one, SubmittedFile) else one  # type: ignore[misc]
-            for one in submissions
-            for n in range(one.data.count(b"\n") if isinstance(one, SubmittedFile) else 1)
-        ]
+        for one in submissions:
+            if not isinstance(one, SubmittedFile):
+                yield [one]  # type: ignore[list-item]
+                continue
+            lines = content_of(one).count(b"\n")
+            documents: list[Validated] = [submitted(f"{one.name}{n}") for n in range(lines)]
+            yield documents[:50]
+            if self.scanning:
+                report(Notice(stage="reading", detail="s.pdf: 1 of 2 pages read by OCR"))
+                self.hanging.set()
+                await self.go_on.wait()
+            yield documents[50:]
 
     async def room(self, collection: str) -> None:
         """There is always some."""
@@ -108,7 +119,7 @@ class Place:
 
     def __init__(self, home: Path, database: Database | None = None) -> None:
         self.home = home
-        self.shared = None if database is None else SharedJobs(SharedSpool(database), self._open)
+        self.shared = None if database is None else SharedJobs(SharedSpool(database, home / "jobs"), self._open)
         self._database = database
 
     async def _open(self) -> JobRecords:
@@ -197,6 +208,56 @@ async def test_a_job_says_how_far_the_reading_of_a_scan_is(jobs: Jobs, index: In
     await seen(jobs, job, lambda found: found.detail == "s.pdf: 1 of 2 pages read by OCR")
     index.go_on.set()
     assert (await ended(jobs, job)).detail is None
+
+
+async def take_large_file(jobs: Jobs, lines: int) -> Job:
+    """As the route does."""
+    async with jobs.incoming() as incoming:
+        path = incoming.new_file()
+        incoming.append(path, b"\n" * lines)
+        file = SubmittedFile(writer=EVERYTHING, name="f", path=str(path), length=lines)
+        return await jobs.submit("c", [submitted("before"), file], lines, EVERYTHING)
+
+
+@both()
+async def test_a_large_file_is_read_in_pieces(place: Place, index: Index) -> None:
+    """From where it is kept; nothing of it is left in the directory."""
+    jobs = jobs_of(place, index)
+    done = await ended(jobs, await take_large_file(jobs, 120))
+    assert (done.state, done.documents, done.created) == ("done", 121, 121)
+    await emptied(place.home / "jobs")
+    await jobs.close()
+
+
+@both()
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+async def test_a_job_ends_in_the_midst_of_a_large_file(place: Place, index: Index, how: str) -> None:
+    """Stopped, it reads the file from its beginning after the restart; cancelled, it leaves nothing."""
+    index.scanning = True
+    jobs = jobs_of(place, index)
+    job = await take_large_file(jobs, 120)
+    await index.hanging.wait()
+    if how == "cancelled":
+        await jobs.cancel(job.id, EVERYTHING)
+    await jobs.close()
+    index.go_on.set()
+    again = jobs_of(place, index)
+    again.start()
+    done = await ended(again, job)
+    assert (done.state, done.created) == (("done", 121) if how == "stopped" else ("cancelled", 0))
+    await emptied(place.home / "jobs")
+    await again.close()
+
+
+async def test_what_a_killed_upload_left_is_deleted_at_the_next_start(tmp_path: Path, index: Index) -> None:
+    """Its files are of no job."""
+    left = tmp_path / "jobs" / "incoming-left"
+    left.mkdir(parents=True)
+    (left / "1").write_bytes(b"half")
+    jobs = jobs_of(Place(tmp_path), index)
+    jobs.start()
+    await emptied(tmp_path / "jobs")
+    await jobs.close()
 
 
 async def test_a_job_that_was_stopped_in_its_midst_is_continued(tmp_path: Path, index: Index) -> None:

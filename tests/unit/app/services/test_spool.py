@@ -3,6 +3,8 @@
 import errno
 import os
 import struct
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from zlib import crc32
 
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 from app.services.document_validation import SubmittedFile, failed
+from app.services.incoming import Incoming
 from app.services.job_records import SHARED_MIGRATIONS
 from app.services.spool import SharedSpool, Spool, SpoolDamaged
 from indexing.disk import DiskGuard
@@ -109,12 +112,102 @@ def test_a_disk_that_fails_leaves_nothing_behind(
     assert list((tmp_path / "jobs").iterdir()) == []
 
 
+def file_at(path: Path, content: bytes) -> SubmittedFile:
+    path.write_bytes(content)
+    return SubmittedFile(writer=EVERYTHING, name="l.bin", path=str(path), length=len(content))
+
+
+def content_of(submission: object) -> bytes:
+    assert isinstance(submission, SubmittedFile)
+    return Path(submission.path).read_bytes()
+
+
+def test_large_files_are_moved_and_go_with_their_job(spool: Spool, tmp_path: Path) -> None:
+    """They come back with their content, and are deleted with the upload, or when documents come in its place."""
+    for end in (lambda: spool.delete("j"), lambda: spool.write("j", "c", [DOCUMENT], 1)):
+        files = [file_at(tmp_path / "a", b"first"), file_at(tmp_path / "b", b"second")]
+        spool.write("j", "c", [files[0], DOCUMENT, files[1]], 1)
+        assert not any(Path(file.path).exists() for file in files)
+        first, document, second = spool.read("j")
+        assert [content_of(first), document, content_of(second)] == [b"first", DOCUMENT, b"second"]
+        end()
+        assert [path for path in (tmp_path / "jobs").iterdir() if path.suffix == ".file"] == []
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"firs")])
+def test_a_large_file_that_is_not_whole_is_noticed(
+    spool: Spool, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    """One that is missing, or has another length."""
+    spool.write("j", "c", [file_at(tmp_path / "a", b"first")], 1)
+    [path] = (tmp_path / "jobs").glob("*.file")
+    damage(path)
+    with pytest.raises(SpoolDamaged, match="upload it again"):
+        list(spool.read("j"))
+
+
+def test_large_files_of_no_upload_are_removed(spool: Spool, tmp_path: Path) -> None:
+    """A kill came between them and what names them; those of an upload stay."""
+    spool.write("kept", "c", [file_at(tmp_path / "a", b"first")], 1)
+    (tmp_path / "jobs" / "gone.0.file").write_bytes(b"second")
+    assert list(spool.jobs()) == ["kept"]
+    assert [content_of(one) for one in spool.read("kept")] == [b"first"]
+    assert len(list((tmp_path / "jobs").glob("*.file"))) == 1
+
+
+def failing() -> Iterator[SubmittedDocument]:
+    raise KeyError
+    yield DOCUMENT
+
+
+def test_a_block_that_fails_changes_nothing(spool: Spool, tmp_path: Path) -> None:
+    """What the job had is still there with its files, and of a new one nothing is."""
+    spool.write("j", "c", [file_at(tmp_path / "a", b"first")], 1)
+    for job_id in ("j", "new"):
+        documents = [DOCUMENT, *([file_at(tmp_path / "b", b"second")] if job_id == "new" else [])]
+        with pytest.raises(KeyError):
+            spool.write(job_id, "c", chain(documents, failing()), 1)
+    assert [content_of(one) for one in spool.read("j")] == [b"first"]
+    assert len(list((tmp_path / "jobs").iterdir())) == 2
+
+
 @pytest.mark.postgres
-def test_uploads_in_a_database_are_like_those_on_the_disk(database_url: str) -> None:
+@pytest.mark.anyio
+async def test_large_files_are_kept_in_the_database_in_pieces(database_url: str, tmp_path: Path) -> None:
+    """Each comes back as a file, which is gone at the end; what was added bit by bit comes in order."""
+    database = Database(database_url)
+    database.prepare("jobs", SHARED_MIGRATIONS)
+    spool = SharedSpool(database, tmp_path / "jobs")
+    large, small = bytes(range(256)) * 40_000, b"second"
+    with spool.writing("j", "c", 1) as add:
+        add([DOCUMENT])
+        add([file_at(tmp_path / "a", large), DOCUMENT])
+        add([file_at(tmp_path / "b", small)])
+    with database.connected() as db:
+        assert db.execute("SELECT max(length(data)) FROM uploads").fetchone()[0] == 4_000_000
+    for path in (tmp_path / "a", tmp_path / "b"):
+        path.unlink()  # another machine reads it
+    async with Incoming(tmp_path / "other", DiskGuard(tmp_path, 0)) as incoming:
+        before, first, document, second = spool.read("j", incoming=incoming)
+        assert [before, document] == [DOCUMENT, DOCUMENT]
+        assert [content_of(first), content_of(second)] == [large, small]
+    assert list((tmp_path / "other").iterdir()) == list((tmp_path / "jobs").iterdir()) == []
+    with database.connected() as db:
+        db.execute("DELETE FROM uploads WHERE number=-2 AND piece=1")
+    async with Incoming(tmp_path / "other", DiskGuard(tmp_path, 0)) as incoming:
+        with pytest.raises(SpoolDamaged, match="upload it again"):
+            list(spool.read("j", incoming=incoming))
+    spool.delete("j")
+    assert spool.jobs() == {}
+    database.close()
+
+
+@pytest.mark.postgres
+def test_uploads_in_a_database_are_like_those_on_the_disk(database_url: str, tmp_path: Path) -> None:
     """They come back as they were from any place on, in pieces if they are large; written again they are replaced."""
     database = Database(database_url)
     database.prepare("jobs", SHARED_MIGRATIONS)
-    spool = SharedSpool(database)
+    spool = SharedSpool(database, tmp_path)
     large = SubmittedFile(writer=EVERYTHING, name="l.bin", data=bytes(range(256)) * 40_000)
     spool.write("j", "c", [DOCUMENT], 1)
     spool.write("j", "c", [*SUBMISSIONS, large], 1)
