@@ -46,7 +46,9 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 OPTIMIZE_FROM = 20_000
-"""Points without a graph that make building one worth it; and at least a tenth of all."""
+"""Points without a graph that make building one worth it; and at least a tenth of all, up to `_MOST_WITHOUT_GRAPH`."""
+_MOST_WITHOUT_GRAPH = 1.75
+"""Times as many make it worth one however many there are: 35,000, which take 175 MB of memory."""
 
 _LOOKS = 10
 """How often a collection is looked at while so many points are written."""
@@ -56,6 +58,11 @@ shard that is written to, and again in the copy that is caught up. 94,000 that o
 """
 _LOOK_S = 0.05
 _READERS, _WRITERS = 4, 8
+
+
+def is_worth_a_graph(unindexed: int, points: int, optimize_from: int = OPTIMIZE_FROM) -> bool:
+    """Whether one is to be built, with `unindexed` of `points` in none."""
+    return unindexed >= min(max(optimize_from, points // 10), int(optimize_from * _MOST_WITHOUT_GRAPH))
 
 
 class _Entry:
@@ -381,7 +388,7 @@ class EmbeddedStore:
         with generation.use() as shard:
             unindexed, points = shard.unindexed()
             lies_otherwise = points >= self._optimize_from and needs_change(generation.directory, self._settings)
-        return lies_otherwise or unindexed >= max(self._optimize_from, points // 10)
+        return lies_otherwise or is_worth_a_graph(unindexed, points, self._optimize_from)
 
     def _close(self) -> None:
         with self._table:
