@@ -50,11 +50,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[PipelineContext]:
 
 
 @pytest.fixture
-def documents(bench: PipelineContext) -> Documents:
+async def documents(bench: PipelineContext) -> AsyncIterator[Documents]:
     async def get() -> PipelineContext:
         return bench
 
-    return Documents(get, Gates(2))
+    documents = Documents(get, Gates(2))
+    yield documents
+    await documents.close()
 
 
 def submitted(document_id: str, text: str = "dental") -> SubmittedDocument:
