@@ -239,6 +239,7 @@ async def test_large_files_take_no_memory(client: httpx.AsyncClient, services: S
         count(MAX_BODY_BYTES - 3_000_000)
 
         async def pieces() -> Any:
+            yield b'--b\r\nContent-Disposition: form-data; name="collection"\r\n\r\nlarge-in-pieces\r\n'
             yield file_head("large.jsonl")
             for number in range(5):
                 yield LINE % number

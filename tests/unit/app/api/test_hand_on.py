@@ -75,7 +75,7 @@ async def handed_on(url: str, raw_path: bytes, query: bytes = b"", headers: Head
 
     async with httpx.AsyncClient(trust_env=False) as client:
         replicas = SimpleNamespace(writes=False, writer=writer, client=client)
-        request = SimpleNamespace(scope=scope, route_handler=SimpleNamespace(opt={}))
+        request = SimpleNamespace(scope=scope, headers={}, route_handler=SimpleNamespace(opt={}))
         app = await hand_on(cast("Services", SimpleNamespace(replicas=replicas)), cast("Any", request))
         assert app is not None
         await app(cast("Any", scope), receive, send)
