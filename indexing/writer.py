@@ -90,11 +90,6 @@ class WriterLock:
                 row = self._connection.execute(_TAKE).fetchone()
         self._token = int(row[0])
 
-    @property
-    def address(self) -> str:
-        """This machine's, as the database sees it; "" where that is on this machine."""
-        return self._connection.local_address
-
     def announce(self, writer: Writer) -> None:
         """Let the other replicas know. Raises StoreUnavailable."""
         with self._database.connected() as db:

@@ -174,6 +174,11 @@ class Replicas:
         return len(self._all)
 
     @property
+    def several(self) -> Sequence[Replica]:
+        """All where there are several, for who tells of each; none where the backend is its only one."""
+        return self._all if len(self._all) > 1 else ()
+
+    @property
     def probed(self) -> Probed | None:
         """What all can do that serve, in the least of their contexts; None: none was asked yet."""
         if len(self) == 1:

@@ -156,7 +156,7 @@ def _backends(clients: Mapping[str, BackendClient]) -> Iterator[Reading]:
             yield families.BREAKER, (name, state), float(status.breaker == state)
         yield families.IN_FLIGHT, (name,), float(status.in_flight)
         yield families.WAITING, (name,), float(status.waiting)
-        for replica in client.replicas if len(client.replicas) > 1 else ():
+        for replica in client.replicas.several:
             labels = (name, str(replica.number))
             if replica.state != "unknown":
                 yield families.REPLICA_UP, labels, float(client.replicas.serves(replica))

@@ -196,7 +196,8 @@ class EdgeShard:
         condition, corpus = _filter(restricted(retrieval.filter, audience)), _filter(restricted(None, audience))
         # Else what other tenants write would move the scores of this one.
         params = {} if corpus is None else {SPARSE: edge.SearchParams(idf=edge.IdfParams(corpus))}
-        params[DENSE] = _dense_params(settings, self._shard.info().points_count)
+        if DENSE in sides:
+            params[DENSE] = _dense_params(settings, self.count())
         requests = [
             edge.QueryRequest(limit=retrieval.limit, query=query, filter=condition, params=params.get(side))
             for side, query in sides.items()

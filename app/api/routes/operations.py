@@ -212,7 +212,7 @@ def _status(backend: Backend, clients: Mapping[str, BackendClient], rankers: Ran
 
 
 def _replicas(replicas: Replicas) -> Iterator[ReplicaStatus]:
-    for one in replicas if len(replicas) > 1 else ():
+    for one in replicas.several:
         status = one.status()
         yield ReplicaStatus(
             replica=one.number,

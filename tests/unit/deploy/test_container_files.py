@@ -1,6 +1,5 @@
 """Dockerfile, docker-compose.yml and what belongs to them, read as files; `make test-container` builds the image."""
 
-import importlib.util
 import json
 import os
 import re
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jsonschema_rs
 import pytest
 import yaml
 
 from app.cli.vllm_presets import CARDS, GIB, preset
+from tests.fakes.compose_files import faults_of
 from tests.fakes.http_server import answering
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,12 +90,7 @@ def test_every_container_is_hardened_alike(name: str) -> None:
 
 def test_it_is_valid_by_the_compose_specification() -> None:
     """By its JSON schema, which check-jsonschema brings."""
-    package = importlib.util.find_spec("check_jsonschema")
-    if package is None or package.origin is None:
-        pytest.skip("check-jsonschema, which has the schema, is not installed: make test installs it")
-    schema = Path(package.origin).with_name("builtin_schemas") / "vendor" / "compose-spec.json"
-    errors = jsonschema_rs.validator_for(json.loads(schema.read_text(encoding="utf-8"))).iter_errors(COMPOSE)
-    assert [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors] == []
+    assert faults_of(COMPOSE) == []
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,19 +1,17 @@
 """The files of deploy/scale-out, beside those of the root, from which they must not stray; nothing is started."""
 
-import importlib.util
-import json
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
 import pytest
 import yaml
 
 from app.backends.registry import provider_variables
 from app.config.settings import BACKENDS, SECTIONS, variable_of
 from app.config.validation import load_settings
+from tests.fakes.compose_files import faults_of
 from tests.fakes.monitoring_files import scrape_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,12 +52,7 @@ def test_there_are_several_of_everything() -> None:
 
 def test_it_is_valid_by_the_compose_specification() -> None:
     """By its JSON schema, which check-jsonschema brings."""
-    package = importlib.util.find_spec("check_jsonschema")
-    if package is None or package.origin is None:
-        pytest.skip("check-jsonschema, which has the schema, is not installed: make test installs it")
-    schema = Path(package.origin).with_name("builtin_schemas") / "vendor" / "compose-spec.json"
-    errors = jsonschema_rs.validator_for(json.loads(schema.read_text(encoding="utf-8"))).iter_errors(COMPOSE)
-    assert [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors] == []
+    assert faults_of(COMPOSE) == []
 
 
 @pytest.mark.parametrize("name", SERVICES)
