@@ -1,9 +1,9 @@
-"""Work side by side, work that no cancellation stops, pauses between attempts, and things that are opened once."""
+"""Work side by side, in the background, or to its end; pauses between attempts, and things that are opened once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -37,6 +37,34 @@ async def finish(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+class BackgroundTasks:
+    """Tasks that go on without whoever started them. They are held here, as a loop does not hold its tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """As a task, which no one needs to await."""
+        task = asyncio.create_task(work)
+        self.keep(task)
+        return task
+
+    def keep(self, task: "asyncio.Future[Any]") -> None:
+        """One that runs already."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def cancel(self) -> None:
+        """Cancel all of them; return when they have ended, however that was."""
+        for task in self._tasks:
+            task.cancel()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Return when those that run now have ended, however that was."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @asynccontextmanager

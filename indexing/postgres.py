@@ -21,6 +21,9 @@ from indexing.tables import Rows
 
 T = TypeVar("T")
 
+Part = tuple[str, Sequence[str]]
+"""A name for some tables, and their migrations: `migrations[n]` makes version n + 1 of version n."""
+
 CONNECTIONS = 8
 """Of one process. PostgreSQL lets in 100 by default, of all."""
 
@@ -211,12 +214,15 @@ class Database:
         self._free = threading.BoundedSemaphore(connections)
         self._guard = threading.Lock()
         self._idle: list[PostgresConnection] = []
+        self._prepared: dict[str, int] = {}
         self._closed = False
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="winnow-database")
 
     @contextmanager
-    def connected(self) -> Iterator[PostgresConnection]:
-        """A connection for this thread, and the one seam for its errors."""
+    def connected(self, part: Part | None = None) -> Iterator[PostgresConnection]:
+        """A connection for this thread, where the tables of `part` are prepared, and the one seam for its errors."""
+        if part is not None:  # before a connection is taken: whoever held one and waited for another might for ever
+            self.prepare(*part)
         if not self._free.acquire(timeout=TIMEOUT_S):
             raise DatabaseAway(f"database {self.address.shown} is slow: all connections to it are in use")
         try:
@@ -234,35 +240,40 @@ class Database:
         finally:
             self._free.release()
 
-    async def run(self, work: Callable[[PostgresConnection], T]) -> T:
+    async def run(self, work: Callable[[PostgresConnection], T], part: Part | None = None) -> T:
         """`work` with a connection, in a thread of the pool. A caller that is cancelled does not stop it."""
 
         def in_thread() -> T:
-            with self.connected() as db:
+            with self.connected(part) as db:
                 return work(db)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, in_thread)
 
     def prepare(self, part: str, migrations: Sequence[str]) -> None:
-        """Create the tables of a part or bring them up to date: `migrations[n]` makes version n + 1 of version n."""
+        """Create the tables of a part or bring them up to date. Asks the database once in the life of this object."""
+        if self._prepared.get(part) == len(migrations):
+            return
         with self.connected() as db:
-            if _version(db, part) == len(migrations):
-                return
-            with db.transaction():
-                db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
-                db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
-                version = _version(db, part) or 0
-                if version > len(migrations):
-                    raise StoreUnavailable(
-                        f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
-                        f"one knows {len(migrations)}): upgrade"
-                    )
-                for migration in migrations[version:]:
-                    db.script(migration)
-                db.execute(
-                    "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
-                    (part, len(migrations)),
+            if _version(db, part) != len(migrations):
+                self._migrate(db, part, migrations)
+        self._prepared[part] = len(migrations)
+
+    def _migrate(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> None:
+        with db.transaction():
+            db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
+            db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
+            version = _version(db, part) or 0
+            if version > len(migrations):
+                raise StoreUnavailable(
+                    f"database {self.address.shown} was written by a newer Winnow ({part}: version {version}, this "
+                    f"one knows {len(migrations)}): upgrade"
                 )
+            for migration in migrations[version:]:
+                db.script(migration)
+            db.execute(
+                "INSERT INTO parts VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET version=excluded.version",
+                (part, len(migrations)),
+            )
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""

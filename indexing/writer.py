@@ -56,6 +56,7 @@ MIGRATIONS = (
     "CREATE TABLE writer (token BIGINT NOT NULL); INSERT INTO writer VALUES (0)",
     "ALTER TABLE writer ADD COLUMN url TEXT NOT NULL DEFAULT '', ADD COLUMN secret TEXT NOT NULL DEFAULT ''",
 )
+PART = ("writer", MIGRATIONS)
 _TAKE = "UPDATE writer SET token=token+1, url='', secret='' RETURNING token"
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('winnow writer', 0))"
 _KEEPALIVE = "SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3"
@@ -82,7 +83,7 @@ class WriterLock:
 
     def __init__(self, database: Database) -> None:
         """Raises IndexBusy, StoreUnavailable."""
-        database.prepare("writer", MIGRATIONS)
+        database.prepare(*PART)
         self._database = database
         with database.errors():
             self._connection = self._locked()

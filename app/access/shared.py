@@ -52,6 +52,7 @@ BEGIN
 END$$;
 """,
 )
+_PART = ("access", MIGRATIONS)
 
 _SPEND = """INSERT INTO rates VALUES (?, '-infinity', clock_timestamp() + ? * interval '1 second')
   ON CONFLICT (key) DO UPDATE SET tokens = greatest(rates.tokens, clock_timestamp()) + ? * interval '1 second'"""
@@ -70,11 +71,11 @@ class KeyTable(Keys):
     def __init__(self, database: Database, now: Callable[[], float]) -> None:
         super().__init__(now)
         self.path = Path(database.address.shown)
-        self._database, self._prepared = database, False
+        self._database = database
 
     def stamp(self) -> Stamp | None:
         """The number of changes."""
-        with self._connected() as db:
+        with self._database.connected(_PART) as db:
             return (int(db.execute("SELECT version FROM keys_version").fetchone()[0]),)
 
     def is_settled(self, stamp: Stamp | None) -> bool:
@@ -83,21 +84,13 @@ class KeyTable(Keys):
 
     def all(self) -> list[Key]:
         """All of them, the revoked ones too, by name."""
-        with self._connected() as db:
+        with self._database.connected(_PART) as db:
             return keys_in(db)
-
-    @contextmanager
-    def _connected(self) -> Iterator[PostgresConnection]:
-        if not self._prepared:
-            self._database.prepare("access", MIGRATIONS)
-            self._prepared = True
-        with self._database.connected() as db:
-            yield db
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """The row of the number is locked first, so that writers follow one another."""
-        with self._connected() as db, db.transaction():
+        with self._database.connected(_PART) as db, db.transaction():
             db.execute("UPDATE keys_version SET version = version + 1")
             yield db
 

@@ -92,6 +92,7 @@ BEGIN
 END$$;
 """,
 )
+_PART = ("ledger", MIGRATIONS)
 
 _CALL = ("uid", *COLUMNS)
 _INSERT = f"INSERT INTO calls ({', '.join(_CALL)}) VALUES ({', '.join('?' * len(_CALL))})"  # noqa: S608
@@ -116,15 +117,13 @@ class SharedLedger:
         self.commit_wait_s = COMMIT_WAIT_S
         self.others: Spending = {}
         self.reserved: Mapping[BudgetKey, int] = {}
-        self._prepared = self._doubtful = False
+        self._doubtful = False
         self._next_refresh = 0.0
 
     def open(self) -> None:
-        """Create what is missing, once. Raises StoreUnavailable."""
-        if not self._prepared:
-            self._database.prepare("ledger", MIGRATIONS)
-            self._prepared = True
-            self.peek()
+        """Create what is missing, and read what was spent. Raises StoreUnavailable."""
+        self._database.prepare(*_PART)
+        self.peek()
 
     def peek(self) -> None:
         """Read what was spent and is reserved."""
@@ -143,7 +142,7 @@ class SharedLedger:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Commit them, all or none; every few seconds read what was spent."""
-        self.open()
+        self._database.prepare(*_PART)
         if entries:
             try:
                 with self._database.connected() as db:
@@ -187,8 +186,7 @@ class SharedLedger:
 
     def reserve(self, reservation: Reservation, limits: Sequence[Limit], at: float, hold_s: float) -> list[Standing]:
         """Leave the reservation, or return the limits that are spent. Blocks."""
-        self.open()
-        with self._database.connected() as db:
+        with self._database.connected(_PART) as db:
             rows = db.execute(
                 "SELECT place, spent, reserved FROM reserve(?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (

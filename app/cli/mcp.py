@@ -24,6 +24,7 @@ import rich_click as click
 from app.cli.terminal import current_settings, err
 from app.config.settings import Settings
 from app.instance import TOKEN_HEADER, find_service
+from indexing.concurrency import BackgroundTasks
 from indexing.errors import IndexBusy
 
 KEY_VARIABLE = "WINNOW_API_KEY"
@@ -134,7 +135,7 @@ class Relay:
         self._service: Service | None = None
         self._session: dict[str, str] = {}
         self._running: dict[int | str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     async def run(self, lines: AsyncIterator[bytes]) -> None:
         """Until the input has ended and all is answered."""
@@ -144,7 +145,7 @@ class Relay:
             async for line in lines:
                 if line.strip():
                     await self._take(client, line)
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._tasks.ended()
 
     async def _take(self, client: httpx.AsyncClient, line: bytes) -> None:
         try:
@@ -157,9 +158,7 @@ class Relay:
             if isinstance(number, int | str) and (running := self._running.get(number)) is not None:
                 running.cancel()  # hangs up, and so the service stops
             return
-        task = asyncio.create_task(self._exchange(client, message, line))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks.start(self._exchange(client, message, line))
         number = message.get("id")
         if isinstance(number, int | str):
             self._running[number] = task

@@ -33,6 +33,7 @@ from app.ranking.scoring import (
 )
 from app.ranking.trust import MIN_TRUST, MUCH_TRUST, TOPICS_AT_ONCE, TrustBook
 from app.text.fencing import DrawFence, draw_fence
+from indexing.concurrency import BackgroundTasks
 from indexing.documents import Candidate
 
 DUEL_ROOM = 2.0
@@ -100,7 +101,7 @@ class Reranker:
         self.cache, self.calibrations = cache, calibrations or {}
         self.block, self.first_read, self.auto_duels = block, first_read, auto_duels
         self.fence, self.trust = fence, trust
-        self._cancelled: set[asyncio.Future[None]] = set()
+        self._cancelled = BackgroundTasks()
 
     async def rank(
         self, task: RankingTask, grader: Grader, deadline: Deadline, failover_deadline: Deadline | None = None
@@ -145,7 +146,7 @@ class Reranker:
 
     async def close(self) -> None:
         """When all calls have ended."""
-        await asyncio.gather(*self._cancelled, return_exceptions=True)
+        await self._cancelled.ended()
         await self.cache.close()
 
     async def _stop(self, work: asyncio.Future[None]) -> None:
@@ -153,8 +154,7 @@ class Reranker:
         if work.done():
             return
         work.cancel()
-        self._cancelled.add(work)
-        work.add_done_callback(self._cancelled.discard)
+        self._cancelled.keep(work)
         await asyncio.wait((work,), timeout=CANCEL_GRACE_S)
 
 

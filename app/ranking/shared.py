@@ -13,7 +13,7 @@ from app.ranking.cache import ModelReply, decoded
 from app.ranking.calibration import Fits, StoredFit, owner_of
 from app.ranking.models import Calibration
 from app.ranking.trust import Owner, Record, StoredRecord, Topic, TopicReading, TrustBook
-from indexing.concurrency import Resource
+from indexing.concurrency import BackgroundTasks
 from indexing.postgres import Database, PostgresConnection
 from indexing.tables import Connection, upsert
 
@@ -29,6 +29,7 @@ CREATE TABLE scores (
 CREATE INDEX scores_by_age ON scores (at);
 """,
 )
+_PART = ("ranking", MIGRATIONS)
 
 REFRESH_S = 5.0
 """How old what a replica knows of calibrations and trust may be."""
@@ -53,8 +54,7 @@ log = structlog.get_logger()
 
 def store_fit(database: Database, fit: StoredFit) -> None:
     """Store it in place of an earlier fit of the same model and prompts. Blocks. Raises StoreUnavailable."""
-    database.prepare("ranking", MIGRATIONS)
-    with database.connected() as db:
+    with database.connected(_PART) as db:
         put_fit(db, fit)
 
 
@@ -65,8 +65,7 @@ def put_fit(db: Connection, fit: StoredFit) -> None:
 
 def read_trust(database: Database) -> dict[Owner, Record]:
     """Blocks. Raises StoreUnavailable."""
-    database.prepare("ranking", MIGRATIONS)
-    with database.connected() as db:
+    with database.connected(_PART) as db:
         return _trust(db)
 
 
@@ -92,15 +91,13 @@ class SharedTrust(TrustBook):
     def __init__(self, database: Database) -> None:
         super().__init__()
         self._database = database
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = BackgroundTasks()
 
     def add(self, owner: Owner, readings: Mapping[Topic, TopicReading]) -> None:
         """At once here, and a moment later for the others."""
         super().add(owner, readings)
         if readings:
-            task = asyncio.create_task(self._write(owner, self.record(owner)))
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._writes.start(self._write(owner, self.record(owner)))
 
     def merge(self, others: Mapping[Owner, Record]) -> None:
         """Hear what other replicas know. Of the same model all readings count."""
@@ -111,12 +108,11 @@ class SharedTrust(TrustBook):
 
     async def close(self) -> None:
         """Once everything is written."""
-        await asyncio.gather(*self._writes)
+        await self._writes.ended()
 
     async def _write(self, owner: Owner, record: Record) -> None:
         try:
-            await _prepare(self._database)
-            await self._database.run(partial(_add_trust, owner, record))
+            await self._database.run(partial(_add_trust, owner, record), _PART)
         except (WinnowError, msgspec.MsgspecError) as exc:
             log.warning("what a model made of the controls cannot be kept", detail=str(exc))
 
@@ -129,7 +125,6 @@ class SharedRanking:
         self.fits = SharedFits()
         self.trust = SharedTrust(database) if controls else None
         self._refreshing: asyncio.Task[None] | None = None
-        self._tables = Resource(partial(_prepare, database))
         self._failure = ""
 
     async def open(self) -> None:
@@ -149,8 +144,7 @@ class SharedRanking:
     async def refresh(self) -> None:
         """Read what replicas have found out; while that fails, what is known counts."""
         try:
-            await self._tables.get()
-            fits, trust = await self._database.run(lambda db: (_fits(db), _trust(db)))
+            fits, trust = await self._database.run(lambda db: (_fits(db), _trust(db)), _PART)
         except (WinnowError, msgspec.MsgspecError) as exc:  # the latter of what another version wrote
             if str(exc) != self._failure:
                 log.warning("calibrations and trust cannot be read: those known so far count", detail=str(exc))
@@ -175,10 +169,9 @@ class CacheTable:
 
     def __init__(self, database: Database, entries: int, pruned_after: int = PRUNED_AFTER) -> None:
         self._database, self._entries, self._pruned_after = database, entries, pruned_after
-        self._tables = Resource(partial(_prepare, database))
         self._resting_until = 0.0
         self._written = 0
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = BackgroundTasks()
 
     async def read(self, keys: Sequence[str]) -> Mapping[str, ModelReply]:
         """Those of the keys that it holds: one look, which takes a quarter of a second at most."""
@@ -186,8 +179,7 @@ class CacheTable:
             return {}
         try:
             async with asyncio.timeout(READ_S):
-                await self._tables.get()
-                rows = await self._database.run(lambda db: db.execute(_READ, (list(keys),)).fetchall())
+                rows = await self._database.run(lambda db: db.execute(_READ, (list(keys),)).fetchall(), _PART)
         except (WinnowError, TimeoutError) as exc:
             self._rest(exc)
             return {}
@@ -200,13 +192,11 @@ class CacheTable:
     def write(self, entries: Mapping[str, ModelReply]) -> None:
         """In the background; returns at once."""
         if not self._rests():
-            task = asyncio.create_task(self._write(dict(entries)))
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._writes.start(self._write(dict(entries)))
 
     async def close(self) -> None:
         """Once everything is written."""
-        await asyncio.gather(*self._writes)
+        await self._writes.ended()
 
     async def _write(self, entries: Mapping[str, ModelReply]) -> None:
         keys = sorted(entries)  # in one order: two replicas must not wait for each other
@@ -216,8 +206,7 @@ class CacheTable:
         if prune:
             self._written = 0
         with suppress(WinnowError):  # reading says so
-            await self._tables.get()
-            await self._database.run(partial(self._save, keys, replies, prune))
+            await self._database.run(partial(self._save, keys, replies, prune), _PART)
 
     def _save(self, keys: list[str], replies: list[bytes], prune: bool, db: PostgresConnection) -> None:
         with db.transaction(durable=False):
@@ -232,11 +221,6 @@ class CacheTable:
     def _rest(self, exc: Exception) -> None:
         self._resting_until = asyncio.get_running_loop().time() + REST_S
         log.warning("rankings go without the shared score cache", seconds=REST_S, detail=str(exc) or "it is slow")
-
-
-async def _prepare(database: Database) -> None:
-    """Before a connection is taken: whoever held one and waited for another could wait for ever."""
-    await asyncio.to_thread(database.prepare, "ranking", MIGRATIONS)
 
 
 def _fits(db: Connection) -> tuple[StoredFit, ...]:

@@ -19,7 +19,7 @@ import msgspec
 from app.backends.base import Call, call_of
 from app.domain import BackendUse, Caller, Usage
 from app.errors import BudgetExceeded, Overloaded, Resting, UpstreamRateLimited, WinnowError
-from indexing.concurrency import pauses
+from indexing.concurrency import BackgroundTasks, pauses
 
 DEFAULT_CONCURRENCY = 32
 """Half of what a backend lets in by default: the other half is for those who wait for one answer."""
@@ -129,7 +129,7 @@ class Batch(Generic[Result]):
         self._slots = asyncio.Semaphore(concurrency)
         self._ahead = AHEAD * concurrency
         self._recent: _Recent[Result] = _Recent()
-        self._running: set[asyncio.Task[_Work[Result]]] = set()
+        self._running = BackgroundTasks()
         self._spent: BudgetExceeded | None = None
 
     async def run(self, entries: AsyncGenerator[Entry, None]) -> AsyncGenerator[Outcome[Result], None]:
@@ -138,16 +138,14 @@ class Batch(Generic[Result]):
         Closing it cancels the calls that are under way, and closes `entries`.
         """
         line: asyncio.Queue[_Place[Result] | Exception | None] = asyncio.Queue(self._ahead)
-        reader = asyncio.create_task(self._read(entries, line))
+        self._running.start(self._read(entries, line))
         try:
             while (place := await line.get()) is not None:
                 if isinstance(place, Exception):
                     raise place
                 yield await _outcome(place)
         finally:
-            for task in (reader, *self._running):
-                task.cancel()
-            await asyncio.gather(reader, *self._running, return_exceptions=True)
+            await self._running.cancel()
             await entries.aclose()
 
     async def _read(
@@ -167,15 +165,10 @@ class Batch(Generic[Result]):
         if (earlier := self._recent.find(entry.text)) is not None:
             return _Place(entry, earlier, repeated=True)
         await self._slots.acquire()
-        task = asyncio.create_task(self._work(entry.text))
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        task = self._running.start(self._work(entry.text))
+        task.add_done_callback(lambda _: self._slots.release())
         self._recent.keep(entry.text, task)
         return _Place(entry, task)
-
-    def _ended(self, task: "asyncio.Task[_Work[Result]]") -> None:
-        self._running.discard(task)
-        self._slots.release()
 
     async def _work(self, text: str) -> _Work[Result]:
         if self._spent is not None:

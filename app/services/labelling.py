@@ -31,7 +31,7 @@ from app.classification.replies import judged_as_stated, judged_by_decision, jud
 from app.domain import BackendUse, TokenCount
 from app.errors import InvalidRequest, MissingCapability, PromptTooLong, Refused, UpstreamBadReply, WinnowError
 from app.text.fencing import DrawFence, clean, draw_fence, neutralise
-from indexing.concurrency import together
+from indexing.concurrency import BackgroundTasks, together
 
 NEEDS: Sequence[frozenset[Capability]] = (
     frozenset(("decide",)),
@@ -68,7 +68,7 @@ class Labeller:
     def __init__(self, route: Route, labelling: Labelling, fence: DrawFence = draw_fence) -> None:
         self._route, self._labelling, self._fence = route, labelling, fence
         self._line: list[_Waiting] = []
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking = BackgroundTasks()
 
     async def label(self, text: str, call: Call) -> Labelled:
         """Raises InvalidRequest for a text without a character, and what the model's calls raise."""
@@ -95,9 +95,7 @@ class Labeller:
     def _ask_all(self) -> None:
         line, self._line = self._line, []
         for block in _blocks(line):
-            task = asyncio.create_task(self._ask(block))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            task = self._asking.start(self._ask(block))
             task.add_done_callback(partial(_end, block))
             for waiting in block:
                 waiting.labelled.add_done_callback(partial(_leave, block, task))

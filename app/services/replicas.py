@@ -9,21 +9,20 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import structlog
 
 from app.errors import WinnowError
-from indexing.concurrency import Resource
+from indexing.concurrency import BackgroundTasks, Resource
 from indexing.errors import IndexBusy
 from indexing.postgres import Database
-from indexing.writer import MIGRATIONS, PostgresTables, Writer, WriterLock, writer_in
+from indexing.writer import PART, PostgresTables, Writer, WriterLock, writer_in
 
 KEEP_S = 2.0
 """Between two looks at whether this replica still has the lock of the index."""
@@ -55,8 +54,8 @@ class Replicas:
     def __init__(self, database: Database, url: str | None, wait_s: float = WAIT_S) -> None:
         self._database, self._given_url, self._wait_s = database, url, wait_s
         self._listening: tuple[str, int] | None = None
-        self._announced = self._prepared = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._announced = False
+        self._tasks = BackgroundTasks()
         self.secret = secrets.token_urlsafe(32)
         """Shows that a request comes from another replica: only the database tells it."""
         self.lock = Resource(self._take)
@@ -78,7 +77,7 @@ class Replicas:
     def listens(self, host: str, port: int) -> None:
         """Hear where the server listens, and let others know as soon as it writes."""
         self._listening = host, port
-        self._in_background(self._announce())
+        self._tasks.start(self._announce())
 
     async def tables(self, part: str, migrations: Sequence[str]) -> PostgresTables:
         """Of the replica that writes. Raises IndexBusy, StoreUnavailable."""
@@ -93,7 +92,7 @@ class Replicas:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait_s
         while not self.writes:
-            writer = await self._told()
+            writer = await self._database.run(writer_in, PART)
             if writer.url and writer.url != await self.own_url() and await _is_reachable(writer.url):
                 return writer
             with suppress(IndexBusy):
@@ -120,24 +119,16 @@ class Replicas:
 
     async def close(self) -> None:
         """Let another replica write."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         if (lock := await self.lock.settled()) is not None:
             await asyncio.to_thread(lock.release)
         if "client" in self.__dict__:
             await self.client.aclose()
 
-    async def _told(self) -> Writer:
-        if not self._prepared:
-            await asyncio.to_thread(self._database.prepare, "writer", MIGRATIONS)
-            self._prepared = True
-        return await self._database.run(writer_in)
-
     async def _take(self) -> WriterLock:
         lock = await asyncio.to_thread(WriterLock, self._database)
         log.info("this replica writes to the index")
-        self._in_background(self._keep(lock))
+        self._tasks.start(self._keep(lock))
         return lock
 
     async def _announce(self) -> None:
@@ -161,11 +152,6 @@ class Replicas:
             except WinnowError as exc:
                 log.warning("the lock of the index cannot be kept", detail=str(exc))
             await asyncio.sleep(KEEP_S)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _is_reachable(url: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpcore2 as httpcore
 
+from indexing.concurrency import BackgroundTasks
+
 Page = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -36,7 +38,7 @@ class Web(httpcore.AsyncNetworkBackend):
         self.resolved: list[str] = []
         self.connected: list[tuple[str, int]] = []
         self.asked: list[str] = []
-        self._answers: set[asyncio.Task[None]] = set()
+        self._answers = BackgroundTasks()
         self._tls = tls
         self._real = httpcore.AnyIOBackend()
 
@@ -46,9 +48,7 @@ class Web(httpcore.AsyncNetworkBackend):
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for answer in self._answers:  # one that sleeps would be waited for
-            answer.cancel()
-        await asyncio.gather(*self._answers, return_exceptions=True)
+        await self._answers.cancel()  # one that sleeps would be waited for
         await self._server.wait_closed()
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
@@ -73,7 +73,7 @@ class Web(httpcore.AsyncNetworkBackend):
         return await self._real.connect_tcp("127.0.0.1", self._server.sockets[0].getsockname()[1])
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._answers.add(asyncio.ensure_future(self._serve(reader, writer)))
+        self._answers.start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

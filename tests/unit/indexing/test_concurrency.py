@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from indexing.concurrency import Resource, pauses, together
+from indexing.concurrency import BackgroundTasks, Resource, pauses, together
 from indexing.errors import EmbedderUnavailable
 from tests.fakes.embedder import HashEmbedder
 from tests.fakes.source import GivenEmbedder
@@ -63,6 +63,29 @@ async def test_cancelling_ends_them_all() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert works.ended == 2
+
+
+async def test_background_tasks_are_waited_for() -> None:
+    """All that run, and one that fails is its own affair."""
+    works, tasks = Works(), BackgroundTasks()
+    works.begun = 1
+    failing = tasks.start(works.fail())
+    slow = tasks.start(asyncio.sleep(0.01, "done"))
+    await tasks.ended()
+    assert isinstance(failing.exception(), LookupError)
+    assert slow.result() == "done"
+
+
+async def test_background_tasks_are_cancelled_to_their_end() -> None:
+    """Those that were kept, too; there may be none."""
+    works, tasks = Works(), BackgroundTasks()
+    tasks.start(works.last())
+    tasks.keep(asyncio.ensure_future(works.last()))
+    while works.begun < 2:  # noqa: ASYNC110 - the test's time limit ends a vain wait
+        await asyncio.sleep(0)
+    await tasks.cancel()
+    assert works.ended == 2
+    await tasks.cancel()
 
 
 async def test_a_resource_is_opened_once() -> None:

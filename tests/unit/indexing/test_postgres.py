@@ -102,6 +102,15 @@ def test_tables_grow_by_versions(database_url: str, database: Database) -> None:
 
 
 @pytest.mark.postgres
+def test_what_is_prepared_is_not_asked_for_again(database: Database) -> None:
+    """The same version of a part costs no look at the database a second time."""
+    with database.connected() as db:
+        db.script("DROP TABLE parts")
+    with database.connected(("notes", [FIRST])) as db:  # else it would create the notes again, which are there
+        assert db.execute("SELECT to_regclass('parts') IS NULL").fetchone()[0]
+
+
+@pytest.mark.postgres
 def test_an_outage_is_a_pause(postgres: Postgres, database: Database) -> None:
     """While the server is away every call says so, and when to come back; then all goes on by itself."""
     assert count(database) == 0
