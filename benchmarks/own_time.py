@@ -11,8 +11,8 @@ rerank-model   the same by a model that gives log-probabilities: each passage is
 
 With `--beside` the code of another checkout serves the same in turns, and responses that are not alike are counted,
 but for ids, times and costs; a count says nothing about why. `--requests 20000` sends one server a mixture of
-all that and of errors, and prints what it holds of memory that is no file's (RssAnon) on the way; exit status 1 if the
-second half adds more than `FLAT_MB`.
+all that and of errors, no question twice, and prints what it holds of memory that is no file's (RssAnon) on the way;
+exit status 1 if the second half adds more than `FLAT_MB`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -209,15 +209,28 @@ async def _mixed(data: Data, requests: int) -> int:
     marks: dict[int, float] = {}
     async with _serving(data, {"this": ROOT}) as (side,):
         dice, begun = random.Random(19), time.perf_counter()
+        questions = _mixed_questions(data.questions, dice)
         for number in range(1, requests + 1):
             kind = dice.choice(MIXTURE)
-            status, _, _ = await side.connection.send(request_of(kind, data, dice))
+            asked = msgspec.structs.replace(data, questions=[next(questions)])
+            status, _, _ = await side.connection.send(request_of(kind, asked, dice))
             statuses[kind, status] += 1
             if number in MARKS or number == requests or number == requests // 2:
                 marks[number] = anonymous_mb(side.pid)
                 print(f"{number:6} requests  {marks[number]:6.1f} MB  {time.perf_counter() - begun:5.0f} s", flush=True)
     print(dict(sorted(statuses.items())))
     return 1 if marks[requests] - marks[requests // 2] > FLAT_MB else 0
+
+
+def _mixed_questions(questions: Sequence[str], dice: random.Random) -> Iterator[str]:
+    """The beginning of one and the end of another; no two are the same."""
+    asked: set[str] = set()
+    while True:
+        first, second = (dice.choice(questions).split() for _ in range(2))
+        question = " ".join([*first[: len(first) // 2], *second[len(second) // 2 :]])
+        if question not in asked:
+            asked.add(question)
+            yield question
 
 
 def anonymous_mb(pid: int) -> float:
