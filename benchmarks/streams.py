@@ -1,11 +1,12 @@
 """Memory while a large file is indexed: `python -m benchmarks.streams --data DIR [--megabytes 82] [--csv] [--upload]`.
 
 Writes JSON lines, or with `--csv` a table, of so many megabytes from the passages of the evaluation sets in DIR, each
-with a number of its own; has a running service index it, by `winnow index` or with `--upload` by POST /documents; and
-samples the memory of the service, of its reader and of what builds the graph above what the service had after a first
-small file. What is anonymous counts: pages of the store's files are the system's to take back, and are printed apart.
-At the end the service is started again and searched, which tells what the index alone needs. The embedder is a fake one
-of 64 dimensions unless `--model` is given. After `--minutes` the service is killed, and what was seen by then counts.
+with a number of its own; has a running service index it, by `winnow index`, with `--rebuild` too, or with `--upload` by
+POST /documents; and samples the memory of the service, of its reader and of what builds the graph above what the
+service had after a first small file. What is anonymous counts: pages of the store's files are the system's to take
+back, and are printed apart. At the end the service is started again and searched, which tells what the index alone
+needs. The embedder is a fake one of 64 dimensions unless `--model` is given. After `--minutes` the service is killed,
+and what was seen by then counts.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=82)
     parser.add_argument("--csv", action="store_true")
     parser.add_argument("--upload", action="store_true")
+    parser.add_argument("--rebuild", action="store_true")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--model", action="store_true", help="with the configured model")
     parser.add_argument("--most", type=int, default=250)
@@ -109,7 +111,8 @@ async def measure(folder: Path, options: argparse.Namespace) -> bool:
 async def send(service: Service, path: Path, options: argparse.Namespace, within_s: float) -> str:
     """Have the service index the file to its end; returns what was said of it."""
     if not options.upload:
-        status, said = await service.run("index", str(path), within_s=within_s)
+        how = ["--rebuild"] if options.rebuild else []
+        status, said = await service.run("index", str(path), *how, within_s=within_s)
         return f"exit status {status}: {said.strip()[-200:]}"
     async with service.client(timeout_s=within_s) as client, asyncio.timeout(within_s):
         with path.open("rb") as file:

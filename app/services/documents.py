@@ -78,8 +78,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 
     `embedder` is the fingerprint of the model that made its vectors. `status` "embedder_mismatch" means that searches
     need `winnow index --rebuild` first, "incomplete" that documents are unknown or lack passages: `winnow collections
-    repair`. One that is "damaged" serves nothing: `detail` says what is wrong and the way back. `bytes` is null where
-    the store does not tell.
+    repair`. One that is "damaged" serves nothing: `detail` says what is wrong and the way back; of others, why they are
+    slower than they should be. `bytes` is null where the store does not tell.
     """
 
     name: str
@@ -519,6 +519,7 @@ async def _described(context: PipelineContext, info: CollectionInfo, audience: A
         vector_size=info.spec.dimension,
         distance=info.spec.distance,
         status=_status(context, info, found),
+        detail=info.detail,
     )
 
 

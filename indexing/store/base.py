@@ -46,6 +46,8 @@ class CollectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     generation: str
     spec: CollectionSpec
     passages: int
+    detail: str = ""
+    """Why it is slower than it should be, though it serves."""
 
 
 class Damaged(msgspec.Struct, frozen=True, kw_only=True):

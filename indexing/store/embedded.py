@@ -17,9 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexing.disk import DiskGuard, disk_error
+from indexing.disk import MB, DiskGuard, disk_error
 from indexing.documents import Audience, Passage
 from indexing.errors import CollectionDamaged, CollectionNotFound, Conflict, StoreUnavailable, WinnowError
+from indexing.memory import available_bytes
 from indexing.settings import StoreSettings
 from indexing.store.base import (
     CollectionInfo,
@@ -35,7 +36,7 @@ from indexing.store.base import (
 )
 from indexing.store.directory import CollectionsDirectory, Found
 from indexing.store.edge_layout import needs_change
-from indexing.store.edge_shard import EdgeShard
+from indexing.store.edge_shard import Coverage, EdgeShard
 from indexing.store.generation import Generation, Retired
 from indexing.store.graph_build import GraphBuild
 from indexing.store.lock import DirectoryLock
@@ -50,6 +51,15 @@ OPTIMIZE_FROM = 20_000
 _MOST_WITHOUT_GRAPH = 1.75
 """Times as many make it worth one however many there are: 35,000, which take 175 MB of memory."""
 
+_REPLACED = 0.1
+"""Of `OPTIMIZE_FROM`, and half of the points: so many that were replaced or deleted make a build worth it, too. Each
+keeps 1.5 kB of memory and 5 of disk until then.
+"""
+_BUILD_BYTES, _BUILD_BYTES_PER_POINT = 100 * MB, 4000
+"""Memory of a build without pages of files: above what was measured from 20,000 to 1,000,000 points, 3.3 kB each."""
+_RETRY_S = 600.0
+"""After a build that failed, or found too little memory."""
+
 _LOOKS = 10
 """How often a collection is looked at while so many points are written."""
 _DURING_A_BUILD = 0.2
@@ -60,9 +70,12 @@ _LOOK_S = 0.05
 _READERS, _WRITERS = 4, 8
 
 
-def is_worth_a_graph(unindexed: int, points: int, optimize_from: int = OPTIMIZE_FROM) -> bool:
-    """Whether one is to be built, with `unindexed` of `points` in none."""
-    return unindexed >= min(max(optimize_from, points // 10), int(optimize_from * _MOST_WITHOUT_GRAPH))
+def is_worth_a_build(coverage: Coverage, optimize_from: int = OPTIMIZE_FROM) -> bool:
+    """Whether so many points are in no graph, or so many are left of earlier ones, that one is to be built."""
+    points, most = coverage.points, int(optimize_from * _MOST_WITHOUT_GRAPH)
+    return coverage.unindexed >= min(max(optimize_from, points // 10), most) or coverage.replaced >= min(
+        max(int(optimize_from * _REPLACED), points // 2, 1), most
+    )
 
 
 class _Entry:
@@ -83,6 +96,10 @@ class _Entry:
         """Points written since somebody looked whether a build is worth it. Nobody has since the start."""
         self.beside = 0
         """Points written since the build that is under way began, or since it waits for its turn."""
+        self.unbuilt = ""
+        """Why the last build came to nothing."""
+        self.retries = False
+        """Another one is tried later."""
 
     def save(self) -> None:
         """Make this entry's generation and spec the collection's, on disk; one under construction keeps nothing."""
@@ -102,12 +119,15 @@ class EmbeddedStore:
         disk: DiskGuard | None = None,
         declared: Iterable[str] = (),
         settings: StoreSettings | None = None,
+        free_memory: Callable[[], int | None] = available_bytes,
+        retry_s: float = _RETRY_S,
     ) -> None:
         """Blocks up to `wait` seconds while another process holds `root`, then raises IndexBusy.
 
         Nothing is written that `disk` does not allow (DiskFull); without one there is no reserve. The metadata fields
         `declared` are indexed from the first value on, the others when a filter first asks for them. Of `settings`
-        count those of quantized vectors and `vectors_on_disk`, from a collection's next graph on.
+        count those of quantized vectors and `vectors_on_disk`, from a collection's next graph on. `free_memory` tells
+        how many bytes a build may take (None: nobody knows); one that fails is tried again after `retry_s`.
         """
         self._disk = disk or DiskGuard(root, 0)
         self._settings = settings or StoreSettings()
@@ -117,6 +137,7 @@ class EmbeddedStore:
         self._lock = DirectoryLock(root, wait)
         self._files = CollectionsDirectory(root)
         self._optimize_from = optimize_from
+        self._free_memory, self._retry_s = free_memory, retry_s
         self._table = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, "winnow-search")
         self._writers = ThreadPoolExecutor(_WRITERS, "winnow-write")
@@ -335,24 +356,60 @@ class EmbeddedStore:
         before = entry.generation
         entry.unchecked = entry.beside = 0
         try:
-            if not self._worth_optimizing(before):
+            points = self._points_worth_a_build(before)
+            if points is None:
+                entry.unbuilt = ""
+                return
+            if lack := self._lack_of_memory(points):
+                log.warning("collection %r: %s", entry.name, lack)
+                self._try_later(entry, lack)
                 return
             entry.begun = True
             better = before.directory.parent / new_generation()
             build = GraphBuild(before, better, entry.spec, self._disk, self._settings)
             switched = build.run(entry.writing, lambda better: self._swap(entry, better))
+            entry.unbuilt = ""
         except Retired:
             return
+        except (WinnowError, OSError) as exc:
+            self._try_later(
+                entry, str(exc) if isinstance(exc, WinnowError) else "its graph was not built (the log has more)"
+            )
+            raise
         finally:
             entry.begun = False
         if switched:
             before.retire(remove=True)
 
+    def _lack_of_memory(self, points: int) -> str:
+        """Why a build of so many points has to wait: rather than that the system ends the service for it."""
+        needed, free = _BUILD_BYTES + _BUILD_BYTES_PER_POINT * points, self._free_memory()
+        if free is None or free >= needed:
+            return ""
+        return (
+            f"building its graph needs {needed // MB} MB of memory, and {free // MB} MB are free; until there is more, "
+            "it is searched without: slower, and as exactly"
+        )
+
+    def _try_later(self, entry: _Entry, why: str) -> None:
+        entry.unbuilt = why
+        timer = threading.Timer(self._retry_s, self._try_again, (entry,))
+        timer.daemon = True
+        with self._table:
+            if not self._closed and not entry.retries:
+                entry.retries = True
+                timer.start()
+
+    def _try_again(self, entry: _Entry) -> None:
+        entry.retries = False
+        entry.unchecked = self._optimize_from
+        self._optimize_if_grown(entry.name, 0)
+
     def _optimize_if_grown(self, name: str, written: int) -> None:
         """In the background; whether a build is worth it is looked into where enough has been written since."""
         with self._table:
             entry = self._entries.get(name)
-            if entry is None or not entry.live or self._closed:
+            if entry is None or self._closed:
                 return
             entry.unchecked += written
             entry.beside += written
@@ -384,11 +441,13 @@ class EmbeddedStore:
             entry.save()
             return True
 
-    def _worth_optimizing(self, generation: Generation) -> bool:
+    def _points_worth_a_build(self, generation: Generation) -> int | None:
+        """How many there are; None where no build is worth it."""
         with generation.use() as shard:
-            unindexed, points = shard.unindexed()
-            lies_otherwise = points >= self._optimize_from and needs_change(generation.directory, self._settings)
-        return lies_otherwise or is_worth_a_graph(unindexed, points, self._optimize_from)
+            coverage = shard.coverage()
+            large = coverage.points >= self._optimize_from
+            lies_otherwise = large and needs_change(generation.directory, self._settings)
+        return coverage.points if lies_otherwise or is_worth_a_build(coverage, self._optimize_from) else None
 
     def _close(self) -> None:
         with self._table:
@@ -464,7 +523,13 @@ def _info(entry: _Entry) -> CollectionInfo:
     """Raises Retired."""
     generation = entry.generation
     with generation.use() as shard:
-        return CollectionInfo(name=entry.name, generation=generation.id, spec=entry.spec, passages=shard.count())
+        return CollectionInfo(
+            name=entry.name,
+            generation=generation.id,
+            spec=entry.spec,
+            passages=shard.count(),
+            detail=entry.unbuilt,
+        )
 
 
 def _bytes_of(point: Point) -> int:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from indexing.errors import CollectionDamaged, DiskFull, StoreUnavailable
 from indexing.store.base import CollectionSpec
 from indexing.store.edge_shard import EdgeShard
 from indexing.store.seal import inspect
+from indexing.store.supervision import Watch, outcome
 
 log = logging.getLogger(__name__)
 
@@ -113,19 +115,20 @@ class Generation:
         """It was dropped or replaced: who still uses it should come to an end."""
         return self._retired
 
-    def optimize_apart(self, directory: Path) -> tuple[int, str]:
-        """Build the graphs of a copy of this generation in a child process: its exit status and errors.
+    def optimize_apart(self, directory: Path, points: int) -> tuple[int, str]:
+        """Build the graphs of a copy of this generation, of so many points, in a child process: its exit status and
+        errors.
 
-        Retiring this generation ends it.
+        Retiring this generation ends it, and so does hanging.
         """
         with self._changed:
             if self._retired:
                 return -1, ""
             self._optimizer = optimizer = _process("optimize", directory)
-        _, errors = optimizer.communicate()
+        code, errors = outcome(optimizer, Watch(time.monotonic(), points))
         with self._changed:
             self._optimizer = None
-        return optimizer.returncode, errors.decode("utf-8", "replace")
+        return code, errors
 
     def _enter(self) -> EdgeShard:
         with self._changed:

@@ -64,7 +64,7 @@ class GraphBuild:
             with self._live.use() as shard:
                 try:
                     self._copy(shard, writing)
-                    self._build()
+                    self._build(shard.count())
                     better = self._load(shard)
                     with self._caught_up(shard, better, writing):
                         switched = switch(Generation(self._directory, self._spec, self._disk, better))
@@ -100,9 +100,9 @@ class GraphBuild:
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_with_holes(str(path), str(target))
 
-    def _build(self) -> None:
+    def _build(self, points: int) -> None:
         edge_layout.change(self._directory, self._settings)
-        code, errors = self._live.optimize_apart(self._directory)
+        code, errors = self._live.optimize_apart(self._directory, points)
         self._go_on()
         if code != 0:
             raise self._failed(errors[-500:])

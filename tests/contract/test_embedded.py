@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import qdrant_edge as edge
@@ -217,6 +218,60 @@ async def test_who_writes_much_waits_for_the_graph(tmp_path: Path) -> None:
     second = await store.info("docs")
     assert (second.generation != first, second.passages) == (True, 260)
     await store.room("unknown")
+    await store.close()
+
+
+async def test_who_rebuilds_waits_for_graphs_too(tmp_path: Path) -> None:
+    """A generation under construction gets its graphs while it is written, so that what is in none stays bounded."""
+    store = EmbeddedStore(tmp_path, optimize_from=200)
+    await store.create("docs", SPEC)
+    generation = await store.begin_rebuild("docs", SPEC)
+    first = (await store.info(generation)).generation
+    await store.upsert(generation, [point(f"d{i}") for i in range(200)])
+    await store.upsert(generation, [point(f"late{i}") for i in range(60)])
+    await store.room(generation)
+    second = await store.info(generation)
+    assert (second.generation != first, second.passages) == (True, 260)
+    await store.finish_rebuild("docs", generation)
+    await store.close()
+    store = EmbeddedStore(tmp_path)
+    assert await store.info("docs") == msgspec.structs.replace(second, name="docs")
+    await store.close()
+
+
+async def test_what_is_left_of_replaced_documents_is_removed(tmp_path: Path) -> None:
+    """A small collection whose documents are written again and again is rewritten, and does not grow for ever."""
+    store = EmbeddedStore(tmp_path, optimize_from=1000)
+    await store.create("docs", SPEC)
+    first = (await store.info("docs")).generation
+    for version in range(12):
+        await store.upsert("docs", [point(f"d{i}", version=f"v{version}") for i in range(20)])
+        await store.delete_stale("docs", {f"d{i}": f"v{version}" for i in range(20)})
+    await store.optimize("docs")
+    second = await store.info("docs")
+    assert (second.generation != first, second.passages) == (True, 20)
+    await store.optimize("docs")
+    assert await store.info("docs") == second
+    await store.close()
+
+
+async def test_a_graph_waits_for_memory(tmp_path: Path) -> None:
+    """Where there is too little, the collection says so and serves without, and the build is tried again."""
+    free: list[int | None] = [50_000_000]
+    store = EmbeddedStore(tmp_path, optimize_from=200, free_memory=lambda: free[0], retry_s=0.01)
+    await store.create("docs", SPEC)
+    first = (await store.info("docs")).generation
+    await store.upsert("docs", [point(f"d{i}") for i in range(200)])
+    await store.optimize("docs")
+    waiting = await store.info("docs")
+    assert waiting.generation == first
+    assert waiting.detail.startswith("building its graph needs 100 MB of memory, and 50 MB are free")
+    assert len(await documents(store)) == 200
+    free[0] = None
+    while (await store.info("docs")).detail:  # noqa: ASYNC110 - a timer of the store begins it
+        await asyncio.sleep(0.01)
+    better = await store.info("docs")
+    assert (better.generation != first, better.passages) == (True, 200)
     await store.close()
 
 
