@@ -1,7 +1,8 @@
 """The composition root: the application, and what serves it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,9 @@ def _lifetime(services: Services, samples: Path | None) -> Callable[[Litestar], 
         try:
             yield
         finally:
-            await services.close()
+            # The server gives up waiting when some thread cannot be stopped, and says so; then asyncio cancels what is
+            # left, this too, and to Litestar that would be an application that failed, with a traceback in the log.
+            with suppress(asyncio.CancelledError):
+                await services.close()
 
     return lifespan
