@@ -3,7 +3,8 @@
 Servers keep what they computed for the beginning of a prompt. So a call goes where that beginning was read before, by
 rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998), unless that one
 has too much to do already: more than `BOUND` times the mean (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing
-with bounded loads", 2018), in tokens, as calls differ by a thousand times.
+with bounded loads", 2018), in tokens, as calls differ by a thousand times. One that has used up its limits per minute
+is passed over while another has room, and so it takes no part in the mean.
 """
 
 import asyncio
@@ -96,6 +97,10 @@ class Replica:
     def available(self) -> bool:
         """Whether a call is likely to succeed: it is not known to be down, nor would the call be refused at once."""
         return self.state != "down" and self.breaker.rest_s == 0
+
+    def minute_wait_s(self, tokens: int) -> float:
+        """Seconds until its limits per minute let a call of so many tokens in; 0 when they would now."""
+        return self._gate.minute_wait_s(tokens)
 
     def status(self) -> ClientStatus:
         """Its state now."""
@@ -282,13 +287,16 @@ class Replicas:
     def order(self, prefix: str, tokens: int) -> list[Replica]:
         """Where to send a call of so many tokens whose prompt begins with `prefix`, and who takes over if that fails.
 
-        Without a prefix, to whoever has the least to do.
+        Without a prefix, to whoever has the least to do; where none has room in its minute, to who has it first.
         """
         serving = self.serving()
         ranked = sorted(serving, key=lambda one: _weight(prefix, one), reverse=True) if prefix else list(serving)
-        ready = [one for one in ranked if one.available]
+        waits = {one: one.minute_wait_s(tokens) for one in ranked}
+        ready = [one for one in ranked if one.available and waits[one] <= 0]
         # The sort is stable, so that ties are broken by rank. Those that are down come before those that would refuse.
-        others = sorted(ranked, key=lambda one: (not one.available, one.breaker.rest_s, one.tokens_in_flight))
+        others = sorted(
+            ranked, key=lambda one: (not one.available, one.breaker.rest_s, waits[one], one.tokens_in_flight)
+        )
         if not (prefix and ready):
             return others
         most = BOUND * (sum(one.tokens_in_flight for one in ready) + tokens) / len(ready)

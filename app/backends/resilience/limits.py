@@ -156,6 +156,12 @@ class Gate:
             return None
         return self._slot(tokens)
 
+    def minute_wait_s(self, tokens: int) -> float:
+        """Seconds until the limits per minute let a call of so many tokens in, after those that wait."""
+        if self._settings.requests_per_minute is None and self._settings.tokens_per_minute is None:
+            return 0.0
+        return self._wait_s([*(waiter.tokens for waiter in self._queue), tokens])
+
     def left(self, request: Taken, requests: int, reserved: Taken, tokens: int) -> None:
         """A slot is given back."""
         self.in_flight -= 1
@@ -203,7 +209,7 @@ class Gate:
     def _refuse_in_vain(self, tokens: int, patience_s: float) -> None:
         if self.waiting >= self._settings.queue:
             raise Overloaded(f"{self._name} is busy: {self.waiting} calls are already waiting", self._retry_after())
-        wait_s = self._wait_s([*(waiter.tokens for waiter in self._queue), tokens])
+        wait_s = self.minute_wait_s(tokens)
         if wait_s > patience_s:
             raise Overloaded(f"{self._name} has used up its limits per minute", wait_s)
 

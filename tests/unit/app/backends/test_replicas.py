@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from app.backends.base import ChatRequest, Message, Probed
 from app.backends.client import BackendClient
 from app.backends.pool import MAX_PAUSE_S, Supervisor
-from app.backends.replicas import BOUND, Replica, beginning, first_of
+from app.backends.replicas import BOUND, Replica, _weight, beginning, first_of
+from app.backends.resilience.limits import WINDOW_S
 from app.backends.settings import BackendSettings, RoutingSettings
 from app.backends.status import NoSuchModel
 from app.errors import (
@@ -58,6 +59,11 @@ def begun(adapters: Sequence[ScriptedAdapter]) -> list[int]:
 def preferred(client: BackendClient, text: str) -> int:
     """The place of the server that gets such a call while all are idle."""
     return client.replicas.order(text, 1)[0].number - 1
+
+
+def ranked(client: BackendClient, text: str) -> list[Replica]:
+    """The servers in the order of their weights for such a call."""
+    return sorted(client.replicas, key=lambda one: _weight(text, one), reverse=True)
 
 
 async def test_a_conversation_stays_with_its_server() -> None:
@@ -305,6 +311,53 @@ async def test_one_that_used_up_its_limits_is_not_waited_for() -> None:
     await client.complete(asked(text), a_call())
     assert begun(adapters) == [1, 1]
     assert client.replicas.first.state != "down"
+
+
+async def test_a_used_up_minute_is_not_waited_for() -> None:
+    """A conversation whose server has no room in its minute goes on at the next one by rank, and comes back later."""
+    adapters = [ScriptedAdapter() for _ in range(3)]
+    client = replicated(adapters, requests_per_minute=2)
+    first, second, third = [one.number - 1 for one in ranked(client, "hot")]
+    at, began = list[int](), asyncio.get_running_loop().time()
+    for _ in range(6):
+        before = begun(adapters)
+        await client.complete(asked("hot"), a_call())
+        at += [place for place in range(3) if begun(adapters)[place] > before[place]]
+    assert at == [first, first, second, second, third, third]
+    assert asyncio.get_running_loop().time() - began < 10
+    await asyncio.sleep(WINDOW_S)
+    await client.complete(asked("hot"), a_call())
+    assert begun(adapters)[first] == 3
+
+
+async def test_where_no_minute_has_room_the_first_to_have_it_is_waited_for() -> None:
+    """Not the preferred one; and those that wait already count, so that calls are spread over all."""
+    adapters = [ScriptedAdapter(rest=Plan(seconds=0)) for _ in range(2)]
+    client = replicated(adapters, requests_per_minute=1)
+    text = next(f"question {n}" for n in range(100) if preferred(client, f"question {n}") == 0)
+    await client.complete(asked(text), a_call())
+    await asyncio.sleep(20)
+    await client.complete(asked(text), a_call())
+    assert begun(adapters) == [1, 1]
+    began = asyncio.get_running_loop().time()
+    calls = [asyncio.ensure_future(client.complete(asked(text), a_call(seconds=300))) for _ in range(2)]
+    await asyncio.gather(*calls)
+    assert begun(adapters) == [2, 2]
+    assert asyncio.get_running_loop().time() - began == pytest.approx(WINDOW_S, abs=1)
+
+
+async def test_loads_are_bounded_among_those_with_room() -> None:
+    """One whose minute is used up is idle, and would take the mean down: the others would be too busy, all of them."""
+    client = replicated([ScriptedAdapter() for _ in range(3)], requests_per_minute=1)
+    await client.complete(asked("hot"), a_call())
+    idle = ranked(client, "hot")[0]
+    for one in client.replicas:
+        one.tokens_in_flight = 0 if one is idle else 1000
+    for number in range(50):
+        text = f"question {number}"
+        order = client.replicas.order(text, 100)
+        assert order[0] is next(one for one in ranked(client, text) if one is not idle)
+        assert order[-1] is idle
 
 
 async def test_nobody_takes_over_once_no_time_is_left() -> None:
