@@ -1,17 +1,19 @@
 """What only the replica that writes to the index can serve, handed on to it by the others.
 
-Body and response pass as they come; an upload that is too large is refused here. The replica that was asked checks the
-caller, and counts the request towards its rates; the one that writes checks the key again, and believes the rest of a
-request with its own secret, which only the database tells. A request is handed on once.
+Body and response pass as they come; an upload that is too large is refused here, and one that the writer answers early
+is read no further. The replica that was asked checks the caller, and counts the request towards its rates; the one that
+writes checks the key again, and believes the rest of a request with its own secret, which only the database tells. A
+request is handed on once.
 """
 
 import asyncio
 import secrets
 import string
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+import httpcore
 import httpx
 import structlog
 from litestar import Request, Response
@@ -21,7 +23,7 @@ from litestar.types import ASGIApp, Receive, Send
 
 from app.api.multipart import form_too_large, is_form
 from app.api.request import ClientGone, declared_length, decode
-from app.errors import Conflict
+from app.errors import Conflict, InvalidRequest
 from app.instance import TOKEN_HEADER
 from app.observability.tracing import trace_headers
 from app.services.replicas import RETRY_S, TIMEOUT, Replicas
@@ -32,6 +34,9 @@ from indexing.writer import Writer
 
 HOP = b"x-winnow-hop"
 """The secret of the replica that writes, and how the caller stands to the replica that was asked."""
+
+CLIENT = b"x-winnow-client"
+"""The same secret, and the address of the caller: for the audit log."""
 
 STANDING = "standing"
 """In the state of a request: "operator", "local" or "remote"."""
@@ -47,9 +52,12 @@ OF_THE_WRITER = frozenset({"documents", "jobs", "snapshots", "repairs"})
 _OF_A_CONNECTION = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
 )
-_NOT_ASKED = _OF_A_CONNECTION | {HOP, TOKEN_HEADER.lower().encode(), b"x-request-id"}
+_NOT_ASKED = _OF_A_CONNECTION | {HOP, CLIENT, TOKEN_HEADER.lower().encode(), b"x-request-id"}
 _NOT_TOLD = _OF_A_CONNECTION | {b"date", b"server", b"x-request-id", b"x-content-type-options"}
 """The middleware and the server of the replica that was asked write these."""
+
+LOOK_S = 0.25
+"""Between two looks at whether the writer has answered, while the client sends nothing."""
 
 log = structlog.get_logger()
 
@@ -61,11 +69,21 @@ def is_of_the_writer(handler: BaseRouteHandler) -> bool:
 
 def standing_of(headers: Iterable[tuple[bytes, bytes]], replicas: Replicas | None) -> str:
     """How the caller stands to the replica that handed the request on; "" if none did."""
-    given = next((value for name, value in headers if name == HOP), b"")
-    secret, _, standing = given.decode("latin-1").partition(" ")
+    return _told(HOP, headers, replicas)
+
+
+def client_of(headers: Iterable[tuple[bytes, bytes]], replicas: Replicas | None) -> str:
+    """The address of who asked the replica that handed the request on; "" if none did, or it did not know."""
+    return _told(CLIENT, headers, replicas)
+
+
+def _told(header: bytes, headers: Iterable[tuple[bytes, bytes]], replicas: Replicas | None) -> str:
+    """What follows our secret in a header that only another replica can send; "" for anything else."""
+    given = next((value for name, value in headers if name == header), b"")
+    secret, _, told = given.decode("latin-1").partition(" ")
     if replicas is None or not secrets.compare_digest(secret.encode(), replicas.secret.encode()):
         return ""
-    return standing
+    return told
 
 
 class Elsewhere:
@@ -146,7 +164,10 @@ class _Handed:
         state, query = scope["state"], scope["query_string"]
         own = {name.encode(): value.encode() for name, value in trace_headers().items()}
         own |= {HOP: f"{self._writer.secret} {state[STANDING]}".encode(), b"x-request-id": state["request_id"].encode()}
-        headers = [one for one in scope["headers"] if one[0] not in _NOT_ASKED and one[0] not in own]
+        if client := scope.get("client"):
+            own[CLIENT] = f"{self._writer.secret} {client[0]}".encode()
+        came = [one for one in scope["headers"] if one[0] not in _NOT_ASKED and one[0] not in own]
+        headers = [(name, value.strip(b" \t")) for name, value in came]  # what surrounds a value is no part of it
         # The target as it came: httpx would take "." and ".." out of a path, and so lead to another document.
         target = quote(scope["raw_path"] + (b"?" + query if query else b""), safe=string.punctuation)
         return httpx.Request(
@@ -154,7 +175,7 @@ class _Handed:
             self._writer.url,
             headers=[*headers, *own.items()],
             content=body.pieces() if body.is_sent else None,  # of a length that the headers tell, or in chunks
-            extensions={"timeout": TIMEOUT.as_dict(), "target": target.encode()},
+            extensions={"timeout": TIMEOUT.as_dict(), "target": target.encode(), "trace": body.connected},
         )
 
 
@@ -172,6 +193,8 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request, send: Sen
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
             await reply.aclose()
+    except httpx.LocalProtocolError as exc:
+        raise InvalidRequest("a header has a character that HTTP does not allow") from exc
     except httpx.HTTPError as exc:
         log.warning(
             "the replica that writes was lost during a request", url=str(request.url.host), why=type(exc).__name__
@@ -188,18 +211,31 @@ class _Body:
 
     def __init__(self, receive: Receive, given: bytes | None, most: int | None = None, *, is_sent: bool) -> None:
         self._receive, self._given, self._most, self.is_sent = receive, given, most, is_sent
+        self._connection: httpcore.AsyncNetworkStream | None = None
         self._whole = asyncio.Event()
         if not is_sent:
             self._whole.set()
 
+    async def connected(self, event: str, info: Mapping[str, Any]) -> None:
+        """Hear of the connection to the writer (httpcore's extension "trace")."""
+        if event == "connection.connect_tcp.complete":
+            self._connection = info["return_value"]
+        elif event == "connection.start_tls.started":  # what can be read there may be no more than TLS's own
+            self._connection = None
+
     async def pieces(self) -> AsyncIterator[bytes]:
-        """In their order. Raises ClientGone, TooLarge."""
+        """In their order, until the writer answers: one that refuses a body reads no more of it. Raises ClientGone,
+        TooLarge.
+        """
         if self._given is not None:
             yield self._given
         else:
             more, size = True, 0
             while more:
-                message: Any = await self._receive()
+                message = await self._next()
+                if message is None:
+                    self._whole.set()
+                    raise httpcore.WriteError  # for which httpcore goes on to the response
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 size += len(message.get("body", b""))
@@ -208,6 +244,21 @@ class _Body:
                 yield message.get("body", b"")
                 more = message.get("more_body", False)
         self._whole.set()
+
+    async def _next(self) -> Any:
+        """What the client sends next; None once the writer has answered, or is gone."""
+        receiving = asyncio.ensure_future(self._receive())
+        try:
+            while not self._answered():
+                if (await asyncio.wait((receiving,), timeout=LOOK_S))[0]:
+                    return receiving.result()
+            return None
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    def _answered(self) -> bool:
+        return self._connection is not None and bool(self._connection.get_extra_info("is_readable"))
 
     async def hung_up(self) -> None:
         """Wait until the client is gone, once it has sent everything: before that, `pieces` notices."""

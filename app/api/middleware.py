@@ -18,7 +18,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.authentication import is_audited, is_operator, status_of, tokens_of
 from app.api.compat.errors import fit_for
-from app.api.hand_on import STANDING, standing_of
+from app.api.hand_on import STANDING, client_of, standing_of
 from app.api.problem_details import headers_of, problem_of
 from app.api.request import HANDED_ON, request_id
 from app.config.settings import ServiceSettings
@@ -117,10 +117,11 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, method: str, state: dict[str, Any]) -> None:
         """A line of the audit log; an unknown path may have a secret in it, and is left out."""
+        peer = client[0] if (client := scope.get("client")) else None
         self._services.audit.record(
             request_id=state["request_id"],
             key=state["caller"].key if "caller" in state else None,
-            client=client[0] if (client := scope.get("client")) else None,
+            client=client_of(scope["headers"], self._services.replicas) or peer,
             method=method if method in KNOWN_METHODS else "other",
             route=scope.get("path_template") or "other",
             status=status_of(state),
