@@ -11,12 +11,12 @@ Exit status 1 if a line was lost, doubled or out of order, or the server grew by
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
-from pathlib import Path
 from random import Random
 from socket import socket
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from app.config.settings import ServiceSettings
 from app.domain import ANONYMOUS, BackendUse
 from app.server import bind, server_config
 from app.services.batches import DEFAULT_CONCURRENCY, MAX_CONCURRENCY, Batch, Judged
+from benchmarks.processes import memory
 
 LIMIT_MB = 400
 PIECE = 500
@@ -77,19 +78,13 @@ def serve(pipe: Pipe) -> None:
         server = uvicorn.Server(server_config(app, ServiceSettings(port=0)))
         serving = asyncio.create_task(server.serve([listening]))
         while await asyncio.to_thread(pipe.recv):
-            pipe.send(memory_mb())
+            pipe.send(memory(os.getpid()).resident)
         server.should_exit = True
         await serving
 
     with bind("127.0.0.1", 0) as listening:
         pipe.send(listening.getsockname()[1])
         asyncio.run(run(listening))
-
-
-def memory_mb() -> float:
-    """The resident memory of this process."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 def body(lines: int, equal: float) -> AsyncIterator[bytes]:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from app.instance import find_service
+from benchmarks.processes import memory, processor_s
 
 DOCUMENTS, PUT_DOCUMENTS = 300, 100
 QUIET_S, RAMP_S = 8.0, 3.0
@@ -214,17 +215,6 @@ def admitted(samples: Sequence[Sample], kind: str) -> list[float]:
     return [sample.seconds for sample in samples if sample.kind == kind and sample.status in (200, 202)]
 
 
-def resident_mb(pid: int) -> float:
-    """The service's memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def processor_s(pid: int) -> float:
-    """The processor time that it has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def report(samples: Sequence[Sample], quiet: dict[str, list[float]], minute_s: float, seconds: float) -> bool:
     """The table of a load; whether the admitted kept within MOST_TIMES_QUIET and only 503 with a time was refused."""
     good = True
@@ -265,10 +255,10 @@ def mixed(arguments: argparse.Namespace, load: Load, pid: int) -> bool:
     quiet = {kind: admitted(asyncio.run(load.run([kind], arguments.quiet)), kind) for kind in mix}
     clients = [mix[number % len(mix)] for number in range(arguments.clients)]
     seconds = 60 * arguments.minutes
-    memory = resident_mb(pid)
+    before = memory(pid).resident
     samples = watched(load, pid, clients, seconds)
     good = report([one for one in samples if one.at >= RAMP_S], quiet, min(60.0, seconds), seconds)
-    print(f"\nmemory of the service {memory:.0f} MB before, {resident_mb(pid):.0f} MB after")
+    print(f"\nmemory of the service {before:.0f} MB before, {memory(pid).resident:.0f} MB after")
     return good
 
 

@@ -31,7 +31,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.load import Connection, Request, processor_s
+from benchmarks.load import Connection, Request
+from benchmarks.processes import memory, processor_s
 from benchmarks.service import ROOT, Service
 from tests.fakes.openai_model import FakeModel
 from tests.fakes.openai_server import OpenAIServer
@@ -216,7 +217,7 @@ async def _mixed(data: Data, requests: int) -> int:
             status, _, _ = await side.connection.send(request_of(kind, asked, dice))
             statuses[kind, status] += 1
             if number in MARKS or number == requests or number == requests // 2:
-                marks[number] = anonymous_mb(side.pid)
+                marks[number] = memory(side.pid).anonymous
                 print(f"{number:6} requests  {marks[number]:6.1f} MB  {time.perf_counter() - begun:5.0f} s", flush=True)
     print(dict(sorted(statuses.items())))
     return 1 if marks[requests] - marks[requests // 2] > FLAT_MB else 0
@@ -231,12 +232,6 @@ def _mixed_questions(questions: Sequence[str], dice: random.Random) -> Iterator[
         if question not in asked:
             asked.add(question)
             yield question
-
-
-def anonymous_mb(pid: int) -> float:
-    """Memory of a process that is no file's."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ from urllib.parse import quote
 import msgspec
 
 from app.main import SAMPLES
-from benchmarks.load import Connection, Request, processor_s, quantile, resident_mb
+from benchmarks.load import Connection, Request, quantile
+from benchmarks.processes import memory, processor_s
 from benchmarks.service import REAL, Service
 from indexing.chunking.chunker import ChunkOptions, chunk
 from indexing.documents import Document
@@ -99,7 +100,7 @@ def main() -> int:
         for peer in options.peers:
             systems.append(stack.enter_context(_served(peer, options.environments, model, file)))
         for system in systems:
-            print(f"{system.name:9} {resident_mb(system.pid):6.0f} MB with its index", flush=True)
+            print(f"{system.name:9} {memory(system.pid).resident:6.0f} MB with its index", flush=True)
         turns = asyncio.run(_rounds(systems, passages, options.rounds, options.seconds))
     return _report(turns, options.require)
 

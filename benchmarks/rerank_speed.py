@@ -24,7 +24,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +39,7 @@ from app.ranking.cache import ScoreCache
 from app.ranking.models import candidate_of
 from app.ranking.reranker import RankingTask, Reranker
 from app.ranking.trust import Owner, Topic, TopicReading, TrustBook
+from benchmarks.processes import descendants_s
 from benchmarks.rerank_data import Task
 from benchmarks.rerank_peers import PEERS, TIMEOUT_S, Ports, Schedule, yes_no
 from benchmarks.rerank_product import BY_LABELS, PortsReader
@@ -284,7 +284,7 @@ def _beside() -> Mapping[str, Schedule]:
 
 
 async def _cost(schedule: Schedule, client: BackendClient, task: Task, hits: Callable[[], float]) -> Cost:
-    cached, ours, server = hits(), time.process_time(), _descendants_s()
+    cached, ours, server = hits(), time.process_time(), descendants_s(os.getpid())
     ran = await run(schedule, ClientPorts(client), task)
     ours = time.process_time() - ours
     return Cost(
@@ -293,26 +293,12 @@ async def _cost(schedule: Schedule, client: BackendClient, task: Task, hits: Cal
         fresh=ran.tokens.input - (hits() - cached),
         completion=ran.tokens.output,
         ours_s=ours,
-        server_s=_descendants_s() - server,
+        server_s=descendants_s(os.getpid()) - server,
     )
 
 
 def _mean(rows: Sequence[Cost]) -> Cost:
     return Cost(**{name: statistics.fmean(getattr(row, name) for row in rows) for name in Cost.__struct_fields__})
-
-
-def _descendants_s() -> float:
-    """Processor time that all processes which this one started, and those that they started, have taken."""
-    stats = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended
-            fields = path.read_text().rpartition(")")[2].split()
-            stats[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
-    ours, ticks = {os.getpid()}, 0
-    while found := {pid for pid, (parent, _) in stats.items() if parent in ours and pid not in ours}:
-        ticks += sum(stats[pid][1] for pid in found)
-        ours |= found
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def task_of(number: int, count: int, tokens: int) -> Task:

@@ -34,6 +34,7 @@ import qdrant_edge as edge
 from app.config.settings import IndexSection, ServiceSettings, Settings
 from app.main import serve
 from app.wiring import Services
+from benchmarks.processes import children, memory, processor_s
 from benchmarks.search_overhead import address
 from benchmarks.sizes_filled import TOP, Filling, LookUp, Texts, embedded, filled
 from indexing.documents import EVERYTHING
@@ -89,11 +90,11 @@ class Service:
 
     def searches(self, count: int, clients: int = 1) -> list[float]:
         """Milliseconds of each, and last the requests a second; every question is new."""
-        before = cpu_s(self.process.pid)
+        before = processor_s(self.process.pid)
         try:
             return self._searches(count, clients)
         finally:
-            self.cpu_ms = 1000 * (cpu_s(self.process.pid) - before) / count
+            self.cpu_ms = 1000 * (processor_s(self.process.pid) - before) / count
 
     def _searches(self, count: int, clients: int) -> list[float]:
         numbers = iter(range(self._number, self._number + count))
@@ -202,31 +203,13 @@ class Builder(threading.Thread):
 
     def run(self) -> None:
         while Path(f"/proc/{self._parent}").exists():
-            for pid in _children(self._parent):
-                with suppress(OSError, IndexError):
-                    if b"edge_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        self.megabytes = max(self.megabytes, _resident(pid))
-                        self.own_megabytes = max(self.own_megabytes, _resident(pid, "RssAnon"))
-                        self.cpu_s = cpu_s(pid)
+            for pid, command in children(self._parent):
+                if b"edge_process" in command:
+                    now = memory(pid)
+                    self.megabytes = max(self.megabytes, now.resident)
+                    self.own_megabytes = max(self.own_megabytes, now.anonymous)
+                    self.cpu_s = max(self.cpu_s, processor_s(pid))
             time.sleep(0.2)
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
-    with suppress(OSError):
-        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-    return []
-
-
-def _resident(pid: int, name: str = "VmRSS") -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{name}:"))
 
 
 def report(name: str, times: Sequence[float], cpu_ms: float | None = None) -> None:
@@ -263,9 +246,9 @@ def measure(home: Path, texts: Texts, points: int, settings: StoreSettings, *, a
     service.searches(50)
     report("service, 1 client", service.searches(QUIET), service.cpu_ms)
     report(f"service, {CLIENTS} clients", service.searches(MANY, CLIENTS), service.cpu_ms)
-    resident, own = (_resident(service.process.pid, name) for name in ("VmRSS", "RssAnon"))
+    used = memory(service.process.pid)
     disk = sum(path.stat().st_blocks * 512 for path in (home / "index").rglob("*") if path.is_file()) / 1e6
-    print(f"  service: {resident:.0f} MB resident, {own:.0f} without files; {disk:.0f} MB on disk")
+    print(f"  service: {used.resident:.0f} MB resident, {used.anonymous:.0f} without files; {disk:.0f} MB on disk")
     service.stop()
     engine = Engine(home, texts)
     engine.searches(50)

@@ -14,26 +14,17 @@ import asyncio
 import csv
 import itertools
 import json
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from app.evaluation.data import read_rows
+from benchmarks.processes import Memory, children, memory
 from benchmarks.service import QUICK, REAL, Service, found
 
 _ROLES = (("reader", b"sandbox.child"), ("graph build", b"edge_process"))
 _POLL_S = 0.1
-
-
-class Memory(NamedTuple):
-    """Megabytes of a process."""
-
-    anonymous: float
-    files: float
 
 
 def main() -> int:
@@ -103,7 +94,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> bool:
         held = (await client.get("/collections")).json()["collections"][0]
     service.kill()
     print(f"{held['documents']} documents, {held['passages']} passages; {await _rest(service, base)}")
-    needed = max(peaks["service"].anonymous - base.anonymous, peaks.get("reader", Memory(0, 0)).anonymous)
+    needed = max(peaks["service"].anonymous - base.anonymous, peaks.get("reader", Memory()).anonymous)
     print(f"needed: {needed:.0f} MB (at most {options.most})")
     return bool(needed <= options.most and (options.csv or held["documents"] > count))
 
@@ -138,9 +129,13 @@ async def _rest(service: Service, base: Memory) -> str:
 
 def sample(pid: int, peaks: dict[str, Memory]) -> None:
     """Raise the peaks of the service and of each kind of its children."""
-    for role, process in (("service", pid), *_children(pid)):
-        now, before = memory(process), peaks.get(role, Memory(0.0, 0.0))
-        peaks[role] = Memory(max(now.anonymous, before.anonymous), max(now.files, before.files))
+    processes = {pid: "service"} | {child: _role(command) for child, command in children(pid)}
+    for process, role in processes.items():
+        peaks[role] = Memory(*map(max, memory(process), peaks.get(role, Memory())))
+
+
+def _role(command: bytes) -> str:
+    return next((role for role, mark in _ROLES if mark in command), "other")
 
 
 def _said(peaks: dict[str, Memory], base: Memory) -> str:
@@ -148,29 +143,6 @@ def _said(peaks: dict[str, Memory], base: Memory) -> str:
     parts = [f"service {own.anonymous - base.anonymous:+.0f} MB anonymous, {own.files - base.files:+.0f} of files"]
     parts += [f"{role} {one.anonymous:.0f} and {one.files:.0f}" for role, one in peaks.items() if role != "service"]
     return "; ".join(parts)
-
-
-def memory(pid: int) -> Memory:
-    """0 of a process that is gone."""
-    status = _content(Path(f"/proc/{pid}/status")).decode()
-    kilobytes = {name: int(value) for name, value in re.findall(r"(Rss\w+):\s+(\d+) kB", status)}
-    return Memory(kilobytes.get("RssAnon", 0) / 1000, kilobytes.get("RssFile", 0) / 1000)
-
-
-def _children(pid: int) -> Iterator[tuple[str, int]]:
-    """Those that it has at the moment, by what they do."""
-    for thread in sorted(Path(f"/proc/{pid}/task").iterdir()):
-        for child in _content(thread / "children").split():
-            command = _content(Path("/proc", child.decode(), "cmdline"))
-            yield next((role for role, mark in _ROLES if mark in command), "other"), int(child)
-
-
-def _content(path: Path) -> bytes:
-    """Nothing of a process that is gone."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 if __name__ == "__main__":

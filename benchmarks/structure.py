@@ -135,7 +135,7 @@ async def paths() -> list[str]:
     try:
         with tempfile.TemporaryDirectory() as home:
             async with server_of("vllm", AnsweringModel()) as server:
-                ranking = RankingSettings(cache="off")
+                ranking = RankingSettings(cache="off", controls=False)  # which the fake would not pass
                 services = services_for(Path(home), {"gemma": backend_of(server)}, ranking=ranking)
                 async with client_of(services) as client:
                     await fill(await services.store.get())
