@@ -104,18 +104,23 @@ def _append(incoming: Incoming, path: Path | None, data: bytearray) -> Path:
 
 
 async def read_form(
-    request: BodyRequest, max_bytes: int, max_parts: int, count: CountBytes, incoming: Incoming | None = None
+    request: BodyRequest,
+    max_bytes: int,
+    too_large: TooLarge,
+    max_parts: int,
+    count: CountBytes,
+    incoming: Incoming | None = None,
 ) -> list[Part]:
     """The parts in order, large files in `incoming`. `count` hears of each piece that arrives, and with a negative
     number of what has gone to the disk.
 
-    Raises InvalidRequest, TooLarge, before anything is read where the head tells it, DiskFull, and what `count` raises.
+    Raises InvalidRequest, `too_large` for a longer body, before anything is read where the head tells it, DiskFull, and
+    what `count` raises.
     """
     boundary = request.content_type[1].get("boundary", "")
-    refusal = TooLarge(f"a form may have {max_bytes} bytes; send the files in several requests")
     length = declared_length(request)
     if length > max_bytes:
-        raise refusal
+        raise too_large
     if incoming is not None and length > _IN_MEMORY:
         incoming.check(length)
     parts, size = _Parts(incoming, count), 0
@@ -125,7 +130,7 @@ async def read_form(
                 count(len(piece))
                 size += len(piece)
                 if size > max_bytes:
-                    raise refusal
+                    raise too_large
                 for event in parser.parse(piece):
                     await parts.take(event)
     except ParserLimitReached as exc:
@@ -320,10 +325,8 @@ def form_too_large(max_bytes: int) -> TooLarge:
 async def _from_form(
     request: BodyRequest, max_bytes: int, count: CountBytes, writer: Audience, incoming: Incoming
 ) -> Upload:
-    try:
-        parts = await read_form(request, max_bytes, MAX_DOCUMENTS + 2 + MAX_GROUPS, count, incoming)
-    except TooLarge as exc:
-        raise form_too_large(max_bytes) from exc
+    most = MAX_DOCUMENTS + 2 + MAX_GROUPS
+    parts = await read_form(request, max_bytes, form_too_large(max_bytes), most, count, incoming)
     if unknown := {part.name for part in parts} - {"files", *_FIELDS}:
         known = ", ".join(("files", *_FIELDS))
         raise refused(*((name, f"unknown field; known are {known}") for name in sorted(unknown)))

@@ -19,7 +19,7 @@ from app.api.request import BodyRequest, CountBytes, Injected, caller_of, decode
 from app.api.schemas import Name
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, PictureSource, Turn
-from app.errors import pointing_at
+from app.errors import TooLarge, pointing_at
 from app.services.chat import ChatService
 from app.services.documents import Documents
 from app.services.pictures import MAX_PICTURES
@@ -147,8 +147,9 @@ async def _read(
 ) -> tuple[VisionOptions, Sequence[tuple[str, str | bytes]]]:
     """The body in either form. Raises InvalidRequest, UnsupportedMediaType, TooLarge, and what `received` raises."""
     if is_form(request.headers.get("content-type")):
-        fields = len(VisionOptions.__struct_fields__)
-        return _from_form(await read_form(request, MAX_UPLOAD_BYTES, MAX_PICTURES + fields, received))
+        most = MAX_PICTURES + len(VisionOptions.__struct_fields__)
+        too_large = TooLarge(f"a form may have {MAX_UPLOAD_BYTES} bytes; send the files in several requests")
+        return _from_form(await read_form(request, MAX_UPLOAD_BYTES, too_large, most, received))
     body = decode(await read_json(request, max_json_bytes, received), VisionBody)
     return body, body.pictures()
 
