@@ -49,7 +49,7 @@ from app.cli.terminal import INTERRUPTED, current_settings, ending_on_interrupt,
 from app.cli.usage import usage
 from app.cli.vision import vision
 from app.cli.vllm import vllm
-from app.cli.watch import watch
+from app.cli.watch import sync_options, watch
 from app.config.settings import misspelt_variables
 from app.config.validation import load_settings
 from app.errors import ConfigError, Conflict, InvalidRequest, NotFound, WinnowError
@@ -128,16 +128,13 @@ def serve(host: str | None, port: int | None, samples: bool) -> None:
 
 @cli.command()
 @click.argument("paths", nargs=-1, metavar="PATH...")
-@click.option("--collection", default="default", help="Collection to write to; created if it does not exist.")
-@click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
+@sync_options
 @click.option("--rebuild", is_flag=True, help="Re-embed everything into a new index, then switch to it.")
 @click.option("--force", is_flag=True, help="Rebuild a damaged collection even if documents are lost by it.")
 @click.option(
     "--retry-refused", is_flag=True, help="Also read files again that could not be read and have not changed."
 )
 @click.option("--ray", default="", metavar="ADDRESS", help="Read and embed on a Ray cluster: HOST:6379, auto or local.")
-@click.option("--tenant", default="", help="Whose documents these become; one run has one tenant.")
-@click.option("--allowed", multiple=True, metavar="GROUP", help="Only keys with this group see them; may be repeated.")
 @click.option("--open", "opened", is_flag=True, help="Let all of the tenant see files that were for groups.")
 @click.option(
     "--name",

@@ -26,13 +26,24 @@ MOST_LOOKS = 6
 LONGEST_PAUSE_S = 300.0
 
 
+def sync_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `index` and `watch` share."""
+    for option in (
+        click.option(
+            "--allowed", multiple=True, metavar="GROUP", help="Only keys with this group see them; repeatable."
+        ),
+        click.option("--tenant", default="", help="Whose documents these become; one run has one tenant."),
+        click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist."),
+        click.option("--collection", default="default", help="Collection to write to; created if it does not exist."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--collection", default="default", help="Collection to write to; created if it does not exist.")
+@sync_options
 @click.option("--every", type=click.FloatRange(min=0.5), default=10.0, help="Seconds between two looks.")
-@click.option("--no-delete", is_flag=True, help="Keep documents whose files no longer exist.")
-@click.option("--tenant", default="", help="Whose documents these become.")
-@click.option("--allowed", multiple=True, metavar="GROUP", help="Only keys with this group see them; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary of each run as a line of JSON.")
 def watch(
     sources: tuple[str, ...],
