@@ -13,7 +13,8 @@ import pytest
 from app.config.settings import Settings
 from app.main import create_app
 from app.services.jobs import JOBS_FILE, Jobs
-from app.wiring import Services, WarmUp
+from app.services.warm_up import WarmUp
+from app.wiring import Services
 from indexing.errors import EmbedderUnavailable, IndexBusy
 from indexing.store.base import VectorStore
 from tests.api.conftest import SharedStore, local_client

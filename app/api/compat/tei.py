@@ -19,7 +19,7 @@ from app.instance import installed_version
 from app.services.embed import MAX_INPUTS, Embeddings
 from app.services.model_ids import EMBED, ModelNames, public_name
 from app.services.rerank import TextRanker
-from app.wiring import WarmUp
+from app.services.warm_up import WarmUp
 from indexing.concurrency import Resource
 from indexing.embedding.model import Embedder
 

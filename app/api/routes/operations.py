@@ -19,7 +19,7 @@ from app.instance import installed_version
 from app.observability.metrics import MEDIA_TYPE
 from app.services.monitoring import Monitoring
 from app.services.ranking import Rankers, can_rank
-from app.wiring import Dependency, WarmUp
+from app.services.warm_up import Dependency, WarmUp
 
 
 class Alive(msgspec.Struct, frozen=True):

@@ -26,7 +26,8 @@ from app.domain import AnswerDone, BackendUse, Caller, ChatDone, ChatResult, Cha
 from app.errors import NotFound, WinnowError
 from app.services.chat import ChatService
 from app.services.model_ids import ANSWER, find_client, split_backend
-from app.wiring import PROBE_S, Answering
+from app.services.warm_up import PROBE_S
+from app.wiring import Answering
 
 DEFAULT_COLLECTION = Query(text="").collection
 

@@ -15,7 +15,7 @@ from app.domain import Caller
 from app.errors import NotFound, WinnowError
 from app.services.documents import Documents
 from app.services.model_ids import ModelNames, Offered, Serves, public_name
-from app.wiring import PROBE_S
+from app.services.warm_up import PROBE_S
 from indexing.concurrency import Resource
 from indexing.documents import Audience
 from indexing.embedding.model import Embedder
