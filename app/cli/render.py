@@ -4,7 +4,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -36,28 +36,47 @@ from indexing.pipeline.progress import (
 )
 
 _LINE_EVERY_S = 5.0
+"""Between two lines of progress, where no terminal can show a bar."""
 _NAMED = 5
 """Of the files that are skipped for the same reason."""
-"""Between two lines of progress, where no terminal can show a bar."""
 
 
-class EvaluationView:
-    """Progress of an evaluation. Use as a context manager and pass `show` to the run."""
+class BarView:
+    """A bar on a terminal, removed at the end; elsewhere a line every few seconds. Use as a context manager."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
-        self._tasks: dict[str, TaskID] = {}
-        self._shown_at: dict[str, float] = {}
-        self._bar = progress_bar(console, MofNCompleteColumn())
+    def __init__(self, console: Console, bar: Progress, clock: Callable[[], float]) -> None:
+        self._console, self._bar, self._clock = console, bar, clock
+        self._begun = self._last_line = clock()
 
-    def __enter__(self) -> "EvaluationView":
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar from the terminal."""
         if self._bar.live.is_started:
             self._bar.stop()
+
+    def _line_is_due(self) -> bool:
+        """Whether to print a line of progress now."""
+        now = self._clock()
+        if now - self._last_line < _LINE_EVERY_S:
+            return False
+        self._last_line = now
+        return True
+
+
+class EvaluationView(BarView):
+    """Progress of an evaluation. Pass `show` to the run."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, progress_bar(console, MofNCompleteColumn()), clock)
+        self._tasks: dict[str, TaskID] = {}
+        self._shown_at: dict[str, float] = {}
 
     def show(self, progress: EvaluationProgress) -> None:
         """Show how far a step is."""
@@ -114,30 +133,14 @@ def progress_bar(console: Console, amount: ProgressColumn) -> Progress:
     )
 
 
-class IndexingView:
-    """Progress of an indexing run. Use as a context manager and pass `show` to the run as its report."""
+class IndexingView(BarView):
+    """Progress of an indexing run. Pass `show` to the run as its report."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
-        self._clock = clock
-        self._begun = self._last_line = clock()
+        super().__init__(console, progress_bar(console, TaskProgressColumn()), clock)
         self._bytes = 0
         self._alike: Counter[tuple[str, str]] = Counter()
         self._task: TaskID | None = None
-        self._bar = progress_bar(console, TaskProgressColumn())
-
-    def __enter__(self) -> "IndexingView":
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Remove the bar from the terminal."""
-        if self._bar.live.is_started:
-            self._bar.stop()
 
     def show(self, event: Event) -> None:
         """Show one event of the run."""
@@ -179,24 +182,16 @@ class IndexingView:
         rate = f"{so_far.passages} passages, {so_far.passages / seconds:.1f}/s"
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description="indexing", completed=so_far.bytes, note=rate)
-        elif so_far.passages and self._is_due():
+        elif so_far.passages and self._line_is_due():
             share = so_far.bytes / self._bytes if self._bytes else 1.0
             left = f", about {duration(seconds / share * (1 - share))} left" if 0.01 <= share < 1 else ""
             self._console.print(Text(f"{share:.0%}: {rate}{left}"))
-
-    def _is_due(self) -> bool:
-        """Whether to print a line of progress now."""
-        now = self._clock()
-        if now - self._last_line < _LINE_EVERY_S:
-            return False
-        self._last_line = now
-        return True
 
     def _say(self, notice: Notice) -> None:
         step = clean(notice.detail)
         if self._task is not None and self._console.is_terminal:
             self._bar.update(self._task, description=escape(step))
-        elif notice.stage != "reading" or self._is_due():
+        elif notice.stage != "reading" or self._line_is_due():
             self._console.print(Text(step))
 
 

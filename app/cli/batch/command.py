@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import rich_click as click
@@ -19,7 +19,7 @@ from rich.text import Text
 from app.cli.batch.journal import SUFFIX, CannotWrite, Journal, Origin
 from app.cli.batch.run import Judge, Run
 from app.cli.batch.texts import Item, fingerprint, items_of, rest_of
-from app.cli.render import clean, duration
+from app.cli.render import BarView, clean, duration
 from app.cli.session import judge_later, judge_lines
 from app.cli.terminal import counted, current_settings, dollars, err, run
 from app.config.settings import Settings
@@ -36,9 +36,6 @@ ALL = 10**9
 
 SOME_FAILED = 1
 """The exit status where a text failed, or the budget left some for the next run."""
-
-_LINE_EVERY_S = 5.0
-"""Between two lines of progress, where no terminal can show a bar."""
 
 
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,40 +199,27 @@ def _summarise(journal: Journal, total: int) -> None:
     err.print(clean(f"{journal.path}: {counts}"), markup=False, highlight=False)
 
 
-class _View:
-    """A bar, or a line every few seconds: how many texts are done, how fast, what they cost, and the time left."""
+class _View(BarView):
+    """How many texts are done, how fast, what they cost, and the time left."""
 
     def __init__(
         self, console: Console, journal: Journal, total: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console, self._journal, self._total, self._clock = console, journal, total, clock
-        self._begun = self._shown = clock()
-        self._before = journal.done
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True)
+        super().__init__(console, Progress(*columns, console=console, transient=True), clock)
+        self._journal, self._total, self._before = journal, total, journal.done
         self._task = self._bar.add_task("texts", total=total, completed=journal.done, note="")
 
-    def __enter__(self) -> "_View":
+    def __enter__(self) -> Self:
         if self._before:
             self._console.print(Text(f"going on after {counted(self._before, 'text')}"))
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Remove the bar from the terminal."""
-        if self._bar.live.is_started:
-            self._bar.stop()
+        return super().__enter__()
 
     def show(self) -> None:
         """Show how far it is."""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=self._journal.done, note=self._note())
-        elif self._clock() - self._shown >= _LINE_EVERY_S:
-            self._shown = self._clock()
+        elif self._line_is_due():
             left_s = (self._total - self._journal.done) / max(self._rate(), 1e-9)
             left = f", about {duration(left_s)} left" if self._journal.done > self._before else ""
             self._console.print(Text(f"{self._journal.done:,} of {self._total:,}: {self._note()}{left}"))
