@@ -9,13 +9,12 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import structlog
 
-from app.errors import Conflict, FieldProblem, InvalidRequest, NotFound, Overloaded, WinnowError
+from app.errors import InvalidRequest, NotFound, Overloaded, WinnowError
 from app.services.admission import Gates
+from app.services.collection_views import Collection, check_shape, described, described_damage
 from app.services.document_validation import (
     Submission,
     SubmittedFile,
@@ -49,10 +48,9 @@ from indexing.pipeline.ingest import (
 from indexing.pipeline.manifest import DocumentRecord
 from indexing.pipeline.progress import Notice, NotIndexed, Report, Summary, SyncRequest, reading_scan, say_nothing
 from indexing.pipeline.read_stage import Reading
-from indexing.pipeline.recovery import Comparison, compare
 from indexing.pipeline.sync import sync
 from indexing.readers.sandbox.pool import ReaderPool
-from indexing.store.base import CollectionInfo, CollectionSpec, Damaged, Distance, check_name
+from indexing.store.base import CollectionInfo, Distance, check_name
 
 MAX_AT_ONCE = 64
 """Uploads whose callers wait until they are indexed."""
@@ -71,26 +69,6 @@ _RETRY_AFTER_S = 5.0
 
 
 log = structlog.get_logger()
-
-
-class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection as users see it.
-
-    `embedder` is the fingerprint of the model that made its vectors. `status` "embedder_mismatch" means that searches
-    need `winnow index --rebuild` first, "incomplete" that documents are unknown or lack passages: `winnow collections
-    repair`. One that is "damaged" serves nothing: `detail` says what is wrong and the way back; of others, why they are
-    slower than they should be. `bytes` is null where the store does not tell.
-    """
-
-    name: str
-    documents: int
-    passages: int
-    bytes: int | None
-    embedder: str
-    vector_size: int
-    distance: Distance
-    status: Literal["ready", "embedder_mismatch", "incomplete", "damaged"]
-    detail: str = ""
 
 
 def no_cluster(address: str) -> Reading:
@@ -184,8 +162,8 @@ class Documents:
     async def collections(self, audience: Audience) -> list[Collection]:
         """By name: all for the operator, else those in which the audience has documents."""
         context = await self._context()
-        collections = [await _described(context, info, audience) for info in await context.store.collections()]
-        collections += [await _described_damage(context, one, audience) for one in await context.store.damaged()]
+        collections = [await described(context, info, audience) for info in await context.store.collections()]
+        collections += [await described_damage(context, one, audience) for one in await context.store.damaged()]
         shown = [one for one in collections if audience.admits(one.name) and (audience.unrestricted or one.documents)]
         return sorted(shown, key=lambda collection: collection.name)
 
@@ -201,7 +179,7 @@ class Documents:
         """Raises CollectionNotFound."""
         audience.check(name)
         context = await self._context()
-        return await _described(context, await context.store.info(name), audience)
+        return await described(context, await context.store.info(name), audience)
 
     async def create(
         self,
@@ -223,14 +201,14 @@ class Documents:
         existing = await find_collection(context, name)
         size = existing.spec.dimension if existing else (await context.embedder.get()).dimension
         actual_distance = existing.spec.distance if existing else "cosine"
-        _check_shape(
+        check_shape(
             name,
             embedding_model=(embedding_model, model),
             vector_size=(vector_size, size),
             distance=(distance, actual_distance),
         )
         info = existing or await ensure_collection(context, name)
-        return await _described(context, info, audience), existing is None
+        return await described(context, info, audience), existing is None
 
     async def drop(self, name: str, audience: Audience) -> None:
         """Delete a collection with everybody's documents. Raises CollectionNotFound."""
@@ -492,67 +470,3 @@ def _keys(document_id: str, audience: Audience, tenant: str | None) -> list[str]
 def document_not_found(collection: str, document_id: str) -> NotFound:
     """The error for a missing document."""
     return NotFound(f"document {document_id!r} not found in collection {collection!r}")
-
-
-async def _described(context: PipelineContext, info: CollectionInfo, audience: Audience) -> Collection:
-    """To others than the operator, the counts are of what they may see, and no more is told."""
-    if not audience.unrestricted:
-        documents, passages = await context.manifest.seen(info.spec.lineage, audience)
-        mismatch = info.spec.embedder != context.embedder.fingerprint
-        return Collection(
-            name=info.name,
-            documents=documents,
-            passages=passages,
-            bytes=None,
-            embedder=info.spec.embedder,
-            vector_size=info.spec.dimension,
-            distance=info.spec.distance,
-            status="embedder_mismatch" if mismatch else "ready",
-        )
-    found = await compare(context.manifest, context.store, info)
-    return Collection(
-        name=info.name,
-        documents=found.recorded.documents,
-        passages=info.passages,
-        bytes=await context.store.bytes_on_disk(info.name),
-        embedder=info.spec.embedder,
-        vector_size=info.spec.dimension,
-        distance=info.spec.distance,
-        status=_status(context, info, found),
-        detail=info.detail,
-    )
-
-
-async def _described_damage(context: PipelineContext, damaged: Damaged, audience: Audience) -> Collection:
-    spec = damaged.spec or CollectionSpec(dimension=0, embedder="")
-    return Collection(
-        name=damaged.name,
-        documents=(await context.manifest.seen(spec.lineage, audience))[0],
-        passages=0,
-        bytes=None,
-        embedder=spec.embedder,
-        vector_size=spec.dimension,
-        distance=spec.distance,
-        status="damaged",
-        detail=damaged.text(),
-    )
-
-
-def _status(
-    context: PipelineContext, info: CollectionInfo, found: Comparison
-) -> Literal["ready", "embedder_mismatch", "incomplete"]:
-    if info.spec.embedder != context.embedder.fingerprint:
-        return "embedder_mismatch"
-    return "ready" if found.agree else "incomplete"
-
-
-def _check_shape(name: str, **shape: tuple[object, object]) -> None:
-    """Raise Conflict where an expected value (None: any) is not the actual one; `shape` has both."""
-    problems = tuple(
-        FieldProblem(f"/{field}", f"it is {actual!r} here, not {expected!r}")
-        for field, (expected, actual) in shape.items()
-        if expected not in (None, actual)
-    )
-    if problems:
-        listed = "; ".join(f"{problem.pointer[1:]}: {problem.detail}" for problem in problems)
-        raise Conflict(f"collection {name!r} cannot have this shape: {listed}", problems)

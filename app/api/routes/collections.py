@@ -11,7 +11,8 @@ from msgspec import Meta
 from app.api.openapi import OptionalBodyOperation, problems
 from app.api.request import BodyRequest, Injected, OptionalJSON, caller_of
 from app.config.settings import Settings
-from app.services.documents import Collection, Documents
+from app.services.collection_views import Collection
+from app.services.documents import Documents
 from app.services.jobs import Jobs
 from indexing.store.base import Distance
 

@@ -17,8 +17,9 @@ from app.api.schemas import MAX_CANDIDATES
 from app.backends.client import BackendClient
 from app.domain import ExpandQuery, Hit, Query
 from app.errors import InvalidRequest, pointing_at
+from app.services.collection_views import Collection
 from app.services.document_views import show_document
-from app.services.documents import Collection, Documents
+from app.services.documents import Documents
 from app.services.model_ids import ModelNames, split_backend
 from app.services.search import Searcher
 from indexing.documents import Audience, document_key, split_key

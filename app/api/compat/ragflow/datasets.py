@@ -12,7 +12,8 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from app.api.compat.errors import ragflow_error, shaped
 from app.api.request import BodyRequest, Injected, caller_of
 from app.errors import InvalidRequest, NotFound
-from app.services.documents import Collection, Documents
+from app.services.collection_views import Collection
+from app.services.documents import Documents
 from app.services.model_ids import public_name
 from indexing.documents import Audience
 from indexing.pipeline.manifest import DocumentRecord
