@@ -9,8 +9,9 @@ from __future__ import annotations  # some of the engine's types exist in its st
 import logging
 import math
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count as counting
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -45,6 +46,7 @@ from indexing.store.payload import (
     translate,
     wanted_indexes,
 )
+from indexing.store.recent import RecentPassages
 from indexing.store.seal import mark_in_use, seal
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,9 @@ take back: 94,000 passages had 53 MB of it in the process, and now have none, fo
 """
 _EF, _EF_POINTS, _MOST_EF = 100, 100_000, 1000
 _WITHOUT_MIRRORS = edge.PayloadSelector.Exclude(MIRRORS)
+_RECENT = RecentPassages(16_000_000)
+"""Of all shards of the process: some 8,000 passages of a thousand characters."""
+_NUMBERS = counting()
 
 
 @contextmanager
@@ -160,6 +165,8 @@ class EdgeShard:
         self._upserted, self._points_at_first = 0, self._points()
         """Rows written by this handle, and points before."""
         self._may_flush = True
+        self._number = next(_NUMBERS)
+        """What `_RECENT` knows it by."""
         self._noting = threading.Lock()
         self._changes: set[str] | None = None
         """Ids of the points that were written or deleted, while somebody wants to know."""
@@ -201,7 +208,9 @@ class EdgeShard:
                     self._shard.update(edge.UpdateOperation.delete_points([*stale]))
 
     def retrieve(self, retrieval: Retrieval, audience: Audience, settings: StoreSettings) -> Retrieved:
-        """Ids and scores of both sides in one batch, then each payload once: reading one costs more than the search."""
+        """Ids and scores of both sides in one batch, then each payload once that was not read lately: reading them all
+        costs more than the search.
+        """
         sides = _sides(retrieval)
         if not sides:
             return Retrieved()
@@ -216,7 +225,7 @@ class EdgeShard:
         ]
         with self._reading():
             hits = [_scored(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
-            passages = self._read({key: point_id for side in hits for key, point_id, _ in side}.values())
+            passages = self._read({key: point_id for side in hits for key, point_id, _ in side})
             count = None if corpus is None else self._shard.count(edge.CountRequest(filter=corpus, exact=True))
         signs = {DENSE: self._sign, SPARSE: 1.0}
         ranked = {side: _rank(points, passages, signs[side]) for side, points in zip(sides, hits, strict=True)}
@@ -272,7 +281,7 @@ class EdgeShard:
         """Make the points with these ids what the records of another shard say: those without one are deleted."""
         rows = [edge.Point(record.id, cast("Any", record.vector), record.payload) for record in records]
         gone = {*ids} - {str(record.id) for record in records}
-        with self._writing():
+        with self._writing(), self._changing(ids):
             if rows:
                 self._shard.update(edge.UpdateOperation.upsert_points(rows))
                 self._upserted += len(rows)
@@ -326,6 +335,7 @@ class EdgeShard:
     def close(self) -> None:
         with self._reading():
             self._shard.close()
+        _RECENT.forget(self._number)
 
     def close_and_seal(self) -> None:
         """Close, and note that the files are whole; on a full disk they are checked at the next start instead."""
@@ -353,6 +363,7 @@ class EdgeShard:
         try:
             yield
         finally:
+            _RECENT.changed(self._number, [UUID(point_id).int for point_id in ids])
             with self._noting:
                 if self._changes is not None:
                     self._changes.update(ids)
@@ -379,11 +390,17 @@ class EdgeShard:
         with self._writing(), self._changing(gone):
             self._shard.update(edge.UpdateOperation.delete_points_by_filter(condition))
 
-    def _read(self, ids: Collection[UUID]) -> dict[int, Passage]:
+    def _read(self, ids: Mapping[int, UUID]) -> dict[int, Passage]:
         """By the numbers that the ids are."""
-        records = self._shard.retrieve([*ids], _WITHOUT_MIRRORS, False)
-        read = [(cast("UUID", record.id), record.payload or {}) for record in records]
-        return {point_id.int: from_payload(str(point_id), payload) for point_id, payload in read}
+        changes = _RECENT.changes(self._number)
+        passages = _RECENT.known(self._number, ids.keys())
+        if missing := [point_id for number, point_id in ids.items() if number not in passages]:
+            records = self._shard.retrieve([*missing], _WITHOUT_MIRRORS, False)
+            found = [(cast("UUID", record.id), record.payload or {}) for record in records]
+            read = {point_id.int: from_payload(str(point_id), payload) for point_id, payload in found}
+            _RECENT.add(self._number, read, changes)
+            passages |= read
+        return passages
 
     def _scroll(
         self, condition: edge.Filter | None, fields: edge.WithPayloadType = _WITHOUT_MIRRORS

@@ -170,6 +170,19 @@ class TestPassages:
         assert [(c.passage.text, c.score) for c in retrieved.dense] == [("new", pytest.approx(1.0))]
         assert retrieved.sparse == []
 
+    async def test_a_passage_that_was_found_is_found_as_it_was_replaced(self, store: VectorStore) -> None:
+        """A search shows what a passage is now, also where an earlier search has read it, and not what was deleted."""
+        await store.create("docs", SPEC)
+        before = point("d1")
+        await store.upsert("docs", [before])
+        assert (await store.retrieve("docs", NEAREST, EVERYTHING)).dense[0].passage == before.passage
+        after = msgspec.structs.replace(before, passage=msgspec.structs.replace(before.passage, title="Another"))
+        await store.upsert("docs", [after])
+        for _ in range(2):
+            assert (await store.retrieve("docs", NEAREST, EVERYTHING)).dense[0].passage == after.passage
+        await store.delete_documents("docs", ["d1"])
+        assert (await store.retrieve("docs", NEAREST, EVERYTHING)).dense == []
+
     async def test_empty_upsert_is_harmless(self, store: VectorStore) -> None:
         """Writing no points writes nothing."""
         await store.create("docs", SPEC)
