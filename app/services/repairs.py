@@ -84,7 +84,7 @@ async def _sentence(context: PipelineContext, finding: _Finding, info: Collectio
     name = finding.collection
     if info is None or info.spec.lineage != finding.lineage:
         return ""
-    if finding.recovered is not None and not await context.manifest.sources(finding.lineage):
+    if finding.recovered is not None and not await context.manifest.sources(finding.lineage, limit=1):
         return (
             f"collection {name!r}: the manifest had lost it; {finding.recovered} documents were recovered from the "
             "index. Run winnow index over its folders again, so that their files are known; if it has none, "

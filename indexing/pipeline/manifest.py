@@ -16,7 +16,7 @@ So a kill at any moment leaves exactly one version that counts, and rows that sa
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -124,6 +124,9 @@ _SELECT_PENDING = (
     "LEFT JOIN documents d ON d.lineage=p.lineage AND d.id=p.id"
 )
 
+_PAGE = 5_000
+"""Sources that are read at a time."""
+
 OwnerOf = Callable[[str], tuple[str | None, str] | None]
 """Document id -> (path of its file or None, the name that users see); None for an unknown id."""
 
@@ -227,11 +230,17 @@ class Manifest:
         """Finish the calls under way, then close the file."""
         await self._file.close()
 
-    async def sources(self, lineage: str) -> dict[str, SourceRecord]:
-        """Every finished source by path."""
-        return await self._file.query(
-            _source_records, "SELECT path, name, hash, bytes FROM sources WHERE lineage=?", lineage
-        )
+    async def sources(self, lineage: str, *, after: str = "", limit: int = _PAGE) -> list[SourceRecord]:
+        """Finished sources in the order of their paths, those after the path `after`."""
+        sql = "SELECT path, name, hash, bytes FROM sources WHERE lineage=? AND path>? ORDER BY path LIMIT ?"
+        return await self._file.query(_source_records, sql, lineage, after, limit)
+
+    async def source_pages(self, lineage: str, size: int = _PAGE) -> AsyncIterator[list[SourceRecord]]:
+        """Every finished source, so many at a time: others have their turn meanwhile, and may change later pages."""
+        after = ""
+        while page := await self.sources(lineage, after=after, limit=size):
+            yield page
+            after = page[-1].path
 
     async def versions(self, lineage: str, path: str) -> dict[str, str | None]:
         """The documents of a source: id -> version, None for one that is being written or deleted."""
@@ -247,7 +256,7 @@ class Manifest:
             "SELECT path, source, allowed FROM documents WHERE lineage=? AND path IS NOT NULL "
             "UNION ALL SELECT path, source, allowed FROM pending WHERE lineage=? AND path IS NOT NULL AND op!='sweep'"
         )  # the later one counts
-        return await self._file.query(_indexed_files, sql, lineage, lineage)
+        return await self._file.run(lambda db: _indexed_files(db.execute(sql, (lineage, lineage))))
 
     async def with_owners(self, lineage: str, work: Callable[[OwnerOf], T]) -> T:
         """Call `work` with a look-up of where documents came from. It runs in the manifest's thread: no document is
@@ -516,11 +525,11 @@ class Manifest:
         await self._file.write(*((f"DELETE FROM {table} WHERE lineage=?", [(lineage,)]) for table in TABLES))  # noqa: S608
 
 
-def _source_records(rows: list[tuple[Any, ...]]) -> dict[str, SourceRecord]:
-    return {row[0]: SourceRecord(path=row[0], name=row[1], hash=row[2], bytes=row[3]) for row in rows}
+def _source_records(rows: list[tuple[Any, ...]]) -> list[SourceRecord]:
+    return [SourceRecord(path=row[0], name=row[1], hash=row[2], bytes=row[3]) for row in rows]
 
 
-def _indexed_files(rows: list[tuple[Any, ...]]) -> dict[str, IndexedFile]:
+def _indexed_files(rows: Iterable[tuple[Any, ...]]) -> dict[str, IndexedFile]:
     return {path: IndexedFile(name, _read_groups(allowed)) for path, name, allowed in rows}
 
 

@@ -39,15 +39,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(
     sources: Sequence[Source],
-    finished: Mapping[str, SourceRecord],
+    finished: Mapping[str, str],
     indexed: AbstractSet[str],
     covers: Callable[[str], bool],
     unfinished: AbstractSet[str],
     limits: ReadLimits,
     refused: Mapping[str, RefusedRecord] = MappingProxyType({}),
 ) -> Plan:
-    """Compare. `finished` are sources by key; `indexed` are the keys of all that left documents, finished or not;
-    `refused` are the files that an earlier run could not read.
+    """Compare. `finished` are the content hashes of sources by key; `indexed` are the keys of all that left documents,
+    finished or not; `refused` are the files that an earlier run could not read.
 
     A file is gone if it no longer exists and the run covers it, or a killed run left it `unfinished`. One that exists
     and cannot be opened is not gone.
@@ -65,7 +65,7 @@ def make_plan(
             unreadable.append((source, exc))
             continue
         digest = _with_groups(digest, source.allowed)
-        if path in finished and finished[path].hash == digest:
+        if finished.get(path) == digest:
             unchanged.append(source)
         elif (earlier := refused.get(path)) and (earlier.hash, earlier.reading) == (digest, reads):
             known.append((source, UnreadableDocument(earlier.reason, earlier.detail)))

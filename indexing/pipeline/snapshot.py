@@ -133,15 +133,19 @@ async def _copy(
     context: PipelineContext, info: CollectionInfo, writer: "_SnapshotWriter", winnow: str, report: Report
 ) -> list[str]:
     manifest, lineage, incomplete = context.manifest, info.spec.lineage, []
-    before = await manifest.sources(lineage)
+    before = {source.path: source async for page in manifest.source_pages(lineage) for source in page}
     async for document_ids in _groups(context, lineage):
         part, short = await _read_part(context, info, document_ids)
         incomplete += short
         await finish(asyncio.to_thread(writer.add, part))
         report(Copied(step="writing", done=writer.passages, total=max(info.passages, writer.passages)))
     # A file that was indexed or changed meanwhile: not all of its documents need be here. The next run reads it again.
-    after = await manifest.sources(lineage)
-    files = [source for path, source in before.items() if after.get(path) == source]
+    files = [
+        source
+        async for page in manifest.source_pages(lineage)
+        for source in page
+        if before.pop(source.path, None) == source
+    ]
     await finish(asyncio.to_thread(writer.finish, files, info, winnow))
     return incomplete
 

@@ -225,7 +225,8 @@ class _SyncRun:
             for record in records
             if record.path and record.op == "write"
         }
-        finished, files = await manifest.sources(lineage), await manifest.files(lineage)
+        finished = {source.path: source.hash async for page in manifest.source_pages(lineage) for source in page}
+        files = await manifest.files(lineage)
         refused = await manifest.refused(lineage)
         self._check_groups(discovery, files)
 

@@ -54,7 +54,7 @@ async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -
     assert (await manifest.count("L"), await manifest.documents("L", EVERYTHING), await manifest.sources("L")) == (
         0,
         [],
-        {},
+        [],
     )
     assert [(p.id, p.op, p.version, p.counts) for p in await manifest.unfinished("L")] == [("x", "write", "v-x", None)]
     await manifest.commit("L", [document("x")], [SOURCE], 7.0)
@@ -66,7 +66,7 @@ async def test_a_document_counts_only_once_it_is_committed(manifest: Manifest) -
     assert (await manifest.count("L"), await manifest.unfinished("L"), await manifest.sources("L")) == (
         1,
         [],
-        {"/a.txt": SOURCE},
+        [SOURCE],
     )
 
 
@@ -75,7 +75,7 @@ async def test_announcing_a_document_reopens_its_source(manifest: Manifest) -> N
     """A file with a document under way is not finished, whatever its hash was."""
     await finish(manifest, document("x"), document("y"))
     assert await manifest.announce("L", [document("x", version="w"), document("z")]) == {"x": "v-x", "z": None}
-    assert await manifest.sources("L") == {}
+    assert await manifest.sources("L") == []
     assert await manifest.versions("L", "/a.txt") == {"x": None, "y": "v-y", "z": None}
     assert await manifest.files("L") == {"/a.txt": IndexedFile("a.txt")}
 
@@ -114,7 +114,7 @@ async def test_announcing_a_deletion_reopens_the_source_and_hides_the_document(m
     """A document that is being deleted counts no more, and there is nothing to write it from."""
     await finish(manifest, document("x"), document("h", None, Document(text="handed")))
     await manifest.announce_deletion("L", ["x", "h"])
-    assert await manifest.sources("L") == {}
+    assert await manifest.sources("L") == []
     assert {(p.id, p.op, p.counts) for p in await manifest.unfinished("L")} == {
         ("x", "delete", None),
         ("h", "delete", None),
@@ -134,7 +134,19 @@ async def test_what_is_forgotten_is_gone(manifest: Manifest) -> None:
     assert await manifest.versions("L", "/a.txt") == {"y": "v-y"}
     await manifest.commit("L", [], [SOURCE], 7.0)
     await manifest.forget_sources("L", ["/a.txt"])
-    assert (await manifest.count("L"), await manifest.sources("L"), await manifest.unfinished("L")) == (1, {}, [])
+    assert (await manifest.count("L"), await manifest.sources("L"), await manifest.unfinished("L")) == (1, [], [])
+
+
+@both()
+async def test_sources_come_in_pages_by_path(manifest: Manifest) -> None:
+    """Each once, of this lineage alone, also where the last page is just full."""
+    sources = [SourceRecord(path=f"/{name}.txt", name=name, hash=f"h-{name}", bytes=1) for name in "aBcä"]
+    await manifest.commit("L", [], reversed(sources), 7.0)
+    await manifest.commit("M", [], [SourceRecord(path="/b.txt", name="b", hash="h", bytes=1)], 7.0)
+    in_order = sorted(sources, key=lambda source: source.path)
+    assert [page async for page in manifest.source_pages("L", 2)] == [in_order[:2], in_order[2:]]
+    assert [page async for page in manifest.source_pages("L", 3)] == [in_order[:3], in_order[3:]]
+    assert await manifest.sources("L", after="/B.txt", limit=1) == [in_order[1]]
 
 
 @both()
@@ -204,7 +216,7 @@ async def test_a_failed_change_changes_nothing(manifest: Manifest) -> None:
     """A transaction is whole or not at all, and the manifest works on."""
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         await manifest.commit("L", [], [SOURCE, BROKEN], 7.0)
-    assert await manifest.sources("L") == {}
+    assert await manifest.sources("L") == []
     await finish(manifest, document("x"))
     assert await manifest.count("L") == 1
 

@@ -5,7 +5,7 @@ import pytest
 
 from indexing.documents import Document, document_key
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.manifest import IndexedFile, SourceRecord
+from indexing.pipeline.manifest import IndexedFile
 from indexing.pipeline.planning import (
     Plan,
     distinct,
@@ -31,15 +31,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def known(*paths: Path) -> dict[str, SourceRecord]:
+def known(*paths: Path) -> dict[str, str]:
     """These files as a finished run recorded them."""
-    return {
-        str(path): SourceRecord(path=str(path), name=path.name, hash=hash_file(path, LIMITS)[0], bytes=1)
-        for path in paths
-    }
+    return {str(path): hash_file(path, LIMITS)[0] for path in paths}
 
 
-def plan(folder: Path, finished: dict[str, SourceRecord], unfinished: frozenset[str] = frozenset()) -> Plan:
+def plan(folder: Path, finished: dict[str, str], unfinished: frozenset[str] = frozenset()) -> Plan:
     found = discover([str(folder)], folder)
     return make_plan(found.sources, finished, finished.keys() | unfinished, found.covers, unfinished, LIMITS)
 
@@ -82,7 +79,7 @@ def test_a_file_that_is_there_and_cannot_be_opened_is_not_gone(folder: Path) -> 
 def test_a_missing_file_outside_the_inputs_is_gone_only_if_it_was_left_half_done(folder: Path) -> None:
     """What a run does not cover it leaves alone, but it clears up after a killed one."""
     outside, half_done = "/nowhere/kept.txt", "/nowhere/half.txt"
-    finished = {outside: SourceRecord(path=outside, name="kept.txt", hash="h", bytes=1)}
+    finished = {outside: "h"}
     assert plan(folder, finished, frozenset({half_done})).gone == (half_done,)
 
 
