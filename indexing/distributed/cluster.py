@@ -15,13 +15,15 @@ from typing import Any
 from indexing.distributed.stages import COLUMN, CutPiece, Cutter, FileReader, Task
 from indexing.errors import UnreadableDocument, WinnowError
 from indexing.pipeline.manifest import SourceRecord
-from indexing.pipeline.read_stage import Content, Found, Outcome, Versions
+from indexing.pipeline.read_stage import Content, Outcome, Versions
 from indexing.readers.limits import ReadLimits, reading
 from indexing.settings import EmbeddingSettings
 
 _FILES_PER_TASK = 8
 _MOST_TASKS = 10_000
 _PIECES_PER_CALL = 32
+_BLOCK_BYTES = 4 * 2**20
+"""Of pieces that Ray keeps and hands on together, which is 128 MB unless it is told: the whole of most files."""
 _PROBE_S = 120.0
 _CONNECT_S = 10.0
 
@@ -49,24 +51,25 @@ class RayReading:
             return
         tasks = [Task(source=source, earlier=await versions(source.path)) for source in sources]
         pieces = _Pieces(self._address, self._limits, self._embedding, tasks)
-        so_far: list[Found] = []
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                so_far += [
-                    Found(record=prepared.record, own=own, prepared=prepared) for prepared, own in piece.prepared
-                ]
-                if piece.piece.last:
-                    yield piece.piece.source, _outcome(piece, so_far)
-                    so_far = []
+                yield piece.piece.source, _outcome(piece)
         finally:
             await asyncio.to_thread(pieces.close)
 
 
-def _outcome(end: CutPiece, found: Sequence[Found]) -> Outcome:
-    last = end.piece
-    if last.error is not None:
-        return UnreadableDocument(*last.error)
-    return Content(found=found, removed=last.removed, refused=last.refused, warnings=last.warnings)
+def _outcome(cut: CutPiece) -> Outcome:
+    piece = cut.piece
+    if piece.error is not None:
+        return UnreadableDocument(*piece.error)
+    return Content(
+        found=cut.found,
+        removed=piece.removed,
+        refused=piece.refused,
+        warnings=piece.warnings,
+        size=0,
+        more=not piece.last,
+    )
 
 
 class _Pieces(Iterator[CutPiece]):
@@ -109,6 +112,7 @@ class _Pieces(Iterator[CutPiece]):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
+        context.target_max_block_size = _BLOCK_BYTES
         cpus = int(min(machine["Resources"]["CPU"] for machine in machines))  # of the smallest one
         gpus = int(sum(machine["Resources"].get("GPU", 0) for machine in machines))
         readers_each = max(1, cpus // 4)
@@ -144,7 +148,8 @@ def _connect(address: str) -> None:
     # Ray reports how it is used, unless it is told not to, and writes its doings between our lines.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}
     if address == "local":
         ray.init("local", include_dashboard=False, **options)

@@ -8,18 +8,16 @@ The stages are called with batches as Ray Data has them: a column of objects, by
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from indexing.documents import Document, Refused
+from indexing.documents import Refused
 from indexing.embedding.loading import load_embedder
 from indexing.errors import UnreadableDocument
-from indexing.pipeline.manifest import DocumentRecord, SourceRecord
-from indexing.pipeline.planning import own_id
-from indexing.pipeline.read_stage import Versions, compare, read_source
+from indexing.pipeline.manifest import SourceRecord
+from indexing.pipeline.read_stage import Content, Found, Versions, contents
 from indexing.pipeline.write_stage import WINDOW, Prepared, points_of, prepare
 from indexing.readers.limits import ReadLimits
 from indexing.readers.sandbox.pool import ReaderPool
@@ -31,8 +29,8 @@ COLUMN = "item"
 
 Batch = dict[str, NDArray[np.object_]]
 
-_PIECE_CHARACTERS = 200_000
-"""Of the documents that travel together: some 250 passages."""
+_PIECE_CHARACTERS = 25_000
+"""Of the documents that travel together: some 30 passages."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +41,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Some of the new and changed documents of a file, each with its share of the file's bytes.
+    """Some of the new and changed documents of a file, each with its share of the file's bytes, and what of the file
+    could not be read, and warnings.
 
-    The last one has what is known once the file was read: the ids that it no longer has, what of it could not be read,
-    warnings, and `error` if all of it could not.
+    The last one of a file has the ids that it no longer has, or the `error` for which no more of it can be read.
     """
 
     source: SourceRecord
-    changed: Sequence[tuple[Document, DocumentRecord, float]] = ()
+    changed: Sequence[tuple[Found, float]] = ()
     last: bool = False
     removed: Sequence[str] = ()
     refused: Sequence[Refused] = ()
@@ -59,10 +57,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece whose documents have become points. With each whether its id came with it."""
+    """A piece whose documents have become points."""
 
     piece: Piece
-    prepared: Sequence[tuple[Prepared, bool]]
+    found: Sequence[Found]
 
 
 def column(items: Sequence[object]) -> Batch:
@@ -84,37 +82,33 @@ class FileReader:
             for piece in self._pieces(task):
                 yield column([piece])
 
-    async def _read(self, source: SourceRecord) -> list[Document | Refused]:
-        parts: list[Document | Refused] = []
-        async with aclosing(read_source(self._pool, source)) as pieces:
-            async for piece in pieces:
-                parts += [*piece.documents, *piece.refused]
-        return parts
-
     def _pieces(self, task: Task) -> Iterator[Piece]:
+        """As they are read, but for an end without documents, which goes with the piece before."""
+        held: Piece | None = None
+        for piece in self._read(task):
+            if held is not None and (piece.changed or piece.error is not None):
+                yield held
+            elif held is not None:
+                refused, warnings = [*held.refused, *piece.refused], [*held.warnings, *piece.warnings]
+                piece = msgspec.structs.replace(piece, changed=held.changed, refused=refused, warnings=warnings)
+            held = piece
+        if held is not None:
+            yield held
+
+    def _read(self, task: Task) -> Iterator[Piece]:
+        """While the file is read: of a large one only some megabytes are here at a time."""
         source = task.source
+        read = contents(self._pool, source, task.earlier)
+        size = 0
         try:
-            parts = self._loop.run_until_complete(self._read(source))
+            while (content := self._loop.run_until_complete(anext(read, None))) is not None:
+                size += content.size or 0
+                yield from _divided(source, content, size)
+                size = 0 if content.found else size
         except UnreadableDocument as exc:
             yield Piece(source=source, last=True, error=(exc.reason, exc.detail))
-            return
-        documents = [part for part in parts if isinstance(part, Document)]
-        changed, ids = compare(source, documents, task.earlier)
-        each = source.bytes / max(1, sum(len(document.text) for document, _ in changed))
-        begin = size = 0
-        for place, (document, _) in enumerate(changed):
-            size += len(document.text)
-            if size >= _PIECE_CHARACTERS:
-                yield Piece(source=source, changed=_weighed(changed[begin : place + 1], each))
-                begin, size = place + 1, 0
-        yield Piece(
-            source=source,
-            changed=_weighed(changed[begin:], each),
-            last=True,
-            removed=[document_id for document_id in task.earlier if document_id not in ids],
-            refused=[part for part in parts if isinstance(part, Refused)],
-            warnings=[*dict.fromkeys(warning for document in documents for warning in document.warnings)],
-        )
+        finally:
+            self._loop.run_until_complete(read.aclose())
 
 
 class Cutter:
@@ -126,20 +120,23 @@ class Cutter:
 
     def __call__(self, batch: Batch) -> Batch:
         pieces: list[Piece] = list(batch[COLUMN])
-        cut = [
-            [(prepare(document, record, self._embedder, weight), own_id(document)) for document, record, weight in one]
-            for one in (piece.changed for piece in pieces)
-        ]
-        made = iter(self._with_points([prepared for one in cut for prepared, _ in one]))
+        cut = [self._cut(found, weight) for piece in pieces for found, weight in piece.changed]
+        made = iter(self._with_points(cut))
         return column(
             [
                 CutPiece(
                     piece=msgspec.structs.replace(piece, changed=()),
-                    prepared=[(next(made), bool(own)) for _, own in one],
+                    found=[
+                        msgspec.structs.replace(found, document=None, prepared=next(made)) for found, _ in piece.changed
+                    ],
                 )
-                for piece, one in zip(pieces, cut, strict=True)
+                for piece in pieces
             ]
         )
+
+    def _cut(self, found: Found, weight: float) -> Prepared:
+        assert found.document is not None  # noqa: S101 - as it was read
+        return prepare(found.document, found.record, self._embedder, weight)
 
     def _with_points(self, documents: Sequence[Prepared]) -> list[Prepared]:
         """Embedded together, in windows as on one machine."""
@@ -153,7 +150,22 @@ class Cutter:
         return [msgspec.structs.replace(one, texts=[], points=[next(rest) for _ in one.passages]) for one in documents]
 
 
-def _weighed(
-    changed: Sequence[tuple[Document, DocumentRecord]], each: float
-) -> list[tuple[Document, DocumentRecord, float]]:
-    return [(document, record, each * len(document.text)) for document, record in changed]
+def _divided(source: SourceRecord, content: Content, size: int) -> Iterator[Piece]:
+    """What was read at once, of `size` bytes, as pieces that travel; the last of them has all but the documents."""
+    lengths = [len(found.document.text) if found.document else 0 for found in content.found]
+    each = size / max(1, sum(lengths))
+    weighed = [(found, each * length) for found, length in zip(content.found, lengths, strict=True)]
+    begin = characters = 0
+    for place, length in enumerate(lengths):
+        characters += length
+        if characters >= _PIECE_CHARACTERS:
+            yield Piece(source=source, changed=weighed[begin : place + 1])
+            begin, characters = place + 1, 0
+    yield Piece(
+        source=source,
+        changed=weighed[begin:],
+        last=not content.more,
+        removed=content.removed,
+        refused=content.refused,
+        warnings=content.warnings,
+    )

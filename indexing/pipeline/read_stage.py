@@ -286,31 +286,38 @@ async def read_here(
     async with ReaderPool(limits) as pool:
         for source in sources:
             earlier = await versions(source.path)
-            gone, warned = set(earlier), set[str]()
             try:
-                async with aclosing(read_source(pool, source, reading_scan(source.name, report))) as pieces:
-                    async for piece in pieces:
-                        changed, ids = await asyncio.to_thread(compare, source, piece.documents, earlier)
-                        gone -= ids
-                        warnings = {warning: None for one in piece.documents for warning in one.warnings}
-                        yield (
-                            source,
-                            Content(
-                                found=[
-                                    Found(record=record, own=bool(own_id(document)), document=document)
-                                    for document, record in changed
-                                ],
-                                refused=piece.refused,
-                                warnings=[warning for warning in warnings if warning not in warned],
-                                size=piece.size,
-                                more=True,
-                            ),
-                        )
-                        warned.update(warnings)
+                async with aclosing(contents(pool, source, earlier, reading_scan(source.name, report))) as pieces:
+                    async for content in pieces:
+                        yield source, content
             except UnreadableDocument as exc:
                 yield source, exc
-            else:
-                yield source, Content(found=(), removed=sorted(gone), size=0)
+
+
+async def contents(
+    pool: ReaderPool, source: SourceRecord, earlier: Versions, on_page: OnPage = ignore_pages
+) -> AsyncGenerator[Content]:
+    """What is new or has changed in a source beside what is indexed of it (`earlier`), a large one piece by piece.
+
+    Raises UnreadableDocument, after some pieces too. Close it (`contextlib.aclosing`).
+    """
+    gone, warned = set(earlier), set[str]()
+    async with aclosing(read_source(pool, source, on_page)) as pieces:
+        async for piece in pieces:
+            changed, ids = await asyncio.to_thread(compare, source, piece.documents, earlier)
+            gone -= ids
+            warnings = {warning: None for one in piece.documents for warning in one.warnings}
+            yield Content(
+                found=[
+                    Found(record=record, own=bool(own_id(document)), document=document) for document, record in changed
+                ],
+                removed=() if piece.more else sorted(gone),
+                refused=piece.refused,
+                warnings=[warning for warning in warnings if warning not in warned],
+                size=piece.size,
+                more=piece.more,
+            )
+            warned.update(warnings)
 
 
 async def read_source(

@@ -39,8 +39,8 @@ def test_a_large_file_travels_in_pieces_and_the_last_one_ends_it(
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert len(pieces) >= 3
     changed = [one for piece in pieces for one in piece.changed]
-    assert [record.document_id for _, record, _ in changed] == [f"r{n}" for n in range(9)]
-    assert sum(weight for _, _, weight in changed) == pytest.approx(file.stat().st_size)
+    assert [found.record.document_id for found, _ in changed] == [f"r{n}" for n in range(9)]
+    assert sum(weight for _, weight in changed) == pytest.approx(file.stat().st_size)
     assert pieces[-1].removed == ["gone"]
 
 
@@ -48,10 +48,11 @@ def test_what_is_indexed_already_does_not_travel(tmp_path: Path) -> None:
     """The documents whose version is known are neither handed on nor counted as gone."""
     file = tmp_path / "rows.jsonl"
     file.write_text('{"id": "a", "text": "One."}\n{"id": "b", "text": "Two."}\n')
-    [piece] = read(task(file))
-    versions = {record.id: record.version for _, record, _ in piece.changed}
-    [again] = read(task(file, **versions))
-    assert (again.changed, again.removed, again.last) == ([], [], True)
+    versions = {found.record.id: found.record.version for piece in read(task(file)) for found, _ in piece.changed}
+    assert len(versions) == 2
+    again = read(task(file, **versions))
+    assert [one for piece in again for one in (*piece.changed, *piece.removed)] == []
+    assert again[-1].last
 
 
 def test_a_file_that_cannot_be_read_is_one_piece_with_its_reason(tmp_path: Path) -> None:
@@ -75,10 +76,12 @@ def test_documents_of_many_files_are_embedded_together_and_keep_their_points(
     pieces = read(task(tmp_path / "apple.txt"), task(tmp_path / "missing.txt"), task(tmp_path / "birch.txt"))
     cut: list[CutPiece] = list(Cutter(EmbeddingSettings())(column(pieces))[COLUMN])
     assert embedder.document_calls == 1
-    assert [len(one.prepared) for one in cut] == [1, 0, 1]
+    assert [len(one.found) for one in cut] == [1, 0, 1]
     for one in (cut[0], cut[2]):
-        [(prepared, own)] = one.prepared
-        assert not own
+        [found] = one.found
+        prepared = found.prepared
+        assert (found.own, found.document) == (False, None)
+        assert prepared is not None
         assert prepared.points is not None
         [point] = prepared.points
         assert point.passage == prepared.passages[0]
@@ -86,7 +89,7 @@ def test_documents_of_many_files_are_embedded_together_and_keep_their_points(
         text = f"{prepared.record.title}\n{point.passage.text}" if prepared.record.title else point.passage.text
         nearest = max(("apple", "birch"), key=lambda word: float(point.dense @ embedder.embed_queries([word])[0]))
         assert nearest in text
-    assert np.linalg.norm(cut[0].prepared[0][0].points[0].dense) == pytest.approx(1)  # type: ignore[index]
+        assert np.linalg.norm(point.dense) == pytest.approx(1)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
