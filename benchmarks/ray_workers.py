@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -86,18 +87,30 @@ class TimedReading:
     def __init__(self, reading: RayReading, documents: int) -> None:
         self._reading = reading
         self._noted = (round(documents * WARM), documents)
+        self._cpu: dict[int, float] = {}
         self.notes: list[tuple[int, float, dict[int, float]]] = []
 
     async def __call__(
         self, sources: Sequence[SourceRecord], versions: Callable[[str], Awaitable[Versions]]
     ) -> AsyncGenerator[tuple[SourceRecord, Outcome], None]:
-        done = set[str]()
-        async for source, outcome in self._reading(sources, versions):
-            if source.path not in done:
-                done.add(source.path)
-                if len(done) in self._noted:
-                    self.notes.append((len(done), time.perf_counter(), embedders_cpu()))
-            yield source, outcome
+        done, over = set[str](), Event()
+        watching = asyncio.create_task(asyncio.to_thread(self._watch, over))
+        try:
+            async for source, outcome in self._reading(sources, versions):
+                if source.path not in done:
+                    done.add(source.path)
+                    if len(done) in self._noted:
+                        self._cpu |= embedders_cpu()
+                        self.notes.append((len(done), time.perf_counter(), {**self._cpu}))
+                yield source, outcome
+        finally:
+            over.set()
+            await watching
+
+    def _watch(self, over: Event) -> None:
+        """Remember what each has spent: Ray ends one that has nothing left to do while another is still at work."""
+        while not over.wait(0.5):
+            self._cpu |= embedders_cpu()
 
 
 def embedders_cpu() -> dict[int, float]:
