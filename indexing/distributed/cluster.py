@@ -121,18 +121,25 @@ class _Pieces(Iterator[CutPiece]):
         pieces = files.map_batches(
             FileReader,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=readers_each * len(machines)),
+            compute=_pool(readers_each * len(machines), blocks),
             fn_constructor_kwargs={"limits": self._limits},
             num_cpus=1 if cpus > 1 else 0.25,
         )
         return pieces.map_batches(
             Cutter,
             batch_size=_PIECES_PER_CALL,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(gpus, len(machines))),
+            compute=_pool(max(gpus, len(machines)), blocks),
             fn_constructor_kwargs={"settings": self._embedding},
             num_cpus=1 if gpus else cpus - readers_each if cpus > 1 else 0.75,
             num_gpus=1 if gpus else 0,
         )
+
+
+def _pool(most: int, blocks: int) -> Any:
+    """All of them at once where there is work for them: Ray adds one after the other, each once the last has loaded."""
+    import ray.data
+
+    return ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, blocks))
 
 
 def _connect(address: str) -> None:
