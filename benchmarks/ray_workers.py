@@ -1,15 +1,16 @@
 """How many documents a second two workers of a Ray cluster index, over one.
 
-    .venv-ray/bin/python -m benchmarks.ray_workers --data DIR/squad2_dev [--documents 480] [--rounds 3]
+    .venv-ray/bin/python -m benchmarks.ray_workers --data DIR/squad2_dev [--documents 800] [--rounds 3]
 
 Needs what `make test-ray` installs. Each passage of corpus.jsonl becomes a file. A turn runs what `winnow index --ray`
 runs on a real cluster whose head does nothing, with one worker or two of one processor each: the workers read, cut and
 embed with the real model, held to one thread (OMP_NUM_THREADS=1), and this process plans and writes to a new server of
 the index (`tests.fakes.qdrant_server`). One worker and two take turns, in the other order each round.
 
-Rates count from the moment when the first quarter of the documents has come back, so that no model is being loaded;
-"with the start" counts all of it. CPU is that of the processes that embed in the same time: where other work takes the
-processors, documents for each second of it say what a second worker costs, and the cores in use what it was given.
+Rates count between two moments in the middle, when a fifth and four fifths of the documents have come back: no model is
+being loaded, and as much is under way at the end as at the beginning; "with the start" counts all of it. CPU is that of
+the processes that embed in the same time: where other work takes the processors, documents for each second of it say
+what a second worker costs, and the cores in use what it was given.
 """
 
 import argparse
@@ -24,7 +25,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import msgspec
@@ -51,15 +51,14 @@ ENVIRONMENT = {
     "RAY_gcs_server_port_wait_time_s": "120",  # 30 are too few for a start on a busy machine
 }
 """Of the workers, who have it from this process."""
-WARM = 0.25
-"""Of the documents: by then every worker has loaded its model."""
-
+MIDDLE = (0.2, 0.8)
+"""Of the documents: between these is measured."""
 LEAST_CPU_S = 0.3
 """Of a process that embedded."""
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """What was measured with so many workers: documents and seconds once warm, CPU seconds of what embeds."""
+    """What was measured with so many workers: documents and seconds in the middle, CPU seconds of what embeds."""
 
     workers: int
     documents: int
@@ -82,35 +81,23 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class TimedReading:
-    """A `Reading` that notes when the warm part begins and ends, and the CPU seconds of the embedders by then."""
+    """A `Reading` that notes when the measured part begins and ends, and the CPU seconds of the embedders by then."""
 
     def __init__(self, reading: RayReading, documents: int) -> None:
         self._reading = reading
-        self._noted = (round(documents * WARM), documents)
-        self._cpu: dict[int, float] = {}
+        self._noted = [round(documents * share) for share in MIDDLE]
         self.notes: list[tuple[int, float, dict[int, float]]] = []
 
     async def __call__(
         self, sources: Sequence[SourceRecord], versions: Callable[[str], Awaitable[Versions]]
     ) -> AsyncGenerator[tuple[SourceRecord, Outcome], None]:
-        done, over = set[str](), Event()
-        watching = asyncio.create_task(asyncio.to_thread(self._watch, over))
-        try:
-            async for source, outcome in self._reading(sources, versions):
-                if source.path not in done:
-                    done.add(source.path)
-                    if len(done) in self._noted:
-                        self._cpu |= embedders_cpu()
-                        self.notes.append((len(done), time.perf_counter(), {**self._cpu}))
-                yield source, outcome
-        finally:
-            over.set()
-            await watching
-
-    def _watch(self, over: Event) -> None:
-        """Remember what each has spent: Ray ends one that has nothing left to do while another is still at work."""
-        while not over.wait(0.5):
-            self._cpu |= embedders_cpu()
+        done = set[str]()
+        async for source, outcome in self._reading(sources, versions):
+            if source.path not in done:
+                done.add(source.path)
+                if len(done) in self._noted:
+                    self.notes.append((len(done), time.perf_counter(), embedders_cpu()))
+            yield source, outcome
 
 
 def embedders_cpu() -> dict[int, float]:
@@ -200,7 +187,7 @@ def main() -> None:
     """Measure in turns, and print each turn and the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--documents", type=int, default=480)
+    parser.add_argument("--documents", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print(f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the start", flush=True)
