@@ -1,6 +1,7 @@
 """Typed questions to a real vLLM, by POST /v1/systemone."""
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.vllm.running import KEY, MODEL, RunningVllm, VllmFailed, real_vllm
 pytestmark = [pytest.mark.anyio, pytest.mark.vllm, pytest.mark.timeout(400)]
 
 PLENTY_S = 60.0
+EXACT = ("--dtype", "float32")  # what it says does not hang on how a processor rounds
 CHOICE = DecisionQuestion(
     instructions="Which fits?", options=(Label(name="good", description="praise"), Label(name="bad"))
 )
@@ -36,7 +38,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningVllm]:
     from tests.vllm.tiny_qwen import make_tiny_decider
 
     try:
-        with real_vllm(tmp_path_factory.mktemp("qwen"), os.environ, make_tiny_decider) as server:
+        with real_vllm(tmp_path_factory.mktemp("qwen"), os.environ, make_tiny_decider, EXACT) as server:
             yield server
     except VllmFailed as exc:
         pytest.fail(str(exc), pytrace=False)
@@ -92,31 +94,47 @@ async def test_its_probabilities_are_the_servers(qwen: RunningVllm) -> None:
 
 QUERY = "how was the bed?"
 FENCE = "qzvkxwjp"
-TEXTS = (
-    "The bed was fine.",
-    "Breakfast is at seven.",
-    "Dogs stay outside.",
-    "A bed for two.",
-    "Parking is free.",
-    "Ask.",
+WORDS = (
+    "bed",
+    "breakfast",
+    "dog",
+    "parking",
+    "train",
+    "court",
+    "tax",
+    "moon",
+    "river",
+    "window",
+    "salt",
+    "engine",
+    "paper",
+    "rain",
+    "night",
+    "invoice",
 )
+# Long ones: of a few words the tiny model makes the same, since the prompt around them is all that it sees.
+TEXTS = tuple(" ".join(random.Random(words).choices(WORDS, k=words)) for words in range(10, 130, 5))
 
 
-def told_grade(server: RunningVllm, text: str) -> float:
-    """The grade in [0,1] that vLLM expects of a passage, asked directly with the ranking's own words."""
+def told_grade(server: RunningVllm, text: str) -> float | None:
+    """The grade in [0,1] that vLLM expects of a passage, asked directly with the ranking's own words.
+
+    None where the random model means no grade.
+    """
     [question] = decide_questions([1])
     criteria = {option.name: option.description for option in question.options}
     asked = {"type": "choice", "instructions": question.instructions, "criteria": criteria}
     state = decide_context(QUERY, [(1, text)], FENCE)
     body = {"model": MODEL, "state": state, "questions": {"0": asked}}
     told = server.http.post("/v1/systemone", json=body).raise_for_status().json()
-    assert told["diagnostics"]["0"]["label_mass"] > 0.9
+    if told["diagnostics"]["0"]["label_mass"] < 0.9:
+        return None
     return sum(int(grade) * chance for grade, chance in told["answers"]["0"]["probabilities"].items()) / TOP_GRADE
 
 
 async def test_its_grades_are_the_ranking(qwen: RunningVllm) -> None:
     """A call for each passage; retrieval had all alike, and now they stand by what the server says of each."""
-    expected = {text: told_grade(qwen, text) for text in TEXTS}
+    expected = {text: grade for text in TEXTS if (grade := told_grade(qwen, text)) is not None}
     assert len({round(grade, 1) for grade in expected.values()}) > 1
     adapter = _adapter(qwen)
     try:
@@ -125,14 +143,16 @@ async def test_its_grades_are_the_ranking(qwen: RunningVllm) -> None:
         account = Account()
         grader = ClientGrader(client, "decider", Call(stage="rank", deadline=Deadline(PLENTY_S), account=account))
         task = RankingTask(
-            query=QUERY, candidates=[candidate_of(id=text, text=text, prior=0.5) for text in TEXTS], strategy="decide"
+            query=QUERY,
+            candidates=[candidate_of(id=text, text=text, prior=0.5) for text in expected],
+            strategy="decide",
         )
         ranking = await Reranker(ScoreCache(100), fence=lambda _: FENCE).rank(task, grader, Deadline(PLENTY_S))
     finally:
         await adapter.aclose()
     assert ranking.degraded == ()
-    assert account.usage().requests == len(TEXTS)
-    grades = [place.grade for place in ranking.order]
+    assert account.usage().requests == len(expected)
+    grades = [round(place.grade or 0, 6) for place in ranking.order]
     assert grades == pytest.approx([expected[place.id] for place in ranking.order], abs=0.02)
     assert grades == sorted(grades, reverse=True)
 

@@ -21,10 +21,12 @@ def make_tiny_coder(folder: Path) -> Path:
 
 def make_tiny_decider(folder: Path) -> Path:
     """The same, but a reply begins with a letter by which vLLM reads the first four options: which one, noise says."""
-    return make_tiny_qwen(folder, meant=("A", "B", "C", "D"))
+    return make_tiny_qwen(folder, meant=("A", "B", "C", "D"), seed=2)
 
 
-def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no"), meant: Sequence[str] = ()) -> Path:
+def make_tiny_qwen(
+    folder: Path, tokens: Sequence[str] = ("yes", "no"), meant: Sequence[str] = (), seed: int = SEED
+) -> Path:
     """Write model, tokenizer and chat template to `folder`. These are one token each: "yes" and "no" must be.
 
     `meant`: tokens in pairs, of which a reply begins with one.
@@ -32,7 +34,7 @@ def make_tiny_qwen(folder: Path, tokens: Sequence[str] = ("yes", "no"), meant: S
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(list(tokens))
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
