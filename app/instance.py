@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
 from pathlib import Path
@@ -47,6 +48,7 @@ def make_private(home: Path) -> None:
             log.warning("others may be able to read it", path=str(path), reason=exc.strerror)
 
 
+@lru_cache(64)  # each request asks about its client and about the host that it names
 def is_loopback(host: str) -> bool:
     """127.0.0.0/8, ::1, their IPv4-mapped forms, and the names that RFC 6761 keeps for them."""
     name = host.lower().rstrip(".")

@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
@@ -22,6 +23,8 @@ both, so that the estimate errs on the safe side."""
 _MARKER_TOKENS = 6  # "[12.34] ", and the line feed
 _HEADER_TOKENS = 12  # fence and number
 
+_REMEMBERED = 2_048
+"""Passages whose sentences are kept, some 2 kB each: a passage has the same ones for every question."""
 NAME_TOKENS = 80
 """The most tokens that are shown of a passage's title, headings and source."""
 
@@ -40,7 +43,7 @@ def pack(hits: Sequence[Hit], budget: int) -> tuple[Source, ...]:
     left = budget
     for hit in hits:
         left -= _header_tokens(hit)
-        whole = Source(number=len(packed) + 1, hit=hit, sentences=tuple(sentence_spans(hit.text or "")))
+        whole = Source(number=len(packed) + 1, hit=hit, sentences=_sentences(hit.text or ""))
         source = _fitting(whole, left)
         if not source.sentences and packed:
             break
@@ -59,6 +62,11 @@ def clip(text: str, budget: int) -> str:
     beginning = text[: bisect_right(list(sizes), budget * _BYTES_PER_TOKEN)] or text[:1]
     whole_words = beginning.rpartition(" ")[0]
     return (whole_words or beginning).rstrip()
+
+
+@lru_cache(_REMEMBERED)
+def _sentences(text: str) -> tuple[Span, ...]:
+    return tuple(sentence_spans(text))
 
 
 def _fitting(source: Source, budget: int) -> Source:

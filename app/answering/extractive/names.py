@@ -159,10 +159,12 @@ def absent(names: Sequence[Name], texts: Sequence[str], question: str) -> bool:
 
     Nothing is known where the best text is in another language: Warschau may be Warsaw there.
     """
-    present = frozenset[str]().union(*map(terms, texts))
-    missing = [name.word for name in names if terms(name.word).isdisjoint(present)]
-    if not missing:
-        return False
+    missing = [name.word for name in names]
+    for text in texts:  # best first: mostly the first one has them all
+        present = terms(text)
+        missing = [word for word in missing if terms(word).isdisjoint(present)]
+        if not missing:
+            return False
     if detect_language(texts[0]) != detect_language(question):
         return False
     spellings = sorted({fold(word) for word in {word for text in texts for word in _WORD.findall(text)}})
