@@ -175,6 +175,16 @@ class PostgresConnection:
                 self._broken = True
             raise
 
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Within a transaction: a statement may take as long as it takes, such as an index of millions of rows."""
+        self._raw.execute_simple("SET LOCAL statement_timeout TO 0")
+        self._raw._usock.settimeout(None)
+        try:
+            yield
+        finally:
+            self._raw._usock.settimeout(TIMEOUT_S + CONNECT_S)
+
     def is_alive(self) -> bool:
         """Whether the server has said nothing since the last statement: what it says unasked is a farewell."""
         try:
@@ -259,7 +269,7 @@ class Database:
         self._prepared[part] = len(migrations)
 
     def _migrate(self, db: PostgresConnection, part: str, migrations: Sequence[str]) -> None:
-        with db.transaction():
+        with db.transaction(), db.unhurried():
             db.execute(_MIGRATING)  # of two replicas that start at the same time, the second finds the work done
             db.script(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}; {_PARTS}")
             version = _version(db, part) or 0

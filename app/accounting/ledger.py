@@ -28,6 +28,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `at_ms` is when it ended, in milliseconds since 1970. `input` includes `cached`, `output` excludes `thinking`.
     `estimated`: the server did not report the tokens. `pico` is the cost in picodollars. `gpu_s` is None for an API.
+    `replica` is the number of the server of a backend that has several, else 0.
     """
 
     at_ms: int
@@ -49,6 +50,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     gpu_s: float | None
     latency_ms: float
     first_token_ms: float | None
+    replica: int = 0
 
 
 LEDGER_FILE = "ledger.sqlite3"
@@ -70,6 +72,7 @@ MIGRATIONS = (
       period TEXT NOT NULL, scope TEXT NOT NULL, name TEXT NOT NULL, pico INTEGER NOT NULL,
       PRIMARY KEY (period, scope, name)) WITHOUT ROWID;
     """,
+    "ALTER TABLE calls ADD COLUMN replica INTEGER NOT NULL DEFAULT 0",
 )
 """How a file of version n (0: a new one) becomes one of version n + 1. Append only."""
 
@@ -137,6 +140,7 @@ def reading(path: Path) -> Iterator[SqliteConnection | None]:
         if not path.exists():
             yield None
             return
+        _bring_up_to_date(path)
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=5, factory=SqliteConnection)) as db:
             _check(db, path)
@@ -144,6 +148,15 @@ def reading(path: Path) -> Iterator[SqliteConnection | None]:
             yield db if _version(db) else None
     except (sqlite3.Error, ConfigError) as exc:
         raise StoreUnavailable(f"the ledger {path} cannot be read: {exc}") from exc
+
+
+def _bring_up_to_date(path: Path) -> None:
+    """Of a file that no service of this version has opened: queries ask for columns that an earlier one lacks."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        _check(db, path)
+        version = _version(db)
+    if 0 < version < len(MIGRATIONS):
+        open_for_writing(path).close()
 
 
 def row_of(call: CallRecord) -> tuple[object, ...]:

@@ -165,6 +165,7 @@ class LedgerCharge:
             gpu_s=gpu_s,
             latency_ms=_ms(ended - self._begun),
             first_token_ms=None if first_token_s is None else _ms(first_token_s),
+            replica=self._target.replica,
         )
 
 

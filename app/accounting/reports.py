@@ -1,11 +1,9 @@
 """Reports from the ledger: usage by group, latency quantiles, throughput, export."""
 
 import re
-from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -61,14 +59,17 @@ def _invalid(field: str, detail: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {detail}", (FieldProblem(f"/{field}", detail),))
 
 
-GroupBy = Literal["backend", "model", "stage", "key", "day"]
+GroupBy = Literal["backend", "model", "stage", "key", "day", "replica"]
+
+_DAY_MS = 86_400_000
 
 PAGE = 2000
 """Calls that an export holds in memory at a time."""
 
 _GROUPS = {
     **{name: name for name in ("backend", "model", "stage", "key")},
-    "day": "date(at_ms / 1000, 'unixepoch')",  # in PostgreSQL a function of `app.accounting.shared`
+    "replica": "backend || CASE WHEN replica > 0 THEN ' ' || replica ELSE '' END",
+    "day": f"at_ms / {_DAY_MS}",  # days since 1970: a hundredth of the time that dates of two million calls take
 }
 
 _WHOLE = (
@@ -83,15 +84,26 @@ _WHOLE = (
 
 _SUMS = f"""
 SELECT {{group}} AS name, {", ".join(f"CAST(sum({column}) AS BIGINT)" for column in _WHOLE)}, coalesce(sum(gpu_s), 0.0)
-FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = coalesce(?, key) GROUP BY 1 ORDER BY 1"""  # noqa: S608
+FROM calls WHERE at_ms >= ? AND at_ms < ?{{mine}} GROUP BY 1 ORDER BY 1"""  # noqa: S608
 
 _LATENCIES = """
-SELECT {group}, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ? AND key = coalesce(?, key) AND outcome = 'ok'"""
+SELECT name, number, place, latency_ms FROM (
+  SELECT name, latency_ms, row_number() OVER (PARTITION BY name ORDER BY latency_ms) AS place,
+    count(*) OVER (PARTITION BY name) AS number
+  FROM (SELECT {group} AS name, latency_ms FROM calls WHERE at_ms >= ? AND at_ms < ?{mine} AND outcome = 'ok') AS calls
+) AS ranked
+WHERE place IN ((number * 50 + 99) / 100, (number * 95 + 99) / 100, (number * 99 + 99) / 100)"""
+"""Quantiles by nearest rank. The other calls stay where they are, as there may be millions."""
+
+_PERCENTS = (50, 95, 99)
+
+_MINE = " AND key = ?"
+"""Of one key. A parameter that may be none would keep PostgreSQL from every plan that is quick."""
 
 _PAGE = """
 SELECT at_ms, id, request_id, stage, backend, kind, model, key, outcome, requests, input, cached, output, thinking,
-  estimated, pico, price_source, gpu_s, latency_ms, first_token_ms
-FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ? AND key = coalesce(?, key) ORDER BY at_ms, id LIMIT ?"""
+  estimated, pico, price_source, gpu_s, latency_ms, first_token_ms, replica
+FROM calls WHERE (at_ms, id) > (?, ?) AND at_ms < ?{mine} ORDER BY at_ms, id LIMIT ?"""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +151,9 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the export; every field is always present."""
+    """A line of the export; every field is always present. `replica` is the number of the server of a backend that has
+    several, else 0.
+    """
 
     at: datetime
     request_id: str
@@ -160,6 +174,7 @@ class ExportedCall(msgspec.Struct, frozen=True, kw_only=True):
     gpu_seconds: float | None
     latency_ms: float
     first_token_ms: float | None
+    replica: int
 
 
 NOTHING = UsageRow(
@@ -191,10 +206,11 @@ def usage(
         if db is None:
             return [], NOTHING, []
         rows, total = _rows(db, span, group_by, key)
+        mine, parameters = _of(span, key)
         unpriced = db.execute(
-            "SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ? "
-            "AND key = coalesce(?, key) AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
-            (*_milliseconds(span), key),
+            f"SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ?{mine} "  # noqa: S608
+            "AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
+            parameters,
         )
         return rows, total, [name for (name,) in unpriced]
 
@@ -202,9 +218,10 @@ def usage(
 def export(reading: Reading, span: Span, page: int = PAGE, key: str | None = None) -> Iterator[bytes]:
     """Pages of JSON lines in order of time; the ledger is never in memory as a whole. Raises StoreUnavailable."""
     (since, until), last = _milliseconds(span), 0
+    mine, keys = ("", ()) if key is None else (_MINE, (key,))
     while True:
         with reading() as db:
-            rows = db.execute(_PAGE, (since, last, until, key, page)).fetchall() if db else []
+            rows = db.execute(_PAGE.format(mine=mine), (since, last, until, *keys, page)).fetchall() if db else []
         if rows:
             yield b"".join(msgspec.json.encode(_exported(row)) + b"\n" for row in rows)
         if len(rows) < page:
@@ -227,26 +244,43 @@ def throughput(reading: Reading, span: Span) -> list[Throughput]:
 
 def _rows(db: Connection, span: Span, group: str, key: str | None) -> tuple[list[UsageRow], UsageRow]:
     """The groups, and all of them together."""
-    sums = db.execute(_SUMS.format(group=_GROUPS[group]), (*_milliseconds(span), key)).fetchall()
+    mine, parameters = _of(span, key)
+    sums = db.execute(_SUMS.format(group=_GROUPS[group], mine=mine), parameters).fetchall()
     if not sums:
         return [], NOTHING
-    latencies: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
-    for name, ms in db.execute(_LATENCIES.format(group=_GROUPS[group]), (*_milliseconds(span), key)):
-        latencies[name].append(ms)
-    # Not numpy: the command line imports this module to show the report of a running service.
-    ordered = {name: sorted(values) for name, values in latencies.items()}
-    rows = [_row(values, _quantiles(ordered.get(values[0], []))) for values in sums]
-    totals = ("", *(sum(column) for column in zip(*(values[1:] for values in sums), strict=True)))
-    total = _row(totals, _quantiles(sorted(chain.from_iterable(ordered.values()))))
-    return rows if group == "day" else sorted(rows, key=lambda row: (-row.cost_usd, -row.calls, row.name)), total
+    found, whole = (
+        _latencies(db.execute(_LATENCIES.format(group=by, mine=mine), parameters)) for by in (_GROUPS[group], "0")
+    )
+    rows = [_row(values, found.get(values[0])) for values in sums]
+    total = _row(("", *(sum(column) for column in zip(*(values[1:] for values in sums), strict=True))), whole.get(0))
+    if group == "day":
+        return [msgspec.structs.replace(row, name=_date(int(row.name))) for row in rows], total
+    return sorted(rows, key=lambda row: (-row.cost_usd, -row.calls, row.name)), total
 
 
-def _quantiles(ordered: Sequence[float]) -> Latency | None:
+def _of(span: Span, key: str | None) -> tuple[str, tuple[object, ...]]:
+    """What a statement says of the key, and the parameters of span and key."""
+    return ("", _milliseconds(span)) if key is None else (_MINE, (*_milliseconds(span), key))
+
+
+def _latencies(rows: Iterable[tuple[Any, ...]]) -> dict[Any, Latency]:
+    """By group. Where a group has few calls, quantiles fall on the same one."""
+    places: defaultdict[Any, list[tuple[int, int, float]]] = defaultdict(list)
+    for name, number, place, ms in rows:
+        places[name].append((number, place, ms))
+    return {
+        name: Latency(**{f"p{percent}": _at(found, percent) for percent in _PERCENTS}) for name, found in places.items()
+    }
+
+
+def _at(found: Sequence[tuple[int, int, float]], percent: int) -> float:
     """By nearest rank: the smallest value that is not exceeded by that percentage of the values."""
-    if not ordered:
-        return None
-    p50, p95, p99 = (ordered[-(-len(ordered) * percent // 100) - 1] for percent in (50, 95, 99))
-    return Latency(p50=p50, p95=p95, p99=p99)
+    return next(ms for number, place, ms in found if place == (number * percent + 99) // 100)
+
+
+def _date(day: int) -> str:
+    """A day since 1970."""
+    return f"{_EPOCH + timedelta(days=day):%Y-%m-%d}"
 
 
 def _row(values: tuple[Any, ...], latency: Latency | None) -> UsageRow:
@@ -272,7 +306,23 @@ def _row(values: tuple[Any, ...], latency: Latency | None) -> UsageRow:
 
 
 def _exported(row: tuple[Any, ...]) -> ExportedCall:
-    at_ms, _, *texts, requests, given, cached, output, thinking, estimated, pico, source, gpu_s, latency, first = row
+    (
+        at_ms,
+        _,
+        *texts,
+        requests,
+        given,
+        cached,
+        output,
+        thinking,
+        estimated,
+        pico,
+        source,
+        gpu_s,
+        latency,
+        first,
+        replica,
+    ) = row
     return ExportedCall(
         at=datetime.fromtimestamp(at_ms / 1000, UTC),
         **dict(zip(ExportedCall.__struct_fields__[1:8], texts, strict=True)),
@@ -287,4 +337,5 @@ def _exported(row: tuple[Any, ...]) -> ExportedCall:
         gpu_seconds=gpu_s,
         latency_ms=latency,
         first_token_ms=first,
+        replica=replica,
     )

@@ -91,6 +91,11 @@ BEGIN
   END IF;
 END$$;
 """,
+    # The report and the export of one key must not read the calls of all.
+    """
+ALTER TABLE calls ADD COLUMN replica BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX calls_by_key ON calls (key, at_ms, id);
+""",
 )
 _PART = ("ledger", MIGRATIONS)
 
@@ -117,7 +122,7 @@ class SharedLedger:
         self.commit_wait_s = COMMIT_WAIT_S
         self.others: Spending = {}
         self.reserved: Mapping[BudgetKey, int] = {}
-        self._doubtful = False
+        self._doubtful = self._known = False
         self._next_refresh = 0.0
 
     def open(self) -> None:
@@ -176,11 +181,16 @@ class SharedLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection | None]:
-        with self._database.connected() as db:
+        if not self._known:
+            with self._database.connected() as db:
+                self._known = bool(db.execute("SELECT to_regclass('winnow.calls') IS NOT NULL").fetchone()[0])
+            if not self._known:
+                yield None
+                return
+        with self._database.connected(_PART) as db:  # queries ask for columns that an earlier version lacks
             db.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
-                known = db.execute("SELECT to_regclass('winnow.calls') IS NOT NULL").fetchone()[0]
-                yield db if known else None
+                yield db
             finally:
                 db.script("ROLLBACK")
 

@@ -16,7 +16,7 @@ from app.cli.session import export_usage
 from app.cli.session import usage as request_usage
 from app.cli.terminal import current_settings, dollars, err, out, print_json, short
 
-GROUPS = ("backend", "model", "stage", "key", "day")
+GROUPS = ("backend", "replica", "model", "stage", "key", "day")
 
 
 @click.command()

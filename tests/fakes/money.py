@@ -78,6 +78,7 @@ def record(
     price_source: str = "settings",
     request_id: str = "r1",
     stage: str = "rank",
+    replica: int = 0,
 ) -> CallRecord:
     """A row: 100 input tokens (40 of them cached), 10 output, 5 thinking."""
     return CallRecord(
@@ -100,6 +101,7 @@ def record(
         gpu_s=gpu_s,
         latency_ms=latency_ms,
         first_token_ms=None,
+        replica=replica,
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexing.errors import StoreUnavailable
-from indexing.postgres import Database, DatabaseAway, PostgresConnection, address_of
+from indexing.postgres import CONNECT_S, TIMEOUT_S, Database, DatabaseAway, PostgresConnection, address_of
 from tests.fakes.postgres import Postgres
 
 FIRST = "CREATE TABLE notes (id BIGINT PRIMARY KEY, text TEXT, data BYTEA, done BIGINT)"
@@ -108,6 +108,16 @@ def test_what_is_prepared_is_not_asked_for_again(database: Database) -> None:
         db.script("DROP TABLE parts")
     with database.connected(("notes", [FIRST])) as db:  # else it would create the notes again, which are there
         assert db.execute("SELECT to_regclass('parts') IS NULL").fetchone()[0]
+
+
+@pytest.mark.postgres
+def test_new_versions_may_take_long(database: Database) -> None:
+    """An index of millions of rows takes minutes; other statements keep their limit, on the same connection."""
+    database.prepare("slow", ["CREATE TABLE kept AS SELECT current_setting('statement_timeout') AS timeout"])
+    with database.connected() as db:
+        assert db.execute("SELECT timeout FROM kept").fetchone() == ("0",)
+        assert db.execute("SHOW statement_timeout").fetchone() == ("30s",)
+        assert db._raw._usock.gettimeout() == TIMEOUT_S + CONNECT_S
 
 
 @pytest.mark.postgres

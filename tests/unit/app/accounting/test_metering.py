@@ -67,9 +67,20 @@ async def test_a_call_becomes_a_row(tmp_path: Path) -> None:
         "gpu_s": None,
         "latency_ms": 1500.0,
         "first_token_ms": 250.0,
+        "replica": 0,
     }
     booked = call.account.usage().by_stage["answer"]
     assert booked == StageUsage(requests=2, input_tokens=1000, cached_tokens=500, output_tokens=150, cost_usd=USD)
+    desk.ledger.close()
+
+
+async def test_a_row_names_the_server(tmp_path: Path) -> None:
+    """Of a backend that has several: the ledger tells how its calls are spread."""
+    desk = Desk(tmp_path)
+    for number in (2, 1, 2):
+        charge = await desk.meter.begin(msgspec.structs.replace(GEMINI, replica=number), desk.call(), USED)
+        await charge.end(USED, outcome="ok")
+    assert [row["replica"] for row in rows(tmp_path)] == [2, 1, 2]
     desk.ledger.close()
 
 

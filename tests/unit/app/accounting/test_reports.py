@@ -1,7 +1,9 @@
 """Reports from the ledger."""
 
 import math
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from app.accounting.shared import SharedLedger
 from indexing.errors import StoreUnavailable
 from indexing.postgres import Database
 from tests.conftest import both
-from tests.fakes.money import NOON, Book, Time, record
+from tests.fakes.money import NOON, Book, Time, record, written
 
 NOW = datetime.fromtimestamp(NOON, UTC)
 TODAY = (NOW - timedelta(hours=12), NOW + timedelta(hours=12))
@@ -176,6 +178,33 @@ def forget_everything(path: Path) -> None:
     with reading(path) as reader:
         assert reader is not None
         reader.execute("DELETE FROM calls")
+
+
+@both()
+def test_the_servers_of_a_backend_are_told_apart(book: Book) -> None:
+    """How a backend's calls are spread over its servers; the export names them, too."""
+    book.add(*(record(backend="gemma", replica=number, latency_ms=10.0 * number) for number in (1, 2, 2)), record())
+    rows, total, _ = reports.usage(book.reading, TODAY, "replica")
+    assert {row.name: (row.calls, row.latency_ms and row.latency_ms.p50) for row in rows} == {
+        "gemma 2": (2, 20.0),
+        "gemma 1": (1, 10.0),
+        "gemini": (1, 10.0),
+    }
+    assert total.calls == 4
+    lines = b"".join(reports.export(book.reading, TODAY)).splitlines()
+    assert sorted(msgspec.json.decode(line)["replica"] for line in lines) == [0, 1, 2, 2]
+
+
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Its calls are there, of the only server, before any service of this version has opened it."""
+    path = tmp_path / "l.sqlite3"
+    written(path, record())
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE calls DROP COLUMN replica")
+        db.execute("PRAGMA user_version = 1")
+    book = Book(path)
+    assert [row.calls for row in reports.usage(book.reading, TODAY, "replica")[0]] == [1]
+    assert msgspec.json.decode(b"".join(reports.export(book.reading, TODAY)))["replica"] == 0
 
 
 @settings(max_examples=30)
