@@ -30,6 +30,7 @@ from indexing.store.base import (
     Retrieved,
     SparseVector,
     Vector,
+    comparable,
 )
 from indexing.store.payload import (
     BUILT_IN_INDEXES,
@@ -512,10 +513,12 @@ def _by_documents(keys: Sequence[str], audience: Audience) -> Iterator[edge.Filt
 
 
 def _scored(points: Sequence[edge.ScoredPoint]) -> list[tuple[int, UUID, float]]:
-    """Each id as a number and as it is, and the score. The engine makes a new UUID whenever it is asked for an id, and
-    hashing and comparing these takes longer than all else here.
+    """Each id as a number and as it is, and the comparable score. The engine makes a new UUID whenever it is asked for
+    an id, and hashing and comparing these takes longer than all else here.
     """
-    return [(point_id.int, point_id, point.score) for point in points for point_id in [cast("UUID", point.id)]]
+    ids = [cast("UUID", point.id) for point in points]
+    scores = comparable([point.score for point in points])
+    return [(point_id.int, point_id, score) for point_id, score in zip(ids, scores, strict=True)]
 
 
 def _rank(points: Sequence[tuple[int, UUID, float]], passages: dict[int, Passage], sign: float) -> list[Candidate]:

@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from indexing.documents import Audience, Candidate, Passage, from_payload
 from indexing.filters import DateRange, Filter, NumberRange
-from indexing.store.base import Point, Retrieval, SparseVector
+from indexing.store.base import Point, Retrieval, SparseVector, comparable
 from indexing.store.payload import MIRRORS, IndexKind, encode, of_documents, restricted, translate
 from indexing.store.server_layout import DENSE, SPARSE
 
@@ -123,7 +123,8 @@ def in_dialect(condition: Filter | None) -> models.Filter | None:
 
 
 def rank(points: Sequence[models.ScoredPoint], sign: float) -> list[Candidate]:
-    candidates = [Candidate(read_passage(point), sign * point.score) for point in points]
+    scores = comparable([point.score for point in points])
+    candidates = [Candidate(read_passage(point), sign * score) for point, score in zip(points, scores, strict=True)]
     return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.passage.id))
 
 
