@@ -31,6 +31,7 @@ from app.wiring import Services
 from benchmarks.indexed import index_folder, services_at
 
 MODES: tuple[Mode, ...] = ("dense", "sparse", "hybrid")
+WITH_VECTORS: tuple[Mode, ...] = ("dense", "hybrid")
 ALLOWED_LOSS = 0.01
 ENGINE_LOSS = 0.002
 
@@ -90,11 +91,13 @@ def main() -> int:
         os.environ["WINNOW_EMBEDDING_ENGINE"] = engine
         print(f"{engine}:", flush=True)
         home = args.home and args.home / engine
-        rows[engine] = asyncio.run(_measure(home, args.data, chosen, args.queries, args.passages))
+        rows[engine] = asyncio.run(_measure(home, args.data, chosen, args.queries, args.passages, WITH_VECTORS))
     return _compare(chosen, rows)
 
 
-async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: int, passages: int) -> Rows:
+async def _measure(
+    home: Path | None, data: Path, sets: Sequence[Set], limit: int, passages: int, modes: Sequence[Mode] = MODES
+) -> Rows:
     rows = {}
     async with services_at(home) as services:
         for corpus in dict.fromkeys(s.corpus for s in sets):
@@ -103,7 +106,7 @@ async def _measure(home: Path | None, data: Path, sets: Sequence[Set], limit: in
             kept = _sampled(data / corpus / "corpus.jsonl", relevant, passages) if passages else None
             await index_corpus(services, data / corpus / "corpus.jsonl", collection_of(corpus), kept)
         for chosen in sets:
-            for mode in MODES:
+            for mode in modes:
                 row = await _run(services, data, chosen, mode, limit)
                 rows[row.set, row.mode] = row
                 print(f"  {row.set:16} {mode:7} nDCG@10 {row.ndcg:.4f}  R@100 {row.recall:.4f}", flush=True)
@@ -163,7 +166,7 @@ def _compare(sets: Sequence[Set], rows: Mapping[str, Rows]) -> int:
     lost = 0
     print(f"\n{'nDCG@10':24}" + "".join(f"{engine:>10}" for engine in rows) + f"{'difference':>12}")
     for chosen in sets:
-        for mode in ("dense", "hybrid"):
+        for mode in WITH_VECTORS:
             each = {engine: found[chosen.name, mode].ndcg for engine, found in rows.items()}
             least = min(each[engine] - each[first] for engine in others)
             lost += mode == "hybrid" and least < -ENGINE_LOSS
