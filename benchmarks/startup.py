@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from app.main import SAMPLES
-from benchmarks.load import processor_s
+from benchmarks.processes import processor_s
 from benchmarks.service import REAL, ROOT, Service
 
 READY_S, SEARCH_CPU_S = 3.0, 2.0
