@@ -89,7 +89,9 @@ def comparable(scores: Sequence[float]) -> list[float]:
     score at most): that would order passages in place of their ids.
     """
     significands, exponents = np.frexp(np.asarray(scores, dtype=np.float64))
-    return np.ldexp(np.rint(np.ldexp(significands, _SCORE_BITS)), exponents - _SCORE_BITS).tolist()
+    rounded = np.rint(np.ldexp(significands, _SCORE_BITS))
+    kept: list[float] = np.ldexp(rounded, exponents - _SCORE_BITS).tolist()
+    return kept
 
 
 class Retrieval(msgspec.Struct, frozen=True, kw_only=True):
