@@ -61,6 +61,7 @@ def workers() -> Iterator[Workers]:
     bucket_server.start()
     host, port = bucket_server.get_host_and_port()
     os.environ |= {
+        "RAY_gcs_server_port_wait_time_s": "120",  # 30 are too few for a start on a busy machine
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
