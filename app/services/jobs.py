@@ -169,6 +169,7 @@ class Jobs:
         self._spool: Uploads = shared.uploads if shared else Spool(self._directory, disk)
         in_file = partial(asyncio.to_thread, JobRecords.in_file, home / JOBS_FILE, home / "quarantine")
         self._records = Resource(shared.open if shared else in_file)
+        self._is_shared = shared is not None
         self._resumed = Resource(self._resume)
         self._resuming: asyncio.Task[None] | None = None
         self._active: dict[str, _ActiveJob] = {}
@@ -277,7 +278,11 @@ class Jobs:
         await (await self._records.get()).overtake(collection, versions)
 
     async def fault(self) -> str | None:
-        """Why the records cannot be used, so that nothing is indexed by the API; None if they can."""
+        """Why the records cannot be used, so that nothing is indexed by the API; None if they can, or if it is another
+        replica that uses them.
+        """
+        if self._is_shared and self._records.opened is None:
+            return None  # to open them is to take the other's place, were the database only just back
         try:
             await self.overtake("", {})
         except WinnowError as exc:

@@ -10,10 +10,10 @@ from app.errors import InvalidRequest, NotFound, Overloaded
 from app.services.document_validation import SubmittedFile, Validated
 from app.services.job_records import MAX_ERRORS, SHARED_MIGRATIONS, JobRecords
 from app.services.jobs import JOBS_FILE, Job, JobLimits, Jobs, SharedJobs
-from app.services.spool import SharedSpool
+from app.services.spool import SharedSpool, Spool
 from indexing.disk import DiskGuard
 from indexing.documents import EVERYTHING, Audience, Document
-from indexing.errors import DiskFull, StoreUnavailable
+from indexing.errors import DiskFull, IndexBusy, StoreUnavailable
 from indexing.pipeline.ingest import DocumentResult, Overtaken, SubmittedDocument, none_overtaken
 from indexing.pipeline.progress import Advanced, Notice, Report, say_nothing
 from indexing.postgres import Database
@@ -642,3 +642,17 @@ async def test_nobody_is_overtaken_where_no_job_waits(jobs: Jobs, index: Index) 
         index.versions.clear()
     await ended(jobs, await jobs.submit("c", many(2), 1, EVERYTHING))
     assert sorted(index.versions) == [("c", "d0"), ("c", "d1")]
+
+
+async def test_looking_for_faults_takes_nothing_over(tmp_path: Path, index: Index) -> None:
+    """A replica whose readiness is asked for leaves the records to the one that has them, and sees no fault in that."""
+    asked = []
+
+    async def taken() -> JobRecords:
+        asked.append("to take over")
+        raise IndexBusy("another replica writes to the index")
+
+    guard = DiskGuard(tmp_path, 0)
+    standby = Jobs(tmp_path, index, guard, shared=SharedJobs(Spool(tmp_path / "jobs", guard), taken))  # type: ignore[arg-type]
+    assert (await standby.fault(), asked) == (None, [])
+    await standby.close()
