@@ -339,6 +339,8 @@ class EmbeddedStore:
             self._entries[name] = entry
             del self._entries[generation]
             self._damaged.pop(name, None)
+        if built.unbuilt:  # what would have tried again knows it by the name that it had
+            self._try_later(entry, built.unbuilt)
         if before is not None:
             self._replaced(name, before)
 

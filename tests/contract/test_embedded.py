@@ -275,6 +275,26 @@ async def test_a_graph_waits_for_memory(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_rebuilt_collection_still_gets_its_graph(tmp_path: Path) -> None:
+    """A graph that found too little memory before the switch of a rebuild is told of, and tried again, after it."""
+    free: list[int | None] = [50_000_000]
+    store = EmbeddedStore(tmp_path, optimize_from=200, free_memory=lambda: free[0], retry_s=0.2)
+    await store.create("docs", SPEC)
+    building = await store.begin_rebuild("docs", SPEC)
+    await store.upsert(building, [point(f"d{i}") for i in range(200)])
+    await store.optimize(building)
+    await store.finish_rebuild("docs", building)
+    waiting = await store.info("docs")
+    assert waiting.detail.startswith("building its graph needs 100 MB of memory")
+    free[0] = None
+    async with asyncio.timeout(30):
+        while (await store.info("docs")).detail:  # noqa: ASYNC110 - a timer of the store begins it
+            await asyncio.sleep(0.01)
+    better = await store.info("docs")
+    assert (better.generation != waiting.generation, better.passages) == (True, 200)
+    await store.close()
+
+
 async def test_another_collections_graph_is_not_waited_for(tmp_path: Path) -> None:
     """Builds take turns; who writes less than what makes one of its own goes on meanwhile."""
     store = EmbeddedStore(tmp_path, optimize_from=200)
