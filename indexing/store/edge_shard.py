@@ -142,8 +142,8 @@ _DIALECT = EdgeDialect()
 
 
 class Coverage(NamedTuple):
-    """How many points there are, how many of them no graph covers, and how many that were replaced or deleted still
-    take memory and disk: the engine keeps them until it rewrites their segment, which it does where graphs are built.
+    """How many points there are, how many of them no graph covers, and how many that were replaced or deleted since the
+    last build still take memory and disk: the engine keeps them until it rewrites their segment, in a build.
     """
 
     points: int
@@ -165,6 +165,8 @@ class EdgeShard:
         self._unflushed = 0
         self._upserted, self._points_at_first = 0, self._points()
         """Rows written by this handle, and points before."""
+        self._kept = 0
+        """Points of before that a build did not remove: the engine rewrites a segment once a fifth of it is gone."""
         self._may_flush = True
         self._number = next(_NUMBERS)
         """What `_RECENT` knows it by."""
@@ -324,9 +326,14 @@ class EdgeShard:
             # Edge counts a sparse vector as indexed from the start, and still when its point is gone.
             indexed = info.indexed_vectors_count - self._shard.count(edge.CountRequest(filter=with_sparse))
         points = info.points_count
-        replaced = self._upserted - (points - self._points_at_first)
-        replaced = max(0, replaced, indexed - points)  # the last of them says something of earlier handles
-        return Coverage(points=points, unindexed=max(0, points - indexed + replaced), replaced=replaced)
+        since = max(0, self._upserted - (points - self._points_at_first))
+        gone = max(since, indexed - points)  # the latter says something of earlier handles
+        unindexed = max(0, points - indexed + gone)
+        return Coverage(points=points, unindexed=unindexed, replaced=max(since, gone - self._kept))
+
+    def note_build(self) -> None:
+        """It is fresh from a build: what that has left of earlier points makes no other one worth it."""
+        self._kept = self.coverage().replaced
 
     def flush(self) -> None:
         with self._reading():

@@ -110,6 +110,7 @@ class GraphBuild:
     def _load(self, shard: EdgeShard) -> EdgeShard:
         with self._engine_of_the_copy():
             better = EdgeShard.load(self._directory, self._spec)
+            better.note_build()
             better.create_indexes(shard.indexes())
             return better
 
