@@ -1,10 +1,11 @@
 """What processes take, as Linux tells it in /proc: memory in MB, processor time in seconds, and who started whom."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from indexing.store import supervision
 
 
 class Memory(NamedTuple):
@@ -23,8 +24,7 @@ def memory(pid: int) -> Memory:
 
 def processor_s(pid: int) -> float:
     """Processor time so far; 0 of a process that is gone."""
-    fields = _content(pid, "stat").rpartition(b")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    return supervision.processor_s(pid) or 0.0
 
 
 def children(pid: int) -> Iterator[tuple[int, bytes]]:

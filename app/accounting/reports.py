@@ -206,11 +206,11 @@ def usage(
         if db is None:
             return [], NOTHING, []
         rows, total = _rows(db, span, group_by, key)
-        mine, parameters = _of(span, key)
+        mine, keys = _of(key)
         unpriced = db.execute(
             f"SELECT DISTINCT backend || ': ' || model FROM calls WHERE at_ms >= ? AND at_ms < ?{mine} "  # noqa: S608
             "AND price_source = 'unknown' AND input + output + thinking > 0 ORDER BY 1",
-            parameters,
+            (*_milliseconds(span), *keys),
         )
         return rows, total, [name for (name,) in unpriced]
 
@@ -218,7 +218,7 @@ def usage(
 def export(reading: Reading, span: Span, page: int = PAGE, key: str | None = None) -> Iterator[bytes]:
     """Pages of JSON lines in order of time; the ledger is never in memory as a whole. Raises StoreUnavailable."""
     (since, until), last = _milliseconds(span), 0
-    mine, keys = ("", ()) if key is None else (_MINE, (key,))
+    mine, keys = _of(key)
     while True:
         with reading() as db:
             rows = db.execute(_PAGE.format(mine=mine), (since, last, until, *keys, page)).fetchall() if db else []
@@ -244,7 +244,8 @@ def throughput(reading: Reading, span: Span) -> list[Throughput]:
 
 def _rows(db: Connection, span: Span, group: str, key: str | None) -> tuple[list[UsageRow], UsageRow]:
     """The groups, and all of them together."""
-    mine, parameters = _of(span, key)
+    mine, keys = _of(key)
+    parameters = (*_milliseconds(span), *keys)
     sums = db.execute(_SUMS.format(group=_GROUPS[group], mine=mine), parameters).fetchall()
     if not sums:
         return [], NOTHING
@@ -258,9 +259,9 @@ def _rows(db: Connection, span: Span, group: str, key: str | None) -> tuple[list
     return sorted(rows, key=lambda row: (-row.cost_usd, -row.calls, row.name)), total
 
 
-def _of(span: Span, key: str | None) -> tuple[str, tuple[object, ...]]:
-    """What a statement says of the key, and the parameters of span and key."""
-    return ("", _milliseconds(span)) if key is None else (_MINE, (*_milliseconds(span), key))
+def _of(key: str | None) -> tuple[str, tuple[str, ...]]:
+    """What a statement says of the key, and its parameters."""
+    return ("", ()) if key is None else (_MINE, (key,))
 
 
 def _latencies(rows: Iterable[tuple[Any, ...]]) -> dict[Any, Latency]:
