@@ -1,6 +1,7 @@
 """Builds the services from settings and owns their lifetime. Heavy packages are imported only when first needed."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from app.ranking.reranker import Reranker
 from app.ranking.shared import CacheTable, SharedRanking
 from app.ranking.trust import TRUST_FILE, TrustBook
 from app.services.admission import Gate, Gates
-from app.services.answer import Answerer
+from app.services.answer import CONDENSE_S, Answerer
 from app.services.chat import STAGE as CHAT
 from app.services.chat import VISION, ChatService
 from app.services.classify import ClassifyService
@@ -40,7 +41,7 @@ from app.services.complete import STAGE as COMPLETE
 from app.services.complete import CompleteService
 from app.services.documents import Documents, no_cluster
 from app.services.embed import Embeddings
-from app.services.expansion import Expander
+from app.services.expansion import EXPAND_S, Expander
 from app.services.fetch import Fetcher
 from app.services.job_records import SHARED_MIGRATIONS as JOB_TABLES
 from app.services.job_records import JobRecords
@@ -109,7 +110,7 @@ class Services:
 
     Searching and writing share `store` and `embedder`: one process owns the embedded index. `index_home` is where the
     index lies if not in the home, and `fits` are the calibrations if not the home's. `patient` services refuse nobody
-    for want of room.
+    for want of room, and wait for the models that prepare a search.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Services:
         patient: bool = False,
     ) -> None:
         # In dependency order; `close` runs in reverse.
-        self.settings = settings
+        self.settings, self._patient = settings, patient
         self._index_home = index_home or settings.index.home
         self.disk = disk_guard(settings, self._index_home)
         """Whoever writes to the home asks it first: DiskFull."""
@@ -343,7 +344,8 @@ class Services:
 
     def _searcher(self, gate: Gate) -> Searcher:
         fingerprint = self.embedder.fingerprint
-        expander = Expander(self.backends, self.router.get, self.settings.ranking.deadline_ms)
+        limit_s = math.inf if self._patient else EXPAND_S
+        expander = Expander(self.backends, self.router.get, self.settings.ranking.deadline_ms, limit_s)
         return Searcher(
             self.store.get, self.queries, Lexical(), self.rankers, expander, fingerprint, self._visibility, gate
         )
@@ -363,6 +365,7 @@ class Services:
             settings.routing.deadline_s,
             settings.answer,
             self.fence,
+            math.inf if self._patient else CONDENSE_S,
         )
 
     async def _open_router(self) -> Router:

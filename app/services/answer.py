@@ -89,7 +89,7 @@ class Answerer:
     """Answers questions, by a model or in the passages' own sentences.
 
     The router is asked for when a model is needed, so that it can be opened late. `deadline_s` bounds all model calls
-    of one question.
+    of one question, and `condense_s` the one that rewords it.
     """
 
     def __init__(
@@ -101,8 +101,10 @@ class Answerer:
         deadline_s: float,
         settings: AnswerSettings | None = None,
         fence: DrawFence = draw_fence,
+        condense_s: float = CONDENSE_S,
     ) -> None:
         self._search, self._backends, self._router = search, backends, router
+        self._condense_s = condense_s
         self._embed, self._deadline_s, self._fence = embed, deadline_s, fence
         self._settings = settings or AnswerSettings()
         relevance = self._settings.min_relevance
@@ -210,7 +212,7 @@ class Answerer:
             return await resolve_question(question, None)
         # Rewording costs a call: first see whether the search can work at all.
         await self._search.check(_retrieval(question.search, question.search.text), caller)
-        reword = _rewording(answering, call, watch) if isinstance(answering, Route) else None
+        reword = _rewording(answering, call, watch, self._condense_s) if isinstance(answering, Route) else None
         return await resolve_question(question, reword, self._fence)
 
     def _generate(
@@ -482,9 +484,9 @@ def _with_failed_check(outcome: AnswerOutcome, failure: WinnowError) -> AnswerOu
     return msgspec.structs.replace(outcome, degraded=(*outcome.degraded, note))
 
 
-def _rewording(route: Route, call: Call, watch: Stopwatch) -> Complete:
+def _rewording(route: Route, call: Call, watch: Stopwatch, limit_s: float) -> Complete:
     async def reword(request: ChatRequest) -> Reply:
-        deadline = Deadline(min(CONDENSE_S, call.deadline.left()))
+        deadline = Deadline(min(limit_s, call.deadline.left()))
         with watch.stage(CONDENSE):
             served = await route.complete(request, msgspec.structs.replace(call, stage=CONDENSE, deadline=deadline))
         return served.value

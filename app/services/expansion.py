@@ -68,10 +68,15 @@ You write passages for a search engine. You get a query, and write the passage o
 
 
 class Expander:
-    """Chooses the model that expands queries, and asks it. The router is opened when it is first needed."""
+    """Chooses the model that expands queries, and asks it. The router is opened when it is first needed.
 
-    def __init__(self, backends: Backends, router: Callable[[], Awaitable[Router]], deadline_ms: int) -> None:
-        self._backends, self._router, self._deadline_ms = backends, router, deadline_ms
+    A model may take `limit_s`, and no longer than the ranking may: `deadline_ms`, or what the query says.
+    """
+
+    def __init__(
+        self, backends: Backends, router: Callable[[], Awaitable[Router]], deadline_ms: int, limit_s: float = EXPAND_S
+    ) -> None:
+        self._backends, self._router, self._deadline_ms, self._limit_s = backends, router, deadline_ms, limit_s
 
     async def select(self, query: Query) -> Route:
         """The route to the model that ranks, or to any that can chat. Before any work.
@@ -94,7 +99,7 @@ class Expander:
 
         Raises what the model's call raises if `query.ranking.on_failure` is "fail".
         """
-        seconds = min(EXPAND_S, (query.ranking.deadline_ms or self._deadline_ms) / 1000)
+        seconds = min(self._limit_s, (query.ranking.deadline_ms or self._deadline_ms) / 1000)
         call, code = call_of(STAGE, seconds, caller), "bad_reply"
         texts: tuple[str, ...] = ()
         try:

@@ -133,7 +133,7 @@ async def test_the_grades_of_a_decider_are_the_gate(answering: Answering) -> Non
             "decision": decision(grading(grade)),
             "tiny": server_of("vllm", AnsweringModel()),
         }
-        ranking = RankingSettings(controls=False)
+        ranking = RankingSettings(deadline_ms=60_000, controls=False)
         async with answering(servers, answer=AnswerSettings(), ranking=ranking) as service:
             answer = await service.ask(DENTAL, backend="decision", answer_backend="tiny")
             assert {hit["ranked_by"] for hit in answer["results"]} == {"decision"}

@@ -303,7 +303,7 @@ async def test_a_spent_budget_leaves_the_order_of_retrieval(tmp_path: Path) -> N
 
 async def test_a_model_whose_grades_say_nothing_does_not_rank(tmp_path: Path) -> None:
     """It grades all controls alike: retrieval's order stays, all say so, and once that is known it is not asked."""
-    believing = RankingSettings(controls=True)
+    believing = RankingSettings(deadline_ms=60_000, controls=True)
     async with scorer() as server:
         services = services_for(tmp_path, {"gemma": openai_style(server)}, ranking=believing)
         async with searching(services) as client:

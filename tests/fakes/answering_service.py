@@ -101,9 +101,8 @@ async def answering_service(
         for server in servers.values():
             await stack.enter_async_context(server)
         backends = {name: backend_of(server, told) for name, server in servers.items()}
-        services = services_for(
-            home, backends, **{"ranking": RankingSettings(strategy="graded", controls=False), **settings}
-        )
+        ranking = RankingSettings(strategy="graded", deadline_ms=60_000, controls=False)
+        services = services_for(home, backends, **{"ranking": ranking, **settings})
         client = await stack.enter_async_context(client_of(services))
         if "store" not in settings:
             await fill(await services.store.get(), passages)
