@@ -21,8 +21,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Send
 
+from app.api.bodies import decode
 from app.api.multipart import form_too_large, is_form
-from app.api.request import ClientGone, declared_length, decode
+from app.api.request import ClientGone, declared_length
 from app.errors import Conflict, InvalidRequest
 from app.instance import TOKEN_HEADER
 from app.observability.tracing import trace_headers

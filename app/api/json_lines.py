@@ -22,6 +22,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 from msgspec import Meta
 
+from app.api.bodies import decode
 from app.api.problem_details import Problem, note_failure, problem_of
 from app.api.request import (
     BUSY,
@@ -30,7 +31,6 @@ from app.api.request import (
     ClientGone,
     StrictJSON,
     caller_of,
-    decode,
     permit_backends,
     request_id,
     require_plain,

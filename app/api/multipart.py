@@ -11,7 +11,8 @@ from litestar.openapi.spec import OpenAPIMediaType, Reference, RequestBody, Sche
 from msgspec import Meta
 from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 
-from app.api.request import BodyRequest, CountBytes, caller_of, declared_length, decode, limited, require_json
+from app.api.bodies import decode
+from app.api.request import BodyRequest, CountBytes, caller_of, declared_length, limited, require_json
 from app.api.schemas import Name
 from app.config.settings import ServiceSettings
 from app.errors import FieldProblem, InvalidRequest, TooLarge, UnsupportedMediaType

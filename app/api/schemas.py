@@ -1,16 +1,35 @@
-"""The bodies of /search and /answer, with their ranges, and what they become."""
+"""The bodies of /search and /answer, with their ranges, and what they become; and what a streamed event holds."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from app.domain import ExpandQuery, Mode, Query, Question, RankingOptions, Strategy, Substitute, Turn
+from app.domain import (
+    AnswerDone,
+    AnswerEvent,
+    CallsDelta,
+    ChatDone,
+    ChatEvent,
+    CitationMade,
+    ExpandQuery,
+    Mode,
+    Query,
+    Question,
+    RankingOptions,
+    SourcesFound,
+    Strategy,
+    Substitute,
+    TextDelta,
+    Turn,
+)
 from app.errors import pointing_at
 from indexing.errors import InvalidFilter
 from indexing.filters import Filter, parse_filter
 
 MAX_CANDIDATES = 1000
+
+Event = AnswerEvent | ChatEvent
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 QueryText = Annotated[
@@ -171,3 +190,24 @@ def read_filter(raw: dict[str, Any] | None) -> Filter | None:
         return None if raw is None else parse_filter(raw)
     except InvalidFilter as exc:
         raise pointing_at(f"/filter{exc.pointer}", exc.detail) from exc
+
+
+def payload(event: Event) -> tuple[str, Any]:
+    """An event's name and data."""
+    match event:
+        case SourcesFound():
+            return "sources", event
+        case TextDelta():
+            return "delta", event
+        case CallsDelta():
+            return "calls", event
+        case CitationMade(citation=citation):
+            return "citation", citation
+        case AnswerDone(answer=answer):
+            return "done", _without(answer, "answer")
+        case ChatDone(result=result):
+            return "done", _without(result, "text")
+
+
+def _without(whole: msgspec.Struct, text: str) -> dict[str, Any]:
+    return {name: getattr(whole, name) for name in whole.__struct_fields__ if name != text}

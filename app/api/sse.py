@@ -14,19 +14,8 @@ from litestar.response import Stream
 
 from app.api.problem_details import Problem, note_failure, problem_of
 from app.api.request import BodyRequest, request_id, while_connected
-from app.domain import (
-    AnswerDone,
-    AnswerEvent,
-    Caller,
-    CallsDelta,
-    ChatDone,
-    ChatEvent,
-    CitationMade,
-    SourcesFound,
-    TextDelta,
-)
-
-Event = AnswerEvent | ChatEvent
+from app.api.schemas import Event, payload
+from app.domain import Caller, ChatDone
 
 MEDIA_TYPE = "text/event-stream"
 PING = b": ping\n\n"
@@ -190,24 +179,3 @@ async def with_silence(events: AsyncIterator[Event], after_s: float) -> AsyncGen
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
-
-
-def payload(event: Event) -> tuple[str, Any]:
-    """An event's name and data."""
-    match event:
-        case SourcesFound():
-            return "sources", event
-        case TextDelta():
-            return "delta", event
-        case CallsDelta():
-            return "calls", event
-        case CitationMade(citation=citation):
-            return "citation", citation
-        case AnswerDone(answer=answer):
-            return "done", _without(answer, "answer")
-        case ChatDone(result=result):
-            return "done", _without(result, "text")
-
-
-def _without(whole: msgspec.Struct, text: str) -> dict[str, Any]:
-    return {name: getattr(whole, name) for name in whole.__struct_fields__ if name != text}

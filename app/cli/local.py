@@ -1,36 +1,22 @@
 """The commands' work in this process, where no service runs on the home directory.
 
-Loads what the service loads. `app.cli.session` imports it only when it is needed.
+Loads what the service loads, but no web framework, which `serve` and `app.cli.local_models` need. `app.cli.session`
+imports it only when it is needed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from app.accounting.estimator.models import Workload
-from app.api.json_lines import Rows, entries_of, row_of
-from app.api.request import decode
-from app.api.routes.chat import ChatBody
-from app.api.routes.complete import CompleteBody
-from app.api.routes.labelling import ClassifyOptionsBody, ModerateOptionsBody
-from app.api.routes.translate import TranslateOptionsBody
-from app.api.routes.usage import EstimateRequest
-from app.api.routes.vision import VisionOptions, numbered
-from app.api.schemas import AnswerRequest, SearchRequest
-from app.api.sse import payload
-from app.backends.client import BackendClient
-from app.backends.settings import model_or_auto
+from app.api.bodies import decode
+from app.api.schemas import AnswerRequest, SearchRequest, payload
 from app.config.settings import Settings
-from app.domain import ANONYMOUS, ChatResult, Query
+from app.domain import ANONYMOUS, Query
 from app.services import document_views as views
-from app.services.batches import Batch, batch_of
 from app.services.document_validation import SubmittedFile
 from app.services.documents import document_not_found
-from app.services.half_price import HalfPrice, PatientJudge, PlacedText
 from app.wiring import Services, build_services
 from indexing.documents import EVERYTHING
 from indexing.pipeline.progress import (
@@ -58,7 +44,7 @@ def search(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
         response: dict[str, Any] = msgspec.to_builtins(await services.searcher.search(query, ANONYMOUS))
         return response
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -70,7 +56,7 @@ def answer(settings: Settings, body: dict[str, Any], report: Report) -> dict[str
         response: dict[str, Any] = msgspec.to_builtins(await services.answerer.answer(question, ANONYMOUS))
         return response
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def serve(settings: Settings) -> None:
@@ -80,28 +66,6 @@ def serve(settings: Settings) -> None:
     service = msgspec.structs.replace(settings.service, host="127.0.0.1", port=0)
     settings = msgspec.structs.replace(settings, service=service)
     run(settings, build_services(settings))
-
-
-def ask_about_pictures(
-    settings: Settings, options: dict[str, Any], pictures: Sequence[tuple[str, str | bytes]]
-) -> dict[str, Any]:
-    """What POST /vision answers to this."""
-    task = decode(msgspec.json.encode(options), VisionOptions).to_task(numbered(pictures))
-
-    async def work(services: Services) -> ChatResult:
-        return (await services.vision_service.chat(task, ANONYMOUS)).result
-
-    return _shown(settings, work)
-
-
-def complete_text(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
-    """What POST /complete answers to this body."""
-    task = decode(msgspec.json.encode(body), CompleteBody).to_task()
-
-    async def work(services: Services) -> ChatResult:
-        return (await services.complete_service.complete(task, ANONYMOUS)).result
-
-    return _shown(settings, work)
 
 
 def stream_answer(
@@ -116,98 +80,12 @@ def stream_answer(
             name, data = payload(event)
             show(name, msgspec.to_builtins(data))
 
-    _run(settings, work)
-
-
-def stream_chat(settings: Settings, body: dict[str, Any], show: Callable[[str, dict[str, Any]], None]) -> None:
-    """The events that POST /chat streams, to `show`; the last one is "done"."""
-    task = decode(msgspec.json.encode(body), ChatBody).to_task()
-
-    async def work(services: Services) -> None:
-        async with aclosing(services.chat_service.stream_chat(task, ANONYMOUS)) as events:
-            async for event in events:
-                name, data = payload(event)
-                show(name, msgspec.to_builtins(data))
-
-    _run(settings, work)
-
-
-async def judge_lines(
-    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
-    """The rows that POST `path` answers to these rows, the ending last. Closing it ends the calls."""
-    services = build_services(settings, patient=True)
-    try:
-        batch = await _BATCHES[path](services, options)
-        async with aclosing(Rows(batch, "", None).written(entries_of(rows))) as lines:
-            async for line in lines:
-                yield line
-    finally:
-        await rows.aclose()
-        await services.close()
-
-
-async def judge_later(
-    settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
-) -> AsyncGenerator[bytes, None]:
-    """As `judge_lines`, in a backend's batches. Raises InvalidRequest, UpstreamError, BudgetExceeded."""
-    kind, make = _LATER[path]
-    body = decode(msgspec.json.encode(options), kind)
-    services = build_services(settings)
-    try:
-        judge = await make(services, body)
-        client = await _with_batches(services, body.backend)
-        later = HalfPrice(client, services.accounts.meter, plan, token, path.removeprefix("/"), judge)
-        async with aclosing(later.outcomes(_placed(rows))) as outcomes:
-            async for outcome in outcomes:
-                yield row_of(outcome, "", None)
-    finally:
-        await rows.aclose()
-        await services.close()
-
-
-_LATER: Mapping[str, tuple[type[Any], Callable[[Services, Any], Awaitable[PatientJudge[Any]]]]] = {
-    "/chat": (ChatBody, lambda services, body: services.chat_service.judge(body.to_options())),
-    "/classify": (ClassifyOptionsBody, lambda services, body: services.classify_service.judge(body.to_options())),
-    "/moderate": (ModerateOptionsBody, lambda services, body: services.moderate_service.judge(body.to_options())),
-    "/translate": (TranslateOptionsBody, lambda services, body: services.translate_service.judge(body.to_options())),
-}
-
-
-async def _with_batches(services: Services, requested: str | None) -> BackendClient:
-    """The backend that is named, or the first one that has batches."""
-    name = requested or services.backends.default
-    clients = (await services.router.get()).route(model_or_auto(name), frozenset(("chat",))).clients
-    return next((client for client in clients if client.adapter.batches is not None), clients[0])
-
-
-async def _placed(rows: AsyncGenerator[bytes, None]) -> AsyncGenerator[PlacedText, None]:
-    async for row in rows:
-        yield _PLACED.decode(row)
-
-
-_PLACED = msgspec.json.Decoder(PlacedText)
-
-
-async def _judged(services: Services, options: Mapping[str, Any], kind: type[Any], service: Any) -> Batch[Any]:
-    body = decode(msgspec.json.encode(options), kind)
-    deadline_s = services.settings.routing.deadline_s
-    return await batch_of(service, body.to_options(), ANONYMOUS, concurrency=body.concurrency, deadline_s=deadline_s)
-
-
-_BATCHES: Mapping[str, Callable[[Services, Mapping[str, Any]], Awaitable[Batch[Any]]]] = {
-    "/chat": lambda services, options: _judged(services, options, ChatBody, services.chat_service),
-    "/classify": lambda services, options: _judged(services, options, ClassifyOptionsBody, services.classify_service),
-    "/moderate": lambda services, options: _judged(services, options, ModerateOptionsBody, services.moderate_service),
-    "/translate": lambda services, options: _judged(
-        services, options, TranslateOptionsBody, services.translate_service
-    ),
-}
+    run(settings, work)
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
     """Run the pipeline. Raises IndexBusy."""
-    return _run(settings, lambda services: services.documents.sync(request, report))
+    return run(settings, lambda services: services.documents.sync(request, report))
 
 
 def index_bytes(
@@ -227,27 +105,27 @@ def index_bytes(
         await _load_model(services, report)
         return await services.documents.put_bytes(file, collection, services.jobs.overtake)
 
-    return _run(settings, work)
+    return run(settings, work)
 
 
 def create_snapshot(settings: Settings, request: SnapshotRequest, report: Report) -> SnapshotInfo:
     """Write a snapshot. Raises IndexBusy."""
-    return _run(settings, lambda services: services.snapshots.create(request, report))
+    return run(settings, lambda services: services.snapshots.create(request, report))
 
 
 def restore_snapshot(settings: Settings, request: RestoreRequest, report: Report) -> Restored:
     """Restore a snapshot. Raises IndexBusy."""
-    return _run(settings, lambda services: services.snapshots.restore(request, report))
+    return run(settings, lambda services: services.snapshots.restore(request, report))
 
 
 def repair_collection(settings: Settings, request: RepairRequest, report: Report) -> Repaired:
     """Make the manifest and the store of a collection agree. Raises IndexBusy."""
-    return _run(settings, lambda services: services.repairs.repair(request.collection, report))
+    return run(settings, lambda services: services.repairs.repair(request.collection, report))
 
 
 def list_snapshots(settings: Settings) -> list[SnapshotInfo]:
     """The snapshots in the home; nothing is opened."""
-    return _run(settings, lambda services: services.snapshots.all())
+    return run(settings, lambda services: services.snapshots.all())
 
 
 def collection_names(settings: Settings) -> list[str]:
@@ -256,23 +134,23 @@ def collection_names(settings: Settings) -> list[str]:
     async def names(services: Services) -> list[str]:
         return [info.name for info in await (await services.store.get()).collections()]
 
-    return _run(settings, names)
+    return run(settings, names)
 
 
 def list_jobs(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
     """What GET /jobs answers."""
     arguments = {**params, "limit": int(params["limit"])}
-    return _shown(settings, lambda services: services.jobs.page(EVERYTHING, **arguments))  # type: ignore[arg-type] # click has checked the state
+    return shown(settings, lambda services: services.jobs.page(EVERYTHING, **arguments))  # type: ignore[arg-type] # click has checked the state
 
 
 def show_job(settings: Settings, job_id: str) -> dict[str, Any]:
     """What GET /jobs/{id} answers."""
-    return _shown(settings, lambda services: services.jobs.find(job_id, EVERYTHING))
+    return shown(settings, lambda services: services.jobs.find(job_id, EVERYTHING))
 
 
 def cancel_job(settings: Settings, job_id: str) -> None:
     """As DELETE /jobs/{id}."""
-    _run(settings, lambda services: services.jobs.cancel(job_id, EVERYTHING))
+    run(settings, lambda services: services.jobs.cancel(job_id, EVERYTHING))
 
 
 def list_collections(settings: Settings) -> dict[str, Any]:
@@ -281,12 +159,12 @@ def list_collections(settings: Settings) -> dict[str, Any]:
     async def work(services: Services) -> dict[str, Any]:
         return {"collections": await services.documents.collections(EVERYTHING)}
 
-    return _shown(settings, work)
+    return shown(settings, work)
 
 
 def show_collection(settings: Settings, name: str) -> dict[str, Any]:
     """What GET /collections/{name} answers."""
-    return _shown(settings, lambda services: services.documents.collection(name, EVERYTHING))
+    return shown(settings, lambda services: services.documents.collection(name, EVERYTHING))
 
 
 def create_collection(settings: Settings, name: str) -> dict[str, Any]:
@@ -296,7 +174,7 @@ def create_collection(settings: Settings, name: str) -> dict[str, Any]:
         collection, _ = await services.documents.create(name, settings.embedding.model, EVERYTHING)
         return collection
 
-    return _shown(settings, work)
+    return shown(settings, work)
 
 
 def delete_collection(settings: Settings, name: str) -> None:
@@ -306,13 +184,13 @@ def delete_collection(settings: Settings, name: str) -> None:
         await services.jobs.cancel_all(name)
         await services.documents.drop(name, EVERYTHING)
 
-    _run(settings, work)
+    run(settings, work)
 
 
 def list_documents(settings: Settings, params: dict[str, str]) -> dict[str, Any]:
     """What GET /documents answers."""
     collection, cursor, limit = params["collection"], params["cursor"], int(params["limit"])
-    return _shown(
+    return shown(
         settings, lambda services: views.list_documents(services.documents, collection, cursor, limit, EVERYTHING)
     )
 
@@ -327,7 +205,7 @@ def show_document(settings: Settings, document_id: str, params: dict[str, str]) 
             documents, collection, document_id, audience=EVERYTHING, include_text=include_text
         )
 
-    return _shown(settings, work)
+    return shown(settings, work)
 
 
 def delete_document(settings: Settings, document_id: str, collection: str) -> None:
@@ -337,12 +215,7 @@ def delete_document(settings: Settings, document_id: str, collection: str) -> No
         if not await services.documents.delete(collection, document_id, services.jobs.overtake, EVERYTHING):
             raise document_not_found(collection, document_id)
 
-    _run(settings, work)
-
-
-def workload(body: dict[str, Any]) -> Workload:
-    """What POST /cost/estimate is asked for, checked as there."""
-    return decode(msgspec.json.encode(body), EstimateRequest).to_workload()
+    run(settings, work)
 
 
 async def _prepare(services: Services, query: Query, report: Report, *, model: bool = True) -> None:
@@ -358,18 +231,18 @@ async def _load_model(services: Services, report: Report) -> None:
     await services.model.get()
 
 
-def _shown(settings: Settings, work: Callable[[Services], Awaitable[object]]) -> dict[str, Any]:
+def shown(settings: Settings, work: Callable[[Services], Awaitable[object]]) -> dict[str, Any]:
     """The result of `work` as it is in JSON."""
-    shown: dict[str, Any] = msgspec.to_builtins(_run(settings, work))
+    shown: dict[str, Any] = msgspec.to_builtins(run(settings, work))
     return shown
 
 
-def _run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
-    async def run() -> T:
+def run(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+    async def working() -> T:
         services = build_services(settings)
         try:
             return await work(services)
         finally:
             await services.close()
 
-    return asyncio.run(run())
+    return asyncio.run(working())

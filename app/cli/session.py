@@ -1,6 +1,7 @@
 """What the commands ask for: of the running service if there is one, or else in this process.
 
-Only `app.cli.local` loads the index, the models and the API's schemas, and only when no service runs.
+Only `app.cli.local` loads the index, the models and the API's schemas, and only when no service runs; and
+`app.cli.local_models` the API's routes.
 """
 
 import time
@@ -72,18 +73,18 @@ def ask_about_pictures(
     """POST /vision about `files` (bytes) and `image_url`s; returns the response's body."""
     if service := _service(settings):
         return service.post_form("/vision", options, pictures)
-    from app.cli import local
+    from app.cli import local_models
 
-    return local.ask_about_pictures(settings, options, pictures)
+    return local_models.ask_about_pictures(settings, options, pictures)
 
 
 def complete_text(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
     """POST /complete; returns the response's body."""
     if service := _service(settings):
         return service.post("/complete", body)
-    from app.cli import local
+    from app.cli import local_models
 
-    return local.complete_text(settings, body)
+    return local_models.complete_text(settings, body)
 
 
 def stream_answer(settings: Settings, body: dict[str, Any], show: ShowEvent, report: Report = say_nothing) -> None:
@@ -103,9 +104,9 @@ def stream_chat(settings: Settings, body: dict[str, Any], show: ShowEvent) -> No
         for name, data in service.stream("/chat", body):
             show(name, data)
         return
-    from app.cli import local
+    from app.cli import local_models
 
-    local.stream_chat(settings, body, show)
+    local_models.stream_chat(settings, body, show)
 
 
 def index_files(settings: Settings, request: SyncRequest, report: Report) -> Summary:
@@ -263,18 +264,18 @@ def judge_lines(
     presence = find_service(settings.index.home)
     if presence is not None:
         return exchanged(presence, path, options, rows)
-    from app.cli import local
+    from app.cli import local_models
 
-    return local.judge_lines(settings, path, options, rows)
+    return local_models.judge_lines(settings, path, options, rows)
 
 
 def judge_later(
     settings: Settings, path: str, options: Mapping[str, Any], rows: AsyncGenerator[bytes, None], plan: Path, token: str
 ) -> AsyncGenerator[bytes, None]:
     """As `judge_lines`, in batches, which the file `plan` remembers. Always here: it may take a day."""
-    from app.cli import local
+    from app.cli import local_models
 
-    return local.judge_later(settings, path, options, rows, plan, token)
+    return local_models.judge_later(settings, path, options, rows, plan, token)
 
 
 def create_key(settings: Settings, fields: dict[str, Any]) -> NewKey:
@@ -335,9 +336,9 @@ def estimate_cost(settings: Settings, body: dict[str, Any]) -> Estimate:
     """POST /cost/estimate."""
     if service := _service(settings):
         return msgspec.convert(service.post("/cost/estimate", body), Estimate)
-    from app.cli import local
+    from app.cli import local_models
 
-    return _accounts(settings).estimate(local.workload(body))
+    return _accounts(settings).estimate(local_models.workload(body))
 
 
 def _accounts(settings: Settings) -> Accounts:

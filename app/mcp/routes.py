@@ -15,11 +15,12 @@ import msgspec
 from litestar import post
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.bodies import decode
 from app.api.compat.citations import base_of
 from app.api.compat.errors import jsonrpc_error, jsonrpc_failure, shaped
 from app.api.hand_on import hand_on
 from app.api.problem_details import Problem
-from app.api.request import BodyRequest, Injected, caller_of, decode, require_json, require_plain
+from app.api.request import BodyRequest, Injected, caller_of, require_json, require_plain
 from app.domain import Caller
 from app.mcp.tools import CONTEXT, TOOLS, Context
 from app.wiring import Services

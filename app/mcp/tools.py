@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from app.api.bodies import decode
 from app.api.multipart import DocumentBody, Upload
-from app.api.request import decode, permit_backends
+from app.api.request import permit_backends
 from app.api.routes.documents import index_upload
 from app.api.schemas import AnswerRequest, Fraction, Name, QueryText, SearchRequest
 from app.domain import AbstainReason, BackendUse, Caller, Citation, Hit, Scope, UnsupportedSpan, Usage

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.request import decode, field_problem
+from app.api.bodies import decode, field_problem
 from app.api.schemas import AnswerRequest, SearchRequest
 from app.errors import FieldProblem, InvalidRequest
 

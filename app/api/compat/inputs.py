@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from app.api.request import NO_BODY, BodyRequest, StrictJSON, caller_of, decode, while_connected
+from app.api.bodies import NO_BODY, decode
+from app.api.request import BodyRequest, StrictJSON, caller_of, while_connected
 from app.domain import Caller, Hit, Query, SearchResult
 from app.errors import pointing_at
 from app.services.search import Searcher

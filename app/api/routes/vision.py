@@ -12,10 +12,11 @@ from litestar.openapi.spec import Schema
 from msgspec import Meta
 
 from app.api import sse as events
+from app.api.bodies import decode
 from app.api.hand_on import ANY_REPLICA
 from app.api.multipart import FILES, MAX_UPLOAD_BYTES, Part, both_bodies, is_form, read_form, read_json, refused
 from app.api.openapi import problems
-from app.api.request import BodyRequest, CountBytes, Injected, caller_of, decode, permit_backends
+from app.api.request import BodyRequest, CountBytes, Injected, caller_of, permit_backends
 from app.api.schemas import Name
 from app.config.settings import Settings
 from app.domain import ChatResult, ChatTask, PictureSource, Turn

@@ -17,7 +17,7 @@ from app.api.compat.openai.background_tasks import has_its_sources, is_backgroun
 from app.api.compat.openai.requests import ChatCompletionBody
 from app.api.compat.openai.responses import Chunks, completion, envelope_of, result_of
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
-from app.api.sse import Event
+from app.api.schemas import Event
 from app.backends.client import BackendClient
 from app.backends.router import EXTRACTIVE, NONE, Backends
 from app.backends.settings import AUTO

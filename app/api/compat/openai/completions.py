@@ -17,7 +17,7 @@ from app.api.compat.openai.requests import MAX_CHAT_TOKENS, StreamOptions
 from app.api.compat.openai.responses import DONE, as_data, openai_usage
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
-from app.api.sse import Event
+from app.api.schemas import Event
 from app.backends.client import BackendClient
 from app.config.settings import Settings
 from app.domain import ChatDone, TextDelta

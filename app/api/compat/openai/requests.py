@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from app.api.bodies import field_problem
 from app.api.compat.inputs import MAX_QUERY_CHARACTERS
-from app.api.request import field_problem
 from app.backends.base import joined
 from app.domain import ChatTask, Function, PictureSource, Query, Question, ToolCall, Tools, Turn
 from app.errors import pointing_at

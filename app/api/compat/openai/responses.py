@@ -10,7 +10,7 @@ from app.api.compat.citations import Links
 from app.api.compat.errors import openai_error
 from app.api.compat.openai.requests import call_pieces, whole_calls
 from app.api.problem_details import Problem
-from app.api.sse import Event
+from app.api.schemas import Event
 from app.backends.base import FinishReason
 from app.domain import (
     Answer,

@@ -17,7 +17,7 @@ from app.api.compat.openai.responses import as_data, chunk, envelope_of, finish_
 from app.api.compat.ragflow.retrieval import chunk_of, terms_of
 from app.api.problem_details import Problem
 from app.api.request import BodyRequest, Injected, caller_of, while_connected
-from app.api.sse import Event
+from app.api.schemas import Event
 from app.backends.base import FinishReason
 from app.config.settings import Settings
 from app.domain import Answer, AnswerDone, Citation, CitationMade, Hit, Query, Question, SourcesFound, TextDelta, Usage

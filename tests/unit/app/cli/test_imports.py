@@ -33,6 +33,8 @@ HEAVY = (
     "app.answering",
 )
 
+SERVER = ("litestar", "uvicorn", "mcp", "app.main", "app.server", "app.api.routes", "torch", "sentence_transformers")
+
 PROGRAM = f"""
 import sys
 from app.cli.main import main
@@ -268,3 +270,10 @@ def test_a_running_service_is_asked_without_loading_one(home: Path, arguments: t
         check=True,
     )
     assert finished.stderr.splitlines()[-1] == "loaded [] status 0", finished.stderr
+
+
+def test_without_a_service_no_web_framework_is_loaded() -> None:
+    """What searches, answers and indexes in this process loads the service's parts, not the server around them."""
+    code = f"import sys, app.cli.local\nprint([name for name in {SERVER!r} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert loaded.stdout == "[]\n"
